@@ -1,0 +1,38 @@
+"""Levels and how closed they are. The order is the site's list: `open` first, `isolate` last."""
+
+from ecluse.policy.values import Criticality, Level, Levels, Site
+
+OPEN = Level("open", "Everything passes", frozenset(Criticality), passes_all=True)
+CUT = Level("cut", "Only vital services are kept", frozenset({Criticality.VITAL}))
+ISOLATE = Level("isolate", "Only the lifeline is kept", frozenset())
+
+
+def level_named(site: Site, name: str) -> Level:
+    """Give the site's level of that name. KeyError when it has none."""
+    for level in site.levels:
+        if level.name == name:
+            return level
+    raise KeyError(name)
+
+
+def rank(site: Site, name: str) -> int:
+    """Say how closed a level is: 0 for `open`, rising. A level that the site does not know counts as `isolate`."""
+    names = [level.name for level in site.levels]
+    return names.index(name) if name in names else len(names) - 1
+
+
+def at_least_as_closed(site: Site, one: Levels, other: Levels) -> bool:
+    """Say whether `one` is at least as closed as `other` in every zone of either."""
+    zones = set(one) | set(other)
+    return all(rank(site, one.get(z, "isolate")) >= rank(site, other.get(z, "open")) for z in zones)
+
+
+def most_closed(site: Site, *many: Levels) -> dict[str, str]:
+    """Give, zone by zone, the most closed level of those given; a zone that is nowhere named does not appear."""
+    result: dict[str, str] = {}
+    for levels in many:
+        for zone, name in levels.items():
+            known = name if any(level.name == name for level in site.levels) else "isolate"
+            if zone not in result or rank(site, known) > rank(site, result[zone]):
+                result[zone] = known
+    return result

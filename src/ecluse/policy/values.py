@@ -1,0 +1,150 @@
+"""The words of the field as values: zone, service, destination, level, lifeline, policy."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+Addresses = Mapping[str, tuple[IPAddress, ...]]
+"""Host name (lower case, no trailing dot) -> its addresses, both families together."""
+
+Levels = Mapping[str, str]
+"""Zone name -> level name, every zone of the site and `gateway` included."""
+
+GATEWAY = "gateway"
+"""The zone that is the machine itself. Always there, never in a file."""
+
+
+class Criticality(enum.StrEnum):
+    """How much care depends on a service; the site decides."""
+
+    VITAL = "vital"
+    IMPORTANT = "important"
+    DEFERRABLE = "deferrable"
+
+
+class Direction(enum.StrEnum):
+    """Who opens the connection: OUTBOUND the hospital, INBOUND the partner outside."""
+
+    OUTBOUND = "outbound"
+    INBOUND = "inbound"
+
+
+class Preset(enum.StrEnum):
+    """Link housekeeping that the lifeline may keep on the gateway itself."""
+
+    DHCP = "dhcp"
+    ND = "nd"
+    VRRP = "vrrp"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Traffic:
+    """A protocol (IANA number) and, for one that has ports, the range of destination ports, both ends included.
+
+    `first` and `last` are both None for a protocol without ports (ESP, GRE, ICMP).
+    ICMP is protocol 1 here for both families; the compiler writes 58 for IPv6.
+    For an inbound destination the ports are those that the partner connects to, before any port forward.
+    """
+
+    protocol: int
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """The outside end of a service: names and networks, and the traffic to (or from) them.
+
+    An address is a network of full length. INBOUND: `hosts` and `networks` are the sources outside.
+    """
+
+    direction: Direction
+    hosts: tuple[str, ...]
+    networks: tuple[IPNetwork, ...]
+    traffic: tuple[Traffic, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """An external system as people know it, and who inside may use it.
+
+    zones: every host of these zones. hosts: these inside hosts too, whatever their zone.
+    """
+
+    name: str
+    title: str
+    owner: str
+    contact: str
+    criticality: Criticality
+    zones: tuple[str, ...]
+    hosts: tuple[IPNetwork, ...]
+    destinations: tuple[Destination, ...]
+    review: date | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A named part of the inside: interface names (a trailing `*` is a wildcard) and subnets.
+
+    Zones may share an interface; then a packet's own address tells them apart. Subnets of two zones never overlap.
+    """
+
+    name: str
+    title: str
+    interfaces: tuple[str, ...]
+    subnets: tuple[IPNetwork, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How far the gate is shut. `keeps` is what stays; `open` (passes_all) is not judged by services at all."""
+
+    name: str
+    title: str
+    keeps: frozenset[Criticality]
+    passes_all: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lifeline:
+    """What no level ever cuts: management of the gateway itself, and link housekeeping."""
+
+    management_networks: tuple[IPNetwork, ...]
+    management_ports: tuple[Traffic, ...]
+    presets: tuple[Preset, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The hospital's side: zones, lifeline, resolvers, and every level from `open` to `isolate`, in that order."""
+
+    name: str
+    title: str
+    zones: tuple[Zone, ...]
+    lifeline: Lifeline
+    resolvers: tuple[IPAddress, ...]
+    levels: tuple[Level, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A site and its allowlist, in the order of the files: all that the compiler needs but addresses of names."""
+
+    site: Site
+    services: tuple[Service, ...]
+
+    def zone_names(self) -> tuple[str, ...]:
+        """Give every zone's name in file order, then `gateway`."""
+        return (*(zone.name for zone in self.site.zones), GATEWAY)
+
+    def host_names(self) -> tuple[str, ...]:
+        """Give every host name that a service uses, sorted, once each."""
+        return tuple(
+            sorted({h for service in self.services for d in service.destinations for h in d.hosts}),
+        )

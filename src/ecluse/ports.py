@@ -1,0 +1,231 @@
+"""What the controller talks to. Each port is small; adapters in kernel/, resolve/ and state/ fill them, fakes.py too."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from ecluse.errors import Fault
+from ecluse.flows import Connection
+from ecluse.policy import Levels, Policy
+from ecluse.records import AuditRecord, Generation, KnownName
+
+
+@dataclass(frozen=True, slots=True)
+class CounterValue:
+    """A named counter: packets and bytes since it was made."""
+
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedElement:
+    """One element of a refused set. destination empty and port 0 for the per-source sets.
+
+    protocol: IANA number. idle: seconds since its last packet.
+    """
+
+    source: str
+    destination: str
+    protocol: int
+    port: int
+    packets: int
+    bytes: int
+    idle: int
+
+
+@dataclass(frozen=True, slots=True)
+class KernelChange:
+    """A transaction that the kernel announced (NFT_MSG_NEWGEN, nf_tables uapi).
+
+    ours: made through our own libnftables context. touched: names the `inet ecluse` table.
+    what: what it did to our table, in words (`table deleted`, `rule deleted in chain forward`).
+    lost: events were lost (ENOBUFS); nothing else in it is to be trusted, compare everything.
+    """
+
+    process: str
+    pid: int
+    ours: bool
+    touched: bool
+    what: str
+    lost: bool = False
+
+
+class Firewall(Protocol):
+    """nf_tables, seen as texts in and readings out. One transaction at a time, on one thread."""
+
+    async def check(self, text: str) -> None:
+        """Ask the kernel whether it would take `text` (dry run). RulesetRejectedError with libnftables' own words."""
+
+    async def apply(self, text: str) -> None:
+        """Apply `text` as one transaction, whole or not at all. KernelError when it was refused."""
+
+    async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
+        """Read chains of table `inet ecluse` back. Each gives its goto target if it consists of just one goto, else None.
+
+        A chain (or table) that does not exist gives None.
+        """
+
+    async def policies(self) -> dict[str, str]:
+        """Give the policy of every base chain of table `inet ecluse`: `accept` or `drop`."""
+
+    async def chains(self) -> tuple[str, ...]:
+        """Name every chain of table `inet ecluse`, sorted; empty when there is no table."""
+
+    async def objects(self) -> dict[str, tuple[str, ...]]:
+        """Name what table `inet ecluse` holds: keys `chain`, `set`, `map`, `counter`; sorted names; empty when no table."""
+
+    async def fingerprint(self) -> str | None:
+        """Digest all of table `inet ecluse` that packets do not change themselves; None when there is no table.
+
+        In it: table flags, chains with hook and priority, rules, sets and maps with their elements.
+        Not in it: rules of base and gate chains (read with `targets`), base chains' policies (`policies`),
+        handles, counters, dynamic sets' elements.
+        """
+
+    async def ruleset_generation(self) -> int:
+        """Give nf_tables' generation id of this network namespace: it changes with every transaction by anyone."""
+
+    async def counters(self) -> dict[str, CounterValue]:
+        """Read every named counter of table `inet ecluse`; empty when there is no table."""
+
+    async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
+        """Read the refused sets (refused4, refused6, refused_hosts4, refused_hosts6); True when one of them is full."""
+
+    def changes(self) -> AsyncIterator[KernelChange]:
+        """Give every transaction from now on, in order, ours included."""
+
+
+class Conntrack(Protocol):
+    """The kernel's connection table of this network namespace (nfnetlink_conntrack)."""
+
+    async def connections(self) -> Sequence[Connection]:
+        """Read the whole table, both families."""
+
+    async def end(self, connections: Iterable[Connection]) -> int:
+        """Delete these entries; give how many were still there. One that is already gone is no error."""
+
+    async def enable_accounting(self) -> bool:
+        """Turn on nf_conntrack_acct so that entries count packets. False when that was not possible."""
+
+
+class Links(Protocol):
+    """Interfaces and addresses of this network namespace (rtnetlink)."""
+
+    async def interfaces(self) -> tuple[str, ...]:
+        """Name every interface, sorted."""
+
+    async def local_addresses(self) -> frozenset[str]:
+        """Give every address of the machine itself, as text."""
+
+    async def default_routes(self) -> tuple[str, ...]:
+        """Name every interface that carries a default route of either family, sorted."""
+
+    def changes(self) -> AsyncIterator[str]:
+        """Give an item, in words, whenever an interface, an address or a route comes or goes."""
+
+
+class Resolver(Protocol):
+    """Host names to addresses, ahead of time. Never asked during a trigger."""
+
+    def known(self) -> Mapping[str, KnownName]:
+        """Give all that is known now, without asking anybody."""
+
+    def watch(self, names: Iterable[str], servers: Sequence[tuple[str, int]]) -> None:
+        """Keep these names fresh from now on by these servers (address, port), and forget others once they are old."""
+
+    def changes(self) -> AsyncIterator[frozenset[str]]:
+        """Give the names whose addresses changed, whenever some did."""
+
+    async def refresh(self, names: Iterable[str], seconds: float) -> Mapping[str, KnownName]:
+        """Ask for these names now, for at most `seconds`; give what is known then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What the state directory says at start.
+
+    first_install: nothing was ever recorded here.
+    generations: every one that can be read, by number. recorded: the newest readable one, None when there is none.
+    boot_levels: levels that the boot ruleset says, None when it is missing or damaged.
+    audit_levels: levels of the audit log's last applied change, None when unknown.
+    intent: a change that was begun and not recorded as done.
+    damage: each file that is missing, torn or altered, in words, with what was made of it.
+    """
+
+    first_install: bool
+    generations: Mapping[int, Generation]
+    recorded: Generation | None
+    boot_levels: Levels | None
+    audit_levels: Levels | None
+    intent: Generation | None
+    damage: tuple[str, ...]
+
+
+class StateStore(Protocol):
+    """The state directory. Every write is durable when it returns (fsync of file and folder). StateError when not."""
+
+    def recover(self) -> Recovered:
+        """Read everything, repair what can be (a torn audit tail), say what was found."""
+
+    def write_intent(self, generation: Generation) -> None:
+        """Record a change that is about to be made."""
+
+    def clear_intent(self) -> None:
+        """Forget the intent: the change is recorded, or was not made."""
+
+    def write_generation(self, generation: Generation) -> None:
+        """Record an applied state."""
+
+    def digest_policy(self, policy: Policy) -> str:
+        """Give the digest under which `write_policy` would store a policy; writes nothing."""
+
+    def write_policy(self, policy: Policy) -> str:
+        """Store a policy under its digest (`sha256:HEX`); give the digest. The same policy is stored once."""
+
+    def read_policy(self, digest: str) -> Policy:
+        """Read a stored policy. StateError when missing, CorruptError when it is not what was written."""
+
+    def write_program(self, text: str, gates: Mapping[str, str]) -> str:
+        """Store a compiled ruleset (the whole table) and one small ruleset file for each level; give its name.
+
+        gates: level name -> the gate transaction that sets every zone to it. Each becomes `ruleset/LEVEL.nft`,
+        complete by itself (`nft -f` of it needs nothing else): it includes the program.
+        """
+
+    def point_boot(self, program: str, gate: str, levels: Levels) -> None:
+        """Make `boot.nft` the named program with this gate text; the levels stand in it with a checksum."""
+
+    def write_closed(self, text: str) -> None:
+        """Store `closed.nft`, the ruleset of last resort."""
+
+    def forget(self, keep_generations: int) -> None:
+        """Delete generations older than the newest `keep_generations`, and policies and programs that nothing uses."""
+
+    def read_names(self) -> Mapping[str, KnownName]:
+        """Read the saved addresses of host names; empty when missing or damaged (damage shows in recover())."""
+
+    def write_names(self, names: Mapping[str, KnownName]) -> None:
+        """Save the addresses of host names."""
+
+
+class AuditLog(Protocol):
+    """The append-only, hash-chained record of who did what."""
+
+    def append(self, record: AuditRecord) -> None:
+        """Write one line, durably. StateError when it could not be written."""
+
+
+class PolicySource(Protocol):
+    """The configuration directory."""
+
+    def load(self) -> Policy:
+        """Read and validate the files. ConfigError with every fault."""
+
+    def warnings(self) -> Sequence[Fault]:
+        """Give what the last load found odd but not wrong (a review date passed, overlapping services)."""
+
+
+Clock = Callable[[], datetime]
+"""Gives the time now, aware, UTC."""

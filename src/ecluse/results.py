@@ -1,0 +1,185 @@
+"""What the controller answers: frozen values that the API writes as JSON, field for field."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from ecluse.policy import Levels
+from ecluse.records import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class AddressState:
+    """An address that a service's name has now; age in whole seconds since a resolver last gave it."""
+
+    name: str
+    address: str
+    age: int
+    expired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """A service now. state: `kept`, `partly kept` (some of its zones are), `closed`, `open` (its zones pass everything).
+
+    packets, bytes: since the table was loaded, both directions, counted only while a level judges (not while open).
+    last_packet: when the counter was last seen to rise (it is read every few seconds).
+    """
+
+    name: str
+    title: str
+    criticality: str
+    owner: str
+    contact: str
+    state: str
+    zones: tuple[str, ...]
+    kept_in: tuple[str, ...]
+    packets: int
+    bytes: int
+    last_packet: datetime | None
+    addresses: tuple[AddressState, ...]
+    review: date | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Connections that are not kept and yet got through while the table was gone, as conntrack counted them.
+
+    Near enough, not exact: answers count too, and what knocked in vain until the connection was ended; and where no
+    other rule on the machine needs conntrack, the kernel tracks nothing while our table is away. packets and bytes are 0 when the kernel does not account (net.netfilter.nf_conntrack_acct=0).
+    """
+
+    at: datetime
+    connections: int
+    packets: int
+    bytes: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tamper:
+    """Somebody else changed or deleted our table. process and pid are the kernel's word (NFTA_GEN_PROC_*)."""
+
+    at: datetime
+    process: str
+    pid: int
+    what: str
+    restored_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """The end of connections that are no longer kept, after a switch. state: `running`, `done`, `failed`."""
+
+    generation: int
+    state: str
+    ended: int = 0
+    kept: int = 0
+    examples: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole answer to 'where are we'. in_step: the kernel shows what it should, last checked at `checked`."""
+
+    site: str
+    title: str
+    version: str
+    levels: Levels
+    generation: int
+    since: datetime
+    by: str
+    reason: str
+    authorised_by: str
+    armed: bool
+    in_step: bool
+    checked: datetime
+    recorded: bool
+    services: tuple[ServiceStatus, ...]
+    refused_packets: int
+    refused_inbound_packets: int
+    purge: Purge | None
+    last_tamper: Tamper | None
+    last_leak: Leak | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The answer to a command. changed is False when the state was already so (still a new line in the audit log).
+
+    kept: services with at least one zone that keeps them and is not open. ended: services that were passing before and now nowhere do.
+    verified: read back from the kernel. unrecorded: what could not be put on disk, in words; empty when all was.
+    """
+
+    generation: Generation
+    changed: bool
+    verified: bool
+    kept: tuple[str, ...]
+    ended: tuple[str, ...]
+    unrecorded: tuple[str, ...]
+    took_ms: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFlow:
+    """One live connection, in words: `tcp 10.10.0.5:40000 -> 203.0.113.10:443`; service is empty when it is not kept."""
+
+    flow: str
+    zone: str
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a change would do, with nothing done. digest: give it back as `expect` so that what was shown is what is applied."""
+
+    levels: Levels
+    digest: str
+    diff: tuple[str, ...]
+    policy_changes: tuple[str, ...]
+    services_kept: tuple[str, ...]
+    services_ended: tuple[str, ...]
+    connections_kept: int
+    connections_ended: int
+    examples_ended: tuple[LiveFlow, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedFlow:
+    """Who keeps trying to get out. last: seconds since the last try, as the kernel's element time-out tells."""
+
+    source: str
+    destination: str
+    protocol: str
+    port: int
+    packets: int
+    bytes: int
+    last: int
+    zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The refused flows, most packets first, and the machines behind them, most packets first.
+
+    The kernel's sets are bounded: `full` says that a set has no room, so that there are more than are listed.
+    """
+
+    flows: tuple[RefusedFlow, ...]
+    sources: tuple[RefusedFlow, ...]
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened. kind: `level`, `rollback`, `reload`, `start`, `purge`, `tamper`, `leak`, `address`, `warning`, `forbidden`."""
+
+    at: datetime
+    kind: str
+    message: str
+    generation: int
+    levels: Levels
