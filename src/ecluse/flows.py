@@ -1,0 +1,114 @@
+"""Which connections a level keeps and which it ends, judged by the very program that the kernel judges packets by."""
+
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from ecluse.policy import GATEWAY, IPAddress, Levels, Policy, level_named
+from ecluse.ruleset.connection import Connection, Tuple
+from ecluse.ruleset.names import SERVICE_COUNTER
+from ecluse.ruleset.oracle import Oracle, Packet
+from ecluse.ruleset.program import Program
+from ecluse.ruleset.switch import targets
+
+__all__ = ["Connection", "Flow", "FlowJudge", "Tuple", "describe"]
+
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 50: "esp", 58: "icmpv6", 132: "sctp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A judged connection. verdict: `inside`, `open`, `kept`, `lifeline`, `refused`, or `unknown` (neither end is ours).
+
+    zone: where its inside end is. service: counter name without prefix, empty when no service keeps it.
+    """
+
+    connection: Connection
+    zone: str
+    verdict: str
+    service: str = ""
+
+
+def protocol_name(protocol: int) -> str:
+    """Give the usual name of an IANA protocol number, or the number."""
+    return _PROTOCOLS.get(protocol, str(protocol))
+
+
+def describe(connection: Connection) -> str:
+    """Say a connection in words: `tcp 10.10.0.5:40000 -> 203.0.113.10:443`."""
+    one = connection.original
+    source, destination = (f"[{a}]" if a.version == 6 else str(a) for a in (one.source, one.destination))
+    if one.destination_port:
+        source, destination = f"{source}:{one.source_port}", f"{destination}:{one.destination_port}"
+    return f"{protocol_name(connection.protocol)} {source} -> {destination}"
+
+
+@dataclass
+class FlowJudge:
+    """Judges connections by one program at given levels.
+
+    local: every address of the gateway itself, as text.
+    Conntrack does not say by which interface a connection came, so its inside end's address decides the zone. Where
+    neither end is known the verdict is `unknown`, and nobody ends such a connection for us.
+    """
+
+    policy: Policy
+    program: Program
+    levels: Levels
+    local: frozenset[str]
+    daemon_uid: int = 0
+    _places: dict[IPAddress, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._oracle = Oracle(self.program, targets(self.policy, self.program.slot, self.levels))
+        self._local = {ip_address(text) for text in self.local}
+        self._interface = {z.name: z.interfaces[0].replace("*", "0") for z in self.policy.site.zones}
+
+    def judge(self, connection: Connection) -> Flow:
+        """Judge one connection as the kernel will judge its next packet."""
+        ours, theirs = self._place(connection.original.source), self._place(connection.reply.source)
+        if ours is not None and theirs is not None:
+            return Flow(connection, ours, "inside")
+        zone = ours if ours is not None else theirs
+        if zone is None:
+            return Flow(connection, "", "unknown")
+        if level_named(self.policy.site, self.levels[zone]).passes_all:
+            return Flow(connection, zone, "open")
+        judgement = self._oracle.judge(self._packet(connection, zone, opened_inside=ours is not None))
+        service = judgement.service.removeprefix(SERVICE_COUNTER)
+        if judgement.verdict == "accept":
+            return Flow(connection, zone, "kept" if service else "lifeline", service)
+        return Flow(connection, zone, "refused")
+
+    def _packet(self, connection: Connection, zone: str, *, opened_inside: bool) -> Packet:
+        interface = self._interface.get(zone, "")
+        if zone == GATEWAY:
+            hook, iif, oif = ("output" if opened_inside else "input"), "", ""
+        else:
+            hook = "forward"
+            iif, oif = (interface, "") if opened_inside else ("", interface)
+        one = connection.original
+        return Packet(
+            hook=hook,
+            iif=iif,
+            oif=oif,
+            source=one.source,
+            destination=one.destination if opened_inside else connection.reply.source,
+            protocol=connection.protocol,
+            connection=connection,
+            source_port=one.source_port,
+            destination_port=one.destination_port,
+            uid=self.daemon_uid,
+        )
+
+    def _place(self, address: IPAddress) -> str | None:
+        if address not in self._places:
+            self._places[address] = self._find_place(address)
+        return self._places[address]
+
+    def _find_place(self, address: IPAddress) -> str | None:
+        if address.is_loopback or address in self._local:
+            return GATEWAY
+        for zone in self.policy.site.zones:
+            if any(address in subnet for subnet in zone.subnets):
+                return zone.name
+        return None

@@ -1,0 +1,220 @@
+"""The chains around the look-ups: hooks, dispatch by interface, gates, levels, refusal."""
+
+from ecluse.policy import GATEWAY, Criticality, Direction, IPNetwork, Policy
+from ecluse.ruleset import names
+from ecluse.ruleset import program as p
+from ecluse.ruleset.disjoint import Box, disjoint
+from ecluse.ruleset.families import FAMILIES, network_interval
+from ecluse.ruleset.keeps import Kept
+from ecluse.ruleset.program import Chain, Key, NamedSet, Part, Rule
+
+REJECTS_PER_SECOND = 1000
+"""Answers to what is refused without TCP; a flood gets silence beyond it, and costs the gateway nothing."""
+
+
+def subnet_sets(policy: Policy, slot: int) -> list[NamedSet]:
+    """Give a set of each zone's subnets for each family that it has, so that a spoofed source is not kept."""
+    sets = []
+    for zone in policy.site.zones:
+        for family in FAMILIES:
+            boxes: list[Box] = [
+                ((network_interval(s),), "") for s in zone.subnets if s.version == family.version
+            ]
+            if boxes:
+                name = names.subnets(slot, family.digit, zone.name)
+                sets.append(NamedSet(name, (family.type,), True, "", dict(disjoint(boxes))))
+    return sets
+
+
+def zone_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
+    """Judge a zone's traffic at each level: look-ups for connections of its own, then for those opened towards it."""
+    chains: list[Chain] = []
+    refuse = p.goto(names.prefix(slot) + "refuse")
+    for level in policy.site.levels:
+        if level.passes_all:
+            continue
+        for zone in policy.site.zones:
+            here = names.level_chain(slot, level.name, zone.name)
+            rules: list[Rule] = []
+            for direction, word in ((Direction.OUTBOUND, "out"), (Direction.INBOUND, "in")):
+                lookups = _lookups_at(kept, zone.name, level.keeps, direction)
+                if not lookups:
+                    continue
+                chains.append(Chain(f"{here}.{word}", lookups))
+                for family in FAMILIES:
+                    if not any(s.version == family.version for s in zone.subnets):
+                        continue
+                    inner = family.original_source if direction is Direction.OUTBOUND else family.reply_source
+                    subnets = names.subnets(slot, family.digit, zone.name)
+                    guard: tuple[Part, ...] = (p.Is(p.NFPROTO, (family.nfproto,)), p.In((inner,), subnets))
+                    rules.append((*guard, p.jump(f"{here}.{word}")))
+            chains.append(Chain(here, (*rules, (refuse,))))
+    return chains
+
+
+def _lookups_at(
+    kept: list[Kept], zone: str, keeps: frozenset[Criticality], direction: Direction
+) -> tuple[Rule, ...]:
+    return tuple(
+        rule
+        for one in kept
+        if zone in one.keep.zones and one.keep.criticality in keeps
+        for rule in one.lookups[direction]
+    )
+
+
+def gateway_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
+    """Judge the gateway's own traffic by who opened the connection: its own addresses may change, so none is asked.
+
+    At input the original direction is a connection from outside; at output it is one of ours.
+    """
+    chains: list[Chain] = []
+    stem = names.prefix(slot)
+    for level in policy.site.levels:
+        if level.passes_all:
+            continue
+        words: dict[str, str] = {}
+        for direction, word in ((Direction.OUTBOUND, "out"), (Direction.INBOUND, "in")):
+            lookups = _lookups_at(kept, GATEWAY, level.keeps, direction)
+            if lookups:
+                words[word] = f"{names.level_chain(slot, level.name, GATEWAY)}.{word}"
+                chains.append(Chain(words[word], lookups))
+        for hook, ours in (("input", "reply"), ("output", "original")):
+            theirs = "original" if ours == "reply" else "reply"
+            rules: list[Rule] = [
+                (p.Is(p.CT_DIRECTION, (side,)), p.jump(words[word]))
+                for side, word in ((ours, "out"), (theirs, "in"))
+                if word in words
+            ]
+            end = p.goto(stem + ("refuse" if hook == "input" else "reject"))
+            chains.append(Chain(names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"), (*rules, (end,))))
+    return chains
+
+
+def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
+    """Say which gate an interface leads to. Where zones share an interface, the inside end's own address decides."""
+    stem = names.prefix(slot)
+    users: dict[str, list[str]] = {}
+    for zone in policy.site.zones:
+        for pattern in zone.interfaces:
+            users.setdefault(pattern, []).append(zone.name)
+    inside: dict[Key, str] = {(p.ifname_interval(pattern),): "" for pattern in users}
+    sets = [NamedSet(stem + "inside", ("ifname",), True, "", dict(sorted(inside.items())))]
+    chains: list[Chain] = []
+    shared = sorted({tuple(zones) for zones in users.values() if len(zones) > 1})
+    for side, pick in (("from", "source"), ("to", "destination")):
+        where: dict[Key, str] = {}
+        for pattern, zones in users.items():
+            target = names.gate(slot, zones[0])
+            if len(zones) > 1:
+                target = f"{stem}shared{shared.index(tuple(zones)) + 1}.{side}"
+            where[(p.ifname_interval(pattern),)] = target
+        sets.append(NamedSet(stem + side, ("ifname",), True, "verdict", dict(sorted(where.items()))))
+        for number, together in enumerate(shared, 1):
+            rules: list[Rule] = []
+            for family in FAMILIES:
+                field = family.source if pick == "source" else family.destination
+                rules += [
+                    (
+                        p.Is(p.NFPROTO, (family.nfproto,)),
+                        p.In((field,), subnets),
+                        p.goto(names.gate(slot, zone)),
+                    )
+                    for zone in together
+                    for subnets in [names.subnets(slot, family.digit, zone)]
+                    if any(s.version == family.version for s in _subnets(policy, zone))
+                ]
+            # An address of no zone is as foreign as an interface of no zone.
+            end = p.goto(names.gate(slot, names.ELSEWHERE))
+            chains.append(Chain(f"{stem}shared{number}.{side}", (*rules, (end,))))
+    return sets, chains
+
+
+def _subnets(policy: Policy, zone: str) -> tuple[IPNetwork, ...]:
+    return next(z.subnets for z in policy.site.zones if z.name == zone)
+
+
+def refusal_chains(slot: int) -> list[Chain]:
+    """Refuse fast towards the inside, in silence towards the outside, and let the kernel keep the evidence.
+
+    An invalid packet gets no reset: it may belong to a kept connection that went astray, which a reset would end.
+    """
+    stem = names.prefix(slot)
+    ports = p.Is(p.L4PROTO, (6, 17, 132))
+    no_ports = p.Is(p.L4PROTO, (6, 17, 132), negate=True)
+    evidence: list[Rule] = [(p.Bump(names.REFUSED_OUT),)]
+    for family in FAMILIES:
+        here = p.Is(p.NFPROTO, (family.nfproto,))
+        ends = (family.source.text, family.destination.text)
+        evidence += [
+            (here, p.Note(ends[:1], f"refused_hosts{family.digit}")),
+            (here, ports, p.Note((*ends, "meta l4proto", "th dport"), f"refused{family.digit}")),
+            (here, no_ports, p.Note((*ends, "meta l4proto", "0"), f"refused{family.digit}")),
+        ]
+    not_inside = p.In((p.IIFNAME,), stem + "inside", negate=True)
+    return [
+        Chain(stem + "evidence", tuple(evidence)),
+        Chain(
+            stem + "refuse",
+            ((not_inside, p.Bump(names.REFUSED_IN), p.DROP), (p.goto(stem + "reject"),)),
+        ),
+        Chain(
+            stem + "reject",
+            (
+                (p.jump(stem + "evidence"),),
+                (p.Is(p.CT_STATE, ("invalid",)), p.DROP),
+                (p.Is(p.L4PROTO, (6,)), p.Reject("tcp reset")),
+                (p.Limit(REJECTS_PER_SECOND), p.Reject("icmpx admin-prohibited")),
+                (p.DROP,),
+            ),
+        ),
+    ]
+
+
+def gate_places(policy: Policy) -> tuple[str, ...]:
+    """Name every gate: one for each zone, two for the gateway (by hook), one for interfaces of no zone."""
+    zones = (zone.name for zone in policy.site.zones)
+    return (*zones, f"{GATEWAY}.input", f"{GATEWAY}.output", names.ELSEWHERE)
+
+
+def gate_chains(policy: Policy, slot: int) -> list[Chain]:
+    """Make every gate shut: a program that is loaded and not yet switched to lets nothing through."""
+    stem = names.prefix(slot)
+    closed: Rule = (p.goto(stem + "refuse"),)
+    gates = [Chain(names.gate(slot, place), (closed,)) for place in gate_places(policy)]
+    return [Chain(stem + "open", ((p.ACCEPT,),)), *gates]
+
+
+def hook_chains(slot: int) -> list[Chain]:
+    """Give the chains that the base chains go to: inside to inside passes, the lifeline passes, the rest goes to a gate."""
+    stem = names.prefix(slot)
+    from_inside, to_inside = p.In((p.IIFNAME,), stem + "inside"), p.In((p.OIFNAME,), stem + "inside")
+    return [
+        Chain(
+            stem + "forward",
+            (
+                (from_inside, to_inside, p.ACCEPT),
+                (p.Dispatch((p.IIFNAME,), stem + "from"),),
+                (p.Dispatch((p.OIFNAME,), stem + "to"),),
+                (p.goto(names.gate(slot, names.ELSEWHERE)),),
+            ),
+        ),
+        Chain(
+            stem + "input",
+            (
+                (p.Is(p.IIFNAME, ("lo",)), p.ACCEPT),
+                (from_inside, p.ACCEPT),
+                (p.jump(stem + "lifeline.input"),),
+                (p.goto(names.gate(slot, f"{GATEWAY}.input")),),
+            ),
+        ),
+        Chain(
+            stem + "output",
+            (
+                (p.Is(p.OIFNAME, ("lo",)), p.ACCEPT),
+                (to_inside, p.ACCEPT),
+                (p.jump(stem + "lifeline.output"),),
+                (p.goto(names.gate(slot, f"{GATEWAY}.output")),),
+            ),
+        ),
+    ]

@@ -1,0 +1,53 @@
+"""Policy and addresses to a program: pure, the same input gives the same program.
+
+The design and what was measured: docs/datapath.md. In short: every packet is judged by the original tuple of
+its connection; a zone's level is a chain; a service's destinations are elements of maps to its counter.
+"""
+
+from ecluse.policy import Addresses, Policy, Service
+from ecluse.ruleset import chains, names
+from ecluse.ruleset.keeps import kept_services
+from ecluse.ruleset.lifeline import lifeline_chains, lifeline_sets
+from ecluse.ruleset.program import Program
+
+
+def zones_of(policy: Policy, service: Service) -> tuple[str, ...]:
+    """Give the zones from which a service is used: those named, and those that its hosts lie in, in site order."""
+    homes = {
+        zone.name
+        for host in service.hosts
+        for zone in policy.site.zones
+        if any(host.version == s.version and host.subnet_of(s) for s in zone.subnets)  # type: ignore[arg-type]  # same version, just compared
+    }
+    return tuple(zone for zone in policy.zone_names() if zone in service.zones or zone in homes)
+
+
+def compile_program(policy: Policy, addresses: Addresses, slot: int, daemon_uid: int = 0) -> Program:
+    """Compile a policy for one slot of the kernel's table.
+
+    addresses: what is known of every host name; a name without addresses keeps nothing yet.
+    slot: number that prefixes every name, so that programs stand side by side.
+    daemon_uid: the only user whose look-ups to the site's resolvers are lifeline (others are a way out).
+    """
+    kept = kept_services(policy, addresses, slot)
+    dispatch_sets, dispatch_chains = chains.dispatch(policy, slot)
+    return Program(
+        slot=slot,
+        counters=tuple(sorted({names.counter(service.name) for service in policy.services})),
+        sets=(
+            *dispatch_sets,
+            *chains.subnet_sets(policy, slot),
+            *lifeline_sets(policy.site, slot),
+            *(named for one in kept for named in one.sets),
+        ),
+        # A chain stands after all that it goes to: nft and a reader both go from top to bottom.
+        chains=(
+            *chains.refusal_chains(slot),
+            *chains.zone_chains(policy, kept, slot),
+            *chains.gateway_chains(policy, kept, slot),
+            *lifeline_chains(policy.site, slot, daemon_uid),
+            *chains.gate_chains(policy, slot),
+            *dispatch_chains,
+            *chains.hook_chains(slot),
+        ),
+    )

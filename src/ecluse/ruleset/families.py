@@ -1,0 +1,36 @@
+"""The two address families and the fields that belong to each."""
+
+from dataclasses import dataclass
+
+from ecluse.policy import IPNetwork
+from ecluse.ruleset import program as p
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One of the two address families and the fields that belong to it."""
+
+    digit: str
+    nfproto: str
+    type: str
+    version: int
+    bits: int
+    original_source: p.Field
+    original_destination: p.Field
+    reply_source: p.Field
+    source: p.Field
+    destination: p.Field
+
+
+IPV4 = Family(
+    "4", "ipv4", "ipv4_addr", 4, 32, p.CT_SADDR4, p.CT_DADDR4, p.CT_REPLY_SADDR4, p.SADDR4, p.DADDR4
+)
+IPV6 = Family(
+    "6", "ipv6", "ipv6_addr", 6, 128, p.CT_SADDR6, p.CT_DADDR6, p.CT_REPLY_SADDR6, p.SADDR6, p.DADDR6
+)
+FAMILIES = (IPV4, IPV6)
+
+
+def network_interval(network: IPNetwork) -> p.Interval:
+    """Give the first and last address of a network as numbers."""
+    return (int(network.network_address), int(network.broadcast_address))

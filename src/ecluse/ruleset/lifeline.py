@@ -1,0 +1,145 @@
+"""What no level ever cuts: management of the gateway, link housekeeping, the daemon's own look-ups.
+
+These rules stand before every gate, in input and output only: nothing that is forwarded is lifeline.
+"""
+
+from ecluse.policy import IPAddress, IPNetwork, Lifeline, Preset, Site, Traffic
+from ecluse.ruleset import names
+from ecluse.ruleset import program as p
+from ecluse.ruleset.disjoint import Box, disjoint
+from ecluse.ruleset.program import Chain, Key, NamedSet, Rule
+
+_DNS = (Traffic(17, 53, 53), Traffic(6, 53, 53))
+_LINK_LOCAL6 = (0xFE80 << 112, (0xFE80 << 112) + (1 << 118) - 1)
+"""fe80::/10 (RFC 4291, 2.5.6)."""
+_DHCP6_SERVERS = 0xFF02_0000_0000_0000_0000_0000_0001_0002
+"""ff02::1:2, all DHCP relay agents and servers (RFC 8415, 7.1)."""
+_VRRP4 = 0xE000_0012
+"""224.0.0.18 (RFC 5798, 5.1.1.2)."""
+_VRRP6 = 0xFF02_0000_0000_0000_0000_0000_0000_0012
+"""ff02::12 (RFC 5798, 5.1.2.2)."""
+_VRRP = 112
+_ND = (133, 134, 135, 136)
+"""Router and neighbour solicitation and advertisement (RFC 4861); redirects are not needed to keep a link alive."""
+_MLD = (130, 131, 132, 143)
+"""Multicast listener queries, reports and done (RFC 2710, RFC 3810): without them a switch forgets who listens."""
+
+
+def _ends(version: int, networks: tuple[IPNetwork, ...], ports: tuple[Traffic, ...]) -> dict[Key, str]:
+    boxes: list[Box] = [
+        (
+            (
+                (int(net.network_address), int(net.broadcast_address)),
+                (port.first or 0, port.last or 0),
+                (port.protocol, port.protocol),
+            ),
+            "",
+        )
+        for net in networks
+        if net.version == version
+        for port in ports
+    ]
+    return dict(disjoint(boxes))
+
+
+def _resolver_keys(version: int, resolvers: tuple[IPAddress, ...]) -> dict[Key, str]:
+    keys: set[Key] = {
+        ((int(address), int(address)), (port.first or 0, port.last or 0), (port.protocol, port.protocol))
+        for address in resolvers
+        if address.version == version
+        for port in _DNS
+    }
+    return dict.fromkeys(sorted(keys), "")
+
+
+def lifeline_sets(site: Site, slot: int) -> list[NamedSet]:
+    """Give the sets of management ends and of resolvers, only where the site names any."""
+    line = site.lifeline
+    sets = []
+    for digit, version in (("4", 4), ("6", 6)):
+        types = (f"ipv{digit}_addr", "inet_service", "inet_proto")
+        management = _ends(version, line.management_networks, line.management_ports)
+        if management:
+            sets.append(NamedSet(f"{names.prefix(slot)}management{digit}", types, True, "", management))
+        resolvers = _resolver_keys(version, site.resolvers)
+        if resolvers:
+            sets.append(NamedSet(f"{names.prefix(slot)}resolvers{digit}", types, False, "", resolvers))
+    return sets
+
+
+def _conversations(site: Site, slot: int, hook: str, daemon_uid: int) -> list[Rule]:
+    """Keep management (opened from outside to the gateway) and look-ups (opened by the daemon's own user)."""
+    theirs, ours = ("original", "reply") if hook == "input" else ("reply", "original")
+    made = {named.name for named in lifeline_sets(site, slot)}
+    ports = p.Is(p.CT_PROTOCOL, p.PORTS)
+    rules: list[Rule] = []
+    for digit, source, destination in (("4", p.CT_SADDR4, p.CT_DADDR4), ("6", p.CT_SADDR6, p.CT_DADDR6)):
+        family = p.Is(p.NFPROTO, (f"ipv{digit}",))
+        management = f"{names.prefix(slot)}management{digit}"
+        if management in made:
+            key = (source, p.CT_PORT, p.CT_PROTOCOL)
+            rules.append((p.Is(p.CT_DIRECTION, (theirs,)), family, ports, p.In(key, management), p.ACCEPT))
+        resolvers = f"{names.prefix(slot)}resolvers{digit}"
+        if resolvers in made:
+            key = (destination, p.CT_PORT, p.CT_PROTOCOL)
+            who = (p.Is(p.SKUID, (daemon_uid,)),) if hook == "output" else ()
+            rules.append((*who, p.Is(p.CT_DIRECTION, (ours,)), family, ports, p.In(key, resolvers), p.ACCEPT))
+    return rules
+
+
+def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
+    rules: list[Rule] = []
+    v4, v6 = p.Is(p.NFPROTO, ("ipv4",)), p.Is(p.NFPROTO, ("ipv6",))
+    if Preset.DHCP in line.presets:
+        if hook == "input":
+            rules += [
+                (v4, p.Is(p.UDP_SPORT, (67,)), p.Is(p.UDP_DPORT, (68,)), p.ACCEPT),
+                (
+                    v6,
+                    p.Is(p.SADDR6, (_LINK_LOCAL6,)),
+                    p.Is(p.UDP_SPORT, (547,)),
+                    p.Is(p.UDP_DPORT, (546,)),
+                    p.ACCEPT,
+                ),
+            ]
+        else:
+            servers = (_LINK_LOCAL6, (_DHCP6_SERVERS, _DHCP6_SERVERS))
+            rules += [
+                (v4, p.Is(p.UDP_SPORT, (68,)), p.Is(p.UDP_DPORT, (67,)), p.ACCEPT),
+                (v6, p.Is(p.DADDR6, servers), p.Is(p.UDP_SPORT, (546,)), p.Is(p.UDP_DPORT, (547,)), p.ACCEPT),
+            ]
+    if Preset.ND in line.presets:
+        # A hop limit of 255 cannot come from beyond the link (RFC 4861, 7.1), and a listener's report has 1.
+        rules += [
+            (v6, p.Is(p.HOPLIMIT6, (255,)), p.Is(p.ICMPV6_TYPE, _ND), p.ACCEPT),
+            (v6, p.Is(p.HOPLIMIT6, (1,)), p.Is(p.ICMPV6_TYPE, _MLD), p.ACCEPT),
+        ]
+    if Preset.VRRP in line.presets:
+        rules += [
+            (
+                v4,
+                p.Is(p.DADDR4, ((_VRRP4, _VRRP4),)),
+                p.Is(p.TTL4, (255,)),
+                p.Is(p.L4PROTO, (_VRRP,)),
+                p.ACCEPT,
+            ),
+            (
+                v6,
+                p.Is(p.DADDR6, ((_VRRP6, _VRRP6),)),
+                p.Is(p.HOPLIMIT6, (255,)),
+                p.Is(p.L4PROTO, (_VRRP,)),
+                p.ACCEPT,
+            ),
+        ]
+    return rules
+
+
+def lifeline_chains(site: Site, slot: int, daemon_uid: int) -> list[Chain]:
+    """Give the lifeline's chains for input and output."""
+    return [
+        Chain(
+            f"{names.prefix(slot)}lifeline.{hook}",
+            (*_conversations(site, slot, hook, daemon_uid), *_housekeeping(site.lifeline, hook)),
+        )
+        for hook in ("input", "output")
+    ]

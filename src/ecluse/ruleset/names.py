@@ -1,0 +1,53 @@
+"""Names inside table `inet ecluse`. A `-` of a site's name becomes `_`; a dot parts words, so that none collide."""
+
+BASE_CHAINS = ("forward", "input", "output")
+"""The only chains with a hook; each holds one rule, a goto into the slot that is live."""
+
+SERVICE_COUNTER = "svc_"
+REFUSED_OUT = "refused_out"
+REFUSED_IN = "refused_in"
+REFUSED_SETS = ("refused4", "refused6", "refused_hosts4", "refused_hosts6")
+
+ELSEWHERE = "elsewhere"
+"""The gate for interfaces that are in no zone: open only while every zone is open."""
+
+
+def plain(name: str) -> str:
+    """Make a site's name (`[a-z][a-z0-9-]*`) an nft identifier."""
+    return name.replace("-", "_")
+
+
+def prefix(slot: int) -> str:
+    """Give the prefix of all that belongs to one loaded program."""
+    return f"k{slot}_"
+
+
+def slot_of(name: str) -> int | None:
+    """Give the slot that a name belongs to, None for a name that belongs to none."""
+    head, _, rest = name.partition("_")
+    return int(head[1:]) if rest and head.startswith("k") and head[1:].isdigit() else None
+
+
+def counter(service: str) -> str:
+    """Name a service's counter; it is shared by all slots, so that a reload loses no count."""
+    return SERVICE_COUNTER + plain(service)
+
+
+def gate(slot: int, where: str) -> str:
+    """Name a gate: a chain of one rule that says which level a zone (or hook of the gateway) is at."""
+    return f"{prefix(slot)}gate.{plain(where)}"
+
+
+def level_chain(slot: int, level: str, where: str) -> str:
+    """Name the chain that judges one zone (or hook of the gateway) at one level."""
+    return f"{prefix(slot)}at.{plain(level)}.{plain(where)}"
+
+
+def subnets(slot: int, digit: str, zone: str) -> str:
+    """Name the set of a zone's subnets of one family (digit 4 or 6)."""
+    return f"{prefix(slot)}subnets{digit}.{plain(zone)}"
+
+
+def is_gate(name: str) -> bool:
+    """Say whether a chain is a gate: its one rule is the state of the switch, not part of the program."""
+    return slot_of(name) is not None and name.partition("_")[2].startswith("gate.")

@@ -1,0 +1,197 @@
+"""The texts that change what is live: the skeleton, the gate transaction, deltas, and removal of old slots.
+
+Each is one transaction, whole or not at all (nft(8), "the entire input is processed as a single transaction").
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+
+from ecluse.policy import GATEWAY, Levels, Policy, Site, level_named
+from ecluse.ruleset import names
+from ecluse.ruleset.chains import gate_places
+from ecluse.ruleset.compile import compile_program
+from ecluse.ruleset.program import TABLE, Key, NamedSet, Program, element_text, render
+
+PRIORITY = "filter - 10"
+"""Before the site's own filter chains: our `accept` only ends our chain, our `drop` is final."""
+
+REFUSED_SIZE = 65535
+"""Bound of each refused set, in elements; a full set costs evidence, never a verdict."""
+
+NEW_TABLE = f"table {TABLE} {{\n}}\ndelete table {TABLE}\n"
+
+
+def skeleton() -> str:
+    """Write what all slots share: base chains without rules, refused sets, counters. Harmless when it is there already."""
+    dynamic = f"size {REFUSED_SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout 1d\n\t\tcounter"
+    parts = [f"table {TABLE} {{"]
+    parts += [f"\tcounter {name} {{\n\t}}" for name in (names.REFUSED_OUT, names.REFUSED_IN)]
+    for digit in ("4", "6"):
+        address = f"ipv{digit}_addr"
+        flow = f"{address} . {address} . inet_proto . inet_service"
+        parts.append(f"\tset refused{digit} {{\n\t\ttype {flow}\n\t\t{dynamic}\n\t}}")
+        parts.append(f"\tset refused_hosts{digit} {{\n\t\ttype {address}\n\t\t{dynamic}\n\t}}")
+    parts += [
+        f"\tchain {hook} {{\n\t\ttype filter hook {hook} priority {PRIORITY}; policy accept;\n\t}}"
+        for hook in names.BASE_CHAINS
+    ]
+    return "\n".join([*parts, "}", ""])
+
+
+def targets(policy: Policy, slot: int, levels: Levels) -> dict[str, str]:
+    """Say for every base chain and gate where its one rule goes: the whole state of the switch.
+
+    levels: a level for every zone of the site and for `gateway`. KeyError when one is missing or unknown.
+    """
+    stem = names.prefix(slot)
+    result = {hook: stem + hook for hook in names.BASE_CHAINS}
+    all_open = all(_passes_all(policy.site, levels[zone]) for zone in policy.zone_names())
+    for place in gate_places(policy):
+        gate = names.gate(slot, place)
+        if place == names.ELSEWHERE:
+            result[gate] = stem + ("open" if all_open else "refuse")
+            continue
+        level = levels[GATEWAY if place.startswith(f"{GATEWAY}.") else place]
+        open_ = _passes_all(policy.site, level)
+        result[gate] = stem + "open" if open_ else names.level_chain(slot, level, place)
+    return result
+
+
+def _passes_all(site: Site, level: str) -> bool:
+    return level_named(site, level).passes_all
+
+
+def base_policy(policy: Policy, levels: Levels) -> str:
+    """Say what becomes of a packet that no rule judges: dropped as soon as any zone is not open.
+
+    No packet gets there while our rules stand. It matters when somebody empties a base chain.
+    """
+    return "accept" if all(_passes_all(policy.site, levels[z]) for z in policy.zone_names()) else "drop"
+
+
+def gate_text(policy: Policy, slot: int, levels: Levels) -> str:
+    """Write the switch: it states every gate, so that it is right whatever stood before. Size does not depend on entries."""
+    verdict = base_policy(policy, levels)
+    lines = [f"add chain {TABLE} {hook} {{ policy {verdict}; }}" for hook in names.BASE_CHAINS]
+    for chain, target in targets(policy, slot, levels).items():
+        lines += [f"flush chain {TABLE} {chain}", f"add rule {TABLE} {chain} goto {target}"]
+    return "\n".join([*lines, ""])
+
+
+def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str] | None:
+    """Say which levels the kernel's gates stand for; None when they do not form one whole state of this policy.
+
+    read: chain -> goto target, as the kernel has them (`Firewall.targets`).
+    """
+    live = read.get("forward")
+    slot = names.slot_of(live) if live else None
+    if slot is None:
+        return None
+    levels: dict[str, str] = {}
+    for zone in policy.zone_names():
+        gate = names.gate(slot, f"{GATEWAY}.input" if zone == GATEWAY else zone)
+        for level in policy.site.levels:
+            place = f"{GATEWAY}.input" if zone == GATEWAY else zone
+            wanted = (
+                names.prefix(slot) + "open"
+                if level.passes_all
+                else names.level_chain(slot, level.name, place)
+            )
+            if read.get(gate) == wanted:
+                levels[zone] = level.name
+    if len(levels) != len(policy.zone_names()):
+        return None
+    whole = targets(policy, slot, levels)
+    return levels if all(read.get(chain) == target for chain, target in whole.items()) else None
+
+
+def load_text(program: Program) -> str:
+    """Write the transaction that puts a program beside those that are there, touching no traffic."""
+    return skeleton() + render(program)
+
+
+def whole_text(program: Program) -> str:
+    """Write the whole table anew, without any gate open: for boot, and when our table is gone or broken."""
+    return NEW_TABLE + load_text(program)
+
+
+def delta_text(old: Program, new: Program) -> str | None:
+    """Write the element changes that make `old` into `new`; None when a fresh load is needed, empty when nothing differs.
+
+    A fresh load is needed when more than elements differ, and when an interval is replaced by one that overlaps
+    it: the kernel shows the new one only a moment after the old one is gone, and a kept packet could be refused.
+    """
+    if old.chains != new.chains or old.counters != new.counters or old.slot != new.slot:
+        return None
+    if [_shape(s) for s in old.sets] != [_shape(s) for s in new.sets]:
+        return None
+    lines: list[str] = []
+    for before, after in zip(old.sets, new.sets, strict=True):
+        if before.elements == after.elements:
+            continue
+        gone = [k for k, v in before.elements.items() if after.elements.get(k) != v]
+        come = [k for k, v in after.elements.items() if before.elements.get(k) != v]
+        if before.interval and any(_overlap(k, other) for k in gone for other in come):
+            return None
+        for verb, named, keys in (("delete", before, gone), ("add", after, come)):
+            if keys:
+                elements = ", ".join(
+                    _bare(named, k) if verb == "delete" else element_text(named, k) for k in keys
+                )
+                lines.append(f"{verb} element {TABLE} {named.name} {{ {elements} }}")
+    return "\n".join([*lines, ""]) if lines else ""
+
+
+def _overlap(one: Key, other: Key) -> bool:
+    return all(a[0] <= b[1] and b[0] <= a[1] for a, b in zip(one, other, strict=True))
+
+
+def _shape(named: NamedSet) -> tuple[object, ...]:
+    return (named.name, named.types, named.interval, named.value)
+
+
+def _bare(named: NamedSet, key: Key) -> str:
+    return element_text(NamedSet(named.name, named.types, named.interval, "", {key: ""}), key)
+
+
+def removal_text(
+    objects: Mapping[str, Iterable[str]], keep_slots: Iterable[int], counters: Iterable[str]
+) -> str:
+    """Write the removal of all slots but some, and of service counters that nothing uses any more.
+
+    objects: what the table holds (`Firewall.objects`). Chains are emptied first: they go to one another.
+    """
+    keep = set(keep_slots)
+    lines: list[str] = []
+
+    def old(name: str) -> bool:
+        slot = names.slot_of(name)
+        return slot is not None and slot not in keep
+
+    chains = [name for name in objects.get("chain", ()) if old(name)]
+    lines += [f"flush chain {TABLE} {name}" for name in chains]
+    lines += [f"delete map {TABLE} {name}" for name in objects.get("map", ()) if old(name)]
+    lines += [f"delete chain {TABLE} {name}" for name in chains]
+    lines += [f"delete set {TABLE} {name}" for name in objects.get("set", ()) if old(name)]
+    used = set(counters)
+    lines += [
+        f"delete counter {TABLE} {name}"
+        for name in objects.get("counter", ())
+        if name.startswith(names.SERVICE_COUNTER) and name not in used
+    ]
+    return "\n".join([*lines, ""]) if lines else ""
+
+
+def digest(program: Program) -> str:
+    """Give `sha256:HEX` of a program's text, the same in whatever slot it stands."""
+    text = re.sub(rf"\b{names.prefix(program.slot)}", "k_", render(program))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def closed_text(policy: Policy, daemon_uid: int = 0) -> str:
+    """Write the ruleset of last resort: nothing but the site's lifeline, complete by itself."""
+    bare = Policy(policy.site, ())
+    program = compile_program(bare, {}, 1, daemon_uid)
+    isolate = dict.fromkeys(policy.zone_names(), policy.site.levels[-1].name)
+    return whole_text(program) + gate_text(bare, 1, isolate)
