@@ -1,0 +1,302 @@
+"""One written value -> one value of the policy. Pure: no files, no clock, no look-ups."""
+
+import re
+from collections.abc import Collection
+from datetime import date
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from ecluse.config.words import did_you_mean, is_plain, listed, shown
+from ecluse.policy import IPAddress, IPNetwork, Traffic
+
+
+class WrongError(ValueError):
+    """What is wrong with a written value, and what was expected."""
+
+    def __init__(self, wrong: str, expected: str) -> None:
+        super().__init__(wrong)
+        self.wrong = wrong
+        self.expected = expected
+
+
+NAME = re.compile(r"[a-z][a-z0-9-]{0,47}")
+
+
+def name(text: str) -> str:
+    """Check a name that will stand in identifiers of nftables: `[a-z][a-z0-9-]{0,47}`."""
+    if not NAME.fullmatch(text):
+        raise WrongError(
+            f"{shown(text)} is no name", "1 to 48 of a-z, 0-9 and '-', a letter first (a title may say more)"
+        )
+    return text
+
+
+def one_of(text: str, words: Collection[str]) -> str:
+    """Check that a word is one of those known."""
+    if text not in words:
+        raise WrongError(f"{shown(text)} is unknown{did_you_mean(text, words)}", listed(words))
+    return text
+
+
+def line(text: str, limit: int) -> str:
+    """Check text for people: one line, at most `limit` characters, nothing that could write on a terminal or in a log."""
+    if not text.strip():
+        raise WrongError("an empty text", "words for a person")
+    if len(text) > limit:
+        raise WrongError(f"a text of {len(text)} characters", f"at most {limit}")
+    if bad := next((c for c in text if not is_plain(c)), None):
+        raise WrongError(f"the character U+{ord(bad):04X} in a text", "one line of text that can be seen")
+    return text.strip()
+
+
+def paragraph(text: str, limit: int) -> str:
+    """The same for text that may run over several lines; it becomes one line."""
+    folded = " ".join(text.split())
+    return line(folded, limit) if folded else ""
+
+
+def day(value: object) -> date:
+    """Read a date, bare or in quotes (YAML gives either)."""
+    if isinstance(value, date):
+        return value
+    try:
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+            return date.fromisoformat(value)
+    except ValueError:
+        raise WrongError(
+            f"{shown(str(value))} is a date that does not exist", "a day of the calendar"
+        ) from None
+    raise TypeError
+
+
+# IFNAMSIZ is 16 with the NUL (linux/if.h); dev_valid_name() refuses '/', ':' and blanks, and "." and "..".
+# The rest is what may stand in nft's double quotes with no escape.
+_INTERFACE = re.compile(r"[A-Za-z0-9_.@+-]{1,15}|[A-Za-z0-9_.@+-]{1,14}\*")
+
+
+def interface(text: str) -> str:
+    """Check an interface name or a pattern with one trailing `*`."""
+    if text == "*":
+        raise WrongError(
+            "'*' alone would make every interface an inside one", "a name, or a pattern such as 'vlan1*'"
+        )
+    if not _INTERFACE.fullmatch(text) or text in {".", ".."}:
+        raise WrongError(
+            f"{shown(text)} is no interface name",
+            "at most 15 of letters, digits and _.@+-, '*' only at the end",
+        )
+    if text == "lo" or (text.endswith("*") and "lo".startswith(text[:-1])):
+        raise WrongError(f"{shown(text)} covers lo, the machine itself", "interfaces towards the inside")
+    return text
+
+
+_PREFIX_FORM = "an address or a prefix such as 10.10.4.7, 10.10.0.0/16 or 2001:db8:10::/48"
+_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
+
+
+def prefix(text: str) -> IPNetwork:
+    """Read an address (a network of full length) or a prefix without host bits."""
+    base, slash, length = text.partition("/")
+    if "%" in text:
+        raise WrongError(f"a scope in {shown(text)}", "the address without '%'")
+    try:
+        start = ip_address(base)
+    except ValueError:
+        raise WrongError(f"{shown(text)} is no address or prefix", _PREFIX_FORM) from None
+    if not slash:
+        length = str(start.max_prefixlen)
+    if not _LENGTH.fullmatch(length) or int(length) > start.max_prefixlen:
+        raise WrongError(f"the prefix length in {shown(text)}", _length_hint(text, start))
+    network = ip_network((start, int(length)), strict=False)
+    if network.network_address != start:
+        raise WrongError(
+            f"{shown(text)} has bits set after the first {length}",
+            f"{network} (the network) or {start} (the address alone)",
+        )
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        plain = IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+        raise WrongError(f"{shown(text)} is IPv4 written as IPv6", written(plain))
+    return network
+
+
+def written(network: IPNetwork) -> str:
+    """Give a network as a person writes it: a network of full length is an address."""
+    return str(network if network.prefixlen < network.max_prefixlen else network.network_address)
+
+
+def _length_hint(text: str, start: IPAddress) -> str:
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        return f"0 to {start.max_prefixlen}"
+
+
+_MAPPED = IPv6Network("::ffff:0:0/96")
+_SPECIAL: tuple[tuple[IPNetwork, str], ...] = (
+    (IPv4Network("0.0.0.0/8"), "the unspecified address"),
+    (IPv4Network("127.0.0.0/8"), "loopback"),
+    (IPv4Network("224.0.0.0/4"), "multicast"),
+    (IPv4Network("240.0.0.0/4"), "reserved or broadcast"),
+    (IPv6Network("::/128"), "the unspecified address"),
+    (IPv6Network("::1/128"), "loopback"),
+    (_MAPPED, "IPv4 written as IPv6"),
+    (IPv6Network("ff00::/8"), "multicast"),
+)
+
+
+def is_wide(network: IPNetwork) -> bool:
+    """Say whether a prefix is so wide that it amounts to "the internet": shorter than /8 (IPv4) or /16 (IPv6)."""
+    return network.prefixlen < (8 if network.version == 4 else 16)
+
+
+def unicast(network: IPNetwork, *, unbounded: bool) -> IPNetwork:
+    """Check that a network names hosts, and not the whole internet unless that is meant."""
+    within = next((what for special, what in _SPECIAL if _inside(network, special)), None)
+    if within is None and is_wide(network):
+        if unbounded:
+            return network
+        raise WrongError(
+            f"'{written(network)}' is the whole internet, or much of it",
+            "the partner's prefixes, or 'unbounded: true' beside it",
+        )
+    touched = within or next((what for special, what in _SPECIAL if _inside(special, network)), None)
+    if touched:
+        raise WrongError(
+            f"'{written(network)}' is or contains {touched}", "addresses of single hosts (unicast)"
+        )
+    return network
+
+
+def _inside(network: IPNetwork, other: IPNetwork) -> bool:
+    # the two isinstance pairs, because subnet_of() takes one family only
+    if isinstance(network, IPv4Network) and isinstance(other, IPv4Network):
+        return network.subnet_of(other)
+    return isinstance(network, IPv6Network) and isinstance(other, IPv6Network) and network.subnet_of(other)
+
+
+def subnet(text: str) -> IPNetwork:
+    """Read a subnet of the inside."""
+    network = prefix(text)
+    if is_wide(network):
+        raise WrongError(f"'{written(network)}' is far more than one zone", "the subnets of this zone")
+    return unicast(network, unbounded=False)
+
+
+def resolver(text: str) -> IPAddress:
+    """Read the address of a DNS server; one on the machine itself (loopback) may be meant."""
+    try:
+        address: IPv4Address | IPv6Address = ip_address(text)
+    except ValueError:
+        raise WrongError(
+            f"{shown(text)} is no address", "the address of a DNS server, such as 192.0.2.53"
+        ) from None
+    if "%" in text:
+        raise WrongError(f"a scope in {shown(text)}", "the address without '%'")
+    if not address.is_loopback:
+        unicast(ip_network(address), unbounded=False)
+    return address
+
+
+EVERYTHING: tuple[IPNetwork, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+
+_WITH_PORT = re.compile(r"(?P<host>[^:\[\]]+|\[[^\]]+\]):(?P<port>[0-9]{1,5})")
+_ADDRESS_RANGE = re.compile(r"[0-9.]+-[0-9.]+")
+
+
+def target(text: str, *, unbounded: bool) -> tuple[str | IPNetwork, ...]:
+    """Read a destination: a host name (lower case, no trailing dot, A-labels), an address, a prefix or `any`."""
+    if text == "any":
+        if not unbounded:
+            raise WrongError(
+                "'any' is the whole internet", "the partner's addresses, or 'unbounded: true' beside it"
+            )
+        return EVERYTHING
+    if "://" in text:
+        raise WrongError(
+            f"{shown(text)} is the address of a page", "the host name alone, the port in ports: [tcp/443]"
+        )
+    if "*" in text:
+        raise WrongError(
+            f"{shown(text)}: wildcards are not supported yet: name the hosts, or give prefixes", ""
+        )
+    if with_port := _WITH_PORT.fullmatch(text):
+        raise WrongError(
+            f"a port in the destination {shown(text)}",
+            f"{shown(with_port['host'].strip('[]'))} here and the port in ports: [tcp/{with_port['port']}]",
+        )
+    if _ADDRESS_RANGE.fullmatch(text):
+        raise WrongError(f"{shown(text)} is a range of addresses", "prefixes, such as 203.0.113.8/29")
+    if ":" in text or "/" in text or re.fullmatch(r"[0-9.]+", text):
+        return (unicast(prefix(text), unbounded=unbounded),)
+    return (host_name(text),)
+
+
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+# IDNA 2003 (all that the standard library has) maps these to other letters; IDNA 2008 keeps them apart.
+# A registry may hold either, so the site has to say which.
+_DEVIATIONS = re.compile("[\u00df\u1e9e\u03c2\u200c\u200d]")
+
+
+def host_name(text: str) -> str:
+    """Read a full host name (RFC 1123, 2.1): letters become A-labels (RFC 3490), lower case, no trailing dot."""
+    expected = "a full host name such as results.lab.example"
+    given = text.removesuffix(".")
+    if not given or len(given) > 253:
+        raise WrongError(f"{shown(text)} is no host name", f"{expected}, of at most 253 characters")
+    if _DEVIATIONS.search(given):
+        raise WrongError(f"{shown(text)} can be written in two ways in DNS", "its form that begins with xn--")
+    try:
+        ascii_name = given if given.isascii() else given.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise WrongError(f"{shown(text)} is no host name", expected) from None
+    labels = ascii_name.lower().split(".")
+    if bad := next((label for label in labels if not _LABEL.fullmatch(label)), None):
+        why = "an underscore" if "_" in bad else f"the part {shown(bad)}"
+        raise WrongError(f"{shown(text)} is no host name: {why}", f"{expected} (letters, digits and '-')")
+    if len(".".join(labels)) > 253 or labels[-1].isdigit():
+        raise WrongError(f"{shown(text)} is no host name", expected)
+    if len(labels) == 1:
+        raise WrongError(f"{shown(text)} is one word", f"{expected}: nothing is added to it")
+    return ".".join(labels)
+
+
+# IANA protocol numbers. Port ranges for the first, none for the second.
+WITH_PORTS = {"tcp": 6, "udp": 17, "sctp": 132}
+WITHOUT_PORTS = {"esp": 50, "ah": 51, "gre": 47, "icmp": 1}
+_TRAFFIC_FORM = "a protocol and port such as tcp/443 or udp/500-510, or esp, ah, gre, icmp"
+_PORTS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+
+
+def traffic(text: str) -> Traffic:
+    """Read `tcp/443`, `udp/500-510` or a protocol without ports (`esp`, `ah`, `gre`, `icmp`)."""
+    protocol, slash, ports = text.partition("/")
+    if protocol in WITHOUT_PORTS:
+        if slash:
+            raise WrongError(f"{shown(text)}: {protocol} has no ports", f"{protocol} alone")
+        return Traffic(WITHOUT_PORTS[protocol])
+    if protocol not in WITH_PORTS:
+        raise _no_traffic(text, protocol, ports)
+    written = _PORTS.fullmatch(ports)
+    if written is None:
+        every = f"{protocol}/443, {protocol}/500-510, or {protocol}/1-65535 for every port"
+        raise WrongError(f"{shown(text)} names no port", every)
+    first, last = int(written[1]), int(written[2] or written[1])
+    if last < first:
+        raise WrongError(f"{shown(text)}: the range is reversed", f"{protocol}/{last}-{first}")
+    if first < 1 or last > 65535:
+        raise WrongError(
+            f"{shown(text)}: there is no port {first if first < 1 else last}", "ports 1 to 65535"
+        )
+    return Traffic(WITH_PORTS[protocol], first, last)
+
+
+def _no_traffic(text: str, protocol: str, ports: str) -> WrongError:
+    turned = re.fullmatch(r"([0-9]+)/(tcp|udp|sctp)|(tcp|udp|sctp)[: ]([0-9]+)", text.lower())
+    if turned:
+        return WrongError(shown(text), f"{turned[2] or turned[3]}/{turned[1] or turned[4]}")
+    if re.fullmatch(r"[0-9-]+", text):
+        return WrongError(f"{shown(text)} names no protocol", f"tcp/{text} or udp/{text}")
+    if protocol.lower() in {"icmpv6", "icmp6", "ipv6-icmp"}:
+        return WrongError(shown(text), "icmp (it stands for both families)")
+    if protocol.lower() in WITH_PORTS | WITHOUT_PORTS:
+        return WrongError(f"{shown(text)} in capitals", protocol.lower() + (f"/{ports}" if ports else ""))
+    return WrongError(f"{shown(text)} is no protocol that can be kept", _TRAFFIC_FORM)

@@ -1,0 +1,181 @@
+"""The configuration directory as a policy: all of it right, or every fault of every file at once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from ecluse.config.checks import (
+    PlacedService,
+    in_order,
+    level_faults,
+    service_faults,
+    zone_faults,
+)
+from ecluse.config.files import allowlist_files, file_name, loose_mode, read_file
+from ecluse.config.marks import Document, compose
+from ecluse.config.models import AllowlistModel, LevelModel, SiteModel, Strict, ZoneModel
+from ecluse.config.networks import NetworkIndex
+from ecluse.config.remarks import find_remarks
+from ecluse.config.validate import service_at, validate
+from ecluse.errors import ConfigError, Fault
+from ecluse.policy import Policy, Site
+
+M = TypeVar("M", bound=Strict)
+
+MAX_FAULTS = 1000
+
+SITE_FILE = "site.yaml"
+ALLOWLIST = "allowlist.d"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A policy, and where its parts stand, for remarks with a place."""
+
+    policy: Policy
+    site: Document
+    services: tuple[PlacedService, ...]
+    remarks: tuple[Fault, ...]
+
+
+def load_policy(directory: Path) -> Policy:
+    """Read and validate `site.yaml` and `allowlist.d/*.yaml`. ConfigError with every fault of every file.
+
+    Looks at no clock, asks no resolver, and waits for nothing but the disk.
+    """
+    return read_directory(directory).policy
+
+
+def warnings_of(loaded: Loaded, today: date) -> tuple[Fault, ...]:
+    """Say what is odd but not wrong, sorted by place: review dates passed, services that overlap, and more."""
+    return tuple(sorted((*loaded.remarks, *find_remarks(loaded.policy, loaded.site, loaded.services, today))))
+
+
+class ConfigDirectory:
+    """The configuration directory as the controller's `ports.PolicySource`."""
+
+    def __init__(self, directory: Path, today: Callable[[], date] | None = None) -> None:
+        """Name the directory. today: gives the day for review dates; the machine's own by default."""
+        self._directory = directory
+        self._today = today or (lambda: datetime.now(tz=UTC).astimezone().date())
+        self._loaded: Loaded | None = None
+
+    def load(self) -> Policy:
+        """Read and validate the files. ConfigError with every fault; the warnings then stay those of before."""
+        self._loaded = read_directory(self._directory)
+        return self._loaded.policy
+
+    def warnings(self) -> Sequence[Fault]:
+        """Give what the last good load found odd but not wrong, as of today; nothing before the first."""
+        return warnings_of(self._loaded, self._today()) if self._loaded else ()
+
+
+def read_directory(directory: Path) -> Loaded:
+    """Read and validate the files, keeping the places. ConfigError with every fault (at most 1,000 are listed)."""
+    faults: list[Fault] = []
+    site_document = _document(directory / SITE_FILE, faults)
+    site, zones, zones_complete = _site(site_document, faults)
+    names = [zone.name for zone in zones] if zones_complete else None
+    subnets = _subnets(zones) if zones_complete else None
+
+    paths, bad_names, remarks = allowlist_files(directory / ALLOWLIST)
+    faults += bad_names
+    services: list[PlacedService] = []
+    readable = not bad_names
+    for path in paths:
+        document = _document(path, faults)
+        if document is None or not _services(document, services, faults):
+            readable = False
+    if readable and not services and not _any_service_fault(faults, paths):
+        where = file_name(directory / ALLOWLIST)
+        faults.append(
+            Fault(where, 0, 0, "the allowlist is empty: 'cut' would keep nothing", "at least one service")
+        )
+    faults += service_faults(services, names, subnets)
+    if faults or site is None or site_document is None:
+        raise ConfigError(_bounded(faults, directory))
+    policy = Policy(site, tuple(service.model.service() for service in services))
+    loose = filter(None, map(loose_mode, (directory, directory / SITE_FILE, directory / ALLOWLIST, *paths)))
+    return Loaded(policy, site_document, tuple(services), (*remarks, *loose))
+
+
+def _any_service_fault(faults: list[Fault], paths: list[Path]) -> bool:
+    files = {file_name(path) for path in paths}
+    return any(fault.file in files for fault in faults)
+
+
+def _bounded(faults: list[Fault], directory: Path) -> tuple[Fault, ...]:
+    listed = sorted(set(faults))
+    if len(listed) <= MAX_FAULTS:
+        return tuple(listed)
+    rest = Fault(file_name(directory), 0, 0, f"{len(listed) - MAX_FAULTS} more faults, not listed here")
+    return (*listed[:MAX_FAULTS], rest)
+
+
+def _document(path: Path, faults: list[Fault]) -> Document | None:
+    data = read_file(path)
+    if isinstance(data, Fault):
+        faults.append(data)
+        return None
+    document, found = compose(file_name(path), data)
+    faults += found
+    return document
+
+
+def _site(document: Document | None, faults: list[Fault]) -> tuple[Site | None, list[ZoneModel], bool]:
+    """Give the site, the zones that are right in themselves, and whether that is all of them."""
+    if document is None:
+        return None, [], False
+    model, found = validate(SiteModel, document)
+    faults += found
+    zones = _each(ZoneModel, document, "zones")
+    levels = _each(LevelModel, document, "levels")
+    faults += zone_faults(document, zones)
+    faults += level_faults(document, levels)
+    if model is None:
+        node = document.at(("zones",))
+        complete = node is not None and isinstance(node.content, list) and 0 < len(node.content) == len(zones)
+        return None, [zone for _, zone in zones], complete
+    site = Site(
+        model.site,
+        model.title or model.site,
+        tuple(zone.zone() for zone in model.zones),
+        model.lifeline.lifeline(),
+        model.resolvers,
+        in_order(model.levels),
+    )
+    return site, list(model.zones), True
+
+
+def _each(model: type[M], document: Document, key: str) -> list[tuple[int, M]]:
+    """Give the items of a list that are right in themselves; the faults of the others are said elsewhere."""
+    node = document.at((key,))
+    count = len(node.content) if node and isinstance(node.content, list) else 0
+    read = ((index, validate(model, document, (key, index))[0]) for index in range(count))
+    return [(index, item) for index, item in read if item is not None]
+
+
+def _services(document: Document, services: list[PlacedService], faults: list[Fault]) -> bool:
+    """Add a file's services. False when its list of services can't be read at all."""
+    _, found = validate(AllowlistModel, document)
+    faults += found
+    node = document.at(("services",))
+    if node is None or not isinstance(node.content, list):
+        return False
+    for index in range(len(node.content)):
+        loc = ("services", index)
+        model, found = service_at(document, loc)
+        faults += found
+        if model is not None:
+            services.append(PlacedService(document, loc, model))
+    return True
+
+
+def _subnets(zones: Sequence[ZoneModel]) -> NetworkIndex[str]:
+    index: NetworkIndex[str] = NetworkIndex()
+    for zone in zones:
+        for network in zone.subnets:
+            index.add(network, zone.name)
+    return index

@@ -1,0 +1,285 @@
+"""The files' form as strict models; `validate.py` turns what they refuse into faults with a place."""
+
+from collections.abc import Callable
+from datetime import date
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+)
+from pydantic_core import PydanticCustomError
+
+from ecluse.config import fields
+from ecluse.config.words import listed, shown
+from ecluse.policy import (
+    CUT,
+    GATEWAY,
+    ISOLATE,
+    OPEN,
+    Criticality,
+    Destination,
+    Direction,
+    IPAddress,
+    IPNetwork,
+    Level,
+    Lifeline,
+    Preset,
+    Service,
+    Traffic,
+    Zone,
+)
+from ecluse.ruleset.names import ELSEWHERE
+
+T = TypeVar("T")
+
+TITLE_LIMIT = 120
+CONTACT_LIMIT = 200
+NOTE_LIMIT = 2000
+
+
+def _wrong(wrong: str, expected: str) -> PydanticCustomError:
+    return PydanticCustomError("wrong", "wrong", {"wrong": wrong, "expected": expected})
+
+
+def _kind(expected: str) -> PydanticCustomError:
+    return PydanticCustomError("kind", "kind", {"expected": expected})
+
+
+def _read(parse: Callable[[str], T], expected: str) -> PlainValidator:
+    """Make a validator from a function that reads text; anything but text is the wrong kind."""
+
+    def validate(value: object) -> T:
+        if not isinstance(value, str):
+            raise _kind(expected)
+        try:
+            return parse(value)
+        except fields.WrongError as error:
+            raise _wrong(error.wrong, error.expected) from None
+
+    return PlainValidator(validate)
+
+
+def _day(value: object) -> date:
+    try:
+        return fields.day(value)
+    except fields.WrongError as error:
+        raise _wrong(error.wrong, error.expected) from None
+    except TypeError:
+        raise _kind("a date such as 2027-01-31") from None
+
+
+def _target(value: object, info: ValidationInfo) -> tuple[str | IPNetwork, ...]:
+    if not isinstance(value, str):
+        raise _kind("a host name, an address or a prefix")
+    # A wrong `unbounded` has its own fault; what it was meant to say is not guessed.
+    unbounded = bool(info.data.get("unbounded", True))
+    try:
+        return fields.target(value, unbounded=unbounded)
+    except fields.WrongError as error:
+        raise _wrong(error.wrong, error.expected) from None
+
+
+def _management(value: object, info: ValidationInfo) -> IPNetwork:
+    if not isinstance(value, str):
+        raise _kind("an address or a prefix")
+    try:
+        return fields.unicast(fields.prefix(value), unbounded=bool(info.data.get("unbounded", True)))
+    except fields.WrongError as error:
+        raise _wrong(error.wrong, error.expected) from None
+
+
+def _not_empty(value: object) -> object:
+    if value == ():
+        raise _wrong("an empty list", "at least one")
+    return value
+
+
+def _list_of_one(value: object) -> object:
+    return value if value is None or isinstance(value, tuple) else (value,)
+
+
+def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    seen: set[T] = set()
+    for value in values:
+        if value in seen:
+            raise _wrong(f"{shown(_written(value))} stands twice in this list", "each once")
+        seen.add(value)
+    return values
+
+
+def _written(value: object) -> str:
+    """Give a parsed value as a person would write it."""
+    if isinstance(value, Traffic):
+        names = {number: word for word, number in (fields.WITH_PORTS | fields.WITHOUT_PORTS).items()}
+        ports = f"/{value.first}" + (f"-{value.last}" if value.last != value.first else "")
+        return names[value.protocol] + (ports if value.first else "")
+    if isinstance(value, tuple):
+        return " and ".join(map(_written, value))
+    return fields.written(value) if isinstance(value, IPv4Network | IPv6Network) else str(value)
+
+
+def _name_but(*reserved: str) -> PlainValidator:
+    def parse(text: str) -> str:
+        if text in reserved:
+            raise fields.WrongError(f"the name '{text}' is Écluse's own", "another name")
+        return fields.name(text)
+
+    return _read(parse, "a name")
+
+
+_Name = Annotated[str, _read(fields.name, "a name")]
+_ZoneName = Annotated[str, _name_but(GATEWAY, ELSEWHERE)]
+_LevelName = Annotated[str, _name_but(OPEN.name, CUT.name, ISOLATE.name)]
+_Title = Annotated[str, _read(lambda text: fields.line(text, TITLE_LIMIT), "a text")]
+_Contact = Annotated[str, _read(lambda text: fields.line(text, CONTACT_LIMIT), "a text")]
+_Note = Annotated[str, _read(lambda text: fields.paragraph(text, NOTE_LIMIT), "a text")]
+_Criticality = Annotated[
+    Criticality, _read(lambda text: Criticality(fields.one_of(text, tuple(Criticality))), listed(Criticality))
+]
+_Preset = Annotated[Preset, _read(lambda text: Preset(fields.one_of(text, tuple(Preset))), listed(Preset))]
+_Interface = Annotated[str, _read(fields.interface, "an interface name")]
+_Subnet = Annotated[IPNetwork, _read(fields.subnet, "an address or a prefix")]
+_Prefix = Annotated[IPNetwork, _read(fields.prefix, "an address or a prefix")]
+_Resolver = Annotated[IPAddress, _read(fields.resolver, "the address of a DNS server")]
+_Traffic = Annotated[Traffic, _read(fields.traffic, "a protocol and port such as tcp/443")]
+_Target = Annotated[tuple[str | IPNetwork, ...], PlainValidator(_target)]
+_Management = Annotated[IPNetwork, PlainValidator(_management)]
+_Day = Annotated[date, PlainValidator(_day)]
+# The order matters: the list is checked to be non-empty before its items, to be distinct after them.
+_Some = Annotated[tuple[T, ...], AfterValidator(_distinct), BeforeValidator(_not_empty)]
+_OneOrSome = Annotated[_Some[T], BeforeValidator(_list_of_one)]
+
+
+class Strict(BaseModel):
+    """No key but these, no conversion of types, no change afterwards."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class ZoneModel(Strict):
+    """A zone of `site.yaml`."""
+
+    name: _ZoneName
+    title: _Title = ""
+    interfaces: _Some[_Interface]
+    subnets: _Some[_Subnet]
+
+    def zone(self) -> Zone:
+        """Give the policy's value."""
+        return Zone(self.name, self.title or self.name, self.interfaces, self.subnets)
+
+
+class ManagementModel(Strict):
+    """Who may always reach the gateway itself, and on which ports."""
+
+    unbounded: bool = False  # first: the networks are judged by it
+    networks: _Some[_Management]
+    ports: _Some[_Traffic]
+
+
+class LifelineModel(Strict):
+    """What no level ever cuts."""
+
+    management: ManagementModel | None = None
+    presets: Annotated[tuple[_Preset, ...], AfterValidator(_distinct)] = ()
+
+    def lifeline(self) -> Lifeline:
+        """Give the policy's value."""
+        if self.management is None:
+            return Lifeline((), (), self.presets)
+        return Lifeline(self.management.networks, self.management.ports, self.presets)
+
+
+class LevelModel(Strict):
+    """A level of the site's own, between `open` and `cut`."""
+
+    name: _LevelName
+    title: _Title = ""
+    keeps: _Some[_Criticality]
+
+    def level(self) -> Level:
+        """Give the policy's value."""
+        return Level(self.name, self.title or self.name, frozenset(self.keeps))
+
+
+class SiteModel(Strict):
+    """The whole of `site.yaml`."""
+
+    site: _Name
+    title: _Title = ""
+    zones: _Some[ZoneModel]
+    lifeline: LifelineModel = LifelineModel()
+    resolvers: Annotated[tuple[_Resolver, ...], AfterValidator(_distinct)] = ()
+    levels: tuple[LevelModel, ...] = ()
+
+
+class DestinationModel(Strict):
+    """The outside end of a service, with exactly one of `to` and `from` (see validate.py)."""
+
+    unbounded: bool = False  # first: the targets are judged by it
+    to: _OneOrSome[_Target] = ()
+    from_: _OneOrSome[_Target] = Field(default=(), alias="from")
+    ports: _Some[_Traffic]
+
+    @property
+    def direction(self) -> Direction:
+        """Say who opens the connection."""
+        return Direction.OUTBOUND if self.to else Direction.INBOUND
+
+    @property
+    def targets(self) -> tuple[tuple[str | IPNetwork, ...], ...]:
+        """Give what each written target stands for (`any` stands for two networks), in the order of the file."""
+        return self.to or self.from_
+
+    def destination(self) -> Destination:
+        """Give the policy's value."""
+        every = [value for target in self.targets for value in target]
+        return Destination(
+            self.direction,
+            tuple(value for value in every if isinstance(value, str)),
+            tuple(value for value in every if not isinstance(value, str)),
+            self.ports,
+        )
+
+
+class ServiceModel(Strict):
+    """A service of the allowlist, with at least one of `zones` and `hosts` (see validate.py)."""
+
+    name: _Name
+    title: _Title
+    owner: _Title = ""
+    contact: _Contact = ""
+    criticality: _Criticality
+    zones: _Some[_Name] = ()
+    hosts: _Some[_Prefix] = ()
+    destinations: Annotated[tuple[DestinationModel, ...], BeforeValidator(_not_empty)]
+    review: _Day | None = None
+    note: _Note = ""
+
+    def service(self) -> Service:
+        """Give the policy's value."""
+        return Service(
+            self.name,
+            self.title,
+            self.owner,
+            self.contact,
+            self.criticality,
+            self.zones,
+            self.hosts,
+            tuple(model.destination() for model in self.destinations),
+            self.review,
+            self.note,
+        )
+
+
+class AllowlistModel(Strict):
+    """A file of `allowlist.d/`; each service is validated by itself, so that one fault hides no other."""
+
+    services: tuple[Any, ...]

@@ -1,0 +1,66 @@
+"""A small site that is right in every way; each test changes one thing of it."""
+
+from pathlib import Path
+
+import pytest
+
+SITE = """\
+site: chu-example
+title: CHU d'Example
+zones:
+  - name: care
+    title: Care
+    interfaces: [lan0, "vlan1*"]
+    subnets: [10.10.0.0/16, "2001:db8:10::/48"]
+  - name: offices
+    interfaces: [lan1]
+    subnets: [10.20.0.0/16]
+lifeline:
+  management: {networks: [10.90.0.0/24], ports: [tcp/22]}
+  presets: [dhcp, nd, vrrp]
+resolvers: [192.0.2.53]
+levels:
+  - {name: reduced, title: Vital and important, keeps: [vital, important]}
+"""
+
+LABS = """\
+services:
+  - name: laboratory
+    title: Outside laboratory
+    owner: Biology
+    contact: "+33 5 55 55 01 00"
+    criticality: vital
+    zones: [care]
+    destinations:
+      - to: [results.lab.example, 203.0.113.10]
+        ports: [tcp/443]
+    review: 2027-01-31
+"""
+
+
+class Files:
+    """A configuration directory under test."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        (path / "allowlist.d").mkdir(parents=True)
+        self.write("site.yaml", SITE)
+        self.write("allowlist.d/10-labs.yaml", LABS)
+
+    def write(self, name: str, text: str | bytes) -> Path:
+        target = self.path / name
+        target.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return target
+
+    def site(self, old: str, new: str) -> None:
+        assert SITE.count(old) == 1, f"{old!r} must stand in the sample once"
+        self.write("site.yaml", SITE.replace(old, new))
+
+    def labs(self, old: str, new: str) -> None:
+        assert LABS.count(old) == 1, f"{old!r} must stand in the sample once"
+        self.write("allowlist.d/10-labs.yaml", LABS.replace(old, new))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path / "conf")
