@@ -1,0 +1,89 @@
+"""Kernel events in the asyncio loop: the kernel's own buffer is the queue, and what it dropped is said."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Generic, Self, TypeVar
+
+from ecluse.kernel.netlink import Netlink
+
+# A transaction with 100,000 elements announces each of them: 17 MiB of socket memory, all at once. The kernel doubles
+# what is asked for, and memory is used only while events wait in it.
+EVENT_BUFFER = 32 << 20
+# How long decoding may hold the loop before others get their turn, in seconds.
+SLICE = 0.004
+AFTER_FAULT = 0.1
+
+T = TypeVar("T")
+
+
+class Events(Generic[T]):
+    """What a subscribed netlink socket says, from the moment this is made; an async iterator that never ends by itself.
+
+    decode: one datagram -> items. lost: an error (ENOBUFS: the kernel had to drop events) -> the item that says so.
+    Waiting for an item may be cancelled and begun again; nothing is lost by it. Close it at the end.
+    """
+
+    def __init__(
+        self,
+        netlink: Netlink,
+        decode: Callable[[bytes], Iterable[T]],
+        lost: Callable[[OSError], T],
+    ) -> None:
+        self._netlink = netlink
+        self._decode = decode
+        self._lost = lost
+        self._ready: deque[T] = deque()
+        self._closed: asyncio.Future[None] | None = None
+        self._is_closed = False
+        netlink.socket.setblocking(False)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        while not self._ready:
+            if self._is_closed:
+                raise StopAsyncIteration
+            await self._readable()
+            if not self._is_closed and self._drain():
+                await asyncio.sleep(AFTER_FAULT)
+        return self._ready.popleft()
+
+    def close(self) -> None:
+        """Close the socket and end the iteration; whoever waits for an item is told. In the loop's thread only."""
+        self._is_closed = True
+        if self._closed is not None:
+            _settle(self._closed)
+        self._netlink.close()
+
+    async def _readable(self) -> None:
+        """Wait until there is something to read, or until close()."""
+        loop = asyncio.get_running_loop()
+        handle = self._netlink.socket.fileno()
+        self._closed = ready = loop.create_future()
+        loop.add_reader(handle, _settle, ready)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(handle)
+            self._closed = None
+
+    def _drain(self) -> bool:
+        """Read what is there, for one slice of time; True when the kernel reported a fault."""
+        until = time.monotonic() + SLICE
+        while time.monotonic() < until:
+            try:
+                self._ready.extend(self._decode(self._netlink.receive()))
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                self._ready.append(self._lost(error))
+                return True
+        return False
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,140 @@
+"""Interfaces, addresses and default routes (rtnetlink(7)): readings by pyroute2, events by the raw socket.
+
+pyroute2's event reader dies of ENOBUFS in a burst; ours says that something was missed.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ecluse.kernel.events import EVENT_BUFFER, Events
+from ecluse.kernel.netlink import Netlink, fields, kernel_errors, messages, text
+
+NETLINK_ROUTE = 0
+# RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE
+GROUPS = (1, 5, 7, 9, 11)
+RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE = 16, 17, 20, 21, 24, 25
+IFLA_IFNAME, IFA_ADDRESS, IFA_LOCAL, RTA_DST, RTA_OIF = 3, 1, 2, 1, 4
+IFF_RUNNING = 0x40
+RTN_UNICAST = 1
+
+_IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
+_IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_RTMSG = struct.Struct(
+    "=BBBBBBBBI"
+)  # family, destination length, source length, tos, table, protocol, scope, type, flags
+
+T = TypeVar("T")
+
+
+class RtnlLinks:
+    """Links of the network namespace that the process lives in; the port `Links`."""
+
+    def __init__(self) -> None:
+        self._streams: list[Events[str]] = []
+
+    def close(self) -> None:
+        """End the streams of changes."""
+        for stream in self._streams:
+            stream.close()
+
+    async def interfaces(self) -> tuple[str, ...]:
+        """Name every interface, sorted."""
+        found = await _read("list the interfaces", lambda route: route.link("dump"))
+        return tuple(sorted(link.get_attr("IFLA_IFNAME") for link in found))
+
+    async def local_addresses(self) -> frozenset[str]:
+        """Give every address of the machine itself, as text; a point-to-point link's own end, not the peer's."""
+        found = await _read("list the addresses", lambda route: route.addr("dump"))
+        return frozenset(one.get_attr("IFA_LOCAL") or one.get_attr("IFA_ADDRESS") for one in found)
+
+    async def default_routes(self) -> tuple[str, ...]:
+        """Name every interface with a unicast default route of either family, in any routing table, sorted."""
+        links = await _read("list the interfaces", lambda route: route.link("dump"))
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
+        routes = await _read("list the routes", lambda route: route.route("dump"))
+        indexes = {
+            index
+            for route in routes
+            if route["dst_len"] == 0 and route["type"] == RTN_UNICAST
+            for index in _outputs(route)
+        }
+        return tuple(sorted(names[index] for index in indexes if index in names))
+
+    def changes(self) -> Events[str]:
+        """Tell in words, from now on, whenever an interface, an address or a route comes or goes."""
+        with kernel_errors("subscribe to changes of links"):
+            stream = Events(Netlink(NETLINK_ROUTE, GROUPS, EVENT_BUFFER), told, _missed)
+        self._streams.append(stream)
+        return stream
+
+
+async def _read(doing: str, ask: Callable[[Any], Any]) -> list[Any]:
+    """Ask pyroute2 on a thread: it brings an event loop of its own, and decodes slowly."""
+
+    def once() -> list[Any]:
+        with IPRoute() as route:
+            return list(ask(route))
+
+    with kernel_errors(doing):
+        try:
+            return await asyncio.to_thread(once)
+        except NetlinkError as error:
+            raise OSError(error.code, str(error)) from error
+
+
+def _outputs(route: Any) -> list[int]:
+    """Give the interface indexes that a route sends to: of each hop where it is multipath, else its own."""
+    hops = route.get_attr("RTA_MULTIPATH") or ()
+    return [hop["oif"] for hop in hops] or [route.get_attr("RTA_OIF")]
+
+
+def _missed(error: OSError) -> str:
+    return f"changes of links were missed ({error.strerror})"
+
+
+def told(datagram: bytes) -> Iterator[str]:
+    """Put each event of one datagram into words."""
+    for kind, _, _, _, body in messages(datagram):
+        if kind in {RTM_NEWLINK, RTM_DELLINK}:
+            yield _link_words(body, gone=kind == RTM_DELLINK)
+        elif kind in {RTM_NEWADDR, RTM_DELADDR}:
+            yield _address_words(body, gone=kind == RTM_DELADDR)
+        elif kind in {RTM_NEWROUTE, RTM_DELROUTE}:
+            yield _route_words(body, gone=kind == RTM_DELROUTE)
+
+
+def _link_words(body: bytes, *, gone: bool) -> str:
+    _, _, index, flags, _ = _IFINFOMSG.unpack_from(body)
+    found = fields(body, _IFINFOMSG.size)
+    name = text(found[IFLA_IFNAME]) if IFLA_IFNAME in found else _name(index)
+    return f"interface {name} is " + ("gone" if gone else "up" if flags & IFF_RUNNING else "down")
+
+
+def _address_words(body: bytes, *, gone: bool) -> str:
+    _, length, _, _, index = _IFADDRMSG.unpack_from(body)
+    found = fields(body, _IFADDRMSG.size)
+    address = ip_address(found.get(IFA_LOCAL) or found[IFA_ADDRESS])
+    return f"address {address}/{length} on {_name(index)} " + ("is gone" if gone else "is there")
+
+
+def _route_words(body: bytes, *, gone: bool) -> str:
+    length = _RTMSG.unpack_from(body)[1]
+    found = fields(body, _RTMSG.size)
+    destination = f"{ip_address(found[RTA_DST])}/{length}" if RTA_DST in found else "default"
+    output = f" by {_name(struct.unpack('=I', found[RTA_OIF])[0])}" if RTA_OIF in found else ""
+    return f"route {destination}{output} " + ("is gone" if gone else "is there")
+
+
+def _name(index: int) -> str:
+    """Name an interface; by number when it is gone already."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return f"interface number {index}"

@@ -1,0 +1,297 @@
+"""The project's only raw netlink: requests, dumps, batches, events, attributes.
+
+Sources: linux/netlink.h, linux/netfilter/nfnetlink.h, netlink(7), netlink(3). Numbers in a header are in host
+byte order; what netfilter puts into attributes is big endian (see `number`).
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Self, TypeVar
+
+from ecluse.errors import KernelError
+
+NETLINK_NETFILTER = 12
+SOL_NETLINK = 270
+NETLINK_CAP_ACK, NETLINK_EXT_ACK = 10, 11
+
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x001, 0x004, 0x300
+NLM_F_DUMP_INTR = 0x010
+NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLMSGERR_ATTR_MSG = 1
+NLA_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+
+# The kernel fills a dump up to the reader's buffer, at most 32 KiB (netlink_dump in af_netlink.c).
+DATAGRAM = 65536
+RECEIVE_BUFFER = 4 << 20
+TRIES = 20
+SUBSYSTEM_BITS = 8
+
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
+_GENERIC = struct.Struct("!BBH")  # struct nfgenmsg: family, version, resource
+
+T = TypeVar("T")
+
+
+class Message(NamedTuple):
+    """One netlink message. kind, flags, port: as in struct nlmsghdr; body: all that follows it."""
+
+    kind: int
+    flags: int
+    sequence: int
+    port: int
+    body: bytes
+
+
+class DumpInterruptedError(OSError):
+    """What was being listed changed meanwhile (NLM_F_DUMP_INTR): the answer is a mix, ask again."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EINTR, "it changed while it was being read")
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """Build one attribute, padded to 4 bytes."""
+    return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+
+
+def text_attribute(kind: int, value: str) -> bytes:
+    """Build an attribute that holds a NUL-terminated string."""
+    return attribute(kind, value.encode() + b"\0")
+
+
+def attributes(data: bytes, start: int = 0) -> list[tuple[int, bytes]]:
+    """List the attributes of `data` from `start` on: type without flag bits, payload without padding."""
+    found = []
+    end = len(data)
+    while start + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, start)
+        if length < 4:
+            raise OSError(errno.EBADMSG, "the kernel sent an attribute shorter than its header")
+        found.append((kind & NLA_TYPE_MASK, data[start + 4 : start + length]))
+        start += (length + 3) & ~3
+    return found
+
+
+def fields(data: bytes, start: int = 0) -> dict[int, bytes]:
+    """Give the attributes of `data` by type; of several of one type the last."""
+    return dict(attributes(data, start))
+
+
+def text(payload: bytes) -> str:
+    """Read a NUL-terminated string."""
+    return payload.split(b"\0", 1)[0].decode(errors="replace")
+
+
+def number(payload: bytes) -> int:
+    """Read an unsigned number in network byte order, any length."""
+    return int.from_bytes(payload, "big")
+
+
+def netfilter_kind(subsystem: int, message: int) -> int:
+    """Give the message type of a netfilter subsystem's message (linux/netfilter/nfnetlink.h)."""
+    return subsystem << SUBSYSTEM_BITS | message
+
+
+def netfilter_header(family: int) -> bytes:
+    """Build struct nfgenmsg: what every netfilter message's body begins with (4 bytes)."""
+    return _GENERIC.pack(family, 0, 0)
+
+
+def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    """Build one netlink message."""
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
+
+
+def messages(data: bytes) -> Iterator[Message]:
+    """Walk the messages of one datagram."""
+    start, end = 0, len(data)
+    while start + _HEADER.size <= end:
+        length, kind, flags, sequence, port = _HEADER.unpack_from(data, start)
+        if length < _HEADER.size:
+            raise OSError(errno.EBADMSG, "the kernel sent a message shorter than its header")
+        yield Message(kind, flags, sequence, port, data[start + _HEADER.size : start + length])
+        start += (length + 3) & ~3
+
+
+class Netlink:
+    """One netlink socket in the network namespace of the thread that makes it. Not for two threads at once.
+
+    groups: multicast groups by number. receive_buffer: bytes; what CAP_NET_ADMIN allows is used beyond rmem_max.
+    """
+
+    def __init__(
+        self, protocol: int, groups: Sequence[int] = (), receive_buffer: int = RECEIVE_BUFFER
+    ) -> None:
+        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self._sequence = 0
+        try:
+            self._buffer(receive_buffer)
+            for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
+                self.socket.setsockopt(SOL_NETLINK, option, 1)
+            self.socket.bind((0, sum(1 << (group - 1) for group in groups)))
+        except OSError:
+            self.socket.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket; closing twice is harmless."""
+        self.socket.close()
+
+    def _buffer(self, size: int) -> None:
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, 33, size)  # SO_RCVBUFFORCE, asm-generic/socket.h
+        except PermissionError:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+    def receive(self) -> bytes:
+        """Read one datagram. OSError: ENOBUFS when the kernel dropped some, EMSGSIZE when this one was cut off."""
+        data, _, flags, _ = self.socket.recvmsg(DATAGRAM)
+        if flags & socket.MSG_TRUNC:
+            raise OSError(errno.EMSGSIZE, "a netlink message was longer than the buffer")
+        return data
+
+    def _send(self, kind: int, flags: int, body: bytes) -> int:
+        self._sequence += 1
+        self.socket.send(message(kind, flags, self._sequence, body))
+        return self._sequence
+
+    def request(self, kind: int, body: bytes) -> bytes | None:
+        """Ask one question; give the body of its one answer, None for a bare acknowledgement."""
+        sequence = self._send(kind, NLM_F_REQUEST | NLM_F_ACK, body)
+        answer = None
+        while True:
+            for reply in messages(self.receive()):
+                if reply.sequence != sequence:
+                    continue
+                if reply.kind == NLMSG_ERROR:
+                    raise_error(reply)
+                    return answer
+                answer = reply.body
+
+    def dump(self, kind: int, body: bytes) -> Iterator[bytes]:
+        """List things; give each answer's body as it comes. DumpInterruptedError, in the end, when they changed meanwhile.
+
+        Read it to its end, or close the socket: the kernel refuses the next dump while one is unread (EBUSY).
+        """
+        sequence = self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
+        interrupted = False
+        while True:
+            for reply in messages(self.receive()):
+                if reply.sequence != sequence:
+                    continue
+                interrupted = interrupted or bool(reply.flags & NLM_F_DUMP_INTR)
+                if reply.kind in {NLMSG_DONE, NLMSG_ERROR}:
+                    raise_error(reply)
+                    if interrupted:
+                        raise DumpInterruptedError
+                    return
+                if not interrupted:
+                    yield reply.body
+
+    def batch(self, kind: int, flags: int, bodies: Sequence[bytes]) -> list[int]:
+        """Send many requests in one datagram; give the errno of each that failed (the kernel does them all).
+
+        Only the last asks for an acknowledgement: the kernel answers in order, so it ends the answers.
+        """
+        first, count = self._sequence + 1, len(bodies)
+        self._sequence += count
+        last = self._sequence
+        self.socket.send(
+            b"".join(
+                message(kind, NLM_F_REQUEST | flags | (NLM_F_ACK if number == last else 0), number, body)
+                for number, body in enumerate(bodies, first)
+            )
+        )
+        failed: list[int] = []
+        while count:
+            for reply in messages(self.receive()):
+                code = -struct.unpack_from("=i", reply.body)[0]
+                if code and first <= reply.sequence <= last:
+                    failed.append(code)
+                if reply.sequence == last:
+                    return failed
+        return failed
+
+
+class Sockets:
+    """Sockets of one protocol, kept open between uses: closing one waits for nf_tables, 10 ms just after a transaction.
+
+    Any thread may borrow one; all threads must be in one network namespace.
+    """
+
+    def __init__(self, protocol: int) -> None:
+        self._protocol = protocol
+        self._idle: list[Netlink] = []
+
+    @contextmanager
+    def one(self) -> Iterator[Netlink]:
+        """Lend a socket. One that an error leaves with answers unread is closed."""
+        try:
+            netlink = self._idle.pop()
+        except IndexError:
+            netlink = Netlink(self._protocol)
+        clean = False
+        try:
+            yield netlink
+            clean = True
+        except DumpInterruptedError:
+            clean = True
+            raise
+        finally:
+            if clean:
+                self._idle.append(netlink)
+            else:
+                netlink.close()
+
+    def close(self) -> None:
+        """Close those that nobody has borrowed."""
+        while self._idle:
+            self._idle.pop().close()
+
+
+def raise_error(reply: Message) -> None:
+    """Raise the OSError that NLMSG_ERROR or NLMSG_DONE carries, with the kernel's own words if it gave some."""
+    code = -struct.unpack_from("=i", reply.body)[0] if len(reply.body) >= 4 else 0
+    if code <= 0:
+        return
+    words = os.strerror(code)
+    if reply.kind == NLMSG_ERROR and reply.flags & NLM_F_ACK_TLVS:
+        # struct nlmsgerr, capped: the error and the header of the request stand before the attributes
+        said = fields(reply.body, 4 + _HEADER.size).get(NLMSGERR_ATTR_MSG)
+        words = f"{words} ({text(said)})" if said else words
+    raise OSError(code, words)
+
+
+def consistently(read: Callable[[], T]) -> T:
+    """Read again for as long as DumpInterruptedError says that it was a mix, at most 20 times, then raise it."""
+    for _ in range(TRIES - 1):
+        try:
+            return read()
+        except DumpInterruptedError:
+            continue
+    return read()
+
+
+@contextmanager
+def kernel_errors(doing: str, hint: str = "") -> Iterator[None]:
+    """Turn an OSError into a KernelError that says what was being done (`read the chains of inet ecluse`)."""
+    try:
+        yield
+    except OSError as error:
+        raise KernelError(
+            f"could not {doing}: {error.strerror or error}; nothing was changed by trying",
+            retry=error.errno in {errno.EINTR, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN},
+            hint=hint or ("run eclused as root" if error.errno in {errno.EPERM, errno.EACCES} else ""),
+        ) from error

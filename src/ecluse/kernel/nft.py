@@ -1,0 +1,231 @@
+"""The firewall port: transactions as text through libnftables, readings by raw netlink beside it."""
+
+import asyncio
+import importlib
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ecluse.errors import KernelError, RulesetRejectedError
+from ecluse.kernel import tables
+from ecluse.kernel.events import Events
+from ecluse.kernel.fingerprint import fingerprint
+from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink, Sockets, consistently, kernel_errors
+from ecluse.kernel.tables import in_one_generation
+from ecluse.kernel.watch import watch
+from ecluse.ports import CounterValue, KernelChange, RefusedElement
+
+READERS = 4
+MOST_LINES, LONGEST = 20, 2000
+
+T = TypeVar("T")
+
+
+class NftFirewall:
+    """nf_tables of the network namespace that the process lives in; the port `Firewall`.
+
+    Transactions run one after the other on one thread of their own: two threads in one libnftables context crash.
+    A transaction once handed over is carried out, even when whoever awaits it is cancelled. Readings run beside it.
+    """
+
+    def __init__(self) -> None:
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="nft")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="nft-read")
+        self._context: Any = None
+        self._trial: Any = None
+        self._own_ports: set[int] = set()
+        self._thread = 0
+        self._sockets = Sockets(NETLINK_NETFILTER)
+        self._streams: list[Events[KernelChange]] = []
+        self._closed = False
+
+    async def check(self, text: str) -> None:
+        """Ask the kernel whether it would take `text`. RulesetRejectedError with libnftables' own words."""
+        refusal = await self._run(text, dry=True)
+        if refusal:
+            raise RulesetRejectedError(
+                f"the kernel would not take this ruleset; nothing was changed\n{refusal}",
+                hint="'nft list table inet ecluse' shows what stands in the kernel now",
+            )
+
+    async def apply(self, text: str) -> None:
+        """Apply `text` as one transaction, whole or not at all. KernelError with libnftables' own words."""
+        refusal = await self._run(text, dry=False)
+        if refusal:
+            raise KernelError(
+                f"the kernel refused the transaction; it is whole or not at all, so nothing was changed\n{refusal}",
+                hint="'nft list table inet ecluse' shows what stands in the kernel now",
+            )
+
+    async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
+        """Give each chain's goto target; None where it does anything else, or does not exist."""
+        names = tuple(chains)
+
+        def read(netlink: Netlink) -> dict[str, str | None]:
+            return in_one_generation(netlink, lambda: tables.targets(netlink, names))
+
+        return await self._read("read the gate chains", read)
+
+    async def policies(self) -> dict[str, str]:
+        """Give the policy of every base chain of the table: accept or drop."""
+        return await self._read("read the base chains", tables.policies)
+
+    async def chains(self) -> tuple[str, ...]:
+        """Name every chain of the table, sorted; empty when there is no table."""
+        return await self._read("read the chains", tables.chain_names)
+
+    async def objects(self) -> dict[str, tuple[str, ...]]:
+        """Name what the table holds: keys chain, set, map, counter; sorted; empty when there is no table."""
+
+        def read(netlink: Netlink) -> dict[str, tuple[str, ...]]:
+            return in_one_generation(netlink, lambda: tables.names(netlink))
+
+        return await self._read("read what the table holds", read)
+
+    async def fingerprint(self) -> str | None:
+        """Digest all of the table that packets do not change, `sha256:HEX`; None when there is no table."""
+
+        def read(netlink: Netlink) -> str | None:
+            return in_one_generation(netlink, lambda: fingerprint(netlink))
+
+        return await self._read("read the whole table", read)
+
+    async def ruleset_generation(self) -> int:
+        """Give nf_tables' generation id: it changes with every transaction by anyone in this namespace."""
+        return await self._read("read the ruleset's generation", tables.generation)
+
+    async def counters(self) -> dict[str, CounterValue]:
+        """Read every named counter of the table; empty when there is no table."""
+        return await self._read("read the counters", tables.counters)
+
+    async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
+        """Read the refused sets; True when one of them has no room left."""
+        return await self._read("read who was refused", tables.refused)
+
+    def changes(self) -> Events[KernelChange]:
+        """Give every transaction from now on, in order, ours included. Ends when the firewall is closed."""
+        with kernel_errors("subscribe to nf_tables' changes"):
+            stream = watch(self._is_ours)
+        self._streams.append(stream)
+        return stream
+
+    def close(self) -> None:
+        """End the threads and the streams of changes; the kernel stays as it is. Waits for a running transaction."""
+        for stream in self._streams:
+            stream.close()
+        if not self._closed:
+            self._writer.submit(self._drop_contexts)
+        self._closed = True
+        self._writer.shutdown()
+        self._readers.shutdown()
+        self._sockets.close()
+
+    async def _read(self, doing: str, read: Callable[[Netlink], T]) -> T:
+        """Read on a thread of its own; again from the start when the ruleset changed meanwhile."""
+
+        def once() -> T:
+            with self._sockets.one() as netlink:
+                return read(netlink)
+
+        with kernel_errors(f"{doing} of table inet ecluse"):
+            return await asyncio.get_running_loop().run_in_executor(self._readers, consistently, once)
+
+    async def _run(self, text: str, *, dry: bool) -> str:
+        """Run one transaction on its thread; give libnftables' words when it failed, else nothing."""
+        if "\0" in text:
+            return "the text holds a NUL byte, where libnftables would silently stop reading"
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return f"the text can't be written as UTF-8: {error.reason}"
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._command, text, dry)
+
+    def _command(self, text: str, dry: bool) -> str:
+        """Run a transaction, or the dry run of one; give the words of its refusal, nothing when it was taken."""
+        if dry:
+            return self._try(text)
+        if self._context is None:
+            self._context = new_context()
+            self._thread = threading.get_native_id()
+        code, _, error = self._context.cmd(text)
+        return (self._try(text) or refusal(code, error)) if code else ""  # a dry run's words name the line
+
+    def _try(self, text: str) -> str:
+        """Dry-run in a context of its own, from a file in memory: only of files does libnftables name the line.
+
+        libnftables 1.0.6 keeps what was only tried in its cache: the next command in that context meets false
+        conflicts of intervals, or an assertion that ends the process. The used context is freed at the next dry run, not
+        here: closing its socket waits for nf_tables, 10 ms just after a transaction, and `apply` may be next.
+        """
+        self._trial = None
+        self._trial = new_context()
+        self._trial.set_dry_run(True)
+        with os.fdopen(os.memfd_create("ruleset"), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            path = f"/proc/self/fd/{file.fileno()}"
+            code, _, error = self._trial.cmd_from_file(path)
+        self._trial.cmd("!")  # a command that fails empties the cache: its memory need not wait that long
+        return refusal(code, error.replace(f"{path}:", "line "))
+
+    def _drop_contexts(self) -> None:
+        """Free them on their own thread: that is part of 'one context, one thread'."""
+        self._context = self._trial = None
+
+    def _is_ours(self, port: int, thread: int) -> bool:
+        """Tell whether this process made a transaction: by its netlink port, which is unique in a network namespace.
+
+        Only libnftables' socket ever makes any. Where /proc hides the ports: by the thread, as the kernel names it.
+        """
+        if port not in self._own_ports:
+            ports = netfilter_ports()
+            if not ports:
+                return thread == self._thread
+            self._own_ports |= {port} & ports
+        return port in self._own_ports
+
+
+def new_context() -> Any:
+    """Open libnftables. KernelError saying what to install when it or its Python binding is not there."""
+    hint = "apt install python3-nftables (the copies on PyPI are too old)"
+    try:
+        context = importlib.import_module("nftables").Nftables()
+    except (ImportError, OSError) as error:
+        raise KernelError(f"libnftables can't be used: {error}; nothing was changed", hint=hint) from error
+    if not (hasattr(context, "set_dry_run") and hasattr(context, "cmd_from_file")):
+        raise KernelError("python-nftables is too old: it has no dry run; nothing was changed", hint=hint)
+    return context
+
+
+def netfilter_ports() -> frozenset[int]:
+    """Give the netlink ports of this process's netfilter sockets in this thread's namespace; empty if /proc hides them.
+
+    Of each line of /proc/net/netlink, proc(5): the second field is the protocol, the third the port, the last the inode.
+    """
+    try:
+        handles = {str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_socket()}
+        lines = Path("/proc/thread-self/net/netlink").read_text(encoding="ascii").splitlines()[1:]
+    except OSError:
+        return frozenset()
+    sockets = (line.split() for line in lines)
+    return frozenset(
+        int(found[2])
+        for found in sockets
+        if int(found[1]) == NETLINK_NETFILTER and f"socket:[{found[-1]}]" in handles
+    )
+
+
+def refusal(code: int, error: str) -> str:
+    """Give libnftables' words, shortened; nothing when its return code says that all went well."""
+    return shortened(error) or f"libnftables gave code {code} and no reason" if code else ""
+
+
+def shortened(error: str) -> str:
+    """Cut libnftables' words to what a person reads: 20 lines, 2000 characters."""
+    lines = error.strip().splitlines()
+    more = len(lines) - MOST_LINES
+    told = "\n".join(lines[:MOST_LINES])[:LONGEST]
+    return told + (f"\n... and {more} more lines" if more > 0 else "")

@@ -1,0 +1,129 @@
+"""RtnlLinks: interfaces, addresses, default routes, and their changes in words."""
+
+import asyncio
+import socket
+import time
+
+import pytest
+
+from tests.kernel.adapters.conftest import Heart, run
+
+pytestmark = pytest.mark.kernel
+
+
+def ip(words):
+    run("ip", *words.split())
+
+
+async def gather(stream, wanted):
+    """Read until everything wanted has been said."""
+    seen = []
+    async with asyncio.timeout(10):
+        while not set(wanted) <= set(seen):
+            seen.append(await anext(stream))
+    return seen
+
+
+async def test_readings(links):
+    ip("link add wan0 type veth peer name lan0")
+    ip("link set wan0 up")
+    ip("link set lan0 up")
+    ip("addr add 198.51.100.2/24 dev wan0")
+    ip("addr add 192.0.2.1 peer 192.0.2.2 dev lan0")
+    ip("addr add 2001:db8:1::2/64 dev wan0 nodad")
+    assert await links.interfaces() == ("lan0", "lo", "wan0")
+    addresses = await links.local_addresses()
+    assert addresses >= {"127.0.0.1", "::1", "10.10.0.5", "198.51.100.2", "192.0.2.1", "2001:db8:1::2"}
+    assert "192.0.2.2" not in addresses
+    assert await links.default_routes() == ()
+
+
+@pytest.mark.parametrize(
+    ("routes", "carriers"),
+    [
+        (["route add default via 198.51.100.1"], ("wan0",)),
+        (["-6 route add default via 2001:db8:1::1"], ("wan0",)),
+        (["route add default dev lan0", "-6 route add default via 2001:db8:1::1"], ("lan0", "wan0")),
+        (["route add default nexthop via 198.51.100.1 dev wan0 nexthop dev lan0"], ("lan0", "wan0")),
+        (["route add default dev lan0 table 100"], ("lan0",)),
+        (["route add unreachable default", "-6 route add unreachable default"], ()),
+        (["route add 203.0.113.0/24 via 198.51.100.1"], ()),
+    ],
+)
+async def test_default_routes(links, routes, carriers):
+    ip("link add wan0 type veth peer name lan0")
+    ip("link set wan0 up")
+    ip("link set lan0 up")
+    ip("addr add 198.51.100.2/24 dev wan0")
+    ip("addr add 2001:db8:1::2/64 dev wan0 nodad")
+    for route in routes:
+        ip(route)
+    assert await links.default_routes() == carriers
+
+
+async def test_changes_are_told(links):
+    stream = links.changes()
+    ip("link add wan0 type veth peer name lan0")
+    ip("link set wan0 up")
+    ip("link set lan0 up")
+    ip("addr add 198.51.100.2/24 dev wan0")
+    ip("-6 addr add 2001:db8:1::2/64 dev wan0 nodad")
+    ip("route add default via 198.51.100.1")
+    await gather(
+        stream,
+        {
+            "interface wan0 is down",
+            "interface wan0 is up",
+            "address 198.51.100.2/24 on wan0 is there",
+            "address 2001:db8:1::2/64 on wan0 is there",
+            "route default by wan0 is there",
+        },
+    )
+    ip("route del default")
+    ip("addr del 198.51.100.2/24 dev wan0")
+    await gather(stream, {"route default by wan0 is gone", "address 198.51.100.2/24 on wan0 is gone"})
+    ip("link del wan0")
+    await gather(stream, {"interface wan0 is gone", "interface lan0 is gone"})
+
+
+async def test_a_burst_is_said_and_the_stream_lives_on(links):
+    stream = links.changes()
+    stream._netlink.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    ip("link add wan0 type veth peer name lan0")
+    ip("link set wan0 up")
+    for n in range(40):
+        ip(f"addr add 198.51.100.{n + 1}/24 dev wan0")
+    seen = await gather(stream, {"changes of links were missed (No buffer space available)"})
+    assert len(seen) < 80
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            while True:
+                await anext(stream)
+    ip("link add late0 type veth peer name late1")
+    await gather(stream, {"interface late0 is down"})
+
+
+async def test_a_thousand_events_do_not_hold_the_loop(links):
+    stream = links.changes()
+    ip("link add wan0 type veth peer name lan0")
+    ip("link set wan0 up")
+    batch = "".join(f"addr add 10.{n // 250}.{n % 250}.1/24 dev wan0\n" for n in range(1000))
+    run("ip", "-b", "-", text=batch)
+    async with Heart(time.thread_time) as heart:
+        seen = await gather(stream, {"address 10.3.249.1/24 on wan0 is there"})
+    assert sum(words.endswith("/24 on wan0 is there") for words in seen) == 1000
+    assert heart.longest < 0.03
+
+
+async def test_closing_ends_the_stream(links):
+    stream = links.changes()
+
+    async def listen():
+        return [words async for words in stream]
+
+    listening = asyncio.create_task(listen())
+    await asyncio.sleep(0.01)
+    assert not listening.done()
+    links.close()
+    await asyncio.wait_for(listening, 5)
+    assert await listen() == []
