@@ -1,0 +1,338 @@
+"""In-memory ports, honest like the real ones: a call that fails changes nothing, and what was not kept is not there.
+
+Each fake has `fail`: method name -> the exception that its next calls raise, until it is taken out again.
+
+Parts: files and records (FakeState, FakeAudit, FakePolicySource), names and time (FakeResolver, FakeClock), kernel
+beside nf_tables (FakeConntrack, FakeLinks).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
+
+from ecluse.errors import Fault, StateError
+from ecluse.flows import Connection
+from ecluse.policy import Levels, Policy
+from ecluse.ports import Recovered
+from ecluse.records import AuditRecord, Generation, KnownAddress, KnownName
+from ecluse.state import codec
+
+T = TypeVar("T")
+
+
+class _Failing:
+    """Fails on demand. fail: method name -> the exception to raise."""
+
+    def __init__(self) -> None:
+        self.fail: dict[str, Exception] = {}
+
+    def _may_fail(self, method: str) -> None:
+        if method in self.fail:
+            raise self.fail[method]
+
+
+class Feed(Generic[T]):
+    """What `changes()` of a fake gives: every reader gets each item that is put after it began to read."""
+
+    def __init__(self) -> None:
+        self._readers: list[asyncio.Queue[T]] = []
+
+    def put(self, item: T) -> None:
+        """Give an item to every reader."""
+        for queue in self._readers:
+            queue.put_nowait(item)
+
+    def read(self) -> AsyncIterator[T]:
+        """Begin to read now."""
+        queue: asyncio.Queue[T] = asyncio.Queue()
+        self._readers.append(queue)
+        return _drain(queue)
+
+
+async def _drain(queue: asyncio.Queue[T]) -> AsyncIterator[T]:
+    while True:
+        yield await queue.get()
+
+
+# --- files and records ------------------------------------------------------------------------------------------------
+
+
+class FakeState(_Failing):
+    """ports.StateStore in memory. `damage` is what the next `recover` tells; all else is what was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generations: dict[int, Generation] = {}
+        self.policies: dict[str, Policy] = {}
+        self.programs: dict[str, str] = {}
+        self.levels_files: dict[str, tuple[str, str]] = {}
+        self.boot: tuple[str, str, dict[str, str]] | None = None
+        self.closed: str | None = None
+        self.intent: Generation | None = None
+        self.names: dict[str, KnownName] = {}
+        self.audit_levels: Levels | None = None
+        self.damage: tuple[str, ...] = ()
+
+    def recover(self) -> Recovered:
+        """Tell what was written. A recorded intent is none any more, as in the real store."""
+        self._may_fail("recover")
+        newest = max(self.generations, default=0)
+        pending = self.intent if self.intent is not None and self.intent.number > newest else None
+        used = bool(self.generations or self.policies or self.boot or self.intent or self.audit_levels)
+        return Recovered(
+            first_install=not used,
+            generations=dict(self.generations),
+            recorded=self.generations.get(newest),
+            boot_levels=dict(self.boot[2]) if self.boot else None,
+            audit_levels=self.audit_levels,
+            intent=pending,
+            damage=self.damage,
+        )
+
+    def write_intent(self, generation: Generation) -> None:
+        """Keep the intent."""
+        self._may_fail("write_intent")
+        self.intent = generation
+
+    def clear_intent(self) -> None:
+        """Drop the intent."""
+        self._may_fail("clear_intent")
+        self.intent = None
+
+    def write_generation(self, generation: Generation) -> None:
+        """Keep the generation."""
+        self._may_fail("write_generation")
+        self.generations[generation.number] = generation
+
+    def digest_policy(self, policy: Policy) -> str:
+        """Give the digest that the real store gives it."""
+        self._may_fail("digest_policy")
+        return codec.policy_digest(policy)
+
+    def write_policy(self, policy: Policy) -> str:
+        """Keep the policy under its digest."""
+        self._may_fail("write_policy")
+        digest = codec.policy_digest(policy)
+        self.policies[digest] = policy
+        return digest
+
+    def read_policy(self, digest: str) -> Policy:
+        """Give a policy that was kept. StateError when there is none."""
+        self._may_fail("read_policy")
+        if digest not in self.policies:
+            raise StateError(f"the policy {digest} is not stored")
+        return self.policies[digest]
+
+    def write_program(self, text: str, gates: Mapping[str, str]) -> str:
+        """Keep the program and each level's gate text with it."""
+        self._may_fail("write_program")
+        name = f"program-{codec.digest(text.encode()).removeprefix('sha256:')}.nft"
+        self.programs[name] = text
+        self.levels_files |= {level: (name, gate) for level, gate in gates.items()}
+        return name
+
+    def point_boot(self, program: str, gate: str, levels: Levels) -> None:
+        """Keep what the machine would load at boot: program, gate text, levels."""
+        self._may_fail("point_boot")
+        self.boot = (program, gate, dict(levels))
+
+    def write_closed(self, text: str) -> None:
+        """Keep the ruleset of last resort."""
+        self._may_fail("write_closed")
+        self.closed = text
+
+    def forget(self, keep_generations: int) -> None:
+        """Drop old generations, and policies and programs that nothing uses."""
+        self._may_fail("forget")
+        kept = sorted(self.generations)[-max(1, keep_generations) :]
+        self.generations = {number: self.generations[number] for number in kept}
+        users = [*self.generations.values(), *([self.intent] if self.intent else [])]
+        policies = {each.policy for each in users}
+        self.policies = {digest: each for digest, each in self.policies.items() if digest in policies}
+        programs = {f"program-{each.ruleset.removeprefix('sha256:')}.nft" for each in users}
+        programs |= {program for program, _ in self.levels_files.values()} | (
+            {self.boot[0]} if self.boot else set()
+        )
+        self.programs = {name: each for name, each in self.programs.items() if name in programs}
+
+    def read_names(self) -> Mapping[str, KnownName]:
+        """Give the kept addresses."""
+        self._may_fail("read_names")
+        return dict(self.names)
+
+    def write_names(self, names: Mapping[str, KnownName]) -> None:
+        """Keep the addresses."""
+        self._may_fail("write_names")
+        self.names = dict(names)
+
+
+class FakeAudit(_Failing):
+    """ports.AuditLog in memory. records: every line that was written, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[AuditRecord] = []
+
+    def append(self, record: AuditRecord) -> None:
+        """Keep the record."""
+        self._may_fail("append")
+        self.records.append(record)
+
+
+class FakePolicySource(_Failing):
+    """ports.PolicySource that gives `policy` and `faults`, both of which may be changed between loads."""
+
+    def __init__(self, policy: Policy, faults: Sequence[Fault] = ()) -> None:
+        super().__init__()
+        self.policy = policy
+        self.faults = tuple(faults)
+
+    def load(self) -> Policy:
+        """Give the policy as it is now."""
+        self._may_fail("load")
+        return self.policy
+
+    def warnings(self) -> Sequence[Fault]:
+        """Give the faults as they are now."""
+        self._may_fail("warnings")
+        return self.faults
+
+
+# --- names and time ---------------------------------------------------------------------------------------------------
+
+
+class FakeClock:
+    """ports.Clock that stands still until it is told to go on."""
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)) -> None:
+        self.time = start
+
+    def __call__(self) -> datetime:
+        """Give the time."""
+        return self.time
+
+    def forward(self, seconds: float) -> None:
+        """Go on by so many seconds."""
+        self.time += timedelta(seconds=seconds)
+
+
+class FakeResolver(_Failing):
+    """ports.Resolver that knows what `answer` told it. watched, servers: those of the last `watch`."""
+
+    def __init__(self, clock: FakeClock, addresses: Mapping[str, Iterable[str]] | None = None) -> None:
+        super().__init__()
+        self._clock = clock
+        self._known: dict[str, KnownName] = {}
+        self._feed: Feed[frozenset[str]] = Feed()
+        self.watched: frozenset[str] = frozenset()
+        self.servers: tuple[tuple[str, int], ...] = ()
+        for name, those in (addresses or {}).items():
+            self.answer(name, those)
+
+    def answer(self, name: str, addresses: Iterable[str], *, ttl: float = 300, failure: str = "") -> None:
+        """Let the resolvers have answered now; readers of `changes` are told when the addresses are others."""
+        now = self._clock()
+        expires = now + timedelta(seconds=ttl)
+        known = KnownName(name, tuple(KnownAddress(each, now, expires) for each in addresses), now, failure)
+        before = self._known.get(name)
+        self._known[name] = known
+        if before is None or {a.address for a in before.addresses} != {a.address for a in known.addresses}:
+            self._feed.put(frozenset({name}))
+
+    def known(self) -> Mapping[str, KnownName]:
+        """Give all that was answered."""
+        return dict(self._known)
+
+    def watch(self, names: Iterable[str], servers: Sequence[tuple[str, int]]) -> None:
+        """Remember the names and the servers."""
+        self._may_fail("watch")
+        self.watched = frozenset(names)
+        self.servers = tuple(servers)
+
+    def changes(self) -> AsyncIterator[frozenset[str]]:
+        """Give the names of every `answer` from now on that changed addresses."""
+        return self._feed.read()
+
+    async def refresh(self, names: Iterable[str], seconds: float) -> Mapping[str, KnownName]:  # noqa: ARG002 - a fake answers at once
+        """Give what is known of these names."""
+        self._may_fail("refresh")
+        return {name: self._known[name] for name in names if name in self._known}
+
+
+# --- kernel beside nf_tables ------------------------------------------------------------------------------------------
+
+
+class FakeConntrack(_Failing):
+    """ports.Conntrack over `table`, a list of connections."""
+
+    def __init__(self, connections: Iterable[Connection] = ()) -> None:
+        super().__init__()
+        self.table = list(connections)
+        self.accounting = False
+
+    async def connections(self) -> Sequence[Connection]:
+        """Give the table."""
+        self._may_fail("connections")
+        return tuple(self.table)
+
+    async def end(self, connections: Iterable[Connection]) -> int:
+        """Take these out; give how many were still there."""
+        self._may_fail("end")
+        ended = set(connections) & set(self.table)
+        self.table = [each for each in self.table if each not in ended]
+        return len(ended)
+
+    async def enable_accounting(self) -> bool:
+        """Turn accounting on, unless told to fail."""
+        self.accounting = "enable_accounting" not in self.fail
+        return self.accounting
+
+
+class FakeLinks(_Failing):
+    """ports.Links over three values. `change` replaces some of them and tells the readers of `changes`."""
+
+    def __init__(
+        self, interfaces: Iterable[str] = (), addresses: Iterable[str] = (), routes: Iterable[str] = ()
+    ) -> None:
+        super().__init__()
+        self._interfaces = tuple(sorted(interfaces))
+        self._addresses = frozenset(addresses)
+        self._routes = tuple(sorted(routes))
+        self._feed: Feed[str] = Feed()
+
+    def change(
+        self,
+        words: str,
+        *,
+        interfaces: Iterable[str] | None = None,
+        addresses: Iterable[str] | None = None,
+        routes: Iterable[str] | None = None,
+    ) -> None:
+        """Put new values in place and tell it in `words`."""
+        if interfaces is not None:
+            self._interfaces = tuple(sorted(interfaces))
+        if addresses is not None:
+            self._addresses = frozenset(addresses)
+        if routes is not None:
+            self._routes = tuple(sorted(routes))
+        self._feed.put(words)
+
+    async def interfaces(self) -> tuple[str, ...]:
+        """Name the interfaces."""
+        self._may_fail("interfaces")
+        return self._interfaces
+
+    async def local_addresses(self) -> frozenset[str]:
+        """Give the machine's own addresses."""
+        self._may_fail("local_addresses")
+        return self._addresses
+
+    async def default_routes(self) -> tuple[str, ...]:
+        """Name the interfaces that carry a default route."""
+        self._may_fail("default_routes")
+        return self._routes
+
+    def changes(self) -> AsyncIterator[str]:
+        """Give the words of every `change` from now on."""
+        return self._feed.read()

@@ -1,0 +1,215 @@
+"""Host names kept fresh ahead of time (ports.Resolver). A trigger never asks here: it uses what is known."""
+
+import asyncio
+import contextlib
+import random
+import weakref
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+from ecluse.ports import Clock
+from ecluse.records import KnownName
+from ecluse.resolve import cache
+from ecluse.resolve.lookup import Server, look_up
+
+_AT_ONCE = 16
+"""Names that are asked for at the same time; each is two questions to every resolver."""
+
+_LONGEST_BACK_OFF = 600.0
+"""Seconds between two tries while a name fails: ten minutes after the resolvers are back all is fresh again."""
+
+_MOST_DOUBLINGS = 20
+_JITTER = 0.1  # of the wait
+_MOST_JITTER = 10.0  # seconds
+_HOUSEKEEPING = 60.0  # seconds
+_RANDOM = random.SystemRandom()
+
+
+class DnsResolver:
+    """Names to addresses by dnspython, all servers asked in parallel and their answers united.
+
+    The servers, (address, port), come with `watch`: they belong to the site, which a reload may change.
+    clock: the time written into what is known. timeout: seconds for one server to answer.
+    minimum_ttl, maximum_ttl: seconds; bounds of what a TTL may say and so of the time between two look-ups.
+    known: what was saved before, used until asked anew. How long an address stays: `resolve/cache.py`.
+
+    A name is asked for again when its first address expires, up to 10 s later so that not all come at once; after a
+    failure following 30 s, then twice as long each time, to 10 minutes. All of it runs in the event loop that `watch` or
+    `refresh` is first called in; `close` ends it.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        timeout: float = 3.0,
+        minimum_ttl: float = 30.0,
+        maximum_ttl: float = 3600.0,
+        known: Mapping[str, KnownName] | None = None,
+    ) -> None:
+        self._servers: tuple[Server, ...] = ()
+        self._clock = clock
+        self._timeout = timeout
+        self._shortest = minimum_ttl
+        self._longest = maximum_ttl
+        self._known = dict(known or {})
+        self._watched: dict[str, float] = {}  # name -> when it is due, in the event loop's seconds
+        self._failed: dict[str, int] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._wake = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._listeners: weakref.WeakSet[_Changes] = weakref.WeakSet()
+        self._closed = False
+
+    def known(self) -> Mapping[str, KnownName]:
+        """Give all that is known now, without asking anybody."""
+        return dict(self._known)
+
+    def watch(self, names: Iterable[str], servers: Sequence[Server]) -> None:
+        """Keep these names fresh from now on by these servers, and forget others once they are old.
+
+        Call it inside the event loop. With other servers than before, names that fail are asked for at once.
+        """
+        now = asyncio.get_running_loop().time()
+        wanted = {_normal(name) for name in names}
+        due = self._watched
+        if tuple(servers) != self._servers:
+            self._servers = tuple(servers)
+            due = {name: moment for name, moment in due.items() if name not in self._failed}
+            self._failed = {}
+        self._watched = {name: due[name] if name in due else self._first_due(name, now) for name in wanted}
+        self._failed = {name: count for name, count in self._failed.items() if name in wanted}
+        self._wake.set()
+        if self._keeper is None and not self._closed:
+            self._keeper = asyncio.create_task(self._keep_fresh(), name="resolver")
+
+    def changes(self) -> AsyncIterator[frozenset[str]]:
+        """Give the names whose addresses changed since the last item, from this call on. It ends with `close`."""
+        listener = _Changes()
+        self._listeners.add(listener)
+        if self._closed:
+            listener.end()
+        return listener
+
+    async def refresh(self, names: Iterable[str], seconds: float) -> Mapping[str, KnownName]:
+        """Ask for these names now, for at most `seconds`; give what is known then.
+
+        What is not answered by then goes on and shows in `known` and `changes` later.
+        """
+        wanted = {_normal(name) for name in names}
+        tasks = [self._start(name) for name in sorted(wanted)] if not self._closed else []
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+        return {name: self._known[name] for name in wanted if name in self._known}
+
+    async def close(self) -> None:
+        """End every look-up and every `changes`. What is known stays readable."""
+        self._closed = True
+        tasks = [*self._running.values(), *([self._keeper] if self._keeper else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for listener in list(self._listeners):
+            listener.end()
+
+    def _first_due(self, name: str, now: float) -> float:
+        known = self._known.get(name)
+        moment = cache.expires(known) if known else None
+        wait = (moment - self._clock()).total_seconds() if moment and not (known and known.failure) else 0.0
+        return now + min(max(wait, 0.0), self._longest)
+
+    async def _keep_fresh(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            for name in [name for name, due in self._watched.items() if due <= loop.time()]:
+                self._start(name)
+            self._forget_old()
+            # A name that is being asked for gets its next time when the answer is in, which wakes us.
+            waiting = (due for name, due in self._watched.items() if name not in self._running)
+            wait = min(min(waiting, default=loop.time() + _HOUSEKEEPING) - loop.time(), _HOUSEKEEPING)
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the wake-up (CPython 86296).
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(wait, 0.0)):
+                    await self._wake.wait()
+
+    def _forget_old(self) -> None:
+        now = self._clock()
+        for name in [name for name in self._known if name not in self._watched and name not in self._running]:
+            if cache.is_old(self._known[name], now):
+                del self._known[name]
+
+    def _start(self, name: str) -> asyncio.Task[None]:
+        """Begin to ask for a name, unless that is under way."""
+        task = self._running.get(name)
+        if task is None:
+            task = asyncio.create_task(self._ask(name), name=f"resolve {name}")
+            self._running[name] = task
+            task.add_done_callback(lambda _: self._done(name))
+        return task
+
+    def _done(self, name: str) -> None:
+        del self._running[name]
+        self._wake.set()
+
+    async def _ask(self, name: str) -> None:
+        before = self._known.get(name, KnownName(name, ()))
+        async with self._room:
+            try:
+                after = await self._learn(before)
+            except Exception as error:  # noqa: BLE001 - nobody may wait for this task: the failure is shown with the name
+                after = KnownName(name, before.addresses, self._clock(), f"could not be looked up: {error}")
+        self._known[name] = after
+        self._schedule(after)
+        if cache.addresses_of(after) != cache.addresses_of(before):
+            for listener in self._listeners:
+                listener.tell(name)
+
+    async def _learn(self, before: KnownName) -> KnownName:
+        if not self._servers:
+            return KnownName(before.name, before.addresses, self._clock(), "no resolver is configured")
+        answer = await look_up(before.name, self._servers, self._timeout)
+        return cache.learn(before, answer, self._clock(), self._shortest, self._longest)
+
+    def _schedule(self, known: KnownName) -> None:
+        if known.name not in self._watched:
+            return
+        fresh = [each.expires - each.seen for each in known.addresses if each.seen == known.asked]
+        if fresh:
+            self._failed.pop(known.name, None)
+            wait = min(fresh).total_seconds()
+        else:
+            count = self._failed[known.name] = min(self._failed.get(known.name, 0) + 1, _MOST_DOUBLINGS)
+            wait = min(self._shortest * 2 ** (count - 1), _LONGEST_BACK_OFF)
+        wait += _RANDOM.uniform(0.0, min(wait * _JITTER, _MOST_JITTER))
+        self._watched[known.name] = asyncio.get_running_loop().time() + wait
+
+
+class _Changes(AsyncIterator[frozenset[str]]):
+    """One reader of changes: names heap up until it asks, each once, so that a slow reader costs no memory."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+        self._ready = asyncio.Event()
+        self._ended = False
+
+    def tell(self, name: str) -> None:
+        self._names.add(name)
+        self._ready.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._ready.set()
+
+    async def __anext__(self) -> frozenset[str]:
+        while not self._names:
+            if self._ended:
+                raise StopAsyncIteration
+            self._ready.clear()
+            await self._ready.wait()
+        names = frozenset(self._names)
+        self._names.clear()
+        return names
+
+
+def _normal(name: str) -> str:
+    return name.lower().rstrip(".")

@@ -1,0 +1,241 @@
+"""Files that are whole or not there: atomic replacement, durable append, bounded reading, each with a checksum.
+
+A write is on the disk when it returns (fsync(2) of the file and of its folder). What fails is a StateError with
+words and a hint; what was there before stands.
+"""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ecluse.errors import CorruptError, StateError
+
+LARGEST_FILE = 64 * 1024 * 1024
+"""Bytes. A state file larger than this was not written by us."""
+
+MOST_ENTRIES = 100_000
+"""Folder entries that are looked at; more than that was not written by us."""
+
+_TEMPORARY = ".tmp-"
+_FILE_MODE = 0o640
+_FOLDER_MODE = 0o750
+_MOST_SET_ASIDE = 9
+
+_WORDS: Mapping[int, tuple[str, str]] = {
+    errno.ENOSPC: ("the disk is full", "see 'df -h {folder}', free some space, then repeat the command"),
+    errno.EDQUOT: ("the disk quota is used up", "see 'quota', free some space, then repeat the command"),
+    errno.EROFS: (
+        "the file system is read-only",
+        "see 'dmesg | tail' for why, then 'mount -o remount,rw' its mount point",
+    ),
+    errno.EIO: ("the disk reports an error", "see 'dmesg | tail': the disk may be failing"),
+    errno.EACCES: ("not permitted", "see 'ls -ld {folder}': eclused must own it and may need root"),
+    errno.EPERM: ("not permitted", "see 'lsattr -d {folder}' and 'ls -ld {folder}'"),
+    errno.ELOOP: ("a symbolic link stands in its place", "see 'ls -l {folder}' and remove the link"),
+    errno.EISDIR: ("a folder stands in its place", "see 'ls -l {folder}' and move the folder away"),
+    errno.ENOTDIR: ("a file stands where a folder should be", "see 'ls -ld {folder}'"),
+    errno.ENOENT: ("it is missing", "see 'ls -l {folder}'"),
+}
+
+
+def failure(doing: str, path: Path, error: OSError) -> StateError:
+    """Say in words why `doing` (`write`, `read`) of a file failed, and what to look at."""
+    unknown = (
+        os.strerror(error.errno) if error.errno else str(error),
+        "see 'ls -l {folder}' and 'dmesg | tail'",
+    )
+    what, hint = _WORDS.get(error.errno or 0, unknown)
+    return StateError(f"could not {doing} {path}: {what}", hint=hint.format(folder=path.parent))
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk (fsync(2): a file's own fsync does not)."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder (mode 0750) and those above it, durably, unless it is there. StateError when that fails."""
+    try:
+        if folder.is_dir():
+            return
+        missing = [folder, *(parent for parent in folder.parents if not parent.exists())]
+        for each in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                each.mkdir(_FOLDER_MODE)
+            sync_folder(each.parent)
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except OSError as error:
+        raise failure("make the folder", folder, error) from error
+
+
+def write_fully(fd: int, data: bytes) -> None:
+    """Write all of `data`. A disk that fills gives a short write first (write(2)), then ENOSPC: go on until it says so."""
+    view = memoryview(data)
+    while view:
+        count = os.write(fd, view)
+        if count <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        view = view[count:]
+
+
+def _write_temporary(path: Path, data: bytes) -> Path:
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{secrets.token_hex(6)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o600)
+    try:
+        try:
+            write_fully(fd, data)
+            os.fchmod(fd, _FILE_MODE)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except BaseException:
+        _remove_quietly(temporary)
+        raise
+    return temporary
+
+
+def _remove_quietly(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replace one file, whole or not at all: temporary beside it, fsync, rename(2), fsync of the folder (mode 0640)."""
+    write_all(path.parent, {path.name: data})
+
+
+def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Replace several files of one folder, each whole or not at all, in the order given; one fsync of the folder."""
+    path = folder
+    try:
+        for name, data in files.items():
+            path = folder / name
+            temporary = _write_temporary(path, data)
+            try:
+                temporary.rename(path)
+            except BaseException:
+                _remove_quietly(temporary)
+                raise
+        sync_folder(folder)
+    except OSError as error:
+        raise failure("write", path, error) from error
+
+
+def remove(path: Path, *, durable: bool = True) -> None:
+    """Remove a file; one that is not there is no error."""
+    try:
+        path.unlink(missing_ok=True)
+        if durable:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise failure("remove", path, error) from error
+
+
+def entries(folder: Path) -> list[str]:
+    """Name what a folder holds, sorted, temporaries left out, at most MOST_ENTRIES; empty when there is no folder."""
+    try:
+        with os.scandir(folder) as found:
+            names = [entry.name for entry in itertools.islice(found, MOST_ENTRIES)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise failure("list", folder, error) from error
+    return sorted(name for name in names if not name.startswith(_TEMPORARY))
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporaries that a crash left in a folder. They were never part of the record."""
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        for entry in itertools.islice(found, MOST_ENTRIES):
+            if entry.name.startswith(_TEMPORARY):
+                _remove_quietly(Path(entry.path))
+
+
+def read(path: Path, limit: int = LARGEST_FILE) -> bytes | None:
+    """Read a whole file of at most `limit` bytes; None when it is missing.
+
+    CorruptError when something else stands there (a link, a folder, a FIFO: open(2) O_NOFOLLOW and O_NONBLOCK,
+    so that none of them is followed or waited for) or it is too large. StateError when the disk will not read.
+    """
+    try:
+        with regular_file(path) as fd:
+            size = os.fstat(fd).st_size
+            if size > limit:
+                raise CorruptError(f"{path} has {size} bytes, more than the {limit} that may be")
+            data = bytearray()
+            while len(data) <= limit and (part := os.read(fd, 1 << 20)):
+                data += part
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise failure("read", path, error) from error
+    return bytes(data)
+
+
+@contextlib.contextmanager
+def regular_file(path: Path, flags: int = os.O_RDONLY, mode: int = _FILE_MODE) -> Iterator[int]:
+    """Open a regular file and nothing else; gives the descriptor. CorruptError when it is not one; OSError as open(2)."""
+    try:
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        # ELOOP: a symbolic link. ENXIO: a FIFO without reader, or a socket. EISDIR: a folder opened to write.
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise CorruptError(f"{path} is not a regular file") from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise CorruptError(f"{path} is not a regular file")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what stands at `path` to `NAME.damaged-N`, so that evidence stays and the place is free. Bounded: N to 9."""
+    for number in range(1, _MOST_SET_ASIDE + 1):
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+        if not os.path.lexists(aside):
+            break
+    try:
+        path.rename(aside)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise failure("set aside", path, error) from error
+    return aside
+
+
+def _trailer(data: bytes, form: str) -> bytes:
+    return form.replace("HEX", hashlib.sha256(data).hexdigest()).encode()
+
+
+JSON_TRAILER = '{"sha256":"HEX"}\n'
+"""Last line of a JSON state file: a second JSON value, so that `jq . FILE` still reads it."""
+
+COMMENT_TRAILER = "# sha256: HEX\n"
+"""Last line of a ruleset file: a comment to nft, and `head -n -1 FILE | sha256sum` gives it."""
+
+
+def seal(data: bytes, form: str) -> bytes:
+    """Add the checksum line. `data` ends with a newline."""
+    return data + _trailer(data, form)
+
+
+def unseal(path: Path, sealed: bytes, form: str) -> bytes:
+    """Take the checksum line off again. CorruptError when any byte is not the one that was written."""
+    length = len(form) - len("HEX") + hashlib.sha256().digest_size * 2
+    data, trailer = sealed[:-length], sealed[-length:]
+    if trailer != _trailer(data, form):
+        raise CorruptError(f"{path} is not what was written (checksum differs)")
+    return data

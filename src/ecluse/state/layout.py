@@ -1,0 +1,109 @@
+"""Where each file of the state directory is, and what its name means."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ecluse.errors import StateError
+from ecluse.state import durable
+
+_GENERATION = re.compile(r"([0-9]{8,18})\.json(\.damaged-[0-9])?")
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_NAMED_BY_DIGEST = re.compile(r"(?:program-)?([0-9a-f]{64})\.(?:json|nft)")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The files under one state directory; `root` is absolute."""
+
+    root: Path
+
+    @property
+    def generations(self) -> Path:
+        """One file for each applied state."""
+        return self.root / "generations"
+
+    @property
+    def policies(self) -> Path:
+        """One file for each policy that was ever applied and is still referred to."""
+        return self.root / "policies"
+
+    @property
+    def ruleset(self) -> Path:
+        """Compiled programs and one file for each level."""
+        return self.root / "ruleset"
+
+    @property
+    def boot(self) -> Path:
+        """What the machine loads before its network."""
+        return self.root / "boot.nft"
+
+    @property
+    def closed(self) -> Path:
+        """The ruleset of last resort."""
+        return self.root / "closed.nft"
+
+    @property
+    def journal(self) -> Path:
+        """The intent: a change that was begun."""
+        return self.root / "journal.json"
+
+    @property
+    def names(self) -> Path:
+        """Last known addresses of host names."""
+        return self.root / "names.json"
+
+    @property
+    def audit(self) -> Path:
+        """The audit chain."""
+        return self.root / "audit.log"
+
+    def folders(self) -> tuple[Path, ...]:
+        """Give every folder, the outermost first."""
+        return (self.root, self.generations, self.policies, self.ruleset)
+
+    def generation(self, number: int) -> Path:
+        """Give the file of a generation."""
+        return self.generations / f"{number:08d}.json"
+
+    def number_of(self, name: str) -> int | None:
+        """Give the generation that a file of `generations/` belongs to (one set aside too); None for a foreign name."""
+        match = _GENERATION.fullmatch(name)
+        return int(match[1]) if match else None
+
+    def generation_numbers(self) -> list[int]:
+        """Give the numbers that have a file now, readable or not, rising."""
+        found = durable.entries(self.generations)
+        numbers = {number for name in found if (number := self.number_of(name)) is not None}
+        return sorted(number for number in numbers if self.generation(number).name in found)
+
+    def policy(self, digest: str) -> Path:
+        """Give the file of a policy. StateError when `digest` is not `sha256:HEX`: it may come from a request."""
+        if not _DIGEST.fullmatch(digest):
+            raise StateError(f"{digest!r:.80} is not the digest of a policy")
+        return self.policies / self.policy_name(digest)
+
+    def policy_name(self, digest: str) -> str:
+        """Give the file name that a digest stands for, whatever the digest looks like."""
+        return f"{digest.removeprefix('sha256:')}.json"
+
+    def program_name(self, digest: str) -> str:
+        """Give the file name of the program whose text has this digest (`sha256:HEX`)."""
+        return f"program-{digest.removeprefix('sha256:')}.nft"
+
+    def digest_in(self, name: str) -> str | None:
+        """Give the digest (`sha256:HEX`) that a file is named by; None when it is not named by one."""
+        match = _NAMED_BY_DIGEST.fullmatch(name)
+        return f"sha256:{match[1]}" if match else None
+
+    def level_files(self) -> list[Path]:
+        """Give the files of levels that are there."""
+        names = durable.entries(self.ruleset)
+        return [
+            self.ruleset / name for name in names if name.endswith(".nft") and not name.startswith("program-")
+        ]
+
+    def told(self, path: Path) -> str:
+        """Name a file as a person would, from the state directory on."""
+        return os.path.relpath(path, self.root)

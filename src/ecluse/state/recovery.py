@@ -1,0 +1,250 @@
+"""What a state directory says at start: everything read, each damage in words, nothing believed that has no checksum."""
+
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from ecluse.errors import CorruptError, StateError
+from ecluse.ports import Recovered
+from ecluse.records import Generation
+from ecluse.state import audit, durable, files
+from ecluse.state.files import Boot
+from ecluse.state.layout import Layout
+
+T = TypeVar("T")
+
+_MOST_GENERATIONS = 10_000
+_MOST_DAMAGE = 100
+
+
+def recover(at: Layout) -> Recovered:
+    """Read the state directory as `ports.StateStore.recover` says."""
+    return _Recovery(at).run()
+
+
+class _Recovery:
+    """One reading. damage grows as it goes on."""
+
+    def __init__(self, at: Layout) -> None:
+        self._at = at
+        self._damage: list[str] = []
+
+    def run(self) -> Recovered:
+        at = self._at
+        self._folders()
+        used = self._used_before()
+        generations = self._generations()
+        newest = max(generations, default=0)
+        boot = self._read(at.boot, partial(files.read_boot, at), "the levels it set are unknown")
+        intent = self._read(at.journal, partial(files.read_journal, at), "a change may have been under way")
+        chain = self._audit()
+        if boot is not None:
+            self._boot_program(boot)
+        self._read(at.names, partial(files.read_names, at), "host names are looked up anew")
+        self._read(at.closed, partial(files.read_ruleset_file, at.closed), "it is written anew")
+        self._named_by_digest()
+        self._level_files()
+        if generations or (used and boot is not None):
+            self._missing_files(interrupted=intent is not None)
+        if used and not generations:
+            self._damage.append(
+                "generations/: no generation can be read, although this gateway was in use before"
+            )
+        self._missing_generations(generations, boot, intent, chain.generation)
+        self._missing_policies(generations)
+        return Recovered(
+            first_install=not used,
+            generations=generations,
+            recorded=generations.get(newest),
+            boot_levels=None if boot is None else boot.levels,
+            audit_levels=chain.levels,
+            # A generation that is recorded was done: only the removal of its intent was not.
+            intent=None if intent is not None and intent.number <= newest else intent,
+            damage=_bounded(self._damage),
+        )
+
+    def _folders(self) -> None:
+        at = self._at
+        durable.make_folder(at.root)
+        for folder in at.folders()[1:]:
+            if os.path.lexists(folder) and not folder.is_dir():
+                self._set_aside(folder, "is not a folder")
+            durable.make_folder(folder)
+        for folder in at.folders():
+            durable.sweep(folder)
+
+    def _used_before(self) -> bool:
+        at = self._at
+        return bool(
+            durable.entries(at.generations)
+            or durable.entries(at.policies)
+            or os.path.lexists(at.boot)
+            or os.path.lexists(at.journal)
+            or _has_content(at.audit)
+        )
+
+    def _read(self, path: Path, reader: Callable[[], T | None], consequence: str) -> T | None:
+        """Read one file; damage is noted with what follows from it, and what is no file is moved out of the way."""
+        try:
+            return reader()
+        except CorruptError as error:
+            if path.is_symlink() or not path.is_file():
+                self._set_aside(path, "is not a regular file", consequence)
+            else:
+                self._note(path, self._relative(error.message), consequence)
+        except StateError as error:
+            self._note(path, self._relative(error.message), consequence)
+        return None
+
+    def _relative(self, words: str) -> str:
+        return words.replace(f"{self._at.root}/", "")
+
+    def _note(self, path: Path, words: str, consequence: str) -> None:
+        told = self._at.told(path)
+        start = words if words.startswith(told) else f"{told}: {words}"
+        self._damage.append(f"{start}; {consequence}")
+
+    def _set_aside(self, path: Path, words: str, consequence: str = "a new one is made") -> None:
+        told = self._at.told(path)
+        try:
+            aside = self._at.told(durable.set_aside(path))
+        except StateError as error:
+            self._damage.append(f"{told} {words}, and {self._relative(error.message)}; {consequence}")
+        else:
+            self._damage.append(f"{told} {words}, renamed to {aside}; {consequence}")
+
+    def _generations(self) -> dict[int, Generation]:
+        numbers = self._at.generation_numbers()
+        if len(numbers) > _MOST_GENERATIONS:
+            self._damage.append(
+                f"generations/: {len(numbers)} files; only the newest {_MOST_GENERATIONS} were read"
+            )
+        found: dict[int, Generation] = {}
+        for number in numbers[-_MOST_GENERATIONS:]:
+            generation = self._read(
+                self._at.generation(number),
+                partial(files.read_generation, self._at, number),
+                "it is left out",
+            )
+            if generation is not None:
+                found[number] = generation
+        return found
+
+    def _audit(self) -> audit.Survey:
+        path = self._at.audit
+        try:
+            self._damage += audit.repair(path, lambda: datetime.now(UTC))
+        except CorruptError as error:
+            self._set_aside(
+                path, self._relative(error.message).removeprefix("audit.log "), "a new log is begun"
+            )
+        except StateError as error:
+            self._note(path, self._relative(error.message), "its torn end was not repaired")
+        try:
+            found = audit.survey(path)
+        except StateError as error:
+            self._note(path, self._relative(error.message), "what stood last is not known from it")
+            return audit.Survey(lines=False, damage=(), levels=None, generation=0)
+        self._damage += (self._relative(words) for words in found.damage)
+        return found
+
+    def _boot_program(self, boot: Boot) -> None:
+        at = self._at
+        text = files.read_ruleset_file(at.boot) or ""
+        if files.programs_in(at, text) != {boot.program}:
+            self._damage.append(f"boot.nft includes another program than {boot.program}; it is written anew")
+        elif not os.path.lexists(at.ruleset / boot.program):
+            self._damage.append(
+                f"ruleset/{boot.program} is missing: boot.nft cannot be loaded until it is written anew"
+            )
+
+    def _named_by_digest(self) -> None:
+        for folder, consequence in (
+            (self._at.policies, "generations that name it cannot be restored"),
+            (self._at.ruleset, "rulesets that include it cannot be loaded until it is written anew"),
+        ):
+            for name in durable.entries(folder):
+                if self._at.digest_in(name) is not None:
+                    path = folder / name
+                    self._read(path, partial(files.check_named_by_digest, self._at, path), consequence)
+
+    def _level_files(self) -> None:
+        at = self._at
+        there = at.level_files()
+        expected: set[str] = set()
+        for path in there:
+            text = self._read(path, partial(files.read_ruleset_file, path), "do not load it by hand")
+            if text is None:
+                continue
+            expected |= {f"{level}.nft" for level in files.levels_in(text)}
+            for program in sorted(files.programs_in(at, text)):
+                if not os.path.lexists(at.ruleset / program):
+                    told = at.told(path)
+                    self._damage.append(
+                        f"{told} cannot be loaded: ruleset/{program} is missing; both are written anew"
+                    )
+        for name in sorted(expected - {path.name for path in there}):
+            self._damage.append(f"ruleset/{name} is missing; it is written anew")
+
+    def _missing_files(self, *, interrupted: bool) -> None:
+        """Say what is missing beside the generations. A crash in the middle of the very first change explains most."""
+        at = self._at
+        if interrupted:
+            return
+        if not os.path.lexists(at.boot) and not self._said_of("boot.nft"):
+            self._damage.append("boot.nft is missing: what this gateway loaded at boot is not known from it")
+        if not os.path.lexists(at.closed) and not self._said_of("closed.nft"):
+            self._damage.append("closed.nft is missing: the ruleset of last resort; it is written anew")
+        if not _has_content(at.audit) and not self._said_of("audit.log"):
+            self._damage.append(
+                "audit.log is missing or empty: who did what until now cannot be told from it"
+            )
+        if not at.level_files():
+            self._damage.append("ruleset/: the files of the levels are missing; they are written anew")
+
+    def _said_of(self, name: str) -> bool:
+        return any(words.startswith(name) for words in self._damage)
+
+    def _missing_generations(
+        self, found: Mapping[int, Generation], boot: Boot | None, intent: Generation | None, audited: int
+    ) -> None:
+        named: dict[int, str] = {}
+        oldest = min(found, default=0)
+        for generation in found.values():
+            if generation.previous > oldest:
+                named.setdefault(generation.previous, f"generation {generation.number} follows it")
+        if audited > oldest:
+            named.setdefault(audited, "audit.log says it was reached")
+        # A crash between the boot ruleset and the generation leaves the intent: that is no loss.
+        under_way = 0 if intent is None else intent.number
+        if boot is not None and boot.generation > oldest and boot.generation != under_way:
+            named.setdefault(boot.generation, "boot.nft belongs to it")
+        for number in sorted(named.keys() - found.keys()):
+            self._damage.append(
+                f"{self._at.told(self._at.generation(number))} cannot be read: {named[number]}"
+            )
+
+    def _missing_policies(self, found: Mapping[int, Generation]) -> None:
+        users: dict[str, list[int]] = {}
+        for generation in found.values():
+            users.setdefault(self._at.policy_name(generation.policy), []).append(generation.number)
+        for name, numbers in users.items():
+            if not os.path.lexists(self._at.policies / name):
+                which = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+                self._damage.append(f"policies/{name} is missing: generation {which} cannot be restored")
+
+
+def _has_content(path: Path) -> bool:
+    """Say whether something stands at `path` that is not an empty file."""
+    try:
+        return not path.is_file() or path.lstat().st_size > 0 if os.path.lexists(path) else False
+    except OSError:
+        return True
+
+
+def _bounded(damage: list[str]) -> tuple[str, ...]:
+    more = len(damage) - _MOST_DAMAGE
+    return (*damage[:_MOST_DAMAGE], f"and {more} more") if more > 0 else tuple(damage)

@@ -1,0 +1,230 @@
+"""The state directory: generations, policies, the journal, the boot ruleset, the saved addresses (ports.StateStore).
+
+generations/00000007.json   one applied state each; never rewritten
+policies/HEX.json           site and allowlist, named by the sha256 of the bytes
+ruleset/program-HEX.nft     a compiled table, named by the sha256 of the text
+ruleset/LEVEL.nft           the newest program with every zone at that level, complete by itself
+boot.nft                    what the machine loads before its network, and what a person loads by hand
+closed.nft                  the ruleset of last resort
+journal.json                a change that was begun (the intent)
+names.json                  last known addresses of host names
+audit.log, audit.head       the audit chain (`state/audit.py`)
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ecluse.errors import StateError
+from ecluse.policy import Levels, Policy
+from ecluse.ports import Recovered
+from ecluse.records import Generation, KnownName
+from ecluse.state import codec, durable, files
+from ecluse.state.files import Boot
+from ecluse.state.layout import Layout
+from ecluse.state.recovery import recover
+
+_NO_NFT_PATH = re.compile(
+    r'["\\*?\[\]{}\x00-\x1f]'
+)  # nft globs the path of an include, and has no escapes in it
+_LEVEL = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+class DirectoryState:
+    """ports.StateStore in a directory (mode 0750, files 0640). Nothing is touched before the first call.
+
+    A write of a generation, of the intent or of the boot ruleset is two fsyncs (file and folder).
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._at = Layout(state_dir.absolute())
+        if _NO_NFT_PATH.search(str(self._at.root)):
+            raise StateError(
+                f"the state directory {str(self._at.root)!r} has a character that nft cannot include a file by",
+                hint="choose a path without quotes, brackets, braces, backslashes, '*' and '?'",
+            )
+        self._ready = False
+        self._intent: Generation | None = None
+        self._recorded = 0
+
+    @property
+    def audit_path(self) -> Path:
+        """Where the audit log belongs: `recover` looks for it there."""
+        return self._at.audit
+
+    def recover(self) -> Recovered:
+        """Read everything, repair what can be (a torn audit tail), say what was found.
+
+        Damaged content never raises: it is in `damage`, each with the file's name and what was made of it.
+        What stands in a file's place and is none (a folder, a link, a FIFO) is renamed to `NAME.damaged-N`.
+        StateError only when the directory itself cannot be made, listed or read.
+        """
+        found = recover(self._at)
+        self._ready = True
+        self._intent = found.intent
+        self._recorded = found.recorded.number if found.recorded else 0
+        return found
+
+    def write_intent(self, generation: Generation) -> None:
+        """Record a change that is about to be made."""
+        self._prepare()
+        durable.write(self._at.journal, files.sealed_json(generation))
+        self._intent = generation
+
+    def clear_intent(self) -> None:
+        """Forget the intent: the change is recorded, or was not made.
+
+        No fsync when its generation is recorded: an intent that comes back after a power cut is then told
+        to be done by the generation of its number.
+        """
+        done = self._intent is not None and self._intent.number <= self._recorded
+        durable.remove(self._at.journal, durable=not done)
+        self._intent = None
+
+    def write_generation(self, generation: Generation) -> None:
+        """Record an applied state. What stands under its number and differs is set aside, not overwritten."""
+        self._prepare()
+        path = self._at.generation(generation.number)
+        data = files.sealed_json(generation)
+        if not _holds(path, data):
+            durable.write(path, data)
+        # A record that the disk refused may be written after a newer one.
+        self._recorded = max(self._recorded, generation.number)
+
+    def digest_policy(self, policy: Policy) -> str:
+        """Give the digest under which `write_policy` would store a policy; writes nothing."""
+        return codec.digest(codec.canonical(policy))
+
+    def write_policy(self, policy: Policy) -> str:
+        """Store a policy under its digest (`sha256:HEX`); give the digest. The same policy is stored once."""
+        self._prepare()
+        data = codec.canonical(policy)
+        digest = codec.digest(data)
+        path = self._at.policy(digest)
+        if not _holds(path, data):
+            durable.write(path, data)
+        return digest
+
+    def read_policy(self, digest: str) -> Policy:
+        """Read a stored policy. StateError when missing, CorruptError when it is not what was written."""
+        policy = files.read_policy(self._at, digest)
+        if policy is None:
+            raise StateError(f"the policy {digest} is not stored: {self._at.policy(digest)} is missing")
+        return policy
+
+    def write_program(self, text: str, gates: Mapping[str, str]) -> str:
+        """Store a compiled ruleset (the whole table) and one small ruleset file for each level; give its name.
+
+        gates: level name -> the gate transaction that sets every zone to it. The name is `program-HEX.nft`,
+        HEX the sha256 of the text in UTF-8. StateError for a level name that cannot be a file name.
+        """
+        for level in gates:
+            if not _LEVEL.fullmatch(level) or level.startswith("program-"):
+                raise StateError(f"the level name {level!r} cannot be a file name")
+        self._prepare()
+        data = text.encode()
+        name = self._at.program_name(codec.digest(data))
+        contents = {} if _holds(self._at.ruleset / name, data) else {name: data}
+        for level, gate in gates.items():
+            contents[f"{level}.nft"] = files.level_text(self._at, name, level, gate, tuple(gates))
+        durable.write_all(self._at.ruleset, contents)
+        return name
+
+    def point_boot(self, program: str, gate: str, levels: Levels, *, generation: int | None = None) -> None:
+        """Make `boot.nft` the named program with this gate text; the levels stand in it with a checksum.
+
+        generation: the number that it belongs to, so that the loss of that generation is seen later. By default
+        that of the intent when the levels are its own, else the newest that is recorded.
+        """
+        self._prepare()
+        if generation is None:
+            own = self._intent is not None and dict(self._intent.levels) == dict(levels)
+            generation = self._intent.number if self._intent and own else self._recorded
+        boot = Boot(program, dict(levels), generation)
+        durable.write(self._at.boot, files.boot_text(self._at, boot, gate))
+
+    def write_closed(self, text: str) -> None:
+        """Store `closed.nft`, the ruleset of last resort."""
+        self._prepare()
+        body = text if text.endswith("\n") else text + "\n"
+        durable.write(self._at.closed, durable.seal(body.encode(), durable.COMMENT_TRAILER))
+
+    def forget(self, keep_generations: int) -> None:
+        """Delete generations older than the newest `keep_generations`, and policies and programs that nothing uses.
+
+        Used is what a kept generation, the intent, `boot.nft` or a level's file names. While one of these
+        cannot be read, nothing of its kind is deleted. keep_generations below 1 counts as 1.
+        """
+        numbers = self._at.generation_numbers()
+        kept = numbers[-max(1, keep_generations) :]
+        for name in durable.entries(self._at.generations):
+            number = self._at.number_of(name)
+            if number is not None and kept and number < kept[0]:
+                _forget_file(self._at.generations / name)
+        policies, programs = self._used(kept)
+        for folder, used in ((self._at.policies, policies), (self._at.ruleset, programs)):
+            for name in durable.entries(folder) if used is not None else ():
+                if self._at.digest_in(name) and used is not None and name not in used:
+                    _forget_file(folder / name)
+
+    def read_names(self) -> Mapping[str, KnownName]:
+        """Read the saved addresses of host names; empty when missing or damaged (damage shows in recover())."""
+        try:
+            return files.read_names(self._at) or {}
+        except StateError:
+            return {}
+
+    def write_names(self, names: Mapping[str, KnownName]) -> None:
+        """Save the addresses of host names."""
+        self._prepare()
+        durable.write(self._at.names, files.sealed_names(tuple(names[name] for name in sorted(names))))
+
+    def _prepare(self) -> None:
+        if not self._ready:
+            for folder in self._at.folders():
+                durable.make_folder(folder)
+            self._ready = True
+
+    def _used(self, kept: list[int]) -> tuple[set[str] | None, set[str] | None]:
+        """Name the files of policies and programs in use; None where that cannot be known."""
+        at = self._at
+        try:
+            users = [files.read_generation(at, number) for number in kept]
+            users.append(files.read_journal(at))
+            present = [each for each in users if each is not None]
+        except StateError:
+            return None, None
+        policies = {at.policy_name(each.policy) for each in present}
+        try:
+            programs = {at.program_name(each.ruleset) for each in present} | self._programs_included()
+        except StateError:
+            return policies, None
+        return policies, programs
+
+    def _programs_included(self) -> set[str]:
+        texts = (files.read_ruleset_file(path) for path in (self._at.boot, *self._at.level_files()))
+        return {name for text in texts if text is not None for name in files.programs_in(self._at, text)}
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Say whether `path` holds just these bytes, durably. What stands there and differs is set aside."""
+    try:
+        found = durable.read(path)
+    except StateError:
+        found = b""
+    if found is None:
+        return False
+    if found != data:
+        durable.set_aside(path)
+        return False
+    try:
+        durable.sync_folder(path.parent)  # its bytes were synced before it got its name; the name may not be
+    except OSError as error:
+        raise durable.failure("write", path, error) from error
+    return True
+
+
+def _forget_file(path: Path) -> None:
+    """Remove what is not needed any more. A folder in its place stays; no fsync: coming back does no harm."""
+    if not path.is_dir():
+        durable.remove(path, durable=False)

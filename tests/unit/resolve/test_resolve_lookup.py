@@ -1,0 +1,223 @@
+"""One name asked of real servers that answer, fail, lie and stay silent."""
+
+import asyncio
+import itertools
+import time
+from ipaddress import ip_address
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rrset
+import pytest
+
+from ecluse.resolve.lookup import look_up, refusal
+from tests.unit.resolve.server import Server, changed, drop, framed, rcode, records, truncated_on_udp
+
+NAME = "lab.example"
+
+
+@pytest.fixture
+async def server():
+    async with Server() as server:
+        yield server
+
+
+@pytest.fixture
+async def other():
+    async with Server() as server:
+        yield server
+
+
+def texts(answer):
+    return {str(address): ttl for address, ttl in answer.ttls.items()}
+
+
+async def test_both_families_and_the_ttl(server):
+    server.put(NAME, "203.0.113.10", "203.0.113.11", "2001:db8::10", ttl=77)
+    answer = await look_up(NAME, [server.address], 2)
+    assert texts(answer) == {"203.0.113.10": 77, "203.0.113.11": 77, "2001:db8::10": 77}
+    assert (answer.answered, answer.failures) == ({4, 6}, ())
+
+
+async def test_the_ttl_is_the_least_of_the_chain(server):
+    server.answers[NAME] = records(
+        (NAME, 300, "a.example"), ("a.example", 20, "b.example"), ("b.example", 900, "203.0.113.10")
+    )
+    assert texts(await look_up(NAME, [server.address], 2)) == {"203.0.113.10": 20}
+
+
+async def test_all_servers_at_once_and_their_answers_united(server, other):
+    server.put(NAME, "203.0.113.10", ttl=50)
+    other.put(NAME, "203.0.113.10", "203.0.113.11", ttl=60)
+    server.delay = other.delay = 0.6
+    begun = time.monotonic()
+    answer = await look_up(NAME, [server.address, other.address], 2)
+    assert time.monotonic() - begun < 1.1
+    assert texts(answer) == {"203.0.113.10": 60, "203.0.113.11": 60}
+
+
+@pytest.mark.parametrize(
+    "bad", [drop, rcode(dns.rcode.SERVFAIL), rcode(dns.rcode.NXDOMAIN), rcode(dns.rcode.REFUSED)]
+)
+async def test_one_server_that_answers_is_enough(server, other, bad):
+    server.answers[NAME] = bad
+    other.put(NAME, "203.0.113.10")
+    answer = await look_up(NAME, [server.address, other.address], 0.4)
+    assert texts(answer) == {"203.0.113.10": 300}
+    assert answer.failures == ()
+
+
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        (drop, "127.0.0.1 did not answer within 0.4 s"),
+        (rcode(dns.rcode.SERVFAIL), "127.0.0.1 answered SERVFAIL"),
+        (rcode(dns.rcode.NXDOMAIN), "127.0.0.1 answered NXDOMAIN"),
+        (rcode(dns.rcode.REFUSED), "127.0.0.1 answered REFUSED"),
+        (records((NAME, 9, "a.example"), ("a.example", 9, NAME)), "circle"),
+        (records((NAME, 9, NAME)), "circle"),
+        (lambda q, t: b"\x00" * 40, "did not answer"),
+        (lambda q, t: b"", "did not answer"),
+        (truncated_on_udp(drop), "127.0.0.1"),
+        (truncated_on_udp(lambda q, t: b"\xff\xff123"), "127.0.0.1"),
+        (truncated_on_udp(lambda q, t: framed(b"garbage that is no message")), "127.0.0.1"),
+    ],
+)
+async def test_each_failure_in_words(server, bad, words):
+    server.answers[NAME] = bad
+    answer = await look_up(NAME, [server.address], 0.4)
+    assert answer.ttls == {} and answer.answered == set()
+    assert len(answer.failures) == 1 and words in answer.failures[0]
+
+
+async def test_nobody_there(server):
+    async with Server() as gone:
+        port = gone.port
+    answer = await look_up(NAME, [("127.0.0.1", port)], 0.3)
+    assert len(answer.failures) == 1 and answer.answered == set()
+
+
+async def test_a_name_without_addresses_is_answered_and_empty(server):
+    server.answers[NAME] = records()
+    answer = await look_up(NAME, [server.address], 1)
+    assert (answer.ttls, answer.answered, answer.failures) == ({}, {4, 6}, ())
+
+
+async def test_fifteen_aliases_pass_and_sixteen_do_not(server):
+    def chain(length):
+        names = [NAME, *(f"a{n}.example" for n in range(1, length + 1))]
+        rows = [(one, 60, two) for one, two in itertools.pairwise(names)]
+        return records(*rows, (names[-1], 60, "203.0.113.10"))
+
+    server.answers[NAME] = chain(15)
+    assert texts(await look_up(NAME, [server.address], 1)) == {"203.0.113.10": 60}
+    server.answers[NAME] = chain(16)
+    answer = await look_up(NAME, [server.address], 1)
+    assert answer.ttls == {} and "16 aliases" in answer.failures[0]
+
+
+async def test_a_long_answer_comes_by_tcp(server):
+    addresses = [f"203.0.113.{n}" for n in range(200)]
+    server.answers[NAME] = truncated_on_udp(records(*((NAME, 60, a) for a in addresses)))
+    answer = await look_up(NAME, [server.address], 2)
+    assert set(texts(answer)) == set(addresses)
+    assert server.asked[NAME, "A", "tcp"] == 1
+
+
+async def test_a_lost_datagram_is_asked_for_again(server):
+    truth = records((NAME, 60, "203.0.113.10"))
+    server.answers[NAME] = lambda q, t: truth(q, t) if server.asked[NAME, "A", "udp"] > 1 else None
+    assert texts(await look_up(NAME, [server.address], 1)) == {"203.0.113.10": 60}
+
+
+async def test_a_server_from_before_edns(server):
+    truth = records((NAME, 60, "203.0.113.10"))
+    formerr = rcode(dns.rcode.FORMERR)
+    server.answers[NAME] = lambda q, t: formerr(q, t) if q.edns >= 0 else truth(q, t)
+    assert texts(await look_up(NAME, [server.address], 1)) == {"203.0.113.10": 60}
+
+
+def other_id(message):
+    message.id ^= 1
+
+
+def other_question(message):
+    message.question = [dns.rrset.from_text("evil.example.", 0, "IN", "A")]
+
+
+def no_question(message):
+    message.question = []
+
+
+def a_query(message):
+    message.flags &= ~dns.flags.QR
+
+
+@pytest.mark.parametrize("forgery", [other_id, other_question, no_question, a_query])
+async def test_a_forged_answer_is_not_taken_and_does_not_end_the_wait(server, forgery):
+    server.answers[NAME] = changed(records((NAME, 60, "203.0.113.10")), forgery)
+    assert texts(await look_up(NAME, [server.address], 1)) == {"203.0.113.10": 60}
+    server.answers[NAME] = changed(drop, forgery)
+    assert (await look_up(NAME, [server.address], 0.4)).ttls == {}
+
+
+async def test_records_of_other_names_are_not_taken(server):
+    server.answers[NAME] = records(
+        ("evil.example", 60, "198.51.100.66"), (NAME, 60, "a.example"), ("b.example", 60, "198.51.100.67")
+    )
+    assert (await look_up(NAME, [server.address], 1)).ttls == {}
+
+
+REFUSED = [
+    "0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "239.1.2.3", "255.255.255.255", "240.0.0.1", "10.0.0.1",
+    "172.31.255.255", "192.168.1.1", "100.64.0.1", "::", "::1", "fe80::1", "ff02::1", "fd00::1", "fec0::1",
+    "::ffff:203.0.113.10", "::ffff:10.0.0.1",
+]  # fmt: skip
+ALLOWED = [
+    "203.0.113.10",
+    "198.51.100.1",
+    "192.0.2.1",
+    "172.32.0.1",
+    "100.128.0.1",
+    "9.9.9.9",
+    "2001:db8::1",
+    "2620:fe::fe",
+]
+
+
+def test_what_is_no_destination_outside():
+    assert all(refusal(ip_address(address)) for address in REFUSED)
+    assert not any(refusal(ip_address(address)) for address in ALLOWED)
+
+
+@pytest.mark.parametrize("address", REFUSED)
+async def test_a_refused_address_is_told_and_counts_as_a_failure(server, address):
+    server.put(NAME, address)
+    answer = await look_up(NAME, [server.address], 1)
+    family = ip_address(address).version
+    assert answer.ttls == {}
+    assert answer.answered == {10 - family}
+    assert f"refused {ip_address(address)} (a" in answer.failures[0]
+    server.put(NAME, address, "203.0.113.10", "2001:db8::10")
+    answer = await look_up(NAME, [server.address], 1)
+    assert set(texts(answer)) == {"203.0.113.10", "2001:db8::10"}
+    assert answer.answered == {4, 6} and len(answer.failures) == 1
+
+
+@pytest.mark.parametrize("name", ["", ".", "a" * 64 + ".example", "..", "a." * 200, "bad\\999.example"])
+async def test_no_host_name_is_a_failure_not_an_error(server, name):
+    answer = await look_up(name, [server.address], 0.5)
+    assert answer.ttls == {}
+    assert answer.failures
+
+
+async def test_cancelling_ends_it_at_once(server):
+    server.answers[NAME] = drop
+    task = asyncio.ensure_future(look_up(NAME, [server.address], 30))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 1)

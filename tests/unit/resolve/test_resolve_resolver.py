@@ -1,0 +1,278 @@
+"""The resolver as it runs: schedule, changes, refresh, close; against a real server that fails each way."""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+
+import dns.rcode
+import pytest
+
+from ecluse.records import KnownAddress, KnownName
+from ecluse.resolve.resolver import DnsResolver
+from tests.unit.resolve.server import Server, drop, rcode, records
+
+NAME = "lab.example"
+
+
+def now():
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+async def server():
+    async with Server() as server:
+        yield server
+
+
+@pytest.fixture
+async def make(server):
+    made = []
+
+    def build(servers=None, **options):
+        values = {"clock": now, "timeout": 0.3, "minimum_ttl": 0.2, "maximum_ttl": 3600}
+        resolver = DnsResolver(**{**values, **options})
+        made.append(resolver)
+        resolver.watch([], [server.address] if servers is None else servers)
+        return resolver
+
+    yield build
+    for resolver in made:
+        await resolver.close()
+    left = [t.get_name() for t in asyncio.all_tasks() if t.get_name().startswith("resolve")]
+    assert not left
+
+
+def texts(known):
+    return [each.address for each in known.addresses]
+
+
+async def until(condition, seconds=3.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        await asyncio.sleep(0.01)
+
+
+async def test_watched_names_become_known_and_are_told(server, make):
+    server.put(NAME, "203.0.113.10", "2001:db8::10")
+    server.put("bank.example", "203.0.113.20")
+    resolver = make()
+    changes = resolver.changes()
+    resolver.watch(["LAB.example.", "bank.example"], [server.address])
+    told = await anext(changes)
+    while told < {NAME, "bank.example"}:
+        told |= await anext(changes)
+    assert texts(resolver.known()[NAME]) == ["203.0.113.10", "2001:db8::10"]
+    assert set(resolver.known()) == {NAME, "bank.example"}
+
+
+async def test_a_name_is_asked_for_again_when_it_expires_and_only_changes_are_told(server, make):
+    server.put(NAME, "203.0.113.10", ttl=0)
+    resolver = make()
+    changes = resolver.changes()
+    resolver.watch([NAME], [server.address])
+    assert await anext(changes) == {NAME}
+    await until(lambda: server.asked[NAME, "A", "udp"] >= 3)
+    waiting = asyncio.ensure_future(anext(changes))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    server.put(NAME, "203.0.113.11", ttl=0)
+    assert await asyncio.wait_for(waiting, 2) == {NAME}
+    assert texts(resolver.known()[NAME]) == ["203.0.113.10", "203.0.113.11"]
+
+
+async def test_a_long_ttl_is_not_asked_for_again(server, make):
+    server.put(NAME, "203.0.113.10", ttl=100)
+    resolver = make()
+    resolver.watch([NAME], [server.address])
+    await until(lambda: NAME in resolver.known())
+    resolver.watch([NAME], [server.address])
+    await asyncio.sleep(0.5)
+    assert server.asked[NAME, "A", "udp"] == 1
+
+
+async def test_maximum_ttl_bounds_the_wait(server, make):
+    server.put(NAME, "203.0.113.10", ttl=86_400)
+    resolver = make(maximum_ttl=0.3)
+    resolver.watch([NAME], [server.address])
+    await until(lambda: server.asked[NAME, "A", "udp"] >= 2)
+
+
+FAILURES = {
+    "silent": drop,
+    "servfail": rcode(dns.rcode.SERVFAIL),
+    "nxdomain": rcode(dns.rcode.NXDOMAIN),
+    "empty": records(),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_the_last_good_answer_stands_when_all_fails(server, make, failure):
+    server.put(NAME, "203.0.113.10", ttl=0)
+    resolver = make()
+    resolver.watch([NAME], [server.address])
+    await until(lambda: NAME in resolver.known())
+    server.answers[NAME] = FAILURES[failure]
+    await until(lambda: resolver.known()[NAME].failure)
+    assert texts(resolver.known()[NAME]) == ["203.0.113.10"]
+    server.put(NAME, "203.0.113.10", ttl=0)
+    await until(lambda: not resolver.known()[NAME].failure)
+
+
+async def test_failures_back_off(server, make):
+    server.answers[NAME] = rcode(dns.rcode.SERVFAIL)
+    resolver = make(minimum_ttl=0.1)
+    resolver.watch([NAME], [server.address])
+    await asyncio.sleep(1.3)  # due after 0.1, 0.2, 0.4, 0.8 s
+    assert 3 <= server.asked[NAME, "A", "udp"] <= 5
+    assert resolver.known()[NAME] == KnownName(
+        NAME, (), resolver.known()[NAME].asked, "127.0.0.1 answered SERVFAIL"
+    )
+
+
+async def test_saved_names_are_known_at_once_and_asked_for_when_they_expire(server, make):
+    server.put(NAME, "203.0.113.11")
+    server.put("bank.example", "203.0.113.20")
+
+    def saved(name, expires):
+        return KnownName(
+            name, (KnownAddress("203.0.113.10", now(), now() + timedelta(seconds=expires)),), now()
+        )
+
+    resolver = make(known={NAME: saved(NAME, -60), "bank.example": saved("bank.example", 600)})
+    assert texts(resolver.known()[NAME]) == ["203.0.113.10"]
+    resolver.watch([NAME, "bank.example"], [server.address])
+    await until(lambda: texts(resolver.known()[NAME]) == ["203.0.113.10", "203.0.113.11"])
+    assert server.asked["bank.example", "A", "udp"] == 0
+
+
+async def test_refresh_gives_what_is_known_in_time(server, make):
+    server.put(NAME, "203.0.113.10")
+    server.answers["slow.example"] = drop
+    resolver = make(timeout=5)
+    begun = time.monotonic()
+    known = await resolver.refresh([NAME, "slow.example"], 0.4)
+    assert 0.35 < time.monotonic() - begun < 2.5
+    assert list(known) == [NAME] and texts(known[NAME]) == ["203.0.113.10"]
+
+
+async def test_refresh_asks_again_although_nothing_expired(server, make):
+    server.put(NAME, "203.0.113.10", ttl=3000)
+    resolver = make()
+    resolver.watch([NAME], [server.address])
+    await until(lambda: NAME in resolver.known())
+    server.put(NAME, "203.0.113.11", ttl=3000)
+    known = await resolver.refresh([NAME], 2)
+    assert "203.0.113.11" in texts(known[NAME])
+
+
+async def test_refresh_that_is_cancelled_leaves_the_resolver_whole(server, make):
+    server.answers[NAME] = drop
+    resolver = make()
+    task = asyncio.ensure_future(resolver.refresh([NAME], 10))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    server.put(NAME, "203.0.113.10")
+    await until(lambda: not resolver._running)
+    assert texts((await resolver.refresh([NAME], 2))[NAME]) == ["203.0.113.10"]
+
+
+async def test_names_no_longer_watched_leave_once_old(server, make):
+    at = [datetime(2026, 3, 4, tzinfo=UTC)]
+    server.put(NAME, "203.0.113.10")
+    resolver = make(clock=lambda: at[0])
+    resolver.watch([NAME], [server.address])
+    await until(lambda: NAME in resolver.known())
+    resolver.watch([], [server.address])
+    await asyncio.sleep(0.05)
+    assert NAME in resolver.known()
+    at[0] += timedelta(minutes=31)
+    resolver.watch([], [server.address])
+    await until(lambda: NAME not in resolver.known())
+
+
+async def test_many_names_never_more_than_sixteen_at_once(server, make):
+    names = [f"n{n}.example" for n in range(100)]
+    running = [0, 0]
+    for n, name in enumerate(names):
+        server.put(name, f"203.0.113.{n}")
+    real = server.judge
+
+    def judge(query, transport):
+        running[1] = max(running[1], running[0])
+        return real(query, transport)
+
+    server.judge = judge
+    server.delay = 0.02
+    resolver = make()
+    resolver._room = _Counting(resolver._room, running)
+    known = await resolver.refresh(names, 5)
+    assert len(known) == 100
+    assert 2 <= running[1] <= 16
+
+
+class _Counting:
+    def __init__(self, room, running):
+        self.room, self.running = room, running
+
+    async def __aenter__(self):
+        await self.room.__aenter__()
+        self.running[0] += 1
+
+    async def __aexit__(self, *error):
+        self.running[0] -= 1
+        await self.room.__aexit__(*error)
+
+
+async def test_every_reader_of_changes_is_told_and_close_ends_them(server, make):
+    server.put(NAME, "203.0.113.10")
+    resolver = make()
+    one, two = resolver.changes(), resolver.changes()
+    resolver.watch([NAME], [server.address])
+    assert await anext(one) == await anext(two) == {NAME}
+    waiting = asyncio.ensure_future(anext(one, "ended"))
+    await asyncio.sleep(0)
+    await resolver.close()
+    assert await waiting == "ended"
+    assert [item async for item in two] == []
+    assert [item async for item in resolver.changes()] == []
+    assert texts(resolver.known()[NAME]) == ["203.0.113.10"]
+    await resolver.close()
+
+
+async def test_close_in_the_middle_of_everything(server, make):
+    server.answers[NAME] = drop
+    resolver = make(timeout=30)
+    resolver.watch([NAME], [server.address])
+    refreshing = asyncio.ensure_future(resolver.refresh([NAME, "other.example"], 30))
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(resolver.close(), 1)
+    assert await asyncio.wait_for(refreshing, 1) is not None
+
+
+async def test_other_servers_are_asked_at_once_for_what_failed(server, make):
+    async with Server() as other:
+        other.put(NAME, "203.0.113.10")
+        resolver = make(minimum_ttl=60)
+        resolver.watch([NAME], [server.address])
+        await until(lambda: NAME in resolver.known())
+        assert resolver.known()[NAME].failure
+        resolver.watch([NAME], [other.address])
+        await until(lambda: texts(resolver.known()[NAME]) == ["203.0.113.10"])
+        assert server.asked[NAME, "A", "udp"] == 1
+
+
+async def test_no_resolver_is_a_failure_in_words(make):
+    known = await make(servers=[]).refresh([NAME], 1)
+    assert known[NAME].failure == "no resolver is configured"
+
+
+async def test_a_fault_of_our_own_is_shown_with_the_name(make, monkeypatch):
+    async def broken(*_):
+        raise RuntimeError("what nobody thought of")
+
+    monkeypatch.setattr("ecluse.resolve.resolver.look_up", broken)
+    known = await make().refresh([NAME], 1)
+    assert known[NAME].failure == "could not be looked up: what nobody thought of"

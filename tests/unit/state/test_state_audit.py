@@ -1,0 +1,346 @@
+"""The audit chain: what is written stays, what is changed is seen, what is torn is mended and said."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecluse.errors import CorruptError, StateError
+from ecluse.state import audit, chain
+from ecluse.state.audit import HashChainAudit, verify
+from tests.unit.state import samples
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "audit.log"
+
+
+def write(path, count=6, **changes):
+    log = HashChainAudit(path, lambda: samples.NOW)
+    for number in range(1, count + 1):
+        log.append(samples.audit_record(to_generation=number, levels=samples.CUT_LEVELS, **changes))
+    log.close()
+
+
+def test_a_line_tells_all_and_the_chain_goes_on_after_a_restart(path):
+    write(path, 3)
+    write(path, 2)
+    records = list(audit.read(path))
+    assert [record["seq"] for record in records] == [1, 2, 3, 4, 5]
+    assert records[0]["prev"] == chain.GENESIS
+    assert [record["prev"] for record in records[1:]] == [record["hash"] for record in records[:-1]]
+    first = records[0]
+    assert first["actor"] == {
+        "uid": 1000,
+        "user": "garde",
+        "pid": 4242,
+        "command": "ecluse cut",
+        "login": 1000,
+    }
+    assert (first["event"], first["reason"], first["result"]) == ("level", "attaque", "done")
+    assert (first["to_generation"], first["levels"]) == (1, samples.CUT_LEVELS)
+    assert first["at"] == "2026-03-04T03:00:05.123+00:00"
+    assert verify(path) == []
+
+
+def lines_of(path):
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def put(path, lines):
+    path.write_bytes(b"".join(lines))
+
+
+def rewritten(line, **changes):
+    """What somebody does who knows how the hash is made."""
+    record = {**json.loads(line), **changes}
+    del record["hash"]
+    body = json.dumps(record, separators=(",", ":")).encode()
+    import hashlib
+
+    return body[:-1] + f',"hash":"{hashlib.sha256(body).hexdigest()}"}}\n'.encode()
+
+
+def rewritten_from(lines, index):
+    """Rewrite a line and every one after it, hashes and all."""
+    result = lines[:index]
+    previous = json.loads(result[-1])["hash"] if result else chain.GENESIS
+    for line in lines[index:]:
+        result.append(rewritten(line, prev=previous, reason="nothing to see"))
+        previous = json.loads(result[-1])["hash"]
+    return result
+
+
+TAMPERINGS = {
+    "a letter": (lambda ls: [*ls[:2], ls[2].replace(b"attaque", b"attacke"), *ls[3:]], 3, "altered"),
+    "the hash": (lambda ls: [*ls[:2], ls[2][:-4] + b'0"}\n', *ls[3:]], 3, "altered"),
+    "the hash's length": (lambda ls: [*ls[:2], ls[2][:-4] + b'"}\n', *ls[3:]], 3, "altered"),
+    "a hash of half a character": (
+        lambda ls: [*ls[:2], ls[2][:-67] + b'"\\ud800"}\n', *ls[3:]],
+        3,
+        "altered",
+    ),
+    "a space": (lambda ls: [*ls[:2], ls[2].replace(b",", b", ", 1), *ls[3:]], 3, "altered"),
+    "a line with its hash": (
+        lambda ls: [*ls[:2], rewritten(ls[2], reason="x"), *ls[3:]],
+        4,
+        "does not follow",
+    ),
+    "a removed line": (lambda ls: [*ls[:2], *ls[3:]], 3, "removed: 3"),
+    "two removed lines": (lambda ls: [*ls[:2], *ls[4:]], 3, "removed: 3 to 4"),
+    "the first line removed": (lambda ls: ls[1:], 1, "removed: 1"),
+    "a renumbered removal": (
+        lambda ls: [*ls[:2], *(rewritten(line, seq=n) for n, line in enumerate(ls[3:], 3))],
+        3,
+        "does not follow",
+    ),
+    "an inserted line": (lambda ls: [*ls[:2], rewritten(ls[1], reason="x"), *ls[2:]], 3, "repeated"),
+    "an inserted text": (lambda ls: [*ls[:2], b"hello\n", *ls[2:]], 3, "not a record"),
+    "an empty line": (lambda ls: [*ls[:2], b"\n", *ls[2:]], 3, "not a record"),
+    "a doubled line": (lambda ls: [*ls[:3], ls[2], *ls[3:]], 4, "repeated"),
+    "two lines swapped": (lambda ls: [ls[0], ls[2], ls[1], *ls[3:]], 2, "out of order"),
+    "the last line removed": (lambda ls: ls[:-1], 0, "missing at the end: record 6"),
+    "all removed": (lambda ls: [], 0, "missing at the end: record 6"),
+    "the last line rewritten": (lambda ls: rewritten_from(ls, 5), 0, "record 6 is not the one"),
+    "all rewritten": (lambda ls: rewritten_from(ls, 0), 0, "record 6 is not the one"),
+    "torn": (lambda ls: [*ls[:-1], ls[-1][:50]], 6, "torn"),
+    "a huge line": (lambda ls: [*ls[:2], b"x" * 20_000 + b"\n", *ls[2:]], 3, "not a record"),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERINGS)
+def test_tampering_is_found_where_it_is(path, name):
+    write(path)
+    assert verify(path) == []
+    change, line, words = TAMPERINGS[name]
+    put(path, change(lines_of(path)))
+    problems = verify(path)
+    assert problems and problems[0].line == line, problems
+    assert words in problems[0].what
+
+
+def test_a_log_continued_after_tampering_still_shows_it(path):
+    write(path)
+    put(path, lines_of(path)[:-2])
+    write(path, 2)
+    assert [str(problem) for problem in verify(path)] == [
+        "line 5: record 7 follows record 4: removed: 5 to 6, or out of order"
+    ]
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_changed_byte_is_found(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("audit") / "audit.log"
+    write(path, 4)
+    raw = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(raw) - 1))
+    raw[place] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(raw)
+    assert verify(path)
+
+
+def test_head_file_damage_and_loss_are_told(path):
+    write(path)
+    head = chain.head_path(path)
+    whole = head.read_bytes()
+    head.write_bytes(whole.replace(b"6 ", b"x "))
+    assert ["audit.head is not what was written" in str(p) for p in verify(path)] == [True]
+    head.unlink()
+    assert ["audit.head is missing" in str(p) for p in verify(path)] == [True]
+    head.write_bytes(b"")
+    write(path, 1)
+    assert verify(path) == []
+    assert head.with_name("audit.head.damaged-1").exists()
+
+
+def test_a_head_that_lags_after_a_power_cut_is_no_alarm(path):
+    write(path, 3)
+    early = chain.head_path(path).read_bytes()
+    write(path, 3)
+    chain.head_path(path).write_bytes(early)
+    assert verify(path) == []
+
+
+def test_long_and_wild_texts_make_one_bounded_ascii_line(path):
+    wild = "\x1b[2J\n\r\0é\u202e\ud800" * 5000
+    write(path, 1, what=wild, authorised_by=wild, ruleset=wild, result=wild)
+    write(path, 1)
+    (first, _) = lines_of(path)
+    assert len(first) <= chain.LONGEST_LINE
+    assert all(0x20 <= byte < 0x7F for byte in first[:-1])
+    assert next(audit.read(path))["what"].endswith("more characters)")
+    assert verify(path) == []
+
+
+def test_levels_of_hundreds_of_zones_never_break_the_bound(path):
+    log = HashChainAudit(path, lambda: samples.NOW)
+    log.append(samples.audit_record(levels={f"zone-{n:04d}": "isolate" for n in range(2000)}))
+    assert len(path.read_bytes()) <= chain.LONGEST_LINE
+    assert verify(path) == []
+
+
+@pytest.mark.parametrize("keep", [1, 20, 200])
+def test_a_torn_end_is_cut_kept_aside_and_said(path, keep):
+    write(path, 3)
+    whole = lines_of(path)
+    put(path, [*whole[:2], whole[2][:keep]])
+    (said,) = audit.repair(path, lambda: samples.NOW)
+    assert "torn" in said and "audit.torn-1" in said
+    assert path.with_name("audit.torn-1").read_bytes() == whole[2][:keep]
+    assert lines_of(path)[:2] == whole[:2]
+    last = list(audit.read(path))[-1]
+    assert (last["event"], last["what"]) == ("repair", said)
+    assert audit.repair(path, lambda: samples.NOW) == ()
+
+
+def test_a_line_that_lacks_only_its_newline_counts(path):
+    write(path, 3)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    (said,) = audit.repair(path, lambda: samples.NOW)
+    assert "newline" in said
+    assert path.read_bytes().startswith(whole)
+    assert verify(path) == []
+
+
+def test_append_repairs_by_itself_when_nobody_did(path):
+    write(path, 2)
+    with path.open("ab") as log:
+        log.write(b"\0" * 100)
+    write(path, 1)
+    assert [record["event"] for record in audit.read(path)] == ["level", "level", "repair", "level"]
+    assert verify(path) == []
+
+
+@pytest.mark.parametrize("call", ["write", "fdatasync"])
+def test_a_failed_append_leaves_no_part_of_a_line(path, monkeypatch, call):
+    log = HashChainAudit(path, lambda: samples.NOW)
+    log.append(samples.audit_record())
+    before = path.read_bytes()
+    real_write = os.write
+
+    def short_then_full(fd, data):
+        if call == "write" and len(data) <= 40:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real_write(fd, data[:-40]) if call == "write" else real_write(fd, data)
+
+    calls = iter([True])
+
+    def fails_once(fd):
+        if call == "fdatasync" and next(calls, False):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", short_then_full)
+        patch.setattr(os, "fdatasync", fails_once)
+        with pytest.raises(StateError):
+            log.append(samples.audit_record(what="lost"))
+    assert path.read_bytes() == before
+    log.append(samples.audit_record(what="kept"))
+    assert [record["what"] for record in audit.read(path)][-1] == "kept"
+    assert verify(path) == []
+
+
+def test_a_log_moved_away_gets_a_new_file_that_says_what_is_missing(path):
+    log = HashChainAudit(path, lambda: samples.NOW)
+    for _ in range(3):
+        log.append(samples.audit_record())
+    path.rename(path.with_name("audit.log.1"))
+    log.append(samples.audit_record())
+    assert [record["seq"] for record in audit.read(path)] == [4]
+    assert "removed: 1 to 3" in verify(path)[0].what
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "link"])
+def test_what_is_no_file_is_refused_without_waiting(path, kind):
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(CorruptError):
+        HashChainAudit(path, lambda: samples.NOW).append(samples.audit_record())
+    with pytest.raises(CorruptError):
+        verify(path)
+
+
+def test_last_levels_are_those_that_stood(path):
+    log = HashChainAudit(path, lambda: samples.NOW)
+    assert audit.last_levels(path) is None
+    log.append(samples.audit_record(levels=samples.CUT_LEVELS, to_generation=2))
+    log.append(samples.audit_record(event="intent", levels=samples.OPEN_LEVELS, to_generation=3))
+    log.append(samples.audit_record(result="failed: no", levels=samples.OPEN_LEVELS, to_generation=3))
+    log.append(samples.audit_record(result="refused", levels=samples.OPEN_LEVELS))
+    log.append(samples.audit_record(event="start"))
+    assert audit.last_levels(path) == samples.CUT_LEVELS
+    assert audit.survey(path).generation == 2
+    log.append(samples.audit_record(levels=samples.OPEN_LEVELS, to_generation=3))
+    assert audit.last_levels(path) == samples.OPEN_LEVELS
+    path.write_bytes(path.read_bytes().replace(b'"care":"cut"', b'"care":"opn"'))
+    put(path, lines_of(path)[:-1])
+    assert audit.last_levels(path) is None  # an altered line tells nothing
+
+
+def test_a_long_log_is_read_from_its_end_only_at_start(path, monkeypatch):
+    write(path, 40)
+    put(path, [lines_of(path)[0].replace(b"attaque", b"attacke"), *lines_of(path)[1:]])
+    assert audit.survey(path).damage
+    monkeypatch.setattr(audit, "_CHECKED_AT_START", 2000)
+    assert audit.survey(path).damage == ()
+    assert audit.survey(path).levels == samples.CUT_LEVELS
+    assert verify(path)
+
+
+WRITER = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from ecluse.state.audit import HashChainAudit
+from tests.unit.state import samples
+log = HashChainAudit(Path(sys.argv[1]), lambda: datetime.now(UTC))
+while True:
+    log.append(samples.audit_record(what="w" * 200))
+    print(flush=True)
+"""
+
+
+def test_kill_9_loses_no_answered_line(path):
+    answered = 0
+    for round_ in range(8):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": "src:."},
+        )
+        writer.stdout.readline()
+        time.sleep(0.02 + 0.007 * round_)
+        writer.send_signal(signal.SIGKILL)
+        answered += 1 + writer.stdout.read().count(b"\n")
+        writer.wait()
+        writer.stdout.close()
+        audit.repair(path, lambda: samples.NOW)
+        assert verify(path) == []
+    written = sum(record["event"] == "level" for record in audit.read(path))
+    assert answered <= written <= answered + 8
+
+
+def test_verify_and_read_need_the_standard_library_only():
+    """The command line checks the log; it has to start fast."""
+    program = (
+        "import sys; import ecluse.state.audit; "
+        "print([m for m in ('pydantic', 'structlog', 'aiohttp', 'dns') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": "src"}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

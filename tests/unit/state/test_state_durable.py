@@ -1,0 +1,187 @@
+"""Durable writes: whole or not at all, whatever the disk does."""
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from ecluse.errors import CorruptError, StateError
+from ecluse.state import durable
+
+
+def test_a_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    durable.write(path, b"one")
+    durable.write(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_file_then_folder_are_synced_and_the_name_comes_between(tmp_path, monkeypatch):
+    steps = []
+    real_fsync, real_rename = os.fsync, Path.rename
+
+    def fsync(fd):
+        steps.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
+        real_fsync(fd)
+
+    def rename(self, target):
+        steps.append("rename")
+        return real_rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    durable.write(tmp_path / "file", b"one")
+    assert steps == ["file", "rename", "folder"]
+
+
+FAILURES = [
+    (errno.ENOSPC, "the disk is full"),
+    (errno.EDQUOT, "quota"),
+    (errno.EROFS, "read-only"),
+    (errno.EIO, "the disk reports an error"),
+    (errno.EACCES, "not permitted"),
+]
+
+
+@pytest.mark.parametrize("number, words", FAILURES)
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "fchmod"])
+def test_a_failing_disk_leaves_the_file_before_and_says_why(tmp_path, monkeypatch, call, number, words):
+    path = tmp_path / "file"
+    durable.write(path, b"before")
+
+    def fails(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fails)
+        with pytest.raises(StateError, match=words) as caught:
+            durable.write(path, b"after")
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_short_write_goes_on_until_all_is_written(tmp_path, monkeypatch):
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
+    durable.write(tmp_path / "file", b"0123456789")
+    assert (tmp_path / "file").read_bytes() == b"0123456789"
+
+
+def test_a_planted_temporary_is_never_followed(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    monkeypatch.setattr("secrets.token_hex", lambda _: "00")
+    (tmp_path / ".tmp-file-00").symlink_to(victim)
+    with pytest.raises(StateError):
+        durable.write(tmp_path / "file", b"x")
+    assert victim.read_bytes() == b"mine"
+
+
+def test_sweep_takes_temporaries_only(tmp_path):
+    (tmp_path / ".tmp-file-00").write_bytes(b"half")
+    (tmp_path / "file").write_bytes(b"whole")
+    durable.sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_reading_gives_none_for_missing_and_never_waits_for_what_is_no_file(tmp_path):
+    assert durable.read(tmp_path / "none") is None
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "target").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    for name in ("fifo", "folder", "link"):
+        with pytest.raises(CorruptError, match="not a regular file"):
+            durable.read(tmp_path / name)
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate(durable.LARGEST_FILE + 1)
+    with pytest.raises(CorruptError, match="more than"):
+        durable.read(tmp_path / "large")
+
+
+@pytest.mark.parametrize("form", [durable.JSON_TRAILER, durable.COMMENT_TRAILER])
+def test_every_altered_byte_is_seen(form):
+    path = Path("file")
+    sealed = durable.seal(b'{"a":1}\n', form)
+    assert durable.unseal(path, sealed, form) == b'{"a":1}\n'
+    for place in range(len(sealed)):
+        for bit in (1, 0x20):
+            altered = bytearray(sealed)
+            altered[place] ^= bit
+            with pytest.raises(CorruptError):
+                durable.unseal(path, bytes(altered), form)
+    for length in range(len(sealed)):
+        with pytest.raises(CorruptError):
+            durable.unseal(path, sealed[:length], form)
+
+
+def test_set_aside_keeps_evidence_and_is_bounded(tmp_path):
+    path = tmp_path / "file"
+    for number in range(12):
+        path.write_text(str(number))
+        durable.set_aside(path)
+    assert len(os.listdir(tmp_path)) == 9
+    assert (tmp_path / "file.damaged-1").read_text() == "0"
+    assert (tmp_path / "file.damaged-9").read_text() == "11"
+
+
+FULL_DISK = """
+    import sys
+    from pathlib import Path
+    from datetime import UTC, datetime
+    from ecluse.errors import StateError
+    from ecluse.state import chain, durable
+    from ecluse.state.audit import HashChainAudit, verify
+    from tests.unit.state import samples
+
+    root = Path(sys.argv[1])
+    log = HashChainAudit(root / "audit.log", lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    durable.write(root / "file", b"before")
+    log.append(samples.audit_record())
+    (root / "ballast").write_bytes(b"x" * (96 * 1024))
+    try:
+        for _ in range(10_000):
+            log.append(samples.audit_record(what="w" * 700))
+    except StateError as error:
+        print("audit:", error.message, "|", error.hint)
+    raw = (root / "audit.log").read_bytes()
+    assert raw.endswith(b"\\n") and verify(root / "audit.log") == [], verify(root / "audit.log")
+    try:
+        durable.write(root / "file", b"y" * 100_000)
+    except StateError as error:
+        print("file:", error.message)
+    assert (root / "file").read_bytes() == b"before"
+    (root / "ballast").unlink()
+    log.append(samples.audit_record(what="there is room again"))
+    assert verify(root / "audit.log") == []
+    assert (root / "audit.log").read_bytes().startswith(raw)
+    assert not list(root.glob(".tmp-*")) and not list(root.glob("*.torn-*"))
+"""
+
+
+@pytest.mark.kernel
+def test_a_full_disk_loses_nothing_and_leaves_nothing(tmp_path):
+    """A real one: a tmpfs of 256 KiB in a mount namespace of its own."""
+    mount = f"mount -t tmpfs -o size=256k none {tmp_path} && exec {sys.executable} - {tmp_path}"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mount],
+        check=False,
+        input=textwrap.dedent(FULL_DISK),
+        env={**os.environ, "PYTHONPATH": "src:."},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    audit, file = done.stdout.splitlines()
+    assert "the disk is full" in audit and "df -h" in audit
+    assert "the disk is full" in file
