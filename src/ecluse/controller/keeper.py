@@ -1,0 +1,317 @@
+"""Keeps the promises between commands: heals the table, ends what is no longer kept, follows addresses, looks at counters."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
+from functools import partial
+
+from ecluse.controller import live as lv
+from ecluse.controller import report
+from ecluse.controller.ledger import Ledger
+from ecluse.controller.recorder import Job
+from ecluse.controller.shared import Shared
+from ecluse.errors import EcluseError
+from ecluse.flows import Connection, FlowJudge, describe
+from ecluse.ports import KernelChange
+from ecluse.records import AuditRecord, Generation
+from ecluse.results import Leak, Purge, Tamper
+
+EXAMPLES = 10
+"""How many connections are named where a list is cut short."""
+PURGES_REMEMBERED = 100
+_CHUNK = 2000
+_BOOT_DELAY = 30.0
+"""Changed addresses reach the boot ruleset after so many seconds at the latest: it is a whole file each time."""
+
+
+class Keeper:
+    """The background work of the controller."""
+
+    def __init__(self, shared: Shared, ledger: Ledger) -> None:
+        self._s = shared
+        self._ledger = ledger
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._core: set[asyncio.Task[None]] = set()
+        self._kernel: AsyncIterator[KernelChange] | None = None
+        self._boot_due: float | None = None
+
+    # -- tasks -----------------------------------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        """Hear the kernel's announcements from now on, so that none between here and `begin` is missed."""
+        self._kernel = self._s.ports.firewall.changes()
+
+    def begin(self) -> None:
+        """Start the background work."""
+        for work in (self._watch_kernel(), self._watch_names(), self._watch_links(), self._ticks()):
+            self._core.add(self._spawn(work))
+        self._spawn(self._arm_previous())
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is None:
+            return
+        text = f"a part of the daemon failed ({task.exception()!r}); the gate holds; restart eclused"
+        self._s.notes.warnings["task"] = text
+        self._s.say("warning", text)
+
+    @property
+    def alive(self) -> bool:
+        """Say whether the tasks that watch are all at work."""
+        return bool(self._core) and all(not task.done() for task in self._core)
+
+    async def end(self) -> None:
+        """End all tasks."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- the kernel's table ----------------------------------------------------------------------------------------
+
+    async def _watch_kernel(self) -> None:
+        if self._kernel is None:
+            return
+        async for change in self._kernel:
+            if change.lost or (change.touched and not change.ours):
+                try:
+                    await self._check_after(change)
+                except EcluseError as error:
+                    text = f"our table was changed and could not be restored: {error.message}"
+                    self._s.notes.warnings["tamper"] = text
+                    self._s.notes.in_step = False
+                    self._s.say("tamper", text)
+
+    async def _check_after(self, change: KernelChange) -> None:
+        async with self._s.writer:
+            live = self._s.live
+            if await self._s.gate.in_step(live.loaded, live.levels):
+                return
+            what = (
+                change.what
+                if not change.lost
+                else "kernel events were lost, and the table is not what it was"
+            )
+            await self.restore(change.process, change.pid, what)
+
+    async def restore(self, process: str, pid: int, what: str) -> None:
+        """Put the live state back into the kernel, say who changed it, and count what got through meanwhile.
+
+        The caller holds the writer's lock. Other policies that were held ready are loaded again later.
+        """
+        live = self._s.live
+        began = time.monotonic()
+        loaded = await self._s.gate.bring_up(
+            live.policy, live.loaded.digest, lv.addresses_of(self._s.ports.resolver.known()), live.levels
+        )
+        took = (time.monotonic() - began) * 1000
+        now = self._s.ports.clock()
+        self._s.live = replace(self._s.live, loaded=loaded)
+        who = f"{process or 'somebody'} (pid {pid})" if pid else process or "somebody"
+        self._s.notes.tamper = Tamper(now, process, pid, what, round(took, 1))
+        self._s.notes.warnings.pop("tamper", None)
+        text = f"{who} changed the gate's table ({what}); put back in {took:.0f} ms"
+        line = AuditRecord("tamper", self._s.itself, text, levels=live.levels, result="done")
+        self._s.say("tamper", text)
+        await self._ledger.recorder.should([self._ledger.audit(line)])
+        self._spawn(self._count_leak())
+        self._spawn(self._arm_previous())
+
+    async def _count_leak(self) -> None:
+        """Find connections that are not kept and yet were let through: while the table stood none could come to be."""
+        try:
+            judge = await self._s.judge()
+            found = await self._not_kept(judge, await self._s.ports.conntrack.connections())
+            if not found:
+                return
+            leak = Leak(
+                at=self._s.ports.clock(),
+                connections=len(found),
+                packets=sum(one.packets for one in found),
+                bytes=sum(one.bytes for one in found),
+                examples=tuple(describe(one) for one in found[:EXAMPLES]),
+            )
+            self._s.notes.leak = leak
+            text = (
+                f"while the table was away about {leak.packets} packets of {leak.connections} connections that "
+                f"are not kept were let through: {'; '.join(leak.examples[:3])}"
+            )
+            self._s.say("leak", text)
+            await self._s.ports.conntrack.end(found)
+            line = AuditRecord("leak", self._s.itself, text, levels=self._s.live.levels)
+            await self._ledger.recorder.should([self._ledger.audit(line)])
+        except EcluseError as error:
+            self._s.say("warning", f"what got through could not be counted: {error.message}")
+
+    async def _not_kept(self, judge: FlowJudge, connections: object) -> list[Connection]:
+        """Judge connections in slices, so that the daemon answers meanwhile."""
+        found: list[Connection] = []
+        every = list(connections)  # type: ignore[call-overload]  # a sequence of Connection
+        for start in range(0, len(every), _CHUNK):
+            found += [one for one in every[start : start + _CHUNK] if judge.judge(one).verdict == "refused"]
+            await asyncio.sleep(0)
+        return found
+
+    async def look(self) -> None:
+        """Compare the kernel with what it should be, and read its counters."""
+        live = self._s.live
+        if not self._s.writer.locked():
+            async with self._s.writer:
+                live = self._s.live
+                self._s.notes.in_step = await self._s.gate.in_step(live.loaded, live.levels)
+                self._s.notes.checked = self._s.ports.clock()
+        counters = await self._s.ports.firewall.counters()
+        report.note_counters(self._s.notes, counters, self._s.ports.clock())
+
+    # -- after a change --------------------------------------------------------------------------------------------
+
+    def after(self, generation: Generation) -> None:
+        """Do what may wait until a change was answered."""
+        self._s.notes.purges[generation.number] = Purge(generation.number, "running")
+        while len(self._s.notes.purges) > PURGES_REMEMBERED:
+            del self._s.notes.purges[min(self._s.notes.purges)]
+        self._spawn(self._after(generation))
+
+    async def _after(self, generation: Generation) -> None:
+        await self._purge(generation)
+        async with self._s.writer:
+            await self._tidy()
+
+    async def _purge(self, generation: Generation) -> None:
+        """End the connections that are no longer kept: the chains refuse them already, this ends offloaded ones too."""
+        purges = self._s.notes.purges
+        try:
+            judge = await self._s.judge()
+            every = await self._s.ports.conntrack.connections()
+            ended = await self._not_kept(judge, every)
+            gone = await self._s.ports.conntrack.end(ended) if ended else 0
+        except EcluseError as error:
+            purges[generation.number] = Purge(generation.number, "failed", error=error.message)
+            self._s.notes.warnings["purge"] = (
+                f"old connections could not be ended ({error.message}); they are refused"
+            )
+            self._s.say("purge", self._s.notes.warnings["purge"])
+            return
+        self._s.notes.warnings.pop("purge", None)
+        examples = tuple(describe(one) for one in ended[:EXAMPLES])
+        purges[generation.number] = Purge(generation.number, "done", gone, len(every) - len(ended), examples)
+        self._s.say("purge", f"{gone} connections were ended, {len(every) - len(ended)} go on")
+
+    async def _tidy(self) -> None:
+        """Keep the newest few policies in the kernel, and bring the prepared files to the live one."""
+        live = self._s.live
+        wanted: list[str] = [live.loaded.digest]
+        for generation in sorted(self._ledger.generations.values(), key=lambda g: -g.number):
+            if generation.policy not in wanted:
+                wanted.append(generation.policy)
+        keep = set(wanted[: self._s.options.keep_in_kernel])
+        if not set(self._s.gate.loaded) <= keep:
+            await self._s.gate.prune(keep)
+        names = {name for one in self._s.gate.loaded.values() for name in one.policy.host_names()}
+        self._s.ports.resolver.watch(names, lv.servers_of(live.policy))
+        jobs = [
+            self._ledger.program(live.loaded),
+            self._ledger.closed(live.policy),
+            self._ledger.forget_old(),
+        ]
+        await self._ledger.recorder.should(jobs)
+
+    async def _arm_previous(self) -> None:
+        """Hold the policy that a rollback would go back to in the kernel, so that it is as quick as any switch."""
+        async with self._s.writer:
+            live = self._s.live
+            previous = self._ledger.generations.get(live.generation.previous)
+            if previous is None or previous.policy in self._s.gate.loaded:
+                return
+            try:
+                policy = await asyncio.to_thread(self._s.ports.store.read_policy, previous.policy)
+                addresses = lv.addresses_of(self._s.ports.resolver.known())
+                await self._s.gate.load(policy, previous.policy, addresses)
+                await self._s.gate.settle()
+            except EcluseError as error:
+                text = f"the generation before can't be held ready ({error.message}); a rollback takes longer"
+                self._s.notes.warnings["previous"] = text
+
+    # -- addresses, links, time ------------------------------------------------------------------------------------
+
+    async def _watch_names(self) -> None:
+        async for names in self._s.ports.resolver.changes():
+            try:
+                async with self._s.writer:
+                    await self._follow_addresses()
+            except EcluseError as error:
+                self._s.notes.warnings["addresses"] = f"new addresses could not be loaded: {error.message}"
+                continue
+            self._s.notes.warnings.pop("addresses", None)
+            self._s.say("address", "addresses changed: " + ", ".join(sorted(names)[:EXAMPLES]))
+            known = self._s.ports.resolver.known()
+            job = Job("addresses", partial(self._s.ports.store.write_names, known))
+            await self._ledger.recorder.should([job])
+
+    async def _follow_addresses(self) -> None:
+        gate, live = self._s.gate, self._s.live
+        addresses = lv.addresses_of(self._s.ports.resolver.known())
+        if not await gate.update(addresses):
+            fresh = await gate.bring_up(live.policy, live.loaded.digest, addresses, live.levels)
+            self._s.live = replace(live, loaded=fresh)
+            return
+        self._s.live = replace(live, loaded=gate.loaded[live.loaded.digest])
+        if self._boot_due is None and self._s.live.loaded.ruleset != live.loaded.ruleset:
+            self._boot_due = time.monotonic() + _BOOT_DELAY
+
+    async def _watch_links(self) -> None:
+        await self._judge_links()
+        async for change in self._s.ports.links.changes():
+            await self._judge_links()
+            self._s.say("link", change)
+
+    async def _judge_links(self) -> None:
+        interfaces = await self._s.ports.links.interfaces()
+        routes = await self._s.ports.links.default_routes()
+        warnings = report.link_warnings(self._s.live.policy, interfaces, routes)
+        self._s.notes.warnings.pop("links", None)
+        if warnings:
+            self._s.notes.warnings["links"] = "; ".join(warnings)
+
+    async def _ticks(self) -> None:
+        while True:
+            await asyncio.sleep(self._s.options.tick)
+            try:
+                await self.look()
+                if not self._s.notes.in_step:
+                    async with self._s.writer:
+                        await self._recheck()
+                if self._ledger.recorder.waiting:
+                    await self._record_what_waits()
+                if self._boot_due is not None and time.monotonic() >= self._boot_due:
+                    await self._renew_boot()
+            except EcluseError as error:
+                self._s.notes.in_step = False
+                self._s.notes.warnings["kernel"] = f"the kernel could not be compared: {error.message}"
+            else:
+                self._s.notes.warnings.pop("kernel", None)
+
+    async def _recheck(self) -> None:
+        live = self._s.live
+        if not await self._s.gate.in_step(live.loaded, live.levels):
+            await self.restore("", 0, "found out of step by the regular look")
+
+    async def _record_what_waits(self) -> None:
+        if not await self._ledger.recorder.should([]):
+            async with self._s.writer:
+                self._s.live = replace(self._s.live, recorded=True)
+            self._s.say("warning", "what could not be recorded before is on disk now")
+
+    async def _renew_boot(self) -> None:
+        self._boot_due = None
+        async with self._s.writer:
+            live = self._s.live
+            jobs = [self._ledger.program(live.loaded), self._ledger.boot(live.loaded, live.levels)]
+            await self._ledger.recorder.should(jobs)

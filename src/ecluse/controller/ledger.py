@@ -1,0 +1,187 @@
+"""Everything that is put on disk for a change: generations, boot ruleset, journal, audit lines."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ecluse.controller import live as lv
+from ecluse.controller.live import Live, Loaded
+from ecluse.controller.recorder import Job, Recorder
+from ecluse.controller.shared import Order, Shared
+from ecluse.errors import NotFoundError, StateError
+from ecluse.policy import Levels, Policy
+from ecluse.records import AuditRecord, Generation
+from ecluse.ruleset import switch
+
+
+@dataclass
+class Ledger:
+    """Makes the records of a change and hands them to the recorder in the right order."""
+
+    shared: Shared
+    recorder: Recorder
+    generations: dict[int, Generation] = field(default_factory=dict)
+    _programs: dict[str, str] = field(default_factory=dict)
+    _newest: dict[str, str] = field(default_factory=dict)
+    _lines: int = 0
+
+    def generation(self, number: int) -> Generation:
+        """Give a recorded generation. NotFoundError when there is none of that number (any more)."""
+        if number not in self.generations:
+            raise NotFoundError(f"there is no generation {number}", hint="'ecluse history' lists them")
+        return self.generations[number]
+
+    def next(self, order: Order, loaded: Loaded, levels: Levels) -> Generation:
+        """Make the record of a state that is about to be applied."""
+        newest = max(self.generations, default=0)
+        return Generation(
+            number=newest + 1,
+            at=self.shared.ports.clock(),
+            action=order.action,
+            levels=dict(levels),
+            policy=loaded.digest,
+            ruleset=loaded.ruleset,
+            actor=order.actor,
+            reason=order.reason,
+            authorised_by=order.authorised_by,
+            previous=self.shared.live.generation.number if self.shared.started else newest,
+            back_to=order.back_to,
+        )
+
+    # -- jobs ------------------------------------------------------------------------------------------------------
+
+    def _job(self, label: str, step: str, write: Callable[[], object]) -> Job:
+        def run() -> None:
+            write()
+            self.shared.step(step)
+
+        return Job(label, run)
+
+    def program(self, loaded: Loaded) -> Job:
+        """Store the compiled ruleset and the small files for every level; nothing to do when it is there."""
+
+        def write() -> None:
+            if loaded.ruleset in self._programs:
+                return
+            zones = loaded.policy.zone_names()
+            gates = {
+                level.name: switch.gate_text(loaded.policy, lv.BOOT_SLOT, dict.fromkeys(zones, level.name))
+                for level in loaded.policy.site.levels
+            }
+            text = lv.boot_text(loaded.program)
+            name = self.shared.ports.store.write_program(text, gates)
+            self._programs[loaded.ruleset] = self._newest[loaded.digest] = name
+
+        return self._job(f"program {loaded.ruleset}", "program", write)
+
+    def boot(self, loaded: Loaded, levels: Levels) -> Job:
+        """Point the boot ruleset at a state.
+
+        A program file of this policy that is there already serves, even if an address has changed since: a
+        trigger never waits for a file of the allowlist's size, and the file is renewed soon after (Keeper).
+        """
+        gate = switch.gate_text(loaded.policy, lv.BOOT_SLOT, levels)
+        program = self.program(loaded)
+
+        def write() -> None:
+            if loaded.digest not in self._newest:
+                program.write()
+            self.shared.ports.store.point_boot(self._newest[loaded.digest], gate, levels)
+
+        return self._job("boot ruleset", "boot", write)
+
+    def policy(self, policy: Policy) -> Job:
+        """Store a policy under its digest; nothing to do when it is there."""
+        return self._job("allowlist", "policy", lambda: self.shared.ports.store.write_policy(policy))
+
+    def closed(self, policy: Policy) -> Job:
+        """Store the ruleset of last resort."""
+        text = switch.closed_text(policy, self.shared.options.daemon_uid)
+        return Job("closed ruleset", lambda: self.shared.ports.store.write_closed(text))
+
+    def record(self, generation: Generation) -> Job:
+        """Store a generation's record."""
+        store = self.shared.ports.store
+        return self._job(
+            f"generation {generation.number}", "generation", lambda: store.write_generation(generation)
+        )
+
+    def intent(self, generation: Generation) -> Job:
+        """Store what is about to be done."""
+        return self._job("journal", "intent", lambda: self.shared.ports.store.write_intent(generation))
+
+    def clear(self) -> Job:
+        """Take the intent away again."""
+        return self._job("journal", "cleared", self.shared.ports.store.clear_intent)
+
+    def audit(self, record: AuditRecord) -> Job:
+        """Append a line to the audit log."""
+        self._lines += 1
+        label = f"audit line '{record.event}' (number {self._lines} since the start)"
+        return self._job(label, "audit", lambda: self.shared.ports.audit.append(record))
+
+    def line(
+        self, generation: Generation, event: str, what: str, result: str, *, order: Order | None = None
+    ) -> AuditRecord:
+        """Make the audit line of a change; the levels stand in it only when they were applied."""
+        applied = result == "done"
+        return AuditRecord(
+            event=event,
+            actor=order.actor if order else generation.actor,
+            what=what,
+            reason=order.reason if order else generation.reason,
+            authorised_by=order.authorised_by if order else generation.authorised_by,
+            from_generation=generation.previous,
+            to_generation=generation.number,
+            ruleset=generation.ruleset,
+            result=result,
+            levels=generation.levels if applied else None,
+        )
+
+    # -- a change's records, in order ------------------------------------------------------------------------------
+
+    async def announce(self, order: Order, generation: Generation, loaded: Loaded) -> None:
+        """Put an opening or a reload on disk before anything happens. StateError: nothing happened."""
+        begun = self.line(generation, "intent", order.action.value, "begun", order=order)
+        await self.recorder.must([self.intent(generation), self.audit(begun), self.program(loaded)])
+
+    async def failed(self, order: Order, generation: Generation, why: str) -> None:
+        """Record that a change did not happen."""
+        line = self.line(generation, order.action.value, why, "failed", order=order)
+        await self.recorder.should([self.clear(), self.audit(line)])
+
+    async def closing(self, loaded: Loaded, generation: Generation) -> tuple[str, ...]:
+        """Record a closing that is applied already; give what could not be recorded, in words."""
+        done = self.line(generation, generation.action.value, "applied", "done")
+        return await self.recorder.should(
+            [self.boot(loaded, generation.levels), self.record(generation), self.audit(done)]
+        )
+
+    async def opening(self, loaded: Loaded, generation: Generation) -> None:
+        """Record an opening. Its record stands before the boot ruleset opens: a power cut in between leaves the old state."""
+        done = self.line(generation, generation.action.value, "applied", "done")
+        await self.recorder.must(
+            [self.record(generation), self.boot(loaded, generation.levels), self.audit(done), self.clear()]
+        )
+
+    async def taken_back(self, before: Live, lost: Generation, again: Generation) -> tuple[str, ...]:
+        """Record that a state stands again after an opening that could not be recorded, part of which may be on disk."""
+        self.generations[lost.number] = lost
+        self.generations[again.number] = again
+        line = self.line(again, "recovery", again.reason, "done")
+        jobs = [self.boot(before.loaded, again.levels), self.record(again), self.audit(line), self.clear()]
+        return await self.recorder.should(jobs)
+
+    def forget_old(self) -> Job:
+        """Delete records beyond the number that is kept."""
+        keep = self.shared.options.keep_generations
+        for number in sorted(self.generations)[:-keep]:
+            del self.generations[number]
+        return Job("tidying", lambda: self.shared.ports.store.forget(keep))
+
+
+def must_not_lack(problem: StateError) -> StateError:
+    """Say that what could not be recorded was taken back."""
+    return StateError(
+        f"{problem.message}; an opening that is not on disk does not count: the state before it stands",
+        hint="look at the state directory's disk; closing still works",
+    )

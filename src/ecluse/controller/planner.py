@@ -1,0 +1,123 @@
+"""What a change would do, with nothing done."""
+
+import asyncio
+import difflib
+
+from ecluse.controller import live as lv
+from ecluse.controller.ledger import Ledger
+from ecluse.controller.live import Loaded
+from ecluse.controller.shared import Shared
+from ecluse.controller.start import carry_over
+from ecluse.errors import NotFoundError, RequestError
+from ecluse.flows import FlowJudge, describe
+from ecluse.policy import Levels, Policy
+from ecluse.records import Generation
+from ecluse.results import LiveFlow, Plan
+from ecluse.ruleset import switch
+from ecluse.ruleset.program import render
+
+_DIFF_LINES = 400
+_EXAMPLES = 20
+_CHUNK = 2000
+
+
+class Planner:
+    """Answers 'what would happen', and finds the state that a command means."""
+
+    def __init__(self, shared: Shared, ledger: Ledger) -> None:
+        self._s = shared
+        self._ledger = ledger
+
+    def levels_with(self, level: str, zones: tuple[str, ...] | None) -> dict[str, str]:
+        """Give the levels after setting some zones (None: all). NotFoundError for an unknown level or zone."""
+        live = self._s.live
+        known = [one.name for one in live.policy.site.levels]
+        if level not in known:
+            raise NotFoundError(f"there is no level '{level}'", hint="levels: " + ", ".join(known))
+        every = live.policy.zone_names()
+        for zone in zones or ():
+            if zone not in every:
+                raise NotFoundError(f"there is no zone '{zone}'", hint="zones: " + ", ".join(every))
+        return {zone: level if zones is None or zone in zones else live.levels[zone] for zone in every}
+
+    def rollback_target(self, number: int | None) -> Generation:
+        """Give the generation that a rollback means: `number`, or the one before. NotFoundError, RequestError."""
+        live = self._s.live
+        if number is None and not live.generation.previous:
+            raise RequestError("there is no generation before this one", hint="'ecluse history' lists them")
+        return self._ledger.generation(live.generation.previous if number is None else number)
+
+    async def plan(
+        self, *, level: str | None, zones: tuple[str, ...] | None, rollback: int | None, reload: bool
+    ) -> Plan:
+        """Say what one of the three changes would do. RequestError unless exactly one is asked for."""
+        if (level is not None) + (rollback is not None) + reload != 1:
+            raise RequestError("a plan is for one of: a level, a rollback, a reload")
+        live = self._s.live
+        if level is not None:
+            return await self._compare(live.loaded, self.levels_with(level, zones))
+        if rollback is not None:
+            target = self.rollback_target(rollback or None)
+            policy = await asyncio.to_thread(self._s.ports.store.read_policy, target.policy)
+            return await self._compare(self._compiled(policy, target.policy), target.levels)
+        policy = await asyncio.to_thread(self._s.ports.source.load)
+        levels = carry_over(policy.site, policy.zone_names(), live.levels)
+        digest = self._s.ports.store.digest_policy(policy)
+        return await self._compare(self._compiled(policy, digest), levels)
+
+    def _compiled(self, policy: Policy, digest: str) -> Loaded:
+        live = self._s.live
+        if digest == live.loaded.digest:
+            return live.loaded
+        addresses = lv.addresses_of(self._s.ports.resolver.known())
+        return lv.compiled(policy, digest, addresses, live.loaded.slot, self._s.options.daemon_uid)
+
+    async def _compare(self, wanted: Loaded, levels: Levels) -> Plan:
+        live = self._s.live
+        effect = lv.effect(live, wanted, levels)
+        local = await self._s.ports.links.local_addresses()
+        judge = FlowJudge(wanted.policy, wanted.program, levels, local, self._s.options.daemon_uid)
+        now = await self._s.judge()
+        kept, ended = 0, 0
+        examples: list[LiveFlow] = []
+        every = await self._s.ports.conntrack.connections()
+        for number, one in enumerate(every):
+            flow = judge.judge(one)
+            if flow.verdict != "refused":
+                kept += 1
+            elif now.judge(one).verdict != "refused":
+                ended += 1
+                if len(examples) < _EXAMPLES:
+                    examples.append(LiveFlow(describe(one), flow.zone, ""))
+            if number % _CHUNK == 0:
+                await asyncio.sleep(0)
+        return Plan(
+            levels=dict(levels),
+            digest=wanted.digest,
+            diff=self._diff(wanted, levels),
+            policy_changes=lv.describe_policy_change(live.policy, wanted.policy),
+            services_kept=effect.kept,
+            services_ended=effect.ended,
+            connections_kept=kept,
+            connections_ended=ended,
+            examples_ended=tuple(examples),
+            warnings=tuple(str(fault) for fault in self._s.ports.source.warnings()),
+        )
+
+    def _diff(self, wanted: Loaded, levels: Levels) -> tuple[str, ...]:
+        """Compare the ruleset texts, both under the live slot, gates included; cut after so many lines, and said so."""
+        live = self._s.live
+        old = switch.gate_text(live.policy, live.loaded.slot, live.levels)
+        new = switch.gate_text(wanted.policy, live.loaded.slot, levels)
+        if wanted.ruleset != live.loaded.ruleset:
+            old, new = render(live.loaded.program) + old, render(wanted.program) + new
+        lines = [
+            line.rstrip("\n").replace("\t", "  ")
+            for line in difflib.unified_diff(
+                old.splitlines(), new.splitlines(), "live", "planned", n=0, lineterm=""
+            )
+            if not line.startswith("@@")
+        ]
+        if len(lines) > _DIFF_LINES:
+            return (*lines[:_DIFF_LINES], f"... and {len(lines) - _DIFF_LINES} more lines")
+        return tuple(lines)

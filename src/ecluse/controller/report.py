@@ -1,0 +1,184 @@
+"""Answers in words and figures, from what is known. Pure, but for `note_counters`, which remembers what it was shown."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from ipaddress import ip_address
+
+from ecluse.controller import live as lv
+from ecluse.controller.live import Live, Use
+from ecluse.controller.shared import Notes
+from ecluse.flows import protocol_name
+from ecluse.policy import Levels, Policy, Service
+from ecluse.ports import CounterValue, RefusedElement
+from ecluse.records import Action, Generation, KnownName
+from ecluse.results import AddressState, Refused, RefusedFlow, ServiceStatus, Status
+from ecluse.ruleset import names
+from ecluse.ruleset.program import ifname_interval
+
+
+def levels_text(levels: Levels) -> str:
+    """Say levels in words: `every zone is at cut`, or each zone with its own."""
+    values = set(levels.values())
+    if len(values) == 1:
+        return f"every zone is at {next(iter(values))}"
+    return ", ".join(f"{zone} is at {level}" for zone, level in levels.items())
+
+
+def change_text(generation: Generation) -> str:
+    """Say what a change made live, and by whom."""
+    what = {
+        Action.ROLLBACK: f"went back to generation {generation.back_to}: ",
+        Action.RELOAD: "took the files' allowlist: ",
+    }.get(generation.action, "")
+    reason = f" ({generation.reason})" if generation.reason else ""
+    return f"{generation.actor.user} {what}{levels_text(generation.levels)}{reason}"
+
+
+def note_counters(notes: Notes, counters: Mapping[str, CounterValue], now: datetime) -> None:
+    """Remember when each counter was seen to rise; a counter that fell was made anew."""
+    for name, value in counters.items():
+        before = notes.counters.get(name)
+        # On the first look a counter may have stood for long: when its last packet came is not known then.
+        if before is not None and value.packets and value.packets != before.packets:
+            notes.last_packet[name] = now
+    notes.counters = dict(counters)
+
+
+def status(
+    live: Live,
+    notes: Notes,
+    known: Mapping[str, KnownName],
+    now: datetime,
+    version: str,
+    *,
+    waiting: tuple[str, ...],
+    notices: tuple[str, ...],
+) -> Status:
+    """Build the whole answer to 'where are we'."""
+    generation = live.generation
+    services = tuple(
+        _service(live, service, use, state, notes, known, now)
+        for service, use, state in zip(
+            live.policy.services, live.loaded.uses, lv.states(live.loaded, live.levels).values(), strict=True
+        )
+    )
+    warnings = [*notes.warnings.values()]
+    if not notes.in_step:
+        warnings.insert(0, "the kernel does not show what it should; it is being put back")
+    if waiting:
+        warnings.insert(0, "not on disk yet: " + ", ".join(waiting))
+    warnings += [f"{s.name}: {text}" for s in services for text in s.warnings]
+    nothing = CounterValue(0, 0)
+    return Status(
+        site=live.policy.site.name,
+        title=live.policy.site.title,
+        version=version,
+        levels=dict(live.levels),
+        generation=generation.number,
+        since=generation.at,
+        by=generation.actor.user,
+        reason=generation.reason,
+        authorised_by=generation.authorised_by,
+        armed=notes.in_step,
+        in_step=notes.in_step,
+        checked=notes.checked or now,
+        recorded=live.recorded and not waiting,
+        services=services,
+        refused_packets=notes.counters.get(names.REFUSED_OUT, nothing).packets,
+        refused_inbound_packets=notes.counters.get(names.REFUSED_IN, nothing).packets,
+        purge=notes.purges.get(generation.number),
+        last_tamper=notes.tamper,
+        last_leak=notes.leak,
+        warnings=(*warnings, *notices),
+    )
+
+
+def _service(
+    live: Live,
+    service: Service,
+    use: Use,
+    state: str,
+    notes: Notes,
+    known: Mapping[str, KnownName],
+    now: datetime,
+) -> ServiceStatus:
+    counter = names.counter(service.name)
+    value = notes.counters.get(counter, CounterValue(0, 0))
+    hosts = sorted({h for d in service.destinations for h in d.hosts})
+    addresses = tuple(
+        AddressState(host, item.address, max(0, int((now - item.seen).total_seconds())), item.expires < now)
+        for host in hosts
+        for item in (known[host].addresses if host in known else ())
+    )
+    return ServiceStatus(
+        name=service.name,
+        title=service.title,
+        criticality=service.criticality.value,
+        owner=service.owner,
+        contact=service.contact,
+        state=state,
+        zones=use.zones,
+        kept_in=lv.kept_in(live.loaded, use, live.levels),
+        packets=value.packets,
+        bytes=value.bytes,
+        last_packet=notes.last_packet.get(counter),
+        addresses=addresses,
+        review=service.review,
+        warnings=tuple(_name_warnings(hosts, known)),
+    )
+
+
+def _name_warnings(hosts: Iterable[str], known: Mapping[str, KnownName]) -> Iterable[str]:
+    for host in hosts:
+        entry = known.get(host)
+        if entry is None or not entry.addresses:
+            failure = f" ({entry.failure})" if entry and entry.failure else ""
+            yield f"{host} has no address yet{failure}: nothing is kept for it"
+        elif entry.failure:
+            yield f"{host} can't be resolved now ({entry.failure}); its last known addresses are kept"
+
+
+def refused(elements: tuple[RefusedElement, ...], policy: Policy, limit: int, *, full: bool) -> Refused:
+    """Sort the kernel's evidence: flows and machines, most packets first."""
+    rows = sorted(elements, key=lambda e: (-e.packets, e.source, e.destination, e.port))
+    flows = [_refused_flow(e, policy) for e in rows if e.destination][:limit]
+    sources = [_refused_flow(e, policy) for e in rows if not e.destination][:limit]
+    return Refused(tuple(flows), tuple(sources), full)
+
+
+def _refused_flow(element: RefusedElement, policy: Policy) -> RefusedFlow:
+    address = ip_address(element.source)
+    zone = next((z.name for z in policy.site.zones if any(address in s for s in z.subnets)), "")
+    return RefusedFlow(
+        source=element.source,
+        destination=element.destination,
+        protocol=protocol_name(element.protocol) if element.destination else "",
+        port=element.port,
+        packets=element.packets,
+        bytes=element.bytes,
+        last=element.idle,
+        zone=zone,
+    )
+
+
+def link_warnings(policy: Policy, interfaces: Iterable[str], default_routes: Iterable[str]) -> list[str]:
+    """Say what is odd between the site's zones and the machine's interfaces."""
+
+    def matches(pattern: str, name: str) -> bool:
+        low, high = ifname_interval(pattern)
+        return low <= ifname_interval(name)[0] <= high
+
+    present = list(interfaces)
+    warnings = [
+        f"zone {zone.name}: no interface is called {pattern}"
+        for zone in policy.site.zones
+        for pattern in zone.interfaces
+        if not any(matches(pattern, name) for name in present)
+    ]
+    warnings += [
+        f"a default route leaves by {name}, which is in zone {zone.name}: what goes there counts as inside"
+        for name in default_routes
+        for zone in policy.site.zones
+        if any(matches(pattern, name) for pattern in zone.interfaces)
+    ]
+    return warnings

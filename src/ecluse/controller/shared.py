@@ -1,0 +1,130 @@
+"""What the parts of the controller share: the ports, the live state, and what was noticed."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ecluse.controller.gate import Gate, Step
+from ecluse.controller.hub import Hub
+from ecluse.controller.live import Live
+from ecluse.errors import EcluseError
+from ecluse.flows import FlowJudge
+from ecluse.policy import Levels
+from ecluse.ports import (
+    AuditLog,
+    Clock,
+    Conntrack,
+    CounterValue,
+    Firewall,
+    Links,
+    PolicySource,
+    Resolver,
+    StateStore,
+)
+from ecluse.records import Action, Actor
+from ecluse.results import Event, Leak, Purge, Tamper
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything outside that the controller talks to."""
+
+    firewall: Firewall
+    conntrack: Conntrack
+    links: Links
+    resolver: Resolver
+    store: StateStore
+    audit: AuditLog
+    source: PolicySource
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Numbers of the daemon's settings.
+
+    seconds: how long an answer waits for the disk. tick: seconds between two looks at the kernel's counters.
+    new_name_seconds: how long a reload waits for names that were never resolved.
+    """
+
+    version: str
+    daemon_uid: int = 0
+    keep_generations: int = 100
+    keep_in_kernel: int = 3
+    seconds: float = 5.0
+    tick: float = 10.0
+    new_name_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A command as it came: what to do, and by whom, why, on whose word. back_to: the generation that a rollback names."""
+
+    action: Action
+    actor: Actor
+    reason: str
+    authorised_by: str
+    back_to: int | None = None
+
+
+@dataclass
+class Notes:
+    """What was noticed and is told in `status`. warnings: by topic, so that one that is over can be taken away."""
+
+    warnings: dict[str, str] = field(default_factory=dict)
+    tamper: Tamper | None = None
+    leak: Leak | None = None
+    purges: dict[int, Purge] = field(default_factory=dict)
+    counters: dict[str, CounterValue] = field(default_factory=dict)
+    last_packet: dict[str, datetime] = field(default_factory=dict)
+    checked: datetime | None = None
+    in_step: bool = True
+
+
+class Shared:
+    """The one mutable state of the controller; only whoever holds `writer` changes `live` or the kernel."""
+
+    def __init__(self, ports: Ports, options: Options, step: Step) -> None:
+        self.ports = ports
+        self.options = options
+        self.step = step
+        self.gate = Gate(ports.firewall, options.daemon_uid, step)
+        self.hub = Hub()
+        self.notes = Notes()
+        self.writer = asyncio.Lock()
+        self.itself = Actor(os.getuid(), "eclused", os.getpid(), "eclused")
+        self.tell: Callable[[Event], None] = lambda _event: None
+        self._live: Live | None = None
+
+    @property
+    def live(self) -> Live:
+        """Give the live state. EcluseError while the daemon is still starting."""
+        if self._live is None:
+            raise EcluseError("the daemon is still starting", retry=True, hint="try again in a moment")
+        return self._live
+
+    @live.setter
+    def live(self, value: Live) -> None:
+        self._live = value
+
+    @property
+    def started(self) -> bool:
+        """Say whether there is a live state yet."""
+        return self._live is not None
+
+    def say(self, kind: str, message: str) -> None:
+        """Publish an event to subscribers and to the daemon's log."""
+        live = self._live
+        number, levels = (live.generation.number, live.levels) if live else (0, {})
+        event = Event(self.ports.clock(), kind, message, number, levels)
+        self.hub.publish(event)
+        self.tell(event)
+
+    async def judge(self, levels: Levels | None = None) -> FlowJudge:
+        """Make a judge of connections for the live program, at these levels or the live ones."""
+        live = self.live
+        local = await self.ports.links.local_addresses()
+        wanted = live.levels if levels is None else levels
+        return FlowJudge(live.policy, live.loaded.program, wanted, local, self.options.daemon_uid)

@@ -1,0 +1,231 @@
+"""eclused: wires the adapters to the controller, serves the socket, and leaves the kernel as it is when it ends."""
+
+import asyncio
+import fcntl
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import structlog
+
+import ecluse
+from ecluse import sd
+from ecluse.api.listen import activated_fds
+from ecluse.api.server import ApiServer, serve
+from ecluse.config.load import ConfigDirectory
+from ecluse.config.settings import Settings, load_settings
+from ecluse.controller import Controller
+from ecluse.controller.gate import Step
+from ecluse.controller.shared import Options, Ports
+from ecluse.errors import ConfigError, EcluseError, StateError
+from ecluse.kernel.conntrack import NfConntrack
+from ecluse.kernel.links import RtnlLinks
+from ecluse.kernel.nft import NftFirewall
+from ecluse.records import Actor
+from ecluse.resolve.resolver import DnsResolver
+from ecluse.results import Event
+from ecluse.state.audit import HashChainAudit
+from ecluse.state.store import DirectoryState
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+_LOUD = {"tamper", "leak", "warning", "forbidden"}
+
+
+def utc_now() -> datetime:
+    """Give the time now, aware."""
+    return datetime.now(UTC)
+
+
+def configure_log(settings: Settings) -> Any:
+    """Make the daemon's log: a line of JSON each on standard output, or words for a console."""
+    renderer: Any = structlog.processors.JSONRenderer()
+    if settings.log_format == "console":
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.log_level.upper())),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
+    )
+    return structlog.get_logger()
+
+
+def _calm_collector() -> None:
+    """Keep Python's full collections rare and small: one over a large allowlist would hold every answer for 0.3 s."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(700, 10, 10_000)
+
+
+def lock_state(state_dir: Path) -> TextIO:
+    """Take the state directory for this process alone; the lock goes with the process. StateError when it is taken."""
+    try:
+        state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        handle = (state_dir / "lock").open("w", encoding="ascii")
+    except OSError as error:
+        message = f"the state directory {state_dir} can't be used: {error.strerror}"
+        raise StateError(message, hint="look at its owner, its mode and its disk") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.close()
+        message = f"another eclused uses the state directory {state_dir}"
+        raise StateError(message, hint="'ecluse status' asks the one that runs") from error
+    return handle
+
+
+class Daemon:
+    """One run of eclused. `step` and `adapters` are for tests that end the process at a step or wrap a port."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        log: Any,
+        *,
+        step: Step = lambda _name: None,
+        adapters: Callable[[Ports], Ports] = lambda ports: ports,
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self._step = step
+        self._adapters = adapters
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Start, serve until SIGTERM or SIGINT, stop. EcluseError when it can't start; the kernel then stays as it was."""
+        settings = self._settings
+        lock = await asyncio.to_thread(lock_state, settings.state_dir)
+        firewall = NftFirewall()
+        store = DirectoryState(settings.state_dir)
+        resolver = DnsResolver(
+            clock=utc_now,
+            timeout=settings.dns_timeout,
+            minimum_ttl=settings.dns_minimum_ttl,
+            known=await asyncio.to_thread(store.read_names),
+        )
+        links = RtnlLinks()
+        ports = Ports(
+            firewall=firewall,
+            conntrack=NfConntrack(),
+            links=links,
+            resolver=resolver,
+            store=store,
+            audit=HashChainAudit(store.audit_path, utc_now),
+            source=ConfigDirectory(settings.config_dir),
+            clock=utc_now,
+        )
+        options = Options(
+            version=ecluse.__version__,
+            daemon_uid=os.getuid(),
+            keep_generations=settings.keep_generations,
+            keep_in_kernel=settings.keep_in_kernel,
+        )
+        controller = Controller(self._adapters(ports), options, step=self._step, tell=self._tell)
+        try:
+            await controller.start()
+            _calm_collector()
+            server = await self._serve(controller)
+            try:
+                await self._until_stopped(controller)
+            finally:
+                sd.notify("STOPPING=1")
+                await server.close()
+                await controller.stop()
+        finally:
+            await resolver.close()
+            links.close()
+            firewall.close()
+            lock.close()
+
+    def _tell(self, event: Event) -> None:
+        say = self._log.warning if event.kind in _LOUD else self._log.info
+        say(event.message, kind=event.kind, generation=event.generation, levels=dict(event.levels))
+
+    async def _serve(self, controller: Controller) -> ApiServer:
+        settings = self._settings
+        return await serve(
+            controller,
+            socket_path=settings.socket,
+            listen_fds=activated_fds(os.environ),
+            mode=settings.permissions,
+            group=settings.socket_group or "",
+            readers=settings.readers_group,
+            operators=settings.operators_group,
+            log=self._log,
+        )
+
+    async def _until_stopped(self, controller: Controller) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        reloads: set[asyncio.Task[None]] = set()
+
+        def reload() -> None:
+            task = loop.create_task(self._reload(controller))
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        sd.notify("READY=1\nSTATUS=armed")
+        seconds = sd.watchdog_seconds()
+        if seconds is None:
+            await self._stop.wait()
+            return
+        while not self._stop.is_set():
+            await self._feed_watchdog(controller, seconds)
+
+    async def _feed_watchdog(self, controller: Controller, seconds: float) -> None:
+        """Give a sign of life only after the whole path to the kernel has worked once more."""
+        try:
+            async with asyncio.timeout(seconds):
+                await controller.prove_alive()
+            if controller.alive:
+                sd.notify("WATCHDOG=1")
+        except (EcluseError, TimeoutError) as error:
+            self._log.error("no sign of life to the watchdog", why=str(error))
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        except TimeoutError:
+            pass
+
+    async def _reload(self, controller: Controller) -> None:
+        actor = Actor(os.getuid(), "eclused", os.getpid(), "SIGHUP")
+        try:
+            await controller.reload(expect=None, actor=actor, reason="SIGHUP", authorised_by="")
+        except EcluseError as error:
+            self._log.error("reload failed; the allowlist before it stands", why=error.message)
+
+
+def fail(error: EcluseError) -> int:
+    """Say on standard error what is wrong and what to do; give the exit code."""
+    sys.stderr.write(f"eclused: {error.message}\n")
+    if error.hint:
+        sys.stderr.write(f"eclused: {error.hint}\n")
+    return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
+
+
+def main(argv: Sequence[str] | None = None, make: Callable[[Settings, Any], Daemon] = Daemon) -> int:
+    """Run the daemon in the foreground. Exit codes: 0 stopped, 1 could not run, 2 settings or site's files are wrong."""
+    try:
+        settings = load_settings(sys.argv[1:] if argv is None else argv, os.environ)
+        log = configure_log(settings)
+        asyncio.run(make(settings, log).run())
+    except EcluseError as error:
+        return fail(error)
+    except KeyboardInterrupt:
+        return EXIT_DONE
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
