@@ -1,0 +1,223 @@
+"""Asks the daemon over its UNIX socket. Standard library only, and little of it.
+
+http.client alone would cost 29 ms of start (it pulls in email, ssl and more), so this speaks the small part of HTTP
+that is needed: a request of HTTP/1.0 has one answer, ended by its length or by the end of the connection (RFC 1945).
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+from ecluse import __version__, errors
+from ecluse.errors import ConfigError, EcluseError, Fault, ForbiddenError, UnreachableError
+
+_MAX_ANSWER = 64 << 20  # bytes; an answer beyond it is not ours
+_CHUNK = 1 << 16
+
+_KINDS: Mapping[str, type[EcluseError]] = {
+    kind.kind: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, EcluseError) and kind is not ConfigError
+}
+
+
+class Client:
+    """One daemon's socket. timeout: seconds for a whole question and its answer.
+
+    Every method may raise UnreachableError (no answer), ForbiddenError, or the error that the daemon reports.
+    """
+
+    def __init__(self, socket_path: str, timeout: float = 30.0) -> None:
+        self.socket_path = socket_path
+        self.timeout = timeout
+
+    def get(self, path: str) -> Any:
+        """Ask; give the JSON of the answer."""
+        return self._ask("GET", path, None)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Ask for something to be done; give the JSON of the answer."""
+        return self._ask("POST", path, json.dumps(body).encode("ascii"))
+
+    def lines(self, path: str) -> Iterator[Any]:
+        """Follow a stream: give the JSON of each line, for as long as the daemon sends.
+
+        The daemon's heartbeats are among them; a silence longer than `timeout` is an UnreachableError.
+        """
+        with self._connect() as sock:
+            self._send(sock, "GET", _request("GET", path, None))
+            reader = _Reader(sock, lambda: None)
+            try:
+                status, _length = self._head(reader)
+                if status != 200:
+                    _raise_problem(status, reader.rest(_MAX_ANSWER))
+                for line in reader.lines(_MAX_ANSWER):
+                    yield _json(line)
+            except (OSError, EOFError) as error:
+                raise self._lost("GET", error) from None
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> Any:
+        deadline = time.monotonic() + self.timeout
+        with self._connect() as sock:
+            self._send(sock, method, _request(method, path, body))
+
+            def tick() -> None:
+                sock.settimeout(max(deadline - time.monotonic(), 0.001))
+
+            reader = _Reader(sock, tick)
+            try:
+                status, length = self._head(reader)
+                answer = reader.exactly(length) if length is not None else reader.rest(_MAX_ANSWER)
+            except (OSError, EOFError) as error:
+                raise self._lost(method, error) from None
+        if status != 200:
+            _raise_problem(status, answer)
+        return _json(answer)
+
+    def _lost(self, method: str, error: Exception) -> UnreachableError:
+        slow = isinstance(error, TimeoutError)
+        what = (
+            f"did not answer within {self.timeout:g} s" if slow else "ended the connection without an answer"
+        )
+        doubt = "; it is not known whether the command was carried out" if method == "POST" else ""
+        return UnreachableError(
+            f"the daemon at {self.socket_path} {what}{doubt}",
+            retry=True,
+            hint="run 'ecluse status' to see where things stand",
+        )
+
+    def _connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(self.timeout)
+        try:
+            sock.connect(self.socket_path)
+        except PermissionError:
+            sock.close()
+            raise ForbiddenError(
+                f"this user may not use {self.socket_path}",
+                hint="run it as root (sudo), or as a member of the operators' group",
+            ) from None
+        except OSError as error:
+            sock.close()
+            why = error.strerror or str(error) or "no answer"
+            raise UnreachableError(f"no daemon answers at {self.socket_path} ({why.lower()})") from None
+        return sock
+
+    def _send(self, sock: socket.socket, method: str, request: bytes) -> None:
+        try:
+            sock.sendall(request)
+        except TimeoutError as error:
+            raise self._lost(method, error) from None
+        except OSError:
+            # The daemon may refuse before it has read all; its reason is waiting to be read.
+            return
+
+    def _head(self, reader: "_Reader") -> tuple[int, int | None]:
+        """Read the status line and the headers; give the status and the length of what follows."""
+        parts = reader.line().split(maxsplit=2)
+        if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
+            raise UnreachableError(f"what answers at {self.socket_path} is not the daemon")
+        length = None
+        while line := reader.line():
+            name, _, value = line.partition(b":")
+            if name.strip().lower() == b"content-length" and value.strip().isdigit():
+                length = int(value)
+        return int(parts[1]), length
+
+
+class _Reader:
+    """Reads lines and counted bytes from a socket. tick: called before each read, to set what time is left."""
+
+    def __init__(self, sock: socket.socket, tick: Any) -> None:
+        self._sock = sock
+        self._tick = tick
+        self._buffer = b""
+
+    def _more(self) -> bool:
+        self._tick()
+        data = self._sock.recv(_CHUNK)
+        self._buffer += data
+        return bool(data)
+
+    def line(self) -> bytes:
+        """Give a header line without its end. EOFError when there is none."""
+        while b"\n" not in self._buffer:
+            if len(self._buffer) > _CHUNK or not self._more():
+                raise EOFError
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return line.rstrip(b"\r")
+
+    def lines(self, limit: int) -> Iterator[bytes]:
+        """Give every line until the connection ends."""
+        while True:
+            while b"\n" not in self._buffer:
+                if len(self._buffer) > limit or not self._more():
+                    return
+            line, self._buffer = self._buffer.split(b"\n", 1)
+            yield line
+
+    def exactly(self, length: int) -> bytes:
+        """Give so many bytes. EOFError when the connection ends before."""
+        if length > _MAX_ANSWER:
+            raise EOFError
+        parts, missing = [self._buffer], length - len(self._buffer)
+        while missing > 0:
+            self._tick()
+            data = self._sock.recv(min(missing, _CHUNK))
+            if not data:
+                raise EOFError
+            parts.append(data)
+            missing -= len(data)
+        return b"".join(parts)[:length]
+
+    def rest(self, limit: int) -> bytes:
+        """Give everything until the connection ends, at most `limit` bytes."""
+        while len(self._buffer) <= limit and self._more():
+            pass
+        return self._buffer[:limit]
+
+
+def _request(method: str, path: str, body: bytes | None) -> bytes:
+    head = (
+        f"{method} {path} HTTP/1.0\r\nHost: localhost\r\nUser-Agent: ecluse/{__version__} ({os.getpid()})\r\n"
+    )
+    if body is not None:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return (head + "\r\n").encode("ascii") + (body or b"")
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        raise UnreachableError("the daemon's answer cannot be read; is it of another version?") from None
+
+
+def _raise_problem(status: int, data: bytes) -> NoReturn:
+    """Turn a problem document (RFC 9457) into the error that it tells of."""
+    try:
+        problem = json.loads(data)
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        raise EcluseError(f"the daemon answered {status} without a word")
+    detail = str(problem.get("detail") or problem.get("title") or f"the daemon answered {status}")
+    kind, retry, hint = str(problem.get("kind", "")), bool(problem.get("retry")), str(problem.get("hint", ""))
+    if kind == ConfigError.kind:
+        raise ConfigError(tuple(_fault(one) for one in problem.get("faults", ())))
+    error = _KINDS.get(kind, EcluseError)(detail, retry=retry, hint=hint)
+    error.kind = kind or error.kind
+    raise error
+
+
+def _fault(one: Mapping[str, Any]) -> Fault:
+    return Fault(
+        str(one.get("file", "")),
+        int(one.get("line", 0)),
+        int(one.get("column", 0)),
+        str(one.get("wrong", "")),
+        str(one.get("expected", "")),
+    )

@@ -1,0 +1,174 @@
+"""One client's connection: aiohttp's HTTP protocol with the deadlines it lacks.
+
+aiohttp 3.14 (web_protocol.py) bounds an idle connection only. Here: a request has REQUEST_SECONDS from its first
+byte to its last, and an answer STALL_SECONDS to be taken, after which the connection is ended.
+"""
+
+import asyncio
+from collections.abc import Callable
+from types import MappingProxyType
+
+from aiohttp.web import BaseRequest, RequestHandler, Response, Server, StreamResponse
+
+from ecluse import __version__
+from ecluse.api.peer import Peer, Role
+from ecluse.api.problems import MEDIA, HttpRefusalError, problem_of, raw_response
+from ecluse.api.wire import Problem, to_json
+
+REQUEST_SECONDS = 10.0
+STALL_SECONDS = 10.0
+IDLE_SECONDS = 15.0
+HEADERS = MappingProxyType({"Cache-Control": "no-store", "Server": f"ecluse/{__version__}"})
+MAX_HEADER = 4096  # bytes of a header line
+MAX_HEADERS = 64
+
+
+class Connection(RequestHandler):
+    """The protocol of one accepted socket, with the peer that the kernel named at accept.
+
+    gone: done as soon as the client is away or the server wants the connection to end (for streams).
+    """
+
+    __slots__ = (
+        "_busy",
+        "_due",
+        "_left",
+        "_request_seconds",
+        "_stall",
+        "_stall_seconds",
+        "gone",
+        "peer",
+        "role",
+    )
+
+    def __init__(
+        self,
+        manager: Server,
+        *,
+        peer: Peer,
+        role: Role,
+        left: Callable[[], None],
+        request_seconds: float = REQUEST_SECONDS,
+        stall_seconds: float = STALL_SECONDS,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(
+            manager,
+            loop=loop,
+            keepalive_timeout=IDLE_SECONDS,
+            tcp_keepalive=False,
+            access_log=None,  # type: ignore[arg-type]  # None is aiohttp's own way to say: no access log
+            max_line_size=MAX_HEADER,
+            max_field_size=MAX_HEADER,
+            max_headers=MAX_HEADERS,
+            lingering_time=1.0,
+            auto_decompress=False,
+        )
+        self.peer = peer
+        self.role = role
+        self.gone: asyncio.Future[None] = loop.create_future()
+        self._left = left
+        self._request_seconds = request_seconds
+        self._stall_seconds = stall_seconds
+        self._due: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+        self._busy = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start; any byte that the client does not take counts as a stall, so that none can pin memory."""
+        super().connection_made(transport)
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.set_write_buffer_limits(high=0)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; the first of a request starts its deadline."""
+        if data and self._due is None and not self._busy:
+            self._due = self._loop.call_later(self._request_seconds, self._too_slow)
+        super().data_received(data)
+
+    def begin(self) -> float:
+        """Note that a request's handler runs; give the loop time by which its body must have come."""
+        self._busy = True
+        due = self._due.when() if self._due is not None else self._loop.time() + self._request_seconds
+        self._cancel_due()
+        return due
+
+    def end(self) -> None:
+        """Note that the handler is done."""
+        self._busy = False
+
+    def ask_to_go(self) -> None:
+        """Tell a stream to end."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def _cancel_due(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+    def _too_slow(self) -> None:
+        self._due = None
+        if self._busy or self.transport is None:
+            return  # bytes behind a running command: the idle time-out sees to them
+        detail = f"the request did not arrive within {self._request_seconds:g} s"
+        self.transport.write(raw_response(problem_of(HttpRefusalError(408, detail), "")))
+        self.force_close()
+
+    def pause_writing(self) -> None:
+        """Note that the client leaves bytes untaken."""
+        super().pause_writing()
+        self._stall = self._loop.call_later(self._stall_seconds, self._drop, self.transport)
+
+    def resume_writing(self) -> None:
+        """Note that the client took all there was."""
+        super().resume_writing()
+        self._cancel_stall()
+
+    def _cancel_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    @staticmethod
+    def _drop(transport: asyncio.Transport | None) -> None:
+        # The transport is held from when it stalled: by now aiohttp may have let go of it and wait for the flush.
+        if transport is not None:
+            transport.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Give the place back."""
+        self._cancel_due()
+        self._cancel_stall()
+        self.ask_to_go()
+        super().connection_lost(exc)
+        self._left()
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> StreamResponse:
+        """Answer what was not HTTP by a problem document, without a line in the log for each."""
+        del message
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is under way already")
+        detail = "this is not an HTTP request that can be read" + (f": {type(exc).__name__}" if exc else "")
+        problem = problem_of(HttpRefusalError(status, detail), "")
+        response = Response(
+            status=status, body=to_json(problem, Problem), headers=HEADERS, content_type=MEDIA
+        )
+        response.force_close()
+        return response
+
+
+class Manager(Server):
+    """aiohttp's record of connections; it makes none itself, the door does."""
+
+    def ask_streams_to_go(self) -> None:
+        """Tell every open stream to end."""
+        for connection in self.connections:
+            if isinstance(connection, Connection):
+                connection.ask_to_go()

@@ -1,0 +1,124 @@
+"""The door: accepts connections, asks the kernel who comes, and turns away who has had his share.
+
+asyncio's own accept loop makes a transport and a task before anybody can look at the peer, up to `backlog` at once.
+Here a connection that is turned away costs two system calls, so that a local flood cannot starve the loop.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+
+from ecluse.api.admission import Admission, pool_of
+from ecluse.api.connection import REQUEST_SECONDS, STALL_SECONDS, Connection, Manager
+from ecluse.api.listen import Listener
+from ecluse.api.log import Log
+from ecluse.api.peer import Roles, peer_of
+from ecluse.api.problems import HttpRefusalError, problem_of, raw_response
+
+_AT_ONCE = 32  # accepts before the loop may do something else
+_PAUSE = 1.0  # seconds without accepting when the machine has no descriptors or memory left
+_OUT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # accept(2)
+_TURNED_AWAY = raw_response(
+    problem_of(
+        HttpRefusalError(
+            503, "too many connections of yours are open", kind="busy", hint="close some, or wait"
+        ),
+        "",
+    )
+)
+
+
+class Door:
+    """Accepts on all listeners into one manager."""
+
+    def __init__(
+        self,
+        listeners: Sequence[Listener],
+        manager: Manager,
+        roles: Roles,
+        log: Log,
+        *,
+        request_seconds: float = REQUEST_SECONDS,
+        stall_seconds: float = STALL_SECONDS,
+    ) -> None:
+        self._listeners: tuple[Listener, ...] = tuple(listeners)
+        self._manager = manager
+        self._roles = roles
+        self._log = log
+        self._seconds = (request_seconds, stall_seconds)
+        self._loop = asyncio.get_running_loop()
+        self._starting: set[asyncio.Task[None]] = set()
+        self._pauses: set[asyncio.TimerHandle] = set()
+        self.admission = Admission()
+
+    def open(self) -> None:
+        """Begin to accept."""
+        for listener in self._listeners:
+            self._loop.add_reader(listener.sock.fileno(), self._accept, listener)
+
+    def close(self) -> None:
+        """Accept no more, and remove what is ours of the sockets. A second time does nothing."""
+        for pause in self._pauses:
+            pause.cancel()
+        for listener in self._listeners:
+            self._loop.remove_reader(listener.sock.fileno())
+            listener.close()
+        self._listeners = ()
+
+    def _accept(self, listener: Listener) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                sock, _address = listener.sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF:
+                    self._log.error("no connection can be accepted", error=error.strerror)
+                    self._pause(listener)
+                return
+            self._welcome(sock)
+
+    def _pause(self, listener: Listener) -> None:
+        """Leave the listener alone for a while: it stays readable, and would be asked again at once."""
+        self._loop.remove_reader(listener.sock.fileno())
+
+        def again() -> None:
+            self._pauses.discard(timer)
+            self._loop.add_reader(listener.sock.fileno(), self._accept, listener)
+
+        timer = self._loop.call_later(_PAUSE, again)
+        self._pauses.add(timer)
+
+    def _welcome(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        try:
+            peer = peer_of(sock)
+        except OSError:
+            sock.close()
+            return
+        role = self._roles.of(peer)
+        pool = pool_of(peer.uid, role)
+        if not self.admission.enter(pool, peer.uid):
+            with suppress(OSError):
+                sock.send(_TURNED_AWAY)
+            sock.close()
+            return
+
+        def connection() -> Connection:
+            return Connection(
+                self._manager,
+                peer=peer,
+                role=role,
+                left=lambda: self.admission.leave(pool, peer.uid),
+                request_seconds=self._seconds[0],
+                stall_seconds=self._seconds[1],
+            )
+
+        async def start() -> None:
+            await self._loop.connect_accepted_socket(connection, sock)
+
+        task = self._loop.create_task(start())
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)

@@ -1,0 +1,118 @@
+"""`GET /metrics`: the status as Prometheus reads it (text exposition format 0.0.4)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from ecluse.results import ServiceStatus, Status
+
+MEDIA = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Doorkeeping:
+    """What the server counts about itself. connections: by pool, now. turned_away, forbidden: since it started."""
+
+    connections: Mapping[str, int]
+    turned_away: int
+    forbidden: int
+
+
+def exposition(status: Status, door: Doorkeeping) -> bytes:
+    """Write every metric of one status. A registry of its own: nothing of this process' own collectors leaks in."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Snapshot(status, door))
+    return generate_latest(registry)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Snapshot(Collector):
+    status: Status
+    door: Doorkeeping
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _gate(self.status)
+        yield from _services(self.status.services)
+        yield from _door(self.door)
+
+
+def _gate(status: Status) -> Iterator[Metric]:
+    yield InfoMetricFamily(
+        "ecluse", "The site and this version.", {"site": status.site, "version": status.version}
+    )
+    level = GaugeMetricFamily("ecluse_level", "1 for the level that the zone has.", labels=("zone", "level"))
+    is_open = GaugeMetricFamily("ecluse_zone_open", "1 when everything of the zone passes.", labels=("zone",))
+    for zone, name in sorted(status.levels.items()):
+        level.add_metric((zone, name), 1)
+        is_open.add_metric((zone,), float(name == "open"))
+    yield level
+    yield is_open
+    yield _gauge("ecluse_generation", "Number of the state that is applied.", status.generation)
+    yield _gauge("ecluse_generation_since_seconds", "When it was applied, UNIX time.", _unix(status.since))
+    yield _gauge("ecluse_armed", "1 when every level is loaded, so that a switch is instant.", status.armed)
+    yield _gauge("ecluse_in_step", "1 when the kernel shows what it should.", status.in_step)
+    yield _gauge(
+        "ecluse_checked_seconds", "When the kernel was last compared, UNIX time.", _unix(status.checked)
+    )
+    yield _gauge("ecluse_recorded", "1 when the state is on disk.", status.recorded)
+    refused = CounterMetricFamily("ecluse_refused_packets", "Packets refused.", labels=("direction",))
+    refused.add_metric(("outbound",), status.refused_packets)
+    refused.add_metric(("inbound",), status.refused_inbound_packets)
+    yield refused
+    yield _gauge("ecluse_warnings", "How many warnings the status has.", len(status.warnings))
+    yield _gauge("ecluse_last_tamper_seconds", "When our table was last changed by another, UNIX time, 0: never.",
+                 _unix(status.last_tamper.at) if status.last_tamper else 0)  # fmt: skip
+    yield _gauge("ecluse_last_leak_seconds", "When connections last got through unkept, UNIX time, 0: never.",
+                 _unix(status.last_leak.at) if status.last_leak else 0)  # fmt: skip
+    purge = status.purge
+    yield _gauge("ecluse_purge_failed", "1 when the last end of connections failed.",
+                 purge is not None and purge.state == "failed")  # fmt: skip
+
+
+def _services(services: tuple[ServiceStatus, ...]) -> Iterator[Metric]:
+    packets = CounterMetricFamily("ecluse_service_packets", "Packets, both directions.", labels=("service",))
+    size = CounterMetricFamily("ecluse_service_bytes", "Bytes, both directions.", labels=("service",))
+    state = GaugeMetricFamily(
+        "ecluse_service_state", "1 for the state that it has.", labels=("service", "criticality", "state")
+    )
+    last = GaugeMetricFamily(
+        "ecluse_service_last_packet_seconds", "When its counter last rose, UNIX time.", labels=("service",)
+    )
+    age = GaugeMetricFamily(
+        "ecluse_service_address_age_seconds", "Age of the oldest resolved address.", labels=("service",)
+    )
+    for one in services:
+        packets.add_metric((one.name,), one.packets)
+        size.add_metric((one.name,), one.bytes)
+        state.add_metric((one.name, one.criticality, one.state), 1)
+        if one.last_packet is not None:
+            last.add_metric((one.name,), _unix(one.last_packet))
+        if one.addresses:
+            age.add_metric((one.name,), max(address.age for address in one.addresses))
+    yield from (packets, size, state, last, age)
+
+
+def _door(door: Doorkeeping) -> Iterator[Metric]:
+    connections = GaugeMetricFamily(
+        "ecluse_api_connections", "Open connections to the socket.", labels=("pool",)
+    )
+    for pool, count in door.connections.items():
+        connections.add_metric((pool,), count)
+    yield connections
+    yield CounterMetricFamily(
+        "ecluse_api_turned_away", "Connections refused for want of room.", door.turned_away
+    )
+    yield CounterMetricFamily("ecluse_api_forbidden", "Requests by those who may not.", door.forbidden)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, float(value))
+
+
+def _unix(at: datetime) -> float:
+    return at.timestamp()

@@ -1,0 +1,153 @@
+"""Every route of the API in one table: the server dispatches by it and the OpenAPI document is written from it."""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel
+
+from ecluse.api.commands import Commands
+from ecluse.api.peer import Role
+from ecluse.api.wire import (
+    GenerationDetail,
+    Generations,
+    Heartbeat,
+    LevelRequest,
+    LimitQuery,
+    NoQuery,
+    PlanRequest,
+    ReloadRequest,
+    RollbackRequest,
+    Services,
+)
+from ecluse.records import Actor
+from ecluse.results import Change, Event, Plan, Refused, Status
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+METRICS = "text/plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, checked: by whom, and what it says."""
+
+    commands: Commands
+    actor: Actor
+    body: Any
+    query: Any
+    number: int
+
+
+@dataclass(frozen=True)
+class Route:
+    """One thing that can be asked. act is None where the server itself answers (streams, metrics, this very list).
+
+    changes: it may change what passes; such a call runs to its end even when who asked is gone.
+    """
+
+    method: str
+    path: str
+    summary: str
+    needs: Role
+    answer: Any
+    act: Callable[[Call], Awaitable[Any]] | None = None
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] = NoQuery
+    media: str = JSON
+    changes: bool = False
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Give what a path must match; the one parameter is a generation's number."""
+        return re.compile(self.path.replace("{number}", "(?P<number>[0-9]{1,12})"))
+
+
+async def _services(call: Call) -> Services:
+    return Services(await call.commands.services())
+
+
+async def _generations(call: Call) -> Generations:
+    return Generations(call.commands.generations())
+
+
+async def _generation(call: Call) -> GenerationDetail:
+    return GenerationDetail(call.commands.generation(call.number), call.commands.purge(call.number))
+
+
+async def _level(call: Call) -> Change:
+    asked: LevelRequest = call.body
+    return await call.commands.set_level(
+        asked.level, asked.zones, actor=call.actor, reason=asked.reason, authorised_by=asked.authorised_by
+    )
+
+
+async def _rollback(call: Call) -> Change:
+    asked: RollbackRequest = call.body
+    return await call.commands.rollback(
+        asked.generation, actor=call.actor, reason=asked.reason, authorised_by=asked.authorised_by
+    )
+
+
+async def _reload(call: Call) -> Change:
+    asked: ReloadRequest = call.body
+    return await call.commands.reload(
+        expect=asked.expect, actor=call.actor, reason=asked.reason, authorised_by=asked.authorised_by
+    )
+
+
+async def _plan(call: Call) -> Plan:
+    asked: PlanRequest = call.body
+    return await call.commands.plan(
+        level=asked.level, zones=asked.zones, rollback=asked.generation, reload=asked.reload
+    )
+
+
+_R, _O = Role.READER, Role.OPERATOR
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/v1/status", "Where we are", _R, Status, lambda call: call.commands.status()),
+    Route("GET", "/v1/services", "Every service of the allowlist", _R, Services, _services),
+    Route("GET", "/v1/generations", "Every recorded state, newest first", _R, Generations, _generations),
+    Route("GET", "/v1/generations/{number}", "One recorded state", _R, GenerationDetail, _generation),
+    Route("POST", "/v1/level", "Set a level", _O, Change, _level, LevelRequest, changes=True),
+    Route(
+        "POST",
+        "/v1/rollback",
+        "Go back to a recorded state",
+        _O,
+        Change,
+        _rollback,
+        RollbackRequest,
+        changes=True,
+    ),
+    Route("POST", "/v1/reload", "Apply the site's files", _O, Change, _reload, ReloadRequest, changes=True),
+    Route("POST", "/v1/plan", "What a change would do, with nothing done", _R, Plan, _plan, PlanRequest),
+    Route(
+        "GET",
+        "/v1/refused",
+        "Who keeps trying to get out, most packets first",
+        _R,
+        Refused,
+        lambda call: call.commands.refused(call.query.limit),
+        query=LimitQuery,
+    ),
+    Route("GET", "/v1/events", "What happens, a line of JSON each", _R, Event | Heartbeat, media=NDJSON),
+    Route("GET", "/metrics", "The status for Prometheus", _R, str, media=METRICS),
+    Route("GET", "/v1/openapi.json", "This description", _R, dict[str, Any]),
+)
+
+
+def find(method: str, path: str) -> tuple[Route | None, int, tuple[str, ...]]:
+    """Give the route of a request, the number in its path (0: none), and the methods that the path has at all."""
+    allowed: list[str] = []
+    for route in ROUTES:
+        match = route.pattern.fullmatch(path)
+        if match is None:
+            continue
+        if route.method == method:
+            return route, int(match.groupdict().get("number") or 0), (method,)
+        allowed.append(route.method)
+    return None, 0, tuple(allowed)

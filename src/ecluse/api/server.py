@@ -1,0 +1,293 @@
+"""The API server: HTTP/1.1 with JSON on a UNIX socket, for whom the kernel names and nobody else."""
+
+import asyncio
+import json
+import traceback
+from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import BaseRequest, RequestPayloadError, Response, StreamResponse
+
+from ecluse.api import metrics, openapi
+from ecluse.api.admission import Admission, Room, pool_of
+from ecluse.api.commands import Commands
+from ecluse.api.connection import HEADERS, REQUEST_SECONDS, STALL_SECONDS, Connection, Manager
+from ecluse.api.door import Door
+from ecluse.api.listen import Listener, adopt, listen
+from ecluse.api.log import Log
+from ecluse.api.peer import Accounts, Role, Roles, actor_of, printable
+from ecluse.api.problems import MEDIA, HttpRefusalError, problem_of
+from ecluse.api.refusals import Refusals
+from ecluse.api.routes import JSON, METRICS, NDJSON, Call, find
+from ecluse.api.stream import HEARTBEAT_SECONDS, stream
+from ecluse.api.wire import MAX_BODY, Problem, read_body, read_query, to_json
+from ecluse.errors import EcluseError
+
+_STREAM_ROOMS: Mapping[str, Room] = MappingProxyType(
+    {
+        Role.READER.value: Room(32, 8),
+        Role.OPERATOR.value: Room(32, 8),
+        "root": Room(32, 32),
+        Role.NONE.value: Room(0, 0),
+    }
+)
+
+
+class ApiServer:
+    """A server that runs. Made by `serve`; `warnings` names role groups that do not exist on this machine."""
+
+    def __init__(
+        self,
+        commands: Commands,
+        roles: Roles,
+        log: Log,
+        *,
+        request_seconds: float = REQUEST_SECONDS,
+        stall_seconds: float = STALL_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        self._commands = commands
+        self._roles = roles
+        self._log = log
+        self._refusals = Refusals(commands, log)
+        self._streams = Admission(_STREAM_ROOMS)
+        self._manager = Manager(self._handle)
+        self._open_door = partial(
+            Door, manager=self._manager, roles=roles, log=log,
+            request_seconds=request_seconds, stall_seconds=stall_seconds,
+        )  # fmt: skip
+        self._door: Door | None = None
+        self._heartbeat = heartbeat_seconds
+        self._running: set[asyncio.Future[Any]] = set()
+        # Readings wait in a lane of their role: commands never stand behind more than these few in the controller.
+        self._lanes = {Role.READER: asyncio.Semaphore(1), Role.OPERATOR: asyncio.Semaphore(2)}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Name, in words, each role group that does not exist now."""
+        return self._roles.warnings()
+
+    def open(self, listeners: Sequence[Listener]) -> None:
+        """Begin to accept on these listeners."""
+        self._door = self._open_door(listeners)
+        self._door.open()
+
+    async def close(self, grace: float = 10.0) -> None:
+        """Accept no more, let running commands end (at most `grace` seconds), end every connection."""
+        if self._door is not None:
+            self._door.close()
+        self._manager.pre_shutdown()
+        self._manager.ask_streams_to_go()
+        if self._running:
+            await asyncio.wait(self._running, timeout=grace)
+        await self._manager.shutdown(1.0)
+        await self._refusals.close()
+
+    async def _handle(self, request: BaseRequest) -> StreamResponse:
+        connection = cast(Connection, request.protocol)
+        due = connection.begin()
+        try:
+            return await self._answer(request, connection, due)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem document and no traceback
+            return self._refuse(request, error)
+        finally:
+            connection.end()
+
+    def _refuse(self, request: BaseRequest, error: Exception) -> Response:
+        hung_up = isinstance(error, ConnectionError) and request.transport is None
+        if not hung_up and not isinstance(error, (HttpRefusalError, EcluseError)):
+            self._log.error(
+                "a request failed unexpectedly", request=_what(request), error=repr(error), at=_at(error)
+            )
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is under way already") from error
+        problem = problem_of(error, printable(request.path, 200))
+        response = _response(to_json(problem, Problem), MEDIA, problem.status)
+        if isinstance(error, HttpRefusalError):
+            if error.allow:
+                response.headers["Allow"] = error.allow
+            if error.close:
+                response.force_close()
+        return response
+
+    async def _answer(self, request: BaseRequest, connection: Connection, due: float) -> StreamResponse:
+        route, number, methods = find(request.method, request.path)
+        needed = route.needs if route is not None else Role.READER
+        if not connection.role.includes(needed) or "Origin" in request.headers:
+            raise await self._forbid(request, connection, needed)
+        if route is None:
+            raise _no_route(request, methods)
+        try:
+            query = read_query(request.rel_url.query, route.query)
+            body = read_body(await _read(request, due), route.body) if route.body is not None else None
+        except ValueError as error:
+            raise HttpRefusalError(
+                400, str(error), hint="GET /v1/openapi.json describes every request"
+            ) from None
+        actor = actor_of(connection.peer, self._roles.accounts)
+        call = Call(self._commands, actor, body, query, number)
+        if route.media == NDJSON:
+            return await self._stream(request, connection)
+        if route.media == METRICS:
+            return await self._metrics(connection)
+        if route.act is None:
+            return _response(json.dumps(openapi.document()).encode(), JSON)
+        if route.changes:
+            answer = await self._run(route.act(call))
+        else:
+            async with self._lanes[connection.role]:
+                answer = await route.act(call)
+        return _response(to_json(answer, route.answer), JSON)
+
+    async def _run(self, command: Awaitable[Any]) -> Any:
+        """Run a command to its end, whether or not whoever asked for it stays."""
+        task = asyncio.ensure_future(command)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen here too: nobody may be left to wait for it
+
+    async def _forbid(self, request: BaseRequest, connection: Connection, needed: Role) -> Exception:
+        peer, accounts = connection.peer, self._roles.accounts
+        origin = "Origin" in request.headers
+        await self._refusals.record(
+            lambda: actor_of(peer, accounts),
+            peer.uid,
+            _what(request) + (" from a web page" if origin else ""),
+        )
+        if origin:
+            return HttpRefusalError(
+                403, "requests of web pages (Origin) are refused", kind="forbidden", close=True
+            )
+        who = accounts.user(peer.uid)
+        group = self._roles.operators if needed is Role.OPERATOR else self._roles.readers
+        may = "command" if needed is Role.OPERATOR else "look"
+        return HttpRefusalError(
+            403,
+            f"{who} may not {may} here; nothing was changed, and the attempt is in the audit log",
+            kind="forbidden",
+            hint=f"run it as root (sudo), or as a member of the group '{group}' (log in again after being added)",
+        )
+
+    async def _metrics(self, connection: Connection) -> Response:
+        async with self._lanes[connection.role]:
+            status = await self._commands.status()
+        admission = self._door.admission if self._door is not None else Admission()
+        door = metrics.Doorkeeping(admission.held(), admission.turned_away, self._refusals.total)
+        return Response(
+            body=metrics.exposition(status, door), headers={**HEADERS, "Content-Type": metrics.MEDIA}
+        )
+
+    async def _stream(self, request: BaseRequest, connection: Connection) -> StreamResponse:
+        uid = connection.peer.uid
+        pool = pool_of(uid, connection.role)
+        if not self._streams.enter(pool, uid):
+            raise HttpRefusalError(
+                503, "too many event streams are open", kind="busy", hint="close some of them"
+            )
+        try:
+            return await stream(request, connection, self._commands.events(), self._heartbeat)
+        finally:
+            self._streams.leave(pool, uid)
+
+
+def _no_route(request: BaseRequest, methods: tuple[str, ...]) -> HttpRefusalError:
+    if methods:
+        allow = ", ".join(methods)
+        return HttpRefusalError(
+            405, f"{printable(request.method, 20)} is not for this path", hint=allow, allow=allow
+        )
+    return HttpRefusalError(
+        404, f"nothing is at {printable(request.path, 200)}", hint="GET /v1/openapi.json lists every path"
+    )
+
+
+async def _read(request: BaseRequest, due: float) -> bytes:
+    """Read a body, bounded in size and time."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise HttpRefusalError(415, "a compressed body is not taken", close=True)
+    too_large = HttpRefusalError(413, f"a body has at most {MAX_BODY} bytes", close=True)
+    if (request.content_length or 0) > MAX_BODY:
+        raise too_large
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # it is no answer: an error document may still follow
+    body = bytearray()
+    try:
+        async with asyncio.timeout_at(due):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise too_large
+    except TimeoutError:
+        raise HttpRefusalError(408, "the body did not arrive in time", close=True) from None
+    except (RequestPayloadError, HttpProcessingError) as error:
+        raise HttpRefusalError(400, f"the body cannot be read: {type(error).__name__}", close=True) from None
+    if body and request.content_type != JSON:
+        raise HttpRefusalError(415, "the body must be JSON", hint=f"send it with Content-Type: {JSON}")
+    return bytes(body)
+
+
+def _response(body: bytes, media: str, status: int = 200) -> Response:
+    return Response(status=status, body=body, headers={**HEADERS, "Content-Type": media})
+
+
+def _what(request: BaseRequest) -> str:
+    return printable(f"{request.method} {request.path}", 200)
+
+
+def _at(error: Exception) -> list[str]:
+    """Name the last places of a traceback, for the log alone."""
+    return [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-6:]]
+
+
+async def serve(
+    commands: Commands,
+    *,
+    socket_path: Path | None,
+    listen_fds: Sequence[int] = (),
+    mode: int = 0o660,
+    group: str = "",
+    readers: str,
+    operators: str,
+    log: Log,
+    accounts: Accounts | None = None,
+    request_seconds: float = REQUEST_SECONDS,
+    stall_seconds: float = STALL_SECONDS,
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+) -> ApiServer:
+    """Serve `commands` on the sockets that systemd passed (`listen_fds`), or else at `socket_path`.
+
+    mode, group: permission bits and group (name or number, empty: the daemon's) of the socket file that is made.
+    readers, operators: groups (name or number) that may look, and command. All times in seconds.
+    StateError when it cannot listen. Close the server with `close()`.
+    """
+    accounts = accounts or Accounts()
+    roles = Roles(readers, operators, accounts)
+    gid = accounts.gid(group) if group else None
+    if group and gid is None:
+        log.warning("the socket's group does not exist, so it keeps the daemon's own", group=group)
+    if listen_fds:
+        listeners = [adopt(descriptor) for descriptor in listen_fds]
+    elif socket_path is not None:
+        listeners = [listen(socket_path, mode, gid)]
+    else:
+        raise EcluseError(
+            "there is no socket to listen on", hint="give --socket, or start it by its socket unit"
+        )
+    server = ApiServer(
+        commands, roles, log,
+        request_seconds=request_seconds, stall_seconds=stall_seconds, heartbeat_seconds=heartbeat_seconds,
+    )  # fmt: skip
+    for warning in server.warnings:
+        log.warning(warning)
+    server.open(listeners)
+    return server

@@ -1,0 +1,1 @@
+"""The command line `ecluse`: verbs on the daemon's socket, and checks that need no daemon."""

@@ -1,0 +1,160 @@
+"""Verbs that change what passes: level, cut, isolate, open, rollback, reload."""
+
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from ecluse.api.client import Client
+from ecluse.cli.failures import DONE, REFUSED, UNRECORDED, UsageError
+from ecluse.cli.look import client, purge_words, show_plan, write_json
+from ecluse.cli.terminal import Screen
+from ecluse.cli.words import by_level, count, listed, local
+from ecluse.errors import EcluseError
+
+_CHANGE_SECONDS = 60.0
+_PURGE_SECONDS = 2.0
+_PURGE_STARTS = 0.3
+_POLL = 0.1
+_MOST_REASON = 1000  # characters that the daemon takes
+
+Json = Mapping[str, Any]
+
+
+def level(args: Namespace, screen: Screen) -> int:
+    """`ecluse level NAME`, `cut`, `isolate`: never asks, since closing must not wait. `open` asks."""
+    if args.level == "open":
+        return open_gate(args, screen)
+    return _set_level(args, screen, args.reason or "")
+
+
+def open_gate(args: Namespace, screen: Screen) -> int:
+    """`ecluse open`: has the site's name typed, and wants a reason."""
+    if not args.yes:
+        _must_ask(args, screen)
+        site = str(client(args).get("/v1/status")["site"])
+        where = listed(args.zone) if args.zone else "every zone"
+        screen.noted(f"This opens {where} to the whole internet.", "warn")
+        typed = screen.ask(f"Type the site's name ({site}) to open, anything else to leave it:")
+        if typed != site:
+            screen.note("Not opened. Nothing was changed.")
+            return REFUSED
+    reason = args.reason
+    if not reason and not args.yes:
+        reason = screen.ask("Reason:")
+    if not reason:
+        raise UsageError("opening wants a reason: add --reason TEXT. Nothing was changed.")
+    return _set_level(args, screen, reason)
+
+
+def _must_ask(args: Namespace, screen: Screen) -> None:
+    if args.json or not screen.can_ask():
+        raise UsageError("there is nobody to ask: add --yes to go ahead unasked. Nothing was changed.")
+
+
+def _set_level(args: Namespace, screen: Screen, reason: str) -> int:
+    body: dict[str, Any] = {"level": args.level, **_why(args, reason)}
+    if args.zone:
+        body["zones"] = args.zone
+    return _carry_out(args, screen, "/v1/level", body)
+
+
+def rollback(args: Namespace, screen: Screen) -> int:
+    """`ecluse rollback [N]`."""
+    body = _why(args, args.reason or "")
+    if args.number is not None:
+        body["generation"] = args.number
+    return _carry_out(args, screen, "/v1/rollback", body)
+
+
+def reload(args: Namespace, screen: Screen) -> int:
+    """`ecluse reload`: shows the difference, asks, and applies just what was shown."""
+    daemon = client(args, _CHANGE_SECONDS)
+    if not args.yes:
+        _must_ask(args, screen)
+    plan = daemon.post("/v1/plan", {"reload": True})
+    if not args.json:
+        show_plan(screen, plan)
+        screen.line()
+    if not args.yes and (screen.ask("Apply this? [y/N]") or "").lower() not in {"y", "yes"}:
+        screen.note("Not applied. Nothing was changed.")
+        return REFUSED
+    return _carry_out(args, screen, "/v1/reload", {"expect": plan["digest"], **_why(args, args.reason or "")})
+
+
+def _why(args: Namespace, reason: str) -> dict[str, Any]:
+    return {"reason": _sendable(reason), "authorised_by": _sendable(args.authorised_by or "")}
+
+
+def _sendable(text: str) -> str:
+    """Give what the daemon takes: arguments may hold bytes that are no UTF-8, and no cut may fail on its reason."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")[:_MOST_REASON]
+
+
+def _carry_out(args: Namespace, screen: Screen, path: str, body: Json) -> int:
+    daemon = client(args, _CHANGE_SECONDS)
+    change = daemon.post(path, body)
+    if args.json:
+        write_json(screen, change)
+    else:
+        show_change(screen, change)
+        screen.finish()  # the answer is on the screen before the count of connections is waited for
+        _show_purge(screen, daemon, change)
+        _show_way_back(screen, change["generation"])
+    complete = change["verified"] and not change["unrecorded"]
+    return DONE if complete else UNRECORDED
+
+
+def show_change(screen: Screen, change: Json) -> None:
+    """Write what a command did."""
+    g = change["generation"]
+    for name, zones in by_level(g["levels"]):
+        screen.wrapped(f"{name.upper()}: ", listed(zones), "warn" if name == "open" else "bold")
+    if not change["changed"]:
+        screen.line("  It was so already.")
+    all_open = set(g["levels"].values()) == {"open"}
+    screen.wrapped("  kept      ", "everything passes" if all_open else listed(change["kept"]))
+    screen.wrapped("  ended     ", listed(change["ended"]))
+    if change["verified"]:
+        screen.line("  verified  yes, read back from the kernel", "good")
+    else:
+        screen.line("  verified  NO: run 'ecluse status'", "bad")
+    if change["unrecorded"]:
+        screen.line("  recorded  NOT FULLY. It is done, but this could not be written:", "bad")
+        for what in change["unrecorded"]:
+            screen.wrapped("            ", what, "bad")
+    else:
+        screen.line(f"  recorded  yes, generation {g['number']}, {local(g['at'])}")
+    screen.line(f"  took      {change['took_ms']:.1f} ms")
+    for warning in change["warnings"]:
+        screen.wrapped("! ", warning, "warn")
+
+
+def _show_purge(screen: Screen, daemon: Client, change: Json) -> None:
+    """Wait a little for the end of connections and say how it went. It never changes the outcome."""
+    g = change["generation"]
+    if set(g["levels"].values()) == {"open"}:
+        return
+    begin = time.monotonic()
+    purge: Json | None = None
+    try:
+        while (waited := time.monotonic() - begin) < _PURGE_SECONDS:
+            purge = daemon.get(f"/v1/generations/{g['number']}")["purge"]
+            if (purge and purge["state"] != "running") or (purge is None and waited > _PURGE_STARTS):
+                break
+            time.sleep(_POLL)
+    except EcluseError as error:
+        screen.wrapped("  live      ", f"not known: {error.message}", "warn")
+        return
+    if purge is not None:
+        screen.wrapped("  live      ", purge_words(purge), "bad" if purge["state"] == "failed" else "")
+        examples = purge["examples"][:3]
+        for example in examples:
+            screen.line(f"            ended {example}")
+        if purge["ended"] > len(examples) > 0:
+            screen.line(f"            .. and {count(purge['ended'] - len(examples), 'other')}")
+
+
+def _show_way_back(screen: Screen, generation: Json) -> None:
+    if generation["previous"]:
+        screen.line(f"To go back: ecluse rollback {generation['previous']}", "bold")

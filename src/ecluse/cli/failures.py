@@ -1,0 +1,84 @@
+"""Exit codes, and what is said when something did not work."""
+
+import os
+from argparse import Namespace
+
+from ecluse.cli.terminal import Screen
+from ecluse.errors import ConfigError, EcluseError, ForbiddenError, RequestError, StaleError, UnreachableError
+
+DONE = 0
+FOUND = 1
+USAGE = 2
+REFUSED = 3
+UNREACHABLE = 4
+FAILED = 5
+UNRECORDED = 6
+INTERRUPTED = 130
+
+CODES = """\
+exit codes:
+  0  done
+  1  'check' found faults, or 'audit verify' found problems
+  2  usage: a wrong option, or a level, zone or generation that does not exist
+  3  refused: you may not command, or the question was answered with no
+  4  the daemon cannot be reached, or its answer was lost
+  5  failed and nothing changed (where that is not sure, the message says so)
+  6  done, but not fully recorded or not verified
+"""
+
+
+class UsageError(Exception):
+    """The command line asks for what it cannot have."""
+
+
+def code_of(error: EcluseError) -> int:
+    """Give the exit code of an error."""
+    if isinstance(error, ForbiddenError):
+        return REFUSED
+    if isinstance(error, UnreachableError):
+        return UNREACHABLE
+    if isinstance(error, RequestError) and not isinstance(error, StaleError):
+        return USAGE
+    return FAILED
+
+
+def report(error: EcluseError, args: Namespace, screen: Screen) -> int:
+    """Say what failed and what to do next; give the exit code."""
+    screen.noted(f"ecluse: {error.message}", "bad")
+    if error.hint:
+        screen.noted(error.hint)
+    if isinstance(error, UnreachableError):
+        screen.noted(without_daemon())
+    if getattr(args, "json", False):
+        screen.raw(_as_json(error))
+    return code_of(error)
+
+
+def without_daemon() -> str:
+    """Say what to type when no daemon answers."""
+    state = os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse"
+    return (
+        "\n"
+        "The gate as it stands holds without the daemon: what is cut stays cut, what is kept stays kept.\n"
+        "To keep only the vital services, as root:\n"
+        f"    nft -f {state}/ruleset/cut.nft\n"
+        "To keep the lifeline alone, as root:\n"
+        f"    nft -f {state}/ruleset/isolate.nft\n"
+        "To see what the kernel does now:\n"
+        "    nft list table inet ecluse\n"
+        "To start the daemon, and to see why it stopped:\n"
+        "    systemctl start eclused\n"
+        "    journalctl -u eclused -n 50"
+    )
+
+
+def _as_json(error: EcluseError) -> str:
+    import json  # noqa: PLC0415 - an error of a text command should not pay for it
+
+    problem: dict[str, object] = {"error": error.kind, "message": error.message, "hint": error.hint}
+    if isinstance(error, ConfigError):
+        problem["faults"] = [
+            {"file": f.file, "line": f.line, "column": f.column, "wrong": f.wrong, "expected": f.expected}
+            for f in error.faults
+        ]
+    return json.dumps(problem, indent=2)

@@ -1,0 +1,281 @@
+"""Verbs that look: status, services, history, show, refused, plan, events."""
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from ecluse.api.client import Client
+from ecluse.cli.terminal import Screen
+from ecluse.cli.words import ago, by_level, count, levels_in_short, listed, local, size, span, who
+
+_LOOK_SECONDS = 20.0
+_SILENCE_SECONDS = 60.0  # the daemon's heartbeat is every 15 s
+_MOST_DIFF = 40  # lines of a ruleset's difference that a person is shown
+
+Json = Mapping[str, Any]
+
+
+def client(args: Namespace, timeout: float = _LOOK_SECONDS) -> Client:
+    """Give the client of the socket that was asked for."""
+    return Client(args.socket, timeout)
+
+
+def write_json(screen: Screen, value: Any) -> None:
+    """Write JSON in ASCII: safe on any terminal, and the same everywhere."""
+    screen.raw(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def status(args: Namespace, screen: Screen) -> int:
+    """`ecluse status`."""
+    answer = client(args).get("/v1/status")
+    if args.json:
+        write_json(screen, answer)
+    else:
+        show_status(screen, answer)
+    return 0
+
+
+def show_status(screen: Screen, s: Json) -> None:
+    """Write a status for a person."""
+    screen.line(f"{s['title']} ({s['site']})", "bold")
+    screen.line()
+    for level, zones in by_level(s["levels"]):
+        screen.wrapped(f"  {level.upper():<9} ", listed(zones), "warn" if level == "open" else "bold")
+    screen.line()
+    screen.line(
+        f"  since     {local(s['since'])} ({ago(s['since'])}), generation {s['generation']}, by {s['by']}"
+    )
+    if s["reason"]:
+        screen.wrapped("  reason    ", s["reason"])
+    if s["authorised_by"]:
+        screen.wrapped("  on word   ", f"of {s['authorised_by']}")
+    if s["in_step"]:
+        screen.line(f"  kernel    in step, checked {ago(s['checked'])}")
+    else:
+        screen.line(f"  kernel    NOT IN STEP with what it should be, checked {ago(s['checked'])}", "bad")
+    screen.line(
+        f"  armed     {'yes, a switch is instant' if s['armed'] else 'NO'}", "" if s["armed"] else "bad"
+    )
+    screen.line(f"  recorded  {'yes' if s['recorded'] else 'NOT FULLY'}", "" if s["recorded"] else "bad")
+    screen.line(
+        f"  refused   {count(s['refused_packets'], 'packet')} outbound, {s['refused_inbound_packets']:,} inbound"
+    )
+    if s.get("purge"):
+        screen.wrapped(
+            "  ended     ", purge_words(s["purge"]), "bad" if s["purge"]["state"] == "failed" else ""
+        )
+    _show_incidents(screen, s)
+    if s["services"]:
+        screen.line()
+        services_table(screen, s["services"])
+    for warning in s["warnings"]:
+        screen.wrapped("! ", warning, "warn")
+
+
+def _show_incidents(screen: Screen, s: Json) -> None:
+    if tamper := s.get("last_tamper"):
+        restored = tamper["restored_ms"]
+        back = f"put back in {restored:.0f} ms" if restored is not None else "NOT put back"
+        by = f"{tamper['process']} (pid {tamper['pid']})"
+        screen.wrapped("  tamper    ", f"{local(tamper['at'])}: {tamper['what']} by {by}, {back}", "bad")
+    if leak := s.get("last_leak"):
+        what = f"{count(leak['connections'], 'connection')}, {count(leak['packets'], 'packet')}, {size(leak['bytes'])}"
+        screen.wrapped("  leak      ", f"{local(leak['at'])}: {what} got through unkept", "bad")
+
+
+def purge_words(purge: Json) -> str:
+    """Say how the end of connections goes."""
+    if purge["state"] == "failed":
+        return f"ending connections FAILED: {purge['error']} (their packets are refused all the same)"
+    state = "" if purge["state"] == "done" else " so far"
+    return f"{count(purge['ended'], 'connection')} ended{state}, {purge['kept']:,} kept"
+
+
+def services_table(screen: Screen, services: list[Json]) -> None:
+    """Write the services, a line each."""
+    screen.table(
+        ("SERVICE", "CRITICALITY", "STATE", "PACKETS", "BYTES", "LAST PACKET"),
+        (
+            (
+                s["name"],
+                s["criticality"],
+                s["state"],
+                f"{s['packets']:,}",
+                size(s["bytes"]),
+                ago(s["last_packet"]),
+            )
+            for s in services
+        ),
+    )
+
+
+def services(args: Namespace, screen: Screen) -> int:
+    """`ecluse services`."""
+    answer = client(args).get("/v1/services")
+    if args.json:
+        write_json(screen, answer)
+        return 0
+    services_table(screen, answer["services"])
+    for s in answer["services"]:
+        screen.line()
+        screen.line(f"{s['name']}: {s['title']}", "bold")
+        kept = f", kept in {listed(s['kept_in'])}" if s["kept_in"] else ""
+        screen.wrapped("  state     ", f"{s['state']}{kept}; for {listed(s['zones'])}")
+        screen.wrapped("  owner     ", f"{s['owner']}, {s['contact']}")
+        for address in s["addresses"]:
+            stale = ", EXPIRED: last known good" if address["expired"] else ""
+            screen.line(
+                f"  address   {address['address']} {address['name']} ({span(address['age'])} old{stale})"
+            )
+        if s["review"]:
+            screen.line(f"  review    {s['review']}")
+        for warning in s["warnings"]:
+            screen.wrapped("  ! ", warning, "warn")
+    return 0
+
+
+def history(args: Namespace, screen: Screen) -> int:
+    """`ecluse history`."""
+    answer = client(args).get("/v1/generations")
+    if args.json:
+        write_json(screen, answer)
+        return 0
+    screen.table(
+        ("N", "WHEN", "ACTION", "LEVELS", "WHO", "REASON"),
+        (
+            (
+                g["number"],
+                local(g["at"]),
+                _action(g),
+                levels_in_short(g["levels"]),
+                g["actor"]["user"],
+                g["reason"],
+            )
+            for g in answer["generations"]
+        ),
+    )
+    return 0
+
+
+def _action(generation: Json) -> str:
+    back = generation["back_to"]
+    return f"{generation['action']} to {back}" if back is not None else str(generation["action"])
+
+
+def show(args: Namespace, screen: Screen) -> int:
+    """`ecluse show N`."""
+    answer = client(args).get(f"/v1/generations/{args.number}")
+    if args.json:
+        write_json(screen, answer)
+        return 0
+    g, actor = answer["generation"], answer["generation"]["actor"]
+    screen.line(f"Generation {g['number']}: {_action(g)}", "bold")
+    for level, zones in by_level(g["levels"]):
+        screen.wrapped(f"  {level.upper():<9} ", listed(zones))
+    screen.line(f"  when      {local(g['at'])} ({ago(g['at'])})")
+    screen.line(f"  who       {who(actor)}, uid {actor['uid']}, by '{actor['command']}' (pid {actor['pid']})")
+    screen.wrapped("  reason    ", g["reason"] or "none given")
+    screen.wrapped("  on word   ", f"of {g['authorised_by']}" if g["authorised_by"] else "none named")
+    screen.line(f"  previous  {g['previous'] or 'none'}")
+    screen.line(f"  policy    {g['policy']}")
+    screen.line(f"  ruleset   {g['ruleset']}")
+    if answer["purge"]:
+        screen.wrapped("  ended     ", purge_words(answer["purge"]))
+        for example in answer["purge"]["examples"]:
+            screen.line(f"            {example}")
+    return 0
+
+
+def refused(args: Namespace, screen: Screen) -> int:
+    """`ecluse refused`."""
+    answer = client(args).get(f"/v1/refused?limit={args.limit}")
+    if args.json:
+        write_json(screen, answer)
+        return 0
+    if not answer["flows"] and not answer["sources"]:
+        screen.line("Nothing was refused lately.")
+        return 0
+    screen.table(
+        ("MACHINE", "ZONE", "PACKETS", "BYTES", "LAST TRY"),
+        (
+            (r["source"], r["zone"], f"{r['packets']:,}", size(r["bytes"]), _last(r))
+            for r in answer["sources"]
+        ),
+    )
+    screen.line()
+    screen.table(
+        ("FROM", "TO", "WHAT", "PACKETS", "LAST TRY"),
+        ((r["source"], r["destination"], _what(r), f"{r['packets']:,}", _last(r)) for r in answer["flows"]),
+    )
+    if answer["full"]:
+        screen.wrapped("! ", "the kernel's lists are full: there are more than are shown", "warn")
+    return 0
+
+
+def _what(flow: Json) -> str:
+    return f"{flow['protocol']}/{flow['port']}" if flow["port"] else str(flow["protocol"])
+
+
+def _last(flow: Json) -> str:
+    return f"{span(flow['last'])} ago"
+
+
+def plan(args: Namespace, screen: Screen) -> int:
+    """`ecluse plan`."""
+    question: dict[str, Any] = {}
+    if args.reload:
+        question["reload"] = True
+    elif args.rollback is not None:
+        question["generation"] = args.rollback
+    elif args.level is not None:
+        question["level"] = args.level
+        if args.zone:
+            question["zones"] = args.zone
+    answer = client(args).post("/v1/plan", question)
+    if args.json:
+        write_json(screen, answer)
+    else:
+        show_plan(screen, answer)
+        screen.line()
+        screen.line("Nothing was changed.")
+    return 0
+
+
+def show_plan(screen: Screen, p: Json) -> None:
+    """Write what a change would do."""
+    screen.line("This would be:", "bold")
+    for level, zones in by_level(p["levels"]):
+        screen.wrapped(f"  {level.upper():<9} ", listed(zones))
+    screen.wrapped("  kept      ", listed(p["services_kept"]))
+    screen.wrapped("  ended     ", listed(p["services_ended"]), "warn" if p["services_ended"] else "")
+    live = f"{count(p['connections_ended'], 'connection')} ended, {p['connections_kept']:,} kept"
+    screen.line(f"  live now  {live}")
+    for flow in p["examples_ended"]:
+        screen.line(f"            {flow['flow']} ({flow['zone']})")
+    for change in p["policy_changes"]:
+        screen.wrapped("  * ", change)
+    for line in p["diff"][:_MOST_DIFF]:
+        screen.line(f"    {line}")
+    if len(p["diff"]) > _MOST_DIFF:
+        screen.line(
+            f"    .. and {count(len(p['diff']) - _MOST_DIFF, 'more line')} of ruleset (--json shows all)"
+        )
+    for warning in p["warnings"]:
+        screen.wrapped("! ", warning, "warn")
+
+
+def events(args: Namespace, screen: Screen) -> int:
+    """`ecluse events`: until Ctrl-C, or until the daemon stops."""
+    for event in client(args, _SILENCE_SECONDS).lines("/v1/events"):
+        if event["kind"] == "heartbeat":
+            continue
+        if args.json:
+            screen.raw(json.dumps(event, ensure_ascii=True))
+        else:
+            screen.line(f"{local(event['at'])}  {event['kind']:<9} {event['message']}")
+        screen.finish()
+        if screen.broken:
+            return 0
+    screen.note("the daemon ended the stream (it stopped, or this terminal was too slow)")
+    return 0

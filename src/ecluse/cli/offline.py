@@ -1,0 +1,127 @@
+"""Verbs that need no daemon: check the site's files, read and verify the audit log."""
+
+import os
+from argparse import Namespace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ecluse.cli.failures import DONE, FOUND
+from ecluse.cli.look import write_json
+from ecluse.cli.terminal import Screen
+from ecluse.cli.words import count, local
+from ecluse.errors import ConfigError, EcluseError, Fault
+
+
+def check(args: Namespace, screen: Screen) -> int:
+    """`ecluse check [DIR]`: needs no root and no daemon."""
+    # The online verbs must not pay for pydantic and YAML.
+    from ecluse.config.load import ConfigDirectory  # noqa: PLC0415
+    from ecluse.ruleset.compile import compile_program  # noqa: PLC0415
+
+    directory = Path(args.directory or os.environ.get("ECLUSE_CONFIG_DIR") or "/etc/ecluse")
+    source = ConfigDirectory(directory)
+    try:
+        policy = source.load()
+    except ConfigError as error:
+        return _faults(args, screen, error.faults)
+    program = compile_program(policy, {}, 1)
+    warnings = tuple(source.warnings())
+    if args.json:
+        write_json(
+            screen,
+            {"faults": [], "warnings": [_fault(w) for w in warnings], "services": len(policy.services)},
+        )
+        return DONE
+    for warning in warnings:
+        screen.line(f"warning: {warning}", "warn")
+    names = len(policy.host_names())
+    screen.line(
+        f"{directory}: {policy.site.name} is in order: {count(len(policy.services), 'service')}, "
+        f"{count(len(policy.site.zones), 'zone')}, {count(names, 'host name')}, "
+        f"{count(len(program.chains), 'chain')}; {count(len(warnings), 'warning')}",
+        "good",
+    )
+    return DONE
+
+
+def _faults(args: Namespace, screen: Screen, faults: tuple[Fault, ...]) -> int:
+    if args.json:
+        write_json(screen, {"faults": [_fault(fault) for fault in faults], "warnings": []})
+        return FOUND
+    for fault in faults:
+        screen.line(fault)
+    screen.note(
+        f"{count(len(faults), 'fault')}; nothing was changed. Mend them and run 'ecluse check' again.", "bad"
+    )
+    return FOUND
+
+
+def _fault(fault: Fault) -> dict[str, Any]:
+    return {
+        "file": fault.file,
+        "line": fault.line,
+        "column": fault.column,
+        "wrong": fault.wrong,
+        "expected": fault.expected,
+    }
+
+
+def _log(args: Namespace) -> Path:
+    path = Path(args.file or Path(os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse") / "audit.log")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise EcluseError(
+            f"there is no audit log at {path}", hint="name it: ecluse audit verify FILE"
+        ) from None
+    except OSError as error:
+        raise EcluseError(f"{path} cannot be read: {error.strerror}", hint="run it as root (sudo)") from None
+    return path
+
+
+def audit_verify(args: Namespace, screen: Screen) -> int:
+    """`ecluse audit verify [FILE]`."""
+    from ecluse.state.audit import read, verify  # noqa: PLC0415 - as for `check`
+
+    path = _log(args)
+    problems = verify(path)
+    lines = sum(1 for _ in read(path))
+    if args.json:
+        found = [{"line": problem.line, "what": problem.what} for problem in problems]
+        write_json(screen, {"file": str(path), "records": lines, "problems": found})
+        return FOUND if problems else DONE
+    for problem in problems:
+        screen.line(f"{path}: {problem}", "bad")
+    if problems:
+        screen.note(f"{count(len(problems), 'problem')}: somebody changed this log, or the disk did.", "bad")
+        screen.noted("Keep a copy as it is (cp -a) before anything else, and tell the security officer.")
+        return FOUND
+    screen.line(f"{path}: {count(lines, 'record')}, every one as it was written and none missing", "good")
+    return DONE
+
+
+def audit_show(args: Namespace, screen: Screen) -> int:
+    """`ecluse audit show [FILE]`: the newest records, oldest of them first."""
+    from collections import deque  # noqa: PLC0415 - as for `check`
+
+    from ecluse.state.audit import read  # noqa: PLC0415 - as for `check`
+
+    records = deque(read(_log(args)), maxlen=args.limit)
+    if args.json:
+        write_json(screen, list(islice(records, args.limit)))
+        return DONE
+    screen.table(
+        ("SEQ", "WHEN", "EVENT", "WHO", "WHAT", "RESULT"),
+        ((r["seq"], local(r.get("at")), r["event"], _who(r), _text(r), r.get("result", "")) for r in records),
+    )
+    return DONE
+
+
+def _who(record: dict[str, Any]) -> str:
+    actor = record.get("actor")
+    return str(actor.get("user") or actor.get("uid", "?")) if isinstance(actor, dict) else "?"
+
+
+def _text(record: dict[str, Any]) -> str:
+    return "; ".join(str(record[key]) for key in ("what", "reason") if record.get(key))

@@ -1,0 +1,110 @@
+import asyncio
+import os
+import socket
+
+import pytest
+
+from ecluse.api.peer import Accounts, Peer, Role, Roles, actor_of, peer_of, printable
+from tests.unit.api.harness import SYSTEM_PYTHON, open_folder
+
+
+@pytest.fixture
+def accounts(tmp_path):
+    (tmp_path / "passwd").write_text(
+        "root:x:0:0::/root:/bin/sh\nmarie:x:1000:1000::/:/bin/sh\nalso:x:1000:5::/:\n:::\nbad\n"
+    )
+    (tmp_path / "group").write_text("root:x:0:\nlook:x:50:marie\ncommand:x:60:\nodd:x:abc:\n")
+    return Accounts(tmp_path / "passwd", tmp_path / "group")
+
+
+def peer(uid, *groups):
+    return Peer(uid, 1, frozenset(groups))
+
+
+def test_users_by_the_machines_own_file(accounts):
+    assert [accounts.user(uid) for uid in (0, 1000, 4711)] == ["root", "marie", "uid 4711"]
+
+
+def test_groups_by_name_or_number(accounts):
+    assert accounts.gid("look") == 50
+    assert accounts.gid("4711") == 4711
+    assert accounts.gid("nowhere") is None
+    assert accounts.gid("odd") is None
+    assert accounts.gid("") is None
+
+
+def test_a_changed_file_is_read_again(accounts, tmp_path):
+    assert accounts.gid("later") is None
+    (tmp_path / "group").write_text("later:x:77:\n")
+    assert accounts.gid("later") == 77
+    (tmp_path / "group").unlink()
+    assert accounts.gid("later") is None
+
+
+def test_roles(accounts):
+    roles = Roles("look", "command", accounts)
+    assert roles.of(peer(0)) is Role.OPERATOR
+    assert roles.of(peer(1000, 1000, 60)) is Role.OPERATOR
+    assert roles.of(peer(1000, 50)) is Role.READER
+    assert roles.of(peer(1000, 50, 60)) is Role.OPERATOR
+    assert roles.of(peer(1000, 1000)) is Role.NONE
+    assert roles.warnings() == ()
+
+
+def test_a_group_that_does_not_exist_gives_nobody_a_role(accounts):
+    roles = Roles("nowhere", "no-such", accounts)
+    assert roles.of(peer(1000, 50, 60, 0)) is Role.NONE
+    assert roles.of(peer(0)) is Role.OPERATOR
+    assert len(roles.warnings()) == 2
+    assert "'nowhere'" in roles.warnings()[0]
+
+
+def test_what_a_role_includes():
+    assert Role.OPERATOR.includes(Role.READER)
+    assert not Role.READER.includes(Role.OPERATOR)
+    assert not Role.NONE.includes(Role.READER)
+
+
+@pytest.mark.parametrize("number", [0, 3, 256, 300, 5000])
+async def test_the_kernel_names_the_peer_with_all_its_groups(number):
+    groups = list(range(70_000, 70_000 + number))
+    with open_folder() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "s"))
+        (folder / "s").chmod(0o666)
+        listener.listen()
+        process = await asyncio.create_subprocess_exec(
+            SYSTEM_PYTHON, "-I", "-c",
+            "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)", str(folder / "s"),
+            user=61011, group=61012, extra_groups=groups, cwd="/",
+        )  # fmt: skip
+        connection, _ = await asyncio.to_thread(listener.accept)
+        with connection:
+            assert peer_of(connection) == Peer(61011, process.pid, frozenset({61012, *groups}))
+        await process.wait()
+
+
+def test_the_actor_is_what_the_kernel_says(accounts, tmp_path):
+    actor = actor_of(Peer(0, os.getpid(), frozenset()), accounts)
+    assert (actor.uid, actor.user, actor.pid) == (0, "root", os.getpid())
+    with open("/proc/self/comm") as file:
+        assert actor.command == file.read().strip()
+
+
+def test_a_command_name_cannot_move_the_cursor_and_none_is_no_login(accounts, tmp_path):
+    (tmp_path / "9").mkdir()
+    (tmp_path / "9" / "comm").write_bytes(b"e\x1b[2Jvil\xff\n")
+    (tmp_path / "9" / "loginuid").write_text("4294967295")
+    actor = actor_of(Peer(1000, 9, frozenset()), accounts, tmp_path)
+    assert actor.command == "e?[2Jvil\ufffd"
+    assert actor.login is None
+    (tmp_path / "9" / "loginuid").write_text("1000")
+    assert actor_of(Peer(1000, 9, frozenset()), accounts, tmp_path).login == 1000
+
+
+def test_a_peer_that_is_gone_has_no_command(accounts, tmp_path):
+    assert actor_of(Peer(1000, 12, frozenset()), accounts, tmp_path).command == ""
+
+
+def test_printable():
+    assert printable("a\u202eb\x00\n\u00e9", 10) == "a?b??\u00e9"
+    assert printable("x" * 50, 10) == "x" * 10

@@ -1,0 +1,202 @@
+"""The command line as a process: signals, pipes, terminals, locales, start."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.unit.api.fake_commands import FakeCommands
+from tests.unit.api.harness import OPERATORS, READERS, ServerThread
+
+SOURCE = os.path.join(os.path.dirname(__file__), "..", "..", "..", "src")
+
+
+@pytest.fixture
+def server():
+    with ServerThread() as running:
+        yield running
+
+
+def command(server, *words):
+    return [sys.executable, "-m", "ecluse.cli.main", "--socket", str(server.path), *words]
+
+
+def environment(**more):
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("LC_", "LANG", "PYTHON", "COLUMNS"))
+    }
+    return {**kept, "PYTHONPATH": os.path.abspath(SOURCE), **more}
+
+
+def run(server, *words, **settings):
+    settings.setdefault("env", environment())
+    return subprocess.run(
+        command(server, *words),
+        check=False,
+        capture_output=True,
+        timeout=30,
+        stdin=subprocess.DEVNULL,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {"LANG": "C"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "cp1252:strict"}, {"LC_ALL": "C.UTF-8"},
+    ],
+)  # fmt: skip
+def test_no_locale_breaks_it(server, locale):
+    done = run(server, "cut", "--reason", b"caf\xe9", env=environment(**locale))
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = run(server, "status", env=environment(**locale))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"CHU d'Exempl")
+
+
+def test_a_reader_that_goes_away_changes_nothing(server):
+    shell = f"{' '.join(command(server, 'cut'))} | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", shell], check=False, capture_output=True, timeout=30, env=environment()
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"CUT: care, guests, gateway\n"
+    done = subprocess.run(
+        ["bash", "-c", shell.replace("head -n 1", "true")],
+        check=False,
+        capture_output=True,
+        timeout=30,
+        env=environment(),
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_closed_and_full_outputs_are_survived(server):
+    for redirect in (">&-", "2>&-", ">/dev/full", "</dev/null >&- 2>&-"):
+        shell = f"{' '.join(command(server, 'cut'))} {redirect}"
+        done = subprocess.run(
+            ["bash", "-c", shell], check=False, capture_output=True, timeout=30, env=environment()
+        )
+        assert (done.returncode, b"Traceback" in done.stderr) == (0, False), redirect
+    assert len(server.commands.history) == 5
+
+
+def test_events_until_ctrl_c(server):
+    with subprocess.Popen(
+        command(server, "events"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    ) as process:
+        for _ in range(100):
+            if server.commands.subscribers:
+                break
+            time.sleep(0.05)
+        server.loop.call_soon_threadsafe(server.commands.tell, "caf\u00e9 \x1b[2J")
+        line = process.stdout.readline().decode()
+        assert "level" in line
+        assert "\\x1b[2J" in line
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 0
+        assert process.stderr.read() == b""
+
+
+def test_ctrl_c_during_a_command_says_the_doubt():
+    with (
+        ServerThread(FakeCommands(delay=1.0)) as running,
+        subprocess.Popen(
+            command(running, "cut"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        ) as process,
+    ):
+        for _ in range(100):
+            if running.commands.calls:
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 4
+        error = process.stderr.read()
+        assert b"ecluse status" in error
+        assert b"Traceback" not in error
+        time.sleep(1.2)
+        assert running.commands.finished == 1  # it had been sent: it is carried out
+
+
+def test_events_end_with_the_daemon():
+    with ServerThread() as running:
+        process = subprocess.Popen(
+            command(running, "events"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        )
+        for _ in range(100):
+            if running.commands.subscribers:
+                break
+            time.sleep(0.05)
+    _, error = process.communicate(timeout=5)
+    assert process.returncode == 0
+    assert b"ended the stream" in error
+
+
+def as_other(server, groups, *words):
+    # The modules are loaded as root, the uid is changed after: another uid may not read our virtual environment.
+    script = (
+        "import os, sys\nimport ecluse.cli.main as m, ecluse.cli.look, ecluse.cli.act\n"
+        f"os.setgroups({groups!r}); os.setgid(61011); os.setuid(61011)\n"
+        f"sys.exit(m.main(['--socket', {str(server.path)!r}, *{list(words)!r}]))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        check=False,
+        capture_output=True,
+        timeout=30,
+        env=environment(),
+        text=True,
+    )
+
+
+def test_exit_code_3_for_who_may_not(server):
+    for groups, words, code in (
+        ([], ["status"], 3), ([READERS], ["status"], 0), ([READERS], ["cut"], 3), ([OPERATORS], ["cut"], 0),
+        ([READERS], ["plan", "cut"], 0), ([READERS], ["rollback"], 3),
+    ):  # fmt: skip
+        done = as_other(server, groups, *words)
+        assert done.returncode == code, (groups, words, done.stderr)
+        assert ("may not" in done.stderr) is (code == 3)
+    assert len(server.commands.history) == 2
+
+
+def test_exit_code_3_when_the_socket_itself_is_shut(server):
+    server.path.chmod(0o600)
+    done = as_other(server, [READERS], "status")
+    assert done.returncode == 3
+    assert "may not use" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["status"], ["--help"], ["cut"]])
+def test_the_way_to_the_daemon_loads_nothing_heavy(server, words):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "ecluse.cli.main", "--socket", str(server.path), *words],
+        check=False, capture_output=True, text=True, timeout=30, env=environment(),
+    )  # fmt: skip
+    loaded = {
+        line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")
+    }
+    heavy = {
+        "pydantic", "asyncio", "aiohttp", "yaml", "structlog", "http.client", "email", "ssl", "ecluse.results",
+        "ecluse.policy", "ecluse.records", "shutil", "textwrap", "subprocess", "threading", "logging", "pathlib",
+    }  # fmt: skip
+    allowed = {"textwrap"} if words == ["--help"] else set()
+    assert "argparse" in loaded
+    assert loaded & heavy <= allowed
+
+
+def test_it_starts_at_once(server):
+    def seconds(line):
+        begin = time.perf_counter()
+        subprocess.run(line, capture_output=True, check=True, env=environment())
+        return time.perf_counter() - begin
+
+    # Less the start of Python itself, which the machine's load moves; the best of several.
+    bare = min(seconds([sys.executable, "-c", "pass"]) for _ in range(7))
+    assert min(seconds(command(server, "status")) for _ in range(7)) - bare < 0.08
