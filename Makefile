@@ -1,0 +1,72 @@
+# Everything a fresh Debian 12 or 13 needs: `make test`, `make demo`. `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# libnftables' Python binding exists only for Debian's own Python: no other interpreter will do.
+PYTHON := /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := nftables python3-nftables python3-venv iproute2
+# A root shell by plain su has neither.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help packages install lint test test-unit test-kernel demo clean
+
+help: ## list what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+packages:
+	@missing=''; \
+	for package in $(PACKAGES); do \
+	  [ "$$(dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null)" = installed ] || missing="$$missing $$package"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	if [ "$$(id -u)" != 0 ]; then \
+	  echo "make: these packages are missing:$$missing" >&2; \
+	  echo "make: type: sudo apt-get install --no-install-recommends$$missing" >&2; exit 1; \
+	fi; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -q </dev/null; \
+	apt-get install -q -y --no-install-recommends$$missing </dev/null
+
+$(STAMP): pyproject.toml | packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1); 3.11 or later is needed (Debian 12 or later)" >&2; exit 1; }
+	@$(PYTHON) -c 'import nftables' 2>/dev/null || { \
+	  echo "make: $(PYTHON) cannot import nftables: is the package python3-nftables sound?" >&2; exit 1; }
+	@[ -x $(BIN)/pip ] || { rm -rf $(VENV); $(PYTHON) -m venv --system-site-packages $(VENV); }
+	@echo "installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --root-user-action=ignore -e '.[dev]' </dev/null
+	@touch $@
+
+install: $(STAMP) ## install what is missing: Debian packages (as root) and .venv
+	@:
+
+lint: install ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-unit: install ## unit and golden tests, in parallel; no root needed
+	$(BIN)/python -m pytest tests/unit tests/golden -n auto </dev/null
+
+test-kernel: install ## tests that send packets and run the daemon; root (skipped without, but never when CI=true)
+	$(BIN)/python -m pytest tests/kernel tests/system tests/demo -rs </dev/null
+
+test: install ## everything: lint, then all tests
+	@$(MAKE) lint
+	@$(MAKE) test-unit
+	@$(MAKE) test-kernel
+
+demo: install ## play the day of the attack in a hospital of network namespaces; root
+	@exec $(BIN)/python -m tests.lab.demo
+
+clean: ## remove the virtual environment and every cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,60 @@
+"""Fixtures for the lab, and two rules: nothing is skipped in CI, nothing is left behind."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab import netns
+from tests.lab.daemon import Daemon
+from tests.lab.hospital import Hospital
+
+_NEEDS_ROOT = {"kernel", "system"}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Without root, what needs it is skipped on a laptop and fails in CI."""
+    if os.geteuid() == 0 or not any(item.get_closest_marker(name) for name in _NEEDS_ROOT):
+        return
+    if os.environ.get("CI", "").lower() in {"true", "1"}:
+        pytest.fail("this test needs root for its network namespaces, and CI skips nothing", pytrace=False)
+    pytest.skip("needs root for its network namespaces: run it with sudo")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
+    """Show what the daemons that run said, when a test fails."""
+    report = yield
+    if report.failed:
+        report.sections += [(f"log of {d.directory.name}", d.tail()) for d in Daemon.running]
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """Remove what dead runs left; in the end, see that this one leaves nothing."""
+    if os.geteuid() != 0:
+        yield
+        return
+    netns.sweep()
+    yield
+    mine = f"{netns.PREFIX}-{os.getpid()}-"
+    left = [*netns.namespaces(mine), *map(str, netns.directories(mine))]
+    for name in netns.namespaces(mine):
+        netns.remove(name)
+    assert not left, f"this run left behind: {', '.join(left)}"
+
+
+@pytest.fixture
+def hospital() -> Iterator[Hospital]:
+    """A hospital of this test's own (0.1 s), with nothing but the site's NAT in its gateway."""
+    with Hospital() as built:
+        yield built
+
+
+@pytest.fixture
+def daemon(hospital: Hospital) -> Iterator[Daemon]:
+    """The real daemon, up and open, in the hospital's gateway."""
+    started = hospital.daemon().start()
+    yield started
+    started.stop()

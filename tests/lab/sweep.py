@@ -1,0 +1,7 @@
+"""`python -m tests.lab.sweep`: remove the namespaces and directories that dead runs of the lab left behind."""
+
+from tests.lab.netns import sweep
+
+if __name__ == "__main__":
+    gone = sweep()
+    print("\n".join(f"removed {name}" for name in gone) or "nothing was left behind")
