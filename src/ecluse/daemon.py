@@ -70,7 +70,7 @@ def lock_state(state_dir: Path) -> TextIO:
     """Take the state directory for this process alone; the lock goes with the process. StateError when it is taken."""
     try:
         state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        handle = (state_dir / "lock").open("w", encoding="ascii")
+        handle = os.fdopen(os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o640), "r+")
     except OSError as error:
         message = f"the state directory {state_dir} can't be used: {error.strerror}"
         raise StateError(message, hint="look at its owner, its mode and its disk") from error

@@ -62,6 +62,7 @@ class Daemon:
         self.namespace, self.directory = namespace, directory
         self.argv, self.flags = tuple(argv), tuple(flags)
         self.environment = environment or {}
+        self.pass_fds: tuple[int, ...] = ()
         self.config, self.state, self.rundir = (directory / name for name in ("config", "state", "run"))
         self.socket = self.rundir / "ecluse.sock"
         self.log = directory / "eclused.log"
@@ -106,6 +107,7 @@ class Daemon:
                 env=self._environment(),
                 cwd=ROOT,
                 start_new_session=True,
+                pass_fds=self.pass_fds,
             )
         Daemon.running.add(self)
         if wait:

@@ -36,6 +36,11 @@ def everything_that_must_end(hospital: Hospital, family: int) -> dict:
         "gateway udp": lambda: gateway.udp(web, timeout=0.3),
         "gateway icmp": lambda: gateway.icmp(web, 0.3),
         "gateway mail": lambda: gateway.tcp(mail, 25, timeout=0.3),
+        "stranger through the port forward": lambda: hospital.stranger.tcp(
+            places.GATEWAY_WAN.v4 if family == 4 else places.CARE_SERVER.v6,
+            places.FORWARDED_PORT,
+            timeout=0.3,
+        ),
         "stranger pings the gateway": lambda: hospital.stranger.icmp(gateway.address(family), 0.3),
     }
 

@@ -1,0 +1,210 @@
+"""eclused as a process: what it tells its service manager, signals, socket activation, a second one beside it."""
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lab import places, policy
+from tests.lab.daemon import Daemon
+from tests.lab.hospital import Hospital
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def manager(hospital: Hospital):
+    """The service manager's end of NOTIFY_SOCKET (sd_notify(3))."""
+    path = hospital.directory / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(path))
+        sock.settimeout(5)
+        yield sock, path
+
+
+def said(sock: socket.socket) -> str:
+    return sock.recv(4096).decode()
+
+
+def test_ready_only_when_armed_then_signs_of_life_then_stopping(hospital: Hospital, manager):
+    sock, path = manager
+    environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "400000"}
+    daemon = hospital.daemon(environment=environment).start()
+    assert said(sock).startswith("READY=1")
+    assert "goto k" in hospital.run("gw", ["nft", "list", "chain", "inet", "ecluse", "forward"]).stdout
+    began = time.monotonic()
+    assert [said(sock) for _ in range(3)] == ["WATCHDOG=1"] * 3
+    assert time.monotonic() - began < 3
+    daemon.stop()
+    rest = []
+    sock.settimeout(0.5)
+    try:
+        while True:
+            rest.append(said(sock))
+    except TimeoutError:
+        pass
+    assert rest[-1] == "STOPPING=1"
+
+
+def test_sigterm_leaves_the_kernel_as_it_is(hospital: Hospital, daemon: Daemon):
+    daemon.level("cut")
+    time.sleep(0.3)
+    before = hospital.run("gw", ["nft", "-s", "list", "table", "inet", "ecluse"]).stdout
+    assert daemon.stop() == 0
+    assert hospital.run("gw", ["nft", "-s", "list", "table", "inet", "ecluse"]).stdout == before
+    assert not daemon.socket.exists()
+    assert '"event":"stop"' in (daemon.state / "audit.log").read_text().replace(" ", "")
+    daemon.start()
+
+
+def test_sighup_reloads_and_a_broken_file_changes_nothing(hospital: Hospital, daemon: Daemon):
+    daemon.level("cut")
+    daemon.write_config(None, {k: v for k, v in policy.ALLOWLIST.items() if k != "20-finance.yaml"})
+    daemon.hang_up()
+    deadline = time.monotonic() + 5
+    while len(daemon.status()["services"]) > 6 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert "treasury" not in {s["name"] for s in daemon.status()["services"]}
+    assert not hospital.admin.tcp(places.TREASURY.v4, timeout=0.3)
+    (daemon.config / "site.yaml").write_text("site: [")
+    daemon.hang_up()
+    time.sleep(0.3)
+    assert daemon.status()["in_step"]
+    assert hospital.care.tcp(places.LABORATORY.v4)
+    assert "Traceback" not in daemon.tail()
+
+
+def test_a_changed_file_alone_changes_nothing_and_is_said_after_a_restart(hospital: Hospital, daemon: Daemon):
+    daemon.level("cut")
+    daemon.write_config(None, {k: v for k, v in policy.ALLOWLIST.items() if k != "20-finance.yaml"})
+    daemon.restart()
+    assert hospital.admin.tcp(places.TREASURY.v4)
+    assert any("differ" in warning for warning in daemon.status()["warnings"])
+    shown = daemon.cli("plan", "--reload")
+    assert "treasury" in shown.stdout
+
+
+def test_a_second_daemon_on_the_same_state_is_refused(hospital: Hospital, daemon: Daemon):
+    second = hospital.daemon()
+    second.state = daemon.state
+    with pytest.raises(RuntimeError, match="another eclused uses the state directory"):
+        second.start()
+    assert daemon.status()["in_step"]
+
+
+def test_faults_in_the_files_at_first_start_are_all_said(hospital: Hospital):
+    daemon = hospital.daemon()
+    (daemon.config / "site.yaml").write_text("site: UPPER\nzones: []\ncolour: red\n")
+    with pytest.raises(RuntimeError) as caught:
+        daemon.start()
+    told = str(caught.value)
+    assert "ended with 2" in told
+    assert all(f"site.yaml:{line}:" in told for line in (1, 2, 3))
+    assert "Traceback" not in told
+
+
+def test_not_root_is_told_so(hospital: Hospital):
+    daemon = hospital.daemon(
+        argv=(
+            "-c",
+            "import os; os.setgroups([]); os.setuid(65534); import runpy, sys; runpy.run_module('ecluse.daemon', run_name='__main__', alter_sys=True)",
+        )
+    )
+    for folder in (daemon.state, daemon.rundir):
+        os.chown(folder, 65534, 65534)
+    with pytest.raises(RuntimeError) as caught:
+        daemon.start()
+    assert "Traceback" not in str(caught.value)
+    assert "ermi" in str(caught.value), "permission, in words"
+
+
+def test_socket_activation(hospital: Hospital):
+    """systemd holds the socket: what is asked while the daemon starts is answered when it is up."""
+    daemon = hospital.daemon()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(daemon.socket))
+    listener.listen(16)
+    os.set_inheritable(listener.fileno(), True)
+    starter = (
+        f"import os, runpy, sys; os.dup2({listener.fileno()}, 3); "
+        "os.environ['LISTEN_FDS'] = '1'; os.environ['LISTEN_PID'] = str(os.getpid()); "
+        "runpy.run_module('ecluse.daemon', run_name='__main__', alter_sys=True)"
+    )
+    daemon.argv = ("-c", starter)
+    daemon.pass_fds = (listener.fileno(),)
+    daemon.start()
+    listener.close()
+    assert daemon.status()["armed"]
+    daemon.stop()
+    assert daemon.socket.exists(), "the socket belongs to systemd"
+
+
+def test_events_tell_what_happens(hospital: Hospital, daemon: Daemon):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(5)
+        sock.connect(str(daemon.socket))
+        sock.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        heard = b""
+        while b"\r\n\r\n" not in heard:
+            heard += sock.recv(4096)
+        daemon.level("cut", reason="the reason")
+        while b"the reason" not in heard:
+            heard += sock.recv(4096)
+    assert b'"kind":"level"' in heard.replace(b" ", b"")
+
+
+def test_metrics_and_services_follow_the_packets(hospital: Hospital, daemon: Daemon):
+    daemon.level("cut")
+    for _ in range(5):
+        assert hospital.care.udp(places.LABORATORY.v4)
+    service = next(s for s in daemon.api("GET", "/v1/services").body["services"] if s["name"] == "laboratory")
+    assert service["packets"] >= 10
+    assert service["state"] == "kept"
+    assert service["last_packet"]
+    assert {a["address"] for a in service["addresses"]} == {places.LABORATORY.v4, places.LABORATORY.v6}
+    metrics = daemon.api("GET", "/metrics").body
+    assert any("laboratory" in line and "packets" in line for line in metrics.splitlines())
+
+
+def test_console_log_is_words(hospital: Hospital):
+    daemon = hospital.daemon(flags=["--log-format", "console"]).start()
+    assert "armed" in daemon.tail()
+    with pytest.raises(ValueError):
+        json.loads(daemon.tail().splitlines()[0])
+    daemon.stop()
+
+
+def test_names_are_saved_and_a_dead_resolver_at_start_changes_nothing(hospital: Hospital, daemon: Daemon):
+    daemon.level("cut")
+    # Known by name alone: an allowlist whose only destination is the name.
+    byname = policy.service("by-name", "vital", ["care"], [{"to": ["www.web.example"], "ports": ["tcp/443"]}])
+    daemon.write_config(None, policy.ALLOWLIST | {"50-name.yaml": [byname]})
+    assert daemon.api("POST", "/v1/reload", {"reason": "a name"}).status == 200
+    assert hospital.care.tcp(places.WEB.v4)
+    hospital.dns({"www.web.example": {"silent": True}})
+    time.sleep(0.2)
+    daemon.kill9()
+    began = time.monotonic()
+    daemon.start()
+    assert time.monotonic() - began < 4, "start does not wait for DNS"
+    assert hospital.care.tcp(places.WEB.v4), "the last good answer stands"
+    assert hospital.care.tcp(places.WEB.v6)
+    assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
+
+
+def test_a_trigger_never_waits_for_dns(hospital: Hospital):
+    hospital.dns({name: {"silent": True} for name in places.NAMES})
+    daemon = hospital.daemon().start()
+    assert daemon.level("cut")["took_ms"] < 1000
+    assert hospital.care.tcp(places.LABORATORY.v4), "addresses in the files need no DNS"
+    daemon.stop()
+
+
+def test_files_of_the_state_directory_are_not_for_everybody(hospital: Hospital, daemon: Daemon):
+    daemon.level("cut")
+    for path in daemon.state.rglob("*"):
+        mode = path.stat().st_mode & 0o777
+        assert not mode & 0o007, (Path(path).name, oct(mode))
