@@ -194,6 +194,9 @@ class StateStore(Protocol):
         complete by itself (`nft -f` of it needs nothing else): it includes the program.
         """
 
+    def has_program(self, name: str) -> bool:
+        """Say whether a program of that name is stored. Costs no reading of it."""
+
     def point_boot(self, program: str, gate: str, levels: Levels) -> None:
         """Make `boot.nft` the named program with this gate text; the levels stand in it with a checksum."""
 

@@ -94,7 +94,8 @@ class Settings(BaseSettings):
     )
     socket_mode: Annotated[str, PlainValidator(_mode)] = Field(
         # Everybody may connect: the daemon asks the kernel who it is, and an attempt must reach the audit log.
-        "0666", description="mode of the socket, octal"
+        "0666",
+        description="mode of the socket, octal",
     )
     socket_group: _Group | None = Field(None, description="group of the socket file (the readers' group)")
     readers_group: _Group = Field("ecluse", description="group that may look")

@@ -140,9 +140,9 @@ class Controller:
         if generation.number not in self._ledger.generations:
             jobs.append(self._ledger.record(generation))
         jobs += [self._ledger.clear(), self._ledger.audit(line)]
-        failed = await self._ledger.recorder.should(jobs)
+        await self._ledger.recorder.should(jobs)
         self._ledger.generations[generation.number] = generation
-        self._s.live = Live(loaded, generation, recorded=not failed)
+        self._s.live = Live(loaded, generation)
         self._s.say("start", "armed; " + report.levels_text(levels))
 
     async def stop(self) -> None:
@@ -241,7 +241,7 @@ class Controller:
         else:
             await self._record_opening(loaded, generation, before)
         self._ledger.generations[generation.number] = generation
-        self._s.live = Live(loaded, generation, recorded=not unrecorded)
+        self._s.live = Live(loaded, generation)
         self._s.say(order.action.value, report.change_text(generation))
         self._keeper.after(generation)
         took = (time.monotonic() - began) * 1000
@@ -259,8 +259,8 @@ class Controller:
             again = replace(
                 self._ledger.next(order, before.loaded, before.levels), number=generation.number + 1
             )
-            failed = await self._ledger.taken_back(before, generation, again)
-            self._s.live = Live(before.loaded, again, recorded=not failed)
+            await self._ledger.taken_back(before, generation, again)
+            self._s.live = Live(before.loaded, again)
             raise must_not_lack(problem) from problem
 
     async def _already(self, order: Order, live: Live, began: float) -> Change:

@@ -305,8 +305,6 @@ class Keeper:
 
     async def _record_what_waits(self) -> None:
         if not await self._ledger.recorder.should([]):
-            async with self._s.writer:
-                self._s.live = replace(self._s.live, recorded=True)
             self._s.say("warning", "what could not be recorded before is on disk now")
 
     async def _renew_boot(self) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ecluse.controller import live as lv
 from ecluse.controller.live import Live, Loaded
 from ecluse.controller.recorder import Job, Recorder
 from ecluse.controller.shared import Order, Shared
@@ -60,18 +59,24 @@ class Ledger:
         """Store the compiled ruleset and the small files for every level; nothing to do when it is there."""
 
         def write() -> None:
-            if loaded.ruleset in self._programs:
+            if self._stored(self._programs.get(loaded.ruleset)):
                 return
             zones = loaded.policy.zone_names()
             gates = {
-                level.name: switch.gate_text(loaded.policy, lv.BOOT_SLOT, dict.fromkeys(zones, level.name))
+                level.name: switch.gate_text(
+                    loaded.policy, switch.BOOT_SLOT, dict.fromkeys(zones, level.name)
+                )
                 for level in loaded.policy.site.levels
             }
-            text = lv.boot_text(loaded.program)
+            text = switch.boot_text(loaded.program)
             name = self.shared.ports.store.write_program(text, gates)
             self._programs[loaded.ruleset] = self._newest[loaded.digest] = name
 
         return self._job(f"program {loaded.ruleset}", "program", write)
+
+    def _stored(self, name: str | None) -> bool:
+        """Say whether a program file is (still) there: old ones are tidied away."""
+        return name is not None and self.shared.ports.store.has_program(name)
 
     def boot(self, loaded: Loaded, levels: Levels) -> Job:
         """Point the boot ruleset at a state.
@@ -79,11 +84,11 @@ class Ledger:
         A program file of this policy that is there already serves, even if an address has changed since: a
         trigger never waits for a file of the allowlist's size, and the file is renewed soon after (Keeper).
         """
-        gate = switch.gate_text(loaded.policy, lv.BOOT_SLOT, levels)
+        gate = switch.gate_text(loaded.policy, switch.BOOT_SLOT, levels)
         program = self.program(loaded)
 
         def write() -> None:
-            if loaded.digest not in self._newest:
+            if not self._stored(self._newest.get(loaded.digest)):
                 program.write()
             self.shared.ports.store.point_boot(self._newest[loaded.digest], gate, levels)
 

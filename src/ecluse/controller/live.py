@@ -1,15 +1,14 @@
 """What is in the kernel now, as values, and what a change means for services. Pure."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from ipaddress import ip_address
 
 from ecluse.policy import Addresses, Criticality, Levels, Policy
 from ecluse.records import Generation, KnownName
-from ecluse.ruleset import names, switch
+from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program, zones_of
-from ecluse.ruleset.program import Program, render
+from ecluse.ruleset.program import Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,6 @@ class Live:
 
     loaded: Loaded
     generation: Generation
-    recorded: bool
 
     @property
     def levels(self) -> Levels:
@@ -64,10 +62,6 @@ class Live:
     def policy(self) -> Policy:
         """Give the policy that is live."""
         return self.loaded.policy
-
-
-BOOT_SLOT = 1
-"""The files on disk always use this slot: they are loaded into an empty table."""
 
 
 def addresses_of(known: Mapping[str, KnownName]) -> Addresses:
@@ -83,13 +77,6 @@ DNS_PORT = 53
 def servers_of(policy: Policy) -> tuple[tuple[str, int], ...]:
     """Give the site's resolvers as the resolver port wants them."""
     return tuple((str(address), DNS_PORT) for address in policy.site.resolvers)
-
-
-def boot_text(program: Program) -> str:
-    """Write the whole table as the boot files hold it: under BOOT_SLOT, gates shut."""
-    text = switch.skeleton() + render(program)
-    at_boot = re.sub(rf"\b{names.prefix(program.slot)}", names.prefix(BOOT_SLOT), text)
-    return switch.NEW_TABLE + at_boot
 
 
 def kept_in(loaded: Loaded, use: Use, levels: Levels) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ecluse.errors import StateError
@@ -11,23 +12,34 @@ from ecluse.errors import StateError
 SECONDS = 5.0
 """How long an answer waits for the disk. A cut that the disk has not taken by then is answered as done, not recorded."""
 
+HASTE = 0.1
+"""How long it still waits once somebody who must not wait wants the writer's lock, in seconds: a sound disk is done by then."""
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(slots=True, eq=False)
 class Job:
-    """One durable write. label: what it records, in words; a newer job of the same label replaces a waiting one."""
+    """One durable write. label: what it records, in words; a newer job of the same label replaces a waiting one.
+
+    in_order: nothing newer may be on disk before it (a line of the audit log).
+    """
 
     label: str
     write: Callable[[], None]
+    in_order: bool = False
+    written: bool = False
 
 
 class Recorder:
-    """Writes jobs in order; keeps what failed and tries it again before anything newer."""
+    """Writes jobs in order; keeps what failed and tries it again before anything newer.
 
-    def __init__(self, seconds: float = SECONDS) -> None:
+    hurry: while it is set, nobody waits for the disk longer than HASTE (`Writer`).
+    """
+
+    def __init__(self, seconds: float = SECONDS, hurry: asyncio.Event | None = None) -> None:
         self._seconds = seconds
+        self._hurry = hurry or asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
         self._waiting: dict[str, Job] = {}
-        self._written: set[Job] = set()
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -36,20 +48,23 @@ class Recorder:
         return tuple(self._waiting)
 
     def _settle(self) -> None:
-        self._waiting = {label: job for label, job in self._waiting.items() if job not in self._written}
-        self._written.clear()
+        self._waiting = {label: job for label, job in self._waiting.items() if not job.written}
 
     async def must(self, jobs: Sequence[Job]) -> None:
-        """Write all or fail: StateError at the first that does not reach the disk in time; nothing is tried again."""
-        loop = asyncio.get_running_loop()
+        """Write all or fail: StateError at the first that does not reach the disk in time; nothing is tried again.
+
+        What failed before comes first: written later, it would undo what these say.
+        """
+        failed = await self.should(())
+        if any(job.in_order for job in self._waiting.values()):
+            raise StateError(f"what came before is not on disk yet: {', '.join(failed)}", retry=True)
         for job in jobs:
-            future = loop.run_in_executor(self._thread, job.write)
-            try:
-                await asyncio.wait_for(asyncio.shield(future), self._seconds)
-            except TimeoutError:
-                future.add_done_callback(_swallow)
-                message = f"the disk did not take '{job.label}' within {self._seconds:g} s"
-                raise StateError(message, retry=True, hint="look at the state directory's disk") from None
+            self._waiting.pop(job.label, None)
+            future = self._begin(job.write)
+            if not await self._in_time(future):
+                message = f"the disk did not take '{job.label}' in time"
+                raise StateError(message, retry=True, hint="look at the state directory's disk")
+            future.result()
 
     async def should(self, jobs: Sequence[Job]) -> tuple[str, ...]:
         """Write what can be; give the labels of what could not, which stays in memory to be tried again."""
@@ -57,32 +72,59 @@ class Recorder:
         for job in jobs:
             self._waiting.pop(job.label, None)
             self._waiting[job.label] = job
-        future = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._drain, list(self._waiting.values())
-        )
+        if not self._waiting:
+            return ()
         try:
-            failed = await asyncio.wait_for(asyncio.shield(future), self._seconds)
-        except TimeoutError:
+            future = self._begin(partial(_drain, list(self._waiting.values())))
+        except StateError as error:
+            return tuple(f"{label} ({error.message})" for label in self._waiting)
+        if not await self._in_time(future):
             # The thread goes on, and what it gets written is not written again.
-            future.add_done_callback(_swallow)
-            return tuple(f"{label} (the disk does not answer)" for label in self._waiting)
+            return tuple(f"{label} (the disk has not taken it yet)" for label in self.waiting)
+        failed: dict[str, str] = future.result()
         self._settle()
         return tuple(f"{label} ({why})" for label, why in failed.items())
 
-    def _drain(self, jobs: list[Job]) -> dict[str, str]:
-        failed: dict[str, str] = {}
-        for job in jobs:
-            try:
-                job.write()
-            except StateError as error:
-                failed[job.label] = error.message
-            else:
-                self._written.add(job)
-        return failed
+    def _begin(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except RuntimeError as error:  # after `close`
+            raise StateError("the daemon is stopping", retry=True) from error
+        future.add_done_callback(_swallow)
+        return future
+
+    async def _in_time(self, future: asyncio.Future[Any]) -> bool:
+        """Wait for the disk, less patiently in a hurry; the thread goes on in either case."""
+        hurried = asyncio.ensure_future(self._hurry.wait())
+        try:
+            either: set[asyncio.Future[Any]] = {future, hurried}
+            await asyncio.wait(either, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED)
+            if hurried.done() and not future.done():
+                await asyncio.wait({future}, timeout=HASTE)
+        finally:
+            hurried.cancel()
+        return future.done()
 
     def close(self) -> None:
         """Let the thread end once it has written what it was given."""
         self._thread.shutdown(wait=False)
+
+
+def _drain(jobs: list[Job]) -> dict[str, str]:
+    failed: dict[str, str] = {}
+    for job in jobs:
+        # An earlier round that hung may have come to it meanwhile.
+        if job.written:
+            continue
+        try:
+            job.write()
+        except StateError as error:
+            failed[job.label] = error.message
+        except Exception as error:  # noqa: BLE001 - a closing is done, whatever its record meets
+            failed[job.label] = repr(error)
+        else:
+            job.written = True
+    return failed
 
 
 def _swallow(future: asyncio.Future[Any]) -> None:

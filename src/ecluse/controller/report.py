@@ -82,7 +82,7 @@ def status(
         armed=notes.in_step,
         in_step=notes.in_step,
         checked=notes.checked or now,
-        recorded=live.recorded and not waiting,
+        recorded=not waiting,
         services=services,
         refused_packets=notes.counters.get(names.REFUSED_OUT, nothing).packets,
         refused_inbound_packets=notes.counters.get(names.REFUSED_IN, nothing).packets,

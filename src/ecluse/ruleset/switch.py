@@ -19,6 +19,9 @@ PRIORITY = "filter - 10"
 REFUSED_SIZE = 65535
 """Bound of each refused set, in elements; a full set costs evidence, never a verdict."""
 
+BOOT_SLOT = 1
+"""The files on disk always use this slot: they are loaded into an empty table."""
+
 NEW_TABLE = f"table {TABLE} {{\n}}\ndelete table {TABLE}\n"
 
 
@@ -183,10 +186,15 @@ def removal_text(
     return "\n".join([*lines, ""]) if lines else ""
 
 
+def boot_text(program: Program) -> str:
+    """Write the whole table as the files on disk hold it: under BOOT_SLOT, complete by itself, gates shut."""
+    at_boot = re.sub(rf"\b{names.prefix(program.slot)}", names.prefix(BOOT_SLOT), render(program))
+    return NEW_TABLE + skeleton() + at_boot
+
+
 def digest(program: Program) -> str:
-    """Give `sha256:HEX` of a program's text, the same in whatever slot it stands."""
-    text = re.sub(rf"\b{names.prefix(program.slot)}", "k_", render(program))
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    """Give `sha256:HEX` of a program's boot text: the same in whatever slot it stands."""
+    return "sha256:" + hashlib.sha256(boot_text(program).encode()).hexdigest()
 
 
 def closed_text(policy: Policy, daemon_uid: int = 0) -> str:

@@ -130,6 +130,10 @@ class DirectoryState:
         durable.write_all(self._at.ruleset, contents)
         return name
 
+    def has_program(self, name: str) -> bool:
+        """Say whether a program of that name is stored. Costs no reading of it."""
+        return self._at.digest_in(name) is not None and (self._at.ruleset / name).is_file()
+
     def point_boot(self, program: str, gate: str, levels: Levels, *, generation: int | None = None) -> None:
         """Make `boot.nft` the named program with this gate text; the levels stand in it with a checksum.
 

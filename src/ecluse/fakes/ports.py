@@ -21,7 +21,7 @@ from ecluse.state import codec
 T = TypeVar("T")
 
 
-class _Failing:
+class Failing:
     """Fails on demand. fail: method name -> the exception to raise."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ async def _drain(queue: asyncio.Queue[T]) -> AsyncIterator[T]:
 # --- files and records ------------------------------------------------------------------------------------------------
 
 
-class FakeState(_Failing):
+class FakeState(Failing):
     """ports.StateStore in memory. `damage` is what the next `recover` tells; all else is what was written."""
 
     def __init__(self) -> None:
@@ -132,6 +132,10 @@ class FakeState(_Failing):
         self.levels_files |= {level: (name, gate) for level, gate in gates.items()}
         return name
 
+    def has_program(self, name: str) -> bool:
+        """Say whether it was kept."""
+        return name in self.programs
+
     def point_boot(self, program: str, gate: str, levels: Levels) -> None:
         """Keep what the machine would load at boot: program, gate text, levels."""
         self._may_fail("point_boot")
@@ -167,7 +171,7 @@ class FakeState(_Failing):
         self.names = dict(names)
 
 
-class FakeAudit(_Failing):
+class FakeAudit(Failing):
     """ports.AuditLog in memory. records: every line that was written, in order."""
 
     def __init__(self) -> None:
@@ -180,7 +184,7 @@ class FakeAudit(_Failing):
         self.records.append(record)
 
 
-class FakePolicySource(_Failing):
+class FakePolicySource(Failing):
     """ports.PolicySource that gives `policy` and `faults`, both of which may be changed between loads."""
 
     def __init__(self, policy: Policy, faults: Sequence[Fault] = ()) -> None:
@@ -217,7 +221,7 @@ class FakeClock:
         self.time += timedelta(seconds=seconds)
 
 
-class FakeResolver(_Failing):
+class FakeResolver(Failing):
     """ports.Resolver that knows what `answer` told it. watched, servers: those of the last `watch`."""
 
     def __init__(self, clock: FakeClock, addresses: Mapping[str, Iterable[str]] | None = None) -> None:
@@ -263,7 +267,7 @@ class FakeResolver(_Failing):
 # --- kernel beside nf_tables ------------------------------------------------------------------------------------------
 
 
-class FakeConntrack(_Failing):
+class FakeConntrack(Failing):
     """ports.Conntrack over `table`, a list of connections."""
 
     def __init__(self, connections: Iterable[Connection] = ()) -> None:
@@ -289,7 +293,7 @@ class FakeConntrack(_Failing):
         return self.accounting
 
 
-class FakeLinks(_Failing):
+class FakeLinks(Failing):
     """ports.Links over three values. `change` replaces some of them and tells the readers of `changes`."""
 
     def __init__(

@@ -1,0 +1,25 @@
+"""In-memory ports, honest like the real ones: for unit tests, and for looking at pages without a kernel."""
+
+from ecluse.fakes.firewall import FakeFirewall
+from ecluse.fakes.ports import (
+    FakeAudit,
+    FakeClock,
+    FakeConntrack,
+    FakeLinks,
+    FakePolicySource,
+    FakeResolver,
+    FakeState,
+    Feed,
+)
+
+__all__ = [
+    "FakeAudit",
+    "FakeClock",
+    "FakeConntrack",
+    "FakeFirewall",
+    "FakeLinks",
+    "FakePolicySource",
+    "FakeResolver",
+    "FakeState",
+    "Feed",
+]

@@ -1,0 +1,224 @@
+"""A firewall in memory that understands the texts that `ruleset/` writes: whole or not at all, like the kernel.
+
+It judges no packets (`ruleset/oracle.py` does); it keeps what stands in table `inet ecluse`, refuses what the kernel
+refuses for the same reasons (a goto to a chain that is not there, a chain deleted while it is used), and announces changes.
+"""
+
+import copy
+import re
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ecluse.errors import KernelError, RulesetRejectedError
+from ecluse.fakes.ports import Failing, Feed
+from ecluse.ports import CounterValue, KernelChange, RefusedElement
+from ecluse.ruleset.names import BASE_CHAINS, is_gate
+from ecluse.ruleset.program import TABLE
+
+_TARGET = re.compile(r"\b(?:goto|jump) ([\w.]+)")
+
+
+@dataclass
+class Table:
+    """What stands in the table: chains as their rules' texts, sets and maps as their texts, counters."""
+
+    chains: dict[str, list[str]] = field(default_factory=dict)
+    policies: dict[str, str] = field(default_factory=dict)
+    sets: dict[str, list[str]] = field(default_factory=dict)
+    maps: dict[str, list[str]] = field(default_factory=dict)
+    counters: dict[str, CounterValue] = field(default_factory=dict)
+
+    def used(self) -> set[str]:
+        """Name every chain that something goes to."""
+        texts = [*self.chains.values(), *self.maps.values()]
+        return {name for lines in texts for line in lines for name in _TARGET.findall(line)}
+
+
+class FakeFirewall(Failing):
+    """See the module. table: None when there is none. counted: give a counter packets to see them in status."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: Table | None = None
+        self.generation = 1
+        self.elements: tuple[RefusedElement, ...] = ()
+        self.announced: Feed[KernelChange] = Feed()
+
+    async def check(self, text: str) -> None:
+        """Try `text` on a copy. RulesetRejectedError with the reason."""
+        self._may_fail("check")
+        try:
+            _applied(self.table, text)
+        except ValueError as error:
+            raise RulesetRejectedError(f"the kernel would not take this ruleset: {error}") from error
+
+    async def apply(self, text: str) -> None:
+        """Apply `text` whole or not at all. KernelError with the reason."""
+        self._may_fail("apply")
+        self._commit(text, process="eclused", pid=1, ours=True)
+
+    def tamper(self, text: str, process: str = "nft", pid: int = 4242) -> None:
+        """Apply `text` as somebody else would, and announce it."""
+        self._commit(text, process=process, pid=pid, ours=False)
+
+    def _commit(self, text: str, *, process: str, pid: int, ours: bool) -> None:
+        try:
+            table = _applied(self.table, text)
+        except ValueError as error:
+            raise KernelError(f"the kernel refused the transaction, nothing was changed: {error}") from error
+        touched = table != self.table
+        self.table = table
+        self.generation += 1
+        self.announced.put(KernelChange(process, pid, ours, touched, "changed" if table else "table deleted"))
+
+    async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
+        """Give each chain's goto target, None where it does anything else, or does not exist."""
+        self._may_fail("targets")
+        held = self.table.chains if self.table else {}
+        result: dict[str, str | None] = {}
+        for name in chains:
+            rules = held.get(name, [])
+            single = (
+                rules[0].removeprefix("goto ") if len(rules) == 1 and rules[0].startswith("goto ") else None
+            )
+            result[name] = single
+        return result
+
+    async def policies(self) -> dict[str, str]:
+        """Give the policy of every base chain."""
+        return dict(self.table.policies) if self.table else {}
+
+    async def chains(self) -> tuple[str, ...]:
+        """Name every chain, sorted."""
+        self._may_fail("chains")
+        return tuple(sorted(self.table.chains)) if self.table else ()
+
+    async def objects(self) -> dict[str, tuple[str, ...]]:
+        """Name what the table holds."""
+        if self.table is None:
+            return {}
+        kinds: dict[str, Iterable[str]] = {
+            "chain": self.table.chains,
+            "set": self.table.sets,
+            "map": self.table.maps,
+            "counter": self.table.counters,
+        }
+        return {kind: tuple(sorted(held)) for kind, held in kinds.items()}
+
+    async def fingerprint(self) -> str | None:
+        """Give all that is not switched as one text; None when there is no table."""
+        self._may_fail("fingerprint")
+        if self.table is None:
+            return None
+        program = {n: r for n, r in self.table.chains.items() if n not in BASE_CHAINS and not is_gate(n)}
+        sets = {name: sorted(held) for name, held in {**self.table.sets, **self.table.maps}.items()}
+        return repr((sorted(program.items()), sorted(sets.items()), sorted(self.table.counters)))
+
+    async def ruleset_generation(self) -> int:
+        """Give the number of transactions so far."""
+        self._may_fail("ruleset_generation")
+        return self.generation
+
+    async def counters(self) -> dict[str, CounterValue]:
+        """Give every named counter."""
+        return dict(self.table.counters) if self.table else {}
+
+    async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
+        """Give what a test put into `elements`."""
+        return self.elements, False
+
+    def changes(self) -> AsyncIterator[KernelChange]:
+        """Give every transaction from now on."""
+        return self.announced.read()
+
+
+def _applied(table: Table | None, text: str) -> Table | None:
+    """Give the table after a text. ValueError, with the reason, where the kernel would refuse it."""
+    work = copy.deepcopy(table)
+    lines = iter(text.splitlines())
+    for line in lines:
+        if line == f"table {TABLE} {{":
+            work = work or Table()
+            _block(work, lines)
+        elif line in {f"delete table {TABLE}", "flush ruleset"}:
+            if work is None and line != "flush ruleset":
+                raise ValueError("No such file or directory")
+            work = None
+        elif line.strip():
+            if work is None:
+                raise ValueError("No such file or directory")
+            _command(work, line)
+    if work is not None:
+        missing = work.used() - set(work.chains)
+        if missing:
+            raise ValueError(f"no chain {min(missing)}")
+    return work
+
+
+def _block(work: Table, lines: Iterable[str]) -> None:
+    kind, name, body = "", "", list[str]()
+    for line in lines:
+        if line == "}":
+            return
+        if line.startswith("\t") and not line.startswith("\t\t") and line.endswith("{"):
+            kind, name = line.split()[:2]
+            body = []
+        elif line == "\t}":
+            _declare(work, kind, name, body)
+        else:
+            body.append(line.strip())
+
+
+def _declare(work: Table, kind: str, name: str, body: list[str]) -> None:
+    if kind == "counter":
+        work.counters.setdefault(name, CounterValue(0, 0))
+        return
+    if kind == "chain":
+        rules = [line for line in body if not line.startswith("type filter hook")]
+        if len(rules) < len(body):
+            work.policies.setdefault(name, "accept")
+        work.chains.setdefault(name, []).extend(rules)
+        return
+    start = body.index("elements = {") + 1 if "elements = {" in body else len(body)
+    elements = [line.rstrip(",") for line in body[start:] if line != "}"]
+    held = work.sets if kind == "set" else work.maps
+    held.setdefault(name, []).extend(e for e in elements if e not in held.get(name, []))
+
+
+def _command(work: Table, line: str) -> None:
+    words = line.replace(f" {TABLE} ", " ").split(maxsplit=3)
+    verb, kind, name, rest = (*words, "")[:4]
+    kinds: dict[str, dict[str, Any]] = {
+        "chain": work.chains,
+        "set": work.sets,
+        "map": work.maps,
+        "counter": work.counters,
+    }
+    held = kinds.get(kind, {})
+    if verb == "add" and kind == "chain":
+        work.policies[name] = rest.removeprefix("{ policy ").removesuffix("; }")
+    elif verb == "add" and kind == "rule" and name in work.chains:
+        work.chains[name].append(rest)
+    elif verb == "flush" and kind == "chain" and name in work.chains:
+        work.chains[name] = []
+    elif verb == "delete" and name in held:
+        if kind == "chain" and name in work.used():
+            raise ValueError(f"chain {name}: Device or resource busy")
+        del held[name]
+    elif kind == "element":
+        _elements(work, verb, name, rest)
+    else:
+        raise ValueError(f"{line}: No such file or directory")
+
+
+def _elements(work: Table, verb: str, name: str, rest: str) -> None:
+    held = work.sets if name in work.sets else work.maps
+    if name not in held:
+        raise ValueError(f"set {name}: No such file or directory")
+    for element in rest.removeprefix("{ ").removesuffix(" }").split(", "):
+        key = element.partition(" : ")[0]
+        there = [e for e in held[name] if e.partition(" : ")[0] == key]
+        if verb == "delete" and not there:
+            raise ValueError(f"element {key}: No such file or directory")
+        held[name] = [e for e in held[name] if e not in there] + ([element] if verb == "add" else [])

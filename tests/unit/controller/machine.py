@@ -1,0 +1,129 @@
+"""A controller over fakes, in an event loop of its own, that can be commanded, broken, killed and started again."""
+
+import asyncio
+import gc
+import warnings
+
+from ecluse.controller import Controller
+from ecluse.controller.shared import Options, Ports
+from ecluse.errors import EcluseError
+from ecluse.fakes import (
+    FakeAudit,
+    FakeClock,
+    FakeConntrack,
+    FakeFirewall,
+    FakeLinks,
+    FakePolicySource,
+    FakeResolver,
+    FakeState,
+)
+from ecluse.policy import Policy
+from ecluse.records import Actor
+from ecluse.ruleset import switch
+
+WHO = Actor(1000, "oncall", 4711, "ecluse")
+
+
+class Machine:
+    """One gateway: its disk (state, audit) and kernel (firewall) outlive the daemon (controller)."""
+
+    def __init__(self, policy: Policy, addresses=None) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.clock = FakeClock()
+        self.firewall = FakeFirewall()
+        self.state = FakeState()
+        self.audit = FakeAudit()
+        self.source = FakePolicySource(policy)
+        self.resolver = FakeResolver(self.clock, addresses or {})
+        self.conntrack = FakeConntrack()
+        self.links = FakeLinks()
+        self.events = []
+        self.controller: Controller | None = None
+
+    def run(self, work):
+        async def bounded():
+            async with asyncio.timeout(20):
+                return await work
+
+        return self.loop.run_until_complete(bounded())
+
+    def start(self) -> None:
+        ports = Ports(
+            self.firewall,
+            self.conntrack,
+            self.links,
+            self.resolver,
+            self.state,
+            self.audit,
+            self.source,
+            self.clock,
+        )
+        options = Options(version="0", tick=3600, seconds=5)
+
+        async def up() -> None:
+            self.controller = Controller(ports, options, tell=self.events.append)
+            await self.controller.start()
+
+        self.run(up())
+        self.settle()
+
+    def settle(self) -> None:
+        """Let background work come to rest."""
+
+        async def rest() -> None:
+            for _ in range(40):
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
+            for _ in range(40):
+                await asyncio.sleep(0)
+
+        self.run(rest())
+
+    def kill(self) -> None:
+        """End the daemon without a word, as SIGKILL would: nothing is written any more."""
+
+        async def cancel() -> None:
+            tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        self.run(cancel())
+        self.controller = None
+
+    def close(self) -> None:
+        self.kill()
+        self.loop.close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+
+    def give(self, work):
+        """Give a command and let its after-work come to rest; an EcluseError is the answer."""
+        try:
+            answer = self.run(work)
+        except EcluseError as error:
+            answer = error
+        self.settle()
+        return answer
+
+    def set(self, level: str, *zones: str):
+        return self.give(
+            self.controller.set_level(level, zones or None, actor=WHO, reason="why", authorised_by="")
+        )
+
+    def rollback(self, number=None):
+        return self.give(self.controller.rollback(number, actor=WHO, reason="why", authorised_by=""))
+
+    def reload(self, policy: Policy):
+        self.source.policy = policy
+        return self.give(self.controller.reload(expect=None, actor=WHO, reason="why", authorised_by=""))
+
+    def status(self):
+        return self.run(self.controller.status())
+
+    def kernel(self) -> dict[str, str] | None:
+        """Read the levels that the kernel's own gates stand for."""
+        policy = self.controller._s.live.policy
+        chains = self.run(self.firewall.chains())
+        return switch.read_levels(policy, self.run(self.firewall.targets(chains)))
