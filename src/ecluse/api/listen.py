@@ -123,5 +123,5 @@ def _must_be_free(path: Path) -> None:
         return
     raise StateError(
         f"another daemon is listening at {path}",
-        hint="stop it first (systemctl stop eclused), or choose another --socket",
+        hint="stop it first (systemctl stop ecluse), or choose another --socket",
     )

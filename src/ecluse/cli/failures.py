@@ -67,8 +67,8 @@ def without_daemon() -> str:
         "To see what the kernel does now:\n"
         "    nft list table inet ecluse\n"
         "To start the daemon, and to see why it stopped:\n"
-        "    systemctl start eclused\n"
-        "    journalctl -u eclused -n 50"
+        "    systemctl start ecluse\n"
+        "    journalctl -u ecluse -n 50"
     )
 
 

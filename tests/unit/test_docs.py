@@ -1,0 +1,218 @@
+"""The documentation against the code: what it names exists, and what exists is named."""
+
+import argparse
+import ast
+import re
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from ecluse.api import metrics
+from ecluse.api.problems import _TITLES as PROBLEM_KINDS
+from ecluse.api.routes import ROUTES
+from ecluse.cli import failures
+from ecluse.cli.main import build_parser
+from ecluse.config.load import SITE_FILE, ConfigDirectory
+from ecluse.config.models import (
+    DestinationModel,
+    LevelModel,
+    LifelineModel,
+    ManagementModel,
+    ServiceModel,
+    SiteModel,
+    Strict,
+    ZoneModel,
+)
+from ecluse.config.settings import TOML_NAME, Settings, load_settings
+from tests.unit.api.fake_commands import FakeCommands
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*DOCS, *(page for page in [ROOT / "README.md"] if page.exists())]
+
+TEST = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+CODE_FILE = re.compile(r"`((?:src|systemd|tests|config)/[\w./-]+\.\w+)`")
+BLOCK = re.compile(r"^```\w+ (?P<name>\S+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+@cache
+def functions(file: Path) -> frozenset[str]:
+    """Name the test functions of a file, those of a class as `Class::function`."""
+    found: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        inner = node.body if isinstance(node, ast.ClassDef) else [node]
+        prefix = f"{node.name}::" if isinstance(node, ast.ClassDef) else ""
+        found |= {
+            prefix + one.name
+            for one in inner
+            if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) and one.name.startswith("test_")
+        }
+    return frozenset(found)
+
+
+def anchors(file: Path) -> set[str]:
+    """Give the anchors of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", FENCED.sub("", file.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+def test_every_test_that_is_named_exists(file: Path):
+    for path, name in TEST.findall(file.read_text(encoding="utf-8")):
+        assert (ROOT / path).is_file(), path
+        assert name in functions(ROOT / path), f"{path}::{name}"
+
+
+def test_security_names_every_test_of_the_promises():
+    named = set(TEST.findall(page("security.md")))
+    path = "tests/system/test_promises.py"
+    assert len(functions(ROOT / path)) >= 7
+    missing = functions(ROOT / path) - {name for where, name in named if where == path}
+    assert not missing
+
+
+def test_each_promise_has_its_tests():
+    chapter = page("security.md").partition("\n## The seven promises\n")[2].partition("\n## ")[0]
+    promises = re.split(r"^### (?=\d\. )", chapter, flags=re.MULTILINE)[1:]
+    assert [promise[0] for promise in promises] == list("1234567")
+    for promise in promises:
+        assert TEST.search(promise), promise[:60]
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+def test_every_link_leads_somewhere(file: Path):
+    text = FENCED.sub("", file.read_text(encoding="utf-8"))
+    for link in LINK.findall(text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (file.parent / path).resolve() if path else file
+        assert target.exists(), link
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+def test_every_file_of_the_source_that_is_named_exists(file: Path):
+    text = re.sub(r"::[\w:]+`", "`", file.read_text(encoding="utf-8"))
+    for path in CODE_FILE.findall(text):
+        assert (ROOT / path).exists(), path
+
+
+def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Give the parsers of a parser's verbs, none when it has none."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def verbs() -> list[str]:
+    found: list[str] = []
+    for name, parser in subparsers(build_parser()).items():
+        inner = subparsers(parser)
+        found += [f"{name} {what}" for what in inner] or [name]
+    return found
+
+
+def test_every_verb_is_told():
+    text = "\n".join(file.read_text(encoding="utf-8") for file in PAGES if file.name != "known-issues.md")
+    assert len(verbs()) > 10
+    missing = [verb for verb in verbs() if not re.search(rf"\becluse {verb}\b", text)]
+    assert not missing
+
+
+def test_no_verb_is_told_that_does_not_exist():
+    known = {verb.split()[0] for verb in verbs()}
+    for file in PAGES:
+        told = re.findall(
+            r"(?:`|^ {4}(?:sudo )?|; )ecluse ([a-z]+)", file.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        assert set(told) <= known, file.name
+
+
+def test_every_exit_code_is_told():
+    told = set(re.findall(r"^\| (\d+) \|", page("operations.md"), re.MULTILINE))
+    codes = {str(value) for value in vars(failures).values() if isinstance(value, int)}
+    assert told == codes
+
+
+def test_every_route_is_told():
+    text = page("api.md")
+    assert set(re.findall(r"^\| `((?:GET|POST) [^`]+)` \|", text, re.MULTILINE)) == {
+        f"{route.method} {route.path}" for route in ROUTES
+    }
+
+
+def test_every_kind_of_problem_is_told():
+    chapter = page("api.md").partition("\n## Errors\n")[2].partition("\n## ")[0]
+    missing = [kind for kind in PROBLEM_KINDS if f"`{kind}`" not in chapter]
+    assert not missing
+
+
+async def test_every_metric_is_told():
+    status = await FakeCommands().status()
+    exposed = metrics.exposition(status, metrics.Doorkeeping({"root": 1}, 0, 0)).decode()
+    names = {line.partition(" ")[0].partition("{")[0] for line in exposed.splitlines() if line[0] != "#"}
+    assert len(names) > 10
+    assert set(re.findall(r"`(ecluse_\w+)`", page("api.md"))) - {"ecluse_in_step"} == names - {
+        "ecluse_in_step"
+    }
+
+
+def test_every_setting_is_told():
+    rows = dict(re.findall(r"^\| `(\w+)` \|[^|]*\| ([^|]*) \|", page("configuration.md"), re.MULTILINE))
+    for name, info in Settings.model_fields.items():
+        assert name in rows, name
+        if info.default is not None and name != "socket":
+            assert str(info.default) in rows[name].strip('`"'), (name, rows[name])
+
+
+NESTED = {
+    SiteModel: "",
+    LifelineModel: "lifeline.",
+    ManagementModel: "lifeline.management.",
+    ZoneModel: "",
+    ServiceModel: "",
+    DestinationModel: "",
+}
+
+
+def keys(model: type[Strict]) -> list[str]:
+    """Give a model's keys as a person writes them, without those that only hold other keys told by themselves."""
+    found = [info.alias or name for name, info in model.model_fields.items()]
+    return [key for key in found if key not in {"lifeline", "management"}]
+
+
+def test_every_key_of_the_sites_files_has_its_row():
+    text = page("configuration.md").partition("\n## ecluse.toml\n")[0]
+    told = Counter(re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE))
+    assert told == Counter(prefix + key for model, prefix in NESTED.items() for key in keys(model))
+    assert all(f"`{key}`" in text for key in keys(LevelModel))
+
+
+def blocks() -> dict[str, str]:
+    """Give the files that configuration.md shows whole: name -> text."""
+    return {match["name"]: match["text"] for match in BLOCK.finditer(page("configuration.md"))}
+
+
+def test_the_examples_load(tmp_path: Path):
+    shown = blocks()
+    assert {SITE_FILE, TOML_NAME} < set(shown)
+    (tmp_path / "allowlist.d").mkdir()
+    for name, text in shown.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    source = ConfigDirectory(tmp_path)
+    policy = source.load()
+    assert [str(warning) for warning in source.warnings()] == []
+    assert {service.name for service in policy.services} >= {"laboratory", "telephony"}
+    settings = load_settings(["--config-dir", str(tmp_path)], {})
+    assert settings.log_format == "console"
