@@ -60,11 +60,29 @@ def _set_level(args: Namespace, screen: Screen, reason: str) -> int:
 
 
 def rollback(args: Namespace, screen: Screen) -> int:
-    """`ecluse rollback [N]`."""
+    """`ecluse rollback [N]`: on a terminal it says what it would open, and asks."""
     body = _why(args, args.reason or "")
     if args.number is not None:
         body["generation"] = args.number
+    if not args.yes and not args.json and screen.can_ask() and not _opens_on_purpose(args, screen):
+        screen.note("Not gone back. Nothing was changed.")
+        return REFUSED
     return _carry_out(args, screen, "/v1/rollback", body)
+
+
+def _opens_on_purpose(args: Namespace, screen: Screen) -> bool:
+    """Ask before a rollback opens a zone: after a cut it is the last line on the screen, and one key away."""
+    daemon = client(args, _CHANGE_SECONDS)
+    now = daemon.get("/v1/status")
+    number = args.number
+    if number is None:
+        number = daemon.get(f"/v1/generations/{now['generation']}")["generation"]["previous"]
+    then = daemon.get(f"/v1/generations/{number}")["generation"]["levels"] if number else {}
+    opened = [zone for zone, name in then.items() if name == "open" != now["levels"].get(zone)]
+    if not opened:
+        return True
+    screen.noted(f"Going back to generation {number} opens {listed(opened)} to the whole internet.", "warn")
+    return (screen.ask("Go back? [y/N]") or "").lower() in {"y", "yes"}
 
 
 def reload(args: Namespace, screen: Screen) -> int:

@@ -123,6 +123,7 @@ def _fixed_level(level: str, *, asks: bool = False) -> Callable[[argparse.Argume
 
 def _rollback(verb: argparse.ArgumentParser) -> None:
     _why(verb)
+    verb.add_argument("--yes", action="store_true", help="do not ask (nobody is asked without a terminal)")
     verb.add_argument("number", metavar="N", type=_number, nargs="?", help="to which (the one before this)")
 
 

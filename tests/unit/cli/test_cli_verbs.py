@@ -180,6 +180,17 @@ def test_rollback(server, ecluse):
     assert [call[1] for call in changes(server)[1:]] == [None, 2]
 
 
+def test_rollback_that_opens_asks_on_a_terminal(server, ecluse):
+    ecluse("cut")
+    code, out, err = ecluse("rollback", typed="\n")
+    assert (code, out, len(changes(server))) == (3, "", 1)
+    assert "opens care, guests, gateway" in err
+    assert ecluse("rollback", typed="y\n")[0] == 0
+    assert ecluse("rollback", typed="")[0] == 0, "back to the cut: nothing opens, nobody is asked"
+    assert ecluse("rollback", "--yes", typed="")[0] == 0
+    assert len(changes(server)) == 4
+
+
 def test_reload_shows_asks_and_sends_what_it_showed(server, ecluse):
     code, out, _ = ecluse("reload", typed="n\n")
     assert (code, changes(server)) == (3, [])
