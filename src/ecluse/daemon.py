@@ -6,11 +6,13 @@ import gc
 import logging
 import os
 import signal
+import socket
+import struct
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import structlog
 
@@ -34,6 +36,7 @@ from ecluse.state.audit import HashChainAudit
 from ecluse.state.store import DirectoryState
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+_GUARD = "\0eclused"
 _LOUD = {"tamper", "leak", "warning", "forbidden"}
 
 
@@ -66,21 +69,53 @@ def _calm_collector() -> None:
     gc.set_threshold(700, 10, 10_000)
 
 
-def lock_state(state_dir: Path) -> TextIO:
-    """Take the state directory for this process alone; the lock goes with the process. StateError when it is taken."""
+def lock_state(state_dir: Path) -> int:
+    """Take the state directory for this process alone; give the descriptor that holds it. StateError when it is taken.
+
+    The folder itself is locked (flock(2)): that needs no room on its disk, and works on one that is read-only.
+    """
     try:
         state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        handle = os.fdopen(os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o640), "r+")
+        handle = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         message = f"the state directory {state_dir} can't be used: {error.strerror}"
         raise StateError(message, hint="look at its owner, its mode and its disk") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        handle.close()
+        os.close(handle)
         message = f"another eclused uses the state directory {state_dir}"
         raise StateError(message, hint="'ecluse status' asks the one that runs") from error
     return handle
+
+
+def guard_network() -> socket.socket | None:
+    """Be the only eclused of this network namespace, whatever state directory the other has; two would fight over the table.
+
+    Held by an abstract socket address, which belongs to the namespace and goes with the process (unix(7)). Anybody
+    may bind one, so only root's and our own user's counts: nobody else may keep the daemon from starting.
+    """
+    guard = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        guard.bind(_GUARD)
+        guard.listen()
+    except OSError:
+        guard.close()
+    else:
+        return guard
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.settimeout(1.0)
+        try:
+            other.connect(_GUARD)
+        except OSError:
+            return None
+        pid, uid, _ = struct.unpack("3i", other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if uid not in {0, os.getuid()}:
+        return None
+    raise StateError(
+        f"another eclused (pid {pid}) guards this machine's network",
+        hint="'ecluse status' asks the one that runs; two of them would undo each other's work",
+    )
 
 
 class Daemon:
@@ -103,7 +138,10 @@ class Daemon:
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, stop. EcluseError when it can't start; the kernel then stays as it was."""
         settings = self._settings
+        # A terminal that closes, or a reload too early, must not end a daemon that is still starting.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         lock = await asyncio.to_thread(lock_state, settings.state_dir)
+        guard = await asyncio.to_thread(guard_network)
         firewall = NftFirewall()
         store = DirectoryState(settings.state_dir)
         resolver = DnsResolver(
@@ -144,7 +182,9 @@ class Daemon:
             await resolver.close()
             links.close()
             firewall.close()
-            lock.close()
+            os.close(lock)
+            if guard is not None:
+                guard.close()
 
     def _tell(self, event: Event) -> None:
         say = self._log.warning if event.kind in _LOUD else self._log.info

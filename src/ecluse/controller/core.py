@@ -1,22 +1,23 @@
 """The controller: commands in, one at a time; each change applied whole, verified, recorded, then answered."""
 
 import asyncio
-import time
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 from ecluse.controller import live as lv
 from ecluse.controller import report
+from ecluse.controller.change import Changer
 from ecluse.controller.gate import Step
 from ecluse.controller.keeper import Keeper
-from ecluse.controller.ledger import Ledger, must_not_lack
+from ecluse.controller.ledger import Ledger
 from ecluse.controller.live import Live, Loaded
 from ecluse.controller.planner import Planner
 from ecluse.controller.recorder import Recorder
 from ecluse.controller.shared import Options, Order, Ports, Shared
 from ecluse.controller.start import carry_over, decide
-from ecluse.errors import ConfigError, KernelError, StaleError, StateError
-from ecluse.policy import Levels, Policy, at_least_as_closed
+from ecluse.errors import ConfigError, EcluseError, KernelError, StaleError, StateError
+from ecluse.policy import CUT, Levels, Policy, most_closed
 from ecluse.ports import Recovered
 from ecluse.records import Action, Actor, AuditRecord, Generation
 from ecluse.results import Change, Event, Plan, Purge, Refused, ServiceStatus, Status
@@ -35,9 +36,11 @@ class Controller:
     ) -> None:
         self._s = Shared(ports, options, step)
         self._s.tell = tell
-        self._ledger = Ledger(self._s, Recorder(options.seconds))
+        self._ledger = Ledger(self._s, Recorder(options.seconds, self._s.writer.hurry))
         self._keeper = Keeper(self._s, self._ledger)
         self._planner = Planner(self._s, self._ledger)
+        self._changer = Changer(self._s, self._ledger, self._keeper)
+        self._preparing = asyncio.Lock()
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -53,6 +56,9 @@ class Controller:
         self._ledger.generations.update(found.generations)
         policy, digest = await self._policy_at_start(found)
         kernel = await self._s.gate.kernel_levels(policy)
+        if kernel is None and found.first_install and await self._s.gate.is_shut():
+            # The records are gone and the table speaks of other zones: nobody commanded an opening.
+            kernel = dict.fromkeys(policy.zone_names(), CUT.name)
         decision = decide(policy.site, policy.zone_names(), found, kernel)
         if decision.generation and decision.generation.policy != digest:
             policy, digest = await self._stored_or(decision.generation.policy, (policy, digest))
@@ -72,6 +78,8 @@ class Controller:
             self._s.say("warning", text)
         await self._compare_files(digest)
         self._keeper.begin()
+        # A daemon that was killed just after a switch has ended no connections.
+        self._keeper.after(self._s.live.generation)
 
     async def _policy_at_start(self, found: Recovered) -> tuple[Policy, str]:
         """Give the newest recorded policy that can be read; the files only when there is none.
@@ -139,7 +147,7 @@ class Controller:
         ]
         if generation.number not in self._ledger.generations:
             jobs.append(self._ledger.record(generation))
-        jobs += [self._ledger.clear(), self._ledger.audit(line)]
+        jobs += [self._ledger.clear(), self._ledger.audit(line), self._ledger.names()]
         await self._ledger.recorder.should(jobs)
         self._ledger.generations[generation.number] = generation
         self._s.live = Live(loaded, generation)
@@ -148,6 +156,10 @@ class Controller:
     async def stop(self) -> None:
         """End tasks and subscriptions, and say so in the audit log. The kernel stays as it is."""
         self._s.hub.close()
+        # No change is left halfway, and none begins any more: the lock is not given back.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._s.options.seconds):
+                await self._s.writer.seize()
         await self._keeper.end()
         if self._s.started:
             what = "the daemon stops; the gate stays as it is"
@@ -161,119 +173,91 @@ class Controller:
         self, level: str, zones: tuple[str, ...] | None, *, actor: Actor, reason: str, authorised_by: str
     ) -> Change:
         """Set the level of these zones (None: all). NotFoundError for an unknown level or zone."""
-        async with self._s.writer:
+        urgent = not self._planner.only_opens(self._planner.levels_with(level, zones))
+        async with self._s.writer.turn(urgent=urgent):
+            live = self._s.live
             levels = self._planner.levels_with(level, zones)
             order = Order(Action.LEVEL, actor, reason, authorised_by)
-            return await self._change(order, self._s.live.loaded, levels)
+            shut = most_closed(live.policy.site, live.levels, levels)
+            if shut in (dict(live.levels), levels):
+                return await self._changer.change(order, live.loaded, levels)
+            # What closes does not wait for the record that what opens must have: two changes, one after the other.
+            first = await self._changer.change(order, live.loaded, shut)
+            try:
+                change = await self._changer.change(order, self._s.live.loaded, levels)
+            except StateError as problem:
+                done = (
+                    f"generation {first.generation.number} closed what was to close; the rest was not opened"
+                )
+                raise StateError(f"{done}: {problem.message}", retry=True, hint=problem.hint) from problem
+            ended = tuple(name for name in first.ended if name not in change.kept)
+            return replace(change, ended=ended, unrecorded=(*first.unrecorded, *change.unrecorded))
 
     async def rollback(self, number: int | None, *, actor: Actor, reason: str, authorised_by: str) -> Change:
         """Go back to the generation before (None) or to generation `number`: its levels and its allowlist, exactly."""
-        async with self._s.writer:
-            target = self._planner.rollback_target(number)
-            if target.policy == self._s.live.loaded.digest:
-                loaded = self._s.live.loaded
-            else:
-                loaded = await self._hold(target.policy)
+        began_at = self._s.live.generation.number
+        target = self._planner.rollback_target(number)
+        policy = await self._prepared(target.policy)
+        same = target.policy == self._s.live.loaded.digest
+        urgent = same and not self._planner.only_opens(target.levels)
+        async with self._s.writer.turn(urgent=urgent):
+            if self._s.live.generation.number != began_at:
+                message = f"generation {self._s.live.generation.number} came first; nothing was rolled back"
+                raise StaleError(message, retry=True, hint="look at 'ecluse status', then repeat the command")
             order = Order(Action.ROLLBACK, actor, reason, authorised_by, target.number)
-            return await self._change(order, loaded, target.levels)
+            return await self._take(order, policy, target.policy, target.levels)
 
     async def reload(self, *, expect: str | None, actor: Actor, reason: str, authorised_by: str) -> Change:
         """Make the files' allowlist live. expect: digest of the plan that was shown; StaleError when it changed since."""
-        async with self._s.writer:
+        async with self._preparing:
             ports = self._s.ports
             policy = await asyncio.to_thread(ports.source.load)
             digest = ports.store.digest_policy(policy)
             if expect is not None and expect != digest:
                 message = "the files changed after the difference was shown; nothing was changed"
                 raise StaleError(message, hint="run 'ecluse reload' again")
-            await asyncio.to_thread(ports.store.write_policy, policy)
-            loaded = await self._hold(digest)
-            levels = carry_over(policy.site, policy.zone_names(), self._s.live.levels)
-            change = await self._change(Order(Action.RELOAD, actor, reason, authorised_by), loaded, levels)
-            self._s.notes.warnings.pop("files", None)
-            return change
+            await self._learn_names(policy)
+            async with self._s.writer.turn():
+                levels = carry_over(policy.site, policy.zone_names(), self._s.live.levels)
+                self._planner.must_let_nobody_out(levels)
+                order = Order(Action.RELOAD, actor, reason, authorised_by)
+                change = await self._take(order, policy, digest, levels)
+                self._s.notes.warnings.pop("files", None)
+                return change
 
-    async def _hold(self, digest: str) -> Loaded:
-        """Have a policy in the kernel beside the live one: at once when it is there, else from the store."""
-        gate, ports = self._s.gate, self._s.ports
-        if digest in gate.loaded:
-            return gate.loaded[digest]
-        policy = await asyncio.to_thread(ports.store.read_policy, digest)
-        ports.resolver.watch({*policy.host_names(), *self._s.live.policy.host_names()}, lv.servers_of(policy))
-        known = ports.resolver.known()
+    async def _prepared(self, digest: str) -> Policy:
+        """Give a recorded policy, its names learnt. The writer's lock is not held: disk and DNS may take their time."""
+        held = self._s.gate.loaded.get(digest)
+        if held is not None:
+            return held.policy
+        async with self._preparing:
+            policy = await asyncio.to_thread(self._s.ports.store.read_policy, digest)
+            await self._learn_names(policy)
+            return policy
+
+    async def _learn_names(self, policy: Policy) -> None:
+        """Ask for the names that were never resolved, and follow them from now on. The writer's lock is not held."""
+        resolver = self._s.ports.resolver
+        self._keeper.follow_names(policy)
+        known = resolver.known()
         missing = [name for name in policy.host_names() if name not in known or not known[name].addresses]
         if missing:
-            known = await ports.resolver.refresh(missing, self._s.options.new_name_seconds)
-        addresses = lv.addresses_of({**ports.resolver.known(), **known})
-        await gate.check(policy, addresses)
-        loaded = await gate.load(policy, digest, addresses)
-        self._s.step("loaded")
-        await gate.settle()
-        return loaded
+            await resolver.refresh(missing, self._s.options.new_name_seconds)
 
-    async def _change(self, order: Order, loaded: Loaded, levels: Levels) -> Change:
-        """Apply, verify, record, answer.
-
-        A closing is applied first and recorded after: it waits for nothing. An opening (and a change of the
-        allowlist) is announced on disk first, and without its record it is taken back.
-        """
-        began = time.monotonic()
-        before = self._s.live
-        effect = lv.effect(before, loaded, levels)
-        same_policy = loaded.digest == before.loaded.digest
-        if same_policy and dict(levels) == dict(before.levels):
-            return await self._already(order, before, began)
-        closing = same_policy and at_least_as_closed(loaded.policy.site, levels, before.levels)
-        generation = self._ledger.next(order, loaded, levels)
-        if not closing:
-            await self._ledger.announce(order, generation, loaded)
+    async def _take(self, order: Order, policy: Policy, digest: str, levels: Levels) -> Change:
+        """Change to a policy: at once when it stands in the kernel already, else loaded beside the live one first."""
+        gate = self._s.gate
         try:
-            await self._s.gate.switch(loaded, levels)
-            self._s.step("applied")
-            await self._s.gate.verify(loaded, levels, (before.loaded, before.levels))
-        except KernelError as error:
-            await self._ledger.failed(order, generation, error.message)
+            loaded = gate.loaded.get(digest)
+            if loaded is None:
+                addresses = lv.addresses_of(self._s.ports.resolver.known())
+                await gate.check(policy, addresses)
+                loaded = await gate.load(policy, digest, addresses)
+                self._s.step("loaded")
+            return await self._changer.change(order, loaded, levels)
+        except EcluseError:
+            self._keeper.follow_names()
             raise
-        self._s.step("verified")
-        unrecorded: tuple[str, ...] = ()
-        if closing:
-            unrecorded = await self._ledger.closing(loaded, generation)
-        else:
-            await self._record_opening(loaded, generation, before)
-        self._ledger.generations[generation.number] = generation
-        self._s.live = Live(loaded, generation)
-        self._s.say(order.action.value, report.change_text(generation))
-        self._keeper.after(generation)
-        took = (time.monotonic() - began) * 1000
-        warnings = tuple(self._s.notes.warnings.values())
-        return Change(generation, True, True, effect.kept, effect.ended, unrecorded, took, warnings)
-
-    async def _record_opening(self, loaded: Loaded, generation: Generation, before: Live) -> None:
-        try:
-            await self._ledger.opening(loaded, generation)
-        except StateError as problem:
-            await self._s.gate.switch(before.loaded, before.levels)
-            await self._s.gate.verify(before.loaded, before.levels, None)
-            reason = f"generation {generation.number} could not be recorded: {problem.message}"
-            order = Order(Action.RECOVERY, self._s.itself, reason, "")
-            again = replace(
-                self._ledger.next(order, before.loaded, before.levels), number=generation.number + 1
-            )
-            await self._ledger.taken_back(before, generation, again)
-            self._s.live = Live(before.loaded, again)
-            raise must_not_lack(problem) from problem
-
-    async def _already(self, order: Order, live: Live, began: float) -> Change:
-        """The state is already so: heal it if the kernel says otherwise, and put the command on record all the same."""
-        if not await self._s.gate.in_step(live.loaded, live.levels):
-            await self._keeper.restore("", 0, "found out of step by a command")
-        line = self._ledger.line(live.generation, order.action.value, "already so", "done", order=order)
-        failed = await self._ledger.recorder.should([self._ledger.audit(line)])
-        kept = lv.effect(live, live.loaded, live.levels).kept
-        took = (time.monotonic() - began) * 1000
-        return Change(
-            live.generation, False, True, kept, (), failed, took, tuple(self._s.notes.warnings.values())
-        )
 
     async def forbidden(self, actor: Actor, what: str) -> None:
         """Record that somebody who may not command tried to."""
@@ -285,7 +269,13 @@ class Controller:
 
     async def status(self) -> Status:
         """Say where we are, with the kernel asked now."""
-        await self._keeper.look()
+        try:
+            await self._keeper.look()
+        except KernelError as error:
+            # Whoever asks at night wants what is known all the same; `checked` says how old it is.
+            self._s.notes.warnings["kernel"] = f"the kernel could not be compared just now: {error.message}"
+        else:
+            self._s.notes.warnings.pop("kernel", None)
         return report.status(
             self._s.live,
             self._s.notes,
@@ -321,7 +311,7 @@ class Controller:
     async def refused(self, limit: int) -> Refused:
         """Say who keeps trying to get out, most packets first."""
         elements, full = await self._s.ports.firewall.refused()
-        return report.refused(elements, self._s.live.policy, limit, full=full)
+        return await asyncio.to_thread(report.refused, elements, self._s.live.policy, limit, full=full)
 
     def events(self) -> AsyncIterator[Event]:
         """Give every event from now on."""

@@ -46,6 +46,10 @@ class Gate:
         gates = [c for c in chains if c in names.BASE_CHAINS or names.is_gate(c)]
         return switch.read_levels(policy, await self._firewall.targets(gates)) if gates else None
 
+    async def is_shut(self) -> bool:
+        """Say whether a table stands that lets less than everything pass, whatever allowlist it was made from."""
+        return "drop" in (await self._firewall.policies()).values()
+
     async def check(self, policy: Policy, addresses: Addresses) -> None:
         """Ask the kernel whether it would take this policy. RulesetRejectedError when not; nothing changes."""
         program = compile_program(policy, addresses, self._slot + 1, self._uid)
@@ -58,10 +62,34 @@ class Gate:
         """Put a policy beside what is live, touching no traffic. One that stands already is only brought up to date."""
         if digest in self.loaded:
             return self.loaded[digest]
+        await self._catch_up()
         loaded = self._compile(policy, digest, addresses)
         await self._apply(switch.load_text(loaded.program))
         self.loaded[digest] = loaded
+        await self.settle()
         return loaded
+
+    async def close(self, loaded: Loaded, levels: Levels, addresses: Addresses) -> tuple[Loaded, bool]:
+        """Make a closing live. It never goes back: where the switch fails or does not show, the table is put in anew.
+
+        Gives what is loaded then, and whether it was read back. KernelError when the kernel took nothing of it.
+        """
+        taken = False
+        try:
+            await self.switch(loaded, levels)
+            taken = True
+            self._step("applied")
+            if await self.shows(loaded, levels):
+                await self._advance()
+                return loaded, True
+        except KernelError:
+            pass  # somebody else is at the table in this very moment
+        try:
+            return await self.bring_up(loaded.policy, loaded.digest, addresses, levels), True
+        except KernelError:
+            if not taken:
+                raise
+        return self.loaded.get(loaded.digest, loaded), False
 
     async def switch(self, loaded: Loaded, levels: Levels) -> None:
         """Make these levels live: one small transaction, whatever the size of the allowlist."""
@@ -103,6 +131,20 @@ class Gate:
         if self._known_generation is not None and now == self._known_generation + self._commits:
             self._known_generation, self._commits = now, 0
 
+    @property
+    def unsure(self) -> bool:
+        """Say whether others committed between our own transactions, so that what the table should be is not known."""
+        return self._fingerprint is None
+
+    async def _catch_up(self) -> None:
+        """Count in the transactions of others that left our table alone, before one of our own makes it another."""
+        now = await self._firewall.ruleset_generation()
+        if self._known_generation is None or now == self._known_generation + self._commits:
+            return
+        same = self._fingerprint is not None and await self._firewall.fingerprint() == self._fingerprint
+        if same and await self._firewall.ruleset_generation() == now:
+            self._known_generation, self._commits = now, 0
+
     async def settle(self) -> None:
         """Remember what the table looks like after our own transactions, to know it again.
 
@@ -123,8 +165,8 @@ class Gate:
             return True
         same = (
             self._fingerprint is not None
+            and await self.shows(loaded, levels)  # little to read, and enough when the table is gone
             and await self._firewall.fingerprint() == self._fingerprint
-            and await self.shows(loaded, levels)
         )
         if same and await self._firewall.ruleset_generation() == now:
             self._known_generation, self._commits = now, 0
@@ -136,7 +178,7 @@ class Gate:
         The program is loaded beside what is there, and then switched to. Only if the kernel refuses that (a base
         chain was changed) is the table replaced, which may drop packets for a moment.
         """
-        self._known_generation, self._commits = await self._firewall.ruleset_generation(), 0
+        known = await self._firewall.ruleset_generation()
         await self.survey()
         loaded = self._compile(policy, digest, addresses)
         # Never in one transaction: the kernel makes the elements of a concatenated interval map visible only after
@@ -146,6 +188,8 @@ class Gate:
             await self._apply(text)
         except KernelError:
             await self._apply(switch.NEW_TABLE + text)
+        # What was known of the table holds no more from here on, and nothing is known until it is settled anew.
+        self._known_generation, self._commits, self._fingerprint = known, 1, None
         await self.switch(loaded, levels)
         self._step("applied")
         self.loaded = {digest: loaded}
@@ -159,6 +203,7 @@ class Gate:
 
     async def prune(self, keep: set[str]) -> None:
         """Take policies out of the kernel that nothing needs any more, and remember what the table looks like."""
+        await self._catch_up()
         self.loaded = {digest: one for digest, one in self.loaded.items() if digest in keep}
         slots = [one.slot for one in self.loaded.values()]
         counters = {c for one in self.loaded.values() for c in one.program.counters}
@@ -171,15 +216,18 @@ class Gate:
         """Bring every loaded policy to new addresses by single elements. False when one needs more than elements."""
         whole = True
         changed = False
-        for digest, one in list(self.loaded.items()):
-            fresh = compiled(one.policy, digest, addresses, one.slot, self._uid)
-            text = switch.delta_text(one.program, fresh.program)
-            if text is None:
-                whole = False
-            elif text:
-                await self._apply(text)
-                changed = True
-                self.loaded[digest] = fresh
-        if changed:
-            await self.settle()
+        await self._catch_up()
+        try:
+            for digest, one in list(self.loaded.items()):
+                fresh = compiled(one.policy, digest, addresses, one.slot, self._uid)
+                text = switch.delta_text(one.program, fresh.program)
+                if text is None:
+                    whole = False
+                elif text:
+                    await self._apply(text)
+                    changed = True
+                    self.loaded[digest] = fresh
+        finally:
+            if changed:
+                await self.settle()
         return whole

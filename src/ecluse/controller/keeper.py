@@ -4,23 +4,27 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
-from functools import partial
 
 from ecluse.controller import live as lv
 from ecluse.controller import report
 from ecluse.controller.ledger import Ledger
+from ecluse.controller.linkwatch import LinkWatch
+from ecluse.controller.live import Live
 from ecluse.controller.recorder import Job
-from ecluse.controller.shared import Shared
+from ecluse.controller.shared import Order, Shared
 from ecluse.errors import EcluseError
 from ecluse.flows import Connection, FlowJudge, describe
+from ecluse.policy import Policy, at_least_as_closed
 from ecluse.ports import KernelChange
-from ecluse.records import AuditRecord, Generation
+from ecluse.records import Action, AuditRecord, Generation
 from ecluse.results import Leak, Purge, Tamper
 
 EXAMPLES = 10
 """How many connections are named where a list is cut short."""
 PURGES_REMEMBERED = 100
 _CHUNK = 2000
+_TRY_AGAIN = 0.05
+"""Seconds between two tries to put the table back, while the kernel refuses."""
 _BOOT_DELAY = 30.0
 """Changed addresses reach the boot ruleset after so many seconds at the latest: it is a whole file each time."""
 
@@ -31,30 +35,32 @@ class Keeper:
     def __init__(self, shared: Shared, ledger: Ledger) -> None:
         self._s = shared
         self._ledger = ledger
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._core: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._core: set[asyncio.Task[object]] = set()
         self._kernel: AsyncIterator[KernelChange] | None = None
+        self._names: AsyncIterator[frozenset[str]] | None = None
         self._boot_due: float | None = None
 
     # -- tasks -----------------------------------------------------------------------------------------------------
 
     def listen(self) -> None:
-        """Hear the kernel's announcements from now on, so that none between here and `begin` is missed."""
+        """Hear the kernel's and the resolver's announcements from now on: none between here and `begin` is missed."""
         self._kernel = self._s.ports.firewall.changes()
+        self._names = self._s.ports.resolver.changes()
 
     def begin(self) -> None:
         """Start the background work."""
-        for work in (self._watch_kernel(), self._watch_names(), self._watch_links(), self._ticks()):
+        links = LinkWatch(self._s)
+        for work in (self._watch_kernel(), self._watch_names(), links.run(), self._ticks()):
             self._core.add(self._spawn(work))
-        self._spawn(self._arm_previous())
 
-    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[object, object, object]) -> asyncio.Task[object]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if task.cancelled() or task.exception() is None:
             return
@@ -80,19 +86,25 @@ class Keeper:
         if self._kernel is None:
             return
         async for change in self._kernel:
-            if change.lost or (change.touched and not change.ours):
+            if not change.lost and (change.ours or not change.touched):
+                continue
+            while True:
                 try:
                     await self._check_after(change)
+                    break
                 except EcluseError as error:
                     text = f"our table was changed and could not be restored: {error.message}"
+                    if self._s.notes.warnings.get("tamper") != text:
+                        self._s.say("tamper", text)
                     self._s.notes.warnings["tamper"] = text
                     self._s.notes.in_step = False
-                    self._s.say("tamper", text)
+                await asyncio.sleep(_TRY_AGAIN)
 
     async def _check_after(self, change: KernelChange) -> None:
-        async with self._s.writer:
+        async with self._s.writer.turn(urgent=True):
             live = self._s.live
             if await self._s.gate.in_step(live.loaded, live.levels):
+                self._s.notes.warnings.pop("tamper", None)
                 return
             what = (
                 change.what
@@ -106,23 +118,48 @@ class Keeper:
 
         The caller holds the writer's lock. Other policies that were held ready are loaded again later.
         """
-        live = self._s.live
         began = time.monotonic()
+        # Nobody is accused where we only lost count: others committed between our own transactions.
+        accused = bool(process or pid) or not self._s.gate.unsure
+        who = f"{process or 'somebody'} (pid {pid})" if pid else process or "somebody"
+        live, followed = await self._as_closed_by_hand(who)
         loaded = await self._s.gate.bring_up(
             live.policy, live.loaded.digest, lv.addresses_of(self._s.ports.resolver.known()), live.levels
         )
         took = (time.monotonic() - began) * 1000
         now = self._s.ports.clock()
-        self._s.live = replace(self._s.live, loaded=loaded)
-        who = f"{process or 'somebody'} (pid {pid})" if pid else process or "somebody"
-        self._s.notes.tamper = Tamper(now, process, pid, what, round(took, 1))
+        self._s.live = replace(live, loaded=loaded)
+        self._s.notes.in_step = True
         self._s.notes.warnings.pop("tamper", None)
-        text = f"{who} changed the gate's table ({what}); put back in {took:.0f} ms"
-        line = AuditRecord("tamper", self._s.itself, text, levels=live.levels, result="done")
-        self._s.say("tamper", text)
-        await self._ledger.recorder.should([self._ledger.audit(line)])
         self._spawn(self._count_leak())
         self._spawn(self._arm_previous())
+        if not accused:
+            self._s.say("warning", "others changed rules at the same time as we did: ours were put in anew")
+            return
+        self._s.notes.tamper = Tamper(now, process, pid, what, round(took, 1))
+        done = f"followed: {report.levels_text(live.levels)}" if followed else f"put back in {took:.0f} ms"
+        text = f"{who} changed the gate's table ({what}); {done}"
+        line = AuditRecord("tamper", self._s.itself, text, levels=live.levels, result="done")
+        self._s.say("tamper", text)
+        self._spawn(self._ledger.recorder.should([self._ledger.audit(line)]))
+        if followed:
+            self._ledger.generations[live.generation.number] = live.generation
+            self._spawn(self._ledger.closing(loaded, live.generation))
+            self.after(live.generation)
+
+    async def _as_closed_by_hand(self, who: str) -> tuple[Live, bool]:
+        """Give the state to put back: the live one, or what somebody loaded by hand if that is more closed; and which.
+
+        'nft -f ruleset/cut.nft' is what we tell people to type when the daemon does not answer: only a command opens.
+        """
+        live = self._s.live
+        found = await self._s.gate.kernel_levels(live.policy)
+        if found is None or found == dict(live.levels):
+            return live, False
+        if not at_least_as_closed(live.policy.site, found, live.levels):
+            return live, False
+        order = Order(Action.RECOVERY, self._s.itself, f"{who} closed the gate by hand", "")
+        return Live(live.loaded, self._ledger.next(order, live.loaded, found)), True
 
     async def _count_leak(self) -> None:
         """Find connections that are not kept and yet were let through: while the table stood none could come to be."""
@@ -163,7 +200,7 @@ class Keeper:
         """Compare the kernel with what it should be, and read its counters."""
         live = self._s.live
         if not self._s.writer.locked():
-            async with self._s.writer:
+            async with self._s.writer.turn():
                 live = self._s.live
                 self._s.notes.in_step = await self._s.gate.in_step(live.loaded, live.levels)
                 self._s.notes.checked = self._s.ports.clock()
@@ -181,16 +218,21 @@ class Keeper:
 
     async def _after(self, generation: Generation) -> None:
         await self._purge(generation)
-        async with self._s.writer:
-            await self._tidy()
+        async with self._s.writer.turn():
+            jobs = await self._tidy()
+        await self._ledger.recorder.should(jobs)
+        await self._arm_previous()
 
     async def _purge(self, generation: Generation) -> None:
         """End the connections that are no longer kept: the chains refuse them already, this ends offloaded ones too."""
         purges = self._s.notes.purges
         try:
+            judged_at = self._s.live.generation.number
             judge = await self._s.judge()
             every = await self._s.ports.conntrack.connections()
             ended = await self._not_kept(judge, every)
+            if self._s.live.generation.number != judged_at:
+                ended = []  # what was opened again meanwhile is not ended; the newer change ends its own
             gone = await self._s.ports.conntrack.end(ended) if ended else 0
         except EcluseError as error:
             purges[generation.number] = Purge(generation.number, "failed", error=error.message)
@@ -204,8 +246,8 @@ class Keeper:
         purges[generation.number] = Purge(generation.number, "done", gone, len(every) - len(ended), examples)
         self._s.say("purge", f"{gone} connections were ended, {len(every) - len(ended)} go on")
 
-    async def _tidy(self) -> None:
-        """Keep the newest few policies in the kernel, and bring the prepared files to the live one."""
+    async def _tidy(self) -> list[Job]:
+        """Keep the newest few policies in the kernel; give the jobs that bring the prepared files to the live one."""
         live = self._s.live
         wanted: list[str] = [live.loaded.digest]
         for generation in sorted(self._ledger.generations.values(), key=lambda g: -g.number):
@@ -214,46 +256,49 @@ class Keeper:
         keep = set(wanted[: self._s.options.keep_in_kernel])
         if not set(self._s.gate.loaded) <= keep:
             await self._s.gate.prune(keep)
-        names = {name for one in self._s.gate.loaded.values() for name in one.policy.host_names()}
-        self._s.ports.resolver.watch(names, lv.servers_of(live.policy))
-        jobs = [
-            self._ledger.program(live.loaded),
-            self._ledger.closed(live.policy),
-            self._ledger.forget_old(),
-        ]
-        await self._ledger.recorder.should(jobs)
+        self.follow_names()
+        jobs = self._ledger.program(live.loaded), self._ledger.closed(live.policy), self._ledger.forget_old()
+        return [replace(job, housekeeping=True) for job in jobs]
+
+    def follow_names(self, coming: Policy | None = None) -> None:
+        """Have the names of every policy in the kernel kept fresh, and of one that is to come, by the newest one's servers."""
+        policies = [one.policy for one in self._s.gate.loaded.values()] + ([coming] if coming else [])
+        names = {name for policy in policies for name in policy.host_names()}
+        self._s.ports.resolver.watch(names, lv.servers_of(coming or self._s.live.policy))
 
     async def _arm_previous(self) -> None:
         """Hold the policy that a rollback would go back to in the kernel, so that it is as quick as any switch."""
-        async with self._s.writer:
-            live = self._s.live
-            previous = self._ledger.generations.get(live.generation.previous)
-            if previous is None or previous.policy in self._s.gate.loaded:
-                return
-            try:
-                policy = await asyncio.to_thread(self._s.ports.store.read_policy, previous.policy)
+        previous = self._ledger.generations.get(self._s.live.generation.previous)
+        if previous is None or previous.policy in self._s.gate.loaded:
+            return
+        try:
+            # Before the lock is taken: the disk may hang.
+            policy = await asyncio.to_thread(self._s.ports.store.read_policy, previous.policy)
+            async with self._s.writer.turn():
                 addresses = lv.addresses_of(self._s.ports.resolver.known())
                 await self._s.gate.load(policy, previous.policy, addresses)
-                await self._s.gate.settle()
-            except EcluseError as error:
-                text = f"the generation before can't be held ready ({error.message}); a rollback takes longer"
-                self._s.notes.warnings["previous"] = text
+                self.follow_names()
+        except EcluseError as error:
+            text = f"the generation before can't be held ready ({error.message}); a rollback takes longer"
+            self._s.notes.warnings["previous"] = text
+        else:
+            self._s.notes.warnings.pop("previous", None)
 
     # -- addresses, links, time ------------------------------------------------------------------------------------
 
     async def _watch_names(self) -> None:
-        async for names in self._s.ports.resolver.changes():
+        if self._names is None:
+            return
+        async for names in self._names:
             try:
-                async with self._s.writer:
+                async with self._s.writer.turn():
                     await self._follow_addresses()
             except EcluseError as error:
                 self._s.notes.warnings["addresses"] = f"new addresses could not be loaded: {error.message}"
                 continue
             self._s.notes.warnings.pop("addresses", None)
             self._s.say("address", "addresses changed: " + ", ".join(sorted(names)[:EXAMPLES]))
-            known = self._s.ports.resolver.known()
-            job = Job("addresses", partial(self._s.ports.store.write_names, known))
-            await self._ledger.recorder.should([job])
+            await self._ledger.recorder.should([self._ledger.names()])
 
     async def _follow_addresses(self) -> None:
         gate, live = self._s.gate, self._s.live
@@ -261,24 +306,11 @@ class Keeper:
         if not await gate.update(addresses):
             fresh = await gate.bring_up(live.policy, live.loaded.digest, addresses, live.levels)
             self._s.live = replace(live, loaded=fresh)
+            self._spawn(self._arm_previous())
             return
         self._s.live = replace(live, loaded=gate.loaded[live.loaded.digest])
         if self._boot_due is None and self._s.live.loaded.ruleset != live.loaded.ruleset:
             self._boot_due = time.monotonic() + _BOOT_DELAY
-
-    async def _watch_links(self) -> None:
-        await self._judge_links()
-        async for change in self._s.ports.links.changes():
-            await self._judge_links()
-            self._s.say("link", change)
-
-    async def _judge_links(self) -> None:
-        interfaces = await self._s.ports.links.interfaces()
-        routes = await self._s.ports.links.default_routes()
-        warnings = report.link_warnings(self._s.live.policy, interfaces, routes)
-        self._s.notes.warnings.pop("links", None)
-        if warnings:
-            self._s.notes.warnings["links"] = "; ".join(warnings)
 
     async def _ticks(self) -> None:
         while True:
@@ -286,7 +318,7 @@ class Keeper:
             try:
                 await self.look()
                 if not self._s.notes.in_step:
-                    async with self._s.writer:
+                    async with self._s.writer.turn():
                         await self._recheck()
                 if self._ledger.recorder.waiting:
                     await self._record_what_waits()
@@ -309,7 +341,7 @@ class Keeper:
 
     async def _renew_boot(self) -> None:
         self._boot_due = None
-        async with self._s.writer:
+        async with self._s.writer.turn():
             live = self._s.live
             jobs = [self._ledger.program(live.loaded), self._ledger.boot(live.loaded, live.levels)]
-            await self._ledger.recorder.should(jobs)
+        await self._ledger.recorder.should(jobs)

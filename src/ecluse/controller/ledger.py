@@ -1,7 +1,7 @@
 """Everything that is put on disk for a change: generations, boot ruleset, journal, audit lines."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ecluse.controller.live import Live, Loaded
 from ecluse.controller.recorder import Job, Recorder
@@ -19,8 +19,8 @@ class Ledger:
     shared: Shared
     recorder: Recorder
     generations: dict[int, Generation] = field(default_factory=dict)
-    _programs: dict[str, str] = field(default_factory=dict)
     _newest: dict[str, str] = field(default_factory=dict)
+    _prepared: str = ""
     _lines: int = 0
 
     def generation(self, number: int) -> Generation:
@@ -56,10 +56,10 @@ class Ledger:
         return Job(label, run)
 
     def program(self, loaded: Loaded) -> Job:
-        """Store the compiled ruleset and the small files for every level; nothing to do when it is there."""
+        """Store the compiled ruleset and the small files for every level; nothing to do when these are of it already."""
 
         def write() -> None:
-            if self._stored(self._programs.get(loaded.ruleset)):
+            if self._prepared == loaded.ruleset and self._stored(self._newest.get(loaded.digest)):
                 return
             zones = loaded.policy.zone_names()
             gates = {
@@ -70,7 +70,7 @@ class Ledger:
             }
             text = switch.boot_text(loaded.program)
             name = self.shared.ports.store.write_program(text, gates)
-            self._programs[loaded.ruleset] = self._newest[loaded.digest] = name
+            self._prepared, self._newest[loaded.digest] = loaded.ruleset, name
 
         return self._job(f"program {loaded.ruleset}", "program", write)
 
@@ -103,6 +103,11 @@ class Ledger:
         text = switch.closed_text(policy, self.shared.options.daemon_uid)
         return Job("closed ruleset", lambda: self.shared.ports.store.write_closed(text))
 
+    def names(self) -> Job:
+        """Store the addresses that names have now, for a start without DNS."""
+        known = self.shared.ports.resolver.known()
+        return Job("addresses", lambda: self.shared.ports.store.write_names(known), housekeeping=True)
+
     def record(self, generation: Generation) -> Job:
         """Store a generation's record."""
         store = self.shared.ports.store
@@ -122,7 +127,8 @@ class Ledger:
         """Append a line to the audit log."""
         self._lines += 1
         label = f"audit line '{record.event}' (number {self._lines} since the start)"
-        return self._job(label, "audit", lambda: self.shared.ports.audit.append(record))
+        job = self._job(label, "audit", lambda: self.shared.ports.audit.append(record))
+        return replace(job, in_order=True)
 
     def line(
         self, generation: Generation, event: str, what: str, result: str, *, order: Order | None = None
@@ -147,12 +153,20 @@ class Ledger:
     async def announce(self, order: Order, generation: Generation, loaded: Loaded) -> None:
         """Put an opening or a reload on disk before anything happens. StateError: nothing happened."""
         begun = self.line(generation, "intent", order.action.value, "begun", order=order)
-        await self.recorder.must([self.intent(generation), self.audit(begun), self.program(loaded)])
+        # The policy after the intent that names it: what nothing names may be tidied away meanwhile.
+        policy = [] if self.shared.live.loaded.digest == loaded.digest else [self.policy(loaded.policy)]
+        jobs = [self.intent(generation), *policy, self.audit(begun), self.program(loaded)]
+        try:
+            await self.recorder.must(jobs)
+        except StateError as problem:
+            await self.failed(order, generation, problem.message)
+            raise
 
     async def failed(self, order: Order, generation: Generation, why: str) -> None:
         """Record that a change did not happen."""
         line = self.line(generation, order.action.value, why, "failed", order=order)
-        await self.recorder.should([self.clear(), self.audit(line)])
+        prepared = self.program(self.shared.live.loaded)
+        await self.recorder.should([self.clear(), self.audit(line), prepared])
 
     async def closing(self, loaded: Loaded, generation: Generation) -> tuple[str, ...]:
         """Record a closing that is applied already; give what could not be recorded, in words."""
@@ -174,7 +188,7 @@ class Ledger:
         self.generations[again.number] = again
         line = self.line(again, "recovery", again.reason, "done")
         jobs = [self.boot(before.loaded, again.levels), self.record(again), self.audit(line), self.clear()]
-        return await self.recorder.should(jobs)
+        return await self.recorder.should([*jobs, self.program(before.loaded)])
 
     def forget_old(self) -> Job:
         """Delete records beyond the number that is kept."""

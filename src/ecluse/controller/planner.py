@@ -10,7 +10,7 @@ from ecluse.controller.shared import Shared
 from ecluse.controller.start import carry_over
 from ecluse.errors import NotFoundError, RequestError
 from ecluse.flows import FlowJudge, describe
-from ecluse.policy import Levels, Policy
+from ecluse.policy import OPEN, Levels, Policy, at_least_as_closed
 from ecluse.records import Generation
 from ecluse.results import LiveFlow, Plan
 from ecluse.ruleset import switch
@@ -39,6 +39,20 @@ class Planner:
             if zone not in every:
                 raise NotFoundError(f"there is no zone '{zone}'", hint="zones: " + ", ".join(every))
         return {zone: level if zones is None or zone in zones else live.levels[zone] for zone in every}
+
+    def only_opens(self, levels: Levels) -> bool:
+        """Say whether these levels close nothing that is open now, and do not just repeat what is."""
+        live = self._s.live
+        return dict(levels) != dict(live.levels) and at_least_as_closed(live.policy.site, live.levels, levels)
+
+    def must_let_nobody_out(self, levels: Levels) -> None:
+        """See that a reload does not open everything by taking the last shut zone away. RequestError when it would."""
+        live = self._s.live.levels
+        shut = [zone for zone, level in live.items() if level != OPEN.name]
+        if shut and set(levels.values()) == {OPEN.name}:
+            message = f"the files have no zone {', '.join(shut)} any more, which is shut: without it nothing would be"
+            hint = "open it first, or keep it in site.yaml; nothing was changed"
+            raise RequestError(message, hint=hint)
 
     def rollback_target(self, number: int | None) -> Generation:
         """Give the generation that a rollback means: `number`, or the one before. NotFoundError, RequestError."""

@@ -21,11 +21,14 @@ class Job:
     """One durable write. label: what it records, in words; a newer job of the same label replaces a waiting one.
 
     in_order: nothing newer may be on disk before it (a line of the audit log).
+    housekeeping: no record of what was done; worth telling only once it has failed.
     """
 
     label: str
     write: Callable[[], None]
     in_order: bool = False
+    housekeeping: bool = False
+    failed: bool = False
     written: bool = False
 
 
@@ -45,7 +48,7 @@ class Recorder:
     def waiting(self) -> tuple[str, ...]:
         """Name what is not on disk yet."""
         self._settle()
-        return tuple(self._waiting)
+        return tuple(label for label, job in self._waiting.items() if job.failed or not job.housekeeping)
 
     def _settle(self) -> None:
         self._waiting = {label: job for label, job in self._waiting.items() if not job.written}
@@ -57,7 +60,7 @@ class Recorder:
         """
         failed = await self.should(())
         if any(job.in_order for job in self._waiting.values()):
-            raise StateError(f"what came before is not on disk yet: {', '.join(failed)}", retry=True)
+            raise StateError(f"what came before is not on disk yet: {'; '.join(failed[:3])}", retry=True)
         for job in jobs:
             self._waiting.pop(job.label, None)
             future = self._begin(job.write)
@@ -119,9 +122,9 @@ def _drain(jobs: list[Job]) -> dict[str, str]:
         try:
             job.write()
         except StateError as error:
-            failed[job.label] = error.message
+            job.failed, failed[job.label] = True, error.message
         except Exception as error:  # noqa: BLE001 - a closing is done, whatever its record meets
-            failed[job.label] = repr(error)
+            job.failed, failed[job.label] = True, repr(error)
         else:
             job.written = True
     return failed

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from ipaddress import ip_address
+from itertools import islice
 
 from ecluse.controller import live as lv
 from ecluse.controller.live import Live, Use
@@ -141,9 +142,11 @@ def _name_warnings(hosts: Iterable[str], known: Mapping[str, KnownName]) -> Iter
 def refused(elements: tuple[RefusedElement, ...], policy: Policy, limit: int, *, full: bool) -> Refused:
     """Sort the kernel's evidence: flows and machines, most packets first."""
     rows = sorted(elements, key=lambda e: (-e.packets, e.source, e.destination, e.port))
-    flows = [_refused_flow(e, policy) for e in rows if e.destination][:limit]
-    sources = [_refused_flow(e, policy) for e in rows if not e.destination][:limit]
-    return Refused(tuple(flows), tuple(sources), full)
+    flows = islice((e for e in rows if e.destination), limit)
+    sources = islice((e for e in rows if not e.destination), limit)
+    return Refused(
+        tuple(_refused_flow(e, policy) for e in flows), tuple(_refused_flow(e, policy) for e in sources), full
+    )
 
 
 def _refused_flow(element: RefusedElement, policy: Policy) -> RefusedFlow:

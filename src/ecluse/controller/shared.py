@@ -1,6 +1,5 @@
 """What the parts of the controller share: the ports, the live state, and what was noticed."""
 
-import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from datetime import datetime
 from ecluse.controller.gate import Gate, Step
 from ecluse.controller.hub import Hub
 from ecluse.controller.live import Live
+from ecluse.controller.writer import Writer
 from ecluse.errors import EcluseError
 from ecluse.flows import FlowJudge
 from ecluse.policy import Levels
@@ -93,7 +93,7 @@ class Shared:
         self.gate = Gate(ports.firewall, options.daemon_uid, step)
         self.hub = Hub()
         self.notes = Notes()
-        self.writer = asyncio.Lock()
+        self.writer = Writer()
         self.itself = Actor(os.getuid(), "eclused", os.getpid(), "eclused")
         self.tell: Callable[[Event], None] = lambda _event: None
         self._live: Live | None = None

@@ -117,5 +117,10 @@ def _complete(site: Site, zones: tuple[str, ...], levels: Levels) -> dict[str, s
 
 
 def carry_over(site: Site, zones: tuple[str, ...], levels: Mapping[str, str]) -> dict[str, str]:
-    """Give the levels for a policy whose zones or levels changed: never less closed for what was there."""
-    return _complete(site, zones, levels)
+    """Give the levels for a policy whose zones or levels changed: never less closed for what was there.
+
+    A level that is gone was one of the site's own; each of those keeps at least what `cut` keeps.
+    """
+    known = {level.name for level in site.levels}
+    there = {zone: level if level in known else CUT.name for zone, level in levels.items()}
+    return _complete(site, zones, there)

@@ -202,6 +202,8 @@ class _Recovery:
             self._damage.append(
                 "audit.log is missing or empty: who did what until now cannot be told from it"
             )
+        if not os.path.lexists(at.names) and not self._said_of("names.json"):
+            self._damage.append("names.json is missing: host names are looked up anew")
         if not at.level_files():
             self._damage.append("ruleset/: the files of the levels are missing; they are written anew")
 

@@ -47,7 +47,7 @@ def test_defaults(tmp_path):
         "keep_generations": 100,
         "keep_in_kernel": 3,
     }
-    assert settings.permissions == 0o660
+    assert settings.permissions == 0o666
     assert Settings().config_dir == Path("/etc/ecluse")
 
 

@@ -74,6 +74,9 @@ class Machine:
             for _ in range(40):
                 await asyncio.sleep(0)
             await asyncio.sleep(0.005)
+            keeper = self.controller._keeper
+            while keeper._tasks - keeper._core:
+                await asyncio.sleep(0.001)
             for _ in range(40):
                 await asyncio.sleep(0)
 

@@ -1,0 +1,123 @@
+"""One change of state: applied, verified, recorded, answered. A closing waits for nothing; an opening for its record."""
+
+import time
+from dataclasses import replace
+
+from ecluse.controller import live as lv
+from ecluse.controller import report
+from ecluse.controller.keeper import Keeper
+from ecluse.controller.ledger import Ledger, must_not_lack
+from ecluse.controller.live import Live, Loaded
+from ecluse.controller.shared import Order, Shared
+from ecluse.errors import KernelError, StateError
+from ecluse.policy import Levels, at_least_as_closed
+from ecluse.records import Action, Generation
+from ecluse.results import Change
+
+
+class Changer:
+    """Makes changes; the caller holds the writer's lock."""
+
+    def __init__(self, shared: Shared, ledger: Ledger, keeper: Keeper) -> None:
+        self._s = shared
+        self._ledger = ledger
+        self._keeper = keeper
+
+    async def change(self, order: Order, loaded: Loaded, levels: Levels) -> Change:
+        """Apply, verify, record, answer.
+
+        A closing is applied first and recorded after: it waits for nothing. An opening (and a change of the
+        allowlist) is announced on disk first, and without its record it is taken back.
+        """
+        began = time.monotonic()
+        before = self._s.live
+        effect = lv.effect(before, loaded, levels)
+        same_policy = loaded.digest == before.loaded.digest
+        if same_policy and dict(levels) == dict(before.levels):
+            return await self._already(order, before, began)
+        closing = same_policy and at_least_as_closed(loaded.policy.site, levels, before.levels)
+        generation = self._ledger.next(order, loaded, levels)
+        if closing:
+            loaded, verified, unrecorded = await self._close(order, loaded, generation)
+        else:
+            verified, unrecorded = True, ()
+            await self._open(order, loaded, generation)
+        self._s.say(order.action.value, report.change_text(generation))
+        self._keeper.after(generation)
+        took = (time.monotonic() - began) * 1000
+        warnings = tuple(self._s.notes.warnings.values())
+        return Change(generation, True, verified, effect.kept, effect.ended, unrecorded, took, warnings)
+
+    async def _close(
+        self, order: Order, loaded: Loaded, generation: Generation
+    ) -> tuple[Loaded, bool, tuple[str, ...]]:
+        """Apply a closing, then record it. Gives what is loaded, whether it was read back, what could not be recorded."""
+        addresses = lv.addresses_of(self._s.ports.resolver.known())
+        try:
+            loaded, verified = await self._s.gate.close(loaded, generation.levels, addresses)
+        except KernelError as error:
+            await self._ledger.failed(order, generation, error.message)
+            raise
+        self._s.step("verified")
+        # It stands from here on, whatever its record meets: nothing may heal the table back to what was before.
+        self._ledger.generations[generation.number] = generation
+        self._s.live = Live(loaded, generation)
+        self._s.notes.in_step = verified
+        return loaded, verified, await self._ledger.closing(loaded, generation)
+
+    async def _open(self, order: Order, loaded: Loaded, generation: Generation) -> None:
+        """Announce, apply, record. KernelError, StateError: the state before stands."""
+        before = self._s.live
+        await self._ledger.announce(order, generation, loaded)
+        text = (
+            f"{report.levels_text(generation.levels)}: this is being applied, and counts once it is on disk"
+        )
+        self._s.notes.warnings["change"] = text
+        try:
+            await self._s.gate.switch(loaded, generation.levels)
+            self._s.step("applied")
+            await self._s.gate.verify(loaded, generation.levels, (before.loaded, before.levels))
+            self._s.step("verified")
+            await self._record_opening(loaded, generation, before)
+        except KernelError as error:
+            await self._ledger.failed(order, generation, error.message)
+            raise
+        finally:
+            del self._s.notes.warnings["change"]
+        self._ledger.generations[generation.number] = generation
+        self._s.live = Live(loaded, generation)
+
+    async def _record_opening(self, loaded: Loaded, generation: Generation, before: Live) -> None:
+        try:
+            await self._ledger.opening(loaded, generation)
+        except StateError as problem:
+            try:
+                await self._s.gate.switch(before.loaded, before.levels)
+                await self._s.gate.verify(before.loaded, before.levels, None)
+            except KernelError:
+                await self._keeper.restore("", 0, "an opening could not be taken back")
+                before = self._s.live
+            reason = f"generation {generation.number} could not be recorded: {problem.message}"
+            order = Order(Action.RECOVERY, self._s.itself, reason, "")
+            again = replace(
+                self._ledger.next(order, before.loaded, before.levels), number=generation.number + 1
+            )
+            await self._ledger.taken_back(before, generation, again)
+            self._s.live = Live(before.loaded, again)
+            raise must_not_lack(problem) from problem
+
+    async def _already(self, order: Order, live: Live, began: float) -> Change:
+        """The state is already so: heal it if the kernel says otherwise, and put the command on record all the same."""
+        verified = True
+        try:
+            if not await self._s.gate.in_step(live.loaded, live.levels):
+                await self._keeper.restore("", 0, "found out of step by a command")
+        except KernelError:
+            verified = False
+        line = self._ledger.line(live.generation, order.action.value, "already so", "done", order=order)
+        failed = await self._ledger.recorder.should([self._ledger.audit(line)])
+        kept = lv.effect(live, live.loaded, live.levels).kept
+        took = (time.monotonic() - began) * 1000
+        return Change(
+            live.generation, False, verified, kept, (), failed, took, tuple(self._s.notes.warnings.values())
+        )

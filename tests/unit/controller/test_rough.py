@@ -1,0 +1,281 @@
+"""Corners of the controller over fakes: a kernel that cannot be read, records that hang, orders that overtake each other."""
+
+import asyncio
+import threading
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from ecluse.controller.recorder import Job, Recorder
+from ecluse.controller.start import carry_over
+from ecluse.controller.writer import Writer
+from ecluse.errors import KernelError, RequestError, StaleError, StateError
+from ecluse.flows import Connection, Tuple
+from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
+from tests.unit.controller.machine import WHO, Machine
+from tests.unit.ruleset.policies import SITE, ZONES
+
+OPEN, CUT = dict.fromkeys(ZONES, "open"), dict.fromkeys(ZONES, "cut")
+
+
+def allowlist(*names: str, hosts: tuple[str, ...] = ()) -> Policy:
+    lab = Destination(Direction.OUTBOUND, hosts, (ip_network("203.0.113.1/32"),), (Traffic(6, 443, 443),))
+    one = Service("", "", "", "", Criticality.VITAL, ("care",), (), (lab,))
+    return Policy(SITE, tuple(replace(one, name=name) for name in names or ("lab",)))
+
+
+@pytest.fixture
+def machine():
+    made = Machine(allowlist())
+    made.start()
+    yield made
+    made.close()
+
+
+# -- the kernel
+
+
+def test_a_cut_puts_the_table_in_anew_when_somebody_has_just_deleted_it(machine):
+    machine.firewall.table = None
+    answer = machine.set("cut")
+    assert answer.verified
+    assert machine.kernel() == CUT
+
+
+def test_a_cut_that_cannot_be_read_back_stands_and_is_said(machine):
+    machine.firewall.fail["targets"] = KernelError("it changed while it was being read")
+    answer = machine.set("cut")
+    assert answer.changed
+    assert not answer.verified
+    del machine.firewall.fail["targets"]
+    assert machine.kernel() == CUT
+    machine.firewall.tamper("flush chain inet ecluse forward")
+    machine.settle()
+    assert machine.kernel() == CUT, "what is healed is the cut, not what was before it"
+    assert dict(machine.status().levels) == CUT
+
+
+def test_status_answers_when_the_kernel_cannot_be_read(machine):
+    machine.set("cut")
+    machine.firewall.fail["ruleset_generation"] = KernelError("busy")
+    status = machine.status()
+    assert dict(status.levels) == CUT
+    assert any("busy" in warning for warning in status.warnings)
+    del machine.firewall.fail["ruleset_generation"]
+    assert not any("busy" in warning for warning in machine.status().warnings)
+
+
+def test_a_table_that_could_not_be_put_back_at_once_is_tried_again_soon(machine):
+    machine.set("cut")
+    machine.firewall.fail["apply"] = KernelError("busy")
+    machine.firewall.tamper("flush ruleset")
+    machine.settle()
+    assert any("could not be restored" in warning for warning in machine.status().warnings)
+    del machine.firewall.fail["apply"]
+    machine.run(asyncio.sleep(0.2))
+    assert machine.kernel() == CUT
+    assert not any("could not be restored" in warning for warning in machine.status().warnings)
+
+
+def test_links_that_cannot_be_read_end_nothing(machine):
+    machine.links.fail["interfaces"] = KernelError("dump interrupted")
+    machine.links.change("interface stick0 is up")
+    machine.settle()
+    assert machine.controller.alive
+    assert any("dump interrupted" in warning for warning in machine.status().warnings)
+
+
+def test_a_purge_that_was_overtaken_ends_nothing_that_is_open_again(machine):
+    care, web = ip_address("10.10.0.7"), ip_address("198.51.100.80")
+    there, back = Tuple(care, web, 1, 443), Tuple(web, care, 443, 1)
+    line = Connection(6, there, back)
+    machine.conntrack.table = [line]
+    listed = machine.conntrack.connections
+
+    async def slowly():
+        found = await listed()
+        await asyncio.sleep(0.2)
+        return found
+
+    machine.conntrack.connections = slowly
+
+    async def both():
+        for level in ("cut", "open"):
+            await machine.controller.set_level(level, None, actor=WHO, reason="", authorised_by="")
+            await asyncio.sleep(0.05)
+
+    machine.run(both())
+    machine.settle()
+    assert machine.conntrack.table == [line]
+    machine.set("cut")
+    assert machine.conntrack.table == [], "positive control"
+
+
+# -- orders that overtake each other
+
+
+def test_a_rollback_that_a_cut_overtook_opens_nothing(machine):
+    machine.reload(allowlist("lab", "treasury"))
+    controller = machine.controller
+    machine.run(controller._s.gate.prune({controller._s.live.loaded.digest}))
+    reading, go_on = threading.Event(), threading.Event()
+    read = machine.state.read_policy
+
+    def slowly(digest):
+        reading.set()
+        go_on.wait(5)
+        return read(digest)
+
+    machine.state.read_policy = slowly
+
+    async def both():
+        back = asyncio.ensure_future(controller.rollback(1, actor=WHO, reason="", authorised_by=""))
+        await asyncio.to_thread(reading.wait, 5)
+        await controller.set_level("cut", None, actor=WHO, reason="", authorised_by="")
+        go_on.set()
+        with pytest.raises(StaleError, match="came first"):
+            await back
+
+    machine.run(both())
+    machine.settle()
+    assert machine.kernel() == CUT
+
+
+def test_a_reload_lets_nobody_out_by_taking_the_only_shut_zone_away(machine):
+    machine.set("cut", "guests")
+    fewer = replace(SITE, zones=tuple(zone for zone in SITE.zones if zone.name != "guests"))
+    answer = machine.reload(Policy(fewer, allowlist().services))
+    assert isinstance(answer, RequestError)
+    assert "guests" in answer.message
+    assert machine.kernel() == OPEN | {"guests": "cut"}
+
+
+def test_a_level_that_a_reload_takes_away_becomes_cut():
+    fewer = replace(SITE, levels=tuple(level for level in SITE.levels if level.name != "reduced"))
+    assert carry_over(fewer, ZONES, OPEN | {"care": "reduced"}) == OPEN | {"care": "cut"}
+
+
+# -- files
+
+
+def test_the_boot_ruleset_has_the_addresses_that_are_live_after_they_came_and_went(machine):
+    machine.reload(allowlist("lab", hosts=("lab.example",)))
+    for address in ("203.0.113.9", "203.0.113.10", "203.0.113.9"):
+        machine.resolver.answer("lab.example", [address])
+        machine.settle()
+        machine.run(machine.controller._keeper._renew_boot())
+        program, _, _ = machine.state.boot
+        assert address in machine.state.programs[program]
+        assert machine.state.levels_files["cut"][0] == program
+    assert "203.0.113.10" not in machine.state.programs[program]
+
+
+# -- the recorder
+
+
+class Disk:
+    """Jobs that append their name, in the order in which they reach the disk; `open` lets them through."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.open = threading.Event()
+        self.full = False
+
+    def job(self, label: str, name: str = "", **named) -> Job:
+        def write() -> None:
+            self.open.wait(5)
+            if self.full:
+                raise StateError("the disk is full")
+            self.written.append(name or label)
+
+        return Job(label, write, **named)
+
+
+def record(work, **named):
+    async def run():
+        recorder = Recorder(0.05, **named)
+        try:
+            return await work(recorder)
+        finally:
+            recorder.close()
+
+    return asyncio.run(run())
+
+
+def test_what_hung_is_written_once_however_often_it_was_tried():
+    disk = Disk()
+
+    async def work(recorder):
+        for number in range(4):
+            assert await recorder.should([disk.job(f"line {number}", in_order=True)])
+        disk.open.set()
+        assert await recorder.should([]) == ()
+        assert recorder.waiting == ()
+
+    record(work)
+    assert disk.written == [f"line {number}" for number in range(4)]
+
+
+def test_what_failed_before_is_not_written_over_what_must_be_newer():
+    disk = Disk()
+    disk.open.set()
+    disk.full = True
+
+    async def work(recorder):
+        await recorder.should([disk.job("boot", "boot cut"), disk.job("line", "line cut", in_order=True)])
+        with pytest.raises(StateError, match="came before"):
+            await recorder.must([disk.job("boot", "boot open")])
+        disk.full = False
+        await recorder.must([disk.job("boot", "boot open"), disk.job("line 2", "line open", in_order=True)])
+        assert await recorder.should([]) == ()
+
+    record(work)
+    assert disk.written == ["boot cut", "line cut", "boot open", "line open"]
+
+
+def test_a_record_that_goes_wrong_in_an_unforeseen_way_is_said_and_stops_nothing():
+    async def work(recorder):
+        def wrong() -> None:
+            raise ValueError("unforeseen")
+
+        return await recorder.should([Job("odd", wrong), Job("fine", lambda: None)])
+
+    (told,) = record(work)
+    assert "odd" in told
+    assert "unforeseen" in told
+
+
+def test_after_its_end_nothing_is_recorded_and_that_is_a_state_error():
+    async def work():
+        recorder = Recorder(1)
+        recorder.close()
+        assert await recorder.should([Job("late", lambda: None)]) == ("late (the daemon is stopping)",)
+        with pytest.raises(StateError):
+            await Recorder.must(recorder, [Job("late", lambda: None)])
+
+    asyncio.run(work())
+
+
+def test_whoever_waits_for_the_disk_makes_haste_when_a_closing_wants_the_lock():
+    disk = Disk()
+
+    async def work():
+        writer = Writer()
+        recorder = Recorder(30, writer.hurry)
+
+        async def opening():
+            async with writer.turn():
+                with pytest.raises(StateError):
+                    await recorder.must([disk.job("intent")])
+
+        held = asyncio.ensure_future(opening())
+        await asyncio.sleep(0.02)
+        async with asyncio.timeout(2):
+            async with writer.turn(urgent=True):
+                assert not writer.hurry.is_set(), "nobody hurries the closing itself"
+        await held
+        disk.open.set()
+        recorder.close()
+
+    asyncio.run(work())
