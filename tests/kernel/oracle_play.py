@@ -1,0 +1,369 @@
+"""Plays one example on the rig, in three acts, and holds all that is seen against the oracle.
+
+1. at the first levels, every flow is opened; 2. those that passed are answered, and errors about them come back;
+3. the gate is switched, and every flow goes on: its next packet, the next answer, errors both ways; what did not
+pass is opened again.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ecluse.flows import FlowJudge
+from ecluse.ruleset import switch
+from ecluse.ruleset.compile import compile_program
+from ecluse.ruleset.oracle import Oracle, Packet
+from ecluse.ruleset.program import Program
+from tests.kernel import oracle_bytes as b
+from tests.kernel.oracle_bytes import Ends, Read, address
+from tests.kernel.oracle_meaning import meaning
+from tests.kernel.oracle_model import (
+    Expected,
+    Flow,
+    answer,
+    error,
+    expected,
+    flow_of,
+    honest,
+    opening,
+    zone_of,
+)
+from tests.kernel.oracle_rig import LOCAL, WAN, Rig
+from tests.kernel.oracle_world import UID, Case
+
+SLOT = 3
+_BURST, _RATE = 4, 900.0  # a little below what the rule grants (limit rate 1000/second, nft's own burst of 5)
+_BARRIER = Ends(address("10.10.0.250"), address("10.20.0.250"), 19999, 19999)
+PATIENCE = 2.0  # seconds; what is refused is known by then, as what was sent after it has passed
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One packet: whose flow, what it is in it, where it is sent, and what is expected of it."""
+
+    flow: Flow
+    what: str
+    link: str
+    data: bytes
+    packet: Packet
+    expected: Expected
+    uid: int = 0
+
+
+@dataclass
+class Witnessed:
+    """What came out, by packet number: where packets passed, where they were said to be prohibited; and resets, by ends."""
+
+    passed: dict[int, list[tuple[str, bytes, Read]]] = field(default_factory=dict)
+    prohibited: dict[int, list[str]] = field(default_factory=dict)
+    resets: Counter[tuple[str, Ends]] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Spoil:
+    """What to put wrong, so that the comparison shows that it sees it: the compiled program, or the kernel's text of it alone."""
+
+    program: Callable[[Program], Program] = lambda program: program
+    text: Callable[[str], str] = lambda text: text
+
+
+class Play:
+    """One example under way. `tally` counts what was compared, so that a test can see that it saw enough."""
+
+    def __init__(self, rig: Rig, case: Case, tally: Counter[str], spoil: Spoil | None = None) -> None:
+        self.rig, self.case, self.tally = rig, case, tally
+        self.spoil = spoil or Spoil()
+        self.program = self.spoil.program(compile_program(case.policy, case.addresses, SLOT, UID))
+        self.flows = [flow_of(probe, case.nat) for probe in case.probes]
+        self.levels = case.levels
+        self.counted: Counter[str] = Counter()
+        self.recorded: Counter[tuple[str, str, int, int]] = Counter()
+        self.wrong: list[str] = []
+        self._numbers = 0
+        self._tokens, self._spent = float(_BURST), time.monotonic()
+
+    def run(self) -> None:
+        """Play all three acts. AssertionError naming every packet that the kernel and the oracle see differently."""
+        case = self.case
+        self.rig.forget_connections()
+        self.rig.nft(
+            case.nat.text()
+            + self.spoil.text(switch.whole_text(self.program))
+            + switch.gate_text(case.policy, SLOT, case.levels)
+        )
+        self.rig.seen()
+        oracle = Oracle(self.program, switch.targets(case.policy, SLOT, case.levels))
+        self._act("opened", [self._opening(oracle, flow) for flow in self.flows])
+        followed = [flow for flow in self.flows if flow.there and flow.connection]
+        self._act("answered", [said for flow in followed for said in self._answers(oracle, flow)])
+        self.rig.nft(switch.gate_text(case.policy, SLOT, case.then))
+        self.levels = case.then
+        judged = self._judge_connections(followed)
+        oracle = Oracle(self.program, switch.targets(case.policy, SLOT, case.then))
+        self._act("went on", [said for flow in self.flows for said in self._next(oracle, flow)])
+        self._compare_flow_judge(judged)
+        assert not self.wrong, "\n".join(["the kernel and the oracle differ:", *self.wrong])
+
+    # -- what is said
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def _said(
+        self, oracle: Oracle, flow: Flow, what: str, link: str, data: bytes, packet: Packet, *, uid: int = 0
+    ) -> Said:
+        return Said(flow, what, link, data, packet, expected(oracle, packet), uid)
+
+    def _opening(self, oracle: Oracle, flow: Flow, turn: int = b.OPENING) -> Said:
+        probe = flow.probe
+        if probe.kind == "error":
+            lost = b.message("udp", probe.ends.turned(), b.OPENING, self._number())
+            data = b.error_about(lost, probe.ends, self._number(), too_big=False)
+        else:
+            data = b.message(probe.kind, probe.ends, turn, self._number(), probe.hop_limit)
+        return self._said(
+            oracle,
+            flow,
+            "opening" if turn == b.OPENING else "next",
+            probe.link,
+            data,
+            opening(flow),
+            uid=probe.uid,
+        )
+
+    def _answer(self, oracle: Oracle, flow: Flow, turn: int) -> Said:
+        link, ends, _ = flow.there
+        data = b.message(flow.probe.kind, ends.turned(), turn, self._number())
+        return self._said(oracle, flow, "answer", link, data, answer(flow, link, 0))
+
+    def _error(self, oracle: Oracle, flow: Flow, direction: str, *, too_big: bool) -> Said:
+        """An error about the opening comes from where that went to; one about the answer from where the flow began."""
+        if direction == "reply":
+            link, ends, quoted = flow.there
+            back = ends.turned()
+        else:
+            link, uid = flow.probe.link, flow.probe.uid
+            _, ends, quoted = flow.back
+            back = ends.turned()
+        uid = flow.probe.uid if direction == "original" else 0
+        data = b.error_about(quoted, Ends(back.source, back.destination), self._number(), too_big=too_big)
+        packet = error(flow, link, back.source, direction, uid, too_big=too_big)
+        return self._said(oracle, flow, f"error ({direction})", link, data, packet, uid=uid)
+
+    def _answers(self, oracle: Oracle, flow: Flow) -> list[Said]:
+        if flow.probe.ends.destination.is_multicast:
+            return []
+        return [self._error(oracle, flow, "reply", too_big=False), self._answer(oracle, flow, b.ANSWER)]
+
+    def _next(self, oracle: Oracle, flow: Flow) -> list[Said]:
+        if not (flow.there and flow.connection):
+            return [self._opening(oracle, flow)]
+        said = [self._opening(oracle, flow, b.NEXT)]
+        if flow.back:
+            said += [
+                self._answer(oracle, flow, b.NEXT_ANSWER),
+                self._error(oracle, flow, "reply", too_big=True),
+            ]
+            said.append(self._error(oracle, flow, "original", too_big=False))
+        return said
+
+    # -- saying it, and holding it against what was expected
+
+    def _act(self, when: str, said: list[Said]) -> None:
+        witnessed = self._exchange(said)
+        first = self._numbers - 1
+        for one in said:
+            self._hold(when, one, witnessed)
+        strange = [f"{link or 'gateway'}: {ends}" for (link, ends), n in witnessed.resets.items() if n > 0]
+        if strange:
+            self.wrong.append(f"{when}: resets that nobody expected: {strange}")
+        numbers = {b.read(one.data).numbers[-1] for one in said}
+        stray = {n: seen for n, seen in witnessed.passed.items() if n not in numbers and n <= first}
+        if stray:
+            self.wrong.append(f"{when}: packets from nowhere: {stray}")
+        self._hold_books(when)
+
+    def _exchange(self, said: list[Said]) -> Witnessed:
+        """Send all and read until a packet sent last, which always passes, has come out: one processor does all in order."""
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(before)})
+        try:
+            found: list[tuple[str, bytes, Read]] = []
+            patient = True
+            for one in said:
+                self._pace(one.expected.limited)
+                self.rig.send(one.link, one.data, one.uid)
+                if one.expected.prohibited is not None:
+                    found += self._seen_until(b.read(one.data).numbers[-1], PATIENCE if patient else 0.01)
+                    patient = bool(found) and b.read(one.data).numbers[-1:] in {
+                        r.numbers[-1:] for _, _, r in found
+                    }
+                if one.expected.limited:
+                    self._spent = time.monotonic()
+            last = self._number()
+            self.rig.send("care0", b.message("udp", _BARRIER, b.OPENING, last))
+            found += self._seen_until(last, PATIENCE)
+            assert any(r.numbers[-1:] == (last,) for _, _, r in found), (
+                "the rig: inside to inside did not come out"
+            )
+        finally:
+            os.sched_setaffinity(0, before)
+        result = Witnessed()
+        for link, data, reading in found:
+            if reading.is_reset:
+                result.resets[link, reading.ends] += 1
+            elif not reading.numbers:
+                self.wrong.append(f"a packet that nobody sent on {link or 'gateway'}: {reading}")
+            elif reading.is_prohibition:
+                result.prohibited.setdefault(reading.numbers[-1], []).append(link)
+            elif reading.numbers[-1] != last:
+                result.passed.setdefault(reading.numbers[-1], []).append((link, data, reading))
+        return result
+
+    def _seen_until(self, number: int, patience: float) -> list[tuple[str, bytes, Read]]:
+        """Read until a packet (or the answer to it) has come out: on a busy machine the kernel may fall behind."""
+        deadline = time.monotonic() + patience
+        found = self.rig.seen()
+        while not any(r.numbers[-1:] == (number,) for _, _, r in found) and time.monotonic() < deadline:
+            time.sleep(0.0005)
+            found += self.rig.seen()
+        return found + self.rig.seen()
+
+    def _pace(self, cost: int) -> None:
+        """Wait until the kernel surely grants as many answers more: it counts from when it came to the last one, we from later."""
+        if not cost:
+            return
+        gained = (time.monotonic() - self._spent) * _RATE
+        self._tokens = min(float(_BURST), self._tokens + gained) - cost
+        if self._tokens < 0:
+            time.sleep(-self._tokens / _RATE)
+            self._tokens = 0.0
+
+    def _hold(self, when: str, one: Said, witnessed: Witnessed) -> None:
+        number = b.read(one.data).numbers[-1]
+        seen = witnessed.passed.get(number, [])
+        links = [link for link, _, _ in seen]
+        wanted = one.expected
+        told = witnessed.prohibited.get(number, [])
+        turned = Ends(
+            one.packet.destination, one.packet.source, one.packet.destination_port, one.packet.source_port
+        )
+        resets = [
+            link
+            for (link, ends), n in witnessed.resets.items()
+            if ends == turned and n > 0 and one.packet.protocol == b.TCP
+        ]
+        expected_links = [] if wanted.out is None else [wanted.out]
+        if (links, resets, told) != (
+            expected_links,
+            [] if wanted.reset is None else [wanted.reset],
+            [] if wanted.prohibited is None else [wanted.prohibited],
+        ):
+            self.wrong.append(
+                f"{when}, {one.what} of {one.flow.probe}\n  as {one.packet}\n  expected {wanted}\n"
+                f"  came out on {links}, resets on {resets}, prohibited on {told}"
+            )
+        passes, services = meaning(self.case.policy, self.case.addresses, self.levels, one.packet)
+        if passes != bool(links) or (
+            wanted.service not in services if services and links else wanted.service
+        ):
+            self.wrong.append(
+                f"{when}, {one.what} of {one.flow.probe}\n  as {one.packet}\n  is meant to "
+                f"{'pass' if passes else 'be refused'} for {services}; came out on {links}, counted for {wanted.service!r}"
+            )
+        for link in resets:
+            witnessed.resets[link, turned] -= 1
+        self.counted.update(wanted.counters)
+        self.recorded.update((_gateway_as_one(source), *rest) for source, *rest in wanted.evidence)
+        if one.what in {"opening", "next"}:
+            one.flow.verdicts[when] = "accept" if links else "refused"
+        if one.what == "opening" and links and not one.flow.there:
+            one.flow.there = (links[0], seen[0][2].ends, seen[0][1])
+        if one.what == "answer" and links and not one.flow.back:
+            one.flow.back = (links[0], seen[0][2].ends, seen[0][1])
+        kind = "service" if wanted.service else ""
+        family = f"v{one.packet.source.version}"
+        self.tally.update(
+            [
+                f"{one.packet.hook} {wanted.verdict} {kind}".strip(),
+                f"{one.flow.probe.kind.partition('-')[0]} {family} {wanted.verdict}",
+                f"{one.what} {wanted.verdict}",
+                "packets",
+            ]
+        )
+
+    def _hold_books(self, when: str) -> None:
+        """Compare every named counter and every record of a refused flow and host."""
+        counters = self.rig.counters()
+        wanted = {n: c for n, c in self.counted.items() if c}
+        if counters != wanted:
+            self.wrong.append(f"{when}: counters {counters}, expected {wanted}")
+        elements, full = self.rig.refused()
+        flows: Counter[tuple[str, str, int, int]] = Counter()
+        hosts: Counter[str] = Counter()
+        by_host: Counter[str] = Counter()
+        for e in elements:
+            if e.destination:
+                flows[_gateway_as_one(e.source), e.destination, e.protocol, e.port] += e.packets
+            else:
+                hosts[_gateway_as_one(e.source)] += e.packets
+        for (source, *_), count in self.recorded.items():
+            by_host[source] += count
+        if flows != self.recorded or hosts != by_host or full:
+            odd = {
+                k: (flows.get(k), self.recorded.get(k))
+                for k in flows.keys() | self.recorded.keys()
+                if flows.get(k) != self.recorded.get(k)
+            }
+            self.wrong.append(
+                f"{when}: recorded, as (found, expected): {odd}; hosts {hosts}, expected {by_host}; full: {full}"
+            )
+        self.tally["records"] += len(flows)
+
+    # -- what the connection table and its judge say
+
+    def _judge_connections(self, followed: list[Flow]) -> list[tuple[Flow, str]]:
+        """Check that conntrack has the connections that the model has, and judge each at the levels to come."""
+        table = {(c.protocol, c.original): c for c in self.rig.connections()}
+        local = frozenset(map(str, LOCAL))
+        judge = FlowJudge(self.case.policy, self.program, self.case.then, local, UID)
+        judged = []
+        for flow in followed:
+            found = table.get((flow.connection.protocol, flow.connection.original))
+            if found is None or (found.reply.source, found.reply.source_port) != (
+                flow.connection.reply.source,
+                flow.connection.reply.source_port,
+            ):
+                self.wrong.append(f"conntrack has {found} where the model has {flow.connection}")
+                continue
+            judged.append((flow, judge.judge(found).verdict))
+        known = {(f.connection.protocol, f.connection.original) for f in followed}
+        more = [key for key in table if key not in known and key[1].source != _BARRIER.source]
+        if more:
+            self.wrong.append(f"connections that the model does not have: {more}")
+        return judged
+
+    def _compare_flow_judge(self, judged: list[tuple[Flow, str]]) -> None:
+        policy = self.case.policy
+        for flow, verdict in judged:
+            one = flow.connection
+            ends = [zone_of(policy, one.original.source), zone_of(policy, one.reply.source)]
+            self.tally[f"flow {verdict}"] += 1
+            if (verdict == "unknown") != (ends == [None, None]):
+                self.wrong.append(f"FlowJudge says {verdict} of {one}, whose ends lie in {ends}")
+            if verdict == "unknown" or not honest(flow, policy):
+                continue
+            kept = verdict in {"inside", "open", "kept", "lifeline"}
+            if kept != (flow.verdicts["went on"] == "accept"):
+                self.wrong.append(
+                    f"FlowJudge says {verdict} of {one}; the kernel's next packet: {flow.verdicts['went on']}"
+                )
+
+
+def _gateway_as_one(source: str) -> str:
+    """Say `gateway`'s own errors all come from one address: which of its own it picks is routing's business (RFC 6724)."""
+    one = address(source)
+    return str(WAN[one.version]) if one in LOCAL else source
