@@ -195,6 +195,9 @@ def test_promise_1_an_exit_that_appears_at_night_is_closed(hospital: Hospital, d
         assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
         assert not hospital.gateway.tcp(places.WEB.v4, timeout=0.3)
         assert stick.seen(since, protocol="tcp") == []
+    assert any("stick0" in warning for warning in daemon.status()["warnings"]), "and it is said"
+    zones = {flow["zone"] for flow in daemon.api("GET", "/v1/refused").body["sources"]}
+    assert {"guests", "gateway"} <= zones
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -311,7 +311,9 @@ class Controller:
     async def refused(self, limit: int) -> Refused:
         """Say who keeps trying to get out, most packets first."""
         elements, full = await self._s.ports.firewall.refused()
-        return await asyncio.to_thread(report.refused, elements, self._s.live.policy, limit, full=full)
+        local = await self._s.ports.links.local_addresses()
+        policy = self._s.live.policy
+        return await asyncio.to_thread(report.refused, elements, policy, local, limit, full=full)
 
     def events(self) -> AsyncIterator[Event]:
         """Give every event from now on."""

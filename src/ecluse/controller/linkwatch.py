@@ -57,7 +57,9 @@ class LinkWatch:
         except EcluseError as error:
             warnings["links"] = f"the machine's links could not be read: {error.message}"
             return
-        odd = report.link_warnings(self._s.live.policy, interfaces, routes)
+        policy = self._s.live.policy
+        self._s.notes.foreign = report.foreign_interfaces(policy, interfaces, routes)
+        odd = report.link_warnings(policy, interfaces, routes)
         warnings.pop("links", None)
         if odd:
             warnings["links"] = "; ".join(odd)

@@ -9,7 +9,7 @@ from ecluse.controller import live as lv
 from ecluse.controller.live import Live, Use
 from ecluse.controller.shared import Notes
 from ecluse.flows import protocol_name
-from ecluse.policy import Levels, Policy, Service
+from ecluse.policy import GATEWAY, Levels, Policy, Service, level_named
 from ecluse.ports import CounterValue, RefusedElement
 from ecluse.records import Action, Generation, KnownName
 from ecluse.results import AddressState, Refused, RefusedFlow, ServiceStatus, Status
@@ -68,6 +68,8 @@ def status(
         warnings.insert(0, "the kernel does not show what it should; it is being put back")
     if waiting:
         warnings.insert(0, "not on disk yet: " + ", ".join(waiting))
+    if notes.foreign and not all(level_named(live.policy.site, x).passes_all for x in live.levels.values()):
+        warnings.append(f"closed while any zone is: {', '.join(notes.foreign)} (in no zone of site.yaml)")
     warnings += [f"{s.name}: {text}" for s in services for text in s.warnings]
     nothing = CounterValue(0, 0)
     return Status(
@@ -139,19 +141,25 @@ def _name_warnings(hosts: Iterable[str], known: Mapping[str, KnownName]) -> Iter
             yield f"{host} can't be resolved now ({entry.failure}); its last known addresses are kept"
 
 
-def refused(elements: tuple[RefusedElement, ...], policy: Policy, limit: int, *, full: bool) -> Refused:
-    """Sort the kernel's evidence: flows and machines, most packets first."""
+def refused(
+    elements: tuple[RefusedElement, ...], policy: Policy, local: frozenset[str], limit: int, *, full: bool
+) -> Refused:
+    """Sort the kernel's evidence: flows and machines, most packets first. local: the gateway's own addresses."""
     rows = sorted(elements, key=lambda e: (-e.packets, e.source, e.destination, e.port))
     flows = islice((e for e in rows if e.destination), limit)
     sources = islice((e for e in rows if not e.destination), limit)
     return Refused(
-        tuple(_refused_flow(e, policy) for e in flows), tuple(_refused_flow(e, policy) for e in sources), full
+        tuple(_refused_flow(e, policy, local) for e in flows),
+        tuple(_refused_flow(e, policy, local) for e in sources),
+        full,
     )
 
 
-def _refused_flow(element: RefusedElement, policy: Policy) -> RefusedFlow:
+def _refused_flow(element: RefusedElement, policy: Policy, local: frozenset[str]) -> RefusedFlow:
     address = ip_address(element.source)
     zone = next((z.name for z in policy.site.zones if any(address in s for s in z.subnets)), "")
+    if element.source in local:
+        zone = GATEWAY
     return RefusedFlow(
         source=element.source,
         destination=element.destination,
@@ -164,24 +172,33 @@ def _refused_flow(element: RefusedElement, policy: Policy) -> RefusedFlow:
     )
 
 
+def _matches(pattern: str, name: str) -> bool:
+    low, high = ifname_interval(pattern)
+    return low <= ifname_interval(name)[0] <= high
+
+
+def foreign_interfaces(
+    policy: Policy, interfaces: Iterable[str], default_routes: Iterable[str]
+) -> tuple[str, ...]:
+    """Name the interfaces that are in no zone and are no way out either: a bridge of containers, a forgotten VLAN."""
+    patterns = [pattern for zone in policy.site.zones for pattern in zone.interfaces]
+    outside = {"lo", *default_routes}
+    return tuple(n for n in interfaces if n not in outside and not any(_matches(p, n) for p in patterns))
+
+
 def link_warnings(policy: Policy, interfaces: Iterable[str], default_routes: Iterable[str]) -> list[str]:
     """Say what is odd between the site's zones and the machine's interfaces."""
-
-    def matches(pattern: str, name: str) -> bool:
-        low, high = ifname_interval(pattern)
-        return low <= ifname_interval(name)[0] <= high
-
     present = list(interfaces)
     warnings = [
         f"zone {zone.name}: no interface is called {pattern}"
         for zone in policy.site.zones
         for pattern in zone.interfaces
-        if not any(matches(pattern, name) for name in present)
+        if not any(_matches(pattern, name) for name in present)
     ]
     warnings += [
         f"a default route leaves by {name}, which is in zone {zone.name}: what goes there counts as inside"
         for name in default_routes
         for zone in policy.site.zones
-        if any(matches(pattern, name) for pattern in zone.interfaces)
+        if any(_matches(pattern, name) for pattern in zone.interfaces)
     ]
     return warnings

@@ -79,6 +79,7 @@ class Notes:
     purges: dict[int, Purge] = field(default_factory=dict)
     counters: dict[str, CounterValue] = field(default_factory=dict)
     last_packet: dict[str, datetime] = field(default_factory=dict)
+    foreign: tuple[str, ...] = ()
     checked: datetime | None = None
     in_step: bool = True
 
