@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.lab import places
+from tests.lab import places, policy
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
 
@@ -108,3 +108,38 @@ def test_over_and_over_while_cut(hospital: Hospital, daemon: Daemon):
     assert wait_until(lambda: daemon.status()["in_step"])
     assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
     assert (daemon.state / "audit.log").read_text().count('"tamper"') >= 2
+
+
+def test_a_large_allowlist_leaks_no_longer_than_a_small_one(hospital: Hospital):
+    """20,000 entries take a while to load; a small table holds the line meanwhile, and what is kept goes on after."""
+    many = [
+        policy.service(
+            f"many-{n}",
+            "vital",
+            ["care"],
+            [{"to": [f"198.18.{n}.{i}" for i in range(200)], "ports": ["tcp/443"]}],
+        )
+        for n in range(100)
+    ]
+    daemon = hospital.daemon(allowlist=policy.ALLOWLIST | {"50-many.yaml": many}).start(60)
+    daemon.level("cut")
+    line = hospital.care.open(places.LABORATORY.v6)
+    lost = places.STRANGER.v6
+    with hospital.sniff() as outside:
+        stream = hospital.guest.stream(lost, 5000, "udp", rate=5000)
+        time.sleep(0.2)
+        assert outside.count(destination=lost) == 0
+        hospital.nft("delete table inet ecluse")
+        assert wait_until(lambda: daemon.status()["last_tamper"], 20)
+        stream.stop(grace=0)
+        seen = outside.seen(destination=lost, protocol="udp", from_gateway=True)
+        assert seen, "positive control: packets got through in between"
+        leaked_ms = (max(f.last for f in seen) - min(f.first for f in seen)) / 1e6
+        restored_ms = daemon.status()["last_tamper"]["restored_ms"]
+        assert leaked_ms < restored_ms / 3, (leaked_ms, restored_ms)
+        print(f"leaked for {leaked_ms:.1f} ms, whole after {restored_ms:.0f} ms")
+    assert line.talk(timeout=3)
+    assert hospital.care.tcp(places.LABORATORY.v4)
+    assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
+    line.close()
+    daemon.stop()

@@ -176,10 +176,15 @@ class Gate:
         """Make a state live from whatever the table is, keeping kept flows where the table stands.
 
         The program is loaded beside what is there, and then switched to. Only if the kernel refuses that (a base
-        chain was changed) is the table replaced, which may drop packets for a moment.
+        chain was changed) is the table replaced, which may drop packets for a moment. Where no table stands and the
+        gate is to be shut, a small one holds the line until the allowlist is loaded, however large it is.
         """
         known = await self._firewall.ruleset_generation()
         await self.survey()
+        held = switch.base_policy(policy, levels) == "drop" and not await self._firewall.chains()
+        if held:
+            self._slot += 1
+            await self._apply(switch.hold_text(policy, self._slot, self._uid))
         loaded = self._compile(policy, digest, addresses)
         # Never in one transaction: the kernel makes the elements of a concatenated interval map visible only after
         # the chains of the same transaction are live, and kept packets would be refused in between (docs/datapath.md).
@@ -189,7 +194,7 @@ class Gate:
         except KernelError:
             await self._apply(switch.NEW_TABLE + text)
         # What was known of the table holds no more from here on, and nothing is known until it is settled anew.
-        self._known_generation, self._commits, self._fingerprint = known, 1, None
+        self._known_generation, self._commits, self._fingerprint = known, 1 + held, None
         await self.switch(loaded, levels)
         self._step("applied")
         self.loaded = {digest: loaded}

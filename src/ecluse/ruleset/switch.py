@@ -6,12 +6,13 @@ Each is one transaction, whole or not at all (nft(8), "the entire input is proce
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from ecluse.policy import GATEWAY, Levels, Policy, Site, level_named
 from ecluse.ruleset import names
 from ecluse.ruleset.chains import gate_places
 from ecluse.ruleset.compile import compile_program
-from ecluse.ruleset.program import TABLE, Key, NamedSet, Program, element_text, render
+from ecluse.ruleset.program import DROP, TABLE, Chain, Key, NamedSet, Program, element_text, render
 
 PRIORITY = "filter - 10"
 """Before the site's own filter chains: our `accept` only ends our chain, our `drop` is final."""
@@ -195,6 +196,20 @@ def boot_text(program: Program) -> str:
 def digest(program: Program) -> str:
     """Give `sha256:HEX` of a program's boot text: the same in whatever slot it stands."""
     return "sha256:" + hashlib.sha256(boot_text(program).encode()).hexdigest()
+
+
+def hold_text(policy: Policy, slot: int, daemon_uid: int = 0) -> str:
+    """Write a table that holds the line while the real one is loaded: the lifeline passes, the rest is dropped in silence.
+
+    Small whatever the allowlist's size. No reset and no evidence: what it drops may be kept, and will be sent again.
+    """
+    bare = Policy(policy.site, ())
+    program = compile_program(bare, {}, slot, daemon_uid)
+    stem = names.prefix(slot)
+    silent = {f"{stem}refuse", f"{stem}reject"}
+    chains = tuple(Chain(c.name, ((DROP,),)) if c.name in silent else c for c in program.chains)
+    isolate = dict.fromkeys(policy.zone_names(), policy.site.levels[-1].name)
+    return load_text(replace(program, chains=chains)) + gate_text(bare, slot, isolate)
 
 
 def closed_text(policy: Policy, daemon_uid: int = 0) -> str:
