@@ -5,9 +5,9 @@ from ipaddress import ip_address
 
 from ecluse.policy import GATEWAY, IPAddress, Levels, Policy, level_named
 from ecluse.ruleset.connection import Connection, Tuple
-from ecluse.ruleset.names import SERVICE_COUNTER
+from ecluse.ruleset.names import SERVICE_COUNTER, level_chain
 from ecluse.ruleset.oracle import Oracle, Packet
-from ecluse.ruleset.program import Program
+from ecluse.ruleset.program import CT_PORT, PORTS, Count, Program
 from ecluse.ruleset.switch import targets
 
 __all__ = ["Connection", "Flow", "FlowJudge", "Tuple", "describe"]
@@ -42,6 +42,16 @@ def describe(connection: Connection) -> str:
     return f"{protocol_name(connection.protocol)} {source} -> {destination}"
 
 
+@dataclass(frozen=True, slots=True)
+class _LookUp:
+    """One look-up of a zone's chain: outside end, port where `ports`, protocol, inside end where `inner`."""
+
+    map: str
+    family: int
+    ports: bool
+    inner: bool
+
+
 @dataclass
 class FlowJudge:
     """Judges connections by one program at given levels.
@@ -57,6 +67,7 @@ class FlowJudge:
     local: frozenset[str]
     daemon_uid: int = 0
     _places: dict[IPAddress, str | None] = field(default_factory=dict)
+    _rules: dict[tuple[str, bool], tuple[_LookUp, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._oracle = Oracle(self.program, targets(self.policy, self.program.slot, self.levels))
@@ -73,11 +84,54 @@ class FlowJudge:
             return Flow(connection, "", "unknown")
         if level_named(self.policy.site, self.levels[zone]).passes_all:
             return Flow(connection, zone, "open")
+        if zone != GATEWAY:
+            service = self._keeper_of(connection, zone, opened_inside=ours is not None)
+            return Flow(connection, zone, "kept" if service else "refused", service)
         judgement = self._oracle.judge(self._packet(connection, zone, opened_inside=ours is not None))
         service = judgement.service.removeprefix(SERVICE_COUNTER)
         if judgement.verdict == "accept":
             return Flow(connection, zone, "kept" if service else "lifeline", service)
         return Flow(connection, zone, "refused")
+
+    def _keeper_of(self, connection: Connection, zone: str, *, opened_inside: bool) -> str:
+        """Name the service that keeps a zone's connection, empty when none does.
+
+        The look-ups are those of the program's own chain for the zone at its level, and only they: a table of
+        200,000 connections is judged in a second or two, where walking all rules took twenty.
+        """
+        one = connection.original
+        peer, inner = (
+            (one.destination, one.source) if opened_inside else (one.source, connection.reply.source)
+        )
+        where = (zone, opened_inside)
+        if where not in self._rules:
+            self._rules[where] = self._look_ups(zone, "out" if opened_inside else "in")
+        for look in self._rules[where]:
+            if look.family != peer.version or (look.ports and connection.protocol not in PORTS):
+                continue
+            point = [int(peer), connection.protocol]
+            if look.ports:
+                point.insert(1, one.destination_port)
+            if look.inner:
+                point.append(int(inner))
+            counter = self._oracle.find(look.map, tuple(point))
+            if counter is not None:
+                return counter.removeprefix(SERVICE_COUNTER)
+        return ""
+
+    def _look_ups(self, zone: str, word: str) -> tuple[_LookUp, ...]:
+        chain = f"{level_chain(self.program.slot, self.levels[zone], zone)}.{word}"
+        rules = next((c.rules for c in self.program.chains if c.name == chain), ())
+        counts = [part for rule in rules for part in rule if isinstance(part, Count)]
+        return tuple(
+            _LookUp(
+                map=part.map,
+                family=4 if part.fields[0].type == "ipv4_addr" else 6,
+                ports=CT_PORT in part.fields,
+                inner=part.fields[-1].type.endswith("_addr"),
+            )
+            for part in counts
+        )
 
     def _packet(self, connection: Connection, zone: str, *, opened_inside: bool) -> Packet:
         interface = self._interface.get(zone, "")

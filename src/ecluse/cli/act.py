@@ -15,7 +15,7 @@ from ecluse.errors import EcluseError
 _CHANGE_SECONDS = 60.0
 _PURGE_SECONDS = 2.0
 _PURGE_STARTS = 0.3
-_POLL = 0.1
+_POLL = 0.005  # at first, then twice as long each time
 _MOST_REASON = 1000  # characters that the daemon takes
 
 Json = Mapping[str, Any]
@@ -160,7 +160,7 @@ def _show_purge(screen: Screen, daemon: Client, change: Json) -> None:
             purge = daemon.get(f"/v1/generations/{g['number']}")["purge"]
             if (purge and purge["state"] != "running") or (purge is None and waited > _PURGE_STARTS):
                 break
-            time.sleep(_POLL)
+            time.sleep(max(_POLL, min(waited, 0.1)))
     except EcluseError as error:
         screen.wrapped("  live      ", f"not known: {error.message}", "warn")
         return

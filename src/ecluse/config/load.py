@@ -61,15 +61,25 @@ class ConfigDirectory:
         self._directory = directory
         self._today = today or (lambda: datetime.now(tz=UTC).astimezone().date())
         self._loaded: Loaded | None = None
+        self._warnings: tuple[date, tuple[Fault, ...]] = (date.min, ())
 
     def load(self) -> Policy:
         """Read and validate the files. ConfigError with every fault; the warnings then stay those of before."""
-        self._loaded = read_directory(self._directory)
-        return self._loaded.policy
+        loaded = read_directory(self._directory)
+        today = self._today()
+        # Found here and not when they are asked for: a large allowlist takes its time, and `status` must not.
+        self._warnings = (today, warnings_of(loaded, today))
+        self._loaded = loaded
+        return loaded.policy
 
     def warnings(self) -> Sequence[Fault]:
         """Give what the last good load found odd but not wrong, as of today; nothing before the first."""
-        return warnings_of(self._loaded, self._today()) if self._loaded else ()
+        day, found = self._warnings
+        today = self._today()
+        if self._loaded is not None and day != today:
+            found = warnings_of(self._loaded, today)
+            self._warnings = (today, found)
+        return found
 
 
 def read_directory(directory: Path) -> Loaded:
