@@ -15,7 +15,7 @@ PACKAGES := nftables python3-nftables python3-venv iproute2
 # A root shell by plain su has neither.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help packages install lint test test-unit test-kernel demo clean
+.PHONY: help packages install lint test test-unit test-kernel demo bench bench-quick clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -57,7 +57,7 @@ test-unit: install ## unit and golden tests, in parallel; no root needed
 	$(BIN)/python -m pytest tests/unit tests/golden -n auto </dev/null
 
 test-kernel: install ## tests that send packets and run the daemon; root (skipped without, but never when CI=true)
-	$(BIN)/python -m pytest tests/kernel tests/system tests/demo -rs -n 2 </dev/null
+	$(BIN)/python -m pytest tests/kernel tests/system tests/demo tests/bench -rs -n 2 </dev/null
 
 test: install ## everything: lint, then all tests
 	@$(MAKE) lint
@@ -66,6 +66,17 @@ test: install ## everything: lint, then all tests
 
 demo: install ## play the day of the attack in a hospital of network namespaces; root
 	@exec $(BIN)/python -m tests.lab.demo
+
+# Pictures only; the benchmark itself needs nothing that the tests do not, and installs its peers from Debian.
+MATPLOTLIB = $(BIN)/python -c 'import matplotlib' 2>/dev/null || \
+	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --root-user-action=ignore matplotlib </dev/null
+
+bench: install ## measure everything beside the peers, write docs/benchmarks.md; root, about an hour
+	@$(MATPLOTLIB)
+	@exec $(BIN)/python -m tests.bench
+
+bench-quick: install ## the same in two minutes, to build/bench; root
+	@exec $(BIN)/python -m tests.bench --quick --out build/bench
 
 clean: ## remove the virtual environment and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist src/*.egg-info

@@ -21,6 +21,7 @@ class Ledger:
     generations: dict[int, Generation] = field(default_factory=dict)
     _newest: dict[str, str] = field(default_factory=dict)
     _prepared: str = ""
+    _closed: str = ""
     _lines: int = 0
 
     def generation(self, number: int) -> Generation:
@@ -101,7 +102,13 @@ class Ledger:
     def closed(self, policy: Policy) -> Job:
         """Store the ruleset of last resort."""
         text = switch.closed_text(policy, self.shared.options.daemon_uid)
-        return Job("closed ruleset", lambda: self.shared.ports.store.write_closed(text))
+
+        def write() -> None:
+            if text != self._closed:
+                self.shared.ports.store.write_closed(text)
+                self._closed = text
+
+        return Job("closed ruleset", write)
 
     def names(self) -> Job:
         """Store the addresses that names have now, for a start without DNS."""

@@ -1,0 +1,147 @@
+"""`python -m tests.bench [--quick] [--rows cut,leak,...]`: measure, print, write docs/benchmarks.md and pictures."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ecluse.errors import EcluseError
+from tests.bench import contenders, figures, rows_cost, rows_cut, rows_flow, rows_forward
+from tests.bench.figures import Section, load_average
+from tests.bench.site import SIZES
+from tests.lab import netns
+from tests.lab.hosts import ROOT
+
+
+def _cut(quick: bool, folder: Path) -> list[Section]:
+    section = Section(
+        "Time to cut",
+        "A stream of 10,000 packets a second is not kept; when is its last packet seen outside, after the trigger is sent off? "
+        "`answer` is when the caller knows; ours comes verified and on disk (fsync). Peers reach no further than IPv4 here. "
+        + " ".join(f"{one.name}: `{one.command}`." for one in contenders.CONTENDERS),
+    )
+    rollback = Section(
+        "Rollback", "`POST /v1/rollback` after each cut by the API, to its answer: verified and on disk."
+    )
+    rows_cut.cut(
+        section, rollback, SIZES[:2] if quick else SIZES, 0.8 if quick else 15.0, (2 if quick else 3, 200)
+    )
+    rows_cut.picture(section, folder)
+    return [section, rollback]
+
+
+def _leak(quick: bool, _folder: Path) -> list[Section]:
+    made = Section(
+        "Leak and loss",
+        "Frames of 64 flows by hand, both families; counted by the witness outside with the kernel's times.",
+    )
+    rows_flow.leak(made, 50 if quick else 1000)
+    rows_flow.loss(made, 50 if quick else 2000, 3 if quick else 20)
+    return [made]
+
+
+def _load(quick: bool, _folder: Path) -> list[Section]:
+    made = Section("Load", "From the start of the process, its files written, until the API says `armed`.")
+    rows_cost.load(made, 1 if quick else 5, exact=10_000 if quick else 100_000)
+    rows_cost.dns(made, SIZES[:1] if quick else SIZES, 2 if quick else 10)
+    return [made]
+
+
+def _client(quick: bool, _folder: Path) -> list[Section]:
+    made = Section("Client", "Whole processes, in turns, 1,000 entries.")
+    rows_cost.client(made, 15 if quick else 60)
+    return [made]
+
+
+def _idle(quick: bool, _folder: Path) -> list[Section]:
+    made = Section("Memory and idle", "The daemon after a cut.")
+    rows_cost.idle(made, (1_000,) if quick else (1_000, 100_000), 5.0 if quick else 60.0)
+    return [made]
+
+
+def _purge(quick: bool, _folder: Path) -> list[Section]:
+    made = Section(
+        "Purge",
+        "Connections that the level does not keep are ended after the answer; the chains refuse them already.",
+    )
+    rows_cost.purge(made, 20_000 if quick else 200_000)
+    return [made]
+
+
+def _storm(quick: bool, _folder: Path) -> list[Section]:
+    made = Section(
+        "Refusal storm", "5,000 sources of the guests' network send UDP to random places, all of it refused."
+    )
+    rows_flow.storm(made, 1.0 if quick else 5.0)
+    return [made]
+
+
+def _forward(quick: bool, folder: Path) -> list[Section]:
+    made = Section(
+        "Forwarding",
+        "Kept traffic through gateways that take turns, slice by slice. Packets: 64 bytes, 64 flows of UDP. New connections: UDP, each packet "
+        "a flow of its own. Throughput: one TCP stream. The ratio is the median over the rounds of this slice to the round's slice with the table absent.",
+    )
+    sizes = SIZES[:2] if quick else SIZES
+    rows_forward.forward(made, sizes, 2 if quick else 15, 10_000 if quick else 50_000, 0.1 if quick else 0.5)
+    rows_forward.picture(made, folder)
+    return [made]
+
+
+ROWS: dict[str, Callable[[bool, Path], list[Section]]] = {
+    "cut": _cut,
+    "leak": _leak,
+    "load": _load,
+    "client": _client,
+    "idle": _idle,
+    "purge": _purge,
+    "storm": _storm,
+    "forward": _forward,
+}
+
+
+def main() -> int:
+    """Run; 0 when all was measured, whether or not every target was reached."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two minutes: small sizes, few rounds")
+    parser.add_argument("--rows", default=",".join(ROWS), help="which rows, by name: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs", help="folder for benchmarks.md and pictures"
+    )
+    args = parser.parse_args()
+    if os.geteuid() != 0:
+        print("the benchmark needs root for its network namespaces: run it with sudo", file=sys.stderr)
+        return 1
+    unknown = set(args.rows.split(",")) - set(ROWS)
+    if unknown:
+        parser.error(f"unknown rows: {', '.join(sorted(unknown))}; there are: {', '.join(ROWS)}")
+    netns.sweep()
+    args.out.mkdir(parents=True, exist_ok=True)
+    versions = contenders.install()
+    sections: list[Section] = []
+    failed = False
+    for name in args.rows.split(","):
+        load, began = load_average(), time.monotonic()
+        try:
+            made = ROWS[name](args.quick, args.out)
+        except (RuntimeError, OSError, EcluseError) as error:
+            # What was measured before it stands, and the rows after it are measured.
+            made, failed = [Section(f"Row {name}", f"Could not be measured: {error}")], True
+        for section in made:
+            section.load = load
+            print(
+                f"\n{section.title} ({time.monotonic() - began:.0f} s)\n{section.how}\n{figures.table(section.figures)}",
+                flush=True,
+            )
+            print("\n".join(section.remarks), flush=True)
+        sections += made
+        # After each row, so that an interrupted run leaves what it has.
+        mode = "bench-quick" if args.quick else "bench"
+        figures.write(args.out / "benchmarks.md", sections, versions, mode)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

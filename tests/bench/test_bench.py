@@ -1,0 +1,83 @@
+"""The benchmark's own measuring: it sees a leak when nothing is cut, and a loss when the allowlist is wrong."""
+
+import time
+
+import pytest
+
+from tests.bench import figures, raw, rows_flow, site
+from tests.bench.gate import Gate, Run, measure_cut
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def gate():
+    with Gate() as built:
+        yield built
+
+
+def test_the_leak_detector_sees_a_leak_when_the_table_is_absent(gate: Gate):
+    gate.start_daemon(site.allowlist(site.addresses(10)))
+    knocking = gate.sender(rows_flow.mixed(gate, site.CUT_OFF, rows_flow.FLOWS, 30_000), rows_flow.RATE)
+    knocking.say("go")
+    answered = gate.level("cut").ended
+    time.sleep(0.05)
+    assert rows_flow.leaked_after(gate, answered) == 0
+    gate.daemon.kill9()  # or it would put the table back
+    gate.hospital.nft("delete table inet ecluse")
+    answered = time.time_ns()
+    time.sleep(0.1)
+    assert rows_flow.leaked_after(gate, answered) > rows_flow.RATE // 20
+    knocking.ask("stop")
+
+
+def test_every_kind_of_flow_is_seen_outside(gate: Gate):
+    frames = rows_flow.mixed(gate, site.CUT_OFF, rows_flow.FLOWS, 30_000)
+    knocking = gate.sender(frames, rows_flow.RATE)
+    gate.witness.take()
+    knocking.ask(f"once {len(frames)}")
+    time.sleep(0.1)
+    wanted = {site.CUT_OFF.v4, site.CUT_OFF.v6}
+    flows = {key: len(times) for key, times in gate.witness.take().items() if raw.destination(key) in wanted}
+    assert {(key[0], key[1]) for key in flows} == {(4, 6), (4, 17), (4, 1), (6, 6), (6, 17), (6, 58)}
+    assert sum(flows.values()) == len(frames)
+
+
+def test_the_loss_counter_sees_a_loss_when_the_allowlist_is_wrong(gate: Gate):
+    wrong = site.allowlist(site.addresses(10))
+    del wrong["10-kept.yaml"]
+    gate.start_daemon(wrong)
+    kept = gate.sender(rows_flow.mixed(gate, site.KEPT, 60, 31_000), 6_000)
+    gate.level("cut")
+    gate.witness.take()
+    kept.ask("once 600")
+    time.sleep(0.1)
+    seen = raw.by_destination(gate.witness.take())
+    assert not {site.KEPT.v4, site.KEPT.v6} & set(seen)
+    assert rows_flow.refused_of_kept(gate) == 600
+
+
+def test_a_cut_that_cuts_nothing_is_seen_to_go_on(gate: Gate):
+    def nothing(_gate: Gate) -> Run:
+        now = time.time_ns()
+        return Run(now, now)
+
+    cutting = measure_cut(gate, nothing)
+    assert cutting.to_last is None
+    assert cutting.leaked > 50
+
+
+def test_a_cut_is_seen_to_end_the_stream(gate: Gate):
+    gate.start_daemon(site.allowlist(site.addresses(10)))
+    cutting = measure_cut(gate, lambda g: g.level("cut"))
+    assert cutting.leaked == 0
+    assert 0 <= cutting.to_last <= cutting.to_answer
+
+
+def test_figures_say_what_was_not_reached():
+    section = figures.Section("Title", "How.")
+    section.below("what", "who", "ms", (6.0, 4.0, 5.0), 5, size=10)
+    section.add("other", "peer", "ms", (), note="missing")
+    text = figures.table(section.figures)
+    assert "| what | who | 10 | 5 ms | 4 | 6 |  | 3 | < 5 ms | **no** |" in text
+    assert "| other | peer |  | missing |" in text
