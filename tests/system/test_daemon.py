@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests.lab import places, policy
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
+from tests.lab.hosts import ROOT
 
 pytestmark = pytest.mark.system
 
@@ -208,3 +210,19 @@ def test_files_of_the_state_directory_are_not_for_everybody(hospital: Hospital, 
     for path in daemon.state.rglob("*"):
         mode = path.stat().st_mode & 0o777
         assert not mode & 0o007, (Path(path).name, oct(mode))
+
+
+def test_the_example_hospital_comes_up_and_is_cut(hospital: Hospital):
+    """`config/`, as it is: on a machine without its interfaces and with its resolvers away."""
+    daemon = hospital.daemon()
+    shutil.rmtree(daemon.config)
+    shutil.copytree(ROOT / "config", daemon.config, ignore=shutil.ignore_patterns("ecluse.toml"))
+    daemon.start()
+    change = daemon.level("cut")
+    assert change["verified"]
+    assert "laboratory" in " ".join(change["kept"])
+    told = " ".join(daemon.status()["warnings"])
+    assert "no interface is called" in told
+    assert "has no address yet" in told
+    assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
+    daemon.stop()
