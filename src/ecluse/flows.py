@@ -1,7 +1,7 @@
 """Which connections a level keeps and which it ends, judged by the very program that the kernel judges packets by."""
 
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from ecluse.policy import GATEWAY, IPAddress, Levels, Policy, level_named
 from ecluse.ruleset.connection import Connection, Tuple
@@ -26,6 +26,20 @@ class Flow:
     zone: str
     verdict: str
     service: str = ""
+
+
+_NEAR = tuple(
+    ip_network(text)
+    for text in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "224.0.0.0/4"),
+        *("fc00::/7", "fe80::/10", "ff00::/8"),
+    )
+)
+"""Private, link-local and multicast addresses (RFC 1918, 3927, 4193, 4291, 5771)."""
+
+
+def _near(address: IPAddress) -> bool:
+    return any(address in network for network in _NEAR if network.version == address.version)
 
 
 def protocol_name(protocol: int) -> str:
@@ -80,18 +94,24 @@ class FlowJudge:
         if ours is not None and theirs is not None:
             return Flow(connection, ours, "inside")
         zone = ours if ours is not None else theirs
-        if zone is None:
-            return Flow(connection, "", "unknown")
+        outer = connection.reply.source if ours is not None else connection.original.source
+        # A neighbour of the gateway in no zone's subnets passes by an inside interface, and conntrack tells no interface.
+        if zone is None or (zone == GATEWAY and _near(outer)):
+            return Flow(connection, zone or "", "unknown")
         if level_named(self.policy.site, self.levels[zone]).passes_all:
             return Flow(connection, zone, "open")
         if zone != GATEWAY:
             service = self._keeper_of(connection, zone, opened_inside=ours is not None)
             return Flow(connection, zone, "kept" if service else "refused", service)
-        judgement = self._oracle.judge(self._packet(connection, zone, opened_inside=ours is not None))
+        return self._judge_gateway(connection, opened_inside=ours is not None)
+
+    def _judge_gateway(self, connection: Connection, *, opened_inside: bool) -> Flow:
+        """Judge a connection of the gateway itself by all its rules, the lifeline's among them."""
+        judgement = self._oracle.judge(self._packet(connection, GATEWAY, opened_inside=opened_inside))
         service = judgement.service.removeprefix(SERVICE_COUNTER)
         if judgement.verdict == "accept":
-            return Flow(connection, zone, "kept" if service else "lifeline", service)
-        return Flow(connection, zone, "refused")
+            return Flow(connection, GATEWAY, "kept" if service else "lifeline", service)
+        return Flow(connection, GATEWAY, "refused")
 
     def _keeper_of(self, connection: Connection, zone: str, *, opened_inside: bool) -> str:
         """Name the service that keeps a zone's connection, empty when none does.
@@ -152,6 +172,8 @@ class FlowJudge:
             source_port=one.source_port,
             destination_port=one.destination_port,
             uid=self.daemon_uid,
+            # Conntrack does not tell it; what the lifeline asks of it (VRRP) is 255.
+            hop_limit=255,
         )
 
     def _place(self, address: IPAddress) -> str | None:

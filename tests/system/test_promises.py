@@ -137,7 +137,7 @@ def test_promise_1_what_the_gateway_says_in_answer_is_judged_too(hospital: Hospi
     """An infected host that writes an outside address into its packets must not have the gateway answer to it."""
     target = places.WEB.v4
     code = (
-        "import socket\n"
+        "import socket, sys\n"
         "s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)\n"
         "import struct\n"
         "def ip(src, dst, proto, ttl, body):\n"
@@ -151,19 +151,25 @@ def test_promise_1_what_the_gateway_says_in_answer_is_judged_too(hospital: Hospi
         "echo = icmp(b'secretsecret')\n"
         "udp = struct.pack('!HHHH', 5000, 5000, 8 + 12, 0) + b'secretsecret'\n"
         "syn = struct.pack('!HHIIBBHHH', 5000, 443, 1, 0, 0x50, 2, 1024, 0, 0)\n"
-        "for packet in (ip(evil, '10.30.0.1', 1, 64, echo), ip(evil, '198.51.100.9', 17, 1, udp), ip(evil, '198.51.100.9', 17, 64, udp), ip(evil, '198.51.100.9', 6, 64, syn)):\n"
+        "for packet in (ip(evil, '10.30.0.1', 1, 64, echo), ip(evil, '198.51.100.9', 17, 1, udp), ip(evil, '198.51.100.9', 17, 64, udp), ip(evil, '198.51.100.9', 6, 64, syn))[int(sys.argv[1]):]:\n"
         "    for _ in range(3): s.sendto(packet, ('10.30.0.1', 0))\n"
     )
     # Reverse path filters would hide what the gate does.
     hospital.shell("gw", "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done\n")
     with hospital.sniff() as outside:
-        done = hospital.run("guests", [sys.executable, "-c", code])
+        done = hospital.run("guests", [sys.executable, "-c", code, "0"])
         assert done.returncode == 0, done.stderr
         time.sleep(0.3)
         assert outside.count(destination=target), "positive control: while open the gateway answers outwards"
+        # The gateway itself still open: what is refused of the guests is not answered to an address outside.
+        daemon.level("cut", zones=["guests"])
+        since = time.time_ns()
+        hospital.run("guests", [sys.executable, "-c", code, "2"])
+        time.sleep(0.3)
+        assert outside.seen(since, destination=target) == []
         daemon.level("cut")
         since = time.time_ns()
-        hospital.run("guests", [sys.executable, "-c", code])
+        hospital.run("guests", [sys.executable, "-c", code, "0"])
         time.sleep(0.3)
         assert outside.seen(since, destination=target) == []
         assert outside.seen(since, destination="198.51.100.0/24") == []

@@ -4,7 +4,7 @@ from ecluse.policy import GATEWAY, Criticality, Direction, IPNetwork, Policy
 from ecluse.ruleset import names
 from ecluse.ruleset import program as p
 from ecluse.ruleset.disjoint import Box, disjoint
-from ecluse.ruleset.families import FAMILIES, network_interval
+from ecluse.ruleset.families import FAMILIES, Family, network_interval
 from ecluse.ruleset.keeps import Kept
 from ecluse.ruleset.program import Chain, Key, NamedSet, Part, Rule
 
@@ -23,7 +23,26 @@ def subnet_sets(policy: Policy, slot: int) -> list[NamedSet]:
             if boxes:
                 name = names.subnets(slot, family.digit, zone.name)
                 sets.append(NamedSet(name, (family.type,), True, "", dict(disjoint(boxes))))
+    return [*sets, *_answered_sets(policy, slot)]
+
+
+def _answered_sets(policy: Policy, slot: int) -> list[NamedSet]:
+    """Give the subnets of all zones together: only a source of theirs gets an answer when it is refused."""
+    sets = []
+    for family in FAMILIES:
+        boxes: list[Box] = [
+            ((network_interval(s),), "")
+            for zone in policy.site.zones
+            for s in zone.subnets
+            if s.version == family.version
+        ]
+        if boxes:
+            sets.append(NamedSet(_answered(slot, family), (family.type,), True, "", dict(disjoint(boxes))))
     return sets
+
+
+def _answered(slot: int, family: Family) -> str:
+    return f"{names.prefix(slot)}answered{family.digit}"
 
 
 def zone_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
@@ -134,10 +153,12 @@ def _subnets(policy: Policy, zone: str) -> tuple[IPNetwork, ...]:
     return next(z.subnets for z in policy.site.zones if z.name == zone)
 
 
-def refusal_chains(slot: int) -> list[Chain]:
+def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
     """Refuse fast towards the inside, in silence towards the outside, and let the kernel keep the evidence.
 
     An invalid packet gets no reset: it may belong to a kept connection that went astray, which a reset would end.
+    Nor is a source answered that is no zone's: the answer would go to whatever outside address was written there,
+    and an ICMP error carries the refused payload with it.
     """
     stem = names.prefix(slot)
     ports = p.Is(p.L4PROTO, (6, 17, 132))
@@ -152,11 +173,26 @@ def refusal_chains(slot: int) -> list[Chain]:
             (here, no_ports, p.Note((*ends, "meta l4proto", "0"), f"refused{family.digit}")),
         ]
     not_inside = p.In((p.IIFNAME,), stem + "inside", negate=True)
+    versions = {s.version for zone in policy.site.zones for s in zone.subnets}
+    answered: list[Rule] = [
+        (
+            p.Is(p.NFPROTO, (family.nfproto,)),
+            p.In((family.source,), _answered(slot, family)),
+            p.goto(stem + "reject"),
+        )
+        for family in FAMILIES
+        if family.version in versions
+    ]
     return [
         Chain(stem + "evidence", tuple(evidence)),
         Chain(
             stem + "refuse",
-            ((not_inside, p.Bump(names.REFUSED_IN), p.DROP), (p.goto(stem + "reject"),)),
+            (
+                (not_inside, p.Bump(names.REFUSED_IN), p.DROP),
+                *answered,
+                (p.jump(stem + "evidence"),),
+                (p.DROP,),
+            ),
         ),
         Chain(
             stem + "reject",

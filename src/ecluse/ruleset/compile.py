@@ -42,7 +42,7 @@ def compile_program(policy: Policy, addresses: Addresses, slot: int, daemon_uid:
         ),
         # A chain stands after all that it goes to: nft and a reader both go from top to bottom.
         chains=(
-            *chains.refusal_chains(slot),
+            *chains.refusal_chains(policy, slot),
             *chains.zone_chains(policy, kept, slot),
             *chains.gateway_chains(policy, kept, slot),
             *lifeline_chains(policy.site, slot, daemon_uid),
