@@ -11,7 +11,8 @@ PYTHON := /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PACKAGES := nftables python3-nftables python3-venv iproute2
+# The last three are for tests alone (ping, sysctl, mount).
+PACKAGES := nftables python3-nftables python3-venv iproute2 iputils-ping procps mount
 # A root shell by plain su has neither.
 export PATH := $(PATH):/usr/sbin:/sbin
 

@@ -26,6 +26,17 @@ class Reply:
     body: Any
 
 
+# The checkout may lie where only root can read (/root): everything is imported before the uid changes.
+_AS_USER = """
+import os, sys
+from ecluse.api import client
+from ecluse.cli import act, failures, look, main, offline, terminal, words
+uid, groups = int(sys.argv[1]), [int(g) for g in sys.argv[2].split(",")]
+os.setgroups(groups); os.setgid(groups[0]); os.setuid(uid)
+sys.exit(main.main(sys.argv[3:]))
+"""
+
+
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -229,9 +240,11 @@ class Daemon:
 
         user, groups: run it as this uid, with the first group as its own.
         """
-        identity = {} if user is None else {"user": user, "group": [*groups, user][0], "extra_groups": groups}
+        command = ["-m", "ecluse.cli.main"]
+        if user is not None:
+            command = ["-c", _AS_USER, str(user), ",".join(map(str, [*groups] or [user]))]
         return subprocess.run(
-            [sys.executable, "-m", "ecluse.cli.main", *arguments],
+            [sys.executable, *command, *arguments],
             input=stdin,
             capture_output=True,
             text=True,
@@ -239,5 +252,4 @@ class Daemon:
             timeout=timeout,
             env=self._environment() | {"ECLUSE_SOCKET": str(self.socket)},
             cwd="/" if user is not None else ROOT,
-            **identity,
         )

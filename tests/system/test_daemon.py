@@ -112,7 +112,7 @@ def test_not_root_is_told_so(hospital: Hospital):
     daemon = hospital.daemon(
         argv=(
             "-c",
-            "import os; os.setgroups([]); os.setuid(65534); import runpy, sys; runpy.run_module('ecluse.daemon', run_name='__main__', alter_sys=True)",
+            "import os, sys; from ecluse import daemon; os.setgroups([]); os.setuid(65534); sys.exit(daemon.main())",
         )
     )
     for folder in (daemon.state, daemon.rundir):

@@ -332,7 +332,17 @@ def test_nobody_can_keep_the_daemon_from_starting(hospital: Hospital):
     """The address by which daemons know each other can be taken by any user of the gateway."""
     squat = "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('\\0eclused'); s.listen(); time.sleep(30)"
     with ThreadPoolExecutor(1) as pool:
-        argv = ["timeout", "6", "setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", squat]
+        argv = [
+            "timeout",
+            "6",
+            "setpriv",
+            "--reuid",
+            "65534",
+            "--clear-groups",
+            "/usr/bin/python3",
+            "-c",
+            squat,
+        ]
         squatting = pool.submit(hospital.run, "gw", argv)
         time.sleep(0.5)
         daemon = hospital.daemon().start()
