@@ -202,14 +202,17 @@ def hold_text(policy: Policy, slot: int, daemon_uid: int = 0) -> str:
     """Write a table that holds the line while the real one is loaded: the lifeline passes, the rest is dropped in silence.
 
     Small whatever the allowlist's size. No reset and no evidence: what it drops may be kept, and will be sent again.
+    Its gates stay as they are loaded and stand for no level: a daemon that dies here must not find a level at its start.
     """
     bare = Policy(policy.site, ())
     program = compile_program(bare, {}, slot, daemon_uid)
     stem = names.prefix(slot)
     silent = {f"{stem}refuse", f"{stem}reject"}
     chains = tuple(Chain(c.name, ((DROP,),)) if c.name in silent else c for c in program.chains)
-    isolate = dict.fromkeys(policy.zone_names(), policy.site.levels[-1].name)
-    return load_text(replace(program, chains=chains)) + gate_text(bare, slot, isolate)
+    lines = [f"add chain {TABLE} {hook} {{ policy drop; }}" for hook in names.BASE_CHAINS]
+    for hook in names.BASE_CHAINS:
+        lines += [f"flush chain {TABLE} {hook}", f"add rule {TABLE} {hook} goto {stem}{hook}"]
+    return load_text(replace(program, chains=chains)) + "\n".join([*lines, ""])
 
 
 def closed_text(policy: Policy, daemon_uid: int = 0) -> str:
