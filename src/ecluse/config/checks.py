@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ecluse.config.fields import written
+from ecluse.config.addresses import written
 from ecluse.config.marks import Document, Loc
 from ecluse.config.models import LevelModel, ServiceModel, ZoneModel
 from ecluse.config.networks import NetworkIndex

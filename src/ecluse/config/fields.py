@@ -3,20 +3,11 @@
 import re
 from collections.abc import Collection
 from datetime import date
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network
 
-from ecluse.config.words import did_you_mean, is_plain, listed, shown
-from ecluse.policy import IPAddress, IPNetwork, Traffic
-
-
-class WrongError(ValueError):
-    """What is wrong with a written value, and what was expected."""
-
-    def __init__(self, wrong: str, expected: str) -> None:
-        super().__init__(wrong)
-        self.wrong = wrong
-        self.expected = expected
-
+from ecluse.config.addresses import not_mapped, prefix, unicast
+from ecluse.config.words import WrongError, did_you_mean, is_plain, listed, shown
+from ecluse.policy import IPNetwork, Traffic, network_of
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,47}")
 
@@ -43,7 +34,7 @@ def line(text: str, limit: int) -> str:
         raise WrongError("an empty text", "words for a person")
     if len(text) > limit:
         raise WrongError(f"a text of {len(text)} characters", f"at most {limit}")
-    if bad := next((c for c in text if not is_plain(c)), None):
+    if not text.isprintable() and (bad := next((c for c in text if not is_plain(c)), None)):
         raise WrongError(f"the character U+{ord(bad):04X} in a text", "one line of text that can be seen")
     return text.strip()
 
@@ -89,121 +80,20 @@ def interface(text: str) -> str:
     return text
 
 
-_PREFIX_FORM = "an address or a prefix such as 10.10.4.7, 10.10.0.0/16 or 2001:db8:10::/48"
-_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
-
-
-def prefix(text: str) -> IPNetwork:
-    """Read an address (a network of full length) or a prefix without host bits."""
-    base, slash, length = text.partition("/")
-    if "%" in text:
-        raise WrongError(f"a scope in {shown(text)}", "the address without '%'")
-    try:
-        start = ip_address(base)
-    except ValueError:
-        raise WrongError(f"{shown(text)} is no address or prefix", _PREFIX_FORM) from None
-    if not slash:
-        length = str(start.max_prefixlen)
-    if not _LENGTH.fullmatch(length) or int(length) > start.max_prefixlen:
-        raise WrongError(f"the prefix length in {shown(text)}", _length_hint(text, start))
-    network = ip_network((start, int(length)), strict=False)
-    if network.network_address != start:
-        raise WrongError(
-            f"{shown(text)} has bits set after the first {length}",
-            f"{network} (the network) or {start} (the address alone)",
-        )
-    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
-        plain = IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
-        raise WrongError(f"{shown(text)} is IPv4 written as IPv6", written(plain))
-    return network
-
-
-def written(network: IPNetwork) -> str:
-    """Give a network as a person writes it: a network of full length is an address."""
-    return str(network if network.prefixlen < network.max_prefixlen else network.network_address)
-
-
-def _length_hint(text: str, start: IPAddress) -> str:
-    try:
-        return str(ip_network(text, strict=False))
-    except ValueError:
-        return f"0 to {start.max_prefixlen}"
-
-
-_MAPPED = IPv6Network("::ffff:0:0/96")
-_SPECIAL: tuple[tuple[IPNetwork, str], ...] = (
-    (IPv4Network("0.0.0.0/8"), "the unspecified address"),
-    (IPv4Network("127.0.0.0/8"), "loopback"),
-    (IPv4Network("224.0.0.0/4"), "multicast"),
-    (IPv4Network("240.0.0.0/4"), "reserved or broadcast"),
-    (IPv6Network("::/128"), "the unspecified address"),
-    (IPv6Network("::1/128"), "loopback"),
-    (_MAPPED, "IPv4 written as IPv6"),
-    (IPv6Network("ff00::/8"), "multicast"),
-)
-
-
-def is_wide(network: IPNetwork) -> bool:
-    """Say whether a prefix is so wide that it amounts to "the internet": shorter than /8 (IPv4) or /16 (IPv6)."""
-    return network.prefixlen < (8 if network.version == 4 else 16)
-
-
-def unicast(network: IPNetwork, *, unbounded: bool) -> IPNetwork:
-    """Check that a network names hosts, and not the whole internet unless that is meant."""
-    within = next((what for special, what in _SPECIAL if _inside(network, special)), None)
-    if within is None and is_wide(network):
-        if unbounded:
-            return network
-        raise WrongError(
-            f"'{written(network)}' is the whole internet, or much of it",
-            "the partner's prefixes, or 'unbounded: true' beside it",
-        )
-    touched = within or next((what for special, what in _SPECIAL if _inside(special, network)), None)
-    if touched:
-        raise WrongError(
-            f"'{written(network)}' is or contains {touched}", "addresses of single hosts (unicast)"
-        )
-    return network
-
-
-def _inside(network: IPNetwork, other: IPNetwork) -> bool:
-    # the two isinstance pairs, because subnet_of() takes one family only
-    if isinstance(network, IPv4Network) and isinstance(other, IPv4Network):
-        return network.subnet_of(other)
-    return isinstance(network, IPv6Network) and isinstance(other, IPv6Network) and network.subnet_of(other)
-
-
-def subnet(text: str) -> IPNetwork:
-    """Read a subnet of the inside."""
-    network = prefix(text)
-    if is_wide(network):
-        raise WrongError(f"'{written(network)}' is far more than one zone", "the subnets of this zone")
-    return unicast(network, unbounded=False)
-
-
-def resolver(text: str) -> IPAddress:
-    """Read the address of a DNS server; one on the machine itself (loopback) may be meant."""
-    try:
-        address: IPv4Address | IPv6Address = ip_address(text)
-    except ValueError:
-        raise WrongError(
-            f"{shown(text)} is no address", "the address of a DNS server, such as 192.0.2.53"
-        ) from None
-    if "%" in text:
-        raise WrongError(f"a scope in {shown(text)}", "the address without '%'")
-    if not address.is_loopback:
-        unicast(ip_network(address), unbounded=False)
-    return address
-
-
 EVERYTHING: tuple[IPNetwork, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+Target = str | IPNetwork | tuple[IPNetwork, ...]
+"""A written destination: a host name, a network, or EVERYTHING."""
+
 
 _WITH_PORT = re.compile(r"(?P<host>[^:\[\]]+|\[[^\]]+\]):(?P<port>[0-9]{1,5})")
 _ADDRESS_RANGE = re.compile(r"[0-9.]+-[0-9.]+")
 
 
-def target(text: str, *, unbounded: bool) -> tuple[str | IPNetwork, ...]:
+def target(text: str, *, unbounded: bool) -> Target:
     """Read a destination: a host name (lower case, no trailing dot, A-labels), an address, a prefix or `any`."""
+    network = network_of(text)
+    if network is not None:  # none of the texts below
+        return unicast(not_mapped(network, text), unbounded=unbounded)
     if text == "any":
         if not unbounded:
             raise WrongError(
@@ -226,8 +116,8 @@ def target(text: str, *, unbounded: bool) -> tuple[str | IPNetwork, ...]:
     if _ADDRESS_RANGE.fullmatch(text):
         raise WrongError(f"{shown(text)} is a range of addresses", "prefixes, such as 203.0.113.8/29")
     if ":" in text or "/" in text or re.fullmatch(r"[0-9.]+", text):
-        return (unicast(prefix(text), unbounded=unbounded),)
-    return (host_name(text),)
+        return unicast(prefix(text), unbounded=unbounded)
+    return host_name(text)
 
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")

@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
+from ecluse.bulk import without_gc
 from ecluse.config.checks import (
     PlacedService,
     in_order,
@@ -14,10 +16,10 @@ from ecluse.config.checks import (
     zone_faults,
 )
 from ecluse.config.files import allowlist_files, file_name, loose_mode, read_file
-from ecluse.config.marks import Document, compose
+from ecluse.config.marks import Document, Items, compose
 from ecluse.config.models import AllowlistModel, LevelModel, SiteModel, Strict, ZoneModel
 from ecluse.config.networks import NetworkIndex
-from ecluse.config.remarks import find_remarks
+from ecluse.config.remarks import Remarks, find_remarks, find_reviews
 from ecluse.config.validate import service_at, validate
 from ecluse.errors import ConfigError, Fault
 from ecluse.policy import Policy, Site
@@ -48,9 +50,16 @@ def load_policy(directory: Path) -> Policy:
     return read_directory(directory).policy
 
 
+@without_gc()
+def remarks_of(loaded: Loaded) -> Remarks:
+    """Find what is odd but not wrong: review dates passed, services that overlap, and more."""
+    always = (*loaded.remarks, *find_remarks(loaded.policy, loaded.site, loaded.services))
+    return Remarks(always, tuple(find_reviews(loaded.services)))
+
+
 def warnings_of(loaded: Loaded, today: date) -> tuple[Fault, ...]:
-    """Say what is odd but not wrong, sorted by place: review dates passed, services that overlap, and more."""
-    return tuple(sorted((*loaded.remarks, *find_remarks(loaded.policy, loaded.site, loaded.services, today))))
+    """Say what is odd but not wrong on that day, sorted by place."""
+    return remarks_of(loaded).on(today)
 
 
 class ConfigDirectory:
@@ -60,28 +69,36 @@ class ConfigDirectory:
         """Name the directory. today: gives the day for review dates; the machine's own by default."""
         self._directory = directory
         self._today = today or (lambda: datetime.now(tz=UTC).astimezone().date())
-        self._loaded: Loaded | None = None
+        self._lock = Lock()
+        self._unread: Loaded | None = None
+        self._remarks = Remarks((), ())
         self._warnings: tuple[date, tuple[Fault, ...]] = (date.min, ())
 
     def load(self) -> Policy:
         """Read and validate the files. ConfigError with every fault; the warnings then stay those of before."""
         loaded = read_directory(self._directory)
-        today = self._today()
-        # Found here and not when they are asked for: a large allowlist takes its time, and `status` must not.
-        self._warnings = (today, warnings_of(loaded, today))
-        self._loaded = loaded
+        with self._lock:
+            self._unread = loaded
         return loaded.policy
 
     def warnings(self) -> Sequence[Fault]:
-        """Give what the last good load found odd but not wrong, as of today; nothing before the first."""
-        day, found = self._warnings
-        today = self._today()
-        if self._loaded is not None and day != today:
-            found = warnings_of(self._loaded, today)
-            self._warnings = (today, found)
-        return found
+        """Give what is odd but not wrong in what was loaded last, as of today; nothing before the first good load.
+
+        The first call after a load looks for it (0.2 s for 100,000 addresses), so call it on a thread. It is not part of
+        the load, because nothing waits for it.
+        """
+        with self._lock:
+            today = self._today()
+            if self._unread is not None:
+                # Only this is kept: the places of all values are as large as the policy.
+                self._remarks, self._unread = remarks_of(self._unread), None
+            elif self._warnings[0] == today:
+                return self._warnings[1]
+            self._warnings = (today, self._remarks.on(today))
+            return self._warnings[1]
 
 
+@without_gc()
 def read_directory(directory: Path) -> Loaded:
     """Read and validate the files, keeping the places. ConfigError with every fault (at most 1,000 are listed)."""
     faults: list[Fault] = []
@@ -146,7 +163,9 @@ def _site(document: Document | None, faults: list[Fault]) -> tuple[Site | None, 
     faults += level_faults(document, levels)
     if model is None:
         node = document.at(("zones",))
-        complete = node is not None and isinstance(node.content, list) and 0 < len(node.content) == len(zones)
+        complete = (
+            node is not None and isinstance(node.content, Items) and 0 < len(node.content) == len(zones)
+        )
         return None, [zone for _, zone in zones], complete
     site = Site(
         model.site,
@@ -162,7 +181,7 @@ def _site(document: Document | None, faults: list[Fault]) -> tuple[Site | None, 
 def _each(model: type[M], document: Document, key: str) -> list[tuple[int, M]]:
     """Give the items of a list that are right in themselves; the faults of the others are said elsewhere."""
     node = document.at((key,))
-    count = len(node.content) if node and isinstance(node.content, list) else 0
+    count = len(node.content) if node and isinstance(node.content, Items) else 0
     read = ((index, validate(model, document, (key, index))[0]) for index in range(count))
     return [(index, item) for index, item in read if item is not None]
 
@@ -172,7 +191,7 @@ def _services(document: Document, services: list[PlacedService], faults: list[Fa
     _, found = validate(AllowlistModel, document)
     faults += found
     node = document.at(("services",))
-    if node is None or not isinstance(node.content, list):
+    if node is None or not isinstance(node.content, Items):
         return False
     for index in range(len(node.content)):
         loc = ("services", index)

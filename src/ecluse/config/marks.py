@@ -6,6 +6,7 @@ The tree is built from the parser's events and not by `yaml.compose`, which recu
 bound: deeply nested input ends the process there, and one fault here.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -27,7 +28,7 @@ Loc = Sequence[str | int]
 
 @dataclass(slots=True)
 class Node:
-    """A value and its place. content: a dict of Entry, a list of Node, or the bare value itself."""
+    """A value and its place. content: a dict of Entry, Items, or the bare value itself."""
 
     line: int
     column: int
@@ -38,8 +39,8 @@ class Node:
         match self.content:
             case dict() as entries:
                 return {key: entry.node.plain() for key, entry in entries.items()}
-            case list() as items:
-                return tuple(item.plain() for item in items)
+            case Items() as items:
+                return items.plain()
             case bare:
                 return bare
 
@@ -51,6 +52,33 @@ class Entry:
     line: int
     column: int
     node: Node
+
+
+@dataclass(slots=True)
+class Items:
+    """The values of a list. A bare one is kept without a Node of its own: there may be a hundred thousand."""
+
+    _values: list[object] = field(default_factory=list)
+    _lines: "array[int]" = field(default_factory=lambda: array("I"))
+    _columns: "array[int]" = field(default_factory=lambda: array("I"))
+
+    def append(self, node: Node) -> None:
+        """Add a value at the end."""
+        bare = not isinstance(node.content, dict | Items)
+        self._values.append(node.content if bare else node)
+        self._lines.append(node.line)
+        self._columns.append(node.column)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: int) -> Node:
+        value = self._values[index]
+        return value if isinstance(value, Node) else Node(self._lines[index], self._columns[index], value)
+
+    def plain(self) -> tuple[object, ...]:
+        """Give the values without places."""
+        return tuple(value.plain() if isinstance(value, Node) else value for value in self._values)
 
 
 @dataclass(slots=True)
@@ -85,7 +113,7 @@ class Document:
             content = node.content
             if isinstance(content, dict) and step in content:
                 node = content[step].node
-            elif isinstance(content, list) and isinstance(step, int) and 0 <= step < len(content):
+            elif isinstance(content, Items) and isinstance(step, int) and 0 <= step < len(content):
                 node = content[step]
             else:
                 return node, loc[depth:]
@@ -150,7 +178,7 @@ class _Builder:
                 self._add(self._node(event, read_bare(event.value) if bare else event.value))
             case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
                 self._odd(event)
-                content: object = [] if isinstance(event, yaml.SequenceStartEvent) else {}
+                content: object = Items() if isinstance(event, yaml.SequenceStartEvent) else {}
                 self._stack.append(_Frame(self._node(event, content)))
                 if len(self._stack) > MAX_DEPTH:
                     self._stop(event, f"lists and mappings nested {MAX_DEPTH} deep", "far fewer")
@@ -187,7 +215,7 @@ class _Builder:
             return
         frame = self._stack[-1]
         content = frame.node.content
-        if isinstance(content, list):
+        if isinstance(content, Items):
             content.append(node)
         elif frame.key is None:
             frame.key = node
@@ -203,7 +231,7 @@ class _Builder:
         if name == "<<":
             self._fault_at(key, "a merge key '<<'", "the keys themselves")
         elif not isinstance(name, str):
-            self._fault_at(key, f"{describe(name)} as a key", "a word")
+            self._fault_at(key, f"{describe(key.plain())} as a key", "a word")
         elif name in content:
             first = content[name]
             wrong = f"the key {shown(name)} a second time, first at {first.line}:{first.column}"

@@ -1,6 +1,6 @@
 """The files' form as strict models; `validate.py` turns what they refuse into faults with a place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, TypeVar
@@ -16,8 +16,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ecluse.config import fields
-from ecluse.config.words import listed, shown
+from ecluse.config import addresses, fields
+from ecluse.config.fields import Target
+from ecluse.config.words import WrongError, listed, shown
 from ecluse.policy import (
     CUT,
     GATEWAY,
@@ -60,7 +61,7 @@ def _read(parse: Callable[[str], T], expected: str) -> PlainValidator:
             raise _kind(expected)
         try:
             return parse(value)
-        except fields.WrongError as error:
+        except WrongError as error:
             raise _wrong(error.wrong, error.expected) from None
 
     return PlainValidator(validate)
@@ -69,20 +70,20 @@ def _read(parse: Callable[[str], T], expected: str) -> PlainValidator:
 def _day(value: object) -> date:
     try:
         return fields.day(value)
-    except fields.WrongError as error:
+    except WrongError as error:
         raise _wrong(error.wrong, error.expected) from None
     except TypeError:
         raise _kind("a date such as 2027-01-31") from None
 
 
-def _target(value: object, info: ValidationInfo) -> tuple[str | IPNetwork, ...]:
+def _target(value: object, info: ValidationInfo) -> Target:
     if not isinstance(value, str):
         raise _kind("a host name, an address or a prefix")
     # A wrong `unbounded` has its own fault; what it was meant to say is not guessed.
     unbounded = bool(info.data.get("unbounded", True))
     try:
         return fields.target(value, unbounded=unbounded)
-    except fields.WrongError as error:
+    except WrongError as error:
         raise _wrong(error.wrong, error.expected) from None
 
 
@@ -90,8 +91,8 @@ def _management(value: object, info: ValidationInfo) -> IPNetwork:
     if not isinstance(value, str):
         raise _kind("an address or a prefix")
     try:
-        return fields.unicast(fields.prefix(value), unbounded=bool(info.data.get("unbounded", True)))
-    except fields.WrongError as error:
+        return addresses.unicast(addresses.prefix(value), unbounded=bool(info.data.get("unbounded", True)))
+    except WrongError as error:
         raise _wrong(error.wrong, error.expected) from None
 
 
@@ -106,6 +107,8 @@ def _list_of_one(value: object) -> object:
 
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    if len(set(values)) == len(values):
+        return values
     seen: set[T] = set()
     for value in values:
         if value in seen:
@@ -122,13 +125,13 @@ def _written(value: object) -> str:
         return names[value.protocol] + (ports if value.first else "")
     if isinstance(value, tuple):
         return " and ".join(map(_written, value))
-    return fields.written(value) if isinstance(value, IPv4Network | IPv6Network) else str(value)
+    return addresses.written(value) if isinstance(value, IPv4Network | IPv6Network) else str(value)
 
 
 def _name_but(*reserved: str) -> PlainValidator:
     def parse(text: str) -> str:
         if text in reserved:
-            raise fields.WrongError(f"the name '{text}' is Écluse's own", "another name")
+            raise WrongError(f"the name '{text}' is Écluse's own", "another name")
         return fields.name(text)
 
     return _read(parse, "a name")
@@ -145,11 +148,11 @@ _Criticality = Annotated[
 ]
 _Preset = Annotated[Preset, _read(lambda text: Preset(fields.one_of(text, tuple(Preset))), listed(Preset))]
 _Interface = Annotated[str, _read(fields.interface, "an interface name")]
-_Subnet = Annotated[IPNetwork, _read(fields.subnet, "an address or a prefix")]
-_Prefix = Annotated[IPNetwork, _read(fields.prefix, "an address or a prefix")]
-_Resolver = Annotated[IPAddress, _read(fields.resolver, "the address of a DNS server")]
+_Subnet = Annotated[IPNetwork, _read(addresses.subnet, "an address or a prefix")]
+_Prefix = Annotated[IPNetwork, _read(addresses.prefix, "an address or a prefix")]
+_Resolver = Annotated[IPAddress, _read(addresses.resolver, "the address of a DNS server")]
 _Traffic = Annotated[Traffic, _read(fields.traffic, "a protocol and port such as tcp/443")]
-_Target = Annotated[tuple[str | IPNetwork, ...], PlainValidator(_target)]
+_Target = Annotated[Target, PlainValidator(_target)]
 _Management = Annotated[IPNetwork, PlainValidator(_management)]
 _Day = Annotated[date, PlainValidator(_day)]
 # The order matters: the list is checked to be non-empty before its items, to be distinct after them.
@@ -234,17 +237,25 @@ class DestinationModel(Strict):
         return Direction.OUTBOUND if self.to else Direction.INBOUND
 
     @property
-    def targets(self) -> tuple[tuple[str | IPNetwork, ...], ...]:
-        """Give what each written target stands for (`any` stands for two networks), in the order of the file."""
-        return self.to or self.from_
+    def key(self) -> str:
+        """Name the key that holds the targets."""
+        return "to" if self.to else "from"
+
+    def each(self) -> Iterator[tuple[int, str | IPNetwork]]:
+        """Give every target's position in the list and what it stands for (`any` stands for two networks)."""
+        for place, target in enumerate(self.to or self.from_):
+            if isinstance(target, tuple):
+                yield from ((place, network) for network in target)
+            else:
+                yield place, target
 
     def destination(self) -> Destination:
         """Give the policy's value."""
-        every = [value for target in self.targets for value in target]
+        values = [value for _, value in self.each()]
         return Destination(
             self.direction,
-            tuple(value for value in every if isinstance(value, str)),
-            tuple(value for value in every if not isinstance(value, str)),
+            tuple(value for value in values if isinstance(value, str)),
+            tuple(value for value in values if not isinstance(value, str)),
             self.ports,
         )
 

@@ -1,8 +1,9 @@
 """Which networks lie in which: a look-up by prefix length, so that thousands are compared without comparing pairs."""
 
-from collections import defaultdict
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 from ecluse.policy import IPNetwork
@@ -14,22 +15,24 @@ T = TypeVar("T")
 class NetworkIndex(Generic[T]):
     """Networks of both families, each with something attached."""
 
-    _by_length: dict[tuple[int, int], dict[int, list[tuple[IPNetwork, T]]]] = field(
-        default_factory=lambda: defaultdict(dict)
+    # By family, the widest first: length, bits to shift an address by, and what stands at the address's first bits.
+    _levels: dict[int, list[tuple[int, int, dict[int, list[tuple[IPNetwork, T]]]]]] = field(
+        default_factory=lambda: {4: [], 6: []}
     )
 
     def add(self, network: IPNetwork, item: T) -> None:
         """Remember this network."""
-        level = self._by_length[network.version, network.prefixlen]
-        level.setdefault(_bits(network, network.prefixlen), []).append((network, item))
+        length, shift = network.prefixlen, network.max_prefixlen - network.prefixlen
+        levels = self._levels[network.version]
+        at = bisect_left(levels, length, key=itemgetter(0))
+        if at == len(levels) or levels[at][0] != length:
+            levels.insert(at, (length, shift, {}))
+        levels[at][2].setdefault(int(network.network_address) >> shift, []).append((network, item))
 
     def around(self, network: IPNetwork) -> Iterator[tuple[IPNetwork, T]]:
         """Give every remembered network that contains this one or equals it, the widest first."""
-        for version, length in sorted(self._by_length):
-            if version == network.version and length <= network.prefixlen:
-                yield from self._by_length[version, length].get(_bits(network, length), ())
-
-
-def _bits(network: IPNetwork, length: int) -> int:
-    """Give the first `length` bits of the network's address."""
-    return int(network.network_address) >> (network.max_prefixlen - length)
+        first, limit = int(network.network_address), network.prefixlen
+        for length, shift, found in self._levels[network.version]:
+            if length > limit:
+                break
+            yield from found.get(first >> shift, ())

@@ -1,31 +1,49 @@
 """What is odd but not wrong. Each remark says what it means on the night of a cut."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain
 
+from ecluse.config.addresses import is_wide, written
 from ecluse.config.checks import PlacedService
-from ecluse.config.fields import is_wide, written
-from ecluse.config.marks import Document, Loc
-from ecluse.config.models import DestinationModel
+from ecluse.config.marks import Document
 from ecluse.config.networks import NetworkIndex
+from ecluse.config.overlaps import find_overlaps
 from ecluse.errors import Fault
-from ecluse.policy import GATEWAY, Criticality, Direction, IPNetwork, Policy, Preset, Service, Traffic
+from ecluse.policy import GATEWAY, Criticality, IPNetwork, Policy, Preset, Service
 
 
-def find_remarks(
-    policy: Policy, site: Document, services: Sequence[PlacedService], today: date
-) -> Iterator[Fault]:
-    """Give every remark. `services` stand in the order of `policy.services`; `today` is for review dates."""
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """All that is odd about a policy: always, and once the day of a review has passed."""
+
+    always: tuple[Fault, ...]
+    reviews: tuple[tuple[date, Fault], ...]
+
+    def on(self, today: date) -> tuple[Fault, ...]:
+        """Give what is odd on that day, sorted by place."""
+        late = (fault for due, fault in self.reviews if due < today)
+        return tuple(sorted((*self.always, *late)))
+
+
+def find_remarks(policy: Policy, site: Document, services: Sequence[PlacedService]) -> Iterator[Fault]:
+    """Give every remark that no day changes. `services` stand in the order of `policy.services`."""
     yield from _about_site(policy, site)
     inside = _inside_subnets(policy)
     for placed, service in zip(services, policy.services, strict=True):
-        yield from _about_people(placed, service, today)
+        yield from _about_people(placed, service)
         yield from _about_names(placed, service)
         yield from _about_destinations(placed, service, policy, inside)
-    yield from _overlaps(policy, services, inside)
+    yield from find_overlaps(policy, services, inside)
+
+
+def find_reviews(services: Sequence[PlacedService]) -> Iterator[tuple[date, Fault]]:
+    """Give the day of each review, and what there is to say from the day after it."""
+    for placed in services:
+        if (due := placed.model.review) is not None:
+            wrong = f"the review of '{placed.model.name}' was due on {due}"
+            yield due, placed.fault(("review",), wrong, "addresses checked with the partner, and a new date")
 
 
 def _about_site(policy: Policy, document: Document) -> Iterator[Fault]:
@@ -56,7 +74,7 @@ def _about_site(policy: Policy, document: Document) -> Iterator[Fault]:
         yield document.fault((), "no service is vital: 'cut' keeps nothing but the lifeline")
 
 
-def _about_people(placed: PlacedService, service: Service, today: date) -> Iterator[Fault]:
+def _about_people(placed: PlacedService, service: Service) -> Iterator[Fault]:
     if not service.contact:
         yield placed.fault(
             (), f"'{service.name}' has no contact: nobody to call when it fails", "a phone number"
@@ -67,9 +85,6 @@ def _about_people(placed: PlacedService, service: Service, today: date) -> Itera
         )
     if service.review is None:
         yield placed.fault((), f"'{service.name}' has no review date", "review: YYYY-MM-DD")
-    elif service.review < today:
-        wrong = f"the review of '{service.name}' was due on {service.review}"
-        yield placed.fault(("review",), wrong, "addresses checked with the partner, and a new date")
 
 
 def _about_names(placed: PlacedService, service: Service) -> Iterator[Fault]:
@@ -89,18 +104,33 @@ def _about_destinations(
     placed: PlacedService, service: Service, policy: Policy, inside: NetworkIndex[str]
 ) -> Iterator[Fault]:
     families = _families(service, policy)
-    for loc, network in _written_networks(placed):
-        if is_wide(network):
-            wrong = f"'{service.name}' keeps '{written(network)}' open, the whole internet or much of it, for these ports"
-            yield placed.fault(loc, wrong)
-            continue
-        zone = next((zone for _, zone in inside.around(network)), None)
-        if zone is not None:
-            wrong = f"'{written(network)}' lies inside zone '{zone}': traffic to it never crosses the gate"
-            yield placed.fault(loc, wrong, "the partner's address outside")
-        elif network.version not in families:
-            wrong = f"'{written(network)}' is of no use: the inside of '{service.name}' has no IPv{network.version} subnet"
-            yield placed.fault(loc, wrong)
+    for index, destination in enumerate(placed.model.destinations):
+        for place, network in destination.each():
+            if isinstance(network, str):
+                continue
+            said = _about_network(service, network, families, inside)
+            if said:
+                yield placed.fault(("destinations", index, destination.key, place), *said)
+
+
+def _about_network(
+    service: Service, network: IPNetwork, families: set[int], inside: NetworkIndex[str]
+) -> tuple[str, str] | None:
+    if is_wide(network):
+        return (
+            f"'{service.name}' keeps '{written(network)}' open, the whole internet or much of it, for these ports",
+            "",
+        )
+    zone = next((zone for _, zone in inside.around(network)), None)
+    if zone is not None:
+        wrong = f"'{written(network)}' lies inside zone '{zone}': traffic to it never crosses the gate"
+        return wrong, "the partner's address outside"
+    if network.version not in families:
+        return (
+            f"'{written(network)}' is of no use: the inside of '{service.name}' has no IPv{network.version} subnet",
+            "",
+        )
+    return None
 
 
 def _families(service: Service, policy: Policy) -> set[int]:
@@ -111,103 +141,9 @@ def _families(service: Service, policy: Policy) -> set[int]:
     return {network.version for network in chain(subnets, service.hosts)}
 
 
-def _written_networks(placed: PlacedService) -> Iterator[tuple[Loc, IPNetwork]]:
-    for index, destination in enumerate(placed.model.destinations):
-        for loc, value in _targets(destination):
-            if not isinstance(value, str):
-                yield ("destinations", index, *loc), value
-
-
-def _targets(destination: DestinationModel) -> Iterator[tuple[Loc, str | IPNetwork]]:
-    key = "to" if destination.direction is Direction.OUTBOUND else "from"
-    for place, target in enumerate(destination.targets):
-        for value in target:
-            yield (key, place), value
-
-
 def _inside_subnets(policy: Policy) -> NetworkIndex[str]:
     index: NetworkIndex[str] = NetworkIndex()
     for zone in policy.site.zones:
         for network in zone.subnets:
             index.add(network, zone.name)
     return index
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """One written target: of which service (its position), where it stands, and the traffic to it."""
-
-    position: int
-    loc: Loc
-    direction: Direction
-    value: str | IPNetwork
-    traffic: tuple[Traffic, ...]
-
-
-def _overlaps(
-    policy: Policy, services: Sequence[PlacedService], inside: NetworkIndex[str]
-) -> Iterator[Fault]:
-    """Say, once for each written target, which earlier service it shares packets with."""
-    reported: set[tuple[int, Loc]] = set()
-    for one, other, shared in _meetings(services):
-        early, late = (one, other) if one.position < other.position else (other, one)
-        if (late.position, late.loc) in reported or not _share(early.traffic, late.traffic):
-            continue
-        first, second = policy.services[early.position], policy.services[late.position]
-        if not _same_inside(first, second, inside):
-            continue
-        reported.add((late.position, late.loc))
-        wrong = (
-            f"'{second.name}' and '{first.name}' share '{shared}' on the same port: packets are counted for"
-            f" '{first.name}', which comes first"
-        )
-        yield services[late.position].fault(late.loc, wrong)
-
-
-def _meetings(services: Sequence[PlacedService]) -> Iterator[tuple[_End, _End, str]]:
-    """Give the targets of different services that meet, and what of the outside they share."""
-    ends = [
-        _End(position, ("destinations", index, *loc), destination.direction, value, destination.ports)
-        for position, placed in enumerate(services)
-        for index, destination in enumerate(placed.model.destinations)
-        for loc, value in _targets(destination)
-    ]
-    networks: dict[Direction, NetworkIndex[_End]] = defaultdict(NetworkIndex)
-    names: dict[tuple[Direction, str], list[_End]] = defaultdict(list)
-    # The widest first: then whatever contains a target has been seen before it, wherever in the files it stands.
-    ends.sort(key=lambda end: -1 if isinstance(end.value, str) else end.value.prefixlen)
-    for end in ends:
-        if isinstance(end.value, str):
-            shared = end.value
-            seen = names[end.direction, end.value]
-            others = tuple(seen)
-            seen.append(end)
-        else:
-            shared = written(end.value)
-            others = tuple(other for _, other in networks[end.direction].around(end.value))
-            networks[end.direction].add(end.value, end)
-        yield from ((other, end, shared) for other in others if other.position != end.position)
-
-
-def _share(one: Sequence[Traffic], other: Sequence[Traffic]) -> bool:
-    return any(
-        a.protocol == b.protocol
-        and (a.first is None or (a.first <= (b.last or 0) and (b.first or 0) <= (a.last or 0)))
-        for a in one
-        for b in other
-    )
-
-
-def _same_inside(first: Service, second: Service, inside: NetworkIndex[str]) -> bool:
-    """Say whether some host of the inside is covered by both services."""
-    if set(first.zones) & set(second.zones):
-        return True
-    for a, b in ((first, second), (second, first)):
-        hosts: NetworkIndex[None] = NetworkIndex()
-        for host in a.hosts:
-            hosts.add(host, None)
-            if any(zone in b.zones for _, zone in inside.around(host)):
-                return True
-        if any(True for host in b.hosts for _ in hosts.around(host)):
-            return True
-    return False

@@ -10,7 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, get_args
 
@@ -209,7 +209,7 @@ def _said(place: Fault, name: str, detail: ErrorDetails) -> Fault:
     value = detail["input"]
     bare = isinstance(value, str | int | float | Path) and not isinstance(value, bool)
     what = shown(str(value)) if bare else describe(value)
-    return replace(place, wrong=f"{what} for {name}", expected=str(expected))
+    return place.here(f"{what} for {name}", str(expected))
 
 
 class _FlagError(Exception):
@@ -318,14 +318,12 @@ def _toml(path: Path, faults: list[Fault]) -> _Layer:
         key_place, value_place = _toml_places(file, text, key)
         if key == "config_dir":
             wrong = "config_dir stands in the directory that it names"
-            faults.append(replace(key_place, wrong=wrong, expected="--config-dir or ECLUSE_CONFIG_DIR"))
+            faults.append(key_place.here(wrong, "--config-dir or ECLUSE_CONFIG_DIR"))
         elif key in _NAMES:
             values[key], places[key] = value, value_place
         else:
             wrong = f"the key {shown(key)} is unknown{did_you_mean(key, _NAMES)}"
-            faults.append(
-                replace(key_place, wrong=wrong, expected=listed(n for n in _NAMES if n != "config_dir"))
-            )
+            faults.append(key_place.here(wrong, listed(n for n in _NAMES if n != "config_dir")))
     return _Layer(values, places)
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ecluse.config.marks import Document, Loc
+from ecluse.config.marks import Document, Items, Loc
 from ecluse.config.models import ServiceModel
 from ecluse.config.scalars import Broken, Unclear, describe
 from ecluse.config.words import did_you_mean, listed, shown
@@ -43,8 +43,8 @@ def service_at(document: Document, loc: Loc) -> tuple[ServiceModel | None, list[
                 document.fault(loc, "neither 'zones' nor 'hosts'", "who inside may use the service")
             )
         destinations = content["destinations"].node.content if "destinations" in content else ()
-        for index, destination in enumerate(destinations if isinstance(destinations, list) else ()):
-            faults += _ways(document, (*loc, "destinations", index), destination.content)
+        for index in range(len(destinations) if isinstance(destinations, Items) else 0):
+            faults += _ways(document, (*loc, "destinations", index), destinations[index].content)
     return (None if faults else model), faults
 
 
@@ -74,7 +74,7 @@ def _fault(model: type[BaseModel], document: Document, base: Loc, detail: ErrorD
         return document.fault(loc[:-1], f"the key '{loc[-1]}' is missing", _needs(model, detail["loc"]))
     if kind == "wrong":
         return document.fault(loc, context["wrong"], context["expected"])
-    value = document.nearest(loc).content
+    value = document.nearest(loc).plain()
     if isinstance(value, Broken):
         return None
     expected = context["expected"] if kind == "kind" else _KINDS.get(kind)

@@ -6,6 +6,16 @@ from collections.abc import Iterable
 
 MAX_SHOWN = 60
 
+
+class WrongError(ValueError):
+    """What is wrong with a written value, and what was expected."""
+
+    def __init__(self, wrong: str, expected: str) -> None:
+        super().__init__(wrong)
+        self.wrong = wrong
+        self.expected = expected
+
+
 _LINE_ENDS = {"Zl", "Zp"}
 
 
@@ -17,6 +27,8 @@ def is_plain(character: str) -> bool:
 
 def escaped(text: str) -> str:
     r"""Give the text with every character that is not plain written as `\xNN`, `\uNNNN` or `\UNNNNNNNN`."""
+    if text.isprintable():  # stricter than is_plain, and fast
+        return text
     return "".join(c if is_plain(c) else ascii(c)[1:-1] for c in text)
 
 

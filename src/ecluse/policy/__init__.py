@@ -9,6 +9,7 @@ from ecluse.policy.levels import (
     most_closed,
     rank,
 )
+from ecluse.policy.networks import interval, network_of
 from ecluse.policy.values import (
     GATEWAY,
     Addresses,
@@ -49,7 +50,9 @@ __all__ = [
     "Traffic",
     "Zone",
     "at_least_as_closed",
+    "interval",
     "level_named",
     "most_closed",
+    "network_of",
     "rank",
 ]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ecluse.policy import IPNetwork
+from ecluse.policy import IPNetwork, interval
 from ecluse.ruleset import program as p
 
 
@@ -33,4 +33,4 @@ FAMILIES = (IPV4, IPV6)
 
 def network_interval(network: IPNetwork) -> p.Interval:
     """Give the first and last address of a network as numbers."""
-    return (int(network.network_address), int(network.broadcast_address))
+    return interval(network)

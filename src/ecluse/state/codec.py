@@ -7,12 +7,13 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, TypeVar
 
-from ecluse.policy import Policy
+from ecluse.bulk import without_gc
+from ecluse.policy import Policy, network_of
 
 T = TypeVar("T")
 
@@ -22,6 +23,8 @@ _AS_IS = (str, int, bool)
 
 def encode(value: Any) -> Any:
     """Give what JSON can hold: dataclass -> object, tuple -> list, frozenset -> sorted list, address, date -> text."""
+    if isinstance(value, _AS_TEXT):
+        return str(value)
     if isinstance(value, tuple):
         return [encode(item) for item in value]
     if isinstance(value, frozenset):
@@ -38,8 +41,6 @@ def _encode_scalar(value: Any) -> str | int | bool | None:
         return str(value.value)
     if isinstance(value, date):  # a datetime is a date too
         return value.isoformat()
-    if isinstance(value, _AS_TEXT):
-        return str(value)
     if value is None or isinstance(value, _AS_IS):
         return value
     raise TypeError(f"no JSON for {type(value).__name__}")
@@ -47,51 +48,62 @@ def _encode_scalar(value: Any) -> str | int | bool | None:
 
 def decode(kind: type[T], value: Any) -> T:
     """Give the value of type `kind` that `value` stands for. ValueError when it is not one: nothing is coerced."""
-    return typing.cast("T", _decode(kind, value))
-
-
-def _decode(kind: Any, value: Any) -> Any:
-    origin = typing.get_origin(kind)
-    if origin is None:
-        return _decode_object(kind, value) if dataclasses.is_dataclass(kind) else _decode_scalar(kind, value)
-    arguments = typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        return _decode_union(arguments, value)
-    if issubclass(origin, Mapping):
-        return {key: _decode(arguments[1], item) for key, item in _expect(dict, value).items()}
-    # What is left are tuple[X, ...] and frozenset[X].
-    return origin(_decode(arguments[0], item) for item in _expect(list, value))
-
-
-def _decode_scalar(kind: Any, value: Any) -> Any:
-    if kind in (date, datetime):
-        return kind.fromisoformat(_expect(str, value))
-    if kind in _AS_TEXT or issubclass(kind, enum.Enum):
-        return kind(_expect(str, value))
-    return _expect(kind, value)
-
-
-def _decode_union(kinds: tuple[Any, ...], value: Any) -> Any:
-    for kind in kinds:
-        try:
-            return _decode(kind, value)
-        except ValueError:
-            continue
-    raise ValueError(f"{value!r:.80} is none of {kinds}")
-
-
-def _decode_object(kind: Any, value: Any) -> Any:
-    hints = _hints(kind)
-    found = set(_expect(dict, value))
-    if found != set(hints):
-        raise ValueError(f"{kind.__name__} has the wrong parts: {sorted(found ^ set(hints))}")
-    return kind(**{name: _decode(hints[name], value[name]) for name in hints})
+    hashable: Any = kind  # as every type is; mypy is not so sure of a type[T]
+    return typing.cast("T", _decoder(hashable)(value))
 
 
 @functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _decoder(kind: Any) -> Callable[[Any], Any]:
+    """Make the function that reads a value of this type: types are looked into once, and not for every value."""
+    origin = typing.get_origin(kind)
+    if origin is None:
+        return _object_decoder(kind) if dataclasses.is_dataclass(kind) else _scalar_decoder(kind)
+    arguments = typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return _union_decoder(arguments)
+    if issubclass(origin, Mapping):
+        part = _decoder(arguments[1])
+        return lambda value: {key: part(item) for key, item in _expect(dict, value).items()}
+    # What is left are tuple[X, ...] and frozenset[X].
+    part = _decoder(arguments[0])
+    return lambda value: origin(map(part, _expect(list, value)))
+
+
+def _scalar_decoder(kind: Any) -> Callable[[Any], Any]:
+    if kind in (date, datetime):
+        return lambda value: kind.fromisoformat(_expect(str, value))
+    if kind in _AS_TEXT or issubclass(kind, enum.Enum):
+        return lambda value: kind(_expect(str, value))
+    return lambda value: _expect(kind, value)
+
+
+def _union_decoder(kinds: tuple[Any, ...]) -> Callable[[Any], Any]:
+    parts = [_decoder(kind) for kind in kinds]
+
+    def read(value: Any) -> Any:
+        for part in parts:
+            try:
+                return part(value)
+            except ValueError:
+                continue
+        raise ValueError(f"{value!r:.80} is none of {kinds}")
+
+    if set(kinds) == {IPv4Network, IPv6Network}:  # nearly all of a large policy
+        return lambda value: (network_of(value) if type(value) is str else None) or read(value)
+    return read
+
+
+def _object_decoder(kind: Any) -> Callable[[Any], Any]:
     hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    parts = {field.name: _decoder(hints[field.name]) for field in dataclasses.fields(kind)}
+
+    def read(value: Any) -> Any:
+        found = _expect(dict, value)
+        if found.keys() != parts.keys():
+            raise ValueError(f"{kind.__name__} has the wrong parts: {sorted(found.keys() ^ parts.keys())}")
+        return kind(**{name: part(found[name]) for name, part in parts.items()})
+
+    return read
 
 
 def _expect(kind: type, value: Any) -> Any:
@@ -108,12 +120,18 @@ def canonical(value: Any) -> bytes:
     return text.encode()
 
 
-def read_canonical(kind: type[T], data: bytes) -> T:
-    """Read what `canonical` wrote. ValueError when it is anything else, another spelling of the same value included."""
+@without_gc()
+def read(kind: type[T], data: bytes) -> T:
+    """Read what `canonical` wrote, where a digest already proves that it is those bytes. ValueError when it is no `kind`."""
     try:
-        value = decode(kind, json.loads(data))
+        return decode(kind, json.loads(data))
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+
+
+def read_canonical(kind: type[T], data: bytes) -> T:
+    """Read what `canonical` wrote. ValueError when it is anything else, another spelling of the same value included."""
+    value = read(kind, data)
     if canonical(value) != data:
         raise ValueError("not the canonical spelling")
     return value

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ecluse.config import read_directory, warnings_of
-from ecluse.config.marks import compose
+from ecluse.config.marks import Items, compose
 from ecluse.config.settings import load_settings
 from ecluse.errors import ConfigError
 
@@ -150,7 +150,7 @@ def test_marks_point_into_the_file(data):
     def walk(node):
         assert 1 <= node.line <= len(lines) + 1
         children = node.content
-        for child in children if isinstance(children, list) else []:
+        for child in children if isinstance(children, Items) else []:
             walk(child)
         for entry in children.values() if isinstance(children, dict) else []:
             assert (entry.line, entry.column) <= (entry.node.line, entry.node.column)

@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ecluse.policy import Policy
+from ecluse.policy import IPNetwork, Policy
 from ecluse.records import Generation, KnownName
 from ecluse.state import codec
 from tests.unit.state import samples
@@ -66,3 +69,36 @@ def test_the_digest_does_not_depend_on_the_process():
 def test_anything_else_is_a_value_error(data):
     with pytest.raises(ValueError):
         codec.read_canonical(Generation, data)
+
+
+@given(
+    st.builds(
+        lambda address, slash, length: f"{address}{slash}{length}",
+        st.ip_addresses().map(str) | st.sampled_from(["198.18.0.0", "2001:db8::", "::", "x"]),
+        st.sampled_from(["/", "", "//"]),
+        st.sampled_from(["32", "128", "16", "0", "", "33", "032", "255.255.0.0"]),
+    )
+)
+def test_a_network_of_either_family_is_read_as_ipaddress_reads_it(text):
+    try:
+        expected = ip_network(text)
+    except ValueError:
+        with pytest.raises(ValueError, match="is none of"):
+            codec.decode(IPNetwork, text)
+        return
+    for kind in (IPNetwork, tuple[IPNetwork, ...], type(expected)):
+        found = codec.decode(kind, [text] if kind == tuple[IPNetwork, ...] else text)
+        assert found == ((expected,) if kind == tuple[IPNetwork, ...] else expected)
+
+
+@pytest.mark.parametrize("value", [3, None, True, ["198.18.0.0/15"], 0xC6120000])
+def test_a_network_is_text(value):
+    for kind in (IPNetwork, IPv4Network, IPv6Network):
+        with pytest.raises(ValueError):
+            codec.decode(kind, value)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[" * 100_000, b"\xff", b'{"site":{},"services":[]}'])
+def test_bytes_with_the_right_digest_may_still_be_no_policy(data):
+    with pytest.raises(ValueError):
+        codec.read(Policy, data)
