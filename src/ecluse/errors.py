@@ -1,6 +1,6 @@
 """Every error that a person may meet: what failed, whether trying again makes sense, what to type next."""
 
-from dataclasses import dataclass
+from functools import total_ordering
 
 
 class EcluseError(Exception):
@@ -19,15 +19,57 @@ class EcluseError(Exception):
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@total_ordering
 class Fault:
-    """One thing wrong in one file. Line and column count from 1; 0 when the fault has no place in it."""
+    """One thing wrong in one file. Line and column count from 1; 0 when the fault has no place in it.
+
+    A frozen value, ordered by its place. Written out, since every command line imports this module and importing
+    `dataclasses` alone takes longer than starting Python.
+    """
+
+    __slots__ = ("column", "expected", "file", "line", "wrong")
 
     file: str
     line: int
     column: int
     wrong: str
-    expected: str = ""
+    expected: str
+
+    def __init__(self, file: str, line: int, column: int, wrong: str, expected: str = "") -> None:
+        put = super().__setattr__
+        put("file", file)
+        put("line", line)
+        put("column", column)
+        put("wrong", wrong)
+        put("expected", expected)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a fault does not change: {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a fault does not change: {name}")
+
+    def _parts(self) -> tuple[str, int, int, str, str]:
+        return self.file, self.line, self.column, self.wrong, self.expected
+
+    def __eq__(self, other: object) -> bool:
+        return self._parts() == other._parts() if isinstance(other, Fault) else NotImplemented
+
+    def __lt__(self, other: object) -> bool:
+        return self._parts() < other._parts() if isinstance(other, Fault) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._parts())
+
+    def __reduce__(self) -> tuple[type["Fault"], tuple[str, int, int, str, str]]:
+        return Fault, self._parts()
+
+    def __repr__(self) -> str:
+        return f"Fault{self._parts()!r}"
+
+    def here(self, wrong: str, expected: str = "") -> "Fault":
+        """Give another fault at the same place."""
+        return Fault(self.file, self.line, self.column, wrong, expected)
 
     def __str__(self) -> str:
         """Give `file:line:column: what is wrong, what was expected`."""

@@ -30,7 +30,7 @@ class Reply:
 _AS_USER = """
 import os, sys
 from ecluse.api import client
-from ecluse.cli import act, failures, look, main, offline, terminal, words
+from ecluse.cli import act, failures, look, main, offline, parser, quick, terminal, words
 uid, groups = int(sys.argv[1]), [int(g) for g in sys.argv[2].split(",")]
 os.setgroups(groups); os.setgid(groups[0]); os.setuid(uid)
 sys.exit(main.main(sys.argv[3:]))
@@ -64,7 +64,7 @@ class Daemon:
         namespace: str,
         directory: Path,
         *,
-        argv: Sequence[str] = ("-m", "ecluse.daemon"),
+        argv: Sequence[str] = ("-m", "ecluse.eclused"),
         flags: Sequence[str] = (),
         site: dict | None = None,
         allowlist: dict[str, list[dict]] | None = None,

@@ -4,15 +4,20 @@ http.client alone would cost 29 ms of start (it pulls in email, ssl and more), s
 that is needed: a request of HTTP/1.0 has one answer, ended by its length or by the end of the connection (RFC 1945).
 """
 
+from __future__ import annotations
+
 import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
 
 from ecluse import __version__, errors
 from ecluse.errors import ConfigError, EcluseError, Fault, ForbiddenError, UnreachableError
+
+TYPE_CHECKING = False  # for type checkers alone: importing typing takes as long as asking the daemon
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any, NoReturn
 
 _MAX_ANSWER = 64 << 20  # bytes; an answer beyond it is not ours
 _CHUNK = 1 << 16
@@ -115,7 +120,7 @@ class Client:
             # The daemon may refuse before it has read all; its reason is waiting to be read.
             return
 
-    def _head(self, reader: "_Reader") -> tuple[int, int | None]:
+    def _head(self, reader: _Reader) -> tuple[int, int | None]:
         """Read the status line and the headers; give the status and the length of what follows."""
         parts = reader.line().split(maxsplit=2)
         if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():

@@ -1,34 +1,44 @@
 """Verbs that change what passes: level, cut, isolate, open, rollback, reload."""
 
-import time
-from argparse import Namespace
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-from ecluse.api.client import Client
+import time
+
 from ecluse.cli.failures import DONE, REFUSED, UNRECORDED, UsageError
 from ecluse.cli.look import client, purge_words, show_plan, write_json
 from ecluse.cli.terminal import Screen
 from ecluse.cli.words import by_level, count, listed, local
 from ecluse.errors import EcluseError
 
+TYPE_CHECKING = False  # as in main
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import SimpleNamespace
+    from typing import Any
+
+    from ecluse.api.client import Client
+
+    Json = Mapping[str, Any]
+
 _CHANGE_SECONDS = 60.0
 _PURGE_SECONDS = 2.0
 _PURGE_STARTS = 0.3
-_POLL = 0.005  # at first, then twice as long each time
+_POLL = 0.005  # at first, then a quarter of what was waited
 _MOST_REASON = 1000  # characters that the daemon takes
 
-Json = Mapping[str, Any]
 
-
-def level(args: Namespace, screen: Screen) -> int:
+def level(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse level NAME`, `cut`, `isolate`: never asks, since closing must not wait. `open` asks."""
     if args.level == "open":
         return open_gate(args, screen)
+    if getattr(args, "no_daemon", False):
+        from ecluse.cli.alone import close  # noqa: PLC0415 - a cut by the daemon should not pay for it
+
+        return close(args, screen)
     return _set_level(args, screen, args.reason or "")
 
 
-def open_gate(args: Namespace, screen: Screen) -> int:
+def open_gate(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse open`: has the site's name typed, and wants a reason."""
     if not args.yes:
         _must_ask(args, screen)
@@ -47,19 +57,19 @@ def open_gate(args: Namespace, screen: Screen) -> int:
     return _set_level(args, screen, reason)
 
 
-def _must_ask(args: Namespace, screen: Screen) -> None:
+def _must_ask(args: SimpleNamespace, screen: Screen) -> None:
     if args.json or not screen.can_ask():
         raise UsageError("there is nobody to ask: add --yes to go ahead unasked. Nothing was changed.")
 
 
-def _set_level(args: Namespace, screen: Screen, reason: str) -> int:
+def _set_level(args: SimpleNamespace, screen: Screen, reason: str) -> int:
     body: dict[str, Any] = {"level": args.level, **_why(args, reason)}
     if args.zone:
         body["zones"] = args.zone
     return _carry_out(args, screen, "/v1/level", body)
 
 
-def rollback(args: Namespace, screen: Screen) -> int:
+def rollback(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse rollback [N]`: on a terminal it says what it would open, and asks."""
     body = _why(args, args.reason or "")
     if args.number is not None:
@@ -70,7 +80,7 @@ def rollback(args: Namespace, screen: Screen) -> int:
     return _carry_out(args, screen, "/v1/rollback", body)
 
 
-def _opens_on_purpose(args: Namespace, screen: Screen) -> bool:
+def _opens_on_purpose(args: SimpleNamespace, screen: Screen) -> bool:
     """Ask before a rollback opens a zone: after a cut it is the last line on the screen, and one key away."""
     daemon = client(args, _CHANGE_SECONDS)
     now = daemon.get("/v1/status")
@@ -85,7 +95,7 @@ def _opens_on_purpose(args: Namespace, screen: Screen) -> bool:
     return (screen.ask("Go back? [y/N]") or "").lower() in {"y", "yes"}
 
 
-def reload(args: Namespace, screen: Screen) -> int:
+def reload(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse reload`: shows the difference, asks, and applies just what was shown."""
     daemon = client(args, _CHANGE_SECONDS)
     if not args.yes:
@@ -100,7 +110,7 @@ def reload(args: Namespace, screen: Screen) -> int:
     return _carry_out(args, screen, "/v1/reload", {"expect": plan["digest"], **_why(args, args.reason or "")})
 
 
-def _why(args: Namespace, reason: str) -> dict[str, Any]:
+def _why(args: SimpleNamespace, reason: str) -> dict[str, Any]:
     return {"reason": _sendable(reason), "authorised_by": _sendable(args.authorised_by or "")}
 
 
@@ -109,7 +119,7 @@ def _sendable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")[:_MOST_REASON]
 
 
-def _carry_out(args: Namespace, screen: Screen, path: str, body: Json) -> int:
+def _carry_out(args: SimpleNamespace, screen: Screen, path: str, body: Json) -> int:
     daemon = client(args, _CHANGE_SECONDS)
     change = daemon.post(path, body)
     if args.json:
@@ -160,7 +170,7 @@ def _show_purge(screen: Screen, daemon: Client, change: Json) -> None:
             purge = daemon.get(f"/v1/generations/{g['number']}")["purge"]
             if (purge and purge["state"] != "running") or (purge is None and waited > _PURGE_STARTS):
                 break
-            time.sleep(max(_POLL, min(waited, 0.1)))
+            time.sleep(max(_POLL, min(waited / 4, 0.1)))
     except EcluseError as error:
         screen.wrapped("  live      ", f"not known: {error.message}", "warn")
         return

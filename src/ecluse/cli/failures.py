@@ -1,7 +1,7 @@
 """Exit codes, and what is said when something did not work."""
 
 import os
-from argparse import Namespace
+from types import SimpleNamespace
 
 from ecluse.cli.terminal import Screen
 from ecluse.errors import ConfigError, EcluseError, ForbiddenError, RequestError, StaleError, UnreachableError
@@ -42,7 +42,7 @@ def code_of(error: EcluseError) -> int:
     return FAILED
 
 
-def report(error: EcluseError, args: Namespace, screen: Screen) -> int:
+def report(error: EcluseError, args: SimpleNamespace, screen: Screen) -> int:
     """Say what failed and what to do next; give the exit code."""
     screen.noted(f"ecluse: {error.message}", "bad")
     if error.hint:
@@ -61,9 +61,11 @@ def without_daemon() -> str:
         "\n"
         "The gate as it stands holds without the daemon: what is cut stays cut, what is kept stays kept.\n"
         "To keep only the vital services, as root:\n"
-        f"    nft -f {state}/ruleset/cut.nft\n"
+        "    ecluse cut --no-daemon\n"
         "To keep the lifeline alone, as root:\n"
-        f"    nft -f {state}/ruleset/isolate.nft\n"
+        "    ecluse isolate --no-daemon\n"
+        "The same by nft alone (or isolate.nft):\n"
+        f"    nft -f {state}/ruleset/cut.nft\n"
         "To see what the kernel does now:\n"
         "    nft list table inet ecluse\n"
         "To start the daemon, and to see why it stopped:\n"

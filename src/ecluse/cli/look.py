@@ -1,22 +1,28 @@
 """Verbs that look: status, services, history, show, refused, plan, events."""
 
+from __future__ import annotations
+
 import json
-from argparse import Namespace
-from collections.abc import Mapping
-from typing import Any
 
 from ecluse.api.client import Client
-from ecluse.cli.terminal import Screen
 from ecluse.cli.words import ago, by_level, count, levels_in_short, listed, local, size, span, who
+
+TYPE_CHECKING = False  # as in main
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import SimpleNamespace
+    from typing import Any
+
+    from ecluse.cli.terminal import Screen
+
+    Json = Mapping[str, Any]
 
 _LOOK_SECONDS = 20.0
 _SILENCE_SECONDS = 60.0  # the daemon's heartbeat is every 15 s
 _MOST_DIFF = 40  # lines of a ruleset's difference that a person is shown
 
-Json = Mapping[str, Any]
 
-
-def client(args: Namespace, timeout: float = _LOOK_SECONDS) -> Client:
+def client(args: SimpleNamespace, timeout: float = _LOOK_SECONDS) -> Client:
     """Give the client of the socket that was asked for."""
     return Client(args.socket, timeout)
 
@@ -26,7 +32,7 @@ def write_json(screen: Screen, value: Any) -> None:
     screen.raw(json.dumps(value, indent=2, ensure_ascii=True))
 
 
-def status(args: Namespace, screen: Screen) -> int:
+def status(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse status`."""
     answer = client(args).get("/v1/status")
     if args.json:
@@ -110,7 +116,7 @@ def services_table(screen: Screen, services: list[Json]) -> None:
     )
 
 
-def services(args: Namespace, screen: Screen) -> int:
+def services(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse services`."""
     answer = client(args).get("/v1/services")
     if args.json:
@@ -135,7 +141,7 @@ def services(args: Namespace, screen: Screen) -> int:
     return 0
 
 
-def history(args: Namespace, screen: Screen) -> int:
+def history(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse history`."""
     answer = client(args).get("/v1/generations")
     if args.json:
@@ -163,7 +169,7 @@ def _action(generation: Json) -> str:
     return f"{generation['action']} to {back}" if back is not None else str(generation["action"])
 
 
-def show(args: Namespace, screen: Screen) -> int:
+def show(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse show N`."""
     answer = client(args).get(f"/v1/generations/{args.number}")
     if args.json:
@@ -187,7 +193,7 @@ def show(args: Namespace, screen: Screen) -> int:
     return 0
 
 
-def refused(args: Namespace, screen: Screen) -> int:
+def refused(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse refused`."""
     answer = client(args).get(f"/v1/refused?limit={args.limit}")
     if args.json:
@@ -221,7 +227,7 @@ def _last(flow: Json) -> str:
     return f"{span(flow['last'])} ago"
 
 
-def plan(args: Namespace, screen: Screen) -> int:
+def plan(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse plan`."""
     question: dict[str, Any] = {}
     if args.reload:
@@ -265,7 +271,7 @@ def show_plan(screen: Screen, p: Json) -> None:
         screen.wrapped("! ", warning, "warn")
 
 
-def events(args: Namespace, screen: Screen) -> int:
+def events(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse events`: until Ctrl-C, or until the daemon stops."""
     for event in client(args, _SILENCE_SECONDS).lines("/v1/events"):
         if event["kind"] == "heartbeat":

@@ -1,22 +1,22 @@
 """`ecluse`: the command line. Standard library only on the way to the daemon, so that it answers at once."""
 
-import argparse
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from types import SimpleNamespace
 
-from ecluse import __version__
-from ecluse.cli.failures import CODES, FAILED, INTERRUPTED, UNREACHABLE, USAGE, UsageError, report
+from ecluse.cli import quick
+from ecluse.cli.failures import FAILED, INTERRUPTED, UNREACHABLE, USAGE, UsageError, report
 from ecluse.cli.terminal import Screen
 from ecluse.errors import EcluseError
 
-DEFAULT_SOCKET = "/run/ecluse/ecluse.sock"
-
-_EPILOG = f"""\
-{CODES}
-environment: ECLUSE_SOCKET, ECLUSE_STATE_DIR, ECLUSE_CONFIG_DIR, NO_COLOR
-"""
+# Set by type checkers alone. What is imported below it, here and in what this imports, takes as long to load as all
+# the rest; so no annotation may be looked at while running.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
 
 _VERBS = {
     "status": ("look", "status"),
@@ -39,174 +39,12 @@ _VERBS = {
 _CHANGING = frozenset({"cut", "isolate", "open", "level", "rollback", "reload"})
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help in 80 columns; given a width, argparse need not import what it takes to ask for one."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=80)
-
-
-def _part(**settings: Any) -> argparse.ArgumentParser:
-    """Make a parser that others take their options from."""
-    return argparse.ArgumentParser(add_help=False, formatter_class=_Formatter, **settings)
-
-
-def _everywhere() -> argparse.ArgumentParser:
-    """Options that may stand before or after the verb (so no default may overwrite what was given before)."""
-    options = _part(argument_default=argparse.SUPPRESS)
-    options.add_argument("--json", action="store_true", help="write JSON")
-    options.add_argument("--socket", metavar="PATH", help=f"the daemon's socket ({DEFAULT_SOCKET})")
-    return options
-
-
-def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """Make the parser of the command line.
-
-    Options are made only for the verbs that stand in `argv` (all when none does): they cost half a millisecond each.
-    """
-    everywhere = _everywhere()
-    parser = argparse.ArgumentParser(
-        prog="ecluse",
-        description="Cut the internet and keep the vital services; see what passes; go back.",
-        epilog=_EPILOG,
-        formatter_class=_Formatter,
-        parents=[everywhere],
-        allow_abbrev=False,  # what a script writes must not change its meaning with the next option
-    )
-    parser.add_argument("--version", action="version", version=f"ecluse {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    named = {verb for verb, _, _ in _HELP if verb in argv}
-    for name, text, options in _HELP:
-        if not named or name in named:
-            verb = verbs.add_parser(
-                name,
-                help=text,
-                description=text,
-                epilog=CODES,
-                parents=[everywhere],
-                formatter_class=_Formatter,
-                allow_abbrev=False,
-            )
-            options(verb)
-    return parser
-
-
-def _none(_verb: argparse.ArgumentParser) -> None:
-    """Add no options."""
-
-
-def _why(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--reason", metavar="TEXT", help="why, for the record")
-    verb.add_argument("--authorised-by", metavar="WHO", help="on whose word, for the record")
-
-
-def _zones(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--zone", metavar="ZONE", action="append", help="only this zone; may be repeated")
-
-
-def _level(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("level", metavar="NAME")
-    _fixed_level("", asks=True)(verb)
-
-
-def _fixed_level(level: str, *, asks: bool = False) -> Callable[[argparse.ArgumentParser], None]:
-    def options(verb: argparse.ArgumentParser) -> None:
-        _why(verb)
-        _zones(verb)
-        if level:
-            verb.set_defaults(level=level)
-        if asks:
-            verb.add_argument("--yes", action="store_true", help="do not ask before opening (needs --reason)")
-
-    return options
-
-
-def _rollback(verb: argparse.ArgumentParser) -> None:
-    _why(verb)
-    verb.add_argument("--yes", action="store_true", help="do not ask (nobody is asked without a terminal)")
-    verb.add_argument("number", metavar="N", type=_number, nargs="?", help="to which (the one before this)")
-
-
-def _show(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("number", metavar="N", type=_number, help="which")
-
-
-def _reload(verb: argparse.ArgumentParser) -> None:
-    _why(verb)
-    verb.add_argument("--yes", action="store_true", help="do not ask")
-
-
-def _refused(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--limit", metavar="N", type=_limit, default=20, help="how many (20)")
-
-
-def _check(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("directory", metavar="DIR", nargs="?", help="the site's files (/etc/ecluse)")
-
-
-def _plan(verb: argparse.ArgumentParser) -> None:
-    _zones(verb)
-    what = verb.add_mutually_exclusive_group(required=True)
-    what.add_argument("level", metavar="LEVEL", nargs="?", help="of setting this level")
-    what.add_argument("--reload", action="store_true", help="of a reload of the site's files")
-    what.add_argument("--rollback", metavar="N", type=_number, help="of going back to generation N")
-
-
-def _audit(verb: argparse.ArgumentParser) -> None:
-    everywhere = _everywhere()
-    verbs = verb.add_subparsers(dest="what", metavar="WHAT", required=True)
-    for name, text in (
-        ("verify", "find altered, removed or inserted lines"),
-        ("show", "list the newest records"),
-    ):
-        one = verbs.add_parser(
-            name, help=text, description=text, parents=[everywhere], formatter_class=_Formatter
-        )
-        one.add_argument("file", metavar="FILE", nargs="?", help="the log (/var/lib/ecluse/audit.log)")
-        if name == "show":
-            one.add_argument("--limit", metavar="N", type=_limit, default=50, help="how many (50)")
-
-
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 12:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not the number of a generation ('ecluse history' lists them)"
-        )
-    return int(text)
-
-
-def _limit(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 10_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 10000")
-    return int(text)
-
-
-_HELP: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...] = (
-    ("status", "say where we are", _none),
-    ("cut", "close all but the vital services, at once and unasked", _fixed_level("cut")),
-    ("isolate", "close all but the lifeline, at once and unasked", _fixed_level("isolate")),
-    ("open", "open everything; asks for the site's name", _fixed_level("open", asks=True)),
-    ("level", "set a level of the site by name", _level),
-    ("rollback", "go back to generation N, or to the one before this", _rollback),
-    ("history", "list the states that were applied, newest first", _none),
-    ("show", "say all about generation N", _show),
-    ("reload", "apply the site's files; shows the difference and asks", _reload),
-    ("plan", "say what a change would do, with nothing done", _plan),
-    ("services", "list the services, with owners, addresses and traffic", _none),
-    ("refused", "say which machines keep trying to get out", _refused),
-    ("check", "check the site's files; needs no root and no daemon", _check),
-    ("events", "follow what happens, until Ctrl-C", _none),
-    ("audit", "verify or show the audit log; needs no daemon", _audit),
-)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; give its exit code. No traceback ever leaves here."""
     screen = Screen()
-    args = argparse.Namespace(json=False, socket=os.environ.get("ECLUSE_SOCKET") or DEFAULT_SOCKET)
+    args = SimpleNamespace(json=False, socket=os.environ.get("ECLUSE_SOCKET") or quick.DEFAULT_SOCKET)
     try:
-        words = sys.argv[1:] if argv is None else argv
-        build_parser(words).parse_args(words, namespace=args)
+        _read(sys.argv[1:] if argv is None else argv, args)
         return _run(args, screen)
     except UsageError as error:
         screen.noted(f"ecluse: {error}", "bad")
@@ -223,7 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         screen.finish()
 
 
-def _run(args: argparse.Namespace, screen: Screen) -> int:
+def _read(words: Sequence[str], args: SimpleNamespace) -> None:
+    """Read the command line into `args`. SystemExit after help or a fault of usage was written."""
+    if not quick.read(words, args):
+        from ecluse.cli.parser import build_parser  # noqa: PLC0415 - a third of the start of a cut
+
+        build_parser(words).parse_args(words, namespace=args)
+
+
+def _run(args: SimpleNamespace, screen: Screen) -> int:
     name = args.verb + (f" {args.what}" if args.verb == "audit" else "")
     if getattr(args, "zone", None) and args.verb == "plan" and args.level is None:
         raise UsageError("--zone goes with a level")
@@ -235,7 +81,7 @@ def _run(args: argparse.Namespace, screen: Screen) -> int:
     return int(run(args, screen))
 
 
-def _interrupted(args: argparse.Namespace, screen: Screen) -> int:
+def _interrupted(args: SimpleNamespace, screen: Screen) -> int:
     verb = getattr(args, "verb", "")
     if verb == "events":
         return 0
@@ -246,5 +92,17 @@ def _interrupted(args: argparse.Namespace, screen: Screen) -> int:
     return INTERRUPTED
 
 
+def run() -> NoReturn:
+    """Be the process `ecluse`: one command line, then the end at once.
+
+    Python's own end takes apart every module, for 4 ms. Here nothing is left to be done: both outputs are flushed.
+    """
+    try:
+        code = main()
+    except SystemExit as stop:  # argparse's, with what it had to say written
+        code = stop.code if isinstance(stop.code, int) else USAGE
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

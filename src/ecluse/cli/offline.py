@@ -1,9 +1,9 @@
 """Verbs that need no daemon: check the site's files, read and verify the audit log."""
 
 import os
-from argparse import Namespace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ecluse.cli.failures import DONE, FOUND
@@ -13,7 +13,7 @@ from ecluse.cli.words import count, local
 from ecluse.errors import ConfigError, EcluseError, Fault
 
 
-def check(args: Namespace, screen: Screen) -> int:
+def check(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse check [DIR]`: needs no root and no daemon."""
     # The online verbs must not pay for pydantic and YAML.
     from ecluse.config.load import ConfigDirectory  # noqa: PLC0415
@@ -45,7 +45,7 @@ def check(args: Namespace, screen: Screen) -> int:
     return DONE
 
 
-def _faults(args: Namespace, screen: Screen, faults: tuple[Fault, ...]) -> int:
+def _faults(args: SimpleNamespace, screen: Screen, faults: tuple[Fault, ...]) -> int:
     if args.json:
         write_json(screen, {"faults": [_fault(fault) for fault in faults], "warnings": []})
         return FOUND
@@ -67,7 +67,7 @@ def _fault(fault: Fault) -> dict[str, Any]:
     }
 
 
-def _log(args: Namespace) -> Path:
+def _log(args: SimpleNamespace) -> Path:
     path = Path(args.file or Path(os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse") / "audit.log")
     try:
         path.stat()
@@ -80,7 +80,7 @@ def _log(args: Namespace) -> Path:
     return path
 
 
-def audit_verify(args: Namespace, screen: Screen) -> int:
+def audit_verify(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse audit verify [FILE]`."""
     from ecluse.state.audit import read, verify  # noqa: PLC0415 - as for `check`
 
@@ -101,7 +101,7 @@ def audit_verify(args: Namespace, screen: Screen) -> int:
     return DONE
 
 
-def audit_show(args: Namespace, screen: Screen) -> int:
+def audit_show(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse audit show [FILE]`: the newest records, oldest of them first."""
     from collections import deque  # noqa: PLC0415 - as for `check`
 

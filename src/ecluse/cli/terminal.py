@@ -4,10 +4,15 @@ Texts come from files, from host names and from other users; none of them may mo
 line is neutralised here, at the only place that writes. Colour is put around whole lines and never says anything alone.
 """
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TextIO
+
+TYPE_CHECKING = False  # as in main
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import TextIO
 
 _STYLES = {"bold": "1", "good": "32", "warn": "33", "bad": "1;31", "dim": "2"}
 _MARGIN = 2  # spaces between columns

@@ -1,8 +1,13 @@
 """Small pure words for times, counts and levels."""
 
-from collections.abc import Iterable, Mapping
+from __future__ import annotations
+
 from datetime import UTC, datetime
-from typing import Any
+
+TYPE_CHECKING = False  # as in main
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
 
 
 def local(iso: str | None) -> str:

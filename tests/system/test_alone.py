@@ -1,0 +1,127 @@
+"""Closing without the daemon: by command, watched by packets, and on record when the daemon is back."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.lab import places
+from tests.lab.daemon import Daemon
+from tests.lab.hospital import Hospital
+from tests.lab.hosts import ROOT
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def dead(hospital: Hospital) -> Daemon:
+    """A daemon that was armed and is dead, with everything open."""
+    daemon = hospital.daemon().start()
+    assert hospital.care.tcp(places.WEB.v4)
+    daemon.kill9()
+    assert hospital.care.tcp(places.WEB.v4)
+    return daemon
+
+
+def alone(hospital: Hospital, daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `ecluse` in the gateway's own namespace, where nft finds the gateway's table."""
+    environment = (
+        f"PYTHONPATH={ROOT / 'src'}",
+        f"ECLUSE_STATE_DIR={daemon.state}",
+        f"ECLUSE_SOCKET={daemon.socket}",
+    )
+    return hospital.run("gw", ["env", *environment, sys.executable, "-m", "ecluse.cli.main", *words])
+
+
+def closed(hospital: Hospital) -> bool:
+    return not hospital.care.tcp(places.WEB.v4, timeout=0.3) and not hospital.guest.tcp(
+        places.WEB.v4, timeout=0.3
+    )
+
+
+def test_a_cut_without_the_daemon_is_a_cut_and_is_recorded_when_it_is_back(hospital: Hospital, dead: Daemon):
+    leaking, kept = hospital.care.open(places.WEB.v4), hospital.care.open(places.LABORATORY.v4)
+    assert leaking.talk()
+    assert kept.talk()
+    done = alone(
+        hospital, dead, "cut", "--no-daemon", "--reason", "ransom note", "--authorised-by", "Dr Example"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "CUT: every zone, without the daemon" in done.stdout
+    assert "yes, read back from the kernel" in done.stdout
+    assert closed(hospital)
+    assert hospital.care.tcp(places.LABORATORY.v4)
+    assert not leaking.talk(timeout=0.3)
+    assert kept.talk()
+    dead.start()
+    assert kept.talk()
+    assert set(dead.status()["levels"].values()) == {"cut"}
+    assert closed(hospital)
+    assert hospital.care.tcp(places.LABORATORY.v4)
+    records = [json.loads(line) for line in (dead.state / "audit.log").read_text().splitlines()]
+    record = next(one for one in records if one["event"] == "by-hand")
+    assert record["reason"] == "ransom note"
+    assert record["authorised_by"] == "Dr Example"
+    assert "cut without the daemon" in record["what"]
+    assert not (dead.state / "by-hand.log").exists()
+    assert alone(hospital, dead, "audit", "verify").returncode == 0
+    dead.restart()
+    again = (dead.state / "audit.log").read_text()
+    assert again.count('"by-hand"') == 1
+
+
+def test_where_the_level_cannot_be_loaded_the_lifeline_alone_is_kept(hospital: Hospital, dead: Daemon):
+    (dead.state / "ruleset" / "cut.nft").write_text("this is no ruleset\n")
+    done = alone(hospital, dead, "cut", "--no-daemon")
+    assert done.returncode == 0, done.stderr
+    assert "the lifeline alone" in done.stdout
+    assert "cut.nft could not be loaded" in done.stderr
+    assert closed(hospital)
+    assert not hospital.care.tcp(places.LABORATORY.v4, timeout=0.3)
+
+
+def test_with_nothing_to_load_it_says_so_and_changes_nothing(hospital: Hospital, dead: Daemon):
+    for path in (dead.state / "ruleset" / "cut.nft", dead.state / "closed.nft"):
+        path.unlink()
+    done = alone(hospital, dead, "cut", "--no-daemon")
+    assert done.returncode == 5
+    assert "nothing was changed" in done.stderr
+    assert "pull the cable" in done.stderr
+    assert hospital.care.tcp(places.WEB.v4)
+
+
+def test_a_disk_that_takes_nothing_does_not_keep_it_open(hospital: Hospital, dead: Daemon):
+    (dead.state / "by-hand.log").mkdir()
+    done = alone(hospital, dead, "isolate", "--no-daemon", "--json")
+    assert done.returncode == 6
+    answer = json.loads(done.stdout)
+    assert answer["verified"]
+    assert answer["unrecorded"]
+    assert closed(hospital)
+    dead.start()
+    assert set(dead.status()["levels"].values()) == {"isolate"}
+
+
+def test_only_root_closes_without_the_daemon(hospital: Hospital, dead: Daemon):
+    done = dead.cli("cut", "--no-daemon", user=1000)
+    assert done.returncode == 3
+    assert "sudo ecluse cut --no-daemon" in done.stderr
+    assert hospital.care.tcp(places.WEB.v4)
+
+
+def test_beside_a_daemon_that_lives_it_is_followed(hospital: Hospital, daemon: Daemon):
+    done = alone(hospital, daemon, "cut", "--no-daemon")
+    assert done.returncode == 0, done.stderr
+    assert closed(hospital)
+    assert set(daemon.status()["levels"].values()) == {"cut"}
+    assert hospital.care.tcp(places.LABORATORY.v4)
+
+
+def test_torn_notes_are_told_and_do_no_harm(hospital: Hospital, dead: Daemon):
+    (dead.state / "by-hand.log").write_bytes(b'{"level": "cut", "at": 1, "uid": 0, "file": "x"}\n{"lev\xff')
+    dead.start()
+    assert dead.status()["armed"]
+    assert "by-hand.log: 1 lines cannot be read" in dead.tail()
+    records = (dead.state / "audit.log").read_text()
+    assert records.count('"by-hand"') == 1
