@@ -61,7 +61,6 @@ class _LookUp:
     """One look-up of a zone's chain: outside end, port where `ports`, protocol, inside end where `inner`."""
 
     map: str
-    family: int
     ports: bool
     inner: bool
 
@@ -81,7 +80,7 @@ class FlowJudge:
     local: frozenset[str]
     daemon_uid: int = 0
     _places: dict[IPAddress, str | None] = field(default_factory=dict)
-    _rules: dict[tuple[str, bool], tuple[_LookUp, ...]] = field(default_factory=dict)
+    _rules: dict[tuple[str, bool, int], tuple[_LookUp, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._oracle = Oracle(self.program, targets(self.policy, self.program.slot, self.levels))
@@ -123,11 +122,11 @@ class FlowJudge:
         peer, inner = (
             (one.destination, one.source) if opened_inside else (one.source, connection.reply.source)
         )
-        where = (zone, opened_inside)
+        where = (zone, opened_inside, peer.version)
         if where not in self._rules:
-            self._rules[where] = self._look_ups(zone, "out" if opened_inside else "in")
+            self._rules[where] = self._look_ups(zone, f"{'out' if opened_inside else 'in'}{peer.version}")
         for look in self._rules[where]:
-            if look.family != peer.version or (look.ports and connection.protocol not in PORTS):
+            if look.ports and connection.protocol not in PORTS:
                 continue
             point = [int(peer), connection.protocol]
             if look.ports:
@@ -146,7 +145,6 @@ class FlowJudge:
         return tuple(
             _LookUp(
                 map=part.map,
-                family=4 if part.fields[0].type == "ipv4_addr" else 6,
                 ports=CT_PORT in part.fields,
                 inner=part.fields[-1].type.endswith("_addr"),
             )

@@ -9,6 +9,7 @@ from ecluse.errors import Fault
 from ecluse.flows import Connection
 from ecluse.policy import Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName
+from ecluse.ruleset.program import NamedSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class KernelChange:
     ours: made through our own libnftables context. touched: names the `inet ecluse` table.
     what: what it did to our table, in words (`table deleted`, `rule deleted in chain forward`).
     lost: events were lost (ENOBUFS); nothing else in it is to be trusted, compare everything.
+    generation: the ruleset's generation id that it made.
     """
 
     process: str
@@ -50,6 +52,7 @@ class KernelChange:
     touched: bool
     what: str
     lost: bool = False
+    generation: int = 0
 
 
 class Firewall(Protocol):
@@ -60,6 +63,12 @@ class Firewall(Protocol):
 
     async def apply(self, text: str) -> None:
         """Apply `text` as one transaction, whole or not at all. KernelError when it was refused."""
+
+    async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+        """Take the elements of `gone` out of these maps and put those of `come` in: one transaction, whole or not at all.
+
+        KernelError when the kernel refused.
+        """
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Read chains of table `inet ecluse` back. Each gives its goto target if it consists of just one goto, else None.
@@ -76,12 +85,13 @@ class Firewall(Protocol):
     async def objects(self) -> dict[str, tuple[str, ...]]:
         """Name what table `inet ecluse` holds: keys `chain`, `set`, `map`, `counter`; sorted names; empty when no table."""
 
-    async def fingerprint(self) -> str | None:
-        """Digest all of table `inet ecluse` that packets do not change themselves; None when there is no table.
+    async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
+        """Digest all of table `inet ecluse` that packets do not change themselves, by part; nothing when no table.
 
-        In it: table flags, chains with hook and priority, rules, sets and maps with their elements.
+        Parts: the elements of each set or map under its name, all else under the empty name: table flags, chains with
+        hook and priority, rules, sets and maps themselves. sets: give the parts of these alone.
         Not in it: rules of base and gate chains (read with `targets`), base chains' policies (`policies`),
-        handles, counters, dynamic sets' elements.
+        handles, counters, dynamic sets' elements. It holds within one process.
         """
 
     async def ruleset_generation(self) -> int:
@@ -152,6 +162,7 @@ class Recovered:
     audit_levels: levels of the audit log's last applied change, None when unknown.
     intent: a change that was begun and not recorded as done.
     damage: each file that is missing, torn or altered, in words, with what was made of it.
+    by_hand: closings that were made without the daemon, for the audit log.
     """
 
     first_install: bool
@@ -161,22 +172,26 @@ class Recovered:
     audit_levels: Levels | None
     intent: Generation | None
     damage: tuple[str, ...]
+    by_hand: tuple[AuditRecord, ...] = ()
 
 
 class StateStore(Protocol):
-    """The state directory. Every write is durable when it returns (fsync of file and folder). StateError when not."""
+    """The state directory. Every write but the intent's is durable when it returns (fsync of file and folder).
+
+    StateError when not.
+    """
 
     def recover(self) -> Recovered:
         """Read everything, repair what can be (a torn audit tail), say what was found."""
 
     def write_intent(self, generation: Generation) -> None:
-        """Record a change that is about to be made."""
+        """Record a change that is about to be made, for a daemon that is killed in the middle of it."""
 
     def clear_intent(self) -> None:
         """Forget the intent: the change is recorded, or was not made."""
 
     def write_generation(self, generation: Generation) -> None:
-        """Record an applied state."""
+        """File an applied state, so that one can go back to it; `point_boot` has recorded it already."""
 
     def digest_policy(self, policy: Policy) -> str:
         """Give the digest under which `write_policy` would store a policy; writes nothing."""
@@ -197,14 +212,17 @@ class StateStore(Protocol):
     def has_program(self, name: str) -> bool:
         """Say whether a program of that name is stored. Costs no reading of it."""
 
-    def point_boot(self, program: str, gate: str, levels: Levels) -> None:
-        """Make `boot.nft` the named program with this gate text; the levels stand in it with a checksum."""
+    def point_boot(self, program: str, gate: str, generation: Generation) -> None:
+        """Make `boot.nft` the named program with this gate text, and record the state that it sets: both or neither."""
 
     def write_closed(self, text: str) -> None:
         """Store `closed.nft`, the ruleset of last resort."""
 
     def forget(self, keep_generations: int) -> None:
         """Delete generations older than the newest `keep_generations`, and policies and programs that nothing uses."""
+
+    def forget_by_hand(self) -> None:
+        """Delete the notes of closings without the daemon: they are in the audit log."""
 
     def read_names(self) -> Mapping[str, KnownName]:
         """Read the saved addresses of host names; empty when missing or damaged (damage shows in recover())."""
@@ -227,7 +245,10 @@ class PolicySource(Protocol):
         """Read and validate the files. ConfigError with every fault."""
 
     def warnings(self) -> Sequence[Fault]:
-        """Give what the last load found odd but not wrong (a review date passed, overlapping services)."""
+        """Give what is odd but not wrong in what was loaded last (a review date passed, overlapping services).
+
+        It takes its time after a load.
+        """
 
 
 Clock = Callable[[], datetime]

@@ -26,7 +26,7 @@ def _cut(quick: bool, folder: Path) -> list[Section]:
         "Rollback", "`POST /v1/rollback` after each cut by the API, to its answer: verified and on disk."
     )
     rows_cut.cut(
-        section, rollback, SIZES[:2] if quick else SIZES, 0.8 if quick else 15.0, (2 if quick else 3, 200)
+        section, rollback, SIZES[:2] if quick else SIZES, 0.5 if quick else 8.0, (2 if quick else 3, 200)
     )
     rows_cut.picture(section, folder)
     return [section, rollback]
@@ -38,7 +38,7 @@ def _leak(quick: bool, _folder: Path) -> list[Section]:
         "Frames of 64 flows by hand, both families; counted by the witness outside with the kernel's times.",
     )
     rows_flow.leak(made, 50 if quick else 1000)
-    rows_flow.loss(made, 50 if quick else 2000, 3 if quick else 20)
+    rows_flow.loss(made, 50 if quick else 2000, 3 if quick else 1000)
     return [made]
 
 

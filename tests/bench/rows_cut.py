@@ -43,7 +43,7 @@ def _gates(stack: ExitStack, size: int, section: Section) -> list[tuple[Contende
 def _rounds(
     taking_part: Sequence[tuple[Contender, Gate]], seconds: float, rounds: tuple[int, int]
 ) -> tuple[dict[str, list[Cutting]], list[float], dict[str, str]]:
-    """Measure in turns until everyone has used `seconds`, within the least and most rounds.
+    """Measure in turns until everyone has used `seconds` (ours three times as much), within the least and most rounds.
 
     Give the cuts, the rollbacks in ms, and why a peer dropped out.
     """
@@ -68,7 +68,7 @@ def _rounds(
             for one, gate in playing
             if one.name not in failed
             and len(results[one.name]) < most
-            and (spent[one.name] < seconds or len(results[one.name]) < least)
+            and (spent[one.name] < seconds * (3 if one.kind == OURS else 1) or len(results[one.name]) < least)
         ]
     return results, backs, failed
 

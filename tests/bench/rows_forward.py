@@ -17,6 +17,7 @@ from tests.lab import places
 
 ABSENT, OPEN, CUT = "table absent", "Écluse, open", "Écluse, cut"
 PREFIXES = "Écluse, cut, prefixes"
+HOOK = "nft, one chain that accepts all"  # what any gate pays that looks at packets at all
 PACKETS, CONNECTIONS, THROUGHPUT = "packets of 64 bytes", "new connections", "TCP throughput"
 _TARGETS = {PACKETS: 0.97, CONNECTIONS: 0.95, THROUGHPUT: 0.97}
 _PEERS = ("nft, switch alone", "iptables-restore over a loaded ipset", "firewalld, policy with ipset")
@@ -110,6 +111,9 @@ def _prepare(state: State) -> Callable[[Gate], None]:
     name, size = state
     if name == ABSENT:
         return lambda _gate: None
+    if name == HOOK:
+        text = "table inet site { chain all { type filter hook forward priority -10; accept; } }"
+        return lambda gate: gate.hospital.nft(text)
     if name.startswith("Écluse"):
         entries = site.prefixes(size) if name == PREFIXES else site.addresses(size)
 
@@ -132,7 +136,13 @@ def _prepare(state: State) -> Callable[[Gate], None]:
 
 def forward(section: Section, sizes: Sequence[int], rounds: int, connections: int, seconds: float) -> None:
     """Measure every state in turns."""
-    states: list[State] = [(ABSENT, 0), (OPEN, sizes[1]), *((CUT, size) for size in sizes), (PREFIXES, 1000)]
+    states: list[State] = [
+        (ABSENT, 0),
+        (HOOK, 0),
+        (OPEN, sizes[1]),
+        *((CUT, size) for size in sizes),
+        (PREFIXES, 1000),
+    ]
     states += [(name, sizes[1]) for name in _PEERS]
     results: dict[tuple[str, State], list[float]] = defaultdict(list)
     with ExitStack() as stack:

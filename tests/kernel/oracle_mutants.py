@@ -38,6 +38,8 @@ def _without(gone: Callable[[Part], bool], chains: str = "_at.") -> Spoil:
 
 def _fields(change: Callable[[p.Field], p.Field]) -> Spoil:
     def one(part: Part) -> Part:
+        if isinstance(part, Is):
+            return replace(part, field=change(part.field))
         return replace(part, fields=tuple(map(change, part.fields))) if isinstance(part, Count | In) else part
 
     return _rules(lambda rule: tuple(map(one, rule)))
@@ -65,8 +67,15 @@ def _lower(part: int) -> Callable[[NamedSet, Key], Key]:
     )
 
 
+_ENDS = {
+    *(p.CT_SADDR4, p.CT_SADDR6, p.CT_REPLY_SADDR4, p.CT_REPLY_SADDR6),
+    *(p.SADDR4, p.SADDR6, p.DADDR4, p.DADDR6),
+}
+
+
 def _is_subnets(part: Part) -> bool:
-    return isinstance(part, In) and "subnets" in part.set
+    """Say whether a part holds an end against a zone's subnets: a set of them, or the single one."""
+    return (isinstance(part, In) and "subnets" in part.set) or (isinstance(part, Is) and part.field in _ENDS)
 
 
 MUTANTS: dict[str, Spoil] = {

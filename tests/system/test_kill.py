@@ -67,8 +67,17 @@ def check_whole(hospital: Hospital, daemon: Daemon, *allowed: dict[str, str]) ->
     return levels
 
 
-CLOSING = ["applied", "verified", "boot", "generation", "audit"]
-OPENING = ["intent", "applied", "verified", "generation", "boot", "audit", "cleared"]
+CLOSING = ["applied", "verified", "boot", "audit"]
+OPENING = ["intent", "applied", "verified", "boot", "audit"]
+AFTER = ["generation", "cleared"]
+"""Steps that no answer waits for: whether it came before the end is chance, and what it said stands in either case."""
+
+
+def check_filed(daemon: Daemon, number: int, reason: str) -> None:
+    """The record of a change is there, whole, whoever had the time to write it down where."""
+    body = daemon.api("GET", f"/v1/generations/{number}").body
+    assert body["generation"]["reason"] == reason, body
+    assert reason in (daemon.state / f"generations/{number:08d}.json").read_text()
 
 
 @pytest.mark.parametrize("step", CLOSING)
@@ -79,6 +88,29 @@ def test_killed_while_closing(hospital: Hospital, step: str):
     assert not passes(hospital, "guests"), "it was in the kernel before the first record"
     living(daemon)
     assert check_whole(hospital, daemon, all_at("cut")) == all_at("cut")
+    if step in {"boot", "audit"}:
+        check_filed(daemon, 2, "attack")
+
+
+def test_killed_after_a_closing_was_answered(hospital: Hospital):
+    daemon = dying(hospital, "generation").start()
+    command(daemon, "/v1/level", {"level": "cut", "reason": "attack"})
+    assert not passes(hospital, "guests")
+    living(daemon)
+    check_whole(hospital, daemon, all_at("cut"))
+    check_filed(daemon, 2, "attack")
+
+
+@pytest.mark.parametrize("step", AFTER)
+def test_killed_after_an_opening_was_answered(hospital: Hospital, step: str):
+    daemon = dying(hospital, step, 2 if step == "generation" else 1)
+    daemon.start()
+    (daemon.directory / "armed").touch()
+    daemon.level("cut")
+    command(daemon, "/v1/level", {"level": "open", "reason": "all clear"})
+    living(daemon)
+    check_whole(hospital, daemon, all_at("open"))
+    check_filed(daemon, 3, "all clear")
 
 
 @pytest.mark.parametrize("step", OPENING)
@@ -95,6 +127,8 @@ def test_killed_while_opening(hospital: Hospital, step: str):
         levels = check_whole(hospital, daemon, all_at("cut"), all_at("open"))
         if step in {"intent", "applied", "verified"}:
             assert levels == all_at("cut"), "nobody was told that it is open, and nothing on disk says so"
+    if levels == all_at("open"):
+        check_filed(daemon, 3, "all clear")
 
 
 @pytest.mark.parametrize("step", OPENING)
@@ -110,7 +144,7 @@ def test_killed_in_a_change_that_closes_one_zone_and_opens_another(hospital: Hos
     check_whole(hospital, daemon, first["levels"], second["levels"])
 
 
-@pytest.mark.parametrize("step", ["loaded", *OPENING])
+@pytest.mark.parametrize("step", ["loaded", "policy", *OPENING])
 def test_killed_while_reloading(hospital: Hospital, step: str):
     daemon = dying(hospital, step).start()
     daemon.level("cut")

@@ -265,13 +265,12 @@ def test_promise_5_what_was_answered_is_on_disk(hospital: Hospital, daemon: Daem
         "number"
     ]
     daemon.kill9()
-    records = sorted((daemon.state / "generations").iterdir())
-    assert f"{number:08d}" in records[-1].name
-    assert "encryption seen" in records[-1].read_text()
     last = (daemon.state / "audit.log").read_text().splitlines()[-1]
     assert "the director" in last
     boot = (daemon.state / "boot.nft").read_text()
     assert '"care": "cut"' in boot or '"care":"cut"' in boot
+    assert f"# generation: {number}\n" in boot
+    assert "encryption seen" in boot
     # The boot ruleset alone, on a machine that has just started:
     hospital.nft("delete table inet ecluse")
     assert hospital.guest.tcp(places.WEB.v4), "positive control: without the table all passes"
@@ -279,6 +278,8 @@ def test_promise_5_what_was_answered_is_on_disk(hospital: Hospital, daemon: Daem
     assert done.returncode == 0, done.stderr
     assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
     assert hospital.care.tcp(places.LABORATORY.v4)
+    daemon.start()
+    assert "encryption seen" in (daemon.state / f"generations/{number:08d}.json").read_text()
 
 
 def test_promise_6_the_data_path_does_not_need_the_daemon(hospital: Hospital, daemon: Daemon):

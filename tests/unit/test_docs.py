@@ -13,7 +13,7 @@ from ecluse.api import metrics
 from ecluse.api.problems import _TITLES as PROBLEM_KINDS
 from ecluse.api.routes import ROUTES
 from ecluse.cli import failures
-from ecluse.cli.main import build_parser
+from ecluse.cli.parser import build_parser
 from ecluse.config.load import SITE_FILE, ConfigDirectory
 from ecluse.config.models import (
     DestinationModel,

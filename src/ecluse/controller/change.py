@@ -1,5 +1,6 @@
 """One change of state: applied, verified, recorded, answered. A closing waits for nothing; an opening for its record."""
 
+import asyncio
 import time
 from dataclasses import replace
 
@@ -51,19 +52,29 @@ class Changer:
     async def _close(
         self, order: Order, loaded: Loaded, generation: Generation
     ) -> tuple[Loaded, bool, tuple[str, ...]]:
-        """Apply a closing, then record it. Gives what is loaded, whether it was read back, what could not be recorded."""
+        """Apply a closing, and record it while it is read back: once the kernel has it, nothing takes it away again.
+
+        Gives what is loaded, whether it was read back, what could not be recorded.
+        """
         addresses = lv.addresses_of(self._s.ports.resolver.known())
+        recording: list[asyncio.Task[tuple[str, ...]]] = []
+
+        def record() -> None:
+            recording.append(asyncio.create_task(self._ledger.closing(loaded, generation)))
+
         try:
-            loaded, verified = await self._s.gate.close(loaded, generation.levels, addresses)
+            now, verified = await self._s.gate.close(loaded, generation.levels, addresses, record)
         except KernelError as error:
             await self._ledger.failed(order, generation, error.message)
             raise
+        if not recording:
+            record()
         self._s.step("verified")
         # It stands from here on, whatever its record meets: nothing may heal the table back to what was before.
         self._ledger.generations[generation.number] = generation
-        self._s.live = Live(loaded, generation)
+        self._s.live = Live(now, generation)
         self._s.notes.in_step = verified
-        return loaded, verified, await self._ledger.closing(loaded, generation)
+        return now, verified, await recording[0]
 
     async def _open(self, order: Order, loaded: Loaded, generation: Generation) -> None:
         """Announce, apply, record. KernelError, StateError: the state before stands."""

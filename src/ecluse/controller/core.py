@@ -12,6 +12,7 @@ from ecluse.controller.gate import Step
 from ecluse.controller.keeper import Keeper
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.live import Live, Loaded
+from ecluse.controller.loader import Loader
 from ecluse.controller.planner import Planner
 from ecluse.controller.recorder import Recorder
 from ecluse.controller.shared import Options, Order, Ports, Shared
@@ -37,7 +38,8 @@ class Controller:
         self._s = Shared(ports, options, step)
         self._s.tell = tell
         self._ledger = Ledger(self._s, Recorder(options.seconds, self._s.writer.hurry))
-        self._keeper = Keeper(self._s, self._ledger)
+        self._loader = Loader(self._s)
+        self._keeper = Keeper(self._s, self._ledger, self._loader)
         self._planner = Planner(self._s, self._ledger)
         self._changer = Changer(self._s, self._ledger, self._keeper)
         self._preparing = asyncio.Lock()
@@ -74,10 +76,13 @@ class Controller:
         await self._record_start(
             found, decision.generation if decision.recorded else None, loaded, levels, decision.why
         )
-        for text in (*found.damage, *decision.why):
+        by_hand = (f"{one.actor.user} closed by hand: {one.what}" for one in found.by_hand)
+        for text in (*found.damage, *by_hand, *decision.why):
             self._s.say("warning", text)
-        await self._compare_files(digest)
         self._keeper.begin()
+        self._keeper.aside(asyncio.to_thread(ports.source.warnings))
+        if found.generations:  # else the allowlist was read from the files just now
+            self._keeper.aside(self._compare_files(digest))
         # A daemon that was killed just after a switch has ended no connections.
         self._keeper.after(self._s.live.generation)
 
@@ -141,13 +146,14 @@ class Controller:
         line = replace(line, actor=self._s.itself)
         # The boot ruleset comes first: a first start that dies here must not leave traces that say nothing of levels.
         jobs = [
-            self._ledger.boot(loaded, levels),
+            self._ledger.boot(loaded, generation),
             self._ledger.policy(loaded.policy),
             self._ledger.closed(loaded.policy),
         ]
         if generation.number not in self._ledger.generations:
             jobs.append(self._ledger.record(generation))
-        jobs += [self._ledger.clear(), self._ledger.audit(line), self._ledger.names()]
+        jobs += [self._ledger.clear(), *self._ledger.by_hand(found.by_hand), self._ledger.audit(line)]
+        jobs.append(self._ledger.names())
         await self._ledger.recorder.should(jobs)
         self._ledger.generations[generation.number] = generation
         self._s.live = Live(loaded, generation)
@@ -200,28 +206,29 @@ class Controller:
         policy = await self._prepared(target.policy)
         same = target.policy == self._s.live.loaded.digest
         urgent = same and not self._planner.only_opens(target.levels)
-        async with self._s.writer.turn(urgent=urgent):
+        async with self._turn_with(policy, target.policy, urgent=urgent) as loaded:
             if self._s.live.generation.number != began_at:
                 message = f"generation {self._s.live.generation.number} came first; nothing was rolled back"
                 raise StaleError(message, retry=True, hint="look at 'ecluse status', then repeat the command")
             order = Order(Action.ROLLBACK, actor, reason, authorised_by, target.number)
-            return await self._take(order, policy, target.policy, target.levels)
+            return await self._changer.change(order, loaded, target.levels)
 
     async def reload(self, *, expect: str | None, actor: Actor, reason: str, authorised_by: str) -> Change:
         """Make the files' allowlist live. expect: digest of the plan that was shown; StaleError when it changed since."""
         async with self._preparing:
             ports = self._s.ports
             policy = await asyncio.to_thread(ports.source.load)
-            digest = ports.store.digest_policy(policy)
+            digest = await asyncio.to_thread(ports.store.digest_policy, policy)
             if expect is not None and expect != digest:
                 message = "the files changed after the difference was shown; nothing was changed"
                 raise StaleError(message, hint="run 'ecluse reload' again")
             await self._learn_names(policy)
-            async with self._s.writer.turn():
-                levels = carry_over(policy.site, policy.zone_names(), self._s.live.levels)
+            self._planner.must_let_nobody_out(self._carried_over(policy))
+            async with self._turn_with(policy, digest) as loaded:
+                levels = self._carried_over(policy)
                 self._planner.must_let_nobody_out(levels)
                 order = Order(Action.RELOAD, actor, reason, authorised_by)
-                change = await self._take(order, policy, digest, levels)
+                change = await self._changer.change(order, loaded, levels)
                 self._s.notes.warnings.pop("files", None)
                 return change
 
@@ -244,17 +251,16 @@ class Controller:
         if missing:
             await resolver.refresh(missing, self._s.options.new_name_seconds)
 
-    async def _take(self, order: Order, policy: Policy, digest: str, levels: Levels) -> Change:
-        """Change to a policy: at once when it stands in the kernel already, else loaded beside the live one first."""
-        gate = self._s.gate
+    def _carried_over(self, policy: Policy) -> Levels:
+        return carry_over(policy.site, policy.zone_names(), self._s.live.levels)
+
+    @contextlib.asynccontextmanager
+    async def _turn_with(self, policy: Policy, digest: str, *, urgent: bool = False) -> AsyncIterator[Loaded]:
+        """Hold the writer's lock with a policy loaded beside the live one; its names are followed, unless it all fails."""
         try:
-            loaded = gate.loaded.get(digest)
-            if loaded is None:
-                addresses = lv.addresses_of(self._s.ports.resolver.known())
-                await gate.check(policy, addresses)
-                loaded = await gate.load(policy, digest, addresses)
+            async with self._loader.turn(policy, digest, urgent=urgent) as loaded:
                 self._s.step("loaded")
-            return await self._changer.change(order, loaded, levels)
+                yield loaded
         except EcluseError:
             self._keeper.follow_names()
             raise
@@ -276,6 +282,7 @@ class Controller:
             self._s.notes.warnings["kernel"] = f"the kernel could not be compared just now: {error.message}"
         else:
             self._s.notes.warnings.pop("kernel", None)
+        notices = await asyncio.to_thread(self._s.ports.source.warnings)
         return report.status(
             self._s.live,
             self._s.notes,
@@ -283,7 +290,7 @@ class Controller:
             self._s.ports.clock(),
             self._s.options.version,
             waiting=self._ledger.recorder.waiting,
-            notices=tuple(str(fault) for fault in self._s.ports.source.warnings()),
+            notices=tuple(map(str, notices)),
         )
 
     async def services(self) -> tuple[ServiceStatus, ...]:

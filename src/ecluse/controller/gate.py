@@ -1,13 +1,27 @@
 """The gate in the kernel: load beside, switch, read back, heal. Knows nothing of records and people."""
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 
-from ecluse.controller.live import Loaded, compiled
-from ecluse.errors import KernelError, NotVerifiedError
+from ecluse.controller.live import Loaded, compiled, with_addresses
+from ecluse.errors import EcluseError, KernelError, NotVerifiedError
 from ecluse.policy import Addresses, Levels, Policy
 from ecluse.ports import Firewall
 from ecluse.ruleset import names, switch
-from ecluse.ruleset.compile import compile_program
+from ecluse.ruleset.delta import delta
+from ecluse.ruleset.program import NamedSet, Program
+
+
+class GaveWayError(EcluseError):
+    """A load was broken off because somebody who must not wait wants the table; begin it again."""
+
+    def __init__(self) -> None:
+        super().__init__("a load gave way to a closing", retry=True)
+
+
+_PATIENCE = 10
+"""How many times 10 ms the regular look waits for news of others' transactions."""
 
 Step = Callable[[str], None]
 """Told the name of each step of a change as it is passed; tests end the process there."""
@@ -24,15 +38,36 @@ class Gate:
         self._slot = 0
         self._commits = 0
         self._known_generation: int | None = None
-        self._fingerprint: str | None = None
+        self._harmless: set[int] = set()
+        self._sound = False
+        self._parts: dict[str, str] = {}
+        self.unread = asyncio.Event()
+        self.coming: set[str] = set()
 
     async def _apply(self, text: str) -> None:
         await self._firewall.apply(text)
         self._commits += 1
 
-    def _compile(self, policy: Policy, digest: str, addresses: Addresses) -> Loaded:
+    async def _elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+        await self._firewall.elements(gone, come)
+        self._commits += 1
+
+    async def _put(self, program: Program, give_way: Callable[[], bool] = lambda: False) -> None:
+        """Put a program beside what is there: its structure, then the elements of its large maps. Touches no traffic."""
+        await self._apply(switch.load_text(program))
+        for piece in switch.pieces(program):
+            if give_way():
+                raise GaveWayError
+            await self._elements((), (piece,))
+
+    def new_slot(self) -> int:
+        """Give a slot number that nothing has yet."""
         self._slot += 1
-        return compiled(policy, digest, addresses, self._slot, self._uid)
+        return self._slot
+
+    def compile(self, policy: Policy, digest: str, addresses: Addresses, slot: int) -> Loaded:
+        """Compile a policy for a slot. On any thread: nothing is touched."""
+        return compiled(policy, digest, addresses, slot, self._uid)
 
     async def survey(self) -> None:
         """Find the slots that are taken, so that a new program never meets an old one's names."""
@@ -50,28 +85,34 @@ class Gate:
         """Say whether a table stands that lets less than everything pass, whatever allowlist it was made from."""
         return "drop" in (await self._firewall.policies()).values()
 
-    async def check(self, policy: Policy, addresses: Addresses) -> None:
-        """Ask the kernel whether it would take this policy. RulesetRejectedError when not; nothing changes."""
-        program = compile_program(policy, addresses, self._slot + 1, self._uid)
-        everywhere = dict.fromkeys(policy.zone_names(), "open")
-        await self._firewall.check(
-            switch.load_text(program) + switch.gate_text(policy, program.slot, everywhere)
-        )
+    async def load(self, fresh: Loaded, addresses: Addresses, give_way: Callable[[], bool]) -> None:
+        """Put a compiled policy beside what is live, touching no traffic; one that stands already is left as it is.
 
-    async def load(self, policy: Policy, digest: str, addresses: Addresses) -> Loaded:
-        """Put a policy beside what is live, touching no traffic. One that stands already is only brought up to date."""
-        if digest in self.loaded:
-            return self.loaded[digest]
+        RulesetRejectedError, KernelError: nothing of it stands. GaveWayError: nor then, `give_way` said that somebody
+        must not wait.
+        """
+        if fresh.digest in self.loaded:
+            return
         await self._catch_up()
-        loaded = self._compile(policy, digest, addresses)
-        await self._apply(switch.load_text(loaded.program))
-        self.loaded[digest] = loaded
+        fresh = with_addresses(fresh, addresses)  # they may have changed since it was compiled
+        everywhere = dict.fromkeys(fresh.policy.zone_names(), "open")
+        gates = switch.gate_text(fresh.policy, fresh.slot, everywhere)
+        await self._firewall.check(switch.load_text(fresh.program) + gates)
+        try:
+            await self._put(fresh.program, give_way)
+        except EcluseError:
+            with contextlib.suppress(KernelError):  # what is left of it goes with the next tidying
+                await self._apply(switch.undo_text(fresh.program))
+            raise
+        self.loaded[fresh.digest] = fresh
         await self.settle()
-        return loaded
 
-    async def close(self, loaded: Loaded, levels: Levels, addresses: Addresses) -> tuple[Loaded, bool]:
+    async def close(
+        self, loaded: Loaded, levels: Levels, addresses: Addresses, taken_up: Callable[[], object]
+    ) -> tuple[Loaded, bool]:
         """Make a closing live. It never goes back: where the switch fails or does not show, the table is put in anew.
 
+        taken_up: called as soon as the kernel has it, before it is read back.
         Gives what is loaded then, and whether it was read back. KernelError when the kernel took nothing of it.
         """
         taken = False
@@ -79,6 +120,7 @@ class Gate:
             await self.switch(loaded, levels)
             taken = True
             self._step("applied")
+            taken_up()
             if await self.shows(loaded, levels):
                 await self._advance()
                 return loaded, True
@@ -128,45 +170,80 @@ class Gate:
     async def _advance(self) -> None:
         """Count our own switches on: they change gates alone, which are compared by themselves."""
         now = await self._firewall.ruleset_generation()
-        if self._known_generation is not None and now == self._known_generation + self._commits:
+        if now == self._expected():
             self._known_generation, self._commits = now, 0
 
     @property
     def unsure(self) -> bool:
-        """Say whether others committed between our own transactions, so that what the table should be is not known."""
-        return self._fingerprint is None
+        """Say whether what the table should be is not known: others committed between our own transactions, or just after."""
+        return not self._parts
+
+    def left_alone(self, generation: int) -> None:
+        """Take note of a transaction of others that touched nothing of our table, by its generation id."""
+        self._harmless.add(generation)
+
+    def _expected(self) -> int | None:
+        """Give the generation id that the ruleset has while nobody else touched our table, as far as we heard."""
+        known = self._known_generation
+        if known is None:
+            return None
+        self._harmless = {one for one in self._harmless if one > known}
+        return known + self._commits + len(self._harmless)
+
+    async def hear_others(self) -> None:
+        """Before what the table looks like was read: wait a moment to hear that a transaction of others left it alone."""
+        for _ in range(_PATIENCE):
+            if self._parts or await self._firewall.ruleset_generation() == self._expected():
+                return
+            await asyncio.sleep(0.01)
 
     async def _catch_up(self) -> None:
         """Count in the transactions of others that left our table alone, before one of our own makes it another."""
         now = await self._firewall.ruleset_generation()
-        if self._known_generation is None or now == self._known_generation + self._commits:
+        if self._known_generation is None or now == self._expected():
             return
-        same = self._fingerprint is not None and await self._firewall.fingerprint() == self._fingerprint
+        same = bool(self._parts) and await self._firewall.fingerprint() == self._parts
         if same and await self._firewall.ruleset_generation() == now:
             self._known_generation, self._commits = now, 0
 
     async def settle(self) -> None:
-        """Remember what the table looks like after our own transactions, to know it again.
+        """Take the table for ours as it is after our own transactions; what it looks like is read later (`read_back`).
 
-        When somebody else committed in between, nothing is remembered: the next comparison fails and re-asserts.
+        When somebody else committed in between, it is not: the next comparison fails and re-asserts.
         """
-        expected = None if self._known_generation is None else self._known_generation + self._commits
-        before = await self._firewall.ruleset_generation()
-        fingerprint = await self._firewall.fingerprint()
-        after = await self._firewall.ruleset_generation()
-        undisturbed = before == after and expected in {None, after}
-        self._fingerprint = fingerprint if undisturbed else None
-        self._known_generation, self._commits = after, 0
+        now = await self._firewall.ruleset_generation()
+        self._sound = self._expected() in {None, now}
+        self._known_generation, self._commits, self._parts = now, 0, {}
+        if self._sound:
+            self.unread.set()
+
+    async def read_back(self) -> bool:
+        """Read what the table looks like, to know it again. False when it changed meanwhile: try again.
+
+        The writer's lock is not held: 100,000 elements take 0.3 s, and a closing may come. Until it is read, whatever
+        somebody else commits counts as a change of our table.
+        """
+        self.unread.clear()
+        parts = await self._firewall.fingerprint()
+        now = await self._firewall.ruleset_generation()
+        if self.unread.is_set() or self._known_generation is None or not self._sound:
+            return not self._sound
+        if now != self._expected():
+            self.unread.set()
+            return False
+        self._parts = parts
+        return True
 
     async def in_step(self, loaded: Loaded, levels: Levels) -> bool:
         """Say whether the kernel shows what it should. Costs next to nothing while nobody committed anything."""
         now = await self._firewall.ruleset_generation()
-        if now == self._known_generation and not self._commits and self._fingerprint is not None:
-            return True
+        if now == self._expected() and not self._commits:
+            return self._sound
         same = (
-            self._fingerprint is not None
+            self._sound
+            and bool(self._parts)
             and await self.shows(loaded, levels)  # little to read, and enough when the table is gone
-            and await self._firewall.fingerprint() == self._fingerprint
+            and await self._firewall.fingerprint() == self._parts
         )
         if same and await self._firewall.ruleset_generation() == now:
             self._known_generation, self._commits = now, 0
@@ -180,36 +257,46 @@ class Gate:
         gate is to be shut, a small one holds the line until the allowlist is loaded, however large it is.
         """
         known = await self._firewall.ruleset_generation()
+        commits = self._commits
         await self.survey()
-        held = switch.base_policy(policy, levels) == "drop" and not await self._firewall.chains()
-        if held:
-            self._slot += 1
-            await self._apply(switch.hold_text(policy, self._slot, self._uid))
-        loaded = self._compile(policy, digest, addresses)
+        if not await self._firewall.chains():
+            await self._hold(policy, levels)
+        loaded = self.compile(policy, digest, addresses, self.new_slot())
         # Never in one transaction: the kernel makes the elements of a concatenated interval map visible only after
         # the chains of the same transaction are live, and kept packets would be refused in between (docs/datapath.md).
-        text = switch.load_text(loaded.program)
         try:
-            await self._apply(text)
+            await self._put(loaded.program)
         except KernelError:
-            await self._apply(switch.NEW_TABLE + text)
+            await self._anew(loaded, levels)
         # What was known of the table holds no more from here on, and nothing is known until it is settled anew.
-        self._known_generation, self._commits, self._fingerprint = known, 1 + held, None
+        self._known_generation, self._commits, self._parts = known, self._commits - commits, {}
         await self.switch(loaded, levels)
         self._step("applied")
         self.loaded = {digest: loaded}
         if not await self.shows(loaded, levels):
-            await self._apply(switch.NEW_TABLE + text)
+            await self._anew(loaded, levels)
             await self.switch(loaded, levels)
             await self.verify(loaded, levels, None)
         self._step("verified")
         await self.prune({digest})
         return loaded
 
+    async def _hold(self, policy: Policy, levels: Levels, *, anew: bool = False) -> None:
+        """Hold the line with a small table, if the gate is to be shut; anew: in place of the one that stands, in any case."""
+        shut = switch.base_policy(policy, levels) == "drop"
+        text = switch.hold_text(policy, self.new_slot(), self._uid) if shut else ""
+        if anew or text:
+            await self._apply((switch.NEW_TABLE if anew else "") + text)
+
+    async def _anew(self, loaded: Loaded, levels: Levels) -> None:
+        """Replace the table by a program, in one transaction as far as the gate is concerned: shut stays shut."""
+        await self._hold(loaded.policy, levels, anew=True)
+        await self._put(loaded.program)
+
     async def prune(self, keep: set[str]) -> None:
         """Take policies out of the kernel that nothing needs any more, and remember what the table looks like."""
         await self._catch_up()
-        self.loaded = {digest: one for digest, one in self.loaded.items() if digest in keep}
+        self.loaded = {d: one for d, one in self.loaded.items() if d in keep or d in self.coming}
         slots = [one.slot for one in self.loaded.values()]
         counters = {c for one in self.loaded.values() for c in one.program.counters}
         text = switch.removal_text(await self._firewall.objects(), slots, counters)
@@ -220,19 +307,31 @@ class Gate:
     async def update(self, addresses: Addresses) -> bool:
         """Bring every loaded policy to new addresses by single elements. False when one needs more than elements."""
         whole = True
-        changed = False
+        touched: set[str] = set()
         await self._catch_up()
         try:
             for digest, one in list(self.loaded.items()):
-                fresh = compiled(one.policy, digest, addresses, one.slot, self._uid)
-                text = switch.delta_text(one.program, fresh.program)
-                if text is None:
+                fresh = with_addresses(one, addresses)
+                change = delta(one.program, fresh.program)
+                if change is None:
                     whole = False
-                elif text:
-                    await self._apply(text)
-                    changed = True
+                elif change:
+                    touched |= change.sets()
+                    await self._elements(change.gone, change.come)
                     self.loaded[digest] = fresh
         finally:
-            if changed:
-                await self.settle()
+            if touched:
+                await self._learn(touched)
         return whole
+
+    async def _learn(self, touched: Iterable[str]) -> None:
+        """Read those maps again whose elements were all that our own transactions changed."""
+        parts = self._parts
+        if not parts:
+            await self.settle()
+            return
+        fresh = await self._firewall.fingerprint(touched)
+        now = await self._firewall.ruleset_generation()
+        self._sound = self._expected() in {None, now}
+        self._known_generation, self._commits = now, 0
+        self._parts = parts | fresh if self._sound else {}

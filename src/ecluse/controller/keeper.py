@@ -1,6 +1,7 @@
 """Keeps the promises between commands: heals the table, ends what is no longer kept, follows addresses, looks at counters."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
@@ -10,6 +11,7 @@ from ecluse.controller import report
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.linkwatch import LinkWatch
 from ecluse.controller.live import Live
+from ecluse.controller.loader import Loader
 from ecluse.controller.recorder import Job
 from ecluse.controller.shared import Order, Shared
 from ecluse.errors import EcluseError
@@ -25,6 +27,8 @@ PURGES_REMEMBERED = 100
 _CHUNK = 2000
 _TRY_AGAIN = 0.05
 """Seconds between two tries to put the table back, while the kernel refuses."""
+_AFTER_ANSWER = 0.003
+"""Seconds that the work after a change leaves to its answer: both want the same processor."""
 _BOOT_DELAY = 30.0
 """Changed addresses reach the boot ruleset after so many seconds at the latest: it is a whole file each time."""
 
@@ -32,9 +36,10 @@ _BOOT_DELAY = 30.0
 class Keeper:
     """The background work of the controller."""
 
-    def __init__(self, shared: Shared, ledger: Ledger) -> None:
+    def __init__(self, shared: Shared, ledger: Ledger, loader: Loader) -> None:
         self._s = shared
         self._ledger = ledger
+        self._loader = loader
         self._tasks: set[asyncio.Task[object]] = set()
         self._core: set[asyncio.Task[object]] = set()
         self._kernel: AsyncIterator[KernelChange] | None = None
@@ -51,8 +56,18 @@ class Keeper:
     def begin(self) -> None:
         """Start the background work."""
         links = LinkWatch(self._s)
-        for work in (self._watch_kernel(), self._watch_names(), links.run(), self._ticks()):
+        for work in (
+            self._watch_kernel(),
+            self._read_back(),
+            self._watch_names(),
+            links.run(),
+            self._ticks(),
+        ):
             self._core.add(self._spawn(work))
+
+    def aside(self, work: Coroutine[object, object, object]) -> None:
+        """Do something beside everything else."""
+        self._spawn(work)
 
     def _spawn(self, work: Coroutine[object, object, object]) -> asyncio.Task[object]:
         task = asyncio.get_running_loop().create_task(work)
@@ -87,6 +102,8 @@ class Keeper:
             return
         async for change in self._kernel:
             if not change.lost and (change.ours or not change.touched):
+                if not change.ours:
+                    self._s.gate.left_alone(change.generation)
                 continue
             while True:
                 try:
@@ -99,6 +116,16 @@ class Keeper:
                     self._s.notes.warnings["tamper"] = text
                     self._s.notes.in_step = False
                 await asyncio.sleep(_TRY_AGAIN)
+
+    async def _read_back(self) -> None:
+        """Learn what the table looks like whenever we made it another, beside everything else."""
+        while True:
+            await self._s.gate.unread.wait()
+            with contextlib.suppress(EcluseError):
+                if await self._s.gate.read_back():
+                    continue
+            self._s.gate.unread.set()
+            await asyncio.sleep(_TRY_AGAIN)
 
     async def _check_after(self, change: KernelChange) -> None:
         async with self._s.writer.turn(urgent=True):
@@ -202,6 +229,7 @@ class Keeper:
         if not self._s.writer.locked():
             async with self._s.writer.turn():
                 live = self._s.live
+                await self._s.gate.hear_others()
                 self._s.notes.in_step = await self._s.gate.in_step(live.loaded, live.levels)
                 self._s.notes.checked = self._s.ports.clock()
         counters = await self._s.ports.firewall.counters()
@@ -217,6 +245,7 @@ class Keeper:
         self._spawn(self._after(generation))
 
     async def _after(self, generation: Generation) -> None:
+        await asyncio.sleep(_AFTER_ANSWER)
         await self._purge(generation)
         async with self._s.writer.turn():
             jobs = await self._tidy()
@@ -228,8 +257,7 @@ class Keeper:
         purges = self._s.notes.purges
         try:
             judged_at = self._s.live.generation.number
-            judge = await self._s.judge()
-            every = await self._s.ports.conntrack.connections()
+            judge, every = await asyncio.gather(self._s.judge(), self._s.ports.conntrack.connections())
             ended = await self._not_kept(judge, every)
             if self._s.live.generation.number != judged_at:
                 ended = []  # what was opened again meanwhile is not ended; the newer change ends its own
@@ -274,10 +302,8 @@ class Keeper:
         try:
             # Before the lock is taken: the disk may hang.
             policy = await asyncio.to_thread(self._s.ports.store.read_policy, previous.policy)
-            async with self._s.writer.turn():
-                addresses = lv.addresses_of(self._s.ports.resolver.known())
-                await self._s.gate.load(policy, previous.policy, addresses)
-                self.follow_names()
+            await self._loader.load(policy, previous.policy)
+            self.follow_names()
         except EcluseError as error:
             text = f"the generation before can't be held ready ({error.message}); a rollback takes longer"
             self._s.notes.warnings["previous"] = text
@@ -343,5 +369,5 @@ class Keeper:
         self._boot_due = None
         async with self._s.writer.turn():
             live = self._s.live
-            jobs = [self._ledger.program(live.loaded), self._ledger.boot(live.loaded, live.levels)]
+            jobs = [self._ledger.program(live.loaded), self._ledger.boot(live.loaded, live.generation)]
         await self._ledger.recorder.should(jobs)

@@ -1,6 +1,6 @@
 """Everything that is put on disk for a change: generations, boot ruleset, journal, audit lines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ecluse.controller.live import Live, Loaded
@@ -69,7 +69,7 @@ class Ledger:
                 )
                 for level in loaded.policy.site.levels
             }
-            text = switch.boot_text(loaded.program)
+            text = loaded.seal.text(loaded.program)
             name = self.shared.ports.store.write_program(text, gates)
             self._prepared, self._newest[loaded.digest] = loaded.ruleset, name
 
@@ -79,19 +79,19 @@ class Ledger:
         """Say whether a program file is (still) there: old ones are tidied away."""
         return name is not None and self.shared.ports.store.has_program(name)
 
-    def boot(self, loaded: Loaded, levels: Levels) -> Job:
-        """Point the boot ruleset at a state.
+    def boot(self, loaded: Loaded, generation: Generation) -> Job:
+        """Point the boot ruleset at a state, which records it: `boot.nft` holds the whole generation.
 
         A program file of this policy that is there already serves, even if an address has changed since: a
         trigger never waits for a file of the allowlist's size, and the file is renewed soon after (Keeper).
         """
-        gate = switch.gate_text(loaded.policy, switch.BOOT_SLOT, levels)
+        gate = switch.gate_text(loaded.policy, switch.BOOT_SLOT, generation.levels)
         program = self.program(loaded)
 
         def write() -> None:
             if not self._stored(self._newest.get(loaded.digest)):
                 program.write()
-            self.shared.ports.store.point_boot(self._newest[loaded.digest], gate, levels)
+            self.shared.ports.store.point_boot(self._newest[loaded.digest], gate, generation)
 
         return self._job("boot ruleset", "boot", write)
 
@@ -116,7 +116,7 @@ class Ledger:
         return Job("addresses", lambda: self.shared.ports.store.write_names(known), housekeeping=True)
 
     def record(self, generation: Generation) -> Job:
-        """Store a generation's record."""
+        """File a generation by its number: once `boot.nft` holds it, that may come after the answer."""
         store = self.shared.ports.store
         return self._job(
             f"generation {generation.number}", "generation", lambda: store.write_generation(generation)
@@ -136,6 +136,17 @@ class Ledger:
         label = f"audit line '{record.event}' (number {self._lines} since the start)"
         job = self._job(label, "audit", lambda: self.shared.ports.audit.append(record))
         return replace(job, in_order=True)
+
+    def by_hand(self, records: Sequence[AuditRecord]) -> list[Job]:
+        """Take what was closed without the daemon into the audit log, and only then forget the notes of it."""
+        lines = [self.audit(record) for record in records]
+
+        def write() -> None:
+            if not all(job.written for job in lines):
+                raise StateError("the audit log has not taken it yet")
+            self.shared.ports.store.forget_by_hand()
+
+        return [*lines, Job("notes of what was closed by hand", write, housekeeping=True)] if lines else []
 
     def line(
         self, generation: Generation, event: str, what: str, result: str, *, order: Order | None = None
@@ -177,24 +188,27 @@ class Ledger:
 
     async def closing(self, loaded: Loaded, generation: Generation) -> tuple[str, ...]:
         """Record a closing that is applied already; give what could not be recorded, in words."""
-        done = self.line(generation, generation.action.value, "applied", "done")
-        return await self.recorder.should(
-            [self.boot(loaded, generation.levels), self.record(generation), self.audit(done)]
-        )
+        failed = await self.recorder.should(self._done(loaded, generation))
+        self.recorder.later([replace(self.record(generation), housekeeping=True)])
+        return failed
 
     async def opening(self, loaded: Loaded, generation: Generation) -> None:
-        """Record an opening. Its record stands before the boot ruleset opens: a power cut in between leaves the old state."""
-        done = self.line(generation, generation.action.value, "applied", "done")
-        await self.recorder.must(
-            [self.record(generation), self.boot(loaded, generation.levels), self.audit(done), self.clear()]
-        )
+        """Record an opening. StateError: part of it may be on disk, and is to be taken back."""
+        await self.recorder.must(self._done(loaded, generation))
+        jobs = self.record(generation), self.clear()
+        self.recorder.later([replace(job, housekeeping=True) for job in jobs])
+
+    def _done(self, loaded: Loaded, generation: Generation) -> list[Job]:
+        """Make all that an answer waits for: the boot ruleset with the record in it, and who commanded it."""
+        line = self.line(generation, generation.action.value, "applied", "done")
+        return [self.boot(loaded, generation), self.audit(line)]
 
     async def taken_back(self, before: Live, lost: Generation, again: Generation) -> tuple[str, ...]:
         """Record that a state stands again after an opening that could not be recorded, part of which may be on disk."""
         self.generations[lost.number] = lost
         self.generations[again.number] = again
         line = self.line(again, "recovery", again.reason, "done")
-        jobs = [self.boot(before.loaded, again.levels), self.record(again), self.audit(line), self.clear()]
+        jobs = [self.boot(before.loaded, again), self.record(again), self.audit(line), self.clear()]
         return await self.recorder.should([*jobs, self.program(before.loaded)])
 
     def forget_old(self) -> Job:

@@ -1,14 +1,15 @@
 """What is in the kernel now, as values, and what a change means for services. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 
 from ecluse.policy import Addresses, Criticality, Levels, Policy
 from ecluse.records import Generation, KnownName
-from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program, zones_of
+from ecluse.ruleset.compile import with_addresses as readdressed
 from ecluse.ruleset.program import Program
+from ecluse.ruleset.switch import Seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Loaded:
     """A policy that stands in the kernel under a slot, compiled with the addresses of the moment.
 
     digest: of the policy. ruleset: of the compiled text. Both are made when it is loaded, never during a trigger.
+    seal: makes `ruleset` anew for other addresses of names, at the cost of the names.
     """
 
     policy: Policy
@@ -32,6 +34,7 @@ class Loaded:
     program: Program
     ruleset: str
     uses: tuple[Use, ...]
+    seal: Seal = field(repr=False, compare=False)
 
     @property
     def slot(self) -> int:
@@ -43,7 +46,14 @@ def compiled(policy: Policy, digest: str, addresses: Addresses, slot: int, daemo
     """Compile a policy for a slot, with all that a trigger will ask of it."""
     program = compile_program(policy, addresses, slot, daemon_uid)
     uses = tuple(Use(s.name, s.criticality, zones_of(policy, s)) for s in policy.services)
-    return Loaded(policy, digest, program, switch.digest(program), uses)
+    seal = Seal(program)
+    return Loaded(policy, digest, program, seal.digest(program), uses, seal)
+
+
+def with_addresses(loaded: Loaded, addresses: Addresses) -> Loaded:
+    """Give the same policy in the same slot with other addresses of host names."""
+    program = readdressed(loaded.program, loaded.policy, addresses)
+    return replace(loaded, program=program, ruleset=loaded.seal.digest(program))
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,7 @@ class Planner:
                     examples.append(LiveFlow(describe(one), flow.zone, ""))
             if number % _CHUNK == 0:
                 await asyncio.sleep(0)
+        warnings = await asyncio.to_thread(self._s.ports.source.warnings)
         return Plan(
             levels=dict(levels),
             digest=wanted.digest,
@@ -115,7 +116,7 @@ class Planner:
             connections_kept=kept,
             connections_ended=ended,
             examples_ended=tuple(examples),
-            warnings=tuple(str(fault) for fault in self._s.ports.source.warnings()),
+            warnings=tuple(map(str, warnings)),
         )
 
     def _diff(self, wanted: Loaded, levels: Levels) -> tuple[str, ...]:

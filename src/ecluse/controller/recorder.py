@@ -1,6 +1,8 @@
 """Durable records, in order, on one thread: a slow disk delays an answer, never a cut."""
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +16,9 @@ SECONDS = 5.0
 
 HASTE = 0.1
 """How long it still waits once somebody who must not wait wants the writer's lock, in seconds: a sound disk is done by then."""
+
+SOON = 0.01
+"""When that which no answer waits for is written, in seconds: an answer on its way shares the processor with nobody."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,18 +68,34 @@ class Recorder:
             raise StateError(f"what came before is not on disk yet: {'; '.join(failed[:3])}", retry=True)
         for job in jobs:
             self._waiting.pop(job.label, None)
-            future = self._begin(job.write)
-            if not await self._in_time(future):
-                message = f"the disk did not take '{job.label}' in time"
-                raise StateError(message, retry=True, hint="look at the state directory's disk")
-            future.result()
+        given_up = threading.Event()
+        future = self._begin(partial(_write_all, jobs, given_up))
+        if not await self._in_time(future):
+            given_up.set()
+            label = next((job.label for job in jobs if not job.written), jobs[-1].label)
+            message = f"the disk did not take '{label}' in time"
+            raise StateError(message, retry=True, hint="look at the state directory's disk")
+        future.result()
 
-    async def should(self, jobs: Sequence[Job]) -> tuple[str, ...]:
-        """Write what can be; give the labels of what could not, which stays in memory to be tried again."""
+    def later(self, jobs: Sequence[Job]) -> None:
+        """Write what no answer waits for, out of its way; what could not be stays in memory to be tried again."""
+        self._queue(jobs)
+        asyncio.get_running_loop().call_later(SOON, self._write_waiting)
+
+    def _write_waiting(self) -> None:
+        self._settle()
+        with contextlib.suppress(StateError):  # the daemon is stopping, and has written all it could
+            self._begin(partial(_drain, list(self._waiting.values())))
+
+    def _queue(self, jobs: Sequence[Job]) -> None:
         self._settle()
         for job in jobs:
             self._waiting.pop(job.label, None)
             self._waiting[job.label] = job
+
+    async def should(self, jobs: Sequence[Job]) -> tuple[str, ...]:
+        """Write what can be; give the labels of what could not, which stays in memory to be tried again."""
+        self._queue(jobs)
         if not self._waiting:
             return ()
         try:
@@ -111,6 +132,14 @@ class Recorder:
     def close(self) -> None:
         """Let the thread end once it has written what it was given."""
         self._thread.shutdown(wait=False)
+
+
+def _write_all(jobs: Sequence[Job], given_up: threading.Event) -> None:
+    for job in jobs:
+        if given_up.is_set():  # what nobody waits for any more is taken back, and must not come after that
+            return
+        job.write()
+        job.written = True
 
 
 def _drain(jobs: list[Job]) -> dict[str, str]:

@@ -6,7 +6,7 @@ refuses for the same reasons (a goto to a chain that is not there, a chain delet
 
 import copy
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.fakes.ports import Failing, Feed
 from ecluse.ports import CounterValue, KernelChange, RefusedElement
 from ecluse.ruleset.names import BASE_CHAINS, is_gate
-from ecluse.ruleset.program import TABLE
+from ecluse.ruleset.program import TABLE, NamedSet, element_text
 
 _TARGET = re.compile(r"\b(?:goto|jump) ([\w.]+)")
 
@@ -42,7 +42,7 @@ class FakeFirewall(Failing):
         super().__init__()
         self.table: Table | None = None
         self.generation = 1
-        self.elements: tuple[RefusedElement, ...] = ()
+        self.evidence: tuple[RefusedElement, ...] = ()
         self.announced: Feed[KernelChange] = Feed()
 
     async def check(self, text: str) -> None:
@@ -58,6 +58,17 @@ class FakeFirewall(Failing):
         self._may_fail("apply")
         self._commit(text, process="eclused", pid=1, ours=True)
 
+    async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+        """Change elements of maps, in one transaction. KernelError with the reason."""
+        self._may_fail("elements")
+        lines = [
+            f"{verb} element {TABLE} {named.name} {{ {element_text(named, key)} }}"
+            for verb, sets in (("delete", gone), ("add", come))
+            for named in sets
+            for key in named.elements
+        ]
+        self._commit("\n".join(lines), process="eclused", pid=1, ours=True)
+
     def tamper(self, text: str, process: str = "nft", pid: int = 4242) -> None:
         """Apply `text` as somebody else would, and announce it."""
         self._commit(text, process=process, pid=pid, ours=False)
@@ -70,7 +81,8 @@ class FakeFirewall(Failing):
         touched = table != self.table
         self.table = table
         self.generation += 1
-        self.announced.put(KernelChange(process, pid, ours, touched, "changed" if table else "table deleted"))
+        what = "changed" if table else "table deleted"
+        self.announced.put(KernelChange(process, pid, ours, touched, what, generation=self.generation))
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Give each chain's goto target, None where it does anything else, or does not exist."""
@@ -106,14 +118,17 @@ class FakeFirewall(Failing):
         }
         return {kind: tuple(sorted(held)) for kind, held in kinds.items()}
 
-    async def fingerprint(self) -> str | None:
-        """Give all that is not switched as one text; None when there is no table."""
+    async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
+        """Give the elements of each set as one text, and under the empty name all else that is not switched."""
         self._may_fail("fingerprint")
         if self.table is None:
-            return None
+            return {}
+        held = {**self.table.sets, **self.table.maps}
+        found = {name: repr(sorted(held[name])) for name in (held if sets is None else sets) if name in held}
+        if sets is not None:
+            return found
         program = {n: r for n, r in self.table.chains.items() if n not in BASE_CHAINS and not is_gate(n)}
-        sets = {name: sorted(held) for name, held in {**self.table.sets, **self.table.maps}.items()}
-        return repr((sorted(program.items()), sorted(sets.items()), sorted(self.table.counters)))
+        return {"": repr((sorted(program.items()), sorted(held), sorted(self.table.counters))), **found}
 
     async def ruleset_generation(self) -> int:
         """Give the number of transactions so far."""
@@ -125,8 +140,8 @@ class FakeFirewall(Failing):
         return dict(self.table.counters) if self.table else {}
 
     async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
-        """Give what a test put into `elements`."""
-        return self.elements, False
+        """Give what a test put into `evidence`."""
+        return self.evidence, False
 
     def changes(self) -> AsyncIterator[KernelChange]:
         """Give every transaction from now on."""

@@ -67,16 +67,19 @@ class FakeState(Failing):
         self.policies: dict[str, Policy] = {}
         self.programs: dict[str, str] = {}
         self.levels_files: dict[str, tuple[str, str]] = {}
-        self.boot: tuple[str, str, dict[str, str]] | None = None
+        self.boot: tuple[str, str, Generation] | None = None
         self.closed: str | None = None
         self.intent: Generation | None = None
         self.names: dict[str, KnownName] = {}
         self.audit_levels: Levels | None = None
         self.damage: tuple[str, ...] = ()
+        self.by_hand: tuple[AuditRecord, ...] = ()
 
     def recover(self) -> Recovered:
         """Tell what was written. A recorded intent is none any more, as in the real store."""
         self._may_fail("recover")
+        if self.boot and self.boot[2].number > max(self.generations, default=0):
+            self.generations[self.boot[2].number] = self.boot[2]
         newest = max(self.generations, default=0)
         pending = self.intent if self.intent is not None and self.intent.number > newest else None
         used = bool(self.generations or self.policies or self.boot or self.intent or self.audit_levels)
@@ -84,11 +87,17 @@ class FakeState(Failing):
             first_install=not used,
             generations=dict(self.generations),
             recorded=self.generations.get(newest),
-            boot_levels=dict(self.boot[2]) if self.boot else None,
+            boot_levels=dict(self.boot[2].levels) if self.boot else None,
             audit_levels=self.audit_levels,
             intent=pending,
             damage=self.damage,
+            by_hand=self.by_hand,
         )
+
+    def forget_by_hand(self) -> None:
+        """Drop the notes."""
+        self._may_fail("forget_by_hand")
+        self.by_hand = ()
 
     def write_intent(self, generation: Generation) -> None:
         """Keep the intent."""
@@ -136,10 +145,10 @@ class FakeState(Failing):
         """Say whether it was kept."""
         return name in self.programs
 
-    def point_boot(self, program: str, gate: str, levels: Levels) -> None:
-        """Keep what the machine would load at boot: program, gate text, levels."""
+    def point_boot(self, program: str, gate: str, generation: Generation) -> None:
+        """Keep what the machine would load at boot: program, gate text, and the record of the state."""
         self._may_fail("point_boot")
-        self.boot = (program, gate, dict(levels))
+        self.boot = (program, gate, generation)
 
     def write_closed(self, text: str) -> None:
         """Keep the ruleset of last resort."""
@@ -152,6 +161,7 @@ class FakeState(Failing):
         kept = sorted(self.generations)[-max(1, keep_generations) :]
         self.generations = {number: self.generations[number] for number in kept}
         users = [*self.generations.values(), *([self.intent] if self.intent else [])]
+        users += [self.boot[2]] if self.boot else []
         policies = {each.policy for each in users}
         self.policies = {digest: each for digest, each in self.policies.items() if digest in policies}
         programs = {f"program-{each.ruleset.removeprefix('sha256:')}.nft" for each in users}

@@ -23,7 +23,9 @@ NLM_F_DUMP_INTR = 0x010
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLMSGERR_ATTR_MSG = 1
+NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 16, 17
 
 # The kernel fills a dump up to the reader's buffer, at most 32 KiB (netlink_dump in af_netlink.c).
 DATAGRAM = 65536
@@ -108,14 +110,15 @@ def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
     return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
 
 
-def messages(data: bytes) -> Iterator[Message]:
-    """Walk the messages of one datagram."""
+def messages(data: bytes, passed_over: Callable[[int, int], bool] | None = None) -> Iterator[Message]:
+    """Walk the messages of one datagram. passed_over: says by kind and port which are not worth making."""
     start, end = 0, len(data)
     while start + _HEADER.size <= end:
         length, kind, flags, sequence, port = _HEADER.unpack_from(data, start)
         if length < _HEADER.size:
             raise OSError(errno.EBADMSG, "the kernel sent a message shorter than its header")
-        yield Message(kind, flags, sequence, port, data[start + _HEADER.size : start + length])
+        if passed_over is None or not passed_over(kind, port):
+            yield Message(kind, flags, sequence, port, data[start + _HEADER.size : start + length])
         start += (length + 3) & ~3
 
 
@@ -130,6 +133,7 @@ class Netlink:
     ) -> None:
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._sequence = 0
+        self._room = 65536
         try:
             self._buffer(receive_buffer)
             for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
@@ -223,6 +227,46 @@ class Netlink:
                 if reply.sequence == last:
                     return failed
         return failed
+
+    def transaction(self, subsystem: int, requests: Sequence[tuple[int, int, bytes]]) -> None:
+        """Carry out a netfilter transaction: whole, or not at all with the first fault as OSError.
+
+        requests: kind, flags and body of each message, one at least. Source: nfnetlink_rcv_batch in
+        net/netfilter/nfnetlink.c: it acknowledges in order, after the commit, whose own fault names the batch's first
+        message and comes before that.
+        """
+        frame = _GENERIC.pack(0, 0, subsystem)
+        first, last = self._sequence + 1, self._sequence + len(requests) + 2
+        self._sequence = last
+        parts = [message(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, frame)]
+        for number, (kind, flags, body) in enumerate(requests, first + 1):
+            acknowledge = NLM_F_ACK if number == last - 1 else 0
+            parts.append(message(kind, NLM_F_REQUEST | flags | acknowledge, number, body))
+        parts.append(message(NFNL_MSG_BATCH_END, NLM_F_REQUEST, last, frame))
+        data = b"".join(parts)
+        self._send_room(len(data))
+        self.socket.send(data)
+        fault: OSError | None = None
+        while True:
+            for reply in messages(self.receive()):
+                if not first <= reply.sequence <= last or reply.kind != NLMSG_ERROR:
+                    continue
+                try:
+                    raise_error(reply)
+                except OSError as error:
+                    fault = fault or error
+                    if reply.sequence == first:  # the batch itself: nothing follows that can be relied on
+                        raise
+                if reply.sequence == last - 1:
+                    if fault:
+                        raise fault
+                    return
+
+    def _send_room(self, size: int) -> None:
+        """Let the socket take a datagram of this size; netlink charges it whole (netlink_sendmsg)."""
+        if size > self._room:
+            self.socket.setsockopt(socket.SOL_SOCKET, 32, size)  # SO_SNDBUFFORCE, asm-generic/socket.h
+            self._room = size
 
 
 class Sockets:

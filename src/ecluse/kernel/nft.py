@@ -4,12 +4,13 @@ import asyncio
 import importlib
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ecluse.errors import KernelError, RulesetRejectedError
+from ecluse.kernel import elements as bulk
 from ecluse.kernel import tables
 from ecluse.kernel.events import Events
 from ecluse.kernel.fingerprint import fingerprint
@@ -17,6 +18,7 @@ from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink, Sockets, consisten
 from ecluse.kernel.tables import in_one_generation
 from ecluse.kernel.watch import watch
 from ecluse.ports import CounterValue, KernelChange, RefusedElement
+from ecluse.ruleset.program import NamedSet
 
 READERS = 4
 MOST_LINES, LONGEST = 20, 2000
@@ -60,6 +62,21 @@ class NftFirewall:
                 hint="'nft list table inet ecluse' shows what stands in the kernel now",
             )
 
+    async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+        """Change elements of maps to counters as one transaction. KernelError in the kernel's words."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._commit, gone, come)
+        except OSError as error:
+            raise KernelError(
+                f"the kernel refused elements of maps: {bulk.told(error)}; it is all or none, so nothing was changed",
+                retry=True,
+                hint="'nft list table inet ecluse' shows what stands in the kernel now",
+            ) from error
+
+    def _commit(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+        with self._sockets.one() as netlink:
+            bulk.commit(netlink, bulk.transaction(gone, come))
+
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Give each chain's goto target; None where it does anything else, or does not exist."""
         names = tuple(chains)
@@ -85,11 +102,12 @@ class NftFirewall:
 
         return await self._read("read what the table holds", read)
 
-    async def fingerprint(self) -> str | None:
-        """Digest all of the table that packets do not change, `sha256:HEX`; None when there is no table."""
+    async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
+        """Digest all of the table that packets do not change, by part (see the port); nothing when there is no table."""
+        only = None if sets is None else frozenset(sets)
 
-        def read(netlink: Netlink) -> str | None:
-            return in_one_generation(netlink, lambda: fingerprint(netlink))
+        def read(netlink: Netlink) -> dict[str, str]:
+            return in_one_generation(netlink, lambda: fingerprint(netlink, only))
 
         return await self._read("read the whole table", read)
 
@@ -178,7 +196,7 @@ class NftFirewall:
     def _is_ours(self, port: int, thread: int) -> bool:
         """Tell whether this process made a transaction: by its netlink port, which is unique in a network namespace.
 
-        Only libnftables' socket ever makes any. Where /proc hides the ports: by the thread, as the kernel names it.
+        Where /proc hides the ports: by the thread, as the kernel names it.
         """
         if port not in self._own_ports:
             ports = netfilter_ports()

@@ -1,29 +1,45 @@
 """The chains around the look-ups: hooks, dispatch by interface, gates, levels, refusal."""
 
-from ecluse.policy import GATEWAY, Criticality, Direction, IPNetwork, Policy
+from ecluse.policy import GATEWAY, Criticality, Direction, Policy, Zone
 from ecluse.ruleset import names
 from ecluse.ruleset import program as p
 from ecluse.ruleset.disjoint import Box, disjoint
 from ecluse.ruleset.families import FAMILIES, Family, network_interval
 from ecluse.ruleset.keeps import Kept
-from ecluse.ruleset.program import Chain, Key, NamedSet, Part, Rule
+from ecluse.ruleset.program import Chain, Field, Key, NamedSet, Part, Rule
 
 REJECTS_PER_SECOND = 1000
 """Answers to what is refused without TCP; a flood gets silence beyond it, and costs the gateway nothing."""
 
 
 def subnet_sets(policy: Policy, slot: int) -> list[NamedSet]:
-    """Give a set of each zone's subnets for each family that it has, so that a spoofed source is not kept."""
+    """Give a set of the subnets of each zone that has several of a family, so that a spoofed source is not kept."""
     sets = []
     for zone in policy.site.zones:
         for family in FAMILIES:
-            boxes: list[Box] = [
-                ((network_interval(s),), "") for s in zone.subnets if s.version == family.version
-            ]
-            if boxes:
+            boxes = _boxes(zone, family)
+            if len(boxes) > 1:
                 name = names.subnets(slot, family.digit, zone.name)
                 sets.append(NamedSet(name, (family.type,), True, "", dict(disjoint(boxes))))
     return [*sets, *_answered_sets(policy, slot)]
+
+
+def _boxes(zone: Zone, family: Family) -> list[Box]:
+    return [((network_interval(s),), "") for s in zone.subnets if s.version == family.version]
+
+
+def _within(zone: Zone, family: Family, field: Field, slot: int) -> tuple[Part, ...]:
+    """Say 'of this family, and the field is in one of the zone's subnets'; a single one is compared and not looked up.
+
+    Empty when the zone has no subnet of the family.
+    """
+    boxes = _boxes(zone, family)
+    if not boxes:
+        return ()
+    this_family = p.Is(p.NFPROTO, (family.nfproto,))
+    if len(boxes) == 1:
+        return (this_family, p.Is(field, (boxes[0][0][0],)))
+    return (this_family, p.In((field,), names.subnets(slot, family.digit, zone.name)))
 
 
 def _answered_sets(policy: Policy, slot: int) -> list[NamedSet]:
@@ -45,6 +61,9 @@ def _answered(slot: int, family: Family) -> str:
     return f"{names.prefix(slot)}answered{family.digit}"
 
 
+_WORDS = ((Direction.OUTBOUND, "out"), (Direction.INBOUND, "in"))
+
+
 def zone_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
     """Judge a zone's traffic at each level: look-ups for connections of its own, then for those opened towards it."""
     chains: list[Chain] = []
@@ -55,30 +74,26 @@ def zone_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
         for zone in policy.site.zones:
             here = names.level_chain(slot, level.name, zone.name)
             rules: list[Rule] = []
-            for direction, word in ((Direction.OUTBOUND, "out"), (Direction.INBOUND, "in")):
-                lookups = _lookups_at(kept, zone.name, level.keeps, direction)
-                if not lookups:
-                    continue
-                chains.append(Chain(f"{here}.{word}", lookups))
+            for direction, word in _WORDS:
                 for family in FAMILIES:
-                    if not any(s.version == family.version for s in zone.subnets):
-                        continue
+                    lookups = _lookups_at(kept, zone.name, level.keeps, direction, family)
                     inner = family.original_source if direction is Direction.OUTBOUND else family.reply_source
-                    subnets = names.subnets(slot, family.digit, zone.name)
-                    guard: tuple[Part, ...] = (p.Is(p.NFPROTO, (family.nfproto,)), p.In((inner,), subnets))
-                    rules.append((*guard, p.jump(f"{here}.{word}")))
+                    guard = _within(zone, family, inner, slot)
+                    if lookups and guard:
+                        chains.append(Chain(f"{here}.{word}{family.digit}", lookups))
+                        rules.append((*guard, p.jump(f"{here}.{word}{family.digit}")))
             chains.append(Chain(here, (*rules, (refuse,))))
     return chains
 
 
 def _lookups_at(
-    kept: list[Kept], zone: str, keeps: frozenset[Criticality], direction: Direction
+    kept: list[Kept], zone: str, keeps: frozenset[Criticality], direction: Direction, family: Family
 ) -> tuple[Rule, ...]:
     return tuple(
         rule
         for one in kept
         if zone in one.keep.zones and one.keep.criticality in keeps
-        for rule in one.lookups[direction]
+        for rule in one.lookups[direction, family]
     )
 
 
@@ -92,18 +107,20 @@ def gateway_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
     for level in policy.site.levels:
         if level.passes_all:
             continue
-        words: dict[str, str] = {}
-        for direction, word in ((Direction.OUTBOUND, "out"), (Direction.INBOUND, "in")):
-            lookups = _lookups_at(kept, GATEWAY, level.keeps, direction)
-            if lookups:
-                words[word] = f"{names.level_chain(slot, level.name, GATEWAY)}.{word}"
-                chains.append(Chain(words[word], lookups))
+        jumps: dict[str, list[Rule]] = {"out": [], "in": []}
+        for direction, word in _WORDS:
+            for family in FAMILIES:
+                lookups = _lookups_at(kept, GATEWAY, level.keeps, direction, family)
+                if lookups:
+                    name = f"{names.level_chain(slot, level.name, GATEWAY)}.{word}{family.digit}"
+                    chains.append(Chain(name, lookups))
+                    jumps[word].append((p.Is(p.NFPROTO, (family.nfproto,)), p.jump(name)))
         for hook, ours in (("input", "reply"), ("output", "original")):
             theirs = "original" if ours == "reply" else "reply"
             rules: list[Rule] = [
-                (p.Is(p.CT_DIRECTION, (side,)), p.jump(words[word]))
+                (p.Is(p.CT_DIRECTION, (side,)), *rest)
                 for side, word in ((ours, "out"), (theirs, "in"))
-                if word in words
+                for rest in jumps[word]
             ]
             end = p.goto(stem + ("refuse" if hook == "input" else "reject"))
             chains.append(Chain(names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"), (*rules, (end,))))
@@ -111,46 +128,45 @@ def gateway_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
 
 
 def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
-    """Say which gate an interface leads to. Where zones share an interface, the inside end's own address decides."""
+    """Say which gate an interface leads to. Where zones share an interface, the inside end's own address decides.
+
+    What comes from the inside and goes to the inside passes: that is asked once it is known that it goes there.
+    """
     stem = names.prefix(slot)
     users: dict[str, list[str]] = {}
     for zone in policy.site.zones:
         for pattern in zone.interfaces:
             users.setdefault(pattern, []).append(zone.name)
     inside: dict[Key, str] = {(p.ifname_interval(pattern),): "" for pattern in users}
-    sets = [NamedSet(stem + "inside", ("ifname",), True, "", dict(sorted(inside.items())))]
-    chains: list[Chain] = []
+    wild = any(pattern.endswith("*") for pattern in users)  # plain names make a hash, which is quicker
+    sets = [NamedSet(stem + "inside", ("ifname",), wild, "", dict(sorted(inside.items())))]
+    from_inside: Rule = (p.In((p.IIFNAME,), stem + "inside"), p.ACCEPT)
+    chains = [
+        Chain(f"{stem}inward.{names.plain(zones[0])}", (from_inside, (p.goto(names.gate(slot, zones[0])),)))
+        for zones in dict.fromkeys(tuple(each) for each in users.values() if len(each) == 1)
+    ]
     shared = sorted({tuple(zones) for zones in users.values() if len(zones) > 1})
     for side, pick in (("from", "source"), ("to", "destination")):
         where: dict[Key, str] = {}
         for pattern, zones in users.items():
-            target = names.gate(slot, zones[0])
-            if len(zones) > 1:
-                target = f"{stem}shared{shared.index(tuple(zones)) + 1}.{side}"
-            where[(p.ifname_interval(pattern),)] = target
-        sets.append(NamedSet(stem + side, ("ifname",), True, "verdict", dict(sorted(where.items()))))
-        for number, together in enumerate(shared, 1):
-            rules: list[Rule] = []
+            alone = names.gate(slot, zones[0]) if side == "from" else f"{stem}inward.{names.plain(zones[0])}"
+            together = f"{stem}shared{shared.index(tuple(zones)) + 1}.{side}" if len(zones) > 1 else alone
+            where[(p.ifname_interval(pattern),)] = together
+        sets.append(NamedSet(stem + side, ("ifname",), wild, "verdict", dict(sorted(where.items()))))
+        for number, some in enumerate(shared, 1):
+            rules: list[Rule] = [] if side == "from" else [from_inside]
             for family in FAMILIES:
                 field = family.source if pick == "source" else family.destination
-                rules += [
-                    (
-                        p.Is(p.NFPROTO, (family.nfproto,)),
-                        p.In((field,), subnets),
-                        p.goto(names.gate(slot, zone)),
-                    )
-                    for zone in together
-                    for subnets in [names.subnets(slot, family.digit, zone)]
-                    if any(s.version == family.version for s in _subnets(policy, zone))
+                guards = [
+                    (_within(zone, family, field, slot), zone.name)
+                    for zone in policy.site.zones
+                    if zone.name in some
                 ]
+                rules += [(*guard, p.goto(names.gate(slot, zone))) for guard, zone in guards if guard]
             # An address of no zone is as foreign as an interface of no zone.
             end = p.goto(names.gate(slot, names.ELSEWHERE))
             chains.append(Chain(f"{stem}shared{number}.{side}", (*rules, (end,))))
     return sets, chains
-
-
-def _subnets(policy: Policy, zone: str) -> tuple[IPNetwork, ...]:
-    return next(z.subnets for z in policy.site.zones if z.name == zone)
 
 
 def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
@@ -229,9 +245,8 @@ def hook_chains(slot: int) -> list[Chain]:
         Chain(
             stem + "forward",
             (
-                (from_inside, to_inside, p.ACCEPT),
-                (p.Dispatch((p.IIFNAME,), stem + "from"),),
                 (p.Dispatch((p.OIFNAME,), stem + "to"),),
+                (p.Dispatch((p.IIFNAME,), stem + "from"),),
                 (p.goto(names.gate(slot, names.ELSEWHERE)),),
             ),
         ),

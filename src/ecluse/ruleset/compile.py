@@ -4,9 +4,11 @@ The design and what was measured: docs/datapath.md. In short: every packet is ju
 its connection; a zone's level is a chain; a service's destinations are elements of maps to its counter.
 """
 
+from dataclasses import replace
+
 from ecluse.policy import Addresses, Policy, Service
 from ecluse.ruleset import chains, names
-from ecluse.ruleset.keeps import kept_services
+from ecluse.ruleset.keeps import kept_services, maps_by_name
 from ecluse.ruleset.lifeline import lifeline_chains, lifeline_sets
 from ecluse.ruleset.program import Program
 
@@ -51,3 +53,9 @@ def compile_program(policy: Policy, addresses: Addresses, slot: int, daemon_uid:
             *chains.hook_chains(slot),
         ),
     )
+
+
+def with_addresses(program: Program, policy: Policy, addresses: Addresses) -> Program:
+    """Give the policy's program with these addresses of host names: as compiled anew, at the cost of the names alone."""
+    fresh = maps_by_name(policy, addresses, program.slot)
+    return replace(program, sets=tuple(fresh.get(named.name, named) for named in program.sets))

@@ -1,6 +1,5 @@
 """Services to maps and look-ups: what is kept, for whom, shared by all levels and zones that keep it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ecluse.policy import (
@@ -73,63 +72,74 @@ class _Maps:
     ranges: NamedSet | None
     plain: NamedSet | None
 
+    def made(self) -> list[NamedSet]:
+        """Give those that there are."""
+        return [named for named in (self.exact, self.ranges, self.plain) if named]
 
-def _networks(claim: _Claim, addresses: Addresses, family: Family) -> Iterator[p.Interval]:
-    for network in claim.destination.networks:
-        if network.version == family.version:
-            yield network_interval(network)
-    for host in claim.destination.hosts:
-        for address in sorted(a for a in addresses.get(host, ()) if a.version == family.version):
-            yield (int(address), int(address))
+
+def _networks(claim: _Claim, family: Family) -> tuple[p.Interval, ...]:
+    return tuple(network_interval(n) for n in claim.destination.networks if n.version == family.version)
+
+
+def _sources(claim: _Claim, family: Family) -> tuple[p.Interval, ...]:
+    if claim.hosts is None:
+        return ((0, (1 << family.bits) - 1),)
+    return tuple(network_interval(host) for host in claim.hosts if host.version == family.version)
+
+
+def _addresses(claim: _Claim, addresses: Addresses, family: Family) -> tuple[p.Interval, ...]:
+    return tuple(
+        (int(address), int(address))
+        for host in claim.destination.hosts
+        for address in sorted(a for a in addresses.get(host, ()) if a.version == family.version)
+    )
 
 
 def _protocol(traffic: Traffic, family: Family) -> int:
     return ICMPV6 if traffic.protocol == ICMP and family is IPV6 else traffic.protocol
 
 
-def _maps(claims: list[_Claim], addresses: Addresses, family: Family, stem: str) -> _Maps:
+def _maps(claims: list[_Claim], addresses: Addresses | None, family: Family, stem: str) -> _Maps:
     """Sort one keep's claims into three maps: exact (a hash), ranges, and plain (protocols without ports).
 
+    addresses: what host names stand for, to make the maps that names fill; None for those of addresses and prefixes.
     A map exists as soon as a host name could fill it, so that a change of addresses never changes chains.
     Field order is address first: the kernel's concatenated interval sets (nft_set_pipapo) cost much more to load when the
     first field hardly varies (measured, docs/datapath.md).
     """
-    everywhere = (0, (1 << family.bits) - 1)
     exact: dict[Key, str] = {}
     ranges: list[Box] = []
     plain: list[Box] = []
-    possible = {"exact": False, "ranges": False, "plain": False}
+    possible: set[str] = set()
     for claim in claims:
         counter = names.counter(claim.service)
-        if claim.hosts is None:
-            sources: tuple[p.Interval, ...] = (everywhere,)
-        else:
-            sources = tuple(network_interval(h) for h in claim.hosts if h.version == family.version)
-        named = bool(claim.destination.hosts)
-        targets = tuple(_networks(claim, addresses, family))
+        sources = _sources(claim, family)
+        targets = _networks(claim, family) if addresses is None else _addresses(claim, addresses, family)
+        if not sources or not (targets or (addresses is not None and claim.destination.hosts)):
+            continue
         for traffic in claim.destination.traffic:
             protocol = (_protocol(traffic, family),) * 2
             if traffic.first is None or traffic.last is None:
                 plain += [((target, protocol, source), counter) for target in targets for source in sources]
-                possible["plain"] |= bool(targets or named) and bool(sources)
+                possible.add("plain")
                 continue
             ports = (traffic.first, traffic.last)
+            single = claim.hosts is None and ports[0] == ports[1]
             for target in targets:
-                if claim.hosts is None and target[0] == target[1] and ports[0] == ports[1]:
+                if single and target[0] == target[1]:
                     exact.setdefault((target, ports, protocol), counter)
-                    possible["exact"] = True
                 else:
                     ranges += [((target, ports, protocol, source), counter) for source in sources]
-                    possible["ranges"] |= bool(sources)
-            if named:
-                single = claim.hosts is None and ports[0] == ports[1]
-                possible["exact" if single else "ranges"] |= bool(sources)
+            if addresses is not None:
+                possible.add("exact" if single else "ranges")
+    possible |= ({"exact"} if exact else set()) | ({"ranges"} if ranges else set())
     address, port, proto = family.type, "inet_service", "inet_proto"
 
     def made(kind: str, types: tuple[str, ...], elements: dict[Key, str]) -> NamedSet | None:
-        if not possible[kind]:
+        if kind not in possible:
             return None
-        return NamedSet(f"{stem}{kind}{family.digit}", types, kind != "exact", "counter", elements)
+        name = f"{stem}{'' if addresses is None else 'names_'}{kind}{family.digit}"
+        return NamedSet(name, types, kind != "exact", "counter", elements, addresses is not None)
 
     return _Maps(
         made("exact", (address, port, proto), dict(sorted(exact.items()))),
@@ -139,46 +149,50 @@ def _maps(claims: list[_Claim], addresses: Addresses, family: Family, stem: str)
 
 
 def _lookups(maps: _Maps, family: Family, direction: Direction) -> list[Rule]:
-    """Write the look-ups of one keep: the outside end by address, the inside end as the source field."""
+    """Write the look-ups of one keep: the outside end by address, the inside end as the source field.
+
+    nft takes the port of a connection only in a rule that asks for family and protocol first (evaluate.c, expr_evaluate_ct).
+    """
     outbound = direction is Direction.OUTBOUND
     peer = family.original_destination if outbound else family.original_source
     inner = family.original_source if outbound else family.reply_source
-    this_family = p.Is(p.NFPROTO, (family.nfproto,))
-    with_ports = p.Is(p.CT_PROTOCOL, p.PORTS)
+    ported = p.Is(p.NFPROTO, (family.nfproto,)), p.Is(p.CT_PROTOCOL, p.PORTS)
     rules: list[Rule] = []
     if maps.exact:
-        key = (peer, p.CT_PORT, p.CT_PROTOCOL)
-        rules.append((this_family, with_ports, p.Count(key, maps.exact.name), p.ACCEPT))
+        rules.append((*ported, p.Count((peer, p.CT_PORT, p.CT_PROTOCOL), maps.exact.name), p.ACCEPT))
     if maps.ranges:
-        key4 = (peer, p.CT_PORT, p.CT_PROTOCOL, inner)
-        rules.append((this_family, with_ports, p.Count(key4, maps.ranges.name), p.ACCEPT))
+        rules.append((*ported, p.Count((peer, p.CT_PORT, p.CT_PROTOCOL, inner), maps.ranges.name), p.ACCEPT))
     if maps.plain:
-        key3 = (peer, p.CT_PROTOCOL, inner)
-        rules.append((this_family, p.Count(key3, maps.plain.name), p.ACCEPT))
+        rules.append((p.Count((peer, p.CT_PROTOCOL, inner), maps.plain.name), p.ACCEPT))
     return rules
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A keep, compiled: its maps, and its look-ups for each direction."""
+    """A keep, compiled: its maps, and its look-ups for each direction and family (for packets of that family alone)."""
 
     keep: Keep
     sets: tuple[NamedSet, ...]
-    lookups: dict[Direction, tuple[Rule, ...]]
+    lookups: dict[tuple[Direction, Family], tuple[Rule, ...]]
+
+
+def _stem(slot: int, number: int, direction: Direction) -> str:
+    word = "out" if direction is Direction.OUTBOUND else "in"
+    return f"{names.prefix(slot)}keep{number}.{word}_"
 
 
 def _kept(number: int, keep: Keep, claims: list[_Claim], addresses: Addresses, slot: int) -> Kept:
     sets: list[NamedSet] = []
-    lookups: dict[Direction, tuple[Rule, ...]] = {}
-    for direction, word in ((Direction.OUTBOUND, "out"), (Direction.INBOUND, "in")):
-        rules: list[Rule] = []
+    lookups: dict[tuple[Direction, Family], tuple[Rule, ...]] = {}
+    for direction in Direction:
         mine = [claim for claim in claims if claim.destination.direction is direction]
         for family in FAMILIES:
-            stem = f"{names.prefix(slot)}keep{number}.{word}_"
-            maps = _maps(mine, addresses, family, stem)
-            sets += [named for named in (maps.exact, maps.ranges, maps.plain) if named]
-            rules += _lookups(maps, family, direction)
-        lookups[direction] = tuple(rules)
+            rules: list[Rule] = []
+            for source in (None, addresses):
+                maps = _maps(mine, source, family, _stem(slot, number, direction))
+                sets += maps.made()
+                rules += _lookups(maps, family, direction)
+            lookups[direction, family] = tuple(rules)
     return Kept(keep, tuple(sets), lookups)
 
 
@@ -188,3 +202,15 @@ def kept_services(policy: Policy, addresses: Addresses, slot: int) -> list[Kept]
         _kept(number, keep, claims, addresses, slot)
         for number, (keep, claims) in enumerate(_claims(policy).items(), 1)
     ]
+
+
+def maps_by_name(policy: Policy, addresses: Addresses, slot: int) -> dict[str, NamedSet]:
+    """Compile the maps that host names fill, and nothing else: map name -> map, as `kept_services` makes them."""
+    found: dict[str, NamedSet] = {}
+    for number, claims in enumerate(_claims(policy).values(), 1):
+        for direction in Direction:
+            mine = [c for c in claims if c.destination.direction is direction and c.destination.hosts]
+            for family in FAMILIES if mine else ():
+                maps = _maps(mine, addresses, family, _stem(slot, number, direction))
+                found |= {named.name: named for named in maps.made()}
+    return found

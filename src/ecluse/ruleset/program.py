@@ -4,9 +4,10 @@ One representation serves all three, so that the oracle judges by what the kerne
 Syntax: nft(8). Only constructs that nftables 1.0.6 and Linux 6.1 know are used.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
+from socket import inet_ntoa
 
 TABLE = "inet ecluse"
 PORTS = (6, 17, 33, 132, 136)
@@ -157,6 +158,7 @@ class NamedSet:
 
     value: `counter` for a map to named counters, `verdict` for a map to chains (the element's value is
     the chain of a goto), empty for a set (values empty).
+    by_name: filled from addresses of host names alone, so that DNS changes no other set.
     """
 
     name: str
@@ -164,6 +166,16 @@ class NamedSet:
     interval: bool
     value: str
     elements: dict[Key, str]
+    by_name: bool = False
+
+    @property
+    def is_bulk(self) -> bool:
+        """Say whether its elements may be many, and go to the kernel by `Firewall.elements`, not in a text."""
+        return self.value == "counter"
+
+    def empty(self) -> "NamedSet":
+        """Give the same set or map without elements."""
+        return replace(self, elements={})
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +222,8 @@ def interval_text(kind: str, interval: Interval) -> str:
     match kind:
         case "ifname":
             return _ifname_text(interval)
+        case "ipv4_addr" if low == high:
+            return inet_ntoa(low.to_bytes(4, "big"))
         case "ipv4_addr":
             return _range_text(str(IPv4Address(low)), str(IPv4Address(high)))
         case "ipv6_addr":
@@ -218,9 +232,18 @@ def interval_text(kind: str, interval: Interval) -> str:
             return _range_text(str(low), str(high))
 
 
+def _prefix_text(kind: str, interval: Interval) -> str:
+    """Write an interval of addresses as a prefix, which the kernel compares quicker than a range; empty if it is none."""
+    low, size = interval[0], interval[1] - interval[0] + 1
+    bits = {"ipv4_addr": 32, "ipv6_addr": 128}.get(kind, 0)
+    if not bits or size == 1 or size & (size - 1) or low % size:
+        return ""
+    return f"{interval_text(kind, (low, low))}/{bits - size.bit_length() + 1}"
+
+
 def _value_text(field: Field, value: Value) -> str:
     if isinstance(value, tuple):
-        return interval_text(field.type, value)
+        return _prefix_text(field.type, value) or interval_text(field.type, value)
     if field.type == "ifname":
         return f'"{value}"'
     return str(value)
@@ -258,25 +281,40 @@ def part_text(part: Part) -> str:  # noqa: PLR0911 -- one line a construct of th
 def element_text(named: NamedSet, key: Key) -> str:
     """Write one element of a set or map, with its value."""
     text = " . ".join(interval_text(kind, part) for kind, part in zip(named.types, key, strict=True))
+    return text + _value(named, named.elements[key])
+
+
+def _value(named: NamedSet, value: str) -> str:
     match named.value:
         case "counter":
-            return f'{text} : "{named.elements[key]}"'
+            return f' : "{value}"'
         case "verdict":
-            return f"{text} : goto {named.elements[key]}"
+            return f" : goto {value}"
         case _:
-            return text
+            return ""
 
 
-def _set_text(named: NamedSet) -> str:
+def elements_text(named: NamedSet) -> str:
+    """Write all elements of a set or map, a line each. What follows the first field is written once for all that share it."""
+    first, others = named.types[0], named.types[1:]
+    tails: dict[tuple[Key, str], str] = {}
+    lines = []
+    for key, value in named.elements.items():
+        tail = tails.get((key[1:], value))
+        if tail is None:
+            rest = (f" . {interval_text(kind, part)}" for kind, part in zip(others, key[1:], strict=True))
+            tail = tails[key[1:], value] = "".join(rest) + _value(named, value)
+        lines.append(interval_text(first, key[0]) + tail)
+    return ",\n\t\t\t".join(lines)
+
+
+def _set_head(named: NamedSet) -> str:
     kind = "map" if named.value else "set"
     value = f" : {named.value}" if named.value else ""
     lines = [f"\t{kind} {named.name} {{", f"\t\ttype {' . '.join(named.types)}{value}"]
     if named.interval:
         lines.append("\t\tflags interval")
-    if named.elements:
-        elements = ",\n\t\t\t".join(element_text(named, key) for key in named.elements)
-        lines.append(f"\t\telements = {{\n\t\t\t{elements}\n\t\t}}")
-    return "\n".join([*lines, "\t}"])
+    return "\n".join([*lines, ""])
 
 
 def _chain_text(chain: Chain) -> str:
@@ -284,10 +322,38 @@ def _chain_text(chain: Chain) -> str:
     return "\n".join([f"\tchain {chain.name} {{", *rules, "\t}"])
 
 
+def parts(program: Program, *, bulk: bool = True) -> Iterator[tuple[str, bool]]:
+    """Write a program piece by piece, as a text that adds it to table `inet ecluse`; same program, same bytes.
+
+    With each piece: whether it is elements of a map that may be large (no name that belongs to a slot stands in it).
+    bulk: these elements too; else the maps are empty. Sets that are filled by host names come last (`by_name_text`).
+    """
+    yield f"table {TABLE} {{\n", False
+    yield "".join(f"\tcounter {name} {{\n\t}}\n" for name in program.counters), False
+    for named in program.sets:
+        yield _set_head(named), False
+        if named.elements and not named.by_name and (bulk or not named.is_bulk):
+            yield "\t\telements = {\n\t\t\t", False
+            yield elements_text(named), named.is_bulk
+            yield "\n\t\t}\n", False
+        yield "\t}\n", False
+    yield "".join(_chain_text(chain) + "\n" for chain in program.chains) + "}\n", False
+
+
+def by_name_text(program: Program) -> str:
+    """Write the elements of the maps that are filled by host names."""
+    return "".join(
+        f"add element {TABLE} {named.name} {{\n\t\t\t{elements_text(named)}\n}}\n"
+        for named in program.sets
+        if named.by_name and named.elements
+    )
+
+
 def render(program: Program) -> str:
-    """Write a program as a text that adds it to table `inet ecluse`; same program, same bytes."""
-    parts = [f"table {TABLE} {{"]
-    parts += [f"\tcounter {name} {{\n\t}}" for name in program.counters]
-    parts += [_set_text(named) for named in program.sets]
-    parts += [_chain_text(chain) for chain in program.chains]
-    return "\n".join([*parts, "}", ""])
+    """Write a whole program as one text."""
+    return "".join(text for text, _ in parts(program)) + by_name_text(program)
+
+
+def structure(program: Program) -> str:
+    """Write a program without the elements of maps that may be large."""
+    return "".join(text for text, _ in parts(program, bulk=False))

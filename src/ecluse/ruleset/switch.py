@@ -1,18 +1,29 @@
-"""The texts that change what is live: the skeleton, the gate transaction, deltas, and removal of old slots.
+"""The texts that change what is live: the skeleton, the gate transaction, and removal of old slots.
 
 Each is one transaction, whole or not at all (nft(8), "the entire input is processed as a single transaction").
 """
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 
 from ecluse.policy import GATEWAY, Levels, Policy, Site, level_named
 from ecluse.ruleset import names
 from ecluse.ruleset.chains import gate_places
 from ecluse.ruleset.compile import compile_program
-from ecluse.ruleset.program import DROP, TABLE, Chain, Key, NamedSet, Program, element_text, render
+from ecluse.ruleset.program import (
+    DROP,
+    TABLE,
+    Chain,
+    NamedSet,
+    Program,
+    by_name_text,
+    parts,
+    render,
+    structure,
+)
 
 PRIORITY = "filter - 10"
 """Before the site's own filter chains: our `accept` only ends our chain, our `drop` is final."""
@@ -49,8 +60,9 @@ def targets(policy: Policy, slot: int, levels: Levels) -> dict[str, str]:
     levels: a level for every zone of the site and for `gateway`. KeyError when one is missing or unknown.
     """
     stem = names.prefix(slot)
-    result = {hook: stem + hook for hook in names.BASE_CHAINS}
     all_open = all(_passes_all(policy.site, levels[zone]) for zone in policy.zone_names())
+    # Every day, when all is open, a packet is not asked where it comes from: that costs a tenth of what a gateway forwards.
+    result = {hook: stem + ("open" if all_open else hook) for hook in names.BASE_CHAINS}
     for place in gate_places(policy):
         gate = names.gate(slot, place)
         if place == names.ELSEWHERE:
@@ -111,52 +123,36 @@ def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str
 
 
 def load_text(program: Program) -> str:
-    """Write the transaction that puts a program beside those that are there, touching no traffic."""
-    return skeleton() + render(program)
+    """Write the transaction that puts a program beside those that are there, touching no traffic.
+
+    The elements of its large maps are not in it: they follow by `Firewall.elements`, before anything switches to it.
+    """
+    return skeleton() + structure(program)
+
+
+PIECE = 10_000
+"""Elements of a hash that one transaction puts in: about 10 ms, which a cut may have to wait."""
+
+
+def pieces(program: Program) -> Iterator[NamedSet]:
+    """Give the elements that `load_text` leaves out, in pieces for a transaction each.
+
+    An interval map is not cut up: the kernel copies it whole (nft_set_pipapo) for each transaction that touches it.
+    """
+    for named in program.sets:
+        if not named.is_bulk or not named.elements:
+            continue
+        if named.interval or len(named.elements) <= PIECE:
+            yield named
+            continue
+        rest = iter(named.elements.items())
+        while piece := dict(islice(rest, PIECE)):
+            yield replace(named, elements=piece)
 
 
 def whole_text(program: Program) -> str:
     """Write the whole table anew, without any gate open: for boot, and when our table is gone or broken."""
-    return NEW_TABLE + load_text(program)
-
-
-def delta_text(old: Program, new: Program) -> str | None:
-    """Write the element changes that make `old` into `new`; None when a fresh load is needed, empty when nothing differs.
-
-    A fresh load is needed when more than elements differ, and when an interval is replaced by one that overlaps
-    it: the kernel shows the new one only a moment after the old one is gone, and a kept packet could be refused.
-    """
-    if old.chains != new.chains or old.counters != new.counters or old.slot != new.slot:
-        return None
-    if [_shape(s) for s in old.sets] != [_shape(s) for s in new.sets]:
-        return None
-    lines: list[str] = []
-    for before, after in zip(old.sets, new.sets, strict=True):
-        if before.elements == after.elements:
-            continue
-        gone = [k for k, v in before.elements.items() if after.elements.get(k) != v]
-        come = [k for k, v in after.elements.items() if before.elements.get(k) != v]
-        if before.interval and any(_overlap(k, other) for k in gone for other in come):
-            return None
-        for verb, named, keys in (("delete", before, gone), ("add", after, come)):
-            if keys:
-                elements = ", ".join(
-                    _bare(named, k) if verb == "delete" else element_text(named, k) for k in keys
-                )
-                lines.append(f"{verb} element {TABLE} {named.name} {{ {elements} }}")
-    return "\n".join([*lines, ""]) if lines else ""
-
-
-def _overlap(one: Key, other: Key) -> bool:
-    return all(a[0] <= b[1] and b[0] <= a[1] for a, b in zip(one, other, strict=True))
-
-
-def _shape(named: NamedSet) -> tuple[object, ...]:
-    return (named.name, named.types, named.interval, named.value)
-
-
-def _bare(named: NamedSet, key: Key) -> str:
-    return element_text(NamedSet(named.name, named.types, named.interval, "", {key: ""}), key)
+    return NEW_TABLE + skeleton() + render(program)
 
 
 def removal_text(
@@ -187,15 +183,57 @@ def removal_text(
     return "\n".join([*lines, ""]) if lines else ""
 
 
+def undo_text(program: Program) -> str:
+    """Write the removal of a program that nothing was switched to. Counters stay: other programs may count in them."""
+    held = {
+        "chain": [chain.name for chain in program.chains],
+        "map": [named.name for named in program.sets if named.value],
+        "set": [named.name for named in program.sets if not named.value],
+    }
+    return removal_text(held, (), ())
+
+
+def _boot_parts(program: Program) -> Iterator[str]:
+    """Write what `boot_text` does piece by piece, but for the elements that host names fill."""
+    slot, at_boot = re.compile(rf"\b{names.prefix(program.slot)}"), names.prefix(BOOT_SLOT)
+    yield NEW_TABLE + skeleton()
+    for text, bulk in parts(program):
+        yield text if bulk else slot.sub(at_boot, text)
+
+
+def _boot_names(program: Program) -> str:
+    return re.sub(rf"\b{names.prefix(program.slot)}", names.prefix(BOOT_SLOT), by_name_text(program))
+
+
 def boot_text(program: Program) -> str:
     """Write the whole table as the files on disk hold it: under BOOT_SLOT, complete by itself, gates shut."""
-    at_boot = re.sub(rf"\b{names.prefix(program.slot)}", names.prefix(BOOT_SLOT), render(program))
-    return NEW_TABLE + skeleton() + at_boot
+    return "".join(_boot_parts(program)) + _boot_names(program)
+
+
+class Seal:
+    """A running digest of a program's boot text, up to the elements that host names fill: those come and go with DNS."""
+
+    def __init__(self, program: Program) -> None:
+        self._parts: tuple[str, ...] | None = tuple(_boot_parts(program))
+        self._fixed = hashlib.sha256()
+        for text in self._parts:
+            self._fixed.update(text.encode())
+
+    def digest(self, program: Program) -> str:
+        """Give `sha256:HEX` of the boot text of this program, or of one that differs by addresses of names alone."""
+        whole = self._fixed.copy()
+        whole.update(_boot_names(program).encode())
+        return "sha256:" + whole.hexdigest()
+
+    def text(self, program: Program) -> str:
+        """Give the boot text itself. What was written for the digest serves the first caller, and is let go then."""
+        parts, self._parts = self._parts, None
+        return "".join(parts or _boot_parts(program)) + _boot_names(program)
 
 
 def digest(program: Program) -> str:
     """Give `sha256:HEX` of a program's boot text: the same in whatever slot it stands."""
-    return "sha256:" + hashlib.sha256(boot_text(program).encode()).hexdigest()
+    return Seal(program).digest(program)
 
 
 def hold_text(policy: Policy, slot: int, daemon_uid: int = 0) -> str:

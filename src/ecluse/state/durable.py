@@ -1,7 +1,7 @@
 """Files that are whole or not there: atomic replacement, durable append, bounded reading, each with a checksum.
 
-A write is on the disk when it returns (fsync(2) of the file and of its folder). What fails is a StateError with
-words and a hint; what was there before stands.
+A write is on the disk when it returns (fsync(2) of the file and of its folder), unless it says otherwise. What fails
+is a StateError with words and a hint; what was there before stands.
 """
 
 import contextlib
@@ -111,12 +111,16 @@ def _remove_quietly(path: Path) -> None:
         path.unlink()
 
 
-def write(path: Path, data: bytes) -> None:
-    """Replace one file, whole or not at all: temporary beside it, fsync, rename(2), fsync of the folder (mode 0640)."""
-    write_all(path.parent, {path.name: data})
+def write(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replace one file, whole or not at all: temporary beside it, fsync, rename(2), fsync of the folder (mode 0640).
+
+    durable=False: without the last of these. It outlives the process, kill -9 included; after a power cut there is this
+    file or what was there before, each of them whole.
+    """
+    write_all(path.parent, {path.name: data}, durable=durable)
 
 
-def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_all(folder: Path, files: Mapping[str, bytes], *, durable: bool = True) -> None:
     """Replace several files of one folder, each whole or not at all, in the order given; one fsync of the folder."""
     path = folder
     try:
@@ -128,7 +132,8 @@ def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
             except BaseException:
                 _remove_quietly(temporary)
                 raise
-        sync_folder(folder)
+        if durable:
+            sync_folder(folder)
     except OSError as error:
         raise failure("write", path, error) from error
 

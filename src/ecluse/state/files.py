@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ecluse.errors import CorruptError
-from ecluse.policy import Levels, Policy
+from ecluse.policy import Policy
 from ecluse.records import Generation, KnownName
 from ecluse.state import codec, durable
 from ecluse.state.layout import Layout
@@ -19,11 +19,10 @@ _INCLUDE = re.compile(r'^include "([^"\n]*)"$', re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What `boot.nft` says of itself: the file name of its program, the levels, and the generation it belongs to."""
+    """What `boot.nft` says of itself: the file name of its program, and the whole record of the state that it sets."""
 
     program: str
-    levels: Levels
-    generation: int
+    record: Generation
 
 
 def sealed_json(value: object) -> bytes:
@@ -76,7 +75,7 @@ def read_policy(at: Layout, digest: str) -> Policy | None:
     if codec.digest(data) != digest:
         raise CorruptError(f"{path} is not what was written (checksum differs)")
     try:
-        return codec.read_canonical(Policy, data)
+        return codec.read(Policy, data)  # the digest has just proved the spelling
     except ValueError as error:
         raise CorruptError(f"{path} holds what this version cannot read: {error}") from error
 
@@ -89,12 +88,13 @@ def check_named_by_digest(at: Layout, path: Path) -> None:
 
 
 def boot_text(at: Layout, boot: Boot, gate: str) -> bytes:
-    """Write `boot.nft`. What it says of itself comes first, in comments; the checksum last."""
+    """Write `boot.nft`. What it says of itself comes first, in comments, for people and then for us; the checksum last."""
     lines = (
         f"# Ecluse: what this gateway loads at boot. By hand: nft -f {at.boot}",
-        f"# levels: {json.dumps(dict(boot.levels), sort_keys=True)}",
-        f"# generation: {boot.generation}",
+        f"# levels: {json.dumps(dict(boot.record.levels), sort_keys=True)}",
+        f"# generation: {boot.record.number}",
         f"# program: {boot.program}",
+        f"# record: {codec.canonical(boot.record).decode()}",
         _include(at, boot.program),
         gate.rstrip("\n"),
         "",
@@ -136,16 +136,16 @@ def read_boot(at: Layout) -> Boot | None:
     if text is None:
         return None
     try:
-        levels, generation, program = (
-            _said(line, key) for line, key in zip(text.split("\n")[1:4], _BOOT_KEYS, strict=True)
+        program, record = (
+            _said(line, key) for line, key in zip(text.split("\n")[3:5], _BOOT_KEYS, strict=True)
         )
-        boot = Boot(program, codec.decode(dict[str, str], json.loads(levels)), int(generation))
+        boot = Boot(program, codec.read_canonical(Generation, record.encode()))
     except ValueError as error:
-        raise CorruptError(f"{at.boot} does not say which levels it sets") from error
+        raise CorruptError(f"{at.boot} does not say which state it sets") from error
     return boot
 
 
-_BOOT_KEYS = ("# levels: ", "# generation: ", "# program: ")
+_BOOT_KEYS = ("# program: ", "# record: ")
 
 
 def _said(line: str, key: str) -> str:

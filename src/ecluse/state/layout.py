@@ -59,6 +59,11 @@ class Layout:
         """The audit chain."""
         return self.root / "audit.log"
 
+    @property
+    def by_hand(self) -> Path:
+        """What was closed without the daemon since it last ran."""
+        return self.root / "by-hand.log"
+
     def folders(self) -> tuple[Path, ...]:
         """Give every folder, the outermost first."""
         return (self.root, self.generations, self.policies, self.ruleset)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from ecluse.errors import CorruptError, StateError
 from ecluse.ports import Recovered
 from ecluse.records import Generation
-from ecluse.state import audit, durable, files
+from ecluse.state import audit, byhand, durable, files
 from ecluse.state.files import Boot
 from ecluse.state.layout import Layout
 
@@ -37,9 +37,12 @@ class _Recovery:
         self._folders()
         used = self._used_before()
         generations = self._generations()
-        newest = max(generations, default=0)
         boot = self._read(at.boot, partial(files.read_boot, at), "the levels it set are unknown")
         intent = self._read(at.journal, partial(files.read_journal, at), "a change may have been under way")
+        if boot is not None and boot.record.number > max(generations, default=0):
+            self._file_late(boot.record, intent)
+            generations[boot.record.number] = boot.record
+        newest = max(generations, default=0)
         chain = self._audit()
         if boot is not None:
             self._boot_program(boot)
@@ -53,17 +56,24 @@ class _Recovery:
             self._damage.append(
                 "generations/: no generation can be read, although this gateway was in use before"
             )
-        self._missing_generations(generations, boot, intent, chain.generation)
+        self._missing_generations(generations, chain.generation)
         self._missing_policies(generations)
+        by_hand, unread = self._read(at.by_hand, partial(byhand.read, at.by_hand), "it is not recorded") or (
+            (),
+            "",
+        )
+        if unread:
+            self._note(at.by_hand, unread, "they are not recorded")
         return Recovered(
             first_install=not used,
             generations=generations,
             recorded=generations.get(newest),
-            boot_levels=None if boot is None else boot.levels,
+            boot_levels=None if boot is None else boot.record.levels,
             audit_levels=chain.levels,
             # A generation that is recorded was done: only the removal of its intent was not.
             intent=None if intent is not None and intent.number <= newest else intent,
             damage=_bounded(self._damage),
+            by_hand=by_hand,
         )
 
     def _folders(self) -> None:
@@ -132,6 +142,21 @@ class _Recovery:
             if generation is not None:
                 found[number] = generation
         return found
+
+    def _file_late(self, record: Generation, intent: Generation | None) -> None:
+        """Write the file of the newest generation from `boot.nft`, which holds its record before that file is there.
+
+        Told, since somebody may have taken the file away; not where an intent shows that the daemon died in between.
+        """
+        path = self._at.generation(record.number)
+        if os.path.lexists(path):
+            return  # damaged: that was told, and stays as evidence
+        if intent is None or intent.number != record.number:
+            self._damage.append(f"{self._at.told(path)} was not there; it was written from boot.nft")
+        try:
+            durable.write(path, files.sealed_json(record))
+        except StateError as error:
+            self._note(path, self._relative(error.message), "boot.nft holds it")
 
     def _audit(self) -> audit.Survey:
         path = self._at.audit
@@ -210,9 +235,7 @@ class _Recovery:
     def _said_of(self, name: str) -> bool:
         return any(words.startswith(name) for words in self._damage)
 
-    def _missing_generations(
-        self, found: Mapping[int, Generation], boot: Boot | None, intent: Generation | None, audited: int
-    ) -> None:
+    def _missing_generations(self, found: Mapping[int, Generation], audited: int) -> None:
         named: dict[int, str] = {}
         oldest = min(found, default=0)
         for generation in found.values():
@@ -220,10 +243,6 @@ class _Recovery:
                 named.setdefault(generation.previous, f"generation {generation.number} follows it")
         if audited > oldest:
             named.setdefault(audited, "audit.log says it was reached")
-        # A crash between the boot ruleset and the generation leaves the intent: that is no loss.
-        under_way = 0 if intent is None else intent.number
-        if boot is not None and boot.generation > oldest and boot.generation != under_way:
-            named.setdefault(boot.generation, "boot.nft belongs to it")
         for number in sorted(named.keys() - found.keys()):
             self._damage.append(
                 f"{self._at.told(self._at.generation(number))} cannot be read: {named[number]}"

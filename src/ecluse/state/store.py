@@ -1,12 +1,13 @@
 """The state directory: generations, policies, the journal, the boot ruleset, the saved addresses (ports.StateStore).
 
-generations/00000007.json   one applied state each; never rewritten
+generations/00000007.json   one applied state each; never rewritten; the newest may come after its `boot.nft`
 policies/HEX.json           site and allowlist, named by the sha256 of the bytes
 ruleset/program-HEX.nft     a compiled table, named by the sha256 of the text
 ruleset/LEVEL.nft           the newest program with every zone at that level, complete by itself
-boot.nft                    what the machine loads before its network, and what a person loads by hand
+boot.nft                    what the machine loads before its network and what a person loads by hand, with its record
 closed.nft                  the ruleset of last resort
-journal.json                a change that was begun (the intent)
+journal.json                a change that was begun (the intent): for a daemon that is killed, not for a power cut
+by-hand.log                 closings without the daemon, until they are in the audit log
 names.json                  last known addresses of host names
 audit.log, audit.head       the audit chain (`state/audit.py`)
 """
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ecluse.errors import StateError
-from ecluse.policy import Levels, Policy
+from ecluse.policy import Policy
 from ecluse.ports import Recovered
 from ecluse.records import Generation, KnownName
 from ecluse.state import codec, durable, files
@@ -33,7 +34,7 @@ _LEVEL = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 class DirectoryState:
     """ports.StateStore in a directory (mode 0750, files 0640). Nothing is touched before the first call.
 
-    A write of a generation, of the intent or of the boot ruleset is two fsyncs (file and folder).
+    A write of the boot ruleset or of a generation is two fsyncs (file and folder), that of the intent one (the file).
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -44,6 +45,7 @@ class DirectoryState:
                 hint="choose a path without quotes, brackets, braces, backslashes, '*' and '?'",
             )
         self._ready = False
+        self._encoded: tuple[Policy, bytes] | None = None
         self._intent: Generation | None = None
         self._recorded = 0
 
@@ -66,9 +68,12 @@ class DirectoryState:
         return found
 
     def write_intent(self, generation: Generation) -> None:
-        """Record a change that is about to be made."""
+        """Record a change that is about to be made, for a daemon that is killed in the middle of it.
+
+        A power cut may lose it: what it explains is a kernel that differs from the files, which no power cut leaves.
+        """
         self._prepare()
-        durable.write(self._at.journal, files.sealed_json(generation))
+        durable.write(self._at.journal, files.sealed_json(generation), durable=False)
         self._intent = generation
 
     def clear_intent(self) -> None:
@@ -93,12 +98,15 @@ class DirectoryState:
 
     def digest_policy(self, policy: Policy) -> str:
         """Give the digest under which `write_policy` would store a policy; writes nothing."""
-        return codec.digest(codec.canonical(policy))
+        data = codec.canonical(policy)
+        self._encoded = (policy, data)
+        return codec.digest(data)
 
     def write_policy(self, policy: Policy) -> str:
         """Store a policy under its digest (`sha256:HEX`); give the digest. The same policy is stored once."""
         self._prepare()
-        data = codec.canonical(policy)
+        held, self._encoded = self._encoded, None  # mostly asked for its digest just before
+        data = held[1] if held and held[0] is policy else codec.canonical(policy)
         digest = codec.digest(data)
         path = self._at.policy(digest)
         if not _holds(path, data):
@@ -134,18 +142,14 @@ class DirectoryState:
         """Say whether a program of that name is stored. Costs no reading of it."""
         return self._at.digest_in(name) is not None and (self._at.ruleset / name).is_file()
 
-    def point_boot(self, program: str, gate: str, levels: Levels, *, generation: int | None = None) -> None:
-        """Make `boot.nft` the named program with this gate text; the levels stand in it with a checksum.
+    def point_boot(self, program: str, gate: str, generation: Generation) -> None:
+        """Make `boot.nft` the named program with this gate text, and record the state that it sets: both or neither.
 
-        generation: the number that it belongs to, so that the loss of that generation is seen later. By default
-        that of the intent when the levels are its own, else the newest that is recorded.
+        The whole record stands in it with a checksum, so that a change is one file; `write_generation` may follow.
         """
         self._prepare()
-        if generation is None:
-            own = self._intent is not None and dict(self._intent.levels) == dict(levels)
-            generation = self._intent.number if self._intent and own else self._recorded
-        boot = Boot(program, dict(levels), generation)
-        durable.write(self._at.boot, files.boot_text(self._at, boot, gate))
+        durable.write(self._at.boot, files.boot_text(self._at, Boot(program, generation), gate))
+        self._recorded = max(self._recorded, generation.number)
 
     def write_closed(self, text: str) -> None:
         """Store `closed.nft`, the ruleset of last resort."""
@@ -171,6 +175,10 @@ class DirectoryState:
                 if self._at.digest_in(name) and used is not None and name not in used:
                     _forget_file(folder / name)
 
+    def forget_by_hand(self) -> None:
+        """Delete the notes of closings without the daemon: they are in the audit log."""
+        _forget_file(self._at.by_hand)
+
     def read_names(self) -> Mapping[str, KnownName]:
         """Read the saved addresses of host names; empty when missing or damaged (damage shows in recover())."""
         try:
@@ -195,6 +203,8 @@ class DirectoryState:
         try:
             users = [files.read_generation(at, number) for number in kept]
             users.append(files.read_journal(at))
+            boot = files.read_boot(at)
+            users.append(boot.record if boot else None)
             present = [each for each in users if each is not None]
         except StateError:
             return None, None

@@ -1,6 +1,8 @@
 """Any sequence of commands, failures, tampering, kills and reboots: what was answered stands, and nothing opens by itself."""
 
+import asyncio
 import os
+import threading
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -20,7 +22,7 @@ from ecluse.policy import (
     at_least_as_closed,
     most_closed,
 )
-from tests.unit.controller.machine import Machine
+from tests.unit.controller.machine import WHO, Machine
 from tests.unit.ruleset.policies import SITE, ZONES, services
 
 OPEN, CUT = dict.fromkeys(ZONES, "open"), dict.fromkeys(ZONES, "cut")
@@ -220,11 +222,14 @@ def test_rollback_to_an_older_allowlist_and_back(machine):
 
 def test_a_cut_that_the_disk_does_not_take_is_done_and_said_and_written_later(machine):
     machine.audit.fail["append"] = StateError("no space left")
-    machine.state.fail["write_generation"] = StateError("no space left")
+    for name in ("point_boot", "write_generation"):
+        machine.state.fail[name] = StateError("no space left")
     answer = machine.set("cut")
     assert machine.kernel() == CUT
-    assert any("generation 2" in text for text in answer.unrecorded)
+    assert any("boot ruleset" in text for text in answer.unrecorded)
+    assert any("audit line" in text for text in answer.unrecorded)
     assert not machine.status().recorded
+    assert "generation 2" in machine.controller._ledger.recorder.waiting
     refused = machine.set("open")
     assert isinstance(refused, StateError)
     assert machine.kernel() == CUT
@@ -232,4 +237,46 @@ def test_a_cut_that_the_disk_does_not_take_is_done_and_said_and_written_later(ma
     machine.state.fail.clear()
     machine.run(machine.controller._ledger.recorder.should([]))
     assert machine.status().recorded
+    assert 2 in machine.state.generations
+
+
+def test_a_cut_is_recorded_once_its_boot_ruleset_is_on_disk_and_filed_after_the_answer(machine):
+    machine.state.fail["write_generation"] = StateError("no space left")
+    answer = machine.set("cut")
+    assert answer.unrecorded == ()
+    assert machine.state.boot[2] == answer.generation
+    status = machine.status()
+    assert not status.recorded, "that it could not be filed is told all the same"
+    assert any("generation 2" in words for words in status.warnings)
+    machine.state.fail.clear()
+    machine.kill()
+    machine.start()
+    assert machine.state.generations[2] == answer.generation
+    assert dict(machine.status().levels) == CUT
+
+
+def test_an_opening_is_filed_after_the_answer_and_its_intent_goes(machine):
+    machine.set("cut")
+    answer = machine.set("open")
+    assert machine.state.generations[3] == answer.generation
+    assert machine.state.intent is None
+
+
+def test_what_is_filed_after_the_answer_alarms_nobody_while_it_is_being_written(machine):
+    reached, go_on = threading.Event(), threading.Event()
+    write = machine.state.write_generation
+
+    def slowly(generation):
+        reached.set()
+        go_on.wait(5)
+        write(generation)
+
+    machine.state.write_generation = slowly
+    work = machine.controller.set_level("cut", None, actor=WHO, reason="", authorised_by="")
+    answer = machine.run(work)
+    assert machine.run(asyncio.to_thread(reached.wait, 5))
+    assert answer.unrecorded == ()
+    assert machine.status().recorded
+    go_on.set()
+    machine.settle()
     assert 2 in machine.state.generations

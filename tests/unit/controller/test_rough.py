@@ -234,6 +234,56 @@ def test_what_failed_before_is_not_written_over_what_must_be_newer():
     assert disk.written == ["boot cut", "line cut", "boot open", "line open"]
 
 
+def test_an_opening_that_was_given_up_writes_nothing_more_once_the_disk_is_back():
+    disk = Disk()
+
+    async def work(recorder):
+        with pytest.raises(StateError, match="did not take 'boot'"):
+            await recorder.must([disk.job("boot", "boot open"), disk.job("line", "line open", in_order=True)])
+        disk.open.set()
+        assert await recorder.should([disk.job("boot", "boot cut")]) == ()
+
+    record(work)
+    assert disk.written == ["boot open", "boot cut"], (
+        "its first step hung and came through; it was taken back"
+    )
+
+
+def test_what_must_be_written_stops_at_the_first_that_fails():
+    disk = Disk()
+    disk.open.set()
+
+    def full() -> None:
+        raise StateError("the disk is full")
+
+    async def work(recorder):
+        with pytest.raises(StateError, match="full"):
+            await recorder.must([disk.job("one"), Job("two", full), disk.job("three")])
+        assert recorder.waiting == ()
+
+    record(work)
+    assert disk.written == ["one"]
+
+
+def test_what_no_answer_waits_for_is_written_soon_and_kept_when_it_fails():
+    disk = Disk()
+    disk.open.set()
+    disk.full = True
+
+    async def work(recorder):
+        recorder.later([disk.job("filed", housekeeping=True)])
+        assert recorder.waiting == ()
+        await asyncio.sleep(0.1)
+        assert recorder.waiting == ("filed",), "worth telling once it has failed"
+        disk.full = False
+        recorder.later([disk.job("second", housekeeping=True)])
+        await asyncio.sleep(0.1)
+        assert recorder.waiting == ()
+
+    record(work)
+    assert disk.written == ["filed", "second"]
+
+
 def test_a_record_that_goes_wrong_in_an_unforeseen_way_is_said_and_stops_nothing():
     async def work(recorder):
         def wrong() -> None:

@@ -1,5 +1,6 @@
 """The compiled program judges as the allowlist means, for every zone, level and direction."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,12 @@ from hypothesis import strategies as st
 from ecluse.flows import FlowJudge
 from ecluse.policy import Policy, level_named
 from ecluse.ruleset import names, switch
-from ecluse.ruleset.compile import compile_program, zones_of
+from ecluse.ruleset.compile import compile_program, with_addresses, zones_of
 from ecluse.ruleset.connection import Connection, Tuple
+from ecluse.ruleset.delta import delta
 from ecluse.ruleset.oracle import Oracle, Packet
-from ecluse.ruleset.program import render
+from ecluse.ruleset.program import NamedSet, Program, element_text, render
+from ecluse.ruleset.switch import Seal
 from tests.unit.ruleset import policies as w
 
 LOCAL = frozenset({"192.0.2.1", "2001:db8:1::1"})
@@ -186,9 +189,58 @@ def test_shared_interface_is_told_apart_by_address(policy):
 def test_compiling_is_deterministic_and_deltas_lead_from_one_to_the_other(policy, before, after, levels):
     one, other = compile_program(policy, before, 2), compile_program(policy, after, 2)
     assert render(one) == render(compile_program(policy, before, 2))
-    text = switch.delta_text(one, other)
-    if text is not None:
-        assert (text == "") == (render(one) == render(other))
+    change = delta(one, other)
+    if change is not None:
+        assert bool(change) == (render(one) != render(other))
+        elements = {named.name: dict(named.elements) for named in one.sets}
+        for named in change.gone:
+            for key in named.elements:
+                del elements[named.name][key]
+        for named in change.come:
+            assert not set(elements[named.name]) & set(named.elements)
+            elements[named.name] |= named.elements
+        assert elements == {named.name: named.elements for named in other.sets}
+
+
+@settings(max_examples=60, deadline=None)
+@given(w.policies(), w.addresses, w.addresses)
+def test_new_addresses_make_the_program_that_a_whole_compilation_makes(policy, before, after):
+    one, other = compile_program(policy, before, 2), compile_program(policy, after, 2)
+    quick = with_addresses(one, policy, after)
+    assert quick == other
+    seal = Seal(one)
+    assert seal.digest(quick) == switch.digest(other)
+    assert seal.text(quick) == seal.text(quick) == switch.boot_text(other)
+    assert switch.digest(other) == "sha256:" + hashlib.sha256(switch.boot_text(other).encode()).hexdigest()
+
+
+@settings(max_examples=60, deadline=None)
+@given(w.policies(), w.addresses)
+def test_what_a_load_leaves_out_comes_in_pieces(policy, addresses):
+    program = compile_program(policy, addresses, 2)
+    pieces = list(switch.pieces(program))
+    filled: dict[str, dict] = {}
+    for piece in pieces:
+        filled[piece.name] = filled.get(piece.name, {}) | piece.elements
+    for named in program.sets:
+        assert filled.pop(named.name, {}) == (named.elements if named.is_bulk else {})
+        for key in named.elements:
+            written = element_text(named, key)
+            assert written in render(program)
+            assert (written in switch.load_text(program)) == (not named.is_bulk)
+    assert not filled
+
+
+def test_only_a_hash_is_cut_into_pieces():
+    def named(interval):
+        elements = {((n, n), (443, 443), (6, 6)): "svc_a" for n in range(3 * switch.PIECE + 1)}
+        types = ("ipv4_addr", "inet_service", "inet_proto")
+        return NamedSet("k1_exact4", types, interval, "counter", elements)
+
+    for interval, count in ((False, 4), (True, 1)):
+        pieces = list(switch.pieces(Program(1, ("svc_a",), (named(interval),), ())))
+        assert len(pieces) == count
+        assert sum(len(piece.elements) for piece in pieces) == 3 * switch.PIECE + 1
 
 
 @settings(max_examples=60, deadline=None)

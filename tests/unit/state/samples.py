@@ -100,7 +100,7 @@ def fill(store, audit, last=3):
         store.write_policy(POLICY)
         this = generation(number, levels)
         store.write_intent(this)
-        store.point_boot(program, GATE, levels)
+        store.point_boot(program, GATE, this)
         store.write_generation(this)
         audit.append(audit_record(from_generation=number - 1, to_generation=number, levels=levels))
         store.clear_intent()

@@ -39,6 +39,9 @@ def test_file_then_folder_are_synced_and_the_name_comes_between(tmp_path, monkey
     monkeypatch.setattr(Path, "rename", rename)
     durable.write(tmp_path / "file", b"one")
     assert steps == ["file", "rename", "folder"]
+    steps.clear()
+    durable.write(tmp_path / "file", b"two", durable=False)
+    assert steps == ["file", "rename"], "never a name for what is not on the disk"
 
 
 FAILURES = [

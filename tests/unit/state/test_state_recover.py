@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecluse.errors import StateError
 from ecluse.policy import at_least_as_closed
+from ecluse.state import durable
 from ecluse.state.audit import HashChainAudit
 from ecluse.state.store import DirectoryState
 from tests.unit.state import samples
@@ -32,7 +34,7 @@ def root(original, tmp_path):
             path.unlink()
     store = DirectoryState(tmp_path / "state")
     program = store.write_program(samples.PROGRAM, samples.GATES)
-    store.point_boot(program, GATE, CUT_LEVELS, generation=3)
+    store.point_boot(program, GATE, generation(3, CUT_LEVELS))
     assert store.recover().damage == ()
     return tmp_path / "state"
 
@@ -201,43 +203,74 @@ def test_a_swapped_generation_is_not_believed(root):
     shutil.copy(root / "generations/00000002.json", root / "generations/00000003.json")
     found = judge(root, "00000003.json")
     assert "holds generation 2" in found.damage[0]
-    assert found.recorded.number == 2
+    assert found.recorded == generation(3, CUT_LEVELS), "as boot.nft says"
 
 
 def test_an_older_boot_file_put_back_does_not_open(root):
     store = DirectoryState(root)
     program = store.write_program(samples.PROGRAM, samples.GATES)
-    store.point_boot(program, GATE, samples.OPEN_LEVELS, generation=1)
+    store.point_boot(program, GATE, generation(1))
     found = store.recover()
     assert found.recorded.levels == found.audit_levels == CUT_LEVELS
 
 
-def test_the_newest_generation_gone_is_seen_by_boot_and_audit(root):
+def test_the_newest_generation_gone_is_told_and_comes_back_from_the_boot_file(root):
+    lost = root / "generations/00000003.json"
+    before = lost.read_bytes()
+    lost.unlink()
+    found = DirectoryState(root).recover()
+    assert any("00000003.json was not there; it was written from boot.nft" in w for w in found.damage)
+    assert found.recorded == generation(3, CUT_LEVELS)
+    assert lost.read_bytes() == before
+    assert DirectoryState(root).recover().damage == ()
+
+
+def test_the_newest_generation_gone_is_seen_by_the_audit_log(root):
     (root / "generations/00000003.json").unlink()
+    (root / "boot.nft").unlink()
     assert any("00000003.json cannot be read: audit.log" in w for w in DirectoryState(root).recover().damage)
-    for name in ("audit.log", "audit.head"):
-        (root / name).unlink()
-    assert any("00000003.json cannot be read: boot.nft" in w for w in DirectoryState(root).recover().damage)
 
 
-def test_a_crash_between_boot_and_generation_is_no_damage(root):
+def test_a_damaged_newest_generation_is_read_from_the_boot_file_and_stays_as_evidence(root):
+    (root / "generations/00000003.json").write_bytes(b"garbage")
+    found = judge(root, "00000003.json")
+    assert found.recorded == generation(3, CUT_LEVELS)
+    assert (root / "generations/00000003.json").read_bytes() == b"garbage"
+
+
+def test_a_newest_generation_that_cannot_be_written_is_believed_all_the_same(root, monkeypatch):
+    def full(path, _data):
+        raise StateError(f"could not write {path}: the disk is full")
+
+    (root / "generations/00000003.json").unlink()
+    monkeypatch.setattr(durable, "write", full)
+    found = DirectoryState(root).recover()
+    assert found.recorded == generation(3, CUT_LEVELS)
+    assert any("the disk is full; boot.nft holds it" in words for words in found.damage)
+
+
+def test_an_opening_is_recorded_once_its_boot_file_is_there(root):
+    """Killed before its generation has a file: the intent explains that, and nothing is told."""
     store = DirectoryState(root)
     store.recover()
     store.write_intent(generation(4))
     program = store.write_program(samples.PROGRAM, samples.GATES)
-    store.point_boot(program, GATE, samples.OPEN_LEVELS)
+    store.point_boot(program, GATE, generation(4))
     found = DirectoryState(root).recover()
     assert found.damage == ()
-    assert found.intent == generation(4)
-    # the change was not made after all
-    store.point_boot(program, GATE, CUT_LEVELS)
-    store.clear_intent()
-    assert DirectoryState(root).recover().damage == ()
-    # it was made, but the disk took no generation
-    store.write_intent(generation(4))
-    store.point_boot(program, GATE, samples.OPEN_LEVELS)
-    store.clear_intent()
-    assert any("00000004.json" in words for words in DirectoryState(root).recover().damage)
+    assert found.recorded == found.generations[4] == generation(4)
+    assert found.intent is None
+    assert (root / "generations/00000004.json").exists()
+
+
+def test_a_closing_whose_generation_has_no_file_yet_is_recorded(root):
+    store = DirectoryState(root)
+    program = store.write_program(samples.PROGRAM, samples.GATES)
+    store.point_boot(program, GATE, generation(4, samples.CUT_LEVELS, reason="the last word"))
+    (root / "journal.json").unlink()
+    found = DirectoryState(root).recover()
+    assert found.recorded.reason == "the last word"
+    assert any("00000004.json" in words for words in found.damage)
 
 
 def test_a_torn_audit_tail_is_mended_and_said_once(root):

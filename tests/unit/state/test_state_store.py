@@ -74,7 +74,7 @@ class TestBothStores:
 
     def test_boot_levels_come_back_with_whatever_names_they_have(self, store):
         levels = {"care": "a level of old", "gateway": "cut", "zone\nwith { strange": 'n"me'}
-        store.point_boot(store.write_program(PROGRAM, GATES), GATE, levels)
+        store.point_boot(store.write_program(PROGRAM, GATES), GATE, generation(1, levels))
         found = store.recover()
         assert found.boot_levels == levels
         assert not found.first_install
@@ -88,8 +88,8 @@ class TestBothStores:
         used = [store.write_policy(p) for p in (POLICY, samples.OTHER_POLICY)]
         texts = [PROGRAM + f"# {n}\n" for n in range(4)]
         programs = [store.write_program(text, GATES) for text in texts]
-        store.point_boot(programs[1], GATE, samples.CUT_LEVELS)
         old = "sha256:" + programs[2].removeprefix("program-").removesuffix(".nft")
+        store.point_boot(programs[1], GATE, generation(4, ruleset=old))
         store.write_generation(generation(1, policy=samples.OTHER_POLICY))
         for number in (2, 3, 4):
             store.write_generation(generation(number, ruleset=old))
@@ -107,6 +107,15 @@ class TestBothStores:
         assert there == {programs[1], programs[2], programs[3]}  # boot, a kept generation, the level files
         store.forget(0)
         assert sorted(store.recover().generations) == [4]
+
+    def test_forget_keeps_the_allowlist_of_a_state_that_is_not_filed_yet(self, store):
+        store.write_policy(POLICY)
+        store.write_generation(generation(1))
+        digest = store.write_policy(samples.OTHER_POLICY)
+        program = store.write_program(PROGRAM, GATES)
+        store.point_boot(program, GATE, generation(2, policy=samples.OTHER_POLICY))
+        store.forget(5)
+        assert store.read_policy(digest) == samples.OTHER_POLICY
 
 
 def life(root, last=3):
@@ -131,7 +140,7 @@ def test_modes_shut_others_out(root):
 
 
 def test_a_change_costs_few_fsyncs(root, monkeypatch):
-    """Intent, boot ruleset and generation: file and folder each; the settled intent: none; the audit line: one."""
+    """Intent: the file; boot ruleset: file and folder; the audit line: one. After the answer the generation: file and folder."""
     life(root)
     store, audit = DirectoryState(root), HashChainAudit(root / "audit.log", lambda: samples.NOW)
     store.recover()
@@ -142,11 +151,12 @@ def test_a_change_costs_few_fsyncs(root, monkeypatch):
         monkeypatch.setattr(os, name, lambda fd, real=real, name=name: (syncs.append(name), real(fd)))
     program = next(n for n in os.listdir(root / "ruleset") if n.startswith("program-"))
     store.write_intent(generation(4))
-    store.point_boot(program, GATE, samples.OPEN_LEVELS)
-    store.write_generation(generation(4))
+    store.point_boot(program, GATE, generation(4))
     audit.append(samples.audit_record())
+    assert syncs == ["fsync", "fsync", "fsync", "fdatasync"]
+    store.write_generation(generation(4))
     store.clear_intent()
-    assert syncs == ["fsync"] * 6 + ["fdatasync"]
+    assert syncs[4:] == ["fsync", "fsync"]
 
 
 def test_an_intent_that_was_not_done_is_removed_durably(root, monkeypatch):
@@ -232,7 +242,8 @@ def test_nft_loads_each_file_by_itself(root, tmp_path, file):
     gate = "add chain inet ecluse {0}\nflush chain inet ecluse {0}\n"
     program = "table inet ecluse {\n}\ndelete table inet ecluse\n" + PROGRAM
     name = store.write_program(program, {level: gate.format(level) for level in ("open", "cut")})
-    store.point_boot(name, gate.format("boot"), samples.CUT_LEVELS)
+    long = generation(1, samples.CUT_LEVELS, reason='\\\n"é' * 5000 + "\\")
+    store.point_boot(name, gate.format("boot"), long)
     store.write_closed("table inet ecluse {\n\tchain closed {\n\t}\n}")
     script = f"nft -f {root / file} && nft -f {root / file} && nft list table inet ecluse"
     done = subprocess.run(
