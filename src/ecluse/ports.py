@@ -162,7 +162,8 @@ class Recovered:
     audit_levels: levels of the audit log's last applied change, None when unknown.
     intent: a change that was begun and not recorded as done.
     damage: each file that is missing, torn or altered, in words, with what was made of it.
-    by_hand: closings that were made without the daemon, for the audit log.
+    by_hand: closings that were made without the daemon, for the audit log. closed_by_hand: the level of the newest of
+    them if it came after the newest generation, else empty.
     """
 
     first_install: bool
@@ -173,6 +174,7 @@ class Recovered:
     intent: Generation | None
     damage: tuple[str, ...]
     by_hand: tuple[AuditRecord, ...] = ()
+    closed_by_hand: str = ""
 
 
 class StateStore(Protocol):

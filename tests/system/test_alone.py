@@ -71,6 +71,27 @@ def test_a_cut_without_the_daemon_is_a_cut_and_is_recorded_when_it_is_back(hospi
     assert again.count('"by-hand"') == 1
 
 
+def test_it_outlasts_a_reboot(hospital: Hospital, dead: Daemon):
+    assert alone(hospital, dead, "cut", "--no-daemon").returncode == 0
+    hospital.nft("delete table inet ecluse")  # the kernel of a machine that reboots knows nothing
+    assert hospital.care.tcp(places.WEB.v4)
+    hospital.nft((dead.state / "boot.nft").read_text())
+    assert not hospital.care.tcp(places.WEB.v4, timeout=0.3)
+    dead.start()
+    assert set(dead.status()["levels"].values()) == {"cut"}
+
+
+def test_it_outlasts_a_reboot_without_the_boot_unit(hospital: Hospital, dead: Daemon):
+    assert alone(hospital, dead, "cut", "--no-daemon").returncode == 0
+    hospital.nft("delete table inet ecluse")
+    assert hospital.care.tcp(places.WEB.v4)
+    dead.start()
+    assert set(dead.status()["levels"].values()) == {"cut"}
+    dead.level("open")
+    dead.restart()
+    assert set(dead.status()["levels"].values()) == {"open"}
+
+
 def test_where_the_level_cannot_be_loaded_the_lifeline_alone_is_kept(hospital: Hospital, dead: Daemon):
     (dead.state / "ruleset" / "cut.nft").write_text("this is no ruleset\n")
     done = alone(hospital, dead, "cut", "--no-daemon")

@@ -410,3 +410,26 @@ def test_a_gate_that_is_closed_by_hand_stays_closed(hospital: Hospital, daemon: 
     hospital.run("gw", ["nft", "-f", str(daemon.state / "ruleset" / "open.nft")])
     assert wait_until(lambda: not leaks(hospital), SOON)
     assert daemon.status()["levels"] == CUT
+
+
+def test_a_load_beside_leaves_the_policies_of_a_shut_gate(hospital: Hospital, daemon: Daemon):
+    """They drop what no rule judges, should somebody empty our chains; a reload, and what it arms, must not soften them."""
+
+    def policies() -> set[str]:
+        listed = [
+            hospital.run("gw", ["nft", "list", "chain", "inet", "ecluse", hook]).stdout
+            for hook in ("forward", "input", "output")
+        ]
+        return {word for text in listed for word in ("accept", "drop") if f"policy {word};" in text}
+
+    daemon.level("cut")
+    more = policy.service("more", "vital", ["care"], [{"to": ["192.0.2.77"], "ports": ["tcp/443"]}])
+    daemon.write_config(policy.site(), {"10-more.yaml": [more]})
+    daemon.api("POST", "/v1/reload", {"reason": "test"})
+    time.sleep(0.3)
+    assert policies() == {"drop"}
+    daemon.restart()
+    time.sleep(0.5)
+    assert policies() == {"drop"}
+    daemon.level("open")
+    assert policies() == {"accept"}

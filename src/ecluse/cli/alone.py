@@ -39,7 +39,7 @@ def close(args: SimpleNamespace, screen: Screen) -> int:
     state = os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse"
     loaded = _load_first(f"{state}/ruleset/{args.level}.nft", f"{state}/closed.nft", screen)
     verified = _is_shut()
-    noted = _note(state, args, loaded)
+    noted = "; ".join(filter(None, (_note(state, args, loaded), _boot_so(state, loaded))))
     if args.json:
         answer = {"level": args.level, "file": loaded, "verified": verified, "unrecorded": noted}
         screen.raw(json.dumps(answer, indent=2))
@@ -106,6 +106,28 @@ def _note(state: str, args: SimpleNamespace, loaded: str) -> str:
             os.close(handle)
     except OSError as error:
         return error.strerror or str(error)
+    return ""
+
+
+def _boot_so(state: str, loaded: str) -> str:
+    """Have the machine boot into what was loaded: a dead daemon is often followed by a reboot. Give why not, in words.
+
+    The daemon takes a `boot.nft` that is not its own for damaged, follows the most closed witness, and writes its own.
+    """
+    temporary = f"{state}/.tmp-boot.nft-by-hand"
+    try:
+        with open(loaded, "rb") as source, open(temporary, "wb") as copy:  # noqa: PTH123 - as below
+            copy.write(source.read())
+            copy.flush()
+            os.fsync(copy.fileno())
+        os.replace(temporary, f"{state}/boot.nft")  # noqa: PTH105 - as below
+        folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        return f"boot.nft still opens at a reboot: {error.strerror}"
     return ""
 
 

@@ -55,6 +55,9 @@ class Gate:
     async def _put(self, program: Program, give_way: Callable[[], bool] = lambda: False) -> None:
         """Put a program beside what is there: its structure, then the elements of its large maps. Touches no traffic."""
         await self._apply(switch.load_text(program))
+        await self._fill(program, give_way)
+
+    async def _fill(self, program: Program, give_way: Callable[[], bool] = lambda: False) -> None:
         for piece in switch.pieces(program):
             if give_way():
                 raise GaveWayError
@@ -103,6 +106,7 @@ class Gate:
         except EcluseError:
             with contextlib.suppress(KernelError):  # what is left of it goes with the next tidying
                 await self._apply(switch.undo_text(fresh.program))
+                await self.settle()
             raise
         self.loaded[fresh.digest] = fresh
         await self.settle()
@@ -261,13 +265,21 @@ class Gate:
         await self.survey()
         if not await self._firewall.chains():
             await self._hold(policy, levels)
+        elif digest in self.loaded and switch.base_policy(policy, levels) == "drop":
+            # Whatever was done to the table: from here on it drops what no rule of it judges, before anything is compiled.
+            with contextlib.suppress(KernelError):
+                await self._apply(
+                    switch.skeleton() + switch.gate_text(policy, self.loaded[digest].slot, levels)
+                )
         loaded = self.compile(policy, digest, addresses, self.new_slot())
         # Never in one transaction: the kernel makes the elements of a concatenated interval map visible only after
         # the chains of the same transaction are live, and kept packets would be refused in between (docs/datapath.md).
         try:
-            await self._put(loaded.program)
+            await self._apply(switch.load_text(loaded.program))
         except KernelError:
             await self._anew(loaded, levels)
+        else:
+            await self._fill_or_undo(loaded.program)
         # What was known of the table holds no more from here on, and nothing is known until it is settled anew.
         self._known_generation, self._commits, self._parts = known, self._commits - commits, {}
         await self.switch(loaded, levels)
@@ -280,6 +292,15 @@ class Gate:
         self._step("verified")
         await self.prune({digest})
         return loaded
+
+    async def _fill_or_undo(self, program: Program) -> None:
+        """Fill a program that was put beside what stands; what stands is left alone when that fails. KernelError."""
+        try:
+            await self._fill(program)
+        except KernelError:
+            with contextlib.suppress(KernelError):
+                await self._apply(switch.undo_text(program))
+            raise
 
     async def _hold(self, policy: Policy, levels: Levels, *, anew: bool = False) -> None:
         """Hold the line with a small table, if the gate is to be shut; anew: in place of the one that stands, in any case."""

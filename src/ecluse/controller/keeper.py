@@ -45,6 +45,7 @@ class Keeper:
         self._kernel: AsyncIterator[KernelChange] | None = None
         self._names: AsyncIterator[frozenset[str]] | None = None
         self._boot_due: float | None = None
+        self._addresses_due = False
 
     # -- tasks -----------------------------------------------------------------------------------------------------
 
@@ -248,7 +249,13 @@ class Keeper:
         await asyncio.sleep(_AFTER_ANSWER)
         await self._purge(generation)
         async with self._s.writer.turn():
-            jobs = await self._tidy()
+            try:
+                await self._prune()
+            except EcluseError as error:
+                self._s.say(
+                    "warning", f"old allowlists could not be taken out of the kernel yet: {error.message}"
+                )
+            jobs = self._prepared_files()
         await self._ledger.recorder.should(jobs)
         await self._arm_previous()
 
@@ -274,8 +281,8 @@ class Keeper:
         purges[generation.number] = Purge(generation.number, "done", gone, len(every) - len(ended), examples)
         self._s.say("purge", f"{gone} connections were ended, {len(every) - len(ended)} go on")
 
-    async def _tidy(self) -> list[Job]:
-        """Keep the newest few policies in the kernel; give the jobs that bring the prepared files to the live one."""
+    async def _prune(self) -> None:
+        """Keep the newest few policies in the kernel."""
         live = self._s.live
         wanted: list[str] = [live.loaded.digest]
         for generation in sorted(self._ledger.generations.values(), key=lambda g: -g.number):
@@ -285,6 +292,10 @@ class Keeper:
         if not set(self._s.gate.loaded) <= keep:
             await self._s.gate.prune(keep)
         self.follow_names()
+
+    def _prepared_files(self) -> list[Job]:
+        """Give the jobs that bring the prepared files to the live state."""
+        live = self._s.live
         jobs = self._ledger.program(live.loaded), self._ledger.closed(live.policy), self._ledger.forget_old()
         return [replace(job, housekeeping=True) for job in jobs]
 
@@ -320,6 +331,7 @@ class Keeper:
                 async with self._s.writer.turn():
                     await self._follow_addresses()
             except EcluseError as error:
+                self._addresses_due = True
                 self._s.notes.warnings["addresses"] = f"new addresses could not be loaded: {error.message}"
                 continue
             self._s.notes.warnings.pop("addresses", None)
@@ -346,6 +358,11 @@ class Keeper:
                 if not self._s.notes.in_step:
                     async with self._s.writer.turn():
                         await self._recheck()
+                if self._addresses_due:
+                    async with self._s.writer.turn():
+                        await self._follow_addresses()
+                    self._addresses_due = False
+                    self._s.notes.warnings.pop("addresses", None)
                 if self._ledger.recorder.waiting:
                     await self._record_what_waits()
                 if self._boot_due is not None and time.monotonic() >= self._boot_due:

@@ -41,10 +41,13 @@ def decide(site: Site, zones: tuple[str, ...], found: Recovered, kernel: Levels 
         sources.append(("the audit log", found.audit_levels))
     if kernel:
         sources.append(("the kernel", kernel))
+    if found.closed_by_hand:
+        # Last: where the kernel shows it too, the kernel is the witness. After a reboot this may be the only one.
+        sources.append(("a closing without the daemon", dict.fromkeys(zones, found.closed_by_hand)))
     if not sources:
         why = "nothing of the state before could be read: every zone is cut"
         return Decision(dict.fromkeys(zones, CUT.name), None, recorded=False, why=(why,))
-    if found.damage and not (found.boot_levels or found.audit_levels or kernel):
+    if found.damage and not (found.boot_levels or found.audit_levels or kernel or found.closed_by_hand):
         # The newest record that can be read need not be the newest there was.
         closed = most_closed(site, sources[0][1], dict.fromkeys(zones, CUT.name))
         why = "the records are damaged and nothing else says what the state was: every zone is at least cut"

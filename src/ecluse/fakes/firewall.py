@@ -192,7 +192,8 @@ def _declare(work: Table, kind: str, name: str, body: list[str]) -> None:
     if kind == "chain":
         rules = [line for line in body if not line.startswith("type filter hook")]
         if len(rules) < len(body):
-            work.policies.setdefault(name, "accept")
+            stated = re.search(r"policy (\w+);", " ".join(body))
+            work.policies[name] = stated[1] if stated else work.policies.get(name, "accept")
         work.chains.setdefault(name, []).extend(rules)
         return
     start = body.index("elements = {") + 1 if "elements = {" in body else len(body)

@@ -38,7 +38,10 @@ NEW_TABLE = f"table {TABLE} {{\n}}\ndelete table {TABLE}\n"
 
 
 def skeleton() -> str:
-    """Write what all slots share: base chains without rules, refused sets, counters. Harmless when it is there already."""
+    """Write what all slots share: base chains without rules, refused sets, counters. Harmless when it is there already.
+
+    No policy is stated: a new base chain accepts until `gate_text` says otherwise, and one of a shut gate keeps its drop.
+    """
     dynamic = f"size {REFUSED_SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout 1d\n\t\tcounter"
     parts = [f"table {TABLE} {{"]
     parts += [f"\tcounter {name} {{\n\t}}" for name in (names.REFUSED_OUT, names.REFUSED_IN)]
@@ -48,7 +51,7 @@ def skeleton() -> str:
         parts.append(f"\tset refused{digit} {{\n\t\ttype {flow}\n\t\t{dynamic}\n\t}}")
         parts.append(f"\tset refused_hosts{digit} {{\n\t\ttype {address}\n\t\t{dynamic}\n\t}}")
     parts += [
-        f"\tchain {hook} {{\n\t\ttype filter hook {hook} priority {PRIORITY}; policy accept;\n\t}}"
+        f"\tchain {hook} {{\n\t\ttype filter hook {hook} priority {PRIORITY};\n\t}}"
         for hook in names.BASE_CHAINS
     ]
     return "\n".join([*parts, "}", ""])
@@ -193,16 +196,21 @@ def undo_text(program: Program) -> str:
     return removal_text(held, (), ())
 
 
+def _slot_names(program: Program) -> re.Pattern[str]:
+    """Match the slot's prefix where a name begins: a zone or an interface may be called like it (`k2-labor`)."""
+    return re.compile(rf'(?<![\w."]){names.prefix(program.slot)}')
+
+
 def _boot_parts(program: Program) -> Iterator[str]:
     """Write what `boot_text` does piece by piece, but for the elements that host names fill."""
-    slot, at_boot = re.compile(rf"\b{names.prefix(program.slot)}"), names.prefix(BOOT_SLOT)
+    slot, at_boot = _slot_names(program), names.prefix(BOOT_SLOT)
     yield NEW_TABLE + skeleton()
     for text, bulk in parts(program):
         yield text if bulk else slot.sub(at_boot, text)
 
 
 def _boot_names(program: Program) -> str:
-    return re.sub(rf"\b{names.prefix(program.slot)}", names.prefix(BOOT_SLOT), by_name_text(program))
+    return _slot_names(program).sub(names.prefix(BOOT_SLOT), by_name_text(program))
 
 
 def boot_text(program: Program) -> str:

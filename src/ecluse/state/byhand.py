@@ -4,6 +4,7 @@ Root wrote them beside a dead daemon, perhaps on a dying disk: no checksum, noth
 """
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,12 +15,21 @@ MOST = 100
 """Lines that are taken; who closes by hand more often has other trouble."""
 
 
-def read(path: Path) -> tuple[tuple[AuditRecord, ...], str]:
-    """Give a record for each line, and what of the file cannot be read, in words. StateError: none of it can."""
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """One closing without the daemon: when, to which level, and the record of it."""
+
+    at: datetime
+    level: str
+    record: AuditRecord
+
+
+def read(path: Path) -> tuple[tuple[Closing, ...], str]:
+    """Give a closing for each line, and what of the file cannot be read, in words. StateError: none of it can."""
     data = durable.read(path)
     if data is None:
         return (), ""
-    records: list[AuditRecord] = []
+    records: list[Closing] = []
     unread = 0
     for line in data.splitlines():
         try:
@@ -33,7 +43,7 @@ def read(path: Path) -> tuple[tuple[AuditRecord, ...], str]:
     return tuple(records), f"{unread} lines cannot be read" if unread else ""
 
 
-def _record(found: object) -> AuditRecord | None:
+def _record(found: object) -> Closing | None:
     if not isinstance(found, dict) or found["level"] not in {"cut", "isolate"}:
         return None
     uid, login = int(found["uid"]), found.get("login")
@@ -41,10 +51,11 @@ def _record(found: object) -> AuditRecord | None:
     what = (
         f"{found['level']} without the daemon at {at:%Y-%m-%d %H:%M:%S} UTC, by {str(found['file'])[-200:]}"
     )
-    return AuditRecord(
+    record = AuditRecord(
         event="by-hand",
         actor=Actor(uid, f"uid {uid}", 0, "ecluse", None if login is None else int(login)),
         what=what,
         reason=str(found.get("reason", "")),
         authorised_by=str(found.get("authorised_by", "")),
     )
+    return Closing(at, str(found["level"]), record)

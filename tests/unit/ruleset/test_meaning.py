@@ -231,6 +231,15 @@ def test_what_a_load_leaves_out_comes_in_pieces(policy, addresses):
     assert not filled
 
 
+def test_a_zone_may_be_called_like_a_slot(policy):
+    site = policy.site
+    zones = tuple(replace(z, name="k2-labor") if z.name == "care" else z for z in site.zones)
+    renamed = Policy(replace(site, zones=zones), ())
+    one, two = compile_program(renamed, {}, 1), compile_program(renamed, {}, 2)
+    assert switch.digest(one) == switch.digest(two)
+    assert "k1_gate.k2_labor" in switch.boot_text(two)
+
+
 def test_only_a_hash_is_cut_into_pieces():
     def named(interval):
         elements = {((n, n), (443, 443), (6, 6)): "svc_a" for n in range(3 * switch.PIECE + 1)}
