@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ecluse.errors import EcluseError
-from tests.bench import contenders, figures, rows_cost, rows_cut, rows_flow, rows_forward
+from tests.bench import contenders, figures, rows_cost, rows_cut, rows_flow, rows_forward, rows_looks
 from tests.bench.figures import Section, load_average
 from tests.bench.site import SIZES
 from tests.lab import netns
@@ -90,6 +90,15 @@ def _forward(quick: bool, folder: Path) -> list[Section]:
     return [made]
 
 
+def _looks(quick: bool, _folder: Path) -> list[Section]:
+    made = Section(
+        "What a look costs",
+        "The same packets as above through rulesets by hand, in turns: what nf_tables itself takes for each thing that it is asked.",
+    )
+    rows_looks.looks(made, 3 if quick else 15, 10_000 if quick else 40_000)
+    return [made]
+
+
 ROWS: dict[str, Callable[[bool, Path], list[Section]]] = {
     "cut": _cut,
     "leak": _leak,
@@ -99,6 +108,7 @@ ROWS: dict[str, Callable[[bool, Path], list[Section]]] = {
     "purge": _purge,
     "storm": _storm,
     "forward": _forward,
+    "looks": _looks,
 }
 
 

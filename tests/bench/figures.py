@@ -138,11 +138,15 @@ def write(path: Path, sections: Sequence[Section], versions: dict[str, str], mod
             parts.append(table(section.figures))
         parts += [f"- {remark}" for remark in section.remarks]
         parts += [f"![{name}]({name})" for name in section.pictures]
+    parts.append(NOTES.read_text(encoding="utf-8").rstrip())
     text = "\n\n".join(parts) + "\n"
     path.write_text(
         text.replace("\n\n- ", "\n- ").replace(".\n- Machine", ".\n\n- Machine"), encoding="utf-8"
     )
 
+
+NOTES = Path(__file__).with_name("notes.md")
+"""What was not reached and why, by hand: it stands at the end of every report."""
 
 Curves = dict[str, dict[int, tuple[float, float, float]]]
 

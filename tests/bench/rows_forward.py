@@ -112,7 +112,7 @@ def _prepare(state: State) -> Callable[[Gate], None]:
     if name == ABSENT:
         return lambda _gate: None
     if name == HOOK:
-        text = "table inet site { chain all { type filter hook forward priority -10; accept; } }"
+        text = "table inet site { chain every { type filter hook forward priority -10; accept; } }"
         return lambda gate: gate.hospital.nft(text)
     if name.startswith("Écluse"):
         entries = site.prefixes(size) if name == PREFIXES else site.addresses(size)
