@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
+from ecluse.records import Actor
+from ecluse.state import byhand
 from tests.lab import places
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
@@ -140,7 +143,10 @@ def test_beside_a_daemon_that_lives_it_is_followed(hospital: Hospital, daemon: D
 
 
 def test_torn_notes_are_told_and_do_no_harm(hospital: Hospital, dead: Daemon):
-    (dead.state / "by-hand.log").write_bytes(b'{"level": "cut", "at": 1, "uid": 0, "file": "x"}\n{"lev\xff')
+    at, nobody = datetime(2026, 1, 1, tzinfo=UTC), Actor(0, "root", 1, "ecluse")
+    byhand.note(dead.state / "by-hand.log", byhand.Closing(at, "cut", "x", nobody, "", ""))
+    with (dead.state / "by-hand.log").open("ab") as log:
+        log.write(b'{"lev\xff')
     dead.start()
     assert dead.status()["armed"]
     assert "by-hand.log: 1 lines cannot be read" in dead.tail()

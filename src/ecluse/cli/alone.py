@@ -8,22 +8,22 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ecluse.api.peer import Accounts, Peer, actor_of
 from ecluse.cli.failures import DONE, UNRECORDED, UsageError
-from ecluse.cli.terminal import plain
-from ecluse.errors import ForbiddenError, KernelError
+from ecluse.errors import ForbiddenError, KernelError, StateError
+from ecluse.ruleset.names import BASE_CHAINS
+from ecluse.state import byhand, durable
+from ecluse.state.layout import Layout
 
-TYPE_CHECKING = False  # as in main
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
     from ecluse.cli.terminal import Screen
 
-BY_HAND = "by-hand.log"
-"""In the state directory: a line of JSON for each closing without the daemon, which takes them into its audit log."""
-
-_HOOKS = ("forward", "input", "output")
 _PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"  # a shell by plain su has no sbin
 
 
@@ -36,19 +36,19 @@ def close(args: SimpleNamespace, screen: Screen) -> int:
             "without the daemon only root may close the gate; nothing was changed",
             hint=f"type: sudo ecluse {args.level} --no-daemon",
         )
-    state = os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse"
-    loaded = _load_first(f"{state}/ruleset/{args.level}.nft", f"{state}/closed.nft", screen)
+    at = Layout(Path(os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse").absolute())
+    loaded = _load_first(at.ruleset / f"{args.level}.nft", at.closed, screen)
     verified = _is_shut()
-    noted = "; ".join(filter(None, (_note(state, args, loaded), _boot_so(state, loaded))))
+    unrecorded = [*_boot_so(at, loaded), *_note(at, args, loaded)]
     if args.json:
-        answer = {"level": args.level, "file": loaded, "verified": verified, "unrecorded": noted}
+        answer = {"level": args.level, "file": str(loaded), "verified": verified, "unrecorded": unrecorded}
         screen.raw(json.dumps(answer, indent=2))
     else:
-        _tell(args.level, loaded, screen, verified=verified, unrecorded=noted)
-    return DONE if verified and not noted else UNRECORDED
+        _tell(args.level, loaded, at, screen, verified=verified, unrecorded=unrecorded)
+    return DONE if verified and not unrecorded else UNRECORDED
 
 
-def _load_first(wanted: str, last_resort: str, screen: Screen) -> str:
+def _load_first(wanted: Path, last_resort: Path, screen: Screen) -> Path:
     trouble = _load(wanted)
     if not trouble:
         return wanted
@@ -73,90 +73,58 @@ def _nft(*words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def _load(path: str) -> str:
+def _load(path: Path) -> str:
     """Load a ruleset file, whole or not at all; give nft's first words when it was refused."""
-    code, _, error = _nft("-f", path)
+    code, _, error = _nft("-f", str(path))
     return "" if not code else (error.strip().splitlines() or [f"nft ended with {code}"])[0]
 
 
 def _is_shut() -> bool:
     """Read the base chains back: each there, each with policy drop, each with its one rule."""
-    found = [_nft("list", "chain", "inet", "ecluse", hook) for hook in _HOOKS]
+    found = [_nft("list", "chain", "inet", "ecluse", hook) for hook in BASE_CHAINS]
     return all(not code and "policy drop;" in text and "goto " in text for code, text, _ in found)
 
 
-def _note(state: str, args: SimpleNamespace, loaded: str) -> str:
-    """Leave a line for the daemon's records; give why that was not possible, in words."""
-    line = {
-        "at": time.time(),
-        "uid": _number("SUDO_UID") or os.getuid(),
-        "login": _login(),
-        "level": args.level,
-        "file": loaded,
-        "reason": args.reason or "",
-        "authorised_by": args.authorised_by or "",
-    }
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        handle = os.open(f"{state}/{BY_HAND}", flags, 0o640)
-        try:
-            os.write(handle, json.dumps(line).encode() + b"\n")
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
-
-
-def _boot_so(state: str, loaded: str) -> str:
-    """Have the machine boot into what was loaded: a dead daemon is often followed by a reboot. Give why not, in words.
+def _boot_so(at: Layout, loaded: Path) -> list[str]:
+    """Have the machine boot into what was loaded: a dead daemon is often followed by a reboot. Say why not.
 
     The daemon takes a `boot.nft` that is not its own for damaged, follows the most closed witness, and writes its own.
     """
-    temporary = f"{state}/.tmp-boot.nft-by-hand"
     try:
-        with open(loaded, "rb") as source, open(temporary, "wb") as copy:  # noqa: PTH123 - as below
-            copy.write(source.read())
-            copy.flush()
-            os.fsync(copy.fileno())
-        os.replace(temporary, f"{state}/boot.nft")  # noqa: PTH105 - as below
-        folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        return f"boot.nft still opens at a reboot: {error.strerror}"
-    return ""
+        durable.write(at.boot, durable.read(loaded) or b"")
+    except StateError as error:
+        return [f"boot ruleset, which stays as it was at a reboot ({error.message})"]
+    return []
 
 
-def _number(name: str) -> int | None:
-    text = os.environ.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 11 else None
-
-
-def _login() -> int | None:
-    """Give the uid of the login that started the session (proc(5), loginuid), None when the kernel keeps none."""
+def _note(at: Layout, args: SimpleNamespace, loaded: Path) -> list[str]:
+    """Leave a line for the daemon's records; say why that was not possible."""
+    actor = actor_of(Peer(os.getuid(), os.getpid(), frozenset()), Accounts())
+    closing = byhand.Closing(
+        datetime.now(tz=UTC), args.level, str(loaded), actor, args.reason or "", args.authorised_by or ""
+    )
     try:
-        with open("/proc/self/loginuid", encoding="ascii") as file:  # noqa: PTH123 - pathlib takes longer to load than this does
-            login = int(file.read())
-    except (OSError, ValueError):
-        return None
-    return None if login == 0xFFFFFFFF else login
+        byhand.note(at.by_hand, closing)
+    except StateError as error:
+        return [f"who closed it ({error.message})"]
+    return []
 
 
-def _tell(level: str, loaded: str, screen: Screen, *, verified: bool, unrecorded: str) -> None:
+def _tell(
+    level: str, loaded: Path, at: Layout, screen: Screen, *, verified: bool, unrecorded: list[str]
+) -> None:
     screen.line(f"{level.upper()}: every zone, without the daemon", "bold")
-    screen.line(f"  by        {plain(loaded)}")
-    if loaded.endswith("closed.nft"):
+    screen.wrapped("  by        ", str(loaded))
+    if loaded == at.closed:
         screen.line("  kept      the lifeline alone: no service is kept", "warn")
     if verified:
         screen.line("  verified  yes, read back from the kernel", "good")
     else:
         screen.line("  verified  NO: type 'nft list table inet ecluse'", "bad")
     if unrecorded:
-        screen.line(f"  recorded  NO ({unrecorded}): write down when and why, by hand", "bad")
+        screen.line("  recorded  NOT FULLY. It is done, but this could not be written:", "bad")
+        for what in unrecorded:
+            screen.wrapped("            ", what, "bad")
     else:
         screen.line("  recorded  for the daemon, which takes it into its audit log when it is back")
     screen.line("  live      what is not kept is refused packet by packet; nothing was counted")

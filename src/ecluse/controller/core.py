@@ -80,9 +80,7 @@ class Controller:
         for text in (*found.damage, *by_hand, *decision.why):
             self._s.say("warning", text)
         self._keeper.begin()
-        self._keeper.aside(asyncio.to_thread(ports.source.warnings))
-        if found.generations:  # else the allowlist was read from the files just now
-            self._keeper.aside(self._compare_files(digest))
+        self._keeper.aside(self._compare_files(digest) if found.generations else self._find_remarks())
         # A daemon that was killed just after a switch has ended no connections.
         self._keeper.after(self._s.live.generation)
 
@@ -114,7 +112,12 @@ class Controller:
         except StateError:
             return other
 
+    async def _find_remarks(self) -> None:
+        """Look for what is odd in the files that were just loaded, before anybody asks: it takes its time, and memory until then."""
+        await asyncio.to_thread(self._s.ports.source.warnings)
+
     async def _compare_files(self, digest: str) -> None:
+        """Say in `status` whether the files are other than what is recorded and live."""
         try:
             files = await asyncio.to_thread(self._s.ports.source.load)
         except ConfigError as error:
@@ -124,6 +127,7 @@ class Controller:
         if self._s.ports.store.digest_policy(files) != digest:
             text = "the site's files differ from what is live: 'ecluse plan --reload' shows how"
             self._s.notes.warnings["files"] = text
+        await self._find_remarks()
 
     async def _record_start(
         self,
@@ -218,6 +222,7 @@ class Controller:
         async with self._preparing:
             ports = self._s.ports
             policy = await asyncio.to_thread(ports.source.load)
+            self._keeper.aside(self._find_remarks())
             digest = await asyncio.to_thread(ports.store.digest_policy, policy)
             if expect is not None and expect != digest:
                 message = "the files changed after the difference was shown; nothing was changed"

@@ -40,7 +40,7 @@ class Gate:
         self._known_generation: int | None = None
         self._harmless: set[int] = set()
         self._sound = False
-        self._parts: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
         self.unread = asyncio.Event()
         self.coming: set[str] = set()
 
@@ -180,7 +180,7 @@ class Gate:
     @property
     def unsure(self) -> bool:
         """Say whether what the table should be is not known: others committed between our own transactions, or just after."""
-        return not self._parts
+        return not self._digests
 
     def left_alone(self, generation: int) -> None:
         """Take note of a transaction of others that touched nothing of our table, by its generation id."""
@@ -197,7 +197,7 @@ class Gate:
     async def hear_others(self) -> None:
         """Before what the table looks like was read: wait a moment to hear that a transaction of others left it alone."""
         for _ in range(_PATIENCE):
-            if self._parts or await self._firewall.ruleset_generation() == self._expected():
+            if self._digests or await self._firewall.ruleset_generation() == self._expected():
                 return
             await asyncio.sleep(0.01)
 
@@ -206,7 +206,7 @@ class Gate:
         now = await self._firewall.ruleset_generation()
         if self._known_generation is None or now == self._expected():
             return
-        same = bool(self._parts) and await self._firewall.fingerprint() == self._parts
+        same = bool(self._digests) and await self._firewall.fingerprint() == self._digests
         if same and await self._firewall.ruleset_generation() == now:
             self._known_generation, self._commits = now, 0
 
@@ -217,7 +217,7 @@ class Gate:
         """
         now = await self._firewall.ruleset_generation()
         self._sound = self._expected() in {None, now}
-        self._known_generation, self._commits, self._parts = now, 0, {}
+        self._known_generation, self._commits, self._digests = now, 0, {}
         if self._sound:
             self.unread.set()
 
@@ -228,14 +228,14 @@ class Gate:
         somebody else commits counts as a change of our table.
         """
         self.unread.clear()
-        parts = await self._firewall.fingerprint()
+        digests = await self._firewall.fingerprint()
         now = await self._firewall.ruleset_generation()
         if self.unread.is_set() or self._known_generation is None or not self._sound:
             return not self._sound
         if now != self._expected():
             self.unread.set()
             return False
-        self._parts = parts
+        self._digests = digests
         return True
 
     async def in_step(self, loaded: Loaded, levels: Levels) -> bool:
@@ -245,9 +245,9 @@ class Gate:
             return self._sound
         same = (
             self._sound
-            and bool(self._parts)
+            and bool(self._digests)
             and await self.shows(loaded, levels)  # little to read, and enough when the table is gone
-            and await self._firewall.fingerprint() == self._parts
+            and await self._firewall.fingerprint() == self._digests
         )
         if same and await self._firewall.ruleset_generation() == now:
             self._known_generation, self._commits = now, 0
@@ -281,7 +281,7 @@ class Gate:
         else:
             await self._fill_or_undo(loaded.program)
         # What was known of the table holds no more from here on, and nothing is known until it is settled anew.
-        self._known_generation, self._commits, self._parts = known, self._commits - commits, {}
+        self._known_generation, self._commits, self._digests = known, self._commits - commits, {}
         await self.switch(loaded, levels)
         self._step("applied")
         self.loaded = {digest: loaded}
@@ -347,12 +347,12 @@ class Gate:
 
     async def _learn(self, touched: Iterable[str]) -> None:
         """Read those maps again whose elements were all that our own transactions changed."""
-        parts = self._parts
-        if not parts:
+        before = self._digests
+        if not before:
             await self.settle()
             return
-        fresh = await self._firewall.fingerprint(touched)
+        read = await self._firewall.fingerprint(touched)
         now = await self._firewall.ruleset_generation()
         self._sound = self._expected() in {None, now}
         self._known_generation, self._commits = now, 0
-        self._parts = parts | fresh if self._sound else {}
+        self._digests = before | read if self._sound else {}

@@ -20,6 +20,7 @@ from ecluse.errors import KernelError
 from ecluse.flows import Connection, Tuple
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
+    NLA_F_NESTED,
     Netlink,
     attribute,
     fields,
@@ -55,11 +56,10 @@ def _layout(width: int, source: int, destination: int) -> tuple[struct.Struct, t
     width: bytes of an address; source, destination: the attributes that hold them.
     """
     header = struct.Struct("=HH").pack
-    nested = 0x8000  # NLA_F_NESTED
     return struct.Struct(f"!8s{width}s4s{width}s8sB3x4sH2x4sH2x"), (
-        header(12 + 2 * width, nested | CTA_TUPLE_IP) + header(4 + width, source),
+        header(12 + 2 * width, NLA_F_NESTED | CTA_TUPLE_IP) + header(4 + width, source),
         header(4 + width, destination),
-        header(28, nested | CTA_TUPLE_PROTO) + header(5, CTA_PROTO_NUM),
+        header(28, NLA_F_NESTED | CTA_TUPLE_PROTO) + header(5, CTA_PROTO_NUM),
         header(6, CTA_PROTO_SRC_PORT),
         header(6, CTA_PROTO_DST_PORT),
     )

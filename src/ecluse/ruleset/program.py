@@ -322,7 +322,7 @@ def _chain_text(chain: Chain) -> str:
     return "\n".join([f"\tchain {chain.name} {{", *rules, "\t}"])
 
 
-def parts(program: Program, *, bulk: bool = True) -> Iterator[tuple[str, bool]]:
+def texts(program: Program, *, bulk: bool = True) -> Iterator[tuple[str, bool]]:
     """Write a program piece by piece, as a text that adds it to table `inet ecluse`; same program, same bytes.
 
     With each piece: whether it is elements of a map that may be large (no name that belongs to a slot stands in it).
@@ -351,9 +351,9 @@ def by_name_text(program: Program) -> str:
 
 def render(program: Program) -> str:
     """Write a whole program as one text."""
-    return "".join(text for text, _ in parts(program)) + by_name_text(program)
+    return "".join(text for text, _ in texts(program)) + by_name_text(program)
 
 
 def structure(program: Program) -> str:
     """Write a program without the elements of maps that may be large."""
-    return "".join(text for text, _ in parts(program, bulk=False))
+    return "".join(text for text, _ in texts(program, bulk=False))

@@ -20,9 +20,9 @@ from ecluse.ruleset.program import (
     NamedSet,
     Program,
     by_name_text,
-    parts,
     render,
     structure,
+    texts,
 )
 
 PRIORITY = "filter - 10"
@@ -202,10 +202,10 @@ def _slot_names(program: Program) -> re.Pattern[str]:
 
 
 def _boot_parts(program: Program) -> Iterator[str]:
-    """Write what `boot_text` does piece by piece, but for the elements that host names fill."""
+    """Write the boot text piece by piece, but for the elements that host names fill."""
     slot, at_boot = _slot_names(program), names.prefix(BOOT_SLOT)
     yield NEW_TABLE + skeleton()
-    for text, bulk in parts(program):
+    for text, bulk in texts(program):
         yield text if bulk else slot.sub(at_boot, text)
 
 
@@ -213,13 +213,12 @@ def _boot_names(program: Program) -> str:
     return _slot_names(program).sub(names.prefix(BOOT_SLOT), by_name_text(program))
 
 
-def boot_text(program: Program) -> str:
-    """Write the whole table as the files on disk hold it: under BOOT_SLOT, complete by itself, gates shut."""
-    return "".join(_boot_parts(program)) + _boot_names(program)
-
-
 class Seal:
-    """A running digest of a program's boot text, up to the elements that host names fill: those come and go with DNS."""
+    """A program's boot text and its digest: the whole table as the files on disk hold it, under BOOT_SLOT, gates shut.
+
+    The same in whatever slot the program stands. What host names fill comes last in it: for other addresses of names the
+    digest goes on from where they begin.
+    """
 
     def __init__(self, program: Program) -> None:
         self._parts: tuple[str, ...] | None = tuple(_boot_parts(program))
@@ -237,11 +236,6 @@ class Seal:
         """Give the boot text itself. What was written for the digest serves the first caller, and is let go then."""
         parts, self._parts = self._parts, None
         return "".join(parts or _boot_parts(program)) + _boot_names(program)
-
-
-def digest(program: Program) -> str:
-    """Give `sha256:HEX` of a program's boot text: the same in whatever slot it stands."""
-    return Seal(program).digest(program)
 
 
 def hold_text(policy: Policy, slot: int, daemon_uid: int = 0) -> str:

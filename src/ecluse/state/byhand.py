@@ -1,15 +1,17 @@
-"""Closings without the daemon: the lines that `ecluse cut --no-daemon` left, for the audit log.
+"""Closings without the daemon: noted by `ecluse cut --no-daemon`, taken into the audit log at the daemon's next start.
 
 Root wrote them beside a dead daemon, perhaps on a dying disk: no checksum, nothing believed but that somebody closed.
 """
 
-import json
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
-from ecluse.records import Actor, AuditRecord
-from ecluse.state import durable
+from ecluse.policy import CUT, ISOLATE
+from ecluse.records import Actor, AuditRecord, Generation
+from ecluse.state import codec, durable
 
 MOST = 100
 """Lines that are taken; who closes by hand more often has other trouble."""
@@ -17,45 +19,48 @@ MOST = 100
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """One closing without the daemon: when, to which level, and the record of it."""
+    """One closing without the daemon. level: `cut` or `isolate`, of every zone. file: the ruleset that was loaded."""
 
     at: datetime
     level: str
-    record: AuditRecord
+    file: str
+    actor: Actor
+    reason: str
+    authorised_by: str
+
+    def record(self) -> AuditRecord:
+        """Give the line for the audit log."""
+        what = f"{self.level} without the daemon at {self.at:%Y-%m-%d %H:%M:%S} UTC, by {self.file}"
+        return AuditRecord("by-hand", self.actor, what, self.reason, self.authorised_by)
+
+
+def note(path: Path, closing: Closing) -> None:
+    """Append a closing, durably. StateError when the disk does not take it."""
+    try:
+        with durable.regular_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as fd:
+            durable.write_fully(fd, codec.canonical(closing) + b"\n")
+            os.fsync(fd)
+    except OSError as error:
+        raise durable.failure("write", path, error) from error
 
 
 def read(path: Path) -> tuple[tuple[Closing, ...], str]:
-    """Give a closing for each line, and what of the file cannot be read, in words. StateError: none of it can."""
-    data = durable.read(path)
-    if data is None:
-        return (), ""
-    records: list[Closing] = []
-    unread = 0
-    for line in data.splitlines():
-        try:
-            record = _record(json.loads(line)) if len(records) < MOST else None
-        except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
-            record = None
-        if record is None:
-            unread += 1
-        else:
-            records.append(record)
-    return tuple(records), f"{unread} lines cannot be read" if unread else ""
+    """Give what was noted, and what of the file cannot be read, in words. StateError: none of it can."""
+    lines = (durable.read(path) or b"").splitlines()
+    found = tuple(filter(None, map(_closing, lines[:MOST])))
+    unread = len(lines) - len(found)
+    return found, f"{unread} lines cannot be read" if unread else ""
 
 
-def _record(found: object) -> Closing | None:
-    if not isinstance(found, dict) or found["level"] not in {"cut", "isolate"}:
+def _closing(line: bytes) -> Closing | None:
+    try:
+        closing = codec.read_canonical(Closing, line)
+    except ValueError:
         return None
-    uid, login = int(found["uid"]), found.get("login")
-    at = datetime.fromtimestamp(float(found["at"]), tz=UTC)
-    what = (
-        f"{found['level']} without the daemon at {at:%Y-%m-%d %H:%M:%S} UTC, by {str(found['file'])[-200:]}"
-    )
-    record = AuditRecord(
-        event="by-hand",
-        actor=Actor(uid, f"uid {uid}", 0, "ecluse", None if login is None else int(login)),
-        what=what,
-        reason=str(found.get("reason", "")),
-        authorised_by=str(found.get("authorised_by", "")),
-    )
-    return Closing(at, str(found["level"]), record)
+    return closing if closing.level in {CUT.name, ISOLATE.name} else None
+
+
+def level_since(closings: Iterable[Closing], newest: Generation | None) -> str:
+    """Give the level of the newest closing, if no generation came after it; else nothing."""
+    after = [one for one in closings if newest is None or one.at > newest.at]
+    return max(after, key=lambda one: one.at).level if after else ""

@@ -1,7 +1,7 @@
 """What a state directory says at start: everything read, each damage in words, nothing believed that has no checksum."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,6 @@ _MOST_DAMAGE = 100
 def recover(at: Layout) -> Recovered:
     """Read the state directory as `ports.StateStore.recover` says."""
     return _Recovery(at).run()
-
-
-def _since(closings: Sequence[byhand.Closing], newest: Generation | None) -> str:
-    """Give the level of the newest closing without the daemon, if no generation came after it."""
-    after = [one for one in closings if newest is None or one.at > newest.at]
-    return max(after, key=lambda one: one.at).level if after else ""
 
 
 class _Recovery:
@@ -79,8 +73,8 @@ class _Recovery:
             # A generation that is recorded was done: only the removal of its intent was not.
             intent=None if intent is not None and intent.number <= newest else intent,
             damage=_bounded(self._damage),
-            by_hand=tuple(one.record for one in by_hand),
-            closed_by_hand=_since(by_hand, generations.get(newest)),
+            by_hand=tuple(one.record() for one in by_hand),
+            closed_by_hand=byhand.level_since(by_hand, generations.get(newest)),
         )
 
     def _folders(self) -> None:
