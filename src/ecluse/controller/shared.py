@@ -47,6 +47,8 @@ class Options:
 
     seconds: how long an answer waits for the disk. tick: seconds between two looks at the kernel's counters.
     new_name_seconds: how long a reload waits for names that were never resolved.
+    closed_at_boot: why the boot unit closed the gate as a precaution, empty when it did not: then what stands in the
+    kernel at start is nobody's command.
     """
 
     version: str
@@ -56,6 +58,7 @@ class Options:
     seconds: float = 5.0
     tick: float = 10.0
     new_name_seconds: float = 5.0
+    closed_at_boot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
