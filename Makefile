@@ -16,7 +16,7 @@ PACKAGES := nftables python3-nftables python3-venv iproute2 iputils-ping procps 
 # A root shell by plain su has neither.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help packages install lint test test-unit test-kernel demo bench bench-quick clean
+.PHONY: help packages install lint test test-unit test-kernel test-vm demo bench bench-quick clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -64,6 +64,12 @@ test: install ## everything: lint, then all tests
 	@$(MAKE) lint
 	@$(MAKE) test-unit
 	@$(MAKE) test-kernel
+
+test-vm: test-vm-12 test-vm-13 ## Debian 12 and 13 with the package, in containers and virtual machines; root, needs make deb
+
+test-vm-%: install ## the half for one release: test-vm-12, test-vm-13
+	@$(BIN)/python -m tests.vm.images $*
+	$(BIN)/python -m pytest tests/vm -rs -k debian$* </dev/null
 
 demo: install ## play the day of the attack in a hospital of network namespaces; root
 	@exec $(BIN)/python -m tests.lab.demo
