@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from ecluse.controller.gate import Gate, Step
 from ecluse.controller.hub import Hub
@@ -91,7 +92,7 @@ class Shared:
         self.ports = ports
         self.options = options
         self.step = step
-        self.gate = Gate(ports.firewall, options.daemon_uid, step)
+        self.gate = Gate(ports.firewall, options.daemon_uid, step, partial(self.say, "warning"))
         self.hub = Hub()
         self.notes = Notes()
         self.writer = Writer()
