@@ -129,4 +129,4 @@ class Shared:
         live = self.live
         local = await self.ports.links.local_addresses()
         wanted = live.levels if levels is None else levels
-        return FlowJudge(live.policy, live.loaded.program, wanted, local, self.options.daemon_uid)
+        return live.loaded.judge(wanted, local, self.options.daemon_uid)
