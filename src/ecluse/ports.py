@@ -10,6 +10,7 @@ from ecluse.flows import Connection
 from ecluse.policy import Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName
 from ecluse.ruleset.program import NamedSet
+from ecluse.ruleset.switch import Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,19 @@ class KernelChange:
 
 
 class Firewall(Protocol):
-    """nf_tables, seen as texts in and readings out. One transaction at a time, on one thread."""
+    """nf_tables, seen as texts and values in and readings out. One transaction at a time, on one thread."""
 
     async def check(self, text: str) -> None:
         """Ask the kernel whether it would take `text` (dry run). RulesetRejectedError with libnftables' own words."""
 
     async def apply(self, text: str) -> None:
         """Apply `text` as one transaction, whole or not at all. KernelError when it was refused."""
+
+    async def switch(self, position: Position) -> str:
+        """Put the switch into this position: one transaction, whole or not at all. KernelError when it was refused.
+
+        Gives what did not go as it should although the switch is made, in words; mostly nothing.
+        """
 
     async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
         """Take the elements of `gone` out of these maps and put those of `come` in: one transaction, whole or not at all.
