@@ -221,8 +221,14 @@ class StateStore(Protocol):
     def has_program(self, name: str) -> bool:
         """Say whether a program of that name is stored. Costs no reading of it."""
 
-    def point_boot(self, program: str, gate: str, generation: Generation) -> None:
-        """Make `boot.nft` the named program with this gate text, and record the state that it sets: both or neither."""
+    def point_boot(self, program: str, gate: str, generation: Generation, *, spare: bool = False) -> None:
+        """Make `boot.nft` the named program with this gate text, and record the state that it sets: both or neither.
+
+        spare: on a full disk use the room that `keep_room` keeps.
+        """
+
+    def keep_room(self) -> None:
+        """Take room on the disk beforehand, for records of closings on a disk that is full by then."""
 
     def write_closed(self, text: str) -> None:
         """Store `closed.nft`, the ruleset of last resort."""

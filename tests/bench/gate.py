@@ -76,6 +76,14 @@ class Helper:
         self.process.stdout.close()
 
 
+def launched(launcher: Helper, *argv: str) -> Run:
+    """Have a launcher (launcher.py) run a command. RuntimeError when it failed."""
+    began, ended, code, output = json.loads(launcher.ask(json.dumps(argv), PATIENCE))
+    if code:
+        raise RuntimeError(f"{' '.join(argv)[:200]}: exit {code}: {output.strip()[-400:]}")
+    return Run(began, ended)
+
+
 class Gate:
     """A gateway to be cut. Use as a context manager."""
 
@@ -139,10 +147,7 @@ class Gate:
 
     def launch(self, *argv: str) -> Run:
         """Run a command in the gateway. RuntimeError when it failed."""
-        began, ended, code, output = json.loads(self.launcher.ask(json.dumps(argv), PATIENCE))
-        if code:
-            raise RuntimeError(f"{' '.join(argv)[:200]}: exit {code}: {output.strip()[-400:]}")
-        return Run(began, ended)
+        return launched(self.launcher, *argv)
 
     def shell(self, script: str) -> Run:
         return self.launch("sh", "-eu", "-c", script)

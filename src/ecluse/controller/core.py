@@ -166,7 +166,7 @@ class Controller:
         if generation.number not in self._ledger.generations:
             jobs.append(self._ledger.record(generation))
         jobs += [self._ledger.clear(), *self._ledger.by_hand(found.by_hand), self._ledger.audit(line)]
-        jobs.append(self._ledger.names())
+        jobs += [self._ledger.names(), self._ledger.room()]
         await self._ledger.recorder.should(jobs)
         self._ledger.generations[generation.number] = generation
         self._s.live = Live(loaded, generation)
