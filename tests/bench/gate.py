@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from ecluse.api.client import Client
+from make_deb.tree import launcher
 from tests.bench import raw, site
 from tests.lab import places
 from tests.lab.daemon import Daemon
@@ -189,17 +190,12 @@ class Gate:
         raise RuntimeError("the end of connections did not come")
 
     def cli_argv(self, *arguments: str) -> list[str]:
-        """Give the installed command, or the module where it is not installed."""
-        installed = Path(sys.executable).with_name("ecluse")
-        program = [str(installed)] if installed.exists() else [sys.executable, "-m", "ecluse.cli.main"]
-        return [
-            "env",
-            f"PYTHONPATH={ROOT / 'src'}",
-            *program,
-            "--socket",
-            str(self.daemon.socket),
-            *arguments,
-        ]
+        """Give the command as the package has it, on the code of this checkout."""
+        program = self.directory / "ecluse"
+        if not program.exists():
+            program.write_text(launcher("ecluse", ROOT / "src"))
+            program.chmod(0o755)
+        return [str(program), "--socket", str(self.daemon.socket), *arguments]
 
 
 @dataclass(frozen=True, slots=True)
