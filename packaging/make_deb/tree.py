@@ -32,12 +32,6 @@ class Units:
         return [*sockets, "ecluse.service"]
 
 
-def launcher(name: str, library: Path = Path("/", PYTHON)) -> str:
-    """Give the text of a program (`ecluse`, `eclused`) that finds our code, and what is bundled, in `library`."""
-    text = (ROOT / "packaging/launchers" / name).read_text(encoding="utf-8")
-    return text.replace(str(Path("/", PYTHON)), str(library))
-
-
 def put(source: Path, target: Path, mode: int = 0o644) -> None:
     """Copy one file; what is there already is a mistake of ours."""
     if target.exists():

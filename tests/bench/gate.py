@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Self
 
 from ecluse.api.client import Client
-from make_deb.tree import launcher
 from tests.bench import raw, site
 from tests.lab import places
 from tests.lab.daemon import Daemon
@@ -193,7 +192,8 @@ class Gate:
         """Give the command as the package has it, on the code of this checkout."""
         program = self.directory / "ecluse"
         if not program.exists():
-            program.write_text(launcher("ecluse", ROOT / "src"))
+            text = (ROOT / "packaging/launchers/ecluse").read_text()
+            program.write_text(text.replace("/usr/lib/ecluse/python", str(ROOT / "src")))
             program.chmod(0o755)
         return [str(program), "--socket", str(self.daemon.socket), *arguments]
 
