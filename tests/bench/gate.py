@@ -194,17 +194,13 @@ class Gate:
         raise RuntimeError("the end of connections did not come")
 
     def cli_argv(self, *arguments: str) -> list[str]:
-        """Give the installed command, or the module where it is not installed."""
-        installed = Path(sys.executable).with_name("ecluse")
-        program = [str(installed)] if installed.exists() else [sys.executable, "-m", "ecluse.cli.main"]
-        return [
-            "env",
-            f"PYTHONPATH={ROOT / 'src'}",
-            *program,
-            "--socket",
-            str(self.daemon.socket),
-            *arguments,
-        ]
+        """Give the command as the package has it, on the code of this checkout."""
+        program = self.directory / "ecluse"
+        if not program.exists():
+            text = (ROOT / "packaging/launchers/ecluse").read_text()
+            program.write_text(text.replace("/usr/lib/ecluse/python", str(ROOT / "src")))
+            program.chmod(0o755)
+        return [str(program), "--socket", str(self.daemon.socket), *arguments]
 
 
 @dataclass(frozen=True, slots=True)

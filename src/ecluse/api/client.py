@@ -1,21 +1,21 @@
 """Asks the daemon over its UNIX socket. Standard library only, and little of it.
 
-http.client alone would cost 29 ms of start (it pulls in email, ssl and more), so this speaks the small part of HTTP
-that is needed: a request of HTTP/1.0 has one answer, ended by its length or by the end of the connection (RFC 1945).
+http.client alone would cost 29 ms of start (it pulls in email, ssl and more), so this and `ask` speak the small part of
+HTTP that is needed.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 
-from ecluse import __version__, errors
+from ecluse import errors
+from ecluse.api.ask import Question
 from ecluse.errors import ConfigError, EcluseError, Fault, ForbiddenError, UnreachableError
 
 TYPE_CHECKING = False  # for type checkers alone: importing typing takes as long as asking the daemon
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Iterator, Mapping
     from typing import Any, NoReturn
 
@@ -52,32 +52,41 @@ class Client:
 
         The daemon's heartbeats are among them; a silence longer than `timeout` is an UnreachableError.
         """
-        with self._connect() as sock:
-            self._send(sock, "GET", _request("GET", path, None))
-            reader = _Reader(sock, lambda: None)
-            try:
-                status, _length = self._head(reader)
-                if status != 200:
-                    _raise_problem(status, reader.rest(_MAX_ANSWER))
-                for line in reader.lines(_MAX_ANSWER):
-                    yield _json(line)
-            except (OSError, EOFError) as error:
-                raise self._lost("GET", error) from None
+        question = self._question("GET", path, None)
+        try:
+            self._check_sent(question)
+            reader = _Reader(question.sock, lambda: None)
+            status, _length = self._head(reader)
+            if status != 200:
+                _raise_problem(status, reader.rest(_MAX_ANSWER))
+            for line in reader.lines(_MAX_ANSWER):
+                yield _json(line)
+        except (OSError, EOFError) as error:
+            raise self._lost("GET", error) from None
+        finally:
+            question.sock.close()
 
     def _ask(self, method: str, path: str, body: bytes | None) -> Any:
-        deadline = time.monotonic() + self.timeout
-        with self._connect() as sock:
-            self._send(sock, method, _request(method, path, body))
+        return self.answer(self._question(method, path, body))
 
-            def tick() -> None:
-                sock.settimeout(max(deadline - time.monotonic(), 0.001))
+    def _question(self, method: str, path: str, body: bytes | None) -> Question:
+        return Question(self.socket_path, self.timeout, method, path, body)
 
-            reader = _Reader(sock, tick)
-            try:
-                status, length = self._head(reader)
-                answer = reader.exactly(length) if length is not None else reader.rest(_MAX_ANSWER)
-            except (OSError, EOFError) as error:
-                raise self._lost(method, error) from None
+    def answer(self, question: Question) -> Any:
+        """Give the JSON of the answer to what was sent to this socket."""
+
+        def tick() -> None:
+            question.sock.settimeout(max(question.deadline - time.monotonic(), 0.001))
+
+        try:
+            self._check_sent(question)
+            reader = _Reader(question.sock, tick)
+            status, length = self._head(reader)
+            answer = reader.exactly(length) if length is not None else reader.rest(_MAX_ANSWER)
+        except (OSError, EOFError) as error:
+            raise self._lost(question.method, error) from None
+        finally:
+            question.sock.close()
         if status != 200:
             _raise_problem(status, answer)
         return _json(answer)
@@ -94,31 +103,17 @@ class Client:
             hint="run 'ecluse status' to see where things stand",
         )
 
-    def _connect(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(self.timeout)
-        try:
-            sock.connect(self.socket_path)
-        except PermissionError:
-            sock.close()
+    def _check_sent(self, question: Question) -> None:
+        if isinstance(question.unreached, PermissionError):
             raise ForbiddenError(
                 f"this user may not use {self.socket_path}",
                 hint="run it as root (sudo), or as a member of the operators' group",
-            ) from None
-        except OSError as error:
-            sock.close()
-            why = error.strerror or str(error) or "no answer"
-            raise UnreachableError(f"no daemon answers at {self.socket_path} ({why.lower()})") from None
-        return sock
-
-    def _send(self, sock: socket.socket, method: str, request: bytes) -> None:
-        try:
-            sock.sendall(request)
-        except TimeoutError as error:
-            raise self._lost(method, error) from None
-        except OSError:
-            # The daemon may refuse before it has read all; its reason is waiting to be read.
-            return
+            )
+        if question.unreached is not None:
+            why = question.unreached.strerror or str(question.unreached) or "no answer"
+            raise UnreachableError(f"no daemon answers at {self.socket_path} ({why.lower()})")
+        if question.unsent is not None:
+            raise self._lost(question.method, question.unsent)
 
     def _head(self, reader: _Reader) -> tuple[int, int | None]:
         """Read the status line and the headers; give the status and the length of what follows."""
@@ -136,7 +131,7 @@ class Client:
 class _Reader:
     """Reads lines and counted bytes from a socket. tick: called before each read, to set what time is left."""
 
-    def __init__(self, sock: socket.socket, tick: Any) -> None:
+    def __init__(self, sock: socket, tick: Any) -> None:
         self._sock = sock
         self._tick = tick
         self._buffer = b""
@@ -183,15 +178,6 @@ class _Reader:
         while len(self._buffer) <= limit and self._more():
             pass
         return self._buffer[:limit]
-
-
-def _request(method: str, path: str, body: bytes | None) -> bytes:
-    head = (
-        f"{method} {path} HTTP/1.0\r\nHost: localhost\r\nUser-Agent: ecluse/{__version__} ({os.getpid()})\r\n"
-    )
-    if body is not None:
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    return (head + "\r\n").encode("ascii") + (body or b"")
 
 
 def _json(data: bytes) -> Any:

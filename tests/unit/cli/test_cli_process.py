@@ -22,7 +22,7 @@ def server():
 
 
 def command(server, *words):
-    return [sys.executable, "-m", "ecluse.cli.main", "--socket", str(server.path), *words]
+    return [sys.executable, "-m", "ecluse.cli", "--socket", str(server.path), *words]
 
 
 def environment(**more):
@@ -188,7 +188,7 @@ def test_a_reader_in_a_pipe_gets_the_last_byte_and_the_exit_code(server):
 @pytest.mark.parametrize("words", [["status"], ["--help"], ["cut"]])
 def test_the_way_to_the_daemon_loads_nothing_heavy(server, words):
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "ecluse.cli.main", "--socket", str(server.path), *words],
+        [sys.executable, "-X", "importtime", "-m", "ecluse.cli", "--socket", str(server.path), *words],
         check=False, capture_output=True, text=True, timeout=30, env=environment(),
     )  # fmt: skip
     loaded = {
