@@ -58,6 +58,7 @@ def _script(name: str, suite: Suite, units: tree.Units) -> str:
     """Fill in what a maintainer script leaves open: lines and words between two #."""
     values = {
         "#GATE#": (SCRIPTS / "gate.sh").read_text(encoding="utf-8").rstrip("\n"),
+        "#LEFT#": (SCRIPTS / "left-cut.sh").read_text(encoding="utf-8").rstrip("\n"),
         "#UNITS#": " ".join(units.enabled),
         "#START#": " ".join(units.started),
         "#PYTHON#": suite.python_text,

@@ -77,7 +77,6 @@ def lay_ours(root: Path) -> None:
     """Lay out programs, library, documentation and the example of a site's files."""
     for name in ("ecluse", "eclused"):
         put(ROOT / "packaging/launchers" / name, root / "usr/bin" / name, 0o755)
-    put(ROOT / "packaging/ecluse.service.conf", root / UNITS / "ecluse.service.d/package.conf")
     for path in _files(ROOT / "src/ecluse", "*.py"):
         put(path, root / PYTHON / path.relative_to(ROOT / "src"))
     for path in _files(ROOT / "docs"):

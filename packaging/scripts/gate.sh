@@ -1,8 +1,6 @@
 # -- The gate, asked without the daemon: part of prerm and of postrm.
 
 state=/var/lib/ecluse
-left_cut=/etc/systemd/system/ecluse-left-cut.service
-left_cut_wanted=/etc/systemd/system/sysinit.target.wants/ecluse-left-cut.service
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 
