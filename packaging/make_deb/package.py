@@ -8,7 +8,7 @@ import subprocess
 from email.utils import format_datetime
 from pathlib import Path
 
-from make_deb import tree, wheels
+from make_deb import completion, manual, tree, wheels
 from make_deb.suites import ROOT, Stamp, Suite
 
 MAINTAINER = "Écluse maintainers <maintainers@ecluse.invalid>"
@@ -87,6 +87,18 @@ def _copyright(licences: Path) -> str:
     return head + "".join(f"\n {folder.name}" for folder in sorted(licences.iterdir())) + "\n"
 
 
+def _lay_made(root: Path, stamp: Stamp) -> None:
+    """Lay out what is made from the code: manual pages and completion."""
+    texts = dict(completion.files())
+    for name, text in manual.pages(f"{stamp.at:%Y-%m-%d}").items():
+        texts[f"usr/share/man/man{name[-1]}/{name}.gz"] = text
+    for name, text in texts.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = text.encode()
+        path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
 def _seal(root: Path, epoch: int) -> int:
     """Set modes and times; give the size in KiB as Debian counts it (each file rounded up, a KiB a directory)."""
     size = 0
@@ -113,6 +125,7 @@ def build(suite: Suite, stamp: Stamp, out: Path, cache: Path) -> Path:
     root = folder / "root"
     doc = root / tree.DOC
     tree.lay_ours(root)
+    _lay_made(root, stamp)
     units = tree.lay_systemd(ROOT / "systemd", root)
     wheels.unpack(wheels.fetch(suite, cache / suite.name), root / tree.PYTHON, doc / "licences")
     (doc / "changelog.gz").write_bytes(_changelog(suite, stamp))
