@@ -210,6 +210,7 @@ def test_it_starts_at_once(server):
         subprocess.run(line, capture_output=True, check=True, env=environment())
         return time.perf_counter() - begin
 
-    # Less the start of Python itself, which the machine's load moves; the best of several.
-    bare = min(seconds([sys.executable, "-c", "pass"]) for _ in range(7))
-    assert min(seconds(command(server, "status")) for _ in range(7)) - bare < 0.04
+    # Beside what it does not load, in turns: the machine's load moves both. Ours takes about half of it.
+    other = [sys.executable, "-c", "import argparse, dataclasses, http.client, ssl, typing, pathlib"]
+    pairs = [(seconds(command(server, "status")), seconds(other)) for _ in range(9)]
+    assert min(ours for ours, _ in pairs) < min(theirs for _, theirs in pairs)
