@@ -16,11 +16,14 @@ from ecluse.errors import ConfigError, EcluseError, Fault, ForbiddenError, Unrea
 TYPE_CHECKING = False  # for type checkers alone: importing typing takes as long as asking the daemon
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, NoReturn
 
 _MAX_ANSWER = 64 << 20  # bytes; an answer beyond it is not ours
 _CHUNK = 1 << 16
+
+PATIENCE = 3.0
+"""Seconds without an answer after which a person wants to know why."""
 
 _KINDS: Mapping[str, type[EcluseError]] = {
     kind.kind: kind
@@ -32,12 +35,17 @@ _KINDS: Mapping[str, type[EcluseError]] = {
 class Client:
     """One daemon's socket. timeout: seconds for a whole question and its answer.
 
+    waiting: called once for a question that is not answered within PATIENCE. systemd holds the socket while the daemon is
+    down, so that a daemon which is gone for good looks like one that is slow.
     Every method may raise UnreachableError (no answer), ForbiddenError, or the error that the daemon reports.
     """
 
-    def __init__(self, socket_path: str, timeout: float = 30.0) -> None:
+    def __init__(
+        self, socket_path: str, timeout: float = 30.0, waiting: Callable[[], None] | None = None
+    ) -> None:
         self.socket_path = socket_path
         self.timeout = timeout
+        self._waiting = waiting
 
     def get(self, path: str) -> Any:
         """Ask; give the JSON of the answer."""
@@ -74,13 +82,23 @@ class Client:
 
     def answer(self, question: Question) -> Any:
         """Give the JSON of the answer to what was sent to this socket."""
+        waiting = self._waiting
 
         def tick() -> None:
-            question.sock.settimeout(max(question.deadline - time.monotonic(), 0.001))
+            left = max(question.deadline - time.monotonic(), 0.001)
+            question.sock.settimeout(left if waiting is None else min(left, PATIENCE))
+
+        def late() -> bool:
+            nonlocal waiting
+            told, waiting = waiting, None
+            if told is None or time.monotonic() >= question.deadline:
+                return False
+            told()
+            return True
 
         try:
             self._check_sent(question)
-            reader = _Reader(question.sock, tick)
+            reader = _Reader(question.sock, tick, late)
             status, length = self._head(reader)
             answer = reader.exactly(length) if length is not None else reader.rest(_MAX_ANSWER)
         except (OSError, EOFError) as error:
@@ -129,16 +147,30 @@ class Client:
 
 
 class _Reader:
-    """Reads lines and counted bytes from a socket. tick: called before each read, to set what time is left."""
+    """Reads lines and counted bytes from a socket.
 
-    def __init__(self, sock: socket, tick: Any) -> None:
+    tick: called before each read, to set what time is left. late: called when that is over; says whether there is more.
+    """
+
+    def __init__(
+        self, sock: socket, tick: Callable[[], None], late: Callable[[], bool] = lambda: False
+    ) -> None:
         self._sock = sock
         self._tick = tick
+        self._late = late
         self._buffer = b""
 
+    def _receive(self, most: int) -> bytes:
+        while True:
+            self._tick()
+            try:
+                return self._sock.recv(most)
+            except TimeoutError:
+                if not self._late():
+                    raise
+
     def _more(self) -> bool:
-        self._tick()
-        data = self._sock.recv(_CHUNK)
+        data = self._receive(_CHUNK)
         self._buffer += data
         return bool(data)
 
@@ -165,8 +197,7 @@ class _Reader:
             raise EOFError
         parts, missing = [self._buffer], length - len(self._buffer)
         while missing > 0:
-            self._tick()
-            data = self._sock.recv(min(missing, _CHUNK))
+            data = self._receive(min(missing, _CHUNK))
             if not data:
                 raise EOFError
             parts.append(data)

@@ -51,6 +51,7 @@ def main(
     screen = Screen()
     args = SimpleNamespace(json=False, socket=os.environ.get("ECLUSE_SOCKET") or quick.DEFAULT_SOCKET)
     args.question = question
+    args.waiting = lambda: _waiting(args, screen)
     try:
         _read(sys.argv[1:] if argv is None else argv, args)
         return _run(args, screen, trouble)
@@ -100,9 +101,20 @@ def _interrupted(args: SimpleNamespace, screen: Screen) -> int:
         return 0
     screen.note("interrupted")
     if verb in _CHANGING:
-        screen.noted("If the command had been sent it is carried out: look with 'ecluse status'.")
+        screen.noted("If the command had been sent it may be carried out: look with 'ecluse status'.")
         return UNREACHABLE
     return INTERRUPTED
+
+
+def _waiting(args: SimpleNamespace, screen: Screen) -> None:
+    """Say what to do about a daemon that does not answer: systemd's socket takes the question even when none runs."""
+    screen.note("No answer yet: the daemon is starting, busy, or dead. Waiting for it.", "warn")
+    if args.verb in {"cut", "isolate"}:
+        screen.note("It closes as soon as it runs. To close now without it: press Ctrl-C, and type as root:")
+        screen.note(f"    ecluse {args.verb} --no-daemon")
+    else:
+        screen.note("Why: systemctl status ecluse. The gate as it stands holds without it.")
+    screen.finish()
 
 
 def run(question: Question | None, trouble: BaseException | None) -> NoReturn:
