@@ -32,6 +32,8 @@ recorded_gate() {
     # A closing without the daemon that no daemon has taken up yet.
     if [ -s "$state/by-hand.log" ]; then echo shut; return 0; fi
     if [ ! -e "$state/boot.nft" ]; then
+        # A removal has opened the gate by hand, and said so there.
+        if [ -e "$state/boot.nft.before-removal" ]; then echo none; return 0; fi
         if [ -n "$(ls -A "$state/generations" 2>/dev/null)" ]; then echo shut; else echo none; fi
         return 0
     fi

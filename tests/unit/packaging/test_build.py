@@ -166,3 +166,5 @@ def test_a_record_without_its_boot_ruleset_counts_as_shut(tmp_path):
     assert asked("recorded_gate", tmp_path) == "none"
     (tmp_path / "state/generations/00000001.json").write_text("{}")
     assert asked("recorded_gate", tmp_path) == "shut"
+    (tmp_path / "state/boot.nft.before-removal").write_text("a removal opened it by hand")
+    assert asked("recorded_gate", tmp_path) == "none"
