@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import statistics
 import sys
 import time
@@ -173,8 +174,7 @@ def test_read_only_then_mended(hospital: Hospital):
         daemon.start()
         time.sleep(0.3)
         daemon.kill9()
-        disks.give_spare_back(daemon.state)  # as before an upgrade that knows of it
-        (daemon.state / "spare").rmdir()
+        shutil.rmtree(daemon.state / "spare")  # as after an upgrade to the first version that has it
         disks.remount(daemon, "ro")  # the kernel refuses that while a file is open to be written
         daemon.start()
         assert leaks(hospital), "positive control"
