@@ -1,6 +1,7 @@
 """eclused: wires the adapters to the controller, serves the socket, and leaves the kernel as it is when it ends."""
 
 import asyncio
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -20,6 +21,7 @@ import structlog
 import ecluse
 from ecluse import sd
 from ecluse.api.listen import activated_fds
+from ecluse.api.peer import printable
 from ecluse.api.server import ApiServer, serve
 from ecluse.config.load import ConfigDirectory
 from ecluse.config.settings import Settings, load_settings
@@ -37,6 +39,8 @@ from ecluse.state.audit import HashChainAudit
 from ecluse.state.store import DirectoryState
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+CLOSED_AT_BOOT = "closed-at-boot"
+"""In the run directory: the boot unit's note that it closed the gate because the recorded state could not be loaded."""
 _GUARD = "\0eclused"
 _LOUD = {"tamper", "leak", "warning", "forbidden"}
 
@@ -130,6 +134,16 @@ def guard_network() -> socket.socket | None:
     )
 
 
+def _words_of(note: Path) -> str:
+    """Give what the boot unit left in a note (systemd/boot.sh), empty when there is none."""
+    try:
+        return printable(note.read_text(encoding="utf-8", errors="replace").strip(), 1000)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"{note} cannot be read: {error.strerror}"
+
+
 class Daemon:
     """One run of eclused. `step` and `adapters` are for tests that end the process at a step or wrap a port."""
 
@@ -173,15 +187,20 @@ class Daemon:
             source=ConfigDirectory(settings.config_dir),
             clock=utc_now,
         )
+        closed_at_boot = settings.run_dir / CLOSED_AT_BOOT
         options = Options(
             version=ecluse.__version__,
             daemon_uid=os.getuid(),
             keep_generations=settings.keep_generations,
             keep_in_kernel=settings.keep_in_kernel,
+            closed_at_boot=_words_of(closed_at_boot),
         )
         controller = Controller(self._adapters(ports), options, step=self._step, tell=self._tell)
         try:
             await controller.start()
+            # What stands now is the record's. Left in place after a crash before this line, it is read once more.
+            with contextlib.suppress(OSError):
+                closed_at_boot.unlink(missing_ok=True)
             server = await self._serve(controller)
             _calm_collector()
             asyncio.get_running_loop().run_in_executor(None, _give_memory_back)

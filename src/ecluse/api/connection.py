@@ -5,6 +5,7 @@ byte to its last, and an answer STALL_SECONDS to be taken, after which the conne
 """
 
 import asyncio
+import select
 from collections.abc import Callable
 from types import MappingProxyType
 
@@ -101,6 +102,15 @@ class Connection(RequestHandler):
         """Tell a stream to end."""
         if not self.gone.done():
             self.gone.set_result(None)
+
+    def hung_up(self) -> bool:
+        """Ask the kernel whether the client has closed its end for good; one that only stopped sending has not (poll(2))."""
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if sock is None:
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def _cancel_due(self) -> None:
         if self._due is not None:

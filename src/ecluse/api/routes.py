@@ -22,6 +22,7 @@ from ecluse.api.wire import (
     RollbackRequest,
     Services,
 )
+from ecluse.policy import CUT, ISOLATE
 from ecluse.records import Actor
 from ecluse.results import Change, Event, Plan, Refused, Status
 
@@ -46,6 +47,7 @@ class Route:
     """One thing that can be asked. act is None where the server itself answers (streams, metrics, this very list).
 
     changes: it may change what passes; such a call runs to its end even when who asked is gone.
+    closes: says of a body whether it can only close: such a call is begun even when who asked is gone already.
     """
 
     method: str
@@ -58,6 +60,7 @@ class Route:
     query: type[BaseModel] = NoQuery
     media: str = JSON
     changes: bool = False
+    closes: Callable[[Any], bool] = lambda _body: False
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -112,7 +115,17 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/services", "Every service of the allowlist", _R, Services, _services),
     Route("GET", "/v1/generations", "Every recorded state, newest first", _R, Generations, _generations),
     Route("GET", "/v1/generations/{number}", "One recorded state", _R, GenerationDetail, _generation),
-    Route("POST", "/v1/level", "Set a level", _O, Change, _level, LevelRequest, changes=True),
+    Route(
+        "POST",
+        "/v1/level",
+        "Set a level",
+        _O,
+        Change,
+        _level,
+        LevelRequest,
+        changes=True,
+        closes=lambda asked: asked.level in {CUT.name, ISOLATE.name},
+    ),
     Route(
         "POST",
         "/v1/rollback",

@@ -57,10 +57,7 @@ class Controller:
         found = await asyncio.to_thread(ports.store.recover)
         self._ledger.generations.update(found.generations)
         policy, digest = await self._policy_at_start(found)
-        kernel = await self._s.gate.kernel_levels(policy)
-        if kernel is None and found.first_install and await self._s.gate.is_shut():
-            # The records are gone and the table speaks of other zones: nobody commanded an opening.
-            kernel = dict.fromkeys(policy.zone_names(), CUT.name)
+        kernel = await self._levels_in_kernel(policy, found)
         decision = decide(policy.site, policy.zone_names(), found, kernel)
         if decision.generation and decision.generation.policy != digest:
             policy, digest = await self._stored_or(decision.generation.policy, (policy, digest))
@@ -77,12 +74,24 @@ class Controller:
             found, decision.generation if decision.recorded else None, loaded, levels, decision.why
         )
         by_hand = (f"{one.actor.user} closed by hand: {one.what}" for one in found.by_hand)
-        for text in (*found.damage, *by_hand, *decision.why):
+        precaution = filter(None, (self._s.notes.warnings.get("boot"),))
+        for text in (*precaution, *found.damage, *by_hand, *decision.why):
             self._s.say("warning", text)
         self._keeper.begin()
         self._keeper.aside(self._compare_files(digest) if found.generations else self._find_remarks())
         # A daemon that was killed just after a switch has ended no connections.
         self._keeper.after(self._s.live.generation)
+
+    async def _levels_in_kernel(self, policy: Policy, found: Recovered) -> Levels | None:
+        """Say what the kernel's gates tell of the state before; None when that is nothing."""
+        precaution = self._s.options.closed_at_boot
+        if precaution:
+            self._s.notes.warnings["boot"] = f"closed at boot as a precaution: {precaution}"
+        if found.first_install and await self._s.gate.is_shut():
+            levels = None if precaution else await self._s.gate.kernel_levels(policy)
+            # The records are gone, and the table speaks of other zones or is the boot unit's: nobody commanded an opening.
+            return levels or dict.fromkeys(policy.zone_names(), CUT.name)
+        return None if precaution else await self._s.gate.kernel_levels(policy)
 
     async def _policy_at_start(self, found: Recovered) -> tuple[Policy, str]:
         """Give the newest recorded policy that can be read; the files only when there is none.
@@ -157,7 +166,7 @@ class Controller:
         if generation.number not in self._ledger.generations:
             jobs.append(self._ledger.record(generation))
         jobs += [self._ledger.clear(), *self._ledger.by_hand(found.by_hand), self._ledger.audit(line)]
-        jobs.append(self._ledger.names())
+        jobs += [self._ledger.names(), self._ledger.room()]
         await self._ledger.recorder.should(jobs)
         self._ledger.generations[generation.number] = generation
         self._s.live = Live(loaded, generation)

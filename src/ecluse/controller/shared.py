@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from ecluse.controller.gate import Gate, Step
 from ecluse.controller.hub import Hub
@@ -47,6 +48,8 @@ class Options:
 
     seconds: how long an answer waits for the disk. tick: seconds between two looks at the kernel's counters.
     new_name_seconds: how long a reload waits for names that were never resolved.
+    closed_at_boot: why the boot unit closed the gate as a precaution, empty when it did not: then what stands in the
+    kernel at start is nobody's command.
     """
 
     version: str
@@ -56,6 +59,7 @@ class Options:
     seconds: float = 5.0
     tick: float = 10.0
     new_name_seconds: float = 5.0
+    closed_at_boot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class Shared:
         self.ports = ports
         self.options = options
         self.step = step
-        self.gate = Gate(ports.firewall, options.daemon_uid, step)
+        self.gate = Gate(ports.firewall, options.daemon_uid, step, partial(self.say, "warning"))
         self.hub = Hub()
         self.notes = Notes()
         self.writer = Writer()
@@ -128,4 +132,4 @@ class Shared:
         live = self.live
         local = await self.ports.links.local_addresses()
         wanted = live.levels if levels is None else levels
-        return FlowJudge(live.policy, live.loaded.program, wanted, local, self.options.daemon_uid)
+        return live.loaded.judge(wanted, local, self.options.daemon_uid)

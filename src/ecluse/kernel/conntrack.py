@@ -112,8 +112,10 @@ class NfConntrack:
 
 
 def _enable_accounting() -> bool:
+    """Under systemd it is on already (ecluse.service), and /proc/sys is read-only to us."""
     try:
-        ACCOUNTING.write_text("1\n", encoding="ascii")
+        if ACCOUNTING.read_text(encoding="ascii").strip() != "1":
+            ACCOUNTING.write_text("1\n", encoding="ascii")
         return ACCOUNTING.read_text(encoding="ascii").strip() == "1"
     except OSError:
         return False

@@ -64,9 +64,14 @@ class Layout:
         """What was closed without the daemon since it last ran."""
         return self.root / "by-hand.log"
 
+    @property
+    def spare(self) -> Path:
+        """Room for records on a full disk: files of nothing (`state/spare.py`)."""
+        return self.root / "spare"
+
     def folders(self) -> tuple[Path, ...]:
         """Give every folder, the outermost first."""
-        return (self.root, self.generations, self.policies, self.ruleset)
+        return (self.root, self.generations, self.policies, self.ruleset, self.spare)
 
     def generation(self, number: int) -> Path:
         """Give the file of a generation."""

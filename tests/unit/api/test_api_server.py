@@ -293,6 +293,42 @@ async def test_who_hangs_up_does_not_stop_the_command():
         assert commands.finished == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "begun"),
+    [
+        ("/v1/level", {"level": "cut"}, True),
+        ("/v1/level", {"level": "isolate"}, True),
+        ("/v1/level", {"level": "open"}, False),
+        ("/v1/level", {"level": "reduced"}, False),
+        ("/v1/rollback", {}, False),
+        ("/v1/reload", {}, False),
+    ],
+)
+async def test_a_command_whose_sender_gave_up_before_the_daemon_was_up_is_begun_only_if_it_closes(
+    tmp_path, path, body, begun
+):
+    """systemd holds the socket while the daemon is down: what waits there may be minutes old."""
+    waiting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    waiting.bind(str(tmp_path / "s"))
+    waiting.listen(8)
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.connect(str(tmp_path / "s"))
+    client.sendall(request_bytes("POST", path, json.dumps(body).encode()))
+    client.close()
+    async with running(listen_fds=[waiting.detach()]) as (commands, _, __, log):
+        await asyncio.sleep(0.2)
+        assert bool(commands.calls) is begun
+        assert begun or any("gave up" in line[1] for line in log.lines)
+
+
+async def test_who_stops_sending_and_waits_for_the_answer_has_not_given_up():
+    async with running() as (commands, path, *_):
+        with hold(path, request_bytes("POST", "/v1/level", json.dumps({"level": "open"}).encode())) as sock:
+            sock.shutdown(socket.SHUT_WR)
+            await asyncio.sleep(0.2)
+        assert commands.calls
+
+
 async def test_closing_lets_a_running_command_end_and_answers_it():
     async with running(FakeCommands(delay=2.6)) as (commands, path, server, _):
         asked = asyncio.ensure_future(ask(path, "POST", "/v1/level", LEVEL))

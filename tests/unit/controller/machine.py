@@ -47,7 +47,7 @@ class Machine:
 
         return self.loop.run_until_complete(bounded())
 
-    def start(self) -> None:
+    def start(self, closed_at_boot: str = "") -> None:
         ports = Ports(
             self.firewall,
             self.conntrack,
@@ -58,7 +58,7 @@ class Machine:
             self.source,
             self.clock,
         )
-        options = Options(version="0", tick=3600, seconds=5)
+        options = Options(version="0", tick=3600, seconds=5, closed_at_boot=closed_at_boot)
 
         async def up() -> None:
             self.controller = Controller(ports, options, tell=self.events.append)

@@ -1,0 +1,61 @@
+#!/bin/sh
+# Put the recorded gate into the kernel before any link is up (ecluse-boot.service). No Python, nothing that may wait.
+#
+# What it loads, the first that is whole and that the kernel takes:
+#   boot.nft     the recorded state; complete only with its checksum, because a torn one could load and leave everything open
+#   closed.nft   the site's lifeline alone
+#   the built-in closed ruleset of the package, which knows no site
+# The latter two only where this gateway was in service before. Then a note tells the daemon that what it finds in the kernel
+# is a precaution and not somebody's command.
+set -u
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+state=${ECLUSE_STATE_DIR:-/var/lib/ecluse}
+in_service=/etc/ecluse/in-service
+built_in=${ECLUSE_BUILT_IN:-/usr/lib/ecluse/closed.nft}
+note=/run/ecluse/closed-at-boot
+
+say() {
+  echo "ecluse-boot: $*" >&2
+  echo "<2>ecluse-boot: $*" 2>/dev/null >/dev/kmsg
+}
+
+# The last line is the checksum of all before it; an included program is named by its own.
+whole() {
+  [ -f "$1" ] || { why='is missing'; return 1; }
+  why='is not what was written'
+  [ "$(tail -n 1 "$1")" = "# sha256: $(head -n -1 "$1" | sha256sum | cut -d ' ' -f 1)" ] || return 1
+  program=$(sed -n 's/^include "\(.*\)"$/\1/p' "$1")
+  [ -z "$program" ] && return 0
+  why="includes $program, which is missing or not what was written"
+  digest=${program##*/program-}
+  [ "${digest%.nft}" = "$(sha256sum 2>/dev/null <"$program" | cut -d ' ' -f 1)" ]
+}
+
+load() {
+  trouble=$(nft -f "$1" 2>&1) && return 0
+  why="is refused by the kernel: $(echo "$trouble" | head -n 1)"
+  return 1
+}
+
+if nft list chain inet ecluse forward >/dev/null 2>&1; then
+  exit 0 # it stands already: this is no boot, and what stands is newer than any file
+fi
+if [ ! -e "$in_service" ] && [ ! -e "$state/boot.nft" ] && [ ! -e "$state/closed.nft" ]; then
+  exit 0 # the daemon never ran here: there is nothing to hold
+fi
+if whole "$state/boot.nft" && load "$state/boot.nft"; then
+  exit 0
+fi
+told="$state/boot.nft $why"
+for file in "$state/closed.nft" "$built_in"; do
+  if [ "$file" = "$built_in" ] || whole "$file"; then
+    if load "$file"; then
+      mkdir -p "${note%/*}" && echo "$told; $file was loaded instead" >"$note"
+      say "$told; closed by $file instead, until the daemon has read its records"
+      exit 0
+    fi
+  fi
+  told="$told; $file $why"
+done
+say "NOTHING COULD BE LOADED, THE GATE IS OPEN: $told. Pull the cable, or: ip link set dev NAME down"
+exit 1
