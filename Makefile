@@ -11,8 +11,8 @@ PYTHON := /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# The last three are for tests alone (ping, sysctl, mount).
-PACKAGES := nftables python3-nftables python3-venv iproute2 iputils-ping procps mount
+# The last four are for tests alone (ping, sysctl, mount, mkfs.ext4).
+PACKAGES := nftables python3-nftables python3-venv iproute2 iputils-ping procps mount e2fsprogs
 # A root shell by plain su has neither.
 export PATH := $(PATH):/usr/sbin:/sbin
 

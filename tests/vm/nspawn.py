@@ -17,7 +17,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from tests.lab import netns
 
@@ -54,6 +54,8 @@ class Container:
     lower: the folder to start from (images.root). network: a network namespace of the lab to live in, by name; None: one
     of its own, with a loopback alone. Write into `upper` before the boot to have files of the test's own there.
     """
+
+    running: ClassVar[set["Container"]] = set()
 
     def __init__(self, lower: Path, *, network: str | None = None) -> None:
         self.name = f"{netns.unique()}-box"
@@ -104,6 +106,7 @@ class Container:
                 start_new_session=True,
                 env=self._environment(),
             )
+        Container.running.add(self)
         self._wait_until_up(began + patience, wait=wait)
         return time.monotonic() - began
 
@@ -123,7 +126,8 @@ class Container:
     def _wait_until_up(self, deadline: float, *, wait: bool) -> None:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                code, self._process, self._leader = self._process.returncode, None, 0
+                code = self._process.returncode
+                self._gone()
                 raise RuntimeError(f"the container ended with {code} before it was up:\n{self.console()}")
             self._leader = self._leader or self._find_leader()
             if self._leader and Path(f"/proc/{self._leader}/root/run/systemd/private").exists():
@@ -162,8 +166,7 @@ class Container:
             code = self._process.wait(patience)
         except subprocess.TimeoutExpired:
             raise RuntimeError(f"the container did not end in time:\n{self.console()}") from None
-        self._process, self._leader = None, 0
-        self._drop_groups()
+        self._gone()
         return code
 
     def kill9(self) -> None:
@@ -176,10 +179,11 @@ class Container:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
         self._process.wait()
-        self._process, self._leader = None, 0
-        self._drop_groups()
+        self._gone()
 
-    def _drop_groups(self) -> None:
+    def _gone(self) -> None:
+        self._process, self._leader = None, 0
+        Container.running.discard(self)
         for group in self._groups():
             deadline = time.monotonic() + 2
             while group.exists() and time.monotonic() < deadline:

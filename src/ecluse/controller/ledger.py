@@ -173,7 +173,7 @@ class Ledger:
         self._lines += 1
         label = f"audit line '{record.event}' (number {self._lines} since the start)"
         job = self._job(label, "audit", lambda: self.shared.ports.audit.append(record))
-        return replace(job, in_order=True)
+        return replace(job, in_order=True, ahead=record.levels is not None)
 
     def _counted(self, record: AuditRecord) -> Job:
         """Count a line that cannot be kept: a flood must not eat the memory while the disk takes nothing."""

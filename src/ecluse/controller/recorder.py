@@ -29,12 +29,14 @@ class Job:
     """One durable write. label: what it records, in words; a newer job of the same label replaces a waiting one.
 
     in_order: nothing newer may be on disk before it (a line of the audit log).
+    ahead: of these, one that may pass those which are not (it says which levels stand, and has room kept for it).
     housekeeping: no record of what was done; worth telling only once it has failed.
     """
 
     label: str
     write: Callable[[], None]
     in_order: bool = False
+    ahead: bool = False
     housekeeping: bool = False
     failed: bool = False
     written: bool = False
@@ -193,19 +195,34 @@ def _told(labels: Sequence[str]) -> tuple[str, ...]:
 
 def _write_what_can_be(jobs: list[Job]) -> dict[str, str]:
     failed: dict[str, str] = {}
+    held_up = {
+        False: "",
+        True: "",
+    }  # why lines wait, by `ahead`: one try a round is enough, and they stay in order
     for job in jobs:
         # An earlier round that hung may have come to it meanwhile.
         if job.written:
             continue
-        try:
-            job.write()
-        except StateError as error:
-            job.failed, failed[job.label] = True, error.message
-        except Exception as error:  # noqa: BLE001 - a closing is done, whatever its record meets
-            job.failed, failed[job.label] = True, repr(error)
-        else:
-            job.written = True
+        why = held_up[job.ahead] if job.in_order else ""
+        if not why:
+            why = _try(job)
+        if why:
+            job.failed, failed[job.label] = True, why
+        if why and job.in_order:
+            held_up |= {False: why} if not job.ahead else {False: why, True: why}
     return failed
+
+
+def _try(job: Job) -> str:
+    """Write one; give why that failed, in words."""
+    try:
+        job.write()
+    except StateError as error:
+        return error.message
+    except Exception as error:  # noqa: BLE001 - a closing is done, whatever its record meets
+        return repr(error)
+    job.written = True
+    return ""
 
 
 def _swallow(future: asyncio.Future[Any]) -> None:

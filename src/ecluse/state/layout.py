@@ -70,8 +70,8 @@ class Layout:
         return self.root / "spare"
 
     def folders(self) -> tuple[Path, ...]:
-        """Give every folder, the outermost first."""
-        return (self.root, self.generations, self.policies, self.ruleset, self.spare)
+        """Give every folder that must be there, the outermost first."""
+        return (self.root, self.generations, self.policies, self.ruleset)
 
     def generation(self, number: int) -> Path:
         """Give the file of a generation."""

@@ -34,9 +34,14 @@ class Spare:
 
     def keep(self) -> None:
         """Make what is missing. StateError when the disk has no room."""
-        for name, size in (BOOT | LOG).items():
-            if not _is_whole(self._folder / name, size):
-                durable.write(self._folder / name, bytes(size))
+        whole = BOOT | LOG
+        missing = {
+            name: bytes(size) for name, size in whole.items() if not _is_whole(self._folder / name, size)
+        }
+        if missing:
+            durable.make_folder(self._folder)
+            durable.sweep(self._folder)
+            durable.write_all(self._folder, missing)
 
     def write(self, path: Path, data: bytes) -> None:
         """Replace a file as `durable.write` does; where the disk is full, by a file of this folder. StateError."""
