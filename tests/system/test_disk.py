@@ -18,7 +18,7 @@ from tests.lab.hospital import Hospital
 from tests.lab.hosts import ROOT
 from tests.system import disks
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
 ZONES = ("care", "administration", "guests", "gateway")
 CUT, ISOLATE, OPEN = (dict.fromkeys(ZONES, level) for level in ("cut", "isolate", "open"))
@@ -40,7 +40,7 @@ def small(request: pytest.FixtureRequest, hospital: Hospital) -> Iterator[tuple[
     daemon = hospital.daemon()
     with mount(daemon) as folder:
         daemon.start()
-        wait_for((folder / "spare" / "log-4").exists)
+        disks.settle(folder)
         yield daemon, fill
 
 
@@ -170,9 +170,9 @@ def test_without_the_daemon_on_a_full_disk(hospital: Hospital, small):
 
 def test_read_only_then_mended(hospital: Hospital):
     daemon = hospital.daemon()
-    with disks.ext4(daemon):
+    with disks.ext4(daemon) as folder:
         daemon.start()
-        time.sleep(0.3)
+        disks.settle(folder)
         daemon.kill9()
         shutil.rmtree(daemon.state / "spare")  # as after an upgrade to the first version that has it
         disks.remount(daemon, "ro")  # the kernel refuses that while a file is open to be written
@@ -203,7 +203,7 @@ def test_turned_read_only_by_the_kernel_under_a_running_daemon(hospital: Hospita
     daemon = hospital.daemon()
     with disks.ext4(daemon) as folder:
         daemon.start()
-        time.sleep(0.3)
+        disks.settle(folder)
         disks.fail(folder)
         change = daemon.level("cut")
         assert change["unrecorded"]
@@ -216,7 +216,7 @@ def test_turned_read_only_by_the_kernel_under_a_running_daemon(hospital: Hospita
 def slow(hospital: Hospital) -> Iterator[tuple[Daemon, disks.SlowDisk]]:
     daemon = hospital.daemon(argv=("-m", "tests.system.slow_disk")).start()
     disk = disks.SlowDisk(daemon)
-    time.sleep(0.3)
+    disks.settle(daemon.state)
     yield daemon, disk
     disk.mend()
     daemon.stop(patience=30)
@@ -280,7 +280,7 @@ def test_a_disk_that_freezes_during_a_cut(hospital: Hospital):
     daemon = hospital.daemon()
     with disks.ext4(daemon) as folder:
         daemon.start()
-        time.sleep(0.3)
+        disks.settle(folder)
         disks.freeze(folder)
         began = time.monotonic()
         change = daemon.level("cut")
