@@ -38,7 +38,7 @@ from ecluse.state.store import DirectoryState
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 _GUARD = "\0eclused"
-_LOUD = {"tamper", "leak", "warning", "forbidden"}
+_LOUD = {"tamper", "fight", "leak", "warning", "forbidden"}
 
 
 def utc_now() -> datetime:

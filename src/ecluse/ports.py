@@ -44,6 +44,7 @@ class KernelChange:
     what: what it did to our table, in words (`table deleted`, `rule deleted in chain forward`).
     lost: events were lost (ENOBUFS); nothing else in it is to be trusted, compare everything.
     generation: the ruleset's generation id that it made.
+    gone: it deleted our table and made none in its place.
     """
 
     process: str
@@ -53,6 +54,7 @@ class KernelChange:
     what: str
     lost: bool = False
     generation: int = 0
+    gone: bool = False
 
 
 class Firewall(Protocol):
@@ -70,6 +72,13 @@ class Firewall(Protocol):
         KernelError when the kernel refused.
         """
 
+    def guard(self, inside: Sequence[str]) -> bool:
+        """Shut the gate by the smallest table there is, where none stands; False where one does.
+
+        At once, on the caller's thread, whatever else is under way. inside: the zones' interfaces, between which all
+        passes. KernelError when the kernel refused.
+        """
+
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Read chains of table `inet ecluse` back. Each gives its goto target if it consists of just one goto, else None.
 
@@ -83,7 +92,10 @@ class Firewall(Protocol):
         """Name every chain of table `inet ecluse`, sorted; empty when there is no table."""
 
     async def objects(self) -> dict[str, tuple[str, ...]]:
-        """Name what table `inet ecluse` holds: keys `chain`, `set`, `map`, `counter`; sorted names; empty when no table."""
+        """Name what table `inet ecluse` holds: keys `chain`, `set`, `map`, `counter`; sorted names; empty when no table.
+
+        Further keys (`flowtable`, `quota`, ..., as nft calls them) only where somebody made such a thing.
+        """
 
     async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
         """Digest all of table `inet ecluse` that packets do not change themselves, by part; nothing when no table.
