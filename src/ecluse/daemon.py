@@ -28,6 +28,7 @@ from ecluse.controller.gate import Step
 from ecluse.controller.shared import Options, Ports
 from ecluse.errors import ConfigError, EcluseError, StateError
 from ecluse.kernel.conntrack import NfConntrack
+from ecluse.kernel.exits import KernelExits
 from ecluse.kernel.links import RtnlLinks
 from ecluse.kernel.nft import NftFirewall
 from ecluse.records import Actor
@@ -38,7 +39,7 @@ from ecluse.state.store import DirectoryState
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 _GUARD = "\0eclused"
-_LOUD = {"tamper", "fight", "leak", "warning", "forbidden"}
+_LOUD = {"tamper", "fight", "leak", "exit", "warning", "forbidden"}
 
 
 def utc_now() -> datetime:
@@ -172,6 +173,7 @@ class Daemon:
             audit=HashChainAudit(store.audit_path, utc_now),
             source=ConfigDirectory(settings.config_dir),
             clock=utc_now,
+            exits=KernelExits(),
         )
         options = Options(
             version=ecluse.__version__,

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from ecluse.errors import Fault
+from ecluse.exits import Host
 from ecluse.flows import Connection
 from ecluse.policy import Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName
@@ -146,6 +147,13 @@ class Links(Protocol):
 
     def changes(self) -> AsyncIterator[str]:
         """Give an item, in words, whenever an interface, an address or a route comes or goes."""
+
+
+class Exits(Protocol):
+    """What on this machine may carry packets past the gate (rtnetlink, tc, other tables of nf_tables, sysctls)."""
+
+    async def look(self) -> Host:
+        """Read all of it now; it takes a while and changes nothing. KernelError."""
 
 
 class Resolver(Protocol):

@@ -17,7 +17,7 @@ from ecluse.controller.shared import Shared
 from ecluse.errors import EcluseError
 from ecluse.flows import describe
 from ecluse.policy import Policy
-from ecluse.records import Generation
+from ecluse.records import AuditRecord, Generation
 from ecluse.results import Purge
 
 PURGES_REMEMBERED = 100
@@ -38,6 +38,7 @@ class Keeper:
         self._loader = loader
         self._tasks: set[asyncio.Task[object]] = set()
         self._core: set[asyncio.Task[object]] = set()
+        self._links = LinkWatch(shared, self._audit)
         self._healer = Healer(shared, ledger, self._spawn, self.after, self._arm_previous)
         self._names: AsyncIterator[frozenset[str]] | None = None
         self._boot_due: float | None = None
@@ -52,15 +53,17 @@ class Keeper:
 
     def begin(self) -> None:
         """Start the background work."""
-        links = LinkWatch(self._s)
         for work in (
             self._healer.run(),
             self._read_back(),
             self._watch_names(),
-            links.run(),
+            self._links.run(),
             self._ticks(),
         ):
             self._core.add(self._spawn(work))
+
+    async def _audit(self, line: AuditRecord) -> None:
+        await self._ledger.recorder.should([self._ledger.audit(line)])
 
     def aside(self, work: Coroutine[object, object, object]) -> None:
         """Do something beside everything else."""
