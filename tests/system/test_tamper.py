@@ -238,13 +238,13 @@ def test_commands_work_in_a_fight(hospital: Hospital, daemon: Daemon, period: st
             answer = daemon.cli(level, "--reason", "fight")
             assert answer.returncode in {0, 6}, answer.stderr
             assert set(daemon.status()["levels"].values()) == {level}
-        assert not hospital.care.tcp(places.WEB.v6, timeout=0.3)
         if period == "0.3":
             assert wait_until(lambda: daemon.cli("open", "--yes", "--reason", "fight").returncode == 0)
             assert set(daemon.status()["levels"].values()) == {"open"}
             assert daemon.cli("cut").returncode in {0, 6}
     assert wait_until(lambda: daemon.status()["in_step"])
     assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
+    assert not hospital.care.tcp(places.WEB.v6, timeout=0.3)
 
 
 def test_over_and_over_while_cut(hospital: Hospital, daemon: Daemon):
