@@ -13,7 +13,7 @@ class Device:
     """An interface. kind: as the kernel calls it (`bridge`, `macvlan`), empty for hardware. master, parent: other interfaces.
 
     xdp: how an XDP program is attached, empty when none is. elsewhere: it stands in another network namespace, its
-    parent in ours.
+    parent in ours. tc_in_hardware: the card may carry out tc's filters itself (`hw-tc-offload`).
     """
 
     name: str
@@ -22,6 +22,7 @@ class Device:
     parent: str = ""
     xdp: str = ""
     elsewhere: bool = False
+    tc_in_hardware: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ def findings(host: Host, policy: Policy) -> tuple[Finding, ...]:
     ]
     remarks: list[Iterable[tuple[str, str]]] = [
         _offloads(host, hardware=False),
+        _cards(host),
         _untracked(host),
         _routes(host, outside),
         _addresses(host, policy),
@@ -192,6 +194,13 @@ def _offloads(host: Host, *, hardware: bool) -> Iterator[tuple[str, str]]:
                     "after a cut"
                 ),
             )
+
+
+def _cards(host: Host) -> Iterator[tuple[str, str]]:
+    for one in host.devices:
+        if one.tc_in_hardware:
+            what = f"the card of {one.name} may carry out tc's filters by itself (hw-tc-offload is on)"
+            yield "hardware", what
 
 
 def _untracked(host: Host) -> Iterator[tuple[str, str]]:

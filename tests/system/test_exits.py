@@ -11,6 +11,7 @@ from tests.lab import places
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
 from tests.lab.hosts import ROOT
+from tests.system.test_tamper import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -52,16 +53,10 @@ def test_a_tc_redirect_leaks_at_isolate_and_is_named(hospital: Hospital, daemon:
     assert [one["kind"] for one in told if one["is_exit"]] == ["tc"]
     # A filter is no change of links: the daemon sees it at its next look, once a minute or when a link changes.
     hospital.shell("gw", "ip link add late0 type veth peer name late1")
-    end = time.monotonic() + 5
-    while not named(daemon, "redirects to wan0") and time.monotonic() < end:
-        time.sleep(0.1)
-    assert named(daemon, "redirects to wan0")
+    assert wait_until(lambda: named(daemon, "redirects to wan0"), 5)
     assert '"event":"exit"' in (daemon.state / "audit.log").read_text()
     hospital.shell("gw", "tc qdisc del dev guest0 clsact; ip link del late0")
-    end = time.monotonic() + 5
-    while named(daemon, "redirects to wan0") and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not named(daemon, "redirects to wan0")
+    assert wait_until(lambda: not named(daemon, "redirects to wan0"), 5)
 
 
 def test_a_macvlan_of_the_outside_in_a_container_gets_out_and_is_named(hospital: Hospital, daemon: Daemon):
@@ -77,8 +72,5 @@ def test_a_macvlan_of_the_outside_in_a_container_gets_out_and_is_named(hospital:
     with hospital.sniff() as outside:
         hospital.run("guests", ["ping", "-c", "1", "-W", "1", places.WEB.v4])
         assert outside.count(destination=places.WEB.v4, protocol="icmp"), "positive control: it leaves"
-    end = time.monotonic() + 5
-    while not named(daemon, "mv0 in another network namespace") and time.monotonic() < end:
-        time.sleep(0.1)
-    assert named(daemon, "mv0 in another network namespace")
+    assert wait_until(lambda: named(daemon, "mv0 in another network namespace"), 5)
     assert check_host(hospital, daemon).returncode == 1

@@ -66,7 +66,10 @@ class LinkWatch:
             warnings["links"] = f"the machine's links could not be read: {error.message}"
             return
         policy = self._s.live.policy
-        self._s.notes.foreign = report.foreign_interfaces(policy, interfaces, routes)
+        foreign = report.foreign_interfaces(policy, interfaces, routes)
+        for name in sorted({*foreign} - {*self._s.notes.foreign}):
+            self._s.say("link", f"interface {name} is in no zone: it is closed while any zone is")
+        self._s.notes.foreign = foreign
         odd = report.link_warnings(policy, interfaces, routes)
         warnings.pop("links", None)
         if odd:

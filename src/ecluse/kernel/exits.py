@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from ecluse.exits import BESIDE, SWITCHES, Device, Filter, Host, Offload, Statement
-from ecluse.kernel import tables
+from ecluse.kernel import features, tables
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     Netlink,
@@ -92,7 +92,14 @@ def _devices(route: Netlink, names: dict[int, str]) -> Iterator[Device]:
             master=names.get(_native(found.get(IFLA_MASTER)), ""),
             parent=names.get(_native(found.get(IFLA_LINK)), ""),
             xdp=XDP_WORDS.get(xdp, "somehow") if xdp else "",
+            tc_in_hardware=not _kind(found) and _offloads_tc(text(found[IFLA_IFNAME])),
         )
+
+
+def _offloads_tc(name: str) -> bool:
+    with contextlib.suppress(OSError):  # a driver without features
+        return features.TC_OFFLOAD in features.active(name)
+    return False
 
 
 def _elsewhere(route: Netlink, names: dict[int, str]) -> Iterator[Device]:

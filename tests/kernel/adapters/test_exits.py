@@ -6,8 +6,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from ecluse.exits import Offload, findings
-from ecluse.kernel import exits, tables
+from ecluse.exits import Device, Host, Offload, findings
+from ecluse.kernel import exits, features, tables
 from ecluse.kernel.netlink import NLA_F_NESTED, attribute, text_attribute
 from ecluse.policy import Policy, Site, Zone
 from tests.kernel.adapters.conftest import nft, run
@@ -163,6 +163,15 @@ def test_a_flowtable_as_the_kernel_tells_it():
     )
     hardware = exits.offload("inet", body + attribute(7, struct.pack("!I", 3)))
     assert hardware.hardware
+
+
+def test_features_of_a_card(gateway):
+    """No card here: a veth has features too, all but that one."""
+    on = features.active("wan0")
+    assert "tx-scatter-gather" in on
+    assert features.TC_OFFLOAD not in on
+    told = findings(Host(devices=(Device("eth0", tc_in_hardware=True),)), policy())
+    assert [one.kind for one in told] == ["hardware"]
 
 
 def test_the_look_needs_no_root(gateway):

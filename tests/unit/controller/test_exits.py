@@ -1,5 +1,7 @@
 """Ways past the gate over fakes: named once as an event and in the audit log, for as long as they last in status."""
 
+import asyncio
+
 from ecluse.errors import KernelError
 from ecluse.exits import Device, Filter, Host, findings
 from tests.unit.controller.machine import Machine
@@ -54,3 +56,29 @@ def test_shared_interfaces_and_inside_bridges_are_no_exits():
         )
     )
     assert findings(inside, simple()) == ()
+
+
+def test_what_appears_is_judged_at_once_and_said():
+    machine = Machine(simple())
+    machine.start()
+    machine.set("cut")
+    machine.links.change(
+        "interface br-containers is up",
+        interfaces=("care0", "core0", "wan0", "br-containers"),
+        routes=("wan0",),
+    )
+    machine.settle()
+    told = [event.message for event in machine.events if event.kind == "link"]
+    assert "interface br-containers is in no zone: it is closed while any zone is" in told
+    assert any("br-containers" in text for text in machine.status().warnings)
+    machine.run(asyncio.sleep(1.1))
+    machine.links.change("route default by care0 is there", routes=("wan0", "care0"))
+    machine.settle()
+    machine.run(asyncio.sleep(0.05))
+    assert any("a default route leaves by care0" in text for text in machine.status().warnings)
+    machine.exits.host = Host(
+        addresses=(("care0", "10.99.0.1/16"), ("care0", "fe80::1/64"), ("care0", "10.10.0.1/24"))
+    )
+    (warning,) = (text for text in look(machine) if "in none of the subnets" in text)
+    assert warning.startswith("10.99.0.1/16 on care0")
+    machine.close()
