@@ -27,8 +27,7 @@ WHO = Actor(1000, "oncall", 4711, "ecluse")
 class Machine:
     """One gateway: its disk (state, audit) and kernel (firewall) outlive the daemon (controller)."""
 
-    def __init__(self, policy: Policy, addresses=None, **options) -> None:
-        self.options = Options(**({"version": "0", "tick": 3600, "seconds": 5} | options))
+    def __init__(self, policy: Policy, addresses=None) -> None:
         self.loop = asyncio.new_event_loop()
         self.clock = FakeClock()
         self.firewall = FakeFirewall()
@@ -59,9 +58,10 @@ class Machine:
             self.source,
             self.clock,
         )
+        options = Options(version="0", tick=3600, seconds=5)
 
         async def up() -> None:
-            self.controller = Controller(ports, self.options, tell=self.events.append)
+            self.controller = Controller(ports, options, tell=self.events.append)
             await self.controller.start()
 
         self.run(up())

@@ -8,12 +8,14 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from ecluse.controller.recorder import Job, Recorder
+from ecluse.controller.shared import Options
 from ecluse.controller.start import carry_over
 from ecluse.controller.writer import Writer
 from ecluse.errors import KernelError, RequestError, StaleError, StateError
 from ecluse.flows import Connection, Tuple
 from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
 from ecluse.ruleset import switch
+from tests.unit.controller import machine as machines
 from tests.unit.controller.machine import WHO, Machine
 from tests.unit.ruleset.policies import SITE, ZONES
 
@@ -94,8 +96,10 @@ def test_a_table_that_could_not_be_put_back_at_once_is_tried_again_soon(machine)
     assert not any("could not be restored" in warning for warning in machine.status().warnings)
 
 
-def test_old_records_are_tidied_at_the_regular_look_and_not_right_after_a_change():
-    machine = Machine(allowlist(), tick=0.2, keep_generations=2)
+def test_old_records_are_tidied_at_the_regular_look_and_not_right_after_a_change(monkeypatch):
+    few = {"tick": 0.2, "keep_generations": 2}
+    monkeypatch.setattr(machines, "Options", lambda **given: Options(**(given | few)))
+    machine = Machine(allowlist())
     machine.start()
     machine.run(asyncio.sleep(0.3))
     for level in ("cut", "open", "isolate", "open"):
