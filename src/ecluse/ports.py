@@ -59,6 +59,18 @@ class KernelChange:
     gone: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the switch stands in the kernel, all of it as of one transaction. See `Firewall.targets`, `policies`.
+
+    generation: the ruleset's generation id that it was read at.
+    """
+
+    targets: Mapping[str, str | None]
+    policies: Mapping[str, str]
+    generation: int
+
+
 class Firewall(Protocol):
     """nf_tables, seen as texts and values in and readings out. One transaction at a time, on one thread."""
 
@@ -86,6 +98,9 @@ class Firewall(Protocol):
         At once, on the caller's thread, whatever else is under way. inside: the zones' interfaces, between which all
         passes. KernelError when the kernel refused.
         """
+
+    async def standing(self, chains: Iterable[str]) -> Standing:
+        """Read these chains' targets and the base chains' policies back, as of one transaction."""
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Read chains of table `inet ecluse` back. Each gives its goto target if it consists of just one goto, else None.

@@ -113,11 +113,15 @@ class Gate:
         await self.settle()
 
     async def close(
-        self, loaded: Loaded, levels: Levels, addresses: Addresses, taken_up: Callable[[], object]
+        self,
+        loaded: Loaded,
+        levels: Levels,
+        addresses: Callable[[], Addresses],
+        taken_up: Callable[[], object],
     ) -> tuple[Loaded, bool]:
         """Make a closing live. It never goes back: where the switch fails or does not show, the table is put in anew.
 
-        taken_up: called as soon as the kernel has it, before it is read back.
+        addresses: gives those of host names, should the table be put in anew. taken_up: called as soon as the kernel has it, before it is read back.
         Gives what is loaded then, and whether it was read back. KernelError when the kernel took nothing of it.
         """
         taken = False
@@ -126,13 +130,12 @@ class Gate:
             taken = True
             self._step("applied")
             taken_up()
-            if await self.shows(loaded, levels):
-                await self._advance()
+            if await self._confirmed(loaded, levels):
                 return loaded, True
         except KernelError:
             pass  # somebody else is at the table in this very moment
         try:
-            return await self.bring_up(loaded.policy, loaded.digest, addresses, levels), True
+            return await self.bring_up(loaded.policy, loaded.digest, addresses(), levels), True
         except KernelError:
             if not taken and not await self._is_guarded(loaded.policy, levels):
                 raise
@@ -147,17 +150,28 @@ class Gate:
 
     async def shows(self, loaded: Loaded, levels: Levels) -> bool:
         """Read the base chains and gates back and compare."""
-        wanted = switch.targets(loaded.policy, loaded.slot, levels)
-        verdict = dict.fromkeys(names.BASE_CHAINS, switch.base_policy(loaded.policy, levels))
-        return await self._firewall.targets(wanted) == wanted and await self._firewall.policies() == verdict
+        return await self._shown_at(loaded, levels) is not None
+
+    async def _shown_at(self, loaded: Loaded, levels: Levels) -> int | None:
+        """Read the base chains and gates back; give the ruleset's generation id, None when they are not as they should be."""
+        wanted = switch.position(loaded.policy, loaded.slot, levels)
+        found = await self._firewall.standing(wanted.targets)
+        policies = dict.fromkeys(names.BASE_CHAINS, wanted.verdict)
+        return found.generation if (found.targets, found.policies) == (wanted.targets, policies) else None
+
+    async def _confirmed(self, loaded: Loaded, levels: Levels) -> bool:
+        """Read back after a switch, and count it on: it changed gates alone, which are compared by themselves."""
+        shown_at = await self._shown_at(loaded, levels)
+        if shown_at is not None and shown_at == self._expected():
+            self._known_generation, self._commits = shown_at, 0
+        return shown_at is not None
 
     async def verify(self, loaded: Loaded, levels: Levels, before: tuple[Loaded, Levels] | None) -> None:
         """Read back; where the kernel shows something else, put back what was before and say what each step did.
 
         NotVerifiedError then, with the words.
         """
-        if await self.shows(loaded, levels):
-            await self._advance()
+        if await self._confirmed(loaded, levels):
             return
         message = "the kernel does not show the levels that were applied"
         if before is None:
@@ -174,12 +188,6 @@ class Gate:
         raise NotVerifiedError(
             f"{message}; {now}", retry=back, hint="look at 'ecluse status' and 'ecluse events'"
         )
-
-    async def _advance(self) -> None:
-        """Count our own switches on: they change gates alone, which are compared by themselves."""
-        now = await self._firewall.ruleset_generation()
-        if now == self._expected():
-            self._known_generation, self._commits = now, 0
 
     @property
     def unsure(self) -> bool:

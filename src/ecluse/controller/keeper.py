@@ -43,6 +43,7 @@ class Keeper:
         self._names: AsyncIterator[frozenset[str]] | None = None
         self._boot_due: float | None = None
         self._addresses_due = False
+        self._tidying_due = True
 
     # -- tasks -----------------------------------------------------------------------------------------------------
 
@@ -143,6 +144,7 @@ class Keeper:
                     "warning", f"old allowlists could not be taken out of the kernel yet: {error.message}"
                 )
             jobs = self._prepared_files()
+        self._tidying_due = True
         await self._ledger.recorder.should(jobs)
         await self._arm_previous()
 
@@ -183,7 +185,7 @@ class Keeper:
     def _prepared_files(self) -> list[Job]:
         """Give the jobs that bring the prepared files to the live state."""
         live = self._s.live
-        jobs = self._ledger.program(live.loaded), self._ledger.closed(live.policy), self._ledger.forget_old()
+        jobs = self._ledger.program(live.loaded), self._ledger.closed(live.policy)
         return [replace(job, housekeeping=True) for job in jobs]
 
     def follow_names(self, coming: Policy | None = None) -> None:
@@ -253,6 +255,10 @@ class Keeper:
                     self._s.notes.warnings.pop("addresses", None)
                 if self._ledger.recorder.waiting:
                     await self._record_what_waits()
+                if self._tidying_due and not self._s.writer.locked():
+                    # Not right after a change: it reads every record, and the next command's record would wait for it.
+                    self._tidying_due = False
+                    await self._ledger.recorder.should([self._ledger.forget_old()])
                 if self._boot_due is not None and time.monotonic() >= self._boot_due:
                     await self._renew_boot()
             except EcluseError as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.fakes.ports import Failing, Feed
-from ecluse.ports import CounterValue, KernelChange, RefusedElement
+from ecluse.ports import CounterValue, KernelChange, RefusedElement, Standing
 from ecluse.ruleset.names import BASE_CHAINS, GUARD, is_gate
 from ecluse.ruleset.program import TABLE, NamedSet, element_text
 from ecluse.ruleset.switch import Position
@@ -111,6 +111,10 @@ class FakeFirewall(Failing):
         self.announced.put(
             KernelChange(process, pid, ours, touched, what, generation=self.generation, gone=gone)
         )
+
+    async def standing(self, chains: Iterable[str]) -> Standing:
+        """Read the switch back."""
+        return Standing(await self.targets(chains), await self.policies(), self.generation)
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Give each chain's goto target, None where it does anything else, or does not exist."""

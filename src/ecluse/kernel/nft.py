@@ -24,7 +24,7 @@ from ecluse.kernel.netlink import (
 )
 from ecluse.kernel.tables import in_one_generation
 from ecluse.kernel.watch import watch
-from ecluse.ports import CounterValue, KernelChange, RefusedElement
+from ecluse.ports import CounterValue, KernelChange, RefusedElement, Standing
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.switch import Position
 
@@ -131,6 +131,20 @@ class NftFirewall:
             except FileExistsError:
                 return False
         return True
+
+    async def standing(self, chains: Iterable[str]) -> Standing:
+        """Read the switch back, as of one transaction: each chain's goto target, the base chains' policies."""
+        names = tuple(chains)
+
+        def read(netlink: Netlink) -> Standing:
+            return in_one_generation(
+                netlink,
+                lambda: Standing(
+                    tables.targets(netlink, names), tables.policies(netlink), tables.generation(netlink)
+                ),
+            )
+
+        return await self._read("read the switch back", read)
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Give each chain's goto target; None where it does anything else, or does not exist."""
