@@ -169,8 +169,8 @@ def test_over_within_100_ms_and_what_leaked_is_counted(hospital: Hospital, daemo
         assert status["last_tamper"]["restored_ms"] < 1000
         assert status["last_leak"]["connections"] == 1
         counted = status["last_leak"]["packets"]
-        # Echoes are counted with them, and what knocked in vain until the connection was ended.
-        assert counted <= 2 * leaked + 1500
+        # Echoes are counted with them, and what knocked in vain until the connection was ended: here a second at most.
+        assert counted <= 2 * leaked + 5000
         # A flush takes the last rule that needs conntrack: the kernel stops tracking until our rules are back, and the
         # figure is then a lower bound, as status says.
         assert counted >= (1 if how == "flush ruleset" else leaked)
