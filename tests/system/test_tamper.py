@@ -169,8 +169,8 @@ def test_over_within_100_ms_and_what_leaked_is_counted(hospital: Hospital, daemo
         assert status["last_tamper"]["restored_ms"] < 1000
         assert status["last_leak"]["connections"] == 1
         counted = status["last_leak"]["packets"]
-        # Echoes are counted with them, and what knocked in vain until the connection was ended.
-        assert counted <= 2 * leaked + 1500
+        # Echoes are counted with them, and what knocked in vain until the connection was ended: here a second at most.
+        assert counted <= 2 * leaked + 5000
         # A flush takes the last rule that needs conntrack: the kernel stops tracking until our rules are back, and the
         # figure is then a lower bound, as status says.
         assert counted >= (1 if how == "flush ruleset" else leaked)
@@ -221,7 +221,7 @@ def test_a_fight_is_won_alarmed_and_bounded(hospital: Hospital, daemon: Daemon):
     assert said, "in status, by name"
     assert slowest < 3
     log = (daemon.state / "audit.log").read_text()
-    assert log.count('"event":"fight"') + log.count('"event": "fight"') >= 1
+    assert log.count('"event":"fight"') >= 1
     assert log.count("meddler") < 20, "bounded: not a line for each round"
     assert hospital.care.tcp(places.LABORATORY.v4, timeout=3)
     assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
@@ -258,7 +258,8 @@ def test_over_and_over_while_cut(hospital: Hospital, daemon: Daemon):
         time.sleep(0.02)
     assert wait_until(lambda: daemon.status()["in_step"])
     assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
-    assert (daemon.state / "audit.log").read_text().count('"tamper"') >= 2
+    log = (daemon.state / "audit.log").read_text()
+    assert log.count('"event":"tamper"') + log.count('"event":"fight"') >= 2
 
 
 def test_a_large_allowlist_leaks_no_longer_than_a_small_one(hospital: Hospital):

@@ -21,7 +21,7 @@ from ecluse.results import Leak, Tamper
 
 EXAMPLES = 10
 """How many connections are named where a list is cut short."""
-_TRY_AGAIN = 0.05
+_TRY_AGAIN = 0.03
 """Seconds without news of others after which the table is put back once more, where the kernel refused."""
 _PATIENCE = 1.0
 """Seconds after which it is tried again although they go on."""

@@ -2,8 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from ecluse.controller import healer
 from ecluse.controller.fight import ROUNDS, WINDOW, Fight
+from ecluse.ruleset import switch
 from tests.unit.controller.machine import Machine
 from tests.unit.controller.test_machine import CUT, simple
 
@@ -119,3 +122,31 @@ def test_things_of_others_in_our_table_go_even_if_they_cannot_be_named_in_a_text
         assert machine.kernel() == CUT
         assert name not in machine.run(machine.firewall.chains())
     machine.close()
+
+
+def test_what_others_put_into_our_table_is_taken_out_by_kind():
+    held = {
+        "chain": ("forward", "k0_guard", "k2_open", "theirs"),
+        "map": ("k2_from", "theirs_map"),
+        "set": ("refused4", "theirs_set"),
+        "counter": ("refused_out", "svc_lab", "svc_old", "theirs_counter"),
+        "ct helper": ("ftp",),
+        "flowtable": ("fast",),
+    }
+    text = switch.removal_text(held, {2}, {"svc_lab"})
+    assert [line.replace(" inet ecluse", "") for line in text.splitlines()] == [
+        "flush chain k0_guard",
+        "flush chain theirs",
+        "delete map theirs_map",
+        "delete chain k0_guard",
+        "delete chain theirs",
+        "delete set theirs_set",
+        "delete counter svc_old",
+        "delete counter theirs_counter",
+        "delete ct helper ftp",
+        "delete flowtable fast",
+    ]
+    assert switch.removal_text({"chain": ("forward", "k2_open")}, {2}, ()) == ""
+    for name in ("x } ; flush ruleset", "", "é"):
+        with pytest.raises(ValueError, match="no name that nft can read"):
+            switch.removal_text({"chain": (name,)}, {2}, ())
