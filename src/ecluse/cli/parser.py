@@ -131,6 +131,9 @@ def _refused(verb: argparse.ArgumentParser) -> None:
 
 def _check(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("directory", metavar="DIR", nargs="?", help="the site's files (/etc/ecluse)")
+    verb.add_argument(
+        "--host", action="store_true", help="look, as root, for ways past the gate on this machine"
+    )
 
 
 def _plan(verb: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ class GaveWayError(EcluseError):
 
 
 _PATIENCE = 10
-"""How many times 10 ms the regular look waits for news of others' transactions."""
+"""How often the regular look asks again for news of others' transactions, and a closing in a fight whether it stands."""
 
 Step = Callable[[str], None]
 """Told the name of each step of a change as it is passed; tests end the process there."""
@@ -134,7 +134,7 @@ class Gate:
         try:
             return await self.bring_up(loaded.policy, loaded.digest, addresses, levels), True
         except KernelError:
-            if not taken:
+            if not taken and not await self._is_guarded(loaded.policy, levels):
                 raise
         return self.loaded.get(loaded.digest, loaded), False
 
@@ -267,7 +267,7 @@ class Gate:
         known = await self._firewall.ruleset_generation()
         commits = self._commits
         await self.survey()
-        if not await self._firewall.chains():
+        if await self._is_bare():
             await self._hold(policy, levels)
         elif digest in self.loaded and switch.base_policy(policy, levels) == "drop":
             # Whatever was done to the table: from here on it drops what no rule of it judges, before anything is compiled.
@@ -294,7 +294,13 @@ class Gate:
             await self.switch(loaded, levels)
             await self.verify(loaded, levels, None)
         self._step("verified")
-        await self.prune({digest})
+        try:
+            await self.prune({digest})
+        except KernelError:  # somebody put things into our table that can't be taken out one by one
+            await self._anew(loaded, levels)
+            await self.switch(loaded, levels)
+            await self.verify(loaded, levels, None)
+            await self.prune({digest})
         return loaded
 
     async def _fill_or_undo(self, program: Program) -> None:
@@ -305,6 +311,29 @@ class Gate:
             with contextlib.suppress(KernelError):
                 await self._apply(switch.undo_text(program))
             raise
+
+    def guard(self, policy: Policy, levels: Levels) -> bool:
+        """Shut the gate at once where the table is gone, unless all is open; say whether that was done. Needs no lock.
+
+        What it commits is not counted: if something else of ours was under way it met the deletion, and fails or is healed.
+        """
+        inside = [name for zone in policy.site.zones for name in zone.interfaces]
+        return switch.base_policy(policy, levels) == "drop" and self._firewall.guard(inside)
+
+    async def _is_guarded(self, policy: Policy, levels: Levels) -> bool:
+        """Say whether the smallest table shuts the gate, further than any level, where somebody takes ours away at once."""
+        for _ in range(_PATIENCE):
+            with contextlib.suppress(KernelError):
+                if self.guard(policy, levels):
+                    return True
+                if names.GUARD in await self._firewall.chains() and await self._is_bare():
+                    return True
+            await asyncio.sleep(0.005)
+        return False
+
+    async def _is_bare(self) -> bool:
+        """Say whether no program stands: nothing at all, or base chains and the guard alone."""
+        return {*await self._firewall.chains()} <= {*names.BASE_CHAINS, names.GUARD}
 
     async def _hold(self, policy: Policy, levels: Levels, *, anew: bool = False) -> None:
         """Hold the line with a small table, if the gate is to be shut; anew: in place of the one that stands, in any case."""
@@ -324,7 +353,10 @@ class Gate:
         self.loaded = {d: one for d, one in self.loaded.items() if d in keep or d in self.coming}
         slots = [one.slot for one in self.loaded.values()]
         counters = {c for one in self.loaded.values() for c in one.program.counters}
-        text = switch.removal_text(await self._firewall.objects(), slots, counters)
+        try:
+            text = switch.removal_text(await self._firewall.objects(), slots, counters)
+        except ValueError as error:
+            raise KernelError(f"what stands in table inet ecluse can't be tidied: {error}") from error
         if text:
             await self._apply(text)
         await self.settle()
