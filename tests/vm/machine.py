@@ -203,7 +203,7 @@ class Machine:
                     break
         while not self.sh(f"systemctl is-active -q {until}").ok:
             self._must_live(deadline)
-            time.sleep(0.1)
+            time.sleep(0.3)
 
     def _must_live(self, deadline: float) -> None:
         if not self.running:
@@ -254,10 +254,12 @@ class Machine:
         """Run a shell script inside, as its root. check=True: RuntimeError with its words when it fails."""
         started = self._ask("guest-exec", path="/bin/sh", arg=["-c", script], **{"capture-output": True})
         deadline = time.monotonic() + timeout
+        pause = 0.02
         while not (state := self._ask("guest-exec-status", pid=started["pid"]))["exited"]:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{script}: not done in {timeout} s")
-            time.sleep(0.02)
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
         out, err = (
             base64.b64decode(state.get(name, "")).decode(errors="replace")
             for name in ("out-data", "err-data")

@@ -57,6 +57,17 @@ class Scene:
         unserved = traffic.unserved(self.ward)
         assert not unserved, f"kept, and not served: {unserved}"
 
+    def must_stay_shut(self) -> None:
+        """Fail unless the kernel's gate is shut now and nothing of nobody's passed since `since`; who is kept may still wait."""
+        assert is_shut(self.machine)
+        verdict = self.verdict()
+        assert not verdict.nobodys, str(verdict)
+
+    def power_cut(self) -> None:
+        """Have the power go. From now on the witness looks at the next boot."""
+        self.machine.power_cut()
+        self.since = time.time_ns()
+
     def must_be_cut(self) -> None:
         """Wait for the daemon, and fail unless it stands at cut as well."""
         self.machine.wait_until_up(until=DAEMON)
