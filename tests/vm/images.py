@@ -168,7 +168,7 @@ _INSTALL = "dpkg -i /root/ecluse.deb; rm /root/ecluse.deb; rm -f /etc/machine-id
 def disk(suite: Suite, deb: Path) -> Disk:
     """Give the disk of a virtual machine: the same system, with the files of `guest` laid over it (10 s).
 
-    In its /root lie the package once more (`same.deb`) and as the version after it (`next.deb`).
+    In its /root lies the package once more, as the version after it (`next.deb`).
     """
     folder = root(suite, deb)
     laid = guest.files()
@@ -183,7 +183,6 @@ def disk(suite: Suite, deb: Path) -> Disk:
                 to = tree / path.lstrip("/")
                 to.parent.mkdir(parents=True, exist_ok=True)
                 to.write_text(text, encoding="utf-8")
-            shutil.copy(deb, tree / "root/same.deb")
             _next_version(deb, tree / "root/next.deb")
             _run("systemctl", f"--root={tree}", "-q", "enable", *guest.UNITS)
             target.touch()

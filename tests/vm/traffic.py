@@ -8,7 +8,7 @@ from tests.lab import places
 from tests.lab.hosts import Beacon, Host, Stream, StreamReport
 from tests.vm.ward import Ward
 
-RATE = 200  # a second on each stream, by default: the lab's own processes share two cores with the emulator
+RATE = 100  # a second on each stream, by default: the lab's own processes share two cores with the emulator
 _AWAY = [("tcp", 443), ("udp", 5060)]
 
 
