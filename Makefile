@@ -65,11 +65,11 @@ test: install ## everything: lint, then all tests
 	@$(MAKE) test-unit
 	@$(MAKE) test-kernel
 
-test-vm: test-vm-12 test-vm-13 ## Debian 12 and 13 with the package, in containers and virtual machines; root, needs make deb
+test-vm: test-vm-12 test-vm-13 ## Debian 12 and 13 with the package, in containers and virtual machines; root, half an hour
 
-test-vm-%: install ## the half for one release: test-vm-12, test-vm-13
+test-vm-%: install deb ## the half for one release: test-vm-12, test-vm-13
 	@$(BIN)/python -m tests.vm.images $*
-	$(BIN)/python -m pytest tests/vm -rs -k debian$* </dev/null
+	$(BIN)/python -m pytest tests/vm -rs --durations=10 -k debian$* </dev/null
 
 demo: install ## play the day of the attack in a hospital of network namespaces; root
 	@exec $(BIN)/python -m tests.lab.demo
