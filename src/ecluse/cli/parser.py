@@ -131,6 +131,7 @@ def _refused(verb: argparse.ArgumentParser) -> None:
 
 def _check(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("directory", metavar="DIR", nargs="?", help="the site's files (/etc/ecluse)")
+    verb.add_argument("--online", action="store_true", help="ask the site's resolvers for every host name")
 
 
 def _plan(verb: argparse.ArgumentParser) -> None:
