@@ -11,12 +11,12 @@ PYTHON := /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# The last three are for tests alone (ping, sysctl, mount).
-PACKAGES := nftables python3-nftables python3-venv iproute2 iputils-ping procps mount
+# The last four are for tests alone (ping, sysctl, mount, mkfs.ext4).
+PACKAGES := nftables python3-nftables python3-venv iproute2 iputils-ping procps mount e2fsprogs
 # A root shell by plain su has neither.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help packages install lint test test-unit test-kernel demo bench bench-quick clean
+.PHONY: help packages install lint test test-unit test-kernel test-vm demo bench bench-quick deb lock-deb deb-check clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -65,6 +65,12 @@ test: install ## everything: lint, then all tests
 	@$(MAKE) test-unit
 	@$(MAKE) test-kernel
 
+test-vm: test-vm-12 test-vm-13 ## Debian 12 and 13 with the package, in containers and virtual machines; root, needs make deb
+
+test-vm-%: install ## the half for one release: test-vm-12, test-vm-13
+	@$(BIN)/python -m tests.vm.images $*
+	$(BIN)/python -m pytest tests/vm -rs -k debian$* </dev/null
+
 demo: install ## play the day of the attack in a hospital of network namespaces; root
 	@exec $(BIN)/python -m tests.lab.demo
 
@@ -78,6 +84,20 @@ bench: install ## measure everything beside the peers, write docs/benchmarks.md;
 
 bench-quick: install ## the same in two minutes, to build/bench; root
 	@exec $(BIN)/python -m tests.bench --quick --out build/bench
+
+# Its own time and, between releases, its own version come from git: the same commit gives the same bytes.
+MAKE_DEB = env PYTHONPATH=packaging $(BIN)/python -m make_deb
+
+deb: install ## build build/deb/SUITE/ecluse_*_amd64.deb for Debian 12 and 13; DEB_VERSION=... for another version
+	@command -v strip >/dev/null || $(MAKE) packages PACKAGES=binutils
+	@exec $(MAKE_DEB) build $(if $(DEB_VERSION),--version $(DEB_VERSION)) </dev/null
+
+lock-deb: install ## pin the newest libraries for the packages (packaging/requirements-*.txt)
+	@exec $(MAKE_DEB) lock </dev/null
+
+deb-check: deb ## lintian on both packages
+	@command -v lintian >/dev/null || $(MAKE) packages PACKAGES=lintian
+	lintian --allow-root --fail-on error,warning --tag-display-limit 0 build/deb/*/*.deb
 
 clean: ## remove the virtual environment and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist src/*.egg-info

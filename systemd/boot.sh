@@ -37,7 +37,7 @@ load() {
   return 1
 }
 
-if nft list table inet ecluse >/dev/null 2>&1; then
+if nft list chain inet ecluse forward >/dev/null 2>&1; then
   exit 0 # it stands already: this is no boot, and what stands is newer than any file
 fi
 if [ ! -e "$in_service" ] && [ ! -e "$state/boot.nft" ] && [ ! -e "$state/closed.nft" ]; then

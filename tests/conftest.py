@@ -9,7 +9,7 @@ from tests.lab import netns
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
 
-_NEEDS_ROOT = {"kernel", "system"}
+_NEEDS_ROOT = {"kernel", "system", "vm"}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,7 +1,5 @@
 """Every error that a person may meet: what failed, whether trying again makes sense, what to type next."""
 
-from functools import total_ordering
-
 
 class EcluseError(Exception):
     """What failed, in words for the person at the keyboard.
@@ -19,7 +17,6 @@ class EcluseError(Exception):
         self.hint = hint
 
 
-@total_ordering
 class Fault:
     """One thing wrong in one file. Line and column count from 1; 0 when the fault has no place in it.
 
@@ -57,6 +54,9 @@ class Fault:
 
     def __lt__(self, other: object) -> bool:
         return self._parts() < other._parts() if isinstance(other, Fault) else NotImplemented
+
+    def __le__(self, other: object) -> bool:
+        return self._parts() <= other._parts() if isinstance(other, Fault) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._parts())

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 from ecluse.policy import GATEWAY, IPAddress, Levels, Policy, level_named
 from ecluse.ruleset.connection import Connection, Tuple
 from ecluse.ruleset.names import SERVICE_COUNTER, level_chain
-from ecluse.ruleset.oracle import Oracle, Packet
+from ecluse.ruleset.oracle import Indices, Oracle, Packet
 from ecluse.ruleset.program import CT_PORT, PORTS, Count, Program
 from ecluse.ruleset.switch import targets
 
@@ -69,7 +69,7 @@ class _LookUp:
 class FlowJudge:
     """Judges connections by one program at given levels.
 
-    local: every address of the gateway itself, as text.
+    local: every address of the gateway itself, as text. indices: kept with a program, for its next judge.
     Conntrack does not say by which interface a connection came, so its inside end's address decides the zone. Where
     neither end is known the verdict is `unknown`, and nobody ends such a connection for us.
     """
@@ -79,11 +79,14 @@ class FlowJudge:
     levels: Levels
     local: frozenset[str]
     daemon_uid: int = 0
+    indices: Indices = field(default_factory=Indices)
     _places: dict[IPAddress, str | None] = field(default_factory=dict)
     _rules: dict[tuple[str, bool, int], tuple[_LookUp, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._oracle = Oracle(self.program, targets(self.policy, self.program.slot, self.levels))
+        self._oracle = Oracle(
+            self.program, targets(self.policy, self.program.slot, self.levels), indices=self.indices
+        )
         self._local = {ip_address(text) for text in self.local}
         self._interface = {z.name: z.interfaces[0].replace("*", "0") for z in self.policy.site.zones}
 

@@ -11,6 +11,7 @@ from ecluse.flows import Connection
 from ecluse.policy import Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameTally
 from ecluse.ruleset.program import NamedSet
+from ecluse.ruleset.switch import Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,19 @@ class KernelChange:
 
 
 class Firewall(Protocol):
-    """nf_tables, seen as texts in and readings out. One transaction at a time, on one thread."""
+    """nf_tables, seen as texts and values in and readings out. One transaction at a time, on one thread."""
 
     async def check(self, text: str) -> None:
         """Ask the kernel whether it would take `text` (dry run). RulesetRejectedError with libnftables' own words."""
 
     async def apply(self, text: str) -> None:
         """Apply `text` as one transaction, whole or not at all. KernelError when it was refused."""
+
+    async def switch(self, position: Position) -> str:
+        """Put the switch into this position: one transaction, whole or not at all. KernelError when it was refused.
+
+        Gives what did not go as it should although the switch is made, in words; mostly nothing.
+        """
 
     async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
         """Take the elements of `gone` out of these maps and put those of `come` in: one transaction, whole or not at all.
@@ -238,8 +245,14 @@ class StateStore(Protocol):
     def has_program(self, name: str) -> bool:
         """Say whether a program of that name is stored. Costs no reading of it."""
 
-    def point_boot(self, program: str, gate: str, generation: Generation) -> None:
-        """Make `boot.nft` the named program with this gate text, and record the state that it sets: both or neither."""
+    def point_boot(self, program: str, gate: str, generation: Generation, *, spare: bool = False) -> None:
+        """Make `boot.nft` the named program with this gate text, and record the state that it sets: both or neither.
+
+        spare: on a full disk use the room that `keep_room` keeps.
+        """
+
+    def keep_room(self) -> None:
+        """Take room on the disk beforehand, for records of closings on a disk that is full by then."""
 
     def write_closed(self, text: str) -> None:
         """Store `closed.nft`, the ruleset of last resort."""

@@ -1,10 +1,14 @@
-"""`python -m tests.bench [--quick] [--rows cut,leak,...]`: measure, print, write docs/benchmarks.md and pictures."""
+"""`python -m tests.bench [--quick] [--rows cut,leak,...] [--sizes 10,100000] [--who Écluse,switch]`: measure, print, write.
+
+Writes docs/benchmarks.md and the pictures beside it, unless `--out` says where else.
+"""
 
 import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ecluse.errors import EcluseError
@@ -15,7 +19,21 @@ from tests.lab import netns
 from tests.lab.hosts import ROOT
 
 
-def _cut(quick: bool, folder: Path) -> list[Section]:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be measured. sizes: in place of a row's own, if any. who: parts of contenders' names, all if empty."""
+
+    quick: bool
+    folder: Path
+    sizes: tuple[int, ...]
+    who: tuple[str, ...]
+
+    def some(self, quick: Sequence[int], whole: Sequence[int] = SIZES) -> Sequence[int]:
+        """Give the sizes that a row is measured at."""
+        return self.sizes or (quick if self.quick else whole)
+
+
+def _cut(wish: Wish) -> list[Section]:
     section = Section(
         "Time to cut",
         "A stream of 10,000 packets a second is not kept; when is its last packet seen outside, after the trigger is sent off? "
@@ -25,81 +43,88 @@ def _cut(quick: bool, folder: Path) -> list[Section]:
     rollback = Section(
         "Rollback", "`POST /v1/rollback` after each cut by the API, to its answer: verified and on disk."
     )
-    rows_cut.cut(
-        section, rollback, SIZES[:2] if quick else SIZES, 0.5 if quick else 8.0, (2 if quick else 3, 200)
-    )
-    rows_cut.picture(section, folder)
+    taking_part = [
+        one for one in contenders.CONTENDERS if not wish.who or any(w in one.name for w in wish.who)
+    ]
+    seconds, least = (0.5, 2) if wish.quick else (8.0, 3)
+    rows_cut.cut(section, rollback, taking_part, wish.some(SIZES[:2]), seconds, (least, 200))
+    rows_cut.picture(section, wish.folder)
     return [section, rollback]
 
 
-def _leak(quick: bool, _folder: Path) -> list[Section]:
+def _leak(wish: Wish) -> list[Section]:
     made = Section(
         "Leak and loss",
         "Frames of 64 flows by hand, both families; counted by the witness outside with the kernel's times.",
     )
-    rows_flow.leak(made, 50 if quick else 1000)
-    rows_flow.loss(made, 50 if quick else 2000, 3 if quick else 1000)
+    rows_flow.leak(made, 50 if wish.quick else 1000)
+    rows_flow.loss(made, 50 if wish.quick else 2000, 3 if wish.quick else 1000)
     return [made]
 
 
-def _load(quick: bool, _folder: Path) -> list[Section]:
+def _load(wish: Wish) -> list[Section]:
     made = Section("Load", "From the start of the process, its files written, until the API says `armed`.")
-    rows_cost.load(made, 1 if quick else 5, exact=10_000 if quick else 100_000)
-    rows_cost.dns(made, SIZES[:1] if quick else SIZES, 2 if quick else 10)
+    rows_cost.load(made, 1 if wish.quick else 5, exact=wish.some((10_000,))[-1])
+    rows_cost.dns(made, wish.some(SIZES[:1]), 2 if wish.quick else 10)
     return [made]
 
 
-def _client(quick: bool, _folder: Path) -> list[Section]:
+def _client(wish: Wish) -> list[Section]:
     made = Section("Client", "Whole processes, in turns, 1,000 entries.")
-    rows_cost.client(made, 15 if quick else 60)
+    rows_cost.client(made, 15 if wish.quick else 60)
     return [made]
 
 
-def _idle(quick: bool, _folder: Path) -> list[Section]:
+def _idle(wish: Wish) -> list[Section]:
     made = Section("Memory and idle", "The daemon after a cut.")
-    rows_cost.idle(made, (1_000,) if quick else (1_000, 100_000), 5.0 if quick else 60.0)
+    rows_cost.idle(made, wish.some((1_000,), (1_000, 100_000)), 5.0 if wish.quick else 60.0)
     return [made]
 
 
-def _purge(quick: bool, _folder: Path) -> list[Section]:
+def _purge(wish: Wish) -> list[Section]:
     made = Section(
         "Purge",
         "Connections that the level does not keep are ended after the answer; the chains refuse them already.",
     )
-    rows_cost.purge(made, 20_000 if quick else 200_000)
+    rows_cost.purge(made, 20_000 if wish.quick else 200_000)
     return [made]
 
 
-def _storm(quick: bool, _folder: Path) -> list[Section]:
+def _storm(wish: Wish) -> list[Section]:
     made = Section(
         "Refusal storm", "5,000 sources of the guests' network send UDP to random places, all of it refused."
     )
-    rows_flow.storm(made, 1.0 if quick else 5.0)
+    rows_flow.storm(made, 1.0 if wish.quick else 5.0)
     return [made]
 
 
-def _forward(quick: bool, folder: Path) -> list[Section]:
+def _forward(wish: Wish) -> list[Section]:
     made = Section(
         "Forwarding",
         "Kept traffic through gateways that take turns, slice by slice. Packets: 64 bytes, 64 flows of UDP. New connections: UDP, each packet "
         "a flow of its own. Throughput: one TCP stream. The ratio is the median over the rounds of this slice to the round's slice with the table absent.",
     )
-    sizes = SIZES[:2] if quick else SIZES
-    rows_forward.forward(made, sizes, 2 if quick else 15, 10_000 if quick else 50_000, 0.1 if quick else 0.5)
-    rows_forward.picture(made, folder)
+    rows_forward.forward(
+        made,
+        wish.some(SIZES[:2]),
+        2 if wish.quick else 15,
+        10_000 if wish.quick else 50_000,
+        0.1 if wish.quick else 0.5,
+    )
+    rows_forward.picture(made, wish.folder)
     return [made]
 
 
-def _looks(quick: bool, _folder: Path) -> list[Section]:
+def _looks(wish: Wish) -> list[Section]:
     made = Section(
         "What a look costs",
         "The same packets as above through rulesets by hand, in turns: what nf_tables itself takes for each thing that it is asked.",
     )
-    rows_looks.looks(made, 3 if quick else 15, 10_000 if quick else 40_000)
+    rows_looks.looks(made, 3 if wish.quick else 15, 10_000 if wish.quick else 40_000)
     return [made]
 
 
-ROWS: dict[str, Callable[[bool, Path], list[Section]]] = {
+ROWS: dict[str, Callable[[Wish], list[Section]]] = {
     "cut": _cut,
     "leak": _leak,
     "load": _load,
@@ -118,6 +143,12 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="two minutes: small sizes, few rounds")
     parser.add_argument("--rows", default=",".join(ROWS), help="which rows, by name: %(default)s")
     parser.add_argument(
+        "--sizes",
+        default="",
+        help="entries of the allowlist, in place of the rows' own (10,1000,10000,100000)",
+    )
+    parser.add_argument("--who", default="", help="who takes part in 'cut': parts of names, all if empty")
+    parser.add_argument(
         "--out", type=Path, default=ROOT / "docs", help="folder for benchmarks.md and pictures"
     )
     args = parser.parse_args()
@@ -127,6 +158,11 @@ def main() -> int:
     unknown = set(args.rows.split(",")) - set(ROWS)
     if unknown:
         parser.error(f"unknown rows: {', '.join(sorted(unknown))}; there are: {', '.join(ROWS)}")
+    try:
+        sizes = tuple(int(size) for size in args.sizes.split(",") if size)
+    except ValueError:
+        parser.error(f"--sizes: {args.sizes!r} is not a list of numbers")
+    wish = Wish(args.quick, args.out, sizes, tuple(who for who in args.who.split(",") if who))
     netns.sweep()
     args.out.mkdir(parents=True, exist_ok=True)
     versions = contenders.install()
@@ -135,7 +171,7 @@ def main() -> int:
     for name in args.rows.split(","):
         load, began = load_average(), time.monotonic()
         try:
-            made = ROWS[name](args.quick, args.out)
+            made = ROWS[name](wish)
         except (RuntimeError, OSError, EcluseError) as error:
             # What was measured before it stands, and the rows after it are measured.
             made, failed = [Section(f"Row {name}", f"Could not be measured: {error}")], True

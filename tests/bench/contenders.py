@@ -11,12 +11,20 @@ from tests.bench.gate import Gate, Run
 
 OURS, FLOOR, SCRIPT, PRODUCT = "ours", "floor", "script", "product"
 PACKAGES = ("nftables", "iptables", "ipset", "firewalld", "ufw", "conntrack")
-_PROGRAMS = ("nft", "iptables-nft-restore", "ipset", "firewall-cmd", "ufw", "conntrack")
+_PROGRAMS = (
+    *("nft", "iptables-nft-restore", "iptables-legacy-restore", "ipset"),
+    *("firewall-cmd", "dbus-daemon", "ufw", "conntrack"),
+)
+
+
+def missing() -> list[str]:
+    """Name the programs that are not installed."""
+    return [program for program in _PROGRAMS if not shutil.which(program)]
 
 
 def install() -> dict[str, str]:
     """Install the peers' packages where they are missing; give package -> version, or "missing"."""
-    if not all(map(shutil.which, _PROGRAMS)) and shutil.which("apt-get"):
+    if missing() and shutil.which("apt-get"):
         # No service is started by the installation (RUNLEVEL, invoke-rc.d(8)): the machine's own rules stay as they are.
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         for command in (("update", "-q"), ("install", "-q", "-y", "--no-install-recommends", *PACKAGES)):
@@ -90,7 +98,7 @@ def _table(size: int, chain: str) -> str:
 
 
 def _guarded(name: str, head: str = "") -> str:
-    return f"chain {name} {{ {head}\n meta nfproto ipv4 ct protocol {{ tcp, udp }} {_LOOK_UP}\n drop\n }}"
+    return f"chain {name} {{ {_HEAD}\n meta nfproto ipv4 ct protocol {{ tcp, udp }} {_LOOK_UP}\n drop\n }}"
 
 
 def _nft_whole(gate: Gate, size: int) -> None:
@@ -125,6 +133,7 @@ def _iptables_open(gate: Gate) -> Run:
 
 # -- firewalld, on a system bus of its own
 
+_HEAD = '<?xml version="1.0" encoding="utf-8"?>\n'
 _POLICY = """<?xml version="1.0" encoding="utf-8"?>
 <policy priority="-1" target="ACCEPT">
   <ingress-zone name="trusted"/><egress-zone name="external"/>
@@ -133,15 +142,24 @@ _POLICY = """<?xml version="1.0" encoding="utf-8"?>
 """
 
 
+def firewalld_zones(gate: Gate) -> None:
+    """Write its zones: what is inside is trusted, the link to the internet is external."""
+    inside = '<interface name="care0"/><interface name="admin0"/><interface name="guest0"/>'
+    gate.write("firewalld/zones/trusted.xml", f'{_HEAD}<zone target="ACCEPT">{inside}</zone>\n')
+    gate.write("firewalld/zones/external.xml", f'{_HEAD}<zone><interface name="wan0"/><masquerade/></zone>\n')
+
+
 def _firewalld(gate: Gate, size: int) -> None:
     entries = "".join(f"<entry>{address}</entry>\n" for address in site.addresses(size))
-    head = '<?xml version="1.0" encoding="utf-8"?>\n'
     options = '<option name="maxelem" value="262144"/>'
-    gate.write("firewalld/ipsets/kept.xml", f'{head}<ipset type="hash:ip">{options}\n{entries}</ipset>\n')
+    gate.write("firewalld/ipsets/kept.xml", f'{_HEAD}<ipset type="hash:ip">{options}\n{entries}</ipset>\n')
     gate.write("firewalld/policies/inside-out.xml", _POLICY)
-    inside = '<interface name="care0"/><interface name="admin0"/><interface name="guest0"/>'
-    gate.write("firewalld/zones/trusted.xml", f'{head}<zone target="ACCEPT">{inside}</zone>\n')
-    gate.write("firewalld/zones/external.xml", f'{head}<zone><interface name="wan0"/><masquerade/></zone>\n')
+    firewalld_zones(gate)
+    start_firewalld(gate)
+
+
+def start_firewalld(gate: Gate) -> None:
+    """Start firewalld on a system bus of its own, with the files of `firewalld/` in the gate's directory."""
     gate.shell(
         f"cp -a /etc/firewalld {gate.directory}/etc; mount -t tmpfs none /etc/firewalld; cp -a {gate.directory}/etc/. /etc/firewalld/; "
         f"cp -a {gate.directory}/firewalld/. /etc/firewalld/; "
@@ -163,13 +181,18 @@ _FIREWALLD_OPEN = "firewall-cmd --permanent --policy inside-out --set-target ACC
 # -- ufw
 
 
-def _ufw(gate: Gate, size: int) -> None:
+def own_ufw(gate: Gate) -> None:
+    """Give ufw files of its own."""
     gate.shell(
         f"cp -a /etc/ufw {gate.directory}/ufw; mount --bind {gate.directory}/ufw /etc/ufw; "
         f"cp -a /lib/ufw {gate.directory}/libufw; mount --bind {gate.directory}/libufw /lib/ufw; "
         f"cp /etc/default/ufw {gate.directory}/default; mount --bind {gate.directory}/default /etc/default/ufw; "
         "mount -t tmpfs none /run"
     )
+
+
+def _ufw(gate: Gate, size: int) -> None:
+    own_ufw(gate)
     default = gate.directory / "default"
     text = default.read_text().replace('DEFAULT_FORWARD_POLICY="DROP"', 'DEFAULT_FORWARD_POLICY="ACCEPT"')
     default.write_text(text)

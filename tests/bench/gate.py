@@ -76,6 +76,14 @@ class Helper:
         self.process.stdout.close()
 
 
+def launched(launcher: Helper, *argv: str) -> Run:
+    """Have a launcher (launcher.py) run a command. RuntimeError when it failed."""
+    began, ended, code, output = json.loads(launcher.ask(json.dumps(argv), PATIENCE))
+    if code:
+        raise RuntimeError(f"{' '.join(argv)[:200]}: exit {code}: {output.strip()[-400:]}")
+    return Run(began, ended)
+
+
 class Gate:
     """A gateway to be cut. Use as a context manager."""
 
@@ -139,10 +147,7 @@ class Gate:
 
     def launch(self, *argv: str) -> Run:
         """Run a command in the gateway. RuntimeError when it failed."""
-        began, ended, code, output = json.loads(self.launcher.ask(json.dumps(argv), PATIENCE))
-        if code:
-            raise RuntimeError(f"{' '.join(argv)[:200]}: exit {code}: {output.strip()[-400:]}")
-        return Run(began, ended)
+        return launched(self.launcher, *argv)
 
     def shell(self, script: str) -> Run:
         return self.launch("sh", "-eu", "-c", script)
@@ -189,17 +194,13 @@ class Gate:
         raise RuntimeError("the end of connections did not come")
 
     def cli_argv(self, *arguments: str) -> list[str]:
-        """Give the installed command, or the module where it is not installed."""
-        installed = Path(sys.executable).with_name("ecluse")
-        program = [str(installed)] if installed.exists() else [sys.executable, "-m", "ecluse.cli.main"]
-        return [
-            "env",
-            f"PYTHONPATH={ROOT / 'src'}",
-            *program,
-            "--socket",
-            str(self.daemon.socket),
-            *arguments,
-        ]
+        """Give the command as the package has it, on the code of this checkout."""
+        program = self.directory / "ecluse"
+        if not program.exists():
+            text = (ROOT / "packaging/launchers/ecluse").read_text()
+            program.write_text(text.replace("/usr/lib/ecluse/python", str(ROOT / "src")))
+            program.chmod(0o755)
+        return [str(program), "--socket", str(self.daemon.socket), *arguments]
 
 
 @dataclass(frozen=True, slots=True)

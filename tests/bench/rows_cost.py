@@ -2,7 +2,6 @@
 
 import socket
 import struct
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,8 +128,8 @@ def client(section: Section, rounds: int) -> None:
         commands = {
             "ecluse status": gate.cli_argv("status"),
             "ecluse --help": gate.cli_argv("--help"),
-            "python -c pass": [sys.executable, "-c", "pass"],
-            "python -S -c pass": [sys.executable, "-S", "-c", "pass"],
+            "python -c pass": ["/usr/bin/python3", "-c", "pass"],
+            "python -I -S -c pass": ["/usr/bin/python3", "-I", "-S", "-c", "pass"],
             "nft --version": ["nft", "--version"],
         }
         took: dict[str, list[float]] = {name: [] for name in commands}

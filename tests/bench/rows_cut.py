@@ -14,11 +14,13 @@ LAST, ANSWER, BACK = "last packet outside", "answer", "rollback, API call"
 API, COMMAND = CONTENDERS[0].name, CONTENDERS[1].name
 
 
-def _gates(stack: ExitStack, size: int, section: Section) -> list[tuple[Contender, Gate]]:
+def _gates(
+    stack: ExitStack, contenders: Sequence[Contender], size: int, section: Section
+) -> list[tuple[Contender, Gate]]:
     """Give who takes part at a size, each with a gateway that is open; who can't is said in the table."""
     made: dict[str, Gate | str] = {}
     found = []
-    for one in CONTENDERS:
+    for one in contenders:
         if size > one.most:
             note = f"not tried: takes minutes beyond {one.most:,} rules"
             section.add(LAST, one.name, "ms", (), size=size, note=note)
@@ -84,16 +86,22 @@ def _round(one: Contender, gate: Gate, cuttings: list[Cutting], backs: list[floa
 
 
 def cut(
-    section: Section, rollback: Section, sizes: Sequence[int], seconds: float, rounds: tuple[int, int]
+    section: Section,
+    rollback: Section,
+    contenders: Sequence[Contender],
+    sizes: Sequence[int],
+    seconds: float,
+    rounds: tuple[int, int],
 ) -> None:
     """Fill both sections."""
     for size in sizes:
         with ExitStack() as stack:
-            taking_part = _gates(stack, size, section)
+            taking_part = _gates(stack, contenders, size, section)
             results, backs, failed = _rounds(taking_part, seconds, rounds)
         for one, _gate in taking_part:
             _note(section, one, size, results[one.name], failed.get(one.name, ""))
-        rollback.below(BACK, "Écluse", "ms", backs, 10, size=size)
+        if backs:
+            rollback.below(BACK, "Écluse", "ms", backs, 10, size=size)
         _compare(section, size)
     _growth(section, sizes)
 

@@ -240,7 +240,7 @@ class Daemon:
 
         user, groups: run it as this uid, with the first group as its own.
         """
-        command = ["-m", "ecluse.cli.main"]
+        command = ["-m", "ecluse.cli"]
         if user is not None:
             command = ["-c", _AS_USER, str(user), ",".join(map(str, [*groups] or [user]))]
         return subprocess.run(

@@ -138,21 +138,31 @@ class Hospital:
         netns.run("ip", "-batch", "-", text=add)
         for role in ROLES:
             self.shell(role, _SYSCTL + _ROLE_SYSCTL.get(role, ""))
-        ends = [(zone.interface, "eth0", zone.role) for zone in places.ZONES] + [("wan0", "uplink", "inet")]
+        self._join(
+            [(zone.interface, "eth0", zone.role) for zone in places.ZONES] + [("wan0", "uplink", "inet")]
+        )
+        for role, batch in _batches().items():
+            if role != "gw":
+                netns.run("ip", "-n", self.namespace(role), "-batch", "-", text=batch)
+        self._dress_gateway()
+        self._server.do("listen", protocol="tcp", ports=places.TCP_PORTS)
+        self._server.do("listen", protocol="udp", ports=places.UDP_PORTS)
+        self._server.do("listen", protocol="raw", ports=places.RAW_PROTOCOLS)
+        self.dns(places.NAMES)
+        self.care_server.listen("tcp", places.FORWARDED_PORT, places.SERVER_PORT)
+
+    def _join(self, ends: list[tuple[str, str, str]]) -> None:
+        """Join the gateway with the others: `(the gateway's interface, the other's, the other's role)` each."""
         gateway = self.namespace("gw")
         links = "".join(
             f"link add {ours} netns {gateway} type veth peer name {theirs} netns {self.namespace(role)}\n"
             for ours, theirs, role in ends
         )
         netns.run("ip", "-batch", "-", text=links)
-        for role, batch in _batches().items():
-            netns.run("ip", "-n", self.namespace(role), "-batch", "-", text=batch)
+
+    def _dress_gateway(self) -> None:
+        netns.run("ip", "-n", self.namespace("gw"), "-batch", "-", text=_batches()["gw"])
         self.nft(SITE_NAT)
-        self._server.do("listen", protocol="tcp", ports=places.TCP_PORTS)
-        self._server.do("listen", protocol="udp", ports=places.UDP_PORTS)
-        self._server.do("listen", protocol="raw", ports=places.RAW_PROTOCOLS)
-        self.dns(places.NAMES)
-        self.care_server.listen("tcp", places.FORWARDED_PORT, places.SERVER_PORT)
 
     # -- acting in it
 

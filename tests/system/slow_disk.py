@@ -1,9 +1,12 @@
 """The real daemon on a disk that a test can stop: `python -m tests.system.slow_disk -- flags`.
 
 While the file `hangs` stands beside the state directory, every reading and writing of the store waits, as fsync(2) does
-on storage that went away. While `slow` does, each waits as many seconds as that file says.
+on storage that went away. While `slow` does, each waits as many seconds as that file says. While `fsync` does, each
+fsync(2) and fdatasync(2) waits so long, and while `broken` does, each fails with EIO, and nothing else is touched.
 """
 
+import errno
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +20,7 @@ from ecluse.controller.shared import Ports
 ON_DISK = frozenset(
     {
         *("write_intent", "clear_intent", "write_generation", "write_policy", "read_policy"),
-        *("write_program", "point_boot", "write_closed", "forget", "write_names", "append"),
+        *("write_program", "point_boot", "keep_room", "write_closed", "forget", "write_names", "append"),
     }
 )
 
@@ -45,9 +48,22 @@ class Disk:
         return after_the_disk
 
 
+def _worse(folder: Path, sync: Callable[[int], None]) -> Callable[[int], None]:
+    def worse(fd: int) -> None:
+        if (folder / "broken").exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        slow = folder / "fsync"
+        if slow.exists():
+            time.sleep(float(slow.read_text()))
+        sync(fd)
+
+    return worse
+
+
 def main() -> int:
     flags = sys.argv[1:]
     folder = Path(flags[flags.index("--state-dir") + 1]).parent
+    os.fsync, os.fdatasync = _worse(folder, os.fsync), _worse(folder, os.fdatasync)
 
     def behind_a_disk(ports: Ports) -> Ports:
         return replace(ports, store=Disk(ports.store, folder), audit=Disk(ports.audit, folder))

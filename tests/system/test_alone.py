@@ -34,7 +34,7 @@ def alone(hospital: Hospital, daemon: Daemon, *words: str) -> subprocess.Complet
         f"ECLUSE_STATE_DIR={daemon.state}",
         f"ECLUSE_SOCKET={daemon.socket}",
     )
-    return hospital.run("gw", ["env", *environment, sys.executable, "-m", "ecluse.cli.main", *words])
+    return hospital.run("gw", ["env", *environment, sys.executable, "-m", "ecluse.cli", *words])
 
 
 def closed(hospital: Hospital) -> bool:

@@ -19,7 +19,7 @@ def files(daemon: Daemon) -> list[str]:
     return sorted(
         str(path.relative_to(daemon.state))
         for path in daemon.state.rglob("*")
-        if path.is_file() and path.name != "lock"
+        if path.is_file() and path.name != "lock" and path.parent.name != "spare"  # nothing stands there
     )
 
 

@@ -12,9 +12,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.lab import netns, places, policy
+from tests.lab import places, policy
 from tests.lab.daemon import Daemon, Reply
 from tests.lab.hospital import Hospital
+from tests.system import disks
 
 pytestmark = pytest.mark.system
 
@@ -60,27 +61,10 @@ def reload(daemon: Daemon) -> Future:
     return later(daemon.api, "POST", "/v1/reload", {"reason": "new service"}, timeout=40)
 
 
-class SlowDisk:
-    """The disk of a daemon that was started by `tests.system.slow_disk`."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        self._folder = daemon.directory
-
-    def hang(self) -> None:
-        (self._folder / "hangs").touch()
-
-    def slow(self, seconds: float) -> None:
-        (self._folder / "slow").write_text(str(seconds))
-
-    def mend(self) -> None:
-        for name in ("hangs", "slow"):
-            (self._folder / name).unlink(missing_ok=True)
-
-
 @pytest.fixture
-def slow(hospital: Hospital) -> Iterator[tuple[Daemon, SlowDisk]]:
+def slow(hospital: Hospital) -> Iterator[tuple[Daemon, disks.SlowDisk]]:
     daemon = hospital.daemon(argv=("-m", "tests.system.slow_disk")).start()
-    disk = SlowDisk(daemon)
+    disk = disks.SlowDisk(daemon)
     yield daemon, disk
     disk.mend()
     daemon.stop(patience=30)
@@ -163,7 +147,7 @@ def test_two_cuts_while_the_disk_hangs_and_each_is_recorded_once(hospital: Hospi
     assert max(os.listdir(daemon.state / "generations")) == "00000004.json"
 
 
-def opening_that_hangs(hospital: Hospital, daemon: Daemon, disk: SlowDisk) -> Future:
+def opening_that_hangs(hospital: Hospital, daemon: Daemon, disk: disks.SlowDisk) -> Future:
     """Begin an opening, and stop the disk between its switch and its record."""
     daemon.level("cut")
     time.sleep(0.3)
@@ -211,32 +195,14 @@ def test_stopped_in_the_middle_of_an_opening_it_is_taken_back(hospital: Hospital
 # -- a disk that is full or read-only
 
 
-@contextlib.contextmanager
-def tiny_disk(daemon: Daemon, size: str = "3m") -> Iterator[None]:
-    netns.run("mount", "-t", "tmpfs", "-o", f"size={size},mode=750", "tmpfs", str(daemon.state))
-    try:
-        yield
-    finally:
-        daemon.kill9()
-        netns.run("umount", "-l", str(daemon.state))
-
-
-def fill(daemon: Daemon) -> None:
-    handle = os.open(daemon.state / "fill", os.O_WRONLY | os.O_CREAT)
-    for size in (65536, 512, 1):
-        with contextlib.suppress(OSError):
-            while True:
-                os.write(handle, b"x" * size)
-    os.close(handle)
-
-
 def test_a_full_disk_holds_up_no_closing_even_where_the_same_order_opens_elsewhere(hospital: Hospital):
     daemon = hospital.daemon()
-    with tiny_disk(daemon):
+    with disks.tmpfs(daemon) as state:
         daemon.start()
         daemon.level("isolate", zones=["administration"])
         time.sleep(0.3)
-        fill(daemon)
+        disks.give_spare_back(state)
+        disks.fill(state)
         assert leaks(hospital), "positive control"
         # `cut` opens administration a little (from isolate) and closes all else.
         reply = daemon.api("POST", "/v1/level", {"level": "cut", "reason": "attack"})
@@ -247,7 +213,7 @@ def test_a_full_disk_holds_up_no_closing_even_where_the_same_order_opens_elsewhe
         assert daemon.status()["levels"] == CUT | {"administration": "isolate"}
         assert daemon.api("POST", "/v1/level", {"level": "open", "reason": "x"}).status >= 500
         assert not leaks(hospital)
-        (daemon.state / "fill").unlink()
+        disks.empty(state)
         daemon.level("cut")
         assert hospital.admin.tcp(places.TREASURY.v4)
         daemon.level("open")
@@ -262,12 +228,12 @@ def test_a_full_disk_holds_up_no_closing_even_where_the_same_order_opens_elsewhe
 
 def test_a_file_system_that_went_read_only_stops_neither_start_nor_cut(hospital: Hospital):
     daemon = hospital.daemon()
-    with tiny_disk(daemon):
+    with disks.tmpfs(daemon):
         daemon.start()
         daemon.level("cut", zones=["guests"])
         time.sleep(0.3)
         daemon.kill9()
-        netns.run("mount", "-o", "remount,ro", str(daemon.state))
+        disks.remount(daemon, "ro")
         daemon.start()
         assert daemon.status()["levels"] == OPEN | {"guests": "cut"}
         assert hospital.care.tcp(places.WEB.v4)

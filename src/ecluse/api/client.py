@@ -1,26 +1,29 @@
 """Asks the daemon over its UNIX socket. Standard library only, and little of it.
 
-http.client alone would cost 29 ms of start (it pulls in email, ssl and more), so this speaks the small part of HTTP
-that is needed: a request of HTTP/1.0 has one answer, ended by its length or by the end of the connection (RFC 1945).
+http.client alone would cost 29 ms of start (it pulls in email, ssl and more), so this and `ask` speak the small part of
+HTTP that is needed.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 
-from ecluse import __version__, errors
+from ecluse import errors
+from ecluse.api.ask import Question
 from ecluse.errors import ConfigError, EcluseError, Fault, ForbiddenError, UnreachableError
 
 TYPE_CHECKING = False  # for type checkers alone: importing typing takes as long as asking the daemon
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from _socket import socket
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, NoReturn
 
 _MAX_ANSWER = 64 << 20  # bytes; an answer beyond it is not ours
 _CHUNK = 1 << 16
+
+PATIENCE = 3.0
+"""Seconds without an answer after which a person wants to know why."""
 
 _KINDS: Mapping[str, type[EcluseError]] = {
     kind.kind: kind
@@ -32,12 +35,17 @@ _KINDS: Mapping[str, type[EcluseError]] = {
 class Client:
     """One daemon's socket. timeout: seconds for a whole question and its answer.
 
+    waiting: called once for a question that is not answered within PATIENCE. systemd holds the socket while the daemon is
+    down, so that a daemon which is gone for good looks like one that is slow.
     Every method may raise UnreachableError (no answer), ForbiddenError, or the error that the daemon reports.
     """
 
-    def __init__(self, socket_path: str, timeout: float = 30.0) -> None:
+    def __init__(
+        self, socket_path: str, timeout: float = 30.0, waiting: Callable[[], None] | None = None
+    ) -> None:
         self.socket_path = socket_path
         self.timeout = timeout
+        self._waiting = waiting
 
     def get(self, path: str) -> Any:
         """Ask; give the JSON of the answer."""
@@ -52,32 +60,51 @@ class Client:
 
         The daemon's heartbeats are among them; a silence longer than `timeout` is an UnreachableError.
         """
-        with self._connect() as sock:
-            self._send(sock, "GET", _request("GET", path, None))
-            reader = _Reader(sock, lambda: None)
-            try:
-                status, _length = self._head(reader)
-                if status != 200:
-                    _raise_problem(status, reader.rest(_MAX_ANSWER))
-                for line in reader.lines(_MAX_ANSWER):
-                    yield _json(line)
-            except (OSError, EOFError) as error:
-                raise self._lost("GET", error) from None
+        question = self._question("GET", path, None)
+        try:
+            self._check_sent(question)
+            reader = _Reader(question.sock, lambda: None)
+            status, _length = self._head(reader)
+            if status != 200:
+                _raise_problem(status, reader.rest(_MAX_ANSWER))
+            for line in reader.lines(_MAX_ANSWER):
+                yield _json(line)
+        except (OSError, EOFError) as error:
+            raise self._lost("GET", error) from None
+        finally:
+            question.sock.close()
 
     def _ask(self, method: str, path: str, body: bytes | None) -> Any:
-        deadline = time.monotonic() + self.timeout
-        with self._connect() as sock:
-            self._send(sock, method, _request(method, path, body))
+        return self.answer(self._question(method, path, body))
 
-            def tick() -> None:
-                sock.settimeout(max(deadline - time.monotonic(), 0.001))
+    def _question(self, method: str, path: str, body: bytes | None) -> Question:
+        return Question(self.socket_path, self.timeout, method, path, body)
 
-            reader = _Reader(sock, tick)
-            try:
-                status, length = self._head(reader)
-                answer = reader.exactly(length) if length is not None else reader.rest(_MAX_ANSWER)
-            except (OSError, EOFError) as error:
-                raise self._lost(method, error) from None
+    def answer(self, question: Question) -> Any:
+        """Give the JSON of the answer to what was sent to this socket."""
+        waiting = self._waiting
+
+        def tick() -> None:
+            left = max(question.deadline - time.monotonic(), 0.001)
+            question.sock.settimeout(left if waiting is None else min(left, PATIENCE))
+
+        def late() -> bool:
+            nonlocal waiting
+            told, waiting = waiting, None
+            if told is None or time.monotonic() >= question.deadline:
+                return False
+            told()
+            return True
+
+        try:
+            self._check_sent(question)
+            reader = _Reader(question.sock, tick, late)
+            status, length = self._head(reader)
+            answer = reader.exactly(length) if length is not None else reader.rest(_MAX_ANSWER)
+        except (OSError, EOFError) as error:
+            raise self._lost(question.method, error) from None
+        finally:
+            question.sock.close()
         if status != 200:
             _raise_problem(status, answer)
         return _json(answer)
@@ -94,31 +121,17 @@ class Client:
             hint="run 'ecluse status' to see where things stand",
         )
 
-    def _connect(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(self.timeout)
-        try:
-            sock.connect(self.socket_path)
-        except PermissionError:
-            sock.close()
+    def _check_sent(self, question: Question) -> None:
+        if isinstance(question.unreached, PermissionError):
             raise ForbiddenError(
                 f"this user may not use {self.socket_path}",
                 hint="run it as root (sudo), or as a member of the operators' group",
-            ) from None
-        except OSError as error:
-            sock.close()
-            why = error.strerror or str(error) or "no answer"
-            raise UnreachableError(f"no daemon answers at {self.socket_path} ({why.lower()})") from None
-        return sock
-
-    def _send(self, sock: socket.socket, method: str, request: bytes) -> None:
-        try:
-            sock.sendall(request)
-        except TimeoutError as error:
-            raise self._lost(method, error) from None
-        except OSError:
-            # The daemon may refuse before it has read all; its reason is waiting to be read.
-            return
+            )
+        if question.unreached is not None:
+            why = question.unreached.strerror or str(question.unreached) or "no answer"
+            raise UnreachableError(f"no daemon answers at {self.socket_path} ({why.lower()})")
+        if question.unsent is not None:
+            raise self._lost(question.method, question.unsent)
 
     def _head(self, reader: _Reader) -> tuple[int, int | None]:
         """Read the status line and the headers; give the status and the length of what follows."""
@@ -134,16 +147,30 @@ class Client:
 
 
 class _Reader:
-    """Reads lines and counted bytes from a socket. tick: called before each read, to set what time is left."""
+    """Reads lines and counted bytes from a socket.
 
-    def __init__(self, sock: socket.socket, tick: Any) -> None:
+    tick: called before each read, to set what time is left. late: called when that is over; says whether there is more.
+    """
+
+    def __init__(
+        self, sock: socket, tick: Callable[[], None], late: Callable[[], bool] = lambda: False
+    ) -> None:
         self._sock = sock
         self._tick = tick
+        self._late = late
         self._buffer = b""
 
+    def _receive(self, most: int) -> bytes:
+        while True:
+            self._tick()
+            try:
+                return self._sock.recv(most)
+            except TimeoutError:
+                if not self._late():
+                    raise
+
     def _more(self) -> bool:
-        self._tick()
-        data = self._sock.recv(_CHUNK)
+        data = self._receive(_CHUNK)
         self._buffer += data
         return bool(data)
 
@@ -170,8 +197,7 @@ class _Reader:
             raise EOFError
         parts, missing = [self._buffer], length - len(self._buffer)
         while missing > 0:
-            self._tick()
-            data = self._sock.recv(min(missing, _CHUNK))
+            data = self._receive(min(missing, _CHUNK))
             if not data:
                 raise EOFError
             parts.append(data)
@@ -183,15 +209,6 @@ class _Reader:
         while len(self._buffer) <= limit and self._more():
             pass
         return self._buffer[:limit]
-
-
-def _request(method: str, path: str, body: bytes | None) -> bytes:
-    head = (
-        f"{method} {path} HTTP/1.0\r\nHost: localhost\r\nUser-Agent: ecluse/{__version__} ({os.getpid()})\r\n"
-    )
-    if body is not None:
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    return (head + "\r\n").encode("ascii") + (body or b"")
 
 
 def _json(data: bytes) -> Any:

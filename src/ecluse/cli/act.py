@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ecluse.cli.failures import DONE, REFUSED, UNRECORDED, UsageError
+from ecluse.cli.hurry import CHANGE_SECONDS, ask_level, sendable
 from ecluse.cli.look import client, purge_words, show_plan, write_json
 from ecluse.cli.terminal import Screen
 from ecluse.cli.words import by_level, count, listed, local
@@ -20,11 +21,9 @@ if TYPE_CHECKING:
 
     Json = Mapping[str, Any]
 
-_CHANGE_SECONDS = 60.0
 _PURGE_SECONDS = 2.0
 _PURGE_STARTS = 0.3
 _POLL = 0.005  # at first, then a quarter of what was waited
-_MOST_REASON = 1000  # characters that the daemon takes
 
 
 def level(args: SimpleNamespace, screen: Screen) -> int:
@@ -63,10 +62,12 @@ def _must_ask(args: SimpleNamespace, screen: Screen) -> None:
 
 
 def _set_level(args: SimpleNamespace, screen: Screen, reason: str) -> int:
-    body: dict[str, Any] = {"level": args.level, **_why(args, reason)}
-    if args.zone:
-        body["zones"] = args.zone
-    return _carry_out(args, screen, "/v1/level", body)
+    # A closing that was typed plainly is on its way already.
+    question = args.question or ask_level(
+        args.socket, args.level, args.zone or (), reason, args.authorised_by or ""
+    )
+    daemon = client(args, CHANGE_SECONDS)
+    return _tell(args, screen, daemon, daemon.answer(question))
 
 
 def rollback(args: SimpleNamespace, screen: Screen) -> int:
@@ -82,7 +83,7 @@ def rollback(args: SimpleNamespace, screen: Screen) -> int:
 
 def _opens_on_purpose(args: SimpleNamespace, screen: Screen) -> bool:
     """Ask before a rollback opens a zone: after a cut it is the last line on the screen, and one key away."""
-    daemon = client(args, _CHANGE_SECONDS)
+    daemon = client(args, CHANGE_SECONDS)
     now = daemon.get("/v1/status")
     number = args.number
     if number is None:
@@ -97,7 +98,7 @@ def _opens_on_purpose(args: SimpleNamespace, screen: Screen) -> bool:
 
 def reload(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse reload`: shows the difference, asks, and applies just what was shown."""
-    daemon = client(args, _CHANGE_SECONDS)
+    daemon = client(args, CHANGE_SECONDS)
     if not args.yes:
         _must_ask(args, screen)
     plan = daemon.post("/v1/plan", {"reload": True})
@@ -111,17 +112,15 @@ def reload(args: SimpleNamespace, screen: Screen) -> int:
 
 
 def _why(args: SimpleNamespace, reason: str) -> dict[str, Any]:
-    return {"reason": _sendable(reason), "authorised_by": _sendable(args.authorised_by or "")}
-
-
-def _sendable(text: str) -> str:
-    """Give what the daemon takes: arguments may hold bytes that are no UTF-8, and no cut may fail on its reason."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")[:_MOST_REASON]
+    return {"reason": sendable(reason), "authorised_by": sendable(args.authorised_by or "")}
 
 
 def _carry_out(args: SimpleNamespace, screen: Screen, path: str, body: Json) -> int:
-    daemon = client(args, _CHANGE_SECONDS)
-    change = daemon.post(path, body)
+    daemon = client(args, CHANGE_SECONDS)
+    return _tell(args, screen, daemon, daemon.post(path, body))
+
+
+def _tell(args: SimpleNamespace, screen: Screen, daemon: Client, change: Json) -> int:
     if args.json:
         write_json(screen, change)
     else:

@@ -18,6 +18,7 @@ from ecluse.errors import ForbiddenError, KernelError, StateError
 from ecluse.ruleset.names import BASE_CHAINS
 from ecluse.state import byhand, durable
 from ecluse.state.layout import Layout
+from ecluse.state.spare import Spare
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -88,10 +89,10 @@ def _is_shut() -> bool:
 def _boot_so(at: Layout, loaded: Path) -> list[str]:
     """Have the machine boot into what was loaded: a dead daemon is often followed by a reboot. Say why not.
 
-    The daemon takes a `boot.nft` that is not its own for damaged, follows the most closed witness, and writes its own.
+    The daemon reads the level in such a `boot.nft`, follows the most closed witness, and writes its own.
     """
     try:
-        durable.write(at.boot, durable.read(loaded) or b"")
+        Spare(at.spare).write(at.boot, durable.read(loaded) or b"")
     except StateError as error:
         return [f"boot ruleset, which stays as it was at a reboot ({error.message})"]
     return []

@@ -25,7 +25,7 @@ _MOST_DIFF = 40  # lines of a ruleset's difference that a person is shown
 
 def client(args: SimpleNamespace, timeout: float = _LOOK_SECONDS) -> Client:
     """Give the client of the socket that was asked for."""
-    return Client(args.socket, timeout)
+    return Client(args.socket, timeout, getattr(args, "waiting", None))
 
 
 def write_json(screen: Screen, value: Any) -> None:

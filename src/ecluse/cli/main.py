@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
+    from ecluse.api.ask import Question
+
 _VERBS = {
     "status": ("look", "status"),
     "services": ("look", "services"),
@@ -39,13 +41,20 @@ _VERBS = {
 _CHANGING = frozenset({"cut", "isolate", "open", "level", "rollback", "reload"})
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; give its exit code. No traceback ever leaves here."""
+def main(
+    argv: Sequence[str] | None = None, question: Question | None = None, trouble: BaseException | None = None
+) -> int:
+    """Run one command line; give its exit code. No traceback ever leaves here.
+
+    question: what this command line asks of the daemon, where it is on its way already (`hurry`). trouble: what kept it.
+    """
     screen = Screen()
     args = SimpleNamespace(json=False, socket=os.environ.get("ECLUSE_SOCKET") or quick.DEFAULT_SOCKET)
+    args.question = question
+    args.waiting = lambda: _waiting(args, screen)
     try:
         _read(sys.argv[1:] if argv is None else argv, args)
-        return _run(args, screen)
+        return _run(args, screen, trouble)
     except UsageError as error:
         screen.noted(f"ecluse: {error}", "bad")
         return USAGE
@@ -63,13 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _read(words: Sequence[str], args: SimpleNamespace) -> None:
     """Read the command line into `args`. SystemExit after help or a fault of usage was written."""
-    if not quick.read(words, args):
+    found = quick.read(words)
+    if found is None:
         from ecluse.cli.parser import build_parser  # noqa: PLC0415 - a third of the start of a cut
 
         build_parser(words).parse_args(words, namespace=args)
+    else:
+        vars(args).update(found)
 
 
-def _run(args: SimpleNamespace, screen: Screen) -> int:
+def _run(args: SimpleNamespace, screen: Screen, trouble: BaseException | None) -> int:
+    if trouble is not None:
+        raise trouble
     name = args.verb + (f" {args.what}" if args.verb == "audit" else "")
     if getattr(args, "zone", None) and args.verb == "plan" and args.level is None:
         raise UsageError("--zone goes with a level")
@@ -87,22 +101,29 @@ def _interrupted(args: SimpleNamespace, screen: Screen) -> int:
         return 0
     screen.note("interrupted")
     if verb in _CHANGING:
-        screen.noted("If the command had been sent it is carried out: look with 'ecluse status'.")
+        screen.noted("If the command had been sent it may be carried out: look with 'ecluse status'.")
         return UNREACHABLE
     return INTERRUPTED
 
 
-def run() -> NoReturn:
-    """Be the process `ecluse`: one command line, then the end at once.
+def _waiting(args: SimpleNamespace, screen: Screen) -> None:
+    """Say what to do about a daemon that does not answer: systemd's socket takes the question even when none runs."""
+    screen.note("No answer yet: the daemon is starting, busy, or dead. Waiting for it.", "warn")
+    if args.verb in {"cut", "isolate"}:
+        screen.note("It closes as soon as it runs. To close now without it: press Ctrl-C, and type as root:")
+        screen.note(f"    ecluse {args.verb} --no-daemon")
+    else:
+        screen.note("Why: systemctl status ecluse. The gate as it stands holds without it.")
+    screen.finish()
+
+
+def run(question: Question | None, trouble: BaseException | None) -> NoReturn:
+    """Run the command line of this process, then end it at once.
 
     Python's own end takes apart every module, for 4 ms. Here nothing is left to be done: both outputs are flushed.
     """
     try:
-        code = main()
+        code = main(None, question, trouble)
     except SystemExit as stop:  # argparse's, with what it had to say written
         code = stop.code if isinstance(stop.code, int) else USAGE
     os._exit(code)
-
-
-if __name__ == "__main__":
-    run()

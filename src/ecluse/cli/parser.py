@@ -88,7 +88,7 @@ def _zones(verb: argparse.ArgumentParser) -> None:
 
 
 def _level(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("level", metavar="NAME")
+    verb.add_argument("level", metavar="NAME", help="which level")
     _fixed_level("", asks=True)(verb)
 
 

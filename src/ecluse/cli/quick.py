@@ -3,27 +3,24 @@
 Only the plainest forms are read here, in the same way as `parser` reads them; everything else is left to it.
 """
 
-from __future__ import annotations
-
 TYPE_CHECKING = False  # as in main
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import SimpleNamespace
     from typing import Any
 
 DEFAULT_SOCKET = "/run/ecluse/ecluse.sock"
 
 _FIXED = {"verb", "level", "no_daemon"}
 _CLOSING = {"reason": None, "authorised_by": None, "zone": None, "no_daemon": False}
-_VERBS: dict[str, dict[str, Any]] = {
+_VERBS: "dict[str, dict[str, Any]]" = {
     "status": {},
     "cut": {"level": "cut", **_CLOSING},
     "isolate": {"level": "isolate", **_CLOSING},
 }
 
 
-def read(words: Sequence[str], args: SimpleNamespace) -> bool:
-    """Read `[OPTION].. VERB [OPTION]..` into `args`. False, with nothing set, for whatever is not of that form."""
+def read(words: "Sequence[str]") -> "dict[str, Any] | None":
+    """Read `[OPTION].. VERB [OPTION]..`; give what argparse would. None for whatever is not of that form."""
     found: dict[str, Any] = {}
     allowed = {"json", "socket"}
     rest = iter(words)
@@ -34,15 +31,12 @@ def read(words: Sequence[str], args: SimpleNamespace) -> bool:
             continue
         name = word[2:].replace("-", "_")
         if not word.startswith("--") or "_" in word or name not in allowed:
-            return False
+            return None
         if name == "json":
             found[name] = True
             continue
         value = next(rest, "-")
         if value.startswith("-"):
-            return False
+            return None
         found[name] = [*(found[name] or ()), value] if name == "zone" else value
-    if "verb" not in found:
-        return False
-    vars(args).update(found)
-    return True
+    return found if "verb" in found else None

@@ -126,7 +126,7 @@ class Changer:
         except KernelError:
             verified = False
         line = self._ledger.line(live.generation, order.action.value, "already so", "done", order=order)
-        failed = await self._ledger.recorder.should([self._ledger.audit(line)])
+        failed = await self._ledger.recorder.should([self._ledger.audit(line)], records_only=True)
         kept = lv.effect(live, live.loaded, live.levels).kept
         took = (time.monotonic() - began) * 1000
         return Change(

@@ -168,6 +168,7 @@ class Controller:
         jobs += [self._ledger.clear(), *self._ledger.by_hand(found.by_hand), self._ledger.audit(line)]
         jobs.append(self._ledger.names())
         await self._ledger.recorder.should(jobs)
+        self._ledger.recorder.later([self._ledger.room()])
         self._ledger.generations[generation.number] = generation
         self._s.live = Live(loaded, generation)
         self._s.say("start", "armed; " + report.levels_text(levels))

@@ -30,8 +30,9 @@ Step = Callable[[str], None]
 class Gate:
     """All transactions on table `inet ecluse`, one at a time (the caller holds the writer's lock)."""
 
-    def __init__(self, firewall: Firewall, daemon_uid: int, step: Step) -> None:
+    def __init__(self, firewall: Firewall, daemon_uid: int, step: Step, warn: Callable[[str], None]) -> None:
         self._firewall = firewall
+        self._warn = warn
         self._uid = daemon_uid
         self._step = step
         self.loaded: dict[str, Loaded] = {}
@@ -139,7 +140,10 @@ class Gate:
 
     async def switch(self, loaded: Loaded, levels: Levels) -> None:
         """Make these levels live: one small transaction, whatever the size of the allowlist."""
-        await self._apply(switch.gate_text(loaded.policy, loaded.slot, levels))
+        said = await self._firewall.switch(switch.position(loaded.policy, loaded.slot, levels))
+        self._commits += 1
+        if said:
+            self._warn(said)
 
     async def shows(self, loaded: Loaded, levels: Levels) -> bool:
         """Read the base chains and gates back and compare."""

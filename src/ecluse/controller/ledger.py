@@ -1,5 +1,7 @@
 """Everything that is put on disk for a change: generations, boot ruleset, journal, audit lines."""
 
+import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +12,12 @@ from ecluse.errors import NotFoundError, StateError
 from ecluse.policy import Levels, Policy
 from ecluse.records import AuditRecord, Generation
 from ecluse.ruleset import switch
+
+MOST_LINES = 1000
+"""Audit lines that wait for a disk which takes nothing; the lines of commands may be twice as many."""
+
+_FROM_ANYBODY = frozenset({"forbidden", "tamper", "leak"})
+"""Events that others than the operators cause, as often as they like."""
 
 
 @dataclass
@@ -23,6 +31,8 @@ class Ledger:
     _prepared: str = ""
     _closed: str = ""
     _lines: int = 0
+    _left_out: Counter[str] = field(default_factory=Counter)
+    _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def generation(self, number: int) -> Generation:
         """Give a recorded generation. NotFoundError when there is none of that number (any more)."""
@@ -79,8 +89,10 @@ class Ledger:
         """Say whether a program file is (still) there: old ones are tidied away."""
         return name is not None and self.shared.ports.store.has_program(name)
 
-    def boot(self, loaded: Loaded, generation: Generation) -> Job:
+    def boot(self, loaded: Loaded, generation: Generation, *, spare: bool = False) -> Job:
         """Point the boot ruleset at a state, which records it: `boot.nft` holds the whole generation.
+
+        spare: use the room that is kept for a full disk (`StateStore.keep_room`).
 
         A program file of this policy that is there already serves, even if an address has changed since: a
         trigger never waits for a file of the allowlist's size, and the file is renewed soon after (Keeper).
@@ -89,11 +101,30 @@ class Ledger:
         program = self.program(loaded)
 
         def write() -> None:
-            if not self._stored(self._newest.get(loaded.digest)):
-                program.write()
-            self.shared.ports.store.point_boot(self._newest[loaded.digest], gate, generation)
+            try:
+                if not self._stored(self._newest.get(loaded.digest)):
+                    program.write()
+                name = self._newest[loaded.digest]
+            except StateError:
+                name = self._older_program(loaded.digest) if spare else ""
+                if not name:
+                    raise
+            self.shared.ports.store.point_boot(name, gate, generation, spare=spare)
 
         return self._job("boot ruleset", "boot", write)
+
+    def _older_program(self, policy: str) -> str:
+        """Name a program of this policy that a generation left on disk; its host names may have other addresses by now.
+
+        Empty when there is none. For a daemon that was started on a full disk: a boot that is cut beats the newest address.
+        """
+        rulesets = (
+            g.ruleset
+            for g in sorted(self.generations.values(), key=lambda g: -g.number)
+            if g.policy == policy
+        )
+        names = (f"program-{ruleset.removeprefix('sha256:')}.nft" for ruleset in rulesets)
+        return next(filter(self._stored, names), "")
 
     def policy(self, policy: Policy) -> Job:
         """Store a policy under its digest; nothing to do when it is there."""
@@ -109,6 +140,10 @@ class Ledger:
                 self._closed = text
 
         return Job("closed ruleset", write)
+
+    def room(self) -> Job:
+        """Keep room on the disk for closings, so that they are recorded when it is full."""
+        return Job("room for a full disk", self.shared.ports.store.keep_room, housekeeping=True)
 
     def names(self) -> Job:
         """Store the addresses that names have now, for a start without DNS."""
@@ -131,11 +166,32 @@ class Ledger:
         return self._job("journal", "cleared", self.shared.ports.store.clear_intent)
 
     def audit(self, record: AuditRecord) -> Job:
-        """Append a line to the audit log."""
+        """Append a line to the audit log; beyond what may wait, count it."""
+        most = MOST_LINES if record.event in _FROM_ANYBODY else 2 * MOST_LINES
+        if self.recorder.lines >= most:
+            return self._counted(record)
         self._lines += 1
         label = f"audit line '{record.event}' (number {self._lines} since the start)"
         job = self._job(label, "audit", lambda: self.shared.ports.audit.append(record))
-        return replace(job, in_order=True)
+        return replace(job, in_order=True, ahead=record.levels is not None)
+
+    def _counted(self, record: AuditRecord) -> Job:
+        """Count a line that cannot be kept: a flood must not eat the memory while the disk takes nothing."""
+        with self._counting:
+            self._left_out[record.event] += 1
+
+        def write() -> None:
+            with self._counting:
+                counts = self._left_out.copy()
+            if not counts:
+                return  # an earlier round has written it, and no more came
+            each = ", ".join(f"{count} of '{event}'" for event, count in sorted(counts.items()))
+            what = f"the disk took nothing for long: {counts.total()} lines could not be kept ({each})"
+            self.shared.ports.audit.append(AuditRecord("left-out", self.shared.itself, what))
+            with self._counting:
+                self._left_out -= counts
+
+        return Job("audit lines that were too many to keep, as a number", write, in_order=True)
 
     def by_hand(self, records: Sequence[AuditRecord]) -> list[Job]:
         """Take what was closed without the daemon into the audit log, and only then forget the notes of it."""
@@ -188,27 +244,35 @@ class Ledger:
 
     async def closing(self, loaded: Loaded, generation: Generation) -> tuple[str, ...]:
         """Record a closing that is applied already; give what could not be recorded, in words."""
-        failed = await self.recorder.should(self._done(loaded, generation))
-        self.recorder.later([replace(self.record(generation), housekeeping=True)])
+        failed = await self.recorder.should(self._done(loaded, generation, spare=True), records_only=True)
+        self.recorder.later([replace(self.record(generation), housekeeping=True), self.room()])
         return failed
 
     async def opening(self, loaded: Loaded, generation: Generation) -> None:
         """Record an opening. StateError: part of it may be on disk, and is to be taken back."""
-        await self.recorder.must(self._done(loaded, generation))
-        jobs = self.record(generation), self.clear()
+        await self.recorder.must(self._done(loaded, generation, spare=False))
+        jobs = self.record(generation), self.clear(), self.room()
         self.recorder.later([replace(job, housekeeping=True) for job in jobs])
 
-    def _done(self, loaded: Loaded, generation: Generation) -> list[Job]:
-        """Make all that an answer waits for: the boot ruleset with the record in it, and who commanded it."""
+    def _done(self, loaded: Loaded, generation: Generation, *, spare: bool) -> list[Job]:
+        """Make all that an answer waits for: the boot ruleset with the record in it, and who commanded it.
+
+        spare: a closing may use the room that is kept for a full disk. An opening may not: there is no hurry.
+        """
         line = self.line(generation, generation.action.value, "applied", "done")
-        return [self.boot(loaded, generation), self.audit(line)]
+        return [self.boot(loaded, generation, spare=spare), self.audit(line)]
 
     async def taken_back(self, before: Live, lost: Generation, again: Generation) -> tuple[str, ...]:
         """Record that a state stands again after an opening that could not be recorded, part of which may be on disk."""
         self.generations[lost.number] = lost
         self.generations[again.number] = again
         line = self.line(again, "recovery", again.reason, "done")
-        jobs = [self.boot(before.loaded, again), self.record(again), self.audit(line), self.clear()]
+        jobs = [
+            self.boot(before.loaded, again, spare=True),
+            self.record(again),
+            self.audit(line),
+            self.clear(),
+        ]
         return await self.recorder.should([*jobs, self.program(before.loaded)])
 
     def forget_old(self) -> Job:

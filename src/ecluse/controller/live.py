@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 
+from ecluse.flows import FlowJudge
 from ecluse.policy import Addresses, Criticality, Levels, Policy
 from ecluse.records import Generation, KnownName
 from ecluse.ruleset.compile import compile_program, zones_of
 from ecluse.ruleset.compile import with_addresses as readdressed
+from ecluse.ruleset.oracle import Indices
 from ecluse.ruleset.program import Program
 from ecluse.ruleset.switch import Seal
 
@@ -27,6 +29,7 @@ class Loaded:
 
     digest: of the policy. ruleset: of the compiled text. Both are made when it is loaded, never during a trigger.
     seal: makes `ruleset` anew for other addresses of names, at the cost of the names.
+    indices: what judges of connections look up in, made once.
     """
 
     policy: Policy
@@ -35,11 +38,16 @@ class Loaded:
     ruleset: str
     uses: tuple[Use, ...]
     seal: Seal = field(repr=False, compare=False)
+    indices: Indices = field(default_factory=Indices, repr=False, compare=False)
 
     @property
     def slot(self) -> int:
         """Give the slot that it stands under."""
         return self.program.slot
+
+    def judge(self, levels: Levels, local: frozenset[str], daemon_uid: int) -> FlowJudge:
+        """Make a judge of connections at these levels; it costs the same whatever the allowlist's size."""
+        return FlowJudge(self.policy, self.program, levels, local, daemon_uid, self.indices)
 
 
 def compiled(policy: Policy, digest: str, addresses: Addresses, slot: int, daemon_uid: int) -> Loaded:

@@ -9,7 +9,7 @@ from ecluse.controller.live import Loaded
 from ecluse.controller.shared import Shared
 from ecluse.controller.start import carry_over
 from ecluse.errors import NotFoundError, RequestError
-from ecluse.flows import FlowJudge, describe
+from ecluse.flows import describe
 from ecluse.policy import OPEN, Levels, Policy, at_least_as_closed
 from ecluse.records import Generation
 from ecluse.results import LiveFlow, Plan
@@ -90,7 +90,7 @@ class Planner:
         live = self._s.live
         effect = lv.effect(live, wanted, levels)
         local = await self._s.ports.links.local_addresses()
-        judge = FlowJudge(wanted.policy, wanted.program, levels, local, self._s.options.daemon_uid)
+        judge = wanted.judge(levels, local, self._s.options.daemon_uid)
         now = await self._s.judge()
         kept, ended = 0, 0
         examples: list[LiveFlow] = []

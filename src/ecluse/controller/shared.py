@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 from ecluse.controller.gate import Gate, Step
 from ecluse.controller.hub import Hub
@@ -97,7 +98,7 @@ class Shared:
         self.ports = ports
         self.options = options
         self.step = step
-        self.gate = Gate(ports.firewall, options.daemon_uid, step)
+        self.gate = Gate(ports.firewall, options.daemon_uid, step, partial(self.say, "warning"))
         self.hub = Hub()
         self.notes = Notes()
         self.writer = Writer()
@@ -145,4 +146,4 @@ class Shared:
         live = self.live
         local = await self.ports.links.local_addresses()
         wanted = live.levels if levels is None else levels
-        return FlowJudge(live.policy, live.loaded.program, wanted, local, self.options.daemon_uid)
+        return live.loaded.judge(wanted, local, self.options.daemon_uid)

@@ -15,6 +15,7 @@ from ecluse.fakes.ports import Failing, Feed
 from ecluse.ports import CounterValue, KernelChange, RefusedElement
 from ecluse.ruleset.names import BASE_CHAINS, is_gate
 from ecluse.ruleset.program import TABLE, NamedSet, element_text
+from ecluse.ruleset.switch import Position
 
 _TARGET = re.compile(r"\b(?:goto|jump) ([\w.]+)")
 
@@ -36,10 +37,11 @@ class Table:
 
 
 class FakeFirewall(Failing):
-    """See the module. table: None when there is none. counted: give a counter packets to see them in status."""
+    """See the module. table: None when there is none. refusal: why each switch goes as a text only. counted: give a counter packets to see them in status."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.refusal = ""
         self.table: Table | None = None
         self.generation = 1
         self.evidence: tuple[RefusedElement, ...] = ()
@@ -57,6 +59,12 @@ class FakeFirewall(Failing):
         """Apply `text` whole or not at all. KernelError with the reason."""
         self._may_fail("apply")
         self._commit(text, process="eclused", pid=1, ours=True)
+
+    async def switch(self, position: Position) -> str:
+        """Put the switch into a position, whole or not at all. KernelError with the reason."""
+        self._may_fail("switch")
+        self._commit(position.text(), process="eclused", pid=1, ours=True)
+        return self.refusal
 
     async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
         """Change elements of maps, in one transaction. KernelError with the reason."""

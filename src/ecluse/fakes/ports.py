@@ -147,10 +147,14 @@ class FakeState(Failing):
         """Say whether it was kept."""
         return name in self.programs
 
-    def point_boot(self, program: str, gate: str, generation: Generation) -> None:
+    def point_boot(self, program: str, gate: str, generation: Generation, *, spare: bool = False) -> None:  # noqa: ARG002 - memory has room
         """Keep what the machine would load at boot: program, gate text, and the record of the state."""
         self._may_fail("point_boot")
         self.boot = (program, gate, generation)
+
+    def keep_room(self) -> None:
+        """Keep none: memory has room."""
+        self._may_fail("keep_room")
 
     def write_closed(self, text: str) -> None:
         """Keep the ruleset of last resort."""

@@ -1,7 +1,7 @@
 """Elements of maps by raw netlink: at 100,000 entries libnftables takes longer than all the rest of a start.
 
 Only the bulk goes this way: maps to counters, whose keys are joined addresses, ports and protocols. Tables, chains,
-rules and all other sets stay libnftables' (docs/datapath.md). Source: NFTA_SET_ELEM_* in linux/netfilter/nf_tables.h.
+rules and all other sets stay libnftables' (docs/datapath.md), but for the switch (kernel/gates.py). Source: NFTA_SET_ELEM_* in linux/netfilter/nf_tables.h.
 """
 
 import errno
@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from ecluse.kernel import tables
 from ecluse.kernel.netlink import (
     NLA_F_NESTED,
-    Netlink,
+    NLM_F_CREATE,
+    Request,
     attribute,
     netfilter_header,
     netfilter_kind,
@@ -20,7 +21,6 @@ from ecluse.kernel.netlink import (
 from ecluse.ruleset.program import Interval, Key, NamedSet
 
 NEWSETELEM, DELSETELEM = 12, 14
-NLM_F_CREATE = 0x400
 LIST_ELEMENT, DATA_VALUE = 1, 1
 ELEMENT_OBJREF, ELEMENT_KEY_END = 9, 10
 
@@ -33,20 +33,10 @@ LARGEST_LIST = 60_000
 _LENGTH = struct.Struct("=HH")
 
 
-Request = tuple[int, int, bytes]
-"""One message of a transaction: kind and flags as in struct nlmsghdr, body from struct nfgenmsg on."""
-
-
 def transaction(gone: Iterable[NamedSet], come: Iterable[NamedSet]) -> list[Request]:
     """Give the messages that take the elements of `gone` out and put those of `come` in."""
     deleted = [request for named in gone for request in _requests(named, DELSETELEM, 0)]
     return deleted + [request for named in come for request in _requests(named, NEWSETELEM, NLM_F_CREATE)]
-
-
-def commit(netlink: Netlink, requests: list[Request]) -> None:
-    """Carry out a transaction, whole or not at all. OSError in the kernel's words, with the first fault's errno."""
-    if requests:
-        netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, requests)
 
 
 def _requests(named: NamedSet, message: int, flags: int) -> Iterator[Request]:
@@ -104,7 +94,7 @@ def _joined(parts: tuple[Interval, ...], widths: list[int], side: int) -> bytes:
 
 
 def told(error: OSError) -> str:
-    """Say why the kernel did not take elements."""
+    """Say why the kernel did not take elements, or the switch."""
     if error.errno == errno.ENOENT:
-        return "the map, a counter or an element is not there: somebody else changed the table"
+        return "what it names is not there: somebody else changed the table"
     return error.strerror or str(error)

@@ -19,6 +19,7 @@ SOL_NETLINK = 270
 NETLINK_CAP_ACK, NETLINK_EXT_ACK = 10, 11
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x001, 0x004, 0x300
+NLM_F_CREATE, NLM_F_APPEND = 0x400, 0x800
 NLM_F_DUMP_INTR = 0x010
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -36,6 +37,9 @@ SUBSYSTEM_BITS = 8
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 _GENERIC = struct.Struct("!BBH")  # struct nfgenmsg: family, version, resource
+
+Request = tuple[int, int, bytes]
+"""One message of a transaction: kind and flags as in struct nlmsghdr, body from struct nfgenmsg on."""
 
 T = TypeVar("T")
 
@@ -228,10 +232,10 @@ class Netlink:
                     return failed
         return failed
 
-    def transaction(self, subsystem: int, requests: Sequence[tuple[int, int, bytes]]) -> None:
+    def transaction(self, subsystem: int, requests: Sequence[Request]) -> None:
         """Carry out a netfilter transaction: whole, or not at all with the first fault as OSError.
 
-        requests: kind, flags and body of each message, one at least. Source: nfnetlink_rcv_batch in
+        requests: one at least. Source: nfnetlink_rcv_batch in
         net/netfilter/nfnetlink.c: it acknowledges in order, after the commit, whose own fault names the batch's first
         message and comes before that.
         """

@@ -1,4 +1,4 @@
-"""The firewall port: transactions as text through libnftables, readings by raw netlink beside it."""
+"""The firewall port: programs as text through libnftables; the switch, elements and readings by raw netlink beside it."""
 
 import asyncio
 import importlib
@@ -11,16 +11,25 @@ from typing import Any, TypeVar
 
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.kernel import elements as bulk
-from ecluse.kernel import tables
+from ecluse.kernel import gates, tables
 from ecluse.kernel.events import Events
 from ecluse.kernel.fingerprint import fingerprint
-from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink, Sockets, consistently, kernel_errors
+from ecluse.kernel.netlink import (
+    NETLINK_NETFILTER,
+    Netlink,
+    Request,
+    Sockets,
+    consistently,
+    kernel_errors,
+)
 from ecluse.kernel.tables import in_one_generation
 from ecluse.kernel.watch import watch
 from ecluse.ports import CounterValue, KernelChange, RefusedElement
 from ecluse.ruleset.program import NamedSet
+from ecluse.ruleset.switch import Position
 
 READERS = 4
+LOOK = "'nft list table inet ecluse' shows what stands in the kernel now"
 MOST_LINES, LONGEST = 20, 2000
 
 T = TypeVar("T")
@@ -34,7 +43,7 @@ class NftFirewall:
     """
 
     def __init__(self) -> None:
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="nft")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="nft", initializer=self._know_thread)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="nft-read")
         self._context: Any = None
         self._trial: Any = None
@@ -50,7 +59,7 @@ class NftFirewall:
         if refusal:
             raise RulesetRejectedError(
                 f"the kernel would not take this ruleset; nothing was changed\n{refusal}",
-                hint="'nft list table inet ecluse' shows what stands in the kernel now",
+                hint=LOOK,
             )
 
     async def apply(self, text: str) -> None:
@@ -59,23 +68,52 @@ class NftFirewall:
         if refusal:
             raise KernelError(
                 f"the kernel refused the transaction; it is whole or not at all, so nothing was changed\n{refusal}",
-                hint="'nft list table inet ecluse' shows what stands in the kernel now",
+                hint=LOOK,
             )
+
+    async def switch(self, position: Position) -> str:
+        """Put the switch into a position as one transaction. KernelError in the kernel's words and libnftables'.
+
+        What the kernel refuses as it is sent is tried once more as a text: libnftables may put it otherwise, or knows
+        words for it. Gives the words of a refusal where that helped.
+        """
+        refused, refusal = await asyncio.get_running_loop().run_in_executor(
+            self._writer, self._switch, position
+        )
+        if refusal:
+            raise KernelError(
+                f"the kernel refused the switch ({refused}); it is whole or not at all, so nothing was changed\n{refusal}",
+                hint=LOOK,
+            )
+        return f"the kernel refused the switch ({refused}), and took it from libnftables" if refused else ""
+
+    def _switch(self, position: Position) -> tuple[str, str]:
+        """Switch; give why the kernel did not take it as it was sent, and why not as a text either; nothing where it did."""
+        try:
+            self._commit(gates.transaction(position))
+        except OSError as error:
+            return bulk.told(error), self._command(position.text(), dry=False)
+        return "", ""
 
     async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
         """Change elements of maps to counters as one transaction. KernelError in the kernel's words."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._writer, self._commit, gone, come)
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._change, gone, come)
         except OSError as error:
             raise KernelError(
                 f"the kernel refused elements of maps: {bulk.told(error)}; it is all or none, so nothing was changed",
                 retry=True,
-                hint="'nft list table inet ecluse' shows what stands in the kernel now",
+                hint=LOOK,
             ) from error
 
-    def _commit(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+    def _change(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+        if requests := bulk.transaction(gone, come):
+            self._commit(requests)
+
+    def _commit(self, requests: Sequence[Request]) -> None:
+        """Carry out a transaction by raw netlink. OSError with the first fault's errno, in the kernel's words."""
         with self._sockets.one() as netlink:
-            bulk.commit(netlink, bulk.transaction(gone, come))
+            netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, requests)
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Give each chain's goto target; None where it does anything else, or does not exist."""
@@ -167,7 +205,6 @@ class NftFirewall:
             return self._try(text)
         if self._context is None:
             self._context = new_context()
-            self._thread = threading.get_native_id()
         code, _, error = self._context.cmd(text)
         return (self._try(text) or refusal(code, error)) if code else ""  # a dry run's words name the line
 
@@ -188,6 +225,9 @@ class NftFirewall:
             code, _, error = self._trial.cmd_from_file(path)
         self._trial.cmd("!")  # a command that fails empties the cache: its memory need not wait that long
         return refusal(code, error.replace(f"{path}:", "line "))
+
+    def _know_thread(self) -> None:
+        self._thread = threading.get_native_id()
 
     def _drop_contexts(self) -> None:
         """Free them on their own thread: that is part of 'one context, one thread'."""

@@ -30,6 +30,7 @@ NFNL_SUBSYS_NFTABLES = 10
 GETTABLE, GETCHAIN, GETRULE, GETSET, GETSETELEM, GETGEN, GETOBJ, GETFLOWTABLE = 1, 4, 7, 10, 13, 16, 19, 23
 
 CHAIN_TABLE, CHAIN_NAME, CHAIN_POLICY = 1, 3, 5
+POLICIES = ("drop", "accept")  # NF_DROP, NF_ACCEPT (linux/netfilter.h)
 RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS = 1, 2, 4
 SET_TABLE, SET_NAME, SET_FLAGS, SET_DESC, SET_TIMEOUT, SET_EXPR, SET_EXPRESSIONS = 1, 2, 3, 9, 11, 17, 18
 SET_DESC_SIZE = 1
@@ -131,9 +132,9 @@ def chains(netlink: Netlink) -> list[dict[int, bytes]]:
 
 
 def policies(netlink: Netlink) -> dict[str, str]:
-    """Give the policy of every base chain: `accept` or `drop` (NF_ACCEPT is 1)."""
+    """Give the policy of every base chain: `accept` or `drop`."""
     return {
-        text(found[CHAIN_NAME]): "accept" if number(found[CHAIN_POLICY]) == 1 else "drop"
+        text(found[CHAIN_NAME]): POLICIES[number(found[CHAIN_POLICY])]
         for found in chains(netlink)
         if CHAIN_POLICY in found
     }

@@ -50,19 +50,22 @@ class Judgement:
 
 
 class _Index:
-    """Look-ups in one set or map: a hash for exact keys, else intervals sorted by their first field (they are disjoint)."""
+    """Look-ups in one set or map: its own elements for exact keys, else intervals sorted by their first field (they are disjoint).
+
+    A hash in the kernel (`interval` false) holds exact keys alone and is not looked through, however large it is.
+    """
 
     def __init__(self, named: NamedSet) -> None:
-        self._exact = {
-            tuple(lo for lo, _ in key): value for key, value in named.elements.items() if _single(key)
-        }
-        wide = sorted((key, value) for key, value in named.elements.items() if not _single(key))
+        self.named = named
+        elements = named.elements.items() if named.interval else ()
+        wide = sorted((key, value) for key, value in elements if not _single(key))
         self._wide = wide
         self._starts = [key[0][0] for key, _ in wide]
 
     def find(self, point: tuple[int, ...]) -> str | None:
-        if point in self._exact:
-            return self._exact[point]
+        value = self.named.elements.get(tuple(zip(point, point, strict=True)))
+        if value is not None:
+            return value
         # First fields of two elements are equal or apart (see disjoint()), so walk back only over equal starts.
         at = bisect_right(self._starts, point[0]) - 1
         start = self._starts[at] if at >= 0 else None
@@ -78,6 +81,23 @@ def _single(key: Key) -> bool:
     return all(lo == hi for lo, hi in key)
 
 
+class Indices:
+    """Look-ups in the sets of a program, made when first asked for and kept for the program that follows it.
+
+    Programs of one slot that differ by addresses of host names share all other sets, and so their indices.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, _Index] = {}
+
+    def of(self, named: NamedSet) -> _Index:
+        """Give the look-ups in this very set."""
+        made = self._made.get(named.name)
+        if made is None or made.named is not named:
+            made = self._made[named.name] = _Index(named)
+        return made
+
+
 @dataclass
 class Oracle:
     """A program with gates set: `targets` says where each base chain and gate goes (see switch.targets)."""
@@ -85,7 +105,7 @@ class Oracle:
     program: Program
     targets: Mapping[str, str]
     policy: str = "drop"
-    _indices: dict[str, _Index] = field(default_factory=dict)
+    indices: Indices = field(default_factory=Indices)
 
     @cached_property
     def _chains(self) -> dict[str, tuple[p.Rule, ...]]:
@@ -105,9 +125,7 @@ class Oracle:
 
     def find(self, name: str, point: tuple[int, ...]) -> str | None:
         """Look a point up in a set or map: its value (empty in a set), None when it is not in it."""
-        if name not in self._indices:
-            self._indices[name] = _Index(self._sets[name])
-        return self._indices[name].find(point)
+        return self.indices.of(self._sets[name]).find(point)
 
     def _walk(self, chain: str, packet: Packet, counters: list[str]) -> str | None:
         for rule in self._chains[chain]:

@@ -1,12 +1,12 @@
-"""The texts that change what is live: the skeleton, the gate transaction, and removal of old slots.
+"""What changes what is live: the skeleton, the position of the switch, and removal of old slots, as values and texts.
 
-Each is one transaction, whole or not at all (nft(8), "the entire input is processed as a single transaction").
+Each text is one transaction, whole or not at all (nft(8), "the entire input is processed as a single transaction").
 """
 
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from ecluse.policy import GATEWAY, Levels, Policy, Site, level_named
@@ -40,7 +40,7 @@ NEW_TABLE = f"table {TABLE} {{\n}}\ndelete table {TABLE}\n"
 def skeleton() -> str:
     """Write what all slots share: base chains without rules, refused sets, counters. Harmless when it is there already.
 
-    No policy is stated: a new base chain accepts until `gate_text` says otherwise, and one of a shut gate keeps its drop.
+    No policy is stated: a new base chain accepts until a `Position` says otherwise, and one of a shut gate keeps its drop.
     """
     dynamic = f"size {REFUSED_SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout 1d\n\t\tcounter"
     parts = [f"table {TABLE} {{"]
@@ -55,6 +55,31 @@ def skeleton() -> str:
         for hook in names.BASE_CHAINS
     ]
     return "\n".join([*parts, "}", ""])
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the switch stands: the whole of what a change of level states, whatever stood before.
+
+    targets: base chain or gate -> the chain that its one rule goes to. verdict: policy of the base chains.
+    Its size does not depend on the allowlist's. Written here for files and for people; `Firewall.switch` sends it to
+    the kernel, in whatever words.
+    """
+
+    targets: Mapping[str, str]
+    verdict: str
+
+    def text(self) -> str:
+        """Write it as nft does."""
+        lines = [f"add chain {TABLE} {hook} {{ policy {self.verdict}; }}" for hook in names.BASE_CHAINS]
+        for chain, target in self.targets.items():
+            lines += [f"flush chain {TABLE} {chain}", f"add rule {TABLE} {chain} goto {target}"]
+        return "\n".join([*lines, ""])
+
+
+def position(policy: Policy, slot: int, levels: Levels) -> Position:
+    """Say where the switch stands at these levels."""
+    return Position(targets(policy, slot, levels), base_policy(policy, levels))
 
 
 def targets(policy: Policy, slot: int, levels: Levels) -> dict[str, str]:
@@ -90,12 +115,8 @@ def base_policy(policy: Policy, levels: Levels) -> str:
 
 
 def gate_text(policy: Policy, slot: int, levels: Levels) -> str:
-    """Write the switch: it states every gate, so that it is right whatever stood before. Size does not depend on entries."""
-    verdict = base_policy(policy, levels)
-    lines = [f"add chain {TABLE} {hook} {{ policy {verdict}; }}" for hook in names.BASE_CHAINS]
-    for chain, target in targets(policy, slot, levels).items():
-        lines += [f"flush chain {TABLE} {chain}", f"add rule {TABLE} {chain} goto {target}"]
-    return "\n".join([*lines, ""])
+    """Write the position of the switch at these levels."""
+    return position(policy, slot, levels).text()
 
 
 def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str] | None:
@@ -249,10 +270,8 @@ def hold_text(policy: Policy, slot: int, daemon_uid: int = 0) -> str:
     stem = names.prefix(slot)
     silent = {f"{stem}refuse", f"{stem}reject"}
     chains = tuple(Chain(c.name, ((DROP,),)) if c.name in silent else c for c in program.chains)
-    lines = [f"add chain {TABLE} {hook} {{ policy drop; }}" for hook in names.BASE_CHAINS]
-    for hook in names.BASE_CHAINS:
-        lines += [f"flush chain {TABLE} {hook}", f"add rule {TABLE} {hook} goto {stem}{hook}"]
-    return load_text(replace(program, chains=chains)) + "\n".join([*lines, ""])
+    shut = Position({hook: stem + hook for hook in names.BASE_CHAINS}, "drop")
+    return load_text(replace(program, chains=chains)) + shut.text()
 
 
 def closed_text(policy: Policy, daemon_uid: int = 0) -> str:

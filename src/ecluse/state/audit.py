@@ -14,6 +14,7 @@ from ecluse.ports import Clock
 from ecluse.records import Actor, AuditRecord
 from ecluse.state import chain, durable
 from ecluse.state.chain import Head, Line, Problem, verify
+from ecluse.state.spare import Spare, is_full
 
 __all__ = ["HashChainAudit", "Problem", "last_levels", "read", "repair", "survey", "verify"]
 
@@ -51,6 +52,7 @@ class HashChainAudit:
         self._path = path
         self._clock = clock
         self._open: _Open | None = None
+        self._spare = Spare(path.parent / "spare")
 
     def open(self) -> tuple[str, ...]:
         """Open the log, repairing a torn end; give what was repaired, in words. StateError when it cannot be opened."""
@@ -66,7 +68,18 @@ class HashChainAudit:
         return repaired
 
     def append(self, record: AuditRecord) -> None:
-        """Write one line, durably. StateError when it could not be: then no part of it stays in the log."""
+        """Write one line, durably. StateError when it could not be: then no part of it stays in the log.
+
+        A line that says which levels stand may use the room that is kept for a full disk; no flood of attempts may.
+        """
+        try:
+            self._append(record)
+        except StateError as error:
+            if record.levels is None or not is_full(error) or not self._spare.release():
+                raise
+            self._append(record)
+
+    def _append(self, record: AuditRecord) -> None:
         if self._open is None or not self._unmoved(self._open):
             self.open()
         self._write(record)
@@ -126,6 +139,8 @@ def _open_files(path: Path, last: Head) -> _Open:
         os.ftruncate(head, len(chain.head_bytes(last)))
         os.fsync(head)
         if fresh:
+            for fd in (log, head):
+                durable.give_to_owner(fd, path.parent)
             durable.sync_folder(path.parent)
         return _Open(os.dup(log), os.dup(head), os.fstat(log).st_size, last)
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from ecluse.errors import CorruptError, StateError
 from ecluse.policy import CUT, ISOLATE
 from ecluse.records import Actor, AuditRecord, Generation
 from ecluse.state import codec, durable
+from ecluse.state.spare import Spare, is_full
 
 MOST = 100
 """Lines that are taken; who closes by hand more often has other trouble."""
@@ -35,11 +37,32 @@ class Closing:
 
 
 def note(path: Path, closing: Closing) -> None:
-    """Append a closing, durably. StateError when the disk does not take it."""
+    """Append a closing, durably. StateError when the disk does not take it: then no part of it stays.
+
+    The folder may belong to another user than root: what he planted there is not followed, and he gets what is made.
+    """
     try:
-        with durable.regular_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as fd:
-            durable.write_fully(fd, codec.canonical(closing) + b"\n")
-            os.fsync(fd)
+        _append(path, codec.canonical(closing) + b"\n")
+    except StateError as error:
+        if not is_full(error) or not Spare(path.parent / "spare").release():
+            raise
+        _append(path, codec.canonical(closing) + b"\n")
+
+
+def _append(path: Path, line: bytes) -> None:
+    try:
+        with durable.regular_file(path, os.O_RDWR | os.O_CREAT | os.O_APPEND) as fd:
+            before = os.fstat(fd)
+            if before.st_nlink != 1:
+                raise CorruptError(f"{path} has another name elsewhere: it may be anybody's file")
+            torn = before.st_size and os.pread(fd, 1, before.st_size - 1) != b"\n"
+            try:
+                durable.write_fully(fd, b"\n" * bool(torn) + line)
+                durable.give_to_owner(fd, path.parent)
+                os.fsync(fd)
+            except OSError:
+                os.ftruncate(fd, before.st_size)
+                raise
     except OSError as error:
         raise durable.failure("write", path, error) from error
 

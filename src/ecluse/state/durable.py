@@ -72,11 +72,30 @@ def make_folder(folder: Path) -> None:
         for each in reversed(missing):
             with contextlib.suppress(FileExistsError):
                 each.mkdir(_FOLDER_MODE)
+                _give_folder_to_owner(each)
             sync_folder(each.parent)
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as error:
         raise failure("make the folder", folder, error) from error
+
+
+def give_to_owner(fd: int, folder: Path) -> None:
+    """Give a file that root has made to the folder's owner: `ecluse cut --no-daemon` is root, the daemon need not be.
+
+    OSError as fchown(2). Only for a file that is ours alone: one name, made by root.
+    """
+    if os.geteuid() != 0:
+        return
+    owner, made = folder.stat(), os.fstat(fd)
+    if made.st_uid == 0 and made.st_nlink == 1 and owner.st_uid != 0:
+        os.fchown(fd, owner.st_uid, owner.st_gid)
+
+
+def _give_folder_to_owner(folder: Path) -> None:
+    owner = folder.parent.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.chown(folder, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def write_fully(fd: int, data: bytes) -> None:
@@ -97,6 +116,7 @@ def _write_temporary(path: Path, data: bytes) -> Path:
         try:
             write_fully(fd, data)
             os.fchmod(fd, _FILE_MODE)
+            give_to_owner(fd, path.parent)
             os.fsync(fd)
         finally:
             os.close(fd)

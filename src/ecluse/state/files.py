@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ecluse.errors import CorruptError
-from ecluse.policy import Policy
+from ecluse.errors import CorruptError, StateError
+from ecluse.policy import CUT, ISOLATE, Policy
 from ecluse.records import Generation, KnownName
 from ecluse.state import codec, durable
 from ecluse.state.layout import Layout
 
 T = TypeVar("T")
 
+_EVERY_ZONE = re.compile(r"# Ecluse: every zone at level '([a-z0-9_-]+)'\. ")
 _INCLUDE = re.compile(r'^include "([^"\n]*)"$', re.MULTILINE)
 
 
@@ -143,6 +144,21 @@ def read_boot(at: Layout) -> Boot | None:
     except ValueError as error:
         raise CorruptError(f"{at.boot} does not say which state it sets") from error
     return boot
+
+
+def level_by_hand(at: Layout) -> str:
+    """Give the level of a `boot.nft` that a closing without the daemon put there: the file of a level, or of last resort.
+
+    Empty when it is another's, or damaged.
+    """
+    try:
+        text = read_ruleset_file(at.boot) or ""
+        if text and text == read_ruleset_file(at.closed):
+            return ISOLATE.name
+    except StateError:
+        return ""
+    match = _EVERY_ZONE.match(text)
+    return match[1] if match and levels_in(text) and match[1] in {CUT.name, ISOLATE.name} else ""
 
 
 _BOOT_KEYS = ("# program: ", "# record: ")

@@ -64,8 +64,13 @@ class Layout:
         """What was closed without the daemon since it last ran."""
         return self.root / "by-hand.log"
 
+    @property
+    def spare(self) -> Path:
+        """Room for records on a full disk: files of nothing (`state/spare.py`)."""
+        return self.root / "spare"
+
     def folders(self) -> tuple[Path, ...]:
-        """Give every folder, the outermost first."""
+        """Give every folder that must be there, the outermost first."""
         return (self.root, self.generations, self.policies, self.ruleset)
 
     def generation(self, number: int) -> Path:

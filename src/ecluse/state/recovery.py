@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ecluse.errors import CorruptError, StateError
+from ecluse.policy import ISOLATE
 from ecluse.ports import Recovered
 from ecluse.records import Generation
 from ecluse.state import audit, byhand, durable, files
@@ -25,6 +26,11 @@ def recover(at: Layout) -> Recovered:
     return _Recovery(at).run()
 
 
+def _more_closed(one: str, other: str) -> str:
+    """Give the more closed of two levels by hand, each `isolate`, `cut` or nothing."""
+    return ISOLATE.name if ISOLATE.name in {one, other} else one or other
+
+
 class _Recovery:
     """One reading. damage grows as it goes on."""
 
@@ -37,7 +43,8 @@ class _Recovery:
         self._folders()
         used = self._used_before()
         generations = self._generations()
-        boot = self._read(at.boot, partial(files.read_boot, at), "the levels it set are unknown")
+        boot_by_hand = files.level_by_hand(at)
+        boot = None if boot_by_hand else self._boot()
         intent = self._read(at.journal, partial(files.read_journal, at), "a change may have been under way")
         if boot is not None and boot.record.number > max(generations, default=0):
             self._file_late(boot.record, intent)
@@ -74,8 +81,12 @@ class _Recovery:
             intent=None if intent is not None and intent.number <= newest else intent,
             damage=_bounded(self._damage),
             by_hand=tuple(one.record() for one in by_hand),
-            closed_by_hand=byhand.level_since(by_hand, generations.get(newest)),
+            closed_by_hand=_more_closed(boot_by_hand, byhand.level_since(by_hand, generations.get(newest))),
         )
+
+    def _boot(self) -> Boot | None:
+        at = self._at
+        return self._read(at.boot, partial(files.read_boot, at), "the levels it set are unknown")
 
     def _folders(self) -> None:
         at = self._at

@@ -7,6 +7,7 @@ ruleset/LEVEL.nft           the newest program with every zone at that level, co
 boot.nft                    what the machine loads before its network and what a person loads by hand, with its record
 closed.nft                  the ruleset of last resort
 journal.json                a change that was begun (the intent): for a daemon that is killed, not for a power cut
+spare/                      room for the records of closings on a full disk (`state/spare.py`)
 by-hand.log                 closings without the daemon, until they are in the audit log
 names.json                  last known addresses of host names
 audit.log, audit.head       the audit chain (`state/audit.py`)
@@ -24,6 +25,7 @@ from ecluse.state import codec, durable, files
 from ecluse.state.files import Boot
 from ecluse.state.layout import Layout
 from ecluse.state.recovery import recover
+from ecluse.state.spare import Spare
 
 _NO_NFT_PATH = re.compile(
     r'["\\*?\[\]{}\x00-\x1f]'
@@ -134,7 +136,9 @@ class DirectoryState:
         name = self._at.program_name(codec.digest(data))
         contents = {} if _holds(self._at.ruleset / name, data) else {name: data}
         for level, gate in gates.items():
-            contents[f"{level}.nft"] = files.level_text(self._at, name, level, gate, tuple(gates))
+            small = files.level_text(self._at, name, level, gate, tuple(gates))
+            if not _is_so(self._at.ruleset / f"{level}.nft", small):
+                contents[f"{level}.nft"] = small
         durable.write_all(self._at.ruleset, contents)
         return name
 
@@ -142,14 +146,24 @@ class DirectoryState:
         """Say whether a program of that name is stored. Costs no reading of it."""
         return self._at.digest_in(name) is not None and (self._at.ruleset / name).is_file()
 
-    def point_boot(self, program: str, gate: str, generation: Generation) -> None:
+    def point_boot(self, program: str, gate: str, generation: Generation, *, spare: bool = False) -> None:
         """Make `boot.nft` the named program with this gate text, and record the state that it sets: both or neither.
 
         The whole record stands in it with a checksum, so that a change is one file; `write_generation` may follow.
+        spare: on a full disk take a file of `spare/` for it.
         """
         self._prepare()
-        durable.write(self._at.boot, files.boot_text(self._at, Boot(program, generation), gate))
+        data = files.boot_text(self._at, Boot(program, generation), gate)
+        if spare:
+            Spare(self._at.spare).write(self._at.boot, data)
+        else:
+            durable.write(self._at.boot, data)
         self._recorded = max(self._recorded, generation.number)
+
+    def keep_room(self) -> None:
+        """Fill `spare/` again where it is not whole; next to nothing to do as a rule."""
+        self._prepare()
+        Spare(self._at.spare).keep()
 
     def write_closed(self, text: str) -> None:
         """Store `closed.nft`, the ruleset of last resort."""
@@ -218,6 +232,13 @@ class DirectoryState:
     def _programs_included(self) -> set[str]:
         texts = (files.read_ruleset_file(path) for path in (self._at.boot, *self._at.level_files()))
         return {name for text in texts if text is not None for name in files.programs_in(self._at, text)}
+
+
+def _is_so(path: Path, data: bytes) -> bool:
+    try:
+        return durable.read(path) == data
+    except StateError:
+        return False
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -99,12 +99,14 @@ class Gateway(RuleBasedStateMachine):
     @precondition(lambda self: not self.broken_disk)
     @rule()
     def kernel_refuses_once(self):
-        self.machine.firewall.fail["apply"] = KernelError("no")
+        refusals = dict.fromkeys(("apply", "switch"), KernelError("no"))
+        self.machine.firewall.fail |= refusals
         before = dict(self.answered)
         for to in ("cut", "open"):
             if any(self.answered[z] != to for z in ZONES):
                 assert isinstance(self.machine.set(to), KernelError)
-        del self.machine.firewall.fail["apply"]
+        for name in refusals:
+            del self.machine.firewall.fail[name]
         assert self.answered == before
 
     @precondition(lambda self: not self.broken_disk)

@@ -66,6 +66,21 @@ def test_status_answers_when_the_kernel_cannot_be_read(machine):
     assert not any("busy" in warning for warning in machine.status().warnings)
 
 
+def test_a_switch_that_only_a_text_could_make_is_made_and_said(machine):
+    machine.firewall.refusal = "the kernel refused the switch (busy), and took it from libnftables"
+    assert machine.set("cut").verified
+    assert machine.kernel() == CUT
+    assert [e.message for e in machine.events if e.kind == "warning"] == [machine.firewall.refusal]
+
+
+def test_a_refused_switch_changes_nothing_and_is_not_answered_as_done(machine):
+    machine.set("cut")
+    machine.firewall.fail["switch"] = KernelError("busy")
+    assert isinstance(machine.set("open"), KernelError)
+    assert machine.kernel() == CUT
+    assert dict(machine.status().levels) == CUT
+
+
 def test_a_table_that_could_not_be_put_back_at_once_is_tried_again_soon(machine):
     machine.set("cut")
     machine.firewall.fail["apply"] = KernelError("busy")

@@ -1,0 +1,151 @@
+"""A disk that takes nothing for long: what waits is bounded, and what was left out is counted and said."""
+
+import asyncio
+import threading
+from collections import Counter
+
+import pytest
+
+from ecluse.controller import ledger
+from ecluse.controller.recorder import MOST_TOLD, Job, Recorder
+from ecluse.errors import StateError
+from ecluse.policy import Policy
+from ecluse.records import Actor
+from tests.unit.controller.machine import Machine
+from tests.unit.controller.test_rough import allowlist
+
+MOST = 50
+STRANGER = Actor(65_534, "nobody", 1, "curl")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    monkeypatch.setattr(ledger, "MOST_LINES", MOST)
+    policy: Policy = allowlist("laboratory")
+    machine = Machine(policy)
+    machine.start()
+    yield machine
+    machine.close()
+
+
+def flood(machine: Machine, times: int) -> None:
+    async def attempts() -> None:
+        for number in range(times):
+            await machine.controller.forbidden(STRANGER, f"attempt {number}")
+
+    machine.run(attempts())
+
+
+def test_a_flood_of_attempts_on_a_full_disk_is_kept_to_a_number_and_counted(machine):
+    machine.audit.fail["append"] = StateError("the disk is full")
+    recorder = machine.controller._ledger.recorder
+    flood(machine, 3 * MOST)
+    assert recorder.lines == MOST + 1
+    change = machine.set("cut")
+    assert any("audit line 'level'" in words or "more" in words for words in change.unrecorded)
+    assert len(change.unrecorded) <= MOST_TOLD + 1
+    flood(machine, MOST)
+    assert recorder.lines == MOST + 2, "the line of a command is kept all the same"
+    assert len(machine.status().warnings[0]) < 2000
+    del machine.audit.fail["append"]
+    flood(machine, 1)
+    assert machine.status().recorded
+    events = Counter(record.event for record in machine.audit.records)
+    assert events["forbidden"] == MOST
+    assert events["level"] == 1
+    (left_out,) = [record.what for record in machine.audit.records if record.event == "left-out"]
+    assert f"{3 * MOST + 1} lines could not be kept ({3 * MOST + 1} of 'forbidden')" in left_out
+    assert not machine.controller._ledger._left_out
+    flood(machine, 3)
+    events = Counter(record.event for record in machine.audit.records)
+    assert (events["forbidden"], events["left-out"]) == (MOST + 3, 1), "afterwards all is as before"
+
+
+def test_even_commands_are_bounded(machine):
+    machine.audit.fail["append"] = StateError("the disk is full")
+    for _ in range(3 * MOST):
+        machine.run(
+            machine.controller.set_level("cut", None, actor=STRANGER, reason="again", authorised_by="")
+        )
+    assert machine.controller._ledger.recorder.lines == 2 * MOST + 1
+
+
+def test_a_disk_that_hangs_gathers_no_rounds():
+    """Each round holds all that waits: a thousand of them for a thousand lines would be a million."""
+    passes = threading.Event()
+    written = []
+
+    async def work() -> None:
+        recorder = Recorder(0.001)
+        jobs = [
+            Job(
+                f"line {number}",
+                lambda number=number: (passes.wait(20), written.append(number)),
+                in_order=True,
+            )
+            for number in range(500)
+        ]
+        for job in jobs:
+            assert await recorder.should([job])
+        waiting = recorder._thread._work_queue.qsize()
+        passes.set()
+        recorder._seconds = 10
+        assert await recorder.should([]) == ()
+        assert waiting <= 1
+        recorder.close()
+
+    asyncio.run(work())
+    assert written == list(range(500)), "each once, in order"
+
+
+def test_what_comes_after_what_must_be_written_is_not_written_before_it():
+    passes = threading.Event()
+    written = []
+
+    def job(label: str, name: str) -> Job:
+        return Job(label, lambda: (passes.wait(20), written.append(name)))
+
+    async def work() -> None:
+        recorder = Recorder(0.02)
+        await recorder.should([job("first", "first")])  # under way
+        await recorder.should([job("other", "other")])  # the round that waits
+        must = asyncio.ensure_future(recorder.must([job("boot", "boot open")]))
+        await asyncio.sleep(0.06)
+        recorder._seconds = 10
+        later = asyncio.ensure_future(recorder.should([job("boot", "boot cut")]))
+        await asyncio.sleep(0.01)
+        passes.set()
+        await asyncio.gather(must, later, return_exceptions=True)
+        recorder.close()
+
+    asyncio.run(work())
+    assert written[-1] == "boot cut"
+
+
+def test_lines_stay_in_order_and_one_try_a_round_is_enough():
+    written, tries = [], []
+    full = {"a", "c"}
+
+    def job(name: str, **more) -> Job:
+        def write() -> None:
+            tries.append(name)
+            if name in full:
+                raise StateError("the disk is full")
+            written.append(name)
+
+        return Job(name, write, in_order=True, **more)
+
+    async def work() -> None:
+        recorder = Recorder(5)
+        jobs = [job("a"), job("b"), job("c", ahead=True), job("d", ahead=True), job("e")]
+        assert await recorder.should(jobs) == tuple(f"{name} (the disk is full)" for name in "abcde")
+        assert tries == ["a", "c"]
+        full.remove("c")
+        assert await recorder.should([]) == tuple(f"{name} (the disk is full)" for name in "abe")
+        assert written == ["c", "d"], "a closing's line passes refused attempts, and no other closing's"
+        full.clear()
+        assert await recorder.should([]) == ()
+        recorder.close()
+
+    asyncio.run(work())
+    assert written == ["c", "d", "a", "b", "e"]

@@ -1,0 +1,70 @@
+"""What goes on at a gateway all day: streams a millisecond apart, calls that should fail, and whether everybody is served."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.lab import places
+from tests.lab.hosts import Beacon, Host, Stream, StreamReport
+from tests.vm.ward import Ward
+
+RATE = 200  # a second on each stream, by default: the lab's own processes share two cores with the emulator
+_AWAY = [("tcp", 443), ("udp", 5060)]
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """kept: to the laboratory, both families; others: to a web site, from care and from guests; calls: TCP and UDP now and then."""
+
+    kept: tuple[Stream, ...]
+    others: tuple[Stream, ...]
+    calls: tuple[Beacon, ...]
+
+    def served(self) -> list[StreamReport]:
+        """Say how the kept streams go so far."""
+        return [stream.report() for stream in self.kept]
+
+
+@contextmanager
+def running(ward: Ward, *, rate: int = RATE) -> Iterator[Traffic]:
+    """Keep all of it going. A datagram that finds no gateway is lost; the stream goes on."""
+    care, guest, stranger = ward.care, ward.guest, ward.stranger
+    kept = tuple(
+        care.stream(place, 5000, rate=rate) for place in (places.LABORATORY.v4, places.LABORATORY.v6)
+    )
+    others = tuple(
+        host.stream(to, 5000, rate=rate)
+        for host, to in ((care, places.WEB.v4), (care, places.WEB.v6), (guest, places.WEB.v4))
+    )
+    calls = (
+        *(_calls(host, places.WEB.address(family)) for host in (care, guest) for family in (4, 6)),
+        stranger.beacon([("tcp", places.GATEWAY_WAN.v4, places.FORWARDED_PORT)]),
+        stranger.beacon([("tcp", places.CARE_SERVER.v6, places.FORWARDED_PORT)]),
+    )
+    traffic = Traffic(kept, others, calls)
+    try:
+        yield traffic
+    finally:
+        for stream in (*kept, *others):
+            stream.stop(grace=0)
+        for beacon in calls:
+            beacon.tally(stop=True)
+
+
+def _calls(host: Host, to: str) -> Beacon:
+    return host.beacon([(protocol, to, port) for protocol, port in _AWAY])
+
+
+def unserved(ward: Ward, timeout: float = 3.0) -> list[str]:
+    """Name the kept services that do not answer: none, when all is well."""
+    tries = {
+        "laboratory tcp v4": ward.care.begin_ping("tcp", places.LABORATORY.v4, 443, timeout),
+        "laboratory tcp v6": ward.care.begin_ping("tcp", places.LABORATORY.v6, 443, timeout),
+        "laboratory udp v4": ward.care.begin_ping("udp", places.LABORATORY.v4, 5001, timeout),
+        "treasury tcp v4": ward.admin.begin_ping("tcp", places.TREASURY.v4, 443, timeout),
+        "treasury tcp v6": ward.admin.begin_ping("tcp", places.TREASURY.v6, 443, timeout),
+        "results in v4": ward.partner.begin_ping(
+            "tcp", places.GATEWAY_WAN.v4, places.FORWARDED_PORT, timeout
+        ),
+    }
+    return [f"{name}: {answer.error}" for name, future in tries.items() if not (answer := future.result())]

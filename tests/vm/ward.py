@@ -1,0 +1,43 @@
+"""The hospital of tests/lab, with a virtual machine for its gateway: same places, same people, same internet."""
+
+from pathlib import Path
+
+from tests.lab import netns
+from tests.lab.hospital import Hospital
+from tests.vm.images import Disk
+from tests.vm.machine import Machine
+
+
+class Ward(Hospital):
+    """A hospital whose links end in tap devices. They stay when the machine goes, so a witness sees whole lives of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends: list[tuple[str, str]] = []
+        self._machines: list[Machine] = []
+
+    def _join(self, ends: list[tuple[str, str, str]]) -> None:
+        for _, theirs, role in ends:
+            namespace = self.namespace(role)
+            netns.run("ip", "-n", namespace, "tuntap", "add", "dev", theirs, "mode", "tap")
+            self._ends.append((namespace, theirs))
+
+    def _dress_gateway(self) -> None:
+        """Nothing: the machine dresses itself (see `guest`), and its namespace is only where the emulator runs."""
+
+    def machine(self, name: str, disk: Disk, backing: Path | None = None) -> Machine:
+        """Make a machine with this hospital's cables in it, switched off; one runs at a time."""
+        machine = Machine(
+            self.directory / name, disk, home=self.namespace("gw"), links=self._ends, backing=backing
+        )
+        self._machines.append(machine)
+        return machine
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        return tuple(self._machines)
+
+    def close(self) -> None:
+        for machine in self._machines:
+            machine.power_cut()
+        super().close()
