@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_address
 
+from ecluse.policy import private as is_private
 from ecluse.ports import Clock
 from ecluse.records import KnownName, NameTally
 from ecluse.resolve import cache
@@ -66,9 +67,8 @@ class DnsResolver:
         self._last_good = last_good
         self._private: frozenset[str] = frozenset()
         self._tallies: dict[str, NameTally] = {}
-        self._silent: dict[
-            tuple[str, int], float
-        ] = {}  # name, family -> since when, in the event loop's seconds
+        # name and family -> since when nobody answers for it, in the event loop's seconds
+        self._silent: dict[tuple[str, int], float] = {}
         self._watched: dict[str, float] = {}  # name -> when it is due, in the event loop's seconds
         self._failed: dict[str, int] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -91,7 +91,8 @@ class DnsResolver:
     ) -> None:
         """Keep these names fresh from now on by these servers, and forget others once they are old.
 
-        private: those of them that may lead to private addresses. Call it inside the event loop. With other servers than before, names that fail are asked for at once.
+        private: those of them that may lead to private addresses; of others these are forgotten at once. Call it inside
+        the event loop. With other servers than before, names that fail are asked for at once.
         """
         now = asyncio.get_running_loop().time()
         wanted = {_normal(name) for name in names}
@@ -99,6 +100,9 @@ class DnsResolver:
         # What is allowed now was refused so far: ask at once.
         allowed = {_normal(name) for name in private}
         due = {name: moment for name, moment in due.items() if name not in allowed - self._private}
+        for name in self._private - allowed:
+            addresses = {a for a in cache.addresses_of(self._now(name)) if is_private(ip_address(a))}
+            self._put(cache.without(self._now(name), addresses))
         self._private = frozenset(allowed)
         if tuple(servers) != self._servers:
             self._servers = tuple(servers)

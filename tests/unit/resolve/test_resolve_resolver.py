@@ -349,6 +349,8 @@ async def test_what_is_allowed_to_be_private_is_asked_for_at_once(server, make):
     resolver.watch([NAME], [server.address], frozenset({NAME}))
     await until(lambda: resolver.known()[NAME].addresses)
     assert texts(resolver.known()[NAME]) == ["10.1.2.3"]
+    resolver.watch([NAME], [server.address])
+    assert texts(resolver.known()[NAME]) == [], "forgotten as soon as it is allowed no more"
 
 
 async def test_every_look_up_is_counted(server, make):
