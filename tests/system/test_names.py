@@ -152,7 +152,10 @@ def test_each_failure_takes_nothing_away_is_counted_and_heals(site: Site):
     assert "last known addresses are kept until" in told
     assert "127.0.0.1 (a loopback address)" in " ".join(told.split())
 
-    for days in (14, 15):  # of the 30 that last known good addresses have; the first may still find connections
+    for days in (
+        14,
+        15,
+    ):  # of the 30 that last known good addresses have; the first may still find connections
         site.forward(days * DAY)
         time.sleep(1.5)
     assert site.passes(*every) == every, "weeks later"
