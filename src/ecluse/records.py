@@ -81,6 +81,9 @@ class AuditRecord:
 KEEP = timedelta(minutes=30)
 """How long an address stays kept after it was last seen, in an answer or in traffic: rotating names lose no connection."""
 
+LONGEST_TTL = timedelta(days=1)
+"""As much of a TTL as is honoured when an address left: what resolvers cache at most, as a rule."""
+
 
 @dataclass(frozen=True, slots=True)
 class KnownAddress:
@@ -106,7 +109,8 @@ class KnownAddress:
         last_good: how long an address outlives its last answer while the resolvers fail.
         """
         used = max(self.seen, self.used or self.seen)
-        shortest = max(used + KEEP, self.expires)
+        cached = self.seen + min(timedelta(seconds=self.ttl), LONGEST_TTL)
+        shortest = max(used + KEEP, self.expires, cached)
         return shortest if self.left else max(shortest, self.seen + last_good)
 
 

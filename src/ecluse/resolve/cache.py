@@ -58,14 +58,21 @@ def learn(known: KnownName, answer: Answer, at: datetime, shortest: float, longe
 def _without(old: KnownAddress, answer: Answer, at: datetime) -> KnownAddress:
     """Give an address that this answer does not have: it left, unless nobody spoke of its family."""
     seen = min(old.seen, at)  # a clock that was ahead is no reason to keep it for longer
-    if unheard(answer, ip_address(old.address).version):
-        return replace(old, seen=seen)
-    return replace(old, seen=seen, left=old.left or at)
+    return replace(old, seen=seen, left=old.left or (at if _is_news(old, answer) else None))
 
 
-def unheard(answer: Answer, family: int) -> bool:
-    """Say whether this answer is no news about a family: nobody answered for it, or the name looks gone altogether."""
-    return not answer.ttls or family not in answer.answered
+def _is_news(old: KnownAddress, answer: Answer) -> bool:
+    """Say whether an answer without this address means something.
+
+    It does not when nobody answered for its family, when the name looks gone altogether, and when those who gave the
+    address are asked still and silent: another resolver may never have had it.
+    """
+    family = ip_address(old.address).version
+    if not answer.ttls or family not in answer.answered:
+        return False
+    asked = {server for server, _ in answer.outcomes}
+    givers = asked.intersection(old.by)
+    return not givers or any((server, family) in answer.heard for server in givers)
 
 
 def _order(address: str) -> tuple[int, int]:

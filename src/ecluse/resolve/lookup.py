@@ -34,6 +34,7 @@ class Answer:
 
     ttls: address -> seconds, the minimum over the CNAME chain; the longest when several resolvers gave it.
     answered: families (4, 6) that at least one resolver answered without failure, be it with no address.
+    heard: which resolver that was, for each family.
     failures: in words, once each: what failed, and which addresses were refused.
     by: address -> the resolvers that gave it. alias: the name at the end of the CNAMEs, empty when there are none.
     outcomes: resolver and what came of each question to it, in a word; more than one word for a question that was
@@ -45,6 +46,7 @@ class Answer:
     answered: frozenset[int]
     failures: tuple[str, ...]
     by: dict[IPAddress, tuple[str, ...]] = field(default_factory=dict)
+    heard: frozenset[tuple[str, int]] = frozenset()
     alias: str = ""
     outcomes: tuple[tuple[str, str], ...] = ()
     split: bool = False
@@ -101,6 +103,7 @@ def _unite(judged: Sequence[tuple[_Part, str]]) -> Answer:
         answered,
         tuple(dict.fromkeys([*broken, *refused])),
         by,
+        frozenset((part.server, part.family) for part in parts if not part.failure),
         next((part.alias for part in parts if part.alias), ""),
         tuple((part.server, outcome) for part in parts for outcome in part.outcomes),
         any(len(sets) > 1 for sets in given.values()),

@@ -67,8 +67,8 @@ class DnsResolver:
         self._last_good = last_good
         self._private: frozenset[str] = frozenset()
         self._tallies: dict[str, NameTally] = {}
-        # name and family -> since when nobody answers for it, in the event loop's seconds
-        self._silent: dict[tuple[str, int], float] = {}
+        # name -> address -> since when nobody speaks of it, in the event loop's seconds
+        self._silent: dict[str, dict[str, float]] = {}
         self._watched: dict[str, float] = {}  # name -> when it is due, in the event loop's seconds
         self._failed: dict[str, int] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -129,15 +129,16 @@ class DnsResolver:
             name: frozenset(
                 each.address
                 for each in cache.overdue(known, now, self._last_good)
-                if each.left or self._long_silent(name, ip_address(each.address).version)
+                if each.left or self._long_silent(name, each.address)
             )
             for name, known in self._known.items()
         }
         return {name: addresses for name, addresses in found.items() if addresses}
 
-    def _long_silent(self, name: str, family: int) -> bool:
+    def _long_silent(self, name: str, address: str) -> bool:
         now = asyncio.get_running_loop().time()
-        return now - self._silent.get((name, family), now) >= min(_SILENT, self._last_good.total_seconds())
+        since = self._silent.get(name, {}).get(address, now)
+        return now - since >= min(_SILENT, self._last_good.total_seconds())
 
     def used(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
         """Take note that connections to these addresses, by name, were just found alive: their time begins anew."""
@@ -199,7 +200,7 @@ class DnsResolver:
             if cache.is_old(self._known[name], now):
                 del self._known[name]
                 self._tallies.pop(name, None)
-                self._silent = {key: since for key, since in self._silent.items() if key[0] != name}
+                self._silent.pop(name, None)
 
     def _start(self, name: str) -> asyncio.Task[None]:
         """Begin to ask for a name, unless that is under way."""
@@ -223,7 +224,17 @@ class DnsResolver:
                     self._now(name), asked=self._clock(), failure=f"could not be looked up: {error}"
                 )
         self._put(after)
+        self._note_silence(after)
         self._schedule(after)
+
+    def _note_silence(self, known: KnownName) -> None:
+        """Remember since when nobody has spoken of an address: neither given it again nor said that it left."""
+        before, now = self._silent.get(known.name, {}), asyncio.get_running_loop().time()
+        self._silent[known.name] = {
+            each.address: before.get(each.address, now)
+            for each in known.addresses
+            if each.seen != known.asked and not each.left
+        }
 
     def _now(self, name: str) -> KnownName:
         return self._known.get(name, KnownName(name, ()))
@@ -243,11 +254,6 @@ class DnsResolver:
         # Only now: while the question was under way addresses were used, or let go.
         before, now = self._now(name), self._clock()
         self._tallies[name] = cache.count(self._tallies.get(name, NameTally()), before, answer, now)
-        for family in (4, 6):
-            if cache.unheard(answer, family):
-                self._silent.setdefault((name, family), asyncio.get_running_loop().time())
-            else:
-                self._silent.pop((name, family), None)
         return cache.learn(before, answer, now, self._shortest, self._longest)
 
     def _schedule(self, known: KnownName) -> None:

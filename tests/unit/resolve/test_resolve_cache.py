@@ -66,6 +66,40 @@ def test_a_ttl_longer_than_half_an_hour_is_kept_to_its_end():
     assert overdue(known, 60) == {"203.0.113.9"}
 
 
+def test_a_ttl_longer_than_we_wait_to_ask_is_kept_too_for_a_day_at_most():
+    for ttl, minutes in ((7200, 120), (7 * 86_400, 1440)):
+        known = learn(learn(NOTHING, said("203.0.113.9", ttl=ttl)), said("203.0.113.10"), 61)
+        assert overdue(known, minutes - 1) == set()
+        assert overdue(known, minutes) == {"203.0.113.9"}
+
+
+def by(answer, **givers):
+    """Let resolvers r1 and r2 have been asked, and have given these addresses; None: it did not answer."""
+    return replace(
+        answer,
+        by={
+            address: tuple(r for r, those in givers.items() if str(address) in (those or ()))
+            for address in answer.ttls
+        },
+        heard=frozenset((r, family) for r, those in givers.items() if those is not None for family in (4, 6)),
+        outcomes=tuple((r, "timeout" if those is None else "answered") for r, those in givers.items()),
+    )
+
+
+def test_an_address_has_not_left_while_those_who_gave_it_are_silent():
+    one, two = "203.0.113.9", "203.0.113.10"
+    known = learn(NOTHING, by(said(one, two), r1=[one], r2=[two]))
+    silent = learn(known, by(said(one), r1=[one], r2=None), 1)
+    assert [bool(each.left) for each in silent.addresses] == [False, False]
+    spoke = learn(silent, by(said(one), r1=[one], r2=[]), 2)
+    assert [each.address for each in spoke.addresses if each.left] == [two]
+    elsewhere = learn(silent, by(said(one), r1=[one]), 2)
+    assert [each.address for each in elsewhere.addresses if each.left] == [two], "r2 is asked no more"
+    both = learn(NOTHING, by(said(one, two), r1=[one, two], r2=[two]))
+    gone = learn(both, by(said(one), r1=[one], r2=None), 1)
+    assert [each.address for each in gone.addresses if each.left] == [two], "r1 had it too, and is without it"
+
+
 def test_traffic_begins_its_time_anew():
     known = learn(learn(NOTHING, said("203.0.113.9")), said("203.0.113.10"), 1)
     known = cache.used(known, {"203.0.113.9"}, START + timedelta(minutes=29))
