@@ -16,7 +16,7 @@ PACKAGES := nftables python3-nftables python3-venv iproute2 iputils-ping procps 
 # A root shell by plain su has neither.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help packages install lint test test-unit test-kernel test-vm demo bench bench-quick deb lock-deb deb-check clean
+.PHONY: help packages install lint test test-unit test-kernel test-vm demo bench bench-quick deb lock-deb deb-check test-deb clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -98,6 +98,9 @@ lock-deb: install ## pin the newest libraries for the packages (packaging/requir
 deb-check: deb ## lintian on both packages
 	@command -v lintian >/dev/null || $(MAKE) packages PACKAGES=lintian
 	lintian --allow-root --fail-on error,warning --tag-display-limit 0 build/deb/*/*.deb
+
+test-deb: deb ## the package installed, upgraded while cut, removed and purged under a real systemd, both suites; root
+	$(BIN)/python -m pytest tests/vm/test_package.py -rs </dev/null
 
 clean: ## remove the virtual environment and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist src/*.egg-info

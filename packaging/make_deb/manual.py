@@ -31,7 +31,7 @@ _ENVIRONMENT = {
 _FILES = {
     "/etc/ecluse": "The site's files: `site.yaml`, `allowlist.d/*.yaml`, and the daemon's `ecluse.toml`.",
     "/run/ecluse/ecluse.sock": "The daemon's socket.",
-    "/usr/share/doc/ecluse/examples/config": "A whole annotated example of the site's files.",
+    "/usr/share/ecluse/examples/config": "A whole annotated example of the site's files.",
 }
 Row = tuple[str, ...]
 

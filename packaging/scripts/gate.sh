@@ -32,9 +32,14 @@ recorded_gate() {
     # A closing without the daemon that no daemon has taken up yet.
     if [ -s "$state/by-hand.log" ]; then echo shut; return 0; fi
     if [ ! -e "$state/boot.nft" ]; then
+        # A removal has opened the gate by hand, and said so there.
+        if [ -e "$state/boot.nft.before-removal" ]; then echo none; return 0; fi
         if [ -n "$(ls -A "$state/generations" 2>/dev/null)" ]; then echo shut; else echo none; fi
         return 0
     fi
+    # Its last line is the checksum of all before it: what is torn boots closed (boot.sh).
+    sum=$(head -n -1 "$state/boot.nft" | sha256sum | cut -d ' ' -f 1)
+    if [ "$(tail -n 1 "$state/boot.nft")" != "# sha256: $sum" ]; then echo shut; return 0; fi
     # The second line says it: # levels: {"care": "open", "guests": "open"}
     others=$(sed -n '2s/^# levels: {\(.*\)}$/=\1/p' "$state/boot.nft" | sed 's/"[^"]*": "open"//g; s/[, ]//g')
     if [ "$others" = = ]; then echo open; else echo shut; fi

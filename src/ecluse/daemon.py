@@ -30,6 +30,7 @@ from ecluse.controller.gate import Step
 from ecluse.controller.shared import Options, Ports
 from ecluse.errors import ConfigError, EcluseError, StateError
 from ecluse.kernel.conntrack import NfConntrack
+from ecluse.kernel.exits import KernelExits
 from ecluse.kernel.links import RtnlLinks
 from ecluse.kernel.nft import NftFirewall
 from ecluse.records import Actor
@@ -42,7 +43,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 CLOSED_AT_BOOT = "closed-at-boot"
 """In the run directory: the boot unit's note that it closed the gate because the recorded state could not be loaded."""
 _GUARD = "\0eclused"
-_LOUD = {"tamper", "leak", "warning", "forbidden"}
+_LOUD = {"tamper", "fight", "leak", "exit", "warning", "forbidden"}
 
 
 def utc_now() -> datetime:
@@ -187,6 +188,7 @@ class Daemon:
             audit=HashChainAudit(store.audit_path, utc_now),
             source=ConfigDirectory(settings.config_dir),
             clock=utc_now,
+            exits=KernelExits(),
         )
         closed_at_boot = settings.run_dir / CLOSED_AT_BOOT
         options = Options(

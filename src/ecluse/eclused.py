@@ -10,9 +10,11 @@ def main() -> int:
     # aiohttp makes a context for TLS clients when it is imported, with every certificate authority of the machine in
     # it (40 ms, 2 MiB). Nothing here speaks TLS: it shall find none.
     os.environ["SSL_CERT_FILE"] = os.devnull
+    # structlog loads rich, if any program brought it to this machine, to colour tracebacks: 3 MiB, and 50 modules at each start.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: not to be found
     # Through what is loaded to stay the collector would go again and again; the daemon lets it begin once it is armed.
     gc.disable()
-    from ecluse import daemon  # noqa: PLC0415 - after the two lines above
+    from ecluse import daemon  # noqa: PLC0415 - after what stands above
 
     return daemon.main()
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from ecluse.errors import Fault
+from ecluse.exits import Host
 from ecluse.flows import Connection
 from ecluse.policy import Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameTally
@@ -46,6 +47,7 @@ class KernelChange:
     what: what it did to our table, in words (`table deleted`, `rule deleted in chain forward`).
     lost: events were lost (ENOBUFS); nothing else in it is to be trusted, compare everything.
     generation: the ruleset's generation id that it made.
+    gone: it deleted our table and made none in its place.
     """
 
     process: str
@@ -55,6 +57,19 @@ class KernelChange:
     what: str
     lost: bool = False
     generation: int = 0
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the switch stands in the kernel, all of it as of one transaction. See `Firewall.targets`, `policies`.
+
+    generation: the ruleset's generation id that it was read at.
+    """
+
+    targets: Mapping[str, str | None]
+    policies: Mapping[str, str]
+    generation: int
 
 
 class Firewall(Protocol):
@@ -78,6 +93,16 @@ class Firewall(Protocol):
         KernelError when the kernel refused.
         """
 
+    def guard(self, inside: Sequence[str]) -> bool:
+        """Shut the gate by the smallest table there is, where none stands; False where one does.
+
+        At once, on the caller's thread, whatever else is under way. inside: the zones' interfaces, between which all
+        passes. KernelError when the kernel refused.
+        """
+
+    async def standing(self, chains: Iterable[str]) -> Standing:
+        """Read these chains' targets and the base chains' policies back, as of one transaction."""
+
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Read chains of table `inet ecluse` back. Each gives its goto target if it consists of just one goto, else None.
 
@@ -91,7 +116,10 @@ class Firewall(Protocol):
         """Name every chain of table `inet ecluse`, sorted; empty when there is no table."""
 
     async def objects(self) -> dict[str, tuple[str, ...]]:
-        """Name what table `inet ecluse` holds: keys `chain`, `set`, `map`, `counter`; sorted names; empty when no table."""
+        """Name what table `inet ecluse` holds: keys `chain`, `set`, `map`, `counter`; sorted names; empty when no table.
+
+        Further keys (`flowtable`, `quota`, ..., as nft calls them) only where somebody made such a thing.
+        """
 
     async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
         """Digest all of table `inet ecluse` that packets do not change themselves, by part; nothing when no table.
@@ -142,6 +170,13 @@ class Links(Protocol):
 
     def changes(self) -> AsyncIterator[str]:
         """Give an item, in words, whenever an interface, an address or a route comes or goes."""
+
+
+class Exits(Protocol):
+    """What on this machine may carry packets past the gate (rtnetlink, tc, other tables of nf_tables, sysctls)."""
+
+    async def look(self) -> Host:
+        """Read all of it now; it takes a while and changes nothing. KernelError."""
 
 
 class Resolver(Protocol):

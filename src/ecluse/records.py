@@ -59,7 +59,7 @@ class Generation:
 class AuditRecord:
     """One event for the audit log; the log adds sequence number, time and the hash of the line before.
 
-    event: `level`, `rollback`, `reload`, `start`, `stop`, `intent`, `forbidden`, `tamper`, `recovery`, `repair`,
+    event: `level`, `rollback`, `reload`, `start`, `stop`, `intent`, `forbidden`, `tamper`, `fight`, `leak`, `exit`, `recovery`, `repair`,
     `by-hand`.
     result: `done`, `refused`, `failed`, `unverified` and the like, then words if needed.
     levels: the levels that stand after this event; None when it is not about levels. After a power cut

@@ -210,7 +210,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something happened. kind: `level`, `rollback`, `reload`, `start`, `purge`, `tamper`, `leak`, `address`, `warning`, `forbidden`."""
+    """Something happened. kind: `level`, `rollback`, `reload`, `start`, `purge`, `tamper`, `fight`, `leak`, `address`, `link`, `exit`, `warning`, `forbidden`."""
 
     at: datetime
     kind: str

@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import itertools
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +43,19 @@ def _mounted(daemon: Daemon, *what: str) -> Iterator[None]:
         netns.run("umount", "-l", str(daemon.state))
 
 
+def settle(folder: Path) -> None:
+    """Wait until a daemon that has just started writes nothing any more, the room for a full disk included."""
+    before: dict[Path, int] | None = None
+    for _ in range(50):
+        with contextlib.suppress(FileNotFoundError):
+            now = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+            if now == before and folder / "spare" / "log-4" in now:
+                return
+            before = now
+        time.sleep(0.5)
+    raise AssertionError("it goes on writing")
+
+
 def fill(folder: Path) -> None:
     """Leave not one byte: `ballast`, which may be removed again."""
     handle = os.open(folder / "ballast", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -58,13 +73,17 @@ def fill(folder: Path) -> None:
 
 
 def use_up_inodes(folder: Path) -> None:
-    """Leave no inode that a new file could have: `ballast-N`. (ext4 keeps those of files just deleted to itself for a while.)"""
-    for number in range(100_000):
+    """Leave not one inode: `ballast-N`. ext4 holds back those of files just deleted for some seconds."""
+    end = time.monotonic() + 15
+    for number in itertools.count():
         try:
             os.close(os.open(folder / f"ballast-{number}", os.O_WRONLY | os.O_CREAT))
         except OSError as error:
             assert error.errno == errno.ENOSPC
-            return
+            if not os.statvfs(folder).f_ffree:
+                return
+            assert time.monotonic() < end, "inodes are left and cannot be had"
+            time.sleep(0.2)
 
 
 def give_spare_back(folder: Path) -> None:

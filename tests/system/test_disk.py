@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from tests.lab.hospital import Hospital
 from tests.lab.hosts import ROOT
 from tests.system import disks
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
 ZONES = ("care", "administration", "guests", "gateway")
 CUT, ISOLATE, OPEN = (dict.fromkeys(ZONES, level) for level in ("cut", "isolate", "open"))
@@ -40,7 +39,7 @@ def small(request: pytest.FixtureRequest, hospital: Hospital) -> Iterator[tuple[
     daemon = hospital.daemon()
     with mount(daemon) as folder:
         daemon.start()
-        wait_for((folder / "spare" / "log-4").exists)
+        disks.settle(folder)
         yield daemon, fill
 
 
@@ -170,9 +169,9 @@ def test_without_the_daemon_on_a_full_disk(hospital: Hospital, small):
 
 def test_read_only_then_mended(hospital: Hospital):
     daemon = hospital.daemon()
-    with disks.ext4(daemon):
+    with disks.ext4(daemon) as folder:
         daemon.start()
-        time.sleep(0.3)
+        disks.settle(folder)
         daemon.kill9()
         shutil.rmtree(daemon.state / "spare")  # as after an upgrade to the first version that has it
         disks.remount(daemon, "ro")  # the kernel refuses that while a file is open to be written
@@ -203,7 +202,7 @@ def test_turned_read_only_by_the_kernel_under_a_running_daemon(hospital: Hospita
     daemon = hospital.daemon()
     with disks.ext4(daemon) as folder:
         daemon.start()
-        time.sleep(0.3)
+        disks.settle(folder)
         disks.fail(folder)
         change = daemon.level("cut")
         assert change["unrecorded"]
@@ -216,7 +215,7 @@ def test_turned_read_only_by_the_kernel_under_a_running_daemon(hospital: Hospita
 def slow(hospital: Hospital) -> Iterator[tuple[Daemon, disks.SlowDisk]]:
     daemon = hospital.daemon(argv=("-m", "tests.system.slow_disk")).start()
     disk = disks.SlowDisk(daemon)
-    time.sleep(0.3)
+    disks.settle(daemon.state)
     yield daemon, disk
     disk.mend()
     daemon.stop(patience=30)
@@ -272,7 +271,7 @@ def test_a_slow_fsync_delays_the_answer_and_not_the_cut(hospital: Hospital, slow
     )
     assert any("has not taken it yet" in words for words in unrecorded), unrecorded
     assert answer < ANSWER + 2
-    assert last < 10 * statistics.median(sound), sound
+    assert last < 20 * max(sound), sound
     whole(hospital, daemon)
 
 
@@ -280,7 +279,7 @@ def test_a_disk_that_freezes_during_a_cut(hospital: Hospital):
     daemon = hospital.daemon()
     with disks.ext4(daemon) as folder:
         daemon.start()
-        time.sleep(0.3)
+        disks.settle(folder)
         disks.freeze(folder)
         began = time.monotonic()
         change = daemon.level("cut")

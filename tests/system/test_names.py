@@ -336,7 +336,7 @@ def test_check_online_asks_the_sites_resolvers_and_says_what_to_do(site: Site):
     config = site.start([*good, "private.example"]).config
 
     def check(*arguments: str) -> tuple[int, str]:
-        python = ["env", f"PYTHONPATH={ROOT}/src:{ROOT}", sys.executable, "-m", "ecluse.cli.main"]
+        python = ["env", f"PYTHONPATH={ROOT}/src:{ROOT}", sys.executable, "-m", "ecluse.cli"]
         done = site.hospital.run("gw", [*python, "check", "--online", str(config), *arguments])
         return done.returncode, " ".join(done.stdout.split())
 

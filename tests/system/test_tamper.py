@@ -1,13 +1,20 @@
-"""Somebody else changes or deletes the table while cut: put back within 100 ms, said who, leaked packets counted."""
+"""Somebody else changes or deletes the table while cut: put back, said who, leaked packets counted; over and over, too."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from tests.lab import places, policy
 from tests.lab.daemon import Daemon
-from tests.lab.hospital import Hospital
+from tests.lab.hospital import SITE_NAT, Hospital
+from tests.lab.hosts import ROOT
 
 pytestmark = pytest.mark.system
 
@@ -20,6 +27,32 @@ TAMPERING = {
     "accept in a gate": "insert rule inet ecluse k1_gate.guests accept",
     "element added": 'add element inet ecluse k1_keep1.out_exact4 { 198.51.100.80 . 443 . 6 : "svc_laboratory" }',
     "interface called inside": 'add element inet ecluse k1_inside { "wan0" }',
+    "accept in a level": "insert rule inet ecluse k1_at.cut.guests accept",
+    "level emptied": "flush chain inet ecluse k1_at.cut.care",
+    "level chain deleted": "flush chain inet ecluse k1_gate.guests\ndelete chain inet ecluse k1_at.cut.guests",
+    "policy": "add chain inet ecluse forward { policy accept; }",
+    "hook deleted": "flush chain inet ecluse forward\ndelete chain inet ecluse forward",
+    "hook moved": """
+        flush chain inet ecluse forward
+        delete chain inet ecluse forward
+        add chain inet ecluse forward { type filter hook forward priority 300; policy accept; }""",
+    "element deleted": f"""
+        delete element inet ecluse k1_keep1.out_exact4 {{ {places.LABORATORY.v4} . 443 . 6 }}
+        delete element inet ecluse k1_keep1.out_names_exact4 {{ {places.LABORATORY.v4} . 443 . 6 }}""",
+    "map flushed": "flush map inet ecluse k1_keep1.out_exact6",
+    "set flushed": "flush set inet ecluse k1_inside",
+    "counter deleted": "flush chain inet ecluse k1_evidence\ndelete counter inet ecluse refused_out",
+    "chain of theirs that drops": "add chain inet ecluse theirs { type filter hook prerouting priority -300; policy drop; }",
+    "chain of theirs that translates": f"""
+        add chain inet ecluse theirs {{ type nat hook prerouting priority -110; }}
+        add rule inet ecluse theirs ip daddr {places.LABORATORY.v4} dnat ip to {places.WEB.v4}""",
+    "things of theirs": """
+        add set inet ecluse theirs { type ipv4_addr; }
+        add quota inet ecluse theirs { over 10 mbytes }
+        add counter inet ecluse svc_theirs
+        add chain inet ecluse theirs2
+        add rule inet ecluse theirs2 ip daddr @theirs quota name theirs accept
+        insert rule inet ecluse k1_at.cut.guests jump theirs2""",
     "table asleep": "add table inet ecluse { flags dormant; }",
 }
 
@@ -49,8 +82,63 @@ def test_put_back_and_said(hospital: Hospital, daemon: Daemon, how: str):
     assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
     assert line.talk(), "a kept connection goes on"
     assert hospital.admin.tcp(places.TREASURY.v6)
+    if how == "flush ruleset":
+        hospital.nft(SITE_NAT)
+    with hospital.sniff() as outside:
+        assert hospital.care.tcp(places.LABORATORY.v4), "and a new one is kept"
+        assert not outside.count(destination=places.WEB.v4)
+    assert "theirs" not in hospital.run("gw", ["nft", "list", "table", "inet", "ecluse"]).stdout
     assert "nft (pid" in (daemon.state / "audit.log").read_text()
     line.close()
+
+
+@contextmanager
+def asleep(daemon: Daemon) -> Iterator[None]:
+    """Have the daemon get no processor for a while."""
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+
+
+@contextmanager
+def meddler(hospital: Hospital, *words: str) -> Iterator[subprocess.Popen]:
+    """Start somebody else (meddler.py) on the gateway; it has to come to its end by itself."""
+    with subprocess.Popen(
+        [
+            "ip",
+            "netns",
+            "exec",
+            hospital.namespace("gw"),
+            sys.executable,
+            "-m",
+            "tests.system.meddler",
+            *words,
+        ],
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    "words", [("element", "k1_keep1.out_exact4", places.WEB.v4, "443", "svc_laboratory"), ("name",)]
+)
+def test_by_raw_netlink_too(hospital: Hospital, daemon: Daemon, words: tuple[str, ...]):
+    daemon.level("cut")
+    with meddler(hospital, *words):
+        pass
+    assert wait_until(lambda: daemon.status()["last_tamper"]), "it was noticed"
+    status = daemon.status()
+    assert status["last_tamper"]["process"] == "meddler"
+    assert status["in_step"]
+    assert not hospital.care.tcp(places.WEB.v4, timeout=0.3)
+    assert hospital.care.tcp(places.LABORATORY.v4)
+    assert "flush" not in hospital.run("gw", ["nft", "list", "table", "inet", "ecluse"]).stdout
 
 
 @pytest.mark.parametrize("how", ["flush ruleset", "delete table inet ecluse"])
@@ -62,7 +150,9 @@ def test_over_within_100_ms_and_what_leaked_is_counted(hospital: Hospital, daemo
         time.sleep(0.3)
         assert outside.count(destination=lost) == 0
         before = time.time_ns()
-        hospital.nft(how)
+        with asleep(daemon):  # awake, it is sometimes too quick for this prober
+            hospital.nft(how)
+            time.sleep(0.05)
         assert wait_until(lambda: daemon.status()["last_leak"]), (
             "positive control: packets got through meanwhile"
         )
@@ -79,8 +169,8 @@ def test_over_within_100_ms_and_what_leaked_is_counted(hospital: Hospital, daemo
         assert status["last_tamper"]["restored_ms"] < 1000
         assert status["last_leak"]["connections"] == 1
         counted = status["last_leak"]["packets"]
-        # Echoes are counted with them, and what knocked in vain until the connection was ended.
-        assert counted <= 2 * leaked + 1500
+        # Echoes are counted with them, and what knocked in vain until the connection was ended: here a second at most.
+        assert counted <= 2 * leaked + 5000
         # A flush takes the last rule that needs conntrack: the kernel stops tracking until our rules are back, and the
         # figure is then a lower bound, as status says.
         assert counted >= (1 if how == "flush ruleset" else leaked)
@@ -97,6 +187,66 @@ def test_foreign_rules_elsewhere_are_nobodys_business(hospital: Hospital, daemon
     assert status["in_step"]
 
 
+def test_a_fight_is_won_alarmed_and_bounded(hospital: Hospital, daemon: Daemon):
+    """Every 5 ms somebody deletes the table: the gate is shut nearly all the time, the daemon answers and obeys."""
+    daemon.level("cut")
+    lost = places.STRANGER.v6
+    with hospital.sniff() as outside:
+        stream = hospital.guest.stream(lost, 5000, "udp", rate=1000)
+        time.sleep(0.3)
+        assert outside.count(destination=lost) == 0
+        before = time.time_ns()
+        slowest, asked, said = 0.0, 0, 0
+        with meddler(hospital, "fight", "10", "0.005") as fighter:
+            while fighter.poll() is None:
+                began = time.monotonic()
+                status = daemon.status()
+                slowest = max(slowest, time.monotonic() - began)
+                asked += 1
+                said += any("meddler (pid" in text and "over and over" in text for text in status["warnings"])
+                time.sleep(0.05)
+            deleted = int(fighter.stdout.read())
+        over = time.time_ns()
+        assert wait_until(lambda: daemon.status()["in_step"]), "won in the end"
+        time.sleep(0.2)
+        leaked = outside.count(before, destination=lost, protocol="udp", from_gateway=True)
+        after = outside.count(over + 500_000_000, destination=lost, from_gateway=True)
+        stream.stop(grace=0)
+    print(
+        f"{deleted} deletions in 10 s, {leaked} of 10000 packets leaked; slowest of {asked} answers {slowest:.3f} s"
+    )
+    assert deleted > 200, "positive control: it was there to be deleted"
+    assert 0 < leaked < 6000, "the gate was shut most of the time, and the witness sees"
+    assert after == 0
+    assert said, "in status, by name"
+    assert slowest < 3
+    log = (daemon.state / "audit.log").read_text()
+    assert log.count('"event":"fight"') >= 1
+    assert log.count("meddler") < 20, "bounded: not a line for each round"
+    assert hospital.care.tcp(places.LABORATORY.v4, timeout=3)
+    assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
+
+
+@pytest.mark.parametrize("period", ["0.005", "0.3"])
+def test_commands_work_in_a_fight(hospital: Hospital, daemon: Daemon, period: str):
+    """A closing always; an opening where the table stands long enough to be read back, else it fails and is repeated."""
+    daemon.level("cut", zones=["guests"])
+    assert hospital.care.tcp(places.WEB.v6), "positive control"
+    with meddler(hospital, "fight", "6", period):
+        time.sleep(1)
+        for level in ("cut", "isolate"):
+            answer = daemon.cli(level, "--reason", "fight")
+            assert answer.returncode in {0, 6}, answer.stderr
+            assert set(daemon.status()["levels"].values()) == {level}
+        if period == "0.3":
+            assert wait_until(lambda: daemon.cli("open", "--yes", "--reason", "fight").returncode == 0)
+            assert set(daemon.status()["levels"].values()) == {"open"}
+            assert daemon.cli("cut").returncode in {0, 6}
+    assert wait_until(lambda: daemon.status()["in_step"])
+    assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
+    assert not hospital.care.tcp(places.WEB.v6, timeout=0.3)
+
+
 def test_over_and_over_while_cut(hospital: Hospital, daemon: Daemon):
     daemon.level("cut")
     for _ in range(20):
@@ -108,7 +258,8 @@ def test_over_and_over_while_cut(hospital: Hospital, daemon: Daemon):
         time.sleep(0.02)
     assert wait_until(lambda: daemon.status()["in_step"])
     assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
-    assert (daemon.state / "audit.log").read_text().count('"tamper"') >= 2
+    log = (daemon.state / "audit.log").read_text()
+    assert log.count('"event":"tamper"') + log.count('"event":"fight"') >= 2
 
 
 def test_a_large_allowlist_leaks_no_longer_than_a_small_one(hospital: Hospital):
@@ -130,7 +281,9 @@ def test_a_large_allowlist_leaks_no_longer_than_a_small_one(hospital: Hospital):
         stream = hospital.guest.stream(lost, 5000, "udp", rate=5000)
         time.sleep(0.2)
         assert outside.count(destination=lost) == 0
-        hospital.nft("delete table inet ecluse")
+        with asleep(daemon):
+            hospital.nft("delete table inet ecluse")
+            time.sleep(0.02)
         assert wait_until(lambda: daemon.status()["last_tamper"], 20)
         stream.stop(grace=0)
         seen = outside.seen(destination=lost, protocol="udp", from_gateway=True)

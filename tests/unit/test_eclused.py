@@ -44,3 +44,13 @@ def test_the_collector_works_once_the_daemon_is_armed():
         "import gc\ngc.disable()\nfrom ecluse import daemon\ndaemon._calm_collector()\nprint(gc.isenabled())",
     )
     assert done.stdout == "True\n"
+
+
+def test_nothing_is_loaded_that_only_colours_tracebacks():
+    done = python(
+        "-c",
+        "import sys\nfrom ecluse import eclused\nsys.argv = ['eclused', '--no-such-flag']\neclused.main()\n"
+        "loaded = {name.partition('.')[0] for name, module in sys.modules.items() if module}\n"
+        "print('structlog' in loaded, *loaded & {'rich', 'pygments'})",
+    )
+    assert done.stdout == "True\n"

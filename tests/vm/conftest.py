@@ -10,8 +10,7 @@ from tests.vm import images, nspawn
 from tests.vm.images import SUITES, Disk, Suite
 from tests.vm.machine import Machine
 from tests.vm.nspawn import Container
-from tests.vm.ward import Ward
-from tests.vm.witness import Witness
+from tests.vm.rig import Rig, Scene
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,30 +66,22 @@ def disk(suite: Suite) -> Disk:
 
 
 @pytest.fixture(scope="session")
-def armed(disk: Disk, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A machine's disk after its first boot: the daemon has started once, armed and open, and everything was shut down in order."""
-    with Ward() as ward:
-        machine = ward.machine("first", disk)
-        machine.boot(until="ecluse.service")
-        machine.shutdown()
-        kept = tmp_path_factory.mktemp("armed") / "disk.qcow2"
-        return machine.disk.rename(kept)
+def rig(disk: Disk) -> Iterator[Rig]:
+    """The hospital with the gateway that the tests share, one after the other."""
+    built = Rig(disk)
+    yield built
+    built.close()
 
 
 @pytest.fixture
-def ward() -> Iterator[Ward]:
-    """The hospital around the machine."""
-    with Ward() as built:
-        yield built
+def scene(request: pytest.FixtureRequest, rig: Rig) -> Iterator[Scene]:
+    """The gateway up and cut, everybody trying. A test that fails has its machine thrown away.
 
-
-@pytest.fixture
-def witness(ward: Ward) -> Witness:
-    """The witness, from before the machine is switched on."""
-    return Witness(ward)
-
-
-@pytest.fixture
-def machine(ward: Ward, witness: Witness, disk: Disk, armed: Path) -> Machine:
-    """A machine of this test's own, switched off, that was armed and open when it was shut down."""
-    return ward.machine("gateway", disk, backing=armed)
+    `@pytest.mark.parametrize("scene", [{"level": "open", "rate": 1000}], indirect=True)` for another beginning.
+    """
+    wanted = {"level": "cut"} | getattr(request, "param", {})
+    failed = request.session.testsfailed
+    with rig.at(**wanted) as set_up:
+        yield set_up
+    if request.session.testsfailed > failed:
+        rig.discard()

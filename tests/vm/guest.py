@@ -23,8 +23,11 @@ def files() -> dict[str, str]:
     """Give path -> text."""
     laid = {
         "/etc/sysctl.d/50-gateway.conf": "net.ipv4.ip_forward = 1\nnet.ipv6.conf.all.forwarding = 1\n",
-        # as Debian's own begins: who restarts nftables flushes everybody's rules
-        "/etc/nftables.conf": f"#!/usr/sbin/nft -f\nflush ruleset\n{SITE_NAT}",
+        # as Debian's own begins (and 'nat' is the name that iptables wants for itself): who restarts nftables flushes everybody's rules
+        "/etc/nftables.conf": f"#!/usr/sbin/nft -f\nflush ruleset\n{SITE_NAT.replace('table ip nat', 'table ip site')}",
+        # the agent writes a line for each question
+        "/etc/systemd/system/qemu-guest-agent.service.d/quiet.conf": "[Service]\nLogLevelMax=warning\n",
+        "/usr/local/sbin/commander": _COMMANDER,
         # emulation on a busy host is twenty to a hundred times slower than a gateway: no time-out is the product's fault
         "/etc/systemd/system.conf.d/patience.conf": "[Manager]\nDefaultTimeoutStartSec=600\nDefaultTimeoutStopSec=60\n",
         "/usr/local/sbin/prober": _PROBER,
@@ -88,6 +91,49 @@ for number in itertools.count():
                 except OSError:
                     pass
     time.sleep(0.005)
+"""
+
+# Commands without a pause, and says before and after each what it is about to do and what was answered.
+_COMMANDER = f"""\
+import http.client, json, os, socket
+
+TOGGLED = "/etc/ecluse/allowlist.d/90-toggled.yaml"
+SERVICE = '''services:
+  - {{name: toggled, title: Toggled, owner: Nobody, contact: "+33 1 99 00 00 00", criticality: vital, zones: [care],
+     destinations: [{{to: [203.0.113.99], ports: [tcp/443]}}], review: 2031-01-31}}
+'''
+told = os.open({TOLD!r}, os.O_WRONLY)
+
+
+def tell(**what):
+    os.write(told, json.dumps(what).encode() + b"\\n")
+
+
+class Socket(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect("/run/ecluse/ecluse.sock")
+
+
+def post(path, body):
+    tell(begin=path, body=body)
+    connection = Socket("localhost", timeout=300)
+    connection.request("POST", path, json.dumps(body), {{"Content-Type": "application/json"}})
+    response = connection.getresponse()
+    answer = json.loads(response.read())
+    connection.close()
+    tell(done=path, status=response.status, generation=answer["generation"], unrecorded=answer["unrecorded"])
+
+
+while True:
+    post("/v1/level", {{"level": "cut"}})
+    if os.path.exists(TOGGLED):
+        os.unlink(TOGGLED)
+    else:
+        with open(TOGGLED, "w") as file:
+            file.write(SERVICE)
+    post("/v1/reload", {{}})
+    post("/v1/level", {{"level": "open"}})
 """
 
 _PROBER_UNIT = """\

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -165,7 +166,10 @@ _INSTALL = "dpkg -i /root/ecluse.deb; rm /root/ecluse.deb; rm -f /etc/machine-id
 
 
 def disk(suite: Suite, deb: Path) -> Disk:
-    """Give the disk of a virtual machine: the same system, with the files of `guest` laid over it (10 s)."""
+    """Give the disk of a virtual machine: the same system, with the files of `guest` laid over it (10 s).
+
+    In its /root lie the package once more (`same.deb`) and as the version after it (`next.deb`).
+    """
     folder = root(suite, deb)
     laid = guest.files()
     key = _hash(folder.name, *(f"{path}\n{text}" for path, text in sorted(laid.items())), *guest.UNITS)
@@ -179,6 +183,8 @@ def disk(suite: Suite, deb: Path) -> Disk:
                 to = tree / path.lstrip("/")
                 to.parent.mkdir(parents=True, exist_ok=True)
                 to.write_text(text, encoding="utf-8")
+            shutil.copy(deb, tree / "root/same.deb")
+            _next_version(deb, tree / "root/next.deb")
             _run("systemctl", f"--root={tree}", "-q", "enable", *guest.UNITS)
             target.touch()
             os.truncate(target, 2 << 30)
@@ -188,6 +194,17 @@ def disk(suite: Suite, deb: Path) -> Disk:
 
     image = _made(f"disk-{suite.name}", key, ".img", build)
     return Disk(image, min((folder / "boot").glob("vmlinuz-*")))
+
+
+def _next_version(deb: Path, to: Path) -> None:
+    """Write the same package once more, as the version after it: what an upgrade runs is the same."""
+    tree = to.with_suffix(".tree")
+    _run("dpkg-deb", "-R", str(deb), str(tree))
+    control = tree / "DEBIAN" / "control"
+    text = control.read_text(encoding="utf-8")
+    control.write_text(re.sub(r"(?m)^(Version: .*)$", r"\1+next", text), encoding="utf-8")
+    _run("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "-b", str(tree), str(to))
+    shutil.rmtree(tree)
 
 
 def _mmdebstrap(suite: str, target: Path, *arguments: str) -> None:

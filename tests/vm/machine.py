@@ -53,6 +53,7 @@ class _Line:
         self._inbox = b""
 
     def send(self, **message: Any) -> None:
+        self._sock.settimeout(PATIENCE)
         self._sock.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self, timeout: float) -> dict:
@@ -159,7 +160,7 @@ class Machine:
             )
         ]
         return [
-            *("-M", "q35", "-accel", "tcg,thread=multi", "-smp", "2", "-cpu", "max", "-m", "512M"),
+            *("-M", "q35", "-accel", "tcg,thread=multi", "-smp", "2", "-cpu", "Nehalem", "-m", "512M"),
             *("-nodefaults", "-display", "none", "-no-reboot", "-S"),
             *("-chardev", f"file,id=console,path={self._console},append=on", "-serial", "chardev:console"),
             *(
@@ -198,11 +199,11 @@ class Machine:
             number += 1
             self._agent.send(execute="guest-sync", arguments={"id": number})
             with contextlib.suppress(TimeoutError, ValueError):
-                if any(self._agent.receive(0.5).get("return") == number for _ in range(number)):
+                if any(self._agent.receive(2).get("return") == number for _ in range(number)):
                     break
         while not self.sh(f"systemctl is-active -q {until}").ok:
             self._must_live(deadline)
-            time.sleep(0.1)
+            time.sleep(0.3)
 
     def _must_live(self, deadline: float) -> None:
         if not self.running:
@@ -253,10 +254,12 @@ class Machine:
         """Run a shell script inside, as its root. check=True: RuntimeError with its words when it fails."""
         started = self._ask("guest-exec", path="/bin/sh", arg=["-c", script], **{"capture-output": True})
         deadline = time.monotonic() + timeout
+        pause = 0.02
         while not (state := self._ask("guest-exec-status", pid=started["pid"]))["exited"]:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{script}: not done in {timeout} s")
-            time.sleep(0.02)
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
         out, err = (
             base64.b64decode(state.get(name, "")).decode(errors="replace")
             for name in ("out-data", "err-data")

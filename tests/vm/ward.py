@@ -20,6 +20,8 @@ class Ward(Hospital):
         for _, theirs, role in ends:
             namespace = self.namespace(role)
             netns.run("ip", "-n", namespace, "tuntap", "add", "dev", theirs, "mode", "tap")
+            # room for what the lab sends while an emulator that shares its cores stands still
+            netns.run("ip", "-n", namespace, "link", "set", theirs, "txqueuelen", "20000")
             self._ends.append((namespace, theirs))
 
     def _dress_gateway(self) -> None:

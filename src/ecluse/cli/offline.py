@@ -4,7 +4,7 @@ import os
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ecluse.cli.failures import DONE, FOUND
 from ecluse.cli.look import write_json
@@ -12,9 +12,12 @@ from ecluse.cli.terminal import Screen
 from ecluse.cli.words import count, local
 from ecluse.errors import ConfigError, EcluseError, Fault
 
+if TYPE_CHECKING:
+    from ecluse.policy import Policy
+
 
 def check(args: SimpleNamespace, screen: Screen) -> int:
-    """`ecluse check [DIR] [--online]`: needs no root and no daemon."""
+    """`ecluse check [DIR] [--online | --host]`: needs no root and no daemon."""
     # The online verbs must not pay for pydantic and YAML.
     from ecluse.config.load import ConfigDirectory  # noqa: PLC0415
     from ecluse.ruleset.compile import compile_program  # noqa: PLC0415
@@ -25,6 +28,8 @@ def check(args: SimpleNamespace, screen: Screen) -> int:
         policy = source.load()
     except ConfigError as error:
         return _faults(args, screen, error.faults)
+    if args.host:
+        return _host(args, screen, policy)
     program = compile_program(policy, {}, 1)
     warnings = tuple(source.warnings())
     code, told = _names(args, policy)
@@ -48,13 +53,33 @@ def check(args: SimpleNamespace, screen: Screen) -> int:
     return code
 
 
-def _names(args: SimpleNamespace, policy: Any) -> tuple[int, list[dict[str, Any]]]:
+def _names(args: SimpleNamespace, policy: "Policy") -> tuple[int, list[dict[str, Any]]]:
     """Ask the site's resolvers for every name, where that is wanted. Gives the exit code, and what there is to tell."""
     if not args.online:
         return DONE, []
     from ecluse.cli.online import ask_names  # noqa: PLC0415 - as for `check`
 
     return ask_names(policy)
+
+
+def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
+    """`ecluse check --host`: needs root, for the rules of other tables, and no daemon."""
+    from ecluse.exits import findings  # noqa: PLC0415 - as for `check`
+    from ecluse.kernel.exits import look  # noqa: PLC0415 - as for `check`
+    from ecluse.kernel.netlink import consistently, kernel_errors  # noqa: PLC0415 - as for `check`
+
+    with kernel_errors("look for ways past the gate", hint="run it as root (sudo)"):
+        found = findings(consistently(look), policy)
+    exits = sum(one.is_exit for one in found)
+    if args.json:
+        told = [{"kind": one.kind, "what": one.what, "is_exit": one.is_exit} for one in found]
+        write_json(screen, {"findings": told})
+        return FOUND if exits else DONE
+    for one in found:
+        screen.wrapped("exit: " if one.is_exit else "remark: ", one.what, "bad" if one.is_exit else "warn")
+    said = f"{count(exits, 'way')} past the gate, {count(len(found) - exits, 'remark')} on this machine"
+    screen.line(said, "bad" if exits else "good")
+    return FOUND if exits else DONE
 
 
 def _faults(args: SimpleNamespace, screen: Screen, faults: tuple[Fault, ...]) -> int:

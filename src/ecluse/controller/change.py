@@ -32,7 +32,6 @@ class Changer:
         """
         began = time.monotonic()
         before = self._s.live
-        effect = lv.effect(before, loaded, levels)
         same_policy = loaded.digest == before.loaded.digest
         if same_policy and dict(levels) == dict(before.levels):
             return await self._already(order, before, began)
@@ -43,6 +42,7 @@ class Changer:
         else:
             verified, unrecorded = True, ()
             await self._open(order, loaded, generation)
+        effect = lv.effect(before, loaded, levels)  # in words, for the answer: no closing waits for it
         self._s.say(order.action.value, report.change_text(generation))
         self._keeper.after(generation)
         took = (time.monotonic() - began) * 1000
@@ -56,14 +56,16 @@ class Changer:
 
         Gives what is loaded, whether it was read back, what could not be recorded.
         """
-        addresses = lv.addresses_of(self._s.ports.resolver.known())
+        known = self._s.ports.resolver.known
         recording: list[asyncio.Task[tuple[str, ...]]] = []
 
         def record() -> None:
             recording.append(asyncio.create_task(self._ledger.closing(loaded, generation)))
 
         try:
-            now, verified = await self._s.gate.close(loaded, generation.levels, addresses, record)
+            now, verified = await self._s.gate.close(
+                loaded, generation.levels, lambda: lv.addresses_of(known()), record
+            )
         except KernelError as error:
             await self._ledger.failed(order, generation, error.message)
             raise

@@ -21,7 +21,7 @@ class GaveWayError(EcluseError):
 
 
 _PATIENCE = 10
-"""How many times 10 ms the regular look waits for news of others' transactions."""
+"""How often the regular look asks again for news of others' transactions, and a closing in a fight whether it stands."""
 
 Step = Callable[[str], None]
 """Told the name of each step of a change as it is passed; tests end the process there."""
@@ -113,11 +113,15 @@ class Gate:
         await self.settle()
 
     async def close(
-        self, loaded: Loaded, levels: Levels, addresses: Addresses, taken_up: Callable[[], object]
+        self,
+        loaded: Loaded,
+        levels: Levels,
+        addresses: Callable[[], Addresses],
+        taken_up: Callable[[], object],
     ) -> tuple[Loaded, bool]:
         """Make a closing live. It never goes back: where the switch fails or does not show, the table is put in anew.
 
-        taken_up: called as soon as the kernel has it, before it is read back.
+        addresses: gives those of host names, should the table be put in anew. taken_up: called as soon as the kernel has it, before it is read back.
         Gives what is loaded then, and whether it was read back. KernelError when the kernel took nothing of it.
         """
         taken = False
@@ -126,15 +130,14 @@ class Gate:
             taken = True
             self._step("applied")
             taken_up()
-            if await self.shows(loaded, levels):
-                await self._advance()
+            if await self._confirmed(loaded, levels):
                 return loaded, True
         except KernelError:
             pass  # somebody else is at the table in this very moment
         try:
-            return await self.bring_up(loaded.policy, loaded.digest, addresses, levels), True
+            return await self.bring_up(loaded.policy, loaded.digest, addresses(), levels), True
         except KernelError:
-            if not taken:
+            if not taken and not await self._is_guarded(loaded.policy, levels):
                 raise
         return self.loaded.get(loaded.digest, loaded), False
 
@@ -147,17 +150,28 @@ class Gate:
 
     async def shows(self, loaded: Loaded, levels: Levels) -> bool:
         """Read the base chains and gates back and compare."""
-        wanted = switch.targets(loaded.policy, loaded.slot, levels)
-        verdict = dict.fromkeys(names.BASE_CHAINS, switch.base_policy(loaded.policy, levels))
-        return await self._firewall.targets(wanted) == wanted and await self._firewall.policies() == verdict
+        return await self._shown_at(loaded, levels) is not None
+
+    async def _shown_at(self, loaded: Loaded, levels: Levels) -> int | None:
+        """Read the base chains and gates back; give the ruleset's generation id, None when they are not as they should be."""
+        wanted = switch.position(loaded.policy, loaded.slot, levels)
+        found = await self._firewall.standing(wanted.targets)
+        policies = dict.fromkeys(names.BASE_CHAINS, wanted.verdict)
+        return found.generation if (found.targets, found.policies) == (wanted.targets, policies) else None
+
+    async def _confirmed(self, loaded: Loaded, levels: Levels) -> bool:
+        """Read back after a switch, and count it on: it changed gates alone, which are compared by themselves."""
+        shown_at = await self._shown_at(loaded, levels)
+        if shown_at is not None and shown_at == self._expected():
+            self._known_generation, self._commits = shown_at, 0
+        return shown_at is not None
 
     async def verify(self, loaded: Loaded, levels: Levels, before: tuple[Loaded, Levels] | None) -> None:
         """Read back; where the kernel shows something else, put back what was before and say what each step did.
 
         NotVerifiedError then, with the words.
         """
-        if await self.shows(loaded, levels):
-            await self._advance()
+        if await self._confirmed(loaded, levels):
             return
         message = "the kernel does not show the levels that were applied"
         if before is None:
@@ -174,12 +188,6 @@ class Gate:
         raise NotVerifiedError(
             f"{message}; {now}", retry=back, hint="look at 'ecluse status' and 'ecluse events'"
         )
-
-    async def _advance(self) -> None:
-        """Count our own switches on: they change gates alone, which are compared by themselves."""
-        now = await self._firewall.ruleset_generation()
-        if now == self._expected():
-            self._known_generation, self._commits = now, 0
 
     @property
     def unsure(self) -> bool:
@@ -267,7 +275,7 @@ class Gate:
         known = await self._firewall.ruleset_generation()
         commits = self._commits
         await self.survey()
-        if not await self._firewall.chains():
+        if await self._is_bare():
             await self._hold(policy, levels)
         elif digest in self.loaded and switch.base_policy(policy, levels) == "drop":
             # Whatever was done to the table: from here on it drops what no rule of it judges, before anything is compiled.
@@ -294,7 +302,13 @@ class Gate:
             await self.switch(loaded, levels)
             await self.verify(loaded, levels, None)
         self._step("verified")
-        await self.prune({digest})
+        try:
+            await self.prune({digest})
+        except KernelError:  # somebody put things into our table that can't be taken out one by one
+            await self._anew(loaded, levels)
+            await self.switch(loaded, levels)
+            await self.verify(loaded, levels, None)
+            await self.prune({digest})
         return loaded
 
     async def _fill_or_undo(self, program: Program) -> None:
@@ -305,6 +319,29 @@ class Gate:
             with contextlib.suppress(KernelError):
                 await self._apply(switch.undo_text(program))
             raise
+
+    def guard(self, policy: Policy, levels: Levels) -> bool:
+        """Shut the gate at once where the table is gone, unless all is open; say whether that was done. Needs no lock.
+
+        What it commits is not counted: if something else of ours was under way it met the deletion, and fails or is healed.
+        """
+        inside = [name for zone in policy.site.zones for name in zone.interfaces]
+        return switch.base_policy(policy, levels) == "drop" and self._firewall.guard(inside)
+
+    async def _is_guarded(self, policy: Policy, levels: Levels) -> bool:
+        """Say whether the smallest table shuts the gate, further than any level, where somebody takes ours away at once."""
+        for _ in range(_PATIENCE):
+            with contextlib.suppress(KernelError):
+                if self.guard(policy, levels):
+                    return True
+                if names.GUARD in await self._firewall.chains() and await self._is_bare():
+                    return True
+            await asyncio.sleep(0.005)
+        return False
+
+    async def _is_bare(self) -> bool:
+        """Say whether no program stands: nothing at all, or base chains and the guard alone."""
+        return {*await self._firewall.chains()} <= {*names.BASE_CHAINS, names.GUARD}
 
     async def _hold(self, policy: Policy, levels: Levels, *, anew: bool = False) -> None:
         """Hold the line with a small table, if the gate is to be shut; anew: in place of the one that stands, in any case."""
@@ -324,7 +361,10 @@ class Gate:
         self.loaded = {d: one for d, one in self.loaded.items() if d in keep or d in self.coming}
         slots = [one.slot for one in self.loaded.values()]
         counters = {c for one in self.loaded.values() for c in one.program.counters}
-        text = switch.removal_text(await self._firewall.objects(), slots, counters)
+        try:
+            text = switch.removal_text(await self._firewall.objects(), slots, counters)
+        except ValueError as error:
+            raise KernelError(f"what stands in table inet ecluse can't be tidied: {error}") from error
         if text:
             await self._apply(text)
         await self.settle()

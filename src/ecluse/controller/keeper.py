@@ -8,24 +8,20 @@ from dataclasses import replace
 
 from ecluse.controller import live as lv
 from ecluse.controller import report
+from ecluse.controller.healer import EXAMPLES, Healer, not_kept
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.linkwatch import LinkWatch
-from ecluse.controller.live import Live
 from ecluse.controller.loader import Loader
 from ecluse.controller.namewatch import NameWatch
 from ecluse.controller.recorder import Job
-from ecluse.controller.shared import Order, Shared
+from ecluse.controller.shared import Shared
 from ecluse.errors import EcluseError
-from ecluse.flows import Connection, FlowJudge, describe
-from ecluse.policy import Policy, at_least_as_closed
-from ecluse.ports import KernelChange
-from ecluse.records import Action, AuditRecord, Generation
-from ecluse.results import Leak, Purge, Tamper
+from ecluse.flows import describe
+from ecluse.policy import Policy
+from ecluse.records import AuditRecord, Generation
+from ecluse.results import Purge
 
-EXAMPLES = 10
-"""How many connections are named where a list is cut short."""
 PURGES_REMEMBERED = 100
-_CHUNK = 2000
 _TRY_AGAIN = 0.05
 """Seconds between two tries to put the table back, while the kernel refuses."""
 _AFTER_ANSWER = 0.003
@@ -43,30 +39,34 @@ class Keeper:
         self._loader = loader
         self._tasks: set[asyncio.Task[object]] = set()
         self._core: set[asyncio.Task[object]] = set()
-        self._kernel: AsyncIterator[KernelChange] | None = None
+        self._links = LinkWatch(shared, self._audit)
+        self._healer = Healer(shared, ledger, self._spawn, self.after, self._arm_previous)
         self._names: AsyncIterator[frozenset[str]] | None = None
         self._boot_due: float | None = None
         self._addresses_due = False
+        self._tidying_due = True
 
     # -- tasks -----------------------------------------------------------------------------------------------------
 
     def listen(self) -> None:
         """Hear the kernel's and the resolver's announcements from now on: none between here and `begin` is missed."""
-        self._kernel = self._s.ports.firewall.changes()
+        self._healer.listen()
         self._names = self._s.ports.resolver.changes()
 
     def begin(self) -> None:
         """Start the background work."""
-        links = LinkWatch(self._s)
         for work in (
-            self._watch_kernel(),
+            self._healer.run(),
             self._read_back(),
             self._watch_names(),
-            links.run(),
+            self._links.run(),
             NameWatch(self._s, self._ledger).run(),
             self._ticks(),
         ):
             self._core.add(self._spawn(work))
+
+    async def _audit(self, line: AuditRecord) -> None:
+        await self._ledger.recorder.should([self._ledger.audit(line)])
 
     def aside(self, work: Coroutine[object, object, object]) -> None:
         """Do something beside everything else."""
@@ -100,26 +100,6 @@ class Keeper:
 
     # -- the kernel's table ----------------------------------------------------------------------------------------
 
-    async def _watch_kernel(self) -> None:
-        if self._kernel is None:
-            return
-        async for change in self._kernel:
-            if not change.lost and (change.ours or not change.touched):
-                if not change.ours:
-                    self._s.gate.left_alone(change.generation)
-                continue
-            while True:
-                try:
-                    await self._check_after(change)
-                    break
-                except EcluseError as error:
-                    text = f"our table was changed and could not be restored: {error.message}"
-                    if self._s.notes.warnings.get("tamper") != text:
-                        self._s.say("tamper", text)
-                    self._s.notes.warnings["tamper"] = text
-                    self._s.notes.in_step = False
-                await asyncio.sleep(_TRY_AGAIN)
-
     async def _read_back(self) -> None:
         """Learn what the table looks like whenever we made it another, beside everything else."""
         while True:
@@ -130,101 +110,9 @@ class Keeper:
             self._s.gate.unread.set()
             await asyncio.sleep(_TRY_AGAIN)
 
-    async def _check_after(self, change: KernelChange) -> None:
-        async with self._s.writer.turn(urgent=True):
-            live = self._s.live
-            if await self._s.gate.in_step(live.loaded, live.levels):
-                self._s.notes.warnings.pop("tamper", None)
-                return
-            what = (
-                change.what
-                if not change.lost
-                else "kernel events were lost, and the table is not what it was"
-            )
-            await self.restore(change.process, change.pid, what)
-
     async def restore(self, process: str, pid: int, what: str) -> None:
-        """Put the live state back into the kernel, say who changed it, and count what got through meanwhile.
-
-        The caller holds the writer's lock. Other policies that were held ready are loaded again later.
-        """
-        began = time.monotonic()
-        # Nobody is accused where we only lost count: others committed between our own transactions.
-        accused = bool(process or pid) or not self._s.gate.unsure
-        who = f"{process or 'somebody'} (pid {pid})" if pid else process or "somebody"
-        live, followed = await self._as_closed_by_hand(who)
-        loaded = await self._s.gate.bring_up(
-            live.policy, live.loaded.digest, lv.addresses_of(self._s.ports.resolver.known()), live.levels
-        )
-        took = (time.monotonic() - began) * 1000
-        now = self._s.ports.clock()
-        self._s.live = replace(live, loaded=loaded)
-        self._s.notes.in_step = True
-        self._s.notes.warnings.pop("tamper", None)
-        self._spawn(self._count_leak())
-        self._spawn(self._arm_previous())
-        if not accused:
-            self._s.say("warning", "others changed rules at the same time as we did: ours were put in anew")
-            return
-        self._s.notes.tamper = Tamper(now, process, pid, what, round(took, 1))
-        done = f"followed: {report.levels_text(live.levels)}" if followed else f"put back in {took:.0f} ms"
-        text = f"{who} changed the gate's table ({what}); {done}"
-        line = AuditRecord("tamper", self._s.itself, text, levels=live.levels, result="done")
-        self._s.say("tamper", text)
-        self._spawn(self._ledger.recorder.should([self._ledger.audit(line)]))
-        if followed:
-            self._ledger.generations[live.generation.number] = live.generation
-            self._spawn(self._ledger.closing(loaded, live.generation))
-            self.after(live.generation)
-
-    async def _as_closed_by_hand(self, who: str) -> tuple[Live, bool]:
-        """Give the state to put back: the live one, or what somebody loaded by hand if that is more closed; and which.
-
-        'nft -f ruleset/cut.nft' is what we tell people to type when the daemon does not answer: only a command opens.
-        """
-        live = self._s.live
-        found = await self._s.gate.kernel_levels(live.policy)
-        if found is None or found == dict(live.levels):
-            return live, False
-        if not at_least_as_closed(live.policy.site, found, live.levels):
-            return live, False
-        order = Order(Action.RECOVERY, self._s.itself, f"{who} closed the gate by hand", "")
-        return Live(live.loaded, self._ledger.next(order, live.loaded, found)), True
-
-    async def _count_leak(self) -> None:
-        """Find connections that are not kept and yet were let through: while the table stood none could come to be."""
-        try:
-            judge = await self._s.judge()
-            found = await self._not_kept(judge, await self._s.ports.conntrack.connections())
-            if not found:
-                return
-            leak = Leak(
-                at=self._s.ports.clock(),
-                connections=len(found),
-                packets=sum(one.packets for one in found),
-                bytes=sum(one.bytes for one in found),
-                examples=tuple(describe(one) for one in found[:EXAMPLES]),
-            )
-            self._s.notes.leak = leak
-            text = (
-                f"while the table was away about {leak.packets} packets of {leak.connections} connections that "
-                f"are not kept were let through: {'; '.join(leak.examples[:3])}"
-            )
-            self._s.say("leak", text)
-            await self._s.ports.conntrack.end(found)
-            line = AuditRecord("leak", self._s.itself, text, levels=self._s.live.levels)
-            await self._ledger.recorder.should([self._ledger.audit(line)])
-        except EcluseError as error:
-            self._s.say("warning", f"what got through could not be counted: {error.message}")
-
-    async def _not_kept(self, judge: FlowJudge, connections: object) -> list[Connection]:
-        """Judge connections in slices, so that the daemon answers meanwhile."""
-        found: list[Connection] = []
-        every = list(connections)  # type: ignore[call-overload]  # a sequence of Connection
-        for start in range(0, len(every), _CHUNK):
-            found += [one for one in every[start : start + _CHUNK] if judge.judge(one).verdict == "refused"]
-            await asyncio.sleep(0)
-        return found
+        """Put the live state back into the kernel (`Healer.restore`). The caller holds the writer's lock."""
+        await self._healer.restore(process, pid, what)
 
     async def look(self) -> None:
         """Compare the kernel with what it should be, and read its counters."""
@@ -258,6 +146,7 @@ class Keeper:
                     "warning", f"old allowlists could not be taken out of the kernel yet: {error.message}"
                 )
             jobs = self._prepared_files()
+        self._tidying_due = True
         await self._ledger.recorder.should(jobs)
         await self._arm_previous()
 
@@ -267,7 +156,7 @@ class Keeper:
         try:
             judged_at = self._s.live.generation.number
             judge, every = await asyncio.gather(self._s.judge(), self._s.ports.conntrack.connections())
-            ended = await self._not_kept(judge, every)
+            ended = await not_kept(judge, every)
             if self._s.live.generation.number != judged_at:
                 ended = []  # what was opened again meanwhile is not ended; the newer change ends its own
             gone = await self._s.ports.conntrack.end(ended) if ended else 0
@@ -298,7 +187,7 @@ class Keeper:
     def _prepared_files(self) -> list[Job]:
         """Give the jobs that bring the prepared files to the live state."""
         live = self._s.live
-        jobs = self._ledger.program(live.loaded), self._ledger.closed(live.policy), self._ledger.forget_old()
+        jobs = self._ledger.program(live.loaded), self._ledger.closed(live.policy)
         return [replace(job, housekeeping=True) for job in jobs]
 
     def follow_names(self, coming: Policy | None = None) -> None:
@@ -361,6 +250,7 @@ class Keeper:
                 if not self._s.notes.in_step:
                     async with self._s.writer.turn():
                         await self._recheck()
+                self._healer.rest()
                 if self._addresses_due:
                     async with self._s.writer.turn():
                         await self._follow_addresses()
@@ -368,6 +258,10 @@ class Keeper:
                     self._s.notes.warnings.pop("addresses", None)
                 if self._ledger.recorder.waiting:
                     await self._record_what_waits()
+                if self._tidying_due and not self._s.writer.locked():
+                    # Not right after a change: it reads every record, and the next command's record would wait for it.
+                    self._tidying_due = False
+                    await self._ledger.recorder.should([self._ledger.forget_old()])
                 if self._boot_due is not None and time.monotonic() >= self._boot_due:
                     await self._renew_boot()
             except EcluseError as error:

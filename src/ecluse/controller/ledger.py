@@ -30,6 +30,7 @@ class Ledger:
     _newest: dict[str, str] = field(default_factory=dict)
     _prepared: str = ""
     _closed: str = ""
+    _closed_of: Policy | None = None
     _lines: int = 0
     _left_out: Counter[str] = field(default_factory=Counter)
     _counting: threading.Lock = field(default_factory=threading.Lock)
@@ -131,13 +132,15 @@ class Ledger:
         return self._job("allowlist", "policy", lambda: self.shared.ports.store.write_policy(policy))
 
     def closed(self, policy: Policy) -> Job:
-        """Store the ruleset of last resort."""
-        text = switch.closed_text(policy, self.shared.options.daemon_uid)
+        """Store the ruleset of last resort; made and compared only when the allowlist is another than last time."""
 
         def write() -> None:
+            if policy is self._closed_of:
+                return
+            text = switch.closed_text(policy, self.shared.options.daemon_uid)
             if text != self._closed:
                 self.shared.ports.store.write_closed(text)
-                self._closed = text
+            self._closed, self._closed_of = text, policy
 
         return Job("closed ruleset", write)
 
@@ -280,7 +283,7 @@ class Ledger:
         keep = self.shared.options.keep_generations
         for number in sorted(self.generations)[:-keep]:
             del self.generations[number]
-        return Job("tidying", lambda: self.shared.ports.store.forget(keep))
+        return Job("tidying", lambda: self.shared.ports.store.forget(keep), housekeeping=True)
 
 
 def must_not_lack(problem: StateError) -> StateError:

@@ -1,22 +1,28 @@
 """Looks at the machine's links whenever they change, and says what is odd between them and the site's zones."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from ecluse.controller import report
 from ecluse.controller.shared import Shared
 from ecluse.errors import EcluseError
+from ecluse.exits import findings
+from ecluse.records import AuditRecord
 
 _PAUSE = 1.0
 """Seconds between two looks: a routing protocol that flaps tells of thousands of changes, and a look reads every route."""
 _MOST_TOLD = 5
+_REGULAR = 60.0
+"""Seconds after which the machine is looked at although no link changed: a tc filter or a flowtable changes none."""
 
 
 class LinkWatch:
     """Tells changes of links in bunches. A look that fails is said and made again with the next change."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, record: Callable[[AuditRecord], Awaitable[object]]) -> None:
         self._s = shared
+        self._record = record
         self._told: list[str] = []
         self._more = 0
         self._heard = asyncio.Event()
@@ -39,7 +45,9 @@ class LinkWatch:
     async def _look_for_ever(self) -> None:
         await self._look()
         while True:
-            await self._heard.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_REGULAR):
+                    await self._heard.wait()
             self._heard.clear()
             for change in self._told:
                 self._s.say("link", change)
@@ -58,8 +66,32 @@ class LinkWatch:
             warnings["links"] = f"the machine's links could not be read: {error.message}"
             return
         policy = self._s.live.policy
-        self._s.notes.foreign = report.foreign_interfaces(policy, interfaces, routes)
+        foreign = report.foreign_interfaces(policy, interfaces, routes)
+        for name in sorted({*foreign} - {*self._s.notes.foreign}):
+            self._s.say("link", f"interface {name} is in no zone: it is closed while any zone is")
+        self._s.notes.foreign = foreign
         odd = report.link_warnings(policy, interfaces, routes)
         warnings.pop("links", None)
         if odd:
             warnings["links"] = "; ".join(odd)
+        await self._look_for_exits()
+
+    async def _look_for_exits(self) -> None:
+        """Name what may carry packets past the gate; what is new is an event, and a way out stands in the audit log too."""
+        warnings = self._s.notes.warnings
+        try:
+            host = await self._s.ports.exits.look()
+        except EcluseError as error:
+            warnings["exits"] = f"ways past the gate could not be looked for: {error.message}"
+            return
+        warnings.pop("exits", None)
+        before, now = self._s.notes.exits, findings(host, self._s.live.policy)
+        self._s.notes.exits = now
+        for one in now:
+            if one not in before and one.is_exit:
+                self._s.say("exit", one.what)
+        new = [one.what for one in now if one.is_exit and one not in before]
+        gone = [one.what for one in before if one.is_exit and one not in now]
+        if new or gone:
+            what = "; ".join([*new[:_MOST_TOLD], *(f"no more: {one}" for one in gone[:_MOST_TOLD])])
+            await self._record(AuditRecord("exit", self._s.itself, what, levels=self._s.live.levels))

@@ -8,6 +8,7 @@ from itertools import islice
 from ecluse.controller import live as lv
 from ecluse.controller.live import Live, Use
 from ecluse.controller.shared import Notes
+from ecluse.exits import matches
 from ecluse.flows import protocol_name
 from ecluse.naming import Knowledge, address_states, failures, name_states
 from ecluse.policy import GATEWAY, Levels, Policy, Service, level_named
@@ -15,7 +16,6 @@ from ecluse.ports import CounterValue, RefusedElement
 from ecluse.records import Action, Generation
 from ecluse.results import Refused, RefusedFlow, ServiceStatus, Status
 from ecluse.ruleset import names
-from ecluse.ruleset.program import ifname_interval
 
 
 def levels_text(levels: Levels) -> str:
@@ -70,6 +70,7 @@ def status(
         warnings.insert(0, "not on disk yet: " + ", ".join(waiting))
     if notes.foreign and not all(level_named(live.policy.site, x).passes_all for x in live.levels.values()):
         warnings.append(f"closed while any zone is: {', '.join(notes.foreign)} (in no zone of site.yaml)")
+    warnings += [one.what for one in notes.exits]
     warnings += [f"{s.name}: {text}" for s in services for text in s.warnings]
     nothing = CounterValue(0, 0)
     return Status(
@@ -153,18 +154,13 @@ def _refused_flow(element: RefusedElement, policy: Policy, local: frozenset[str]
     )
 
 
-def _matches(pattern: str, name: str) -> bool:
-    low, high = ifname_interval(pattern)
-    return low <= ifname_interval(name)[0] <= high
-
-
 def foreign_interfaces(
     policy: Policy, interfaces: Iterable[str], default_routes: Iterable[str]
 ) -> tuple[str, ...]:
     """Name the interfaces that are in no zone and are no way out either: a bridge of containers, a forgotten VLAN."""
     patterns = [pattern for zone in policy.site.zones for pattern in zone.interfaces]
     outside = {"lo", *default_routes}
-    return tuple(n for n in interfaces if n not in outside and not any(_matches(p, n) for p in patterns))
+    return tuple(n for n in interfaces if n not in outside and not any(matches(p, n) for p in patterns))
 
 
 def link_warnings(policy: Policy, interfaces: Iterable[str], default_routes: Iterable[str]) -> list[str]:
@@ -174,12 +170,12 @@ def link_warnings(policy: Policy, interfaces: Iterable[str], default_routes: Ite
         f"zone {zone.name}: no interface is called {pattern}"
         for zone in policy.site.zones
         for pattern in zone.interfaces
-        if not any(_matches(pattern, name) for name in present)
+        if not any(matches(pattern, name) for name in present)
     ]
     warnings += [
         f"a default route leaves by {name}, which is in zone {zone.name}: what goes there counts as inside"
         for name in default_routes
         for zone in policy.site.zones
-        if any(_matches(pattern, name) for pattern in zone.interfaces)
+        if any(matches(pattern, name) for pattern in zone.interfaces)
     ]
     return warnings

@@ -11,6 +11,7 @@ from ecluse.controller.hub import Hub
 from ecluse.controller.live import Live
 from ecluse.controller.writer import Writer
 from ecluse.errors import EcluseError
+from ecluse.exits import Finding
 from ecluse.flows import FlowJudge
 from ecluse.naming import Knowledge, owners_of
 from ecluse.policy import Levels
@@ -19,6 +20,7 @@ from ecluse.ports import (
     Clock,
     Conntrack,
     CounterValue,
+    Exits,
     Firewall,
     Links,
     PolicySource,
@@ -41,6 +43,7 @@ class Ports:
     audit: AuditLog
     source: PolicySource
     clock: Clock
+    exits: Exits
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class Notes:
     counters: dict[str, CounterValue] = field(default_factory=dict)
     last_packet: dict[str, datetime] = field(default_factory=dict)
     foreign: tuple[str, ...] = ()
+    exits: tuple[Finding, ...] = ()
     checked: datetime | None = None
     in_step: bool = True
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.fakes.ports import Failing, Feed
-from ecluse.ports import CounterValue, KernelChange, RefusedElement
-from ecluse.ruleset.names import BASE_CHAINS, is_gate
+from ecluse.ports import CounterValue, KernelChange, RefusedElement, Standing
+from ecluse.ruleset.names import BASE_CHAINS, GUARD, is_gate
 from ecluse.ruleset.program import TABLE, NamedSet, element_text
 from ecluse.ruleset.switch import Position
 
@@ -77,6 +77,23 @@ class FakeFirewall(Failing):
         ]
         self._commit("\n".join(lines), process="eclused", pid=1, ours=True)
 
+    def guard(self, inside: Sequence[str]) -> bool:
+        """Make the smallest table, where there is none."""
+        self._may_fail("guard")
+        if self.table is not None:
+            return False
+        lines = [
+            f"table {TABLE} {{",
+            f"\tchain {GUARD} {{",
+            *(f'oifname "{n}" accept' for n in inside),
+            "\t}",
+        ]
+        for hook in BASE_CHAINS:
+            lines += [f"\tchain {hook} {{", f"type filter hook {hook} priority filter - 10; policy drop;"]
+            lines += [*(f'iifname "{n}" jump {GUARD}' for n in inside), "\t}"]
+        self._commit("\n".join([*lines, "}"]), process="eclused", pid=1, ours=True)
+        return True
+
     def tamper(self, text: str, process: str = "nft", pid: int = 4242) -> None:
         """Apply `text` as somebody else would, and announce it."""
         self._commit(text, process=process, pid=pid, ours=False)
@@ -87,10 +104,17 @@ class FakeFirewall(Failing):
         except ValueError as error:
             raise KernelError(f"the kernel refused the transaction, nothing was changed: {error}") from error
         touched = table != self.table
+        gone = self.table is not None and table is None
         self.table = table
         self.generation += 1
         what = "changed" if table else "table deleted"
-        self.announced.put(KernelChange(process, pid, ours, touched, what, generation=self.generation))
+        self.announced.put(
+            KernelChange(process, pid, ours, touched, what, generation=self.generation, gone=gone)
+        )
+
+    async def standing(self, chains: Iterable[str]) -> Standing:
+        """Read the switch back."""
+        return Standing(await self.targets(chains), await self.policies(), self.generation)
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Give each chain's goto target, None where it does anything else, or does not exist."""

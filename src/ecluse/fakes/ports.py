@@ -3,7 +3,7 @@
 Each fake has `fail`: method name -> the exception that its next calls raise, until it is taken out again.
 
 Parts: files and records (FakeState, FakeAudit, FakePolicySource), names and time (FakeResolver, FakeClock), kernel
-beside nf_tables (FakeConntrack, FakeLinks).
+beside nf_tables (FakeConntrack, FakeLinks, FakeExits).
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 from ecluse.errors import Fault, StateError
+from ecluse.exits import Host
 from ecluse.flows import Connection
 from ecluse.policy import Levels, Policy
 from ecluse.ports import Recovered
@@ -394,3 +395,16 @@ class FakeLinks(Failing):
     def changes(self) -> AsyncIterator[str]:
         """Give the words of every `change` from now on."""
         return self._feed.read()
+
+
+class FakeExits(Failing):
+    """ports.Exits over `host`, which a test replaces."""
+
+    def __init__(self, host: Host | None = None) -> None:
+        super().__init__()
+        self.host = host or Host()
+
+    async def look(self) -> Host:
+        """Give the host as it is now."""
+        self._may_fail("look")
+        return self.host

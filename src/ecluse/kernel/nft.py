@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.kernel import elements as bulk
-from ecluse.kernel import gates, tables
+from ecluse.kernel import gates, guard, tables
 from ecluse.kernel.events import Events
 from ecluse.kernel.fingerprint import fingerprint
 from ecluse.kernel.netlink import (
@@ -24,7 +24,7 @@ from ecluse.kernel.netlink import (
 )
 from ecluse.kernel.tables import in_one_generation
 from ecluse.kernel.watch import watch
-from ecluse.ports import CounterValue, KernelChange, RefusedElement
+from ecluse.ports import CounterValue, KernelChange, RefusedElement, Standing
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.switch import Position
 
@@ -114,6 +114,37 @@ class NftFirewall:
         """Carry out a transaction by raw netlink. OSError with the first fault's errno, in the kernel's words."""
         with self._sockets.one() as netlink:
             netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, requests)
+
+    def guard(self, inside: Sequence[str]) -> bool:
+        """Shut the gate by the smallest table, where none stands. On the caller's thread: a hop to another costs time.
+
+        Whoever deletes a table by `nft` ends right after it, and the kernel then holds nf_tables for 20 ms (it waits for
+        RCU with the commit mutex held, nft_rcv_nl_event): this has to come before that. A transaction that fails costs as
+        much (nf_tables_abort): so it is asked first whether there is a table.
+        """
+        with kernel_errors("shut the gate in the absence of table inet ecluse"):
+            try:
+                with self._sockets.one() as netlink:
+                    if tables.table(netlink) is not None:
+                        return False
+                    netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, guard.requests(tuple(inside)))
+            except FileExistsError:
+                return False
+        return True
+
+    async def standing(self, chains: Iterable[str]) -> Standing:
+        """Read the switch back, as of one transaction: each chain's goto target, the base chains' policies."""
+        names = tuple(chains)
+
+        def read(netlink: Netlink) -> Standing:
+            return in_one_generation(
+                netlink,
+                lambda: Standing(
+                    tables.targets(netlink, names), tables.policies(netlink), tables.generation(netlink)
+                ),
+            )
+
+        return await self._read("read the switch back", read)
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Give each chain's goto target; None where it does anything else, or does not exist."""

@@ -37,7 +37,7 @@ SET_DESC_SIZE = 1
 ELEMENTS_TABLE, ELEMENTS_SET, ELEMENTS = 1, 2, 3
 ELEMENT_KEY, ELEMENT_TIMEOUT, ELEMENT_EXPIRATION, ELEMENT_EXPR, ELEMENT_EXPRESSIONS = 1, 4, 5, 7, 11
 OBJECT_TABLE, OBJECT_NAME, OBJECT_TYPE, OBJECT_DATA = 1, 2, 3, 4
-FLOWTABLE_TABLE = 1
+FLOWTABLE_TABLE, FLOWTABLE_NAME = 1, 2
 EXPR_NAME, EXPR_DATA = 1, 2
 COUNTER_BYTES, COUNTER_PACKETS = 1, 2
 GEN_ID = 1
@@ -47,6 +47,16 @@ IMMEDIATE_DATA = 2
 
 NFT_SET_ANONYMOUS, NFT_SET_MAP, NFT_SET_TIMEOUT, NFT_SET_EVAL, NFT_SET_OBJECT = 0x01, 0x08, 0x10, 0x20, 0x40
 NFT_OBJECT_COUNTER = 1
+# NFT_OBJECT_*, linux/netfilter/nf_tables.h, in nft's words
+OBJECT_KINDS = {
+    2: "quota",
+    3: "ct helper",
+    4: "limit",
+    7: "ct timeout",
+    8: "secmark",
+    9: "ct expectation",
+    10: "synproxy",
+}
 NFT_GOTO = -4
 
 T = TypeVar("T")
@@ -168,7 +178,7 @@ def element_lists(netlink: Netlink, set_name: str) -> Iterator[bytes]:
 
 
 def names(netlink: Netlink) -> dict[str, tuple[str, ...]]:
-    """Name what the table holds: keys chain, set, map, counter; empty when there is no table."""
+    """Name what the table holds: keys chain, set, map, counter, and what we never make; empty when there is no table."""
     if table(netlink) is None:
         return {}
     named = [
@@ -182,7 +192,20 @@ def names(netlink: Netlink) -> dict[str, tuple[str, ...]]:
         "set": tuple(sorted(name for name, flags in named if not flags & maps)),
         "map": tuple(sorted(name for name, flags in named if flags & maps)),
         "counter": tuple(sorted(counters(netlink))),
+        **_foreign(netlink),
     }
+
+
+def _foreign(netlink: Netlink) -> dict[str, tuple[str, ...]]:
+    """Name the kinds of things that we never make, by nft's word for them (an unknown kind by its number)."""
+    found: dict[str, list[str]] = {}
+    for one in objects(netlink):
+        kind = number(one[OBJECT_TYPE])
+        if kind != NFT_OBJECT_COUNTER:
+            found.setdefault(OBJECT_KINDS.get(kind, f"object-{kind}"), []).append(text(one[OBJECT_NAME]))
+    for one in flowtables(netlink):
+        found.setdefault("flowtable", []).append(text(one[FLOWTABLE_NAME]))
+    return {kind: tuple(sorted(held)) for kind, held in found.items()}
 
 
 def counters(netlink: Netlink) -> dict[str, CounterValue]:

@@ -24,7 +24,7 @@ from ecluse.ports import KernelChange
 NFNLGRP_NFTABLES = 7
 NEWGEN = 15
 GEN_PROC_PID, GEN_PROC_NAME = 2, 3
-NEWTABLE, NEWSETELEM, DELSETELEM = 0, 12, 14
+NEWTABLE, DELTABLE = 0, 2
 TABLE_FLAGS, NFT_TABLE_F_DORMANT = 2, 1
 
 # Message -> which attribute names the thing (table names are attribute 1 everywhere), what happened, to one and to many.
@@ -124,6 +124,7 @@ class Batches:
             touched=bool(self._seen) or not told,
             what=self._what() if told else "changed by ourselves",
             generation=number(found.get(tables.GEN_ID, b"")),
+            gone=(DELTABLE, b"") in self._seen and (NEWTABLE, b"") not in self._seen,
         )
 
     def _what(self) -> str:

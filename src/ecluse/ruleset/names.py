@@ -8,6 +8,9 @@ REFUSED_OUT = "refused_out"
 REFUSED_IN = "refused_in"
 REFUSED_SETS = ("refused4", "refused6", "refused_hosts4", "refused_hosts6")
 
+GUARD = "k0_guard"
+"""The chain of the smallest table (`Firewall.guard`): slot 0 is nobody else's, so it goes with the next tidying."""
+
 ELSEWHERE = "elsewhere"
 """The gate for interfaces that are in no zone: open only while every zone is open."""
 

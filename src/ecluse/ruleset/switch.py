@@ -25,7 +25,7 @@ from ecluse.ruleset.program import (
     texts,
 )
 
-PRIORITY = "filter - 10"
+PRIORITY, PRIORITY_NUMBER = "filter - 10", -10
 """Before the site's own filter chains: our `accept` only ends our chain, our `drop` is final."""
 
 REFUSED_SIZE = 65535
@@ -33,6 +33,9 @@ REFUSED_SIZE = 65535
 
 BOOT_SLOT = 1
 """The files on disk always use this slot: they are loaded into an empty table."""
+
+_WRITABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_./\\-]*")
+"""What nft reads as a name (its scanner, `string`)."""
 
 NEW_TABLE = f"table {TABLE} {{\n}}\ndelete table {TABLE}\n"
 
@@ -182,16 +185,21 @@ def whole_text(program: Program) -> str:
 def removal_text(
     objects: Mapping[str, Iterable[str]], keep_slots: Iterable[int], counters: Iterable[str]
 ) -> str:
-    """Write the removal of all slots but some, and of service counters that nothing uses any more.
+    """Write the removal of all that is not of these slots, of what they share, or a counter in use: old or somebody's own.
 
     objects: what the table holds (`Firewall.objects`). Chains are emptied first: they go to one another.
+    ValueError for a name that no text can hold: whoever made it did not do so by `nft`.
     """
     keep = set(keep_slots)
+    shared = {*names.BASE_CHAINS, *names.REFUSED_SETS, names.REFUSED_OUT, names.REFUSED_IN}
     lines: list[str] = []
 
     def old(name: str) -> bool:
-        slot = names.slot_of(name)
-        return slot is not None and slot not in keep
+        if names.slot_of(name) in keep or name in shared:
+            return False
+        if not _WRITABLE.fullmatch(name):
+            raise ValueError(f"{name!r} is no name that nft can read")
+        return True
 
     chains = [name for name in objects.get("chain", ()) if old(name)]
     lines += [f"flush chain {TABLE} {name}" for name in chains]
@@ -202,8 +210,10 @@ def removal_text(
     lines += [
         f"delete counter {TABLE} {name}"
         for name in objects.get("counter", ())
-        if name.startswith(names.SERVICE_COUNTER) and name not in used
+        if name not in used and old(name)
     ]
+    for kind in sorted(objects.keys() - {"chain", "map", "set", "counter"}):
+        lines += [f"delete {kind} {TABLE} {name}" for name in objects[kind] if old(name)]
     return "\n".join([*lines, ""]) if lines else ""
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from ecluse.bulk import without_gc
 from ecluse.policy import Policy, network_of
+from ecluse.policy.networks import text_of
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ _AS_IS = (str, int, bool)
 def encode(value: Any) -> Any:
     """Give what JSON can hold: dataclass -> object, tuple -> list, frozenset -> sorted list, address, date -> text."""
     if isinstance(value, _AS_TEXT):
-        return str(value)
+        return text_of(value) if type(value) is IPv4Network else str(value)
     if isinstance(value, tuple):
         return [encode(item) for item in value]
     if isinstance(value, frozenset):

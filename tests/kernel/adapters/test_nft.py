@@ -326,7 +326,8 @@ async def test_readings_beside_a_storm_of_switches_are_never_a_mix(firewall):
             f"flush chain inet ecluse {gate}\nadd rule inet ecluse {gate} goto {level}\n"
             for gate in ("k1_gate.care", "k1_gate.two")
         )
-        for level in ("k1_at.cut", "k1_at.open")
+        + f"add chain inet ecluse forward {{ policy {verdict}; }}\n"
+        for level, verdict in (("k1_at.cut", "drop"), ("k1_at.open", "accept"))
     ]
     stop = asyncio.Event()
 
@@ -340,12 +341,17 @@ async def test_readings_beside_a_storm_of_switches_are_never_a_mix(firewall):
     task = asyncio.create_task(storm())
     seen = set()
     for _ in range(300):
-        read = await firewall.targets(["k1_gate.care", "k1_gate.two"])
-        assert read["k1_gate.care"] == read["k1_gate.two"]
-        seen.add(read["k1_gate.care"])
+        read = await firewall.standing(["k1_gate.care", "k1_gate.two"])
+        assert read.targets["k1_gate.care"] == read.targets["k1_gate.two"]
+        seen.add((read.targets["k1_gate.care"], read.policies["forward"]))
+        assert (await firewall.ruleset_generation()) >= read.generation
     stop.set()
     await task
-    assert seen == {"k1_at.cut", "k1_at.open"}
+    assert seen == {("k1_at.cut", "drop"), ("k1_at.open", "accept")}
+    read = await firewall.standing(["k1_gate.care", "k1_nowhere"])
+    assert read.generation == await firewall.ruleset_generation()
+    assert read.targets == await firewall.targets(["k1_gate.care", "k1_nowhere"])
+    assert read.policies == await firewall.policies()
 
 
 def test_a_reading_with_a_transaction_in_it_is_a_mix(namespace):

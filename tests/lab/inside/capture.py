@@ -19,7 +19,7 @@ ETH_P_ALL, PACKET_OUTGOING, TP_STATUS_USER = 3, 4, 1
 FRAME, BLOCK, BLOCKS = 256, 1 << 16, 512  # 131,072 packets: over six seconds at 20,000 a second
 HEAD = struct.Struct("=IIIHHII")  # struct tpacket2_hdr: status, len, snaplen, mac, net, sec, nsec
 PKTTYPE = 32 + 10  # sll_pkttype of the struct sockaddr_ll behind the header
-TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
+TCP, UDP, SCTP, ICMP, ICMPV6, HOP_BY_HOP = 6, 17, 132, 1, 58, 0
 
 
 def flow_key(frame: bytes) -> bytes | None:
@@ -30,6 +30,8 @@ def flow_key(frame: bytes) -> bytes | None:
         later_fragment = (frame[20] & 0x1F) or frame[21]
     elif frame[12:14] == b"\x86\xdd":
         family, protocol, addresses, at, later_fragment = b"\x06", frame[20], frame[22:54], 54, 0
+        if protocol == HOP_BY_HOP and len(frame) > 55:  # before every multicast listener report (RFC 3810, 5)
+            protocol, at = frame[54], 62 + frame[55] * 8
     else:
         return None
     flags, ports = 0, bytes(4)

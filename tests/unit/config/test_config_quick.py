@@ -17,6 +17,7 @@ from ecluse.config.models import ServiceModel
 from ecluse.config.networks import NetworkIndex
 from ecluse.config.words import WrongError, escaped, is_plain
 from ecluse.policy import interval, network_of
+from ecluse.policy.networks import text_of
 
 DAY = date(2026, 11, 1)
 
@@ -69,6 +70,14 @@ def test_a_network_is_read_as_ipaddress_reads_it(text):
     else:
         assert (quick, type(quick), str(quick), hash(quick)) == (slow, type(slow), str(slow), hash(slow))
         assert interval(quick) == (int(slow.network_address), int(slow.broadcast_address))
+
+
+@given(st.ip_addresses(v=4), st.integers(0, 32))
+@example(ip_address("0.0.0.0"), 0)
+@example(ip_address("255.255.255.255"), 32)
+def test_a_network_is_written_as_ipaddress_writes_it(address, length):
+    network = ip_network((address, length), strict=False)
+    assert text_of(network) == str(network)
 
 
 def test_reading_a_network_leaves_no_function_on_it():

@@ -11,6 +11,7 @@ from ecluse.fakes import (
     FakeAudit,
     FakeClock,
     FakeConntrack,
+    FakeExits,
     FakeFirewall,
     FakeLinks,
     FakePolicySource,
@@ -37,6 +38,7 @@ class Machine:
         self.resolver = FakeResolver(self.clock, addresses or {})
         self.conntrack = FakeConntrack()
         self.links = FakeLinks()
+        self.exits = FakeExits()
         self.events = []
         self.controller: Controller | None = None
 
@@ -57,6 +59,7 @@ class Machine:
             self.audit,
             self.source,
             self.clock,
+            self.exits,
         )
         options = Options(version="0", tick=3600, seconds=5, closed_at_boot=closed_at_boot)
 

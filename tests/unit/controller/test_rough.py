@@ -8,11 +8,14 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from ecluse.controller.recorder import Job, Recorder
+from ecluse.controller.shared import Options
 from ecluse.controller.start import carry_over
 from ecluse.controller.writer import Writer
 from ecluse.errors import KernelError, RequestError, StaleError, StateError
 from ecluse.flows import Connection, Tuple
 from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
+from ecluse.ruleset import switch
+from tests.unit.controller import machine as machines
 from tests.unit.controller.machine import WHO, Machine
 from tests.unit.ruleset.policies import SITE, ZONES
 
@@ -91,6 +94,34 @@ def test_a_table_that_could_not_be_put_back_at_once_is_tried_again_soon(machine)
     machine.run(asyncio.sleep(0.2))
     assert machine.kernel() == CUT
     assert not any("could not be restored" in warning for warning in machine.status().warnings)
+
+
+def test_old_records_are_tidied_at_the_regular_look_and_not_right_after_a_change(monkeypatch):
+    few = {"tick": 0.2, "keep_generations": 2}
+    monkeypatch.setattr(machines, "Options", lambda **given: Options(**(given | few)))
+    machine = Machine(allowlist())
+    machine.start()
+    machine.run(asyncio.sleep(0.3))
+    for level in ("cut", "open", "isolate", "open"):
+        machine.set(level)
+    assert len(machine.state.generations) == 5
+    machine.run(asyncio.sleep(0.3))
+    assert sorted(machine.state.generations) == [4, 5]
+    assert [one.number for one in machine.controller.generations()] == [5, 4]
+    machine.close()
+
+
+def test_the_ruleset_of_last_resort_is_made_once_for_an_allowlist(machine, monkeypatch):
+    really, made = switch.closed_text, []
+    monkeypatch.setattr(switch, "closed_text", lambda *given: made.append(given) or really(*given))
+    for level in ("cut", "open", "isolate"):
+        machine.set(level)
+    assert not made
+    network = ip_network("192.0.2.0/24")
+    roomier = replace(SITE, lifeline=replace(SITE.lifeline, management_networks=(network,)))
+    machine.reload(replace(allowlist(), site=roomier))
+    assert len(made) == 1
+    assert "192.0.2.0-192.0.2.255" in machine.state.closed
 
 
 def test_links_that_cannot_be_read_end_nothing(machine):

@@ -1,0 +1,244 @@
+"""The port `Exits`: what on this machine may carry packets past the gate, by raw netlink dumps and /proc/sys.
+
+It changes nothing and needs CAP_NET_ADMIN for other tables' rules alone. Sources: linux/if_link.h, linux/rtnetlink.h,
+linux/pkt_sched.h, linux/tc_act/tc_mirred.h, linux/net_namespace.h, linux/netfilter/nf_tables.h.
+"""
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+from ecluse.exits import BESIDE, SWITCHES, Device, Filter, Host, Offload, Statement
+from ecluse.kernel import features, tables
+from ecluse.kernel.netlink import (
+    NETLINK_NETFILTER,
+    Netlink,
+    attribute,
+    attributes,
+    consistently,
+    fields,
+    kernel_errors,
+    netfilter_header,
+    netfilter_kind,
+    number,
+    text,
+)
+
+NETLINK_ROUTE = 0
+GETLINK, GETADDR, GETROUTE, GETQDISC, GETTFILTER, GETNSID = 18, 22, 26, 38, 46, 90
+IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, IFLA_XDP, IFLA_TARGET_NETNSID = 3, 5, 10, 18, 43, 46
+INFO_KIND, XDP_ATTACHED, NSID = 1, 2, 1
+XDP_WORDS = {1: "in the driver", 2: "generic", 3: "in hardware", 4: "several"}
+IFA_ADDRESS, IFA_LOCAL = 1, 2
+RTA_OIF, RTA_MULTIPATH, RTN_UNICAST = 4, 9, 1
+TCA_KIND, TCA_OPTIONS, MIRRED_PARMS = 1, 2, 2
+MIRRED_WORDS = {1: "redirects to", 2: "copies to", 3: "redirects into", 4: "copies into"}
+# Where the filters of each kind of queue hang: TC_H_CLSACT's two sides; 0: those of the root queue, on the way out
+INGRESS, EGRESS, ROOT = (0xFFFFFFF2, "ingress"), (0xFFFFFFF3, "egress"), (0, "egress")
+PARENTS = {"clsact": (INGRESS, EGRESS), "ingress": (INGRESS,), "noqueue": ()}
+FLOWTABLE_FLAGS, NFT_FLOWTABLE_HW_OFFLOAD = 7, 1
+FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+NETDEV = 5
+
+_LINK = struct.Struct("=BxHiII")
+_ADDRESS = struct.Struct("=BBBBI")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_TC = struct.Struct("=BxxxiIII")  # struct tcmsg: family, index, handle, parent, info
+_NEXTHOP = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, hops, index
+
+
+class KernelExits:
+    """The network namespace that the process lives in; the port `Exits`."""
+
+    async def look(self) -> Host:
+        """Read everything, on a thread. KernelError."""
+        with kernel_errors("look for ways past the gate"):
+            return await asyncio.to_thread(consistently, look)
+
+
+def look() -> Host:
+    """Read everything. OSError in the kernel's words."""
+    with Netlink(NETLINK_ROUTE) as route, Netlink(NETLINK_NETFILTER) as netfilter:
+        names = {
+            _LINK.unpack_from(body)[2]: text(fields(body, _LINK.size)[IFLA_IFNAME]) for body in _links(route)
+        }
+        return Host(
+            devices=(*_devices(route, names), *_elsewhere(route, names)),
+            filters=tuple(_filters(route, names)),
+            offloads=tuple(_offloads(netfilter)),
+            statements=tuple(dict.fromkeys(_statements(netfilter))),
+            addresses=tuple(_addresses(route, names)),
+            default_routes=tuple(sorted(set(_default_routes(route, names)))),
+            switches=dict(_switches()),
+        )
+
+
+def _links(route: Netlink, nsid: int | None = None) -> list[bytes]:
+    """List the interfaces of this namespace, or of the one that this one knows by a number."""
+    where = b"" if nsid is None else attribute(IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
+    return list(route.dump(GETLINK, _LINK.pack(0, 0, 0, 0, 0) + where))
+
+
+def _devices(route: Netlink, names: dict[int, str]) -> Iterator[Device]:
+    for body in _links(route):
+        found = fields(body, _LINK.size)
+        xdp = fields(found.get(IFLA_XDP, b"")).get(XDP_ATTACHED, b"\0")[0]
+        yield Device(
+            name=text(found[IFLA_IFNAME]),
+            kind=_kind(found),
+            master=names.get(_native(found.get(IFLA_MASTER)), ""),
+            parent=names.get(_native(found.get(IFLA_LINK)), ""),
+            xdp=XDP_WORDS.get(xdp, "somehow") if xdp else "",
+            tc_in_hardware=not _kind(found) and _offloads_tc(text(found[IFLA_IFNAME])),
+        )
+
+
+def _offloads_tc(name: str) -> bool:
+    with contextlib.suppress(OSError):  # a driver without features
+        return features.TC_OFFLOAD in features.active(name)
+    return False
+
+
+def _elsewhere(route: Netlink, names: dict[int, str]) -> Iterator[Device]:
+    """List what shares an interface of ours from another namespace, as far as ours knows it by a number.
+
+    The kernel gives a namespace a number when an interface moves into it from here. One that may not be looked into,
+    or is gone by now, is passed over.
+    """
+    for listed in list(route.dump(GETNSID, bytes(4))):
+        nsid = _native(fields(listed, 4).get(NSID))
+        if nsid < 0:
+            continue
+        with contextlib.suppress(OSError):
+            for body in _links(route, nsid):
+                found = fields(body, _LINK.size)
+                kind = _kind(found)
+                if kind in BESIDE and _native(found.get(IFLA_LINK)) in names:
+                    parent = names[_native(found.get(IFLA_LINK))]
+                    yield Device(text(found[IFLA_IFNAME]), kind, parent=parent, elsewhere=True)
+
+
+def _kind(found: dict[int, bytes]) -> str:
+    return text(fields(found.get(IFLA_LINKINFO, b"")).get(INFO_KIND, b""))
+
+
+def _native(payload: bytes | None) -> int:
+    """Read a number as rtnetlink writes it, in host byte order; -1 for none."""
+    return int(struct.unpack_from("=i", payload)[0]) if payload else -1
+
+
+def _filters(route: Netlink, names: dict[int, str]) -> Iterator[Filter]:
+    """List the filters that send packets elsewhere, of every queue that can have some."""
+    places: set[tuple[int, int, str]] = set()
+    for body in route.dump(GETQDISC, _TC.pack(0, 0, 0, 0, 0)):
+        index = _TC.unpack_from(body)[1]
+        kind = text(fields(body, _TC.size).get(TCA_KIND, b""))
+        places |= {(index, *place) for place in PARENTS.get(kind, (ROOT,)) if index in names}
+    for index, parent, where in sorted(places):
+        found: dict[Filter, None] = {}
+        with contextlib.suppress(OSError):  # a queue that has no filters: EOPNOTSUPP
+            for body in route.dump(GETTFILTER, _TC.pack(0, index, 0, parent, 0)):
+                found |= dict.fromkeys(_filter(names, index, where, body))
+        yield from found
+
+
+def _filter(names: dict[int, str], index: int, where: str, body: bytes) -> Iterator[Filter]:
+    told = fields(body, _TC.size)
+    kind, options = text(told.get(TCA_KIND, b"")), told.get(TCA_OPTIONS, b"")
+    for action, target in mirred(options):
+        does = f"{MIRRED_WORDS.get(action, 'sends to')} {names.get(target, f'interface number {target}')}"
+        yield Filter(names[index], where, kind, does)
+    if kind == "bpf" and options:
+        yield Filter(names[index], where, kind)
+
+
+def mirred(data: bytes) -> Iterator[tuple[int, int]]:
+    """Find the actions `mirred` in a filter's options, wherever its kind keeps them: what it does, and to which index."""
+    try:
+        found = attributes(data)
+    except OSError:  # no attributes but something else
+        return
+    inner = dict(found)
+    if inner.get(TCA_KIND) == b"mirred\0":
+        try:
+            parameters = fields(inner.get(TCA_OPTIONS, b"")).get(MIRRED_PARMS, b"")
+        except OSError:
+            return
+        if len(parameters) >= 28:  # struct tc_mirred: five words that all actions have, then these two
+            action, target = struct.unpack_from("=iI", parameters, 20)
+            yield action, target
+        return
+    for _, payload in found:
+        if len(payload) > 8:
+            yield from mirred(payload)
+
+
+def _all(netfilter: Netlink, what: int) -> Iterator[tuple[str, bytes]]:
+    """Dump one kind of thing of every table; give each one's family in words, and its attributes."""
+    for body in netfilter.dump(netfilter_kind(tables.NFNL_SUBSYS_NFTABLES, what), netfilter_header(0)):
+        yield FAMILIES.get(body[0], str(body[0])), body[4:]
+
+
+def _offloads(netfilter: Netlink) -> Iterator[Offload]:
+    for family, body in _all(netfilter, tables.GETFLOWTABLE):
+        yield offload(family, body)
+
+
+def offload(family: str, body: bytes) -> Offload:
+    """Read one flowtable (NFTA_FLOWTABLE_*)."""
+    found = fields(body)
+    flags = number(found.get(FLOWTABLE_FLAGS, b""))
+    table = f"{family} {text(found[tables.FLOWTABLE_TABLE])}"
+    return Offload(table, text(found[tables.FLOWTABLE_NAME]), bool(flags & NFT_FLOWTABLE_HW_OFFLOAD))
+
+
+def _statements(netfilter: Netlink) -> Iterator[Statement]:
+    for family, body in _all(netfilter, tables.GETRULE):
+        found = fields(body)
+        wanted = {b"fwd\0", b"dup\0"} if family == "netdev" else {b"notrack\0"}
+        for expression in attributes(found.get(tables.RULE_EXPRESSIONS, b"")):
+            name = fields(expression[1]).get(tables.EXPR_NAME, b"")
+            if name in wanted:
+                table = f"{family} {text(found[tables.RULE_TABLE])}"
+                yield Statement(table, text(found[tables.RULE_CHAIN]), text(name))
+
+
+def _addresses(route: Netlink, names: dict[int, str]) -> Iterator[tuple[str, str]]:
+    for body in route.dump(GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0)):
+        _, length, _, _, index = _ADDRESS.unpack_from(body)
+        found = fields(body, _ADDRESS.size)
+        packed = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
+        if packed and index in names:
+            yield names[index], f"{ip_address(packed)}/{length}"
+
+
+def _default_routes(route: Netlink, names: dict[int, str]) -> Iterator[str]:
+    for body in route.dump(GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
+        told = _ROUTE.unpack_from(body)
+        if told[1] or told[7] != RTN_UNICAST:
+            continue
+        found = fields(body, _ROUTE.size)
+        for index in (_native(found.get(RTA_OIF)), *_hops(found.get(RTA_MULTIPATH, b""))):
+            if index in names:
+                yield names[index]
+
+
+def _hops(data: bytes) -> Iterator[int]:
+    start = 0
+    while start + _NEXTHOP.size <= len(data):
+        length, _, _, index = _NEXTHOP.unpack_from(data, start)
+        yield index
+        start += max((length + 3) & ~3, _NEXTHOP.size)
+
+
+def _switches() -> Iterator[tuple[str, str]]:
+    """Read the sysctls that matter; one that this kernel does not have is left out."""
+    for name in SWITCHES:
+        with contextlib.suppress(OSError):
+            yield (
+                name,
+                Path("/proc/sys", *name.split(".")).read_text(encoding="ascii").strip(),
+            )

@@ -1,0 +1,61 @@
+"""Somebody else on the gateway who changes nf_tables by raw netlink; run it in the gateway's namespace (`python -m`).
+
+It calls itself `meddler`, as the kernel then tells. What it does: the first argument, with its own arguments.
+"""
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+
+from ecluse.kernel import elements, tables
+from ecluse.kernel.netlink import (
+    NETLINK_NETFILTER,
+    Netlink,
+    netfilter_header,
+    netfilter_kind,
+    text_attribute,
+)
+from ecluse.ruleset.program import NamedSet
+
+DELTABLE, NEWCHAIN, CREATE = 2, 3, 0x400
+
+
+def inet(message: int, flags: int, body: bytes) -> tuple[int, int, bytes]:
+    kind = netfilter_kind(tables.NFNL_SUBSYS_NFTABLES, message)
+    return kind, flags, netfilter_header(tables.NFPROTO_INET) + body
+
+
+def element(netlink: Netlink, name: str, address: str, port: str, counter: str) -> None:
+    """Put an address, TCP port into a map of exact IPv4 addresses."""
+    number = int.from_bytes(bytes(map(int, address.split("."))), "big")
+    key = ((number, number), (int(port), int(port)), (6, 6))
+    types = ("ipv4_addr", "inet_service", "inet_proto")
+    named = NamedSet(name, types, interval=False, value="counter", elements={key: counter})
+    elements.commit(netlink, elements.transaction([], [named]))
+
+
+def name(netlink: Netlink) -> None:
+    """Make a chain whose name no text of nft can hold."""
+    body = text_attribute(1, tables.TABLE) + text_attribute(3, "x { } ; flush ruleset\n")
+    netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, [inet(NEWCHAIN, CREATE, body)])
+
+
+def fight(netlink: Netlink, seconds: str, period: str) -> None:
+    """Delete the table over and over; print how often it was there."""
+    found = 0
+    until = time.monotonic() + float(seconds)
+    while time.monotonic() < until:
+        with contextlib.suppress(FileNotFoundError):
+            netlink.transaction(
+                tables.NFNL_SUBSYS_NFTABLES, [inet(DELTABLE, 0, text_attribute(1, tables.TABLE))]
+            )
+            found += 1
+        time.sleep(float(period))
+    print(found, flush=True)
+
+
+if __name__ == "__main__":
+    Path("/proc/self/comm").write_text("meddler")
+    with Netlink(NETLINK_NETFILTER) as opened:
+        globals()[sys.argv[1]](opened, *sys.argv[2:])

@@ -1,0 +1,84 @@
+"""Ways past the gate over fakes: named once as an event and in the audit log, for as long as they last in status."""
+
+import asyncio
+
+from ecluse.errors import KernelError
+from ecluse.exits import Device, Filter, Host, findings
+from tests.unit.controller.machine import Machine
+from tests.unit.controller.test_machine import simple
+
+
+def look(machine: Machine) -> tuple[str, ...]:
+    machine.run(machine.controller._keeper._links._look_for_exits())
+    machine.settle()
+    return machine.status().warnings
+
+
+def test_a_way_out_is_named_while_it_is_there():
+    machine = Machine(simple())
+    machine.start()
+    assert not any("past the gate" in text for text in look(machine))
+    machine.exits.host = Host(filters=(Filter("care0", "ingress", "bpf"),), default_routes=("wan0", "wan1"),
+                              devices=(Device("wan0"), Device("wan1")))  # fmt: skip
+    for _ in range(3):
+        warnings = look(machine)
+        assert sum("BPF program" in text for text in warnings) == 1
+        assert sum("default routes leave by wan0, wan1" in text for text in warnings) == 1
+    assert [event.kind for event in machine.events].count("exit") == 1
+    assert [record.event for record in machine.audit.records].count("exit") == 1
+    machine.exits.host = Host()
+    assert not any("past the gate" in text for text in look(machine))
+    assert machine.audit.records[-1].what.startswith("no more: a tc filter")
+    machine.close()
+
+
+def test_a_look_that_fails_is_said_and_forgets_nothing():
+    machine = Machine(simple())
+    machine.exits.host = Host(devices=(Device("wan0", xdp="generic"),))
+    machine.start()
+    assert any("XDP" in text for text in look(machine))
+    machine.exits.fail["look"] = KernelError("dump interrupted")
+    warnings = look(machine)
+    assert any("dump interrupted" in text for text in warnings)
+    assert any("XDP" in text for text in warnings)
+    machine.close()
+
+
+def test_shared_interfaces_and_inside_bridges_are_no_exits():
+    inside = Host(
+        devices=(
+            Device("lo"),
+            Device("care0"),
+            Device("core0", kind="bridge"),
+            Device("eth1", master="core0"),
+            Device("eth2", master="core0"),
+            Device("tap0", kind="macvtap", parent="care0"),
+        )
+    )
+    assert findings(inside, simple()) == ()
+
+
+def test_what_appears_is_judged_at_once_and_said():
+    machine = Machine(simple())
+    machine.start()
+    machine.set("cut")
+    machine.links.change(
+        "interface br-containers is up",
+        interfaces=("care0", "core0", "wan0", "br-containers"),
+        routes=("wan0",),
+    )
+    machine.settle()
+    told = [event.message for event in machine.events if event.kind == "link"]
+    assert "interface br-containers is in no zone: it is closed while any zone is" in told
+    assert any("br-containers" in text for text in machine.status().warnings)
+    machine.run(asyncio.sleep(1.1))
+    machine.links.change("route default by care0 is there", routes=("wan0", "care0"))
+    machine.settle()
+    machine.run(asyncio.sleep(0.05))
+    assert any("a default route leaves by care0" in text for text in machine.status().warnings)
+    machine.exits.host = Host(
+        addresses=(("care0", "10.99.0.1/16"), ("care0", "fe80::1/64"), ("care0", "10.10.0.1/24"))
+    )
+    (warning,) = (text for text in look(machine) if "in none of the subnets" in text)
+    assert warning.startswith("10.99.0.1/16 on care0")
+    machine.close()

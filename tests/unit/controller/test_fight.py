@@ -1,0 +1,152 @@
+"""Over and over: alarmed, named, bounded, and over one day."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ecluse.controller import healer
+from ecluse.controller.fight import ROUNDS, WINDOW, Fight
+from ecluse.ruleset import switch
+from tests.unit.controller.machine import Machine
+from tests.unit.controller.test_machine import CUT, simple
+
+NOON = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def test_a_cron_job_of_every_minute_is_a_fight_and_a_slip_is_none():
+    fight = Fight()
+    for n in range(ROUNDS - 1):
+        fight.note(NOON + n * MINUTE, "nft", n)
+    assert not fight.lasting
+    assert not fight.due(NOON + 4 * MINUTE)
+    fight.note(NOON + 4 * MINUTE, "nft", 77)
+    assert fight.lasting
+    assert "nft (pid 77 at last) changed the gate's table over and over: 5 times since 12:00" in fight.words()
+    slow = Fight()
+    for n in range(20):
+        slow.note(NOON + n * (WINDOW / 4 + MINUTE), "nft", n)
+    assert not slow.lasting
+
+
+def test_a_day_of_fighting_is_told_in_some_thirty_lines():
+    fight = Fight()
+    told = 0
+    for n in range(24 * 60 * 6):
+        at = NOON + timedelta(seconds=10 * n)
+        fight.note(at, "nft", n)
+        told += fight.due(at)
+    assert 20 < told < 40
+
+
+def test_it_names_the_worst_and_remembers_a_bounded_number():
+    fight = Fight()
+    for n in range(1000):
+        fight.note(NOON, f"p{n % 200}", n, 3 if n % 200 == 7 else 1)
+    assert fight.words().startswith("p7 (pid 807 at last), ")
+    assert " and 47 more " in fight.words()
+    fight.leaked(12)
+    assert "about 12 packets" in fight.words()
+
+
+def test_it_is_over_once_and_then_forgotten():
+    fight = Fight()
+    for n in range(ROUNDS):
+        fight.note(NOON, "nft", n)
+    assert fight.over(NOON + WINDOW) == ""
+    assert "nothing since 12:00" in fight.over(NOON + WINDOW + MINUTE)
+    assert fight.over(NOON + WINDOW + MINUTE) == ""
+    fight.note(NOON + 30 * MINUTE, "nft", 1)
+    assert not fight.lasting
+
+
+def test_a_fight_is_in_status_in_the_events_and_in_few_audit_lines(monkeypatch):
+    monkeypatch.setattr(healer, "_BREATH", 0.001)
+    machine = Machine(simple())
+    machine.start()
+    machine.set("cut")
+    for n in range(30):
+        machine.firewall.tamper("flush ruleset", "firewall-cron", 1000 + n)
+        machine.settle()
+        assert machine.kernel() == CUT
+    (warning,) = (text for text in machine.status().warnings if "over and over" in text)
+    assert "firewall-cron (pid 1029 at last)" in warning
+    lines = [record for record in machine.audit.records if "firewall-cron" in record.what]
+    assert len(lines) == ROUNDS
+    assert lines[-1].event == "fight"
+    assert sum(event.kind == "fight" for event in machine.events) == 1
+    machine.clock.forward(601)
+
+    async def rest():
+        machine.controller._keeper._healer.rest()
+
+    machine.run(rest())
+    machine.settle()
+    assert not any("over and over" in text for text in machine.status().warnings)
+    assert machine.audit.records[-1].what.endswith("it is over")
+    machine.close()
+
+
+def test_a_guard_stands_before_anything_is_asked_and_goes_with_the_healing():
+    machine = Machine(simple())
+    machine.start()
+    machine.set("cut")
+    seen = []
+    survey = machine.firewall.objects
+
+    async def objects():
+        seen.append(machine.firewall.table and dict(machine.firewall.table.policies))
+        return await survey()
+
+    machine.firewall.objects = objects
+    machine.firewall.tamper("flush ruleset")
+    machine.settle()
+    assert seen[0] == dict.fromkeys(("forward", "input", "output"), "drop")
+    assert machine.kernel() == CUT
+    assert not any("guard" in chain for chain in machine.run(machine.firewall.chains()))
+    machine.set("open")
+    machine.firewall.tamper("flush ruleset")
+    assert machine.firewall.table is None, "at open nothing is shut"
+    machine.settle()
+    machine.close()
+
+
+def test_things_of_others_in_our_table_go_even_if_they_cannot_be_named_in_a_text():
+    machine = Machine(simple())
+    machine.start()
+    machine.set("cut")
+    for name in ("theirs", "x } flush"):
+        machine.firewall.table.chains[name] = ["accept"]
+        machine.firewall.tamper("flush chain inet ecluse forward")
+        machine.settle()
+        assert machine.kernel() == CUT
+        assert name not in machine.run(machine.firewall.chains())
+    machine.close()
+
+
+def test_what_others_put_into_our_table_is_taken_out_by_kind():
+    held = {
+        "chain": ("forward", "k0_guard", "k2_open", "theirs"),
+        "map": ("k2_from", "theirs_map"),
+        "set": ("refused4", "theirs_set"),
+        "counter": ("refused_out", "svc_lab", "svc_old", "theirs_counter"),
+        "ct helper": ("ftp",),
+        "flowtable": ("fast",),
+    }
+    text = switch.removal_text(held, {2}, {"svc_lab"})
+    assert [line.replace(" inet ecluse", "") for line in text.splitlines()] == [
+        "flush chain k0_guard",
+        "flush chain theirs",
+        "delete map theirs_map",
+        "delete chain k0_guard",
+        "delete chain theirs",
+        "delete set theirs_set",
+        "delete counter svc_old",
+        "delete counter theirs_counter",
+        "delete ct helper ftp",
+        "delete flowtable fast",
+    ]
+    assert switch.removal_text({"chain": ("forward", "k2_open")}, {2}, ()) == ""
+    for name in ("x } ; flush ruleset", "", "é"):
+        with pytest.raises(ValueError, match="no name that nft can read"):
+            switch.removal_text({"chain": (name,)}, {2}, ())

@@ -1,0 +1,132 @@
+"""Manual pages and completion name all that the code has; the shells and the formatters take them without a word."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ecluse.cli.failures import CODES
+from ecluse.cli.parser import build_parser
+from ecluse.config import models
+from ecluse.config.settings import Settings
+from make_deb import completion, manual
+
+PAGES = manual.pages("2026-11-23")
+COMPLETION = completion.files()
+SHELLS = {
+    name: Path(path).name for path in COMPLETION for name in ("bash", "zsh", "fish") if f"/{name}" in path
+}
+
+
+def plain(page: str) -> str:
+    return re.sub(r"\\f[BIR]|\\&", "", PAGES[page]).replace("\\-", "-")
+
+
+def test_every_verb_and_option_is_in_the_manual():
+    text = plain("ecluse.1")
+    found = manual.verbs(build_parser())
+    assert len(found) >= 16
+    for name, (_, parser) in found.items():
+        (part,) = re.findall(rf"^\.SS ecluse {name}(?: .*)?\n((?:(?!\.S[SH]).*\n)*)", text, re.MULTILINE)
+        for action in manual.options(parser, manual.EVERYWHERE):
+            heads = action.option_strings or [action.metavar]
+            assert all(
+                re.search(rf"^\.TP\n(?:.*, )?{re.escape(head)}\b", part, re.MULTILINE) for head in heads
+            ), (name, heads)
+    assert all(
+        re.search(rf"^\.TP\n{code}\n", text, re.MULTILINE)
+        for code in re.findall(r"^ +(\d+)", CODES, re.MULTILINE)
+    )
+    for option in ("--json", "--socket PATH", "--version"):
+        assert re.search(rf"^\.TP\n{option}", text, re.MULTILINE)
+
+
+def test_every_setting_is_in_the_manual():
+    for name in Settings.model_fields:
+        assert re.search(rf"^\.TP\n--{name.replace('_', '-')} [A-Z]", plain("eclused.8"), re.MULTILINE), name
+
+
+@pytest.mark.parametrize(
+    ("page", "kinds"),
+    [
+        ("ecluse-site.5", (models.SiteModel, models.LifelineModel, models.ManagementModel, models.ZoneModel, models.LevelModel)),
+        ("ecluse-allowlist.5", (models.ServiceModel, models.DestinationModel)),
+    ],
+)  # fmt: skip
+def test_every_key_of_the_files_is_in_the_manual(page, kinds):
+    heads = re.findall(r"^\.TP\n(\S+)\n", plain(page), re.MULTILINE)
+    for kind in kinds:
+        for name, info in kind.model_fields.items():
+            key = info.alias or name
+            inner = (kind is models.SiteModel and key == "lifeline") or key == "management"
+            assert inner or any(head.rpartition(".")[2] == key for head in heads), key
+
+
+def test_a_key_that_the_documentation_does_not_know_ends_the_build():
+    class More(models.ZoneModel):
+        colour: str = ""
+
+    rows = dict.fromkeys(("name", "title", "interfaces", "subnets"), ("text", "", ""))
+    assert "colour" not in manual._model(models.ZoneModel, rows)
+    with pytest.raises(ValueError, match="colour"):
+        manual._model(More, rows)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_formatters_have_nothing_to_say(name, tmp_path):
+    path = tmp_path / name
+    path.write_text(PAGES[name], encoding="utf-8")
+    for command in (
+        ["mandoc", "-T", "lint", "-W", "warning"],
+        ["groff", "-K", "utf8", "-man", "-ww", "-T", "utf8"],
+    ):
+        if shutil.which(command[0]):
+            done = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
+            assert (done.stderr, done.returncode) == ("", 0)
+            assert command[0] != "mandoc" or not done.stdout
+    assert not re.search(r"^\.(?!\\\"|TH|SH|SS|TP|PP|IP|RS|RE|nf|fi|I )", PAGES[name], re.MULTILINE)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_shells_take_the_completion_and_it_has_every_verb_and_option(shell, tmp_path):
+    (text,) = (text for path, text in COMPLETION.items() if f"/{shell}" in path)
+    for name, (_, parser) in manual.verbs(build_parser()).items():
+        assert all(re.search(rf"\b{word}\b", text) for word in name.split())
+        for action in manual.options(parser):
+            for option in action.option_strings:
+                wanted = (
+                    f"-{'l' if option.startswith('--') else 's'} {option.lstrip('-')}"
+                    if shell == "fish"
+                    else option
+                )
+                assert wanted in text, (name, option)
+    if shutil.which(shell):
+        path = tmp_path / "completion"
+        path.write_text(text)
+        done = subprocess.run([shell, "-n", str(path)], capture_output=True, text=True, check=False)
+        assert (done.stderr, done.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("c", "cut check"), ("--socket x is", "isolate"), ("level ", "open cut isolate"), ("audit ", "verify show"),
+        ("audit show --l", "--limit"), ("cut --no", "--no-daemon"), ("status --z", ""), ("cut --reason ", ""),
+        ("cut --zone ", "care gateway"), ("--v", "--version"),
+    ],
+)  # fmt: skip
+def test_bash_offers_what_fits(line, offered, tmp_path):
+    (tmp_path / "completion").write_text(completion.bash())
+    (tmp_path / "ecluse").write_text(
+        '#!/bin/sh\nprintf \'{\\n  "levels": {\\n    "care": "cut",\\n    "gateway": "open"\\n  },\\n  "x": "y"\\n}\\n\'\n'
+    )
+    (tmp_path / "ecluse").chmod(0o755)
+    words = " ".join(f"'{word}'" for word in ["ecluse", *line.split(" ")])
+    script = f'source {tmp_path}/completion; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _ecluse; echo "${{COMPREPLY[*]}}"'
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=False, env=environment
+    )
+    assert (done.stderr, done.stdout.strip()) == ("", offered)
