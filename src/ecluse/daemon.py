@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,7 @@ class Daemon:
             timeout=settings.dns_timeout,
             minimum_ttl=settings.dns_minimum_ttl,
             known=await asyncio.to_thread(store.read_names),
+            last_good=timedelta(days=settings.dns_keep_days),
         )
         links = RtnlLinks()
         ports = Ports(
@@ -195,6 +196,7 @@ class Daemon:
             daemon_uid=os.getuid(),
             keep_generations=settings.keep_generations,
             keep_in_kernel=settings.keep_in_kernel,
+            last_good=timedelta(days=settings.dns_keep_days),
             closed_at_boot=_words_of(closed_at_boot),
         )
         controller = Controller(self._adapters(ports), options, step=self._step, tell=self._tell)

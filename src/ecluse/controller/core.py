@@ -61,7 +61,7 @@ class Controller:
         decision = decide(policy.site, policy.zone_names(), found, kernel)
         if decision.generation and decision.generation.policy != digest:
             policy, digest = await self._stored_or(decision.generation.policy, (policy, digest))
-        ports.resolver.watch(policy.host_names(), lv.servers_of(policy))
+        ports.resolver.watch(policy.host_names(), lv.servers_of(policy), policy.private_names())
         if not await ports.conntrack.enable_accounting():
             self._s.notes.warnings["accounting"] = (
                 "the kernel does not count packets per connection (net.netfilter.nf_conntrack_acct): "
@@ -184,7 +184,7 @@ class Controller:
         if self._s.started:
             what = "the daemon stops; the gate stays as it is"
             line = AuditRecord("stop", self._s.itself, what, levels=self._s.live.levels)
-            await self._ledger.recorder.should([self._ledger.audit(line)])
+            await self._ledger.recorder.should([self._ledger.audit(line), self._ledger.names()])
         self._ledger.recorder.close()
 
     # -- commands --------------------------------------------------------------------------------------------------
@@ -301,8 +301,7 @@ class Controller:
         return report.status(
             self._s.live,
             self._s.notes,
-            self._s.ports.resolver.known(),
-            self._s.ports.clock(),
+            self._s.knowledge(),
             self._s.options.version,
             waiting=self._ledger.recorder.waiting,
             notices=tuple(map(str, notices)),
