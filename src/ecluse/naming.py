@@ -1,11 +1,11 @@
 """Host names in words and figures, and what a person can do about each. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 
-from ecluse.policy import GATEWAY, IPNetwork, Policy, Service
+from ecluse.policy import GATEWAY, IPNetwork, Policy, Service, private
 from ecluse.records import KnownName, NameTally
 from ecluse.results import AddressState, NameState
 
@@ -51,11 +51,19 @@ def names_of(service: Service) -> list[str]:
     return sorted({host for destination in service.destinations for host in destination.hosts})
 
 
+def _entry(service: Service, host: str, knowledge: Knowledge) -> KnownName:
+    """Give what is known of a name, without the private addresses that another service alone may have by it."""
+    entry = knowledge.known.get(host, KnownName(host, ()))
+    if any(destination.private and host in destination.hosts for destination in service.destinations):
+        return entry
+    addresses = tuple(each for each in entry.addresses if not private(ip_address(each.address)))
+    return replace(entry, addresses=addresses)
+
+
 def address_states(service: Service, knowledge: Knowledge) -> Iterator[AddressState]:
     """Give the addresses of a service's names."""
     for host in names_of(service):
-        entry = knowledge.known.get(host)
-        for item in entry.addresses if entry else ():
+        for item in _entry(service, host, knowledge).addresses:
             until = item.kept_until(knowledge.last_good)
             yield AddressState(
                 name=host,
@@ -78,7 +86,7 @@ def _age(moment: datetime, now: datetime) -> int:
 def name_states(policy: Policy, service: Service, knowledge: Knowledge) -> Iterator[NameState]:
     """Give each name of a service, with what a person can do about it."""
     for host in names_of(service):
-        entry = knowledge.known.get(host, KnownName(host, ()))
+        entry = _entry(service, host, knowledge)
         tally = knowledge.tallies.get(host, NameTally())
         yield NameState(
             name=host,
@@ -98,7 +106,7 @@ def name_states(policy: Policy, service: Service, knowledge: Knowledge) -> Itera
 def failures(service: Service, knowledge: Knowledge) -> Iterator[str]:
     """Say what is wrong with a service's names just now: this belongs into `status`, where advice would be noise."""
     for host in names_of(service):
-        yield from _about_failure(knowledge.known.get(host, KnownName(host, ())), knowledge)
+        yield from _about_failure(_entry(service, host, knowledge), knowledge)
 
 
 def _last_good_until(entry: KnownName, knowledge: Knowledge) -> datetime | None:

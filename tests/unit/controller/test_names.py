@@ -190,7 +190,7 @@ ADVICE = {
     "early": ([known("a.example", NEW)], NameTally(answers=9, early=3), "rotates faster than its TTL"),
     "network": ([known("a.example", NEW, alias="x.b-cdn.net")], None, "shared content network (b-cdn.net)"),
     "neighbour": ([known("a.example", NEW), known("b.other.example2", NEW)], None, "shares an address with b.other"),
-    "inside": ([known("a.example", "10.20.0.9")], None, "inside zone 'admin'"),
+    "inside": ([known("a.example", "2001:db8:20::9", NEW)], None, "inside zone 'admin'"),
     "unused": ([known("a.example", NEW, since=NOW - timedelta(days=8))], None, "never seen in use in 8 days"),
     "six alone": ([known("a.example", "2001:db8:ff::1")], None, "IPv6 addresses only: machines without IPv6"),
 }  # fmt: skip
@@ -233,6 +233,13 @@ def test_a_name_of_which_one_address_was_refused_is_not_called_unresolved():
     state, (wrong,) = states(known("a.example", NEW, failure="refused 10.0.0.1 (a private address)"))
     assert "resolved in part only (refused 10.0.0.1" in wrong
     assert state.kept_until is None
+
+
+def test_private_addresses_that_another_service_has_by_a_name_are_not_this_ones():
+    entry = known("a.example", "10.200.0.9")
+    _, (wrong,) = states(entry)
+    assert "nothing is kept for it" in wrong
+    assert states(entry, service_=service(destination("a.example", private=True)))[1] == []
 
 
 def test_a_name_without_addresses():
