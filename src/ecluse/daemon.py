@@ -37,11 +37,10 @@ from ecluse.records import Actor
 from ecluse.resolve.resolver import DnsResolver
 from ecluse.results import Event
 from ecluse.state.audit import HashChainAudit
+from ecluse.state.layout import CLOSED_AT_BOOT
 from ecluse.state.store import DirectoryState
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-CLOSED_AT_BOOT = "closed-at-boot"
-"""In the run directory: the boot unit's note that it closed the gate because the recorded state could not be loaded."""
 _GUARD = "\0eclused"
 _LOUD = {"tamper", "fight", "leak", "exit", "warning", "forbidden"}
 
