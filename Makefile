@@ -100,6 +100,7 @@ deb-check: deb ## lintian on both packages
 	lintian --allow-root --fail-on error,warning --tag-display-limit 0 build/deb/*/*.deb
 
 test-deb: deb ## the package installed, upgraded while cut, removed and purged under a real systemd, both suites; root
+	@$(BIN)/python -c 'from tests.vm import images; images.need(); [images.root(suite, suite.deb()) for suite in images.SUITES]' </dev/null
 	$(BIN)/python -m pytest tests/vm/test_package.py -rs </dev/null
 
 clean: ## remove the virtual environment and every cache

@@ -13,32 +13,46 @@ state=${ECLUSE_STATE_DIR:-/var/lib/ecluse}
 in_service=/etc/ecluse/in-service
 built_in=${ECLUSE_BUILT_IN:-/usr/lib/ecluse/closed.nft}
 note=/run/ecluse/closed-at-boot
+most=67108864 # bytes, as in state/durable.py
+# Seconds for each step: whatever stands in the place of a file, the machine boots, and shut.
+patience=60
 
 say() {
   echo "ecluse-boot: $*" >&2
   echo "<2>ecluse-boot: $*" 2>/dev/null >/dev/kmsg
 }
 
+plain() {
+  [ -f "$1" ] && [ ! -L "$1" ] && [ "$(stat -c %s "$1")" -le "$most" ]
+}
+
+sum() { timeout "$patience" sha256sum | cut -d ' ' -f 1; }
+
 # The last line is the checksum of all before it; an included program is named by its own.
 whole() {
-  [ -f "$1" ] || { why='is missing'; return 1; }
+  why='is missing'
+  [ -e "$1" ] || return 1
   why='is not what was written'
-  [ "$(tail -n 1 "$1")" = "# sha256: $(head -n -1 "$1" | sha256sum | cut -d ' ' -f 1)" ] || return 1
+  plain "$1" || return 1
+  [ "$(tail -n 1 "$1")" = "# sha256: $(head -n -1 "$1" | sum)" ] || return 1
   program=$(sed -n 's/^include "\(.*\)"$/\1/p' "$1")
   [ -z "$program" ] && return 0
-  why="includes $program, which is missing or not what was written"
-  digest=${program##*/program-}
-  [ "${digest%.nft}" = "$(sha256sum 2>/dev/null <"$program" | cut -d ' ' -f 1)" ]
+  why='includes a program that is missing or not what was written'
+  digest=${program#"$state/ruleset/program-"}
+  digest=${digest%.nft}
+  case $digest in '' | *[!0-9a-f]*) return 1 ;; esac
+  plain "$program" && [ "$digest" = "$(sum <"$program")" ]
 }
 
 load() {
-  trouble=$(nft -f "$1" 2>&1) && return 0
+  trouble=$(timeout "$patience" nft -f "$1" 2>&1) && return 0
   why="is refused by the kernel: $(echo "$trouble" | head -n 1)"
   return 1
 }
 
-if nft list chain inet ecluse forward >/dev/null 2>&1; then
-  exit 0 # it stands already: this is no boot, and what stands is newer than any file
+# What stands while the machine is up is newer than any file. At a boot it can only be what somebody saved with the site's rules.
+if nft list chain inet ecluse forward >/dev/null 2>&1 && systemctl --quiet is-active sysinit.target 2>/dev/null; then
+  exit 0
 fi
 if [ ! -e "$in_service" ] && [ ! -e "$state/boot.nft" ] && [ ! -e "$state/closed.nft" ]; then
   exit 0 # the daemon never ran here: there is nothing to hold
@@ -50,12 +64,15 @@ told="$state/boot.nft $why"
 for file in "$state/closed.nft" "$built_in"; do
   if [ "$file" = "$built_in" ] || whole "$file"; then
     if load "$file"; then
-      mkdir -p "${note%/*}" && echo "$told; $file was loaded instead" >"$note"
-      say "$told; closed by $file instead, until the daemon has read its records"
+      told="$told; $file was loaded instead"
+      mkdir -p "${note%/*}"
+      rm -f "$note" # whoever owns the folder may have put a link there
+      (set -C && echo "$told" >"$note")
+      say "$told, until the daemon has read its records"
       exit 0
     fi
   fi
   told="$told; $file $why"
 done
-say "NOTHING COULD BE LOADED, THE GATE IS OPEN: $told. Pull the cable, or: ip link set dev NAME down"
+say "NOTHING COULD BE LOADED, THE GATE MAY BE OPEN: $told. Pull the cable, or: ip link set dev NAME down"
 exit 1

@@ -1,6 +1,7 @@
 # -- The gate, asked without the daemon: part of prerm and of postrm.
 
 state=/var/lib/ecluse
+removals=/etc/ecluse/removal.log
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 
@@ -37,6 +38,8 @@ recorded_gate() {
         if [ -n "$(ls -A "$state/generations" 2>/dev/null)" ]; then echo shut; else echo none; fi
         return 0
     fi
+    # The daemon's user may write there, and this is root: nothing is followed, nothing waited for.
+    if [ ! -f "$state/boot.nft" ] || [ -L "$state/boot.nft" ]; then echo shut; return 0; fi
     # Its last line is the checksum of all before it: what is torn boots closed (boot.sh).
     sum=$(head -n -1 "$state/boot.nft" | sha256sum | cut -d ' ' -f 1)
     if [ "$(tail -n 1 "$state/boot.nft")" != "# sha256: $sum" ]; then echo shut; return 0; fi
@@ -69,12 +72,12 @@ wanted_while_cut() {
 # open_by_hand: delete the table, and set the record of a shut gate aside, with a line that says so.
 # Should eclused ever run on this directory again, the generations bring back the recorded state.
 open_by_hand() {
-    if [ -d "$state" ]; then
-        printf '%s uid %s (login %s): opened by the removal of the package, ECLUSE_REMOVE_WHILE_CUT=open\n' \
-            "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(id -u)" "$(cat /proc/self/loginuid 2>/dev/null || echo unknown)" \
-            >>"$state/removal.log" || say "no line could be written to $state/removal.log: write down who decided it"
-        sync "$state/removal.log" 2>/dev/null || true
-    fi
+    # Not in $state: what stands there in its place could be anything, and a purge deletes it.
+    mkdir -p "${removals%/*}"
+    printf '%s uid %s (login %s): opened by the removal of the package, ECLUSE_REMOVE_WHILE_CUT=open\n' \
+        "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(id -u)" "$(cat /proc/self/loginuid 2>/dev/null || echo unknown)" \
+        >>"$removals" || say "no line could be written to $removals: write down who decided it"
+    sync "$removals" 2>/dev/null || true
     if is_booted_here; then
         delete_table
     fi

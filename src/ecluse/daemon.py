@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,10 @@ from ecluse.records import Actor
 from ecluse.resolve.resolver import DnsResolver
 from ecluse.results import Event
 from ecluse.state.audit import HashChainAudit
+from ecluse.state.layout import CLOSED_AT_BOOT
 from ecluse.state.store import DirectoryState
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-CLOSED_AT_BOOT = "closed-at-boot"
-"""In the run directory: the boot unit's note that it closed the gate because the recorded state could not be loaded."""
 _GUARD = "\0eclused"
 _LOUD = {"tamper", "fight", "leak", "exit", "warning", "forbidden"}
 
@@ -176,6 +175,7 @@ class Daemon:
             timeout=settings.dns_timeout,
             minimum_ttl=settings.dns_minimum_ttl,
             known=await asyncio.to_thread(store.read_names),
+            last_good=timedelta(days=settings.dns_keep_days),
         )
         links = RtnlLinks()
         ports = Ports(
@@ -195,6 +195,7 @@ class Daemon:
             daemon_uid=os.getuid(),
             keep_generations=settings.keep_generations,
             keep_in_kernel=settings.keep_in_kernel,
+            last_good=timedelta(days=settings.dns_keep_days),
             closed_at_boot=_words_of(closed_at_boot),
         )
         controller = Controller(self._adapters(ports), options, step=self._step, tell=self._tell)

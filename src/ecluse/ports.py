@@ -1,6 +1,7 @@
 """What the controller talks to. Each port is small; adapters in kernel/, resolve/ and state/ fill them, fakes.py too."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -9,7 +10,7 @@ from ecluse.errors import Fault
 from ecluse.exits import Host
 from ecluse.flows import Connection
 from ecluse.policy import Levels, Policy
-from ecluse.records import AuditRecord, Generation, KnownName
+from ecluse.records import AuditRecord, Generation, KnownName, NameTally
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.switch import Position
 
@@ -184,8 +185,31 @@ class Resolver(Protocol):
     def known(self) -> Mapping[str, KnownName]:
         """Give all that is known now, without asking anybody."""
 
-    def watch(self, names: Iterable[str], servers: Sequence[tuple[str, int]]) -> None:
-        """Keep these names fresh from now on by these servers (address, port), and forget others once they are old."""
+    def tallies(self) -> Mapping[str, NameTally]:
+        """Give what came of the look-ups so far, by name."""
+
+    def watch(
+        self,
+        names: Iterable[str],
+        servers: Sequence[tuple[str, int]],
+        private: AbstractSet[str] = frozenset(),
+    ) -> None:
+        """Keep these names fresh from now on by these servers (address, port), and forget others once they are old.
+
+        private: those of them that may lead to private addresses.
+        """
+
+    def due(self) -> Mapping[str, frozenset[str]]:
+        """Give the addresses whose time is over, by name: to be let go unless a connection to them lives.
+
+        None leaves by itself, whatever an answer says.
+        """
+
+    def used(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
+        """Take note that connections to these addresses, by name, were just found alive: their time begins anew."""
+
+    def let_go(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
+        """Forget these addresses, by name; `changes` tells it. One that an answer has given again meanwhile stays."""
 
     def changes(self) -> AsyncIterator[frozenset[str]]:
         """Give the names whose addresses changed, whenever some did."""

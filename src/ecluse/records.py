@@ -1,10 +1,11 @@
 """What is written down: who commanded what, and each applied state as a numbered generation."""
 
 import enum
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from ecluse.policy import Levels
+from ecluse.policy import ADDED, Levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +78,68 @@ class AuditRecord:
     levels: Levels | None = None
 
 
+KEEP = timedelta(minutes=30)
+"""How long an address stays kept after it was last seen, in an answer or in traffic: rotating names lose no connection."""
+
+LONGEST_TTL = timedelta(days=1)
+"""As much of a TTL as is honoured when an address left: what resolvers cache at most, as a rule."""
+
+
 @dataclass(frozen=True, slots=True)
 class KnownAddress:
     """One resolved address of a host name.
 
     seen: when a resolver last gave it. expires: until when its TTL lets it be believed
     (the minimum over the CNAME chain); past that it is kept as last known good until a resolver answers again.
+    ttl: seconds, as the resolvers said. by: the resolvers that gave it then.
+    left: since when answers of its family are without it. used: when a live connection to it was last found.
     """
 
     address: str
     seen: datetime
     expires: datetime
+    ttl: int = field(default=0, metadata=ADDED)
+    by: tuple[str, ...] = field(default=(), metadata=ADDED)
+    left: datetime | None = field(default=None, metadata=ADDED)
+    used: datetime | None = field(default=None, metadata=ADDED)
+
+    def kept_until(self, last_good: timedelta) -> datetime:
+        """Give until when it is kept, should no resolver give it again and nobody use it.
+
+        last_good: how long an address outlives its last answer while the resolvers fail.
+        """
+        used = max(self.seen, self.used or self.seen)
+        cached = self.seen + min(timedelta(seconds=self.ttl), LONGEST_TTL)
+        shortest = max(used + KEEP, self.expires, cached)
+        return shortest if self.left else max(shortest, self.seen + last_good)
 
 
 @dataclass(frozen=True, slots=True)
 class KnownName:
-    """What is known of a host name: addresses, when last asked, and the last failure in words (empty when none)."""
+    """What is known of a host name: addresses, when last asked, and the last failure in words (empty when none).
+
+    since: when it was first asked for. alias: the name at the end of its CNAMEs, empty when it has none.
+    """
 
     name: str
     addresses: tuple[KnownAddress, ...]
     asked: datetime | None = None
     failure: str = ""
+    since: datetime | None = field(default=None, metadata=ADDED)
+    alias: str = field(default="", metadata=ADDED)
+
+
+@dataclass(frozen=True, slots=True)
+class NameTally:
+    """What came of a name's look-ups since the daemon began to count.
+
+    outcomes: resolver -> outcome (`answered`, `empty`, `nxdomain`, `timeout`, ...) -> how often; a question for each family.
+    answers: look-ups that gave an address. turned: those of them that gave one which was not known, the first left out.
+    early: those in which the resolvers disagreed, or the addresses were others although the TTL had not run out.
+    """
+
+    lookups: int = 0
+    outcomes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    answers: int = 0
+    turned: int = 0
+    early: int = 0

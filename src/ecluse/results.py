@@ -1,5 +1,6 @@
 """What the controller answers: frozen values that the API writes as JSON, field for field."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -9,12 +10,44 @@ from ecluse.records import Generation
 
 @dataclass(frozen=True, slots=True)
 class AddressState:
-    """An address that a service's name has now; age in whole seconds since a resolver last gave it."""
+    """An address that a service's name has now; age in whole seconds since a resolver last gave it.
+
+    ttl: as these resolvers said. left: since when answers are without it. used: when a connection to it was last found
+    alive. kept_until: when it goes if it is not given again and nobody uses it; None while answers have it.
+    """
 
     name: str
     address: str
     age: int
     expired: bool
+    ttl: int = 0
+    resolvers: tuple[str, ...] = ()
+    left: datetime | None = None
+    used: datetime | None = None
+    kept_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NameState:
+    """A host name of a service now. addresses: how many; left: how many of them are in no answer any more.
+
+    alias: the name at the end of its CNAMEs. failure: of the last look-up. kept_until: when its last known good
+    addresses go, should it never be resolved again; None while it is resolved. used: when a connection to one of them
+    was last found alive. outcomes: resolver -> outcome -> how often, since the daemon started. warnings: what a person
+    can do about it; what is wrong just now stands in the service's.
+    """
+
+    name: str
+    alias: str
+    asked: datetime | None
+    failure: str
+    addresses: int
+    left: int
+    kept_until: datetime | None
+    used: datetime | None
+    lookups: int
+    outcomes: Mapping[str, Mapping[str, int]]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +72,7 @@ class ServiceStatus:
     addresses: tuple[AddressState, ...]
     review: date | None
     warnings: tuple[str, ...]
+    names: tuple[NameState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ def _table(size: int, chain: str) -> str:
 
 
 def _guarded(name: str, head: str = "") -> str:
-    return f"chain {name} {{ {_HEAD}\n meta nfproto ipv4 ct protocol {{ tcp, udp }} {_LOOK_UP}\n drop\n }}"
+    return f"chain {name} {{ {head}\n meta nfproto ipv4 ct protocol {{ tcp, udp }} {_LOOK_UP}\n drop\n }}"
 
 
 def _nft_whole(gate: Gate, size: int) -> None:

@@ -32,7 +32,7 @@ def element(netlink: Netlink, name: str, address: str, port: str, counter: str) 
     key = ((number, number), (int(port), int(port)), (6, 6))
     types = ("ipv4_addr", "inet_service", "inet_proto")
     named = NamedSet(name, types, interval=False, value="counter", elements={key: counter})
-    elements.commit(netlink, elements.transaction([], [named]))
+    netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, elements.transaction([], [named]))
 
 
 def name(netlink: Netlink) -> None:

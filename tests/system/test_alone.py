@@ -1,9 +1,11 @@
 """Closing without the daemon: by command, watched by packets, and on record when the daemon is back."""
 
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -100,9 +102,45 @@ def test_where_the_level_cannot_be_loaded_the_lifeline_alone_is_kept(hospital: H
     done = alone(hospital, dead, "cut", "--no-daemon")
     assert done.returncode == 0, done.stderr
     assert "the lifeline alone" in done.stdout
-    assert "cut.nft could not be loaded" in done.stderr
+    assert "cut.nft cannot be used" in done.stderr
     assert closed(hospital)
     assert not hospital.care.tcp(places.LABORATORY.v4, timeout=0.3)
+
+
+def _only_its_include(path: Path) -> None:
+    path.write_text(
+        "".join(line for line in path.read_text().splitlines(True) if line.startswith(("#", "include")))
+    )
+
+
+def _fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("ruleset/cut.nft", _only_its_include),
+        ("ruleset/cut.nft", _fifo),
+        ("ruleset/program-*.nft", lambda path: os.truncate(path, path.stat().st_size - 80)),
+        ("ruleset/program-*.nft", _fifo),
+    ],
+    ids=["without its end", "a pipe", "program torn", "program a pipe"],
+)
+def test_a_torn_ruleset_opens_nothing(hospital: Hospital, daemon: Daemon, file: str, damage):
+    """A level's file that lost its end loads, and leaves every base chain accepting."""
+    daemon.level("cut")
+    daemon.kill9()
+    for path in daemon.state.glob(file):
+        damage(path)
+    done = alone(hospital, daemon, "cut", "--no-daemon")
+    assert done.returncode == 0, done.stderr
+    assert "cannot be used" in done.stderr
+    assert "closed.nft" in done.stdout
+    assert closed(hospital)
+    hospital.nft(f'include "{daemon.state}/boot.nft"\n')
+    assert closed(hospital), "the next boot, too"
 
 
 def test_with_nothing_to_load_it_says_so_and_changes_nothing(hospital: Hospital, dead: Daemon):

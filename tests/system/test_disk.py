@@ -65,7 +65,7 @@ def reboot(hospital: Hospital, daemon: Daemon) -> None:
 
 def alone(hospital: Hospital, daemon: Daemon, level: str, *words: str):
     environment = (f"PYTHONPATH={ROOT / 'src'}", f"ECLUSE_STATE_DIR={daemon.state}")
-    command = [sys.executable, "-m", "ecluse.cli.main", level, "--no-daemon", "--json", *words]
+    command = [sys.executable, "-m", "ecluse.cli", level, "--no-daemon", "--json", *words]
     return hospital.run("gw", ["env", *environment, *command])
 
 
@@ -78,7 +78,7 @@ def whole(hospital: Hospital, daemon: Daemon, *, by_itself: bool = False) -> Non
     if not by_itself:
         daemon.level(daemon.status()["levels"]["care"])
     wait_for(lambda: daemon.status()["recorded"])
-    command = [sys.executable, "-m", "ecluse.cli.main", "audit", "verify"]
+    command = [sys.executable, "-m", "ecluse.cli", "audit", "verify"]
     environment = (f"PYTHONPATH={ROOT / 'src'}", f"ECLUSE_STATE_DIR={daemon.state}")
     verified = hospital.run("gw", ["env", *environment, *command])
     assert verified.returncode == 0, verified.stdout + verified.stderr

@@ -23,7 +23,7 @@ tc filter add dev guest0 ingress protocol ip u32 match ip dst 198.51.100.0/24 ac
 
 def check_host(hospital: Hospital, daemon: Daemon, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["ip", "netns", "exec", hospital.namespace("gw"), sys.executable, "-m", "ecluse.cli.main",
+        ["ip", "netns", "exec", hospital.namespace("gw"), sys.executable, "-m", "ecluse.cli",
          "check", "--host", *more, str(daemon.config)],
         env={"PYTHONPATH": f"{ROOT / 'src'}"}, capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -190,7 +190,7 @@ def test_removal_that_opens_is_recorded(box: Container, beside: str):
     done = dpkg(box, "-r ecluse", "open")
     assert done.ok, done.out
     assert table(box) == ""
-    assert box.sh(f"grep -h ECLUSE_REMOVE_WHILE_CUT=open {STATE}/audit.log {STATE}/removal.log").out
+    assert box.sh(f"grep -h ECLUSE_REMOVE_WHILE_CUT=open {STATE}/audit.log /etc/ecluse/removal.log").out
     box.reboot()
     assert table(box) == ""
     done = dpkg(box, "-P ecluse")

@@ -245,3 +245,63 @@ def test_closed_without_the_daemon_and_recorded_by_it(gateway: Container):
     assert levels(gateway) == "CUT       care, gateway"
     assert "drill" in gateway.sh("ecluse audit show", check=True).out
     assert gateway.sh(f"find {STATE} ! -user eclused").out == "", "the daemon can replace what root wrote"
+
+
+def test_a_table_that_was_saved_with_the_sites_rules_is_not_taken_for_the_recorded_gate(gateway: Container):
+    gateway.sh(
+        "(echo 'flush ruleset'; nft list ruleset) > /etc/nftables.conf; systemctl enable -q nftables",
+        check=True,
+    )
+    gateway.sh("ecluse cut; systemctl mask ecluse.service ecluse.socket", check=True)
+    gateway.reboot()
+    assert is_shut(gateway), "it was saved while everything was open"
+
+
+HOSTILE = "x\ntable ip real # \nid>/ran/e;s/a/b"
+
+
+def test_the_name_of_a_table_is_never_a_program(gateway: Container):
+    """Whoever may change nf_tables can give a table any name; the site's rules are loaded by root."""
+    named = (
+        "import sys; sys.path.insert(0, '/usr/lib/ecluse/python')\n"
+        "from ecluse.kernel.netlink import *\n"
+        "from ecluse.kernel import tables as t\n"
+        f"name = text_attribute(1, {HOSTILE!r})\n"
+        "with Netlink(NETLINK_NETFILTER) as n:\n"
+        "    kind = netfilter_kind(t.NFNL_SUBSYS_NFTABLES, 0)\n"
+        "    n.transaction(t.NFNL_SUBSYS_NFTABLES, [(kind, 0x400, netfilter_header(2) + name)])\n"
+    )
+    gateway.write("/root/named.py", named)
+    gateway.sh("python3 /root/named.py; nft add table ip a/b; nft add table ip gone", check=True)
+    gateway.sh("ecluse cut", check=True)
+    before = handle(gateway)
+    gateway.write("/etc/nftables.conf", "flush ruleset\ntable inet site {\n}\n")
+    gateway.sh("systemctl restart nftables", check=True)
+    assert not gateway.sh("test -e /ran").ok
+    listed = gateway.sh("nft list tables", check=True).out
+    assert "table inet site" in listed
+    assert "table ip gone" not in listed
+    assert "table ip a/b" not in listed
+    assert (is_shut(gateway), handle(gateway)) == (True, before)
+
+
+def test_a_boot_does_not_wait_for_what_stands_in_a_files_place(gateway: Container):
+    gateway.sh("ecluse cut; systemctl mask ecluse.service ecluse.socket", check=True)
+    gateway.sh(
+        f"cd {STATE}; for f in ruleset/program-*; do rm $f; mkfifo $f; done; rm closed.nft; mkfifo closed.nft",
+        check=True,
+    )
+    gateway.reboot(patience=60)
+    assert is_shut(gateway)
+
+
+def test_flush_of_a_family_and_of_a_file_that_is_included(gateway: Container):
+    gateway.sh("ecluse cut", check=True)
+    before = handle(gateway)
+    gateway.write("/etc/nftables.conf", "flush ruleset inet\ntable inet site {\n}\n")
+    gateway.sh("nft add table ip other; systemctl restart nftables", check=True)
+    assert (is_shut(gateway), handle(gateway)) == (True, before)
+    gateway.write("/etc/more.nft", "flush ruleset\ntable inet site {\n}\n")
+    gateway.write("/etc/nftables.conf", 'include "/etc/more.nft"\n')
+    gateway.sh("systemctl stop ecluse.socket ecluse; systemctl restart nftables", check=True)
+    assert is_shut(gateway), "put back without the daemon"

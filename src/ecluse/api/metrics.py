@@ -38,6 +38,7 @@ class _Snapshot(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from _gate(self.status)
         yield from _services(self.status.services)
+        yield from _names(self.status.services)
         yield from _door(self.door)
 
 
@@ -95,6 +96,33 @@ def _services(services: tuple[ServiceStatus, ...]) -> Iterator[Metric]:
         if one.addresses:
             age.add_metric((one.name,), max(address.age for address in one.addresses))
     yield from (packets, size, state, last, age)
+
+
+def _names(services: tuple[ServiceStatus, ...]) -> Iterator[Metric]:
+    count = GaugeMetricFamily(
+        "ecluse_name_addresses", "Addresses that a host name has.", labels=("name", "state")
+    )
+    failing = GaugeMetricFamily("ecluse_name_failing", "1 when the last look-up failed.", labels=("name",))
+    until = GaugeMetricFamily(
+        "ecluse_name_kept_until_seconds",
+        "When the last known good addresses of a name that is not resolved go, UNIX time.",
+        labels=("name",),
+    )
+    answers = CounterMetricFamily(
+        "ecluse_name_answers",
+        "What came of the questions for a name.",
+        labels=("name", "resolver", "outcome"),
+    )
+    for name, one in sorted({one.name: one for service in services for one in service.names}.items()):
+        count.add_metric((name, "current"), one.addresses - one.left)
+        count.add_metric((name, "left"), one.left)
+        failing.add_metric((name,), float(bool(one.failure)))
+        if one.kept_until is not None:
+            until.add_metric((name,), _unix(one.kept_until))
+        for resolver, outcomes in one.outcomes.items():
+            for outcome, times in outcomes.items():
+                answers.add_metric((name, resolver, outcome), times)
+    yield from (count, failing, until, answers)
 
 
 def _door(door: Doorkeeping) -> Iterator[Metric]:

@@ -5,6 +5,7 @@ Needs root, nft(8) and one file that can be read; no daemon, no network, no disk
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -16,8 +17,8 @@ from ecluse.api.peer import Accounts, Peer, actor_of
 from ecluse.cli.failures import DONE, UNRECORDED, UsageError
 from ecluse.errors import ForbiddenError, KernelError, StateError
 from ecluse.ruleset.names import BASE_CHAINS
-from ecluse.state import byhand, durable
-from ecluse.state.layout import Layout
+from ecluse.state import byhand, durable, files
+from ecluse.state.layout import CLOSED_AT_BOOT, Layout
 from ecluse.state.spare import Spare
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from ecluse.cli.terminal import Screen
 
+_BUILT_IN = "/usr/lib/ecluse/closed.nft"
+_NFT_SECONDS = 30
 _PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"  # a shell by plain su has no sbin
 
 
@@ -38,9 +41,11 @@ def close(args: SimpleNamespace, screen: Screen) -> int:
             hint=f"type: sudo ecluse {args.level} --no-daemon",
         )
     at = Layout(Path(os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse").absolute())
-    loaded = _load_first(at.ruleset / f"{args.level}.nft", at.closed, screen)
-    verified = _is_shut()
-    unrecorded = [*_boot_so(at, loaded), *_note(at, args, loaded)]
+    loaded, verified = _load_first(at, args.level, screen)
+    # What does not shut the gate shall not be what the machine boots into either.
+    unrecorded = [*(_boot_so(at, loaded) if verified else []), *_note(at, args, loaded)]
+    if verified:
+        _end_precaution()
     if args.json:
         answer = {"level": args.level, "file": str(loaded), "verified": verified, "unrecorded": unrecorded}
         screen.raw(json.dumps(answer, indent=2))
@@ -49,26 +54,67 @@ def close(args: SimpleNamespace, screen: Screen) -> int:
     return DONE if verified and not unrecorded else UNRECORDED
 
 
-def _load_first(wanted: Path, last_resort: Path, screen: Screen) -> Path:
-    trouble = _load(wanted)
-    if not trouble:
-        return wanted
-    screen.noted(f"{wanted} could not be loaded: {trouble}", "warn")
-    other = _load(last_resort)
-    if not other:
-        return last_resort
+def _load_first(at: Layout, level: str, screen: Screen) -> tuple[Path, bool]:
+    """Load the first ruleset that shuts the gate, the wanted one first; give it, and whether the gate is seen to be shut."""
+    loaded: Path | None = None
+    troubles: list[str] = []
+    for path in (
+        at.ruleset / f"{level}.nft",
+        at.closed,
+        Path(os.environ.get("ECLUSE_BUILT_IN") or _BUILT_IN),
+    ):
+        trouble = _flaw(at, path) if path.is_relative_to(at.root) else ""
+        trouble = trouble or _load(path)
+        if not trouble:
+            loaded = path
+            if _is_shut():
+                return path, True
+            trouble = "it was loaded, and the gate is not seen to be shut"
+        troubles.append(f"{path}: {trouble}")
+        screen.noted(f"{path} cannot be used: {trouble}", "warn")
+    if loaded is not None:
+        return loaded, False
     raise KernelError(
-        f"no prepared ruleset could be loaded; nothing was changed\n{wanted}: {trouble}\n{last_resort}: {other}",
+        "no prepared ruleset could be loaded; nothing was changed\n" + "\n".join(troubles),
         hint="pull the cable to the internet, or shut its link:\n    ip link set dev NAME down",
     )
+
+
+def _flaw(at: Layout, path: Path) -> str:
+    """Say why a file is not what the daemon wrote: one that lost its end would load, and leave every base chain accepting."""
+    try:
+        text = files.read_ruleset_file(path)
+        if text is None:
+            return "it is missing"
+        for program in files.programs_in(at, text):
+            if not (at.ruleset / program).is_file():
+                return f"ruleset/{program} is missing"
+            files.check_named_by_digest(at, at.ruleset / program)
+    except StateError as error:
+        return error.message
+    return ""
+
+
+def _end_precaution() -> None:
+    """Take away the boot unit's note that what stands is nobody's command (systemd/boot.sh): now it is somebody's."""
+    with contextlib.suppress(OSError):
+        (Path(os.environ.get("ECLUSE_RUN_DIR") or "/run/ecluse") / CLOSED_AT_BOOT).unlink()
 
 
 def _nft(*words: str) -> tuple[int, str, str]:
     environment = {"PATH": _PATH, "LC_ALL": "C"}
     try:
         done = subprocess.run(
-            ["nft", *words], check=False, capture_output=True, text=True, errors="replace", env=environment
+            ["nft", *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=environment,
+            timeout=_NFT_SECONDS,
         )
+    except subprocess.TimeoutExpired:
+        return 124, "", f"nft did not end within {_NFT_SECONDS} s"
     except OSError as error:
         return 127, "", f"nft could not be run: {error.strerror}"
     return done.returncode, done.stdout, done.stderr
@@ -81,9 +127,9 @@ def _load(path: Path) -> str:
 
 
 def _is_shut() -> bool:
-    """Read the base chains back: each there, each with policy drop, each with its one rule."""
+    """Read the base chains back: each there, each with policy drop; what passes them is said by the file, which is whole."""
     found = [_nft("list", "chain", "inet", "ecluse", hook) for hook in BASE_CHAINS]
-    return all(not code and "policy drop;" in text and "goto " in text for code, text, _ in found)
+    return all(not code and "policy drop;" in text for code, text, _ in found)
 
 
 def _boot_so(at: Layout, loaded: Path) -> list[str]:
@@ -116,7 +162,7 @@ def _tell(
 ) -> None:
     screen.line(f"{level.upper()}: every zone, without the daemon", "bold")
     screen.wrapped("  by        ", str(loaded))
-    if loaded == at.closed:
+    if loaded.name == at.closed.name:
         screen.line("  kept      the lifeline alone: no service is kept", "warn")
     if verified:
         screen.line("  verified  yes, read back from the kernel", "good")
@@ -128,5 +174,6 @@ def _tell(
             screen.wrapped("            ", what, "bad")
     else:
         screen.line("  recorded  for the daemon, which takes it into its audit log when it is back")
-    screen.line("  live      what is not kept is refused packet by packet; nothing was counted")
+    if verified:
+        screen.line("  live      what is not kept is refused packet by packet; nothing was counted")
     screen.line("To go back: systemctl start ecluse, then: ecluse rollback", "bold")

@@ -30,8 +30,13 @@ def run() -> "NoReturn":
         question = ask_closing(sys.argv[1:])
     except BaseException as error:  # noqa: BLE001 - Ctrl-C too is told where everything else is
         trouble = error
-    from ecluse.cli import main  # noqa: PLC0415 - what takes longer than the daemon needs to cut
+    while True:
+        try:
+            from ecluse.cli import main  # noqa: PLC0415 - what takes longer than the daemon needs to cut
 
+            break
+        except KeyboardInterrupt as error:
+            trouble = error
     main.run(question, trouble)
 
 

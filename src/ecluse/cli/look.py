@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 20.0
 _SILENCE_SECONDS = 60.0  # the daemon's heartbeat is every 15 s
+_MOST_ADDRESSES = 20  # of one name, that a person is shown
 _MOST_DIFF = 40  # lines of a ruleset's difference that a person is shown
 
 
@@ -129,16 +130,45 @@ def services(args: SimpleNamespace, screen: Screen) -> int:
         kept = f", kept in {listed(s['kept_in'])}" if s["kept_in"] else ""
         screen.wrapped("  state     ", f"{s['state']}{kept}; for {listed(s['zones'])}")
         screen.wrapped("  owner     ", f"{s['owner']}, {s['contact']}")
-        for address in s["addresses"]:
-            stale = ", EXPIRED: last known good" if address["expired"] else ""
-            screen.line(
-                f"  address   {address['address']} {address['name']} ({span(address['age'])} old{stale})"
-            )
+        for name in s["names"]:
+            show_name(screen, name, [a for a in s["addresses"] if a["name"] == name["name"]])
         if s["review"]:
             screen.line(f"  review    {s['review']}")
         for warning in s["warnings"]:
             screen.wrapped("  ! ", warning, "warn")
     return 0
+
+
+def show_name(screen: Screen, name: Json, addresses: list[Json], *, live: bool = True) -> None:
+    """Write all about a host name of a service. live: as the daemon has it, so that it knows of its use."""
+    words = name["name"] + (f", an alias of {name['alias']}" if name["alias"] else "")
+    if live:
+        used = f"used {ago(name['used'])}" if name["used"] else "never seen in use"
+        words += f": asked {ago(name['asked'])}, {used}"
+    screen.wrapped("  name      ", words)
+    newest = sorted(addresses, key=lambda a: int(a["age"]))
+    for address in newest[:_MOST_ADDRESSES]:
+        screen.line(f"    {address['address']:<24} {_address_words(address)}")
+    if len(newest) > _MOST_ADDRESSES:
+        screen.line(
+            f"    and {count(len(newest) - _MOST_ADDRESSES, 'address', 'addresses')} seen before those"
+        )
+    for resolver, outcomes in name["outcomes"].items():
+        words = listed(f"{times:,} {outcome}" for outcome, times in outcomes.items())
+        screen.wrapped("    asked ", f"{resolver}: {words}")
+    for warning in name["warnings"]:
+        screen.wrapped("  ! ", warning, "warn")
+
+
+def _address_words(address: Json) -> str:
+    """Say how an address stands: fresh, no longer in the answers, or last known good."""
+    by = f" by {listed(address['resolvers'])}" if address["resolvers"] else ""
+    words = f"{span(address['age'])} old, TTL {address['ttl']} s{by}"
+    if address["left"]:
+        return f"LEFT the DNS {ago(address['left'])}, kept until {local(address['kept_until'])}"
+    if address["expired"]:
+        return f"EXPIRED: last known good, {words}, kept until {local(address['kept_until'])}"
+    return words
 
 
 def history(args: SimpleNamespace, screen: Screen) -> int:

@@ -110,7 +110,8 @@ def _waiting(args: SimpleNamespace, screen: Screen) -> None:
     """Say what to do about a daemon that does not answer: systemd's socket takes the question even when none runs."""
     screen.note("No answer yet: the daemon is starting, busy, or dead. Waiting for it.", "warn")
     if args.verb in {"cut", "isolate"}:
-        screen.note("It closes as soon as it runs. To close now without it: press Ctrl-C, and type as root:")
+        where = " EVERY zone" if args.zone else ""
+        screen.note(f"It closes as soon as it runs. To close{where} now without it: Ctrl-C, then as root:")
         screen.note(f"    ecluse {args.verb} --no-daemon")
     else:
         screen.note("Why: systemctl status ecluse. The gate as it stands holds without it.")
@@ -127,3 +128,10 @@ def run(question: Question | None, trouble: BaseException | None) -> NoReturn:
     except SystemExit as stop:  # argparse's, with what it had to say written
         code = stop.code if isinstance(stop.code, int) else USAGE
     os._exit(code)
+
+
+if __name__ == "__main__":
+    # Not the way in any more (`python -m ecluse.cli` is), but a cut that does nothing and exits with 0 must not be one.
+    from ecluse.cli import hurry
+
+    hurry.run()

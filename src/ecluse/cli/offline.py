@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check(args: SimpleNamespace, screen: Screen) -> int:
-    """`ecluse check [DIR]`: needs no root and no daemon."""
+    """`ecluse check [DIR] [--online | --host]`: needs no root and no daemon."""
     # The online verbs must not pay for pydantic and YAML.
     from ecluse.config.load import ConfigDirectory  # noqa: PLC0415
     from ecluse.ruleset.compile import compile_program  # noqa: PLC0415
@@ -32,12 +32,11 @@ def check(args: SimpleNamespace, screen: Screen) -> int:
         return _host(args, screen, policy)
     program = compile_program(policy, {}, 1)
     warnings = tuple(source.warnings())
+    code, told = _names(args, policy)
     if args.json:
-        write_json(
-            screen,
-            {"faults": [], "warnings": [_fault(w) for w in warnings], "services": len(policy.services)},
-        )
-        return DONE
+        found = {"faults": [], "warnings": [_fault(w) for w in warnings], "services": len(policy.services)}
+        write_json(screen, found | ({"names": told} if args.online else {}))
+        return code
     for warning in warnings:
         screen.line(f"warning: {warning}", "warn")
     names = len(policy.host_names())
@@ -47,7 +46,20 @@ def check(args: SimpleNamespace, screen: Screen) -> int:
         f"{count(len(program.chains), 'chain')}; {count(len(warnings), 'warning')}",
         "good",
     )
-    return DONE
+    if args.online:
+        from ecluse.cli.online import show_names  # noqa: PLC0415 - as above
+
+        show_names(screen, told)
+    return code
+
+
+def _names(args: SimpleNamespace, policy: "Policy") -> tuple[int, list[dict[str, Any]]]:
+    """Ask the site's resolvers for every name, where that is wanted. Gives the exit code, and what there is to tell."""
+    if not args.online:
+        return DONE, []
+    from ecluse.cli.online import ask_names  # noqa: PLC0415 - as for `check`
+
+    return ask_names(policy)
 
 
 def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:

@@ -131,7 +131,9 @@ def _refused(verb: argparse.ArgumentParser) -> None:
 
 def _check(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("directory", metavar="DIR", nargs="?", help="the site's files (/etc/ecluse)")
-    verb.add_argument(
+    more = verb.add_mutually_exclusive_group()
+    more.add_argument("--online", action="store_true", help="ask the site's resolvers for every host name")
+    more.add_argument(
         "--host", action="store_true", help="look, as root, for ways past the gate on this machine"
     )
 

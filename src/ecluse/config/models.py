@@ -227,6 +227,7 @@ class DestinationModel(Strict):
     """The outside end of a service, with exactly one of `to` and `from` (see validate.py)."""
 
     unbounded: bool = False  # first: the targets are judged by it
+    private: bool = False
     to: _OneOrSome[_Target] = ()
     from_: _OneOrSome[_Target] = Field(default=(), alias="from")
     ports: _Some[_Traffic]
@@ -257,6 +258,7 @@ class DestinationModel(Strict):
             tuple(value for value in values if isinstance(value, str)),
             tuple(value for value in values if not isinstance(value, str)),
             self.ports,
+            self.private,
         )
 
 

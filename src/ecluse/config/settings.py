@@ -106,6 +106,12 @@ class Settings(BaseSettings):
     )
     dns_timeout: float = Field(3.0, ge=0.1, le=30, description="seconds that one DNS question may take")
     dns_minimum_ttl: int = Field(30, ge=1, le=3600, description="seconds between two questions for a name")
+    dns_keep_days: int = Field(
+        30,
+        ge=1,
+        le=3650,
+        description="days that an address outlives its last answer while the resolvers fail",
+    )
     keep_generations: int = Field(100, ge=2, le=100_000, description="generations kept on disk")
     keep_in_kernel: int = Field(
         3, ge=2, le=20, description="allowlists held in the kernel, the live one included"

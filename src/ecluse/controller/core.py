@@ -18,7 +18,7 @@ from ecluse.controller.recorder import Recorder
 from ecluse.controller.shared import Options, Order, Ports, Shared
 from ecluse.controller.start import carry_over, decide
 from ecluse.errors import ConfigError, EcluseError, KernelError, StaleError, StateError
-from ecluse.policy import CUT, Levels, Policy, most_closed
+from ecluse.policy import CUT, ISOLATE, Levels, Policy, most_closed
 from ecluse.ports import Recovered
 from ecluse.records import Action, Actor, AuditRecord, Generation
 from ecluse.results import Change, Event, Plan, Purge, Refused, ServiceStatus, Status
@@ -61,7 +61,7 @@ class Controller:
         decision = decide(policy.site, policy.zone_names(), found, kernel)
         if decision.generation and decision.generation.policy != digest:
             policy, digest = await self._stored_or(decision.generation.policy, (policy, digest))
-        ports.resolver.watch(policy.host_names(), lv.servers_of(policy))
+        ports.resolver.watch(policy.host_names(), lv.servers_of(policy), policy.private_names())
         if not await ports.conntrack.enable_accounting():
             self._s.notes.warnings["accounting"] = (
                 "the kernel does not count packets per connection (net.netfilter.nf_conntrack_acct): "
@@ -85,13 +85,15 @@ class Controller:
     async def _levels_in_kernel(self, policy: Policy, found: Recovered) -> Levels | None:
         """Say what the kernel's gates tell of the state before; None when that is nothing."""
         precaution = self._s.options.closed_at_boot
+        levels = await self._s.gate.kernel_levels(policy)
         if precaution:
             self._s.notes.warnings["boot"] = f"closed at boot as a precaution: {precaution}"
-        if found.first_install and await self._s.gate.is_shut():
-            levels = None if precaution else await self._s.gate.kernel_levels(policy)
+            if levels and set(levels.values()) == {ISOLATE.name}:
+                levels = None  # that is the boot unit's; anything else somebody loaded since
+        if levels is None and found.first_install and await self._s.gate.is_shut():
             # The records are gone, and the table speaks of other zones or is the boot unit's: nobody commanded an opening.
-            return levels or dict.fromkeys(policy.zone_names(), CUT.name)
-        return None if precaution else await self._s.gate.kernel_levels(policy)
+            return dict.fromkeys(policy.zone_names(), CUT.name)
+        return levels
 
     async def _policy_at_start(self, found: Recovered) -> tuple[Policy, str]:
         """Give the newest recorded policy that can be read; the files only when there is none.
@@ -184,7 +186,7 @@ class Controller:
         if self._s.started:
             what = "the daemon stops; the gate stays as it is"
             line = AuditRecord("stop", self._s.itself, what, levels=self._s.live.levels)
-            await self._ledger.recorder.should([self._ledger.audit(line)])
+            await self._ledger.recorder.should([self._ledger.audit(line), self._ledger.names()])
         self._ledger.recorder.close()
 
     # -- commands --------------------------------------------------------------------------------------------------
@@ -301,8 +303,7 @@ class Controller:
         return report.status(
             self._s.live,
             self._s.notes,
-            self._s.ports.resolver.known(),
-            self._s.ports.clock(),
+            self._s.knowledge(),
             self._s.options.version,
             waiting=self._ledger.recorder.waiting,
             notices=tuple(map(str, notices)),

@@ -12,6 +12,7 @@ from ecluse.controller.healer import EXAMPLES, Healer, not_kept
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.linkwatch import LinkWatch
 from ecluse.controller.loader import Loader
+from ecluse.controller.namewatch import NameWatch
 from ecluse.controller.recorder import Job
 from ecluse.controller.shared import Shared
 from ecluse.errors import EcluseError
@@ -59,6 +60,7 @@ class Keeper:
             self._read_back(),
             self._watch_names(),
             self._links.run(),
+            NameWatch(self._s, self._ledger).run(),
             self._ticks(),
         ):
             self._core.add(self._spawn(work))
@@ -192,7 +194,8 @@ class Keeper:
         """Have the names of every policy in the kernel kept fresh, and of one that is to come, by the newest one's servers."""
         policies = [one.policy for one in self._s.gate.loaded.values()] + ([coming] if coming else [])
         names = {name for policy in policies for name in policy.host_names()}
-        self._s.ports.resolver.watch(names, lv.servers_of(coming or self._s.live.policy))
+        private = frozenset[str]().union(*(policy.private_names() for policy in policies))
+        self._s.ports.resolver.watch(names, lv.servers_of(coming or self._s.live.policy), private)
 
     async def _arm_previous(self) -> None:
         """Hold the policy that a rollback would go back to in the kernel, so that it is as quick as any switch."""

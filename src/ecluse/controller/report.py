@@ -10,10 +10,11 @@ from ecluse.controller.live import Live, Use
 from ecluse.controller.shared import Notes
 from ecluse.exits import matches
 from ecluse.flows import protocol_name
+from ecluse.naming import Knowledge, address_states, failures, name_states
 from ecluse.policy import GATEWAY, Levels, Policy, Service, level_named
 from ecluse.ports import CounterValue, RefusedElement
-from ecluse.records import Action, Generation, KnownName
-from ecluse.results import AddressState, Refused, RefusedFlow, ServiceStatus, Status
+from ecluse.records import Action, Generation
+from ecluse.results import Refused, RefusedFlow, ServiceStatus, Status
 from ecluse.ruleset import names
 
 
@@ -48,8 +49,7 @@ def note_counters(notes: Notes, counters: Mapping[str, CounterValue], now: datet
 def status(
     live: Live,
     notes: Notes,
-    known: Mapping[str, KnownName],
-    now: datetime,
+    knowledge: Knowledge,
     version: str,
     *,
     waiting: tuple[str, ...],
@@ -58,7 +58,7 @@ def status(
     """Build the whole answer to 'where are we'."""
     generation = live.generation
     services = tuple(
-        _service(live, service, use, state, notes, known, now)
+        _service(live, service, use, state, notes, knowledge)
         for service, use, state in zip(
             live.policy.services, live.loaded.uses, lv.states(live.loaded, live.levels).values(), strict=True
         )
@@ -85,7 +85,7 @@ def status(
         authorised_by=generation.authorised_by,
         armed=notes.in_step,
         in_step=notes.in_step,
-        checked=notes.checked or now,
+        checked=notes.checked or knowledge.now,
         recorded=not waiting,
         services=services,
         refused_packets=notes.counters.get(names.REFUSED_OUT, nothing).packets,
@@ -103,17 +103,10 @@ def _service(
     use: Use,
     state: str,
     notes: Notes,
-    known: Mapping[str, KnownName],
-    now: datetime,
+    knowledge: Knowledge,
 ) -> ServiceStatus:
     counter = names.counter(service.name)
     value = notes.counters.get(counter, CounterValue(0, 0))
-    hosts = sorted({h for d in service.destinations for h in d.hosts})
-    addresses = tuple(
-        AddressState(host, item.address, max(0, int((now - item.seen).total_seconds())), item.expires < now)
-        for host in hosts
-        for item in (known[host].addresses if host in known else ())
-    )
     return ServiceStatus(
         name=service.name,
         title=service.title,
@@ -126,20 +119,11 @@ def _service(
         packets=value.packets,
         bytes=value.bytes,
         last_packet=notes.last_packet.get(counter),
-        addresses=addresses,
+        addresses=tuple(address_states(service, knowledge)),
         review=service.review,
-        warnings=tuple(_name_warnings(hosts, known)),
+        warnings=tuple(failures(service, knowledge)),
+        names=tuple(name_states(live.policy, service, knowledge)),
     )
-
-
-def _name_warnings(hosts: Iterable[str], known: Mapping[str, KnownName]) -> Iterable[str]:
-    for host in hosts:
-        entry = known.get(host)
-        if entry is None or not entry.addresses:
-            failure = f" ({entry.failure})" if entry and entry.failure else ""
-            yield f"{host} has no address yet{failure}: nothing is kept for it"
-        elif entry.failure:
-            yield f"{host} can't be resolved now ({entry.failure}); its last known addresses are kept"
 
 
 def refused(
@@ -157,10 +141,7 @@ def refused(
 
 
 def _refused_flow(element: RefusedElement, policy: Policy, local: frozenset[str]) -> RefusedFlow:
-    address = ip_address(element.source)
-    zone = next((z.name for z in policy.site.zones if any(address in s for s in z.subnets)), "")
-    if element.source in local:
-        zone = GATEWAY
+    zone = GATEWAY if element.source in local else policy.site.zone_of(ip_address(element.source))
     return RefusedFlow(
         source=element.source,
         destination=element.destination,

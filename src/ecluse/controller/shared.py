@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from ecluse.controller.gate import Gate, Step
@@ -13,6 +13,7 @@ from ecluse.controller.writer import Writer
 from ecluse.errors import EcluseError
 from ecluse.exits import Finding
 from ecluse.flows import FlowJudge
+from ecluse.naming import Knowledge, owners_of
 from ecluse.policy import Levels
 from ecluse.ports import (
     AuditLog,
@@ -51,6 +52,7 @@ class Options:
 
     seconds: how long an answer waits for the disk. tick: seconds between two looks at the kernel's counters.
     new_name_seconds: how long a reload waits for names that were never resolved.
+    last_good: how long an address of a host name outlives its last answer while the resolvers fail.
     closed_at_boot: why the boot unit closed the gate as a precaution, empty when it did not: then what stands in the
     kernel at start is nobody's command.
     """
@@ -62,6 +64,7 @@ class Options:
     seconds: float = 5.0
     tick: float = 10.0
     new_name_seconds: float = 5.0
+    last_good: timedelta = timedelta(days=30)
     closed_at_boot: str = ""
 
 
@@ -130,6 +133,17 @@ class Shared:
         event = Event(self.ports.clock(), kind, message, number, levels)
         self.hub.publish(event)
         self.tell(event)
+
+    def knowledge(self) -> Knowledge:
+        """Give all that is known of host names now."""
+        known = self.ports.resolver.known()
+        return Knowledge(
+            known,
+            self.ports.resolver.tallies(),
+            self.options.last_good,
+            self.ports.clock(),
+            owners_of(known),
+        )
 
     async def judge(self, levels: Levels | None = None) -> FlowJudge:
         """Make a judge of connections for the live program, at these levels or the live ones."""

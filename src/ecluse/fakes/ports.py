@@ -8,6 +8,8 @@ beside nf_tables (FakeConntrack, FakeLinks, FakeExits).
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -16,7 +18,7 @@ from ecluse.exits import Host
 from ecluse.flows import Connection
 from ecluse.policy import Levels, Policy
 from ecluse.ports import Recovered
-from ecluse.records import AuditRecord, Generation, KnownAddress, KnownName
+from ecluse.records import AuditRecord, Generation, KnownAddress, KnownName, NameTally
 from ecluse.state import codec
 
 T = TypeVar("T")
@@ -237,7 +239,10 @@ class FakeClock:
 
 
 class FakeResolver(Failing):
-    """ports.Resolver that knows what `answer` told it. watched, servers: those of the last `watch`."""
+    """ports.Resolver that knows what `answer` told it.
+
+    watched, servers, private: those of the last `watch`. overdue: what `due` gives. tally: what `tallies` gives.
+    """
 
     def __init__(self, clock: FakeClock, addresses: Mapping[str, Iterable[str]] | None = None) -> None:
         super().__init__()
@@ -246,6 +251,9 @@ class FakeResolver(Failing):
         self._feed: Feed[frozenset[str]] = Feed()
         self.watched: frozenset[str] = frozenset()
         self.servers: tuple[tuple[str, int], ...] = ()
+        self.private: frozenset[str] = frozenset()
+        self.overdue: dict[str, frozenset[str]] = {}
+        self.tally: dict[str, NameTally] = {}
         for name, those in (addresses or {}).items():
             self.answer(name, those)
 
@@ -253,7 +261,11 @@ class FakeResolver(Failing):
         """Let the resolvers have answered now; readers of `changes` are told when the addresses are others."""
         now = self._clock()
         expires = now + timedelta(seconds=ttl)
-        known = KnownName(name, tuple(KnownAddress(each, now, expires) for each in addresses), now, failure)
+        self.put(KnownName(name, tuple(KnownAddress(each, now, expires) for each in addresses), now, failure))
+
+    def put(self, known: KnownName) -> None:
+        """Know just this of a name from now on; readers of `changes` are told when the addresses are others."""
+        name = known.name
         before = self._known.get(name)
         self._known[name] = known
         if before is None or {a.address for a in before.addresses} != {a.address for a in known.addresses}:
@@ -263,11 +275,39 @@ class FakeResolver(Failing):
         """Give all that was answered."""
         return dict(self._known)
 
-    def watch(self, names: Iterable[str], servers: Sequence[tuple[str, int]]) -> None:
+    def tallies(self) -> Mapping[str, NameTally]:
+        """Give `tally`."""
+        return dict(self.tally)
+
+    def watch(
+        self,
+        names: Iterable[str],
+        servers: Sequence[tuple[str, int]],
+        private: AbstractSet[str] = frozenset(),
+    ) -> None:
         """Remember the names and the servers."""
         self._may_fail("watch")
         self.watched = frozenset(names)
         self.servers = tuple(servers)
+        self.private = frozenset(private)
+
+    def due(self) -> Mapping[str, frozenset[str]]:
+        """Give `overdue`."""
+        return dict(self.overdue)
+
+    def used(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
+        """Note the time of use."""
+        for name, found in addresses.items():
+            entry = self._known[name]
+            marked = (replace(e, used=self._clock()) if e.address in found else e for e in entry.addresses)
+            self.put(replace(entry, addresses=tuple(marked)))
+
+    def let_go(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
+        """Forget what is in `overdue` too."""
+        for name, gone in addresses.items():
+            entry = self._known[name]
+            left = gone & self.overdue.pop(name, frozenset())
+            self.put(replace(entry, addresses=tuple(e for e in entry.addresses if e.address not in left)))
 
     def changes(self) -> AsyncIterator[frozenset[str]]:
         """Give the names of every `answer` from now on that changed addresses."""

@@ -32,6 +32,7 @@ from ecluse.kernel.netlink import (
 
 NFNL_SUBSYS_CTNETLINK = 1
 CT_GET, CT_DELETE = 1, 2
+CTA_STATUS, IPS_SEEN_REPLY = 3, 1 << 1
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY, CTA_ID, CTA_ZONE = 1, 2, 9, 10, 12, 18
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 CTA_IP_V4_SRC, CTA_IP_V4_DST, CTA_IP_V6_SRC, CTA_IP_V6_DST = 1, 2, 3, 4
@@ -158,7 +159,10 @@ def connection(body: bytes, known: Addresses) -> Connection:
             packets += number(counted[CTA_COUNTERS_PACKETS])
             octets += number(counted[CTA_COUNTERS_BYTES])
     handle = body[:4] + b"".join([attribute(kind, found[kind]) for kind in HANDLE if kind in found])
-    return Connection(protocol, original, reply, packets=packets, bytes=octets, handle=handle)
+    answered = CTA_STATUS not in found or bool(number(found[CTA_STATUS]) & IPS_SEEN_REPLY)
+    return Connection(
+        protocol, original, reply, packets=packets, bytes=octets, handle=handle, answered=answered
+    )
 
 
 def _tuple(data: bytes, known: Addresses) -> tuple[int, Tuple]:

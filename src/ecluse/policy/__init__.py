@@ -10,7 +10,9 @@ from ecluse.policy.levels import (
     rank,
 )
 from ecluse.policy.networks import interval, network_of
+from ecluse.policy.ranges import never_outside, private
 from ecluse.policy.values import (
+    ADDED,
     GATEWAY,
     Addresses,
     Criticality,
@@ -30,6 +32,7 @@ from ecluse.policy.values import (
 )
 
 __all__ = [
+    "ADDED",
     "CUT",
     "GATEWAY",
     "ISOLATE",
@@ -54,5 +57,7 @@ __all__ = [
     "level_named",
     "most_closed",
     "network_of",
+    "never_outside",
+    "private",
     "rank",
 ]

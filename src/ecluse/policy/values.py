@@ -2,9 +2,10 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from types import MappingProxyType
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -14,6 +15,12 @@ Addresses = Mapping[str, tuple[IPAddress, ...]]
 
 Levels = Mapping[str, str]
 """Zone name -> level name, every zone of the site and `gateway` included."""
+
+ADDED = MappingProxyType({"added": True})
+"""Metadata of a field that came later than records were first written: it is not written while it has its default.
+
+So what an earlier version recorded is read as before, and keeps its digest.
+"""
 
 GATEWAY = "gateway"
 """The zone that is the machine itself. Always there, never in a file."""
@@ -61,12 +68,14 @@ class Destination:
     """The outside end of a service: names and networks, and the traffic to (or from) them.
 
     An address is a network of full length. INBOUND: `hosts` and `networks` are the sources outside.
+    private: host names may lead to private addresses (a partner behind a tunnel), see `ranges.py`.
     """
 
     direction: Direction
     hosts: tuple[str, ...]
     networks: tuple[IPNetwork, ...]
     traffic: tuple[Traffic, ...]
+    private: bool = field(default=False, metadata=ADDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +140,15 @@ class Site:
     resolvers: tuple[IPAddress, ...]
     levels: tuple[Level, ...]
 
+    def zone_of(self, address: IPAddress) -> str:
+        """Name the zone in whose subnets an address lies; empty when it is in none."""
+        inside = (
+            zone.name
+            for zone in self.zones
+            if any(subnet.version == address.version and address in subnet for subnet in zone.subnets)
+        )
+        return next(inside, "")
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -148,3 +166,8 @@ class Policy:
         return tuple(
             sorted({h for service in self.services for d in service.destinations for h in d.hosts}),
         )
+
+    def private_names(self) -> frozenset[str]:
+        """Give the host names that some destination allows to lead to private addresses."""
+        every = (d for service in self.services for d in service.destinations if d.private)
+        return frozenset(host for destination in every for host in destination.hosts)

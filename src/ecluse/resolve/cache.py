@@ -1,21 +1,21 @@
 """What is known of a name, after one more answer: pure, so that the rule is read and tested in one place.
 
-An address leaves only when a fresh answer of its family no longer has it and KEEP has passed since it was last seen.
-A look-up that failed, or that found nothing at all, takes nothing away: an empty answer cuts a laboratory off as
-surely as a rule does, and an attacker who holds the resolver must not be able to do that.
+An answer never takes an address away. It says that an address is there, or has left; when KEEP has passed since it was last
+seen, in an answer or in traffic, it is due, and whoever keeps the gate lets it go once no connection to it lives
+(`DnsResolver.due`, `let_go`). A look-up that failed, or that found nothing at all, does not even say that: an empty answer
+cuts a laboratory off as surely as a rule does, and an attacker who holds the resolver must not be able to do that.
 """
 
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 
-from ecluse.records import KnownAddress, KnownName
+from ecluse.records import KEEP, KnownAddress, KnownName, NameTally
 from ecluse.resolve.lookup import Answer
 
-KEEP = timedelta(minutes=30)
-"""How long an address stays known after it was last seen: names that rotate through addresses lose no connection."""
-
-MOST_ADDRESSES = 256
-"""Addresses of one name; the freshest stay."""
+MOST_ADDRESSES = 2048
+"""Addresses of one name; the freshest stay. Half an hour of 32 new ones a minute, twice over."""
 
 MOST_FAILURE = 500
 """Characters of a failure's words."""
@@ -23,11 +23,19 @@ MOST_FAILURE = 500
 
 def learn(known: KnownName, answer: Answer, at: datetime, shortest: float, longest: float) -> KnownName:
     """Give what is known after `answer`, received at `at`. TTLs count as at least `shortest` and at most `longest` seconds."""
+    before = {each.address: each for each in known.addresses}
     fresh = {
-        str(address): KnownAddress(str(address), at, at + timedelta(seconds=min(max(ttl, shortest), longest)))
+        str(address): KnownAddress(
+            str(address),
+            at,
+            at + timedelta(seconds=min(max(ttl, shortest), longest)),
+            ttl,
+            answer.by.get(address, ()),
+            used=before[str(address)].used if str(address) in before else None,
+        )
         for address, ttl in answer.ttls.items()
     }
-    kept = (old for old in known.addresses if old.address not in fresh and _stays(old, answer, at))
+    kept = (_without(old, answer, at) for old in known.addresses if old.address not in fresh)
     newest_first = sorted(
         (*fresh.values(), *kept), key=lambda each: (-each.seen.timestamp(), _order(each.address))
     )
@@ -37,13 +45,34 @@ def learn(known: KnownName, answer: Answer, at: datetime, shortest: float, longe
     if len(newest_first) > MOST_ADDRESSES:
         failures.append(f"{len(newest_first)} addresses; the newest {MOST_ADDRESSES} are used")
     addresses = sorted(newest_first[:MOST_ADDRESSES], key=lambda each: _order(each.address))
-    return KnownName(known.name, tuple(addresses), at, "; ".join(failures)[:MOST_FAILURE])
+    return KnownName(
+        known.name,
+        tuple(addresses),
+        at,
+        "; ".join(failures)[:MOST_FAILURE],
+        known.since or at,
+        answer.alias if fresh else known.alias,
+    )
 
 
-def _stays(old: KnownAddress, answer: Answer, at: datetime) -> bool:
-    # `not answer.ttls`: no family has an address, so the name looks gone. That is a failure, not news.
-    unheard = not answer.ttls or ip_address(old.address).version not in answer.answered
-    return unheard or at - old.seen < KEEP
+def _without(old: KnownAddress, answer: Answer, at: datetime) -> KnownAddress:
+    """Give an address that this answer does not have: it left, unless nobody spoke of its family."""
+    seen = min(old.seen, at)  # a clock that was ahead is no reason to keep it for longer
+    return replace(old, seen=seen, left=old.left or (at if _is_news(old, answer) else None))
+
+
+def _is_news(old: KnownAddress, answer: Answer) -> bool:
+    """Say whether an answer without this address means something.
+
+    It does not when nobody answered for its family, when the name looks gone altogether, and when those who gave the
+    address are asked still and silent: another resolver may never have had it.
+    """
+    family = ip_address(old.address).version
+    if not answer.ttls or family not in answer.answered:
+        return False
+    asked = {server for server, _ in answer.outcomes}
+    givers = asked.intersection(old.by)
+    return not givers or any((server, family) in answer.heard for server in givers)
 
 
 def _order(address: str) -> tuple[int, int]:
@@ -51,9 +80,47 @@ def _order(address: str) -> tuple[int, int]:
     return value.version, int(value)
 
 
+def count(tally: NameTally, before: KnownName, answer: Answer, at: datetime) -> NameTally:
+    """Count one more look-up, with what was known before it."""
+    outcomes = {server: dict(by_outcome) for server, by_outcome in tally.outcomes.items()}
+    for server, outcome in answer.outcomes:
+        of_server = outcomes.setdefault(server, {})
+        of_server[outcome] = of_server.get(outcome, 0) + 1
+    known = addresses_of(before)
+    given = {str(address) for address in answer.ttls}
+    valid = {each.address for each in before.addresses if each.seen + timedelta(seconds=each.ttl) > at}
+    moved = any(
+        family in answer.answered and {a for a in valid if ip_address(a).version == family} - given
+        for family in {address.version for address in answer.ttls}
+    )
+    return NameTally(
+        tally.lookups + 1,
+        outcomes,
+        tally.answers + bool(given),
+        tally.turned + bool(known and given - known),
+        tally.early + bool(answer.split or moved),
+    )
+
+
 def addresses_of(known: KnownName) -> frozenset[str]:
     """Give the set of addresses: what a change of is worth telling."""
     return frozenset(each.address for each in known.addresses)
+
+
+def overdue(known: KnownName, at: datetime, last_good: timedelta) -> tuple[KnownAddress, ...]:
+    """Give the addresses whose time is over, unless a connection to them lives."""
+    return tuple(each for each in known.addresses if each.kept_until(last_good) <= at)
+
+
+def used(known: KnownName, addresses: AbstractSet[str], at: datetime) -> KnownName:
+    """Give what is known when connections to these addresses were just found alive."""
+    found = (replace(each, used=at) if each.address in addresses else each for each in known.addresses)
+    return replace(known, addresses=tuple(found))
+
+
+def without(known: KnownName, addresses: AbstractSet[str]) -> KnownName:
+    """Give what is known without these addresses."""
+    return replace(known, addresses=tuple(e for e in known.addresses if e.address not in addresses))
 
 
 def is_old(known: KnownName, at: datetime) -> bool:

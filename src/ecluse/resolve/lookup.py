@@ -2,9 +2,9 @@
 
 import asyncio
 import struct
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 
 import dns.asyncquery
 import dns.exception
@@ -13,8 +13,9 @@ import dns.message
 import dns.name
 import dns.rcode
 import dns.rdatatype
+import dns.ttl
 
-from ecluse.policy import IPAddress
+from ecluse.policy import IPAddress, never_outside, private
 
 Server = tuple[str, int]
 """Address and port of a resolver."""
@@ -23,20 +24,8 @@ _ATTEMPTS = 2
 _EDNS_PAYLOAD = 1232  # bytes: DNS flag day 2020, no answer is fragmented; longer ones come by TCP
 _ASKED = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _BROKEN = (dns.exception.DNSException, OSError, EOFError, ValueError, struct.error)
-
-_REFUSED: tuple[tuple[IPv4Network | IPv6Network, str], ...] = tuple(
-    (ip_network(prefix), kind)
-    for kind, prefixes in (
-        ("an unspecified address", ("0.0.0.0/8", "::/128")),
-        ("a loopback address", ("127.0.0.0/8", "::1/128")),
-        ("a link-local address", ("169.254.0.0/16", "fe80::/10")),
-        ("a multicast address", ("224.0.0.0/4", "ff00::/8")),
-        ("a reserved address", ("240.0.0.0/4", "::ffff:0:0/96", "::/96")),
-        ("a private address", ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fec0::/10")),
-        ("a private address of a provider", ("100.64.0.0/10",)),  # RFC 6598
-    )
-    for prefix in prefixes
-)
+_MOST_ALIASES = 15
+"""CNAMEs on the way to an address; dnspython's own bound for one message is the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,84 +34,165 @@ class Answer:
 
     ttls: address -> seconds, the minimum over the CNAME chain; the longest when several resolvers gave it.
     answered: families (4, 6) that at least one resolver answered without failure, be it with no address.
+    heard: which resolver that was, for each family.
     failures: in words, once each: what failed, and which addresses were refused.
+    by: address -> the resolvers that gave it. alias: the name at the end of the CNAMEs, empty when there are none.
+    outcomes: resolver and what came of each question to it, in a word; more than one word for a question that was
+    answered in an odd way (`truncated`: it came by TCP; `ttl-0`; `refused-address`).
+    split: two resolvers gave addresses of one family, and not the same.
     """
 
     ttls: dict[IPAddress, int]
     answered: frozenset[int]
     failures: tuple[str, ...]
+    by: dict[IPAddress, tuple[str, ...]] = field(default_factory=dict)
+    heard: frozenset[tuple[str, int]] = frozenset()
+    alias: str = ""
+    outcomes: tuple[tuple[str, str], ...] = ()
+    split: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One resolver's answer about one family; failure is empty when it answered."""
+    """One resolver's answer about one family; failure is empty when it answered. outcomes: see `Answer`."""
 
+    server: str
     family: int
     ttls: dict[IPAddress, int]
     failure: str = ""
+    outcomes: tuple[str, ...] = ()
+    alias: str = ""
 
 
-def refusal(address: IPAddress) -> str:
+def refusal(address: IPAddress, *, may_be_private: bool = False) -> str:
     """Say why an address is no destination on the outside; empty when it may be one.
 
-    A public name that leads to an inside or local address is a mistake or an attack (DNS rebinding): whoever means it
-    writes the address itself in the allowlist.
+    A public name that leads to an inside or local address is a mistake or an attack (DNS rebinding), unless the
+    allowlist says that it may.
     """
-    for network, kind in _REFUSED:
-        if address.version == network.version and address in network:
-            return kind
-    return ""
+    return never_outside(address) or ("" if may_be_private else private(address))
 
 
-async def look_up(name: str, servers: Sequence[Server], seconds: float) -> Answer:
+async def look_up(
+    name: str, servers: Sequence[Server], seconds: float, *, may_be_private: bool = False
+) -> Answer:
     """Ask every server for A and AAAA at the same time, for at most `seconds` each. Never raises but when cancelled."""
     try:
         question = dns.name.from_text(name)
     except (dns.exception.DNSException, ValueError) as error:
         return Answer({}, frozenset(), (f"not a host name: {error}",))
     asks = [_ask(server, question, kind, seconds) for server in servers for kind in _ASKED]
-    return _unite(await asyncio.gather(*asks))
+    return _unite([_refuse(part, may_be_private) for part in await asyncio.gather(*asks)])
 
 
-def _unite(parts: Iterable[_Part]) -> Answer:
-    judged = [_refuse(part) for part in parts]
+def _unite(judged: Sequence[tuple[_Part, str]]) -> Answer:
+    parts = [part for part, _ in judged]
     ttls: dict[IPAddress, int] = {}
-    for part, _ in judged:
+    by: dict[IPAddress, tuple[str, ...]] = {}
+    for part in parts:
         for address, ttl in part.ttls.items():
             ttls[address] = max(ttl, ttls.get(address, 0))
-    answered = frozenset(part.family for part, _ in judged if not part.failure)
+            by[address] = (*by.get(address, ()), part.server)
+    answered = frozenset(part.family for part in parts if not part.failure)
     # One resolver of two that answers is enough; what was refused is told all the same.
-    broken = [part.failure for part, _ in judged if part.failure and part.family not in answered]
+    broken = [part.failure for part in parts if part.failure and part.family not in answered]
     refused = [words for _, words in judged if words]
-    return Answer(ttls, answered, tuple(dict.fromkeys([*broken, *refused])))
+    given = {family: {frozenset(p.ttls) for p in parts if p.family == family and p.ttls} for family in (4, 6)}
+    return Answer(
+        ttls,
+        answered,
+        tuple(dict.fromkeys([*broken, *refused])),
+        by,
+        frozenset((part.server, part.family) for part in parts if not part.failure),
+        next((part.alias for part in parts if part.alias), ""),
+        tuple((part.server, outcome) for part in parts for outcome in part.outcomes),
+        any(len(sets) > 1 for sets in given.values()),
+    )
 
 
-def _refuse(part: _Part) -> tuple[_Part, str]:
+def _refuse(part: _Part, may_be_private: bool) -> tuple[_Part, str]:
     """Take out what is no destination, and say so in words. A part of nothing else counts as a failure, not as empty."""
-    why = {address: refusal(address) for address in part.ttls}
+    why = {address: refusal(address, may_be_private=may_be_private) for address in part.ttls}
     words = ", ".join(f"{address} ({reason})" for address, reason in why.items() if reason)
     if not words:
         return part, ""
-    told = f"refused {words}; if it is meant, write it as an address in the allowlist"
+    cure = any(reason and not never_outside(address) for address, reason in why.items())
+    hint = "; if it is meant, the destination needs 'private: true'" if cure else ""
+    told = f"refused {words}{hint}"
     ttls = {address: ttl for address, ttl in part.ttls.items() if not why[address]}
-    return _Part(part.family, ttls, "" if ttls else told), told
+    outcomes = (*(o for o in part.outcomes if ttls or o != "answered"), "refused-address")
+    return replace(part, ttls=ttls, failure="" if ttls else told, outcomes=outcomes), told
 
 
 async def _ask(server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataType, seconds: float) -> _Part:
-    family = 4 if kind == dns.rdatatype.A else 6
+    failed = _Part(server[0], 4 if kind == dns.rdatatype.A else 6, {})
     try:
         async with asyncio.timeout(seconds):
-            return _judge(server, family, await _exchange(server, name, kind, seconds))
+            return await _follow(server, name, kind, seconds)
     except TimeoutError:
-        return _Part(family, {}, f"{server[0]} did not answer within {seconds:g} s")
+        words = f"{server[0]} did not answer within {seconds:g} s"
+        return replace(failed, failure=words, outcomes=("timeout",))
+    except _WrongError as error:
+        return replace(failed, failure=error.words, outcomes=(error.outcome,))
     except _BROKEN as error:
-        return _Part(family, {}, f"{server[0]}: {error or type(error).__name__}")
+        outcome = "unreachable" if isinstance(error, OSError | EOFError) else "malformed"
+        return replace(failed, failure=f"{server[0]}: {error or type(error).__name__}", outcomes=(outcome,))
+
+
+async def _follow(
+    server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataType, seconds: float
+) -> _Part:
+    """Ask for a name, and for the one that its CNAMEs lead to where the server leaves that to us. _WrongError."""
+    asked = [name]
+    aliases, ttl = 0, dns.ttl.MAX_TTL
+    marks: tuple[str, ...] = ()
+    while True:
+        response, truncated = await _exchange(server, asked[-1], kind, seconds)
+        marks = ("truncated",) if truncated else marks
+        chain = _read(server[0], response)
+        aliases += len(chain.cnames)
+        ttl = min(ttl, *(alias.ttl for alias in chain.cnames), chain.answer.ttl if chain.answer else ttl)
+        end = chain.canonical_name
+        if chain.answer is not None or end == asked[-1]:
+            break
+        if end in asked or aliases > _MOST_ALIASES:
+            raise _WrongError(_ROUND.format(server[0]), "loop")
+        asked.append(end)
+    found = [] if chain.answer is None else [ip_address(record.address) for record in chain.answer]
+    outcomes = ("answered" if found else "empty", *marks, *(("ttl-0",) if found and not ttl else ()))
+    alias = end.to_text(omit_final_dot=True).lower() if end != name else ""
+    family = 4 if kind == dns.rdatatype.A else 6
+    return _Part(server[0], family, dict.fromkeys(found, ttl), outcomes=outcomes, alias=alias)
+
+
+_ROUND = "{}: the names lead in a circle, or over 16 aliases or more"
+
+
+class _WrongError(Exception):
+    """A response that says nothing usable: in words, and what came of the question in one word."""
+
+    def __init__(self, words: str, outcome: str) -> None:
+        super().__init__(words)
+        self.words, self.outcome = words, outcome
+
+
+def _read(server: str, response: dns.message.Message) -> dns.message.ChainingResult:
+    """Read the CNAMEs and the addresses that belong to the question. _WrongError."""
+    if response.rcode() != dns.rcode.NOERROR:
+        text = dns.rcode.to_text(response.rcode())
+        raise _WrongError(f"{server} answered {text}", text.lower())
+    if not isinstance(response, dns.message.QueryMessage) or len(response.question) != 1:
+        raise _WrongError(f"{server} answered without the question", "malformed")
+    try:
+        return response.resolve_chaining()
+    except dns.message.ChainTooLong:
+        raise _WrongError(_ROUND.format(server), "loop") from None
 
 
 async def _exchange(
     server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataType, seconds: float
-) -> dns.message.Message:
-    """Give the server's response: by UDP, twice if need be, and by TCP when it was truncated.
+) -> tuple[dns.message.Message, bool]:
+    """Give the server's response: by UDP, twice if need be, and by TCP when it was truncated; and whether it was.
 
     dnspython draws the query id, the kernel the port; a datagram from elsewhere, with another id or another question
     is not looked at (ignore_errors), so that a forged one does not end the wait for the real one.
@@ -143,23 +213,9 @@ async def _exchange(
         except dns.exception.Timeout:
             continue
         except dns.message.Truncated:
-            return await dns.asyncquery.tcp(query, address, timeout=seconds, port=port)
+            return await dns.asyncquery.tcp(query, address, timeout=seconds, port=port), True
         if response.rcode() in (dns.rcode.FORMERR, dns.rcode.NOTIMP) and query.edns >= 0:
             query.use_edns(False)  # RFC 6891, 7: a server from before EDNS
             continue
-        return response
+        return response, False
     raise TimeoutError
-
-
-def _judge(server: Server, family: int, response: dns.message.Message) -> _Part:
-    """Read the addresses that belong to the question, at the end of fewer than 16 CNAMEs (dnspython's bound)."""
-    if response.rcode() != dns.rcode.NOERROR:
-        return _Part(family, {}, f"{server[0]} answered {dns.rcode.to_text(response.rcode())}")
-    if not isinstance(response, dns.message.QueryMessage) or len(response.question) != 1:
-        return _Part(family, {}, f"{server[0]} answered without the question")
-    try:
-        chain = response.resolve_chaining()
-    except dns.message.ChainTooLong:
-        return _Part(family, {}, f"{server[0]}: the names lead in a circle, or over 16 aliases or more")
-    addresses = [] if chain.answer is None else [ip_address(record.address) for record in chain.answer]
-    return _Part(family, dict.fromkeys(addresses, chain.minimum_ttl))

@@ -5,9 +5,14 @@ import contextlib
 import random
 import weakref
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from datetime import timedelta
+from ipaddress import ip_address
 
+from ecluse.policy import private as is_private
 from ecluse.ports import Clock
-from ecluse.records import KnownName
+from ecluse.records import KnownName, NameTally
 from ecluse.resolve import cache
 from ecluse.resolve.lookup import Server, look_up
 
@@ -21,6 +26,12 @@ _MOST_DOUBLINGS = 20
 _JITTER = 0.1  # of the wait
 _MOST_JITTER = 10.0  # seconds
 _HOUSEKEEPING = 60.0  # seconds
+_LAST_GOOD = timedelta(days=30)
+_SILENT = 86400.0
+"""Seconds that we ourselves must have heard nothing of a family, before its last known good addresses may go.
+
+By the monotonic clock: a clock that is set (a dead battery, then NTP) would end them in a moment.
+"""
 _RANDOM = random.SystemRandom()
 
 
@@ -31,6 +42,7 @@ class DnsResolver:
     clock: the time written into what is known. timeout: seconds for one server to answer.
     minimum_ttl, maximum_ttl: seconds; bounds of what a TTL may say and so of the time between two look-ups.
     known: what was saved before, used until asked anew. How long an address stays: `resolve/cache.py`.
+    last_good: how long an address outlives its last answer while the resolvers fail.
 
     A name is asked for again when its first address expires, up to 10 s later so that not all come at once; after a
     failure following 30 s, then twice as long each time, to 10 minutes. All of it runs in the event loop that `watch` or
@@ -44,6 +56,7 @@ class DnsResolver:
         minimum_ttl: float = 30.0,
         maximum_ttl: float = 3600.0,
         known: Mapping[str, KnownName] | None = None,
+        last_good: timedelta = _LAST_GOOD,
     ) -> None:
         self._servers: tuple[Server, ...] = ()
         self._clock = clock
@@ -51,6 +64,11 @@ class DnsResolver:
         self._shortest = minimum_ttl
         self._longest = maximum_ttl
         self._known = dict(known or {})
+        self._last_good = last_good
+        self._private: frozenset[str] = frozenset()
+        self._tallies: dict[str, NameTally] = {}
+        # name -> address -> since when nobody speaks of it, in the event loop's seconds
+        self._silent: dict[str, dict[str, float]] = {}
         self._watched: dict[str, float] = {}  # name -> when it is due, in the event loop's seconds
         self._failed: dict[str, int] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -64,14 +82,28 @@ class DnsResolver:
         """Give all that is known now, without asking anybody."""
         return dict(self._known)
 
-    def watch(self, names: Iterable[str], servers: Sequence[Server]) -> None:
+    def tallies(self) -> Mapping[str, NameTally]:
+        """Give what came of the look-ups, by name, since this resolver was made."""
+        return dict(self._tallies)
+
+    def watch(
+        self, names: Iterable[str], servers: Sequence[Server], private: AbstractSet[str] = frozenset()
+    ) -> None:
         """Keep these names fresh from now on by these servers, and forget others once they are old.
 
-        Call it inside the event loop. With other servers than before, names that fail are asked for at once.
+        private: those of them that may lead to private addresses; of others these are forgotten at once. Call it inside
+        the event loop. With other servers than before, names that fail are asked for at once.
         """
         now = asyncio.get_running_loop().time()
         wanted = {_normal(name) for name in names}
         due = self._watched
+        # What is allowed now was refused so far: ask at once.
+        allowed = {_normal(name) for name in private}
+        due = {name: moment for name, moment in due.items() if name not in allowed - self._private}
+        for name in self._private - allowed:
+            addresses = {a for a in cache.addresses_of(self._now(name)) if is_private(ip_address(a))}
+            self._put(cache.without(self._now(name), addresses))
+        self._private = frozenset(allowed)
         if tuple(servers) != self._servers:
             self._servers = tuple(servers)
             due = {name: moment for name, moment in due.items() if name not in self._failed}
@@ -89,6 +121,36 @@ class DnsResolver:
         if self._closed:
             listener.end()
         return listener
+
+    def due(self) -> Mapping[str, frozenset[str]]:
+        """Give the addresses whose time is over, by name: to be let go (`let_go`) unless a connection to them lives."""
+        now = self._clock()
+        found = {
+            name: frozenset(
+                each.address
+                for each in cache.overdue(known, now, self._last_good)
+                if each.left or self._long_silent(name, each.address)
+            )
+            for name, known in self._known.items()
+        }
+        return {name: addresses for name, addresses in found.items() if addresses}
+
+    def _long_silent(self, name: str, address: str) -> bool:
+        now = asyncio.get_running_loop().time()
+        since = self._silent.get(name, {}).get(address, now)
+        return now - since >= min(_SILENT, self._last_good.total_seconds())
+
+    def used(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
+        """Take note that connections to these addresses, by name, were just found alive: their time begins anew."""
+        now = self._clock()
+        for name in addresses.keys() & self._known.keys():
+            self._known[name] = cache.used(self._known[name], addresses[name], now)
+
+    def let_go(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
+        """Forget these addresses, by name, and tell it; one that an answer has given again meanwhile stays."""
+        due = self.due()
+        for name in addresses.keys() & due.keys():
+            self._put(cache.without(self._known[name], addresses[name] & due[name]))
 
     async def refresh(self, names: Iterable[str], seconds: float) -> Mapping[str, KnownName]:
         """Ask for these names now, for at most `seconds`; give what is known then.
@@ -137,6 +199,8 @@ class DnsResolver:
         for name in [name for name in self._known if name not in self._watched and name not in self._running]:
             if cache.is_old(self._known[name], now):
                 del self._known[name]
+                self._tallies.pop(name, None)
+                self._silent.pop(name, None)
 
     def _start(self, name: str) -> asyncio.Task[None]:
         """Begin to ask for a name, unless that is under way."""
@@ -152,23 +216,45 @@ class DnsResolver:
         self._wake.set()
 
     async def _ask(self, name: str) -> None:
-        before = self._known.get(name, KnownName(name, ()))
         async with self._room:
             try:
-                after = await self._learn(before)
+                after = await self._learn(name)
             except Exception as error:  # noqa: BLE001 - nobody may wait for this task: the failure is shown with the name
-                after = KnownName(name, before.addresses, self._clock(), f"could not be looked up: {error}")
-        self._known[name] = after
+                after = replace(
+                    self._now(name), asked=self._clock(), failure=f"could not be looked up: {error}"
+                )
+        self._put(after)
+        self._note_silence(after)
         self._schedule(after)
+
+    def _note_silence(self, known: KnownName) -> None:
+        """Remember since when nobody has spoken of an address: neither given it again nor said that it left."""
+        before, now = self._silent.get(known.name, {}), asyncio.get_running_loop().time()
+        self._silent[known.name] = {
+            each.address: before.get(each.address, now)
+            for each in known.addresses
+            if each.seen != known.asked and not each.left
+        }
+
+    def _now(self, name: str) -> KnownName:
+        return self._known.get(name, KnownName(name, ()))
+
+    def _put(self, after: KnownName) -> None:
+        """Know this from now on, and tell it where the addresses are others than before."""
+        before = self._now(after.name)
+        self._known[after.name] = after
         if cache.addresses_of(after) != cache.addresses_of(before):
             for listener in self._listeners:
-                listener.tell(name)
+                listener.tell(after.name)
 
-    async def _learn(self, before: KnownName) -> KnownName:
+    async def _learn(self, name: str) -> KnownName:
         if not self._servers:
-            return KnownName(before.name, before.addresses, self._clock(), "no resolver is configured")
-        answer = await look_up(before.name, self._servers, self._timeout)
-        return cache.learn(before, answer, self._clock(), self._shortest, self._longest)
+            return replace(self._now(name), asked=self._clock(), failure="no resolver is configured")
+        answer = await look_up(name, self._servers, self._timeout, may_be_private=name in self._private)
+        # Only now: while the question was under way addresses were used, or let go.
+        before, now = self._now(name), self._clock()
+        self._tallies[name] = cache.count(self._tallies.get(name, NameTally()), before, answer, now)
+        return cache.learn(before, answer, now, self._shortest, self._longest)
 
     def _schedule(self, known: KnownName) -> None:
         if known.name not in self._watched:

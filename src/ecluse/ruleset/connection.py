@@ -19,6 +19,7 @@ class Connection:
     """An entry of the kernel's connection table.
 
     protocol: IANA number. packets, bytes: both directions together, 0 when the kernel does not account.
+    answered: the other end has answered (IPS_SEEN_REPLY).
     handle: the kernel's own attribute bytes (tuple, zone, id) that a delete has to send back; opaque.
     """
 
@@ -28,3 +29,4 @@ class Connection:
     handle: bytes = b""
     packets: int = 0
     bytes: int = 0
+    answered: bool = True

@@ -10,6 +10,7 @@ from ecluse.policy import (
     IPNetwork,
     Policy,
     Traffic,
+    private,
 )
 from ecluse.ruleset import names
 from ecluse.ruleset import program as p
@@ -92,6 +93,8 @@ def _addresses(claim: _Claim, addresses: Addresses, family: Family) -> tuple[p.I
         (int(address), int(address))
         for host in claim.destination.hosts
         for address in sorted(a for a in addresses.get(host, ()) if a.version == family.version)
+        # Another service may allow the same name what this one does not.
+        if claim.destination.private or not private(address)
     )
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, TypeVar
@@ -33,8 +33,16 @@ def encode(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: encode(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value):
-        return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {name: encode(item) for name, item in _written(value)}
     return _encode_scalar(value)
+
+
+def _written(value: Any) -> Iterator[tuple[str, Any]]:
+    """Give the parts of a dataclass that are written: one that was added later (policy.ADDED) only when it says something."""
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        if not field.metadata or item != field.default:
+            yield field.name, item
 
 
 def _encode_scalar(value: Any) -> str | int | bool | None:
@@ -97,12 +105,15 @@ def _union_decoder(kinds: tuple[Any, ...]) -> Callable[[Any], Any]:
 def _object_decoder(kind: Any) -> Callable[[Any], Any]:
     hints = typing.get_type_hints(kind)
     parts = {field.name: _decoder(hints[field.name]) for field in dataclasses.fields(kind)}
+    needed = {field.name for field in dataclasses.fields(kind) if not field.metadata}
 
     def read(value: Any) -> Any:
         found = _expect(dict, value)
-        if found.keys() != parts.keys():
-            raise ValueError(f"{kind.__name__} has the wrong parts: {sorted(found.keys() ^ parts.keys())}")
-        return kind(**{name: part(found[name]) for name, part in parts.items()})
+        if not needed <= found.keys() <= parts.keys():
+            raise ValueError(
+                f"{kind.__name__} has the wrong parts: {sorted(needed - found.keys() | found.keys() - parts.keys())}"
+            )
+        return kind(**{name: parts[name](item) for name, item in found.items()})
 
     return read
 

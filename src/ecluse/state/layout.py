@@ -8,6 +8,9 @@ from pathlib import Path
 from ecluse.errors import StateError
 from ecluse.state import durable
 
+CLOSED_AT_BOOT = "closed-at-boot"
+"""In the run directory: the boot unit's note that it closed the gate because the recorded state could not be loaded."""
+
 _GENERATION = re.compile(r"([0-9]{8,18})\.json(\.damaged-[0-9])?")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _NAMED_BY_DIGEST = re.compile(r"(?:program-)?([0-9a-f]{64})\.(?:json|nft)")

@@ -107,6 +107,26 @@ async def test_real_flows_are_read_in_both_families(conntrack):
             assert (one.packets, one.bytes) == (2, 2 * (5 + 8 + (40 if ":" in key[1] else 20)))
 
 
+async def test_whether_the_other_end_has_answered_is_read(conntrack):
+    nft(TRACKING)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        socket.socket(type=socket.SOCK_DGRAM) as client,
+    ):
+        server.bind(("203.0.113.10", 0))
+        client.connect(server.getsockname())
+        client.send(b"hello")
+        port = server.getsockname()[1]
+
+        async def answered():
+            found = await conntrack.connections()
+            return [one.answered for one in found if one.original.destination_port == port]
+
+        assert await answered() == [False]
+        server.sendto(*server.recvfrom(9))
+        assert await answered() == [True]
+
+
 async def test_without_accounting_entries_count_nothing(conntrack):
     run("sysctl", "-qw", "net.netfilter.nf_conntrack_acct=0")
     nft(TRACKING)

@@ -12,6 +12,7 @@ from ecluse.results import (
     Change,
     Event,
     LiveFlow,
+    NameState,
     Plan,
     Purge,
     Refused,
@@ -93,6 +94,8 @@ class FakeCommands:
                 "laboratory", "Outside laboratory", "vital", "Biology", "+33 5 55 55 01 00", "kept", ("care",),
                 ("care",), 1200, 90_000, AT, (AddressState("results.lab.example", "203.0.113.10", 30, expired=False),),
                 date(2026, 1, 31), ("its review date is past",),
+                (NameState("results.lab.example", "front.lab.example", AT, "192.0.2.53 answered SERVFAIL", 1, 0, AT, AT,
+                           2, {"192.0.2.53": {"answered": 2, "servfail": 2}}, ("it has one address",)),),
             ),
             ServiceStatus(
                 "web-mail", "Mail", "deferrable", "IT", "1234", "closed", ("guests",), (), 0, 0, None, (), None, (),

@@ -77,6 +77,24 @@ def test_all_else_sends_nothing(line, tmp_path):
     assert hurry.ask_closing(words) is None
 
 
+def test_ctrl_c_while_the_rest_is_loaded_is_told_as_ever(server):
+    impatient = """
+class Impatient:
+    left = 3
+    def find_spec(self, name, path, target=None):
+        if name == "ecluse.cli.main" and self.left:
+            self.left -= 1
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Impatient())
+from ecluse.cli.hurry import run
+run()
+"""
+    done = python(impatient, "cut", "--socket", str(server.path))
+    assert done.returncode == 4
+    assert "ecluse status" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_it_is_sent_once(server):
     command = [sys.executable, "-m", "ecluse.cli", "--socket", str(server.path)]
     for words in (["cut"], ["isolate", "--json"], ["level", "cut", "--reason", "r"]):

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 
 import pytest
 
@@ -237,7 +238,10 @@ def test_services_history_show_refused(server, ecluse):
     ecluse("cut", "--reason", "ransomware")
     _, out, _ = ecluse("services")
     assert "+33 5 55 55 01 00" in out
-    assert "203.0.113.10 results.lab.example (30 s old)" in out
+    assert "results.lab.example, an alias of front.lab.example: asked" in out
+    assert re.search(r"203\.0\.113\.10 +30 s old, TTL 0 s\n", out)
+    assert "asked 192.0.2.53: 2 answered, 2 servfail" in out
+    assert "! it has one address" in out
     _, out, _ = ecluse("history")
     assert [line.split()[0] for line in out.splitlines()] == ["N", "2", "1"]
     assert "ransomware" in out

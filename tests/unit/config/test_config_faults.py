@@ -346,6 +346,8 @@ LABS_CASES = {
     "any with unbounded false": (TO, "to: any\n        unbounded: false", f"9:13: 'any' is the whole internet, expected the partner's addresses, or {UNBOUNDED}"),
     "unbounded is a text": (TO, 'to: any\n        unbounded: "true"', "10:20: the text 'true', expected true or false"),
     "unbounded yes": (TO, "to: any\n        unbounded: yes", "10:20: 'yes' (which YAML takes for yes or no), expected true or false"),
+    "private yes": (TO, "to: a.example\n        private: yes", "10:18: 'yes' (which YAML takes for yes or no), expected true or false"),
+    "private is a list": (TO, "to: a.example\n        private: [10.0.0.0/8]", "10:18: a list, expected true or false"),
     "from everywhere": (TO, "from: 0.0.0.0/0", f"9:15: '0.0.0.0/0' is the whole internet, or much of it, expected the partner's prefixes, or {UNBOUNDED}"),
     "both ways": (TO, "to: 203.0.113.10\n        from: 203.0.113.10", "10:9: 'to' and 'from' in one destination, expected two destinations"),
     "neither way": (f"- {TO}\n        ", "- ", "9:9: neither 'to' nor 'from', expected one of the two"),

@@ -103,6 +103,7 @@ KEYS = [
     "from",
     "ports",
     "unbounded",
+    "private",
     "review",
     "note",
     "x",

@@ -94,6 +94,17 @@ def test_destinations(files, written, hosts, networks):
     assert destination.direction is Direction.OUTBOUND
 
 
+def test_private_is_said_of_a_destination_and_known_by_its_names(files):
+    assert load_policy(files.path).private_names() == frozenset()
+    files.labs(
+        "to: [results.lab.example, 203.0.113.10]",
+        "to: [results.lab.example, b.example]\n        private: true",
+    )
+    policy = load_policy(files.path)
+    assert policy.services[0].destinations[0].private
+    assert policy.private_names() == {"results.lab.example", "b.example"}
+
+
 def test_a_source_outside(files):
     files.labs("to: [results.lab.example, 203.0.113.10]", "from: 203.0.113.64/28")
     (destination,) = load_policy(files.path).services[0].destinations

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ecluse.ruleset import switch
+from ecluse.ruleset.compile import compile_program
 from tests.unit.controller.machine import Machine
 from tests.unit.controller.test_machine import CUT, OPEN, simple
 
@@ -46,6 +47,17 @@ def test_without_the_boot_units_word_it_was_somebodys_command():
     machine = rebooted("open", switch.closed_text(simple()))
     machine.start()
     assert set(machine.kernel().values()) == {"isolate"}
+    machine.close()
+
+
+def test_what_somebody_closed_by_hand_since_the_boot_is_followed():
+    machine = rebooted("open", switch.closed_text(simple()))
+    program = compile_program(simple(), {}, 1)
+    levels = dict.fromkeys(simple().zone_names(), "cut")
+    text = switch.NEW_TABLE + switch.load_text(program) + switch.gate_text(simple(), 1, levels)
+    machine.run(machine.firewall.apply(text))
+    machine.start(closed_at_boot=WHY)
+    assert machine.kernel() == CUT
     machine.close()
 
 

@@ -1,4 +1,4 @@
-"""A small real DNS server on 127.0.0.1, UDP and TCP on one port, that can fail in each way."""
+"""A small real DNS server, UDP and TCP on one port, that can fail in each way."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,8 @@ class Server:
     asked: how often each (name, type, transport) was asked. delay: seconds before every answer.
     """
 
-    def __init__(self):
+    def __init__(self, host="127.0.0.1", port=0):
+        self.host, self.wanted = host, port
         self.answers = {}
         self.asked = Counter()
         self.delay = 0.0
@@ -30,12 +31,12 @@ class Server:
 
     @property
     def address(self):
-        return ("127.0.0.1", self.port)
+        return (self.host, self.port)
 
     async def __aenter__(self):
         loop = asyncio.get_running_loop()
         for _ in range(20):
-            self._tcp = await asyncio.start_server(self._serve_tcp, "127.0.0.1", 0)
+            self._tcp = await asyncio.start_server(self._serve_tcp, self.host, self.wanted)
             self.port = self._tcp.sockets[0].getsockname()[1]
             try:
                 self._udp, _ = await loop.create_datagram_endpoint(

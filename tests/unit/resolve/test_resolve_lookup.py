@@ -119,6 +119,85 @@ async def test_fifteen_aliases_pass_and_sixteen_do_not(server):
     assert answer.ttls == {} and "16 aliases" in answer.failures[0]
 
 
+async def test_a_name_that_the_server_leaves_to_us_is_followed_with_the_least_ttl(server):
+    server.answers[NAME] = records((NAME, 20, "a.example"))
+    server.answers["a.example"] = records(("a.example", 300, "b.example"))
+    server.put("b.example", "203.0.113.10", "2001:db8::10", ttl=900)
+    answer = await look_up(NAME, [server.address], 1)
+    assert texts(answer) == {"203.0.113.10": 20, "2001:db8::10": 20}
+    assert answer.alias == "b.example"
+
+
+async def test_a_circle_of_several_answers_and_an_alias_of_nothing(server):
+    server.answers[NAME] = records((NAME, 9, "a.example"))
+    server.answers["a.example"] = records(("a.example", 9, NAME))
+    answer = await look_up(NAME, [server.address], 1)
+    assert "circle" in answer.failures[0] and answer.answered == set()
+    server.answers["a.example"] = rcode(dns.rcode.NXDOMAIN)
+    answer = await look_up(NAME, [server.address], 1)
+    assert answer.failures == ("127.0.0.1 answered NXDOMAIN",)
+    server.answers["a.example"] = records()
+    answer = await look_up(NAME, [server.address], 1)
+    assert (answer.answered, answer.ttls) == ({4, 6}, {})
+
+
+async def test_no_more_than_fifteen_aliases_over_several_answers(server):
+    for n in range(16):
+        server.answers[f"a{n}.example"] = records((f"a{n}.example", 60, f"a{n + 1}.example"))
+    server.put("a16.example", "203.0.113.10")
+    assert texts(await look_up("a1.example", [server.address], 2)) == {"203.0.113.10": 60}
+    assert "16 aliases" in (await look_up("a0.example", [server.address], 2)).failures[0]
+
+
+OUTCOMES = {
+    "answered": records((NAME, 60, "203.0.113.10"), (NAME, 60, "2001:db8::10")),
+    "empty": records(),
+    "timeout": drop,
+    "nxdomain": rcode(dns.rcode.NXDOMAIN),
+    "servfail": rcode(dns.rcode.SERVFAIL),
+    "refused": rcode(dns.rcode.REFUSED),
+    "loop": records((NAME, 9, NAME)),
+    "malformed": truncated_on_udp(lambda q, t: framed(b"garbage that is no message")),
+    "unreachable": truncated_on_udp(lambda q, t: b"\xff"),
+    "refused-address": records((NAME, 60, "127.0.0.1"), (NAME, 60, "fe80::1")),
+}
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+async def test_each_outcome_has_its_word(server, outcome):
+    server.answers[NAME] = OUTCOMES[outcome]
+    answer = await look_up(NAME, [server.address], 0.4)
+    assert answer.outcomes == (("127.0.0.1", outcome),) * 2
+
+
+async def test_what_was_answered_oddly_is_said_beside_it(server):
+    server.put(NAME, "203.0.113.10", ttl=0)
+    answer = await look_up(NAME, [server.address], 1)
+    assert answer.outcomes == (("127.0.0.1", "answered"), ("127.0.0.1", "ttl-0"), ("127.0.0.1", "empty"))
+    server.answers[NAME] = truncated_on_udp(records((NAME, 60, "203.0.113.10"), (NAME, 60, "10.0.0.1")))
+    answer = await look_up(NAME, [server.address], 1)
+    assert [word for _, word in answer.outcomes] == [
+        *("answered", "truncated", "refused-address"),
+        *("empty", "truncated"),
+    ]
+
+
+async def test_who_gave_an_address_and_whether_they_disagree(server, other):
+    server.put(NAME, "203.0.113.10")
+    other.put(NAME, "203.0.113.10", "203.0.113.11", "2001:db8::10")
+    answer = await look_up(NAME, [server.address, other.address], 1)
+    assert {str(a): len(by) for a, by in answer.by.items()} == {
+        "203.0.113.10": 2,
+        "203.0.113.11": 1,
+        "2001:db8::10": 1,
+    }
+    assert answer.split
+    server.put(NAME, "203.0.113.10", "203.0.113.11")
+    assert not (await look_up(NAME, [server.address, other.address], 1)).split, (
+        "one family that is silent is no other"
+    )
+
+
 async def test_a_long_answer_comes_by_tcp(server):
     addresses = [f"203.0.113.{n}" for n in range(200)]
     server.answers[NAME] = truncated_on_udp(records(*((NAME, 60, a) for a in addresses)))
@@ -174,7 +253,7 @@ async def test_records_of_other_names_are_not_taken(server):
 REFUSED = [
     "0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "239.1.2.3", "255.255.255.255", "240.0.0.1", "10.0.0.1",
     "172.31.255.255", "192.168.1.1", "100.64.0.1", "::", "::1", "fe80::1", "ff02::1", "fd00::1", "fec0::1",
-    "::ffff:203.0.113.10", "::ffff:10.0.0.1",
+    "::ffff:203.0.113.10", "::ffff:10.0.0.1", "198.18.0.1", "192.0.0.8", "100::1",
 ]  # fmt: skip
 ALLOWED = [
     "203.0.113.10",
@@ -205,6 +284,20 @@ async def test_a_refused_address_is_told_and_counts_as_a_failure(server, address
     answer = await look_up(NAME, [server.address], 1)
     assert set(texts(answer)) == {"203.0.113.10", "2001:db8::10"}
     assert answer.answered == {4, 6} and len(answer.failures) == 1
+
+
+PRIVATE = ["10.0.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", "198.18.0.1", "fd00::1", "fec0::1"]
+
+
+@pytest.mark.parametrize("address", REFUSED)
+async def test_private_addresses_pass_where_the_destination_says_so_and_nothing_else_does(server, address):
+    server.put(NAME, address)
+    answer = await look_up(NAME, [server.address], 1, may_be_private=True)
+    assert set(texts(answer)) == ({address} if address in PRIVATE else set())
+    refused = await look_up(NAME, [server.address], 1)
+    assert ("'private: true'" in refused.failures[0]) == (address in PRIVATE), (
+        "no cure is offered that is none"
+    )
 
 
 @pytest.mark.parametrize("name", ["", ".", "a" * 64 + ".example", "..", "a." * 200, "bad\\999.example"])

@@ -125,9 +125,8 @@ async def test_failures_back_off(server, make):
     resolver.watch([NAME], [server.address])
     await asyncio.sleep(1.3)  # due after 0.1, 0.2, 0.4, 0.8 s
     assert 3 <= server.asked[NAME, "A", "udp"] <= 5
-    assert resolver.known()[NAME] == KnownName(
-        NAME, (), resolver.known()[NAME].asked, "127.0.0.1 answered SERVFAIL"
-    )
+    known = resolver.known()[NAME]
+    assert known == KnownName(NAME, (), known.asked, "127.0.0.1 answered SERVFAIL", known.since)
 
 
 async def test_saved_names_are_known_at_once_and_asked_for_when_they_expire(server, make):
@@ -270,9 +269,97 @@ async def test_no_resolver_is_a_failure_in_words(make):
 
 
 async def test_a_fault_of_our_own_is_shown_with_the_name(make, monkeypatch):
-    async def broken(*_):
+    async def broken(*_, **__):
         raise RuntimeError("what nobody thought of")
 
     monkeypatch.setattr("ecluse.resolve.resolver.look_up", broken)
     known = await make().refresh([NAME], 1)
     assert known[NAME].failure == "could not be looked up: what nobody thought of"
+
+
+async def test_an_address_leaves_only_when_it_is_let_go_and_that_is_told(server, make):
+    at = [datetime(2026, 3, 4, tzinfo=UTC)]
+    server.put(NAME, "203.0.113.10", ttl=0)
+    resolver = make(clock=lambda: at[0])
+    await resolver.refresh([NAME], 2)
+    server.put(NAME, "203.0.113.11", ttl=0)
+    await resolver.refresh([NAME], 2)
+    assert resolver.due() == {}
+    at[0] += timedelta(minutes=29)
+    resolver.used({NAME: {"203.0.113.10"}, "unknown.example": {"203.0.113.10"}})
+    at[0] += timedelta(minutes=29)
+    await resolver.refresh([NAME], 2)
+    assert resolver.due() == {}, "it was in use 29 minutes ago"
+    at[0] += timedelta(minutes=1)
+    assert resolver.due() == {NAME: {"203.0.113.10"}}
+    changes = resolver.changes()
+    resolver.let_go({NAME: {"203.0.113.10", "203.0.113.11"}})
+    assert await asyncio.wait_for(anext(changes), 1) == {NAME}
+    assert texts(resolver.known()[NAME]) == ["203.0.113.11"], "only what is due goes"
+
+
+async def test_use_that_is_noted_while_a_question_is_under_way_is_not_lost(server, make):
+    server.put(NAME, "203.0.113.10", ttl=0)
+    resolver = make()
+    await resolver.refresh([NAME], 2)
+    server.delay = 0.2
+    asking = asyncio.ensure_future(resolver.refresh([NAME], 2))
+    await asyncio.sleep(0.05)
+    resolver.used({NAME: {"203.0.113.10"}})
+    await asking
+    assert resolver.known()[NAME].addresses[0].used is not None
+
+
+async def test_a_clock_that_is_set_far_ahead_ends_no_last_good_address(server, make):
+    """The bound is days, and some of them must have been ours: NTP may set the clock while the resolvers are away."""
+    at = [datetime(2000, 1, 1, tzinfo=UTC)]
+    server.put(NAME, "203.0.113.10", ttl=0)
+    resolver = make(clock=lambda: at[0])
+    await resolver.refresh([NAME], 2)
+    server.answers[NAME] = drop
+    at[0] = datetime(2026, 3, 4, tzinfo=UTC)
+    await resolver.refresh([NAME], 2)
+    assert resolver.due() == {}
+    resolver._silent[NAME]["203.0.113.10"] -= 86_400
+    assert resolver.due() == {NAME: {"203.0.113.10"}}, "positive control: a day without a word"
+
+
+async def test_last_good_addresses_have_an_upper_bound(server, make):
+    at = [datetime(2026, 3, 4, tzinfo=UTC)]
+    server.put(NAME, "203.0.113.10", ttl=0)
+    resolver = make(clock=lambda: at[0], last_good=timedelta(seconds=0.2))
+    await resolver.refresh([NAME], 2)
+    server.answers[NAME] = rcode(dns.rcode.SERVFAIL)
+    at[0] += timedelta(seconds=1)
+    await resolver.refresh([NAME], 2)
+    await asyncio.sleep(0.25)
+    assert resolver.due() == {}, "half an hour at the least"
+    at[0] += timedelta(minutes=30)
+    assert resolver.due() == {NAME: {"203.0.113.10"}}
+    server.put(NAME, "203.0.113.10", ttl=0)
+    await resolver.refresh([NAME], 2)
+    assert resolver.due() == {}
+
+
+async def test_what_is_allowed_to_be_private_is_asked_for_at_once(server, make):
+    server.put(NAME, "10.1.2.3")
+    resolver = make(minimum_ttl=60)
+    resolver.watch([NAME], [server.address])
+    await until(lambda: NAME in resolver.known())
+    assert "'private: true'" in resolver.known()[NAME].failure
+    resolver.watch([NAME], [server.address], frozenset({NAME}))
+    await until(lambda: resolver.known()[NAME].addresses)
+    assert texts(resolver.known()[NAME]) == ["10.1.2.3"]
+    resolver.watch([NAME], [server.address])
+    assert texts(resolver.known()[NAME]) == [], "forgotten as soon as it is allowed no more"
+
+
+async def test_every_look_up_is_counted(server, make):
+    server.put(NAME, "203.0.113.10", ttl=0)
+    resolver = make()
+    await resolver.refresh([NAME], 2)
+    server.answers[NAME] = rcode(dns.rcode.NXDOMAIN)
+    await resolver.refresh([NAME], 2)
+    tally = resolver.tallies()[NAME]
+    assert (tally.lookups, tally.answers) == (2, 1)
+    assert tally.outcomes == {"127.0.0.1": {"answered": 1, "ttl-0": 1, "empty": 1, "nxdomain": 2}}

@@ -1,6 +1,7 @@
 """A small site and its records, as values."""
 
 import dataclasses
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from ipaddress import ip_network
 
@@ -79,7 +80,9 @@ def generation(number, levels=OPEN_LEVELS, policy=POLICY, **changes):
 
 def names():
     address = KnownAddress("203.0.113.10", NOW, NOW + timedelta(seconds=300))
+    rich = replace(address, address="203.0.113.11", ttl=300, by=("192.0.2.53",), left=NOW, used=NOW)
     return {
+        "web.example": KnownName("web.example", (rich,), NOW, "", NOW, "front.example"),
         "lab.example": KnownName("lab.example", (address,), NOW, ""),
         "bank.example": KnownName("bank.example", (), None, "SERVFAIL"),
     }

@@ -1,0 +1,64 @@
+"""Lets addresses of host names go when their time is over, never while a connection to them lives; and saves what is known."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from ecluse.controller import live as lv
+from ecluse.controller.holding import in_use
+from ecluse.controller.ledger import Ledger
+from ecluse.controller.shared import Shared
+from ecluse.errors import EcluseError
+
+_LOOK = 60.0
+"""Seconds between two looks at who uses which address, and no more than so much of a processor, however large the table."""
+_SHARE = 1 / 200
+_SAVE = 300.0
+"""Seconds after which what is known is saved anew although no address changed: when each was last seen and used."""
+
+
+class NameWatch:
+    """See the module. Why the connection table is asked, and not the kernel's own time-outs: docs/datapath.md."""
+
+    def __init__(self, shared: Shared, ledger: Ledger) -> None:
+        self._s = shared
+        self._ledger = ledger
+        self._next_look = 0.0
+        self._next_save = time.monotonic() + _SAVE
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            await asyncio.sleep(self._s.options.tick)
+            await self.look()
+
+    async def look(self) -> None:
+        """Note who uses what, and let go what is due and unused. Without a sound look at the connections nothing leaves."""
+        resolver = self._s.ports.resolver
+        due = resolver.due()
+        if not due and time.monotonic() < self._next_look:
+            return
+        began = time.monotonic()
+        try:
+            used = await self._used()
+        except EcluseError as error:
+            text = f"addresses that left their name stay kept: nobody can say who uses them ({error.message})"
+            self._s.notes.warnings["names"] = text
+            return
+        self._s.notes.warnings.pop("names", None)
+        resolver.used(used)
+        # What became due while the table was read waits for the next look.
+        resolver.let_go({name: those - used.get(name, frozenset()) for name, those in due.items()})
+        took = time.monotonic() - began
+        self._next_look = time.monotonic() + max(_LOOK, took / _SHARE)
+        if time.monotonic() >= self._next_save:
+            self._next_save = time.monotonic() + _SAVE
+            await self._ledger.recorder.should([self._ledger.names()])
+
+    async def _used(self) -> Mapping[str, frozenset[str]]:
+        policies = [one.policy for one in self._s.gate.loaded.values()]
+        resolved = lv.addresses_of(self._s.ports.resolver.known())
+        if not any(resolved.values()):
+            return {}
+        connections = await self._s.ports.conntrack.connections()
+        return await asyncio.to_thread(in_use, policies, resolved, connections)

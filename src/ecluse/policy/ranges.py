@@ -1,0 +1,39 @@
+"""Addresses that an answer of the DNS may not lead to: never, or only where a destination says `private: true`."""
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from ecluse.policy.values import IPAddress
+
+_Kinds = tuple[tuple[IPv4Network | IPv6Network, str], ...]
+
+
+def _kinds(*rows: tuple[str, tuple[str, ...]]) -> _Kinds:
+    return tuple((ip_network(prefix), kind) for kind, prefixes in rows for prefix in prefixes)
+
+
+_PRIVATE = _kinds(
+    ("a private address", ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fec0::/10")),
+    ("a private address of a provider", ("100.64.0.0/10",)),  # RFC 6598
+    ("an address for measurements", ("198.18.0.0/15", "2001:2::/48")),  # RFC 2544, RFC 5180
+)
+_NEVER = _kinds(
+    ("an unspecified address", ("0.0.0.0/8", "::/128")),
+    ("a loopback address", ("127.0.0.0/8", "::1/128")),
+    ("a link-local address", ("169.254.0.0/16", "fe80::/10")),
+    ("a multicast address", ("224.0.0.0/4", "ff00::/8")),
+    ("a reserved address", ("192.0.0.0/24", "240.0.0.0/4", "::ffff:0:0/96", "::/96", "100::/64")),
+)
+
+
+def never_outside(address: IPAddress) -> str:
+    """Say why an address can't be a destination at all (IANA's special-purpose registries); empty when it may be one."""
+    return _kind(_NEVER, address)
+
+
+def private(address: IPAddress) -> str:
+    """Say why an address is no public one; empty when it is."""
+    return _kind(_PRIVATE, address)
+
+
+def _kind(kinds: _Kinds, address: IPAddress) -> str:
+    return next((kind for net, kind in kinds if net.version == address.version and address in net), "")
