@@ -173,7 +173,7 @@ def test_a_daemon_that_crashes_at_once_here_and_at_the_next_boot(scene: Scene):
     machine = scene.machine
     machine.write(_CRASHES, "[Service]\nExecStart=\nExecStart=/bin/false\nRestartSec=50ms\n")
     machine.sh("systemctl daemon-reload; systemctl kill -s KILL ecluse", check=True)
-    _restarts(scene, 30)
+    _restarts(scene, 15)
     scene.must_hold()
     machine.reboot()
     _restarts(scene, 5)
