@@ -76,7 +76,7 @@ def test_the_outcome_of_every_power_cut_is_the_state_before_or_after(scene: Scen
         machine.boot(until=rig.DAEMON)
         stands = rig.status(machine)
         found = set(stands["levels"].values())
-        print(f"round {round_ + 1}: {told}: {found}, generation {stands['generation']['number']}")
+        print(f"round {round_ + 1}: {told}: {found}, generation {stands['generation']}")
         assert len(found) == 1, "a change is applied whole or not at all"
         assert found <= told.possible, (told, stands["levels"])
         assert stands["generation"] >= told.generation, "what was answered is on disk"
