@@ -68,12 +68,20 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing worth saying. is_exit: packets may get past the gate by it; else it is a remark."""
+    """One thing worth saying. is_exit: packets may get past the gate by it; else it is a remark.
+
+    where: the interface or table that it hangs on: with the kind it tells one way from another, whatever the words say
+    besides (the ports of a bridge and the names of macvlans come and go with each container).
+    """
 
     kind: str
     what: str
     is_exit: bool
+    where: str = ""
 
+
+_Exit = tuple[str, str, str]
+"""Of a way out: its kind, where it is, what is said of it (`Finding`)."""
 
 BESIDE = frozenset({"macvlan", "macvtap", "ipvlan", "ipvtap"})
 """Kinds of interfaces that put another network stack beside ours on the same wire."""
@@ -97,43 +105,44 @@ def zones_of(policy: Policy, name: str) -> list[Zone]:
 def findings(host: Host, policy: Policy) -> tuple[Finding, ...]:
     """Say what may pass by the gate, and what else is odd, the ways out first."""
     outside = {one.name for one in host.devices if one.name != "lo" and not zones_of(policy, one.name)}
-    exits: list[Iterable[tuple[str, str]]] = [
+    exits: list[Iterable[_Exit]] = [
         _xdp(host),
         _filters(host),
         _bridges(host, policy),
         _beside(host, outside),
         _moved(host),
-        _offloads(host, hardware=True),
+        _hardware(host),
     ]
     remarks: list[Iterable[tuple[str, str]]] = [
-        _offloads(host, hardware=False),
+        _flowtables(host),
         _cards(host),
         _untracked(host),
         _routes(host, outside),
         _addresses(host, policy),
         _switches(host),
     ]
-    return tuple(Finding(kind, what, True) for each in exits for kind, what in each) + tuple(
+    return tuple(Finding(kind, what, True, where) for each in exits for kind, where, what in each) + tuple(
         Finding(kind, what, False) for each in remarks for kind, what in each
     )
 
 
-def _xdp(host: Host) -> Iterator[tuple[str, str]]:
+def _xdp(host: Host) -> Iterator[_Exit]:
     for one in host.devices:
         if one.xdp:
             yield (
                 "xdp",
+                one.name,
                 f"an XDP program is attached to {one.name} ({one.xdp}): it may send packets on before the gate sees them",
             )
 
 
-def _filters(host: Host) -> Iterator[tuple[str, str]]:
+def _filters(host: Host) -> Iterator[_Exit]:
     for one in host.filters:
         does = one.does or "runs a BPF program, which may send packets on"
-        yield "tc", f"a tc filter ({one.kind}, {one.where} of {one.device}) {does}, past the gate"
+        yield "tc", one.device, f"a tc filter ({one.kind}, {one.where} of {one.device}) {does}, past the gate"
 
 
-def _bridges(host: Host, policy: Policy) -> Iterator[tuple[str, str]]:
+def _bridges(host: Host, policy: Policy) -> Iterator[_Exit]:
     if all(host.switches.get(name) == "1" for name in BRIDGE_CALLS):
         return
     for bridge in host.devices:
@@ -145,6 +154,7 @@ def _bridges(host: Host, policy: Policy) -> Iterator[tuple[str, str]]:
         if inside and outside:
             yield (
                 "bridge",
+                bridge.name,
                 (
                     f"bridge {bridge.name} joins {', '.join(inside)} (inside) with {', '.join(outside)}: frames between its "
                     "ports pass by the gate (net.bridge.bridge-nf-call-iptables and -ip6tables are not both 1)"
@@ -152,12 +162,13 @@ def _bridges(host: Host, policy: Policy) -> Iterator[tuple[str, str]]:
             )
 
 
-def _beside(host: Host, outside: set[str]) -> Iterator[tuple[str, str]]:
+def _beside(host: Host, outside: set[str]) -> Iterator[_Exit]:
     for one in host.devices:
         if one.kind in BESIDE and one.parent in outside:
             where = f"{one.name} in another network namespace" if one.elsewhere else one.name
             yield (
                 one.kind,
+                one.parent,
                 (
                     f"{where} ({one.kind}) shares {one.parent}: whoever holds it, a container or a virtual machine, gets out "
                     "beside the gate"
@@ -165,28 +176,32 @@ def _beside(host: Host, outside: set[str]) -> Iterator[tuple[str, str]]:
             )
 
 
-def _moved(host: Host) -> Iterator[tuple[str, str]]:
+def _moved(host: Host) -> Iterator[_Exit]:
     for one in host.statements:
         if one.what != "notrack":
             yield (
                 "netdev",
+                one.table,
                 f"table {one.table}, chain {one.chain}: '{one.what}' sends packets on before the gate sees them",
             )
 
 
-def _offloads(host: Host, *, hardware: bool) -> Iterator[tuple[str, str]]:
+def _hardware(host: Host) -> Iterator[_Exit]:
     for one in host.offloads:
-        if one.hardware != hardware:
-            continue
-        if hardware:
+        if one.hardware:
             yield (
                 "offload",
+                one.table,
                 (
                     f"flowtable {one.name} of table {one.table} offloads to hardware: the card forwards by itself, out of "
                     "sight, until its connection is ended after a cut"
                 ),
             )
-        else:
+
+
+def _flowtables(host: Host) -> Iterator[tuple[str, str]]:
+    for one in host.offloads:
+        if not one.hardware:
             yield (
                 "flowtable",
                 (

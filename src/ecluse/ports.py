@@ -308,8 +308,8 @@ class StateStore(Protocol):
 class AuditLog(Protocol):
     """The append-only, hash-chained record of who did what."""
 
-    def append(self, record: AuditRecord) -> None:
-        """Write one line, durably. StateError when it could not be written."""
+    def append(self, record: AuditRecord, *, spare: bool = False) -> None:
+        """Write one line, durably. StateError when it could not be written. spare: as for `StateStore.point_boot`."""
 
 
 class PolicySource(Protocol):

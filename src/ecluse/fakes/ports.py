@@ -189,16 +189,19 @@ class FakeState(Failing):
 
 
 class FakeAudit(Failing):
-    """ports.AuditLog in memory. records: every line that was written, in order."""
+    """ports.AuditLog in memory. records: every line that was written, in order; spare: those that might use the room kept."""
 
     def __init__(self) -> None:
         super().__init__()
         self.records: list[AuditRecord] = []
+        self.spare: list[AuditRecord] = []
 
-    def append(self, record: AuditRecord) -> None:
+    def append(self, record: AuditRecord, *, spare: bool = False) -> None:
         """Keep the record."""
         self._may_fail("append")
         self.records.append(record)
+        if spare:
+            self.spare.append(record)
 
 
 class FakePolicySource(Failing):
