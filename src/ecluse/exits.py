@@ -27,7 +27,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A filter of tc. where: `ingress`, `egress`. does: `redirects to wan0`, `copies to wan0`, or empty (a BPF program)."""
+    """A filter of tc. where: `ingress`, `egress`. does: `redirects to wan0`, `copies to wan0`, or empty (a BPF program).
+
+    kind: as tc calls it, or `tcx`.
+    """
 
     device: str
     where: str
@@ -55,7 +58,10 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What a look at the machine shows. addresses: interface and address with prefix length. switches: sysctl -> value."""
+    """What a look at the machine shows. addresses: interface and address with prefix length. switches: sysctl -> value.
+
+    unseen: what could not be looked for, in words.
+    """
 
     devices: tuple[Device, ...] = ()
     filters: tuple[Filter, ...] = ()
@@ -64,6 +70,7 @@ class Host:
     addresses: tuple[tuple[str, str], ...] = ()
     default_routes: tuple[str, ...] = ()
     switches: Mapping[str, str] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,7 @@ def findings(host: Host, policy: Policy) -> tuple[Finding, ...]:
         _xdp(host),
         _filters(host),
         _bridges(host, policy),
+        _openvswitch(host),
         _beside(host, outside),
         _moved(host),
         _hardware(host),
@@ -160,6 +168,20 @@ def _bridges(host: Host, policy: Policy) -> Iterator[_Exit]:
                     "ports pass by the gate (net.bridge.bridge-nf-call-iptables and -ip6tables are not both 1)"
                 ),
             )
+
+
+def _openvswitch(host: Host) -> Iterator[_Exit]:
+    """Name Open vSwitch's devices: its rules are neither netfilter's nor looked at, so any of them may join in and out."""
+    for one in host.devices:
+        if one.kind != "openvswitch":
+            continue
+        ports = ", ".join(port.name for port in host.devices if port.master == one.name)
+        has = f" with the ports {ports}" if ports else ""
+        yield (
+            one.kind,
+            one.name,
+            f"{one.name} is Open vSwitch's{has}: it forwards by rules of its own, past the gate, which are not looked at",
+        )
 
 
 def _beside(host: Host, outside: set[str]) -> Iterator[_Exit]:

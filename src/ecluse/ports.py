@@ -64,11 +64,13 @@ class KernelChange:
 class Standing:
     """Where the switch stands in the kernel, all of it as of one transaction. See `Firewall.targets`, `policies`.
 
+    hooks: where each base chain hangs, as `ruleset.switch.HOOKS` says it; none does while the table is dormant.
     generation: the ruleset's generation id that it was read at.
     """
 
     targets: Mapping[str, str | None]
     policies: Mapping[str, str]
+    hooks: Mapping[str, str]
     generation: int
 
 
@@ -101,7 +103,7 @@ class Firewall(Protocol):
         """
 
     async def standing(self, chains: Iterable[str]) -> Standing:
-        """Read these chains' targets and the base chains' policies back, as of one transaction."""
+        """Read these chains' targets and the base chains' policies and hooks back, as of one transaction."""
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Read chains of table `inet ecluse` back. Each gives its goto target if it consists of just one goto, else None.

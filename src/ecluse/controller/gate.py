@@ -157,7 +157,8 @@ class Gate:
         wanted = switch.position(loaded.policy, loaded.slot, levels)
         found = await self._firewall.standing(wanted.targets)
         policies = dict.fromkeys(names.BASE_CHAINS, wanted.verdict)
-        return found.generation if (found.targets, found.policies) == (wanted.targets, policies) else None
+        stands = found.targets, found.policies, found.hooks
+        return found.generation if stands == (wanted.targets, policies, switch.HOOKS) else None
 
     async def _confirmed(self, loaded: Loaded, levels: Levels) -> bool:
         """Read back after a switch, and count it on: it changed gates alone, which are compared by themselves."""

@@ -26,6 +26,8 @@ class Table:
 
     chains: dict[str, list[str]] = field(default_factory=dict)
     policies: dict[str, str] = field(default_factory=dict)
+    hooks: dict[str, str] = field(default_factory=dict)
+    dormant: bool = False
     sets: dict[str, list[str]] = field(default_factory=dict)
     maps: dict[str, list[str]] = field(default_factory=dict)
     counters: dict[str, CounterValue] = field(default_factory=dict)
@@ -114,7 +116,9 @@ class FakeFirewall(Failing):
 
     async def standing(self, chains: Iterable[str]) -> Standing:
         """Read the switch back."""
-        return Standing(await self.targets(chains), await self.policies(), self.generation)
+        held = self.table
+        hooks = {} if held is None or held.dormant else dict(held.hooks)
+        return Standing(await self.targets(chains), await self.policies(), hooks, self.generation)
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Give each chain's goto target, None where it does anything else, or does not exist."""
@@ -187,11 +191,14 @@ def _applied(table: Table | None, text: str) -> Table | None:
     for line in lines:
         if line == f"table {TABLE} {{":
             work = work or Table()
+            work.dormant = False  # as nft does where a block states no flags
             _block(work, lines)
         elif line in {f"delete table {TABLE}", "flush ruleset"}:
             if work is None and line != "flush ruleset":
                 raise ValueError("No such file or directory")
             work = None
+        elif line == f"add table {TABLE} {{ flags dormant; }}" and work is not None:
+            work.dormant = True
         elif line.strip():
             if work is None:
                 raise ValueError("No such file or directory")
@@ -224,6 +231,7 @@ def _declare(work: Table, kind: str, name: str, body: list[str]) -> None:
     if kind == "chain":
         rules = [line for line in body if not line.startswith("type filter hook")]
         if len(rules) < len(body):
+            _hang(work, name, " ".join(body))
             stated = re.search(r"policy (\w+);", " ".join(body))
             work.policies[name] = stated[1] if stated else work.policies.get(name, "accept")
         work.chains.setdefault(name, []).extend(rules)
@@ -232,6 +240,13 @@ def _declare(work: Table, kind: str, name: str, body: list[str]) -> None:
     elements = [line.rstrip(",") for line in body[start:] if line != "}"]
     held = work.sets if kind == "set" else work.maps
     held.setdefault(name, []).extend(e for e in elements if e not in held.get(name, []))
+
+
+def _hang(work: Table, name: str, body: str) -> None:
+    kind, hook, priority = re.findall(r"type (\w+) hook (\w+) priority ([^;]+);", body)[0]
+    place = f"{kind} {hook} {priority.replace('filter - ', '-')}"
+    if work.hooks.setdefault(name, place) != place:
+        raise ValueError(f"chain {name}: Operation not supported")
 
 
 def _command(work: Table, line: str) -> None:
@@ -253,6 +268,9 @@ def _command(work: Table, line: str) -> None:
     elif verb == "delete" and name in held:
         if kind == "chain" and name in work.used():
             raise ValueError(f"chain {name}: Device or resource busy")
+        if kind == "chain":
+            work.policies.pop(name, None)
+            work.hooks.pop(name, None)
         del held[name]
     elif kind == "element":
         _elements(work, verb, name, rest)

@@ -133,14 +133,16 @@ class NftFirewall:
         return True
 
     async def standing(self, chains: Iterable[str]) -> Standing:
-        """Read the switch back, as of one transaction: each chain's goto target, the base chains' policies."""
+        """Read the switch back, as of one transaction: each chain's goto target, the base chains' policies and hooks."""
         names = tuple(chains)
 
         def read(netlink: Netlink) -> Standing:
             return in_one_generation(
                 netlink,
                 lambda: Standing(
-                    tables.targets(netlink, names), tables.policies(netlink), tables.generation(netlink)
+                    tables.targets(netlink, names),
+                    *tables.base_chains(netlink),
+                    tables.generation(netlink),
                 ),
             )
 

@@ -28,6 +28,9 @@ from ecluse.ruleset.program import (
 PRIORITY, PRIORITY_NUMBER = "filter - 10", -10
 """Before the site's own filter chains: our `accept` only ends our chain, our `drop` is final."""
 
+HOOKS = {chain: f"filter {chain} {PRIORITY_NUMBER}" for chain in names.BASE_CHAINS}
+"""Where each base chain hangs: type, hook, priority."""
+
 REFUSED_SIZE = 65535
 """Bound of each refused set, in elements; a full set costs evidence, never a verdict."""
 
