@@ -138,7 +138,7 @@ class Ledger:
         def write() -> None:
             if policy is self._closed_of:
                 return
-            text = switch.closed_text(policy, self.shared.options.daemon_uid)
+            text = switch.closed_text(policy, self.shared.options.uids)
             if text != self._closed:
                 self.shared.ports.store.write_closed(text)
             self._closed, self._closed_of = text, policy

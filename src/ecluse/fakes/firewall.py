@@ -13,10 +13,11 @@ from typing import Any
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.fakes.ports import Failing, Feed
 from ecluse.ports import CounterValue, KernelChange, RefusedElement, Standing
-from ecluse.ruleset.names import BASE_CHAINS, GUARD, is_gate
+from ecluse.ruleset.names import BASE_CHAINS, GUARD, is_switched
 from ecluse.ruleset.program import TABLE, NamedSet, element_text
 from ecluse.ruleset.switch import Position
 
+_PRIORITIES = {"filter - 10": -10, "dstnat - 10": -110}  # nft(8), the names of priorities
 _TARGET = re.compile(r"\b(?:goto|jump) ([\w.]+)")
 
 
@@ -47,6 +48,7 @@ class FakeFirewall(Failing):
         self.table: Table | None = None
         self.generation = 1
         self.evidence: tuple[RefusedElement, ...] = ()
+        self.answered: dict[str, frozenset[int]] = {}
         self.announced: Feed[KernelChange] = Feed()
 
     async def check(self, text: str) -> None:
@@ -163,7 +165,7 @@ class FakeFirewall(Failing):
         found = {name: repr(sorted(held[name])) for name in (held if sets is None else sets) if name in held}
         if sets is not None:
             return found
-        program = {n: r for n, r in self.table.chains.items() if n not in BASE_CHAINS and not is_gate(n)}
+        program = {n: r for n, r in self.table.chains.items() if not is_switched(n)}
         return {"": repr((sorted(program.items()), sorted(held), sorted(self.table.counters))), **found}
 
     async def ruleset_generation(self) -> int:
@@ -174,6 +176,11 @@ class FakeFirewall(Failing):
     async def counters(self) -> dict[str, CounterValue]:
         """Give every named counter."""
         return dict(self.table.counters) if self.table else {}
+
+    async def learned(self) -> dict[str, frozenset[int]]:
+        """Give what a test put into `answered`."""
+        self._may_fail("learned")
+        return dict(self.answered)
 
     async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
         """Give what a test put into `evidence`."""
@@ -229,9 +236,10 @@ def _declare(work: Table, kind: str, name: str, body: list[str]) -> None:
         work.counters.setdefault(name, CounterValue(0, 0))
         return
     if kind == "chain":
-        rules = [line for line in body if not line.startswith("type filter hook")]
+        rules = [line for line in body if not line.startswith("type ")]
         if len(rules) < len(body):
             _hang(work, name, " ".join(body))
+        if any(line.startswith("type filter hook") for line in body):
             stated = re.search(r"policy (\w+);", " ".join(body))
             work.policies[name] = stated[1] if stated else work.policies.get(name, "accept")
         work.chains.setdefault(name, []).extend(rules)
@@ -244,7 +252,7 @@ def _declare(work: Table, kind: str, name: str, body: list[str]) -> None:
 
 def _hang(work: Table, name: str, body: str) -> None:
     kind, hook, priority = re.findall(r"type (\w+) hook (\w+) priority ([^;]+);", body)[0]
-    place = f"{kind} {hook} {priority.replace('filter - ', '-')}"
+    place = f"{kind} {hook} {_PRIORITIES.get(priority, priority)}"
     if work.hooks.setdefault(name, place) != place:
         raise ValueError(f"chain {name}: Operation not supported")
 
