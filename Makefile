@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # The last four are for tests alone (ping, sysctl, mount, mkfs.ext4).
-PACKAGES := nftables python3-nftables python3-venv iproute2 iputils-ping procps mount e2fsprogs
+PACKAGES := nftables python3-nftables python3-venv dnsmasq-base iproute2 iputils-ping procps mount e2fsprogs
 # A root shell by plain su has neither.
 export PATH := $(PATH):/usr/sbin:/sbin
 

@@ -71,12 +71,19 @@ def _key(key: str, row: Row) -> str:
     return roff.item(roff.bold(key), f"{text}. {told}".strip())
 
 
+_HOLDERS = (
+    models.LifelineModel,
+    models.ManagementModel,
+    models.DnsGateModel,
+    models.InternalModel,
+    models.LimitsModel,
+)
+
+
 def _keys(model: type[models.Strict], prefix: str = "") -> Iterator[str]:
     """Name the keys of a model, those of a mapping inside by their path."""
     for name, info in model.model_fields.items():
-        inner = [
-            kind for kind in (models.LifelineModel, models.ManagementModel) if kind in _parts(info.annotation)
-        ]
+        inner = [kind for kind in _HOLDERS if kind in _parts(info.annotation)]
         key = prefix + (info.alias or name)
         if inner:
             yield from _keys(inner[0], f"{key}.")

@@ -28,6 +28,7 @@ from ecluse.config.settings import Settings, load_settings
 from ecluse.controller import Controller
 from ecluse.controller.gate import Step
 from ecluse.controller.shared import Options, Ports
+from ecluse.dnsgate.mailbox import DnsMailbox
 from ecluse.errors import ConfigError, EcluseError, StateError
 from ecluse.kernel.conntrack import NfConntrack
 from ecluse.kernel.exits import KernelExits
@@ -134,6 +135,22 @@ def guard_network() -> socket.socket | None:
     )
 
 
+def _uid_of(user: str) -> int | None:
+    """Give a user's number, None when this machine has no such user: then nobody's look-ups are let out.
+
+    From the machine's own file alone, as all accounts (api/peer.py): a directory server may be what is under attack.
+    """
+    if user.isdigit():
+        return int(user)
+    with contextlib.suppress(OSError):
+        for line in Path("/etc/passwd").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, rest = line.partition(":")
+            uid = rest.split(":")[1:2]
+            if name == user and uid and uid[0].isdigit():
+                return int(uid[0])
+    return None
+
+
 def _words_of(note: Path) -> str:
     """Give what the boot unit left in a note (systemd/boot.sh), empty when there is none."""
     try:
@@ -182,6 +199,7 @@ class Daemon:
             firewall=firewall,
             conntrack=NfConntrack(),
             links=links,
+            dns=DnsMailbox(settings.run_dir, settings.dns_dir),
             resolver=resolver,
             store=store,
             audit=HashChainAudit(store.audit_path, utc_now),
@@ -193,6 +211,7 @@ class Daemon:
         options = Options(
             version=ecluse.__version__,
             daemon_uid=os.getuid(),
+            dns_uid=_uid_of(settings.dns_user),
             keep_generations=settings.keep_generations,
             keep_in_kernel=settings.keep_in_kernel,
             last_good=timedelta(days=settings.dns_keep_days),

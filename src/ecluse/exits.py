@@ -27,7 +27,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A filter of tc. where: `ingress`, `egress`. does: `redirects to wan0`, `copies to wan0`, or empty (a BPF program)."""
+    """A filter of tc. where: `ingress`, `egress`. does: `redirects to wan0`, `copies to wan0`, or empty (a BPF program).
+
+    kind: as tc calls it, or `tcx`.
+    """
 
     device: str
     where: str
@@ -55,7 +58,10 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What a look at the machine shows. addresses: interface and address with prefix length. switches: sysctl -> value."""
+    """What a look at the machine shows. addresses: interface and address with prefix length. switches: sysctl -> value.
+
+    unseen: what could not be looked for, in words.
+    """
 
     devices: tuple[Device, ...] = ()
     filters: tuple[Filter, ...] = ()
@@ -64,16 +70,25 @@ class Host:
     addresses: tuple[tuple[str, str], ...] = ()
     default_routes: tuple[str, ...] = ()
     switches: Mapping[str, str] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing worth saying. is_exit: packets may get past the gate by it; else it is a remark."""
+    """One thing worth saying. is_exit: packets may get past the gate by it; else it is a remark.
+
+    where: the interface or table that it hangs on: with the kind it tells one way from another, whatever the words say
+    besides (the ports of a bridge and the names of macvlans come and go with each container).
+    """
 
     kind: str
     what: str
     is_exit: bool
+    where: str = ""
 
+
+_Exit = tuple[str, str, str]
+"""Of a way out: its kind, where it is, what is said of it (`Finding`)."""
 
 BESIDE = frozenset({"macvlan", "macvtap", "ipvlan", "ipvtap"})
 """Kinds of interfaces that put another network stack beside ours on the same wire."""
@@ -97,43 +112,45 @@ def zones_of(policy: Policy, name: str) -> list[Zone]:
 def findings(host: Host, policy: Policy) -> tuple[Finding, ...]:
     """Say what may pass by the gate, and what else is odd, the ways out first."""
     outside = {one.name for one in host.devices if one.name != "lo" and not zones_of(policy, one.name)}
-    exits: list[Iterable[tuple[str, str]]] = [
+    exits: list[Iterable[_Exit]] = [
         _xdp(host),
         _filters(host),
         _bridges(host, policy),
+        _openvswitch(host),
         _beside(host, outside),
         _moved(host),
-        _offloads(host, hardware=True),
+        _hardware(host),
     ]
     remarks: list[Iterable[tuple[str, str]]] = [
-        _offloads(host, hardware=False),
+        _flowtables(host),
         _cards(host),
         _untracked(host),
         _routes(host, outside),
         _addresses(host, policy),
         _switches(host),
     ]
-    return tuple(Finding(kind, what, True) for each in exits for kind, what in each) + tuple(
+    return tuple(Finding(kind, what, True, where) for each in exits for kind, where, what in each) + tuple(
         Finding(kind, what, False) for each in remarks for kind, what in each
     )
 
 
-def _xdp(host: Host) -> Iterator[tuple[str, str]]:
+def _xdp(host: Host) -> Iterator[_Exit]:
     for one in host.devices:
         if one.xdp:
             yield (
                 "xdp",
+                one.name,
                 f"an XDP program is attached to {one.name} ({one.xdp}): it may send packets on before the gate sees them",
             )
 
 
-def _filters(host: Host) -> Iterator[tuple[str, str]]:
+def _filters(host: Host) -> Iterator[_Exit]:
     for one in host.filters:
         does = one.does or "runs a BPF program, which may send packets on"
-        yield "tc", f"a tc filter ({one.kind}, {one.where} of {one.device}) {does}, past the gate"
+        yield "tc", one.device, f"a tc filter ({one.kind}, {one.where} of {one.device}) {does}, past the gate"
 
 
-def _bridges(host: Host, policy: Policy) -> Iterator[tuple[str, str]]:
+def _bridges(host: Host, policy: Policy) -> Iterator[_Exit]:
     if all(host.switches.get(name) == "1" for name in BRIDGE_CALLS):
         return
     for bridge in host.devices:
@@ -145,6 +162,7 @@ def _bridges(host: Host, policy: Policy) -> Iterator[tuple[str, str]]:
         if inside and outside:
             yield (
                 "bridge",
+                bridge.name,
                 (
                     f"bridge {bridge.name} joins {', '.join(inside)} (inside) with {', '.join(outside)}: frames between its "
                     "ports pass by the gate (net.bridge.bridge-nf-call-iptables and -ip6tables are not both 1)"
@@ -152,12 +170,27 @@ def _bridges(host: Host, policy: Policy) -> Iterator[tuple[str, str]]:
             )
 
 
-def _beside(host: Host, outside: set[str]) -> Iterator[tuple[str, str]]:
+def _openvswitch(host: Host) -> Iterator[_Exit]:
+    """Name Open vSwitch's devices: its rules are neither netfilter's nor looked at, so any of them may join in and out."""
+    for one in host.devices:
+        if one.kind != "openvswitch":
+            continue
+        ports = ", ".join(port.name for port in host.devices if port.master == one.name)
+        has = f" with the ports {ports}" if ports else ""
+        yield (
+            one.kind,
+            one.name,
+            f"{one.name} is Open vSwitch's{has}: it forwards by rules of its own, past the gate, which are not looked at",
+        )
+
+
+def _beside(host: Host, outside: set[str]) -> Iterator[_Exit]:
     for one in host.devices:
         if one.kind in BESIDE and one.parent in outside:
             where = f"{one.name} in another network namespace" if one.elsewhere else one.name
             yield (
                 one.kind,
+                one.parent,
                 (
                     f"{where} ({one.kind}) shares {one.parent}: whoever holds it, a container or a virtual machine, gets out "
                     "beside the gate"
@@ -165,28 +198,32 @@ def _beside(host: Host, outside: set[str]) -> Iterator[tuple[str, str]]:
             )
 
 
-def _moved(host: Host) -> Iterator[tuple[str, str]]:
+def _moved(host: Host) -> Iterator[_Exit]:
     for one in host.statements:
         if one.what != "notrack":
             yield (
                 "netdev",
+                one.table,
                 f"table {one.table}, chain {one.chain}: '{one.what}' sends packets on before the gate sees them",
             )
 
 
-def _offloads(host: Host, *, hardware: bool) -> Iterator[tuple[str, str]]:
+def _hardware(host: Host) -> Iterator[_Exit]:
     for one in host.offloads:
-        if one.hardware != hardware:
-            continue
-        if hardware:
+        if one.hardware:
             yield (
                 "offload",
+                one.table,
                 (
                     f"flowtable {one.name} of table {one.table} offloads to hardware: the card forwards by itself, out of "
                     "sight, until its connection is ended after a cut"
                 ),
             )
-        else:
+
+
+def _flowtables(host: Host) -> Iterator[tuple[str, str]]:
+    for one in host.offloads:
+        if not one.hardware:
             yield (
                 "flowtable",
                 (

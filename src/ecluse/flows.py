@@ -1,11 +1,13 @@
 """Which connections a level keeps and which it ends, judged by the very program that the kernel judges packets by."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
 from ecluse.policy import GATEWAY, IPAddress, Levels, Policy, level_named
 from ecluse.ruleset.connection import Connection, Tuple
-from ecluse.ruleset.names import SERVICE_COUNTER, level_chain
+from ecluse.ruleset.dnsgate import DNS_PORT, is_on, redirects
+from ecluse.ruleset.names import SERVICE_COUNTER, learned, level_chain
 from ecluse.ruleset.oracle import Indices, Oracle, Packet
 from ecluse.ruleset.program import CT_PORT, PORTS, Count, Program
 from ecluse.ruleset.switch import targets
@@ -70,6 +72,7 @@ class FlowJudge:
     """Judges connections by one program at given levels.
 
     local: every address of the gateway itself, as text. indices: kept with a program, for its next judge.
+    learned: what the DNS gate put into its sets, as numbers.
     Conntrack does not say by which interface a connection came, so its inside end's address decides the zone. Where
     neither end is known the verdict is `unknown`, and nobody ends such a connection for us.
     """
@@ -80,19 +83,21 @@ class FlowJudge:
     local: frozenset[str]
     daemon_uid: int = 0
     indices: Indices = field(default_factory=Indices)
+    learned: Mapping[str, frozenset[int]] = field(default_factory=dict)
     _places: dict[IPAddress, str | None] = field(default_factory=dict)
     _rules: dict[tuple[str, bool, int], tuple[_LookUp, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._oracle = Oracle(
-            self.program, targets(self.policy, self.program.slot, self.levels), indices=self.indices
-        )
+        where = targets(self.policy, self.program.slot, self.levels)
+        self._oracle = Oracle(self.program, where, learned=self.learned, indices=self.indices)
         self._local = {ip_address(text) for text in self.local}
         self._interface = {z.name: z.interfaces[0].replace("*", "0") for z in self.policy.site.zones}
 
     def judge(self, connection: Connection) -> Flow:
         """Judge one connection as the kernel will judge its next packet."""
         ours, theirs = self._place(connection.original.source), self._place(connection.reply.source)
+        if ours not in {None, GATEWAY} and self._asks_elsewhere(connection, ours or ""):
+            return Flow(connection, ours or "", "refused")
         if ours is not None and theirs is not None:
             return Flow(connection, ours, "inside")
         zone = ours if ours is not None else theirs
@@ -106,6 +111,19 @@ class FlowJudge:
             service = self._keeper_of(connection, zone, opened_inside=ours is not None)
             return Flow(connection, zone, "kept" if service else "refused", service)
         return self._judge_gateway(connection, opened_inside=ours is not None)
+
+    def _asks_elsewhere(self, connection: Connection, zone: str) -> bool:
+        """Say whether a zone's DNS connection goes to the gate and should not at this level, or the other way round.
+
+        Where a connection goes is decided by its first packet: one from before the change is ended, and asks anew.
+        """
+        one, gate = connection.original, self.policy.site.dns
+        if one.destination_port != DNS_PORT or connection.protocol not in {6, 17} or not is_on(self.policy):
+            return False
+        answered = redirects(self.policy, level_named(self.policy.site, self.levels[zone]))
+        if connection.reply.source_port == gate.port:
+            return not answered
+        return answered and self._place(one.destination) in {None, GATEWAY}
 
     def _judge_gateway(self, connection: Connection, *, opened_inside: bool) -> Flow:
         """Judge a connection of the gateway itself by all its rules, the lifeline's among them."""
@@ -139,6 +157,12 @@ class FlowJudge:
             counter = self._oracle.find(look.map, tuple(point))
             if counter is not None:
                 return counter.removeprefix(SERVICE_COUNTER)
+        digit = str(peer.version)
+        if opened_inside and int(peer) in self.learned.get(learned(digit), ()):
+            chain = f"{level_chain(self.program.slot, self.levels[zone], zone)}.named{digit}"
+            if any(c.name == chain for c in self.program.chains):
+                packet = self._packet(connection, zone, opened_inside=True)
+                return self._oracle.keeper(chain, packet).removeprefix(SERVICE_COUNTER)
         return ""
 
     def _look_ups(self, zone: str, word: str) -> tuple[_LookUp, ...]:

@@ -11,6 +11,7 @@ from ecluse.exits import Host
 from ecluse.flows import Connection
 from ecluse.policy import Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameTally
+from ecluse.ruleset.dnsorders import Orders
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.switch import Position
 
@@ -48,6 +49,7 @@ class KernelChange:
     lost: events were lost (ENOBUFS); nothing else in it is to be trusted, compare everything.
     generation: the ruleset's generation id that it made.
     gone: it deleted our table and made none in its place.
+    filled: a set of the DNS gate that it put addresses into or took some out of; that alone is no touch.
     """
 
     process: str
@@ -57,6 +59,7 @@ class KernelChange:
     what: str
     lost: bool = False
     generation: int = 0
+    filled: str = ""
     gone: bool = False
 
 
@@ -64,11 +67,13 @@ class KernelChange:
 class Standing:
     """Where the switch stands in the kernel, all of it as of one transaction. See `Firewall.targets`, `policies`.
 
+    hooks: where each base chain hangs, as `ruleset.switch.HOOKS` says it; none does while the table is dormant.
     generation: the ruleset's generation id that it was read at.
     """
 
     targets: Mapping[str, str | None]
     policies: Mapping[str, str]
+    hooks: Mapping[str, str]
     generation: int
 
 
@@ -101,7 +106,7 @@ class Firewall(Protocol):
         """
 
     async def standing(self, chains: Iterable[str]) -> Standing:
-        """Read these chains' targets and the base chains' policies back, as of one transaction."""
+        """Read these chains' targets and the base chains' policies and hooks back, as of one transaction."""
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Read chains of table `inet ecluse` back. Each gives its goto target if it consists of just one goto, else None.
@@ -135,6 +140,9 @@ class Firewall(Protocol):
 
     async def counters(self) -> dict[str, CounterValue]:
         """Read every named counter of table `inet ecluse`; empty when there is no table."""
+
+    async def learned(self) -> dict[str, frozenset[int]]:
+        """Read what the DNS gate put into its sets, by set: addresses as numbers. Empty where there is no gate."""
 
     async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
         """Read the refused sets (refused4, refused6, refused_hosts4, refused_hosts6); True when one of them is full."""
@@ -216,6 +224,43 @@ class Resolver(Protocol):
 
     async def refresh(self, names: Iterable[str], seconds: float) -> Mapping[str, KnownName]:
         """Ask for these names now, for at most `seconds`; give what is known then."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedQuestion:
+    """A name that a machine asked the DNS gate for in vain. why: `name`, `type`, `length`. last: UNIX time."""
+
+    client: str
+    name: str
+    type: str
+    why: str
+    times: int
+    last: float
+
+
+@dataclass(frozen=True, slots=True)
+class DnsReport:
+    """What the DNS gate's process tells. strained: why what its engine let through did not leave, and how often."""
+
+    trouble: tuple[str, ...]
+    starts: int
+    learned: int
+    strained: Mapping[str, int]
+    refused: int
+    questions: tuple[RefusedQuestion, ...]
+
+
+class DnsGate(Protocol):
+    """The process that answers the zones' DNS, seen from the daemon."""
+
+    async def publish(self, orders: Orders | None) -> None:
+        """Have it work by these orders (None: not at all). StateError when they could not be written."""
+
+    async def check(self) -> str:
+        """Ask whether it works by the orders that were published; give what is wrong, empty when nothing is."""
+
+    async def report(self) -> DnsReport | None:
+        """Read what it told last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,8 +353,8 @@ class StateStore(Protocol):
 class AuditLog(Protocol):
     """The append-only, hash-chained record of who did what."""
 
-    def append(self, record: AuditRecord) -> None:
-        """Write one line, durably. StateError when it could not be written."""
+    def append(self, record: AuditRecord, *, spare: bool = False) -> None:
+        """Write one line, durably. StateError when it could not be written. spare: as for `StateStore.point_boot`."""
 
 
 class PolicySource(Protocol):

@@ -114,6 +114,20 @@ class Purge:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsState:
+    """The DNS gate now. working: it answered by the orders that hold, a moment ago. refused: questions, since it was started.
+
+    learned: addresses that it holds in the kernel's sets. strained: why what its engine let through did not leave, and how often.
+    """
+
+    mode: str
+    working: bool
+    learned: int
+    refused: int
+    strained: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The whole answer to 'where are we'. in_step: the kernel shows what it should, last checked at `checked`."""
 
@@ -137,6 +151,7 @@ class Status:
     last_tamper: Tamper | None
     last_leak: Leak | None
     warnings: tuple[str, ...]
+    dns: DnsState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,15 +212,30 @@ class RefusedFlow:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedName:
+    """A name that a machine asked the DNS gate for in vain. why: `name` (not kept), `type` or `length`. last: seconds since."""
+
+    client: str
+    zone: str
+    name: str
+    type: str
+    why: str
+    times: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The refused flows, most packets first, and the machines behind them, most packets first.
 
     The kernel's sets are bounded: `full` says that a set has no room, so that there are more than are listed.
+    names: what the DNS gate refused, most often first.
     """
 
     flows: tuple[RefusedFlow, ...]
     sources: tuple[RefusedFlow, ...]
     full: bool
+    names: tuple[RefusedName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def compiled(case: Path, slot: int = 1) -> tuple[Policy, Program]:
     policy = load_policy(case)
     texts = json.loads((case / "addresses.json").read_text())
     addresses = {name: tuple(ip_address(a) for a in found) for name, found in texts.items()}
-    return policy, compile_program(policy, addresses, slot, daemon_uid=990)
+    return policy, compile_program(policy, addresses, slot, uids=(990, 989))
 
 
 def levels(case: Path, policy: Policy) -> dict[str, str]:

@@ -48,7 +48,7 @@ class Play:
     def __init__(self, rig: Rig, case: Case, tally: Counter[str], spoil: Spoil | None = None) -> None:
         self.rig, self.case, self.tally = rig, case, tally
         self.spoil = spoil or Spoil()
-        self.program = self.spoil.program(compile_program(case.policy, case.addresses, SLOT, UID))
+        self.program = self.spoil.program(compile_program(case.policy, case.addresses, SLOT, (UID,)))
         self.flows = [flow_of(probe, case.nat) for probe in case.probes]
         self.levels = case.levels
         self.counted: Counter[str] = Counter()

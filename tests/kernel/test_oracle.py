@@ -150,7 +150,7 @@ def knock(rig: Rig, kind: str, source: str, target: str, ports: range) -> int:
 def test_full_sets_of_refused_flows_open_nothing(rig, version):
     """More distinct flows than a set holds: all are refused, the set keeps what it has, and says that it is full."""
     policy = Policy(w.SITE, ())
-    program = compile_program(policy, {}, SLOT, UID)
+    program = compile_program(policy, {}, SLOT, (UID,))
     source, *targets = (
         ("10.10.0.5", "203.0.113.9", "203.0.113.1")
         if version == 4

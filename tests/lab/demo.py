@@ -21,6 +21,13 @@ from tests.lab.sniffer import Sniffer
 
 WIDTH = 80
 STREAM_RATE = 200  # messages a second on each live connection: how finely the cut is timed
+WILDCARD = "*.operator.example"
+OPERATOR = ["203.0.113.130", "203.0.113.131", "203.0.113.132"]
+NAMES = places.NAMES | {
+    WILDCARD: {"a": OPERATOR, "ttl": 0, "rotate": True},
+    "*.tunnel.example": {"a": [places.STRANGER.v4], "txt": ["go on"], "ttl": 0},
+}
+SECURE_MAIL = policy.service("secure-mail", "vital", ["care"], [{"to": WILDCARD, "ports": ["tcp/443"]}])
 REASON = "ransomware seen in guests, advised by the CERT"
 
 
@@ -151,6 +158,33 @@ class Demo:
             self.expect(not line.late_packets, f"{way.label}: packets left after the cut had answered")
             self.expect(report.lost > 0 or report.ended != "", f"the live connection {way.label} was not cut")
 
+    def show_names(self) -> None:
+        """Use a service that is known by a wildcard alone, and send what a tunnel would: to every server, in every way."""
+        server, care, guest = places.DNS_SERVER.v4, self.lab.care, self.lab.guest
+        done = care.resolve_and_connect(server, "node7.operator.example", 443, 100)
+        self.expect(done["good"] == 100, f"secure-mail was to be reached each time: {done}")
+        print(
+            f"care -> secure-mail, known as {WILDCARD} alone: resolved and reached {done['good']} times of 100,\n"
+            f"at {done['addresses']} addresses."
+        )
+        self.lab.dns_asked()
+        pieces = 0
+        for kind in ("txt", "null", "a"):
+            for protocol in ("udp", "tcp"):
+                for to in (server, "10.30.0.1", places.DNS_SERVER.v6):
+                    pieces += 1
+                    reply = guest.resolve(to, f"secret{pieces}.tunnel.example", kind, protocol=protocol)
+                    refused = reply.more["rcode"] == 5
+                    self.expect(
+                        refused, f"a tunnel's question was not refused: {kind} over {protocol}: {reply}"
+                    )
+        leaked = [name for name, _ in self.lab.dns_asked() if name.endswith("tunnel.example")]
+        self.expect(not leaked, f"a tunnel's questions left: {leaked[:3]}")
+        print(
+            f"guests -> a tunnel in DNS, {pieces} pieces, over UDP and TCP, to three servers: {len(leaked)} left;\n"
+            "each was refused at once."
+        )
+
     def refused_sources(self) -> set[str]:
         reply = self.daemon.api("GET", "/v1/refused")
         self.expect(reply.status == 200, f"GET /v1/refused answered {reply.status}")
@@ -235,6 +269,10 @@ def play(demo: Demo) -> None:
     late = sum(line.late_packets for line in cut_lines)
     print(f"Packets of theirs that left after the answer: {late}.")
 
+    title("Names: a partner known by a wildcard, and a tunnel in DNS")
+    demo.show_names()
+    time.sleep(1.2)  # the gate tells what it refused once a second
+
     title("Who keeps trying to get out?")
     demo.command("refused")
     demo.expect(lab.guest.v4 in demo.refused_sources(), f"{lab.guest.v4} is not among the refused machines")
@@ -259,13 +297,17 @@ def run(**options: Any) -> int:
             f"A hospital of {len(netns.namespaces(lab.prefix))} network namespaces stands: {lab.prefix}-* "
             f"({(time.monotonic() - began) * 1000:.0f} ms)."
         )
-        daemon = lab.daemon(**options)
+        lab.dns(NAMES)
+        services = options.pop("allowlist", policy.ALLOWLIST) | {"40-names.yaml": [SECURE_MAIL]}
+        daemon = lab.daemon(allowlist=services, **options)
+        gate = lab.dns_gate(daemon).start()
         began = time.monotonic()
         try:
             daemon.start()
         except RuntimeError as error:
             print(f"the demo cannot begin: {error}", file=sys.stderr)
             return 1
+        gate.wait_until_well()
         print(f"The daemon is up in the gateway ({(time.monotonic() - began) * 1000:.0f} ms).")
         with lab.sniff() as outside:
             demo = Demo(lab, daemon, outside)

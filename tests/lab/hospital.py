@@ -22,6 +22,7 @@ from typing import Self
 
 from tests.lab import netns, places
 from tests.lab.daemon import Daemon
+from tests.lab.dnsgate import DnsGate
 from tests.lab.hosts import Host, Worker
 from tests.lab.places import Place
 from tests.lab.sniffer import Sniffer
@@ -97,6 +98,7 @@ class Hospital:
         self._workers: dict[str, Worker] = {}
         self._sniffers: list[Sniffer] = []
         self._daemons: list[Daemon] = []
+        self._gates: list[DnsGate] = []
         self._lock = threading.Lock()
         self._open = False
 
@@ -121,6 +123,9 @@ class Hospital:
         if not self._open:
             return
         self._open = False
+        for gate in self._gates:
+            with contextlib.suppress(Exception):
+                gate.kill9()
         for daemon in self._daemons:
             with contextlib.suppress(Exception):
                 daemon.kill9()
@@ -181,6 +186,16 @@ class Hospital:
     def dns(self, zone: dict) -> None:
         """Have the DNS server answer from this zone from now on (shape: inside/wire.dns_answer)."""
         self._server.do("dns", zone=zone)
+
+    def dns_asked(self) -> list[tuple[str, str]]:
+        """Give what the DNS server outside was asked for since the last look: names and types."""
+        return [tuple(one) for one in self._server.do("asked")]
+
+    def dns_gate(self, daemon: Daemon) -> DnsGate:
+        """Make the process of the DNS gate that works for a daemon, not started; it ends with the hospital."""
+        gate = DnsGate(self.namespace("gw"), daemon)
+        self._gates.append(gate)
+        return gate
 
     def sniff(self, role: str = "inet", interface: str = "uplink") -> Sniffer:
         """Start a witness: on the internet side, or with ("care", "eth0") inside."""

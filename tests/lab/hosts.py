@@ -271,12 +271,29 @@ class Host:
         """GET /; `more["status"]` is the answer's."""
         return _answer(self.worker.do("http", host=to, port=port, source=self._source(to), timeout=timeout))
 
-    def resolve(self, server: str, name: str, kind: str = "a", timeout: float = 1.0) -> Answer:
+    def resolve(
+        self,
+        server: str,
+        name: str,
+        kind: str = "a",
+        timeout: float = 1.0,
+        *,
+        protocol: str = "udp",
+        port: int = 53,
+    ) -> Answer:
         """Ask a DNS server; `more["addresses"]` and `more["rcode"]`."""
-        source = self._source(server)
-        return _answer(
-            self.worker.do("resolve", server=server, name=name, kind=kind, source=source, timeout=timeout)
-        )
+        asked = {"server": server, "name": name, "kind": kind, "protocol": protocol, "port": port}
+        return _answer(self.worker.do("resolve", source=self._source(server), timeout=timeout, **asked))
+
+    def ask_often(self, server: str, names: list[str], kind: str, seconds: float, rate: float) -> dict:
+        """Ask a DNS server for names in turn; give how many questions were `sent`, and `rcodes`."""
+        asked = {"server": server, "names": names, "kind": kind, "seconds": seconds, "rate": rate}
+        return self.worker.do("ask_often", source=self._source(server), **asked)
+
+    def resolve_and_connect(self, server: str, name: str, port: int, times: int, kind: str = "a") -> dict:
+        """Resolve a name and connect to what it stands for, over and over; give `good`, `failed`, `addresses`."""
+        asked = {"server": server, "name": name, "port": port, "times": times, "kind": kind}
+        return self.worker.do("resolve_and_connect", source=self._source(server), **asked)
 
     def open(self, to: str, port: int = 443, protocol: str = "tcp", timeout: float = 1.0) -> Connection:
         """Open a connection, prove it with an echo, and keep it."""

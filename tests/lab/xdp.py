@@ -1,4 +1,4 @@
-"""The smallest XDP program (it passes every packet), attached to an interface of the namespace that the caller is in.
+"""The smallest BPF programs (they pass every packet), attached to an interface of the namespace that the caller is in.
 
 By bpf(2) and rtnetlink alone: struct bpf_attr and the instructions from linux/bpf.h, IFLA_XDP_* from linux/if_link.h.
 """
@@ -8,34 +8,53 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ecluse.kernel.netlink import NLA_F_NESTED, Netlink, attribute
 
-SYS_BPF, BPF_PROG_LOAD, BPF_PROG_TYPE_XDP = 321, 5, 6  # x86_64
+SYS_BPF, BPF_PROG_LOAD, BPF_PROG_ATTACH = 321, 5, 8  # x86_64
+BPF_PROG_TYPE_SCHED_CLS, BPF_PROG_TYPE_XDP = 3, 6
+BPF_TCX = {"ingress": 46, "egress": 47}
+XDP_PASS, TCX_NEXT = 2, -1
 XDP_FLAGS_SKB_MODE = 2
 RTM_SETLINK, IFLA_XDP, IFLA_XDP_FD, IFLA_XDP_FLAGS = 19, 43, 1, 3
-# r0 = XDP_PASS; exit
-PASS = struct.pack("=BBhi", 0xB7, 0, 0, 2) + struct.pack("=BBhi", 0x95, 0, 0, 0)
+
+
+def _bpf(command: int, attr: bytes) -> int:
+    held = ctypes.create_string_buffer(attr + bytes(128 - len(attr)))
+    done = ctypes.CDLL(None, use_errno=True).syscall(SYS_BPF, command, held, len(held))
+    if done < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return int(done)
+
+
+@contextmanager
+def _loaded(kind: int, verdict: int) -> Iterator[int]:
+    # r0 = verdict; exit
+    code = struct.pack("=BBhi", 0xB7, 0, 0, verdict) + struct.pack("=BBhi", 0x95, 0, 0, 0)
+    program, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"GPL")
+    attr = struct.pack("=IIQQ", kind, len(code) // 8, ctypes.addressof(program), ctypes.addressof(licence))
+    handle = _bpf(BPF_PROG_LOAD, attr)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def attach(interface: str) -> None:
-    """Attach it; it stays until the interface goes. OSError when this kernel does not allow it."""
-    program, licence = ctypes.create_string_buffer(PASS), ctypes.create_string_buffer(b"GPL")
-    attr = struct.pack(
-        "=IIQQ", BPF_PROG_TYPE_XDP, len(PASS) // 8, ctypes.addressof(program), ctypes.addressof(licence)
-    )
-    held = ctypes.create_string_buffer(attr + bytes(96))
-    handle = ctypes.CDLL(None, use_errno=True).syscall(SYS_BPF, BPF_PROG_LOAD, held, len(held))
-    if handle < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    try:
+    """Attach an XDP program; it stays until the interface goes. OSError when this kernel does not allow it."""
+    with _loaded(BPF_PROG_TYPE_XDP, XDP_PASS) as handle, Netlink(0) as route:
         inner = attribute(IFLA_XDP_FD, struct.pack("=i", handle))
         inner += attribute(IFLA_XDP_FLAGS, struct.pack("=I", XDP_FLAGS_SKB_MODE))
         where = struct.pack("=BxHiII", 0, 0, socket.if_nametoindex(interface), 0, 0)
-        with Netlink(0) as route:
-            route.request(RTM_SETLINK, where + attribute(IFLA_XDP | NLA_F_NESTED, inner))
-    finally:
-        os.close(handle)
+        route.request(RTM_SETLINK, where + attribute(IFLA_XDP | NLA_F_NESTED, inner))
+
+
+def attach_tcx(interface: str, side: str) -> None:
+    """Attach a program to a tcx hook (Linux 6.6); it stays until the interface goes. OSError: EINVAL before that."""
+    with _loaded(BPF_PROG_TYPE_SCHED_CLS, TCX_NEXT) as handle:
+        _bpf(BPF_PROG_ATTACH, struct.pack("=III", socket.if_nametoindex(interface), handle, BPF_TCX[side]))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def wait_until(condition, seconds: float = 5.0) -> bool:
 
 
 def leaks(hospital: Hospital) -> bool:
-    return bool(hospital.guest.tcp(places.WEB.v4, timeout=0.2))
+    # Three times: a busy machine may take longer for one, and what is refused is refused at once.
+    return any(hospital.guest.tcp(places.WEB.v4, timeout=0.2) for _ in range(3))
 
 
 def more_services(*destinations: str) -> dict:

@@ -17,8 +17,11 @@ from ecluse.cli.parser import build_parser
 from ecluse.config.load import SITE_FILE, ConfigDirectory
 from ecluse.config.models import (
     DestinationModel,
+    DnsGateModel,
+    InternalModel,
     LevelModel,
     LifelineModel,
+    LimitsModel,
     ManagementModel,
     ServiceModel,
     SiteModel,
@@ -183,13 +186,19 @@ NESTED = {
     ZoneModel: "",
     ServiceModel: "",
     DestinationModel: "",
+    DnsGateModel: "dns_gate.",
+    InternalModel: "dns_gate.internal.",
+    LimitsModel: "dns_gate.limits.",
 }
+
+
+HOLDERS = {"lifeline", "management", "dns_gate", "internal", "limits"}
 
 
 def keys(model: type[Strict]) -> list[str]:
     """Give a model's keys as a person writes them, without those that only hold other keys told by themselves."""
     found = [info.alias or name for name, info in model.model_fields.items()]
-    return [key for key in found if key not in {"lifeline", "management"}]
+    return [key for key in found if key not in HOLDERS]
 
 
 def test_every_key_of_the_sites_files_has_its_row():

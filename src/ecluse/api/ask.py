@@ -10,14 +10,21 @@ from _socket import AF_UNIX, SOCK_STREAM, socket
 
 from ecluse import __version__
 
+PATIENCE = 3.0
+"""Seconds without an answer after which a person wants to know why."""
+
+_AGAIN = 0.02
+"""Seconds between two tries at a socket whose queue is full."""
+
 
 class Question:
     """A request on its way. What kept it from going is in `unreached` or `unsent`, for whoever reads the answer.
 
     timeout: seconds for the whole question and its answer; `deadline` is when they are over (time.monotonic).
+    A BlockingIOError in `unreached`: the queue of connections stayed full for PATIENCE; `send` tries on.
     """
 
-    __slots__ = ("deadline", "method", "sock", "unreached", "unsent")
+    __slots__ = ("_request", "_socket_path", "deadline", "method", "sock", "unreached", "unsent")
 
     def __init__(
         self, socket_path: "str | bytes", timeout: float, method: str, path: str, body: "bytes | None" = None
@@ -27,20 +34,43 @@ class Question:
         self.unreached: OSError | None = None
         self.unsent: TimeoutError | None = None
         self.sock = socket(AF_UNIX, SOCK_STREAM)
-        self.sock.settimeout(timeout)
-        try:
-            self.sock.connect(socket_path)
-        except OSError as error:
-            self.sock.close()
-            self.unreached = error
+        self._socket_path, self._request = socket_path, _request(method, path, body)
+        self.send(min(timeout, PATIENCE))
+
+    def send(self, seconds: float) -> None:
+        """Connect and send. Where the queue of connections is full, try so long.
+
+        Anybody may fill the queue of systemd's socket while the daemon is down. connect(2) then fails at once (EAGAIN), but
+        there is room as soon as the daemon runs, or whoever filled it goes.
+        """
+        until = min(self.deadline, time.monotonic() + seconds)
+        self.unreached = self._connected(until)
+        if self.unreached is not None:
             return
+        self.sock.settimeout(max(self.deadline - time.monotonic(), 0.001))
         try:
-            self.sock.sendall(_request(method, path, body))
+            self.sock.sendall(self._request)
         except TimeoutError as error:
             self.unsent = error
         except OSError:
             # The daemon may refuse before it has read all; its reason is waiting to be read.
             return
+
+    def _connected(self, until: float) -> "OSError | None":
+        # Without a time-out connect(2) would wait in the kernel, past the deadline.
+        self.sock.settimeout(max(self.deadline - time.monotonic(), 0.001))
+        while True:
+            try:
+                self.sock.connect(self._socket_path)
+            except BlockingIOError as error:
+                if time.monotonic() >= until:
+                    return error
+                time.sleep(_AGAIN)
+            except OSError as error:
+                self.sock.close()
+                return error
+            else:
+                return None
 
 
 def _request(method: str, path: str, body: "bytes | None") -> bytes:

@@ -10,7 +10,7 @@ import json
 import time
 
 from ecluse import errors
-from ecluse.api.ask import Question
+from ecluse.api.ask import PATIENCE, Question
 from ecluse.errors import ConfigError, EcluseError, Fault, ForbiddenError, UnreachableError
 
 TYPE_CHECKING = False  # for type checkers alone: importing typing takes as long as asking the daemon
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _MAX_ANSWER = 64 << 20  # bytes; an answer beyond it is not ours
 _CHUNK = 1 << 16
 
-PATIENCE = 3.0
-"""Seconds without an answer after which a person wants to know why."""
+LATE = "No answer yet: the daemon is starting, busy, or dead. Waiting for it."
+FULL = "The queue of the daemon's socket is full: the daemon is down or busy, and somebody asks over and over. Trying on."
 
 _KINDS: Mapping[str, type[EcluseError]] = {
     kind.kind: kind
@@ -35,13 +35,13 @@ _KINDS: Mapping[str, type[EcluseError]] = {
 class Client:
     """One daemon's socket. timeout: seconds for a whole question and its answer.
 
-    waiting: called once for a question that is not answered within PATIENCE. systemd holds the socket while the daemon is
+    waiting: called once, with LATE or FULL, for a question that is not answered within PATIENCE. systemd holds the socket while the daemon is
     down, so that a daemon which is gone for good looks like one that is slow.
     Every method may raise UnreachableError (no answer), ForbiddenError, or the error that the daemon reports.
     """
 
     def __init__(
-        self, socket_path: str, timeout: float = 30.0, waiting: Callable[[], None] | None = None
+        self, socket_path: str, timeout: float = 30.0, waiting: Callable[[str], None] | None = None
     ) -> None:
         self.socket_path = socket_path
         self.timeout = timeout
@@ -62,6 +62,8 @@ class Client:
         """
         question = self._question("GET", path, None)
         try:
+            if isinstance(question.unreached, BlockingIOError):
+                self._try_on(question, self._waiting)
             self._check_sent(question)
             reader = _Reader(question.sock, lambda: None)
             status, _length = self._head(reader)
@@ -93,10 +95,13 @@ class Client:
             told, waiting = waiting, None
             if told is None or time.monotonic() >= question.deadline:
                 return False
-            told()
+            told(LATE)
             return True
 
         try:
+            if isinstance(question.unreached, BlockingIOError):
+                told, waiting = waiting, None
+                self._try_on(question, told)
             self._check_sent(question)
             reader = _Reader(question.sock, tick, late)
             status, length = self._head(reader)
@@ -121,6 +126,11 @@ class Client:
             hint="run 'ecluse status' to see where things stand",
         )
 
+    def _try_on(self, question: Question, told: Callable[[str], None] | None) -> None:
+        if told is not None and time.monotonic() < question.deadline:
+            told(FULL)
+        question.send(self.timeout)
+
     def _check_sent(self, question: Question) -> None:
         if isinstance(question.unreached, PermissionError):
             raise ForbiddenError(
@@ -128,6 +138,10 @@ class Client:
                 hint="run it as root (sudo), or as a member of the operators' group",
             )
         if question.unreached is not None:
+            if isinstance(question.unreached, BlockingIOError):
+                raise UnreachableError(
+                    f"the queue of {self.socket_path} stayed full: the daemon is down or busy", retry=True
+                )
             why = question.unreached.strerror or str(question.unreached) or "no answer"
             raise UnreachableError(f"no daemon answers at {self.socket_path} ({why.lower()})")
         if question.unsent is not None:

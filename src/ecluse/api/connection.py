@@ -12,7 +12,7 @@ from types import MappingProxyType
 from aiohttp.web import BaseRequest, RequestHandler, Response, Server, StreamResponse
 
 from ecluse import __version__
-from ecluse.api.peer import Peer, Role
+from ecluse.api.peer import Peer, Role, has_ended
 from ecluse.api.problems import MEDIA, HttpRefusalError, problem_of, raw_response
 from ecluse.api.wire import Problem, to_json
 
@@ -111,6 +111,11 @@ class Connection(RequestHandler):
         poll = select.poll()
         poll.register(sock.fileno(), 0)
         return any(event & select.POLLHUP for _, event in poll.poll(0))
+
+    def sender_gone(self) -> bool:
+        """Say whether the process that connected may be gone, and its number another's: it hung up or, where told, ended."""
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        return self.hung_up() or sock is None or has_ended(sock)
 
     def _cancel_due(self) -> None:
         if self._due is not None:

@@ -65,6 +65,14 @@ def _gate(status: Status) -> Iterator[Metric]:
     refused.add_metric(("outbound",), status.refused_packets)
     refused.add_metric(("inbound",), status.refused_inbound_packets)
     yield refused
+    if status.dns:
+        yield _gauge(
+            "ecluse_dns_gate_working", "1 when the DNS gate answers by its orders.", status.dns.working
+        )
+        yield _gauge("ecluse_dns_learned", "Addresses that the DNS gate holds for names.", status.dns.learned)
+        yield CounterMetricFamily(
+            "ecluse_dns_refused_questions", "Questions that the DNS gate refused.", value=status.dns.refused
+        )
     yield _gauge("ecluse_warnings", "How many warnings the status has.", len(status.warnings))
     yield _gauge("ecluse_last_tamper_seconds", "When our table was last changed by another, UNIX time, 0: never.",
                  _unix(status.last_tamper.at) if status.last_tamper else 0)  # fmt: skip

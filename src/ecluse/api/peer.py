@@ -1,6 +1,7 @@
 """Who is at the other end of the socket, in the kernel's words, and what role that gives.
 
-Sources: SO_PEERCRED in socket(7) and unix(7); SO_PEERGROUPS in linux/net/core/sock.c (`sk_getsockopt`, Linux 4.13);
+Sources: SO_PEERCRED in socket(7) and unix(7); SO_PEERGROUPS (Linux 4.13) and SO_PEERPIDFD (Linux 6.5) in
+linux/net/core/sock.c (`sk_getsockopt`); pidfd_open(2);
 /proc/PID/comm and /proc/PID/loginuid in proc(5); passwd(5), group(5).
 
 Accounts are read straight from /etc/passwd and /etc/group, never through NSS: with the network cut, a directory
@@ -10,7 +11,9 @@ either: that needs the memory map of the peer, which a hostile peer can hold loc
 
 import ctypes
 import enum
+import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable, Mapping
@@ -20,6 +23,7 @@ from pathlib import Path
 from ecluse.records import Actor
 
 SO_PEERGROUPS = 59  # asm-generic/socket.h; Python's socket module has no name for it
+SO_PEERPIDFD = 77
 _UCRED = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _PYTHON_LIMIT = 1024  # socket.getsockopt takes no larger buffer: 256 groups
 _NGROUPS_MAX = 65536  # linux/limits.h
@@ -53,6 +57,20 @@ def peer_of(sock: socket.socket) -> Peer:
     """Ask the kernel who connected to this UNIX stream socket. OSError when it is none."""
     pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return Peer(uid, pid, frozenset((gid, *_peer_groups(sock))))
+
+
+def has_ended(sock: socket.socket) -> bool:
+    """Say whether the process that connected has ended, whoever holds its end now; False where the kernel cannot tell."""
+    try:
+        pidfd = sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+    except OSError as error:
+        return error.errno != errno.ENOPROTOOPT  # ESRCH, EINVAL: nobody has that number any more
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+    finally:
+        os.close(pidfd)
 
 
 def _peer_groups(sock: socket.socket) -> tuple[int, ...]:
@@ -162,10 +180,18 @@ class Roles:
         )
 
 
-def actor_of(peer: Peer, accounts: Accounts, proc: Path = Path("/proc")) -> Actor:
-    """Describe a peer for the audit log. command: its name in the kernel (comm), empty when it is gone."""
+def actor_of(
+    peer: Peer, accounts: Accounts, proc: Path = Path("/proc"), *, gone: Callable[[], bool] = lambda: False
+) -> Actor:
+    """Describe a peer for the audit log. command: its name in the kernel (comm), empty when it is gone.
+
+    gone: says whether the peer is. /proc goes by a number that another process may have by then: command and login of a
+    peer that is gone are left out. It is asked after they were read, so that a peer which goes meanwhile counts as gone.
+    """
     command = printable(_read(proc / str(peer.pid) / "comm").strip(), 64)
     login = _read(proc / str(peer.pid) / "loginuid").strip()
+    if gone():
+        return Actor(peer.uid, accounts.user(peer.uid), peer.pid, "")
     known = _is_number(login) and int(login) != _NO_LOGIN
     return Actor(peer.uid, accounts.user(peer.uid), peer.pid, command, int(login) if known else None)
 

@@ -129,7 +129,7 @@ class ApiServer:
             raise HttpRefusalError(
                 400, str(error), hint="GET /v1/openapi.json describes every request"
             ) from None
-        actor = actor_of(connection.peer, self._roles.accounts)
+        actor = actor_of(connection.peer, self._roles.accounts, gone=connection.sender_gone)
         call = Call(self._commands, actor, body, query, number)
         if route.media == NDJSON:
             return await self._stream(request, connection)
@@ -174,7 +174,7 @@ class ApiServer:
         peer, accounts = connection.peer, self._roles.accounts
         origin = "Origin" in request.headers
         await self._refusals.record(
-            lambda: actor_of(peer, accounts),
+            lambda: actor_of(peer, accounts, gone=connection.sender_gone),
             peer.uid,
             _what(request) + (" from a web page" if origin else ""),
         )

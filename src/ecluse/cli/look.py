@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 20.0
 _SILENCE_SECONDS = 60.0  # the daemon's heartbeat is every 15 s
+_NAME_WIDTH = 40
 _MOST_ADDRESSES = 20  # of one name, that a person is shown
 _MOST_DIFF = 40  # lines of a ruleset's difference that a person is shown
 
@@ -68,6 +69,10 @@ def show_status(screen: Screen, s: Json) -> None:
     screen.line(
         f"  refused   {count(s['refused_packets'], 'packet')} outbound, {s['refused_inbound_packets']:,} inbound"
     )
+    if gate := s.get("dns"):
+        works = "answers for what is kept" if gate["working"] else "DOES NOT ANSWER"
+        said = f"  dns gate  {works}; {count(gate['refused'], 'question')} refused"
+        screen.line(said, "" if gate["working"] else "bad")
     if s.get("purge"):
         screen.wrapped(
             "  ended     ", purge_words(s["purge"]), "bad" if s["purge"]["state"] == "failed" else ""
@@ -229,7 +234,7 @@ def refused(args: SimpleNamespace, screen: Screen) -> int:
     if args.json:
         write_json(screen, answer)
         return 0
-    if not answer["flows"] and not answer["sources"]:
+    if not answer["flows"] and not answer["sources"] and not answer["names"]:
         screen.line("Nothing was refused lately.")
         return 0
     screen.table(
@@ -244,9 +249,23 @@ def refused(args: SimpleNamespace, screen: Screen) -> int:
         ("FROM", "TO", "WHAT", "PACKETS", "LAST TRY"),
         ((r["source"], r["destination"], _what(r), f"{r['packets']:,}", _last(r)) for r in answer["flows"]),
     )
+    if answer["names"]:
+        screen.line()
+        screen.table(
+            ("MACHINE", "ASKED FOR", "TYPE", "WHY NOT", "TIMES", "LAST TRY"),
+            (
+                (r["client"], _short(r["name"]), r["type"], r["why"], f"{r['times']:,}", _last(r))
+                for r in answer["names"]
+            ),
+        )
     if answer["full"]:
         screen.wrapped("! ", "the kernel's lists are full: there are more than are shown", "warn")
     return 0
+
+
+def _short(name: str) -> str:
+    """Cut a name down to its end, which says whose it is: a tunnel's begins with what it carries."""
+    return name if len(name) <= _NAME_WIDTH else f"...{name[3 - _NAME_WIDTH :]}"
 
 
 def _what(flow: Json) -> str:

@@ -51,7 +51,7 @@ def main(
     screen = Screen()
     args = SimpleNamespace(json=False, socket=os.environ.get("ECLUSE_SOCKET") or quick.DEFAULT_SOCKET)
     args.question = question
-    args.waiting = lambda: _waiting(args, screen)
+    args.waiting = lambda why: _waiting(args, screen, why)
     try:
         _read(sys.argv[1:] if argv is None else argv, args)
         return _run(args, screen, trouble)
@@ -106,9 +106,9 @@ def _interrupted(args: SimpleNamespace, screen: Screen) -> int:
     return INTERRUPTED
 
 
-def _waiting(args: SimpleNamespace, screen: Screen) -> None:
+def _waiting(args: SimpleNamespace, screen: Screen, why: str) -> None:
     """Say what to do about a daemon that does not answer: systemd's socket takes the question even when none runs."""
-    screen.note("No answer yet: the daemon is starting, busy, or dead. Waiting for it.", "warn")
+    screen.note(why, "warn")
     if args.verb in {"cut", "isolate"}:
         where = " EVERY zone" if args.zone else ""
         screen.note(f"It closes as soon as it runs. To close{where} now without it: Ctrl-C, then as root:")

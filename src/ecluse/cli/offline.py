@@ -69,16 +69,19 @@ def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
     from ecluse.kernel.netlink import consistently, kernel_errors  # noqa: PLC0415 - as for `check`
 
     with kernel_errors("look for ways past the gate", hint="run it as root (sudo)"):
-        found = findings(consistently(look), policy)
+        host = consistently(look)
+    found = findings(host, policy)
     exits = sum(one.is_exit for one in found)
     if args.json:
         told = [{"kind": one.kind, "what": one.what, "is_exit": one.is_exit} for one in found]
-        write_json(screen, {"findings": told})
+        write_json(screen, {"findings": told, "unseen": host.unseen})
         return FOUND if exits else DONE
     for one in found:
         screen.wrapped("exit: " if one.is_exit else "remark: ", one.what, "bad" if one.is_exit else "warn")
     said = f"{count(exits, 'way')} past the gate, {count(len(found) - exits, 'remark')} on this machine"
-    screen.line(said, "bad" if exits else "good")
+    if host.unseen:
+        said += f"; not looked for: {', '.join(host.unseen)}"
+    screen.line(said, "bad" if exits else "warn" if host.unseen else "good")
     return FOUND if exits else DONE
 
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from ecluse.config.addresses import written
+from ecluse.config.fields import WILDCARD
 from ecluse.config.marks import Document, Loc
-from ecluse.config.models import LevelModel, ServiceModel, ZoneModel
+from ecluse.config.models import DnsGateModel, LevelModel, ServiceModel, ZoneModel
 from ecluse.config.networks import NetworkIndex
 from ecluse.config.words import did_you_mean, listed, shown
 from ecluse.errors import Fault
-from ecluse.policy import CUT, GATEWAY, ISOLATE, OPEN, Criticality, Level
+from ecluse.policy import CUT, GATEWAY, ISOLATE, OPEN, Criticality, DnsMode, Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,3 +159,50 @@ def _unknown_zones(service: PlacedService, zone_names: Sequence[str]) -> list[Fa
         for place, zone in enumerate(service.model.zones)
         if zone not in known
     ]
+
+
+def gate_faults(
+    document: Document,
+    gate: DnsGateModel,
+    subnets: NetworkIndex[str] | None,
+) -> list[Fault]:
+    """Check the DNS gate's own part of the site's file: an inside server lies inside, a domain has one answer."""
+    faults: list[Fault] = []
+    seen: set[str] = set()
+    for index, each in enumerate(gate.internal):
+        loc = ("dns_gate", "internal", index)
+        for place, server in enumerate(each.servers):
+            if subnets is not None and next(subnets.around(ip_network(server)), None) is None:
+                wrong = f"'{server}' lies in no zone's subnets: names of the inside would be asked outside"
+                faults.append(document.fault((*loc, "servers", place), wrong, "a DNS server of the inside"))
+        for place, name in enumerate(each.names):
+            if name in seen:
+                wrong = f"the domain {shown(name)} a second time"
+                faults.append(document.fault((*loc, "names", place), wrong, "each domain once"))
+            seen.add(name)
+    return faults
+
+
+def name_faults(services: Sequence[PlacedService], gate: DnsGateModel) -> list[Fault]:
+    """Check what the services want of the DNS gate: it is there, and they connect out."""
+    faults: list[Fault] = []
+    for service in services:
+        for index, destination in enumerate(service.model.destinations):
+            wild = [(place, one) for place, one in destination.each() if str(one).startswith(WILDCARD)]
+            loc = ("destinations", index)
+            for place, one in wild:
+                if destination.from_:
+                    wrong, expected = (
+                        f"the wildcard '{one}' in 'from'",
+                        "prefixes: who connects in has no name",
+                    )
+                elif gate.mode is DnsMode.NEVER:
+                    wrong, expected = f"'{one}' and 'dns_gate: {{mode: never}}'", "mode: cut, or host names"
+                else:
+                    continue
+                faults.append(service.fault((*loc, destination.key, place), wrong, expected))
+            named = wild or any(isinstance(one, str) for _, one in destination.each())
+            if destination.records and (destination.from_ or not named):
+                wrong = "'records' without a host name or a wildcard in 'to'"
+                faults.append(service.fault((*loc, "records"), wrong, "none, or the names that have them"))
+    return faults

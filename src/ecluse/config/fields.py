@@ -82,7 +82,9 @@ def interface(text: str) -> str:
 
 EVERYTHING: tuple[IPNetwork, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 Target = str | IPNetwork | tuple[IPNetwork, ...]
-"""A written destination: a host name, a network, or EVERYTHING."""
+"""A written destination: a host name or a wildcard, a network, or EVERYTHING."""
+WILDCARD = "*."
+"""Begins a destination that stands for every name below a domain, at whatever depth, and not for the domain itself."""
 
 
 _WITH_PORT = re.compile(r"(?P<host>[^:\[\]]+|\[[^\]]+\]):(?P<port>[0-9]{1,5})")
@@ -105,9 +107,7 @@ def target(text: str, *, unbounded: bool) -> Target:
             f"{shown(text)} is the address of a page", "the host name alone, the port in ports: [tcp/443]"
         )
     if "*" in text:
-        raise WrongError(
-            f"{shown(text)}: wildcards are not supported yet: name the hosts, or give prefixes", ""
-        )
+        return _wildcard(text)
     if with_port := _WITH_PORT.fullmatch(text):
         raise WrongError(
             f"a port in the destination {shown(text)}",
@@ -147,6 +147,34 @@ def host_name(text: str) -> str:
     if len(labels) == 1:
         raise WrongError(f"{shown(text)} is one word", f"{expected}: nothing is added to it")
     return ".".join(labels)
+
+
+def _wildcard(text: str) -> str:
+    """Read `*.operator.example`: the star is the whole first label, and at least two labels follow."""
+    domain = text.removeprefix(WILDCARD)
+    if domain == text or "*" in domain:
+        raise WrongError(f"{shown(text)} is no wildcard", "'*.' before a domain, such as *.operator.example")
+    if "." not in domain.removesuffix("."):
+        raise WrongError(f"{shown(text)} is much of the internet", "a domain of the partner's own")
+    return WILDCARD + host_name(domain)
+
+
+def record_type(text: str) -> str:
+    """Read a type of DNS records that may be answered beside addresses."""
+    return one_of(text, RECORD_TYPES)
+
+
+RECORD_TYPES = ("MX", "SRV")
+"""What mail, telephony and directories find their servers by; none of them can hold much that a partner did not publish."""
+
+
+def domain(text: str) -> str:
+    """Read a domain of the inside, one word too (`10.in-addr.arpa`, `hospital.local`, `intranet`)."""
+    if re.fullmatch(r"(?:[a-z0-9]{1,4}\.)+(?:in-addr|ip6)\.arpa", text):
+        return text
+    if _LABEL.fullmatch(text) and not text.isdigit():
+        return text
+    return host_name(text)
 
 
 # IANA protocol numbers. Port ranges for the first, none for the second.

@@ -1,7 +1,7 @@
 """The configuration directory as a policy: all of it right, or every fault of every file at once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from threading import Lock
@@ -10,14 +10,23 @@ from typing import TypeVar
 from ecluse.bulk import without_gc
 from ecluse.config.checks import (
     PlacedService,
+    gate_faults,
     in_order,
     level_faults,
+    name_faults,
     service_faults,
     zone_faults,
 )
 from ecluse.config.files import allowlist_files, file_name, loose_mode, read_file
 from ecluse.config.marks import Document, Items, compose
-from ecluse.config.models import AllowlistModel, LevelModel, SiteModel, Strict, ZoneModel
+from ecluse.config.models import (
+    AllowlistModel,
+    DnsGateModel,
+    LevelModel,
+    SiteModel,
+    Strict,
+    ZoneModel,
+)
 from ecluse.config.networks import NetworkIndex
 from ecluse.config.remarks import Remarks, find_remarks, find_reviews
 from ecluse.config.validate import service_at, validate
@@ -121,9 +130,15 @@ def read_directory(directory: Path) -> Loaded:
             Fault(where, 0, 0, "the allowlist is empty: 'cut' would keep nothing", "at least one service")
         )
     faults += service_faults(services, names, subnets)
+    gate = (_gate(site_document) if site_document else None) or DnsGateModel()
+    faults += name_faults(services, gate)
+    if site_document is not None:
+        faults += gate_faults(site_document, gate, subnets)
     if faults or site is None or site_document is None:
         raise ConfigError(_bounded(faults, directory))
-    policy = Policy(site, tuple(service.model.service() for service in services))
+    made = tuple(service.model.service() for service in services)
+    needed = any(destination.wildcards for one in made for destination in one.destinations)
+    policy = Policy(replace(site, dns=gate.gate(needed=needed)), made)
     loose = filter(None, map(loose_mode, (directory, directory / SITE_FILE, directory / ALLOWLIST, *paths)))
     return Loaded(policy, site_document, tuple(services), (*remarks, *loose))
 
@@ -176,6 +191,11 @@ def _site(document: Document | None, faults: list[Fault]) -> tuple[Site | None, 
         in_order(model.levels),
     )
     return site, list(model.zones), True
+
+
+def _gate(document: Document) -> DnsGateModel | None:
+    """Give the DNS gate's part of the site's file where it is right in itself; None when it is absent or at fault."""
+    return validate(DnsGateModel, document, ("dns_gate",))[0]
 
 
 def _each(model: type[M], document: Document, key: str) -> list[tuple[int, M]]:

@@ -27,6 +27,10 @@ from ecluse.policy import (
     Criticality,
     Destination,
     Direction,
+    DnsGate,
+    DnsLimits,
+    DnsMode,
+    InternalDomains,
     IPAddress,
     IPNetwork,
     Level,
@@ -39,6 +43,8 @@ from ecluse.policy import (
 from ecluse.ruleset.names import ELSEWHERE
 
 T = TypeVar("T")
+
+_GATE = DnsGate()
 
 TITLE_LIMIT = 120
 CONTACT_LIMIT = 200
@@ -128,6 +134,20 @@ def _written(value: object) -> str:
     return addresses.written(value) if isinstance(value, IPv4Network | IPv6Network) else str(value)
 
 
+def _between(low: int, high: int) -> PlainValidator:
+    """Make a validator of whole numbers within bounds."""
+    expected = f"a whole number, {low} to {high}"
+
+    def validate(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise _kind(expected)
+        if not low <= value <= high:
+            raise _wrong(str(value), expected)
+        return value
+
+    return PlainValidator(validate)
+
+
 def _name_but(*reserved: str) -> PlainValidator:
     def parse(text: str) -> str:
         if text in reserved:
@@ -151,10 +171,17 @@ _Interface = Annotated[str, _read(fields.interface, "an interface name")]
 _Subnet = Annotated[IPNetwork, _read(addresses.subnet, "an address or a prefix")]
 _Prefix = Annotated[IPNetwork, _read(addresses.prefix, "an address or a prefix")]
 _Resolver = Annotated[IPAddress, _read(addresses.resolver, "the address of a DNS server")]
+_Mode = Annotated[DnsMode, _read(lambda text: DnsMode(fields.one_of(text, tuple(DnsMode))), listed(DnsMode))]
+_Domain = Annotated[str, _read(fields.domain, "a domain such as hospital.example or 10.in-addr.arpa")]
+_Record = Annotated[str, _read(fields.record_type, listed(fields.RECORD_TYPES))]
 _Traffic = Annotated[Traffic, _read(fields.traffic, "a protocol and port such as tcp/443")]
 _Target = Annotated[Target, PlainValidator(_target)]
 _Management = Annotated[IPNetwork, PlainValidator(_management)]
 _Day = Annotated[date, PlainValidator(_day)]
+_Number = Annotated[int, _between(1, 10_000)]
+_Label = Annotated[int, _between(1, 63)]  # RFC 1035, 2.3.4
+_Length = Annotated[int, _between(10, 253)]
+_Port = Annotated[int, _between(1024, 65534)]  # above what needs a privilege; the next one is taken too
 # The order matters: the list is checked to be non-empty before its items, to be distinct after them.
 _Some = Annotated[tuple[T, ...], AfterValidator(_distinct), BeforeValidator(_not_empty)]
 _OneOrSome = Annotated[_Some[T], BeforeValidator(_list_of_one)]
@@ -212,6 +239,41 @@ class LevelModel(Strict):
         return Level(self.name, self.title or self.name, frozenset(self.keeps))
 
 
+class InternalModel(Strict):
+    """Names that the inside's own DNS servers answer for."""
+
+    names: _Some[_Domain]
+    servers: _Some[_Resolver]
+
+
+class LimitsModel(Strict):
+    """Bounds of what may be asked of the DNS gate."""
+
+    client_queries: _Number = _GATE.limits.client_queries
+    wildcard_names: _Number = _GATE.limits.wildcard_names
+    label: _Label = _GATE.limits.label
+    name: _Length = _GATE.limits.name
+
+
+class DnsGateModel(Strict):
+    """How the gateway answers the zones' DNS. No mode: `cut` where a service needs it, which has a wildcard."""
+
+    mode: _Mode | None = None
+    port: _Port = _GATE.port
+    internal: tuple[InternalModel, ...] = ()
+    limits: LimitsModel = LimitsModel()
+
+    def gate(self, *, needed: bool) -> DnsGate:
+        """Give the policy's value. needed: a service has a wildcard."""
+        limits = self.limits
+        return DnsGate(
+            self.mode or (DnsMode.CUT if needed else DnsMode.NEVER),
+            self.port,
+            tuple(InternalDomains(each.names, each.servers) for each in self.internal),
+            DnsLimits(limits.client_queries, limits.wildcard_names, limits.label, limits.name),
+        )
+
+
 class SiteModel(Strict):
     """The whole of `site.yaml`."""
 
@@ -221,6 +283,7 @@ class SiteModel(Strict):
     lifeline: LifelineModel = LifelineModel()
     resolvers: Annotated[tuple[_Resolver, ...], AfterValidator(_distinct)] = ()
     levels: tuple[LevelModel, ...] = ()
+    dns_gate: DnsGateModel = DnsGateModel()
 
 
 class DestinationModel(Strict):
@@ -231,6 +294,7 @@ class DestinationModel(Strict):
     to: _OneOrSome[_Target] = ()
     from_: _OneOrSome[_Target] = Field(default=(), alias="from")
     ports: _Some[_Traffic]
+    records: Annotated[tuple[_Record, ...], AfterValidator(_distinct)] = ()
 
     @property
     def direction(self) -> Direction:
@@ -253,12 +317,16 @@ class DestinationModel(Strict):
     def destination(self) -> Destination:
         """Give the policy's value."""
         values = [value for _, value in self.each()]
+        written = [value for value in values if isinstance(value, str)]
+        wild = [value for value in written if value.startswith(fields.WILDCARD)]
         return Destination(
             self.direction,
-            tuple(value for value in values if isinstance(value, str)),
+            tuple(value for value in written if value not in wild),
             tuple(value for value in values if not isinstance(value, str)),
             self.ports,
-            self.private,
+            private=self.private,
+            wildcards=tuple(value.removeprefix(fields.WILDCARD) for value in wild),
+            records=self.records,
         )
 
 

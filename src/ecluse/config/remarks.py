@@ -60,7 +60,7 @@ def _about_site(policy: Policy, document: Document) -> Iterator[Fault]:
     if six and Preset.ND not in site.lifeline.presets:
         wrong = "zones have IPv6 subnets and the lifeline has no 'nd': without neighbour discovery IPv6 stops at a cut"
         yield document.fault(("lifeline", "presets"), wrong, "presets: [nd]")
-    names = sum(len(d.hosts) for service in policy.services for d in service.destinations)
+    names = sum(len(d.hosts) + len(d.wildcards) for service in policy.services for d in service.destinations)
     if names and not site.resolvers:
         wrong = f"{names} destinations are host names and there are no resolvers: these are never found"
         yield document.fault(("resolvers",), wrong, "the addresses of DNS servers")
@@ -90,6 +90,9 @@ def _about_people(placed: PlacedService, service: Service) -> Iterator[Fault]:
 def _about_names(placed: PlacedService, service: Service) -> Iterator[Fault]:
     hosts = [host for destination in service.destinations for host in destination.hosts]
     networks = [n for destination in service.destinations for n in destination.networks]
+    if any(d.wildcards for d in service.destinations) and set(service.zones) == {GATEWAY}:
+        wrong = f"'{service.name}' has a wildcard and is used by the gateway alone, whose own DNS the gate does not answer"
+        yield placed.fault(("destinations",), wrong, "host names, or zones")
     if service.criticality is Criticality.VITAL and hosts and not networks:
         wrong = (
             f"the vital service '{service.name}' is known by name only: without DNS, what is kept are the last"

@@ -89,6 +89,10 @@ class Settings(BaseSettings):
         Path("/var/lib/ecluse"), description="directory of generations and the audit log"
     )
     run_dir: _Path = Field(Path("/run/ecluse"), description="directory for what a reboot may lose")
+    dns_dir: _Path = Field(
+        Path("/run/ecluse-dns"), description="directory where the DNS gate's process tells how it is"
+    )
+    dns_user: _Group = Field("ecluse-dns", description="user of the DNS gate's process")
     socket: Annotated[Path, PlainValidator(_socket)] = Field(
         Path("/run/ecluse") / SOCKET_NAME, description=f"the API's socket (RUN_DIR/{SOCKET_NAME})"
     )
@@ -291,7 +295,7 @@ def _from_texts(texts: Mapping[str, str], sources: Mapping[str, str]) -> _Layer:
     values: dict[str, object] = {}
     for name, text in texts.items():
         values[name] = text
-        if name in {"config_dir", "state_dir", "run_dir", "socket"} and text:
+        if name in {"config_dir", "state_dir", "run_dir", "dns_dir", "socket"} and text:
             values[name] = os.path.abspath(text)  # noqa: PTH100  Path.absolute() leaves '..' in it
         elif name in _INTEGERS and re.fullmatch(r"-?[0-9]{1,9}", text):
             values[name] = int(text)

@@ -22,6 +22,7 @@ from ecluse.policy import CUT, ISOLATE, Levels, Policy, most_closed
 from ecluse.ports import Recovered
 from ecluse.records import Action, Actor, AuditRecord, Generation
 from ecluse.results import Change, Event, Plan, Purge, Refused, ServiceStatus, Status
+from ecluse.ruleset.dnsgate import is_on
 
 
 class Controller:
@@ -336,7 +337,12 @@ class Controller:
         elements, full = await self._s.ports.firewall.refused()
         local = await self._s.ports.links.local_addresses()
         policy = self._s.live.policy
-        return await asyncio.to_thread(report.refused, elements, policy, local, limit, full=full)
+        answer = await asyncio.to_thread(report.refused, elements, policy, local, limit, full=full)
+        told = await self._s.ports.dns.report() if is_on(policy) else None
+        if told is None:
+            return answer
+        names = report.refused_names(told.questions, policy, self._s.ports.clock())
+        return replace(answer, names=tuple(names)[:limit])
 
     def events(self) -> AsyncIterator[Event]:
         """Give every event from now on."""

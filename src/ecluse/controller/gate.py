@@ -8,7 +8,7 @@ from ecluse.controller.live import Loaded, compiled, with_addresses
 from ecluse.errors import EcluseError, KernelError, NotVerifiedError
 from ecluse.policy import Addresses, Levels, Policy
 from ecluse.ports import Firewall
-from ecluse.ruleset import names, switch
+from ecluse.ruleset import dnsgate, names, switch
 from ecluse.ruleset.delta import delta
 from ecluse.ruleset.program import NamedSet, Program
 
@@ -30,13 +30,16 @@ Step = Callable[[str], None]
 class Gate:
     """All transactions on table `inet ecluse`, one at a time (the caller holds the writer's lock)."""
 
-    def __init__(self, firewall: Firewall, daemon_uid: int, step: Step, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, firewall: Firewall, uids: tuple[int, ...], step: Step, warn: Callable[[str], None]
+    ) -> None:
         self._firewall = firewall
         self._warn = warn
-        self._uid = daemon_uid
+        self._uids = uids
         self._step = step
         self.loaded: dict[str, Loaded] = {}
         self._slot = 0
+        self._redirect = False
         self._commits = 0
         self._known_generation: int | None = None
         self._harmless: set[int] = set()
@@ -55,8 +58,12 @@ class Gate:
 
     async def _put(self, program: Program, give_way: Callable[[], bool] = lambda: False) -> None:
         """Put a program beside what is there: its structure, then the elements of its large maps. Touches no traffic."""
-        await self._apply(switch.load_text(program))
+        await self._apply_load(program)
         await self._fill(program, give_way)
+
+    async def _apply_load(self, program: Program) -> None:
+        await self._apply(switch.load_text(program))
+        self._redirect = self._redirect or bool(program.learned)
 
     async def _fill(self, program: Program, give_way: Callable[[], bool] = lambda: False) -> None:
         for piece in switch.pieces(program):
@@ -71,18 +78,19 @@ class Gate:
 
     def compile(self, policy: Policy, digest: str, addresses: Addresses, slot: int) -> Loaded:
         """Compile a policy for a slot. On any thread: nothing is touched."""
-        return compiled(policy, digest, addresses, slot, self._uid)
+        return compiled(policy, digest, addresses, slot, self._uids)
 
     async def survey(self) -> None:
         """Find the slots that are taken, so that a new program never meets an old one's names."""
         held = await self._firewall.objects()
+        self._redirect = names.DNS in held.get("chain", ())
         slots = [names.slot_of(name) or 0 for kind in held.values() for name in kind]
         self._slot = max([self._slot, *slots])
 
     async def kernel_levels(self, policy: Policy) -> dict[str, str] | None:
         """Say which levels the kernel's gates stand for, None when there is no whole state of ours."""
         chains = await self._firewall.chains()
-        gates = [c for c in chains if c in names.BASE_CHAINS or names.is_gate(c)]
+        gates = [c for c in chains if names.is_switched(c)]
         return switch.read_levels(policy, await self._firewall.targets(gates)) if gates else None
 
     async def is_shut(self) -> bool:
@@ -143,7 +151,8 @@ class Gate:
 
     async def switch(self, loaded: Loaded, levels: Levels) -> None:
         """Make these levels live: one small transaction, whatever the size of the allowlist."""
-        said = await self._firewall.switch(switch.position(loaded.policy, loaded.slot, levels))
+        where = switch.position(loaded.policy, loaded.slot, levels, redirect=self._redirect)
+        said = await self._firewall.switch(where)
         self._commits += 1
         if said:
             self._warn(said)
@@ -154,10 +163,12 @@ class Gate:
 
     async def _shown_at(self, loaded: Loaded, levels: Levels) -> int | None:
         """Read the base chains and gates back; give the ruleset's generation id, None when they are not as they should be."""
-        wanted = switch.position(loaded.policy, loaded.slot, levels)
+        wanted = switch.position(loaded.policy, loaded.slot, levels, redirect=self._redirect)
         found = await self._firewall.standing(wanted.targets)
-        policies = dict.fromkeys(names.BASE_CHAINS, wanted.verdict)
-        return found.generation if (found.targets, found.policies) == (wanted.targets, policies) else None
+        policies = {hook: found.policies.get(hook) for hook in names.BASE_CHAINS}
+        stands = found.targets, policies, found.hooks
+        verdicts = dict.fromkeys(names.BASE_CHAINS, wanted.verdict)
+        return found.generation if stands == (wanted.targets, verdicts, wanted.hooks()) else None
 
     async def _confirmed(self, loaded: Loaded, levels: Levels) -> bool:
         """Read back after a switch, and count it on: it changed gates alone, which are compared by themselves."""
@@ -254,6 +265,8 @@ class Gate:
         """Say whether the kernel shows what it should. Costs next to nothing while nobody committed anything."""
         now = await self._firewall.ruleset_generation()
         if now == self._expected() and not self._commits:
+            # The DNS gate commits for ever: what it left alone is counted off.
+            self._known_generation = now
             return self._sound
         same = (
             self._sound
@@ -281,13 +294,14 @@ class Gate:
             # Whatever was done to the table: from here on it drops what no rule of it judges, before anything is compiled.
             with contextlib.suppress(KernelError):
                 await self._apply(
-                    switch.skeleton() + switch.gate_text(policy, self.loaded[digest].slot, levels)
+                    switch.skeleton(self.loaded[digest].program.learned)
+                    + switch.gate_text(policy, self.loaded[digest].slot, levels)
                 )
         loaded = self.compile(policy, digest, addresses, self.new_slot())
         # Never in one transaction: the kernel makes the elements of a concatenated interval map visible only after
         # the chains of the same transaction are live, and kept packets would be refused in between (docs/datapath.md).
         try:
-            await self._apply(switch.load_text(loaded.program))
+            await self._apply_load(loaded.program)
         except KernelError:
             await self._anew(loaded, levels)
         else:
@@ -341,14 +355,15 @@ class Gate:
 
     async def _is_bare(self) -> bool:
         """Say whether no program stands: nothing at all, or base chains and the guard alone."""
-        return {*await self._firewall.chains()} <= {*names.BASE_CHAINS, names.GUARD}
+        return {*await self._firewall.chains()} <= {*names.BASE_CHAINS, names.DNS, names.GUARD}
 
     async def _hold(self, policy: Policy, levels: Levels, *, anew: bool = False) -> None:
         """Hold the line with a small table, if the gate is to be shut; anew: in place of the one that stands, in any case."""
         shut = switch.base_policy(policy, levels) == "drop"
-        text = switch.hold_text(policy, self.new_slot(), self._uid) if shut else ""
+        text = switch.hold_text(policy, self.new_slot(), self._uids) if shut else ""
         if anew or text:
             await self._apply((switch.NEW_TABLE if anew else "") + text)
+            self._redirect = dnsgate.is_on(policy) and bool(text)
 
     async def _anew(self, loaded: Loaded, levels: Levels) -> None:
         """Replace the table by a program, in one transaction as far as the gate is concerned: shut stays shut."""
@@ -361,12 +376,14 @@ class Gate:
         self.loaded = {d: one for d, one in self.loaded.items() if d in keep or d in self.coming}
         slots = [one.slot for one in self.loaded.values()]
         counters = {c for one in self.loaded.values() for c in one.program.counters}
+        learned = {name for one in self.loaded.values() for name in one.program.learned}
         try:
-            text = switch.removal_text(await self._firewall.objects(), slots, counters)
+            text = switch.removal_text(await self._firewall.objects(), slots, counters, learned)
         except ValueError as error:
             raise KernelError(f"what stands in table inet ecluse can't be tidied: {error}") from error
         if text:
             await self._apply(text)
+        self._redirect = bool(learned)
         await self.settle()
 
     async def update(self, addresses: Addresses) -> bool:

@@ -19,6 +19,8 @@ from ecluse.ports import KernelChange
 from ecluse.records import Action, AuditRecord, Generation
 from ecluse.results import Leak, Tamper
 
+DNS_GATE = "ecluse-dns"
+"""What the process of the DNS gate calls itself; nobody else has to touch its sets."""
 EXAMPLES = 10
 """How many connections are named where a list is cut short."""
 _TRY_AGAIN = 0.03
@@ -78,6 +80,9 @@ class Healer:
             if not change.lost and (change.ours or not change.touched):
                 if not change.ours:
                     self._s.gate.left_alone(change.generation)
+                if change.filled and change.process != DNS_GATE:
+                    who = f"{change.process} (pid {change.pid})"
+                    self._s.say("warning", f"{who} changed addresses of the DNS gate: set {change.filled}")
                 continue
             if (change.gone or change.lost) and self._s.started:
                 live = self._s.live

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ecluse.controller import live as lv
 from ecluse.controller import report
+from ecluse.controller.dnswatch import DnsWatch
 from ecluse.controller.healer import EXAMPLES, Healer, not_kept
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.linkwatch import LinkWatch
@@ -45,6 +46,7 @@ class Keeper:
         self._boot_due: float | None = None
         self._addresses_due = False
         self._tidying_due = True
+        self._dns = DnsWatch(shared)
 
     # -- tasks -----------------------------------------------------------------------------------------------------
 
@@ -61,6 +63,7 @@ class Keeper:
             self._watch_names(),
             self._links.run(),
             NameWatch(self._s, self._ledger).run(),
+            self._dns.run(),
             self._ticks(),
         ):
             self._core.add(self._spawn(work))
@@ -130,6 +133,7 @@ class Keeper:
 
     def after(self, generation: Generation) -> None:
         """Do what may wait until a change was answered."""
+        self._dns.soon()
         self._s.notes.purges[generation.number] = Purge(generation.number, "running")
         while len(self._s.notes.purges) > PURGES_REMEMBERED:
             del self._s.notes.purges[min(self._s.notes.purges)]

@@ -32,6 +32,7 @@ class Ledger:
     _closed: str = ""
     _closed_of: Policy | None = None
     _lines: int = 0
+    _newest_spare: int = 0
     _left_out: Counter[str] = field(default_factory=Counter)
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -137,7 +138,7 @@ class Ledger:
         def write() -> None:
             if policy is self._closed_of:
                 return
-            text = switch.closed_text(policy, self.shared.options.daemon_uid)
+            text = switch.closed_text(policy, self.shared.options.uids)
             if text != self._closed:
                 self.shared.ports.store.write_closed(text)
             self._closed, self._closed_of = text, policy
@@ -168,15 +169,25 @@ class Ledger:
         """Take the intent away again."""
         return self._job("journal", "cleared", self.shared.ports.store.clear_intent)
 
-    def audit(self, record: AuditRecord) -> Job:
-        """Append a line to the audit log; beyond what may wait, count it."""
+    def audit(self, record: AuditRecord, *, spare: bool = False) -> Job:
+        """Append a line to the audit log; beyond what may wait, count it. spare: as for `boot`.
+
+        On a full disk the line of a closing passes those that wait. They tell no levels then: the newest that the log
+        tells are to be those that stand.
+        """
         most = MOST_LINES if record.event in _FROM_ANYBODY else 2 * MOST_LINES
         if self.recorder.lines >= most:
             return self._counted(record)
         self._lines += 1
-        label = f"audit line '{record.event}' (number {self._lines} since the start)"
-        job = self._job(label, "audit", lambda: self.shared.ports.audit.append(record))
-        return replace(job, in_order=True, ahead=record.levels is not None)
+        number = self._lines
+
+        def write() -> None:
+            passed = number < self._newest_spare
+            self.shared.ports.audit.append(replace(record, levels=None) if passed else record, spare=spare)
+            self._newest_spare = max(self._newest_spare, number if spare else 0)
+
+        label = f"audit line '{record.event}' (number {number} since the start)"
+        return replace(self._job(label, "audit", write), in_order=True, ahead=spare)
 
     def _counted(self, record: AuditRecord) -> Job:
         """Count a line that cannot be kept: a flood must not eat the memory while the disk takes nothing."""
@@ -263,7 +274,7 @@ class Ledger:
         spare: a closing may use the room that is kept for a full disk. An opening may not: there is no hurry.
         """
         line = self.line(generation, generation.action.value, "applied", "done")
-        return [self.boot(loaded, generation, spare=spare), self.audit(line)]
+        return [self.boot(loaded, generation, spare=spare), self.audit(line, spare=spare)]
 
     async def taken_back(self, before: Live, lost: Generation, again: Generation) -> tuple[str, ...]:
         """Record that a state stands again after an opening that could not be recorded, part of which may be on disk."""

@@ -15,6 +15,8 @@ _PAUSE = 1.0
 _MOST_TOLD = 5
 _REGULAR = 60.0
 """Seconds after which the machine is looked at although no link changed: a tc filter or a flowtable changes none."""
+_NEWS = 60.0
+"""Seconds for which a way past the gate is told of once, however often it comes and goes."""
 
 
 class LinkWatch:
@@ -26,6 +28,8 @@ class LinkWatch:
         self._told: list[str] = []
         self._more = 0
         self._heard = asyncio.Event()
+        self._known: dict[tuple[str, str], str] = {}
+        self._said: dict[tuple[str, str], float] = {}
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -85,13 +89,35 @@ class LinkWatch:
             warnings["exits"] = f"ways past the gate could not be looked for: {error.message}"
             return
         warnings.pop("exits", None)
-        before, now = self._s.notes.exits, findings(host, self._s.live.policy)
-        self._s.notes.exits = now
-        for one in now:
-            if one not in before and one.is_exit:
-                self._s.say("exit", one.what)
-        new = [one.what for one in now if one.is_exit and one not in before]
-        gone = [one.what for one in before if one.is_exit and one not in now]
+        self._s.notes.exits = findings(host, self._s.live.policy)
+        new, gone = self._news()
+        for what in new:
+            self._s.say("exit", what)
         if new or gone:
             what = "; ".join([*new[:_MOST_TOLD], *(f"no more: {one}" for one in gone[:_MOST_TOLD])])
             await self._record(AuditRecord("exit", self._s.itself, what, levels=self._s.live.levels))
+
+    def _news(self) -> tuple[list[str], list[str]]:
+        """Give the ways out that came and those that went since they were last told of, each by its kind and place.
+
+        What was told of within the last minute waits: a host of containers has others with each that starts.
+        """
+        now = asyncio.get_running_loop().time()
+        self._said = {way: at for way, at in self._said.items() if now - at < _NEWS}
+        ways: dict[tuple[str, str], list[str]] = {}
+        for one in self._s.notes.exits:
+            if one.is_exit:
+                ways.setdefault((one.kind, one.where), []).append(one.what)
+        there = {
+            way: whats[0] + (f" (and {len(whats) - 1} more there)" if whats[1:] else "")
+            for way, whats in ways.items()
+        }
+        came = there.keys() - self._known.keys() - self._said.keys()
+        went = self._known.keys() - there.keys() - self._said.keys()
+        new = [what for way, what in there.items() if way in came]
+        gone = [what for way, what in self._known.items() if way in went]
+        for way in went:
+            del self._known[way]
+        self._known |= {way: there[way] for way in came}
+        self._said |= dict.fromkeys(came | went, now)
+        return new, gone

@@ -45,14 +45,23 @@ class Loaded:
         """Give the slot that it stands under."""
         return self.program.slot
 
-    def judge(self, levels: Levels, local: frozenset[str], daemon_uid: int) -> FlowJudge:
-        """Make a judge of connections at these levels; it costs the same whatever the allowlist's size."""
-        return FlowJudge(self.policy, self.program, levels, local, daemon_uid, self.indices)
+    def judge(
+        self,
+        levels: Levels,
+        local: frozenset[str],
+        daemon_uid: int,
+        learned: Mapping[str, frozenset[int]],
+    ) -> FlowJudge:
+        """Make a judge of connections at these levels; it costs the same whatever the allowlist's size.
+
+        learned: what the DNS gate put into its sets.
+        """
+        return FlowJudge(self.policy, self.program, levels, local, daemon_uid, self.indices, learned)
 
 
-def compiled(policy: Policy, digest: str, addresses: Addresses, slot: int, daemon_uid: int) -> Loaded:
+def compiled(policy: Policy, digest: str, addresses: Addresses, slot: int, uids: tuple[int, ...]) -> Loaded:
     """Compile a policy for a slot, with all that a trigger will ask of it."""
-    program = compile_program(policy, addresses, slot, daemon_uid)
+    program = compile_program(policy, addresses, slot, uids)
     uses = tuple(Use(s.name, s.criticality, zones_of(policy, s)) for s in policy.services)
     seal = Seal(program)
     return Loaded(policy, digest, program, seal.digest(program), uses, seal)

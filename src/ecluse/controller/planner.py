@@ -84,13 +84,12 @@ class Planner:
         if digest == live.loaded.digest:
             return live.loaded
         addresses = lv.addresses_of(self._s.ports.resolver.known())
-        return lv.compiled(policy, digest, addresses, live.loaded.slot, self._s.options.daemon_uid)
+        return lv.compiled(policy, digest, addresses, live.loaded.slot, self._s.options.uids)
 
     async def _compare(self, wanted: Loaded, levels: Levels) -> Plan:
         live = self._s.live
         effect = lv.effect(live, wanted, levels)
-        local = await self._s.ports.links.local_addresses()
-        judge = wanted.judge(levels, local, self._s.options.daemon_uid)
+        judge = await self._s.judge_of(wanted, levels)
         now = await self._s.judge()
         kept, ended = 0, 0
         examples: list[LiveFlow] = []

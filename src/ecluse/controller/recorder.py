@@ -29,7 +29,7 @@ class Job:
     """One durable write. label: what it records, in words; a newer job of the same label replaces a waiting one.
 
     in_order: nothing newer may be on disk before it (a line of the audit log).
-    ahead: of these, one that may pass those which are not (it says which levels stand, and has room kept for it).
+    ahead: of these, one that may pass those which are not (the line of a closing, which has room kept for it).
     housekeeping: no record of what was done; worth telling only once it has failed.
     """
 

@@ -1,6 +1,6 @@
 """Answers in words and figures, from what is known. Pure, but for `note_counters`, which remembers what it was shown."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from ipaddress import ip_address
 from itertools import islice
@@ -11,11 +11,14 @@ from ecluse.controller.shared import Notes
 from ecluse.exits import matches
 from ecluse.flows import protocol_name
 from ecluse.naming import Knowledge, address_states, failures, name_states
-from ecluse.policy import GATEWAY, Levels, Policy, Service, level_named
-from ecluse.ports import CounterValue, RefusedElement
+from ecluse.policy import GATEWAY, DnsMode, Levels, Policy, Service, level_named
+from ecluse.ports import CounterValue, RefusedElement, RefusedQuestion
 from ecluse.records import Action, Generation
-from ecluse.results import Refused, RefusedFlow, ServiceStatus, Status
+from ecluse.results import DnsState, Refused, RefusedFlow, RefusedName, ServiceStatus, Status
 from ecluse.ruleset import names
+
+_MANY = 5
+"""So many names under one domain are told as one."""
 
 
 def levels_text(levels: Levels) -> str:
@@ -94,6 +97,20 @@ def status(
         last_tamper=notes.tamper,
         last_leak=notes.leak,
         warnings=(*warnings, *notices),
+        dns=_dns(live, notes),
+    )
+
+
+def _dns(live: Live, notes: Notes) -> DnsState | None:
+    gate, told = live.policy.site.dns, notes.dns
+    if gate.mode is DnsMode.NEVER:
+        return None
+    return DnsState(
+        mode=gate.mode.value,
+        working=notes.dns_works,
+        learned=told.learned if told else 0,
+        refused=told.refused if told else 0,
+        strained=told.strained if told else {},
     )
 
 
@@ -124,6 +141,39 @@ def _service(
         warnings=tuple(failures(service, knowledge)),
         names=tuple(name_states(live.policy, service, knowledge)),
     )
+
+
+def refused_names(
+    questions: Iterable[RefusedQuestion], policy: Policy, now: datetime
+) -> Iterator[RefusedName]:
+    """Say what the DNS gate refused, with the zone of who asked, and how long ago."""
+    for one in _gathered(questions):
+        idle = max(0, int(now.timestamp() - one.last))
+        yield RefusedName(
+            one.client,
+            policy.site.zone_of(ip_address(one.client)),
+            one.name,
+            one.type,
+            one.why,
+            one.times,
+            idle,
+        )
+
+
+def _gathered(questions: Iterable[RefusedQuestion]) -> Iterable[RefusedQuestion]:
+    """Make one of many names under one domain that a machine asked for: a tunnel asks for each but once."""
+    families: dict[tuple[str, str, str], list[RefusedQuestion]] = {}
+    for one in questions:
+        families.setdefault((one.client, one.name.partition(".")[2], one.why), []).append(one)
+    rows: list[RefusedQuestion] = []
+    for (client, domain, why), every in families.items():
+        if len(every) < _MANY or "." not in domain:
+            rows += every
+            continue
+        kinds, times = {one.type for one in every}, sum(one.times for one in every)
+        last = max(one.last for one in every)
+        rows.append(RefusedQuestion(client, f"*.{domain}", ", ".join(sorted(kinds)), why, times, last))
+    return sorted(rows, key=lambda one: (-one.times, one.client, one.name))
 
 
 def refused(

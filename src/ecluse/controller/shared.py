@@ -8,7 +8,7 @@ from functools import partial
 
 from ecluse.controller.gate import Gate, Step
 from ecluse.controller.hub import Hub
-from ecluse.controller.live import Live
+from ecluse.controller.live import Live, Loaded
 from ecluse.controller.writer import Writer
 from ecluse.errors import EcluseError
 from ecluse.exits import Finding
@@ -20,6 +20,8 @@ from ecluse.ports import (
     Clock,
     Conntrack,
     CounterValue,
+    DnsGate,
+    DnsReport,
     Exits,
     Firewall,
     Links,
@@ -38,6 +40,7 @@ class Ports:
     firewall: Firewall
     conntrack: Conntrack
     links: Links
+    dns: DnsGate
     resolver: Resolver
     store: StateStore
     audit: AuditLog
@@ -52,6 +55,7 @@ class Options:
 
     seconds: how long an answer waits for the disk. tick: seconds between two looks at the kernel's counters.
     new_name_seconds: how long a reload waits for names that were never resolved.
+    dns_uid: the user of the DNS gate, None when this machine has none.
     last_good: how long an address of a host name outlives its last answer while the resolvers fail.
     closed_at_boot: why the boot unit closed the gate as a precaution, empty when it did not: then what stands in the
     kernel at start is nobody's command.
@@ -59,6 +63,7 @@ class Options:
 
     version: str
     daemon_uid: int = 0
+    dns_uid: int | None = None
     keep_generations: int = 100
     keep_in_kernel: int = 3
     seconds: float = 5.0
@@ -66,6 +71,11 @@ class Options:
     new_name_seconds: float = 5.0
     last_good: timedelta = timedelta(days=30)
     closed_at_boot: str = ""
+
+    @property
+    def uids(self) -> tuple[int, ...]:
+        """Give the users whose look-ups to the site's resolvers no level cuts, the daemon's own first."""
+        return (self.daemon_uid,) if self.dns_uid is None else (self.daemon_uid, self.dns_uid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +103,8 @@ class Notes:
     exits: tuple[Finding, ...] = ()
     checked: datetime | None = None
     in_step: bool = True
+    dns: DnsReport | None = None
+    dns_works: bool = False
 
 
 class Shared:
@@ -102,7 +114,7 @@ class Shared:
         self.ports = ports
         self.options = options
         self.step = step
-        self.gate = Gate(ports.firewall, options.daemon_uid, step, partial(self.say, "warning"))
+        self.gate = Gate(ports.firewall, options.uids, step, partial(self.say, "warning"))
         self.hub = Hub()
         self.notes = Notes()
         self.writer = Writer()
@@ -148,6 +160,10 @@ class Shared:
     async def judge(self, levels: Levels | None = None) -> FlowJudge:
         """Make a judge of connections for the live program, at these levels or the live ones."""
         live = self.live
+        return await self.judge_of(live.loaded, live.levels if levels is None else levels)
+
+    async def judge_of(self, loaded: Loaded, levels: Levels) -> FlowJudge:
+        """Make a judge of connections for a compiled policy at some levels, by what the DNS gate has learned until now."""
         local = await self.ports.links.local_addresses()
-        wanted = live.levels if levels is None else levels
-        return live.loaded.judge(wanted, local, self.options.daemon_uid)
+        learned = await self.ports.firewall.learned() if loaded.program.learned else {}
+        return loaded.judge(levels, local, self.options.daemon_uid, learned)

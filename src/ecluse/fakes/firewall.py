@@ -13,10 +13,11 @@ from typing import Any
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.fakes.ports import Failing, Feed
 from ecluse.ports import CounterValue, KernelChange, RefusedElement, Standing
-from ecluse.ruleset.names import BASE_CHAINS, GUARD, is_gate
+from ecluse.ruleset.names import BASE_CHAINS, GUARD, is_switched
 from ecluse.ruleset.program import TABLE, NamedSet, element_text
 from ecluse.ruleset.switch import Position
 
+_PRIORITIES = {"filter - 10": -10, "dstnat - 10": -110}  # nft(8), the names of priorities
 _TARGET = re.compile(r"\b(?:goto|jump) ([\w.]+)")
 
 
@@ -26,6 +27,8 @@ class Table:
 
     chains: dict[str, list[str]] = field(default_factory=dict)
     policies: dict[str, str] = field(default_factory=dict)
+    hooks: dict[str, str] = field(default_factory=dict)
+    dormant: bool = False
     sets: dict[str, list[str]] = field(default_factory=dict)
     maps: dict[str, list[str]] = field(default_factory=dict)
     counters: dict[str, CounterValue] = field(default_factory=dict)
@@ -45,6 +48,7 @@ class FakeFirewall(Failing):
         self.table: Table | None = None
         self.generation = 1
         self.evidence: tuple[RefusedElement, ...] = ()
+        self.answered: dict[str, frozenset[int]] = {}
         self.announced: Feed[KernelChange] = Feed()
 
     async def check(self, text: str) -> None:
@@ -114,7 +118,9 @@ class FakeFirewall(Failing):
 
     async def standing(self, chains: Iterable[str]) -> Standing:
         """Read the switch back."""
-        return Standing(await self.targets(chains), await self.policies(), self.generation)
+        held = self.table
+        hooks = {} if held is None or held.dormant else dict(held.hooks)
+        return Standing(await self.targets(chains), await self.policies(), hooks, self.generation)
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Give each chain's goto target, None where it does anything else, or does not exist."""
@@ -159,7 +165,7 @@ class FakeFirewall(Failing):
         found = {name: repr(sorted(held[name])) for name in (held if sets is None else sets) if name in held}
         if sets is not None:
             return found
-        program = {n: r for n, r in self.table.chains.items() if n not in BASE_CHAINS and not is_gate(n)}
+        program = {n: r for n, r in self.table.chains.items() if not is_switched(n)}
         return {"": repr((sorted(program.items()), sorted(held), sorted(self.table.counters))), **found}
 
     async def ruleset_generation(self) -> int:
@@ -170,6 +176,11 @@ class FakeFirewall(Failing):
     async def counters(self) -> dict[str, CounterValue]:
         """Give every named counter."""
         return dict(self.table.counters) if self.table else {}
+
+    async def learned(self) -> dict[str, frozenset[int]]:
+        """Give what a test put into `answered`."""
+        self._may_fail("learned")
+        return dict(self.answered)
 
     async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
         """Give what a test put into `evidence`."""
@@ -187,11 +198,14 @@ def _applied(table: Table | None, text: str) -> Table | None:
     for line in lines:
         if line == f"table {TABLE} {{":
             work = work or Table()
+            work.dormant = False  # as nft does where a block states no flags
             _block(work, lines)
         elif line in {f"delete table {TABLE}", "flush ruleset"}:
             if work is None and line != "flush ruleset":
                 raise ValueError("No such file or directory")
             work = None
+        elif line == f"add table {TABLE} {{ flags dormant; }}" and work is not None:
+            work.dormant = True
         elif line.strip():
             if work is None:
                 raise ValueError("No such file or directory")
@@ -222,8 +236,10 @@ def _declare(work: Table, kind: str, name: str, body: list[str]) -> None:
         work.counters.setdefault(name, CounterValue(0, 0))
         return
     if kind == "chain":
-        rules = [line for line in body if not line.startswith("type filter hook")]
+        rules = [line for line in body if not line.startswith("type ")]
         if len(rules) < len(body):
+            _hang(work, name, " ".join(body))
+        if any(line.startswith("type filter hook") for line in body):
             stated = re.search(r"policy (\w+);", " ".join(body))
             work.policies[name] = stated[1] if stated else work.policies.get(name, "accept")
         work.chains.setdefault(name, []).extend(rules)
@@ -232,6 +248,13 @@ def _declare(work: Table, kind: str, name: str, body: list[str]) -> None:
     elements = [line.rstrip(",") for line in body[start:] if line != "}"]
     held = work.sets if kind == "set" else work.maps
     held.setdefault(name, []).extend(e for e in elements if e not in held.get(name, []))
+
+
+def _hang(work: Table, name: str, body: str) -> None:
+    kind, hook, priority = re.findall(r"type (\w+) hook (\w+) priority ([^;]+);", body)[0]
+    place = f"{kind} {hook} {_PRIORITIES.get(priority, priority)}"
+    if work.hooks.setdefault(name, place) != place:
+        raise ValueError(f"chain {name}: Operation not supported")
 
 
 def _command(work: Table, line: str) -> None:
@@ -253,6 +276,9 @@ def _command(work: Table, line: str) -> None:
     elif verb == "delete" and name in held:
         if kind == "chain" and name in work.used():
             raise ValueError(f"chain {name}: Device or resource busy")
+        if kind == "chain":
+            work.policies.pop(name, None)
+            work.hooks.pop(name, None)
         del held[name]
     elif kind == "element":
         _elements(work, verb, name, rest)

@@ -17,8 +17,9 @@ from ecluse.errors import Fault, StateError
 from ecluse.exits import Host
 from ecluse.flows import Connection
 from ecluse.policy import Levels, Policy
-from ecluse.ports import Recovered
+from ecluse.ports import DnsReport, Recovered
 from ecluse.records import AuditRecord, Generation, KnownAddress, KnownName, NameTally
+from ecluse.ruleset.dnsorders import Orders
 from ecluse.state import codec
 
 T = TypeVar("T")
@@ -189,16 +190,19 @@ class FakeState(Failing):
 
 
 class FakeAudit(Failing):
-    """ports.AuditLog in memory. records: every line that was written, in order."""
+    """ports.AuditLog in memory. records: every line that was written, in order; spare: those that might use the room kept."""
 
     def __init__(self) -> None:
         super().__init__()
         self.records: list[AuditRecord] = []
+        self.spare: list[AuditRecord] = []
 
-    def append(self, record: AuditRecord) -> None:
+    def append(self, record: AuditRecord, *, spare: bool = False) -> None:
         """Keep the record."""
         self._may_fail("append")
         self.records.append(record)
+        if spare:
+            self.spare.append(record)
 
 
 class FakePolicySource(Failing):
@@ -395,6 +399,30 @@ class FakeLinks(Failing):
     def changes(self) -> AsyncIterator[str]:
         """Give the words of every `change` from now on."""
         return self._feed.read()
+
+
+class FakeDnsGate(Failing):
+    """ports.DnsGate in memory. wrong: what `check` gives. told: what `report` gives. orders: what was published last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.orders: Orders | None = None
+        self.wrong = ""
+        self.told: DnsReport | None = None
+
+    async def publish(self, orders: Orders | None) -> None:
+        """Take the orders."""
+        self._may_fail("publish")
+        self.orders = orders
+
+    async def check(self) -> str:
+        """Give what a test put into `wrong`."""
+        self._may_fail("check")
+        return self.wrong
+
+    async def report(self) -> DnsReport | None:
+        """Give what a test put into `told`."""
+        return self.told
 
 
 class FakeExits(Failing):

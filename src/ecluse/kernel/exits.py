@@ -1,18 +1,21 @@
 """The port `Exits`: what on this machine may carry packets past the gate, by raw netlink dumps and /proc/sys.
 
-It changes nothing and needs CAP_NET_ADMIN for other tables' rules alone. Sources: linux/if_link.h, linux/rtnetlink.h,
+It changes nothing and needs CAP_NET_ADMIN for other tables' rules and for tcx (`kernel/tcx.py`) alone. Sources: linux/if_link.h, linux/rtnetlink.h,
 linux/pkt_sched.h, linux/tc_act/tc_mirred.h, linux/net_namespace.h, linux/netfilter/nf_tables.h.
 """
 
 import asyncio
 import contextlib
+import errno
+import socket
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
 from ecluse.exits import BESIDE, SWITCHES, Device, Filter, Host, Offload, Statement
-from ecluse.kernel import features, tables
+from ecluse.kernel import features, tables, tcx
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     Netlink,
@@ -36,10 +39,12 @@ IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_OIF, RTA_MULTIPATH, RTN_UNICAST = 4, 9, 1
 TCA_KIND, TCA_OPTIONS, MIRRED_PARMS = 1, 2, 2
 MIRRED_WORDS = {1: "redirects to", 2: "copies to", 3: "redirects into", 4: "copies into"}
+RUNS_BPF = -1  # an action of kind `bpf`, beside mirred's
 # Where the filters of each kind of queue hang: TC_H_CLSACT's two sides; 0: those of the root queue, on the way out
 INGRESS, EGRESS, ROOT = (0xFFFFFFF2, "ingress"), (0xFFFFFFF3, "egress"), (0, "egress")
 PARENTS = {"clsact": (INGRESS, EGRESS), "ingress": (INGRESS,), "noqueue": ()}
 FLOWTABLE_FLAGS, NFT_FLOWTABLE_HW_OFFLOAD = 7, 1
+NOTHING_THERE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOENT})
 FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 NETDEV = 5
 
@@ -61,18 +66,20 @@ class KernelExits:
 
 def look() -> Host:
     """Read everything. OSError in the kernel's words."""
+    attached, unseen = _tcx()
     with Netlink(NETLINK_ROUTE) as route, Netlink(NETLINK_NETFILTER) as netfilter:
         names = {
             _LINK.unpack_from(body)[2]: text(fields(body, _LINK.size)[IFLA_IFNAME]) for body in _links(route)
         }
         return Host(
             devices=(*_devices(route, names), *_elsewhere(route, names)),
-            filters=tuple(_filters(route, names)),
+            filters=(*_filters(route, names), *attached),
             offloads=tuple(_offloads(netfilter)),
             statements=tuple(dict.fromkeys(_statements(netfilter))),
             addresses=tuple(_addresses(route, names)),
             default_routes=tuple(sorted(set(_default_routes(route, names)))),
             switches=dict(_switches()),
+            unseen=unseen,
         )
 
 
@@ -112,13 +119,23 @@ def _elsewhere(route: Netlink, names: dict[int, str]) -> Iterator[Device]:
         nsid = _native(fields(listed, 4).get(NSID))
         if nsid < 0:
             continue
-        with contextlib.suppress(OSError):
+        with _passed_over(errno.EACCES):
             for body in _links(route, nsid):
                 found = fields(body, _LINK.size)
                 kind = _kind(found)
                 if kind in BESIDE and _native(found.get(IFLA_LINK)) in names:
                     parent = names[_native(found.get(IFLA_LINK))]
                     yield Device(text(found[IFLA_IFNAME]), kind, parent=parent, elsewhere=True)
+
+
+@contextmanager
+def _passed_over(*more: int) -> Iterator[None]:
+    """Take what the kernel refuses for nothing there. What changed while it was read is not: it is read again."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NOTHING_THERE.union(more):
+            raise
 
 
 def _kind(found: dict[int, bytes]) -> str:
@@ -139,7 +156,7 @@ def _filters(route: Netlink, names: dict[int, str]) -> Iterator[Filter]:
         places |= {(index, *place) for place in PARENTS.get(kind, (ROOT,)) if index in names}
     for index, parent, where in sorted(places):
         found: dict[Filter, None] = {}
-        with contextlib.suppress(OSError):  # a queue that has no filters: EOPNOTSUPP
+        with _passed_over():  # a queue that has no filters: EOPNOTSUPP
             for body in route.dump(GETTFILTER, _TC.pack(0, index, 0, parent, 0)):
                 found |= dict.fromkeys(_filter(names, index, where, body))
         yield from found
@@ -148,20 +165,43 @@ def _filters(route: Netlink, names: dict[int, str]) -> Iterator[Filter]:
 def _filter(names: dict[int, str], index: int, where: str, body: bytes) -> Iterator[Filter]:
     told = fields(body, _TC.size)
     kind, options = text(told.get(TCA_KIND, b"")), told.get(TCA_OPTIONS, b"")
-    for action, target in mirred(options):
+    for action, target in actions(options):
+        if action == RUNS_BPF:
+            yield Filter(names[index], where, kind)
+            continue
         does = f"{MIRRED_WORDS.get(action, 'sends to')} {names.get(target, f'interface number {target}')}"
         yield Filter(names[index], where, kind, does)
     if kind == "bpf" and options:
         yield Filter(names[index], where, kind)
 
 
-def mirred(data: bytes) -> Iterator[tuple[int, int]]:
-    """Find the actions `mirred` in a filter's options, wherever its kind keeps them: what it does, and to which index."""
+def _tcx() -> tuple[list[Filter], tuple[str, ...]]:
+    """List the sides of interfaces that have programs at their tcx hook; else say why they could not be looked for."""
+    try:
+        found = [
+            Filter(name, side, "tcx")
+            for index, name in socket.if_nameindex()
+            for side in tcx.SIDES
+            if tcx.programs(index, side)
+        ]
+    except OSError as error:
+        return [], (f"BPF programs at tcx hooks ({error.strerror})",)
+    return found, ()
+
+
+def actions(data: bytes) -> Iterator[tuple[int, int]]:
+    """Find the actions that send packets on in a filter's options, wherever its kind keeps them.
+
+    Gives what it does and to which index; RUNS_BPF for a BPF program, which may do that.
+    """
     try:
         found = attributes(data)
     except OSError:  # no attributes but something else
         return
     inner = dict(found)
+    if inner.get(TCA_KIND) == b"bpf\0" and len(inner.get(TCA_OPTIONS, b"")) > 4:
+        yield RUNS_BPF, 0
+        return
     if inner.get(TCA_KIND) == b"mirred\0":
         try:
             parameters = fields(inner.get(TCA_OPTIONS, b"")).get(MIRRED_PARMS, b"")
@@ -173,7 +213,7 @@ def mirred(data: bytes) -> Iterator[tuple[int, int]]:
         return
     for _, payload in found:
         if len(payload) > 8:
-            yield from mirred(payload)
+            yield from actions(payload)
 
 
 def _all(netfilter: Netlink, what: int) -> Iterator[tuple[str, bytes]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from ecluse.kernel import tables
 from ecluse.kernel.netlink import Netlink, attribute, attributes, number, text
-from ecluse.ruleset.names import BASE_CHAINS, is_gate
+from ecluse.ruleset.names import is_switched
 
 # What is kept of each kind, by NFTA_* number (linux/netfilter/nf_tables.h). Never handles, use counts, packets.
 TABLE_KEPT = (2,)  # flags, dormant among them
@@ -70,11 +70,6 @@ def kept(found: dict[int, bytes], kinds: Iterable[int]) -> bytes:
 def _is_static(one: dict[int, bytes]) -> bool:
     """Tell whether packets do not fill this set (NFT_SET_EVAL, `flags dynamic`)."""
     return not number(one.get(tables.SET_FLAGS, b"")) & tables.NFT_SET_EVAL
-
-
-def is_switched(chain: str) -> bool:
-    """Tell whether a chain's rules are a level's position, not the program: `targets` reads them, a switch changes them."""
-    return chain in BASE_CHAINS or is_gate(chain)
 
 
 def _rule_records(netlink: Netlink) -> Iterator[bytes]:

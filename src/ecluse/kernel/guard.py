@@ -25,9 +25,7 @@ from ecluse.ruleset.switch import PRIORITY_NUMBER
 
 NEWTABLE, NEWCHAIN, NEWRULE = 0, 3, 6
 NLM_F_EXCL = 0x200
-CHAIN_HOOK, CHAIN_TYPE = 4, 7
-HOOK_NUMBER, HOOK_PRIORITY = 1, 2
-LOCAL_IN, FORWARD, LOCAL_OUT = 1, 2, 3  # enum nf_inet_hooks
+LOCAL_IN, FORWARD, LOCAL_OUT = (tables.HOOKS.index(hook) for hook in ("input", "forward", "output"))
 LIST_ELEMENT = 1
 META_DREG, META_KEY, IIFNAME, OIFNAME = 1, 2, 6, 7
 CMP_SREG, CMP_OP, CMP_DATA, CMP_EQ = 1, 2, 3, 0
@@ -73,11 +71,11 @@ def _chain(name: str, hook: int | None = None) -> Request:
     """Make a chain; one with a hook drops what no rule of it judges."""
     parts = [text_attribute(tables.CHAIN_TABLE, tables.TABLE), text_attribute(tables.CHAIN_NAME, name)]
     if hook is not None:
-        place = [_number(HOOK_NUMBER, hook), _number(HOOK_PRIORITY, PRIORITY_NUMBER)]
+        place = [_number(tables.HOOK_NUMBER, hook), _number(tables.HOOK_PRIORITY, PRIORITY_NUMBER)]
         parts += [
-            _nest(CHAIN_HOOK, place),
+            _nest(tables.CHAIN_HOOK, place),
             _number(tables.CHAIN_POLICY, NF_DROP),
-            text_attribute(CHAIN_TYPE, "filter"),
+            text_attribute(tables.CHAIN_TYPE, "filter"),
         ]
     return _request(NEWCHAIN, NLM_F_CREATE, b"".join(parts))
 

@@ -14,6 +14,7 @@ from ecluse.kernel import elements as bulk
 from ecluse.kernel import gates, guard, tables
 from ecluse.kernel.events import Events
 from ecluse.kernel.fingerprint import fingerprint
+from ecluse.kernel.learned import learned
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     Netlink,
@@ -133,14 +134,16 @@ class NftFirewall:
         return True
 
     async def standing(self, chains: Iterable[str]) -> Standing:
-        """Read the switch back, as of one transaction: each chain's goto target, the base chains' policies."""
+        """Read the switch back, as of one transaction: each chain's goto target, the base chains' policies and hooks."""
         names = tuple(chains)
 
         def read(netlink: Netlink) -> Standing:
             return in_one_generation(
                 netlink,
                 lambda: Standing(
-                    tables.targets(netlink, names), tables.policies(netlink), tables.generation(netlink)
+                    tables.targets(netlink, names),
+                    *tables.base_chains(netlink),
+                    tables.generation(netlink),
                 ),
             )
 
@@ -187,6 +190,10 @@ class NftFirewall:
     async def counters(self) -> dict[str, CounterValue]:
         """Read every named counter of the table; empty when there is no table."""
         return await self._read("read the counters", tables.counters)
+
+    async def learned(self) -> dict[str, frozenset[int]]:
+        """Read what the DNS gate put into its sets."""
+        return await self._read("read the DNS gate's sets", learned)
 
     async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
         """Read the refused sets; True when one of them has no room left."""

@@ -29,7 +29,10 @@ NFPROTO_INET = 1
 NFNL_SUBSYS_NFTABLES = 10
 GETTABLE, GETCHAIN, GETRULE, GETSET, GETSETELEM, GETGEN, GETOBJ, GETFLOWTABLE = 1, 4, 7, 10, 13, 16, 19, 23
 
-CHAIN_TABLE, CHAIN_NAME, CHAIN_POLICY = 1, 3, 5
+TABLE_FLAGS, NFT_TABLE_F_DORMANT = 2, 1
+CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE = 1, 3, 4, 5, 7
+HOOK_NUMBER, HOOK_PRIORITY = 1, 2
+HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")  # enum nf_inet_hooks
 POLICIES = ("drop", "accept")  # NF_DROP, NF_ACCEPT (linux/netfilter.h)
 RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS = 1, 2, 4
 SET_TABLE, SET_NAME, SET_FLAGS, SET_DESC, SET_TIMEOUT, SET_EXPR, SET_EXPRESSIONS = 1, 2, 3, 9, 11, 17, 18
@@ -143,11 +146,25 @@ def chains(netlink: Netlink) -> list[dict[int, bytes]]:
 
 def policies(netlink: Netlink) -> dict[str, str]:
     """Give the policy of every base chain: `accept` or `drop`."""
-    return {
-        text(found[CHAIN_NAME]): POLICIES[number(found[CHAIN_POLICY])]
-        for found in chains(netlink)
-        if CHAIN_POLICY in found
-    }
+    return base_chains(netlink)[0]
+
+
+def base_chains(netlink: Netlink) -> tuple[dict[str, str], dict[str, str]]:
+    """Give each base chain's policy, and where it hangs, as `filter forward -10`: type, hook, priority.
+
+    None hangs anywhere in a dormant table.
+    """
+    held = [one for one in chains(netlink) if CHAIN_HOOK in one]
+    found = table(netlink)
+    dormant = found is None or number(found.get(TABLE_FLAGS, b"")) & NFT_TABLE_F_DORMANT
+    policies_now = {text(one[CHAIN_NAME]): POLICIES[number(one[CHAIN_POLICY])] for one in held}
+    return policies_now, {} if dormant else {text(one[CHAIN_NAME]): _place(one) for one in held}
+
+
+def _place(chain: dict[int, bytes]) -> str:
+    hook = fields(chain[CHAIN_HOOK])
+    (priority,) = struct.unpack("!i", hook[HOOK_PRIORITY])
+    return f"{text(chain[CHAIN_TYPE])} {HOOKS[number(hook[HOOK_NUMBER])]} {priority}"
 
 
 def chain_names(netlink: Netlink) -> tuple[str, ...]:

@@ -20,11 +20,12 @@ from ecluse.kernel.netlink import (
     text,
 )
 from ecluse.ports import KernelChange
+from ecluse.ruleset.names import is_learned
 
 NFNLGRP_NFTABLES = 7
 NEWGEN = 15
 GEN_PROC_PID, GEN_PROC_NAME = 2, 3
-NEWTABLE, DELTABLE = 0, 2
+NEWTABLE, DELTABLE, NEWSETELEM, DELSETELEM = 0, 2, 12, 14
 TABLE_FLAGS, NFT_TABLE_F_DORMANT = 2, 1
 
 # Message -> which attribute names the thing (table names are attribute 1 everywhere), what happened, to one and to many.
@@ -66,6 +67,7 @@ class Batches:
         self._seen: Counter[tuple[int, bytes]] = Counter()
         self._port = 0
         self._dormant = False
+        self._filled = ""
 
     def decode(self, datagram: bytes) -> Iterator[KernelChange]:
         """Give the transactions that end in this datagram."""
@@ -108,6 +110,9 @@ class Batches:
             flags = number(dict(found).get(TABLE_FLAGS, b""))
             self._dormant = bool(flags & NFT_TABLE_F_DORMANT)
         name = next((payload for kind, payload in found if kind == words[0]), b"") if words[0] else b""
+        if what in {NEWSETELEM, DELSETELEM} and is_learned(text(name)):
+            self._filled = text(name)  # what it is there for
+            return
         self._seen[what, name] += 1
 
     def _change(self, body: bytes) -> KernelChange:
@@ -124,6 +129,7 @@ class Batches:
             touched=bool(self._seen) or not told,
             what=self._what() if told else "changed by ourselves",
             generation=number(found.get(tables.GEN_ID, b"")),
+            filled=printable(self._filled),
             gone=(DELTABLE, b"") in self._seen and (NEWTABLE, b"") not in self._seen,
         )
 

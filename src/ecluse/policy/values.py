@@ -41,6 +41,14 @@ class Direction(enum.StrEnum):
     INBOUND = "inbound"
 
 
+class DnsMode(enum.StrEnum):
+    """When the gate answers the zones' DNS: never, where a level keeps only some services, or at `open` as well."""
+
+    NEVER = "never"
+    CUT = "cut"
+    ALWAYS = "always"
+
+
 class Preset(enum.StrEnum):
     """Link housekeeping that the lifeline may keep on the gateway itself."""
 
@@ -69,6 +77,8 @@ class Destination:
 
     An address is a network of full length. INBOUND: `hosts` and `networks` are the sources outside.
     private: host names may lead to private addresses (a partner behind a tunnel), see `ranges.py`.
+    wildcards: `operator.example` stands for every name below it, and not for itself; OUTBOUND alone.
+    records: types of DNS records that the DNS gate answers for its names beside addresses (`MX`, `SRV`).
     """
 
     direction: Direction
@@ -76,6 +86,8 @@ class Destination:
     networks: tuple[IPNetwork, ...]
     traffic: tuple[Traffic, ...]
     private: bool = field(default=False, metadata=ADDED)
+    wildcards: tuple[str, ...] = field(default=(), metadata=ADDED)
+    records: tuple[str, ...] = field(default=(), metadata=ADDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +142,38 @@ class Lifeline:
 
 
 @dataclass(frozen=True, slots=True)
+class InternalDomains:
+    """Names of the inside (with all below them) and the inside's own DNS servers that answer for them."""
+
+    names: tuple[str, ...]
+    servers: tuple[IPAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DnsLimits:
+    """What one machine, and one allowed wildcard, may ask of the DNS gate: the bound on what can be carried out in names.
+
+    client_queries: a second, of one address. wildcard_names: names a second under one wildcard that were not asked for
+    lately. label, name: characters.
+    """
+
+    client_queries: int = 50
+    wildcard_names: int = 10
+    label: int = 48
+    name: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class DnsGate:
+    """How the gateway answers the zones' DNS. port: where the engine listens; nobody reaches it but by the redirect."""
+
+    mode: DnsMode = DnsMode.NEVER
+    port: int = 5300
+    internal: tuple[InternalDomains, ...] = ()
+    limits: DnsLimits = DnsLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """The hospital's side: zones, lifeline, resolvers, and every level from `open` to `isolate`, in that order."""
 
@@ -139,6 +183,7 @@ class Site:
     lifeline: Lifeline
     resolvers: tuple[IPAddress, ...]
     levels: tuple[Level, ...]
+    dns: DnsGate = field(default=DnsGate(), metadata=ADDED)
 
     def zone_of(self, address: IPAddress) -> str:
         """Name the zone in whose subnets an address lies; empty when it is in none."""

@@ -1,9 +1,10 @@
 """The chains around the look-ups: hooks, dispatch by interface, gates, levels, refusal."""
 
 from ecluse.policy import GATEWAY, Criticality, Direction, Policy, Zone
-from ecluse.ruleset import names
+from ecluse.ruleset import dnsgate, names
 from ecluse.ruleset import program as p
 from ecluse.ruleset.disjoint import Box, disjoint
+from ecluse.ruleset.dnsgate import ByName
 from ecluse.ruleset.families import FAMILIES, Family, network_interval
 from ecluse.ruleset.keeps import Kept
 from ecluse.ruleset.program import Chain, Field, Key, NamedSet, Part, Rule
@@ -64,7 +65,13 @@ def _answered(slot: int, family: Family) -> str:
 _WORDS = ((Direction.OUTBOUND, "out"), (Direction.INBOUND, "in"))
 
 
-def zone_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
+def answered(policy: Policy, slot: int) -> dict[Family, str]:
+    """Name the sets of all zones' subnets."""
+    versions = {s.version for zone in policy.site.zones for s in zone.subnets}
+    return {family: _answered(slot, family) for family in FAMILIES if family.version in versions}
+
+
+def zone_chains(policy: Policy, kept: list[Kept], learned: list[ByName], slot: int) -> list[Chain]:
     """Judge a zone's traffic at each level: look-ups for connections of its own, then for those opened towards it."""
     chains: list[Chain] = []
     refuse = p.goto(names.prefix(slot) + "refuse")
@@ -79,6 +86,10 @@ def zone_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
                     lookups = _lookups_at(kept, zone.name, level.keeps, direction, family)
                     inner = family.original_source if direction is Direction.OUTBOUND else family.reply_source
                     guard = _within(zone, family, inner, slot)
+                    named = _learned_at(learned, zone.name, level.keeps, family)
+                    if direction is Direction.OUTBOUND and named and guard:
+                        chains.append(Chain(f"{here}.named{family.digit}", named))
+                        lookups = (*lookups, _to_named(family, f"{here}.named{family.digit}"))
                     if lookups and guard:
                         chains.append(Chain(f"{here}.{word}{family.digit}", lookups))
                         rules.append((*guard, p.jump(f"{here}.{word}{family.digit}")))
@@ -95,6 +106,22 @@ def _lookups_at(
         if zone in one.keep.zones and one.keep.criticality in keeps
         for rule in one.lookups[direction, family]
     )
+
+
+def _learned_at(
+    learned: list[ByName], zone: str, keeps: frozenset[Criticality], family: Family
+) -> tuple[Rule, ...]:
+    return tuple(
+        rule
+        for one in learned
+        if zone in one.keep.zones and one.keep.criticality in keeps
+        for rule in one.rules[family]
+    )
+
+
+def _to_named(family: Family, chain: str) -> Rule:
+    """Look into the services' own sets only for an address that some service was answered: one look-up for all others."""
+    return (p.In((family.original_destination,), names.learned(family.digit)), p.jump(chain))
 
 
 def gateway_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
@@ -189,15 +216,9 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
             (here, no_ports, p.Note((*ends, "meta l4proto", "0"), f"refused{family.digit}")),
         ]
     not_inside = p.In((p.IIFNAME,), stem + "inside", negate=True)
-    versions = {s.version for zone in policy.site.zones for s in zone.subnets}
-    answered: list[Rule] = [
-        (
-            p.Is(p.NFPROTO, (family.nfproto,)),
-            p.In((family.source,), _answered(slot, family)),
-            p.goto(stem + "reject"),
-        )
-        for family in FAMILIES
-        if family.version in versions
+    to_inside: list[Rule] = [
+        (p.Is(p.NFPROTO, (family.nfproto,)), p.In((family.source,), name), p.goto(stem + "reject"))
+        for family, name in answered(policy, slot).items()
     ]
     return [
         Chain(stem + "evidence", tuple(evidence)),
@@ -205,7 +226,7 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
             stem + "refuse",
             (
                 (not_inside, p.Bump(names.REFUSED_IN), p.DROP),
-                *answered,
+                *to_inside,
                 (p.jump(stem + "evidence"),),
                 (p.DROP,),
             ),
@@ -237,7 +258,7 @@ def gate_chains(policy: Policy, slot: int) -> list[Chain]:
     return [Chain(stem + "open", ((p.ACCEPT,),)), *gates]
 
 
-def hook_chains(slot: int) -> list[Chain]:
+def hook_chains(policy: Policy, slot: int) -> list[Chain]:
     """Give the chains that the base chains go to: inside to inside passes, the lifeline passes, the rest goes to a gate."""
     stem = names.prefix(slot)
     from_inside, to_inside = p.In((p.IIFNAME,), stem + "inside"), p.In((p.OIFNAME,), stem + "inside")
@@ -254,6 +275,7 @@ def hook_chains(slot: int) -> list[Chain]:
             stem + "input",
             (
                 (p.Is(p.IIFNAME, ("lo",)), p.ACCEPT),
+                *dnsgate.client_jump(policy, slot),
                 (from_inside, p.ACCEPT),
                 (p.jump(stem + "lifeline.input"),),
                 (p.goto(names.gate(slot, f"{GATEWAY}.input")),),

@@ -7,8 +7,8 @@ its connection; a zone's level is a chain; a service's destinations are elements
 from dataclasses import replace
 
 from ecluse.policy import Addresses, Policy, Service
-from ecluse.ruleset import chains, names
-from ecluse.ruleset.keeps import kept_services, maps_by_name
+from ecluse.ruleset import chains, dnsgate, names
+from ecluse.ruleset.keeps import kept_services, maps_by_name, places
 from ecluse.ruleset.lifeline import lifeline_chains, lifeline_sets
 from ecluse.ruleset.program import Program
 
@@ -24,14 +24,16 @@ def zones_of(policy: Policy, service: Service) -> tuple[str, ...]:
     return tuple(zone for zone in policy.zone_names() if zone in service.zones or zone in homes)
 
 
-def compile_program(policy: Policy, addresses: Addresses, slot: int, daemon_uid: int = 0) -> Program:
+def compile_program(policy: Policy, addresses: Addresses, slot: int, uids: tuple[int, ...] = (0,)) -> Program:
     """Compile a policy for one slot of the kernel's table.
 
     addresses: what is known of every host name; a name without addresses keeps nothing yet.
     slot: number that prefixes every name, so that programs stand side by side.
-    daemon_uid: the only user whose look-ups to the site's resolvers are lifeline (others are a way out).
+    uids: whose look-ups to the site's resolvers are lifeline (others are a way out): the daemon's own user first, the DNS
+    gate's after it.
     """
     kept = kept_services(policy, addresses, slot)
+    learned = dnsgate.learned_lookups(policy, places(policy))
     dispatch_sets, dispatch_chains = chains.dispatch(policy, slot)
     return Program(
         slot=slot,
@@ -40,18 +42,21 @@ def compile_program(policy: Policy, addresses: Addresses, slot: int, daemon_uid:
             *dispatch_sets,
             *chains.subnet_sets(policy, slot),
             *lifeline_sets(policy.site, slot),
+            *dnsgate.redirect_sets(policy, slot),
             *(named for one in kept for named in one.sets),
         ),
         # A chain stands after all that it goes to: nft and a reader both go from top to bottom.
         chains=(
             *chains.refusal_chains(policy, slot),
-            *chains.zone_chains(policy, kept, slot),
+            *chains.zone_chains(policy, kept, learned, slot),
             *chains.gateway_chains(policy, kept, slot),
-            *lifeline_chains(policy.site, slot, daemon_uid),
+            *lifeline_chains(policy.site, slot, uids if dnsgate.is_on(policy) else uids[:1]),
             *chains.gate_chains(policy, slot),
+            *dnsgate.redirect_chains(policy, slot, chains.answered(policy, slot)),
             *dispatch_chains,
-            *chains.hook_chains(slot),
+            *chains.hook_chains(policy, slot),
         ),
+        learned=dnsgate.learned_sets(policy),
     )
 
 

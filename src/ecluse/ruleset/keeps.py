@@ -38,7 +38,8 @@ class _Claim:
     hosts: tuple[IPNetwork, ...] | None
 
 
-def _claims(policy: Policy) -> dict[Keep, list[_Claim]]:
+def places(policy: Policy) -> dict[str, tuple[tuple[Keep, tuple[IPNetwork, ...] | None], ...]]:
+    """Say of every service where it is kept, and there for which hosts (None: for every host of the zone)."""
     zone_of = {subnet: zone.name for zone in policy.site.zones for subnet in zone.subnets}
 
     def home(host: IPNetwork) -> str:
@@ -49,7 +50,7 @@ def _claims(policy: Policy) -> dict[Keep, list[_Claim]]:
         )
 
     order = policy.zone_names()
-    claims: dict[Keep, list[_Claim]] = {}
+    found: dict[str, tuple[tuple[Keep, tuple[IPNetwork, ...] | None], ...]] = {}
     for service in policy.services:
         zones = tuple(zone for zone in order if zone in service.zones)
         by_home: dict[str, list[IPNetwork]] = {}
@@ -57,10 +58,17 @@ def _claims(policy: Policy) -> dict[Keep, list[_Claim]]:
             by_home.setdefault(home(host), []).append(host)
         wanted: list[tuple[tuple[str, ...], tuple[IPNetwork, ...] | None]] = [(zones, None)] if zones else []
         wanted += [((zone,), tuple(hosts)) for zone, hosts in by_home.items() if zone not in zones]
-        for where, hosts_there in wanted:
-            keep = Keep(service.criticality, where)
+        found[service.name] = tuple((Keep(service.criticality, where), hosts) for where, hosts in wanted)
+    return found
+
+
+def _claims(policy: Policy) -> dict[Keep, list[_Claim]]:
+    where = places(policy)
+    claims: dict[Keep, list[_Claim]] = {}
+    for service in policy.services:
+        for keep, hosts in where[service.name]:
             claims.setdefault(keep, []).extend(
-                _Claim(service.name, destination, hosts_there) for destination in service.destinations
+                _Claim(service.name, destination, hosts) for destination in service.destinations
             )
     return claims
 
@@ -98,7 +106,8 @@ def _addresses(claim: _Claim, addresses: Addresses, family: Family) -> tuple[p.I
     )
 
 
-def _protocol(traffic: Traffic, family: Family) -> int:
+def protocol_in(traffic: Traffic, family: Family) -> int:
+    """Give the protocol's number in a family: ICMP has two."""
     return ICMPV6 if traffic.protocol == ICMP and family is IPV6 else traffic.protocol
 
 
@@ -121,7 +130,7 @@ def _maps(claims: list[_Claim], addresses: Addresses | None, family: Family, ste
         if not sources or not (targets or (addresses is not None and claim.destination.hosts)):
             continue
         for traffic in claim.destination.traffic:
-            protocol = (_protocol(traffic, family),) * 2
+            protocol = (protocol_in(traffic, family),) * 2
             if traffic.first is None or traffic.last is None:
                 plain += [((target, protocol, source), counter) for target in targets for source in sources]
                 possible.add("plain")

@@ -67,8 +67,8 @@ def lifeline_sets(site: Site, slot: int) -> list[NamedSet]:
     return sets
 
 
-def _conversations(site: Site, slot: int, hook: str, daemon_uid: int) -> list[Rule]:
-    """Keep management (opened from outside to the gateway) and look-ups (opened by the daemon's own user)."""
+def _conversations(site: Site, slot: int, hook: str, uids: tuple[int, ...]) -> list[Rule]:
+    """Keep management (opened from outside to the gateway) and look-ups (opened by the daemon's own user and the DNS gate's)."""
     theirs, ours = ("original", "reply") if hook == "input" else ("reply", "original")
     made = {named.name for named in lifeline_sets(site, slot)}
     ports = p.Is(p.CT_PROTOCOL, p.PORTS)
@@ -82,7 +82,7 @@ def _conversations(site: Site, slot: int, hook: str, daemon_uid: int) -> list[Ru
         resolvers = f"{names.prefix(slot)}resolvers{digit}"
         if resolvers in made:
             key = (destination, p.CT_PORT, p.CT_PROTOCOL)
-            who = (p.Is(p.SKUID, (daemon_uid,)),) if hook == "output" else ()
+            who = (p.Is(p.SKUID, uids),) if hook == "output" else ()
             rules.append((*who, p.Is(p.CT_DIRECTION, (ours,)), family, ports, p.In(key, resolvers), p.ACCEPT))
     return rules
 
@@ -134,12 +134,12 @@ def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
     return rules
 
 
-def lifeline_chains(site: Site, slot: int, daemon_uid: int) -> list[Chain]:
+def lifeline_chains(site: Site, slot: int, uids: tuple[int, ...]) -> list[Chain]:
     """Give the lifeline's chains for input and output."""
     return [
         Chain(
             f"{names.prefix(slot)}lifeline.{hook}",
-            (*_conversations(site, slot, hook, daemon_uid), *_housekeeping(site.lifeline, hook)),
+            (*_conversations(site, slot, hook, uids), *_housekeeping(site.lifeline, hook)),
         )
         for hook in ("input", "output")
     ]

@@ -8,6 +8,10 @@ REFUSED_OUT = "refused_out"
 REFUSED_IN = "refused_in"
 REFUSED_SETS = ("refused4", "refused6", "refused_hosts4", "refused_hosts6")
 
+DNS = "dns"
+"""The base chain of the redirect, at its own hook; there where the site has a DNS gate, and one goto as the others."""
+DNS_LIMITED = "dns_limited"
+LEARNED = "dns_"
 GUARD = "k0_guard"
 """The chain of the smallest table (`Firewall.guard`): slot 0 is nobody else's, so it goes with the next tidying."""
 
@@ -34,6 +38,26 @@ def slot_of(name: str) -> int | None:
 def counter(service: str) -> str:
     """Name a service's counter; it is shared by all slots, so that a reload loses no count."""
     return SERVICE_COUNTER + plain(service)
+
+
+def learned(digit: str, service: str = "") -> str:
+    """Name a set that the DNS gate fills: for one service, or for all of them. It belongs to no slot."""
+    return f"{LEARNED}svc_{plain(service)}_{digit}" if service else f"{LEARNED}all_{digit}"
+
+
+def rate(digit: str) -> str:
+    """Name the set that bounds the questions of each client."""
+    return f"{LEARNED}rate_{digit}"
+
+
+def is_learned(name: str) -> bool:
+    """Say whether a set is one that the DNS gate fills."""
+    return name.startswith((f"{LEARNED}svc_", f"{LEARNED}all_"))
+
+
+def is_switched(chain: str) -> bool:
+    """Say whether a chain's rules are a level's position, not the program: a switch changes them, `targets` reads them."""
+    return chain in BASE_CHAINS or chain == DNS or is_gate(chain)
 
 
 def gate(slot: int, where: str) -> str:

@@ -100,11 +100,16 @@ class Indices:
 
 @dataclass
 class Oracle:
-    """A program with gates set: `targets` says where each base chain and gate goes (see switch.targets)."""
+    """A program with gates set: `targets` says where each base chain and gate goes (see switch.targets).
+
+    learned: what the DNS gate put into its sets. The redirect itself is another hook's, and not judged here: whoever asks
+    gives the packet as it is after it.
+    """
 
     program: Program
     targets: Mapping[str, str]
     policy: str = "drop"
+    learned: Mapping[str, frozenset[int]] = field(default_factory=dict)
     indices: Indices = field(default_factory=Indices)
 
     @cached_property
@@ -123,8 +128,16 @@ class Oracle:
         verdict = self._walk(packet.hook, packet, counters)
         return Judgement(verdict or self.policy, tuple(counters))
 
+    def keeper(self, chain: str, packet: Packet) -> str:
+        """Name the counter of the service for which a chain of look-ups keeps a packet, empty when it does not."""
+        counters: list[str] = []
+        verdict = self._walk(chain, packet, counters)
+        return Judgement(verdict or "", tuple(counters)).service
+
     def find(self, name: str, point: tuple[int, ...]) -> str | None:
         """Look a point up in a set or map: its value (empty in a set), None when it is not in it."""
+        if names.is_learned(name):
+            return "" if point[0] in self.learned.get(name, ()) else None
         return self.indices.of(self._sets[name]).find(point)
 
     def _walk(self, chain: str, packet: Packet, counters: list[str]) -> str | None:
@@ -172,6 +185,8 @@ class Oracle:
                 return counter is not None
             case p.Bump(counter):
                 counters.append(counter)
+            case p.Over():
+                return False  # of one packet there is never too much
         return True
 
     def _find(self, fields: tuple[p.Field, ...], name: str, packet: Packet) -> str | None:
@@ -206,6 +221,7 @@ _READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.L4PROTO: lambda k: k.protocol,
     p.SKUID: lambda k: k.uid,
     p.CT_STATE: lambda k: "invalid" if k.invalid else "tracked",
+    p.TH_DPORT: lambda k: k.destination_port if k.protocol in p.PORTS else None,
     p.UDP_SPORT: lambda k: k.source_port if k.protocol == 17 else None,
     p.UDP_DPORT: lambda k: k.destination_port if k.protocol == 17 else None,
     p.ICMPV6_TYPE: lambda k: k.icmp_type if k.protocol == 58 else None,

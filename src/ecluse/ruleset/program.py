@@ -43,6 +43,7 @@ SADDR6 = Field("ip6 saddr", "ipv6_addr")
 DADDR6 = Field("ip6 daddr", "ipv6_addr")
 TTL4 = Field("ip ttl", "integer")
 HOPLIMIT6 = Field("ip6 hoplimit", "integer")
+TH_DPORT = Field("th dport", "inet_service")
 UDP_SPORT = Field("udp sport", "inet_service")
 UDP_DPORT = Field("udp dport", "inet_service")
 ICMPV6_TYPE = Field("icmpv6 type", "icmpv6_type")
@@ -127,11 +128,41 @@ class Dispatch:
     map: str
 
 
-Part = Is | In | Count | Bump | Note | Limit | Verdict | Reject | Dispatch
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Begin the time-out of an element of a learned set anew; what is not in it any more is put in."""
+
+    field: Field
+    set: str
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Pass on to the rest of the rule what is more than so many packets a second of one source (twice as many at once)."""
+
+    field: Field
+    set: str
+    per_second: int
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """The packet's destination is an address of the machine itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Send the connection to this port of the machine itself (nat chains only)."""
+
+    port: int
+
+
+Part = Is | In | Count | Bump | Note | Limit | Verdict | Reject | Dispatch | Refresh | Over | Local | Redirect
 Rule = tuple[Part, ...]
 
 ACCEPT = Verdict("accept")
 DROP = Verdict("drop")
+LOCAL = Local()
 
 
 def goto(chain: str) -> Verdict:
@@ -180,12 +211,16 @@ class NamedSet:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """All that one policy needs in the kernel under one slot number. Loading it touches no traffic."""
+    """All that one policy needs in the kernel under one slot number. Loading it touches no traffic.
+
+    learned: the sets that the DNS gate fills, which belong to no slot; none where the site has no gate.
+    """
 
     slot: int
     counters: tuple[str, ...]
     sets: tuple[NamedSet, ...]
     chains: tuple[Chain, ...]
+    learned: tuple[str, ...] = ()
 
     def entries(self) -> int:
         """Count the elements of all sets and maps."""
@@ -253,7 +288,7 @@ def _join(fields: Iterable[Field]) -> str:
     return " . ".join(field.text for field in fields)
 
 
-def part_text(part: Part) -> str:  # noqa: PLR0911 -- one line a construct of the language
+def part_text(part: Part) -> str:  # noqa: C901, PLR0911, PLR0912 -- one line a construct of the language
     """Write one part of a rule as nft does."""
     match part:
         case Is(field, values, negate):
@@ -274,6 +309,14 @@ def part_text(part: Part) -> str:  # noqa: PLR0911 -- one line a construct of th
             return f"{kind} {chain}" if chain else kind
         case Reject(reply):
             return f"reject with {reply}"
+        case Refresh(field, name):
+            return f"update @{name} {{ {field.text} }}"
+        case Over(field, name, rate):
+            return f"update @{name} {{ {field.text} limit rate over {rate}/second burst {2 * rate} packets }}"
+        case Local():
+            return "fib daddr type local"
+        case Redirect(port):
+            return f"redirect to :{port}"
         case Dispatch(fields, name):
             return f"{_join(fields)} vmap @{name}"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from ecluse.policy import GATEWAY, Levels, Policy, Site, level_named
-from ecluse.ruleset import names
+from ecluse.ruleset import dnsgate, names
 from ecluse.ruleset.chains import gate_places
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.program import (
@@ -28,6 +28,9 @@ from ecluse.ruleset.program import (
 PRIORITY, PRIORITY_NUMBER = "filter - 10", -10
 """Before the site's own filter chains: our `accept` only ends our chain, our `drop` is final."""
 
+HOOKS = {chain: f"filter {chain} {PRIORITY_NUMBER}" for chain in names.BASE_CHAINS}
+"""Where each base chain hangs: type, hook, priority."""
+
 REFUSED_SIZE = 65535
 """Bound of each refused set, in elements; a full set costs evidence, never a verdict."""
 
@@ -40,8 +43,10 @@ _WRITABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_./\\-]*")
 NEW_TABLE = f"table {TABLE} {{\n}}\ndelete table {TABLE}\n"
 
 
-def skeleton() -> str:
+def skeleton(learned: tuple[str, ...] = ()) -> str:
     """Write what all slots share: base chains without rules, refused sets, counters. Harmless when it is there already.
+
+    learned: the sets that the DNS gate fills (`Program.learned`); with them comes the rest that a gate needs.
 
     No policy is stated: a new base chain accepts until a `Position` says otherwise, and one of a shut gate keeps its drop.
     """
@@ -57,6 +62,8 @@ def skeleton() -> str:
         f"\tchain {hook} {{\n\t\ttype filter hook {hook} priority {PRIORITY};\n\t}}"
         for hook in names.BASE_CHAINS
     ]
+    if learned:
+        parts += [*dnsgate.skeleton_parts(), *dnsgate.learned_parts(learned)]
     return "\n".join([*parts, "}", ""])
 
 
@@ -72,6 +79,10 @@ class Position:
     targets: Mapping[str, str]
     verdict: str
 
+    def hooks(self) -> dict[str, str]:
+        """Say where each base chain hangs: type, hook, priority."""
+        return HOOKS | ({names.DNS: dnsgate.HOOK} if names.DNS in self.targets else {})
+
     def text(self) -> str:
         """Write it as nft does."""
         lines = [f"add chain {TABLE} {hook} {{ policy {self.verdict}; }}" for hook in names.BASE_CHAINS]
@@ -80,14 +91,15 @@ class Position:
         return "\n".join([*lines, ""])
 
 
-def position(policy: Policy, slot: int, levels: Levels) -> Position:
+def position(policy: Policy, slot: int, levels: Levels, *, redirect: bool = False) -> Position:
     """Say where the switch stands at these levels."""
-    return Position(targets(policy, slot, levels), base_policy(policy, levels))
+    return Position(targets(policy, slot, levels, redirect=redirect), base_policy(policy, levels))
 
 
-def targets(policy: Policy, slot: int, levels: Levels) -> dict[str, str]:
+def targets(policy: Policy, slot: int, levels: Levels, *, redirect: bool = False) -> dict[str, str]:
     """Say for every base chain and gate where its one rule goes: the whole state of the switch.
 
+    redirect: the chain that redirects DNS stands in the table, so a site without a DNS gate has to say that it is idle.
     levels: a level for every zone of the site and for `gateway`. KeyError when one is missing or unknown.
     """
     stem = names.prefix(slot)
@@ -102,7 +114,8 @@ def targets(policy: Policy, slot: int, levels: Levels) -> dict[str, str]:
         level = levels[GATEWAY if place.startswith(f"{GATEWAY}.") else place]
         open_ = _passes_all(policy.site, level)
         result[gate] = stem + "open" if open_ else names.level_chain(slot, level, place)
-    return result
+    idle = {names.DNS: stem + "open"} if redirect else {}
+    return result | idle | dnsgate.redirect_targets(policy, slot, levels)
 
 
 def _passes_all(site: Site, level: str) -> bool:
@@ -154,7 +167,7 @@ def load_text(program: Program) -> str:
 
     The elements of its large maps are not in it: they follow by `Firewall.elements`, before anything switches to it.
     """
-    return skeleton() + structure(program)
+    return skeleton(program.learned) + structure(program)
 
 
 PIECE = 10_000
@@ -179,19 +192,25 @@ def pieces(program: Program) -> Iterator[NamedSet]:
 
 def whole_text(program: Program) -> str:
     """Write the whole table anew, without any gate open: for boot, and when our table is gone or broken."""
-    return NEW_TABLE + skeleton() + render(program)
+    return NEW_TABLE + skeleton(program.learned) + render(program)
 
 
 def removal_text(
-    objects: Mapping[str, Iterable[str]], keep_slots: Iterable[int], counters: Iterable[str]
+    objects: Mapping[str, Iterable[str]],
+    keep_slots: Iterable[int],
+    counters: Iterable[str],
+    learned: Iterable[str] = (),
 ) -> str:
     """Write the removal of all that is not of these slots, of what they share, or a counter in use: old or somebody's own.
 
-    objects: what the table holds (`Firewall.objects`). Chains are emptied first: they go to one another.
+    objects: what the table holds (`Firewall.objects`). learned: the sets that the DNS gate fills for the slots that stay;
+    without any there is no redirect either. Chains are emptied first: they go to one another.
     ValueError for a name that no text can hold: whoever made it did not do so by `nft`.
     """
     keep = set(keep_slots)
-    shared = {*names.BASE_CHAINS, *names.REFUSED_SETS, names.REFUSED_OUT, names.REFUSED_IN}
+    shared = {*names.BASE_CHAINS, *names.REFUSED_SETS, names.REFUSED_OUT, names.REFUSED_IN, *learned}
+    if shared & {names.learned("4"), names.learned("6")}:
+        shared |= {names.DNS, names.DNS_LIMITED, names.rate("4"), names.rate("6")}
     lines: list[str] = []
 
     def old(name: str) -> bool:
@@ -235,7 +254,7 @@ def _slot_names(program: Program) -> re.Pattern[str]:
 def _boot_parts(program: Program) -> Iterator[str]:
     """Write the boot text piece by piece, but for the elements that host names fill."""
     slot, at_boot = _slot_names(program), names.prefix(BOOT_SLOT)
-    yield NEW_TABLE + skeleton()
+    yield NEW_TABLE + skeleton(program.learned)
     for text, bulk in texts(program):
         yield text if bulk else slot.sub(at_boot, text)
 
@@ -269,14 +288,14 @@ class Seal:
         return "".join(parts or _boot_parts(program)) + _boot_names(program)
 
 
-def hold_text(policy: Policy, slot: int, daemon_uid: int = 0) -> str:
+def hold_text(policy: Policy, slot: int, uids: tuple[int, ...] = (0,)) -> str:
     """Write a table that holds the line while the real one is loaded: the lifeline passes, the rest is dropped in silence.
 
     Small whatever the allowlist's size. No reset and no evidence: what it drops may be kept, and will be sent again.
     Its gates stay as they are loaded and stand for no level: a daemon that dies here must not find a level at its start.
     """
     bare = Policy(policy.site, ())
-    program = compile_program(bare, {}, slot, daemon_uid)
+    program = compile_program(bare, {}, slot, uids)
     stem = names.prefix(slot)
     silent = {f"{stem}refuse", f"{stem}reject"}
     chains = tuple(Chain(c.name, ((DROP,),)) if c.name in silent else c for c in program.chains)
@@ -284,9 +303,9 @@ def hold_text(policy: Policy, slot: int, daemon_uid: int = 0) -> str:
     return load_text(replace(program, chains=chains)) + shut.text()
 
 
-def closed_text(policy: Policy, daemon_uid: int = 0) -> str:
+def closed_text(policy: Policy, uids: tuple[int, ...] = (0,)) -> str:
     """Write the ruleset of last resort: nothing but the site's lifeline, complete by itself."""
     bare = Policy(policy.site, ())
-    program = compile_program(bare, {}, 1, daemon_uid)
+    program = compile_program(bare, {}, 1, uids)
     isolate = dict.fromkeys(policy.zone_names(), policy.site.levels[-1].name)
     return whole_text(program) + gate_text(bare, 1, isolate)

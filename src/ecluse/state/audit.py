@@ -67,15 +67,16 @@ class HashChainAudit:
             self._write(AuditRecord("repair", _myself(), "; ".join(repaired)))
         return repaired
 
-    def append(self, record: AuditRecord) -> None:
+    def append(self, record: AuditRecord, *, spare: bool = False) -> None:
         """Write one line, durably. StateError when it could not be: then no part of it stays in the log.
 
-        A line that says which levels stand may use the room that is kept for a full disk; no flood of attempts may.
+        spare: use the room that is kept for a full disk. For the line of a closing alone: whatever others can cause
+        (attempts, tampering, leaks, starts) would use it up.
         """
         try:
             self._append(record)
         except StateError as error:
-            if record.levels is None or not is_full(error) or not self._spare.release():
+            if not spare or not is_full(error) or not self._spare.release():
                 raise
             self._append(record)
 

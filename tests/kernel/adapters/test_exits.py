@@ -1,14 +1,20 @@
 """KernelExits: every way past the gate that this kernel can make is seen on a real interface, and goes when it goes."""
 
+import errno
+import json
 import struct
 import subprocess
 from ipaddress import ip_network
+from types import SimpleNamespace
 
 import pytest
 
-from ecluse.exits import Device, Host, Offload, findings
+from ecluse.cli import offline
+from ecluse.cli.terminal import Screen
+from ecluse.errors import KernelError
+from ecluse.exits import Device, Filter, Host, Offload, findings
 from ecluse.kernel import exits, features, tables
-from ecluse.kernel.netlink import NLA_F_NESTED, attribute, text_attribute
+from ecluse.kernel.netlink import NLA_F_NESTED, DumpInterruptedError, Netlink, attribute, text_attribute
 from ecluse.policy import Policy, Site, Zone
 from tests.kernel.adapters.conftest import nft, run
 from tests.lab import netns, xdp
@@ -82,6 +88,112 @@ async def test_tc_of_a_classful_queue(gateway):
         "tc filter add dev care0 parent 1: protocol all u32 match u32 0 0 action mirred egress redirect dev wan0",
     )
     assert "egress of care0) redirects to wan0" in (await found())["tc"].what
+
+
+@pytest.mark.parametrize("side", ["ingress", "egress"])
+async def test_tcx(gateway, side):
+    assert "tc" not in await found()
+    try:
+        xdp.attach_tcx("care0", side)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        pytest.skip("no tcx before Linux 6.6")
+    assert f"(tcx, {side} of care0) runs a BPF program" in (await found())["tc"].what
+    host = await exits.KernelExits().look()
+    assert (len(host.filters), host.unseen) == (1, ())
+
+
+async def test_tcx_that_may_not_be_looked_for_is_said(gateway, monkeypatch, capsys):
+    def refused(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(exits.tcx, "programs", refused)
+    host = await exits.KernelExits().look()
+    assert host.unseen == ("BPF programs at tcx hooks (Operation not permitted)",)
+    assert len(host.devices) >= 5
+    offline._host(SimpleNamespace(json=False), Screen(), policy())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "0 ways past the gate" in said
+    assert "not looked for: BPF programs at tcx hooks (Operation not permitted)" in said
+    offline._host(SimpleNamespace(json=True), Screen(), policy())
+    assert json.loads(capsys.readouterr().out)["unseen"] == list(host.unseen)
+
+
+@pytest.mark.parametrize("what", [exits.GETTFILTER, exits.GETLINK])
+async def test_what_changed_while_it_was_read_is_read_again(gateway, monkeypatch, what):
+    """A mix is not taken for nothing there: of tc's filters, of the interfaces in other namespaces."""
+    other = netns.unique()
+    do(
+        "tc qdisc add dev care0 clsact",
+        "tc filter add dev care0 ingress protocol all u32 match u32 0 0 action mirred egress redirect dev wan0",
+        "ip link add mv0 link wan0 type macvlan mode bridge",
+        f"ip netns add {other}",
+    )
+    dump, left = Netlink.dump, [3]
+
+    def interrupted(self, kind, body):
+        elsewhere = len(body) > exits._LINK.size or kind == exits.GETTFILTER
+        if kind == what and elsewhere and left[0]:
+            left[0] -= 1
+            raise DumpInterruptedError
+        return dump(self, kind, body)
+
+    monkeypatch.setattr(Netlink, "dump", interrupted)
+    try:
+        do(f"ip link set mv0 netns {other}")
+        told = await found()
+    finally:
+        do(f"ip netns del {other}")
+    assert not left[0]
+    assert "redirects to wan0" in told["tc"].what
+    assert "mv0 in another" in told["macvlan"].what
+
+
+async def test_what_stays_a_mix_is_no_answer(gateway, monkeypatch):
+    do("tc qdisc add dev care0 clsact")
+    dump = Netlink.dump
+
+    def interrupted(self, kind, body):
+        if kind == exits.GETTFILTER:
+            raise DumpInterruptedError
+        return dump(self, kind, body)
+
+    monkeypatch.setattr(Netlink, "dump", interrupted)
+    with pytest.raises(KernelError, match="changed while it was being read"):
+        await exits.KernelExits().look()
+
+
+def test_a_bpf_program_as_an_action():
+    """This kernel has none: the bytes are made after the uapi (TCA_MATCHALL_ACT, TCA_ACT_*)."""
+
+    def filter_with(kind, options):
+        action = text_attribute(exits.TCA_KIND, kind) + attribute(exits.TCA_OPTIONS | NLA_F_NESTED, options)
+        return attribute(2 | NLA_F_NESTED, attribute(1 | NLA_F_NESTED, action))
+
+    parameters = attribute(2, bytes(20)) + attribute(5, struct.pack("=I", 7))
+    assert list(exits.actions(filter_with("bpf", parameters))) == [(exits.RUNS_BPF, 0)]
+    assert list(exits.actions(filter_with("gact", parameters))) == []
+    mirred = attribute(exits.MIRRED_PARMS, bytes(20) + struct.pack("=iI", 1, 9))
+    assert list(exits.actions(filter_with("mirred", mirred))) == [(1, 9)]
+    head = exits._TC.pack(0, 4, 0, 0, 0) + text_attribute(exits.TCA_KIND, "matchall")
+    body = head + attribute(exits.TCA_OPTIONS | NLA_F_NESTED, filter_with("bpf", parameters))
+    (one,) = exits._filter({4: "care0"}, 4, "egress", body)
+    assert one == Filter("care0", "egress", "matchall")
+
+
+def test_open_vswitch_is_named_with_its_ports():
+    """This kernel has none."""
+    devices = (
+        Device("ovs-system", kind="openvswitch"),
+        Device("care0", master="ovs-system"),
+        Device("wan0", master="ovs-system"),
+        Device("br-int", kind="openvswitch"),
+    )
+    datapath, inside = findings(Host(devices=devices), policy())
+    assert (datapath.kind, datapath.where, datapath.is_exit) == ("openvswitch", "ovs-system", True)
+    assert "with the ports care0, wan0" in datapath.what
+    assert inside.what.startswith("br-int is Open vSwitch's: ")
 
 
 async def test_bridge_of_inside_and_outside(gateway):

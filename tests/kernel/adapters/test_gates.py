@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from ecluse.controller.gate import Gate
 from ecluse.errors import KernelError
 from ecluse.kernel import gates, tables
 from ecluse.kernel import nft as adapter
@@ -14,6 +15,7 @@ from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink
 from ecluse.ruleset import names, switch
 from ecluse.ruleset.compile import compile_program
 from tests.golden.cases import HERE, compiled
+from tests.kernel.adapters.conftest import nft
 from tests.unit.controller.test_machine import CUT, OPEN, simple
 from tests.unit.ruleset.policies import ZONES
 
@@ -154,3 +156,38 @@ async def test_elements_and_texts_and_switches_take_their_turns(firewall):
     assert set(await asyncio.gather(*work)) == {"", None}
     assert await firewall.targets(opened.targets) == opened.targets
     assert await firewall.policies() == dict.fromkeys(names.BASE_CHAINS, "accept")
+
+
+PUT_TO_SLEEP = "add table inet ecluse { flags dormant; }"
+HANG_LATER = """
+flush chain inet ecluse forward
+delete chain inet ecluse forward
+add chain inet ecluse forward { type filter hook forward priority 300; policy accept; }
+add rule inet ecluse forward goto k1_forward
+"""
+
+
+async def test_where_the_base_chains_hang(firewall):
+    assert (await firewall.standing([])).hooks == {}
+    await firewall.apply(loaded())
+    assert (await firewall.standing([])).hooks == switch.HOOKS
+    nft(HANG_LATER)
+    assert (await firewall.standing([])).hooks == {**switch.HOOKS, "forward": "filter forward 300"}
+    nft(PUT_TO_SLEEP)
+    assert (await firewall.standing([])).hooks == {}
+
+
+@pytest.mark.parametrize("meddling", [PUT_TO_SLEEP, HANG_LATER])
+async def test_a_switch_in_a_table_that_judges_nothing_is_not_taken_for_verified(firewall, meddling):
+    """Targets and policies are those of the level all the same: only a table that hangs on its hooks is one that acts."""
+    gate = Gate(firewall, 0, lambda _step: None, lambda _words: None)
+    here = await gate.bring_up(simple(), "sha256:1", {}, OPEN)
+    nft(meddling.replace("k1_", f"k{here.slot}_"))
+    await gate.switch(here, CUT)
+    wanted = switch.position(here.policy, here.slot, CUT)
+    assert await firewall.targets(wanted.targets) == wanted.targets
+    assert not await gate.shows(here, CUT)
+    now, verified = await gate.close(here, CUT, dict, lambda: None)
+    assert verified
+    assert (await firewall.standing([])).hooks == switch.HOOKS
+    assert await gate.shows(now, CUT)

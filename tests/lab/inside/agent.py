@@ -39,6 +39,10 @@ def orders(interface: str) -> dict:
         "raw": probes.raw,
         "http": probes.http,
         "resolve": probes.resolve,
+        "question": probes.question,
+        "crowd": probes.crowd,
+        "ask_often": probes.ask_often,
+        "resolve_and_connect": probes.resolve_and_connect,
         "beacon": probes.beacon,
         "beacon_tally": probes.beacon_tally,
         "stream": streams.start,
@@ -46,6 +50,7 @@ def orders(interface: str) -> dict:
         "stream_stop": streams.stop,
         "listen": server.listen,
         "dns": server.dns,
+        "asked": server.asked,
         "served": server.served,
         "rig_drops": server.rig_drops,
     }

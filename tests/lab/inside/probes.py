@@ -179,18 +179,127 @@ class Probes:
         return answer(began, status=int(got.split()[1]))
 
     def resolve(
-        self, server: str, name: str, kind: str = "a", source: str = "", timeout: float = 1.0
+        self,
+        server: str,
+        name: str,
+        kind: str = "a",
+        source: str = "",
+        timeout: float = 1.0,
+        protocol: str = "udp",
+        port: int = 53,
     ) -> dict:
-        """Ask a DNS server over UDP; `addresses` and `rcode` are its answer."""
+        """Ask a DNS server; `addresses` and `rcode` are its answer."""
         began = time.monotonic_ns()
         ident = random.randrange(65536)
+        query = wire.dns_query(name, kind, ident)
         try:
-            with dial("udp", server, 53, source, timeout) as sock:
-                sock.send(wire.dns_query(name, kind, ident))
-                rcode, addresses = wire.dns_addresses(sock.recv(4096))
+            with dial(protocol, server, port, source, timeout) as sock:
+                if protocol == "tcp":
+                    sock.sendall(struct.pack("!H", len(query)) + query)
+                    got = sock.recv(4096)
+                    while len(got) < 2 or len(got) < 2 + struct.unpack_from("!H", got)[0]:
+                        got += sock.recv(4096) or b"\0" * 4096
+                    got = got[2:]
+                else:
+                    sock.send(query)
+                    got = sock.recv(4096)
+                rcode, addresses = wire.dns_addresses(got)
         except OSError as error:
             return answer(began, fault(error), rcode=-1, addresses=[])
         return answer(began, rcode=rcode, addresses=addresses)
+
+    def crowd(self, server: str, sources: list[str], rate: float, seconds: float) -> dict:
+        """Ask as many machines would, each for a name that nobody keeps, `rate` questions a second together."""
+        query = [wire.dns_query(f"n{number}.nobody.example", "a", number) for number in range(64)]
+        sockets = []
+        for source in sources:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sock.bind((source, 0))
+            sock.connect((server, 53))
+            sock.setblocking(False)
+            sockets.append(sock)
+        began, sent, refused = time.monotonic(), 0, 0
+        while (now := time.monotonic()) - began < seconds:
+            behind = min(int((now - began) * rate) - sent, 2000)
+            for number in range(sent, sent + behind):
+                sock = sockets[number % len(sockets)]
+                try:
+                    sock.send(query[number % 64])
+                    refused += sock.recv(512)[3] & 15 == 5
+                except OSError:  # nothing has come back yet, or what ICMP said
+                    pass
+            sent += behind
+            time.sleep(0.001)
+        for sock in sockets:
+            sock.close()
+        return {"sent": sent, "refused": refused, "seconds": time.monotonic() - began}
+
+    def question(self, server: str, name: str, source: str = "", local: int = 0) -> dict:
+        """Ask for a name from a local port (0: any); give that port with the answer's code, -1 when there is none."""
+        with socket.socket(family_of(server), socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((source, local))
+            sock.connect((server, 53))
+            sock.settimeout(1.0)
+            try:
+                sock.send(wire.dns_query(name, "a", 1))
+                code = sock.recv(4096)[3] & 15
+            except OSError:
+                code = -1
+            return {"local": sock.getsockname()[1], "rcode": code}
+
+    def ask_often(
+        self, server: str, names: list[str], kind: str, seconds: float, rate: float, source: str = ""
+    ) -> dict:
+        """Ask for names in turn, `rate` a second for some seconds, from one port; `rcodes` counts the answers by code.
+
+        A `%` in a name becomes another number each time.
+        """
+        began = time.monotonic()
+        codes: Counter = Counter()
+        sent = 0
+        with dial("udp", server, 53, source, 0.5) as sock:
+            sock.setblocking(False)
+            while (now := time.monotonic()) - began < seconds:
+                while sent < (now - began) * rate:
+                    name = names[sent % len(names)].replace("%", f"x{sent}")
+                    try:
+                        sock.send(wire.dns_query(name, kind, sent % 65536))
+                    except OSError as error:  # what ICMP said of an earlier one
+                        codes[fault(error)] += 1
+                    sent += 1
+                self._count_codes(sock, codes)
+                time.sleep(0.001)
+            time.sleep(0.3)
+            self._count_codes(sock, codes)
+        return {"sent": sent, "rcodes": {str(code): times for code, times in codes.items()}}
+
+    def _count_codes(self, sock: socket.socket, codes: Counter) -> None:
+        while True:
+            try:
+                codes[sock.recv(4096)[3] & 15] += 1
+            except BlockingIOError:
+                return
+            except OSError as error:
+                codes[fault(error)] += 1
+
+    def resolve_and_connect(
+        self, server: str, name: str, port: int, times: int, kind: str = "a", source: str = ""
+    ) -> dict:
+        """Resolve a name and connect at once to the address, over and over; `ok`, and what failed: word -> times."""
+        failed: Counter = Counter()
+        good, addresses = 0, set()
+        for _ in range(times):
+            answered = self.resolve(server, name, kind, source, 2.0)
+            if not answered["addresses"]:
+                failed[f"resolve {answered['error'] or answered['rcode']}"] += 1
+                continue
+            addresses.add(answered["addresses"][0])
+            result = self.ping("tcp", answered["addresses"][0], port, source, 2.0)
+            good += result["ok"]
+            if not result["ok"]:
+                failed[result["error"]] += 1
+        return {"good": good, "failed": dict(failed), "addresses": len(addresses)}
 
     def beacon(self, targets: list, rate: float, source: str = "", timeout: float = 0.3) -> int:
         """Keep calling targets `[protocol, host, port]` in turn, `rate` calls a second, until told to stop."""

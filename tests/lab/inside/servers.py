@@ -33,6 +33,7 @@ class Server:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._zone: dict = {}
+        self._asked: list[tuple[str, str]] = []
         self._served: dict[str, dict] = {}
         self._peers: set[_Peer] = set()
         self._datagram_sockets: list[socket.socket] = []
@@ -50,6 +51,17 @@ class Server:
     def dns(self, zone: dict) -> None:
         """Answer DNS from this zone from now on (see wire.dns_answer)."""
         self._zone = zone
+
+    def asked(self) -> list[tuple[str, str]]:
+        """Give what the DNS server was asked for since it was asked this last: names in lower case and types."""
+        asked, self._asked = self._asked, []
+        return asked
+
+    def _dns_answer(self, query: bytes) -> bytes | None:
+        name, end = wire.decode_name(query, 12)
+        kind = struct.unpack_from("!H", query, end)[0]
+        self._asked.append((name, wire.QTYPES.get(kind, str(kind))))
+        return wire.dns_answer(query, self._zone)
 
     def served(self, tag: str) -> dict:
         """Give the server's own TCP counts for the connection that began with this tag; empty when unknown."""
@@ -115,7 +127,7 @@ class Server:
         peer.inbox += data
         if len(peer.inbox) < 2 or len(peer.inbox) < 2 + struct.unpack_from("!H", peer.inbox)[0]:
             return b""
-        reply = wire.dns_answer(peer.inbox[2:], self._zone) or b""
+        reply = self._dns_answer(peer.inbox[2:]) or b""
         peer.inbox = b""
         return struct.pack("!H", len(reply)) + reply if reply else b""
 
@@ -143,7 +155,7 @@ class Server:
                     data, control, _, sender = sock.recvmsg(65536, 64)
                 except BlockingIOError:
                     return
-                reply = wire.dns_answer(data, self._zone) if port == 53 else data
+                reply = self._dns_answer(data) if port == 53 else data
                 if reply is not None:
                     info = control[0][2][:16] + bytes(4)  # asked address, any interface
                     pktinfo = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info)]

@@ -1,10 +1,13 @@
 """Bytes on the wire: checksums, SCTP and DNS messages, built by hand."""
 
 import ipaddress
+import itertools
 import struct
 
+TXT = 16
+_TURN = itertools.count()
 SCTP_INIT, SCTP_INIT_ACK = 1, 2
-QTYPES = {1: "a", 28: "aaaa", 5: "cname"}
+QTYPES = {1: "a", 28: "aaaa", 5: "cname", 10: "null", 15: "mx", 16: "txt", 65: "https"}
 
 
 def internet_checksum(data: bytes) -> int:
@@ -61,7 +64,7 @@ def decode_name(message: bytes, at: int) -> tuple[str, int]:
 
 
 def dns_query(name: str, kind: str, ident: int) -> bytes:
-    """Build a DNS query for records of kind `a` or `aaaa`."""
+    """Build a DNS query for records of a kind of QTYPES."""
     qtype = next(number for number, text in QTYPES.items() if text == kind)
     return struct.pack("!6H", ident, 0x0100, 1, 0, 0, 0) + encode_name(name) + struct.pack("!HH", qtype, 1)
 
@@ -75,6 +78,8 @@ def dns_answer(query: bytes, zone: dict) -> bytes | None:
 
     zone: name -> {"a": [...], "aaaa": [...], "cname": name, "ttl": seconds, "rcode": n, "silent": bool}.
     A CNAME is followed inside the zone, each link with its own TTL. An unknown name gives NXDOMAIN.
+    `*.operator.example` answers for whatever has no entry below it; "rotate": one address of the list, another each time;
+    "txt": texts.
     """
     ident = struct.unpack_from("!H", query)[0]
     name, end = decode_name(query, 12)
@@ -82,7 +87,7 @@ def dns_answer(query: bytes, zone: dict) -> bytes | None:
     answers: list[bytes] = []
     rcode = 0
     for _ in range(8):
-        entry = zone.get(name, {"rcode": 3})
+        entry = zone.get(name) or zone.get("*." + name.partition(".")[2], {"rcode": 3})
         if entry.get("silent"):
             return None
         rcode = entry.get("rcode", 0)
@@ -91,8 +96,12 @@ def dns_answer(query: bytes, zone: dict) -> bytes | None:
             answers.append(_record(name, 5, ttl, encode_name(entry["cname"])))
             name = entry["cname"]
             continue
-        for text in entry.get(QTYPES.get(qtype, ""), ()):
-            answers.append(_record(name, qtype, ttl, ipaddress.ip_address(text).packed))
+        found = entry.get(QTYPES.get(qtype, ""), ())
+        if entry.get("rotate") and found:
+            found = [found[next(_TURN) % len(found)]]
+        for text in found:
+            data = bytes([len(text)]) + text.encode() if qtype == TXT else ipaddress.ip_address(text).packed
+            answers.append(_record(name, qtype, ttl, data))
         break
     head = struct.pack("!6H", ident, 0x8580 | rcode, 1, len(answers), 0, 0)
     return head + query[12 : end + 4] + b"".join(answers)

@@ -10,6 +10,7 @@ from ecluse.records import Action, Actor, Generation
 from ecluse.results import (
     AddressState,
     Change,
+    DnsState,
     Event,
     LiveFlow,
     NameState,
@@ -86,6 +87,7 @@ class FakeCommands:
             newest.actor.user, newest.reason, newest.authorised_by, armed=True, in_step=True, checked=AT,
             recorded=not self.unrecorded, services=self._services(), refused_packets=7, refused_inbound_packets=2,
             purge=None, last_tamper=None, last_leak=None, warnings=("the review date of 'laboratory' is past",),
+            dns=DnsState("cut", working=True, learned=3, refused=5, strained={"rate": 1}),
         )  # fmt: skip
 
     def _services(self):

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from ecluse.api.peer import Accounts, Peer, Role, Roles, actor_of, peer_of, printable
+from ecluse.api.peer import SO_PEERPIDFD, Accounts, Peer, Role, Roles, actor_of, has_ended, peer_of, printable
 from tests.unit.api.harness import SYSTEM_PYTHON, open_folder
 
 
@@ -103,6 +103,40 @@ def test_a_command_name_cannot_move_the_cursor_and_none_is_no_login(accounts, tm
 
 def test_a_peer_that_is_gone_has_no_command(accounts, tmp_path):
     assert actor_of(Peer(1000, 12, frozenset()), accounts, tmp_path).command == ""
+
+
+def test_a_peer_that_went_meanwhile_has_neither_command_nor_login(accounts, tmp_path):
+    """Its number may be another process's by now; who it was at connect(2) is the kernel's word and stays."""
+    (tmp_path / "9").mkdir()
+    (tmp_path / "9" / "comm").write_text("other\n")
+    (tmp_path / "9" / "loginuid").write_text("1000")
+    actor = actor_of(Peer(1000, 9, frozenset()), accounts, tmp_path, gone=lambda: True)
+    assert (actor.uid, actor.user, actor.pid, actor.command, actor.login) == (1000, "marie", 9, "", None)
+
+
+async def test_a_process_that_left_its_connection_to_another_has_ended(tmp_path):
+    script = """
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+if os.fork() == 0: s.recv(1)
+else: input()
+"""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        process = await asyncio.create_subprocess_exec(
+            SYSTEM_PYTHON, "-I", "-c", script, str(tmp_path / "s"), stdin=asyncio.subprocess.PIPE
+        )
+        connection, _ = await asyncio.to_thread(listener.accept)
+        with connection:
+            try:
+                os.close(connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD))
+            except OSError:
+                pytest.skip("this kernel does not tell (Linux before 6.5)")
+            assert not has_ended(connection)
+            process.stdin.write(b"\n")
+            await process.wait()
+            assert has_ended(connection)
 
 
 def test_printable():

@@ -319,6 +319,9 @@ async def test_a_command_whose_sender_gave_up_before_the_daemon_was_up_is_begun_
         await asyncio.sleep(0.2)
         assert bool(commands.calls) is begun
         assert begun or any("gave up" in line[1] for line in log.lines)
+        for _, _level, _zones, actor, *_ in commands.calls:
+            assert actor.pid == os.getpid()
+            assert (actor.command, actor.login) == ("", None), "another may have that number by now"
 
 
 async def test_who_stops_sending_and_waits_for_the_answer_has_not_given_up():

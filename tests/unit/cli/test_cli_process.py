@@ -1,5 +1,6 @@
 """The command line as a process: signals, pipes, terminals, locales, start."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ import time
 
 import pytest
 
+from ecluse.api.client import Client
+from ecluse.errors import UnreachableError
 from tests.unit.api.fake_commands import FakeCommands
 from tests.unit.api.harness import OPERATORS, READERS, ServerThread
 
@@ -215,6 +218,49 @@ def test_it_starts_at_once(server):
     other = [sys.executable, "-c", "import argparse, dataclasses, http.client, ssl, typing, pathlib"]
     pairs = [(seconds(command(server, "status")), seconds(other)) for _ in range(9)]
     assert min(ours for ours, _ in pairs) < min(theirs for _, theirs in pairs)
+
+
+def test_a_full_queue_is_waited_for_and_told(tmp_path):
+    """Anybody may fill the queue of systemd's socket while the daemon is down: a closing gets through all the same."""
+    with socket.socket(socket.AF_UNIX) as held, contextlib.ExitStack() as crowd:
+        held.bind(str(tmp_path / "s"))
+        held.listen(1)
+        held.settimeout(10)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                one = crowd.enter_context(socket.socket(socket.AF_UNIX))
+                one.setblocking(False)
+                one.connect(str(tmp_path / "s"))
+        line = [sys.executable, "-m", "ecluse.cli", "--socket", str(tmp_path / "s"), "cut"]
+        with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+            told = [process.stderr.readline() for _ in range(3)]
+            assert process.poll() is None, "it still tries"
+            crowd.close()
+            request = b""
+            while not request:
+                connection, _ = held.accept()
+                with connection:
+                    request = connection.recv(1 << 16)
+            told.append(process.stderr.read())
+    assert request.startswith(b"POST /v1/level ")
+    assert b"cut" in request
+    assert "is full" in told[0]
+    assert "ecluse cut --no-daemon" in told[2]
+    assert "ended the connection without an answer" in " ".join(told[3].split())
+    assert process.returncode == 4
+
+
+def test_a_queue_that_stays_full_ends_with_the_time(tmp_path):
+    with socket.socket(socket.AF_UNIX) as held, contextlib.ExitStack() as crowd:
+        held.bind(str(tmp_path / "s"))
+        held.listen(0)
+        crowd.enter_context(socket.socket(socket.AF_UNIX)).connect(str(tmp_path / "s"))
+        told = []
+        begun = time.monotonic()
+        with pytest.raises(UnreachableError, match="stayed full"):
+            Client(str(tmp_path / "s"), 0.3, told.append).get("/v1/status")
+        assert 0.3 <= time.monotonic() - begun < 2
+        assert told == [], "it was over before there was anything to tell"
 
 
 @pytest.mark.parametrize(

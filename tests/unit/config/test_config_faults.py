@@ -24,7 +24,7 @@ ADDRESS = "an address or a prefix such as 10.10.4.7, 10.10.0.0/16 or 2001:db8:10
 NAME = "1 to 48 of a-z, 0-9 and '-', a letter first (a title may say more)"
 HOST = "a full host name such as results.lab.example"
 UNICAST = "addresses of single hosts (unicast)"
-SITE_KEYS = "site, title, zones, lifeline, resolvers or levels"
+SITE_KEYS = "site, title, zones, lifeline, resolvers, levels or dns_gate"
 IFACE = "at most 15 of letters, digits and _.@+-, '*' only at the end"
 
 SITE_CASES = {
@@ -321,7 +321,7 @@ def test_site(files, case):
 def test_what_is_missing_after_the_second_document_is_not_hidden(files):
     files.site("title: CHU d'Example\n", "---\n")
     assert faults(files)[0] == (
-        "site.yaml:1:1: the key 'zones' is missing, expected it among site, title, zones, lifeline, resolvers, levels"
+        "site.yaml:1:1: the key 'zones' is missing, expected it among site, title, zones, lifeline, resolvers, levels, dns_gate"
     )
 
 
@@ -356,7 +356,11 @@ LABS_CASES = {
     "multicast": (TO, "to: ff02::1", f"9:13: 'ff02::1' is or contains multicast, expected {UNICAST}"),
     "multicast beside unbounded": (TO, "to: 224.0.0.0/4\n        unbounded: true", f"9:13: '224.0.0.0/4' is or contains multicast, expected {UNICAST}"),
     "mapped": (TO, 'to: "::ffff:203.0.113.10"', "9:13: '::ffff:203.0.113.10' is IPv4 written as IPv6, expected 203.0.113.10"),
-    "wildcard": (TO, 'to: "*.lab.example"', "9:13: '*.lab.example': wildcards are not supported yet: name the hosts, or give prefixes"),
+    "wildcard over much": (TO, 'to: "*.example"', "9:13: '*.example' is much of the internet, expected a domain of the partner's own"),
+    "wildcard in the middle": (TO, 'to: "www.*.example"', "9:13: 'www.*.example' is no wildcard, expected '*.' before a domain, such as *.operator.example"),
+    "wildcard that comes in": (TO, 'from: "*.lab.example"', "9:15: the wildcard '*.lab.example' in 'from', expected prefixes: who connects in has no name"),
+    "records without a name": (TO, "to: 203.0.113.10\n        records: [MX]", "10:18: 'records' without a host name or a wildcard in 'to', expected none, or the names that have them"),
+    "record type": (PORTS, "ports: [tcp/443]\n        records: [TXT]", "11:19: 'TXT' is unknown, expected MX or SRV"),
     "port in the host": (TO, "to: [results.lab.example:443]", "9:14: a port in the destination 'results.lab.example:443', expected 'results.lab.example' here and the port in ports: [tcp/443]"),
     "port in the address": (TO, 'to: ["[2001:db8::1]:443"]', "9:14: a port in the destination '[2001:db8::1]:443', expected '2001:db8::1' here and the port in ports: [tcp/443]"),
     "host: port": (TO, "to: results.lab.example: 443", "9:32: a second ': ' in one value, or a line too far to the right, expected text with a colon in quotes, keys of one mapping in one column (a port stands in ports: [tcp/443])"),

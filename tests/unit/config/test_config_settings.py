@@ -42,6 +42,8 @@ def test_defaults(tmp_path):
         "operators_group": "ecluse-operators",
         "log_format": "json",
         "log_level": "info",
+        "dns_dir": Path("/run/ecluse-dns"),
+        "dns_user": "ecluse-dns",
         "dns_timeout": 3.0,
         "dns_minimum_ttl": 30,
         "dns_keep_days": 30,
@@ -83,7 +85,7 @@ def test_every_setting_has_a_flag_and_a_variable(tmp_path):
     values = {
         "config_dir": str(tmp_path), "state_dir": "/s", "run_dir": "/r", "socket": "/x.sock", "socket_mode": "0600",
         "socket_group": "g", "readers_group": "998", "operators_group": "o", "log_format": "console",
-        "log_level": "error", "dns_timeout": "1.5", "dns_minimum_ttl": "5", "dns_keep_days": "7", "keep_generations": "9", "keep_in_kernel": "4",
+        "log_level": "error", "dns_dir": "/d", "dns_user": "64089", "dns_timeout": "1.5", "dns_minimum_ttl": "5", "dns_keep_days": "7", "keep_generations": "9", "keep_in_kernel": "4",
     }  # fmt: skip
     assert set(values) == set(Settings.model_fields)
     by_flag = load_settings([f"--{name.replace('_', '-')}={value}" for name, value in values.items()], {})

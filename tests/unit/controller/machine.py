@@ -11,6 +11,7 @@ from ecluse.fakes import (
     FakeAudit,
     FakeClock,
     FakeConntrack,
+    FakeDnsGate,
     FakeExits,
     FakeFirewall,
     FakeLinks,
@@ -38,6 +39,7 @@ class Machine:
         self.resolver = FakeResolver(self.clock, addresses or {})
         self.conntrack = FakeConntrack()
         self.links = FakeLinks()
+        self.dns = FakeDnsGate()
         self.exits = FakeExits()
         self.events = []
         self.controller: Controller | None = None
@@ -54,6 +56,7 @@ class Machine:
             self.firewall,
             self.conntrack,
             self.links,
+            self.dns,
             self.resolver,
             self.state,
             self.audit,
@@ -61,7 +64,7 @@ class Machine:
             self.clock,
             self.exits,
         )
-        options = Options(version="0", tick=3600, seconds=5, closed_at_boot=closed_at_boot)
+        options = Options(version="0", dns_uid=989, tick=3600, seconds=5, closed_at_boot=closed_at_boot)
 
         async def up() -> None:
             self.controller = Controller(ports, options, tell=self.events.append)

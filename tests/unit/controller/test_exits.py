@@ -2,6 +2,7 @@
 
 import asyncio
 
+from ecluse.controller import linkwatch
 from ecluse.errors import KernelError
 from ecluse.exits import Device, Filter, Host, findings
 from tests.unit.controller.machine import Machine
@@ -14,7 +15,7 @@ def look(machine: Machine) -> tuple[str, ...]:
     return machine.status().warnings
 
 
-def test_a_way_out_is_named_while_it_is_there():
+def test_a_way_out_is_named_while_it_is_there(monkeypatch):
     machine = Machine(simple())
     machine.start()
     assert not any("past the gate" in text for text in look(machine))
@@ -28,7 +29,52 @@ def test_a_way_out_is_named_while_it_is_there():
     assert [record.event for record in machine.audit.records].count("exit") == 1
     machine.exits.host = Host()
     assert not any("past the gate" in text for text in look(machine))
+    assert not machine.audit.records[-1].what.startswith("no more"), "one line a minute of each"
+    monkeypatch.setattr(linkwatch, "_NEWS", 0.0)
+    look(machine)
     assert machine.audit.records[-1].what.startswith("no more: a tc filter")
+    machine.close()
+
+
+def containers(number: int) -> Host:
+    """What stands while that container runs: its macvlan, its port of the bridge."""
+    ports = (
+        Device("care0", master="br0"),
+        Device(f"veth{number}", master="br0"),
+        Device("br0", kind="bridge"),
+    )
+    return Host(devices=(*ports, Device("wan0"), Device(f"mv{number}", kind="macvlan", parent="wan0")))
+
+
+def test_containers_that_come_and_go_make_no_line_each(monkeypatch):
+    machine = Machine(simple())
+    machine.start()
+
+    def lines() -> int:
+        return [record.event for record in machine.audit.records].count("exit")
+
+    for number in range(5):
+        machine.exits.host = containers(number)
+        assert sum(f"veth{number}" in text for text in look(machine)) == 1, "status tells what is there now"
+        machine.exits.host = Host()
+        look(machine)
+    assert lines() == 1
+    assert [event.kind for event in machine.events].count("exit") == 2
+    machine.exits.host = Host(devices=(Device("wan0", xdp="generic"),))
+    look(machine)
+    assert lines() == 2, "another way is told at once"
+    monkeypatch.setattr(linkwatch, "_NEWS", 0.0)
+    look(machine)
+    assert lines() == 3
+    assert machine.audit.records[-1].what.startswith("no more: ")
+    machine.exits.host = Host(filters=tuple(Filter("care0", side, "bpf") for side in ("ingress", "egress")))
+    look(machine)
+    assert "past the gate (and 1 more there)" in machine.audit.records[-1].what
+    machine.exits.host = Host()
+    look(machine)
+    monkeypatch.setattr(linkwatch, "_NEWS", 60.0)
+    look(machine)
+    assert lines() == 5
     machine.close()
 
 

@@ -36,6 +36,37 @@ def flood(machine: Machine, times: int) -> None:
     machine.run(attempts())
 
 
+def test_closings_alone_may_use_the_room_that_is_kept_for_lines(machine):
+    machine.set("cut")
+    machine.set("open")
+    machine.firewall.tamper("delete table inet ecluse")
+    machine.settle()
+    machine.set("isolate")
+    events = {record.event for record in machine.audit.records}
+    assert {"start", "level", "intent", "tamper"} <= events
+    assert [dict(record.levels)["care"] for record in machine.audit.spare] == ["cut", "isolate"]
+
+
+def test_the_line_of_a_closing_passes_those_that_have_no_room_and_stays_the_newest_to_tell_levels(machine):
+    append, full = machine.audit.append, [True]
+
+    def on_a_full_disk(record, *, spare=False):
+        if full[0] and not spare:
+            raise StateError("the disk is full")
+        append(record, spare=spare)
+
+    machine.audit.append = on_a_full_disk
+    machine.firewall.tamper("delete table inet ecluse")
+    machine.settle()
+    change = machine.set("cut")
+    assert machine.audit.records[-1].event == "level"
+    assert machine.audit.records[-1].levels == change.generation.levels
+    full[0] = False
+    machine.set("isolate", "care")
+    late = [record for record in machine.audit.records if record.event == "tamper"]
+    assert [record.levels for record in late] == [None]
+
+
 def test_a_flood_of_attempts_on_a_full_disk_is_kept_to_a_number_and_counted(machine):
     machine.audit.fail["append"] = StateError("the disk is full")
     recorder = machine.controller._ledger.recorder

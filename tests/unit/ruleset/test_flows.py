@@ -44,13 +44,13 @@ def test_a_judge_looks_in_the_program_itself_and_keeps_what_it_made_for_the_next
     )
     policy = exact("203.0.113.1/32", "198.51.100.0/24", hosts=("a.example",))
     known = {"a.example": (ip_address("203.0.113.9"),)}
-    loaded = lv.compiled(policy, "sha256:0", known, 1, 0)
+    loaded = lv.compiled(policy, "sha256:0", known, 1, (0,))
     cut = dict.fromkeys(w.ZONES, "cut")
 
     def verdict(of, to):
         ends = Tuple(ip_address("10.10.0.5"), ip_address(to), 40000, 443)
         back = Tuple(ip_address(to), ip_address("10.10.0.5"), 443, 40000)
-        return of.judge(cut, frozenset(), 0).judge(Connection(6, ends, back)).verdict
+        return of.judge(cut, frozenset(), 0, {}).judge(Connection(6, ends, back)).verdict
 
     assert [verdict(loaded, to) for to in ("203.0.113.1", "203.0.113.9", "203.0.113.10")] == [
         "kept",

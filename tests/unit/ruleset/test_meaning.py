@@ -75,7 +75,7 @@ def test_both_directions_of_a_packet_are_judged_alike(policy, addresses, data):
 
 
 def cut(policy, addresses=None, level="cut"):
-    program = compile_program(policy, addresses or {}, 1, daemon_uid=990)
+    program = compile_program(policy, addresses or {}, 1, uids=(990,))
     return Oracle(program, switch.targets(policy, 1, dict.fromkeys(w.ZONES, level)))
 
 

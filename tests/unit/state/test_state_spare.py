@@ -103,6 +103,25 @@ def test_room_for_lines_is_given_back_one_at_a_time(root):
     assert sorted(os.listdir(root / "spare")) == sorted(BOOT)
 
 
+def test_the_line_of_a_closing_alone_uses_the_room_for_lines(root, monkeypatch):
+    """Lines of attempts, tampering, leaks and starts tell the levels too, and others cause them as often as they like."""
+    write = durable.write_fully
+
+    def while_no_room_was_given(fd, data):
+        if len(list((root / "spare").iterdir())) == len(BOOT | LOG):
+            no_room()
+        write(fd, data)
+
+    monkeypatch.setattr(durable, "write_fully", while_no_room_was_given)
+    log = HashChainAudit(root / "audit.log", lambda: samples.NOW)
+    for event in ("tamper", "exit", "leak", "level"):
+        with pytest.raises(StateError, match="the disk is full"):
+            log.append(samples.audit_record(event=event, levels=CUT_LEVELS))
+    log.append(samples.audit_record(levels=CUT_LEVELS), spare=True)
+    assert len(list((root / "spare").iterdir())) == len(BOOT | LOG) - 1
+    log.close()
+
+
 def test_another_error_is_not_taken_for_a_full_disk(root, monkeypatch):
     def broken(*_):
         raise OSError(errno.EIO, os.strerror(errno.EIO))

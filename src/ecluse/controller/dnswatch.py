@@ -1,0 +1,65 @@
+"""Gives the DNS gate its orders whenever they change, and says within seconds when it does not work."""
+
+import asyncio
+import contextlib
+
+from ecluse.controller.shared import Shared
+from ecluse.errors import EcluseError
+from ecluse.ports import DnsReport
+from ecluse.ruleset.dnsgate import is_on
+from ecluse.ruleset.dnsorders import orders_of
+
+_EVERY = 1.5
+"""Seconds between two questions; a gate that is dead or hung is told after two of them at the latest."""
+_TOPIC = "dns"
+
+
+class DnsWatch:
+    """The gate is a process of its own, and the kernel holds the redirect: nothing here stands in the way of a question."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._s = shared
+        self._changed = asyncio.Event()
+
+    def soon(self) -> None:
+        """Take note that levels or names are others than before."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            self._changed.clear()
+            wrong = await self._look()
+            before = self._s.notes.warnings.get(_TOPIC)
+            self._s.notes.dns_works = not wrong
+            if not wrong:
+                if self._s.notes.warnings.pop(_TOPIC, None):
+                    self._s.say("dns", "the DNS gate works again")
+            else:
+                text = f"the DNS gate: {wrong}; what has an address already goes on, names are not answered"
+                self._s.notes.warnings[_TOPIC] = text
+                if before is None:
+                    self._s.say("warning", text)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_EVERY):
+                    await self._changed.wait()
+
+    async def _look(self) -> str:
+        live = self._s.live
+        try:
+            await self._s.ports.dns.publish(orders_of(live.policy, live.levels))
+            if not is_on(live.policy):
+                return ""
+            if self._s.options.dns_uid is None:
+                return "this machine has no user for it: see dns_user in ecluse.toml"
+            wrong = await self._s.ports.dns.check()
+            self._s.notes.dns = report = await self._s.ports.dns.report()
+        except EcluseError as error:
+            return error.message
+        return _with_reason(wrong, report)
+
+
+def _with_reason(wrong: str, report: DnsReport | None) -> str:
+    """Add what the gate's own process says to what was seen from here."""
+    said = "; ".join(report.trouble) if report else ""
+    return f"{wrong} ({said})" if wrong and said else wrong or said

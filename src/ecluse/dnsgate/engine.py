@@ -1,0 +1,125 @@
+"""dnsmasq: started, watched, told of new names without a gap, and its log read."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ecluse.dnsgate.engine_text import config_text, servers_text
+from ecluse.dnsgate.memory import write_whole
+from ecluse.ruleset.dnsorders import Orders
+
+PROGRAM = "dnsmasq"
+_PATH = f"{os.defpath}:/usr/sbin:/sbin"
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PAUSE = 0.5
+_MOST = 65536
+
+
+def _bind() -> None:
+    """Have a child end with us and gain nothing (prctl(2)). What we can do it can't: we keep no ambient capability (run.py).
+
+    Between fork and exec; setpriv(1) would do the same, but sets capabilities first, which the unit's filter refuses.
+    """
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+class Engine:
+    """Holds one dnsmasq. log: told each piece of its log. trouble: what is wrong with it, empty when nothing is."""
+
+    def __init__(self, directory: Path, log: Callable[[bytes], None]) -> None:
+        self._config, self._servers = directory / "dnsmasq.conf", directory / "servers.conf"
+        self._log = log
+        self._written = ("", "")
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._next = 0.0
+        self.trouble = ""
+        self.starts = 0
+        self._last_words = b""
+        self._one = asyncio.Lock()
+
+    @property
+    def pid(self) -> int:
+        """Give its process id, 0 when it does not run."""
+        return self._process.pid if self._process and self._process.returncode is None else 0
+
+    async def obey(self, orders: Orders) -> None:
+        """Have it work by these orders: a signal where names alone changed, another process otherwise. OSError."""
+        config, servers = config_text(orders, self._servers), servers_text(orders)
+        before = self._written
+        if servers != before[1]:
+            write_whole(self._servers, servers)
+        if config != before[0]:
+            write_whole(self._config, config)
+            await self.stop()
+        elif servers != before[1] and self.pid:
+            os.kill(self.pid, signal.SIGHUP)
+        self._written = config, servers
+        await self.tend()
+
+    async def tend(self) -> None:
+        """Start it when it does not run; not more than twice a second."""
+        async with self._one:
+            await self._start()
+
+    async def _start(self) -> None:
+        if self.pid or not self._written[0] or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _PAUSE
+        if self._process is not None:
+            words = self._last_words.decode(errors="replace").strip().splitlines()[-1:]
+            self.trouble = f"dnsmasq ended with {self._process.returncode}: {' '.join(words)[:200]}"
+        program = shutil.which(PROGRAM, path=_PATH)
+        if program is None:
+            self.trouble = "dnsmasq is not installed: apt install dnsmasq-base"
+            return
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                program,
+                f"--conf-file={self._config}",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                preexec_fn=_bind,
+            )
+        except OSError as error:
+            self.trouble = f"dnsmasq could not be started: {error.strerror}"
+            return
+        self.starts += 1
+        self._reader = asyncio.create_task(self._read(self._process))
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        """Read its log as it comes. It drops lines rather than wait for us (log-async), and so never waits with an answer."""
+        if process.stderr is None:
+            return
+        while data := await process.stderr.read(_MOST):
+            self._last_words = data[-2000:]
+            self._log(data)
+
+    async def stop(self) -> None:
+        """End it: it holds nothing that a kill would lose."""
+        async with self._one:
+            process, self._process, self._next = self._process, None, 0.0
+            if process is not None and process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+
+    async def rest(self) -> None:
+        """End it, and start none until there are orders again."""
+        self._written, self.trouble = ("", ""), ""
+        await self.stop()
+
+    async def replace_hung(self) -> None:
+        """Put another in the place of one that does not answer."""
+        self.trouble = "dnsmasq did not answer and was replaced"
+        await self.stop()
+        await self.tend()

@@ -1,0 +1,52 @@
+"""What dnsmasq is told: pure, the same orders give the same bytes. dnsmasq(8), 2.90."""
+
+from pathlib import Path
+
+from ecluse.ruleset.dnsorders import HEALTH, Orders
+
+CACHED = 300
+"""Seconds that an answer is given again without asking: far below the time that its addresses are kept in the kernel."""
+
+_FIXED = f"""\
+# Written by ecluse's DNS gate; changed by nobody else.
+keep-in-foreground
+pid-file=
+no-resolv
+no-hosts
+no-poll
+# Only whom the kernel redirects here: one who asks another port, or from outside, is refused before.
+# What no line of the servers' file names is REFUSED at once: no list of a machine's DNS can hold a name that is not kept.
+cache-size=5000
+max-cache-ttl={CACHED}
+max-ttl={CACHED}
+no-negcache
+dns-forward-max=500
+edns-packet-max=1232
+log-queries=extra
+log-facility=-
+log-async=100
+"""
+
+
+def config_text(orders: Orders, servers: Path) -> str:
+    """Write the file that dnsmasq is started with. A change of it needs another dnsmasq; names stand in `servers`."""
+    lines = [f"port={orders.port}", f"servers-file={servers}"]
+    lines += [f"interface={name}" for name in ("lo", *orders.interfaces)]
+    return _FIXED + "\n".join([*lines, ""])
+
+
+def servers_text(orders: Orders) -> str:
+    """Write the list of names that are let through, and where to; dnsmasq reads it anew at SIGHUP, without a gap."""
+    strainer = f"127.0.0.1#{orders.port + 1}"
+    lines = [f"server=/{HEALTH}/{strainer}"]
+    lines += [f"server=/{name}/{strainer}" for name in sorted(orders.names)]
+    lines += [f"server=/*.{name}/{strainer}" for name in sorted(orders.wildcards)]
+    lines += [
+        f"server=/{name}/{server}"
+        for each in orders.internal
+        for name in each.names
+        for server in each.servers
+    ]
+    if orders.everything:
+        lines.append(f"server={strainer}")
+    return "\n".join([*lines, ""])

@@ -1,0 +1,91 @@
+"""The daemon's side of the DNS gate: writes its orders, asks it whether it works, reads what it tells. The port `DnsGate`."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import dns.asyncquery
+import dns.exception
+import dns.message
+import dns.rcode
+
+from ecluse.dnsgate.memory import write_whole
+from ecluse.errors import StateError
+from ecluse.ports import DnsReport, RefusedQuestion
+from ecluse.ruleset.dnsorders import HEALTH, Orders
+from ecluse.state.codec import canonical, digest
+
+ORDERS = "dns-orders.json"
+REPORT = "report.json"
+_LOOPBACK = "127.0.0.1"
+_SECONDS = 0.8
+
+
+class DnsMailbox:
+    """run_dir: where the orders are written. told_dir: where the gate's process writes its report."""
+
+    def __init__(self, run_dir: Path, told_dir: Path) -> None:
+        self._orders_file, self._report_file = run_dir / ORDERS, told_dir / REPORT
+        self._orders: Orders | None = None
+        self._digest = ""
+
+    async def publish(self, orders: Orders | None) -> None:
+        """Write the orders, if they are others than before. StateError when they could not be written."""
+        data = canonical(orders) if orders else b""
+        self._orders = orders
+        if (digest(data) if data else "") == self._digest and self._orders_file.exists():
+            return
+        try:
+            await asyncio.to_thread(write_whole, self._orders_file, data.decode())
+        except OSError as error:
+            message = f"{self._orders_file} could not be written: {error.strerror}"
+            raise StateError(message, retry=True) from error
+        self._digest = digest(data) if data else ""
+
+    async def check(self) -> str:
+        """Ask the gate, the whole way through, whether it works by the orders; give what is wrong, empty when nothing is."""
+        if self._orders is None:
+            return ""
+        word = self._digest.removeprefix("sha256:")[:16]
+        query = dns.message.make_query(f"{word}.{HEALTH}.", "A")
+        try:
+            reply = await dns.asyncquery.udp(query, _LOOPBACK, timeout=_SECONDS, port=self._orders.port)
+        except OSError:
+            return "it does not run"
+        except dns.exception.DNSException:
+            return "it does not answer"
+        if reply.rcode() == dns.rcode.NOERROR:
+            return ""
+        return (
+            "it works by older orders" if reply.rcode() == dns.rcode.REFUSED else "its engine alone answers"
+        )
+
+    async def report(self) -> DnsReport | None:
+        """Read what the gate's process told last, None when it told nothing."""
+        try:
+            told = json.loads(await asyncio.to_thread(self._report_file.read_text))
+            return _report(told)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+def _report(told: Any) -> DnsReport:
+    return DnsReport(
+        trouble=tuple(str(one) for one in told["trouble"]),
+        starts=int(told["starts"]),
+        learned=int(told["learned"]),
+        strained={str(why): int(times) for why, times in told["strained"].items()},
+        refused=int(told["refused"]),
+        questions=tuple(
+            RefusedQuestion(
+                client=str(one["client"]),
+                name=str(one["name"]),
+                type=str(one["type"]),
+                why=str(one["why"]),
+                times=int(one["times"]),
+                last=float(one["last"]),
+            )
+            for one in told["questions"]
+        ),
+    )

@@ -1,0 +1,217 @@
+"""`eclused dns-gate`: the process of the DNS gate, in the foreground, until SIGTERM. It asks the daemon for nothing.
+
+Every quarter of a second it looks whether the daemon wrote other orders, whether the engine lives and whether the kernel's
+sets are still those it filled. A look costs next to nothing, and misses no event that a watch might.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import dns.asyncquery
+import dns.exception
+import dns.message
+import dns.rcode
+import dns.rdatatype
+
+from ecluse import sd
+from ecluse.dnsgate import strain
+from ecluse.dnsgate.engine import Engine
+from ecluse.dnsgate.memory import Memory, write_whole
+from ecluse.dnsgate.strain import Refusal
+from ecluse.dnsgate.strainer import LOOPBACK, Strainer
+from ecluse.dnsgate.tally import Tally
+from ecluse.ruleset.dnsorders import HEALTH, Orders
+from ecluse.state.codec import digest, read
+
+NAME = b"ecluse-dns"
+"""What the kernel calls us: the daemon tells by it whose the addresses in the sets are (controller/keeper.py)."""
+REPORT, LAST = "report.json", "last-orders.json"
+_LOOK = 0.25
+_HEALTH, _SAVE = 1.0, 60.0
+_PR_SET_NAME, _PR_SET_PDEATHSIG, _PR_CAP_AMBIENT, _CLEAR_ALL = 15, 1, 47, 4
+
+
+class DnsGateProcess:
+    """Everything of one run."""
+
+    def __init__(self, orders: Path, run_dir: Path, state_dir: Path) -> None:
+        self._file, self._run_dir = orders, run_dir
+        self._last = state_dir / LAST
+        self._memory = Memory(state_dir)
+        self._strainer = Strainer(self._memory)
+        self._tally = Tally(self._why)
+        self._engine = Engine(run_dir, self._tally.read)
+        self._orders: Orders | None = None
+        self._digest = ""
+        self._seen: tuple[int, int, int] | None = None
+        self._trouble = {"orders": "", "kernel": "", "disk": ""}
+        self._silent = 0
+        self._report = ""
+
+    def _why(self, name: str, kind: str) -> Refusal | None:
+        """Say why a question from the log was refused; what the inside's own servers answer was not."""
+        orders = self._orders
+        if orders is None or name.endswith(HEALTH) or self._is_internal(name):
+            return None
+        try:
+            verdict = strain.judge(name, dns.rdatatype.from_text(kind.removeprefix("type=")), orders)
+        except (dns.exception.DNSException, ValueError):
+            return Refusal("type")
+        return verdict if isinstance(verdict, Refusal) else None
+
+    def _is_internal(self, name: str) -> bool:
+        orders = self._orders
+        return orders is not None and any(
+            name == one or name.endswith(f".{one}") for each in orders.internal for one in each.names
+        )
+
+    async def run(self) -> None:
+        """Work until SIGTERM."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        health = asyncio.create_task(self._health())
+        sd.notify("READY=1")
+        saved = told = time.monotonic()
+        try:
+            while not stop.is_set():
+                await self._obey()
+                self._tend()
+                await self._engine.tend()
+                sd.notify("WATCHDOG=1")
+                if time.monotonic() - told >= 1.0:
+                    told = time.monotonic()
+                    self._tell()
+                if time.monotonic() - saved >= _SAVE:
+                    saved = time.monotonic()
+                    self._save()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK):
+                        await stop.wait()
+        finally:
+            health.cancel()
+            await self._engine.stop()
+            self._strainer.close()
+            self._save()
+
+    async def _obey(self) -> None:
+        """Read the orders when the file is another one; what can't be read changes nothing."""
+        file = self._file
+        if self._seen is None and not file.exists():
+            file = self._last  # after a reboot: the last ones hold until the daemon writes others
+        try:
+            found = file.stat()
+            which = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if which == self._seen:
+                return
+            data = file.read_bytes()
+            orders = read(Orders, data) if data.strip() else None
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            self._trouble["orders"] = f"the orders can't be read, those before stand: {error}"
+            return
+        self._seen = which
+        try:
+            if orders is None:
+                self._orders, self._digest = None, ""
+                await self._engine.rest()
+                self._strainer.close()
+            else:
+                self._orders, self._digest = orders, digest(data).removeprefix("sha256:")
+                await self._strainer.obey(orders, self._digest)
+                await self._engine.obey(orders)
+            if file is self._file:
+                write_whole(self._last, data.decode())
+            self._trouble["orders"] = ""
+        except OSError as error:
+            self._seen = None
+            self._trouble["orders"] = f"the orders can't be followed: {error.strerror or error}"
+
+    def _tend(self) -> None:
+        try:
+            self._memory.tend()
+            self._trouble["kernel"] = ""
+        except OSError as error:
+            self._trouble["kernel"] = f"the kernel's sets could not be looked after: {error.strerror}"
+
+    def _save(self) -> None:
+        try:
+            self._memory.save()
+            self._trouble["disk"] = ""
+        except OSError as error:
+            self._trouble["disk"] = f"learned addresses could not be saved: {error.strerror}"
+
+    async def _health(self) -> None:
+        """Ask the engine once a second; one that is silent for as long twice is replaced."""
+        while True:
+            await asyncio.sleep(0 if self._silent else _HEALTH)
+            orders = self._orders
+            if orders is None or not self._engine.pid:
+                continue
+            query = dns.message.make_query(f"{self._digest[:16]}.{HEALTH}.", "A")
+            try:
+                reply = await dns.asyncquery.udp(query, LOOPBACK, timeout=1.0, port=orders.port)
+            except (dns.exception.DNSException, OSError):
+                self._silent += 1
+                if self._silent >= 2:
+                    self._silent = 0
+                    await self._engine.replace_hung()
+                continue
+            self._silent = 0
+            if reply.rcode() == dns.rcode.NOERROR:
+                self._engine.trouble = ""
+
+    def _tell(self) -> None:
+        """Write what the daemon shows to people, when it is something new."""
+        told = {
+            "digest": self._digest,
+            "engine": self._engine.pid,
+            "starts": self._engine.starts,
+            "trouble": [
+                t for t in (*self._trouble.values(), self._engine.trouble, self._strainer.trouble) if t
+            ],
+            "learned": len(self._memory),
+            "strained": dict(self._strainer.counted),
+            "refused": self._tally.total,
+            "clients": dict(self._tally.clients.most_common(100)),
+            "questions": self._tally.told(),
+        }
+        text = json.dumps(told)
+        if text != self._report:
+            with contextlib.suppress(OSError):
+                write_whole(self._run_dir / REPORT, text)
+                self._report = text
+
+
+def _take_place() -> None:
+    """Take our name, and leave no capability to the engine: what it is started with is what we are still given."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_NAME, NAME, 0, 0, 0)
+    libc.prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run in the foreground. Exit codes: 0 stopped, 1 could not run, 2 wrong arguments."""
+    parser = argparse.ArgumentParser(
+        prog="eclused dns-gate", description="Answer the zones' DNS for what is kept, and refuse the rest."
+    )
+    parser.add_argument("--orders", type=Path, default=Path("/run/ecluse/dns-orders.json"))
+    parser.add_argument("--run-dir", type=Path, default=Path("/run/ecluse-dns"))
+    parser.add_argument("--state-dir", type=Path, default=Path("/var/lib/ecluse-dns"))
+    given = parser.parse_args(argv)
+    _take_place()
+    try:
+        asyncio.run(DnsGateProcess(given.orders, given.run_dir, given.state_dir).run())
+    except OSError as error:
+        sys.stderr.write(f"eclused dns-gate: {error}\n")
+        return 1
+    return 0

@@ -1,0 +1,145 @@
+"""What of a question leaves, and what of an answer comes back: decisions on DNS messages, without a socket or a clock.
+
+The question that leaves is made anew: name in lower case, our own options. Neither letters' case nor an option of the
+client's carries anything out. The answer is made anew too: the records that were asked for, and nothing beside them.
+"""
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+
+from ecluse.dnsgate.engine_text import CACHED
+from ecluse.policy import IPAddress
+from ecluse.policy.ranges import never_outside, private
+from ecluse.ruleset.dnsorders import HEALTH, Orders
+
+A, AAAA, CNAME = dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME
+_ADDRESSES = (A, AAAA)
+# Browsers ask for these with every name. An empty answer sends them to the addresses; hints would pass by the sets.
+_EMPTY = (dns.rdatatype.HTTPS, dns.rdatatype.SVCB)
+_ROUND = 8
+"""Links of a chain of aliases that are followed (resolvers give up at about as many)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a question does not leave, in a word: `name`, `type`, `length`, `rate`, `form`."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question that may leave. wildcard: the one that lets it, empty for a name of its own."""
+
+    name: str
+    type: dns.rdatatype.RdataType
+    services: tuple[str, ...]
+    wildcard: str
+    private: bool = False
+
+
+def read(query: dns.message.Message) -> tuple[str, dns.rdatatype.RdataType] | None:
+    """Give the name (lower case, no dot at the end) and the type of a plain question, None for anything else."""
+    if query.opcode() != 0 or query.flags & dns.flags.QR or len(query.question) != 1:
+        return None
+    one = query.question[0]
+    if one.rdclass != dns.rdataclass.IN:
+        return None
+    return one.name.to_text(omit_final_dot=True).lower(), one.rdtype
+
+
+def judge(name: str, kind: dns.rdatatype.RdataType, orders: Orders) -> Question | Refusal | None:
+    """Say whether a question may leave: the question; why not; or None when it is answered here, with nothing in it."""
+    labels = name.split(".")
+    if len(name) > orders.limits.name or max(map(len, labels)) > orders.limits.label:
+        return Refusal("length")
+    answers = orders.answers(name)
+    if answers is None and not orders.everything:
+        return Refusal("name")
+    if kind in _EMPTY:
+        return None
+    more = answers.records if answers else ()
+    if kind not in _ADDRESSES and kind != CNAME and dns.rdatatype.to_text(kind) not in more and answers:
+        return Refusal("type")
+    wildcard = "" if name in orders.names else orders.wildcard_of(name)
+    if answers is None:
+        return Question(name, kind, (), "")
+    return Question(name, kind, answers.services, wildcard, answers.private)
+
+
+def is_health(name: str) -> str:
+    """Give the digest that a question about the gate itself asks for, empty when it is another question."""
+    return name.removesuffix(f".{HEALTH}") if name.endswith(f".{HEALTH}") else ""
+
+
+def outward(question: Question) -> dns.message.Message:
+    """Make the question that leaves."""
+    return dns.message.make_query(dns.name.from_text(question.name), question.type, use_edns=0, payload=1232)
+
+
+def empty(query: dns.message.Message, rcode: dns.rcode.Rcode = dns.rcode.NOERROR) -> dns.message.Message:
+    """Answer with nothing but a code."""
+    reply = dns.message.make_response(query, recursion_available=True)
+    reply.set_rcode(rcode)
+    return reply
+
+
+@dataclass(frozen=True, slots=True)
+class Strained:
+    """What is given back, the addresses that it names, and how many more were taken out of it."""
+
+    reply: dns.message.Message
+    addresses: tuple[IPAddress, ...]
+    taken_out: int
+
+
+def strained(
+    query: dns.message.Message, answer: dns.message.Message, question: Question, orders: Orders
+) -> Strained:
+    """Make the answer anew from what a resolver said: the chain of aliases and the records at its end."""
+    reply = empty(query, answer.rcode())
+    wanted = query.question[0].rdtype
+    name, addresses, taken_out = query.question[0].name, list[IPAddress](), 0
+    for _ in range(_ROUND):
+        found = [one for one in answer.answer if one.name == name and one.rdclass == dns.rdataclass.IN]
+        alias = next((one for one in found if one.rdtype == CNAME), None)
+        for one in found:
+            if one.rdtype != wanted or one is alias:
+                continue
+            good = [
+                data for data in one if wanted not in _ADDRESSES or _may_be(data.address, question, orders)
+            ]
+            taken_out += len(one) - len(good)
+            if good:
+                reply.answer.append(dns.rrset.from_rdata_list(name, min(one.ttl, CACHED), good))
+            if wanted in _ADDRESSES:
+                addresses += [ip_address(data.address) for data in good]
+        if alias is None:
+            break
+        reply.answer.append(dns.rrset.from_rdata_list(name, min(alias.ttl, CACHED), list(alias)[:1]))
+        if wanted == CNAME:
+            break
+        name = alias[0].target
+    reply.answer = [_asked(query, one) for one in reply.answer]
+    return Strained(reply, tuple(addresses), taken_out)
+
+
+def _asked(query: dns.message.Message, one: dns.rrset.RRset) -> dns.rrset.RRset:
+    """Write the first name as the client did: some compare letter by letter."""
+    asked = query.question[0].name
+    return dns.rrset.from_rdata_list(asked, one.ttl, list(one)) if one.name == asked else one
+
+
+def _may_be(text: str, question: Question, orders: Orders) -> bool:
+    """Say whether a name of the outside may stand for this address (policy/ranges.py); never for one of the inside."""
+    address = ip_address(text)
+    inside = any(address in subnet for subnet in orders.subnets if subnet.version == address.version)
+    return not (inside or never_outside(address) or (private(address) and not question.private))

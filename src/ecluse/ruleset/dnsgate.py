@@ -1,0 +1,263 @@
+"""The DNS gate in the kernel: the redirect of the zones' questions, and what is kept by the names that it answers.
+
+The sets that it fills belong to no slot: a reload, a rollback and a restart lose no learned address. Packets keep an
+address alive as long as they flow. docs/datapath.md tells the way of a question.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ecluse.policy import Direction, DnsMode, IPNetwork, Level, Levels, Policy, Service, Traffic, level_named
+from ecluse.ruleset import names
+from ecluse.ruleset import program as p
+from ecluse.ruleset.families import FAMILIES, Family, network_interval
+from ecluse.ruleset.keeps import Keep, protocol_in
+from ecluse.ruleset.program import Chain, Key, NamedSet, Rule
+
+PRIORITY, PRIORITY_NUMBER = "dstnat - 10", -110
+"""Before the site's own port forwards: the first that translates a connection's destination decides."""
+
+HOOK = f"nat prerouting {PRIORITY_NUMBER}"
+"""Where the redirect's base chain hangs: type, hook, priority."""
+
+KEPT_FOR = "1h"
+"""How long an address is kept after it was last answered, or a packet went to it."""
+KEPT_SECONDS = 3600
+
+SIZE = 65535
+"""Bound of each set, in elements; an address for which there is no room is not answered."""
+
+DNS_PORT = 53
+
+
+def is_on(policy: Policy) -> bool:
+    """Say whether the site has a DNS gate at all."""
+    return policy.site.dns.mode is not DnsMode.NEVER
+
+
+def redirects(policy: Policy, level: Level) -> bool:
+    """Say whether the gate answers a zone's DNS at this level. Where nothing is kept nobody's name is answered."""
+    if level.passes_all:
+        return policy.site.dns.mode is DnsMode.ALWAYS
+    return is_on(policy) and bool(level.keeps)
+
+
+def by_name(service: Service) -> bool:
+    """Say whether the gate learns addresses for a service: it connects out, to names."""
+    return any(d.direction is Direction.OUTBOUND and (d.hosts or d.wildcards) for d in service.destinations)
+
+
+def learned_sets(policy: Policy) -> tuple[str, ...]:
+    """Name the sets that the gate fills: of each family one for all services, and one for each that is known by name."""
+    if not is_on(policy):
+        return ()
+    services = [s.name for s in policy.services if by_name(s)]
+    return tuple(
+        name
+        for family in FAMILIES
+        for name in (names.learned(family.digit), *(names.learned(family.digit, s) for s in services))
+    )
+
+
+def skeleton_parts() -> Iterator[str]:
+    """Write what all slots share of the gate, but for the sets: the hook of the redirect, and the bound of each client."""
+    yield f"\tcounter {names.DNS_LIMITED} {{\n\t}}"
+    for family in FAMILIES:
+        body = f"type {family.type}\n\t\tsize {SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout 1m"
+        yield f"\tset {names.rate(family.digit)} {{\n\t\t{body}\n\t}}"
+    yield f"\tchain {names.DNS} {{\n\t\ttype nat hook prerouting priority {PRIORITY};\n\t}}"
+
+
+def learned_parts(sets: tuple[str, ...]) -> Iterator[str]:
+    """Write the sets that the gate fills. `dynamic`: packets refresh what they find there."""
+    for name in sets:
+        kind = "ipv6_addr" if name.endswith("6") else "ipv4_addr"
+        body = f"type {kind}\n\t\tsize {SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout {KEPT_FOR}"
+        yield f"\tset {name} {{\n\t\t{body}\n\t}}"
+
+
+@dataclass(frozen=True, slots=True)
+class ByName:
+    """Look-ups for what the gate learned, of the services of one keep: for packets of one family, from one zone or more."""
+
+    keep: Keep
+    rules: Mapping[Family, tuple[Rule, ...]]
+
+
+def learned_lookups(
+    policy: Policy, keeps: Mapping[str, tuple[tuple[Keep, tuple[IPNetwork, ...] | None], ...]]
+) -> list[ByName]:
+    """Compile the look-ups of every service that is known by name. keeps: service -> where and for which hosts."""
+    if not is_on(policy):
+        return []
+    return [
+        ByName(keep, {family: tuple(_service_rules(service, hosts, family)) for family in FAMILIES})
+        for service in policy.services
+        if by_name(service)
+        for keep, hosts in keeps[service.name]
+    ]
+
+
+def _service_rules(service: Service, hosts: tuple[IPNetwork, ...] | None, family: Family) -> Iterator[Rule]:
+    """Write a rule for each kind of traffic: the address is learned, the port is the service's, the source may use it."""
+    sources: tuple[p.Part, ...] = ()
+    if hosts is not None:
+        mine = tuple(network_interval(host) for host in hosts if host.version == family.version)
+        if not mine:
+            return
+        sources = (p.Is(family.original_source, mine),)
+    name = names.learned(family.digit, service.name)
+    traffic = dict.fromkeys(
+        one
+        for d in service.destinations
+        if d.direction is Direction.OUTBOUND and (d.hosts or d.wildcards)
+        for one in d.traffic
+    )
+    for one in traffic:
+        yield (
+            p.Is(p.NFPROTO, (family.nfproto,)),
+            p.In((family.original_destination,), name),
+            *_ports(one, family),
+            *sources,
+            p.Refresh(family.original_destination, name),
+            p.Refresh(family.original_destination, names.learned(family.digit)),
+            p.Bump(names.counter(service.name)),
+            p.ACCEPT,
+        )
+
+
+def _ports(traffic: Traffic, family: Family) -> tuple[p.Part, ...]:
+    protocol = p.Is(p.CT_PROTOCOL, (protocol_in(traffic, family),))
+    if traffic.first is None or traffic.last is None:
+        return (protocol,)
+    return (protocol, p.Is(p.CT_PORT, ((traffic.first, traffic.last),)))
+
+
+def redirect_gate(slot: int, zone: str) -> str:
+    """Name the gate that says whether a zone's DNS is answered here: one rule, as every gate."""
+    return names.gate(slot, f"{names.DNS}.{zone}")
+
+
+def redirect_targets(policy: Policy, slot: int, levels: Levels) -> dict[str, str]:
+    """Say where the redirect's own base chain and gates go at these levels; nothing for a site without a gate."""
+    if not is_on(policy):
+        return {}
+    stem = names.prefix(slot)
+    wanted = {
+        zone.name: redirects(policy, level_named(policy.site, levels[zone.name]))
+        for zone in policy.site.zones
+    }
+    targets = {names.DNS: stem + (names.DNS if any(wanted.values()) else "open")}
+    for zone, answered in wanted.items():
+        targets[redirect_gate(slot, zone)] = stem + (f"{names.DNS}.redirect" if answered else "open")
+    return targets
+
+
+def redirect_sets(policy: Policy, slot: int) -> list[NamedSet]:
+    """Give the map from an interface to the gate of its zone."""
+    if not is_on(policy):
+        return []
+    users = _users(policy)
+    wild = any(pattern.endswith("*") for pattern in users)
+    where: dict[Key, str] = {
+        (p.ifname_interval(pattern),): redirect_gate(slot, zones[0])
+        if len(zones) == 1
+        else _shared(slot, zones)
+        for pattern, zones in users.items()
+    }
+    return [NamedSet(_from(slot), ("ifname",), wild, "verdict", dict(sorted(where.items())))]
+
+
+def _users(policy: Policy) -> dict[str, tuple[str, ...]]:
+    users: dict[str, list[str]] = {}
+    for zone in policy.site.zones:
+        for pattern in zone.interfaces:
+            users.setdefault(pattern, []).append(zone.name)
+    return {pattern: tuple(zones) for pattern, zones in users.items()}
+
+
+def _from(slot: int) -> str:
+    return f"{names.prefix(slot)}{names.DNS}.from"
+
+
+def _shared(slot: int, zones: tuple[str, ...]) -> str:
+    return f"{names.prefix(slot)}{names.DNS}.shared." + ".".join(map(names.plain, zones))
+
+
+_QUESTION = (p.Is(p.L4PROTO, (6, 17)), p.Is(p.TH_DPORT, (DNS_PORT,)))
+
+
+def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -> list[Chain]:
+    """Give the way of a zone's question: its zone's gate, then here, whatever server it was meant for.
+
+    A server in another zone is left alone (inside to inside is never touched); one on the gateway itself is not: what it
+    would ask outside is what the gate is there to judge. answered: the sets of all zones' subnets.
+    """
+    if not is_on(policy):
+        return []
+    stem = names.prefix(slot)
+    gate = policy.site.dns
+    here: Rule = (p.LOCAL, *_QUESTION[:1], p.Redirect(gate.port))
+    rules: list[Rule] = [here]
+    for family, name in answered.items():
+        rules.append((p.Is(p.NFPROTO, (family.nfproto,)), p.In((family.destination,), name), p.ACCEPT))
+    rules.append((*_QUESTION[:1], p.Redirect(gate.port)))
+    shared = []
+    for zones in dict.fromkeys(z for z in _users(policy).values() if len(z) > 1):
+        ways: list[Rule] = [
+            (
+                p.Is(p.NFPROTO, (family.nfproto,)),
+                p.Is(
+                    family.source,
+                    tuple(network_interval(s) for s in zone.subnets if s.version == family.version),
+                ),
+                p.goto(redirect_gate(slot, zone.name)),
+            )
+            for zone in policy.site.zones
+            if zone.name in zones
+            for family in FAMILIES
+            if any(s.version == family.version for s in zone.subnets)
+        ]
+        shared.append(Chain(_shared(slot, zones), tuple(ways)))
+    shut: Rule = (p.goto(stem + "open"),)
+    return [
+        Chain(f"{stem}{names.DNS}.redirect", tuple(rules)),
+        *(Chain(redirect_gate(slot, zone.name), (shut,)) for zone in policy.site.zones),
+        *shared,
+        Chain(stem + names.DNS, ((*_QUESTION, p.Dispatch((p.IIFNAME,), _from(slot))),)),
+        Chain(f"{stem}{names.DNS}.client", tuple(_client_rules(policy, stem))),
+    ]
+
+
+def _client_rules(policy: Policy, stem: str) -> Iterator[Rule]:
+    """Judge what reaches the engine: only what was redirected, and of each client only so much a second.
+
+    The inside's own DNS servers ask for all the machines behind them: they have no bound but that of the wildcards.
+    """
+    gate = policy.site.dns
+    for family in FAMILIES:
+        yield (
+            p.Is(p.NFPROTO, (family.nfproto,)),
+            p.Is(p.CT_PROTOCOL, (6, 17)),
+            p.Is(p.CT_PORT, (gate.port,)),
+            p.goto(stem + "refuse"),
+        )
+    for family in FAMILIES:
+        every = {int(a) for each in gate.internal for a in each.servers if a.version == family.version}
+        if every:
+            servers = tuple((address, address) for address in sorted(every))
+            yield (p.Is(p.NFPROTO, (family.nfproto,)), p.Is(family.source, servers), p.ACCEPT)
+        yield (
+            p.Is(p.NFPROTO, (family.nfproto,)),
+            p.Over(family.source, names.rate(family.digit), gate.limits.client_queries),
+            p.Bump(names.DNS_LIMITED),
+            p.DROP,
+        )
+
+
+def client_jump(policy: Policy, slot: int) -> tuple[Rule, ...]:
+    """Give the rule of input that sends the engine's packets to be judged; nothing for a site without a gate."""
+    if not is_on(policy):
+        return ()
+    here = (p.Is(p.L4PROTO, (6, 17)), p.Is(p.TH_DPORT, (policy.site.dns.port,)))
+    return ((*here, p.jump(f"{names.prefix(slot)}{names.DNS}.client")),)

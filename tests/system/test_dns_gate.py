@@ -1,0 +1,442 @@
+"""The DNS gate by packets: names that are kept resolve and are reached at once, and nothing else leaves by DNS."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import places, policy
+from tests.lab.daemon import Daemon
+from tests.lab.dnsgate import DnsGate
+from tests.lab.hospital import SITE_NAT, Hospital
+
+pytestmark = pytest.mark.system
+
+ROTATING = [f"203.0.113.{n}" for n in range(100, 200)]
+ROTATING6 = [f"2001:db8:ffff::{n:x}" for n in range(0x100, 0x164)]
+OPERATOR = {"a": ROTATING, "aaaa": ROTATING6, "ttl": 0, "rotate": True}
+ZONE = places.NAMES | {
+    "*.operator.example": OPERATOR,
+    "*.tunnel.example": {"a": ["198.51.100.99"], "txt": ["come in"], "ttl": 0},
+}
+OPERATOR_SERVICE = policy.service(
+    "secure-mail", "vital", ["care"], [{"to": "*.operator.example", "ports": ["tcp/443"]}]
+)
+ALLOWLIST = policy.ALLOWLIST | {"40-names.yaml": [OPERATOR_SERVICE]}
+ROOM = {"limits": {"client_queries": 5000, "wildcard_names": 10}}
+DNS = places.DNS_SERVER.v4
+REFUSED = 5
+
+
+@pytest.fixture
+def gated(hospital: Hospital) -> Iterator[tuple[Daemon, DnsGate]]:
+    """The daemon and its DNS gate, open; secure-mail of care is known by a wildcard."""
+    hospital.dns(ZONE)
+    daemon = hospital.daemon(site=policy.site(dns_gate=ROOM), allowlist=ALLOWLIST)
+    gate = hospital.dns_gate(daemon).start()
+    daemon.start()
+    gate.wait_until_well()
+    yield daemon, gate
+    daemon.stop()
+    assert gate.stop() == 0
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_rotating_wildcard_name_is_reached_at_once(hospital: Hospital, gated, family: int):
+    """A thousand times in all: each answer another address, and the first packet to it passes."""
+    daemon, gate = gated
+    daemon.level("cut")
+    server, kind = places.DNS_SERVER.address(family), {4: "a", 6: "aaaa"}[family]
+    done = hospital.care.resolve_and_connect(server, "node.operator.example", 443, 500, kind)
+    assert done == {"good": 500, "failed": {}, "addresses": 100}
+    assert daemon.status()["last_tamper"] is None, "what the gate puts into its sets is its work"
+    # The names below the wildcard alone: neither the domain nor another port, nor another zone's machine.
+    held = ROTATING[0] if family == 4 else ROTATING6[0]
+    assert hospital.care.tcp(held).error == ""
+    assert not hospital.care.tcp(held, 8443)
+    assert not hospital.admin.tcp(held)
+    assert hospital.care.resolve(server, "operator.example", kind).more["rcode"] == REFUSED
+    # Kept connections of learned addresses outlast what follows a change: they are judged by what was learned.
+    talking = hospital.care.open(held)
+    daemon.level("reduced")
+    daemon.level("cut")
+    wait_for_purge(daemon)
+    assert talking.talk()
+    assert gate.engine
+
+
+def wait_for_purge(daemon: Daemon) -> None:
+    deadline = time.monotonic() + 10
+    while daemon.status()["purge"]["state"] == "running" and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def test_nothing_leaves_by_dns(hospital: Hospital, gated):
+    """Straight to a server outside, in every way, and through the gate: only kept names reach it, of kept types."""
+    daemon, _ = gated
+    care, guest, web = hospital.care, hospital.guest, places.WEB
+    ways = {
+        "udp": lambda: care.resolve(DNS, "a1.tunnel.example"),
+        "udp v6": lambda: care.resolve(places.DNS_SERVER.v6, "a2.tunnel.example"),
+        "tcp": lambda: care.resolve(DNS, "a3.tunnel.example", protocol="tcp"),
+        "tcp v6": lambda: guest.resolve(places.DNS_SERVER.v6, "a4.tunnel.example", protocol="tcp"),
+        "txt": lambda: guest.resolve(DNS, "a5.tunnel.example", "txt"),
+        "null": lambda: guest.resolve(DNS, "a6.tunnel.example", "null"),
+    }
+    assert all(way() for way in ways.values()), "positive control: it is a tunnel while open"
+    tunnelled = [name for name, _ in hospital.dns_asked() if name.endswith("tunnel.example")]
+    assert len(tunnelled) == len(ways)
+    assert care.tcp(DNS, 853), "positive control: DNS over TLS"
+    assert care.tcp(web.v4, 443), "positive control: DNS over HTTPS to a known address"
+    with hospital.sniff() as outside:
+        daemon.level("cut")
+        wait_for_purge(daemon)
+        hospital.dns_asked()
+        outside.clear()
+        for way in ways.values():
+            assert way().more["rcode"] == REFUSED, "refused at once, not silent"
+        for protocol in ("udp", "tcp"):
+            inside = care.resolve("10.10.0.1", "a7.tunnel.example", protocol=protocol)
+            assert inside.more["rcode"] == REFUSED, "the gateway itself as the server"
+        for port in (853, 443):
+            assert not care.tcp(DNS if port == 853 else web.v4, port, timeout=0.3)
+        # Kept names, and what a tunnel would make of them.
+        assert care.resolve(DNS, "results.lab.example").more["addresses"] == [places.LABORATORY.v4]
+        assert care.resolve(DNS, "ReSuLtS.LaB.example").more["addresses"] == [places.LABORATORY.v4]
+        refused = [
+            ("secret.results.lab.example", "a"),
+            ("results.lab.example", "txt"),
+            ("node.operator.example", "txt"),
+            ("node.operator.example", "null"),
+            (f"{'s' * 60}.operator.example", "a"),
+            (".".join(["s" * 40] * 4) + ".operator.example", "a"),
+        ]
+        for name, kind in refused:
+            for protocol in ("udp", "tcp"):
+                assert care.resolve(DNS, name, kind, protocol=protocol).more["rcode"] == REFUSED, (name, kind)
+        assert care.resolve(DNS, "node.operator.example", "https").more == {"rcode": 0, "addresses": []}
+        # Not by the engine's own port either, nor from outside.
+        assert not care.resolve("10.10.0.1", "node.operator.example", timeout=0.3, port=5300)
+        assert not hospital.stranger.resolve(
+            places.GATEWAY_WAN.v4, "node.operator.example", timeout=0.3, port=5300
+        )
+        left = outside.seen(from_gateway=True)
+        asked = hospital.dns_asked()
+    # The daemon itself asks for the names of the files, in both families.
+    files = {"results.lab.example", "pay.treasury.example", "relay.mail.example"}
+    assert {name for name, _ in asked} <= files
+    assert {kind for _, kind in asked} <= {"a", "aaaa"}
+    assert {(flow.destination, flow.destination_port) for flow in left} <= {(DNS, 53)}
+
+
+def test_questions_from_before_the_cut_are_answered_anew(hospital: Hospital, gated):
+    """A connection keeps where its first packet went: one of DNS is ended at the switch, both ways."""
+    daemon, _ = gated
+    care = hospital.care
+    port = care.worker.do("question", server=DNS, source=care.v4, name="www.web.example")
+    assert port["rcode"] == 0, "open: the server outside answers"
+    daemon.level("cut")
+    wait_for_purge(daemon)
+    again = {"server": DNS, "source": care.v4, "local": port["local"]}
+    assert care.worker.do("question", name="www.web.example", **again)["rcode"] == REFUSED
+    assert care.worker.do("question", name="x.operator.example", **again)["rcode"] == 0
+    daemon.level("open")
+    wait_for_purge(daemon)
+    assert care.worker.do("question", name="www.web.example", **again)["rcode"] == 0
+
+
+def test_rates_hold(hospital: Hospital):
+    """One machine asks under an allowed wildcard as fast as it can: a bound for it, and a tighter one for new names."""
+    hospital.dns(ZONE)
+    limits = {"client_queries": 100, "wildcard_names": 5}
+    daemon = hospital.daemon(site=policy.site(dns_gate={"limits": limits}), allowlist=ALLOWLIST)
+    gate = hospital.dns_gate(daemon).start()
+    daemon.start()
+    gate.wait_until_well()
+    daemon.level("cut")
+    hospital.dns_asked()
+    done = hospital.care.ask_often(DNS, ["%.operator.example"], "a", 4.0, 2000)
+    leaked = [name for name, _ in hospital.dns_asked() if name.endswith("operator.example")]
+    assert done["sent"] > 4000
+    assert 5 <= len(set(leaked)) <= 5 * (10 + 4 + 2), "ten seconds' worth at once, then five a second"
+    answered = sum(done["rcodes"].values())
+    assert answered <= 100 * (2 + 4 + 1), "of each client so much a second, and twice as much at once"
+    assert hospital.admin.resolve(DNS, "results.lab.example"), "others are answered meanwhile"
+    daemon.stop()
+
+
+def test_the_record_tells_who_asked(hospital: Hospital, gated):
+    daemon, _ = gated
+    daemon.level("cut")
+    for _ in range(3):
+        hospital.guest.resolve(DNS, "beacon.tunnel.example")
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        names = daemon.api("GET", "/v1/refused").body["names"]
+        if any(one["times"] == 3 for one in names):
+            break
+        time.sleep(0.1)
+    assert names[0] | {"last": 0} == {
+        "client": hospital.guest.v4,
+        "zone": "guests",
+        "name": "beacon.tunnel.example",
+        "type": "A",
+        "why": "name",
+        "times": 3,
+        "last": 0,
+    }
+    shown = daemon.cli("refused").stdout
+    assert "beacon.tunnel.example" in shown
+
+
+def test_the_gate_dies_hangs_and_is_broken(hospital: Hospital, gated):
+    """Nothing opens, kept services by names that were resolved before go on, and it is said within five seconds."""
+    daemon, gate = gated
+    care = hospital.care
+    daemon.level("cut")
+    held = care.resolve(DNS, "node.operator.example").more["addresses"][0]
+    talking = care.open(held)
+    with hospital.sniff() as outside:
+
+        def still_shut() -> None:
+            assert not care.resolve(DNS, "a.tunnel.example", timeout=0.5).more["addresses"]
+            assert care.tcp(held)
+            assert care.tcp(places.LABORATORY.v4)
+            assert talking.talk()
+            assert not outside.seen(destination=DNS, port=53, source=care.v4)
+
+        # The engine is killed: the gate's own process starts another.
+        first = gate.engine
+        os.kill(first, signal.SIGKILL)
+        still_shut()
+        wait_until(lambda: gate.engine not in {0, first} and care.resolve(DNS, "node.operator.example"))
+        # The engine hangs: said, and replaced.
+        second = gate.engine
+        os.kill(second, signal.SIGSTOP)
+        still_shut()
+        assert gate.wait_until_said() < 5
+        gate.wait_until_well()
+        assert gate.engine not in {0, second}
+        # The process hangs, and goes on.
+        gate.process.send_signal(signal.SIGSTOP)
+        assert gate.wait_until_said() < 5
+        still_shut()
+        gate.process.send_signal(signal.SIGCONT)
+        gate.wait_until_well()
+        # The process is killed: what it started ends with it, and nothing answers until it is started again.
+        gate.kill9()
+        still_shut()
+        assert gate.wait_until_said() < 5
+        gate.start()
+        gate.wait_until_well()
+        assert care.resolve(DNS, "node.operator.example")
+        # Orders that nobody can read: those before stand.
+        orders = daemon.rundir / "dns-orders.json"
+        whole = orders.read_bytes()
+        orders.write_bytes(whole[:100])
+        assert gate.wait_until_said() < 5
+        still_shut()
+        assert care.resolve(DNS, "node.operator.example")
+        orders.write_bytes(whole)
+        gate.wait_until_well()
+        # An engine that does not start.
+        (gate.rundir / "dnsmasq.conf").write_text("no-such-option\n")
+        os.kill(gate.engine, signal.SIGKILL)
+        assert gate.wait_until_said() < 5
+        still_shut()
+
+
+def wait_until(true, patience: float = 5.0) -> None:
+    deadline = time.monotonic() + patience
+    while not true():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.05)
+
+
+def test_learned_addresses_outlast_everything(hospital: Hospital, gated):
+    """Reload, rollback, daemon's restart and crash, the gate's own restart, and the table made anew."""
+    daemon, gate = gated
+    care = hospital.care
+    daemon.level("cut")
+    held = care.resolve(DNS, "node.operator.example").more["addresses"][0]
+    assert care.tcp(held)
+    number = daemon.status()["generation"]
+    more = policy.service("other", "vital", ["care"], [{"to": "203.0.113.250", "ports": ["tcp/22"]}])
+    daemon.write_config(policy.site(dns_gate=ROOM), ALLOWLIST | {"50-more.yaml": [more]})
+    assert daemon.cli("reload", "--yes", "--reason", "test").returncode == 0
+    assert care.tcp(held)
+    assert daemon.cli("rollback", str(number), "--yes", "--reason", "test").returncode == 0
+    assert care.tcp(held)
+    daemon.restart()
+    assert care.tcp(held)
+    daemon.kill9()
+    assert care.tcp(held)
+    daemon.start()
+    assert care.tcp(held)
+    gate.stop()
+    assert care.tcp(held)
+    hospital.shell("gw", "nft flush ruleset")
+    hospital.nft(SITE_NAT)
+    gate.start()
+    wait_until(lambda: care.tcp(held, timeout=0.3))
+    # Without the reload's name nothing is left of what it learned: prune takes the sets of services that are gone.
+    assert "dns_svc_secure_mail_4" in hospital.shell("gw", "nft list sets")
+
+
+def test_open_is_left_alone_and_always_is_not(hospital: Hospital, gated):
+    daemon, gate = gated
+    with hospital.sniff() as outside:
+        assert hospital.care.resolve(DNS, "www.web.example").more["addresses"] == [places.WEB.v4]
+        assert hospital.care.resolve(DNS, "node.operator.example")
+        assert outside.seen(destination=DNS, port=53)
+    daemon.write_config(policy.site(dns_gate=ROOM | {"mode": "always"}), ALLOWLIST)
+    assert daemon.cli("reload", "--yes", "--reason", "test").returncode == 0
+    wait_until(lambda: hospital.care.resolve("10.10.0.1", "www.web.example").more["addresses"])
+    assert not hospital.care.resolve("10.10.0.1", "nobody.example").more["addresses"]
+    # What is learned at open is there at the cut: a connection to a wildcard's address outlasts it.
+    talking = hospital.care.open(hospital.care.resolve(DNS, "node.operator.example").more["addresses"][0])
+    hospital.dns_asked()
+    daemon.level("cut")
+    wait_for_purge(daemon)
+    assert talking.talk()
+    assert hospital.care.resolve(DNS, "x1.tunnel.example").more["rcode"] == REFUSED
+    assert "x1.tunnel.example" not in [name for name, _ in hospital.dns_asked()]
+    # A site that gives the gate up has neither redirect nor engine, and asks as any other.
+    daemon.write_config(policy.site(), policy.ALLOWLIST)
+    daemon.level("open")
+    assert daemon.cli("reload", "--yes", "--reason", "test").returncode == 0
+    wait_until(lambda: hospital.care.resolve(DNS, "www.web.example").more["addresses"])
+    wait_until(lambda: not gate.engine)
+
+
+def test_a_crowd_that_asks_in_vain_holds_nobody_up(hospital: Hospital, gated):
+    """20,000 questions a second of 500 machines for names that nobody keeps; kept names are answered beside them."""
+    daemon, gate = gated
+    daemon.level("cut")
+    crowd = [f"10.10.{100 + n // 250}.{1 + n % 250}" for n in range(500)]
+    hospital.shell("care", "".join(f"ip addr add {one}/32 dev eth0\n" for one in crowd))
+    asking = hospital.worker("crowd", "care").begin(
+        "crowd", server=DNS, sources=crowd, rate=20_000, seconds=8.0
+    )
+    time.sleep(1.0)
+    before = memory_of(gate)
+    times = []
+    for number in range(300):
+        name = ("pay.treasury.example", "results.lab.example", "node.operator.example")[number % 3]
+        answer = hospital.admin.resolve(DNS, name, timeout=1.0)
+        times.append(answer.ms if answer.more["addresses"] else 1000.0)
+        time.sleep(0.01)
+    done = asking.result(60)
+    rate, slow = done["sent"] / done["seconds"], sorted(times)
+    told = f"{rate:.0f}/s, {done}, median {slow[150]:.1f} ms, worst {slow[-1]:.0f} ms, {before} -> {memory_of(gate)} KiB"
+    print(told)
+    assert rate > 10_000, f"the crowd itself was too slow: {told}"
+    assert slow[150] < 20, told
+    assert memory_of(gate) < before + 20_000, told
+    assert gate.engine
+
+
+def memory_of(gate: DnsGate) -> int:
+    """Give the KiB that the process and its engine hold."""
+    both = (gate.process.pid, gate.engine)
+    status = "".join(Path(f"/proc/{pid}/status").read_text() for pid in both)
+    return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def test_new_names_come_without_a_gap(hospital: Hospital, gated):
+    """Five reloads, each with another name, under a machine that asks all the time: no question is lost or refused."""
+    daemon, gate = gated
+    daemon.level("cut")
+    engine = gate.engine
+    asking = hospital.care.worker.begin(
+        "ask_often",
+        server=DNS,
+        names=["pay.treasury.example", "node.operator.example"],
+        kind="a",
+        seconds=6.0,
+        rate=200,
+        source=hospital.care.v4,
+    )
+    for number in range(5):
+        name = f"new{number}.lab.example"
+        hospital.dns(ZONE | {name: {"a": [f"203.0.113.{30 + number}"]}})
+        more = policy.service(f"new{number}", "vital", ["care"], [{"to": name, "ports": ["tcp/443"]}])
+        daemon.write_config(policy.site(dns_gate=ROOM), ALLOWLIST | {"50-more.yaml": [more]})
+        assert daemon.cli("reload", "--yes", "--reason", "test").returncode == 0
+        wait_until(lambda name=name: hospital.admin.resolve(DNS, name).more["addresses"])
+        assert hospital.care.tcp(f"203.0.113.{30 + number}")
+    done = asking.result(60)
+    assert done["rcodes"] == {"0": done["sent"]}
+    assert gate.engine == engine, "the engine was told of the names, not replaced"
+
+
+def test_an_address_lives_as_long_as_it_is_answered_or_used(hospital: Hospital, gated):
+    """Kept for an hour after it was answered, refreshed by each packet; a short time-out stands for the hour here."""
+    daemon, _ = gated
+    care = hospital.care
+    daemon.level("cut")
+    answered = care.resolve(DNS, "node.operator.example").more["addresses"][0]
+    listed = hospital.shell("gw", "nft list set inet ecluse dns_svc_secure_mail_4")
+    assert re.search(rf"{re.escape(answered)} expires (59m5\d|1h)", listed), listed
+    for idle, used in (("203.0.113.201", "203.0.113.202"),):
+        for address in (idle, used):
+            for name in ("dns_svc_secure_mail_4", "dns_all_4"):
+                element = f"{{ {address} timeout 2s }}"
+                hospital.shell("gw", f"nft add element inet ecluse {name} '{element}'")
+        talking = care.open(used)
+        for _ in range(12):
+            time.sleep(0.25)
+            assert talking.talk()
+        assert not care.tcp(idle), "over, and nobody asked for it again"
+        assert care.tcp(used)
+    assert "changed addresses of the DNS gate" in daemon.tail(200), "what somebody else puts in is told"
+
+
+def test_names_of_the_inside_are_answered_by_the_inside(hospital: Hospital):
+    server = places.CARE_SERVER.v4
+    inside = hospital.care_server.worker
+    inside.do("listen", protocol="udp", ports=[53])
+    inside.do("dns", zone={"*.hospital.example": {"a": ["10.20.0.7"]}, "other.example": {"a": ["192.0.2.9"]}})
+    own = {
+        "internal": [{"names": ["hospital.example"], "servers": [server]}],
+        "limits": {"client_queries": 5},
+    }
+    daemon = hospital.daemon(site=policy.site(dns_gate=own), allowlist=ALLOWLIST)
+    gate = hospital.dns_gate(daemon).start()
+    daemon.start()
+    gate.wait_until_well()
+    daemon.level("cut")
+    assert hospital.admin.resolve(DNS, "ehr.hospital.example").more["addresses"] == ["10.20.0.7"]
+    assert hospital.admin.resolve(DNS, "other.example").more["rcode"] == REFUSED
+    # Inside to inside is never touched, a DNS server of another zone neither.
+    assert hospital.admin.resolve(server, "other.example").more["addresses"] == ["192.0.2.9"]
+    # It asks for all the machines behind it: the bound of one machine is not meant for it.
+    crowd = hospital.care_server.ask_often(DNS, ["nobody.example"], "a", 1.5, 100)
+    assert crowd["rcodes"] == {"5": crowd["sent"]}
+    alone = hospital.admin.ask_often(DNS, ["nobody.example"], "a", 1.5, 100)
+    assert sum(alone["rcodes"].values()) < alone["sent"] / 2
+    daemon.stop()
+
+
+def test_the_engine_has_no_right_to_anything(hospital: Hospital, gated):
+    _, gate = gated
+    status = Path(f"/proc/{gate.engine}/status").read_text()
+    assert set(re.findall(r"^Cap(?:Prm|Eff|Amb):\s+(\w+)", status, re.MULTILINE)) == {"0" * 16}
+    assert "NoNewPrivs:\t1" in status
+    done = hospital.run("gw", ["dnsmasq", "--test", f"--conf-file={gate.rundir / 'dnsmasq.conf'}"])
+    assert "syntax check OK" in done.stderr
+
+
+def test_at_isolate_no_name_is_answered(hospital: Hospital, gated):
+    daemon, _ = gated
+    daemon.level("isolate")
+    wait_for_purge(daemon)
+    hospital.dns_asked()
+    for name in ("node.operator.example", "results.lab.example", "a.tunnel.example"):
+        assert not hospital.care.resolve(DNS, name, timeout=0.3).more["addresses"]
+        assert not hospital.care.resolve("10.10.0.1", name, timeout=0.3, port=5300).more["addresses"]
+    assert "operator.example" not in str(hospital.dns_asked())

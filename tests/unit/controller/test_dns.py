@@ -1,0 +1,153 @@
+"""The DNS gate and the controller: orders, what is said of it, and who is ended when the redirect changes."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
+from ipaddress import ip_address
+
+import pytest
+
+from ecluse.controller import report
+from ecluse.flows import FlowJudge
+from ecluse.policy import DnsGate, DnsMode
+from ecluse.ports import DnsReport, RefusedQuestion
+from ecluse.ruleset import switch
+from ecluse.ruleset.compile import compile_program
+from ecluse.ruleset.connection import Connection, Tuple
+from ecluse.ruleset.names import DNS, is_learned
+from tests.golden.cases import HERE, compiled
+from tests.unit.controller.machine import Machine
+
+POLICY, _ = compiled(HERE / "10-dns-gate")
+PLAIN = replace(
+    POLICY,
+    site=replace(POLICY.site, dns=DnsGate()),
+    services=tuple(
+        replace(
+            s, destinations=tuple(replace(d, wildcards=(), hosts=("a.lab.example",)) for d in s.destinations)
+        )
+        for s in POLICY.services
+    ),
+)
+ZONES = POLICY.zone_names()
+CUT, OPEN = dict.fromkeys(ZONES, "cut"), dict.fromkeys(ZONES, "open")
+TELLS = DnsReport((), 1, 3, {}, 7, ())
+
+
+@pytest.fixture
+def machine():
+    one = Machine(POLICY)
+    one.dns.told = TELLS
+    one.start()
+    yield one
+    one.close()
+
+
+def until(machine: Machine, true) -> None:
+    async def wait():
+        async with asyncio.timeout(10):
+            while not true():
+                await asyncio.sleep(0.01)
+
+    machine.run(wait())
+
+
+def test_orders_follow_the_level(machine):
+    until(machine, lambda: machine.dns.orders is not None)
+    machine.set("reduced")
+    until(machine, lambda: "console.example" in machine.dns.orders.wildcards)
+    machine.set("isolate")
+    until(machine, lambda: not machine.dns.orders.wildcards)
+
+
+def test_a_gate_that_does_not_work_is_said_and_unsaid(machine):
+    def said():
+        return [w for w in machine.controller._s.notes.warnings.values() if w.startswith("the DNS gate:")]
+
+    machine.dns.wrong = "it does not answer"
+    machine.controller._keeper._dns.soon()
+    until(machine, said)
+    status = machine.run(machine.controller.status())
+    assert not status.dns.working
+    assert status.dns.refused == 7
+    machine.dns.wrong = ""
+    machine.controller._keeper._dns.soon()
+    until(machine, lambda: not said())
+    assert machine.run(machine.controller.status()).dns.working
+
+
+def test_the_redirect_is_part_of_the_switch(machine):
+    machine.set("cut")
+    chains = machine.firewall.table.chains
+    assert chains[DNS][0].endswith("_dns")
+    assert all("redirect" in rules[0] for name, rules in chains.items() if "_gate.dns." in name)
+    machine.set("open")
+    assert machine.firewall.table.chains[DNS][0].endswith("_open")
+
+
+def test_a_policy_without_a_gate_leaves_none_behind_once_it_is_alone(machine):
+    machine.set("cut")
+    machine.reload(PLAIN)
+    assert machine.firewall.table.chains[DNS][0].endswith("_open"), "idle while another policy is held ready"
+    program = compile_program(PLAIN, {}, 9)
+    held = machine.run(machine.firewall.objects())
+    text = switch.removal_text(held, [9], program.counters, program.learned)
+    assert f"delete chain inet ecluse {DNS}" in text
+    assert all(f"delete set inet ecluse {name}" in text for name in held["set"] if is_learned(name))
+
+
+def question(server: str, reply_from: str, reply_port: int) -> Connection:
+    client = ip_address("10.10.4.7")
+    return Connection(
+        17,
+        Tuple(client, ip_address(server), 40000, 53),
+        Tuple(ip_address(reply_from), client, reply_port, 40000),
+    )
+
+
+STRAIGHT = question("192.0.2.53", "192.0.2.53", 53)
+REDIRECTED = question("192.0.2.53", "10.10.0.1", 5310)
+TO_GATEWAY = question("10.10.0.1", "10.10.0.1", 53)
+TO_INSIDE = question("10.30.0.9", "10.30.0.9", 53)
+
+
+@pytest.mark.parametrize(
+    ("levels", "ended"),
+    [(CUT, {STRAIGHT, TO_GATEWAY}), (OPEN, {REDIRECTED}), (OPEN | {"care": "cut"}, {STRAIGHT, TO_GATEWAY})],
+)
+def test_questions_that_go_elsewhere_than_the_level_says_are_ended(levels, ended):
+    judge = FlowJudge(POLICY, compile_program(POLICY, {}, 1), levels, frozenset({"10.10.0.1"}))
+    every = (STRAIGHT, REDIRECTED, TO_GATEWAY, TO_INSIDE)
+    assert {one for one in every if judge.judge(one).verdict == "refused"} == ended
+
+
+def test_a_learned_address_keeps_a_connection():
+    def verdict(learned: str, port: int, zone_source: str = "10.10.4.7") -> str:
+        far, near = ip_address("203.0.113.150"), ip_address(zone_source)
+        one = Connection(6, Tuple(near, far, 40000, port), Tuple(far, ip_address("192.0.2.2"), port, 40000))
+        held = {name: frozenset({int(far)}) for name in ("dns_all_4", learned)}
+        judge = FlowJudge(POLICY, compile_program(POLICY, {}, 1), CUT, frozenset(), learned=held)
+        return judge.judge(one).verdict
+
+    assert verdict("dns_svc_secure_mail_4", 443) == "kept"
+    assert verdict("dns_svc_secure_mail_4", 8443) == "refused"
+    assert verdict("dns_svc_console_4", 443) == "refused", "important, and this is cut"
+    assert verdict("nothing", 443) == "refused"
+
+
+def test_a_tunnel_is_told_as_one():
+    asked = [RefusedQuestion("10.10.4.7", f"n{i}.t.evil.example", "TXT", "name", 1, 100.0) for i in range(9)]
+    asked.append(RefusedQuestion("10.30.0.9", "www.web.example", "A", "name", 2, 90.0))
+    rows = list(report.refused_names(asked, POLICY, datetime.fromtimestamp(130, UTC)))
+    assert [(r.client, r.zone, r.name, r.times, r.last) for r in rows] == [
+        ("10.10.4.7", "care", "*.t.evil.example", 9, 30),
+        ("10.30.0.9", "guest-wifi", "www.web.example", 2, 40),
+    ]
+
+
+def test_always_redirects_at_open_too():
+    always = replace(POLICY, site=replace(POLICY.site, dns=replace(POLICY.site.dns, mode=DnsMode.ALWAYS)))
+    assert switch.targets(always, 1, OPEN)[DNS] == "k1_dns"
+    assert switch.targets(POLICY, 1, OPEN)[DNS] == "k1_open"
+    assert DNS not in switch.targets(PLAIN, 1, CUT)
+    assert switch.targets(PLAIN, 1, CUT, redirect=True)[DNS] == "k1_open"

@@ -1,0 +1,194 @@
+"""The DNS gate's decisions: what it answers at which level, what leaves, what comes back, how much, who is told of."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import dns.message
+import dns.rdatatype
+import pytest
+
+from ecluse.dnsgate import strain
+from ecluse.dnsgate.bounds import NewNames
+from ecluse.dnsgate.engine_text import config_text, servers_text
+from ecluse.dnsgate.strain import Question, Refusal
+from ecluse.dnsgate.tally import MOST, Tally
+from ecluse.policy import DnsMode
+from ecluse.ruleset.dnsorders import Answers, Orders, orders_of
+from ecluse.state.codec import canonical, read
+from tests.golden.cases import HERE, compiled
+
+CASE = HERE / "10-dns-gate"
+POLICY, PROGRAM = compiled(CASE)
+ZONES = POLICY.zone_names()
+
+
+def at(level: str, **zones: str):
+    return orders_of(POLICY, dict.fromkeys(ZONES, level) | {z.replace("_", "-"): v for z, v in zones.items()})
+
+
+def test_the_engines_files_are_as_accepted():
+    orders = at("cut")
+    assert (
+        config_text(orders, CASE / "servers.conf").replace(str(CASE), "RUN_DIR")
+        == (CASE / "dnsmasq.conf").read_text()
+    )
+    assert servers_text(orders) == (CASE / "servers.conf").read_text()
+
+
+def test_a_level_answers_what_it_keeps_and_open_is_ready_for_a_cut():
+    assert set(at("cut").wildcards) == set(at("open").wildcards) == {"operator.example"}
+    assert set(at("reduced").wildcards) == {"operator.example", "console.example"}
+    assert not at("isolate").wildcards
+    assert not at("isolate").names
+    # A zone of its own level counts by it: the console is care's alone.
+    assert set(at("cut", care="reduced").wildcards) == {"operator.example", "console.example"}
+    assert set(at("cut", guest_wifi="reduced").wildcards) == {"operator.example"}
+    assert orders_of(compiled(HERE / "01-one-address")[0], {}) is None
+
+
+def test_everything_is_passed_on_only_while_every_zone_is_open_and_the_site_says_always():
+    always = replace(POLICY, site=replace(POLICY.site, dns=replace(POLICY.site.dns, mode=DnsMode.ALWAYS)))
+    assert orders_of(always, dict.fromkeys(ZONES, "open")).everything
+    assert not orders_of(always, dict.fromkeys(ZONES, "open") | {"care": "cut"}).everything
+    assert not at("open").everything
+
+
+def test_orders_are_read_back_as_they_were_written():
+    orders = at("cut")
+    assert read(Orders, canonical(orders)) == orders
+
+
+def test_a_name_below_a_wildcard_is_answered_for_both():
+    own = replace(
+        POLICY.services[1],
+        criticality=POLICY.services[0].criticality,
+        destinations=(
+            replace(POLICY.services[1].destinations[0], hosts=("mx.operator.example",), wildcards=()),
+        ),
+    )
+    orders = orders_of(replace(POLICY, services=(POLICY.services[0], own)), dict.fromkeys(ZONES, "cut"))
+    assert set(orders.answers("mx.operator.example").services) == {"secure-mail", "console"}
+    assert orders.answers("x.mx.operator.example").services == ("secure-mail",)
+
+
+ORDERS = at("cut")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "outcome"),
+    [
+        ("results.lab.example", "A", "leaves"),
+        ("results.lab.example", "AAAA", "leaves"),
+        ("results.lab.example", "MX", "leaves"),
+        ("a.b.operator.example", "CNAME", "leaves"),
+        ("results.lab.example", "HTTPS", "empty"),
+        ("x.operator.example", "SVCB", "empty"),
+        ("results.lab.example", "TXT", "type"),
+        ("x.operator.example", "NULL", "type"),
+        ("x.operator.example", "ANY", "type"),
+        ("x.operator.example", "SRV", "type"),
+        ("operator.example", "A", "name"),
+        ("x.results.lab.example", "A", "name"),
+        ("xoperator.example", "A", "name"),
+        ("nobody.example", "HTTPS", "name"),
+        (f"{'a' * 49}.operator.example", "A", "length"),
+        (f"{'a.' * 60}operator.example", "A", "length"),
+    ],
+)  # fmt: skip
+def test_what_leaves(name, kind, outcome):
+    verdict = strain.judge(name, dns.rdatatype.from_text(kind), ORDERS)
+    said = "empty" if verdict is None else verdict.why if isinstance(verdict, Refusal) else "leaves"
+    assert said == outcome
+
+
+def test_the_question_that_leaves_is_our_own():
+    query = dns.message.make_query("ReSuLtS.lab.example", "A", use_edns=0, options=[])
+    name, kind = strain.read(query)
+    outward = strain.outward(strain.judge(name, kind, ORDERS))
+    assert outward.question[0].name.to_text() == "results.lab.example."
+    assert not outward.options
+    assert outward.id != query.id or outward.to_wire() != query.to_wire()
+    assert strain.read(dns.message.make_query("x.example", "A", rdclass="CH")) is None
+
+
+def answered(text: str, name: str = "x.operator.example", kind: str = "A", private=False):
+    query = dns.message.make_query(name, kind)
+    reply = dns.message.from_text(
+        f"id 1\nopcode QUERY\nrcode NOERROR\nflags QR RD RA\n;QUESTION\n{name}. IN {kind}\n;ANSWER\n{text}\n"
+        ';ADDITIONAL\nextra.operator.example. 5 IN TXT "carried in"\n'
+    )
+    question = Question(name, dns.rdatatype.from_text(kind), ("secure-mail",), "", private)
+    return strain.strained(query, reply, question, ORDERS)
+
+
+def test_the_answer_holds_what_was_asked_for_and_nothing_beside():
+    found = answered(
+        "x.operator.example. 86400 IN CNAME y.cdn.example.\ny.cdn.example. 60 IN A 203.0.113.9\n"
+        'z.cdn.example. 60 IN A 203.0.113.10\ny.cdn.example. 60 IN TXT "more"'
+    )
+    assert found.addresses == (ip_address("203.0.113.9"),)
+    assert [(r.name.to_text(), r.ttl) for r in found.reply.answer] == [
+        ("x.operator.example.", 300),
+        ("y.cdn.example.", 60),
+    ]
+    assert not found.reply.additional
+
+
+@pytest.mark.parametrize(
+    "address", ["10.1.2.3", "127.0.0.1", "169.254.0.9", "0.0.0.0", "224.0.0.1", "10.30.0.7"]
+)
+def test_no_name_of_the_outside_stands_for_the_inside(address):
+    found = answered(f"x.operator.example. 60 IN A {address}\nx.operator.example. 60 IN A 203.0.113.9")
+    assert found.addresses == (ip_address("203.0.113.9"),)
+    assert found.taken_out == 1
+    assert address not in found.reply.to_text()
+
+
+def test_a_service_may_have_private_addresses_of_its_own():
+    found = answered("x.operator.example. 60 IN A 10.200.0.7", private=True)
+    assert found.addresses == (ip_address("10.200.0.7"),)
+
+
+def test_a_ring_of_aliases_ends():
+    ring = "x.operator.example. 60 IN CNAME y.example.\ny.example. 60 IN CNAME x.operator.example."
+    assert answered(ring).addresses == ()
+
+
+def test_new_names_are_bounded_and_known_ones_are_not():
+    names = NewNames()
+    names.limit(5)
+    let = sum(names.may(f"n{i}.operator.example", "operator.example", 0.0) for i in range(200))
+    assert let == 50
+    assert all(names.may("n1.operator.example", "operator.example", 0.0) for _ in range(100))
+    assert sum(names.may(f"m{i}.operator.example", "operator.example", 2.0) for i in range(200)) == 10
+    assert names.may("x.other.example", "other.example", 2.0), "each wildcard has a bound of its own"
+
+
+def tally() -> Tally:
+    return Tally(lambda name, _kind: None if name == "kept.example" else Refusal("name"))
+
+
+def test_the_tally_counts_who_asked_across_pieces_of_the_log():
+    told = tally()
+    line = b"dnsmasq[7]: 12 10.10.4.7/4000 query[TXT] Evil.example from 10.10.4.7\ndnsmasq[7]: 12 10.10.4.7/4000 config error is REFUSED\n"
+    told.read(line[:40])
+    told.read(line[40:] + line.replace(b"Evil", b"kept") + line)
+    assert [(r["client"], r["name"], r["type"], r["times"]) for r in told.told()] == [
+        ("10.10.4.7", "evil.example", "TXT", 2)
+    ]
+    assert told.total == 2
+
+
+def test_the_tally_is_bounded_and_what_is_asked_often_stays():
+    told = tally()
+    often = b"x: query[A] often.example from 10.10.4.8\n"
+    told.read(often * 50)
+    told.read(b"".join(b"x: query[TXT] n%d.tunnel.example from 10.10.4.9\n" % n for n in range(3 * MOST)))
+    assert len(told._asked) <= MOST
+    assert told.told()[0]["name"] == "often.example"
+    assert told.clients["10.10.4.9"] == 3 * MOST
+
+
+def test_answers_are_joined_without_doubles():
+    orders = at("reduced")
+    assert orders.wildcards["operator.example"] == Answers(("secure-mail",), ("MX",))
