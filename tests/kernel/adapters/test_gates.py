@@ -180,7 +180,7 @@ async def test_where_the_base_chains_hang(firewall):
 @pytest.mark.parametrize("meddling", [PUT_TO_SLEEP, HANG_LATER])
 async def test_a_switch_in_a_table_that_judges_nothing_is_not_taken_for_verified(firewall, meddling):
     """Targets and policies are those of the level all the same: only a table that hangs on its hooks is one that acts."""
-    gate = Gate(firewall, 0, lambda _step: None, lambda _words: None)
+    gate = Gate(firewall, (0,), lambda _step: None, lambda _words: None)
     here = await gate.bring_up(simple(), "sha256:1", {}, OPEN)
     nft(meddling.replace("k1_", f"k{here.slot}_"))
     await gate.switch(here, CUT)
