@@ -12,7 +12,7 @@ from ecluse.dnsgate.bounds import NewNames
 from ecluse.dnsgate.engine_text import config_text, servers_text
 from ecluse.dnsgate.strain import Question, Refusal
 from ecluse.dnsgate.tally import MOST, Tally
-from ecluse.policy import DnsMode
+from ecluse.policy import DnsMode, Traffic
 from ecluse.ruleset.dnsorders import Answers, Orders, orders_of
 from ecluse.state.codec import canonical, read
 from tests.golden.cases import HERE, compiled
@@ -81,8 +81,8 @@ ORDERS = at("cut")
         ("results.lab.example", "AAAA", "leaves"),
         ("results.lab.example", "MX", "leaves"),
         ("a.b.operator.example", "CNAME", "leaves"),
-        ("results.lab.example", "HTTPS", "empty"),
-        ("x.operator.example", "SVCB", "empty"),
+        ("results.lab.example", "HTTPS", "leaves"),
+        ("x.operator.example", "SVCB", "leaves"),
         ("results.lab.example", "TXT", "type"),
         ("x.operator.example", "NULL", "type"),
         ("x.operator.example", "ANY", "type"),
@@ -97,7 +97,7 @@ ORDERS = at("cut")
 )  # fmt: skip
 def test_what_leaves(name, kind, outcome):
     verdict = strain.judge(name, dns.rdatatype.from_text(kind), ORDERS)
-    said = "empty" if verdict is None else verdict.why if isinstance(verdict, Refusal) else "leaves"
+    said = verdict.why if isinstance(verdict, Refusal) else "leaves"
     assert said == outcome
 
 
@@ -191,4 +191,6 @@ def test_the_tally_is_bounded_and_what_is_asked_often_stays():
 
 def test_answers_are_joined_without_doubles():
     orders = at("reduced")
-    assert orders.wildcards["operator.example"] == Answers(("secure-mail",), ("MX",))
+    assert orders.wildcards["operator.example"] == Answers(
+        ("secure-mail",), ("MX",), traffic=(Traffic(6, 443, 443), Traffic(17, 500, 510))
+    )
