@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ecluse.policy import (
+    ADDED,
     CUT,
     Destination,
     Direction,
@@ -34,7 +35,7 @@ class Answers:
     services: tuple[str, ...]
     records: tuple[str, ...]
     private: bool = False
-    traffic: tuple[Traffic, ...] = ()
+    traffic: tuple[Traffic, ...] = field(default=(), metadata=ADDED)
 
     def keeps(self, protocol: int, port: int) -> bool:
         """Say whether a port is kept at its addresses."""

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from ecluse.dnsgate import strain
 from ecluse.dnsgate.strain import Question
-from ecluse.ruleset.dnsorders import Answers
 from tests.unit.dnsgate.test_dnsgate import ORDERS, answered, at
 
 NAME = "x.operator.example"
@@ -123,7 +122,6 @@ def test_ports_of_all_services_of_a_name_count():
     every = REDUCED.answers("a.console.example")
     assert every.keeps(6, 443)
     assert not every.keeps(50, 443), "ESP has no ports"
-    assert not Answers(("older",), ()).keeps(6, 443), "orders from before there were ports keep none"
 
 
 def packed(version: int):

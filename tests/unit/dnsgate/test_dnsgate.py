@@ -1,5 +1,6 @@
 """The DNS gate's decisions: what it answers at which level, what leaves, what comes back, how much, who is told of."""
 
+import json
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -56,6 +57,16 @@ def test_everything_is_passed_on_only_while_every_zone_is_open_and_the_site_says
 def test_orders_are_read_back_as_they_were_written():
     orders = at("cut")
     assert read(Orders, canonical(orders)) == orders
+
+
+def test_orders_from_before_ports_were_told_are_read():
+    """An upgrade finds the last orders of the version before it, and a name that they know is answered."""
+    told = json.loads(canonical(at("cut")))
+    for answers in (*told["names"].values(), *told["wildcards"].values()):
+        del answers["traffic"]
+    orders = read(Orders, json.dumps(told).encode())
+    assert orders.wildcards["operator.example"].services == ("secure-mail",)
+    assert not orders.wildcards["operator.example"].keeps(6, 443)
 
 
 def test_a_name_below_a_wildcard_is_answered_for_both():
