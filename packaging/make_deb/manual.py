@@ -324,12 +324,7 @@ def daemon_page(date: str) -> str:
                     "Apply the site's files without showing or asking; prefer `ecluse reload`.",
                 ),
             ),
-            roff.section(
-                "EXIT STATUS",
-                roff.item(roff.bold("0"), "Stopped as asked."),
-                roff.item(roff.bold("1"), "It could not run; standard error says why."),
-                roff.item(roff.bold("2"), "The settings or the site's files are wrong."),
-            ),
+            roff.section("EXIT STATUS", *_exit_status("The settings or the site's files are wrong.")),
             _dns_gate_section(),
             _files(
                 _FILES
@@ -341,6 +336,11 @@ def daemon_page(date: str) -> str:
             _see_also("eclused"),
         ]
     )
+
+
+def _exit_status(wrong: str) -> Iterator[str]:
+    told = ("Stopped as asked.", "It could not run; standard error says why.", wrong)
+    return (roff.item(roff.bold(str(code)), text) for code, text in enumerate(told))
 
 
 def _dns_gate_section() -> str:
@@ -366,12 +366,7 @@ def _dns_gate_section() -> str:
                 "Save what was learned, end the engine, stop.",
             ),
         ),
-        roff.subsection(
-            "Exit status of dns\\-gate",
-            roff.item(roff.bold("0"), "Stopped as asked."),
-            roff.item(roff.bold("1"), "It could not run; standard error says why."),
-            roff.item(roff.bold("2"), "The arguments are wrong."),
-        ),
+        roff.subsection("Exit status of dns\\-gate", *_exit_status("The arguments are wrong.")),
         roff.subsection("Files of dns\\-gate", *_file_items(_GATE_FILES)),
     )
 
