@@ -162,7 +162,7 @@ class Gate:
 
     def make_daemon(self, allowlist: dict, **more) -> Daemon:
         """Make the daemon of this gateway and write its files; it is not started."""
-        self.daemon = self.hospital.daemon(allowlist=allowlist, site=site.only_care(), **more)
+        self.daemon = self.hospital.daemon(allowlist=allowlist, **{"site": site.only_care()} | more)
         self._client = Client(str(self.daemon.socket), 60.0)
         return self.daemon
 

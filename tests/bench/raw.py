@@ -96,8 +96,9 @@ def frame(
     source_port: int,
     destination_port: int,
     size: int = 64,
+    body: bytes | None = None,
 ) -> bytes:
-    """Build an Ethernet frame of `size` bytes (without its checksum) with a whole packet in it.
+    """Build an Ethernet frame of `size` bytes (without its checksum) with a whole packet in it, or around a body.
 
     macs: destination, source. kind: `tcp` (a segment of a stream that is under way), `udp`, `icmp` (echo request).
     """
@@ -105,7 +106,8 @@ def frame(
     protocol = _KINDS[kind if kind != "icmp" else f"icmp{one.version}"]
     addresses = one.packed + other.packed
     fixed = 14 + (20 if one.version == 4 else 40) + (20 if protocol == TCP else 8)
-    body = bytes(max(0, size - fixed))
+    if body is None:
+        body = bytes(max(0, size - fixed))
     payload = _transport(protocol, addresses, (source_port, destination_port), body)
     if one.version == 6:
         head = struct.pack("!IHBB", 0x60000000, len(payload), protocol, 64) + addresses

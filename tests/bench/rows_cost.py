@@ -152,7 +152,7 @@ def idle(section: Section, sizes: Sequence[int], seconds: float) -> None:
             gate.wait_for_purge()
             time.sleep(3.0)
             pid = gate.daemon.pid
-            peak, now = (_memory(pid, key) for key in ("VmHWM", "VmRSS"))
+            peak, now = (memory(pid, key) for key in ("VmHWM", "VmRSS"))
             before, began = _cpu(pid), time.monotonic()
             time.sleep(seconds)
             share = (_cpu(pid) - before) / 1e9 / (time.monotonic() - began) * 100
@@ -163,7 +163,7 @@ def idle(section: Section, sizes: Sequence[int], seconds: float) -> None:
             )
 
 
-def _memory(pid: int, key: str) -> float:
+def memory(pid: int, key: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:"))
 

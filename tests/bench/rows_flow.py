@@ -86,7 +86,7 @@ def loss(section: Section, changes: int, reloads: int) -> None:
         drops = raw.backlog_drops()
         gate.witness.take()
         stop = threading.Event()
-        reader = threading.Thread(target=_read, args=(gate, flows, stop))
+        reader = threading.Thread(target=read_on, args=(gate, flows, stop))
         kept.say("go")
         reader.start()
         for number in range(changes):
@@ -119,7 +119,7 @@ def loss(section: Section, changes: int, reloads: int) -> None:
         section.remarks.append(f"The rig's own queues dropped {rig} packets meanwhile (softnet_stat).")
 
 
-def _read(gate: Gate, flows: dict, stop: threading.Event) -> None:
+def read_on(gate: Gate, flows: dict, stop: threading.Event) -> None:
     while not stop.wait(0.5):
         gate.witness.take(flows)
 

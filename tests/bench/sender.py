@@ -52,7 +52,7 @@ class Frames:
             self.sent += done
 
 
-def _precise() -> None:
+def precise() -> None:
     """Wake up to the microsecond (PR_SET_TIMERSLACK, prctl(2)), ahead of whatever else runs here."""
     ctypes.CDLL(None).prctl(29, 1, 0, 0, 0)
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
@@ -81,7 +81,7 @@ def _orders() -> None:
     interface, path, rate = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     frames = Frames(interface, path)
     if rate:
-        _precise()
+        precise()
     print("ready", flush=True)
     pending = b""
     while True:

@@ -69,3 +69,8 @@ def allowlist(entries: list[str], *names: str) -> dict[str, list[dict[str, Any]]
 def only_care() -> dict[str, Any]:
     """Give the lab's site."""
     return policy.site()
+
+
+def with_dns_gate() -> dict[str, Any]:
+    """Give the lab's site with a DNS gate, its bounds as they are shipped."""
+    return policy.site(dns_gate={})

@@ -1,11 +1,14 @@
 """The benchmark's own measuring: it sees a leak when nothing is cut, and a loss when the allowlist is wrong."""
 
+import os
+import signal
 import time
 
 import pytest
 
-from tests.bench import figures, raw, rows_flow, site
+from tests.bench import figures, raw, rows_dns, rows_flow, site
 from tests.bench.gate import Gate, Run, measure_cut
+from tests.lab import places
 
 pytestmark = pytest.mark.kernel
 
@@ -72,6 +75,45 @@ def test_a_cut_is_seen_to_end_the_stream(gate: Gate):
     cutting = measure_cut(gate, lambda g: g.level("cut"))
     assert cutting.leaked == 0
     assert 0 <= cutting.to_last <= cutting.to_answer
+
+
+def ask_in_vain(asked: rows_dns.Asked, times: int) -> None:
+    """Have the crowd ask, in portions that a queue holds."""
+    for _ in range(times // 100):
+        asked.crowd.ask("once 100")
+        time.sleep(0.05)
+
+
+def test_every_question_of_the_crowd_is_accounted_for_and_none_leaves(gate: Gate):
+    with rows_dns.Asked(gate, 500) as asked:
+        ask_in_vain(asked, 500)
+        answered = asked.ask(0.5)
+        assert asked.left() == rows_dns.Outside(names=0, beside=0)
+        became = asked.counters()
+    assert sum(became.values()) == 500
+    assert became[rows_dns.REFUSED] > 400
+    assert [lost for _, lost in answered.values()] == [0, 0]
+
+
+def test_names_that_leave_are_counted_when_the_dns_gate_is_broken(gate: Gate):
+    with rows_dns.Asked(gate, 500) as asked:
+        # An engine that passes on what no list names, past the strainer.
+        (asked.dns.rundir / "servers.conf").write_text(f"server={places.DNS_SERVER.v4}\n")
+        os.kill(asked.dns.engine, signal.SIGHUP)
+        time.sleep(0.5)
+        ask_in_vain(asked, 100)
+        left = asked.left()
+    assert left.names > 90
+    assert left.beside >= left.names
+
+
+def test_kept_names_that_are_not_answered_are_counted(gate: Gate):
+    with rows_dns.Asked(gate, 500) as asked:
+        os.kill(asked.dns.engine, signal.SIGSTOP)
+        answered = asked.ask(0.5)
+    assert {kind: (max(took), lost) for kind, (took, lost) in answered.items()} == dict.fromkeys(
+        rows_dns.ASKED, (1000.0, 1)
+    )
 
 
 def test_figures_say_what_was_not_reached():

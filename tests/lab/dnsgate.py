@@ -1,4 +1,4 @@
-"""The process of the DNS gate beside a daemon of the lab, as its unit runs it: another user, one capability."""
+"""The process of the DNS gate beside a daemon of the lab, as its unit runs it: another user, one capability, ahead of others."""
 
 import os
 import signal
@@ -34,7 +34,8 @@ class DnsGate:
         who = ("--reuid", str(USER), "--regid", str(USER), "--clear-groups", "--pdeathsig", "KILL")
         can = ("--inh-caps", _CAPABILITIES, "--ambient-caps", _CAPABILITIES)
         command = [
-            *("ip", "netns", "exec", self.namespace, "setpriv", *who, *can),
+            *("nice", "-n", "-5", "ip", "netns", "exec", self.namespace),
+            *("setpriv", *who, *can),
             *(sys.executable, "-m", "ecluse.eclused", "dns-gate"),
             *("--orders", str(self.daemon.rundir / "dns-orders.json")),
             *("--run-dir", str(self.rundir), "--state-dir", str(self.state)),

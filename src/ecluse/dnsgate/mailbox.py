@@ -5,20 +5,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import dns.asyncquery
 import dns.exception
-import dns.message
 import dns.rcode
 
+from ecluse.dnsgate import health
 from ecluse.dnsgate.memory import write_whole
 from ecluse.errors import StateError
 from ecluse.ports import DnsReport, RefusedQuestion
-from ecluse.ruleset.dnsorders import HEALTH, Orders
+from ecluse.ruleset.dnsorders import Orders
 from ecluse.state.codec import canonical, digest
 
 ORDERS = "dns-orders.json"
 REPORT = "report.json"
-_LOOPBACK = "127.0.0.1"
 _SECONDS = 0.8
 
 
@@ -48,9 +46,8 @@ class DnsMailbox:
         if self._orders is None:
             return ""
         word = self._digest.removeprefix("sha256:")[:16]
-        query = dns.message.make_query(f"{word}.{HEALTH}.", "A")
         try:
-            reply = await dns.asyncquery.udp(query, _LOOPBACK, timeout=_SECONDS, port=self._orders.port)
+            reply = await health.ask(word, self._orders.port, _SECONDS)
         except OSError:
             return "it does not run"
         except dns.exception.DNSException:

@@ -15,18 +15,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import dns.asyncquery
 import dns.exception
-import dns.message
 import dns.rcode
 import dns.rdatatype
 
 from ecluse import sd
-from ecluse.dnsgate import strain
+from ecluse.dnsgate import health, strain
 from ecluse.dnsgate.engine import Engine
 from ecluse.dnsgate.memory import Memory, write_whole
 from ecluse.dnsgate.strain import Refusal
-from ecluse.dnsgate.strainer import LOOPBACK, Strainer
+from ecluse.dnsgate.strainer import Strainer
 from ecluse.dnsgate.tally import Tally
 from ecluse.ruleset.dnsorders import HEALTH, Orders
 from ecluse.state.codec import digest, read
@@ -79,7 +77,7 @@ class DnsGateProcess:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        health = asyncio.create_task(self._health())
+        asking = asyncio.create_task(self._health())
         sd.notify("READY=1")
         saved = told = time.monotonic()
         try:
@@ -98,7 +96,7 @@ class DnsGateProcess:
                     async with asyncio.timeout(_LOOK):
                         await stop.wait()
         finally:
-            health.cancel()
+            asking.cancel()
             await self._engine.stop()
             self._strainer.close()
             self._save()
@@ -158,9 +156,8 @@ class DnsGateProcess:
             orders = self._orders
             if orders is None or not self._engine.pid:
                 continue
-            query = dns.message.make_query(f"{self._digest[:16]}.{HEALTH}.", "A")
             try:
-                reply = await dns.asyncquery.udp(query, LOOPBACK, timeout=1.0, port=orders.port)
+                reply = await health.ask(self._digest[:16], orders.port, 1.0)
             except (dns.exception.DNSException, OSError):
                 self._silent += 1
                 if self._silent >= 2:

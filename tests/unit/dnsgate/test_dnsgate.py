@@ -9,10 +9,10 @@ import dns.rdatatype
 import pytest
 
 from ecluse.dnsgate import strain
-from ecluse.dnsgate.bounds import NewNames
+from ecluse.dnsgate.bounds import MOST_NAMES, NewNames
 from ecluse.dnsgate.engine_text import config_text, servers_text
 from ecluse.dnsgate.strain import Question, Refusal
-from ecluse.dnsgate.tally import MOST, Tally
+from ecluse.dnsgate.tally import MOST, MOST_CLIENTS, TOLD, Tally
 from ecluse.policy import DnsMode, Traffic
 from ecluse.ruleset.dnsorders import Answers, Orders, orders_of
 from ecluse.state.codec import canonical, read
@@ -198,6 +198,34 @@ def test_the_tally_is_bounded_and_what_is_asked_often_stays():
     assert len(told._asked) <= MOST
     assert told.told()[0]["name"] == "often.example"
     assert told.clients["10.10.4.9"] == 3 * MOST
+
+
+def test_a_million_names_of_a_hundred_thousand_machines_are_held_within_the_bounds():
+    """What memory a flood can take: counted, not timed. All that the gate's process keys by what a machine chose."""
+    told, names = tally(), NewNames()
+    names.limit(10_000)
+    most = {"pairs": 0, "machines": 0, "names": 0, "rest": 0}
+    for start in range(0, 1_000_000, 20_000):
+        numbers = range(start, start + 20_000)
+        told.read(
+            b"".join(
+                b"dnsmasq[7]: 1 x query[A] n%d.nobody.example from 10.%d.%d.%d\n"
+                % (n, n % 100_000 >> 16, n % 100_000 >> 8 & 255, n & 255)
+                for n in numbers
+            )
+            + b"x" * 5_000
+        )
+        for n in numbers:
+            names.may(f"n{n}.operator.example", "operator.example", start / 10_000)
+        now = (len(told._asked), len(told.clients), len(names._seen), len(told._rest))
+        most = {key: max(before, one) for (key, before), one in zip(most.items(), now, strict=True)}
+    assert told.total == 1_000_000, "none is passed over"
+    assert most["pairs"] <= MOST
+    assert most["machines"] == MOST_CLIENTS
+    assert MOST_NAMES <= most["names"] <= MOST_NAMES + 1
+    assert most["rest"] <= 1_000
+    assert len(names._buckets) == 1
+    assert len(told.told()) == TOLD
 
 
 def test_answers_are_joined_without_doubles():

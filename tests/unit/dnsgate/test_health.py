@@ -1,0 +1,54 @@
+"""The gate's question about itself: what a full queue loses is asked again; what is silent is silent."""
+
+import asyncio
+
+import dns.exception
+import dns.message
+import dns.rcode
+import pytest
+
+from ecluse.dnsgate import health
+
+
+class Engine(asyncio.DatagramProtocol):
+    """Answers every question but the first few."""
+
+    def __init__(self, lost: int) -> None:
+        self.lost, self.asked = lost, list[dns.message.Message]()
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        query = dns.message.from_wire(data)
+        self.asked.append(query)
+        if len(self.asked) > self.lost:
+            self.transport.sendto(dns.message.make_response(query).to_wire(), addr)
+
+
+async def asked(lost: int) -> tuple[Engine, dns.message.Message | None]:
+    loop = asyncio.get_running_loop()
+    transport, engine = await loop.create_datagram_endpoint(lambda: Engine(lost), local_addr=("127.0.0.1", 0))
+    try:
+        return engine, await health.ask("word", transport.get_extra_info("sockname")[1], 0.5)
+    except dns.exception.Timeout:
+        return engine, None
+    finally:
+        transport.close()
+
+
+@pytest.mark.parametrize("lost", [0, 1, health.TIMES - 1])
+def test_what_is_lost_is_asked_again(lost: int):
+    engine, reply = asyncio.run(asked(lost))
+    assert reply is not None
+    assert reply.rcode() == dns.rcode.NOERROR
+    assert len(engine.asked) == lost + 1
+    assert {(q.id, q.question[0].name.to_text()) for q in engine.asked} == {
+        (reply.id, f"word.{health.HEALTH}.")
+    }
+
+
+def test_what_is_silent_is_said_to_be():
+    engine, reply = asyncio.run(asked(1000))
+    assert reply is None
+    assert len(engine.asked) == health.TIMES
