@@ -14,6 +14,9 @@ from ecluse.cli.parser import build_parser
 from ecluse.config import models
 from ecluse.config.settings import Settings
 from ecluse.config.settings import parser as daemon_parser
+from ecluse.dnsgate import run as dns_gate
+from ecluse.dnsgate.engine import CONFIG, SERVERS
+from ecluse.dnsgate.memory import SAVED
 from make_deb import roff
 from make_deb.suites import ROOT
 
@@ -32,6 +35,15 @@ _FILES = {
     "/etc/ecluse": "The site's files: `site.yaml`, `allowlist.d/*.yaml`, and the daemon's `ecluse.toml`.",
     "/run/ecluse/ecluse.sock": "The daemon's socket.",
     "/usr/share/ecluse/examples/config": "A whole annotated example of the site's files.",
+}
+_GATE_FILES = {
+    dns_gate.ORDERS_FILE: "The daemon's orders: names, types, resolvers, bounds. An empty file: there is nothing to answer. One"
+    " that can't be read changes nothing.",
+    f"{dns_gate.RUN_DIR}/{dns_gate.REPORT}": "What it tells the daemon, for `ecluse status` and `ecluse refused`.",
+    f"{dns_gate.RUN_DIR}/{CONFIG}": "What its engine is started with.",
+    f"{dns_gate.RUN_DIR}/{SERVERS}": "The names that the engine lets through, read anew without a gap.",
+    f"{dns_gate.STATE_DIR}/{SAVED}": "The learned addresses, put back into the kernel at boot.",
+    f"{dns_gate.STATE_DIR}/{dns_gate.LAST}": "The last orders, until the daemon writes others.",
 }
 Row = tuple[str, ...]
 
@@ -264,8 +276,11 @@ def command_page(date: str) -> str:
 
 
 def _files(files: Mapping[str, str]) -> str:
-    items = (roff.item(f"\\fI{roff.escaped(name)}\\fR", text) for name, text in files.items())
-    return roff.section("FILES", *items)
+    return roff.section("FILES", *_file_items(files))
+
+
+def _file_items(files: Mapping[str, str]) -> Iterator[str]:
+    return (roff.item(f"\\fI{roff.escaped(name)}\\fR", text) for name, text in files.items())
 
 
 def daemon_page(date: str) -> str:
@@ -286,7 +301,10 @@ def daemon_page(date: str) -> str:
             roff.head(
                 "eclused", 8, date, __version__, "hold the gate: apply, verify in the kernel, record, answer"
             ),
-            roff.section("SYNOPSIS", "\\fBeclused\\fR [\\fIoption\\fR ...]\n"),
+            roff.section(
+                "SYNOPSIS",
+                "\\fBeclused\\fR [\\fIoption\\fR ...]\n.PP\n\\fBeclused dns\\-gate\\fR [\\fIoption\\fR ...]\n",
+            ),
             roff.section(
                 "DESCRIPTION",
                 roff.prose(
@@ -306,12 +324,8 @@ def daemon_page(date: str) -> str:
                     "Apply the site's files without showing or asking; prefer `ecluse reload`.",
                 ),
             ),
-            roff.section(
-                "EXIT STATUS",
-                roff.item(roff.bold("0"), "Stopped as asked."),
-                roff.item(roff.bold("1"), "It could not run; standard error says why."),
-                roff.item(roff.bold("2"), "The settings or the site's files are wrong."),
-            ),
+            roff.section("EXIT STATUS", *_exit_status("The settings or the site's files are wrong.")),
+            _dns_gate_section(),
             _files(
                 _FILES
                 | {
@@ -321,6 +335,39 @@ def daemon_page(date: str) -> str:
             ),
             _see_also("eclused"),
         ]
+    )
+
+
+def _exit_status(wrong: str) -> Iterator[str]:
+    told = ("Stopped as asked.", "It could not run; standard error says why.", wrong)
+    return (roff.item(roff.bold(str(code)), text) for code, text in enumerate(told))
+
+
+def _dns_gate_section() -> str:
+    parser = dns_gate.parser()
+    return roff.section(
+        "THE DNS GATE",
+        roff.prose(
+            "`eclused dns-gate` is a process of its own, which systemd runs as `ecluse-dns.service`, as user `ecluse-dns` and"
+            " with CAP_NET_ADMIN alone. It is not for typing: at a site without a gate it waits for orders.\n\n"
+            f"{parser.description} The kernel sends it the zones' questions, by UDP and TCP, whatever server was asked, wherever a"
+            " level keeps only some services. Its engine, `dnsmasq`, refuses at once what no order names. What is kept it asks"
+            " the site's resolvers itself, puts the addresses into the kernel's sets of that service, and then answers."
+            " `dns_gate` in ecluse-site(5) is its part of the site's files.\n\n"
+            "It may stop, crash and restart at any time: without it no name is answered, nothing opens, and connections to"
+            " addresses that it has learned go on. It replaces an engine that ended or is silent. `ecluse status` says whether it"
+            " works, and its own messages are those of `journalctl -u ecluse-dns`."
+        ),
+        roff.subsection("Options of dns\\-gate", *map(_option, options(parser, EVERYWHERE))),
+        roff.subsection(
+            "Signals of dns\\-gate",
+            roff.item(
+                f"{roff.bold('SIGTERM')}, {roff.bold('SIGINT')}",
+                "Save what was learned, end the engine, stop.",
+            ),
+        ),
+        roff.subsection("Exit status of dns\\-gate", *_exit_status("The arguments are wrong.")),
+        roff.subsection("Files of dns\\-gate", *_file_items(_GATE_FILES)),
     )
 
 

@@ -280,9 +280,17 @@ class Host:
         *,
         protocol: str = "udp",
         port: int = 53,
+        edns: bool = False,
     ) -> Answer:
-        """Ask a DNS server; `more["addresses"]` and `more["rcode"]`."""
-        asked = {"server": server, "name": name, "kind": kind, "protocol": protocol, "port": port}
+        """Ask a DNS server; `more["addresses"]` and `more["rcode"]`, and in hex the whole `more["reply"]`."""
+        asked = {
+            "server": server,
+            "name": name,
+            "kind": kind,
+            "protocol": protocol,
+            "port": port,
+            "edns": edns,
+        }
         return _answer(self.worker.do("resolve", source=self._source(server), timeout=timeout, **asked))
 
     def ask_often(self, server: str, names: list[str], kind: str, seconds: float, rate: float) -> dict:

@@ -7,12 +7,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import dns.flags
+import dns.message
+import dns.rdata
 import pytest
 
 from tests.lab import places, policy
 from tests.lab.daemon import Daemon
 from tests.lab.dnsgate import DnsGate
 from tests.lab.hospital import SITE_NAT, Hospital
+from tests.lab.hosts import Host
 
 pytestmark = pytest.mark.system
 
@@ -112,13 +116,13 @@ def test_nothing_leaves_by_dns(hospital: Hospital, gated):
             ("results.lab.example", "txt"),
             ("node.operator.example", "txt"),
             ("node.operator.example", "null"),
+            ("www.web.example", "https"),
             (f"{'s' * 60}.operator.example", "a"),
             (".".join(["s" * 40] * 4) + ".operator.example", "a"),
         ]
         for name, kind in refused:
             for protocol in ("udp", "tcp"):
                 assert care.resolve(DNS, name, kind, protocol=protocol).more["rcode"] == REFUSED, (name, kind)
-        assert care.resolve(DNS, "node.operator.example", "https").more == {"rcode": 0, "addresses": []}
         # Not by the engine's own port either, nor from outside.
         assert not care.resolve("10.10.0.1", "node.operator.example", timeout=0.3, port=5300)
         assert not hospital.stranger.resolve(
@@ -131,6 +135,79 @@ def test_nothing_leaves_by_dns(hospital: Hospital, gated):
     assert {name for name, _ in asked} <= files
     assert {kind for _, kind in asked} <= {"a", "aaaa"}
     assert {(flow.destination, flow.destination_port) for flow in left} <= {(DNS, 53)}
+
+
+def bindings(kind: str, *records: str) -> dict:
+    """Say for a zone of the lab's DNS server that a name has these records."""
+    wires = [dns.rdata.from_text("IN", kind.upper(), one).to_wire() for one in records]
+    return {kind: [wire.hex() for wire in wires], "ttl": 86400}
+
+
+WAYS = [
+    {"protocol": protocol, "edns": edns, "kind": kind}
+    for protocol in ("udp", "tcp")
+    for edns in (False, True)
+    for kind in ("https", "svcb")
+]
+
+
+def test_hints_are_reached_at_once_and_lead_nowhere_else(hospital: Hospital, gated):
+    """A browser that asks for HTTPS records connects to what they hint at, and never asked for an address."""
+    daemon, _ = gated
+    care = hospital.care
+    fresh = [f"203.0.113.{n}" for n in range(210, 210 + len(WAYS))]
+    fresh6 = [f"2001:db8:ffff::{n:x}" for n in range(0x210, 0x210 + len(WAYS))]
+    zone = {
+        f"n{n}.operator.example": bindings(
+            way["kind"],
+            f"1 . alpn=h2,h3 ipv4hint={fresh[n]},10.20.0.7,192.168.7.7 ipv6hint={fresh6[n]},fd00::7",
+        )
+        for n, way in enumerate(WAYS)
+    }
+    many = [f"{n} . ipv4hint=" + ",".join(f"203.0.113.{m}" for m in range(1, 60)) for n in (1, 2, 3)]
+    zone["many.operator.example"] = bindings("https", *many)
+    zone["away.operator.example"] = bindings(
+        "https", "1 www.web.example. ipv4hint=203.0.113.9", "2 . port=8443 ipv4hint=203.0.113.8"
+    )
+    zone["www.web.example"] = bindings("https", "1 . alpn=h2")
+    hospital.dns(ZONE | zone)
+    daemon.level("cut")
+    wait_for_purge(daemon)
+    assert not care.tcp(fresh[0]), "a hint that nobody was given is not kept"
+    for n, way in enumerate(WAYS):
+        reply = asked(care, f"n{n}.operator.example", **way)
+        assert [one.to_text().replace('"', "") for one in reply.answer[0]] == [
+            f"1 . alpn=h2 ipv4hint={fresh[n]} ipv6hint={fresh6[n]}"
+        ]
+        assert care.tcp(fresh[n]).error == ""
+        assert care.tcp(fresh6[n]).error == ""
+        assert not care.tcp(fresh[n], 8443)
+        assert not hospital.admin.tcp(fresh[n])
+    assert not asked(care, "away.operator.example").answer
+    assert not care.tcp("203.0.113.8")
+    assert not care.tcp("203.0.113.9")
+    # Without EDNS 512 bytes are what a client can take: the rest over TCP.
+    short = asked(care, "many.operator.example")
+    assert short.flags & dns.flags.TC
+    assert not short.answer
+    for way in ({"edns": True}, {"protocol": "tcp"}):
+        assert len(asked(care, "many.operator.example", **way).answer[0]) == len(many)
+    # The engine caches such records only where it is told to (`cache-rr`), so the kernel is told of each answer again. One
+    # that a client caches is over long before the kernel's hour.
+    hospital.dns_asked()
+    for _ in range(3):
+        assert asked(care, "n0.operator.example").answer[0].ttl <= 300
+    assert care.resolve(DNS, "www.web.example", "https").more["rcode"] == REFUSED
+    left = hospital.dns_asked()
+    assert left.count(("n0.operator.example", "https")) == 3
+    assert "www.web.example" not in {name for name, _ in left}
+    wait_until(lambda: daemon.status()["dns"]["strained"].get("private") == 3 * len(WAYS) + 9)
+    assert daemon.status()["dns"]["strained"]["binding"] == 2
+
+
+def asked(host: Host, name: str, kind: str = "https", **how) -> dns.message.Message:
+    """Ask the DNS server outside; give its answer, or whoever's it is."""
+    return dns.message.from_wire(bytes.fromhex(host.resolve(DNS, name, kind, **how).more["reply"]))
 
 
 def test_questions_from_before_the_cut_are_answered_anew(hospital: Hospital, gated):

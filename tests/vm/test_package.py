@@ -52,8 +52,8 @@ def table(box: Container) -> str:
     return box.sh(TABLE).out
 
 
-def pid(box: Container) -> str:
-    return box.sh("systemctl show -P MainPID ecluse", check=True).out
+def pid(box: Container, unit: str = "ecluse") -> str:
+    return box.sh(f"systemctl show -P MainPID {unit}", check=True).out
 
 
 # -- installation
@@ -109,7 +109,8 @@ def test_a_disabled_unit_stays_disabled(box: Container, newer: Path):
 def test_an_upgrade_while_cut_touches_nothing_in_the_kernel(box: Container, newer: Path):
     cut(box)
     shutil.copy(newer, f"/proc/{box._leader}/root/root/newer.deb")
-    before = (table(box), pid(box))
+    before = (table(box), pid(box), pid(box, "ecluse-dns"))
+    assert "0\n" not in before
     # Each look that does not show a shut gate leaves a line.
     box.sh(
         "sh -c 'while :; do nft list chain inet ecluse forward 2>&1 | grep -q \"policy drop\" || date >>/run/open; done' "
@@ -122,6 +123,9 @@ def test_an_upgrade_while_cut_touches_nothing_in_the_kernel(box: Container, newe
     assert not box.sh("kill $(cat /run/looker); cat /run/open").out
     assert table(box) == before[0]
     assert pid(box) != before[1]
+    assert pid(box, "ecluse-dns") not in {before[2], "0\n"}, (
+        "the DNS gate's process is of the new version too"
+    )
     assert box.sh("dpkg-query -W -f '${Version}' ecluse").out.startswith("9.0+deb")
 
 

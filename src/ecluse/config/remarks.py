@@ -11,7 +11,7 @@ from ecluse.config.marks import Document
 from ecluse.config.networks import NetworkIndex
 from ecluse.config.overlaps import find_overlaps
 from ecluse.errors import Fault
-from ecluse.policy import GATEWAY, Criticality, IPNetwork, Policy, Preset, Service
+from ecluse.policy import GATEWAY, Criticality, DnsMode, IPNetwork, Policy, Preset, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ def find_remarks(policy: Policy, site: Document, services: Sequence[PlacedServic
     for placed, service in zip(services, policy.services, strict=True):
         yield from _about_people(placed, service)
         yield from _about_names(placed, service)
+        yield from _about_wildcards(placed, service, policy)
         yield from _about_destinations(placed, service, policy, inside)
     yield from find_overlaps(policy, services, inside)
 
@@ -101,6 +102,25 @@ def _about_names(placed: PlacedService, service: Service) -> Iterator[Fault]:
         yield placed.fault(
             ("destinations",), wrong, "its addresses as well, where the partner keeps them fixed"
         )
+
+
+def _about_wildcards(placed: PlacedService, service: Service, policy: Policy) -> Iterator[Fault]:
+    """Say which connections end at a cut that the allowlist keeps: their addresses are not known before it."""
+    site = policy.site
+    kept = any(not level.passes_all and service.criticality in level.keeps for level in site.levels)
+    if site.dns.mode is not DnsMode.CUT or not kept or set(service.zones) == {GATEWAY}:
+        return
+    for index, destination in enumerate(service.destinations):
+        if destination.wildcards and not destination.networks:
+            wrong = (
+                f"connections of '{service.name}' to '*.{destination.wildcards[0]}' end when the gate shuts, and come back"
+                " with the next question: with 'mode: cut' their addresses are learned only then"
+            )
+            yield placed.fault(
+                ("destinations", index, "to"),
+                wrong,
+                "dns_gate: {mode: always} in site.yaml, or the partner's fixed addresses beside the wildcard",
+            )
 
 
 def _about_destinations(

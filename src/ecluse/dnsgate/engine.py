@@ -15,6 +15,7 @@ from ecluse.dnsgate.memory import write_whole
 from ecluse.ruleset.dnsorders import Orders
 
 PROGRAM = "dnsmasq"
+CONFIG, SERVERS = "dnsmasq.conf", "servers.conf"
 _PATH = f"{os.defpath}:/usr/sbin:/sbin"
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
@@ -35,7 +36,7 @@ class Engine:
     """Holds one dnsmasq. log: told each piece of its log. trouble: what is wrong with it, empty when nothing is."""
 
     def __init__(self, directory: Path, log: Callable[[bytes], None]) -> None:
-        self._config, self._servers = directory / "dnsmasq.conf", directory / "servers.conf"
+        self._config, self._servers = directory / CONFIG, directory / SERVERS
         self._log = log
         self._written = ("", "")
         self._process: asyncio.subprocess.Process | None = None

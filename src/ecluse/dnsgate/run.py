@@ -33,6 +33,7 @@ from ecluse.state.codec import digest, read
 
 NAME = b"ecluse-dns"
 """What the kernel calls us: the daemon tells by it whose the addresses in the sets are (controller/keeper.py)."""
+ORDERS_FILE, RUN_DIR, STATE_DIR = "/run/ecluse/dns-orders.json", "/run/ecluse-dns", "/var/lib/ecluse-dns"
 REPORT, LAST = "report.json", "last-orders.json"
 _LOOK = 0.25
 _HEALTH, _SAVE = 1.0, 60.0
@@ -199,15 +200,23 @@ def _take_place() -> None:
     libc.prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run in the foreground. Exit codes: 0 stopped, 1 could not run, 2 wrong arguments."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Give the flags: where its files are. The manual is made from them."""
+    made = argparse.ArgumentParser(
         prog="eclused dns-gate", description="Answer the zones' DNS for what is kept, and refuse the rest."
     )
-    parser.add_argument("--orders", type=Path, default=Path("/run/ecluse/dns-orders.json"))
-    parser.add_argument("--run-dir", type=Path, default=Path("/run/ecluse-dns"))
-    parser.add_argument("--state-dir", type=Path, default=Path("/var/lib/ecluse-dns"))
-    given = parser.parse_args(argv)
+    for flag, metavar, default, text in (
+        ("--orders", "FILE", ORDERS_FILE, "the daemon's orders"),
+        ("--run-dir", "DIR", RUN_DIR, "what a reboot may lose: its report, the engine's files"),
+        ("--state-dir", "DIR", STATE_DIR, "what outlasts a reboot: learned addresses, the last orders"),
+    ):
+        made.add_argument(flag, type=Path, metavar=metavar, default=Path(default), help=f"{text} ({default})")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run in the foreground. Exit codes: 0 stopped, 1 could not run, 2 wrong arguments."""
+    given = parser().parse_args(argv)
     _take_place()
     try:
         asyncio.run(DnsGateProcess(given.orders, given.run_dir, given.state_dir).run())

@@ -5,6 +5,7 @@ client's carries anything out. The answer is made anew too: the records that wer
 """
 
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 
 import dns.flags
@@ -15,6 +16,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from ecluse.dnsgate import bindings
 from ecluse.dnsgate.engine_text import CACHED
 from ecluse.policy import IPAddress
 from ecluse.policy.ranges import never_outside, private
@@ -22,8 +24,8 @@ from ecluse.ruleset.dnsorders import HEALTH, Orders
 
 A, AAAA, CNAME = dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME
 _ADDRESSES = (A, AAAA)
-# Browsers ask for these with every name. An empty answer sends them to the addresses; hints would pass by the sets.
-_EMPTY = (dns.rdatatype.HTTPS, dns.rdatatype.SVCB)
+# Browsers ask for these with every name. What they hint at is judged and learned as an address is.
+_BINDINGS = (dns.rdatatype.HTTPS, dns.rdatatype.SVCB)
 _ROUND = 8
 """Links of a chain of aliases that are followed (resolvers give up at about as many)."""
 
@@ -56,18 +58,16 @@ def read(query: dns.message.Message) -> tuple[str, dns.rdatatype.RdataType] | No
     return one.name.to_text(omit_final_dot=True).lower(), one.rdtype
 
 
-def judge(name: str, kind: dns.rdatatype.RdataType, orders: Orders) -> Question | Refusal | None:
-    """Say whether a question may leave: the question; why not; or None when it is answered here, with nothing in it."""
+def judge(name: str, kind: dns.rdatatype.RdataType, orders: Orders) -> Question | Refusal:
+    """Say whether a question may leave: the question; or why not."""
     labels = name.split(".")
     if len(name) > orders.limits.name or max(map(len, labels)) > orders.limits.label:
         return Refusal("length")
     answers = orders.answers(name)
     if answers is None and not orders.everything:
         return Refusal("name")
-    if kind in _EMPTY:
-        return None
-    more = answers.records if answers else ()
-    if kind not in _ADDRESSES and kind != CNAME and dns.rdatatype.to_text(kind) not in more and answers:
+    always = (*_ADDRESSES, CNAME, *_BINDINGS)
+    if answers and kind not in always and dns.rdatatype.to_text(kind) not in answers.records:
         return Refusal("type")
     wildcard = "" if name in orders.names else orders.wildcard_of(name)
     if answers is None:
@@ -94,11 +94,15 @@ def empty(query: dns.message.Message, rcode: dns.rcode.Rcode = dns.rcode.NOERROR
 
 @dataclass(frozen=True, slots=True)
 class Strained:
-    """What is given back, the addresses that it names, and how many more were taken out of it."""
+    """What is given back, the addresses that it names, and how many more were taken out of it.
+
+    dropped: how many service bindings were left out whole.
+    """
 
     reply: dns.message.Message
     addresses: tuple[IPAddress, ...]
     taken_out: int
+    dropped: int = 0
 
 
 def strained(
@@ -107,21 +111,27 @@ def strained(
     """Make the answer anew from what a resolver said: the chain of aliases and the records at its end."""
     reply = empty(query, answer.rcode())
     wanted = query.question[0].rdtype
-    name, addresses, taken_out = query.question[0].name, list[IPAddress](), 0
+    name, addresses, taken_out, dropped = query.question[0].name, list[IPAddress](), 0, 0
+    leave = _leave(question, orders)
     for _ in range(_ROUND):
         found = [one for one in answer.answer if one.name == name and one.rdclass == dns.rdataclass.IN]
         alias = next((one for one in found if one.rdtype == CNAME), None)
         for one in found:
             if one.rdtype != wanted or one is alias:
                 continue
-            good = [
-                data for data in one if wanted not in _ADDRESSES or _may_be(data.address, question, orders)
-            ]
-            taken_out += len(one) - len(good)
+            good = list(one)
+            if wanted in _ADDRESSES:
+                good = [data for data in one if leave.address(data.address)]
+                taken_out += len(one) - len(good)
+                addresses += [ip_address(data.address) for data in good]
+            elif wanted in _BINDINGS:
+                bound = [bindings.strained(data, name, leave) for data in one]
+                good = [each.record for each in bound if each.record]
+                dropped += len(one) - len(good)
+                taken_out += sum(each.taken_out for each in bound)
+                addresses += [address for each in bound for address in each.addresses]
             if good:
                 reply.answer.append(dns.rrset.from_rdata_list(name, min(one.ttl, CACHED), good))
-            if wanted in _ADDRESSES:
-                addresses += [ip_address(data.address) for data in good]
         if alias is None:
             break
         reply.answer.append(dns.rrset.from_rdata_list(name, min(alias.ttl, CACHED), list(alias)[:1]))
@@ -129,13 +139,27 @@ def strained(
             break
         name = alias[0].target
     reply.answer = [_asked(query, one) for one in reply.answer]
-    return Strained(reply, tuple(addresses), taken_out)
+    return Strained(reply, tuple(addresses), taken_out, dropped)
 
 
 def _asked(query: dns.message.Message, one: dns.rrset.RRset) -> dns.rrset.RRset:
     """Write the first name as the client did: some compare letter by letter."""
     asked = query.question[0].name
     return dns.rrset.from_rdata_list(asked, one.ttl, list(one)) if one.name == asked else one
+
+
+def _leave(question: Question, orders: Orders) -> bindings.Leave:
+    """Say what the client of this question is let do. A name that nobody keeps is asked for at open: all is passed then."""
+    answers = orders.answers(question.name)
+
+    def name(other: dns.name.Name) -> bool:
+        there = orders.answers(other.to_text(omit_final_dot=True).lower())
+        return not question.services or (there is not None and set(question.services) <= set(there.services))
+
+    def port(protocol: int, number: int) -> bool:
+        return answers is None or answers.keeps(protocol, number)
+
+    return bindings.Leave(partial(_may_be, question=question, orders=orders), name, port)
 
 
 def _may_be(text: str, question: Question, orders: Orders) -> bool:

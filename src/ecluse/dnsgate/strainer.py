@@ -25,6 +25,7 @@ SECONDS = 2.0
 MOST_AT_ONCE = 300
 DNS_PORT = 53
 _IDLE = 10.0
+_FEWEST_BYTES, _MOST_BYTES = 512, 1232
 _LENGTH = struct.Struct("!H")
 
 
@@ -77,7 +78,8 @@ class Strainer:
         reply = await self._answer(data)
         if reply is not None:
             wire = reply.to_wire(max_size=65535)
-            if len(wire) > 1232:
+            # What the client can take: without EDNS no more than RFC 1035 promises. It asks again over TCP.
+            if len(wire) > min(_MOST_BYTES, max(_FEWEST_BYTES, reply.request_payload)):
                 reply.answer.clear()
                 reply.flags |= dns.flags.TC
                 wire = reply.to_wire()
@@ -123,9 +125,9 @@ class Strainer:
         verdict = self._judge(*asked, orders)
         if isinstance(verdict, Refusal):
             return self._refuse(query, verdict.why)
-        return strain.empty(query) if verdict is None else await self._ask(query, verdict, orders)
+        return await self._ask(query, verdict, orders)
 
-    def _judge(self, name: str, kind: dns.rdatatype.RdataType, orders: Orders) -> Question | Refusal | None:
+    def _judge(self, name: str, kind: dns.rdatatype.RdataType, orders: Orders) -> Question | Refusal:
         """Judge a question by the orders, then by what only this moment tells: the kernel's gates, and the bounds."""
         verdict = strain.judge(name, kind, orders)
         if not isinstance(verdict, Question):
@@ -159,6 +161,8 @@ class Strainer:
         self.counted["answered"] += 1
         if found.taken_out:
             self.counted["private"] += found.taken_out
+        if found.dropped:
+            self.counted["binding"] += found.dropped
         try:
             self._memory.learn(question.services, found.addresses)
         except OSError as error:

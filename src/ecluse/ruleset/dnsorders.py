@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ecluse.policy import (
+    ADDED,
     CUT,
     Destination,
     Direction,
@@ -14,6 +15,7 @@ from ecluse.policy import (
     IPNetwork,
     Levels,
     Policy,
+    Traffic,
     level_named,
 )
 from ecluse.ruleset.compile import zones_of
@@ -27,12 +29,19 @@ HEALTH = "health.ecluse.invalid"
 class Answers:
     """How a name is answered: for which services, so into which sets; which types of records beside addresses.
 
-    private: it may stand for a private address (a partner behind a VPN).
+    private: it may stand for a private address (a partner behind a VPN). traffic: what is kept to its addresses.
     """
 
     services: tuple[str, ...]
     records: tuple[str, ...]
     private: bool = False
+    traffic: tuple[Traffic, ...] = field(default=(), metadata=ADDED)
+
+    def keeps(self, protocol: int, port: int) -> bool:
+        """Say whether a port is kept at its addresses."""
+        return any(
+            one.protocol == protocol and (one.first or 0) <= port <= (one.last or 0) for one in self.traffic
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +127,7 @@ def _above(name: str, wildcards: Mapping[str, Answers]) -> Iterator[Answers]:
 
 
 def _of(service: str, destination: Destination) -> Answers:
-    return Answers((service,), destination.records, destination.private)
+    return Answers((service,), destination.records, destination.private, destination.traffic)
 
 
 def _joined(before: Answers | None, more: Answers) -> Answers:
@@ -128,4 +137,5 @@ def _joined(before: Answers | None, more: Answers) -> Answers:
         tuple(dict.fromkeys((*before.services, *more.services))),
         tuple(dict.fromkeys((*before.records, *more.records))),
         before.private or more.private,
+        tuple(dict.fromkeys((*before.traffic, *more.traffic))),
     )

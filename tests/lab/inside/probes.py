@@ -187,11 +187,12 @@ class Probes:
         timeout: float = 1.0,
         protocol: str = "udp",
         port: int = 53,
+        edns: bool = False,
     ) -> dict:
-        """Ask a DNS server; `addresses` and `rcode` are its answer."""
+        """Ask a DNS server; `addresses` and `rcode` are its answer, `reply` the whole of it in hex."""
         began = time.monotonic_ns()
         ident = random.randrange(65536)
-        query = wire.dns_query(name, kind, ident)
+        query = wire.dns_query(name, kind, ident, edns=edns)
         try:
             with dial(protocol, server, port, source, timeout) as sock:
                 if protocol == "tcp":
@@ -205,8 +206,8 @@ class Probes:
                     got = sock.recv(4096)
                 rcode, addresses = wire.dns_addresses(got)
         except OSError as error:
-            return answer(began, fault(error), rcode=-1, addresses=[])
-        return answer(began, rcode=rcode, addresses=addresses)
+            return answer(began, fault(error), rcode=-1, addresses=[], reply="")
+        return answer(began, rcode=rcode, addresses=addresses, reply=got.hex())
 
     def crowd(self, server: str, sources: list[str], rate: float, seconds: float) -> dict:
         """Ask as many machines would, each for a name that nobody keeps, `rate` questions a second together."""

@@ -5,9 +5,10 @@ import itertools
 import struct
 
 TXT = 16
+BINDINGS = (64, 65)
 _TURN = itertools.count()
 SCTP_INIT, SCTP_INIT_ACK = 1, 2
-QTYPES = {1: "a", 28: "aaaa", 5: "cname", 10: "null", 15: "mx", 16: "txt", 65: "https"}
+QTYPES = {1: "a", 28: "aaaa", 5: "cname", 10: "null", 15: "mx", 16: "txt", 64: "svcb", 65: "https"}
 
 
 def internet_checksum(data: bytes) -> int:
@@ -63,10 +64,12 @@ def decode_name(message: bytes, at: int) -> tuple[str, int]:
     return ".".join(labels), end or at + 1
 
 
-def dns_query(name: str, kind: str, ident: int) -> bytes:
-    """Build a DNS query for records of a kind of QTYPES."""
+def dns_query(name: str, kind: str, ident: int, *, edns: bool = False) -> bytes:
+    """Build a DNS query for records of a kind of QTYPES. edns: tell that 1,232 bytes may come back (RFC 6891)."""
     qtype = next(number for number, text in QTYPES.items() if text == kind)
-    return struct.pack("!6H", ident, 0x0100, 1, 0, 0, 0) + encode_name(name) + struct.pack("!HH", qtype, 1)
+    more = struct.pack("!BHHIH", 0, 41, 1232, 0, 0) if edns else b""
+    head = struct.pack("!6H", ident, 0x0100, 1, 0, 0, int(edns))
+    return head + encode_name(name) + struct.pack("!HH", qtype, 1) + more
 
 
 def _record(owner: str, qtype: int, ttl: int, data: bytes) -> bytes:
@@ -79,7 +82,7 @@ def dns_answer(query: bytes, zone: dict) -> bytes | None:
     zone: name -> {"a": [...], "aaaa": [...], "cname": name, "ttl": seconds, "rcode": n, "silent": bool}.
     A CNAME is followed inside the zone, each link with its own TTL. An unknown name gives NXDOMAIN.
     `*.operator.example` answers for whatever has no entry below it; "rotate": one address of the list, another each time;
-    "txt": texts.
+    "txt": texts; "https" and "svcb": the bytes of each record's data, in hex.
     """
     ident = struct.unpack_from("!H", query)[0]
     name, end = decode_name(query, 12)
@@ -100,11 +103,16 @@ def dns_answer(query: bytes, zone: dict) -> bytes | None:
         if entry.get("rotate") and found:
             found = [found[next(_TURN) % len(found)]]
         for text in found:
-            data = bytes([len(text)]) + text.encode() if qtype == TXT else ipaddress.ip_address(text).packed
-            answers.append(_record(name, qtype, ttl, data))
+            answers.append(_record(name, qtype, ttl, _data(qtype, text)))
         break
     head = struct.pack("!6H", ident, 0x8580 | rcode, 1, len(answers), 0, 0)
     return head + query[12 : end + 4] + b"".join(answers)
+
+
+def _data(qtype: int, text: str) -> bytes:
+    if qtype in BINDINGS:
+        return bytes.fromhex(text)
+    return bytes([len(text)]) + text.encode() if qtype == TXT else ipaddress.ip_address(text).packed
 
 
 def dns_addresses(reply: bytes) -> tuple[int, list[str]]:

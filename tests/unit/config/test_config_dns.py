@@ -75,6 +75,38 @@ def test_an_inside_server_lies_inside_and_a_domain_has_one_answer(files):
     ]
 
 
+ENDS = "connections of 'laboratory' to '*.lab.example' end when the gate shuts"
+
+
+@pytest.mark.parametrize(
+    ("gate", "labs", "said"),
+    [
+        ("", {TO: 'to: "*.lab.example"'}, True),
+        ("  mode: cut\n", {TO: 'to: "*.lab.example"'}, True),
+        # Kept by `reduced`, so not meant to end there either.
+        ("", {TO: 'to: "*.lab.example"', "criticality: vital": "criticality: important"}, True),
+        ("  mode: always\n", {TO: 'to: "*.lab.example"'}, False),
+        ("", {TO: 'to: ["*.lab.example", 203.0.113.10]'}, False),
+        ("  mode: cut\n", {}, False),
+        ("", {TO: 'to: "*.lab.example"', "criticality: vital": "criticality: deferrable"}, False),
+        ("", {TO: 'to: "*.lab.example"', "zones: [care]": "zones: [gateway]"}, False),
+    ],
+)  # fmt: skip
+def test_connections_to_a_wildcard_that_a_cut_ends(files, gate, labs, said):
+    if gate:
+        with_gate(files, gate)
+    text = (files.path / "allowlist.d/10-labs.yaml").read_text()
+    for old, new in labs.items():
+        assert old in text
+        text = text.replace(old, new)
+    files.write("allowlist.d/10-labs.yaml", text)
+    found = [fault for fault in warnings_of(read_directory(files.path), DAY) if fault.wrong.startswith(ENDS)]
+    assert len(found) == said
+    if found:
+        assert (found[0].line, found[0].column) == (9, 13)
+        assert "dns_gate: {mode: always} in site.yaml" in found[0].expected
+
+
 def test_a_wildcard_of_the_gateway_alone_is_odd(files):
     files.write(
         "allowlist.d/20-more.yaml",

@@ -1,5 +1,6 @@
 """The DNS gate's decisions: what it answers at which level, what leaves, what comes back, how much, who is told of."""
 
+import json
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -12,7 +13,7 @@ from ecluse.dnsgate.bounds import NewNames
 from ecluse.dnsgate.engine_text import config_text, servers_text
 from ecluse.dnsgate.strain import Question, Refusal
 from ecluse.dnsgate.tally import MOST, Tally
-from ecluse.policy import DnsMode
+from ecluse.policy import DnsMode, Traffic
 from ecluse.ruleset.dnsorders import Answers, Orders, orders_of
 from ecluse.state.codec import canonical, read
 from tests.golden.cases import HERE, compiled
@@ -58,6 +59,16 @@ def test_orders_are_read_back_as_they_were_written():
     assert read(Orders, canonical(orders)) == orders
 
 
+def test_orders_from_before_ports_were_told_are_read():
+    """An upgrade finds the last orders of the version before it, and a name that they know is answered."""
+    told = json.loads(canonical(at("cut")))
+    for answers in (*told["names"].values(), *told["wildcards"].values()):
+        del answers["traffic"]
+    orders = read(Orders, json.dumps(told).encode())
+    assert orders.wildcards["operator.example"].services == ("secure-mail",)
+    assert not orders.wildcards["operator.example"].keeps(6, 443)
+
+
 def test_a_name_below_a_wildcard_is_answered_for_both():
     own = replace(
         POLICY.services[1],
@@ -81,8 +92,8 @@ ORDERS = at("cut")
         ("results.lab.example", "AAAA", "leaves"),
         ("results.lab.example", "MX", "leaves"),
         ("a.b.operator.example", "CNAME", "leaves"),
-        ("results.lab.example", "HTTPS", "empty"),
-        ("x.operator.example", "SVCB", "empty"),
+        ("results.lab.example", "HTTPS", "leaves"),
+        ("x.operator.example", "SVCB", "leaves"),
         ("results.lab.example", "TXT", "type"),
         ("x.operator.example", "NULL", "type"),
         ("x.operator.example", "ANY", "type"),
@@ -97,7 +108,7 @@ ORDERS = at("cut")
 )  # fmt: skip
 def test_what_leaves(name, kind, outcome):
     verdict = strain.judge(name, dns.rdatatype.from_text(kind), ORDERS)
-    said = "empty" if verdict is None else verdict.why if isinstance(verdict, Refusal) else "leaves"
+    said = verdict.why if isinstance(verdict, Refusal) else "leaves"
     assert said == outcome
 
 
@@ -191,4 +202,6 @@ def test_the_tally_is_bounded_and_what_is_asked_often_stays():
 
 def test_answers_are_joined_without_doubles():
     orders = at("reduced")
-    assert orders.wildcards["operator.example"] == Answers(("secure-mail",), ("MX",))
+    assert orders.wildcards["operator.example"] == Answers(
+        ("secure-mail",), ("MX",), traffic=(Traffic(6, 443, 443), Traffic(17, 500, 510))
+    )

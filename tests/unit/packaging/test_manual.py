@@ -11,6 +11,7 @@ from ecluse.cli.failures import CODES
 from ecluse.cli.parser import build_parser
 from ecluse.config import models
 from ecluse.config.settings import Settings
+from ecluse.dnsgate import run
 from make_deb import completion, manual
 
 PAGES = manual.pages("2026-11-23")
@@ -46,6 +47,29 @@ def test_every_verb_and_option_is_in_the_manual():
 def test_every_setting_is_in_the_manual():
     for name in Settings.model_fields:
         assert re.search(rf"^\.TP\n--{name.replace('_', '-')} [A-Z]", plain("eclused.8"), re.MULTILINE), name
+
+
+def test_the_dns_gate_is_in_the_manual():
+    """Its options, the files that it is made with by default, its exit codes, and that systemd runs it."""
+    text = plain("eclused.8")
+    assert re.search(r"^\.SH SYNOPSIS\n(?:.*\n){2}eclused dns-gate", text, re.MULTILINE)
+    (part,) = re.findall(r"^\.SH THE DNS GATE\n((?:(?!\.SH).*\n)*)", text, re.MULTILINE)
+    for flag in re.findall(r"--[a-z-]+ [A-Z]+", run.parser().format_usage()):
+        assert f"\n.TP\n{flag}\n" in part, flag
+    given = run.parser().parse_args([])
+    gate = run.DnsGateProcess(given.orders, given.run_dir, given.state_dir)
+    files = {
+        gate._file,
+        gate._last,
+        gate._run_dir / run.REPORT,
+        gate._engine._config,
+        gate._engine._servers,
+        gate._memory._file,
+    }
+    gate._memory._netlink.close()
+    assert set(re.findall(r"^\.TP\n(/.*)$", part, re.MULTILINE)) == set(map(str, files))
+    assert re.findall(r"^\.TP\n(\d)$", part, re.MULTILINE) == ["0", "1", "2"]
+    assert "ecluse-dns.service" in part
 
 
 HOLDERS = {"management", "internal", "limits"}
