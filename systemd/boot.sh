@@ -10,6 +10,7 @@
 set -u
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 state=${ECLUSE_STATE_DIR:-/var/lib/ecluse}
+learned=${ECLUSE_DNS_STATE_DIR:-/var/lib/ecluse-dns}/learned.nft
 in_service=/etc/ecluse/in-service
 built_in=${ECLUSE_BUILT_IN:-/usr/lib/ecluse/closed.nft}
 note=/run/ecluse/closed-at-boot
@@ -50,6 +51,17 @@ load() {
   return 1
 }
 
+# What the DNS gate had learned (dnsgate/memory.py), so that services known by wildcards are there before its process is.
+# It is another user's file: nothing but lines of this one form is taken from it. Set by set: one may be gone since.
+recall() {
+  plain "$learned" || return 0
+  form='^add element inet ecluse (dns_(svc_[a-z0-9_]+|all)_[46]) \{ [0-9a-f.:]+ expires [0-9]+s \}( # [0-9]+)?$'
+  for set in $(sed -nE "s/$form/\1/p" "$learned" | sort -u); do
+    grep -E "$form" "$learned" | grep -F " $set " | timeout "$patience" nft -f - 2>/dev/null ||
+      say "what the DNS gate had learned for $set was not taken: names are asked for again"
+  done
+}
+
 # What stands while the machine is up is newer than any file. At a boot it can only be what somebody saved with the site's rules.
 if nft list chain inet ecluse forward >/dev/null 2>&1 && systemctl --quiet is-active sysinit.target 2>/dev/null; then
   exit 0
@@ -58,6 +70,7 @@ if [ ! -e "$in_service" ] && [ ! -e "$state/boot.nft" ] && [ ! -e "$state/closed
   exit 0 # the daemon never ran here: there is nothing to hold
 fi
 if whole "$state/boot.nft" && load "$state/boot.nft"; then
+  recall
   exit 0
 fi
 told="$state/boot.nft $why"

@@ -9,7 +9,7 @@ from typing import Protocol
 from ecluse.errors import Fault
 from ecluse.exits import Host
 from ecluse.flows import Connection
-from ecluse.policy import Levels, Policy
+from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameTally
 from ecluse.ruleset.dnsorders import Orders
 from ecluse.ruleset.program import NamedSet
@@ -143,6 +143,9 @@ class Firewall(Protocol):
 
     async def learned(self) -> dict[str, frozenset[int]]:
         """Read what the DNS gate put into its sets, by set: addresses as numbers. Empty where there is no gate."""
+
+    async def hold_learned(self, used: Mapping[str, frozenset[IPAddress]]) -> None:
+        """Give addresses that are in the DNS gate's sets, by set, their whole time again; what is not there stays out."""
 
     async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
         """Read the refused sets (refused4, refused6, refused_hosts4, refused_hosts6); True when one of them is full."""

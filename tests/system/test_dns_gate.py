@@ -517,3 +517,40 @@ def test_at_isolate_no_name_is_answered(hospital: Hospital, gated):
         assert not hospital.care.resolve(DNS, name, timeout=0.3).more["addresses"]
         assert not hospital.care.resolve("10.10.0.1", name, timeout=0.3, port=5300).more["addresses"]
     assert "operator.example" not in str(hospital.dns_asked())
+
+
+def test_a_connection_outlasts_the_cut_however_long_ago_its_name_was_asked_for(hospital: Hospital, gated):
+    """At open no packet comes by the gate's sets: the daemon looks at the connections. A short time-out stands for the hour."""
+    daemon, gate = gated
+    care = hospital.care
+    daemon.write_config(policy.site(dns_gate=ROOM | {"mode": "always"}), ALLOWLIST)
+    assert daemon.cli("reload", "--yes", "--reason", "test").returncode == 0
+    wait_until(lambda: care.resolve("10.10.0.1", "node.operator.example").more["addresses"])
+    held, idle = ROTATING[0], ROTATING[1]
+    wait_until(lambda: {held, idle} <= addresses_in(hospital, care), 30.0)
+    talking = care.open(held)
+    assert talking.talk()
+    gate.stop()
+    for address in (held, idle):
+        for name in ("dns_svc_secure_mail_4", "dns_all_4"):
+            element = f"element inet ecluse {name} '{{ {address}"
+            hospital.shell("gw", f"nft delete {element} }}'; nft add {element} timeout 10s }}'")
+    daemon.restart()
+    wait_until(lambda: idle not in addresses_in(hospital), 20.0)
+    assert held in addresses_in(hospital)
+    daemon.level("cut")
+    wait_for_purge(daemon)
+    assert talking.talk()
+    assert care.tcp(held)
+    assert not care.tcp(idle), "positive control: nobody used it, and nobody answered with it again"
+
+
+def addresses_in(hospital: Hospital, asking: Host | None = None) -> set[str]:
+    """Give what the gate's sets hold for the operator, after one more question of `asking`."""
+    if asking:
+        asking.resolve(DNS, "node.operator.example")
+    return set(
+        re.findall(
+            r"203\.0\.113\.\d+", hospital.shell("gw", "nft list set inet ecluse dns_svc_secure_mail_4")
+        )
+    )

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.vm.nspawn import Container
-from tests.vm.test_units import ALLOWLIST, SITE, up
+from tests.vm.test_units import ALLOWLIST, SITE, is_shut, up
 
 pytestmark = pytest.mark.vm
 
@@ -46,3 +46,36 @@ def test_the_dns_gate_works_locked_down_and_is_replaced(container: Container):
         "timeout 10 sh -c 'until python3 /root/ask.py nobody.example | grep -q \"rcode 5\"; do sleep 0.3; done'",
         check=True,
     )
+
+
+LEARNED = """\
+# Written by the DNS gate
+add element inet ecluse dns_svc_laboratory_4 { 203.0.113.77 expires 1800s } # 4102444800
+add element inet ecluse dns_all_4 { 203.0.113.77 expires 1800s } # 4102444800
+add element inet ecluse dns_svc_laboratory_6 { 2001:db8::77 expires 90s }
+add element inet ecluse dns_svc_given_up_4 { 203.0.113.78 expires 1800s } # 4102444800
+add element inet ecluse dns_all_4 { 203.0.113.79 expires 1800s }; flush ruleset
+add element inet filter dns_all_4 { 203.0.113.80 expires 1800s }
+delete table inet ecluse
+flush ruleset
+"""
+
+
+def test_what_was_learned_is_back_before_the_network_without_any_process(container: Container):
+    container.write("/etc/ecluse/site.yaml", SITE)
+    container.write("/etc/ecluse/allowlist.d/10.yaml", WILDCARD)
+    container.boot()
+    up(container)
+    container.sh("ecluse cut", check=True)
+    container.sh("systemctl disable -q ecluse.service ecluse.socket; systemctl stop ecluse", check=True)
+    container.write("/var/lib/ecluse-dns/learned.nft", LEARNED)
+    container.reboot()
+    found = container.sh(
+        "for s in dns_svc_laboratory_4 dns_all_4 dns_svc_laboratory_6; do nft list set inet ecluse $s; done",
+        check=True,
+    ).out
+    assert found.count("203.0.113.77 ") == 2
+    assert "2001:db8::77 " in found
+    assert "203.0.113.79" not in found
+    assert is_shut(container)
+    assert "dns_svc_given_up_4 was not taken" in container.journal()

@@ -1,11 +1,11 @@
-"""Lets addresses of host names go when their time is over, never while a connection to them lives; and saves what is known."""
+"""Lets addresses of names go when their time is over, never while a connection to them lives; and saves what is known."""
 
 import asyncio
 import time
 from collections.abc import Mapping
 
 from ecluse.controller import live as lv
-from ecluse.controller.holding import in_use
+from ecluse.controller.holding import in_use, learned_in_use
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.shared import Shared
 from ecluse.errors import EcluseError
@@ -27,10 +27,10 @@ class NameWatch:
         self._next_save = time.monotonic() + _SAVE
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Watch until cancelled; at once, since nobody looked while the daemon was away."""
         while True:
-            await asyncio.sleep(self._s.options.tick)
             await self.look()
+            await asyncio.sleep(self._s.options.tick)
 
     async def look(self) -> None:
         """Note who uses what, and let go what is due and unused. Without a sound look at the connections nothing leaves."""
@@ -56,9 +56,17 @@ class NameWatch:
             await self._ledger.recorder.should([self._ledger.names()])
 
     async def _used(self) -> Mapping[str, frozenset[str]]:
+        """Give the resolved addresses that are in use, and hold on to the learned ones that are."""
         policies = [one.policy for one in self._s.gate.loaded.values()]
         resolved = lv.addresses_of(self._s.ports.resolver.known())
-        if not any(resolved.values()):
+        firewall = self._s.ports.firewall
+        gated = any(one.program.learned for one in self._s.gate.loaded.values())
+        learned = await firewall.learned() if gated else {}
+        if not any(resolved.values()) and not any(learned.values()):
             return {}
         connections = await self._s.ports.conntrack.connections()
+        if any(learned.values()):
+            # At `open` no packet comes by these sets: what lives there would end at the cut when its hour is over.
+            held = await asyncio.to_thread(learned_in_use, policies, learned, connections)
+            await firewall.hold_learned(held)
         return await asyncio.to_thread(in_use, policies, resolved, connections)

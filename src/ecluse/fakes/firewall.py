@@ -6,12 +6,13 @@ refuses for the same reasons (a goto to a chain that is not there, a chain delet
 
 import copy
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.fakes.ports import Failing, Feed
+from ecluse.policy import IPAddress
 from ecluse.ports import CounterValue, KernelChange, RefusedElement, Standing
 from ecluse.ruleset.names import BASE_CHAINS, GUARD, is_switched
 from ecluse.ruleset.program import TABLE, NamedSet, element_text
@@ -49,6 +50,7 @@ class FakeFirewall(Failing):
         self.generation = 1
         self.evidence: tuple[RefusedElement, ...] = ()
         self.answered: dict[str, frozenset[int]] = {}
+        self.held: dict[str, frozenset[IPAddress]] = {}
         self.announced: Feed[KernelChange] = Feed()
 
     async def check(self, text: str) -> None:
@@ -181,6 +183,11 @@ class FakeFirewall(Failing):
         """Give what a test put into `answered`."""
         self._may_fail("learned")
         return dict(self.answered)
+
+    async def hold_learned(self, used: Mapping[str, frozenset[IPAddress]]) -> None:
+        """Note what was held on to."""
+        self._may_fail("hold_learned")
+        self.held |= used
 
     async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
         """Give what a test put into `evidence`."""

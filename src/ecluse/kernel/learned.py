@@ -26,6 +26,7 @@ from ecluse.kernel.netlink import (
     text_attribute,
 )
 from ecluse.policy import IPAddress
+from ecluse.ruleset.dnsgate import KEPT_SECONDS
 from ecluse.ruleset.names import is_learned
 
 SET_HANDLE = 16
@@ -63,6 +64,14 @@ def _requests(one: Answered) -> Iterator[Request]:
             + text_attribute(tables.ELEMENTS_SET, one.set)
             + attribute(tables.ELEMENTS | NLA_F_NESTED, attribute(LIST_ELEMENT | NLA_F_NESTED, body)),
         )
+
+
+def hold(netlink: Netlink, used: Mapping[str, Iterable[IPAddress]]) -> None:
+    """Give addresses their whole time again, by set, where half of it is over; one that is in no set stays out. OSError."""
+    for name, addresses in used.items():
+        there = left(netlink, name)
+        old = [one for one in addresses if there.get(one, KEPT_SECONDS) < KEPT_SECONDS // 2]
+        put(netlink, [Answered(name, one) for one in old])
 
 
 def handles(netlink: Netlink) -> dict[str, int]:

@@ -4,7 +4,7 @@ import asyncio
 import importlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from ecluse.kernel import elements as bulk
 from ecluse.kernel import gates, guard, tables
 from ecluse.kernel.events import Events
 from ecluse.kernel.fingerprint import fingerprint
-from ecluse.kernel.learned import learned
+from ecluse.kernel.learned import hold, learned
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     Netlink,
@@ -25,6 +25,7 @@ from ecluse.kernel.netlink import (
 )
 from ecluse.kernel.tables import in_one_generation
 from ecluse.kernel.watch import watch
+from ecluse.policy import IPAddress
 from ecluse.ports import CounterValue, KernelChange, RefusedElement, Standing
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.switch import Position
@@ -194,6 +195,10 @@ class NftFirewall:
     async def learned(self) -> dict[str, frozenset[int]]:
         """Read what the DNS gate put into its sets."""
         return await self._read("read the DNS gate's sets", learned)
+
+    async def hold_learned(self, used: Mapping[str, frozenset[IPAddress]]) -> None:
+        """Give learned addresses their whole time again (see the port). KernelError in the kernel's words."""
+        await self._read("hold on to what the DNS gate learned", lambda netlink: hold(netlink, used))
 
     async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
         """Read the refused sets; True when one of them has no room left."""

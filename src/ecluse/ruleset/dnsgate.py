@@ -44,7 +44,19 @@ def redirects(policy: Policy, level: Level) -> bool:
 
 def by_name(service: Service) -> bool:
     """Say whether the gate learns addresses for a service: it connects out, to names."""
-    return any(d.direction is Direction.OUTBOUND and (d.hosts or d.wildcards) for d in service.destinations)
+    return bool(traffic_by_name(service))
+
+
+def traffic_by_name(service: Service) -> tuple[Traffic, ...]:
+    """Give the kinds of traffic that a service has with names: what is learned for it is kept for these."""
+    return tuple(
+        dict.fromkeys(
+            one
+            for d in service.destinations
+            if d.direction is Direction.OUTBOUND and (d.hosts or d.wildcards)
+            for one in d.traffic
+        )
+    )
 
 
 def learned_sets(policy: Policy) -> tuple[str, ...]:
@@ -107,13 +119,7 @@ def _service_rules(service: Service, hosts: tuple[IPNetwork, ...] | None, family
             return
         sources = (p.Is(family.original_source, mine),)
     name = names.learned(family.digit, service.name)
-    traffic = dict.fromkeys(
-        one
-        for d in service.destinations
-        if d.direction is Direction.OUTBOUND and (d.hosts or d.wildcards)
-        for one in d.traffic
-    )
-    for one in traffic:
+    for one in traffic_by_name(service):
         yield (
             p.Is(p.NFPROTO, (family.nfproto,)),
             p.In((family.original_destination,), name),

@@ -75,3 +75,16 @@ async def test_filling_is_no_touch_and_is_told(table):
     assert {name for name, one in (await firewall.fingerprint()).items() if one != digests[name]} == {
         "k1_resolvers4"
     }
+
+
+async def test_what_is_in_use_has_its_whole_hour_again_and_nothing_else_comes_in(table):
+    firewall, netlink = table
+    young, idle, strange = ip_address("203.0.113.10"), ip_address("203.0.113.11"), ip_address("203.0.113.12")
+    put(netlink, [Answered(SET, ADDRESS, 900), Answered(SET, young, 3000), Answered(SET, idle, 900)])
+    await firewall.hold_learned({SET: frozenset({ADDRESS, young, strange}), "dns_all_6": frozenset({SIX})})
+    found = left(netlink, SET)
+    assert found[ADDRESS] >= 3590
+    assert found[young] <= 3000, "still young: no transaction for it"
+    assert found[idle] <= 900
+    assert strange not in found
+    assert not left(netlink, "dns_all_6")

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from ecluse.controller import report
+from ecluse.controller.namewatch import NameWatch
 from ecluse.flows import FlowJudge
 from ecluse.policy import DnsGate, DnsMode
 from ecluse.ports import DnsReport, RefusedQuestion
@@ -151,3 +152,17 @@ def test_always_redirects_at_open_too():
     assert switch.targets(POLICY, 1, OPEN)[DNS] == "k1_open"
     assert DNS not in switch.targets(PLAIN, 1, CUT)
     assert switch.targets(PLAIN, 1, CUT, redirect=True)[DNS] == "k1_open"
+
+
+def test_what_lives_at_open_is_held_for_the_cut(machine):
+    """No packet comes by the gate's sets at open: the look at the connections stands in for it."""
+    held, idle = ip_address("203.0.113.130"), ip_address("203.0.113.131")
+    both = frozenset({int(held), int(idle)})
+    machine.firewall.answered = {"dns_svc_secure_mail_4": both, "dns_all_4": both}
+    inside = ip_address("10.10.0.5")
+    machine.conntrack.table = [
+        Connection(6, Tuple(inside, held, 40000, 443), Tuple(held, inside, 443, 40000))
+    ]
+    controller = machine.controller
+    machine.run(NameWatch(controller._s, controller._ledger).look())
+    assert machine.firewall.held == {"dns_svc_secure_mail_4": {held}, "dns_all_4": {held}}

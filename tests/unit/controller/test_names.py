@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from ecluse.controller.holding import in_use
+from ecluse.controller.holding import in_use, learned_in_use
 from ecluse.controller.namewatch import NameWatch
 from ecluse.errors import KernelError
 from ecluse.flows import Connection, Tuple
@@ -93,6 +93,20 @@ def machine():
     made.start()
     yield made
     made.close()
+
+
+LEARNED = {"dns_svc_lab_4": frozenset({int(ip_address(OLD))}), "dns_all_4": frozenset({int(ip_address(OLD))})}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_learned_address_is_in_use_by_its_services_own_connections_alone(case):
+    connection, counts = CASES[case]
+    wild = policy(service(Destination(Direction.OUTBOUND, (), (), HTTPS, wildcards=("operator.example",))))
+    address = ip_address(OLD)
+    wanted = {"dns_svc_lab_4": {address}, "dns_all_4": {address}} if counts else {}
+    assert learned_in_use([wild], LEARNED, [connection]) == wanted
+    fixed = policy(service(Destination(Direction.OUTBOUND, (), (ip_network("203.0.113.0/24"),), HTTPS)))
+    assert learned_in_use([fixed], LEARNED, [connection]) == {}, "nothing is learned for it"
 
 
 def look(machine):
