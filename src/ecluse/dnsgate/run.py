@@ -1,7 +1,8 @@
 """`eclused dns-gate`: the process of the DNS gate, in the foreground, until SIGTERM. It asks the daemon for nothing.
 
 Every quarter of a second it looks whether the daemon wrote other orders, whether the engine lives and whether the kernel's
-sets are still those it filled. A look costs next to nothing, and misses no event that a watch might.
+sets are still those it filled; at once when the kernel says that somebody changed the table. A look costs next to nothing,
+and misses no event that a watch might.
 """
 
 import argparse
@@ -24,10 +25,13 @@ import dns.rdatatype
 from ecluse import sd
 from ecluse.dnsgate import strain
 from ecluse.dnsgate.engine import Engine
-from ecluse.dnsgate.memory import Memory, write_whole
+from ecluse.dnsgate.files import write_whole
+from ecluse.dnsgate.memory import Memory
 from ecluse.dnsgate.strain import Refusal
 from ecluse.dnsgate.strainer import LOOPBACK, Strainer
 from ecluse.dnsgate.tally import Tally
+from ecluse.kernel.events import Events
+from ecluse.ports import KernelChange
 from ecluse.ruleset.dnsorders import HEALTH, Orders
 from ecluse.state.codec import digest, read
 
@@ -35,6 +39,8 @@ NAME = b"ecluse-dns"
 """What the kernel calls us: the daemon tells by it whose the addresses in the sets are (controller/keeper.py)."""
 REPORT, LAST = "report.json", "last-orders.json"
 _LOOK = 0.25
+_BREATH = 0.01
+"""Between two looks at least, in seconds, however often others change the table."""
 _HEALTH, _SAVE = 1.0, 60.0
 _PR_SET_NAME, _PR_SET_PDEATHSIG, _PR_CAP_AMBIENT, _CLEAR_ALL = 15, 1, 47, 4
 
@@ -45,7 +51,7 @@ class DnsGateProcess:
     def __init__(self, orders: Path, run_dir: Path, state_dir: Path) -> None:
         self._file, self._run_dir = orders, run_dir
         self._last = state_dir / LAST
-        self._memory = Memory(state_dir)
+        self._memory = Memory(state_dir, run_dir)
         self._strainer = Strainer(self._memory)
         self._tally = Tally(self._why)
         self._engine = Engine(run_dir, self._tally.read)
@@ -53,6 +59,7 @@ class DnsGateProcess:
         self._digest = ""
         self._seen: tuple[int, int, int] | None = None
         self._trouble = {"orders": "", "kernel": "", "disk": ""}
+        self._wake = asyncio.Event()
         self._silent = 0
         self._report = ""
 
@@ -77,12 +84,15 @@ class DnsGateProcess:
         """Work until SIGTERM."""
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        health = asyncio.create_task(self._health())
+            asyncio.get_running_loop().add_signal_handler(number, self._end, stop)
+        changes = self._memory.changes()
+        beside = [asyncio.create_task(work) for work in (self._health(), self._hear(changes))]
         sd.notify("READY=1")
-        saved = told = time.monotonic()
+        told = time.monotonic()
+        saved = told - _SAVE
         try:
             while not stop.is_set():
+                self._wake.clear()
                 await self._obey()
                 self._tend()
                 await self._engine.tend()
@@ -93,14 +103,28 @@ class DnsGateProcess:
                 if time.monotonic() - saved >= _SAVE:
                     saved = time.monotonic()
                     self._save()
+                await asyncio.sleep(_BREATH)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK):
-                        await stop.wait()
+                        await self._wake.wait()
         finally:
-            health.cancel()
+            for task in beside:
+                task.cancel()
+            changes.close()
             await self._engine.stop()
             self._strainer.close()
             self._save()
+            self._memory.close()
+
+    def _end(self, stop: asyncio.Event) -> None:
+        stop.set()
+        self._wake.set()
+
+    async def _hear(self, changes: Events[KernelChange]) -> None:
+        """Have a look taken at once when somebody changed the table."""
+        async for change in changes:
+            if self._memory.hear(change):
+                self._wake.set()
 
     async def _obey(self) -> None:
         """Read the orders when the file is another one; what can't be read changes nothing."""
@@ -177,9 +201,19 @@ class DnsGateProcess:
             "engine": self._engine.pid,
             "starts": self._engine.starts,
             "trouble": [
-                t for t in (*self._trouble.values(), self._engine.trouble, self._strainer.trouble) if t
+                t
+                for t in (
+                    *self._trouble.values(),
+                    self._memory.trouble,
+                    self._engine.trouble,
+                    self._strainer.trouble,
+                )
+                if t
             ],
             "learned": len(self._memory),
+            "removed": self._memory.removed,
+            "removed_last": self._memory.last,
+            "adopted": self._memory.adopted,
             "strained": dict(self._strainer.counted),
             "refused": self._tally.total,
             "clients": dict(self._tally.clients.most_common(100)),
