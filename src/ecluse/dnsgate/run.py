@@ -9,7 +9,10 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import errno
+import fcntl
 import json
+import os
 import signal
 import sys
 import time
@@ -37,7 +40,7 @@ from ecluse.state.codec import digest, read
 
 NAME = b"ecluse-dns"
 """What the kernel calls us: the daemon tells by it whose the addresses in the sets are (controller/keeper.py)."""
-REPORT, LAST = "report.json", "last-orders.json"
+REPORT, LAST, LOCK = "report.json", "last-orders.json", "lock"
 _LOOK = 0.25
 _BREATH = 0.01
 """Between two looks at least, in seconds, however often others change the table."""
@@ -58,7 +61,8 @@ class DnsGateProcess:
         self._orders: Orders | None = None
         self._digest = ""
         self._seen: tuple[int, int, int] | None = None
-        self._trouble = {"orders": "", "kernel": "", "disk": ""}
+        self._unkept: str | None = None
+        self._trouble = {"orders": "", "kernel": "", "disk": "", "last": ""}
         self._wake = asyncio.Event()
         self._silent = 0
         self._report = ""
@@ -153,12 +157,25 @@ class DnsGateProcess:
                 self._orders, self._digest = orders, digest(data).removeprefix("sha256:")
                 await self._strainer.obey(orders, self._digest)
                 await self._engine.obey(orders)
-            if file is self._file:
-                write_whole(self._last, data.decode())
             self._trouble["orders"] = ""
         except OSError as error:
             self._seen = None
             self._trouble["orders"] = f"the orders can't be followed: {error.strerror or error}"
+            return
+        if file is self._file:
+            self._unkept = data.decode()
+            self._keep()
+
+    def _keep(self) -> None:
+        """Put the orders that are followed on disk for the next boot; where that fails they are followed all the same."""
+        if self._unkept is None:
+            return
+        try:
+            write_whole(self._last, self._unkept)
+        except OSError as error:
+            self._trouble["last"] = f"the orders could not be kept for the next boot: {error.strerror}"
+        else:
+            self._unkept, self._trouble["last"] = None, ""
 
     def _tend(self) -> None:
         try:
@@ -168,6 +185,7 @@ class DnsGateProcess:
             self._trouble["kernel"] = f"the kernel's sets could not be looked after: {error.strerror}"
 
     def _save(self) -> None:
+        self._keep()
         try:
             self._memory.save()
             self._trouble["disk"] = ""
@@ -226,6 +244,23 @@ class DnsGateProcess:
                 self._report = text
 
 
+def _only_one(run_dir: Path) -> int:
+    """Hold the lock of this directory until we end: two processes would take each other's addresses for a stranger's.
+
+    OSError where another holds it; a lock that can't be made at all stops nobody.
+    """
+    try:
+        handle = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise OSError(errno.EBUSY, "another process of the DNS gate is at work here") from error
+    return handle
+
+
 def _take_place() -> None:
     """Take our name, and leave no capability to the engine: what it is started with is what we are still given."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -244,6 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     _take_place()
     try:
+        _only_one(given.run_dir)
         asyncio.run(DnsGateProcess(given.orders, given.run_dir, given.state_dir).run())
     except OSError as error:
         sys.stderr.write(f"eclused dns-gate: {error}\n")

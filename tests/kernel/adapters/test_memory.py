@@ -113,6 +113,41 @@ async def test_the_kernels_word_brings_a_look_at_once_and_our_own_does_not(world
         changes.close()
 
 
+def test_there_is_one_process_at_a_time(world, capsys, monkeypatch):
+    """A second one would take what the first learns for a stranger's."""
+    monkeypatch.setattr(process, "_take_place", lambda: None)
+    held = process._only_one(world.run)
+    try:
+        where = [
+            "--orders",
+            str(world.run / "orders"),
+            "--run-dir",
+            str(world.run),
+            "--state-dir",
+            str(world.state),
+        ]
+        assert process.main(where) == 1
+        assert "another process of the DNS gate is at work here" in capsys.readouterr().err
+    finally:
+        os.close(held)
+    os.close(process._only_one(world.run))
+    assert process._only_one(world.run / "missing") == -1
+
+
+async def test_orders_that_cannot_be_kept_on_disk_are_followed_all_the_same(world):
+    orders = world.run / "orders.json"
+    orders.touch()
+    gate = process.DnsGateProcess(orders, world.run, world.state)
+    world.state.rmdir()
+    await gate._obey()
+    assert (gate._trouble["orders"], gate._seen is None) == ("", False)
+    assert "could not be kept for the next boot: No such file" in gate._trouble["last"]
+    world.state.mkdir()
+    gate._save()
+    assert (gate._trouble["last"], (world.state / process.LAST).exists()) == ("", True)
+    gate._memory.close()
+
+
 def test_an_address_is_in_the_record_before_it_is_in_the_kernel(world, monkeypatch):
     gate = world.process()
     recorded = []
