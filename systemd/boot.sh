@@ -51,11 +51,11 @@ load() {
   return 1
 }
 
-# What the DNS gate had learned (dnsgate/memory.py), so that services known by wildcards are there before its process is.
+# What the DNS gate had learned (dnsgate/saved.py), so that services known by wildcards are there before its process is.
 # It is another user's file: nothing but lines of this one form is taken from it. Set by set: one may be gone since.
 recall() {
   plain "$learned" || return 0
-  form='^add element inet ecluse (dns_(svc_[a-z0-9_]+|all)_[46]) \{ [0-9a-f.:]+ expires [0-9]+s \}( # [0-9]+)?$'
+  form='^add element inet ecluse (dns_(svc_[a-z0-9_]+|all)_[46]) \{ [0-9a-f.:]+ expires [0-9]+s \}$'
   for set in $(sed -nE "s/$form/\1/p" "$learned" | sort -u); do
     grep -E "$form" "$learned" | grep -F " $set " | timeout "$patience" nft -f - 2>/dev/null ||
       say "what the DNS gate had learned for $set was not taken: names are asked for again"

@@ -16,7 +16,8 @@ from ecluse.config.settings import Settings
 from ecluse.config.settings import parser as daemon_parser
 from ecluse.dnsgate import run as dns_gate
 from ecluse.dnsgate.engine import CONFIG, SERVERS
-from ecluse.dnsgate.memory import SAVED
+from ecluse.dnsgate.record import FILE as RECORD
+from ecluse.dnsgate.saved import FILE as SAVED
 from make_deb import roff
 from make_deb.suites import ROOT
 
@@ -42,7 +43,8 @@ _GATE_FILES = {
     f"{dns_gate.RUN_DIR}/{dns_gate.REPORT}": "What it tells the daemon, for `ecluse status` and `ecluse refused`.",
     f"{dns_gate.RUN_DIR}/{CONFIG}": "What its engine is started with.",
     f"{dns_gate.RUN_DIR}/{SERVERS}": "The names that the engine lets through, read anew without a gap.",
-    f"{dns_gate.STATE_DIR}/{SAVED}": "The learned addresses, put back into the kernel at boot.",
+    f"{dns_gate.STATE_DIR}/{SAVED}": "The learned addresses, put back into the kernel at boot by the boot unit.",
+    f"{dns_gate.RUN_DIR}/{RECORD}": "The same as it grows: it tells a stranger's address from one that was learned since.",
     f"{dns_gate.STATE_DIR}/{dns_gate.LAST}": "The last orders, until the daemon writes others.",
 }
 Row = tuple[str, ...]

@@ -243,7 +243,11 @@ class RefusedQuestion:
 
 @dataclass(frozen=True, slots=True)
 class DnsReport:
-    """What the DNS gate's process tells. strained: why what its engine let through did not leave, and how often."""
+    """What the DNS gate's process tells. strained: why what its engine let through did not leave, and how often.
+
+    removed: addresses that somebody else put into its sets, and it took out; removed_last: the newest, and where.
+    adopted: those that it found when its record was lost, and left.
+    """
 
     trouble: tuple[str, ...]
     starts: int
@@ -251,6 +255,9 @@ class DnsReport:
     strained: Mapping[str, int]
     refused: int
     questions: tuple[RefusedQuestion, ...]
+    removed: int = 0
+    removed_last: str = ""
+    adopted: int = 0
 
 
 class DnsGate(Protocol):

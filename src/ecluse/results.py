@@ -118,6 +118,8 @@ class DnsState:
     """The DNS gate now. working: it answered by the orders that hold, a moment ago. refused: questions, since it was started.
 
     learned: addresses that it holds in the kernel's sets. strained: why what its engine let through did not leave, and how often.
+    removed: addresses that somebody else put into those sets, and it took out, the newest last; adopted: those that it found
+    there when its record was lost, and left. Both since its process began.
     """
 
     mode: str
@@ -125,6 +127,9 @@ class DnsState:
     learned: int
     refused: int
     strained: Mapping[str, int]
+    removed: int = 0
+    removed_last: str = ""
+    adopted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -453,24 +453,104 @@ def test_new_names_come_without_a_gap(hospital: Hospital, gated):
 
 def test_an_address_lives_as_long_as_it_is_answered_or_used(hospital: Hospital, gated):
     """Kept for an hour after it was answered, refreshed by each packet; a short time-out stands for the hour here."""
-    daemon, _ = gated
+    daemon, gate = gated
     care = hospital.care
     daemon.level("cut")
     answered = care.resolve(DNS, "node.operator.example").more["addresses"][0]
     listed = hospital.shell("gw", "nft list set inet ecluse dns_svc_secure_mail_4")
     assert re.search(rf"{re.escape(answered)} expires (59m5\d|1h)", listed), listed
-    for idle, used in (("203.0.113.201", "203.0.113.202"),):
-        for address in (idle, used):
-            for name in ("dns_svc_secure_mail_4", "dns_all_4"):
-                element = f"{{ {address} timeout 2s }}"
-                hospital.shell("gw", f"nft add element inet ecluse {name} '{element}'")
-        talking = care.open(used)
-        for _ in range(12):
-            time.sleep(0.25)
-            assert talking.talk()
-        assert not care.tcp(idle), "over, and nobody asked for it again"
-        assert care.tcp(used)
-    assert "changed addresses of the DNS gate" in daemon.tail(200), "what somebody else puts in is told"
+    idle, used = learn_two(hospital)
+    gate.stop()  # it would put back what is over before its time
+    for address in (idle, used):
+        for name in LEARNED_SETS:
+            element = f"inet ecluse {name} '{{ {address}"
+            hospital.shell(
+                "gw", f"nft delete element {element} }}' && nft add element {element} timeout 2s }}'"
+            )
+    talking = care.open(used)
+    for _ in range(12):
+        time.sleep(0.25)
+        assert talking.talk()
+    assert not care.tcp(idle), "over, and nobody asked for it again"
+    assert care.tcp(used)
+    assert "changed addresses of the DNS gate" in daemon.tail(200), (
+        "what somebody else does to the sets is told"
+    )
+    gate.start()
+    gate.wait_until_well()
+    assert care.tcp(used), "known, although its time was short"
+
+
+LEARNED_SETS = ("dns_svc_secure_mail_4", "dns_all_4")
+
+
+def learn_two(hospital: Hospital) -> tuple[str, str]:
+    """Have care ask until it was given two addresses; give them."""
+    found: set[str] = set()
+    while len(found) < 2:
+        found.update(hospital.care.resolve(DNS, "node.operator.example").more["addresses"])
+    first, second, *_ = sorted(found)
+    return first, second
+
+
+def put_in(hospital: Hospital, address: str) -> None:
+    """Add an address to the gate's sets as somebody else would."""
+    for name in LEARNED_SETS:
+        hospital.shell("gw", f"nft add element inet ecluse {name} '{{ {address} }}'")
+
+
+def test_what_somebody_else_puts_into_the_sets_is_taken_out(hospital: Hospital, gated):
+    """It passes for a moment at most, as everything that root does to the table, and is no more saved as if it were ours."""
+    daemon, gate = gated
+    care, strange = hospital.care, "203.0.113.210"
+    daemon.level("cut")
+    held, _ = learn_two(hospital)
+    talking = care.open(held)
+    gate.process.send_signal(signal.SIGSTOP)
+    put_in(hospital, strange)
+    through = care.open(strange)
+    assert through.talk(), "positive control: nobody is there to take it out"
+    gate.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: not care.tcp(strange, timeout=0.3))
+    assert not through.talk(), "and so does the connection that it let through"
+    gate.wait_until_well()
+    wait_until(lambda: daemon.status()["dns"]["removed"] == 2)
+    assert strange in daemon.status()["dns"]["removed_last"]
+    assert "2 addresses that somebody else put into its sets taken out" in daemon.cli("status").stdout
+    wait_until(lambda: "somebody else's addresses out of its sets" in daemon.tail(200))
+    # By the kernel's word, not by the save once a minute.
+    for number in range(211, 214):
+        put_in(hospital, f"203.0.113.{number}")
+        wait_until(lambda number=number: not care.tcp(f"203.0.113.{number}", timeout=0.3))
+    assert talking.talk()
+    assert care.tcp(held)
+    gate.stop()
+    assert strange not in (gate.state / "learned.nft").read_text()
+
+
+def test_a_gate_that_is_killed_right_after_it_learned_an_address_keeps_it(hospital: Hospital, gated):
+    """What it learned since it saved last stays in the kernel, and its connections notice nothing."""
+    daemon, gate = gated
+    care, strange = hospital.care, "203.0.113.210"
+    daemon.level("cut")
+    hospital.dns(ZONE | {"*.operator.example": OPERATOR | {"a": ["203.0.113.150"]}})
+    held = care.resolve(DNS, "node.operator.example").more["addresses"][0]
+    gate.kill9()
+    assert held not in (gate.state / "learned.nft").read_text(), "not saved yet"
+    talking = care.open(held)
+    put_in(hospital, strange)
+    gate.start()
+    wait_until(lambda: not care.tcp(strange, timeout=0.3))
+    assert talking.talk()
+    assert care.tcp(held)
+    gate.wait_until_well()
+    assert talking.talk()
+    # Killed, and the table gone as well: the record alone knows of it.
+    gate.kill9()
+    hospital.shell("gw", "nft flush ruleset")
+    hospital.nft(SITE_NAT)
+    gate.start()
+    wait_until(lambda: care.tcp(held, timeout=0.3))
 
 
 def test_names_of_the_inside_are_answered_by_the_inside(hospital: Hospital):

@@ -49,11 +49,11 @@ def test_the_dns_gate_works_locked_down_and_is_replaced(container: Container):
 
 
 LEARNED = """\
-# Written by the DNS gate
-add element inet ecluse dns_svc_laboratory_4 { 203.0.113.77 expires 1800s } # 4102444800
-add element inet ecluse dns_all_4 { 203.0.113.77 expires 1800s } # 4102444800
+# What the DNS gate of ecluse learned: {"boot": "another", "clock": 1, "date": 1}
+add element inet ecluse dns_svc_laboratory_4 { 203.0.113.77 expires 1800s }
+add element inet ecluse dns_all_4 { 203.0.113.77 expires 1800s }
 add element inet ecluse dns_svc_laboratory_6 { 2001:db8::77 expires 90s }
-add element inet ecluse dns_svc_given_up_4 { 203.0.113.78 expires 1800s } # 4102444800
+add element inet ecluse dns_svc_given_up_4 { 203.0.113.78 expires 1800s }
 add element inet ecluse dns_all_4 { 203.0.113.79 expires 1800s }; flush ruleset
 add element inet filter dns_all_4 { 203.0.113.80 expires 1800s }
 delete table inet ecluse

@@ -71,6 +71,9 @@ def _gate(status: Status) -> Iterator[Metric]:
         )
         yield _gauge("ecluse_dns_learned", "Addresses that the DNS gate holds for names.", status.dns.learned)
         yield CounterMetricFamily(
+            "ecluse_dns_removed", "Addresses of others that the DNS gate took out.", value=status.dns.removed
+        )
+        yield CounterMetricFamily(
             "ecluse_dns_refused_questions", "Questions that the DNS gate refused.", value=status.dns.refused
         )
     yield _gauge("ecluse_warnings", "How many warnings the status has.", len(status.warnings))

@@ -70,9 +70,7 @@ def show_status(screen: Screen, s: Json) -> None:
         f"  refused   {count(s['refused_packets'], 'packet')} outbound, {s['refused_inbound_packets']:,} inbound"
     )
     if gate := s.get("dns"):
-        works = "answers for what is kept" if gate["working"] else "DOES NOT ANSWER"
-        said = f"  dns gate  {works}; {count(gate['refused'], 'question')} refused"
-        screen.line(said, "" if gate["working"] else "bad")
+        _show_dns(screen, gate)
     if s.get("purge"):
         screen.wrapped(
             "  ended     ", purge_words(s["purge"]), "bad" if s["purge"]["state"] == "failed" else ""
@@ -83,6 +81,19 @@ def show_status(screen: Screen, s: Json) -> None:
         services_table(screen, s["services"])
     for warning in s["warnings"]:
         screen.wrapped("! ", warning, "warn")
+
+
+def _show_dns(screen: Screen, gate: Json) -> None:
+    works = "answers for what is kept" if gate["working"] else "DOES NOT ANSWER"
+    said = f"  dns gate  {works}; {count(gate['refused'], 'question')} refused"
+    screen.line(said, "" if gate["working"] else "bad")
+    if gate["removed"]:
+        last = f"the newest: {gate['removed_last']}"
+        taken = f"{count(gate['removed'], 'address', 'addresses')} that somebody else put into its sets taken out; {last}"
+        screen.wrapped("            ", taken, "warn")
+    if gate["adopted"]:
+        left = f"{count(gate['adopted'], 'address', 'addresses')} kept that no record tells of: it was lost"
+        screen.wrapped("            ", left, "warn")
 
 
 def _show_incidents(screen: Screen, s: Json) -> None:

@@ -36,7 +36,7 @@ class DnsWatch:
                 if self._s.notes.warnings.pop(_TOPIC, None):
                     self._s.say("dns", "the DNS gate works again")
             else:
-                text = f"the DNS gate: {wrong}; what has an address already goes on, names are not answered"
+                text = f"the DNS gate: {wrong}"
                 self._s.notes.warnings[_TOPIC] = text
                 if before is None:
                     self._s.say("warning", text)
@@ -53,13 +53,33 @@ class DnsWatch:
             if self._s.options.dns_uid is None:
                 return "this machine has no user for it: see dns_user in ecluse.toml"
             wrong = await self._s.ports.dns.check()
-            self._s.notes.dns = report = await self._s.ports.dns.report()
+            before, self._s.notes.dns = self._s.notes.dns, await self._s.ports.dns.report()
+            report = self._s.notes.dns
+            self._tell(before, report)
         except EcluseError as error:
             return error.message
         return _with_reason(wrong, report)
+
+    def _tell(self, before: DnsReport | None, now: DnsReport | None) -> None:
+        """Say what the gate's process found in its sets that it never learned. It counts from its own start."""
+        if now is None:
+            return
+        if now.removed and (before is None or now.removed != before.removed):
+            self._s.say(
+                "warning",
+                f"the DNS gate took {now.removed} of somebody else's addresses out of its sets by now, the newest: {now.removed_last}",
+            )
+        if now.adopted and (before is None or now.adopted != before.adopted):
+            self._s.say(
+                "warning",
+                f"the DNS gate's record was lost: {now.adopted} addresses in its sets are kept that nothing tells of",
+            )
 
 
 def _with_reason(wrong: str, report: DnsReport | None) -> str:
     """Add what the gate's own process says to what was seen from here."""
     said = "; ".join(report.trouble) if report else ""
-    return f"{wrong} ({said})" if wrong and said else wrong or said
+    if not wrong:
+        return said
+    reason = f"{wrong} ({said})" if said else wrong
+    return f"{reason}; what has an address already goes on, names are not answered"

@@ -111,6 +111,9 @@ def _dns(live: Live, notes: Notes) -> DnsState | None:
         learned=told.learned if told else 0,
         refused=told.refused if told else 0,
         strained=told.strained if told else {},
+        removed=told.removed if told else 0,
+        removed_last=told.removed_last if told else "",
+        adopted=told.adopted if told else 0,
     )
 
 

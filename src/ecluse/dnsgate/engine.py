@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ecluse.dnsgate.engine_text import config_text, servers_text
-from ecluse.dnsgate.memory import write_whole
+from ecluse.dnsgate.files import write_whole
 from ecluse.ruleset.dnsorders import Orders
 
 PROGRAM = "dnsmasq"

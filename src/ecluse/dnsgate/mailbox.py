@@ -9,7 +9,7 @@ import dns.exception
 import dns.rcode
 
 from ecluse.dnsgate import health
-from ecluse.dnsgate.memory import write_whole
+from ecluse.dnsgate.files import write_whole
 from ecluse.errors import StateError
 from ecluse.ports import DnsReport, RefusedQuestion
 from ecluse.ruleset.dnsorders import Orders
@@ -74,6 +74,9 @@ def _report(told: Any) -> DnsReport:
         learned=int(told["learned"]),
         strained={str(why): int(times) for why, times in told["strained"].items()},
         refused=int(told["refused"]),
+        removed=int(told["removed"]),
+        removed_last=str(told["removed_last"]),
+        adopted=int(told["adopted"]),
         questions=tuple(
             RefusedQuestion(
                 client=str(one["client"]),

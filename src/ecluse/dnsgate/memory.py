@@ -1,17 +1,23 @@
-"""What was answered, by set: put into the kernel before the answer is given, put back when the table is made anew, kept on disk."""
+"""What was answered, by set: recorded, put into the kernel before the answer is given, put back when it is gone, kept on disk.
+
+Nobody else fills these sets. What they hold and was never learned here is taken out; what was learned and is missing is
+put back. Both need to know what was learned, whatever process of the gate it was: see `record`.
+"""
 
 import contextlib
-import json
-import os
-import time
-from collections.abc import Iterable
-from ipaddress import ip_address
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from ecluse.dnsgate import saved
+from ecluse.dnsgate.record import Held, Record
+from ecluse.dnsgate.saved import clock
 from ecluse.kernel import tables
-from ecluse.kernel.learned import Answered, handles, left, put
+from ecluse.kernel.events import Events
+from ecluse.kernel.learned import Answered, contents, handles, put, take_out
 from ecluse.kernel.netlink import NETLINK_NETFILTER, DumpInterruptedError, Netlink, number
+from ecluse.kernel.watch import printable, watch
 from ecluse.policy import IPAddress
+from ecluse.ports import KernelChange
 from ecluse.ruleset import names
 from ecluse.ruleset.dnsgate import KEPT_SECONDS
 
@@ -19,21 +25,59 @@ _TABLE_HANDLE = 4
 _PIECE = 1000
 _FRESH = 15
 """Seconds in which an address is not put in again: each time is a transaction, which disturbs whoever reads the table."""
-SAVED = "learned.json"
+_GRACE = 120.0
+"""Seconds in which an address that is over is still known: packets refresh it in the kernel, and we read that once a minute."""
+_SURELY = 2.0
+"""An address with as many seconds left is not over in the kernel either, whose clock is read in whole seconds: it was deleted."""
+_PAUSE, _SHARE = 0.25, 10
+"""Sets that others change are read again after so many seconds, and ten times what the reading took: a flood costs little."""
+_EVENT_BUFFER = 1 << 20
+"""A load of the daemon's with 100,000 elements need not be heard out: what is dropped is said, and we look."""
 
 
 class Memory:
-    """The addresses in the kernel's sets, and until when they are kept (UNIX time: it is saved over a reboot)."""
+    """The addresses in the kernel's sets, and until when they are kept.
 
-    def __init__(self, directory: Path) -> None:
-        self._file = directory / SAVED
+    removed: addresses of others that were taken out, last: the newest. adopted: those that nothing told of, when the
+    record was lost; they stay, since a kept connection may live on each.
+    """
+
+    def __init__(self, state_dir: Path, run_dir: Path) -> None:
+        self._file = state_dir / saved.FILE
+        self._boot = saved.boot_id()
         self._netlink = Netlink(NETLINK_NETFILTER)
-        self._until: dict[tuple[str, IPAddress], float] = self._saved()
+        self._record = Record(run_dir, self._boot)
         self._sets: dict[str, tuple[int, int]] = {}
-        self._changed = False
+        self._touched: set[str] = set()
+        self._all_touched = False
+        self._next = 0.0
+        self._saved = False
+        self.removed = self.adopted = 0
+        self.last = ""
+        known, whole = self._record.read()
+        kept, boot = saved.read(self._file, self._boot)
+        # The first process since the machine started finds nothing of its own in the kernel.
+        self._adopting = not whole and boot in {"", self._boot}
+        self._held: Held = {} if whole else kept
+        most = clock() + KEPT_SECONDS
+        for name, every in known.items():
+            held = self._held.setdefault(name, {})
+            held.update({address: min(until, most) for address, until in every.items()})
+        if not self._adopting:
+            self._record.renew(self._held)
 
     def __len__(self) -> int:
-        return len(self._until)
+        return sum(map(len, self._held.values()))
+
+    def close(self) -> None:
+        """Let go of the kernel and of the record, and write nothing."""
+        self._netlink.close()
+        self._record.close()
+
+    @property
+    def trouble(self) -> str:
+        """Say why strangers can't be told, empty when they can."""
+        return self._record.trouble
 
     def learn(self, services: Iterable[str], addresses: Iterable[IPAddress]) -> None:
         """Put addresses into the sets of these services. OSError: they are not all there, so do not answer with them."""
@@ -46,23 +90,35 @@ class Memory:
                 names.learned(str(address.version)),
             )
         ]
-        until = time.time() + KEPT_SECONDS
+        until = clock() + KEPT_SECONDS
         fresh = until - _FRESH
         due = [
             one
             for one in wanted
-            if one.set not in self._sets or self._until.get((one.set, one.address), 0.0) < fresh
+            if one.set not in self._sets or self._held.get(one.set, {}).get(one.address, 0.0) < fresh
         ]
+        new: Held = {}
+        for one in due:
+            if one.address not in self._held.get(one.set, ()):
+                new.setdefault(one.set, {})[one.address] = until
+        if self._record.is_outgrown:
+            self._record.renew(self._held)
+        self._record.note(new)
         self._put(due)
         for one in due:
-            self._until[one.set, one.address] = until
-        self._changed = self._changed or bool(due)
+            self._held.setdefault(one.set, {})[one.address] = until
 
     def _put(self, wanted: list[Answered]) -> None:
+        for start in range(0, len(wanted), _PIECE):
+            with self._fresh_after_fault():
+                put(self._netlink, wanted[start : start + _PIECE])
+
+    @contextlib.contextmanager
+    def _fresh_after_fault(self) -> Iterator[None]:
+        """Take another socket after a refusal: answers of what the kernel refused may still be under way on this one."""
         try:
-            put(self._netlink, wanted)
+            yield
         except OSError:
-            # Answers of what the kernel refused may still be under way on this socket.
             self._netlink.close()
             self._netlink = Netlink(NETLINK_NETFILTER)
             raise
@@ -71,64 +127,111 @@ class Memory:
         """Say whether the kernel lets everything pass now: its own word, in the moment of the question."""
         return (tables.targets(self._netlink, ["forward"])["forward"] or "").endswith("_open")
 
-    def tend(self) -> None:
-        """Put back what is missing in a set that was made anew, and forget what is over. OSError: try again later."""
-        with contextlib.suppress(DumpInterruptedError):
-            table = tables.table(self._netlink)
-            serial = number(table.get(_TABLE_HANDLE, b"")) if table else 0
-            now = {name: (serial, handle) for name, handle in handles(self._netlink).items()}
-            fresh = {name for name, which in now.items() if self._sets.get(name) != which}
-            if fresh:
-                self._put_back(fresh)
-            self._sets = now
+    # -- the kernel's sets -----------------------------------------------------------------------------------------
 
-    def _put_back(self, fresh: set[str]) -> None:
-        now = time.time()
-        for name in fresh:
-            there = left(self._netlink, name)
-            missing = [
-                Answered(name, address, int(until - now))
-                for (where, address), until in self._until.items()
-                if where == name and until - now >= 1 and address not in there
-            ]
-            for start in range(0, len(missing), _PIECE):
-                self._put(missing[start : start + _PIECE])
+    def changes(self) -> Events[KernelChange]:
+        """Hear the kernel's transactions from now on. OSError when that is not possible."""
+        return watch(lambda port, _: port == self._netlink.socket.getsockname()[0], _EVENT_BUFFER)
+
+    def hear(self, change: KernelChange) -> bool:
+        """Take note of a transaction; say whether it is worth a look."""
+        if change.ours:
+            return False
+        if change.filled or change.lost:
+            self._all_touched = True
+        return change.touched or bool(change.filled)
+
+    def tend(self) -> None:
+        """Look at the sets that were made anew, and at those that others changed. OSError: try again later."""
+        with contextlib.suppress(DumpInterruptedError):
+            self._look(every=False)
+
+    def _look(self, *, every: bool) -> None:
+        """Set right what is due. Those made anew are at once: a kept flow may be waiting. DumpInterruptedError: not all."""
+        table = tables.table(self._netlink)
+        serial = number(table.get(_TABLE_HANDLE, b"")) if table else 0
+        now = {name: (serial, handle) for name, handle in handles(self._netlink).items()}
+        anew = {name for name, which in now.items() if self._sets.get(name) != which}
+        self._sets = {name: which for name, which in now.items() if name not in anew}
+        if self._all_touched:
+            self._touched, self._all_touched = set(self._sets), False
+        began = clock()
+        rest = (
+            (set(self._sets) if every else self._touched & set(now))
+            if every or began >= self._next
+            else set()
+        )
+        fault: OSError | None = None
+        for name in [*sorted(anew), *sorted(rest - anew)]:
+            try:
+                self._settle(name)
+            except DumpInterruptedError:
+                raise
+            except OSError as error:  # the other sets are no worse for it
+                fault = fault or error
+                continue
+            self._sets[name] = now[name]
+            self._touched.discard(name)
+        if rest:
+            ended = clock()
+            self._next = ended + max(_PAUSE, _SHARE * (ended - began))
+        if fault:
+            raise fault
+        if self._adopting:
+            self._adopting = False
+            self._record.renew(self._held)
+
+    def _settle(self, name: str) -> None:
+        """Bring a set and what we know of it together: who is no child of ours goes, who is missing comes back."""
+        now = clock()
+        there, everything = contents(self._netlink, name)
+        if everything:
+            self._take_out(name, [None])
+        held = self._held.setdefault(name, {})
+        strange = [address for address in there if address not in held]
+        if strange and self._adopting:
+            held.update(dict.fromkeys(strange, now))
+            self.adopted += len(strange)
+        elif strange and self._record.is_sound:
+            self._take_out(name, strange)
+        endless = [
+            address for address, seconds in there.items() if seconds > KEPT_SECONDS and address in held
+        ]
+        for address in held.keys() & there.keys():
+            held[address] = now + min(there[address], KEPT_SECONDS)
+        missing = [
+            Answered(name, address, int(until - now))
+            for address, until in held.items()
+            if address not in there and until - now >= _SURELY
+        ]
+        self._put([*(Answered(name, address) for address in endless), *missing])
+
+    def _take_out(self, name: str, strange: Sequence[IPAddress | None]) -> None:
+        for start in range(0, len(strange), _PIECE):
+            piece = strange[start : start + _PIECE]
+            with self._fresh_after_fault():
+                take_out(self._netlink, name, piece)
+            self.removed += len(piece)
+        self.last = printable(f"{strange[-1] or '*'} in {name}")
+
+    # -- the disk --------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Look at what packets have kept alive, and put all that is kept on disk. OSError when that is not possible."""
-        now = time.time()
-        with contextlib.suppress(DumpInterruptedError):
-            for name in self._sets:
-                for address, seconds in left(self._netlink, name).items():
-                    self._until[name, address] = now + seconds
-        self._until = {key: until for key, until in self._until.items() if until > now}
-        if not self._changed and not self._until:
-            return
-        self._changed = False
-        rows = [[name, str(address), int(until)] for (name, address), until in self._until.items()]
-        write_whole(self._file, json.dumps(rows), 0o600)
-
-    def _saved(self) -> dict[tuple[str, IPAddress], float]:
-        """Read what was saved; nothing where it is missing or damaged: names are asked for again."""
-        now = time.time()
+        """Look at what packets have kept alive, forget what is over, and put the rest on disk. OSError when that fails."""
         try:
-            rows = json.loads(self._file.read_text())
-            found = {(str(name), ip_address(address)): float(until) for name, address, until in rows}
-        except (OSError, ValueError, TypeError):
-            return {}
-        return {
-            key: min(until, now + KEPT_SECONDS)
-            for key, until in found.items()
-            if until > now and names.is_learned(key[0])
-        }
-
-
-def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file as one: whoever reads it finds the old one or the new one. OSError when that is not possible."""
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fchmod(file.fileno(), mode)
-        os.fsync(file.fileno())
-    temporary.replace(path)
+            self._look(every=True)
+        except OSError:  # `tend` says so; what is known is saved all the same, and nothing is forgotten
+            if self._adopting:
+                return
+        else:
+            over = clock() - _GRACE
+            alive = {
+                name: {address: until for address, until in every.items() if until > over}
+                for name, every in self._held.items()
+            }
+            self._held = {name: every for name, every in alive.items() if every}
+        self._record.renew(self._held)
+        if self._held or not self._saved:
+            self._saved = False
+            saved.write(self._file, self._held, self._boot)
+            self._saved = not self._held

@@ -1,14 +1,18 @@
 """`eclused dns-gate`: the process of the DNS gate, in the foreground, until SIGTERM. It asks the daemon for nothing.
 
 Every quarter of a second it looks whether the daemon wrote other orders, whether the engine lives and whether the kernel's
-sets are still those it filled. A look costs next to nothing, and misses no event that a watch might.
+sets are still those it filled; at once when the kernel says that somebody changed the table. A look costs next to nothing,
+and misses no event that a watch might.
 """
 
 import argparse
 import asyncio
 import contextlib
 import ctypes
+import errno
+import fcntl
 import json
+import os
 import signal
 import sys
 import time
@@ -22,18 +26,23 @@ import dns.rdatatype
 from ecluse import sd
 from ecluse.dnsgate import health, strain
 from ecluse.dnsgate.engine import Engine
-from ecluse.dnsgate.memory import Memory, write_whole
+from ecluse.dnsgate.files import write_whole
+from ecluse.dnsgate.memory import Memory
 from ecluse.dnsgate.strain import Refusal
 from ecluse.dnsgate.strainer import Strainer
 from ecluse.dnsgate.tally import Tally
+from ecluse.kernel.events import Events
+from ecluse.ports import KernelChange
 from ecluse.ruleset.dnsorders import HEALTH, Orders
 from ecluse.state.codec import digest, read
 
 NAME = b"ecluse-dns"
 """What the kernel calls us: the daemon tells by it whose the addresses in the sets are (controller/keeper.py)."""
 ORDERS_FILE, RUN_DIR, STATE_DIR = "/run/ecluse/dns-orders.json", "/run/ecluse-dns", "/var/lib/ecluse-dns"
-REPORT, LAST = "report.json", "last-orders.json"
+REPORT, LAST, LOCK = "report.json", "last-orders.json", "lock"
 _LOOK = 0.25
+_BREATH = 0.01
+"""Between two looks at least, in seconds, however often others change the table."""
 _HEALTH, _SAVE = 1.0, 60.0
 _PR_SET_NAME, _PR_SET_PDEATHSIG, _PR_CAP_AMBIENT, _CLEAR_ALL = 15, 1, 47, 4
 
@@ -44,14 +53,16 @@ class DnsGateProcess:
     def __init__(self, orders: Path, run_dir: Path, state_dir: Path) -> None:
         self._file, self._run_dir = orders, run_dir
         self._last = state_dir / LAST
-        self._memory = Memory(state_dir)
+        self._memory = Memory(state_dir, run_dir)
         self._strainer = Strainer(self._memory)
         self._tally = Tally(self._why)
         self._engine = Engine(run_dir, self._tally.read)
         self._orders: Orders | None = None
         self._digest = ""
         self._seen: tuple[int, int, int] | None = None
-        self._trouble = {"orders": "", "kernel": "", "disk": ""}
+        self._unkept: str | None = None
+        self._trouble = {"orders": "", "kernel": "", "disk": "", "last": ""}
+        self._wake = asyncio.Event()
         self._silent = 0
         self._report = ""
 
@@ -76,12 +87,15 @@ class DnsGateProcess:
         """Work until SIGTERM."""
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        asking = asyncio.create_task(self._health())
+            asyncio.get_running_loop().add_signal_handler(number, self._end, stop)
+        changes = self._memory.changes()
+        beside = [asyncio.create_task(work) for work in (self._health(), self._hear(changes))]
         sd.notify("READY=1")
-        saved = told = time.monotonic()
+        told = time.monotonic()
+        saved = told - _SAVE
         try:
             while not stop.is_set():
+                self._wake.clear()
                 await self._obey()
                 self._tend()
                 await self._engine.tend()
@@ -92,14 +106,28 @@ class DnsGateProcess:
                 if time.monotonic() - saved >= _SAVE:
                     saved = time.monotonic()
                     self._save()
+                await asyncio.sleep(_BREATH)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK):
-                        await stop.wait()
+                        await self._wake.wait()
         finally:
-            asking.cancel()
+            for task in beside:
+                task.cancel()
+            changes.close()
             await self._engine.stop()
             self._strainer.close()
             self._save()
+            self._memory.close()
+
+    def _end(self, stop: asyncio.Event) -> None:
+        stop.set()
+        self._wake.set()
+
+    async def _hear(self, changes: Events[KernelChange]) -> None:
+        """Have a look taken at once when somebody changed the table."""
+        async for change in changes:
+            if self._memory.hear(change):
+                self._wake.set()
 
     async def _obey(self) -> None:
         """Read the orders when the file is another one; what can't be read changes nothing."""
@@ -128,12 +156,25 @@ class DnsGateProcess:
                 self._orders, self._digest = orders, digest(data).removeprefix("sha256:")
                 await self._strainer.obey(orders, self._digest)
                 await self._engine.obey(orders)
-            if file is self._file:
-                write_whole(self._last, data.decode())
             self._trouble["orders"] = ""
         except OSError as error:
             self._seen = None
             self._trouble["orders"] = f"the orders can't be followed: {error.strerror or error}"
+            return
+        if file is self._file:
+            self._unkept = data.decode()
+            self._keep()
+
+    def _keep(self) -> None:
+        """Put the orders that are followed on disk for the next boot; where that fails they are followed all the same."""
+        if self._unkept is None:
+            return
+        try:
+            write_whole(self._last, self._unkept)
+        except OSError as error:
+            self._trouble["last"] = f"the orders could not be kept for the next boot: {error.strerror}"
+        else:
+            self._unkept, self._trouble["last"] = None, ""
 
     def _tend(self) -> None:
         try:
@@ -143,6 +184,7 @@ class DnsGateProcess:
             self._trouble["kernel"] = f"the kernel's sets could not be looked after: {error.strerror}"
 
     def _save(self) -> None:
+        self._keep()
         try:
             self._memory.save()
             self._trouble["disk"] = ""
@@ -175,9 +217,19 @@ class DnsGateProcess:
             "engine": self._engine.pid,
             "starts": self._engine.starts,
             "trouble": [
-                t for t in (*self._trouble.values(), self._engine.trouble, self._strainer.trouble) if t
+                t
+                for t in (
+                    *self._trouble.values(),
+                    self._memory.trouble,
+                    self._engine.trouble,
+                    self._strainer.trouble,
+                )
+                if t
             ],
             "learned": len(self._memory),
+            "removed": self._memory.removed,
+            "removed_last": self._memory.last,
+            "adopted": self._memory.adopted,
             "strained": dict(self._strainer.counted),
             "refused": self._tally.total,
             "clients": dict(self._tally.clients.most_common(100)),
@@ -188,6 +240,23 @@ class DnsGateProcess:
             with contextlib.suppress(OSError):
                 write_whole(self._run_dir / REPORT, text)
                 self._report = text
+
+
+def _only_one(run_dir: Path) -> int:
+    """Hold the lock of this directory until we end: two processes would take each other's addresses for a stranger's.
+
+    OSError where another holds it; a lock that can't be made at all stops nobody.
+    """
+    try:
+        handle = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise OSError(errno.EBUSY, "another process of the DNS gate is at work here") from error
+    return handle
 
 
 def _take_place() -> None:
@@ -216,6 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser().parse_args(argv)
     _take_place()
     try:
+        _only_one(given.run_dir)
         asyncio.run(DnsGateProcess(given.orders, given.run_dir, given.state_dir).run())
     except OSError as error:
         sys.stderr.write(f"eclused dns-gate: {error}\n")

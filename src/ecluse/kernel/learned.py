@@ -30,6 +30,11 @@ from ecluse.ruleset.dnsgate import KEPT_SECONDS
 from ecluse.ruleset.names import is_learned
 
 SET_HANDLE = 16
+_WIDTHS = (4, 16)
+ELEMENT_FLAGS, CATCH_ALL = 3, 2
+"""NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_CATCHALL: an element that stands for every address (nft's `*`)."""
+ENDLESS = 1 << 31
+"""Seconds that an element without a time-out has left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +53,44 @@ def put(netlink: Netlink, elements: Iterable[Answered]) -> None:
         netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, [r for one in every for r in _requests(one)])
 
 
+def take_out(netlink: Netlink, name: str, elements: Iterable[IPAddress | None]) -> None:
+    """Take addresses out of a set (None: the element for every address); one transaction. OSError when the kernel refuses.
+
+    Each is added before it is deleted: one that is over meanwhile would fail the transaction.
+    """
+    every = list(elements)
+    if every:
+        messages = [request for one in every for request in _in_and_out(name, _key(one))]
+        netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, messages)
+
+
 def _requests(one: Answered) -> Iterator[Request]:
-    key = attribute(tables.ELEMENT_KEY | NLA_F_NESTED, attribute(tables.DATA_VALUE, one.address.packed))
+    key = _key(one.address)
     time = attribute(tables.ELEMENT_TIMEOUT, struct.pack("!Q", one.seconds * 1000)) if one.seconds else b""
-    for message, flags, body in (
-        (NEWSETELEM, NLM_F_CREATE, key + time),
-        (DELSETELEM, 0, key),
-        (NEWSETELEM, NLM_F_CREATE, key + time),
-    ):
-        yield (
-            netfilter_kind(tables.NFNL_SUBSYS_NFTABLES, message),
-            flags,
-            netfilter_header(tables.NFPROTO_INET)
-            + text_attribute(tables.ELEMENTS_TABLE, tables.TABLE)
-            + text_attribute(tables.ELEMENTS_SET, one.set)
-            + attribute(tables.ELEMENTS | NLA_F_NESTED, attribute(LIST_ELEMENT | NLA_F_NESTED, body)),
-        )
+    yield from _in_and_out(one.set, key, time)
+    yield _request(NEWSETELEM, NLM_F_CREATE, one.set, key + time)
+
+
+def _in_and_out(name: str, key: bytes, time: bytes = b"") -> Iterator[Request]:
+    yield _request(NEWSETELEM, NLM_F_CREATE, name, key + time)
+    yield _request(DELSETELEM, 0, name, key)
+
+
+def _key(address: IPAddress | None) -> bytes:
+    if address is None:
+        return attribute(ELEMENT_FLAGS, struct.pack("!I", CATCH_ALL))
+    return attribute(tables.ELEMENT_KEY | NLA_F_NESTED, attribute(tables.DATA_VALUE, address.packed))
+
+
+def _request(message: int, flags: int, name: str, element: bytes) -> Request:
+    return (
+        netfilter_kind(tables.NFNL_SUBSYS_NFTABLES, message),
+        flags,
+        netfilter_header(tables.NFPROTO_INET)
+        + text_attribute(tables.ELEMENTS_TABLE, tables.TABLE)
+        + text_attribute(tables.ELEMENTS_SET, name)
+        + attribute(tables.ELEMENTS | NLA_F_NESTED, attribute(LIST_ELEMENT | NLA_F_NESTED, element)),
+    )
 
 
 def hold(netlink: Netlink, used: Mapping[str, Iterable[IPAddress]]) -> None:
@@ -85,13 +112,27 @@ def handles(netlink: Netlink) -> dict[str, int]:
 
 def left(netlink: Netlink, name: str) -> Mapping[IPAddress, int]:
     """Read a set: each address, and the whole seconds that it has left."""
+    return contents(netlink, name)[0]
+
+
+def contents(netlink: Netlink, name: str) -> tuple[Mapping[IPAddress, int], bool]:
+    """Read a set: each address with the whole seconds that it has left, and whether it has an element for every address.
+
+    What is no address is passed over: the set is not ours then, and the daemon puts its own in its place.
+    """
     found: dict[IPAddress, int] = {}
+    everything = False
     for listed in tables.element_lists(netlink, name):
         for _, one in attributes(listed):
             element = fields(one)
-            address = ip_address(fields(element[tables.ELEMENT_KEY])[tables.DATA_VALUE])
-            found[address] = number(element.get(tables.ELEMENT_EXPIRATION, b"")) // 1000
-    return found
+            if number(element.get(ELEMENT_FLAGS, b"")) & CATCH_ALL:
+                everything = True
+                continue
+            key = fields(element[tables.ELEMENT_KEY])[tables.DATA_VALUE]
+            if len(key) in _WIDTHS:
+                end = element.get(tables.ELEMENT_EXPIRATION)
+                found[ip_address(key)] = ENDLESS if end is None else number(end) // 1000
+    return found, everything
 
 
 def learned(netlink: Netlink) -> dict[str, frozenset[int]]:

@@ -152,8 +152,8 @@ def printable(words: str) -> str:
     return re.sub(r"[^\x20-\x7e]", "?", words)
 
 
-def watch(ours: Callable[[int, int], bool]) -> Events[KernelChange]:
-    """Subscribe to the transactions of this thread's network namespace, from now on."""
+def watch(ours: Callable[[int, int], bool], buffer: int = EVENT_BUFFER) -> Events[KernelChange]:
+    """Subscribe to the transactions of this thread's network namespace, from now on. buffer: bytes that may wait."""
     batches = Batches(ours)
-    netlink = Netlink(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,), EVENT_BUFFER)
+    netlink = Netlink(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,), buffer)
     return Events(netlink, batches.decode, batches.lost)

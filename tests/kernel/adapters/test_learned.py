@@ -66,10 +66,12 @@ async def test_filling_is_no_touch_and_is_told(table):
     digests = await firewall.fingerprint()
     changes = firewall.changes()
     put(netlink, [Answered(SET, ADDRESS)])
+    subprocess.run(["nft", "flush set inet ecluse dns_svc_secure_mail_4"], check=True)
     subprocess.run(["nft", "add element inet ecluse k1_resolvers4 { 192.0.2.54 . 53 . 17 }"], check=True)
     async with asyncio.timeout(5):
-        first, second = await anext(changes), await anext(changes)
+        first, emptied, second = [await anext(changes) for _ in range(3)]
     assert (first.touched, first.filled) == (False, SET)
+    assert (emptied.touched, emptied.filled) == (False, SET)
     assert second.touched
     assert not second.filled
     assert {name for name, one in (await firewall.fingerprint()).items() if one != digests[name]} == {

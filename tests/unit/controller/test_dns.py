@@ -77,6 +77,31 @@ def test_a_gate_that_does_not_work_is_said_and_unsaid(machine):
     assert machine.run(machine.controller.status()).dns.working
 
 
+def test_what_the_gate_found_in_its_sets_is_said_once_and_in_the_status(machine):
+    told: list[str] = []
+    machine.controller._s.say = lambda kind, text: told.append(f"{kind}: {text}")
+    machine.dns.told = replace(TELLS, removed=2, removed_last="203.0.113.66 in dns_all_4", adopted=3)
+    for _ in range(2):
+        machine.controller._keeper._dns.soon()
+        until(machine, lambda: not machine.controller._keeper._dns._changed.is_set())
+    until(machine, lambda: len(told) >= 2)
+    assert len([t for t in told if "203.0.113.66" in t]) == len([t for t in told if "was lost: 3" in t]) == 1
+    status = machine.run(machine.controller.status())
+    assert (status.dns.removed, status.dns.adopted) == (2, 3)
+    assert status.dns.working
+
+
+def test_trouble_that_leaves_names_answered_says_nothing_else(machine):
+    machine.dns.told = replace(TELLS, trouble=("learned addresses could not be saved: No space left",))
+    machine.controller._keeper._dns.soon()
+    warnings = machine.controller._s.notes.warnings
+    until(machine, lambda: "dns" in warnings)
+    assert warnings["dns"] == "the DNS gate: learned addresses could not be saved: No space left"
+    machine.dns.wrong = "it does not answer"
+    machine.controller._keeper._dns.soon()
+    until(machine, lambda: "names are not answered" in warnings["dns"])
+
+
 def test_the_redirect_is_part_of_the_switch(machine):
     machine.set("cut")
     chains = machine.firewall.table.chains

@@ -49,7 +49,7 @@ def test_every_setting_is_in_the_manual():
         assert re.search(rf"^\.TP\n--{name.replace('_', '-')} [A-Z]", plain("eclused.8"), re.MULTILINE), name
 
 
-def test_the_dns_gate_is_in_the_manual():
+def test_the_dns_gate_is_in_the_manual(tmp_path):
     """Its options, the files that it is made with by default, its exit codes, and that systemd runs it."""
     text = plain("eclused.8")
     assert re.search(r"^\.SH SYNOPSIS\n(?:.*\n){2}eclused dns-gate", text, re.MULTILINE)
@@ -57,7 +57,10 @@ def test_the_dns_gate_is_in_the_manual():
     for flag in re.findall(r"--[a-z-]+ [A-Z]+", run.parser().format_usage()):
         assert f"\n.TP\n{flag}\n" in part, flag
     given = run.parser().parse_args([])
-    gate = run.DnsGateProcess(given.orders, given.run_dir, given.state_dir)
+    defaults = {tmp_path / "run": given.run_dir, tmp_path / "state": given.state_dir}
+    for directory in defaults:
+        directory.mkdir()
+    gate = run.DnsGateProcess(given.orders, *defaults)
     files = {
         gate._file,
         gate._last,
@@ -65,9 +68,11 @@ def test_the_dns_gate_is_in_the_manual():
         gate._engine._config,
         gate._engine._servers,
         gate._memory._file,
+        gate._memory._record._file,
     }
-    gate._memory._netlink.close()
-    assert set(re.findall(r"^\.TP\n(/.*)$", part, re.MULTILINE)) == set(map(str, files))
+    gate._memory.close()
+    installed = {str(defaults.get(file.parent, file.parent) / file.name) for file in files}
+    assert set(re.findall(r"^\.TP\n(/.*)$", part, re.MULTILINE)) == installed
     assert re.findall(r"^\.TP\n(\d)$", part, re.MULTILINE) == ["0", "1", "2"]
     assert "ecluse-dns.service" in part
 

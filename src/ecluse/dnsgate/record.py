@@ -1,0 +1,121 @@
+"""What was learned since the machine started, in a file that outlives the process and not the machine.
+
+An address stands here before it is in the kernel. So what the kernel's sets hold beside it, somebody else put in, and
+that stays true when the process is killed at any moment: what a process has written is not lost with it, and needs no
+fsync, since a machine that goes down takes the kernel's sets with it.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+
+from ecluse.dnsgate.files import write_whole
+from ecluse.policy import IPAddress
+from ecluse.ruleset.names import is_learned
+
+FILE = "learned.record"
+GROWTH = 4 << 20
+"""Bytes of new lines after which the file is written anew, so that it stays in proportion to what is held."""
+
+Held = dict[str, dict[IPAddress, float]]
+"""Set -> address -> until when it is kept, in seconds of CLOCK_BOOTTIME: no one sets that clock."""
+
+
+class Record:
+    """The file. boot: the kernel's word for this run of the machine; without one nothing can be told of before.
+
+    trouble: why it can't be written, empty when it can. While it can't, nobody may be taken for a stranger.
+    """
+
+    def __init__(self, directory: Path, boot: str) -> None:
+        self._file = directory / FILE
+        self._head = f"boot {boot}" if boot else ""
+        self._descriptor: int | None = None
+        self._grown = 0
+        self.trouble = ""
+
+    def read(self) -> tuple[Held, bool]:
+        """Give what it holds, and whether that is all: not when it is missing, damaged, or of another run of the machine.
+
+        A last line without its end was being written when the process ended; its address is not in the kernel.
+        """
+        try:
+            head, *lines = self._file.read_text().split("\n")
+        except (OSError, ValueError):
+            return {}, False
+        if not lines or not self._head or head != self._head:
+            return {}, False
+        held: Held = {}
+        whole = True
+        for line in lines[:-1]:
+            try:
+                name, address, until = line.split(" ")
+                parsed, seconds = ip_address(address), int(until)
+            except ValueError:
+                whole = False
+                continue
+            if is_learned(name):
+                held.setdefault(name, {})[parsed] = float(seconds)
+        return held, whole
+
+    @property
+    def is_sound(self) -> bool:
+        """Say whether all that was learned stands in it."""
+        return self._descriptor is not None
+
+    @property
+    def is_outgrown(self) -> bool:
+        """Say whether it should be written anew."""
+        return self._grown > GROWTH
+
+    def note(self, fresh: Held) -> None:
+        """Add lines, before their addresses go into the kernel."""
+        if self._descriptor is None or not fresh:
+            return
+        data = _lines(fresh).encode()
+        self._grown += len(data)
+        try:
+            written = os.write(self._descriptor, data)
+        except OSError as error:
+            self._give_up(error.strerror)
+            return
+        if written != len(data):  # a disk that is full from there on
+            self._give_up(os.strerror(errno.ENOSPC))
+
+    def renew(self, held: Mapping[str, Mapping[IPAddress, float]]) -> None:
+        """Write it anew, with what is held now; where that is not possible the old one goes on for as long as it may."""
+        try:
+            write_whole(self._file, f"{self._head}\n{_lines(held)}", 0o600)
+            descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        except OSError as error:
+            if self._descriptor is None or self.is_outgrown:
+                self._give_up(error.strerror)
+            return
+        self.close()
+        self._descriptor, self._grown, self.trouble = descriptor, 0, ""
+
+    def _give_up(self, why: str | None) -> None:
+        """Empty it, which a full disk allows: half of what was learned must not be taken for all of it by the next process."""
+        with contextlib.suppress(OSError):
+            os.truncate(self._file, 0)
+        self.close()
+        self._grown = 0
+        self.trouble = (
+            f"what is learned can't be recorded in {self._file} ({why}): addresses that somebody else puts "
+            "into the gate's sets can't be told, and stay"
+        )
+
+    def close(self) -> None:
+        """Write no more."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _lines(held: Mapping[str, Mapping[IPAddress, float]]) -> str:
+    return "".join(
+        f"{name} {address} {int(until)}\n" for name, every in held.items() for address, until in every.items()
+    )

@@ -1,0 +1,71 @@
+"""What was learned, on disk: for after a reboot, when the kernel's sets are empty and the record is gone.
+
+Lines of nft, so that the boot unit can put them back before the network, without a process of ours (systemd/boot.sh, which
+takes lines of this form alone). Above them a comment tells when they were written.
+"""
+
+import json
+import re
+import time
+from ipaddress import ip_address
+from pathlib import Path
+
+from ecluse.dnsgate.files import write_whole
+from ecluse.dnsgate.record import Held
+from ecluse.ruleset.dnsgate import KEPT_SECONDS
+from ecluse.ruleset.names import is_learned
+from ecluse.ruleset.program import TABLE
+
+FILE = "learned.nft"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_TITLE = "# What the DNS gate of ecluse learned: "
+_LINE = re.compile(rf"add element {TABLE} (\w+) {{ ([0-9a-f.:]+) expires (\d{{1,9}})s }}")
+
+
+def boot_id() -> str:
+    """Give the kernel's word for this run of the machine, empty where it has none."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def clock() -> float:
+    """Give the time since the machine started: it goes on evenly, whoever sets the machine's date."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def write(file: Path, held: Held, boot: str) -> None:
+    """Save what is held, each with the seconds that it has left. OSError when that is not possible."""
+    now = clock()
+    lines = [_TITLE + json.dumps({"boot": boot, "clock": now, "date": time.time()})]
+    lines += [
+        f"add element {TABLE} {name} {{ {address} expires {int(until - now)}s }}"
+        for name, every in held.items()
+        for address, until in every.items()
+        if until - now >= 1
+    ]
+    write_whole(file, "\n".join([*lines, ""]), mode=0o600)
+
+
+def read(file: Path, boot: str) -> tuple[Held, str]:
+    """Give what was saved, and in which run of the machine; nothing where it is missing or damaged: names are asked again.
+
+    How long the machine was down is told by its date alone, and one that went back counts as no time. What is over by then
+    is given as over now: the boot unit, which trusts no date, may have put it back, and it is no stranger's.
+    """
+    now = clock()
+    try:
+        title, *lines = file.read_text().splitlines()
+        told = json.loads(title.removeprefix(_TITLE))
+        written = str(told["boot"])
+        gone = now - float(told["clock"]) if written == boot else max(0.0, time.time() - float(told["date"]))
+        found = [_LINE.fullmatch(line) for line in lines]
+        every = [(one[1], ip_address(one[2]), min(int(one[3]), KEPT_SECONDS) - gone) for one in found if one]
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}, ""
+    held: Held = {}
+    for name, address, left in every:
+        if is_learned(name) and (left > 0 or written != boot):
+            held.setdefault(name, {})[address] = now + max(0.0, left)
+    return held, written

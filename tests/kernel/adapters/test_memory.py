@@ -1,0 +1,443 @@
+"""What the DNS gate learned, and nothing else, is in its sets: whoever fills or empties them, and whatever process it was."""
+
+import asyncio
+import errno
+import os
+import re
+import signal
+import time
+from ipaddress import ip_address
+
+import pytest
+
+from ecluse.dnsgate import memory as module
+from ecluse.dnsgate import record, saved
+from ecluse.dnsgate import run as process
+from ecluse.dnsgate.memory import Memory
+from ecluse.kernel import learned, tables
+from ecluse.kernel.elements import NEWSETELEM
+from ecluse.kernel.learned import Answered, contents, left, put, take_out
+from ecluse.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, Netlink, attribute
+from ecluse.ports import KernelChange
+from ecluse.ruleset import switch
+from tests.golden.cases import HERE, compiled
+from tests.kernel.adapters.conftest import nft, run
+from tests.system.disks import fill
+
+pytestmark = pytest.mark.kernel
+
+_, PROGRAM = compiled(HERE / "10-dns-gate")
+SERVICE = "secure-mail"
+SET, ALL = "dns_svc_secure_mail_4", "dns_all_4"
+LEARNED, OTHER, STRANGE = map(ip_address, ("203.0.113.9", "203.0.113.10", "203.0.113.66"))
+
+
+class World:
+    """The kernel's sets, and the processes of the gate that come and go."""
+
+    def __init__(self, netlink, directory):
+        self.netlink = netlink
+        self.state, self.run = directory / "state", directory / "run"
+        self.state.mkdir()
+        self.run.mkdir()
+        self.last: Memory | None = None
+
+    def process(self) -> Memory:
+        """Begin a process of the gate; the one before was killed where it stood."""
+        self.end()
+        self.last = Memory(self.state, self.run)
+        self.last.tend()
+        return self.last
+
+    def end(self) -> None:
+        if self.last is not None:
+            self.last.close()
+
+    def held(self, name: str = SET) -> set:
+        return set(left(self.netlink, name))
+
+    def strange(self, name: str = SET, element: str = str(STRANGE)) -> None:
+        nft(f"add element inet ecluse {name} {{ {element} }}")
+
+
+@pytest.fixture
+async def world(firewall, tmp_path):
+    await firewall.apply(switch.whole_text(PROGRAM))
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        made = World(netlink, tmp_path)
+        yield made
+        made.end()
+
+
+def later(monkeypatch, seconds: float) -> None:
+    """Have time go by for the gate's process, and not for the kernel."""
+    true = saved.clock
+    for where in (module, saved):
+        monkeypatch.setattr(where, "clock", lambda: true() + seconds)
+
+
+def test_what_somebody_else_put_in_is_taken_out_and_what_was_learned_stays(world):
+    gate = world.process()
+    gate.learn([SERVICE], [LEARNED])
+    world.strange()
+    world.strange(ALL)
+    world.strange("dns_all_6", "2001:db8::66")
+    gate.save()
+    assert (world.held(), world.held(ALL), world.held("dns_all_6")) == ({LEARNED}, {LEARNED}, set())
+    assert gate.removed == 3
+    assert gate.last.endswith(("66 in dns_svc_secure_mail_4", "66 in dns_all_4", "66 in dns_all_6"))
+    assert str(STRANGE) not in (world.state / saved.FILE).read_text()
+
+
+def test_an_element_for_every_address_goes_whatever_else_is_known(world):
+    world.strange(element="*")
+    assert contents(world.netlink, SET) == ({}, True)
+    gate = world.process()
+    assert contents(world.netlink, SET) == ({}, False)
+    assert (gate.removed, gate.last) == (1, f"* in {SET}")
+
+
+async def test_the_kernels_word_brings_a_look_at_once_and_our_own_does_not(world):
+    gate = world.process()
+    changes = gate.changes()
+    try:
+        gate.learn([SERVICE], [LEARNED])
+        world.strange()
+        async with asyncio.timeout(5):
+            assert [gate.hear(await anext(changes)) for _ in range(2)] == [False, True]
+        gate.tend()
+        assert world.held() == {LEARNED}
+        async with asyncio.timeout(5):
+            assert not gate.hear(await anext(changes)), "what it takes out itself"
+    finally:
+        changes.close()
+
+
+def test_there_is_one_process_at_a_time(world, capsys, monkeypatch):
+    """A second one would take what the first learns for a stranger's."""
+    monkeypatch.setattr(process, "_take_place", lambda: None)
+    held = process._only_one(world.run)
+    try:
+        where = [
+            "--orders",
+            str(world.run / "orders"),
+            "--run-dir",
+            str(world.run),
+            "--state-dir",
+            str(world.state),
+        ]
+        assert process.main(where) == 1
+        assert "another process of the DNS gate is at work here" in capsys.readouterr().err
+    finally:
+        os.close(held)
+    os.close(process._only_one(world.run))
+    assert process._only_one(world.run / "missing") == -1
+
+
+async def test_orders_that_cannot_be_kept_on_disk_are_followed_all_the_same(world):
+    orders = world.run / "orders.json"
+    orders.touch()
+    gate = process.DnsGateProcess(orders, world.run, world.state)
+    world.state.rmdir()
+    await gate._obey()
+    assert (gate._trouble["orders"], gate._seen is None) == ("", False)
+    assert "could not be kept for the next boot: No such file" in gate._trouble["last"]
+    world.state.mkdir()
+    gate._save()
+    assert (gate._trouble["last"], (world.state / process.LAST).exists()) == ("", True)
+    gate._memory.close()
+
+
+def test_an_address_is_in_the_record_before_it_is_in_the_kernel(world, monkeypatch):
+    gate = world.process()
+    recorded = []
+
+    def look_and_put(netlink, wanted):
+        recorded.append((world.run / record.FILE).read_text())
+        put(netlink, wanted)
+
+    monkeypatch.setattr(module, "put", look_and_put)
+    gate.learn([SERVICE], [LEARNED])
+    assert f"{SET} {LEARNED} " in recorded[0]
+
+
+def test_sets_that_others_change_all_the_time_cost_a_look_now_and_then(world, monkeypatch):
+    gate = world.process()
+    looks = []
+    monkeypatch.setattr(module, "contents", lambda *where: looks.append(where[1]) or contents(*where))
+    for _ in range(50):
+        gate.hear(KernelChange("nft", 1, ours=False, touched=False, what="", filled=SET))
+        gate.tend()
+    assert 1 <= looks.count(SET) <= 2
+    later(monkeypatch, 5)
+    world.strange()
+    gate.tend()
+    assert world.held() == set(), "what came in between was not forgotten"
+    later(monkeypatch, 10)
+    looks.clear()
+    gate.tend()
+    assert not looks, "nobody changed anything"
+
+
+async def test_what_was_learned_is_back_as_soon_as_the_table_is(world, firewall, monkeypatch):
+    """By the kernel's word: the regular look comes in an hour here."""
+    monkeypatch.setattr(process, "_LOOK", 3600.0)
+    gate = process.DnsGateProcess(world.run / "orders.json", world.run, world.state)
+    running = asyncio.create_task(gate.run())
+    try:
+        await asyncio.sleep(0.1)
+        gate._memory.learn([SERVICE], [LEARNED])
+        for _ in range(3):
+            nft("flush ruleset")
+            await firewall.apply(switch.whole_text(PROGRAM))
+            async with asyncio.timeout(10):
+                while LEARNED not in world.held():
+                    await asyncio.sleep(0.01)
+        world.strange()
+        async with asyncio.timeout(10):
+            while world.held() != {LEARNED}:
+                await asyncio.sleep(0.01)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+
+
+def test_a_killed_process_is_followed_by_one_that_knows_what_it_learned(world):
+    gate = world.process()
+    gate.save()
+    gate.learn([SERVICE], [LEARNED])  # and is killed: nothing is saved
+    world.strange()
+    after = world.process()
+    assert world.held() == {LEARNED}
+    assert after.removed == 1
+    # And once more, by what that one wrote anew.
+    after.learn([SERVICE], [OTHER])
+    nft(f"flush set inet ecluse {SET}")
+    world.process()
+    assert world.held() == {LEARNED, OTHER}
+    assert left(world.netlink, SET)[LEARNED] > 3500
+
+
+def test_an_address_that_packets_kept_alive_is_known_after_its_time(world, monkeypatch):
+    gate = world.process()
+    gate.learn([SERVICE], [LEARNED])
+    gate.save()
+    later(monkeypatch, 3 * 86400)  # nobody ran the gate for three days, and a kept flow went on
+    after = world.process()
+    after.save()
+    assert world.held() == {LEARNED}
+    assert after.removed == 0
+
+
+def test_an_address_that_is_over_is_forgotten_after_a_while_and_then_a_stranger(world, monkeypatch):
+    gate = world.process()
+    gate.learn([SERVICE], [LEARNED])
+    nft(f"delete element inet ecluse {SET} {{ {LEARNED} }}; delete element inet ecluse {ALL} {{ {LEARNED} }}")
+    later(monkeypatch, 3601)
+    gate.save()
+    put(world.netlink, [Answered(SET, LEARNED)])  # a packet that came in the moment of its end
+    gate.save()
+    assert world.held() == {LEARNED}
+    nft(f"delete element inet ecluse {SET} {{ {LEARNED} }}")
+    later(monkeypatch, 3601 + 3600 + 200)
+    gate.save()
+    put(world.netlink, [Answered(SET, LEARNED)])
+    gate.save()
+    assert world.held() == set()
+
+
+@pytest.mark.parametrize(
+    "text", [f"flush set inet ecluse {SET}", f"delete element inet ecluse {SET} {{ {LEARNED} }}"]
+)
+def test_what_somebody_else_took_out_is_put_back(world, text):
+    gate = world.process()
+    gate.learn([SERVICE], [LEARNED])
+    nft(text)
+    gate.save()
+    assert left(world.netlink, SET)[LEARNED] > 3500
+
+
+def test_a_learned_address_that_was_given_a_year_has_an_hour(world):
+    gate = world.process()
+    gate.learn([SERVICE], [LEARNED])
+    nft(
+        f"delete element inet ecluse {SET} {{ {LEARNED} }}; add element inet ecluse {SET} {{ {LEARNED} timeout 365d }}"
+    )
+    gate.save()
+    assert 3500 < left(world.netlink, SET)[LEARNED] <= 3600
+    # Nor for ever: nft has no words for it, the kernel does.
+    nft(f"delete element inet ecluse {SET} {{ {LEARNED} }}")
+    timeless = attribute(tables.ELEMENT_TIMEOUT, bytes(8))
+    add = learned._request(NEWSETELEM, NLM_F_CREATE, SET, learned._key(LEARNED) + timeless)
+    world.netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, [add])
+    assert left(world.netlink, SET)[LEARNED] == learned.ENDLESS
+    gate.save()
+    assert 3500 < left(world.netlink, SET)[LEARNED] <= 3600
+    # Less is the kernel's word: it is not prolonged.
+    put(world.netlink, [Answered(SET, LEARNED, 30)])
+    gate.save()
+    told = re.findall(r"(dns_\w+) \{ \S+ expires (\d+)s", (world.state / saved.FILE).read_text())
+    assert {name: int(seconds) <= 30 for name, seconds in told} == {SET: True, ALL: False}
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "a line in the middle"])
+def test_a_lost_record_takes_what_is_there_for_its_own_and_says_so(world, damage):
+    gate = world.process()
+    gate.save()
+    gate.learn([SERVICE], [LEARNED, OTHER])
+    file = world.run / record.FILE
+    if damage == "gone":
+        file.unlink()
+    else:
+        lines = file.read_text().splitlines()
+        file.write_text("" if damage == "empty" else "\n".join([lines[0], "x y", *lines[3:], ""]))
+    after = world.process()
+    assert world.held() == {LEARNED, OTHER}
+    assert after.adopted > 0
+    # From then on there is a record again.
+    world.strange()
+    after = world.process()
+    assert (world.held(), after.adopted) == ({LEARNED, OTHER}, 0)
+
+
+def test_a_torn_last_line_is_of_an_address_that_never_was_in_the_kernel(world):
+    world.process().learn([SERVICE], [LEARNED])
+    file = world.run / record.FILE
+    with file.open("a") as whole:
+        whole.write(f"{SET} {STRANGE} 99999")
+    world.strange()
+    after = world.process()
+    assert (world.held(), after.adopted) == ({LEARNED}, 0)
+
+
+def test_nobody_is_taken_for_a_stranger_while_the_record_cannot_be_written(world):
+    run("mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(world.run))
+    try:
+        gate = world.process()
+        gate.save()
+        fill(world.run)
+        many = [ip_address(f"203.0.113.{number}") for number in range(100, 200)]
+        gate.learn([SERVICE], many)  # more than what is left of the file's last page: written by half
+        world.strange()
+        gate.save()
+        assert world.held() == {STRANGE, *many}
+        assert "No space left" in gate.trouble
+        after = world.process()
+        assert world.held() == {STRANGE, *many}, "one that comes after it knows that it does not know"
+        assert after.adopted > 0
+        (world.run / "ballast").unlink()
+        after.save()
+        assert not after.trouble
+        world.strange(element="203.0.113.67")
+        after.save()
+        assert world.held() == {STRANGE, *many}
+    finally:
+        world.end()
+        run("umount", "-l", str(world.run))
+
+
+def test_the_first_process_since_the_machine_started_has_nobody_to_take_for_its_own(world):
+    gate = world.process()
+    gate.learn([SERVICE], [LEARNED])
+    gate.save()
+    gate.learn([SERVICE], [STRANGE])
+    lines = (world.run / record.FILE).read_text()
+    (world.run / record.FILE).write_text(lines.replace(saved.boot_id(), "another"))
+    file = world.state / saved.FILE
+    file.write_text(file.read_text().replace(saved.boot_id(), "another"))
+    nft(f"flush set inet ecluse {SET}")
+    world.strange()
+    after = world.process()
+    assert (world.held(), after.removed, after.adopted) == ({LEARNED}, 2, 0)
+
+
+def test_what_the_boot_unit_put_back_is_no_strangers(world, monkeypatch):
+    """Not even where the date says that its time was over while the machine was down."""
+    gate = world.process()
+    gate.learn([SERVICE], [LEARNED])
+    gate.save()
+    (world.run / record.FILE).unlink()
+    file = world.state / saved.FILE
+    file.write_text(file.read_text().replace(saved.boot_id(), "another"))
+    for name in (SET, ALL):
+        nft(f"flush set inet ecluse {name}")
+    nft(file.read_text())
+    true = time.time
+    monkeypatch.setattr(time, "time", lambda: true() + 86400)
+    after = world.process()
+    after.save()
+    assert (world.held(), after.removed) == ({LEARNED}, 0)
+
+
+@pytest.mark.parametrize("days", [-400, -1, 1, 400])
+def test_whoever_sets_the_date_changes_nothing(world, monkeypatch, days):
+    gate = world.process()
+    gate.learn([SERVICE], [LEARNED])
+    true = time.time
+    monkeypatch.setattr(time, "time", lambda: true() + days * 86400)
+    for name in (SET, ALL):
+        nft(f"flush set inet ecluse {name}")
+    gate.learn([SERVICE], [OTHER])
+    gate.save()
+    assert min(left(world.netlink, SET)[one] for one in (LEARNED, OTHER)) > 3500
+    nft(f"flush set inet ecluse {SET}")
+    (world.run / record.FILE).unlink()
+    world.process()
+    assert world.held() == {LEARNED, OTHER}
+    assert max(left(world.netlink, SET).values()) <= 3600
+
+
+def test_no_line_of_the_record_gives_more_than_an_hour(world):
+    world.process().learn([SERVICE], [LEARNED])
+    file = world.run / record.FILE
+    file.write_text(
+        "".join(
+            f"{line.rpartition(' ')[0]} {10**12}\n" if "dns" in line else f"{line}\n"
+            for line in file.read_text().splitlines()
+        )
+    )
+    nft(f"flush set inet ecluse {SET}")
+    world.process()
+    assert 3500 < left(world.netlink, SET)[LEARNED] <= 3600
+
+
+def test_a_set_that_cannot_be_set_right_keeps_none_of_the_others_from_it(world, monkeypatch):
+    gate = world.process()
+
+    def refused(netlink, name, elements):
+        if name == ALL:
+            raise OSError(errno.ENOMEM, "refused")
+        take_out(netlink, name, elements)
+
+    world.strange(ALL)
+    world.strange()
+    with monkeypatch.context() as broken:
+        broken.setattr(module, "take_out", refused)
+        gate._all_touched = True
+        with pytest.raises(OSError, match="refused"):
+            gate.tend()
+    assert (world.held(), world.held(ALL)) == (set(), {STRANGE})
+    later(monkeypatch, 5)
+    gate.tend()
+    assert world.held(ALL) == set(), "it is tried again"
+
+
+def test_the_record_does_not_grow_for_ever(world, monkeypatch):
+    monkeypatch.setattr(record, "GROWTH", 2000)
+    gate = world.process()
+    for number in range(1, 200):
+        with pytest.MonkeyPatch.context() as full:
+            full.setattr(gate, "_put", lambda _: (_ for _ in ()).throw(OSError(errno.ENFILE, "full")))
+            with pytest.raises(OSError, match="full"):
+                gate.learn([SERVICE], [ip_address(f"203.0.113.{number}")])
+    assert (world.run / record.FILE).stat().st_size < 2600
+
+
+def test_a_set_of_another_kind_in_our_sets_place_breaks_nothing(world):
+    gate = world.process()
+    nft(
+        "add set inet ecluse dns_svc_odd_4 { type ipv4_addr . inet_service; elements = { 203.0.113.66 . 443 } }"
+    )
+    gate.learn([SERVICE], [LEARNED])
+    gate.save()
+    assert world.held() == {LEARNED}

@@ -1,0 +1,92 @@
+"""What the DNS gate learned, over a reboot: how long each address is still kept, whatever the machine's date says."""
+
+import json
+import re
+import subprocess
+import time
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from ecluse.dnsgate import saved
+
+ADDRESS = ip_address("203.0.113.9")
+DAY = 86400.0
+
+
+def retitle(file: Path, **told) -> None:
+    """Alter what the file says of the moment when it was written."""
+    title, rest = file.read_text().split("\n", 1)
+    words, _, date = title.partition("{")
+    file.write_text(f"{words}{json.dumps(json.loads('{' + date) | told)}\n{rest}")
+
+
+def back(tmp_path, boot: str, **told) -> float | None:
+    """Save an address with half an hour left, alter what is on disk, read it in this run of the machine; give what is left."""
+    file = tmp_path / saved.FILE
+    saved.write(file, {"dns_all_4": {ADDRESS: saved.clock() + 1800}}, "this")
+    retitle(file, **told)
+    held, written = saved.read(file, boot)
+    assert written == "this"
+    until = held.get("dns_all_4", {}).get(ADDRESS)
+    return None if until is None else round(until - saved.clock(), -1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0, 1800), (600, 1200), (1810, 0), (DAY, 0), (-600, 1800), (-400 * DAY, 1800)],
+)
+def test_after_a_reboot_the_date_tells_what_is_over_and_prolongs_nothing(tmp_path, seconds, expected):
+    assert back(tmp_path, "another", date=time.time() - seconds) == expected
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0, 1800), (600, 1200), (1810, None)])
+def test_in_one_run_of_the_machine_the_date_tells_nothing(tmp_path, seconds, expected):
+    told = {"clock": saved.clock() - seconds, "date": time.time() - 400 * DAY}
+    assert back(tmp_path, "this", **told) == expected
+
+
+def test_what_claims_more_than_its_hour_has_an_hour(tmp_path):
+    file = tmp_path / saved.FILE
+    saved.write(file, {"dns_all_4": {ADDRESS: saved.clock() + 10**6}}, "this")
+    held, _ = saved.read(file, "another")
+    assert 3590 < held["dns_all_4"][ADDRESS] - saved.clock() <= 3600
+
+
+@pytest.mark.parametrize("text", ["", "[]", "# another file\n", saved._TITLE + "{}\n", "\xff"])
+def test_a_damaged_file_is_none(tmp_path, text):
+    file = tmp_path / saved.FILE
+    file.write_text(text, encoding="latin-1")
+    assert saved.read(file, "this") == ({}, "")
+
+
+def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
+    """By its own words and tools: what it would load of a file that somebody wrote into (systemd/boot.sh)."""
+    script = (Path(__file__).parents[3] / "systemd" / "boot.sh").read_text()
+    form = re.search(r"form='(.*)'", script)[1]
+    file = tmp_path / saved.FILE
+    six = ip_address("2001:db8:a::9")
+    held = {"dns_svc_secure_mail_4": {ADDRESS: saved.clock() + 1800}, "dns_all_6": {six: saved.clock() + 60}}
+    saved.write(file, held, "this")
+    lines = file.read_text().splitlines()[1:]
+    good = lines[0]
+    bad = [
+        good.replace("inet ecluse", "inet other"),
+        good.replace("dns_svc_secure_mail_4", "refused_4"),
+        good.replace("add element", "delete element"),
+        f"{good}; flush ruleset",
+        f"{good} # {{ }}",
+        f" {good}",
+        good.replace("203.0.113.9", "203.0.113.0/24"),
+        'include "/etc/passwd"',
+        "flush ruleset",
+    ]
+    file.write_text("\n".join([*file.read_text().splitlines(), *bad, ""]))
+    taken = subprocess.run(
+        ["grep", "-E", form, str(file)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert (taken, len(lines)) == (lines, 2)
+    assert {name: set(every) for name, every in saved.read(file, "this")[0].items()} == {
+        name: set(every) for name, every in held.items()
+    }
