@@ -313,6 +313,46 @@ def test_open_is_left_alone_and_always_is_not(hospital: Hospital, gated):
     wait_until(lambda: not gate.engine)
 
 
+def test_a_flood_at_open_is_bounded_for_each_machine(hospital: Hospital):
+    """`mode: always`: one machine that floods the gate in peace time does not take the others' DNS away."""
+    hospital.dns(ZONE)
+    own = {"mode": "always", "limits": {"client_queries": 50, "wildcard_names": 10}}
+    daemon = hospital.daemon(site=policy.site(dns_gate=own), allowlist=ALLOWLIST)
+    gate = hospital.dns_gate(daemon).start()
+    daemon.start()
+    gate.wait_until_well()
+    wait_until(lambda: hospital.admin.resolve(DNS, "www.web.example").more["addresses"])
+
+    def flood(server: str = DNS, port: int = 53) -> tuple[int, int]:
+        """Flood for three seconds from a guest; give how much was answered, and how often another was not."""
+        asked = {"server": server, "names": ["www.web.example"], "kind": "a", "seconds": 3.0, "rate": 2000}
+        asking = hospital.guest.worker.begin("ask_often", source=hospital.guest.v4, port=port, **asked)
+        others = [hospital.admin.resolve(DNS, "www.web.example").more["addresses"] for _ in range(100)]
+        done = asking.result(60)
+        assert done["sent"] > 4000
+        return sum(done["rcodes"].values()), others.count([])
+
+    most = 50 * (2 + 3 + 1)
+    answered, missed = flood()
+    assert most / 3 < answered <= most, "so much a second, and twice as much at once"
+    assert not missed, "others are answered meanwhile"
+    assert flood("10.30.0.1", 5300)[0] <= most, "the engine's own port is no way round it"
+    # Only questions are bounded: whatever else goes to the gateway is not looked at.
+    assert hospital.guest.tcp(places.WEB.v4)
+    # One zone cut, the other open: the same bound of the same set.
+    daemon.level("cut", zones=["care"])
+    assert flood()[0] <= most
+    # Positive control: with the bound taken out, and nobody there to put it back, the flood gets through.
+    daemon.level("open")
+    assert flood()[0] <= most
+    daemon.kill9()
+    listed = hospital.shell("gw", "nft list chain inet ecluse input")
+    stem = re.search(r"goto (k\d+_)dns\.open", listed)
+    assert stem, listed
+    hospital.shell("gw", f"nft flush chain inet ecluse {stem[1]}dns.bound")
+    assert flood()[0] > 3 * most
+
+
 def test_a_crowd_that_asks_in_vain_holds_nobody_up(hospital: Hospital, gated):
     """20,000 questions a second of 500 machines for names that nobody keeps; kept names are answered beside them."""
     daemon, gate = gated

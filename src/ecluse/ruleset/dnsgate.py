@@ -225,23 +225,34 @@ def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -
         *(Chain(redirect_gate(slot, zone.name), (shut,)) for zone in policy.site.zones),
         *shared,
         Chain(stem + names.DNS, ((*_QUESTION, p.Dispatch((p.IIFNAME,), _from(slot))),)),
-        Chain(f"{stem}{names.DNS}.client", tuple(_client_rules(policy, stem))),
+        Chain(_bound(slot), tuple(_bound_rules(policy))),
+        Chain(f"{stem}{names.DNS}.client", tuple(_client_rules(policy, slot))),
+        *_open_input_chains(policy, slot),
     ]
 
 
-def _client_rules(policy: Policy, stem: str) -> Iterator[Rule]:
-    """Judge what reaches the engine: only what was redirected, and of each client only so much a second.
-
-    The inside's own DNS servers ask for all the machines behind them: they have no bound but that of the wildcards.
-    """
-    gate = policy.site.dns
+def _client_rules(policy: Policy, slot: int) -> Iterator[Rule]:
+    """Judge what reaches the engine: only what was redirected, and of each client only so much a second."""
     for family in FAMILIES:
         yield (
             p.Is(p.NFPROTO, (family.nfproto,)),
             p.Is(p.CT_PROTOCOL, (6, 17)),
-            p.Is(p.CT_PORT, (gate.port,)),
-            p.goto(stem + "refuse"),
+            p.Is(p.CT_PORT, (policy.site.dns.port,)),
+            p.goto(names.prefix(slot) + "refuse"),
         )
+    yield (p.goto(_bound(slot)),)
+
+
+def _bound(slot: int) -> str:
+    return f"{names.prefix(slot)}{names.DNS}.bound"
+
+
+def _bound_rules(policy: Policy) -> Iterator[Rule]:
+    """Bound the questions of each client, whatever the level.
+
+    The inside's own DNS servers ask for all the machines behind them: they have no bound but that of the wildcards.
+    """
+    gate = policy.site.dns
     for family in FAMILIES:
         every = {int(a) for each in gate.internal for a in each.servers if a.version == family.version}
         if every:
@@ -259,5 +270,30 @@ def client_jump(policy: Policy, slot: int) -> tuple[Rule, ...]:
     """Give the rule of input that sends the engine's packets to be judged; nothing for a site without a gate."""
     if not is_on(policy):
         return ()
-    here = (p.Is(p.L4PROTO, (6, 17)), p.Is(p.TH_DPORT, (policy.site.dns.port,)))
-    return ((*here, p.jump(f"{names.prefix(slot)}{names.DNS}.client")),)
+    return ((*_to_engine(policy), p.jump(f"{names.prefix(slot)}{names.DNS}.client")),)
+
+
+def _to_engine(policy: Policy) -> Rule:
+    return (p.Is(p.L4PROTO, (6, 17)), p.Is(p.TH_DPORT, (policy.site.dns.port,)))
+
+
+def open_input(policy: Policy, slot: int) -> str:
+    """Name the chain that input goes to while every zone is open: to nothing, but where the gate answers then too."""
+    answers = policy.site.dns.mode is DnsMode.ALWAYS
+    return names.prefix(slot) + (f"{names.DNS}.open" if answers else "open")
+
+
+def _open_input_chains(policy: Policy, slot: int) -> list[Chain]:
+    """Bound each machine of the inside where the gate answers at `open`: one of them could take the DNS away from all.
+
+    Only an excess of packets for the engine's port is dropped, asked there outright or redirected; all else passes unseen.
+    """
+    if policy.site.dns.mode is not DnsMode.ALWAYS:
+        return []
+    inside = p.In((p.IIFNAME,), names.prefix(slot) + "inside")
+    return [
+        Chain(
+            open_input(policy, slot),
+            ((*_to_engine(policy), inside, p.jump(_bound(slot))), (p.ACCEPT,)),
+        )
+    ]

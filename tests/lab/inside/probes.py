@@ -249,7 +249,14 @@ class Probes:
             return {"local": sock.getsockname()[1], "rcode": code}
 
     def ask_often(
-        self, server: str, names: list[str], kind: str, seconds: float, rate: float, source: str = ""
+        self,
+        server: str,
+        names: list[str],
+        kind: str,
+        seconds: float,
+        rate: float,
+        source: str = "",
+        port: int = 53,
     ) -> dict:
         """Ask for names in turn, `rate` a second for some seconds, from one port; `rcodes` counts the answers by code.
 
@@ -258,7 +265,7 @@ class Probes:
         began = time.monotonic()
         codes: Counter = Counter()
         sent = 0
-        with dial("udp", server, 53, source, 0.5) as sock:
+        with dial("udp", server, port, source, 0.5) as sock:
             sock.setblocking(False)
             while (now := time.monotonic()) - began < seconds:
                 while sent < (now - began) * rate:
