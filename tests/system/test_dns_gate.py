@@ -221,6 +221,79 @@ def test_one_machine_does_not_use_up_a_wildcard(hospital: Hospital, how: str):
     daemon.stop()
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_made_up_sources_are_not_answered_and_at_open_share_a_bound(hospital: Hospital, family: int):
+    """A source outside the zone's subnets: refused before the engine at a cut, one machine's share for all of them at open."""
+    hospital.dns(ZONE)
+    limits = {"client_queries": 20, "wildcard_names": 1000}
+    daemon = hospital.daemon(
+        site=policy.site(dns_gate={"mode": "always", "limits": limits}), allowlist=ALLOWLIST
+    )
+    gate = hospital.dns_gate(daemon).start()
+    daemon.start()
+    gate.wait_until_well()
+    nobody, of_admin, another = {
+        4: ("10.99.{}.7", "10.20.77.7", "10.20.77.8"),
+        6: ("2001:db8:99::{}", "2001:db8:20::77:7", "2001:db8:20::77:8"),
+    }[family]
+    strangers = [nobody.format(n) for n in range(1, 41)]
+    bits = {4: 32, 6: 128}[family]
+    for one in (*strangers, of_admin, another):
+        hospital.shell("care", f"ip addr add {one}/{bits} dev eth0 {'nodad' if family == 6 else ''}")
+        hospital.shell("gw", f"ip route add {one}/{bits} dev care0")  # so that an answer would be seen
+    server, own = places.DNS_SERVER.address(family), places.CARE.gateway.address(family)
+
+    def ask(source: str, name: str, to: str = server, port: int = 53) -> int:
+        return hospital.care.worker.do(
+            "resolve", server=to, name=name, source=source, timeout=0.3, port=port
+        )["rcode"]
+
+    def answered_at_open() -> int:
+        """Ask 6 times from each of forty sources as fast as it goes; give how many were answered."""
+        codes = [
+            hospital.care.worker.begin(
+                "ask_often",
+                server=server,
+                source=one,
+                names=["www.web.example"],
+                kind="a",
+                seconds=0.3,
+                rate=20,
+            )
+            for one in strangers
+        ]
+        return sum(sum(code.result(60)["rcodes"].values()) for code in codes)
+
+    wait_until(lambda: hospital.admin.resolve(DNS, "www.web.example").more["addresses"])
+    began = time.monotonic()
+    assert ask(of_admin, "www.web.example") == 0, "open shuts nothing"
+    assert ask(strangers[0], "www.web.example") == 0
+    assert hospital.care.resolve(server, "www.web.example").more["rcode"] == 0
+    several = answered_at_open()
+    assert 0 < several <= 5 + 20 * (time.monotonic() - began), "one bound for all of them, however many"
+    assert hospital.care.resolve(server, "www.web.example").more["rcode"] == 0, "and not that of the others"
+    inside = hospital.admin.worker
+    inside.do("listen", protocol="udp", ports=[53])
+    inside.do("dns", zone={"*.hospital.example": {"a": ["10.20.0.7"]}})
+    daemon.level("cut")
+    wait_for_purge(daemon)
+    hospital.dns_asked()
+    assert ask(strangers[0], "x.hospital.example", places.ADMIN_HOST.address(family)) == 0, "inside to inside"
+    for number, source in enumerate((strangers[0], another)):
+        for to, port in ((server, 53), (own, 53), (own, 5300)):
+            assert ask(source, f"made-up{number}.operator.example", to, port) == -1
+    assert hospital.care.resolve(server, "own.operator.example").more["rcode"] == 0, "positive control"
+    assert hospital.care.resolve(own, "own2.operator.example").more["rcode"] == 0
+    asked = {name for name, _ in hospital.dns_asked()}
+    assert {"own.operator.example", "own2.operator.example"} <= asked
+    assert not [name for name in asked if name.startswith("made-up")]
+    rate = hospital.shell("gw", f"nft list set inet ecluse dns_rate_{family}")
+    assert another not in rate.partition("elements")[2], "nor was it counted as the machine of the other zone"
+    refused = hospital.shell("gw", f"nft list set inet ecluse refused_hosts{family}")
+    assert another in refused
+    daemon.stop()
+
+
 def test_one_machine_does_not_take_all_places_with_names_that_are_slow(hospital: Hospital):
     """Questions that nobody answers wait for two seconds each: of one machine only so many, so that others are asked for."""
     hospital.dns(ZONE | {"*.slow.example": {"silent": True}})
