@@ -293,9 +293,18 @@ class Host:
         }
         return _answer(self.worker.do("resolve", source=self._source(server), timeout=timeout, **asked))
 
-    def ask_often(self, server: str, names: list[str], kind: str, seconds: float, rate: float) -> dict:
+    def ask_often(
+        self, server: str, names: list[str], kind: str, seconds: float, rate: float, *, port: int = 53
+    ) -> dict:
         """Ask a DNS server for names in turn; give how many questions were `sent`, and `rcodes`."""
-        asked = {"server": server, "names": names, "kind": kind, "seconds": seconds, "rate": rate}
+        asked = {
+            "server": server,
+            "names": names,
+            "kind": kind,
+            "seconds": seconds,
+            "rate": rate,
+            "port": port,
+        }
         return self.worker.do("ask_often", source=self._source(server), **asked)
 
     def resolve_and_connect(self, server: str, name: str, port: int, times: int, kind: str = "a") -> dict:

@@ -1,9 +1,9 @@
 """The process of the DNS gate (`ecluse-dns.service`): runs the engine, and decides what leaves and what is learned.
 
-    zones -> (redirect) -> dnsmasq: refuses at once, caches; no privilege at all
+    zones -> (redirect) -> dnsmasq: refuses at once, says who asks; no privilege at all
                              | what its list of names lets through
                              v
-                           strainer: record types, lengths, rates; puts the addresses into the kernel's sets,
+                           strainer: record types, lengths, rates; holds answers; puts the addresses into the kernel's sets,
                              |        and then answers; CAP_NET_ADMIN and nothing else
                              v
                            the site's resolvers

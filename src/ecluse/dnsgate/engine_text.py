@@ -16,10 +16,12 @@ no-hosts
 no-poll
 # Only whom the kernel redirects here: one who asks another port, or from outside, is refused before.
 # What no line of the servers' file names is REFUSED at once: no list of a machine's DNS can hold a name that is not kept.
-cache-size=5000
-max-cache-ttl={CACHED}
+# Who asks is told to the strainer, which bounds each machine by it and makes the question that leaves anew; nobody can say
+# it for another (strip-subnet). Answers that differ by it are not cached here: the strainer does it (answers.py).
+add-subnet=32,128
+strip-subnet
+cache-size=0
 max-ttl={CACHED}
-no-negcache
 dns-forward-max=500
 edns-packet-max=1232
 log-queries=extra

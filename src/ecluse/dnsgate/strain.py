@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.name
@@ -56,6 +57,11 @@ def read(query: dns.message.Message) -> tuple[str, dns.rdatatype.RdataType] | No
     if one.rdclass != dns.rdataclass.IN:
         return None
     return one.name.to_text(omit_final_dot=True).lower(), one.rdtype
+
+
+def client(query: dns.message.Message) -> str:
+    """Give the address of the machine that the engine asks for, empty when it does not say."""
+    return next((str(o.address) for o in query.options if isinstance(o, dns.edns.ECSOption)), "")
 
 
 def judge(name: str, kind: dns.rdatatype.RdataType, orders: Orders) -> Question | Refusal:

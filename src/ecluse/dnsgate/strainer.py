@@ -14,7 +14,8 @@ import dns.rcode
 import dns.rdatatype
 
 from ecluse.dnsgate import strain
-from ecluse.dnsgate.bounds import NewNames
+from ecluse.dnsgate.answers import HeldAnswers, room
+from ecluse.dnsgate.bounds import SERVERS_SHARE, SHARE, NewNames
 from ecluse.dnsgate.memory import Memory
 from ecluse.dnsgate.strain import Question, Refusal
 from ecluse.ruleset.dnsorders import Orders
@@ -23,9 +24,10 @@ LOOPBACK = "127.0.0.1"
 SECONDS = 2.0
 """For one question to all resolvers: the engine and its client ask again by themselves."""
 MOST_AT_ONCE = 300
+MOST_OF_ONE = 60
+"""Of these, how many may wait for one machine: names whose servers are slow would else hold all places for one that floods."""
 DNS_PORT = 53
 _IDLE = 10.0
-_FEWEST_BYTES, _MOST_BYTES = 512, 1232
 _LENGTH = struct.Struct("!H")
 
 
@@ -35,20 +37,27 @@ class Strainer:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._names = NewNames()
+        self._answers = HeldAnswers()
+        self._outward: dict[Question, asyncio.Task[dns.message.Message | None]] = {}
         self._orders: Orders | None = None
         self.now_in_force = ""
         self.counted: Counter[str] = Counter()
         self.trouble = ""
         self._at_once = 0
+        self._waiting: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening: tuple[asyncio.DatagramTransport, asyncio.Server] | None = None
         self._port = 0
+        self._servers: set[str] = set()
 
     async def obey(self, orders: Orders, digest: str) -> None:
         """Work by these orders from now on. OSError when the port is taken."""
         if self._orders is None or self._orders.limits != orders.limits:
             self._names.limit(orders.limits.wildcard_names)
+        if self._orders != orders:
+            self._answers.clear()
         self._orders, self.now_in_force = orders, digest
+        self._servers = {str(server) for each in orders.internal for server in each.servers}
         if self._port != orders.port + 1:
             self.close()
             loop = asyncio.get_running_loop()
@@ -67,6 +76,10 @@ class Strainer:
         self._listening, self._port = None, 0
 
     def _begin(self, data: bytes, send: Callable[[bytes], None]) -> None:
+        found = self._answers.find(data, time.monotonic())
+        if found is not None and (not found.while_open or self._memory.is_open()):
+            send(found.wire)
+            return
         if self._at_once >= MOST_AT_ONCE:
             self.counted["busy"] += 1
             return
@@ -78,8 +91,8 @@ class Strainer:
         reply = await self._answer(data)
         if reply is not None:
             wire = reply.to_wire(max_size=65535)
-            # What the client can take: without EDNS no more than RFC 1035 promises. It asks again over TCP.
-            if len(wire) > min(_MOST_BYTES, max(_FEWEST_BYTES, reply.request_payload)):
+            # What the client can take. It asks again over TCP.
+            if len(wire) > room(reply):
                 reply.answer.clear()
                 reply.flags |= dns.flags.TC
                 wire = reply.to_wire()
@@ -111,30 +124,45 @@ class Strainer:
             except (dns.exception.DNSException, ValueError):
                 self.counted["form"] += 1
                 return None
-            return await self._answer_query(query)
+            return await self._answer_query(query, data)
         finally:
             self._at_once -= 1
 
-    async def _answer_query(self, query: dns.message.Message) -> dns.message.Message:
+    async def _answer_query(self, query: dns.message.Message, data: bytes) -> dns.message.Message:
         asked, orders = strain.read(query), self._orders
         if asked is None or orders is None:
             return self._refuse(query, "form")
         digest = strain.is_health(asked[0])
         if digest:
             return self._about_itself(query, digest)
-        verdict = self._judge(*asked, orders)
+        client = strain.client(query)
+        verdict = self._judge(*asked, client, orders)
         if isinstance(verdict, Refusal):
             return self._refuse(query, verdict.why)
-        return await self._ask(query, verdict, orders)
+        if self._waiting[client] >= MOST_OF_ONE and client not in self._servers:
+            return self._refuse(query, "busy")
+        self._waiting[client] += 1
+        try:
+            reply = await self._ask(query, verdict, orders)
+        finally:
+            self._waiting[client] -= 1
+            self._waiting += Counter()  # forgets who waits for nothing
+        if orders is self._orders:
+            self._answers.keep(data, reply, time.monotonic(), while_open=not verdict.services)
+        return reply
 
-    def _judge(self, name: str, kind: dns.rdatatype.RdataType, orders: Orders) -> Question | Refusal:
+    def _judge(
+        self, name: str, kind: dns.rdatatype.RdataType, client: str, orders: Orders
+    ) -> Question | Refusal:
         """Judge a question by the orders, then by what only this moment tells: the kernel's gates, and the bounds."""
         verdict = strain.judge(name, kind, orders)
         if not isinstance(verdict, Question):
             return verdict
         if not verdict.services and not self._memory.is_open():
             return Refusal("name")
-        if verdict.wildcard and not self._names.may(verdict.name, verdict.wildcard, time.monotonic()):
+        share = SERVERS_SHARE if client in self._servers else SHARE
+        now = time.monotonic()
+        if verdict.wildcard and not self._names.may(verdict.name, verdict.wildcard, now, client, share):
             return Refusal("rate")
         return verdict
 
@@ -153,7 +181,7 @@ class Strainer:
     async def _ask(
         self, query: dns.message.Message, question: Question, orders: Orders
     ) -> dns.message.Message:
-        answer = await self._first_answer(question, orders)
+        answer = await self._answer_for_all(question, orders)
         if answer is None:
             self.counted["silent"] += 1
             return strain.empty(query, dns.rcode.SERVFAIL)
@@ -171,6 +199,15 @@ class Strainer:
             return strain.empty(query, dns.rcode.SERVFAIL)
         self.trouble = ""
         return found.reply
+
+    async def _answer_for_all(self, question: Question, orders: Orders) -> dns.message.Message | None:
+        """Ask once for all who want to know the same at the same time."""
+        task = self._outward.get(question)
+        if task is None:
+            task = asyncio.create_task(self._first_answer(question, orders))
+            self._outward[question] = task
+            task.add_done_callback(lambda _: self._outward.pop(question, None))
+        return await asyncio.shield(task)
 
     async def _first_answer(self, question: Question, orders: Orders) -> dns.message.Message | None:
         """Ask every resolver at once; the first good answer counts, and a bad one only when there is no other."""

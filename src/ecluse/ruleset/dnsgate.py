@@ -6,8 +6,20 @@ address alive as long as they flow. docs/datapath.md tells the way of a question
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 
-from ecluse.policy import Direction, DnsMode, IPNetwork, Level, Levels, Policy, Service, Traffic, level_named
+from ecluse.policy import (
+    Direction,
+    DnsMode,
+    IPNetwork,
+    Level,
+    Levels,
+    Policy,
+    Service,
+    Traffic,
+    Zone,
+    level_named,
+)
 from ecluse.ruleset import names
 from ecluse.ruleset import program as p
 from ecluse.ruleset.families import FAMILIES, Family, network_interval
@@ -28,6 +40,7 @@ SIZE = 65535
 """Bound of each set, in elements; an address for which there is no room is not answered."""
 
 DNS_PORT = 53
+LINK_LOCAL6 = network_interval(ip_network("fe80::/10"))
 
 
 def is_on(policy: Policy) -> bool:
@@ -155,8 +168,14 @@ def redirect_targets(policy: Policy, slot: int, levels: Levels) -> dict[str, str
     }
     targets = {names.DNS: stem + (names.DNS if any(wanted.values()) else "open")}
     for zone, answered in wanted.items():
-        targets[redirect_gate(slot, zone)] = stem + (f"{names.DNS}.redirect" if answered else "open")
+        open_ = level_named(policy.site, levels[zone]).passes_all
+        way = f"{stem}{names.DNS}.redirect" if open_ else _own_redirect(slot, zone)
+        targets[redirect_gate(slot, zone)] = way if answered else stem + "open"
     return targets
+
+
+def _own_redirect(slot: int, zone: str) -> str:
+    return f"{names.prefix(slot)}{names.DNS}.redirect.{names.plain(zone)}"
 
 
 def redirect_sets(policy: Policy, slot: int) -> list[NamedSet]:
@@ -228,26 +247,72 @@ def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -
     shut: Rule = (p.goto(stem + "open"),)
     return [
         Chain(f"{stem}{names.DNS}.redirect", tuple(rules)),
+        *(_own_redirect_chain(zone, slot) for zone in policy.site.zones),
         *(Chain(redirect_gate(slot, zone.name), (shut,)) for zone in policy.site.zones),
         *shared,
         Chain(stem + names.DNS, ((*_QUESTION, p.Dispatch((p.IIFNAME,), _from(slot))),)),
-        Chain(f"{stem}{names.DNS}.client", tuple(_client_rules(policy, stem))),
+        Chain(_bound(slot), tuple(_bound_rules(policy, answered))),
+        Chain(f"{stem}{names.DNS}.client", tuple(_client_rules(policy, slot))),
+        *_open_input_chains(policy, slot),
     ]
 
 
-def _client_rules(policy: Policy, stem: str) -> Iterator[Rule]:
-    """Judge what reaches the engine: only what was redirected, and of each client only so much a second.
+def _own_redirect_chain(zone: Zone, slot: int) -> Chain:
+    """Where a level judges the zone: only its own subnets are answered, or it could ask in others' names without a bound.
 
-    The inside's own DNS servers ask for all the machines behind them: they have no bound but that of the wildcards.
+    Others go on as they came: inside to inside is never touched, and forward refuses the rest. What is meant for the gateway is
+    dropped here, recorded and in silence: a server of its own must not be asked in our stead.
     """
-    gate = policy.site.dns
+    own = [
+        (
+            p.Is(p.NFPROTO, (family.nfproto,)),
+            p.Is(family.source, sources),
+            p.goto(f"{names.prefix(slot)}{names.DNS}.redirect"),
+        )
+        for family in FAMILIES
+        if (sources := _sources(zone.subnets, family))
+    ]
+    drop: tuple[Rule, ...] = ((p.LOCAL, p.jump(names.prefix(slot) + "evidence")), (p.LOCAL, p.DROP))
+    return Chain(_own_redirect(slot, zone.name), (*own, *drop))
+
+
+def _sources(subnets: tuple[IPNetwork, ...], family: Family) -> tuple[p.Interval, ...]:
+    """Give what a family's sources in these subnets may be; link-local ones are everywhere (a router names itself so)."""
+    found = tuple(network_interval(s) for s in subnets if s.version == family.version)
+    return found if family.version == 4 else (*found, LINK_LOCAL6)
+
+
+def _client_rules(policy: Policy, slot: int) -> Iterator[Rule]:
+    """Judge what reaches the engine: only what was redirected, and of each client only so much a second."""
     for family in FAMILIES:
         yield (
             p.Is(p.NFPROTO, (family.nfproto,)),
             p.Is(p.CT_PROTOCOL, (6, 17)),
-            p.Is(p.CT_PORT, (gate.port,)),
-            p.goto(stem + "refuse"),
+            p.Is(p.CT_PORT, (policy.site.dns.port,)),
+            p.goto(names.prefix(slot) + "refuse"),
         )
+    yield (p.goto(_bound(slot)),)
+
+
+def _bound(slot: int) -> str:
+    return f"{names.prefix(slot)}{names.DNS}.bound"
+
+
+def _bound_rules(policy: Policy, answered: Mapping[Family, str]) -> Iterator[Rule]:
+    """Bound the questions of each client, whatever the level.
+
+    The inside's own DNS servers ask for all the machines behind them: they have no bound but that of the wildcards.
+    Sources in no zone's subnets get here at `open` alone. Whoever makes them up has as many as he likes: all have one bound.
+    """
+    gate = policy.site.dns
+    for family in FAMILIES:
+        stranger: list[p.Part] = [p.Is(p.NFPROTO, (family.nfproto,))]
+        if family.version == 6:
+            stranger.append(p.Is(family.source, (LINK_LOCAL6,), negate=True))
+        if family in answered:
+            stranger.append(p.In((family.source,), answered[family], negate=True))
+        yield (*stranger, p.Limit(gate.limits.client_queries), p.ACCEPT)
+        yield (*stranger, p.Bump(names.DNS_LIMITED), p.DROP)
     for family in FAMILIES:
         every = {int(a) for each in gate.internal for a in each.servers if a.version == family.version}
         if every:
@@ -265,5 +330,30 @@ def client_jump(policy: Policy, slot: int) -> tuple[Rule, ...]:
     """Give the rule of input that sends the engine's packets to be judged; nothing for a site without a gate."""
     if not is_on(policy):
         return ()
-    here = (p.Is(p.L4PROTO, (6, 17)), p.Is(p.TH_DPORT, (policy.site.dns.port,)))
-    return ((*here, p.jump(f"{names.prefix(slot)}{names.DNS}.client")),)
+    return ((*_to_engine(policy), p.jump(f"{names.prefix(slot)}{names.DNS}.client")),)
+
+
+def _to_engine(policy: Policy) -> Rule:
+    return (p.Is(p.L4PROTO, (6, 17)), p.Is(p.TH_DPORT, (policy.site.dns.port,)))
+
+
+def open_input(policy: Policy, slot: int) -> str:
+    """Name the chain that input goes to while every zone is open: to nothing, but where the gate answers then too."""
+    answers = policy.site.dns.mode is DnsMode.ALWAYS
+    return names.prefix(slot) + (f"{names.DNS}.open" if answers else "open")
+
+
+def _open_input_chains(policy: Policy, slot: int) -> list[Chain]:
+    """Bound each machine of the inside where the gate answers at `open`: one of them could take the DNS away from all.
+
+    Only an excess of packets for the engine's port is dropped, asked there outright or redirected; all else passes unseen.
+    """
+    if policy.site.dns.mode is not DnsMode.ALWAYS:
+        return []
+    inside = p.In((p.IIFNAME,), names.prefix(slot) + "inside")
+    return [
+        Chain(
+            open_input(policy, slot),
+            ((*_to_engine(policy), inside, p.jump(_bound(slot))), (p.ACCEPT,)),
+        )
+    ]

@@ -106,6 +106,8 @@ def targets(policy: Policy, slot: int, levels: Levels, *, redirect: bool = False
     all_open = all(_passes_all(policy.site, levels[zone]) for zone in policy.zone_names())
     # Every day, when all is open, a packet is not asked where it comes from: that costs a tenth of what a gateway forwards.
     result = {hook: stem + ("open" if all_open else hook) for hook in names.BASE_CHAINS}
+    if all_open:
+        result["input"] = dnsgate.open_input(policy, slot)
     for place in gate_places(policy):
         gate = names.gate(slot, place)
         if place == names.ELSEWHERE:

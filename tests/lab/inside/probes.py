@@ -209,9 +209,9 @@ class Probes:
             return answer(began, fault(error), rcode=-1, addresses=[], reply="")
         return answer(began, rcode=rcode, addresses=addresses, reply=got.hex())
 
-    def crowd(self, server: str, sources: list[str], rate: float, seconds: float) -> dict:
-        """Ask as many machines would, each for a name that nobody keeps, `rate` questions a second together."""
-        query = [wire.dns_query(f"n{number}.nobody.example", "a", number) for number in range(64)]
+    def crowd(self, server: str, sources: list[str], names: list[str], rate: float, seconds: float) -> dict:
+        """Ask as many machines would for names in turn, `rate` questions a second together."""
+        query = [wire.dns_query(names[number % len(names)], "a", number) for number in range(64)]
         sockets = []
         for source in sources:
             sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -219,21 +219,25 @@ class Probes:
             sock.connect((server, 53))
             sock.setblocking(False)
             sockets.append(sock)
-        began, sent, refused = time.monotonic(), 0, 0
+        began, sent, codes = time.monotonic(), 0, Counter()
         while (now := time.monotonic()) - began < seconds:
             behind = min(int((now - began) * rate) - sent, 2000)
             for number in range(sent, sent + behind):
                 sock = sockets[number % len(sockets)]
                 try:
                     sock.send(query[number % 64])
-                    refused += sock.recv(512)[3] & 15 == 5
+                    codes[sock.recv(512)[3] & 15] += 1
                 except OSError:  # nothing has come back yet, or what ICMP said
                     pass
             sent += behind
             time.sleep(0.001)
         for sock in sockets:
             sock.close()
-        return {"sent": sent, "refused": refused, "seconds": time.monotonic() - began}
+        return {
+            "sent": sent,
+            "rcodes": {str(code): times for code, times in codes.items()},
+            "seconds": time.monotonic() - began,
+        }
 
     def question(self, server: str, name: str, source: str = "", local: int = 0) -> dict:
         """Ask for a name from a local port (0: any); give that port with the answer's code, -1 when there is none."""
@@ -250,7 +254,14 @@ class Probes:
             return {"local": sock.getsockname()[1], "rcode": code}
 
     def ask_often(
-        self, server: str, names: list[str], kind: str, seconds: float, rate: float, source: str = ""
+        self,
+        server: str,
+        names: list[str],
+        kind: str,
+        seconds: float,
+        rate: float,
+        source: str = "",
+        port: int = 53,
     ) -> dict:
         """Ask for names in turn, `rate` a second for some seconds, from one port; `rcodes` counts the answers by code.
 
@@ -259,7 +270,7 @@ class Probes:
         began = time.monotonic()
         codes: Counter = Counter()
         sent = 0
-        with dial("udp", server, 53, source, 0.5) as sock:
+        with dial("udp", server, port, source, 0.5) as sock:
             sock.setblocking(False)
             while (now := time.monotonic()) - began < seconds:
                 while sent < (now - began) * rate:

@@ -15,7 +15,7 @@ from ecluse.ports import DnsReport, RefusedQuestion
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.connection import Connection, Tuple
-from ecluse.ruleset.names import DNS, is_learned
+from ecluse.ruleset.names import BASE_CHAINS, DNS, is_learned
 from tests.golden.cases import HERE, compiled
 from tests.unit.controller.machine import Machine
 
@@ -177,6 +177,12 @@ def test_always_redirects_at_open_too():
     assert switch.targets(POLICY, 1, OPEN)[DNS] == "k1_open"
     assert DNS not in switch.targets(PLAIN, 1, CUT)
     assert switch.targets(PLAIN, 1, CUT, redirect=True)[DNS] == "k1_open"
+    # With it comes the bound of each machine; whoever leaves DNS alone at open looks at nothing there.
+    assert switch.targets(always, 1, OPEN)["input"] == "k1_dns.open"
+    assert {switch.targets(always, 1, OPEN)[hook] for hook in ("forward", "output")} == {"k1_open"}
+    assert {switch.targets(POLICY, 1, OPEN)[hook] for hook in BASE_CHAINS} == {"k1_open"}
+    assert switch.targets(always, 1, OPEN | {"care": "cut"})["input"] == "k1_input"
+    assert switch.read_levels(always, switch.targets(always, 1, OPEN)) == OPEN
 
 
 def test_what_lives_at_open_is_held_for_the_cut(machine):

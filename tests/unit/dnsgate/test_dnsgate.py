@@ -4,12 +4,17 @@ import json
 from dataclasses import replace
 from ipaddress import ip_address
 
+import dns.edns
 import dns.message
+import dns.rcode
 import dns.rdatatype
 import pytest
 
 from ecluse.dnsgate import strain
-from ecluse.dnsgate.bounds import MOST_NAMES, NewNames
+from ecluse.dnsgate.answers import MOST as HELD
+from ecluse.dnsgate.answers import HeldAnswers
+from ecluse.dnsgate.bounds import MOST_CLIENTS as MOST_SHARES
+from ecluse.dnsgate.bounds import MOST_NAMES, SERVERS_SHARE, SHARE, NewNames
 from ecluse.dnsgate.engine_text import config_text, servers_text
 from ecluse.dnsgate.strain import Question, Refusal
 from ecluse.dnsgate.tally import MOST, MOST_CLIENTS, TOLD, Tally
@@ -168,11 +173,131 @@ def test_a_ring_of_aliases_ends():
 def test_new_names_are_bounded_and_known_ones_are_not():
     names = NewNames()
     names.limit(5)
-    let = sum(names.may(f"n{i}.operator.example", "operator.example", 0.0) for i in range(200))
+    let = sum(names.may(f"n{i}.operator.example", "operator.example", 0.0, f"c{i}") for i in range(200))
     assert let == 50
     assert all(names.may("n1.operator.example", "operator.example", 0.0) for _ in range(100))
-    assert sum(names.may(f"m{i}.operator.example", "operator.example", 2.0) for i in range(200)) == 10
+    assert (
+        sum(names.may(f"m{i}.operator.example", "operator.example", 2.0, f"c{i}") for i in range(200)) == 10
+    )
     assert names.may("x.other.example", "other.example", 2.0), "each wildcard has a bound of its own"
+
+
+def test_a_machine_that_asks_for_many_names_leaves_half_for_those_that_ask_for_few():
+    names = NewNames()
+    names.limit(10)
+
+    def let(client: str, times: int, now: float, share: float = SHARE) -> int:
+        return sum(
+            names.may(f"{client}-{now}-{n}.operator.example", "operator.example", now, client, share)
+            for n in range(times)
+        )
+
+    # Ten that are its own share, then down to half of the hundred; what comes in beyond the half is for anybody.
+    assert let("infected", 500, 0.0) == 50
+    assert let("infected", 500, 1.0) == 10
+    assert [let(f"ward{n}", 10, 1.0) for n in range(4)] == [10] * 4
+    assert let("infected", 500, 2.0) == 1, "its share of a second"
+    assert let("server", 40, 2.0, SERVERS_SHARE) == 19, "the bound of all together holds: 100 + 2 * 10"
+    assert let("ward9", 1, 2.0) == 0
+    assert let("ward9", 5, 3.0) == 5
+    # Whoever asks for nothing new is not counted, and what is known of machines is bounded.
+    assert all(
+        names.may("infected-0.0-1.operator.example", "operator.example", 3.0, "ward9") for _ in range(50)
+    )
+    for n in range(MOST_SHARES + 10):
+        names.may(f"crowd{n}.operator.example", "operator.example", 4.0, f"client{n}")
+    assert len(names._own) == MOST_SHARES
+
+
+def asked(
+    name: str, kind: str = "A", number: int = 7, *, client: str = "10.10.4.7", payload: int = 1232
+) -> bytes:
+    options = [dns.edns.ECSOption(client, 32)]
+    query = dns.message.make_query(name, kind, use_edns=0, payload=payload, options=options)
+    query.id = number
+    return query.to_wire()
+
+
+def reply_to(data: bytes, *rows: str) -> dns.message.Message:
+    reply = dns.message.make_response(dns.message.from_wire(data), recursion_available=True)
+    reply.answer = dns.message.from_text("id 1\n;ANSWER\n" + "\n".join(rows) + "\n").answer
+    return reply
+
+
+def test_an_answer_is_given_again_for_its_ttl_to_whoever_asks():
+    held, data = HeldAnswers(), asked("node.operator.example")
+    rows = (
+        "node.operator.example. 60 IN CNAME front.operator.example.",
+        "front.operator.example. 90 IN A 203.0.113.9",
+    )
+    held.keep(data, reply_to(data, *rows), 100.0, while_open=False)
+    other = asked("NoDe.Operator.example", number=4711, client="10.20.1.5")
+    found = held.find(other, 120.5)
+    assert found is not None
+    assert not found.while_open
+    again = dns.message.from_wire(found.wire)
+    assert again.id == 4711
+    assert again.question[0].name.to_text() == again.answer[0].name.to_text() == "NoDe.Operator.example."
+    assert [one.ttl for one in again.answer] == [40, 70]
+    assert again.rcode() == 0
+    assert dns.message.from_wire(other).is_response(again)
+    assert held.find(asked("node.operator.example", "AAAA"), 120.5) is None
+    assert held.find(asked("node2.operator.example"), 120.5) is None
+    assert held.find(data, 160.0) is None, "over"
+    assert held.find(data, 120.0) is None, "and gone"
+
+
+def test_what_says_nothing_or_may_not_be_held_is_not():
+    held = HeldAnswers()
+    data = asked("node.operator.example")
+    held.keep(data, reply_to(data), 0.0, while_open=False)
+    held.keep(data, reply_to(data, "node.operator.example. 0 IN A 203.0.113.9"), 0.0, while_open=False)
+    many = [f"node.operator.example. 60 IN A 203.0.{n // 250}.{n % 250}" for n in range(300)]
+    held.keep(data, reply_to(data, *many), 0.0, while_open=False)
+    refused = reply_to(data, "node.operator.example. 60 IN A 203.0.113.9")
+    refused.set_rcode(dns.rcode.SERVFAIL)
+    held.keep(data, refused, 0.0, while_open=False)
+    assert held.find(data, 0.0) is None
+    good = reply_to(data, "node.operator.example. 60 IN A 203.0.113.9")
+    held.keep(data, good, 0.0, while_open=True)
+    found = held.find(data, 0.0)
+    assert found is not None
+    assert found.while_open
+    # Nothing that is no plain question, whole, is looked for; nor does anything break it.
+    for cut in range(len(data)):
+        held.find(data[:cut], 0.0)
+    assert held.find(data[:2] + b"\x81" + data[3:], 0.0) is None, "an answer"
+    assert held.find(data[:12] + b"\xc0" + data[13:], 0.0) is None, "a pointer"
+    held.clear()
+    assert held.find(data, 0.0) is None
+    for n in range(HELD + 5):
+        held.keep(asked(f"n{n}.operator.example"), good, 0.0, while_open=False)
+    assert held.find(asked("n0.operator.example"), 0.0) is None
+    assert held.find(asked(f"n{HELD}.operator.example"), 0.0) is not None
+
+
+def test_who_can_take_less_is_not_given_what_was_held_for_others():
+    held, name = HeldAnswers(), "node.operator.example"
+    many = [f"{name}. 60 IN A 203.0.113.{n}" for n in range(40)]
+    data = asked(name)
+    held.keep(data, reply_to(data, *many), 0.0, while_open=False)
+    assert len(held.find(asked(name, client="10.20.1.5"), 0.0).wire) > 512
+    small = asked(name, payload=512)
+    assert held.find(small, 0.0) is None
+    held.keep(small, reply_to(small, *many), 0.0, while_open=False)
+    assert held.find(small, 0.0) is None, "the rest comes by TCP, asked for anew"
+    plain = dns.message.make_query(name, "A").to_wire()
+    held.keep(plain, reply_to(plain, *many), 0.0, while_open=False)
+    assert held.find(plain, 0.0) is None
+
+
+def test_the_engine_says_who_asks():
+    assert strain.client(dns.message.from_wire(asked("a.operator.example"))) == "10.10.4.7"
+    six = dns.message.make_query("a.", "A", options=[dns.edns.ECSOption("2001:db8:10::4:7", 128)])
+    assert strain.client(dns.message.from_wire(six.to_wire())) == "2001:db8:10::4:7"
+    assert strain.client(dns.message.make_query("a.", "A")) == ""
+    outward = strain.outward(Question("a.operator.example", dns.rdatatype.A, (), ""))
+    assert outward.options == (), "it stays between the engine and us"
 
 
 def tally() -> Tally:

@@ -1,0 +1,128 @@
+"""The strainer's own bounds: how much may wait for one machine, and that what many ask is asked once."""
+
+import asyncio
+from collections import Counter
+
+import dns.message
+import dns.rcode
+import pytest
+
+from ecluse.dnsgate.strainer import MOST_OF_ONE, Strainer
+from ecluse.ruleset.dnsorders import Orders, orders_of
+from tests.golden.cases import HERE, compiled
+from tests.unit.dnsgate.test_dnsgate import asked, reply_to
+
+POLICY, _ = compiled(HERE / "10-dns-gate")
+SERVER = "10.10.0.53"
+
+
+class Kernel:
+    """Stands for what the kernel's sets and gates say."""
+
+    opened = False
+
+    def is_open(self) -> bool:
+        return self.opened
+
+    def learn(self, services, addresses) -> None:
+        pass
+
+
+class Outside:
+    """Stands for the resolvers: silent until it is told to answer, then with one address."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.answers = asyncio.Event()
+
+    async def first_answer(self, question, orders: Orders) -> dns.message.Message:
+        self.asked[question.name] += 1
+        await self.answers.wait()
+        return reply_to(asked(question.name), f"{question.name}. 60 IN A 203.0.113.9")
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    return Kernel()
+
+
+async def strainer_of(kernel: Kernel, monkeypatch, *, everything: bool = False) -> tuple[Strainer, Outside]:
+    """Make one that listens nowhere and asks nobody; every name under the wildcard may be asked for."""
+    strainer, outside = Strainer(kernel), Outside()
+    orders = orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut"))
+    assert orders is not None
+    if everything:
+        object.__setattr__(orders, "everything", True)
+    strainer._port = orders.port + 1
+    await strainer.obey(orders, "digest")
+    strainer._names.limit(1000)
+    monkeypatch.setattr(strainer, "_first_answer", outside.first_answer)
+    return strainer, outside
+
+
+def test_of_one_machine_only_so_many_wait(kernel, monkeypatch):
+    async def main() -> None:
+        strainer, outside = await strainer_of(kernel, monkeypatch)
+
+        def ask(number: int, client: str) -> asyncio.Task[dns.message.Message]:
+            data = asked(f"n{number}.operator.example", client=client)
+            return asyncio.create_task(strainer._answer(data))
+
+        waiting = [ask(number, "10.10.4.7") for number in range(MOST_OF_ONE)]
+        await asyncio.sleep(0)
+        assert (await ask(900, "10.10.4.7")).rcode() == dns.rcode.REFUSED
+        assert strainer.counted["busy"] == 1
+        others = [ask(901, "10.10.4.8"), *(ask(1000 + n, SERVER) for n in range(2 * MOST_OF_ONE))]
+        await asyncio.sleep(0.01)
+        assert not any(task.done() for task in (*waiting, *others)), (
+            "another machine, and a server of the inside"
+        )
+        outside.answers.set()
+        assert {reply.rcode() for reply in await asyncio.gather(*waiting, *others)} == {dns.rcode.NOERROR}
+        assert not strainer._waiting
+        assert (await ask(900, "10.10.4.7")).rcode() == dns.rcode.NOERROR, "as soon as there is room"
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_what_many_ask_is_asked_once_and_then_given_again(kernel, monkeypatch):
+    async def main() -> None:
+        strainer, outside = await strainer_of(kernel, monkeypatch)
+        data = asked("results.lab.example")
+        both = [asyncio.create_task(strainer._answer(data)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        outside.answers.set()
+        for reply in await asyncio.gather(*both):
+            assert reply.answer
+        given: list[bytes] = []
+        strainer._begin(data, given.append)
+        assert dns.message.from_wire(given[0]).answer
+        assert outside.asked == {"results.lab.example": 1}
+        # Other orders may answer otherwise.
+        orders = orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "isolate"))
+        assert orders is not None
+        await strainer.obey(orders, "other")
+        strainer._begin(data, given.append)
+        await asyncio.sleep(0.01)
+        assert dns.message.from_wire(given[1]).rcode() == dns.rcode.REFUSED
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_what_was_answered_because_all_was_open_is_not_given_again_at_a_cut(kernel, monkeypatch):
+    async def main() -> None:
+        strainer, outside = await strainer_of(kernel, monkeypatch, everything=True)
+        outside.answers.set()
+        kernel.opened = True
+        data = asked("www.web.example")
+        assert (await strainer._answer(data)).answer
+        given: list[bytes] = []
+        strainer._begin(data, given.append)
+        assert len(given) == 1
+        kernel.opened = False
+        strainer._begin(data, given.append)
+        await asyncio.sleep(0.01)
+        assert dns.message.from_wire(given[1]).rcode() == dns.rcode.REFUSED
+        assert outside.asked == {"www.web.example": 1}
+
+    asyncio.run(asyncio.wait_for(main(), 10))
