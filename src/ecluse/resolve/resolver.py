@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from ecluse.policy import private as is_private
 from ecluse.ports import Clock
-from ecluse.records import KnownName, NameTally
+from ecluse.records import KEEP, KnownAddress, KnownName, NameTally
 from ecluse.resolve import cache
 from ecluse.resolve.lookup import Server, look_up
 
@@ -32,6 +32,8 @@ _SILENT = 86400.0
 
 By the monotonic clock: a clock that is set (a dead battery, then NTP) would end them in a moment.
 """
+_HELD = KEEP.total_seconds()
+"""The same for an address that left: a machine may hold it for so long, whatever the clock says."""
 _RANDOM = random.SystemRandom()
 
 
@@ -67,7 +69,7 @@ class DnsResolver:
         self._last_good = last_good
         self._private: frozenset[str] = frozenset()
         self._tallies: dict[str, NameTally] = {}
-        # name -> address -> since when nobody speaks of it, in the event loop's seconds
+        # name -> address -> since when no answer gives it, in the event loop's seconds
         self._silent: dict[str, dict[str, float]] = {}
         self._watched: dict[str, float] = {}  # name -> when it is due, in the event loop's seconds
         self._failed: dict[str, int] = {}
@@ -129,16 +131,16 @@ class DnsResolver:
             name: frozenset(
                 each.address
                 for each in cache.overdue(known, now, self._last_good)
-                if each.left or self._long_silent(name, each.address)
+                if self._long_silent(name, each)
             )
             for name, known in self._known.items()
         }
         return {name: addresses for name, addresses in found.items() if addresses}
 
-    def _long_silent(self, name: str, address: str) -> bool:
+    def _long_silent(self, name: str, each: KnownAddress) -> bool:
         now = asyncio.get_running_loop().time()
-        since = self._silent.get(name, {}).get(address, now)
-        return now - since >= min(_SILENT, self._last_good.total_seconds())
+        since = self._silent.get(name, {}).get(each.address, now)
+        return now - since >= (_HELD if each.left else min(_SILENT, self._last_good.total_seconds()))
 
     def used(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
         """Take note that connections to these addresses, by name, were just found alive: their time begins anew."""
@@ -228,12 +230,12 @@ class DnsResolver:
         self._schedule(after)
 
     def _note_silence(self, known: KnownName) -> None:
-        """Remember since when nobody has spoken of an address: neither given it again nor said that it left."""
+        """Remember since when no answer has given an address, by a clock that nobody sets."""
         before, now = self._silent.get(known.name, {}), asyncio.get_running_loop().time()
         self._silent[known.name] = {
             each.address: before.get(each.address, now)
             for each in known.addresses
-            if each.seen != known.asked and not each.left
+            if each.seen != known.asked
         }
 
     def _now(self, name: str) -> KnownName:

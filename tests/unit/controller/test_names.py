@@ -134,6 +134,25 @@ def test_what_is_due_stays_while_a_connection_lives_and_its_use_is_noted(machine
     assert in_kernel(machine) == [NEW], "positive control"
 
 
+def test_a_large_table_is_read_rarely_although_something_is_always_due(machine, monkeypatch):
+    reads = []
+
+    async def slow():
+        reads.append(machine.conntrack.table)
+        await asyncio.sleep(0.02)
+        return machine.conntrack.table
+
+    monkeypatch.setattr(machine.conntrack, "connections", slow)
+    watch = NameWatch(machine.controller._s, machine.controller._ledger)
+    for old in (OLD, NEW):
+        machine.resolver.overdue = {"a.example": frozenset({old})}
+        machine.run(watch.look())
+    assert len(reads) == 1, "0.02 s of work: the next look is 4 s away"
+    watch._soonest -= 100
+    machine.run(watch.look())
+    assert len(reads) == 2, "positive control"
+
+
 def test_where_the_connections_cannot_be_read_nothing_leaves_and_it_is_said(machine):
     machine.resolver.overdue = {"a.example": frozenset({OLD})}
     machine.conntrack.fail["connections"] = KernelError("busy")

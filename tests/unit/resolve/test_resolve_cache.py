@@ -124,8 +124,17 @@ def test_what_nobody_answers_for_is_due_after_its_upper_bound_and_not_before():
 
 
 def test_a_clock_that_was_ahead_keeps_nothing_for_longer():
-    known = learn(learn(NOTHING, said("203.0.113.9"), 10_000), said("203.0.113.10"), 0)
-    assert known.addresses[0].seen == START
+    ahead = cache.used(
+        learn(NOTHING, said("203.0.113.9"), 10_000), {"203.0.113.9"}, START + timedelta(minutes=10_001)
+    )
+    known = learn(ahead, said("203.0.113.10"), 0)
+    assert known.addresses[0].seen == known.since == START
+    assert overdue(known, 29.9) == set()
+    assert overdue(known, 30) == {"203.0.113.9"}
+    again = learn(learn(known, said("203.0.113.10"), 20_000), said("203.0.113.10"), 1)
+    assert overdue(again, 30) == {"203.0.113.9"}
+    back = learn(ahead, said("203.0.113.9"), 0)
+    assert back.addresses[0].used == START, "an address that stays has its use no later either"
 
 
 def test_nothing_leaves_by_a_failure_however_long_it_lasts():

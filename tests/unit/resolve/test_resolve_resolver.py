@@ -277,7 +277,13 @@ async def test_a_fault_of_our_own_is_shown_with_the_name(make, monkeypatch):
     assert known[NAME].failure == "could not be looked up: what nobody thought of"
 
 
-async def test_an_address_leaves_only_when_it_is_let_go_and_that_is_told(server, make):
+@pytest.fixture
+def quick(monkeypatch):
+    """Half an hour of ours passes at once: what is left of it is the clock that a test sets."""
+    monkeypatch.setattr("ecluse.resolve.resolver._HELD", 0.0)
+
+
+async def test_an_address_leaves_only_when_it_is_let_go_and_that_is_told(server, make, quick):
     at = [datetime(2026, 3, 4, tzinfo=UTC)]
     server.put(NAME, "203.0.113.10", ttl=0)
     resolver = make(clock=lambda: at[0])
@@ -322,6 +328,20 @@ async def test_a_clock_that_is_set_far_ahead_ends_no_last_good_address(server, m
     assert resolver.due() == {}
     resolver._silent[NAME]["203.0.113.10"] -= 86_400
     assert resolver.due() == {NAME: {"203.0.113.10"}}, "positive control: a day without a word"
+
+
+async def test_a_clock_that_is_set_far_ahead_ends_no_half_hour_of_what_just_left(server, make):
+    at = [datetime(2026, 3, 4, tzinfo=UTC)]
+    server.put(NAME, "203.0.113.10", ttl=0)
+    resolver = make(clock=lambda: at[0])
+    await resolver.refresh([NAME], 2)
+    at[0] += timedelta(days=365)
+    server.put(NAME, "203.0.113.11", ttl=0)
+    await resolver.refresh([NAME], 2)
+    assert resolver.known()[NAME].addresses[0].left
+    assert resolver.due() == {}, "a machine was given it a moment ago"
+    resolver._silent[NAME]["203.0.113.10"] -= 1800
+    assert resolver.due() == {NAME: {"203.0.113.10"}}, "positive control: half an hour of ours"
 
 
 async def test_last_good_addresses_have_an_upper_bound(server, make):
