@@ -26,6 +26,8 @@ _ASKED = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _BROKEN = (dns.exception.DNSException, OSError, EOFError, ValueError, struct.error)
 _MOST_ALIASES = 15
 """CNAMEs on the way to an address; dnspython's own bound for one message is the same."""
+_MOST_ADDRESSES = 256
+"""Addresses of one answer, so that a resolver that gives thousands does not crowd out what the others gave (`cache.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Answer:
     failures: in words, once each: what failed, and which addresses were refused.
     by: address -> the resolvers that gave it. alias: the name at the end of the CNAMEs, empty when there are none.
     outcomes: resolver and what came of each question to it, in a word; more than one word for a question that was
-    answered in an odd way (`truncated`: it came by TCP; `ttl-0`; `refused-address`).
+    answered in an odd way (`truncated`: it came by TCP; `ttl-0`; `too-many`; `refused-address`).
     split: two resolvers gave addresses of one family, and not the same.
     """
 
@@ -54,7 +56,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One resolver's answer about one family; failure is empty when it answered. outcomes: see `Answer`."""
+    """One resolver's answer about one family; failure is empty when it answered. outcomes: see `Answer`.
+
+    odd: what is to be told of it although it answered.
+    """
 
     server: str
     family: int
@@ -62,6 +67,7 @@ class _Part:
     failure: str = ""
     outcomes: tuple[str, ...] = ()
     alias: str = ""
+    odd: str = ""
 
 
 def refusal(address: IPAddress, *, may_be_private: bool = False) -> str:
@@ -96,7 +102,7 @@ def _unite(judged: Sequence[tuple[_Part, str]]) -> Answer:
     answered = frozenset(part.family for part in parts if not part.failure)
     # One resolver of two that answers is enough; what was refused is told all the same.
     broken = [part.failure for part in parts if part.failure and part.family not in answered]
-    refused = [words for _, words in judged if words]
+    refused = [words for part, why in judged for words in (part.odd, why) if words]
     given = {family: {frozenset(p.ttls) for p in parts if p.family == family and p.ttls} for family in (4, 6)}
     return Answer(
         ttls,
@@ -137,6 +143,8 @@ async def _ask(server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataTyp
     except _BROKEN as error:
         outcome = "unreachable" if isinstance(error, OSError | EOFError) else "malformed"
         return replace(failed, failure=f"{server[0]}: {error or type(error).__name__}", outcomes=(outcome,))
+    except Exception as error:  # noqa: BLE001 - what one resolver sent must not silence the others, whatever it set off
+        return replace(failed, failure=f"{server[0]}: {error!r}", outcomes=("malformed",))
 
 
 async def _follow(
@@ -159,10 +167,15 @@ async def _follow(
             raise _WrongError(_ROUND.format(server[0]), "loop")
         asked.append(end)
     found = [] if chain.answer is None else [ip_address(record.address) for record in chain.answer]
+    odd = ""
+    if len(found) > _MOST_ADDRESSES:
+        odd = f"{server[0]} gave {len(found)} addresses; the first {_MOST_ADDRESSES} are used"
+        marks = (*marks, "too-many")
     outcomes = ("answered" if found else "empty", *marks, *(("ttl-0",) if found and not ttl else ()))
     alias = end.to_text(omit_final_dot=True).lower() if end != name else ""
     family = 4 if kind == dns.rdatatype.A else 6
-    return _Part(server[0], family, dict.fromkeys(found, ttl), outcomes=outcomes, alias=alias)
+    ttls = dict.fromkeys(found[:_MOST_ADDRESSES], ttl)
+    return _Part(server[0], family, ttls, outcomes=outcomes, alias=alias, odd=odd)
 
 
 _ROUND = "{}: the names lead in a circle, or over 16 aliases or more"

@@ -157,6 +157,13 @@ def test_nothing_leaves_by_a_failure_however_long_it_lasts():
     assert overdue(known, 9000) == {"2001:db8::9"}
 
 
+def test_since_when_and_where_it_leads_outlast_a_failure():
+    known = learn(NOTHING, replace(said("203.0.113.9"), alias="a.example"))
+    known = learn(known, said(answered=(), failures=["timeout"]), 60)
+    assert (known.since, known.alias) == (START, "a.example")
+    assert learn(known, said("203.0.113.9"), 61).alias == "", "it has none any more"
+
+
 def test_one_family_that_fails_keeps_its_addresses():
     known = learn(NOTHING, said("203.0.113.9", "2001:db8::9"))
     known = learn(known, said("203.0.113.10", answered=(4,), failures=["::53 answered SERVFAIL"]), 60)

@@ -5,6 +5,7 @@ import itertools
 import time
 from ipaddress import ip_address
 
+import dns.asyncquery
 import dns.edns
 import dns.flags
 import dns.message
@@ -50,13 +51,13 @@ async def test_the_ttl_is_the_least_of_the_chain(server):
 
 
 async def test_all_servers_at_once_and_their_answers_united(server, other):
-    server.put(NAME, "203.0.113.10", ttl=50)
-    other.put(NAME, "203.0.113.10", "203.0.113.11", ttl=60)
+    server.put(NAME, "203.0.113.10", ttl=60)
+    other.put(NAME, "203.0.113.10", "203.0.113.11", ttl=50)
     server.delay = other.delay = 0.6
     begun = time.monotonic()
     answer = await look_up(NAME, [server.address, other.address], 2)
     assert time.monotonic() - begun < 1.1
-    assert texts(answer) == {"203.0.113.10": 60, "203.0.113.11": 60}
+    assert texts(answer) == {"203.0.113.10": 60, "203.0.113.11": 50}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ async def test_fifteen_aliases_pass_and_sixteen_do_not(server):
 
 async def test_a_name_that_the_server_leaves_to_us_is_followed_with_the_least_ttl(server):
     server.answers[NAME] = records((NAME, 20, "a.example"))
-    server.answers["a.example"] = records(("a.example", 300, "b.example"))
+    server.answers["a.example"] = records(("A.example", 300, "B.example"))
     server.put("b.example", "203.0.113.10", "2001:db8::10", ttl=900)
     answer = await look_up(NAME, [server.address], 1)
     assert texts(answer) == {"203.0.113.10": 20, "2001:db8::10": 20}
@@ -204,6 +205,68 @@ async def test_a_long_answer_comes_by_tcp(server):
     answer = await look_up(NAME, [server.address], 2)
     assert set(texts(answer)) == set(addresses)
     assert server.asked[NAME, "A", "tcp"] == 1
+
+
+async def test_one_resolver_that_gives_thousands_does_not_crowd_out_the_others(server, other):
+    crowd = [str(ip_address("198.51.0.0") + n) for n in range(3000)]  # sent in any order
+    server.answers[NAME] = truncated_on_udp(records(*((NAME, 60, a) for a in crowd)))
+    other.put(NAME, "203.0.113.10")
+    answer = await look_up(NAME, [server.address, other.address], 5)
+    assert len(answer.ttls) == 257 and "203.0.113.10" in texts(answer)
+    assert answer.failures == ("127.0.0.1 gave 3000 addresses; the first 256 are used",)
+    assert [word for _, word in answer.outcomes][:3] == ["answered", "truncated", "too-many"]
+
+
+async def test_what_one_resolver_sets_off_in_the_parser_does_not_silence_the_others(
+    server, other, monkeypatch
+):
+    real = dns.asyncquery.udp
+
+    async def fragile(query, address, **options):
+        if options["port"] == server.port:
+            raise AttributeError("what nobody thought of")
+        return await real(query, address, **options)
+
+    monkeypatch.setattr(dns.asyncquery, "udp", fragile)
+    other.put(NAME, "203.0.113.10")
+    answer = await look_up(NAME, [server.address, other.address], 1)
+    assert set(texts(answer)) == {"203.0.113.10"}
+    assert ("127.0.0.1", "malformed") in answer.outcomes
+    alone = await look_up(NAME, [server.address], 1)
+    assert alone.failures == ("127.0.0.1: AttributeError('what nobody thought of')",)
+
+
+class _TwoVoices(asyncio.DatagramProtocol):
+    """A server beside which somebody else answers first, from another port, with the right id and question."""
+
+    def __init__(self, stranger):
+        self.stranger = stranger
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, peer):
+        query = dns.message.from_wire(data)
+        self.stranger.sendto(records((NAME, 60, "198.51.100.66"))(query, "udp").to_wire(), peer)
+        self.transport.sendto(records((NAME, 60, "203.0.113.10"))(query, "udp").to_wire(), peer)
+
+
+async def test_an_answer_from_elsewhere_is_not_taken_and_does_not_end_the_wait():
+    here = {"local_addr": ("127.0.0.1", 0)}
+    loop = asyncio.get_running_loop()
+    stranger, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, **here)
+    server, _ = await loop.create_datagram_endpoint(lambda: _TwoVoices(stranger), **here)
+    answer = await look_up(NAME, [server.get_extra_info("sockname")], 1)
+    assert texts(answer) == {"203.0.113.10": 60}
+    server.close()
+    stranger.close()
+
+
+async def test_a_circle_is_noticed_when_it_closes(server):
+    server.answers[NAME] = records((NAME, 9, "a.example"))
+    server.answers["a.example"] = records(("a.example", 9, NAME))
+    await look_up(NAME, [server.address], 1)
+    assert server.asked[NAME, "A", "udp"] == 1
 
 
 async def test_a_lost_datagram_is_asked_for_again(server):
