@@ -1,14 +1,17 @@
 """One host name asked of every resolver at once: what they answered, judged and united. Nothing is kept here."""
 
 import asyncio
+import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
+import dns.asyncbackend
 import dns.asyncquery
 import dns.exception
 import dns.flags
+import dns.inet
 import dns.message
 import dns.name
 import dns.rcode
@@ -207,28 +210,34 @@ async def _exchange(
 ) -> tuple[dns.message.Message, bool]:
     """Give the server's response: by UDP, twice if need be, and by TCP when it was truncated; and whether it was.
 
+    Both times from one socket, so that an answer to the first question is heard as long as the second one's.
+
     dnspython draws the query id, the kernel the port; a datagram from elsewhere, with another id or another question
     is not looked at (ignore_errors), so that a forged one does not end the wait for the real one.
     """
     query = dns.message.make_query(name, kind, use_edns=0, payload=_EDNS_PAYLOAD)
     address, port = server
-    for _ in range(_ATTEMPTS):
-        try:
-            response = await dns.asyncquery.udp(
-                query,
-                address,
-                timeout=seconds / _ATTEMPTS,
-                port=port,
-                ignore_unexpected=True,
-                ignore_errors=True,
-                raise_on_truncation=True,
-            )
-        except dns.exception.Timeout:
-            continue
-        except dns.message.Truncated:
-            return await dns.asyncquery.tcp(query, address, timeout=seconds, port=port), True
-        if response.rcode() in (dns.rcode.FORMERR, dns.rcode.NOTIMP) and query.edns >= 0:
-            query.use_edns(False)  # RFC 6891, 7: a server from before EDNS
-            continue
-        return response, False
+    backend = dns.asyncbackend.get_default_backend()
+    family = dns.inet.af_for_address(address)
+    async with await backend.make_socket(family, socket.SOCK_DGRAM) as sock:  # type: ignore[no-untyped-call]
+        for _ in range(_ATTEMPTS):
+            try:
+                response = await dns.asyncquery.udp(
+                    query,
+                    address,
+                    timeout=seconds / _ATTEMPTS,
+                    port=port,
+                    ignore_unexpected=True,
+                    ignore_errors=True,
+                    raise_on_truncation=True,
+                    sock=sock,
+                )
+            except dns.exception.Timeout:
+                continue
+            except dns.message.Truncated:
+                return await dns.asyncquery.tcp(query, address, timeout=seconds, port=port), True
+            if response.rcode() in (dns.rcode.FORMERR, dns.rcode.NOTIMP) and query.edns >= 0:
+                query.use_edns(False)  # RFC 6891, 7: a server from before EDNS
+                continue
+            return response, False
     raise TimeoutError

@@ -275,6 +275,17 @@ async def test_a_lost_datagram_is_asked_for_again(server):
     assert texts(await look_up(NAME, [server.address], 1)) == {"203.0.113.10": 60}
 
 
+async def test_a_slow_answer_is_heard_for_the_whole_time_and_a_later_one_is_not(server):
+    server.put(NAME, "203.0.113.10")
+    server.delay = 0.7
+    assert texts(await look_up(NAME, [server.address], 1)) == {"203.0.113.10": 300}
+    answer = await look_up(NAME, [server.address], 0.4)
+    assert (answer.ttls, answer.failures) == ({}, ("127.0.0.1 did not answer within 0.4 s",))
+    await asyncio.sleep(0.5)  # it comes now, and nobody is hurt
+    server.delay = 0
+    assert texts(await look_up(NAME, [server.address], 0.4)) == {"203.0.113.10": 300}
+
+
 async def test_a_server_from_before_edns(server):
     truth = records((NAME, 60, "203.0.113.10"))
     formerr = rcode(dns.rcode.FORMERR)

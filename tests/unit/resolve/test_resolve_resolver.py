@@ -133,14 +133,15 @@ async def test_saved_names_are_known_at_once_and_asked_for_when_they_expire(serv
     server.put(NAME, "203.0.113.11")
     server.put("bank.example", "203.0.113.20")
 
-    def saved(name, expires):
-        return KnownName(
-            name, (KnownAddress("203.0.113.10", now(), now() + timedelta(seconds=expires)),), now()
-        )
+    def saved(name, expires, failure=""):
+        address = KnownAddress("203.0.113.10", now(), now() + timedelta(seconds=expires))
+        return name, KnownName(name, (address,), now(), failure)
 
-    resolver = make(known={NAME: saved(NAME, -60), "bank.example": saved("bank.example", 600)})
+    failed = saved("failed.example", 600, "timeout")
+    resolver = make(known=dict([saved(NAME, -60), saved("bank.example", 600), failed]))
     assert texts(resolver.known()[NAME]) == ["203.0.113.10"]
-    resolver.watch([NAME, "bank.example"], [server.address])
+    resolver.watch([NAME, "bank.example", "failed.example"], [server.address])
+    await until(lambda: server.asked["failed.example", "A", "udp"])
     await until(lambda: texts(resolver.known()[NAME]) == ["203.0.113.10", "203.0.113.11"])
     assert server.asked["bank.example", "A", "udp"] == 0
 
