@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
@@ -83,15 +83,33 @@ def refusal(address: IPAddress, *, may_be_private: bool = False) -> str:
 
 
 async def look_up(
-    name: str, servers: Sequence[Server], seconds: float, *, may_be_private: bool = False
+    name: str,
+    servers: Sequence[Server],
+    seconds: float,
+    *,
+    may_be_private: bool = False,
+    heard: Callable[[], None] = lambda: None,
 ) -> Answer:
-    """Ask every server for A and AAAA at the same time, for at most `seconds` each. Never raises but when cancelled."""
+    """Ask every server for A and AAAA at the same time, for at most `seconds` each. Never raises but when cancelled.
+
+    heard: called once both have an answer from some server; those that are silent yet are waited for all the same.
+    """
     try:
         question = dns.name.from_text(name)
     except (dns.exception.DNSException, ValueError) as error:
         return Answer({}, frozenset(), (f"not a host name: {error}",))
-    asks = [_ask(server, question, kind, seconds) for server in servers for kind in _ASKED]
-    return _unite([_refuse(part, may_be_private) for part in await asyncio.gather(*asks)])
+    waiting = {4, 6}
+
+    async def ask(server: Server, kind: dns.rdatatype.RdataType) -> _Part:
+        part = await _ask(server, question, kind, seconds)
+        if waiting and not part.failure:
+            waiting.discard(part.family)
+            if not waiting:
+                heard()
+        return part
+
+    parts = await asyncio.gather(*(ask(server, kind) for server in servers for kind in _ASKED))
+    return _unite([_refuse(part, may_be_private) for part in parts])
 
 
 def _unite(judged: Sequence[tuple[_Part, str]]) -> Answer:

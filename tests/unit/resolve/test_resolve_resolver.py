@@ -217,13 +217,29 @@ class _Counting:
     def __init__(self, room, running):
         self.room, self.running = room, running
 
-    async def __aenter__(self):
-        await self.room.__aenter__()
+    async def acquire(self):
+        await self.room.acquire()
         self.running[0] += 1
 
-    async def __aexit__(self, *error):
+    def release(self):
         self.running[0] -= 1
-        await self.room.__aexit__(*error)
+        self.room.release()
+
+
+async def test_one_dead_resolver_of_two_does_not_hold_up_all_names(server, make):
+    names = [f"n{n}.example" for n in range(100)]
+    async with Server() as dead:
+        for n, name in enumerate(names):
+            server.put(name, f"203.0.113.{n}")
+            dead.answers[name] = drop
+        resolver = make([server.address, dead.address], timeout=1.0)
+        begun = time.monotonic()
+        known = await resolver.refresh(names, 10)
+        assert time.monotonic() - begun < 4, "not 100 / 16 times 1 s"
+        assert all(entry.addresses and not entry.failure for entry in known.values())
+        outcomes = resolver.tallies()["n7.example"].outcomes["127.0.0.1"]
+        assert outcomes == {"answered": 1, "empty": 1, "timeout": 2}, "it was waited for"
+    assert resolver._room._value == 16 and resolver._waiting_room._value == 128
 
 
 async def test_every_reader_of_changes_is_told_and_close_ends_them(server, make):
