@@ -98,6 +98,35 @@ async def test_maximum_ttl_bounds_the_wait(server, make):
     await until(lambda: server.asked[NAME, "A", "udp"] >= 2)
 
 
+async def test_the_shortest_ttl_of_an_answer_says_when_to_ask_again(server, make):
+    server.answers[NAME] = records((NAME, 0, "203.0.113.10"), (NAME, 3000, "2001:db8::10"))
+    resolver = make()
+    resolver.watch([NAME], [server.address])
+    await until(lambda: server.asked[NAME, "A", "udp"] >= 2)
+
+
+def waits(resolver, known, times):
+    """Give the seconds until the next look-up of a name, for each of so many times that this became known."""
+    found = []
+    for _ in range(times):
+        resolver._schedule(known)
+        found.append(resolver._watched[known.name] - asyncio.get_running_loop().time())
+    return found
+
+
+async def test_names_are_spread_and_a_name_that_fails_for_days_is_asked_for_every_ten_minutes(make):
+    resolver = make(minimum_ttl=30)
+    resolver.watch([NAME], [])
+    await until(lambda: NAME in resolver.known())
+    at = now()
+    good = KnownName(NAME, (KnownAddress("203.0.113.10", at, at + timedelta(seconds=1000)),), at)
+    spread = waits(resolver, good, 200)
+    assert 999 < min(spread) < 1003 and 1007 < max(spread) < 1011
+    failing = waits(resolver, KnownName(NAME, (), at, "timeout"), 40)
+    assert 29 < failing[0] < 34 and 59 < failing[1] < 67
+    assert all(599 < wait < 611 for wait in failing[10:])
+
+
 FAILURES = {
     "silent": drop,
     "servfail": rcode(dns.rcode.SERVFAIL),
@@ -191,6 +220,7 @@ async def test_names_no_longer_watched_leave_once_old(server, make):
     at[0] += timedelta(minutes=31)
     resolver.watch([], [server.address])
     await until(lambda: NAME not in resolver.known())
+    assert NAME not in resolver.tallies() and NAME not in resolver._silent, "nothing of it is left"
 
 
 async def test_many_names_never_more_than_sixteen_at_once(server, make):
