@@ -358,6 +358,22 @@ def test_learned_addresses_are_back_at_boot_without_network_daemon_or_dns(site: 
     assert set(left) == set(first), "it remembers which of them have left"
 
 
+def test_damaged_records_of_names_cut_nothing_off_while_the_resolvers_are_away(site: Site):
+    site.resolvers.put("lab.example", "203.0.113.101")
+    daemon = site.start(["lab.example"])
+    daemon.level("cut")
+    until(lambda: site.addresses("lab.example"))
+    daemon.stop()  # saves
+    daemon.start()  # copies
+    site.resolvers.tell("lab.example", "silence")
+    daemon.kill9()
+    saved = daemon.state / "names.json"
+    saved.write_bytes(saved.read_bytes().replace(b"203.0.113.101", b"203.0.113.109"))
+    daemon.start()
+    assert site.passes("203.0.113.101", "203.0.113.109") == ["203.0.113.101"]
+    assert daemon.api("GET", "/v1/services").status == 200
+
+
 def is_on_disk(boot: Path, address: str) -> bool:
     program = boot.read_text().partition('include "')[2].partition('"')[0]
     return address in Path(program).read_text()
