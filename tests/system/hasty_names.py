@@ -1,7 +1,7 @@
 """The real daemon whose clock a test can set: `python -m tests.system.hasty_names -- flags`.
 
 The file `ahead` beside the state directory says by how many seconds its clock is ahead. It looks at names, and renews the
-boot ruleset, several times a second, and a day without a word from the resolvers takes it half a second.
+boot ruleset, several times a second, and to it half a second without a word from the resolvers is a day, or half an hour.
 """
 
 import sys
@@ -29,7 +29,7 @@ def main() -> int:
     daemon.utc_now = clock
     daemon.Options = hasty
     keeper._BOOT_DELAY = 0.1
-    resolver._SILENT = 0.5
+    resolver._SILENT = resolver._HELD = 0.5
     return daemon.main(flags)
 
 

@@ -122,7 +122,13 @@ FAILURES: dict[str, list[Any]] = {
     "malformed": ["garbage"],
     "empty": ["records"],
     "loop": ["records", ["loop.example", 1, "loop2.example"], ["loop2.example", 1, "loop.example"]],
-    "refused-address": ["records", ["refused-address.example", 1, "127.0.0.1"], ["refused-address.example", 1, "10.66.6.6"]],
+    "refused-address": [
+        "records",
+        *(
+            ["refused-address.example", 1, address]
+            for address in ("127.0.0.1", "10.66.6.6", "0.0.0.0", "::", "::ffff:10.66.6.6", "64:ff9b::a42:606")
+        ),
+    ],
 }  # fmt: skip
 """What came of it, in the word that is counted -> how the name server does it."""
 
@@ -187,13 +193,17 @@ def test_answers_that_are_odd_are_used(site: Site):
     site.resolvers.tell(
         "rotates.example", "rotate", "rotates.example", 1, 4, *(f"203.0.113.{n}" for n in range(200, 240))
     )
-    names = ["long", "chain", "hops", "zero", "one-dead", "united", "rotates"]
+    pool = [f"2001:db8:ffff:2::{n:x}" for n in range(1, 201)]
+    site.resolvers.tell("turns-200.example", "rotate", "turns-200.example", 1, 16, *pool)
+    names = ["long", "chain", "hops", "zero", "one-dead", "united", "rotates", "turns-200"]
     site.start([f"{name}.example" for name in names]).level("cut")
     until(lambda: all(site.addresses(f"{name}.example") for name in names))
     # Only until the whole pool is known: then no machine can be given an address that is not.
     until(lambda: any("nearly every answer" in w for w in site.names()["rotates.example"]["warnings"]))
     until(lambda: len(site.addresses("rotates.example")) == 40, 40)
-    passing = [*many, "203.0.113.21", "203.0.113.22", "2001:db8:ffff::22"]
+    until(lambda: len(site.addresses("turns-200.example")) == 200, 40)
+    assert any("IPv6 addresses only" in warning for warning in site.names()["turns-200.example"]["warnings"])
+    passing = [*many, *pool, "203.0.113.21", "203.0.113.22", "2001:db8:ffff::22"]
     passing += [f"203.0.113.{n}" for n in (23, 24, 25, 26, *range(200, 240))]
     assert site.refuses(*passing) == []
     assert site.passes("203.0.113.90", "2001:db8:ffff::21") == [], "positive control"
@@ -234,6 +244,25 @@ def test_a_client_that_holds_an_address_for_25_minutes_still_connects(site: Site
     until(lambda: forget(site) and not set(both) & set(site.addresses("lab.example")))
     assert site.passes(*both, *fresh) == fresh
     assert site.names()["lab.example"]["left"] == 0
+
+
+def test_a_clock_that_jumps_a_year_ahead_and_back_ends_nothing_and_keeps_nothing(site: Site):
+    first, second, third = "203.0.113.101", "203.0.113.102", "203.0.113.103"
+    site.resolvers.put("lab.example", first)
+    site.start(["lab.example"]).level("cut")
+    until(lambda: site.addresses("lab.example"))
+    site.forward(365 * DAY)
+    until(lambda: site.addresses("lab.example")[first]["age"] < MINUTE)
+    site.resolvers.put("lab.example", second)
+    until(lambda: site.addresses("lab.example").get(first, {}).get("left"))
+    assert site.passes(first, second, "203.0.113.99") == [first, second], "a year ahead"
+    site.forward(-365 * DAY)
+    site.resolvers.put("lab.example", third)
+    until(lambda: site.addresses("lab.example").get(second, {}).get("left"))
+    assert site.passes(first, second, third) == [first, second, third], "and back"
+    time.sleep(1.5)  # the connections of just now are forgotten
+    until(lambda: forget(site) and set(site.addresses("lab.example")) == {third})
+    assert site.passes(first, second, third) == [third], "not until next year"
 
 
 def test_a_stream_outlives_its_address_leaving_the_dns(site: Site):
@@ -327,6 +356,22 @@ def test_learned_addresses_are_back_at_boot_without_network_daemon_or_dns(site: 
     assert set(site.addresses("lab.example")) == set(every)
     left = [a for a, one in site.addresses("lab.example").items() if one["left"]]
     assert set(left) == set(first), "it remembers which of them have left"
+
+
+def test_damaged_records_of_names_cut_nothing_off_while_the_resolvers_are_away(site: Site):
+    site.resolvers.put("lab.example", "203.0.113.101")
+    daemon = site.start(["lab.example"])
+    daemon.level("cut")
+    until(lambda: site.addresses("lab.example"))
+    daemon.stop()  # saves
+    daemon.start()  # copies
+    site.resolvers.tell("lab.example", "silence")
+    daemon.kill9()
+    saved = daemon.state / "names.json"
+    saved.write_bytes(saved.read_bytes().replace(b"203.0.113.101", b"203.0.113.109"))
+    daemon.start()
+    assert site.passes("203.0.113.101", "203.0.113.109") == ["203.0.113.101"]
+    assert daemon.api("GET", "/v1/services").status == 200
 
 
 def is_on_disk(boot: Path, address: str) -> bool:

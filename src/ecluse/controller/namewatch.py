@@ -24,6 +24,7 @@ class NameWatch:
         self._s = shared
         self._ledger = ledger
         self._next_look = 0.0
+        self._soonest = 0.0  # also where something is due: with rotating names something always is
         self._next_save = time.monotonic() + _SAVE
 
     async def run(self) -> None:
@@ -36,7 +37,7 @@ class NameWatch:
         """Note who uses what, and let go what is due and unused. Without a sound look at the connections nothing leaves."""
         resolver = self._s.ports.resolver
         due = resolver.due()
-        if not due and time.monotonic() < self._next_look:
+        if time.monotonic() < (self._soonest if due else self._next_look):
             return
         began = time.monotonic()
         try:
@@ -50,7 +51,8 @@ class NameWatch:
         # What became due while the table was read waits for the next look.
         resolver.let_go({name: those - used.get(name, frozenset()) for name, those in due.items()})
         took = time.monotonic() - began
-        self._next_look = time.monotonic() + max(_LOOK, took / _SHARE)
+        self._soonest = time.monotonic() + took / _SHARE
+        self._next_look = max(time.monotonic() + _LOOK, self._soonest)
         if time.monotonic() >= self._next_save:
             self._next_save = time.monotonic() + _SAVE
             await self._ledger.recorder.should([self._ledger.names()])

@@ -1,6 +1,6 @@
 """Addresses that an answer of the DNS may not lead to: never, or only where a destination says `private: true`."""
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
 from ecluse.policy.values import IPAddress
 
@@ -14,6 +14,10 @@ def _kinds(*rows: tuple[str, tuple[str, ...]]) -> _Kinds:
 _PRIVATE = _kinds(
     ("a private address", ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fec0::/10")),
     ("a private address of a provider", ("100.64.0.0/10",)),  # RFC 6598
+    (
+        "a private address of a translator",
+        ("64:ff9b:1::/48",),
+    ),  # RFC 8215: what it stands for is the site's own affair
     ("an address for measurements", ("198.18.0.0/15", "2001:2::/48")),  # RFC 2544, RFC 5180
 )
 _NEVER = _kinds(
@@ -23,6 +27,8 @@ _NEVER = _kinds(
     ("a multicast address", ("224.0.0.0/4", "ff00::/8")),
     ("a reserved address", ("192.0.0.0/24", "240.0.0.0/4", "::ffff:0:0/96", "::/96", "100::/64")),
 )
+_CARRIERS = ((IPv6Network("64:ff9b::/96"), 0), (IPv6Network("2002::/16"), 80))
+"""NAT64 (RFC 6052) and 6to4 (RFC 3056): addresses that stand for the IPv4 address in them, and how far left it is."""
 
 
 def never_outside(address: IPAddress) -> str:
@@ -36,4 +42,9 @@ def private(address: IPAddress) -> str:
 
 
 def _kind(kinds: _Kinds, address: IPAddress) -> str:
-    return next((kind for net, kind in kinds if net.version == address.version and address in net), "")
+    found = next((kind for net, kind in kinds if net.version == address.version and address in net), "")
+    carried = next((int(address) >> bits for net, bits in _CARRIERS if address in net), None)
+    if found or carried is None:
+        return found
+    inner = _kind(kinds, IPv4Address(carried & 0xFFFFFFFF))
+    return f"{inner} inside an IPv6 one" if inner else ""

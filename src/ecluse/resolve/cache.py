@@ -31,7 +31,7 @@ def learn(known: KnownName, answer: Answer, at: datetime, shortest: float, longe
             at + timedelta(seconds=min(max(ttl, shortest), longest)),
             ttl,
             answer.by.get(address, ()),
-            used=before[str(address)].used if str(address) in before else None,
+            used=_no_later(before[str(address)].used, at) if str(address) in before else None,
         )
         for address, ttl in answer.ttls.items()
     }
@@ -50,7 +50,7 @@ def learn(known: KnownName, answer: Answer, at: datetime, shortest: float, longe
         tuple(addresses),
         at,
         "; ".join(failures)[:MOST_FAILURE],
-        known.since or at,
+        _no_later(known.since, at) or at,
         answer.alias if fresh else known.alias,
     )
 
@@ -58,7 +58,17 @@ def learn(known: KnownName, answer: Answer, at: datetime, shortest: float, longe
 def _without(old: KnownAddress, answer: Answer, at: datetime) -> KnownAddress:
     """Give an address that this answer does not have: it left, unless nobody spoke of its family."""
     seen = min(old.seen, at)  # a clock that was ahead is no reason to keep it for longer
-    return replace(old, seen=seen, left=old.left or (at if _is_news(old, answer) else None))
+    return replace(
+        old,
+        seen=seen,
+        expires=old.expires - (old.seen - seen),
+        used=_no_later(old.used, at),
+        left=_no_later(old.left, at) or (at if _is_news(old, answer) else None),
+    )
+
+
+def _no_later(moment: datetime | None, at: datetime) -> datetime | None:
+    return min(moment, at) if moment else None
 
 
 def _is_news(old: KnownAddress, answer: Answer) -> bool:
@@ -109,7 +119,8 @@ def addresses_of(known: KnownName) -> frozenset[str]:
 
 def overdue(known: KnownName, at: datetime, last_good: timedelta) -> tuple[KnownAddress, ...]:
     """Give the addresses whose time is over, unless a connection to them lives."""
-    return tuple(each for each in known.addresses if each.kept_until(last_good) <= at)
+    newest = at - KEEP  # the quick half of the question: this is asked of every address every few seconds
+    return tuple(each for each in known.addresses if each.seen <= newest and each.kept_until(last_good) <= at)
 
 
 def used(known: KnownName, addresses: AbstractSet[str], at: datetime) -> KnownName:

@@ -1,14 +1,17 @@
 """One host name asked of every resolver at once: what they answered, judged and united. Nothing is kept here."""
 
 import asyncio
+import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
+import dns.asyncbackend
 import dns.asyncquery
 import dns.exception
 import dns.flags
+import dns.inet
 import dns.message
 import dns.name
 import dns.rcode
@@ -26,6 +29,8 @@ _ASKED = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _BROKEN = (dns.exception.DNSException, OSError, EOFError, ValueError, struct.error)
 _MOST_ALIASES = 15
 """CNAMEs on the way to an address; dnspython's own bound for one message is the same."""
+_MOST_ADDRESSES = 256
+"""Addresses of one answer, so that a resolver that gives thousands does not crowd out what the others gave (`cache.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class Answer:
     failures: in words, once each: what failed, and which addresses were refused.
     by: address -> the resolvers that gave it. alias: the name at the end of the CNAMEs, empty when there are none.
     outcomes: resolver and what came of each question to it, in a word; more than one word for a question that was
-    answered in an odd way (`truncated`: it came by TCP; `ttl-0`; `refused-address`).
+    answered in an odd way (`truncated`: it came by TCP; `ttl-0`; `too-many`; `refused-address`).
     split: two resolvers gave addresses of one family, and not the same.
     """
 
@@ -54,7 +59,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One resolver's answer about one family; failure is empty when it answered. outcomes: see `Answer`."""
+    """One resolver's answer about one family; failure is empty when it answered. outcomes: see `Answer`.
+
+    odd: what is to be told of it although it answered.
+    """
 
     server: str
     family: int
@@ -62,6 +70,7 @@ class _Part:
     failure: str = ""
     outcomes: tuple[str, ...] = ()
     alias: str = ""
+    odd: str = ""
 
 
 def refusal(address: IPAddress, *, may_be_private: bool = False) -> str:
@@ -74,15 +83,33 @@ def refusal(address: IPAddress, *, may_be_private: bool = False) -> str:
 
 
 async def look_up(
-    name: str, servers: Sequence[Server], seconds: float, *, may_be_private: bool = False
+    name: str,
+    servers: Sequence[Server],
+    seconds: float,
+    *,
+    may_be_private: bool = False,
+    heard: Callable[[], None] = lambda: None,
 ) -> Answer:
-    """Ask every server for A and AAAA at the same time, for at most `seconds` each. Never raises but when cancelled."""
+    """Ask every server for A and AAAA at the same time, for at most `seconds` each. Never raises but when cancelled.
+
+    heard: called once both have an answer from some server; those that are silent yet are waited for all the same.
+    """
     try:
         question = dns.name.from_text(name)
     except (dns.exception.DNSException, ValueError) as error:
         return Answer({}, frozenset(), (f"not a host name: {error}",))
-    asks = [_ask(server, question, kind, seconds) for server in servers for kind in _ASKED]
-    return _unite([_refuse(part, may_be_private) for part in await asyncio.gather(*asks)])
+    waiting = {4, 6}
+
+    async def ask(server: Server, kind: dns.rdatatype.RdataType) -> _Part:
+        part = await _ask(server, question, kind, seconds)
+        if waiting and not part.failure:
+            waiting.discard(part.family)
+            if not waiting:
+                heard()
+        return part
+
+    parts = await asyncio.gather(*(ask(server, kind) for server in servers for kind in _ASKED))
+    return _unite([_refuse(part, may_be_private) for part in parts])
 
 
 def _unite(judged: Sequence[tuple[_Part, str]]) -> Answer:
@@ -96,7 +123,7 @@ def _unite(judged: Sequence[tuple[_Part, str]]) -> Answer:
     answered = frozenset(part.family for part in parts if not part.failure)
     # One resolver of two that answers is enough; what was refused is told all the same.
     broken = [part.failure for part in parts if part.failure and part.family not in answered]
-    refused = [words for _, words in judged if words]
+    refused = [words for part, why in judged for words in (part.odd, why) if words]
     given = {family: {frozenset(p.ttls) for p in parts if p.family == family and p.ttls} for family in (4, 6)}
     return Answer(
         ttls,
@@ -137,6 +164,8 @@ async def _ask(server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataTyp
     except _BROKEN as error:
         outcome = "unreachable" if isinstance(error, OSError | EOFError) else "malformed"
         return replace(failed, failure=f"{server[0]}: {error or type(error).__name__}", outcomes=(outcome,))
+    except Exception as error:  # noqa: BLE001 - what one resolver sent must not silence the others, whatever it set off
+        return replace(failed, failure=f"{server[0]}: {error!r}", outcomes=("malformed",))
 
 
 async def _follow(
@@ -159,10 +188,15 @@ async def _follow(
             raise _WrongError(_ROUND.format(server[0]), "loop")
         asked.append(end)
     found = [] if chain.answer is None else [ip_address(record.address) for record in chain.answer]
+    odd = ""
+    if len(found) > _MOST_ADDRESSES:
+        odd = f"{server[0]} gave {len(found)} addresses; the first {_MOST_ADDRESSES} are used"
+        marks = (*marks, "too-many")
     outcomes = ("answered" if found else "empty", *marks, *(("ttl-0",) if found and not ttl else ()))
     alias = end.to_text(omit_final_dot=True).lower() if end != name else ""
     family = 4 if kind == dns.rdatatype.A else 6
-    return _Part(server[0], family, dict.fromkeys(found, ttl), outcomes=outcomes, alias=alias)
+    ttls = dict.fromkeys(found[:_MOST_ADDRESSES], ttl)
+    return _Part(server[0], family, ttls, outcomes=outcomes, alias=alias, odd=odd)
 
 
 _ROUND = "{}: the names lead in a circle, or over 16 aliases or more"
@@ -194,28 +228,34 @@ async def _exchange(
 ) -> tuple[dns.message.Message, bool]:
     """Give the server's response: by UDP, twice if need be, and by TCP when it was truncated; and whether it was.
 
+    Both times from one socket, so that an answer to the first question is heard as long as the second one's.
+
     dnspython draws the query id, the kernel the port; a datagram from elsewhere, with another id or another question
     is not looked at (ignore_errors), so that a forged one does not end the wait for the real one.
     """
     query = dns.message.make_query(name, kind, use_edns=0, payload=_EDNS_PAYLOAD)
     address, port = server
-    for _ in range(_ATTEMPTS):
-        try:
-            response = await dns.asyncquery.udp(
-                query,
-                address,
-                timeout=seconds / _ATTEMPTS,
-                port=port,
-                ignore_unexpected=True,
-                ignore_errors=True,
-                raise_on_truncation=True,
-            )
-        except dns.exception.Timeout:
-            continue
-        except dns.message.Truncated:
-            return await dns.asyncquery.tcp(query, address, timeout=seconds, port=port), True
-        if response.rcode() in (dns.rcode.FORMERR, dns.rcode.NOTIMP) and query.edns >= 0:
-            query.use_edns(False)  # RFC 6891, 7: a server from before EDNS
-            continue
-        return response, False
+    backend = dns.asyncbackend.get_default_backend()
+    family = dns.inet.af_for_address(address)
+    async with await backend.make_socket(family, socket.SOCK_DGRAM) as sock:  # type: ignore[no-untyped-call]
+        for _ in range(_ATTEMPTS):
+            try:
+                response = await dns.asyncquery.udp(
+                    query,
+                    address,
+                    timeout=seconds / _ATTEMPTS,
+                    port=port,
+                    ignore_unexpected=True,
+                    ignore_errors=True,
+                    raise_on_truncation=True,
+                    sock=sock,
+                )
+            except dns.exception.Timeout:
+                continue
+            except dns.message.Truncated:
+                return await dns.asyncquery.tcp(query, address, timeout=seconds, port=port), True
+            if response.rcode() in (dns.rcode.FORMERR, dns.rcode.NOTIMP) and query.edns >= 0:
+                query.use_edns(False)  # RFC 6891, 7: a server from before EDNS
+                continue
+            return response, False
     raise TimeoutError

@@ -61,9 +61,9 @@ def sealed_names(names: tuple[KnownName, ...]) -> bytes:
     return sealed_json(names)
 
 
-def read_names(at: Layout) -> dict[str, KnownName] | None:
-    """Read the saved addresses."""
-    found: tuple[KnownName, ...] | None = _read_json(tuple[KnownName, ...], at.names)
+def read_names(path: Path) -> dict[str, KnownName] | None:
+    """Read saved addresses, or the copy of them."""
+    found: tuple[KnownName, ...] | None = _read_json(tuple[KnownName, ...], path)
     return None if found is None else {known.name: known for known in found}
 
 

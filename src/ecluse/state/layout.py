@@ -58,6 +58,11 @@ class Layout:
         return self.root / "names.json"
 
     @property
+    def names_copy(self) -> Path:
+        """The same of some minutes before, for when the other can't be read and no resolver answers."""
+        return self.root / "names.copy.json"
+
+    @property
     def audit(self) -> Path:
         """The audit chain."""
         return self.root / "audit.log"

@@ -37,6 +37,7 @@ class _Recovery:
     def __init__(self, at: Layout) -> None:
         self._at = at
         self._damage: list[str] = []
+        self._without_names = "host names are looked up anew"
 
     def run(self) -> Recovered:
         at = self._at
@@ -53,7 +54,7 @@ class _Recovery:
         chain = self._audit()
         if boot is not None:
             self._boot_program(boot)
-        self._read(at.names, partial(files.read_names, at), "host names are looked up anew")
+        self._names()
         self._read(at.closed, partial(files.read_ruleset_file, at.closed), "it is written anew")
         self._named_by_digest()
         self._level_files()
@@ -107,6 +108,14 @@ class _Recovery:
             or os.path.lexists(at.journal)
             or _has_content(at.audit)
         )
+
+    def _names(self) -> None:
+        """Look at the saved addresses of host names. Where they can't be read, their copy is used."""
+        at = self._at
+        copy = self._read(at.names_copy, partial(files.read_names, at.names_copy), "it is written anew")
+        if copy is not None:
+            self._without_names = "its copy, of some minutes before, is used"
+        self._read(at.names, partial(files.read_names, at.names), self._without_names)
 
     def _read(self, path: Path, reader: Callable[[], T | None], consequence: str) -> T | None:
         """Read one file; damage is noted with what follows from it, and what is no file is moved out of the way."""
@@ -240,7 +249,7 @@ class _Recovery:
                 "audit.log is missing or empty: who did what until now cannot be told from it"
             )
         if not os.path.lexists(at.names) and not self._said_of("names.json"):
-            self._damage.append("names.json is missing: host names are looked up anew")
+            self._damage.append(f"names.json is missing: {self._without_names}")
         if not at.level_files():
             self._damage.append("ruleset/: the files of the levels are missing; they are written anew")
 

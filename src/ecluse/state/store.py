@@ -10,10 +10,13 @@ journal.json                a change that was begun (the intent): for a daemon t
 spare/                      room for the records of closings on a full disk (`state/spare.py`)
 by-hand.log                 closings without the daemon, until they are in the audit log
 names.json                  last known addresses of host names
+names.copy.json             the same, at most some minutes older
 audit.log, audit.head       the audit chain (`state/audit.py`)
 """
 
+import contextlib
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +33,8 @@ from ecluse.state.spare import Spare
 _NO_NFT_PATH = re.compile(
     r'["\\*?\[\]{}\x00-\x1f]'
 )  # nft globs the path of an include, and has no escapes in it
+_COPY = 300.0
+"""Seconds between two copies of the saved addresses: another file, so that one bad sector does not take both."""
 _LEVEL = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
@@ -50,6 +55,7 @@ class DirectoryState:
         self._encoded: tuple[Policy, bytes] | None = None
         self._intent: Generation | None = None
         self._recorded = 0
+        self._copy_due = 0.0
 
     @property
     def audit_path(self) -> Path:
@@ -194,16 +200,22 @@ class DirectoryState:
         _forget_file(self._at.by_hand)
 
     def read_names(self) -> Mapping[str, KnownName]:
-        """Read the saved addresses of host names; empty when missing or damaged (damage shows in recover())."""
-        try:
-            return files.read_names(self._at) or {}
-        except StateError:
-            return {}
+        """Read the saved addresses of host names; the copy's when missing or damaged (damage shows in recover())."""
+        for path in (self._at.names, self._at.names_copy):
+            with contextlib.suppress(StateError):
+                found = files.read_names(path)
+                if found is not None:
+                    return found
+        return {}
 
     def write_names(self, names: Mapping[str, KnownName]) -> None:
-        """Save the addresses of host names."""
+        """Save the addresses of host names, and now and then a copy: without them and the DNS a service is cut off."""
         self._prepare()
-        durable.write(self._at.names, files.sealed_names(tuple(names[name] for name in sorted(names))))
+        sealed = files.sealed_names(tuple(names[name] for name in sorted(names)))
+        durable.write(self._at.names, sealed)
+        if time.monotonic() >= self._copy_due:
+            durable.write(self._at.names_copy, sealed)
+            self._copy_due = time.monotonic() + _COPY
 
     def _prepare(self) -> None:
         if not self._ready:

@@ -70,6 +70,26 @@ def test_a_name_without_an_address_is_a_finding_and_asked_for_once(check, files,
     assert server.asked["results.lab.example", "A", "udp"] == 1
 
 
+def test_one_name_without_an_address_among_others_is_a_finding(check, files, server):
+    files.site(RESOLVERS, "resolvers: [127.0.0.1]")
+    files.labs("to: [results.lab.example, 203.0.113.10]", "to: [results.lab.example, gone.lab.example]")
+    server.put("results.lab.example", "203.0.113.10")
+    code, said = check()
+    assert code == 1
+    assert "gone.lab.example has no address yet" in " ".join(said.split())
+
+
+def test_private_addresses_where_the_destination_says_so(check, files, server):
+    files.site(RESOLVERS, "resolvers: [127.0.0.1]")
+    server.put("results.lab.example", "10.1.2.3")
+    assert check()[0] == 1
+    old = "to: [results.lab.example, 203.0.113.10]"
+    files.labs(old, f"{old}\n        private: true")
+    code, said = check()
+    assert code == 0, said
+    assert "10.1.2.3" in said
+
+
 def test_no_resolvers_and_no_names(check, files):
     files.site(RESOLVERS, "resolvers: []")
     code, said = check()

@@ -11,7 +11,7 @@ from ecluse.controller.holding import in_use, learned_in_use
 from ecluse.controller.namewatch import NameWatch
 from ecluse.errors import KernelError
 from ecluse.flows import Connection, Tuple
-from ecluse.naming import Knowledge, failures, name_states, owners_of
+from ecluse.naming import Knowledge, address_states, failures, name_states, owners_of
 from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
 from ecluse.records import KnownAddress, KnownName, NameTally
 from tests.unit.controller.machine import Machine
@@ -148,6 +148,40 @@ def test_what_is_due_stays_while_a_connection_lives_and_its_use_is_noted(machine
     assert in_kernel(machine) == [NEW], "positive control"
 
 
+def test_a_large_table_is_read_rarely_although_something_is_always_due(machine, monkeypatch):
+    reads = []
+
+    async def slow():
+        reads.append(machine.conntrack.table)
+        await asyncio.sleep(0.02)
+        return machine.conntrack.table
+
+    monkeypatch.setattr(machine.conntrack, "connections", slow)
+    watch = NameWatch(machine.controller._s, machine.controller._ledger)
+    for old in (OLD, NEW):
+        machine.resolver.overdue = {"a.example": frozenset({old})}
+        machine.run(watch.look())
+    assert len(reads) == 1, "0.02 s of work: the next look is 4 s away"
+    watch._soonest -= 100
+    machine.run(watch.look())
+    assert len(reads) == 2, "positive control"
+
+
+def test_what_is_known_is_saved_now_and_then_and_not_at_each_look(machine):
+    watch = NameWatch(machine.controller._s, machine.controller._ledger)
+    machine.conntrack.table = [line("10.10.0.5", NEW)]
+
+    def looked_and_saved():
+        watch._next_look = 0.0
+        machine.run(watch.look())
+        return {each.address: each.used for each in machine.state.names["a.example"].addresses}[NEW]
+
+    assert looked_and_saved() is None, "not yet"
+    watch._next_save = 0.0
+    assert looked_and_saved() == machine.clock()
+    assert watch._next_save > 0.0, "and not again at once"
+
+
 def test_where_the_connections_cannot_be_read_nothing_leaves_and_it_is_said(machine):
     machine.resolver.overdue = {"a.example": frozenset({OLD})}
     machine.conntrack.fail["connections"] = KernelError("busy")
@@ -223,6 +257,21 @@ def test_ipv6_alone_where_the_inside_has_none():
     one = service(destination("a.example"), zones=("guests",))
     state, _ = states(known("a.example", "2001:db8:ff::1"), service_=one)
     assert "the inside of 'lab' has no IPv6" in state.warnings[0]
+    gateway = service(destination("a.example"), zones=("guests", "gateway"))
+    state, _ = states(known("a.example", "2001:db8:ff::1"), service_=gateway)
+    assert state.warnings == ("a.example has IPv6 addresses only: machines without IPv6 don't reach it",), (
+        "nobody knows what the gateway has"
+    )
+
+
+def test_until_when_an_address_stays_is_said_of_those_that_left_or_whose_time_is_over_alone():
+    fresh, over, left = known("a.example", NEW, OLD, "203.0.113.11").addresses
+    over = replace(over, seen=NOW - timedelta(hours=1), expires=NOW - timedelta(minutes=50))
+    left = replace(left, left=NOW)
+    entry = replace(known("a.example"), addresses=(fresh, over, left))
+    knowledge = Knowledge({"a.example": entry}, {}, timedelta(days=30), NOW, {})
+    shown = [each.kept_until for each in address_states(service(destination("a.example")), knowledge)]
+    assert shown == [None, NOW - timedelta(hours=1) + timedelta(days=30), NOW + timedelta(minutes=30)]
 
 
 def test_no_advice_where_there_is_nothing_to_say():

@@ -124,8 +124,17 @@ def test_what_nobody_answers_for_is_due_after_its_upper_bound_and_not_before():
 
 
 def test_a_clock_that_was_ahead_keeps_nothing_for_longer():
-    known = learn(learn(NOTHING, said("203.0.113.9"), 10_000), said("203.0.113.10"), 0)
-    assert known.addresses[0].seen == START
+    ahead = cache.used(
+        learn(NOTHING, said("203.0.113.9"), 10_000), {"203.0.113.9"}, START + timedelta(minutes=10_001)
+    )
+    known = learn(ahead, said("203.0.113.10"), 0)
+    assert known.addresses[0].seen == known.since == START
+    assert overdue(known, 29.9) == set()
+    assert overdue(known, 30) == {"203.0.113.9"}
+    again = learn(learn(known, said("203.0.113.10"), 20_000), said("203.0.113.10"), 1)
+    assert overdue(again, 30) == {"203.0.113.9"}
+    back = learn(ahead, said("203.0.113.9"), 0)
+    assert back.addresses[0].used == START, "an address that stays has its use no later either"
 
 
 def test_nothing_leaves_by_a_failure_however_long_it_lasts():
@@ -146,6 +155,13 @@ def test_nothing_leaves_by_a_failure_however_long_it_lasts():
     known = learn(known, said("203.0.113.9"), 9000)
     assert known.failure == ""
     assert overdue(known, 9000) == {"2001:db8::9"}
+
+
+def test_since_when_and_where_it_leads_outlast_a_failure():
+    known = learn(NOTHING, replace(said("203.0.113.9"), alias="a.example"))
+    known = learn(known, said(answered=(), failures=["timeout"]), 60)
+    assert (known.since, known.alias) == (START, "a.example")
+    assert learn(known, said("203.0.113.9"), 61).alias == "", "it has none any more"
 
 
 def test_one_family_that_fails_keeps_its_addresses():

@@ -5,6 +5,7 @@ import itertools
 import time
 from ipaddress import ip_address
 
+import dns.asyncquery
 import dns.edns
 import dns.flags
 import dns.message
@@ -50,13 +51,13 @@ async def test_the_ttl_is_the_least_of_the_chain(server):
 
 
 async def test_all_servers_at_once_and_their_answers_united(server, other):
-    server.put(NAME, "203.0.113.10", ttl=50)
-    other.put(NAME, "203.0.113.10", "203.0.113.11", ttl=60)
+    server.put(NAME, "203.0.113.10", ttl=60)
+    other.put(NAME, "203.0.113.10", "203.0.113.11", ttl=50)
     server.delay = other.delay = 0.6
     begun = time.monotonic()
     answer = await look_up(NAME, [server.address, other.address], 2)
     assert time.monotonic() - begun < 1.1
-    assert texts(answer) == {"203.0.113.10": 60, "203.0.113.11": 60}
+    assert texts(answer) == {"203.0.113.10": 60, "203.0.113.11": 50}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ async def test_fifteen_aliases_pass_and_sixteen_do_not(server):
 
 async def test_a_name_that_the_server_leaves_to_us_is_followed_with_the_least_ttl(server):
     server.answers[NAME] = records((NAME, 20, "a.example"))
-    server.answers["a.example"] = records(("a.example", 300, "b.example"))
+    server.answers["a.example"] = records(("A.example", 300, "B.example"))
     server.put("b.example", "203.0.113.10", "2001:db8::10", ttl=900)
     answer = await look_up(NAME, [server.address], 1)
     assert texts(answer) == {"203.0.113.10": 20, "2001:db8::10": 20}
@@ -206,10 +207,83 @@ async def test_a_long_answer_comes_by_tcp(server):
     assert server.asked[NAME, "A", "tcp"] == 1
 
 
+async def test_one_resolver_that_gives_thousands_does_not_crowd_out_the_others(server, other):
+    crowd = [str(ip_address("198.51.0.0") + n) for n in range(3000)]  # sent in any order
+    server.answers[NAME] = truncated_on_udp(records(*((NAME, 60, a) for a in crowd)))
+    other.put(NAME, "203.0.113.10")
+    answer = await look_up(NAME, [server.address, other.address], 5)
+    assert len(answer.ttls) == 257 and "203.0.113.10" in texts(answer)
+    assert answer.failures == ("127.0.0.1 gave 3000 addresses; the first 256 are used",)
+    assert [word for _, word in answer.outcomes][:3] == ["answered", "truncated", "too-many"]
+
+
+async def test_what_one_resolver_sets_off_in_the_parser_does_not_silence_the_others(
+    server, other, monkeypatch
+):
+    real = dns.asyncquery.udp
+
+    async def fragile(query, address, **options):
+        if options["port"] == server.port:
+            raise AttributeError("what nobody thought of")
+        return await real(query, address, **options)
+
+    monkeypatch.setattr(dns.asyncquery, "udp", fragile)
+    other.put(NAME, "203.0.113.10")
+    answer = await look_up(NAME, [server.address, other.address], 1)
+    assert set(texts(answer)) == {"203.0.113.10"}
+    assert ("127.0.0.1", "malformed") in answer.outcomes
+    alone = await look_up(NAME, [server.address], 1)
+    assert alone.failures == ("127.0.0.1: AttributeError('what nobody thought of')",)
+
+
+class _TwoVoices(asyncio.DatagramProtocol):
+    """A server beside which somebody else answers first, from another port, with the right id and question."""
+
+    def __init__(self, stranger):
+        self.stranger = stranger
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, peer):
+        query = dns.message.from_wire(data)
+        self.stranger.sendto(records((NAME, 60, "198.51.100.66"))(query, "udp").to_wire(), peer)
+        self.transport.sendto(records((NAME, 60, "203.0.113.10"))(query, "udp").to_wire(), peer)
+
+
+async def test_an_answer_from_elsewhere_is_not_taken_and_does_not_end_the_wait():
+    here = {"local_addr": ("127.0.0.1", 0)}
+    loop = asyncio.get_running_loop()
+    stranger, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, **here)
+    server, _ = await loop.create_datagram_endpoint(lambda: _TwoVoices(stranger), **here)
+    answer = await look_up(NAME, [server.get_extra_info("sockname")], 1)
+    assert texts(answer) == {"203.0.113.10": 60}
+    server.close()
+    stranger.close()
+
+
+async def test_a_circle_is_noticed_when_it_closes(server):
+    server.answers[NAME] = records((NAME, 9, "a.example"))
+    server.answers["a.example"] = records(("a.example", 9, NAME))
+    await look_up(NAME, [server.address], 1)
+    assert server.asked[NAME, "A", "udp"] == 1
+
+
 async def test_a_lost_datagram_is_asked_for_again(server):
     truth = records((NAME, 60, "203.0.113.10"))
     server.answers[NAME] = lambda q, t: truth(q, t) if server.asked[NAME, "A", "udp"] > 1 else None
     assert texts(await look_up(NAME, [server.address], 1)) == {"203.0.113.10": 60}
+
+
+async def test_a_slow_answer_is_heard_for_the_whole_time_and_a_later_one_is_not(server):
+    server.put(NAME, "203.0.113.10")
+    server.delay = 0.7
+    assert texts(await look_up(NAME, [server.address], 1)) == {"203.0.113.10": 300}
+    answer = await look_up(NAME, [server.address], 0.4)
+    assert (answer.ttls, answer.failures) == ({}, ("127.0.0.1 did not answer within 0.4 s",))
+    await asyncio.sleep(0.5)  # it comes now, and nobody is hurt
+    server.delay = 0
+    assert texts(await look_up(NAME, [server.address], 0.4)) == {"203.0.113.10": 300}
 
 
 async def test_a_server_from_before_edns(server):
@@ -254,6 +328,7 @@ REFUSED = [
     "0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "239.1.2.3", "255.255.255.255", "240.0.0.1", "10.0.0.1",
     "172.31.255.255", "192.168.1.1", "100.64.0.1", "::", "::1", "fe80::1", "ff02::1", "fd00::1", "fec0::1",
     "::ffff:203.0.113.10", "::ffff:10.0.0.1", "198.18.0.1", "192.0.0.8", "100::1",
+    "64:ff9b::a00:1", "64:ff9b::7f00:1", "64:ff9b:1::1", "2002:c0a8:101::1", "2002:7f00:1::",
 ]  # fmt: skip
 ALLOWED = [
     "203.0.113.10",
@@ -264,6 +339,8 @@ ALLOWED = [
     "9.9.9.9",
     "2001:db8::1",
     "2620:fe::fe",
+    "64:ff9b::203.0.113.10",
+    "2002:cb00:710a::1",
 ]
 
 
@@ -287,6 +364,7 @@ async def test_a_refused_address_is_told_and_counts_as_a_failure(server, address
 
 
 PRIVATE = ["10.0.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", "198.18.0.1", "fd00::1", "fec0::1"]
+PRIVATE += ["64:ff9b::a00:1", "64:ff9b:1::1", "2002:c0a8:101::1"]
 
 
 @pytest.mark.parametrize("address", REFUSED)

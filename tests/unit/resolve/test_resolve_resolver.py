@@ -98,6 +98,35 @@ async def test_maximum_ttl_bounds_the_wait(server, make):
     await until(lambda: server.asked[NAME, "A", "udp"] >= 2)
 
 
+async def test_the_shortest_ttl_of_an_answer_says_when_to_ask_again(server, make):
+    server.answers[NAME] = records((NAME, 0, "203.0.113.10"), (NAME, 3000, "2001:db8::10"))
+    resolver = make()
+    resolver.watch([NAME], [server.address])
+    await until(lambda: server.asked[NAME, "A", "udp"] >= 2)
+
+
+def waits(resolver, known, times):
+    """Give the seconds until the next look-up of a name, for each of so many times that this became known."""
+    found = []
+    for _ in range(times):
+        resolver._schedule(known)
+        found.append(resolver._watched[known.name] - asyncio.get_running_loop().time())
+    return found
+
+
+async def test_names_are_spread_and_a_name_that_fails_for_days_is_asked_for_every_ten_minutes(make):
+    resolver = make(minimum_ttl=30)
+    resolver.watch([NAME], [])
+    await until(lambda: NAME in resolver.known())
+    at = now()
+    good = KnownName(NAME, (KnownAddress("203.0.113.10", at, at + timedelta(seconds=1000)),), at)
+    spread = waits(resolver, good, 200)
+    assert 999 < min(spread) < 1003 and 1007 < max(spread) < 1011
+    failing = waits(resolver, KnownName(NAME, (), at, "timeout"), 40)
+    assert 29 < failing[0] < 34 and 59 < failing[1] < 67
+    assert all(599 < wait < 611 for wait in failing[10:])
+
+
 FAILURES = {
     "silent": drop,
     "servfail": rcode(dns.rcode.SERVFAIL),
@@ -133,14 +162,15 @@ async def test_saved_names_are_known_at_once_and_asked_for_when_they_expire(serv
     server.put(NAME, "203.0.113.11")
     server.put("bank.example", "203.0.113.20")
 
-    def saved(name, expires):
-        return KnownName(
-            name, (KnownAddress("203.0.113.10", now(), now() + timedelta(seconds=expires)),), now()
-        )
+    def saved(name, expires, failure=""):
+        address = KnownAddress("203.0.113.10", now(), now() + timedelta(seconds=expires))
+        return name, KnownName(name, (address,), now(), failure)
 
-    resolver = make(known={NAME: saved(NAME, -60), "bank.example": saved("bank.example", 600)})
+    failed = saved("failed.example", 600, "timeout")
+    resolver = make(known=dict([saved(NAME, -60), saved("bank.example", 600), failed]))
     assert texts(resolver.known()[NAME]) == ["203.0.113.10"]
-    resolver.watch([NAME, "bank.example"], [server.address])
+    resolver.watch([NAME, "bank.example", "failed.example"], [server.address])
+    await until(lambda: server.asked["failed.example", "A", "udp"])
     await until(lambda: texts(resolver.known()[NAME]) == ["203.0.113.10", "203.0.113.11"])
     assert server.asked["bank.example", "A", "udp"] == 0
 
@@ -190,6 +220,7 @@ async def test_names_no_longer_watched_leave_once_old(server, make):
     at[0] += timedelta(minutes=31)
     resolver.watch([], [server.address])
     await until(lambda: NAME not in resolver.known())
+    assert NAME not in resolver.tallies() and NAME not in resolver._silent, "nothing of it is left"
 
 
 async def test_many_names_never_more_than_sixteen_at_once(server, make):
@@ -216,13 +247,29 @@ class _Counting:
     def __init__(self, room, running):
         self.room, self.running = room, running
 
-    async def __aenter__(self):
-        await self.room.__aenter__()
+    async def acquire(self):
+        await self.room.acquire()
         self.running[0] += 1
 
-    async def __aexit__(self, *error):
+    def release(self):
         self.running[0] -= 1
-        await self.room.__aexit__(*error)
+        self.room.release()
+
+
+async def test_one_dead_resolver_of_two_does_not_hold_up_all_names(server, make):
+    names = [f"n{n}.example" for n in range(100)]
+    async with Server() as dead:
+        for n, name in enumerate(names):
+            server.put(name, f"203.0.113.{n}")
+            dead.answers[name] = drop
+        resolver = make([server.address, dead.address], timeout=1.0)
+        begun = time.monotonic()
+        known = await resolver.refresh(names, 10)
+        assert time.monotonic() - begun < 4, "not 100 / 16 times 1 s"
+        assert all(entry.addresses and not entry.failure for entry in known.values())
+        outcomes = resolver.tallies()["n7.example"].outcomes["127.0.0.1"]
+        assert outcomes == {"answered": 1, "empty": 1, "timeout": 2}, "it was waited for"
+    assert resolver._room._value == 16 and resolver._waiting_room._value == 128
 
 
 async def test_every_reader_of_changes_is_told_and_close_ends_them(server, make):
@@ -277,7 +324,13 @@ async def test_a_fault_of_our_own_is_shown_with_the_name(make, monkeypatch):
     assert known[NAME].failure == "could not be looked up: what nobody thought of"
 
 
-async def test_an_address_leaves_only_when_it_is_let_go_and_that_is_told(server, make):
+@pytest.fixture
+def quick(monkeypatch):
+    """Half an hour of ours passes at once: what is left of it is the clock that a test sets."""
+    monkeypatch.setattr("ecluse.resolve.resolver._HELD", 0.0)
+
+
+async def test_an_address_leaves_only_when_it_is_let_go_and_that_is_told(server, make, quick):
     at = [datetime(2026, 3, 4, tzinfo=UTC)]
     server.put(NAME, "203.0.113.10", ttl=0)
     resolver = make(clock=lambda: at[0])
@@ -322,6 +375,20 @@ async def test_a_clock_that_is_set_far_ahead_ends_no_last_good_address(server, m
     assert resolver.due() == {}
     resolver._silent[NAME]["203.0.113.10"] -= 86_400
     assert resolver.due() == {NAME: {"203.0.113.10"}}, "positive control: a day without a word"
+
+
+async def test_a_clock_that_is_set_far_ahead_ends_no_half_hour_of_what_just_left(server, make):
+    at = [datetime(2026, 3, 4, tzinfo=UTC)]
+    server.put(NAME, "203.0.113.10", ttl=0)
+    resolver = make(clock=lambda: at[0])
+    await resolver.refresh([NAME], 2)
+    at[0] += timedelta(days=365)
+    server.put(NAME, "203.0.113.11", ttl=0)
+    await resolver.refresh([NAME], 2)
+    assert resolver.known()[NAME].addresses[0].left
+    assert resolver.due() == {}, "a machine was given it a moment ago"
+    resolver._silent[NAME]["203.0.113.10"] -= 1800
+    assert resolver.due() == {NAME: {"203.0.113.10"}}, "positive control: half an hour of ours"
 
 
 async def test_last_good_addresses_have_an_upper_bound(server, make):

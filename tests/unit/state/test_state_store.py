@@ -263,3 +263,30 @@ def test_ruleset_checksums_can_be_checked_without_us(root):
         )
         found, said = done.stdout.splitlines()
         assert said == f"# sha256: {found}"
+
+
+@pytest.mark.parametrize("way", ["gone", "torn", "empty", "altered"])
+def test_names_come_back_from_their_copy(root, way):
+    store = DirectoryState(root)
+    store.write_names(samples.names())
+    path = root / "names.json"
+    raw = path.read_bytes()
+    path.unlink()
+    if way != "gone":
+        path.write_bytes({"torn": raw[:-9], "empty": b"", "altered": raw.replace(b"lab", b"lap", 1)}[way])
+    assert store.read_names() == samples.names()
+    told = any("its copy, of some minutes before, is used" in words for words in store.recover().damage)
+    assert told == (way != "gone"), "what is gone beside no generation may never have been"
+    (root / "names.copy.json").write_bytes(raw[:-1])
+    assert store.read_names() == {}
+
+
+def test_the_copy_is_older_and_never_written_first(root, monkeypatch):
+    store = DirectoryState(root)
+    store.write_names(samples.names())
+    store.write_names({})
+    assert store.read_names() == {}, "what is newer counts"
+    assert store._at.names_copy.read_bytes() != store._at.names.read_bytes(), "one writing, as a rule"
+    monkeypatch.setattr(store, "_copy_due", 0.0)
+    store.write_names({})
+    assert store._at.names_copy.read_bytes() == store._at.names.read_bytes()

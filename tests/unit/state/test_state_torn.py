@@ -16,7 +16,15 @@ from ecluse.state.store import DirectoryState
 from tests.unit.state import samples
 from tests.unit.state.samples import CUT_LEVELS
 
-FILES = ("boot.nft", "generations/00000003.json", "journal.json", "names.json", "audit.head", "audit.log")
+FILES = (
+    "boot.nft",
+    "generations/00000003.json",
+    "journal.json",
+    "names.json",
+    "names.copy.json",
+    "audit.head",
+    "audit.log",
+)
 TAIL = 1
 """Lines of the audit log within which it is cut off."""
 
