@@ -35,6 +35,17 @@ def test_the_dns_gate_works_locked_down_and_is_replaced(container: Container):
     assert "0000000000001000" in status
     engine = container.sh("pgrep -x dnsmasq").out.strip()
     assert "CapEff:\t0000000000000000" in container.sh(f"cat /proc/{engine}/status").out
+    # What somebody else puts into its sets goes: it hears the kernel's events, keeps its record and may write to the sets.
+    container.sh("grep -q '^boot [0-9a-f-]' /run/ecluse-dns/learned.record", check=True)
+    container.sh("nft add element inet ecluse dns_all_4 '{ 203.0.113.66 }'", check=True)
+    container.sh(
+        "timeout 10 sh -c 'while nft list set inet ecluse dns_all_4 | grep -q 203.0.113.66; do sleep 0.1; done'",
+        check=True,
+    )
+    container.sh(
+        "timeout 10 sh -c 'until ecluse status | grep -q \"203.0.113.66 in dns_all_4\"; do sleep 0.2; done'",
+        check=True,
+    )
     # Hung: the watchdog replaces it, and it works by its last orders.
     container.sh(f"kill -STOP {main}", check=True)
     container.sh(

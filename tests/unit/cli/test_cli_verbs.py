@@ -62,19 +62,22 @@ def test_status_shouts_what_is_wrong(ecluse, monkeypatch):
         async def status(self):
             from dataclasses import replace
 
-            from ecluse.results import Leak, Purge, Tamper
+            from ecluse.results import DnsState, Leak, Purge, Tamper
             from tests.unit.api.fake_commands import AT
 
             return replace(
                 await super().status(), in_step=False, armed=False, recorded=False,
                 purge=Purge(2, "failed", error="no such table"), last_tamper=Tamper(AT, "nft", 99, "table deleted", 41.2),
                 last_leak=Leak(AT, 2, 1500, 90_000, ()),
+                dns=DnsState("cut", False, 3, 5, {}, removed=1, removed_last="203.0.113.66 in dns_all_4", adopted=2),
             )  # fmt: skip
 
     with ServerThread(Wrong()) as running:
         _, out, _ = ecluse("status", "--socket", str(running.path))
     for part in ("NOT IN STEP", "armed     NO", "recorded  NOT FULLY", "FAILED: no such table",
-                 "table deleted by nft (pid 99)", "put back in 41 ms", "2 connections, 1,500 packets, 90 kB"):  # fmt: skip
+                 "table deleted by nft (pid 99)", "put back in 41 ms", "2 connections, 1,500 packets, 90 kB", "DOES NOT ANSWER",
+                 "1 address that somebody else put into its sets taken out; the newest: 203.0.113.66 in dns_all_4",
+                 "2 addresses kept that no record tells of"):  # fmt: skip
         assert part in " ".join(out.split()) or part in out, part
 
 
