@@ -15,6 +15,7 @@ from tests.lab import places, policy
 from tests.lab.daemon import Daemon
 from tests.lab.dnsgate import DnsGate
 from tests.lab.hospital import SITE_NAT, Hospital
+from tests.lab.hosts import Host
 
 pytestmark = pytest.mark.system
 
@@ -474,10 +475,10 @@ def test_a_flood_at_open_is_bounded_for_each_machine(hospital: Hospital):
     gate.wait_until_well()
     wait_until(lambda: hospital.admin.resolve(DNS, "www.web.example").more["addresses"])
 
-    def flood(server: str = DNS, port: int = 53) -> tuple[int, int]:
-        """Flood for three seconds from a guest; give how much was answered, and how often another was not."""
+    def flood(server: str = DNS, port: int = 53, host: Host = hospital.guest) -> tuple[int, int]:
+        """Flood for three seconds from a machine; give how much was answered, and how often another was not."""
         asked = {"server": server, "names": ["www.web.example"], "kind": "a", "seconds": 3.0, "rate": 2000}
-        asking = hospital.guest.worker.begin("ask_often", source=hospital.guest.v4, port=port, **asked)
+        asking = host.worker.begin("ask_often", source=host.v4, port=port, **asked)
         others = [hospital.admin.resolve(DNS, "www.web.example").more["addresses"] for _ in range(100)]
         done = asking.result(60)
         assert done["sent"] > 4000
@@ -490,9 +491,15 @@ def test_a_flood_at_open_is_bounded_for_each_machine(hospital: Hospital):
     assert flood("10.30.0.1", 5300)[0] <= most, "the engine's own port is no way round it"
     # Only questions are bounded: whatever else goes to the gateway is not looked at.
     assert hospital.guest.tcp(places.WEB.v4)
-    # One zone cut, the other open: the same bound of the same set.
+    # One zone cut, the others open: it has the same bound of the same set, and they ask as if there were no gate.
     daemon.level("cut", zones=["care"])
-    assert flood()[0] <= most
+    wait_for_purge(daemon)
+    answered, missed = flood(host=hospital.care)
+    assert 0 < answered <= most
+    assert not missed
+    with hospital.sniff() as outside:
+        assert hospital.guest.resolve(DNS, "www.web.example").more["addresses"] == [places.WEB.v4]
+        assert outside.seen(destination=DNS, port=53)
     # Positive control: with the bound taken out, and nobody there to put it back, the flood gets through.
     daemon.level("open")
     assert flood()[0] <= most
