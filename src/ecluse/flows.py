@@ -120,7 +120,7 @@ class FlowJudge:
         one, gate = connection.original, self.policy.site.dns
         if one.destination_port != DNS_PORT or connection.protocol not in {6, 17} or not is_on(self.policy):
             return False
-        answered = redirects(self.policy, level_named(self.policy.site, self.levels[zone]))
+        answered = redirects(self.policy, self.levels, zone)
         if connection.reply.source_port == gate.port:
             return not answered
         return answered and self._place(one.destination) in {None, GATEWAY}

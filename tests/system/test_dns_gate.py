@@ -38,14 +38,20 @@ DNS = places.DNS_SERVER.v4
 REFUSED = 5
 
 
+def started(hospital: Hospital, dns_gate: dict, allowlist: dict = ALLOWLIST) -> tuple[Daemon, DnsGate]:
+    """Start a daemon, open, and its DNS gate; give both when the gate works."""
+    daemon = hospital.daemon(site=policy.site(dns_gate=dns_gate), allowlist=allowlist)
+    gate = hospital.dns_gate(daemon).start()
+    daemon.start()
+    gate.wait_until_well()
+    return daemon, gate
+
+
 @pytest.fixture
 def gated(hospital: Hospital) -> Iterator[tuple[Daemon, DnsGate]]:
     """The daemon and its DNS gate, open; secure-mail of care is known by a wildcard."""
     hospital.dns(ZONE)
-    daemon = hospital.daemon(site=policy.site(dns_gate=ROOM), allowlist=ALLOWLIST)
-    gate = hospital.dns_gate(daemon).start()
-    daemon.start()
-    gate.wait_until_well()
+    daemon, gate = started(hospital, ROOM)
     yield daemon, gate
     daemon.stop()
     assert gate.stop() == 0
@@ -232,10 +238,7 @@ def test_rates_hold(hospital: Hospital):
     """One machine asks under an allowed wildcard as fast as it can: a bound for it, and a tighter one for new names."""
     hospital.dns(ZONE)
     limits = {"client_queries": 100, "wildcard_names": 5}
-    daemon = hospital.daemon(site=policy.site(dns_gate={"limits": limits}), allowlist=ALLOWLIST)
-    gate = hospital.dns_gate(daemon).start()
-    daemon.start()
-    gate.wait_until_well()
+    daemon, _ = started(hospital, {"limits": limits})
     daemon.level("cut")
     hospital.dns_asked()
     done = hospital.care.ask_often(DNS, ["%.operator.example"], "a", 4.0, 2000)
@@ -271,10 +274,7 @@ def test_one_machine_does_not_use_up_a_wildcard(hospital: Hospital, how: str):
     """A machine that asks for ever new names leaves room for the others', also when it says that others ask."""
     hospital.dns(ZONE)
     limits = {"client_queries": 50, "wildcard_names": 5}
-    daemon = hospital.daemon(site=policy.site(dns_gate={"limits": limits}), allowlist=ALLOWLIST)
-    gate = hospital.dns_gate(daemon).start()
-    daemon.start()
-    gate.wait_until_well()
+    daemon, _ = started(hospital, {"limits": limits})
     daemon.level("cut")
     hospital.dns_asked()
     began = time.monotonic()
@@ -303,12 +303,7 @@ def test_made_up_sources_are_not_answered_and_at_open_share_a_bound(hospital: Ho
     """A source outside the zone's subnets: refused before the engine at a cut, one machine's share for all of them at open."""
     hospital.dns(ZONE)
     limits = {"client_queries": 20, "wildcard_names": 1000}
-    daemon = hospital.daemon(
-        site=policy.site(dns_gate={"mode": "always", "limits": limits}), allowlist=ALLOWLIST
-    )
-    gate = hospital.dns_gate(daemon).start()
-    daemon.start()
-    gate.wait_until_well()
+    daemon, _ = started(hospital, {"mode": "always", "limits": limits})
     nobody, of_admin, another = {
         4: ("10.99.{}.7", "10.20.77.7", "10.20.77.8"),
         6: ("2001:db8:99::{}", "2001:db8:20::77:7", "2001:db8:20::77:8"),
@@ -377,10 +372,7 @@ def test_one_machine_does_not_take_all_places_with_names_that_are_slow(hospital:
     slow = policy.service("slow", "vital", ["care"], [{"to": "*.slow.example", "ports": ["tcp/443"]}])
     limits = {"client_queries": 1000, "wildcard_names": 1000}
     allowlist = ALLOWLIST | {"50-slow.yaml": [slow]}
-    daemon = hospital.daemon(site=policy.site(dns_gate={"limits": limits}), allowlist=allowlist)
-    gate = hospital.dns_gate(daemon).start()
-    daemon.start()
-    gate.wait_until_well()
+    daemon, _ = started(hospital, {"limits": limits}, allowlist)
     daemon.level("cut")
     asking = {"server": DNS, "names": ["%.slow.example"], "kind": "a", "seconds": 6.0, "rate": 900}
     infected = hospital.care.worker.begin("ask_often", source=hospital.care.v4, **asking)
@@ -545,16 +537,13 @@ def test_a_flood_at_open_is_bounded_for_each_machine(hospital: Hospital):
     """`mode: always`: one machine that floods the gate in peace time does not take the others' DNS away."""
     hospital.dns(ZONE)
     own = {"mode": "always", "limits": {"client_queries": 50, "wildcard_names": 10}}
-    daemon = hospital.daemon(site=policy.site(dns_gate=own), allowlist=ALLOWLIST)
-    gate = hospital.dns_gate(daemon).start()
-    daemon.start()
-    gate.wait_until_well()
+    daemon, _ = started(hospital, own)
     wait_until(lambda: hospital.admin.resolve(DNS, "www.web.example").more["addresses"])
 
-    def flood(server: str = DNS, port: int = 53) -> tuple[int, int]:
-        """Flood for three seconds from a guest; give how much was answered, and how often another was not."""
+    def flood(server: str = DNS, port: int = 53, host: Host = hospital.guest) -> tuple[int, int]:
+        """Flood for three seconds from a machine; give how much was answered, and how often another was not."""
         asked = {"server": server, "names": ["www.web.example"], "kind": "a", "seconds": 3.0, "rate": 2000}
-        asking = hospital.guest.worker.begin("ask_often", source=hospital.guest.v4, port=port, **asked)
+        asking = host.worker.begin("ask_often", source=host.v4, port=port, **asked)
         others = [hospital.admin.resolve(DNS, "www.web.example").more["addresses"] for _ in range(100)]
         done = asking.result(60)
         assert done["sent"] > 4000
@@ -567,9 +556,15 @@ def test_a_flood_at_open_is_bounded_for_each_machine(hospital: Hospital):
     assert flood("10.30.0.1", 5300)[0] <= most, "the engine's own port is no way round it"
     # Only questions are bounded: whatever else goes to the gateway is not looked at.
     assert hospital.guest.tcp(places.WEB.v4)
-    # One zone cut, the other open: the same bound of the same set.
+    # One zone cut, the others open: it has the same bound of the same set, and they ask as if there were no gate.
     daemon.level("cut", zones=["care"])
-    assert flood()[0] <= most
+    wait_for_purge(daemon)
+    answered, missed = flood(host=hospital.care)
+    assert 0 < answered <= most
+    assert not missed
+    with hospital.sniff() as outside:
+        assert hospital.guest.resolve(DNS, "www.web.example").more["addresses"] == [places.WEB.v4]
+        assert outside.seen(destination=DNS, port=53)
     # Positive control: with the bound taken out, and nobody there to put it back, the flood gets through.
     daemon.level("open")
     assert flood()[0] <= most
@@ -758,10 +753,7 @@ def test_names_of_the_inside_are_answered_by_the_inside(hospital: Hospital):
         "internal": [{"names": ["hospital.example"], "servers": [server]}],
         "limits": {"client_queries": 5},
     }
-    daemon = hospital.daemon(site=policy.site(dns_gate=own), allowlist=ALLOWLIST)
-    gate = hospital.dns_gate(daemon).start()
-    daemon.start()
-    gate.wait_until_well()
+    daemon, _ = started(hospital, own)
     daemon.level("cut")
     assert hospital.admin.resolve(DNS, "ehr.hospital.example").more["addresses"] == ["10.20.0.7"]
     assert hospital.admin.resolve(DNS, "other.example").more["rcode"] == REFUSED

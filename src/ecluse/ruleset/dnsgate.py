@@ -12,7 +12,6 @@ from ecluse.policy import (
     Direction,
     DnsMode,
     IPNetwork,
-    Level,
     Levels,
     Policy,
     Service,
@@ -48,11 +47,20 @@ def is_on(policy: Policy) -> bool:
     return policy.site.dns.mode is not DnsMode.NEVER
 
 
-def redirects(policy: Policy, level: Level) -> bool:
-    """Say whether the gate answers a zone's DNS at this level. Where nothing is kept nobody's name is answered."""
+def redirects(policy: Policy, levels: Levels, zone: str) -> bool:
+    """Say whether the gate answers a zone's DNS at these levels. Where nothing is kept nobody's name is answered.
+
+    A zone that is open beside one that is not asks as if there were no gate: the gate passes on all names for all or for none.
+    """
+    level = level_named(policy.site, levels[zone])
     if level.passes_all:
-        return policy.site.dns.mode is DnsMode.ALWAYS
+        return policy.site.dns.mode is DnsMode.ALWAYS and everywhere_open(policy, levels)
     return is_on(policy) and bool(level.keeps)
+
+
+def everywhere_open(policy: Policy, levels: Levels) -> bool:
+    """Say whether every zone is open, the gateway too."""
+    return all(level_named(policy.site, levels[zone]).passes_all for zone in policy.zone_names())
 
 
 def by_name(service: Service) -> bool:
@@ -162,10 +170,7 @@ def redirect_targets(policy: Policy, slot: int, levels: Levels) -> dict[str, str
     if not is_on(policy):
         return {}
     stem = names.prefix(slot)
-    wanted = {
-        zone.name: redirects(policy, level_named(policy.site, levels[zone.name]))
-        for zone in policy.site.zones
-    }
+    wanted = {zone.name: redirects(policy, levels, zone.name) for zone in policy.site.zones}
     targets = {names.DNS: stem + (names.DNS if any(wanted.values()) else "open")}
     for zone, answered in wanted.items():
         open_ = level_named(policy.site, levels[zone]).passes_all

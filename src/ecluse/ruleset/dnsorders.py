@@ -19,7 +19,7 @@ from ecluse.policy import (
     level_named,
 )
 from ecluse.ruleset.compile import zones_of
-from ecluse.ruleset.dnsgate import is_on
+from ecluse.ruleset.dnsgate import everywhere_open, is_on
 
 HEALTH = "health.ecluse.invalid"
 """Under this name the gate answers for itself: `DIGEST.health.ecluse.invalid`, where it works by the orders of that digest."""
@@ -115,7 +115,7 @@ def orders_of(policy: Policy, levels: Levels) -> Orders | None:
         internal=site.dns.internal,
         subnets=tuple(subnet for zone in site.zones for subnet in zone.subnets),
         limits=site.dns.limits,
-        everything=site.dns.mode is DnsMode.ALWAYS and all(level.passes_all for level in found.values()),
+        everything=site.dns.mode is DnsMode.ALWAYS and everywhere_open(policy, levels),
     )
 
 

@@ -181,7 +181,10 @@ def test_always_redirects_at_open_too():
     assert switch.targets(always, 1, OPEN)["input"] == "k1_dns.open"
     assert {switch.targets(always, 1, OPEN)[hook] for hook in ("forward", "output")} == {"k1_open"}
     assert {switch.targets(POLICY, 1, OPEN)[hook] for hook in BASE_CHAINS} == {"k1_open"}
-    assert switch.targets(always, 1, OPEN | {"care": "cut"})["input"] == "k1_input"
+    mixed = switch.targets(always, 1, OPEN | {"care": "cut"})
+    assert mixed["input"] == "k1_input"
+    assert mixed["k1_gate.dns.care"] == "k1_dns.redirect.care"
+    assert mixed["k1_gate.dns.guest_wifi"] == "k1_open", "all names are passed on for all or for none"
     assert switch.read_levels(always, switch.targets(always, 1, OPEN)) == OPEN
 
 
