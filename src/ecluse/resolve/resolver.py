@@ -26,6 +26,13 @@ _WAITING = 128
 So one dead resolver of two does not hold all names up: 40 a second rather than 5. Two sockets each for every silent one.
 """
 
+_PACE, _BURST = 100, 200
+"""Look-ups a second, and at once: with thousands of names the event loop belongs to commands, not to answers.
+
+Measured with 5,000 names and two resolvers: without a bound four fifths of a processor, and a cut waited a second for its turn.
+"""
+_ROUND = 0.1  # seconds between two looks at which names are due; it looks at all of them
+
 _LONGEST_BACK_OFF = 600.0
 """Seconds between two tries while a name fails: ten minutes after the resolvers are back all is fresh again."""
 
@@ -83,7 +90,9 @@ class DnsResolver:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._waiting_room = asyncio.Semaphore(_WAITING)
+        self._paced = 0.0  # when the next look-up's turn is, in the event loop's seconds
         self._wake = asyncio.Event()
+        self._wakes_at = 0.0
         self._keeper: asyncio.Task[None] | None = None
         self._listeners: weakref.WeakSet[_Changes] = weakref.WeakSet()
         self._closed = False
@@ -193,15 +202,17 @@ class DnsResolver:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
-            for name in [name for name, due in self._watched.items() if due <= loop.time()]:
+            now = loop.time()
+            for name in [n for n, due in self._watched.items() if due <= now and n not in self._running]:
                 self._start(name)
             self._forget_old()
-            # A name that is being asked for gets its next time when the answer is in, which wakes us.
+            # A name that is being asked for gets its next time when the answer is in, which wakes us if that is sooner.
             waiting = (due for name, due in self._watched.items() if name not in self._running)
-            wait = min(min(waiting, default=loop.time() + _HOUSEKEEPING) - loop.time(), _HOUSEKEEPING)
+            wait = min(max(min(waiting, default=now + _HOUSEKEEPING) - now, _ROUND), _HOUSEKEEPING)
+            self._wakes_at = now + wait
             # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the wake-up (CPython 86296).
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(wait, 0.0)):
+                async with asyncio.timeout(wait):
                     await self._wake.wait()
 
     def _forget_old(self) -> None:
@@ -223,9 +234,11 @@ class DnsResolver:
 
     def _done(self, name: str) -> None:
         del self._running[name]
-        self._wake.set()
+        if name not in self._watched or self._watched[name] < self._wakes_at - _ROUND:
+            self._wake.set()
 
     async def _ask(self, name: str) -> None:
+        await asyncio.sleep(self._turn_in())
         async with self._waiting_room, _Place(self._room) as place:
             try:
                 after = await self._learn(name, place.leave)
@@ -236,6 +249,12 @@ class DnsResolver:
         self._put(after)
         self._note_silence(after)
         self._schedule(after)
+
+    def _turn_in(self) -> float:
+        """Give the seconds until the next look-up may begin, and count it as begun then."""
+        now = asyncio.get_running_loop().time()
+        self._paced = max(self._paced + 1 / _PACE, now - _BURST / _PACE)
+        return max(self._paced - now, 0.0)
 
     def _note_silence(self, known: KnownName) -> None:
         """Remember since when no answer has given an address, by a clock that nobody sets."""

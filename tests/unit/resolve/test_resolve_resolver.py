@@ -8,6 +8,7 @@ import dns.rcode
 import pytest
 
 from ecluse.records import KnownAddress, KnownName
+from ecluse.resolve.lookup import Answer
 from ecluse.resolve.resolver import DnsResolver
 from tests.unit.resolve.server import Server, drop, rcode, records
 
@@ -96,6 +97,26 @@ async def test_maximum_ttl_bounds_the_wait(server, make):
     resolver = make(maximum_ttl=0.3)
     resolver.watch([NAME], [server.address])
     await until(lambda: server.asked[NAME, "A", "udp"] >= 2)
+
+
+async def test_thousands_of_names_are_asked_for_at_a_pace_and_the_loop_stays_free(make, monkeypatch):
+    asked = []
+
+    async def answered(name, servers, seconds, **_):
+        asked.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.001)
+        return Answer({}, frozenset({4, 6}), ())
+
+    monkeypatch.setattr("ecluse.resolve.resolver.look_up", answered)
+    resolver = make(minimum_ttl=60)
+    starts = []
+    real = resolver._start
+    monkeypatch.setattr(resolver, "_start", lambda name: starts.append(name) or real(name))
+    resolver.watch([f"n{n}.example" for n in range(5000)], [("192.0.2.53", 53)])
+    await asyncio.sleep(2.0)
+    assert 200 <= len(asked) <= 200 + 100 * (asked[-1] - asked[0]) + 20, "200 at once, then 100 a second"
+    assert len(starts) == 5000, "each begun once, not at every answer"
+    assert resolver._wakes_at - asyncio.get_running_loop().time() > 30, "and nobody looks until one is due"
 
 
 async def test_the_shortest_ttl_of_an_answer_says_when_to_ask_again(server, make):
