@@ -210,11 +210,19 @@ class Strainer:
         return await asyncio.shield(task)
 
     async def _first_answer(self, question: Question, orders: Orders) -> dns.message.Message | None:
-        """Ask every resolver at once; the first good answer counts, and a bad one only when there is no other."""
+        """Ask every resolver at once; the first that knows the name counts, NXDOMAIN or a failure only when there is no other.
+
+        A datagram that is no answer to the question (another number, another sender) ends no waiting: anybody can send one.
+        """
         outward = [
             asyncio.ensure_future(
                 dns.asyncquery.udp_with_fallback(
-                    strain.outward(question), str(server), timeout=SECONDS, port=DNS_PORT
+                    strain.outward(question),
+                    str(server),
+                    timeout=SECONDS,
+                    port=DNS_PORT,
+                    ignore_unexpected=True,
+                    ignore_errors=True,
                 )
             )
             for server in orders.resolvers
@@ -226,9 +234,10 @@ class Strainer:
                     answer, _ = await done
                 except (dns.exception.DNSException, OSError, EOFError):
                     continue
-                if answer.rcode() in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}:
+                if answer.rcode() == dns.rcode.NOERROR:
                     return answer
-                bad = answer
+                if bad is None or answer.rcode() == dns.rcode.NXDOMAIN:
+                    bad = answer
         finally:
             for task in outward:
                 task.cancel()

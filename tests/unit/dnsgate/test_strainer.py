@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
+from ipaddress import ip_address
 
 import dns.message
 import dns.rcode
@@ -11,6 +13,7 @@ from ecluse.dnsgate.strainer import MOST_OF_ONE, Strainer
 from ecluse.ruleset.dnsorders import Orders, orders_of
 from tests.golden.cases import HERE, compiled
 from tests.unit.dnsgate.test_dnsgate import asked, reply_to
+from tests.unit.resolve.server import Server, drop, nxdomain, rcode, records
 
 POLICY, _ = compiled(HERE / "10-dns-gate")
 SERVER = "10.10.0.53"
@@ -124,5 +127,41 @@ def test_what_was_answered_because_all_was_open_is_not_given_again_at_a_cut(kern
         await asyncio.sleep(0.01)
         assert dns.message.from_wire(given[1]).rcode() == dns.rcode.REFUSED
         assert outside.asked == {"www.web.example": 1}
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+@pytest.mark.parametrize("first", ["another number", "not DNS", "NXDOMAIN", "SERVFAIL", "nothing"])
+def test_neither_a_forged_datagram_nor_one_resolver_ends_the_waiting_for_an_answer(
+    kernel, monkeypatch, first
+):
+    name = "results.lab.example"
+    right = records((name, 60, "203.0.113.9"))
+
+    def forged(query, transport):
+        bad = (
+            b"\1\2\3"
+            if first == "not DNS"
+            else bytes([query.id >> 8 ^ 1]) + right(query, transport).to_wire()[1:]
+        )
+        return [bad, right(query, transport)]
+
+    says = {"NXDOMAIN": nxdomain, "SERVFAIL": rcode(dns.rcode.SERVFAIL), "nothing": drop}
+
+    async def main() -> None:
+        strainer = Strainer(kernel)
+        async with Server("127.0.0.1") as one, Server("127.0.0.2", one.port) as two:
+            monkeypatch.setattr("ecluse.dnsgate.strainer.DNS_PORT", one.port)
+            one.answers[name] = says.get(first, forged)
+            two.answers[name] = right if first in says else drop
+            two.delay = 0.1
+            orders = replace(
+                orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut")),
+                resolvers=(ip_address("127.0.0.1"), ip_address("127.0.0.2")),
+            )
+            strainer._port = orders.port + 1
+            await strainer.obey(orders, "digest")
+            reply = await strainer._answer(asked(name))
+            assert [one.to_text() for one in reply.answer[0]] == ["203.0.113.9"]
 
     asyncio.run(asyncio.wait_for(main(), 10))
