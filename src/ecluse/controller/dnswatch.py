@@ -29,9 +29,8 @@ class DnsWatch:
         """Watch until cancelled."""
         while True:
             self._changed.clear()
-            wrong = await self._look()
+            self._s.notes.dns_works, wrong = await self._look()
             before = self._s.notes.warnings.get(_TOPIC)
-            self._s.notes.dns_works = not wrong
             if not wrong:
                 if self._s.notes.warnings.pop(_TOPIC, None):
                     self._s.say("dns", "the DNS gate works again")
@@ -44,21 +43,22 @@ class DnsWatch:
                 async with asyncio.timeout(_EVERY):
                     await self._changed.wait()
 
-    async def _look(self) -> str:
+    async def _look(self) -> tuple[bool, str]:
+        """Say whether it answers by its orders, and what is wrong: one that answers may have other trouble (a full disk)."""
         live = self._s.live
         try:
             await self._s.ports.dns.publish(orders_of(live.policy, live.levels))
             if not is_on(live.policy):
-                return ""
+                return True, ""
             if self._s.options.dns_uid is None:
-                return "this machine has no user for it: see dns_user in ecluse.toml"
+                return False, "this machine has no user for it: see dns_user in ecluse.toml"
             wrong = await self._s.ports.dns.check()
             before, self._s.notes.dns = self._s.notes.dns, await self._s.ports.dns.report()
             report = self._s.notes.dns
             self._tell(before, report)
         except EcluseError as error:
-            return error.message
-        return _with_reason(wrong, report)
+            return False, error.message
+        return not wrong, _with_reason(wrong, report)
 
     def _tell(self, before: DnsReport | None, now: DnsReport | None) -> None:
         """Say what the gate's process found in its sets that it never learned. It counts from its own start."""

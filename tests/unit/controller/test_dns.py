@@ -97,9 +97,11 @@ def test_trouble_that_leaves_names_answered_says_nothing_else(machine):
     warnings = machine.controller._s.notes.warnings
     until(machine, lambda: "dns" in warnings)
     assert warnings["dns"] == "the DNS gate: learned addresses could not be saved: No space left"
+    assert machine.run(machine.controller.status()).dns.working
     machine.dns.wrong = "it does not answer"
     machine.controller._keeper._dns.soon()
     until(machine, lambda: "names are not answered" in warnings["dns"])
+    assert not machine.run(machine.controller.status()).dns.working
 
 
 def test_the_redirect_is_part_of_the_switch(machine):
