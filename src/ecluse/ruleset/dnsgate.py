@@ -288,7 +288,10 @@ def _sources(subnets: tuple[IPNetwork, ...], family: Family) -> tuple[p.Interval
 
 
 def _client_rules(policy: Policy, slot: int) -> Iterator[Rule]:
-    """Judge what reaches the engine: only what was redirected, and of each client only so much a second."""
+    """Judge what reaches the engine: only what was redirected, and of each client only so much a second.
+
+    A packet from outside that conntrack does not know has no port to be judged by: it goes on to be refused as all such are.
+    """
     for family in FAMILIES:
         yield (
             p.Is(p.NFPROTO, (family.nfproto,)),
@@ -296,7 +299,7 @@ def _client_rules(policy: Policy, slot: int) -> Iterator[Rule]:
             p.Is(p.CT_PORT, (policy.site.dns.port,)),
             p.goto(names.prefix(slot) + "refuse"),
         )
-    yield (p.goto(_bound(slot)),)
+    yield (_from_inside(slot), p.goto(_bound(slot)))
 
 
 def _bound(slot: int) -> str:
@@ -355,10 +358,9 @@ def _open_input_chains(policy: Policy, slot: int) -> list[Chain]:
     """
     if policy.site.dns.mode is not DnsMode.ALWAYS:
         return []
-    inside = p.In((p.IIFNAME,), names.prefix(slot) + "inside")
-    return [
-        Chain(
-            open_input(policy, slot),
-            ((*_to_engine(policy), inside, p.jump(_bound(slot))), (p.ACCEPT,)),
-        )
-    ]
+    rule = (*_to_engine(policy), _from_inside(slot), p.jump(_bound(slot)))
+    return [Chain(open_input(policy, slot), (rule, (p.ACCEPT,)))]
+
+
+def _from_inside(slot: int) -> p.Part:
+    return p.In((p.IIFNAME,), names.prefix(slot) + "inside")

@@ -16,6 +16,7 @@ from ecluse.ruleset.delta import delta
 from ecluse.ruleset.oracle import Oracle, Packet
 from ecluse.ruleset.program import NamedSet, Program, element_text, render
 from ecluse.ruleset.switch import Seal
+from tests.golden.cases import HERE, compiled
 from tests.unit.ruleset import policies as w
 
 LOCAL = frozenset({"192.0.2.1", "2001:db8:1::1"})
@@ -138,6 +139,15 @@ def test_untracked_and_invalid_packets_are_refused_and_invalid_ones_get_no_reset
     untracked = replace(packet(kept), connection=None)
     assert cut(policy).judge(untracked).verdict == "reject"
     assert cut(policy).judge(replace(untracked, invalid=True)).verdict == "drop"
+
+
+@pytest.mark.parametrize("case", ["10-dns-gate", "11-dns-always"])
+def test_the_engines_port_takes_nothing_from_outside_that_conntrack_does_not_know(case):
+    site, program = compiled(HERE / case)
+    oracle = Oracle(program, switch.targets(site, program.slot, dict.fromkeys(site.zone_names(), "cut")))
+    known = packet(flow("198.51.100.7", "192.0.2.1", port=53), iif="wan0", oif="", hook="input")
+    stray = replace(known, connection=None, invalid=True, destination_port=site.site.dns.port)
+    assert oracle.judge(stray).verdict == "drop"
 
 
 def test_an_unknown_interface_is_closed_unless_everything_is_open(policy):
