@@ -31,9 +31,11 @@ def room(reply: dns.message.Message) -> int:
 
 @dataclass(slots=True)
 class _Held:
-    """An answer as it is given now. age: the whole seconds that its TTLs have been counted down by."""
+    """An answer as it is given now. age: the whole seconds that its TTLs have been counted down by.
 
-    reply: dns.message.Message
+    Bytes alone: parsed, an answer of many records is thirty times as large, and MOST of them would not fit into the unit's memory.
+    """
+
     wire: bytes
     began: float
     seconds: int
@@ -70,9 +72,7 @@ class HeldAnswers:
             del self._held[_key(data, end)]
             return None
         if age != held.age:
-            for one in held.reply.answer:
-                one.ttl -= age - held.age
-            held.wire, held.age = held.reply.to_wire(max_size=65535), age
+            held.wire, held.age = _counted_down(held.wire, end, age - held.age), age
         self._held.move_to_end(_key(data, end))
         # Number, wish for recursion and the letters' case are the client's own.
         flags = bytes([held.wire[2] & 0xFE | data[2] & 1])
@@ -88,7 +88,7 @@ class HeldAnswers:
         wire = reply.to_wire(max_size=65535)
         if len(wire) > room(reply):
             return
-        self._held[_key(data, end)] = _Held(reply, wire, now, seconds, while_open)
+        self._held[_key(data, end)] = _Held(wire, now, seconds, while_open)
         if len(self._held) > MOST:
             self._held.popitem(last=False)
 
@@ -104,6 +104,19 @@ def _end_of_question(data: bytes) -> int:
         at += data[at] + 1
     end = at + 1 + _QTYPE_QCLASS
     return end if end <= len(data) else 0
+
+
+def _counted_down(wire: bytes, end: int, seconds: int) -> bytes:
+    """Give an answer with the TTLs of its records, which follow the question's end, so many seconds shorter."""
+    made, at = bytearray(wire), end
+    for _ in range(int.from_bytes(wire[6:8])):
+        while 0 < wire[at] <= _LABEL:
+            at += wire[at] + 1
+        at += 2 if wire[at] else 1  # a pointer, or the root
+        ttl, length = at + 4, at + 8
+        made[ttl:length] = (int.from_bytes(wire[ttl:length]) - seconds).to_bytes(4)
+        at = length + 2 + int.from_bytes(wire[length : length + 2])
+    return bytes(made)
 
 
 def _key(data: bytes, end: int) -> bytes:

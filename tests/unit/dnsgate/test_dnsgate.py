@@ -1,6 +1,7 @@
 """The DNS gate's decisions: what it answers at which level, what leaves, what comes back, how much, who is told of."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -245,6 +246,36 @@ def test_an_answer_is_given_again_for_its_ttl_to_whoever_asks():
     assert held.find(asked("node2.operator.example"), 120.5) is None
     assert held.find(data, 160.0) is None, "over"
     assert held.find(data, 120.0) is None, "and gone"
+
+
+def test_what_is_held_is_little_more_than_the_bytes_of_an_answer():
+    """As many as may be held, of many records each, go by far into the 256 MiB of the unit."""
+    held, several = HeldAnswers(), 50
+    rows = [f"a.evil.example. 300 IN NS n{n}.a.evil.example." for n in range(65)]
+    tracemalloc.start()
+    for number in range(several):
+        data = asked(f"a{number}.evil.example", "NS")
+        held.keep(data, reply_to(data, *rows), 0.0, while_open=True)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    wire = held.find(asked("a0.evil.example", "NS"), 0.0).wire
+    assert len(wire) > 1000
+    assert used < several * 3000
+
+
+def test_every_second_counts_every_ttl_down_whatever_the_record():
+    held, data = HeldAnswers(), asked("node.operator.example", "HTTPS")
+    rows = (
+        "node.operator.example. 60 IN CNAME front.operator.example.",
+        "front.operator.example. 90 IN HTTPS 1 . alpn=h2 ipv4hint=203.0.113.9",
+        ". 70 IN TXT one two",
+    )
+    reply = reply_to(data, *rows)
+    held.keep(data, reply, 0.0, while_open=False)
+    for age in (1, 2, 59):
+        again = dns.message.from_wire(held.find(data, age + 0.5).wire)
+        assert [one.ttl for one in again.answer] == [60 - age, 90 - age, 70 - age]
+        assert again.answer == reply.answer
 
 
 def test_what_says_nothing_or_may_not_be_held_is_not():
