@@ -52,15 +52,22 @@ load() {
 }
 
 # What the DNS gate had learned (dnsgate/saved.py), so that services known by wildcards are there before its process is.
-# It is another user's file: nothing but lines of this one form is taken from it. Set by set: one may be gone since.
+# It is another user's file: nothing but lines of this one form is taken from it, and of a set no more than goes into it.
+# Set by set: one may be gone since.
 recall() {
   plain "$learned" || return 0
   form='^add element inet ecluse (dns_(svc_[a-z0-9_]+|all)_[46]) \{ [0-9a-f.:]+ expires [0-9]+s \}$'
   for set in $(sed -nE "s/$form/\1/p" "$learned" | sort -u); do
-    grep -E "$form" "$learned" | grep -F " $set " | timeout "$patience" nft -f - 2>/dev/null ||
+    grep -E "$form" "$learned" | grep -F " $set " | head -n 65535 | nft -f - 2>/dev/null ||
       say "what the DNS gate had learned for $set was not taken: names are asked for again"
   done
 }
+
+# All of it in its time: whoever wrote that file may name a million sets, and the machine must boot.
+if [ "${1:-}" = recall ]; then
+  recall
+  exit 0
+fi
 
 # What stands while the machine is up is newer than any file. At a boot it can only be what somebody saved with the site's rules.
 if nft list chain inet ecluse forward >/dev/null 2>&1 && systemctl --quiet is-active sysinit.target 2>/dev/null; then
@@ -70,7 +77,8 @@ if [ ! -e "$in_service" ] && [ ! -e "$state/boot.nft" ] && [ ! -e "$state/closed
   exit 0 # the daemon never ran here: there is nothing to hold
 fi
 if whole "$state/boot.nft" && load "$state/boot.nft"; then
-  recall
+  timeout "$patience" /bin/sh "$0" recall ||
+    say "not all that the DNS gate had learned was taken within $patience s: names are asked for again"
   exit 0
 fi
 told="$state/boot.nft $why"
