@@ -144,8 +144,11 @@ class Firewall(Protocol):
     async def learned(self) -> dict[str, frozenset[int]]:
         """Read what the DNS gate put into its sets, by set: addresses as numbers. Empty where there is no gate."""
 
-    async def hold_learned(self, used: Mapping[str, frozenset[IPAddress]]) -> None:
-        """Give addresses that are in the DNS gate's sets, by set, their whole time again; what is not there stays out."""
+    async def half_over(self, used: Mapping[str, frozenset[IPAddress]]) -> Mapping[str, frozenset[IPAddress]]:
+        """Give those of these addresses, by set of the DNS gate's, half of whose time is over; what is not there is none."""
+
+    async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
+        """Give addresses in the DNS gate's sets, by set, their whole time again; one transaction."""
 
     async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
         """Read the refused sets (refused4, refused6, refused_hosts4, refused_hosts6); True when one of them is full."""

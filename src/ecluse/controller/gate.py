@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ecluse.controller.live import Loaded, compiled, with_addresses
 from ecluse.errors import EcluseError, KernelError, NotVerifiedError
-from ecluse.policy import Addresses, Levels, Policy
+from ecluse.policy import Addresses, IPAddress, Levels, Policy
 from ecluse.ports import Firewall
 from ecluse.ruleset import dnsgate, names, switch
 from ecluse.ruleset.delta import delta
@@ -369,6 +369,15 @@ class Gate:
         """Replace the table by a program, in one transaction as far as the gate is concerned: shut stays shut."""
         await self._hold(loaded.policy, levels, anew=True)
         await self._put(loaded.program)
+
+    async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
+        """Give addresses in the DNS gate's sets their whole time again, and count it on: nothing else is another then."""
+        settled = not self._commits
+        await self._firewall.hold_learned(addresses)
+        self._commits += 1
+        now = await self._firewall.ruleset_generation()
+        if settled and now == self._expected():
+            self._known_generation, self._commits = now, 0
 
     async def prune(self, keep: set[str]) -> None:
         """Take policies out of the kernel that nothing needs any more, and remember what the table looks like."""

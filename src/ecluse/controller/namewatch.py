@@ -70,5 +70,8 @@ class NameWatch:
         if any(learned.values()):
             # At `open` no packet comes by these sets: what lives there would end at the cut when its hour is over.
             held = await asyncio.to_thread(learned_in_use, policies, learned, connections)
-            await firewall.hold_learned(held)
+            old = await firewall.half_over(held)
+            if old:
+                async with self._s.writer.turn():
+                    await self._s.gate.hold_learned(old)
         return await asyncio.to_thread(in_use, policies, resolved, connections)

@@ -184,10 +184,17 @@ class FakeFirewall(Failing):
         self._may_fail("learned")
         return dict(self.answered)
 
-    async def hold_learned(self, used: Mapping[str, frozenset[IPAddress]]) -> None:
+    async def half_over(self, used: Mapping[str, frozenset[IPAddress]]) -> Mapping[str, frozenset[IPAddress]]:
+        """Give them all but those that were held on to."""
+        return {
+            name: old for name, every in used.items() if (old := every - self.held.get(name, frozenset()))
+        }
+
+    async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
         """Note what was held on to."""
         self._may_fail("hold_learned")
-        self.held |= used
+        self._commit("", process="eclused", pid=1, ours=True)
+        self.held |= addresses
 
     async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
         """Give what a test put into `evidence`."""

@@ -93,12 +93,15 @@ def _request(message: int, flags: int, name: str, element: bytes) -> Request:
     )
 
 
-def hold(netlink: Netlink, used: Mapping[str, Iterable[IPAddress]]) -> None:
-    """Give addresses their whole time again, by set, where half of it is over; one that is in no set stays out. OSError."""
+def half_over(netlink: Netlink, used: Mapping[str, Iterable[IPAddress]]) -> dict[str, frozenset[IPAddress]]:
+    """Give those of these addresses, by set, half of whose time is over; one that is in no set is none of them."""
+    found: dict[str, frozenset[IPAddress]] = {}
     for name, addresses in used.items():
         there = left(netlink, name)
-        old = [one for one in addresses if there.get(one, KEPT_SECONDS) < KEPT_SECONDS // 2]
-        put(netlink, [Answered(name, one) for one in old])
+        old = frozenset(one for one in addresses if there.get(one, KEPT_SECONDS) < KEPT_SECONDS // 2)
+        if old:
+            found[name] = old
+    return found
 
 
 def handles(netlink: Netlink) -> dict[str, int]:

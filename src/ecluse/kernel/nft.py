@@ -14,7 +14,7 @@ from ecluse.kernel import elements as bulk
 from ecluse.kernel import gates, guard, tables
 from ecluse.kernel.events import Events
 from ecluse.kernel.fingerprint import fingerprint
-from ecluse.kernel.learned import hold, learned
+from ecluse.kernel.learned import Answered, half_over, learned, put
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     Netlink,
@@ -196,9 +196,18 @@ class NftFirewall:
         """Read what the DNS gate put into its sets."""
         return await self._read("read the DNS gate's sets", learned)
 
-    async def hold_learned(self, used: Mapping[str, frozenset[IPAddress]]) -> None:
-        """Give learned addresses their whole time again (see the port). KernelError in the kernel's words."""
-        await self._read("hold on to what the DNS gate learned", lambda netlink: hold(netlink, used))
+    async def half_over(self, used: Mapping[str, frozenset[IPAddress]]) -> dict[str, frozenset[IPAddress]]:
+        """Give those of these learned addresses half of whose time is over."""
+        return await self._read("read the DNS gate's sets", lambda netlink: half_over(netlink, used))
+
+    async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
+        """Give learned addresses their whole time again, as one transaction. KernelError in the kernel's words."""
+        with kernel_errors("hold on to what the DNS gate learned in its sets of table inet ecluse"):
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._hold, addresses)
+
+    def _hold(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
+        with self._sockets.one() as netlink:
+            put(netlink, [Answered(name, one) for name, every in addresses.items() for one in every])
 
     async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
         """Read the refused sets; True when one of them has no room left."""

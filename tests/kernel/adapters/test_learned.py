@@ -86,7 +86,10 @@ async def test_what_is_in_use_has_its_whole_hour_again_and_nothing_else_comes_in
     firewall, netlink = table
     young, idle, strange = ip_address("203.0.113.10"), ip_address("203.0.113.11"), ip_address("203.0.113.12")
     put(netlink, [Answered(SET, ADDRESS, 900), Answered(SET, young, 3000), Answered(SET, idle, 900)])
-    await firewall.hold_learned({SET: frozenset({ADDRESS, young, strange}), "dns_all_6": frozenset({SIX})})
+    used = {SET: frozenset({ADDRESS, young, strange}), "dns_all_6": frozenset({SIX})}
+    old = await firewall.half_over(used)
+    assert old == {SET: {ADDRESS}}
+    await firewall.hold_learned(old)
     found = left(netlink, SET)
     assert found[ADDRESS] >= 3590
     assert found[young] <= 3000, "still young: no transaction for it"

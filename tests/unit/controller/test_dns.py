@@ -9,6 +9,7 @@ import pytest
 
 from ecluse.controller import report
 from ecluse.controller.namewatch import NameWatch
+from ecluse.errors import KernelError
 from ecluse.flows import FlowJudge
 from ecluse.policy import DnsGate, DnsMode
 from ecluse.ports import DnsReport, RefusedQuestion
@@ -202,3 +203,28 @@ def test_what_lives_at_open_is_held_for_the_cut(machine):
     controller = machine.controller
     machine.run(NameWatch(controller._s, controller._ledger).look())
     assert machine.firewall.held == {"dns_svc_secure_mail_4": {held}, "dns_all_4": {held}}
+    # It is one of our own transactions, and one that needs no comparison of the whole table.
+    machine.firewall.fail["fingerprint"] = KernelError("nobody reads the table for it")
+    live, gate = controller._s.live, controller._s.gate
+    assert machine.run(gate.in_step(live.loaded, live.levels))
+
+
+def test_what_lives_is_held_between_two_changes_and_not_within_one(machine):
+    """A load that met it in its midst would take it for a stranger's, and put the whole table in anew."""
+    held = ip_address("203.0.113.130")
+    machine.firewall.answered = {"dns_svc_secure_mail_4": frozenset({int(held)})}
+    inside = ip_address("10.10.0.5")
+    machine.conntrack.table = [
+        Connection(6, Tuple(inside, held, 40000, 443), Tuple(held, inside, 443, 40000))
+    ]
+    controller = machine.controller
+
+    async def main() -> None:
+        async with controller._s.writer.turn():
+            look = asyncio.create_task(NameWatch(controller._s, controller._ledger).look())
+            await asyncio.sleep(0.1)
+            assert not machine.firewall.held
+        await look
+        assert machine.firewall.held
+
+    machine.run(main())
