@@ -23,6 +23,8 @@ from ecluse.ruleset.dnsorders import Orders
 LOOPBACK = "127.0.0.1"
 SECONDS = 2.0
 """For one question to all resolvers: the engine and its client ask again by themselves."""
+DOUBT = 0.5
+"""How long the others are waited for when one says that a kept name does not exist: one of them may be dead."""
 MOST_AT_ONCE = 300
 MOST_OF_ONE = 60
 """Of these, how many may wait for one machine: names whose servers are slow would else hold all places for one that floods."""
@@ -212,6 +214,8 @@ class Strainer:
     async def _first_answer(self, question: Question, orders: Orders) -> dns.message.Message | None:
         """Ask every resolver at once; the first that knows the name counts, NXDOMAIN or a failure only when there is no other.
 
+        Of a name that nobody keeps NXDOMAIN counts at once: at `open` most of them do not exist (machines try their suffixes).
+
         A datagram that is no answer to the question (another number, another sender) ends no waiting: anybody can send one.
         """
         outward = [
@@ -228,16 +232,28 @@ class Strainer:
             for server in orders.resolvers
         ]
         bad: dns.message.Message | None = None
+        waiting = set(outward)
+        patience: float | None = None
         try:
-            for done in asyncio.as_completed(outward):
-                try:
-                    answer, _ = await done
-                except (dns.exception.DNSException, OSError, EOFError):
-                    continue
-                if answer.rcode() == dns.rcode.NOERROR:
-                    return answer
-                if bad is None or answer.rcode() == dns.rcode.NXDOMAIN:
-                    bad = answer
+            while waiting:
+                done, waiting = await asyncio.wait(
+                    waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    break
+                for task in done:
+                    try:
+                        answer, _ = task.result()
+                    except (dns.exception.DNSException, OSError, EOFError):
+                        continue
+                    if answer.rcode() == dns.rcode.NOERROR:
+                        return answer
+                    if bad is None or answer.rcode() == dns.rcode.NXDOMAIN:
+                        bad = answer
+                if bad is not None and bad.rcode() == dns.rcode.NXDOMAIN:
+                    patience = DOUBT
+                    if not question.services:
+                        break
         finally:
             for task in outward:
                 task.cancel()

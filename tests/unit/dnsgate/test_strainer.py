@@ -165,3 +165,30 @@ def test_neither_a_forged_datagram_nor_one_resolver_ends_the_waiting_for_an_answ
             assert [one.to_text() for one in reply.answer[0]] == ["203.0.113.9"]
 
     asyncio.run(asyncio.wait_for(main(), 10))
+
+
+@pytest.mark.parametrize(
+    ("name", "doubt"), [("results.lab.example", 0.1), ("www.web.example.suffix.example", 60)]
+)
+def test_one_dead_resolver_does_not_hold_up_what_does_not_exist(kernel, monkeypatch, name, doubt):
+    """For a moment where a kept name is concerned, in case it exists; at `open`, where most of them do not, for none."""
+
+    async def main() -> None:
+        kernel.opened = True
+        strainer = Strainer(kernel)
+        monkeypatch.setattr("ecluse.dnsgate.strainer.SECONDS", 60)
+        monkeypatch.setattr("ecluse.dnsgate.strainer.DOUBT", doubt)
+        async with Server("127.0.0.1") as alive, Server("127.0.0.2", alive.port) as dead:
+            monkeypatch.setattr("ecluse.dnsgate.strainer.DNS_PORT", alive.port)
+            alive.answers[name], dead.answers[name] = nxdomain, drop
+            orders = replace(
+                orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut")),
+                resolvers=(ip_address("127.0.0.1"), ip_address("127.0.0.2")),
+                everything=True,
+            )
+            strainer._port = orders.port + 1
+            await strainer.obey(orders, "digest")
+            reply = await strainer._answer(asked(name))
+            assert reply.rcode() == dns.rcode.NXDOMAIN
+
+    asyncio.run(asyncio.wait_for(main(), 10))
