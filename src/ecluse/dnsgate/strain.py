@@ -27,6 +27,8 @@ A, AAAA, CNAME = dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME
 _ADDRESSES = (A, AAAA)
 # Browsers ask for these with every name. What they hint at is judged and learned as an address is.
 _BINDINGS = (dns.rdatatype.HTTPS, dns.rdatatype.SVCB)
+_MOST_ADDRESSES = 256
+"""Addresses of one answer, as of a look-up of the daemon's (resolve/lookup.py): a set has room for some hundreds of such answers."""
 _ROUND = 8
 """Links of a chain of aliases that are followed (resolvers give up at about as many)."""
 
@@ -129,9 +131,12 @@ def strained(
             if wanted in _ADDRESSES:
                 good = [data for data in one if leave.address(data.address)]
                 taken_out += len(one) - len(good)
+                good = good[:_MOST_ADDRESSES]
                 addresses += [ip_address(data.address) for data in good]
             elif wanted in _BINDINGS:
                 bound = [bindings.strained(data, name, leave) for data in one]
+                while sum(len(each.addresses) for each in bound) > _MOST_ADDRESSES:
+                    bound.pop()
                 good = [each.record for each in bound if each.record]
                 dropped += len(one) - len(good)
                 taken_out += sum(each.taken_out for each in bound)

@@ -151,6 +151,17 @@ def test_the_answer_holds_what_was_asked_for_and_nothing_beside():
     assert not found.reply.additional
 
 
+@pytest.mark.parametrize(("kind", "records", "dropped"), [("A", 256, 0), ("HTTPS", 2, 27)])
+def test_of_one_answer_only_so_many_addresses_are_learned_and_given(kind, records, dropped):
+    """Sixteen answers of 64 KiB would else fill the sets, and no address of any service had room."""
+    every = [f"198.51.{n // 200}.{n % 200}" for n in range(3000)]
+    hints = [f"{n} . ipv4hint={','.join(every[n * 100 :][:100])}" for n in range(1, 30)]
+    data = every if kind == "A" else hints
+    found = answered("\n".join(f"x.operator.example. 60 IN {kind} {one}" for one in data), kind=kind)
+    assert 200 <= len(found.addresses) <= 256
+    assert (len(found.reply.answer[0]), found.dropped) == (records, dropped)
+
+
 @pytest.mark.parametrize(
     "address", ["10.1.2.3", "127.0.0.1", "169.254.0.9", "0.0.0.0", "224.0.0.1", "10.30.0.7"]
 )
