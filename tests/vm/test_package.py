@@ -211,5 +211,6 @@ def test_removal_while_open_takes_the_table_and_purge_the_records(box: Container
     assert not box.sh("ls /usr/lib/ecluse").ok
     done = dpkg(box, "-P ecluse")
     assert done.ok, done.out
-    assert not box.sh(f"ls -d {STATE}").ok
+    for directory in (STATE, "/var/lib/ecluse-dns", "/run/ecluse-dns"):
+        assert not box.sh(f"ls -d {directory}").ok
     assert not box.sh("find /etc/systemd -name '*ecluse*' | grep .").ok
