@@ -1,6 +1,7 @@
 """The gate's question about itself: what a full queue loses is asked again; what is silent is silent."""
 
 import asyncio
+from dataclasses import replace
 
 import dns.exception
 import dns.message
@@ -8,13 +9,18 @@ import dns.rcode
 import pytest
 
 from ecluse.dnsgate import health
+from ecluse.dnsgate.mailbox import DnsMailbox
+from ecluse.ruleset.dnsorders import orders_of
+from tests.golden.cases import HERE, compiled
+
+POLICY, _ = compiled(HERE / "10-dns-gate")
 
 
 class Engine(asyncio.DatagramProtocol):
-    """Answers every question but the first few."""
+    """Answers every question but the first few. older: how many it refuses, since they are about orders that it has not read."""
 
-    def __init__(self, lost: int) -> None:
-        self.lost, self.asked = lost, list[dns.message.Message]()
+    def __init__(self, lost: int, older: int = 0) -> None:
+        self.lost, self.older, self.asked = lost, older, list[dns.message.Message]()
 
     def connection_made(self, transport: asyncio.DatagramTransport) -> None:
         self.transport = transport
@@ -23,7 +29,10 @@ class Engine(asyncio.DatagramProtocol):
         query = dns.message.from_wire(data)
         self.asked.append(query)
         if len(self.asked) > self.lost:
-            self.transport.sendto(dns.message.make_response(query).to_wire(), addr)
+            reply = dns.message.make_response(query)
+            if len(self.asked) <= self.lost + self.older:
+                reply.set_rcode(dns.rcode.REFUSED)
+            self.transport.sendto(reply.to_wire(), addr)
 
 
 async def asked(lost: int) -> tuple[Engine, dns.message.Message | None]:
@@ -52,3 +61,21 @@ def test_what_is_silent_is_said_to_be():
     engine, reply = asyncio.run(asked(1000))
     assert reply is None
     assert len(engine.asked) == health.TIMES
+
+
+@pytest.mark.parametrize(("older", "wrong"), [(0, ""), (4, ""), (1000, "it works by older orders")])
+def test_a_gate_has_a_moment_to_take_up_new_orders(tmp_path, older: int, wrong: str):
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(
+            lambda: Engine(0, older), local_addr=("127.0.0.1", 0)
+        )
+        try:
+            mailbox = DnsMailbox(tmp_path, tmp_path)
+            orders = orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut"))
+            await mailbox.publish(replace(orders, port=transport.get_extra_info("sockname")[1]))
+            return await mailbox.check()
+        finally:
+            transport.close()
+
+    assert asyncio.run(main()) == wrong
