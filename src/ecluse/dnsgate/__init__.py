@@ -1,6 +1,6 @@
 """The process of the DNS gate (`ecluse-dns.service`): runs the engine, and decides what leaves and what is learned.
 
-    zones -> (redirect) -> dnsmasq: refuses at once, says who asks; no privilege at all
+    zones -> (redirect) -> dnsmasq: refuses at once, says who asks; no capability
                              | what its list of names lets through
                              v
                            strainer: record types, lengths, rates; holds answers; puts the addresses into the kernel's sets,
