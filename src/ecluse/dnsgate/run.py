@@ -37,7 +37,7 @@ from ecluse.ruleset.dnsorders import HEALTH, Orders
 from ecluse.state.codec import digest, read
 
 NAME = b"ecluse-dns"
-"""What the kernel calls us: the daemon tells by it whose the addresses in the sets are (controller/keeper.py)."""
+"""What the kernel calls us: the daemon tells by it whose the addresses in the sets are (controller/healer.py)."""
 ORDERS_FILE, RUN_DIR, STATE_DIR = "/run/ecluse/dns-orders.json", "/run/ecluse-dns", "/var/lib/ecluse-dns"
 REPORT, LAST, LOCK = "report.json", "last-orders.json", "lock"
 _LOOK = 0.25
