@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from ecluse import daemon
-from ecluse.controller import keeper
+from ecluse.controller import keeper, namewatch
 from ecluse.controller.shared import Options
 from ecluse.resolve import resolver
 
@@ -29,6 +29,7 @@ def main() -> int:
     daemon.utc_now = clock
     daemon.Options = hasty
     keeper._BOOT_DELAY = 0.1
+    namewatch._SHARE = 1.0
     resolver._SILENT = resolver._HELD = 0.5
     return daemon.main(flags)
 

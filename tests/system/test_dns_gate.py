@@ -434,6 +434,7 @@ def test_the_gate_dies_hangs_and_is_broken(hospital: Hospital, gated):
         os.kill(first, signal.SIGKILL)
         still_shut()
         wait_until(lambda: gate.engine not in {0, first} and care.resolve(DNS, "node.operator.example"))
+        gate.wait_until_well()
         # The engine hangs: said, and replaced.
         second = gate.engine
         os.kill(second, signal.SIGSTOP)
