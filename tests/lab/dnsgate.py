@@ -82,9 +82,9 @@ class DnsGate:
         return code
 
     def wait_until_well(self, patience: float = 10.0) -> None:
-        """Wait until the daemon says that it works. RuntimeError with its words."""
-        wrong = self.wait_for(lambda _: self.daemon.status()["dns"]["working"], patience)
-        if not self.daemon.status()["dns"]["working"]:
+        """Wait until the daemon says that it works, and has no trouble. RuntimeError with its words."""
+        wrong = self.wait_for(lambda said: not said and self.daemon.status()["dns"]["working"], patience)
+        if wrong or not self.daemon.status()["dns"]["working"]:
             raise RuntimeError(f"{wrong}\n{self.log.read_text()[-3000:]}\n{self.daemon.tail(20)}")
 
     def wait_until_said(self, patience: float = 5.0) -> float:
