@@ -82,7 +82,7 @@ class DnsGate:
         return code
 
     def wait_until_well(self, patience: float = 10.0) -> None:
-        """Wait until the daemon says that it works, and has no trouble. RuntimeError with its words."""
+        """Wait until the daemon says that it works, and nothing else of it. RuntimeError with its words."""
         wrong = self.wait_for(lambda said: not said and self.daemon.status()["dns"]["working"], patience)
         if wrong or not self.daemon.status()["dns"]["working"]:
             raise RuntimeError(f"{wrong}\n{self.log.read_text()[-3000:]}\n{self.daemon.tail(20)}")
