@@ -13,10 +13,13 @@ from ecluse.dnsgate.files import write_whole
 from ecluse.errors import StateError
 from ecluse.ports import DnsReport, RefusedQuestion
 from ecluse.ruleset.dnsorders import Orders
+from ecluse.state import durable
 from ecluse.state.codec import canonical, digest
 
 ORDERS = "dns-orders.json"
 REPORT = "report.json"
+_LARGEST = 1 << 20
+"""Bytes of a report; one of 200 questions (tally.py) has a tenth."""
 _SECONDS = 0.8
 _AGAIN = 0.05
 """New orders are taken up within a quarter of a second: so often it is asked meanwhile whether they are."""
@@ -70,11 +73,17 @@ class DnsMailbox:
         )
 
     async def report(self) -> DnsReport | None:
-        """Read what the gate's process told last, None when it told nothing."""
+        """Read what the gate's process told last, None when it told nothing.
+
+        It is another user's file: whatever stands there, the daemon neither waits for it nor runs out of memory.
+        """
         try:
-            told = json.loads(await asyncio.to_thread(self._report_file.read_text))
-            return _report(told)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            told = await asyncio.to_thread(durable.read, self._report_file, _LARGEST)
+            return _report(json.loads(told)) if told else None
+        except (
+            *(StateError, ValueError, KeyError, TypeError, AttributeError),
+            *(OverflowError, RecursionError),
+        ):
             return None
 
 
@@ -95,7 +104,7 @@ def _report(told: Any) -> DnsReport:
                 type=str(one["type"]),
                 why=str(one["why"]),
                 times=int(one["times"]),
-                last=float(one["last"]),
+                last=float(int(one["last"])),  # a moment, and no infinity
             )
             for one in told["questions"]
         ),

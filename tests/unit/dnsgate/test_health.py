@@ -1,7 +1,9 @@
 """The gate's question about itself: what a full queue loses is asked again; what is silent is silent."""
 
 import asyncio
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import dns.exception
 import dns.message
@@ -9,7 +11,7 @@ import dns.rcode
 import pytest
 
 from ecluse.dnsgate import health
-from ecluse.dnsgate.mailbox import DnsMailbox
+from ecluse.dnsgate.mailbox import REPORT, DnsMailbox
 from ecluse.ruleset.dnsorders import orders_of
 from tests.golden.cases import HERE, compiled
 
@@ -79,3 +81,24 @@ def test_a_gate_has_a_moment_to_take_up_new_orders(tmp_path, older: int, wrong: 
             transport.close()
 
     assert asyncio.run(main()) == wrong
+
+
+def _link(file: Path) -> None:
+    file.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        os.mkfifo,
+        _link,
+        lambda file: os.truncate(os.open(file, os.O_CREAT | os.O_WRONLY), 1 << 40),
+        lambda file: file.write_text("[" * 100_000),
+        lambda file: file.write_text('{"trouble": [], "starts": Infinity}'),
+    ],
+    ids=["fifo", "link", "large", "deep", "infinite"],
+)
+def test_whatever_stands_in_the_reports_place_is_no_report(tmp_path, put):
+    """It is user ecluse-dns's to write, and the daemon's to read."""
+    put(tmp_path / REPORT)
+    assert asyncio.run(asyncio.wait_for(DnsMailbox(tmp_path, tmp_path).report(), 10)) is None
