@@ -175,6 +175,7 @@ def test_removal_that_leaves_it_cut_holds_without_the_package(box: Container):
     assert is_shut(box)
     box.reboot()
     assert is_shut(box)
+    assert "ECLUSE_DNS_STATE_DIR=/" in box.sh("systemctl show -p Environment ecluse-left-cut.service").out
     done = dpkg(box, "-P ecluse", "leave-cut")
     assert not done.ok
     assert "NOT purged" in done.out

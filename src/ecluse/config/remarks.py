@@ -128,7 +128,8 @@ def _about_destinations(
 ) -> Iterator[Fault]:
     families = _families(service, policy)
     for index, destination in enumerate(placed.model.destinations):
-        if destination.private and not service.destinations[index].hosts:
+        names = service.destinations[index].hosts or service.destinations[index].wildcards
+        if destination.private and not names:
             wrong = "'private' is about what host names lead to, and there are none: addresses need no leave"
             yield placed.fault(("destinations", index, "private"), wrong)
         for place, network in destination.each():

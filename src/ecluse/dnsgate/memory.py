@@ -124,8 +124,13 @@ class Memory:
             raise
 
     def is_open(self) -> bool:
-        """Say whether the kernel lets everything pass now: its own word, in the moment of the question."""
-        return (tables.targets(self._netlink, ["forward"])["forward"] or "").endswith("_open")
+        """Say whether the kernel lets everything pass now: its own word, in the moment of the question. No word is a no."""
+        try:
+            with self._fresh_after_fault():
+                target = tables.targets(self._netlink, ["forward"])["forward"]
+        except OSError:
+            return False
+        return (target or "").endswith("_open")
 
     # -- the kernel's sets -----------------------------------------------------------------------------------------
 

@@ -441,3 +441,20 @@ def test_a_set_of_another_kind_in_our_sets_place_breaks_nothing(world):
     gate.learn([SERVICE], [LEARNED])
     gate.save()
     assert world.held() == {LEARNED}
+
+
+def test_where_the_kernel_gives_no_word_nothing_counts_as_open(world, monkeypatch):
+    gate = world.process()
+    told = [lambda *_: {"forward": "k1_open"}, lambda *_: {"forward": None}]
+    for answer, opened in zip(told, (True, False), strict=True):
+        monkeypatch.setattr(module.tables, "targets", answer)
+        assert gate.is_open() is opened
+
+    def busy(*_):
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    monkeypatch.setattr(module.tables, "targets", busy)
+    assert gate.is_open() is False
+    monkeypatch.undo()
+    gate.learn([SERVICE], [LEARNED])
+    assert LEARNED in world.held()

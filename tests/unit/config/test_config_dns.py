@@ -118,3 +118,10 @@ def test_a_wildcard_of_the_gateway_alone_is_odd(files):
     )
     said = [f.wrong for f in warnings_of(read_directory(files.path), DAY)]
     assert any("the gateway alone, whose own DNS the gate does not answer" in wrong for wrong in said), said
+
+
+def test_a_wildcard_may_lead_to_private_addresses_too(files):
+    text = (files.path / "allowlist.d/10-labs.yaml").read_text()
+    files.write("allowlist.d/10-labs.yaml", text.replace(TO, 'to: "*.lab.example"\n        private: true'))
+    with_gate(files, "  mode: always\n")
+    assert not [f.wrong for f in warnings_of(read_directory(files.path), DAY) if "'private'" in f.wrong]
