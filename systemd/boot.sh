@@ -56,7 +56,7 @@ load() {
 # Set by set: one may be gone since.
 recall() {
   plain "$learned" || return 0
-  form='^add element inet ecluse (dns_(svc_[a-z0-9_]+|all)_[46]) \{ [0-9a-f.:]+ expires [0-9]+s \}$'
+  form='^add element inet ecluse (dns_(svc_[a-z0-9_]+|all)_[46]) \{ [0-9a-f.:]+ expires [0-9]+s \}( # [a-z0-9.*,_-]+)?$'
   for set in $(sed -nE "s/$form/\1/p" "$learned" | sort -u); do
     grep -E "$form" "$learned" | grep -F " $set " | head -n 65535 | nft -f - 2>/dev/null ||
       say "what the DNS gate had learned for $set was not taken: names are asked for again"

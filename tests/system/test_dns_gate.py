@@ -823,3 +823,37 @@ def addresses_in(hospital: Hospital, asking: Host | None = None) -> set[str]:
             r"203\.0\.113\.\d+", hospital.shell("gw", "nft list set inet ecluse dns_svc_secure_mail_4")
         )
     )
+
+
+def test_a_wildcard_that_is_taken_out_of_a_service_is_cut_off_by_the_reload(hospital: Hospital, gated):
+    daemon, _ = gated
+    care = hospital.care
+    also = policy.service(
+        "secure-mail",
+        "vital",
+        ["care"],
+        [{"to": name, "ports": ["tcp/443"]} for name in ("*.operator.example", "*.second.example")],
+    )
+    hospital.dns(ZONE | {"*.second.example": {"a": ["203.0.113.98"], "ttl": 0}})
+    site = policy.site(dns_gate=ROOM)
+    daemon.write_config(site, ALLOWLIST | {"40-names.yaml": [also]})
+    daemon.level("cut")
+    assert daemon.cli("reload", "--yes", "--reason", "test").returncode == 0
+    wait_until(lambda: care.resolve(DNS, "n.second.example").more["addresses"])
+    other = care.resolve(DNS, "n.second.example").more["addresses"][0]
+    leaving = care.resolve(DNS, "node.operator.example").more["addresses"][0]
+    stays, goes = care.open(other), care.open(leaving)
+    assert stays.talk()
+    assert goes.talk()
+    less = also | {"destinations": also["destinations"][1:]}
+    daemon.write_config(site, ALLOWLIST | {"40-names.yaml": [less]})
+    assert daemon.cli("reload", "--yes", "--reason", "compromised").returncode == 0
+    wait_until(lambda: not care.tcp(leaving, timeout=0.3))
+    assert not goes.talk()
+    assert stays.talk()
+    assert daemon.status()["dns"]["removed"] == 0, "it was no stranger"
+    # Back, as soon as it is asked for again.
+    daemon.write_config(site, ALLOWLIST | {"40-names.yaml": [also]})
+    assert daemon.cli("reload", "--yes", "--reason", "mended").returncode == 0
+    wait_until(lambda: care.resolve(DNS, "node.operator.example").more["addresses"])
+    assert care.tcp(care.resolve(DNS, "node.operator.example").more["addresses"][0])

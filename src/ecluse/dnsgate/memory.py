@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ecluse.dnsgate import saved
-from ecluse.dnsgate.record import Held, Record
+from ecluse.dnsgate.record import Held, Origins, Record
 from ecluse.dnsgate.saved import clock
 from ecluse.kernel import tables
 from ecluse.kernel.events import Events
@@ -20,6 +20,7 @@ from ecluse.policy import IPAddress
 from ecluse.ports import KernelChange
 from ecluse.ruleset import names
 from ecluse.ruleset.dnsgate import KEPT_SECONDS
+from ecluse.ruleset.dnsorders import Orders
 
 _TABLE_HANDLE = 4
 _PIECE = 1000
@@ -54,17 +55,22 @@ class Memory:
         self._saved = False
         self.removed = self.adopted = 0
         self.last = ""
-        known, whole = self._record.read()
-        kept, boot = saved.read(self._file, self._boot)
+        known, led, whole = self._record.read()
+        kept, before, boot = saved.read(self._file, self._boot)
         # The first process since the machine started finds nothing of its own in the kernel.
         self._adopting = not whole and boot in {"", self._boot}
         self._held: Held = {} if whole else kept
+        self._origins: Origins = {} if whole else before
+        self._orders: Orders | None = None
+        self._outdated = False
+        for name, origins in led.items():
+            self._origins.setdefault(name, {}).update(origins)
         most = clock() + KEPT_SECONDS
         for name, every in known.items():
             held = self._held.setdefault(name, {})
             held.update({address: min(until, most) for address, until in every.items()})
         if not self._adopting:
-            self._record.renew(self._held)
+            self._record.renew(self._held, self._origins)
 
     def __len__(self) -> int:
         return sum(map(len, self._held.values()))
@@ -79,8 +85,14 @@ class Memory:
         """Say why strangers can't be told, empty when they can."""
         return self._record.trouble
 
-    def learn(self, services: Iterable[str], addresses: Iterable[IPAddress]) -> None:
-        """Put addresses into the sets of these services. OSError: they are not all there, so do not answer with them."""
+    def learn(self, services: Iterable[str], addresses: Iterable[IPAddress], led: str) -> None:
+        """Put addresses into the sets of these services. OSError: they are not all there, so do not answer with them.
+
+        led: the name that stands for itself, or `*.operator.example` for one below a wildcard.
+        """
+        orders, addresses = self._orders, tuple(addresses)
+        # Orders may have changed since the question left.
+        services = [one for one in services if orders is None or orders.leads(led, one)]
         wanted = [
             Answered(name, address)
             for address in addresses
@@ -101,12 +113,27 @@ class Memory:
         for one in due:
             if one.address not in self._held.get(one.set, ()):
                 new.setdefault(one.set, {})[one.address] = until
+        for name, address in self._led(services, addresses, led):
+            new.setdefault(name, {})[address] = self._held.get(name, {}).get(address, until)
         if self._record.is_outgrown:
-            self._record.renew(self._held)
-        self._record.note(new)
+            self._record.renew(self._held, self._origins)
+        self._record.note(new, self._origins)
         self._put(due)
         for one in due:
             self._held.setdefault(one.set, {})[one.address] = until
+
+    def _led(
+        self, services: Iterable[str], addresses: Iterable[IPAddress], led: str
+    ) -> Iterator[tuple[str, IPAddress]]:
+        """Take note of what led to these addresses; give, by set, those of which that is new."""
+        for service in services:
+            for address in addresses:
+                name = names.learned(str(address.version), service)
+                origins = self._origins.setdefault(name, {})
+                before = origins.get(address, frozenset())
+                if led not in before:
+                    origins[address] = before | {led}
+                    yield name, address
 
     def _put(self, wanted: list[Answered]) -> None:
         for start in range(0, len(wanted), _PIECE):
@@ -131,6 +158,42 @@ class Memory:
         except OSError:
             return False
         return (target or "").endswith("_open")
+
+    # -- what names lead to ---------------------------------------------------------------------------------------
+
+    def obey(self, orders: Orders) -> None:
+        """Know by which names addresses are kept from now on; `tend` lets those go to which none leads any more."""
+        self._orders, self._outdated = orders, True
+
+    def _let_go(self) -> None:
+        """Take out of a service's sets what its names no longer lead to. A service that is not in the orders is left alone."""
+        orders = self._orders
+        if orders is None:
+            return
+        answered = (*orders.names.values(), *orders.wildcards.values())
+        for service in {service for each in answered for service in each.services}:
+            for digit in ("4", "6"):
+                name = names.learned(digit, service)
+                gone = [
+                    address
+                    for address, origins in self._origins.get(name, {}).items()
+                    if not any(orders.leads(led, service) for led in origins)
+                ]
+                self._forget(name, gone)
+                every = names.learned(digit)
+                others = [n for n in self._held if n not in {name, every} and n.endswith(f"_{digit}")]
+                self._forget(every, [a for a in gone if not any(a in self._held[n] for n in others)])
+
+    def _forget(self, name: str, gone: Sequence[IPAddress]) -> None:
+        held, origins = self._held.get(name, {}), self._origins.get(name, {})
+        there, _ = contents(self._netlink, name) if gone and name in self._sets else ({}, False)
+        here = [address for address in gone if address in there]
+        for start in range(0, len(here), _PIECE):
+            with self._fresh_after_fault():
+                take_out(self._netlink, name, here[start : start + _PIECE])
+        for address in gone:
+            held.pop(address, None)
+            origins.pop(address, None)
 
     # -- the kernel's sets -----------------------------------------------------------------------------------------
 
@@ -184,7 +247,11 @@ class Memory:
             raise fault
         if self._adopting:
             self._adopting = False
-            self._record.renew(self._held)
+            self._record.renew(self._held, self._origins)
+        if self._outdated:
+            self._let_go()
+            self._outdated = False
+            self._record.renew(self._held, self._origins)
 
     def _settle(self, name: str) -> None:
         """Bring a set and what we know of it together: who is no child of ours goes, who is missing comes back."""
@@ -235,8 +302,12 @@ class Memory:
                 for name, every in self._held.items()
             }
             self._held = {name: every for name, every in alive.items() if every}
-        self._record.renew(self._held)
+            self._origins = {
+                name: {address: led for address, led in every.items() if address in self._held.get(name, ())}
+                for name, every in self._origins.items()
+            }
+        self._record.renew(self._held, self._origins)
         if self._held or not self._saved:
             self._saved = False
-            saved.write(self._file, self._held, self._boot)
+            saved.write(self._file, self._held, self._origins, self._boot)
             self._saved = not self._held

@@ -8,7 +8,6 @@ fsync, since a machine that goes down takes the kernel's sets with it.
 import contextlib
 import errno
 import os
-from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -22,6 +21,11 @@ GROWTH = 4 << 20
 
 Held = dict[str, dict[IPAddress, float]]
 """Set -> address -> until when it is kept, in seconds of CLOCK_BOOTTIME: no one sets that clock."""
+
+Origins = dict[str, dict[IPAddress, frozenset[str]]]
+"""A service's set -> address -> what led to it: names of their own, `*.operator.example` for what lies below a wildcard."""
+
+_UNTOLD: frozenset[str] = frozenset()
 
 
 class Record:
@@ -37,29 +41,31 @@ class Record:
         self._grown = 0
         self.trouble = ""
 
-    def read(self) -> tuple[Held, bool]:
-        """Give what it holds, and whether that is all: not when it is missing, damaged, or of another run of the machine.
+    def read(self) -> tuple[Held, Origins, bool]:
+        """Give what it holds, what led to it, and whether that is all: not when it is missing, damaged, or of another run of the machine.
 
         A last line without its end was being written when the process ended; its address is not in the kernel.
         """
         try:
             head, *lines = self._file.read_text().split("\n")
         except (OSError, ValueError):
-            return {}, False
+            return {}, {}, False
         if not lines or not self._head or head != self._head:
-            return {}, False
+            return {}, {}, False
         held: Held = {}
+        origins: Origins = {}
         whole = True
         for line in lines[:-1]:
             try:
-                name, address, until = line.split(" ")
+                name, address, until, led = line.split(" ")
                 parsed, seconds = ip_address(address), int(until)
             except ValueError:
                 whole = False
                 continue
             if is_learned(name):
                 held.setdefault(name, {})[parsed] = float(seconds)
-        return held, whole
+                remember(origins, name, parsed, led)
+        return held, origins, whole
 
     @property
     def is_sound(self) -> bool:
@@ -71,11 +77,11 @@ class Record:
         """Say whether it should be written anew."""
         return self._grown > GROWTH
 
-    def note(self, fresh: Held) -> None:
+    def note(self, fresh: Held, origins: Origins) -> None:
         """Add lines, before their addresses go into the kernel."""
         if self._descriptor is None or not fresh:
             return
-        data = _lines(fresh).encode()
+        data = _lines(fresh, origins).encode()
         self._grown += len(data)
         try:
             written = os.write(self._descriptor, data)
@@ -85,10 +91,10 @@ class Record:
         if written != len(data):  # a disk that is full from there on
             self._give_up(os.strerror(errno.ENOSPC))
 
-    def renew(self, held: Mapping[str, Mapping[IPAddress, float]]) -> None:
+    def renew(self, held: Held, origins: Origins) -> None:
         """Write it anew, with what is held now; where that is not possible the old one goes on for as long as it may."""
         try:
-            write_whole(self._file, f"{self._head}\n{_lines(held)}", 0o600)
+            write_whole(self._file, f"{self._head}\n{_lines(held, origins)}", 0o600)
             descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError as error:
             if self._descriptor is None or self.is_outgrown:
@@ -115,7 +121,20 @@ class Record:
             self._descriptor = None
 
 
-def _lines(held: Mapping[str, Mapping[IPAddress, float]]) -> str:
+def led_by(origins: Origins, name: str, address: IPAddress) -> str:
+    """Write what led to an address, in the order of the alphabet; empty where nothing tells."""
+    return ",".join(sorted(origins.get(name, {}).get(address, _UNTOLD)))
+
+
+def remember(origins: Origins, name: str, address: IPAddress, led: str) -> None:
+    """Take note of what led to an address, as `led_by` writes it."""
+    if led:
+        origins.setdefault(name, {})[address] = frozenset(led.split(","))
+
+
+def _lines(held: Held, origins: Origins) -> str:
     return "".join(
-        f"{name} {address} {int(until)}\n" for name, every in held.items() for address, until in every.items()
+        f"{name} {address} {int(until)} {led_by(origins, name, address)}\n"
+        for name, every in held.items()
+        for address, until in every.items()
     )

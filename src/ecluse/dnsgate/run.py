@@ -155,6 +155,7 @@ class DnsGateProcess:
             else:
                 self._orders, self._digest = orders, digest(data).removeprefix("sha256:")
                 await self._strainer.obey(orders, self._digest)
+                self._memory.obey(orders)
                 await self._engine.obey(orders)
             self._trouble["orders"] = ""
         except OSError as error:

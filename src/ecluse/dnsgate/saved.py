@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from ecluse.dnsgate.files import write_whole
-from ecluse.dnsgate.record import Held
+from ecluse.dnsgate.record import Held, Origins, led_by, remember
 from ecluse.ruleset.dnsgate import KEPT_SECONDS
 from ecluse.ruleset.names import is_learned
 from ecluse.ruleset.program import TABLE
@@ -19,7 +19,7 @@ from ecluse.ruleset.program import TABLE
 FILE = "learned.nft"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _TITLE = "# What the DNS gate of ecluse learned: "
-_LINE = re.compile(rf"add element {TABLE} (\w+) {{ ([0-9a-f.:]+) expires (\d{{1,9}})s }}")
+_LINE = re.compile(rf"add element {TABLE} (\w+) {{ ([0-9a-f.:]+) expires (\d{{1,9}})s }}(?: # (\S+))?")
 
 
 def boot_id() -> str:
@@ -35,12 +35,14 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def write(file: Path, held: Held, boot: str) -> None:
-    """Save what is held, each with the seconds that it has left. OSError when that is not possible."""
+def write(file: Path, held: Held, origins: Origins, boot: str) -> None:
+    """Save what is held, each with the seconds that it has left and what led to it. OSError when that is not possible."""
     now = clock()
     lines = [_TITLE + json.dumps({"boot": boot, "clock": now, "date": time.time()})]
     lines += [
-        f"add element {TABLE} {name} {{ {address} expires {int(until - now)}s }}"
+        f"add element {TABLE} {name} {{ {address} expires {int(until - now)}s }} # {led_by(origins, name, address)}".removesuffix(
+            " # "
+        )
         for name, every in held.items()
         for address, until in every.items()
         if until - now >= 1
@@ -48,8 +50,8 @@ def write(file: Path, held: Held, boot: str) -> None:
     write_whole(file, "\n".join([*lines, ""]), mode=0o600)
 
 
-def read(file: Path, boot: str) -> tuple[Held, str]:
-    """Give what was saved, and in which run of the machine; nothing where it is missing or damaged: names are asked again.
+def read(file: Path, boot: str) -> tuple[Held, Origins, str]:
+    """Give what was saved, what led to it, and in which run of the machine that was; nothing where it is missing or damaged: names are asked again.
 
     How long the machine was down is told by its date alone, and one that went back counts as no time. What is over by then
     is given as over now: the boot unit, which trusts no date, may have put it back, and it is no stranger's.
@@ -61,11 +63,17 @@ def read(file: Path, boot: str) -> tuple[Held, str]:
         written = str(told["boot"])
         gone = now - float(told["clock"]) if written == boot else max(0.0, time.time() - float(told["date"]))
         found = [_LINE.fullmatch(line) for line in lines]
-        every = [(one[1], ip_address(one[2]), min(int(one[3]), KEPT_SECONDS) - gone) for one in found if one]
+        every = [
+            (one[1], ip_address(one[2]), min(int(one[3]), KEPT_SECONDS) - gone, one[4] or "")
+            for one in found
+            if one
+        ]
     except (OSError, ValueError, TypeError, KeyError):
-        return {}, ""
+        return {}, {}, ""
     held: Held = {}
-    for name, address, left in every:
+    origins: Origins = {}
+    for name, address, left, led in every:
         if is_learned(name) and (left > 0 or written != boot):
             held.setdefault(name, {})[address] = now + max(0.0, left)
-    return held, written
+            remember(origins, name, address, led)
+    return held, origins, written

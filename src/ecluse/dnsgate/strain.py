@@ -50,6 +50,11 @@ class Question:
     wildcard: str
     private: bool = False
 
+    @property
+    def led(self) -> str:
+        """What of the orders leads to its answer: the wildcard, else the name."""
+        return f"*.{self.wildcard}" if self.wildcard else self.name
+
 
 def read(query: dns.message.Message) -> tuple[str, dns.rdatatype.RdataType] | None:
     """Give the name (lower case, no dot at the end) and the type of a plain question, None for anything else."""

@@ -194,7 +194,7 @@ class Strainer:
         if found.dropped:
             self.counted["binding"] += found.dropped
         try:
-            self._memory.learn(question.services, found.addresses)
+            self._memory.learn(question.services, found.addresses, question.led)
         except OSError as error:
             self.trouble = f"an address of {question.name} could not be put into the kernel: {error.strerror}"
             self.counted["untaught"] += 1

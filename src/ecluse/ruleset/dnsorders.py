@@ -70,6 +70,11 @@ class Orders:
         wildcard = self.wildcard_of(name)
         return self.wildcards[wildcard] if wildcard else None
 
+    def leads(self, name: str, service: str) -> bool:
+        """Say whether a name, or what lies below a wildcard (`*.operator.example`), is answered for a service."""
+        answers = self.answers(name)
+        return answers is not None and service in answers.services
+
     def wildcard_of(self, name: str) -> str:
         """Give the closest wildcard above a name, empty when there is none."""
         rest = name

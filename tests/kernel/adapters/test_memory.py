@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -20,15 +21,18 @@ from ecluse.kernel.learned import Answered, contents, left, put, take_out
 from ecluse.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, Netlink, attribute
 from ecluse.ports import KernelChange
 from ecluse.ruleset import switch
+from ecluse.ruleset.dnsorders import Answers, Orders, orders_of
 from tests.golden.cases import HERE, compiled
 from tests.kernel.adapters.conftest import nft, run
 from tests.system.disks import fill
 
 pytestmark = pytest.mark.kernel
 
-_, PROGRAM = compiled(HERE / "10-dns-gate")
+POLICY, PROGRAM = compiled(HERE / "10-dns-gate")
+CUT = dict.fromkeys(POLICY.zone_names(), "cut")
 SERVICE = "secure-mail"
 SET, ALL = "dns_svc_secure_mail_4", "dns_all_4"
+LED = "*.operator.example"
 LEARNED, OTHER, STRANGE = map(ip_address, ("203.0.113.9", "203.0.113.10", "203.0.113.66"))
 
 
@@ -78,7 +82,7 @@ def later(monkeypatch, seconds: float) -> None:
 
 def test_what_somebody_else_put_in_is_taken_out_and_what_was_learned_stays(world):
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED])
+    gate.learn([SERVICE], [LEARNED], LED)
     world.strange()
     world.strange(ALL)
     world.strange("dns_all_6", "2001:db8::66")
@@ -101,7 +105,7 @@ async def test_the_kernels_word_brings_a_look_at_once_and_our_own_does_not(world
     gate = world.process()
     changes = gate.changes()
     try:
-        gate.learn([SERVICE], [LEARNED])
+        gate.learn([SERVICE], [LEARNED], LED)
         world.strange()
         async with asyncio.timeout(5):
             assert [gate.hear(await anext(changes)) for _ in range(2)] == [False, True]
@@ -157,7 +161,7 @@ def test_an_address_is_in_the_record_before_it_is_in_the_kernel(world, monkeypat
         put(netlink, wanted)
 
     monkeypatch.setattr(module, "put", look_and_put)
-    gate.learn([SERVICE], [LEARNED])
+    gate.learn([SERVICE], [LEARNED], LED)
     assert f"{SET} {LEARNED} " in recorded[0]
 
 
@@ -186,7 +190,7 @@ async def test_what_was_learned_is_back_as_soon_as_the_table_is(world, firewall,
     running = asyncio.create_task(gate.run())
     try:
         await asyncio.sleep(0.1)
-        gate._memory.learn([SERVICE], [LEARNED])
+        gate._memory.learn([SERVICE], [LEARNED], LED)
         for _ in range(3):
             nft("flush ruleset")
             await firewall.apply(switch.whole_text(PROGRAM))
@@ -205,13 +209,13 @@ async def test_what_was_learned_is_back_as_soon_as_the_table_is(world, firewall,
 def test_a_killed_process_is_followed_by_one_that_knows_what_it_learned(world):
     gate = world.process()
     gate.save()
-    gate.learn([SERVICE], [LEARNED])  # and is killed: nothing is saved
+    gate.learn([SERVICE], [LEARNED], LED)  # and is killed: nothing is saved
     world.strange()
     after = world.process()
     assert world.held() == {LEARNED}
     assert after.removed == 1
     # And once more, by what that one wrote anew.
-    after.learn([SERVICE], [OTHER])
+    after.learn([SERVICE], [OTHER], LED)
     nft(f"flush set inet ecluse {SET}")
     world.process()
     assert world.held() == {LEARNED, OTHER}
@@ -220,7 +224,7 @@ def test_a_killed_process_is_followed_by_one_that_knows_what_it_learned(world):
 
 def test_an_address_that_packets_kept_alive_is_known_after_its_time(world, monkeypatch):
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED])
+    gate.learn([SERVICE], [LEARNED], LED)
     gate.save()
     later(monkeypatch, 3 * 86400)  # nobody ran the gate for three days, and a kept flow went on
     after = world.process()
@@ -231,7 +235,7 @@ def test_an_address_that_packets_kept_alive_is_known_after_its_time(world, monke
 
 def test_an_address_that_is_over_is_forgotten_after_a_while_and_then_a_stranger(world, monkeypatch):
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED])
+    gate.learn([SERVICE], [LEARNED], LED)
     nft(f"delete element inet ecluse {SET} {{ {LEARNED} }}; delete element inet ecluse {ALL} {{ {LEARNED} }}")
     later(monkeypatch, 3601)
     gate.save()
@@ -251,7 +255,7 @@ def test_an_address_that_is_over_is_forgotten_after_a_while_and_then_a_stranger(
 )
 def test_what_somebody_else_took_out_is_put_back(world, text):
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED])
+    gate.learn([SERVICE], [LEARNED], LED)
     nft(text)
     gate.save()
     assert left(world.netlink, SET)[LEARNED] > 3500
@@ -259,7 +263,7 @@ def test_what_somebody_else_took_out_is_put_back(world, text):
 
 def test_a_learned_address_that_was_given_a_year_has_an_hour(world):
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED])
+    gate.learn([SERVICE], [LEARNED], LED)
     nft(
         f"delete element inet ecluse {SET} {{ {LEARNED} }}; add element inet ecluse {SET} {{ {LEARNED} timeout 365d }}"
     )
@@ -284,7 +288,7 @@ def test_a_learned_address_that_was_given_a_year_has_an_hour(world):
 def test_a_lost_record_takes_what_is_there_for_its_own_and_says_so(world, damage):
     gate = world.process()
     gate.save()
-    gate.learn([SERVICE], [LEARNED, OTHER])
+    gate.learn([SERVICE], [LEARNED, OTHER], LED)
     file = world.run / record.FILE
     if damage == "gone":
         file.unlink()
@@ -301,7 +305,7 @@ def test_a_lost_record_takes_what_is_there_for_its_own_and_says_so(world, damage
 
 
 def test_a_torn_last_line_is_of_an_address_that_never_was_in_the_kernel(world):
-    world.process().learn([SERVICE], [LEARNED])
+    world.process().learn([SERVICE], [LEARNED], LED)
     file = world.run / record.FILE
     with file.open("a") as whole:
         whole.write(f"{SET} {STRANGE} 99999")
@@ -317,7 +321,7 @@ def test_nobody_is_taken_for_a_stranger_while_the_record_cannot_be_written(world
         gate.save()
         fill(world.run)
         many = [ip_address(f"203.0.113.{number}") for number in range(100, 200)]
-        gate.learn([SERVICE], many)  # more than what is left of the file's last page: written by half
+        gate.learn([SERVICE], many, LED)  # more than what is left of the file's last page: written by half
         world.strange()
         gate.save()
         assert world.held() == {STRANGE, *many}
@@ -338,9 +342,9 @@ def test_nobody_is_taken_for_a_stranger_while_the_record_cannot_be_written(world
 
 def test_the_first_process_since_the_machine_started_has_nobody_to_take_for_its_own(world):
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED])
+    gate.learn([SERVICE], [LEARNED], LED)
     gate.save()
-    gate.learn([SERVICE], [STRANGE])
+    gate.learn([SERVICE], [STRANGE], LED)
     lines = (world.run / record.FILE).read_text()
     (world.run / record.FILE).write_text(lines.replace(saved.boot_id(), "another"))
     file = world.state / saved.FILE
@@ -354,7 +358,7 @@ def test_the_first_process_since_the_machine_started_has_nobody_to_take_for_its_
 def test_what_the_boot_unit_put_back_is_no_strangers(world, monkeypatch):
     """Not even where the date says that its time was over while the machine was down."""
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED])
+    gate.learn([SERVICE], [LEARNED], LED)
     gate.save()
     (world.run / record.FILE).unlink()
     file = world.state / saved.FILE
@@ -372,12 +376,12 @@ def test_what_the_boot_unit_put_back_is_no_strangers(world, monkeypatch):
 @pytest.mark.parametrize("days", [-400, -1, 1, 400])
 def test_whoever_sets_the_date_changes_nothing(world, monkeypatch, days):
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED])
+    gate.learn([SERVICE], [LEARNED], LED)
     true = time.time
     monkeypatch.setattr(time, "time", lambda: true() + days * 86400)
     for name in (SET, ALL):
         nft(f"flush set inet ecluse {name}")
-    gate.learn([SERVICE], [OTHER])
+    gate.learn([SERVICE], [OTHER], LED)
     gate.save()
     assert min(left(world.netlink, SET)[one] for one in (LEARNED, OTHER)) > 3500
     nft(f"flush set inet ecluse {SET}")
@@ -388,7 +392,7 @@ def test_whoever_sets_the_date_changes_nothing(world, monkeypatch, days):
 
 
 def test_no_line_of_the_record_gives_more_than_an_hour(world):
-    world.process().learn([SERVICE], [LEARNED])
+    world.process().learn([SERVICE], [LEARNED], LED)
     file = world.run / record.FILE
     file.write_text(
         "".join(
@@ -429,7 +433,7 @@ def test_the_record_does_not_grow_for_ever(world, monkeypatch):
         with pytest.MonkeyPatch.context() as full:
             full.setattr(gate, "_put", lambda _: (_ for _ in ()).throw(OSError(errno.ENFILE, "full")))
             with pytest.raises(OSError, match="full"):
-                gate.learn([SERVICE], [ip_address(f"203.0.113.{number}")])
+                gate.learn([SERVICE], [ip_address(f"203.0.113.{number}")], LED)
     assert (world.run / record.FILE).stat().st_size < 2600
 
 
@@ -438,7 +442,7 @@ def test_a_set_of_another_kind_in_our_sets_place_breaks_nothing(world):
     nft(
         "add set inet ecluse dns_svc_odd_4 { type ipv4_addr . inet_service; elements = { 203.0.113.66 . 443 } }"
     )
-    gate.learn([SERVICE], [LEARNED])
+    gate.learn([SERVICE], [LEARNED], LED)
     gate.save()
     assert world.held() == {LEARNED}
 
@@ -456,5 +460,63 @@ def test_where_the_kernel_gives_no_word_nothing_counts_as_open(world, monkeypatc
     monkeypatch.setattr(module.tables, "targets", busy)
     assert gate.is_open() is False
     monkeypatch.undo()
-    gate.learn([SERVICE], [LEARNED])
+    gate.learn([SERVICE], [LEARNED], LED)
     assert LEARNED in world.held()
+
+
+def orders(*, names=(), wildcards=("operator.example",), more=()) -> Orders:
+    """Orders in which the service has these names and wildcards, and another one those of `more`."""
+    of = Answers((SERVICE,), ())
+    other = dict.fromkeys(more, Answers(("other",), ()))
+    return replace(
+        orders_of(POLICY, CUT), names=dict.fromkeys(names, of) | other, wildcards=dict.fromkeys(wildcards, of)
+    )
+
+
+def taught(gate) -> None:
+    gate.obey(orders(names=["mail.example"]))
+    gate.learn([SERVICE], [LEARNED], LED)
+    gate.learn([SERVICE], [OTHER], "mail.example")
+    gate.learn([SERVICE], [SHARED], LED)
+    gate.learn([SERVICE], [SHARED], "mail.example")
+    gate.tend()
+
+
+SHARED = ip_address("203.0.113.11")
+
+
+@pytest.mark.parametrize("after", ["at once", "saved", "killed", "rebooted"])
+def test_where_a_service_loses_a_name_what_it_alone_led_to_goes(world, after):
+    """Whatever process it was that learned it; nothing else goes, and nobody is said to have been a stranger."""
+    gate = world.process()
+    taught(gate)
+    if after in {"saved", "rebooted"}:
+        gate.save()
+    if after == "rebooted":
+        (world.run / record.FILE).unlink()
+        file = world.state / saved.FILE
+        file.write_text(file.read_text().replace(saved.boot_id(), "another"))
+        for name in (SET, ALL):
+            nft(f"flush set inet ecluse {name}")
+        nft(file.read_text())
+    if after in {"killed", "rebooted"}:
+        gate = world.process()
+    gate.obey(orders(names=["mail.example"]))
+    gate.tend()
+    assert world.held() == {LEARNED, OTHER, SHARED}, "the names are the same"
+    gate.obey(orders(names=["mail.example"], wildcards=(), more=["else.example"]))
+    gate.tend()
+    for _ in range(2):
+        assert world.held() == {OTHER, SHARED}
+        assert set(left(world.netlink, ALL)) == {OTHER, SHARED}
+        gate.save()
+    assert gate.removed == 0
+    gate.learn([SERVICE], [LEARNED], LED)
+    assert world.held() == {OTHER, SHARED}, "a question that was under way teaches nothing any more"
+    # A service that is not kept at this level is left alone, and so is a wildcard that another stands above.
+    gate.obey(orders(names=(), wildcards=(), more=["else.example"]))
+    gate.tend()
+    assert world.held() == {OTHER, SHARED}
+    gate.obey(orders(wildcards=("example",)))
+    gate.tend()
+    assert world.held() == {OTHER, SHARED}

@@ -25,9 +25,9 @@ def retitle(file: Path, **told) -> None:
 def back(tmp_path, boot: str, **told) -> float | None:
     """Save an address with half an hour left, alter what is on disk, read it in this run of the machine; give what is left."""
     file = tmp_path / saved.FILE
-    saved.write(file, {"dns_all_4": {ADDRESS: saved.clock() + 1800}}, "this")
+    saved.write(file, {"dns_all_4": {ADDRESS: saved.clock() + 1800}}, {}, "this")
     retitle(file, **told)
-    held, written = saved.read(file, boot)
+    held, _, written = saved.read(file, boot)
     assert written == "this"
     until = held.get("dns_all_4", {}).get(ADDRESS)
     return None if until is None else round(until - saved.clock(), -1)
@@ -49,8 +49,8 @@ def test_in_one_run_of_the_machine_the_date_tells_nothing(tmp_path, seconds, exp
 
 def test_what_claims_more_than_its_hour_has_an_hour(tmp_path):
     file = tmp_path / saved.FILE
-    saved.write(file, {"dns_all_4": {ADDRESS: saved.clock() + 10**6}}, "this")
-    held, _ = saved.read(file, "another")
+    saved.write(file, {"dns_all_4": {ADDRESS: saved.clock() + 10**6}}, {}, "this")
+    held, _, _ = saved.read(file, "another")
     assert 3590 < held["dns_all_4"][ADDRESS] - saved.clock() <= 3600
 
 
@@ -58,7 +58,7 @@ def test_what_claims_more_than_its_hour_has_an_hour(tmp_path):
 def test_a_damaged_file_is_none(tmp_path, text):
     file = tmp_path / saved.FILE
     file.write_text(text, encoding="latin-1")
-    assert saved.read(file, "this") == ({}, "")
+    assert saved.read(file, "this") == ({}, {}, "")
 
 
 def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
@@ -68,7 +68,8 @@ def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
     file = tmp_path / saved.FILE
     six = ip_address("2001:db8:a::9")
     held = {"dns_svc_secure_mail_4": {ADDRESS: saved.clock() + 1800}, "dns_all_6": {six: saved.clock() + 60}}
-    saved.write(file, held, "this")
+    origins = {"dns_svc_secure_mail_4": {ADDRESS: frozenset({"*.operator.example", "mail.example"})}}
+    saved.write(file, held, origins, "this")
     lines = file.read_text().splitlines()[1:]
     good = lines[0]
     bad = [
@@ -76,7 +77,8 @@ def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
         good.replace("dns_svc_secure_mail_4", "refused_4"),
         good.replace("add element", "delete element"),
         f"{good}; flush ruleset",
-        f"{good} # {{ }}",
+        f"{good} ; flush ruleset",
+        good.replace("# ", "# a; "),
         f" {good}",
         good.replace("203.0.113.9", "203.0.113.0/24"),
         'include "/etc/passwd"',
@@ -87,6 +89,6 @@ def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
         ["grep", "-E", form, str(file)], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert (taken, len(lines)) == (lines, 2)
-    assert {name: set(every) for name, every in saved.read(file, "this")[0].items()} == {
-        name: set(every) for name, every in held.items()
-    }
+    back, led, _ = saved.read(file, "this")
+    assert {name: set(every) for name, every in back.items()} == {n: set(every) for n, every in held.items()}
+    assert led == origins

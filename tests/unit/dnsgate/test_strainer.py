@@ -27,7 +27,7 @@ class Kernel:
     def is_open(self) -> bool:
         return self.opened
 
-    def learn(self, services, addresses) -> None:
+    def learn(self, services, addresses, led) -> None:
         pass
 
 
