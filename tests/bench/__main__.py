@@ -111,7 +111,7 @@ def _dns(wish: Wish) -> list[Section]:
     made = Section(
         "DNS under a crowd",
         "500 machines ask the DNS gate for random names that nobody keeps, 40 a second each (the bound of one machine is 50, as shipped), and two "
-        "others for kept names: one for a name that dnsmasq has in its cache, one for new names under a wildcard, whose addresses go to the kernel before "
+        "others for kept names: one for a name whose answer the gate holds, one for new names under a wildcard, whose addresses go to the kernel before "
         "the answer. Timed to the packet's arrival; one without an answer within a second counts as 1,000 ms.",
     )
     rows_dns.crowd(made, 1 if wish.quick else 2, 1.0 if wish.quick else 10.0, 2.0 if wish.quick else 20.0)
