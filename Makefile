@@ -78,7 +78,7 @@ demo: install ## play the day of the attack in a hospital of network namespaces;
 MATPLOTLIB = $(BIN)/python -c 'import matplotlib' 2>/dev/null || \
 	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --root-user-action=ignore matplotlib </dev/null
 
-bench: install ## measure everything beside the peers, write docs/benchmarks.md; root, about an hour
+bench: install ## measure everything beside the peers, write docs/benchmarks.md; root, half an hour
 	@$(MATPLOTLIB)
 	@exec $(BIN)/python -m tests.bench
 
