@@ -29,11 +29,12 @@ class DnsWatch:
         """Watch until cancelled."""
         while True:
             self._changed.clear()
+            worked = self._s.notes.dns_works
             self._s.notes.dns_works, wrong = await self._look()
             before = self._s.notes.warnings.get(_TOPIC)
             if not wrong:
                 if self._s.notes.warnings.pop(_TOPIC, None):
-                    self._s.say("dns", "the DNS gate works again")
+                    self._s.say("dns", f"the DNS gate {'is without trouble' if worked else 'works'} again")
             else:
                 text = f"the DNS gate: {wrong}"
                 self._s.notes.warnings[_TOPIC] = text

@@ -178,10 +178,11 @@ class Memory:
                 # Of thousands of addresses few names are the origin.
                 lead = {led for led in set().union(*origins.values()) if orders.leads(led, service)}
                 gone = [address for address, led in origins.items() if led.isdisjoint(lead)]
-                self._forget(name, gone)
                 every = names.learned(digit)
                 others = [n for n in self._held if n not in {name, every} and n.endswith(f"_{digit}")]
+                # The service's own set last: should the kernel refuse, the next try finds the same to do.
                 self._forget(every, [a for a in gone if not any(a in self._held[n] for n in others)])
+                self._forget(name, gone)
 
     def _forget(self, name: str, gone: Sequence[IPAddress]) -> None:
         held, origins = self._held.get(name, {}), self._origins.get(name, {})

@@ -57,6 +57,15 @@ class World:
         if self.last is not None:
             self.last.close()
 
+    def reboot(self) -> None:
+        """Leave what a machine finds that was booted anew: the disk, and what the boot unit put back of it."""
+        (self.run / record.FILE).unlink()
+        file = self.state / saved.FILE
+        file.write_text(file.read_text().replace(saved.boot_id(), "another"))
+        for name in (SET, ALL):
+            nft(f"flush set inet ecluse {name}")
+        nft(file.read_text())
+
     def held(self, name: str = SET) -> set:
         return set(left(self.netlink, name))
 
@@ -360,12 +369,7 @@ def test_what_the_boot_unit_put_back_is_no_strangers(world, monkeypatch):
     gate = world.process()
     gate.learn([SERVICE], [LEARNED], LED)
     gate.save()
-    (world.run / record.FILE).unlink()
-    file = world.state / saved.FILE
-    file.write_text(file.read_text().replace(saved.boot_id(), "another"))
-    for name in (SET, ALL):
-        nft(f"flush set inet ecluse {name}")
-    nft(file.read_text())
+    world.reboot()
     true = time.time
     monkeypatch.setattr(time, "time", lambda: true() + 86400)
     after = world.process()
@@ -493,12 +497,7 @@ def test_where_a_service_loses_a_name_what_it_alone_led_to_goes(world, after):
     if after in {"saved", "rebooted"}:
         gate.save()
     if after == "rebooted":
-        (world.run / record.FILE).unlink()
-        file = world.state / saved.FILE
-        file.write_text(file.read_text().replace(saved.boot_id(), "another"))
-        for name in (SET, ALL):
-            nft(f"flush set inet ecluse {name}")
-        nft(file.read_text())
+        world.reboot()
     if after in {"killed", "rebooted"}:
         gate = world.process()
     gate.obey(orders(names=["mail.example"]))
@@ -520,3 +519,22 @@ def test_where_a_service_loses_a_name_what_it_alone_led_to_goes(world, after):
     gate.obey(orders(wildcards=("example",)))
     gate.tend()
     assert world.held() == {OTHER, SHARED}
+
+
+@pytest.mark.parametrize("refuses", [SET, ALL])
+def test_what_the_kernel_would_not_let_go_goes_at_the_next_look(world, monkeypatch, refuses):
+    gate = world.process()
+    taught(gate)
+    gate.obey(orders(names=["mail.example"], wildcards=()))
+
+    def refused(netlink, name, elements):
+        if name == refuses:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        take_out(netlink, name, elements)
+
+    monkeypatch.setattr(module, "take_out", refused)
+    with pytest.raises(OSError, match="busy"):
+        gate.tend()
+    monkeypatch.undo()
+    gate.tend()
+    assert world.held() == set(left(world.netlink, ALL)) == {OTHER, SHARED}

@@ -93,6 +93,8 @@ def test_what_the_gate_found_in_its_sets_is_said_once_and_in_the_status(machine)
 
 
 def test_trouble_that_leaves_names_answered_says_nothing_else(machine):
+    told: list[str] = []
+    machine.controller._s.say = lambda kind, text: told.append(f"{kind}: {text}")
     machine.dns.told = replace(TELLS, trouble=("learned addresses could not be saved: No space left",))
     machine.controller._keeper._dns.soon()
     warnings = machine.controller._s.notes.warnings
@@ -103,6 +105,13 @@ def test_trouble_that_leaves_names_answered_says_nothing_else(machine):
     machine.controller._keeper._dns.soon()
     until(machine, lambda: "names are not answered" in warnings["dns"])
     assert not machine.run(machine.controller.status()).dns.working
+    machine.dns.told, machine.dns.wrong = replace(TELLS, trouble=("a full disk",)), ""
+    machine.controller._keeper._dns.soon()
+    until(machine, lambda: warnings["dns"] == "the DNS gate: a full disk")
+    machine.dns.told = TELLS
+    machine.controller._keeper._dns.soon()
+    until(machine, lambda: "dns" not in warnings)
+    assert told[-1] == "dns: the DNS gate is without trouble again", "it worked all the while"
 
 
 def test_the_redirect_is_part_of_the_switch(machine):
