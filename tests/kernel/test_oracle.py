@@ -108,6 +108,7 @@ def test_kernel_and_oracle_agree(rig):
             for what in ("next", "answer", "error (original)", "error (reply)")
             for verdict in verdicts
         ),
+        *(f"told {verdict}" for verdict in ("accept", "reject")),
         *(f"flow {verdict}" for verdict in ("inside", "open", "kept", "lifeline", "refused", "unknown")),
     ]
     rare = {what: tally[what] for what in enough if tally[what] < 3}

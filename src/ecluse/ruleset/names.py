@@ -1,6 +1,6 @@
 """Names inside table `inet ecluse`. A `-` of a site's name becomes `_`; a dot parts words, so that none collide."""
 
-BASE_CHAINS = ("forward", "input", "output")
+BASE_CHAINS = ("forward", "input", "output", "postrouting")
 """The only chains with a hook; each holds one rule, a goto into the slot that is live."""
 
 SERVICE_COUNTER = "svc_"
