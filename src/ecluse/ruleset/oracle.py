@@ -17,6 +17,7 @@ class Packet:
     """A packet as a hook sees it. Addresses are the packet's own; `connection` has the tuples (None: untracked or invalid).
 
     hook: forward, input or output. direction: original or reply, of this packet in its connection.
+    from_here: the route back to its source leads by `iif`.
     """
 
     hook: str
@@ -33,6 +34,7 @@ class Packet:
     hop_limit: int = 64
     uid: int | None = None
     invalid: bool = False
+    from_here: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,8 @@ class Oracle:
                 return counter is not None
             case p.Bump(counter):
                 counters.append(counter)
+            case p.FromHere():
+                return packet.from_here
             case p.Over():
                 return False  # of one packet there is never too much
         return True
