@@ -14,6 +14,7 @@ from ecluse.config.checks import (
     in_order,
     level_faults,
     name_faults,
+    protocol_faults,
     service_faults,
     zone_faults,
 )
@@ -131,7 +132,7 @@ def read_directory(directory: Path) -> Loaded:
         )
     faults += service_faults(services, names, subnets)
     gate = (_gate(site_document) if site_document else None) or DnsGateModel()
-    faults += name_faults(services, gate)
+    faults += [*name_faults(services, gate), *protocol_faults(services)]
     if site_document is not None:
         faults += gate_faults(site_document, gate, subnets)
     if faults or site is None or site_document is None:
