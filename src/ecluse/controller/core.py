@@ -305,11 +305,13 @@ class Controller:
         else:
             self._s.notes.warnings.pop("kernel", None)
         notices = await asyncio.to_thread(self._s.ports.source.warnings)
+        seen = await self._s.see_links()
         return report.status(
             self._s.live,
             self._s.notes,
             self._s.knowledge(),
             self._s.options.version,
+            seen=seen,
             waiting=self._ledger.recorder.waiting,
             notices=(*self._s.troubles(), *map(str, notices)),
         )
@@ -346,7 +348,7 @@ class Controller:
         if told is None:
             return answer
         names = report.refused_names(told.questions, policy, self._s.ports.clock())
-        return replace(answer, names=tuple(names)[:limit])
+        return replace(answer, names=tuple(names)[:limit], unread=answer.unread + told.unread)
 
     def events(self) -> AsyncIterator[Event]:
         """Give every event from now on."""

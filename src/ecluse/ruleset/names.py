@@ -6,7 +6,8 @@ BASE_CHAINS = ("forward", "input", "output", "postrouting")
 SERVICE_COUNTER = "svc_"
 REFUSED_OUT = "refused_out"
 REFUSED_IN = "refused_in"
-REFUSED_SETS = ("refused4", "refused6", "refused_hosts4", "refused_hosts6")
+FLOW_SETS = ("refused4", "refused6")
+REFUSED_SETS = (*FLOW_SETS, "refused_hosts4", "refused_hosts6")
 
 DNS = "dns"
 """The base chain of the redirect, at its own hook; there where the site has a DNS gate, and one goto as the others."""
