@@ -108,6 +108,7 @@ def test_kernel_and_oracle_agree(rig):
             for what in ("next", "answer", "error (original)", "error (reply)")
             for verdict in verdicts
         ),
+        *(f"told {verdict}" for verdict in ("accept", "reject")),
         *(f"flow {verdict}" for verdict in ("inside", "open", "kept", "lifeline", "refused", "unknown")),
     ]
     rare = {what: tally[what] for what in enough if tally[what] < 3}
@@ -167,7 +168,7 @@ def test_full_sets_of_refused_flows_open_nothing(rig, version):
     assert knock(rig, "udp", source, targets[0], range(1, size)) == 0
     assert not rig.refused()[1], "full one element too early"
     assert knock(rig, "syn", source, targets[1], range(1, more + 1)) == 0
-    elements, full = rig.refused()
+    elements, full, _ = rig.refused()
     flows = [e for e in elements if e.destination]
     assert full
     assert len(flows) == size

@@ -338,15 +338,15 @@ class Controller:
 
     async def refused(self, limit: int) -> Refused:
         """Say who keeps trying to get out, most packets first."""
-        elements, full = await self._s.ports.firewall.refused()
+        evidence = await self._s.ports.firewall.refused()
         local = await self._s.ports.links.local_addresses()
         policy = self._s.live.policy
-        answer = await asyncio.to_thread(report.refused, elements, policy, local, limit, full=full)
+        answer = await asyncio.to_thread(report.refused, evidence, policy, local, limit)
         told = await self._s.ports.dns.report() if is_on(policy) else None
         if told is None:
             return answer
         names = report.refused_names(told.questions, policy, self._s.ports.clock())
-        return replace(answer, names=tuple(names)[:limit])
+        return replace(answer, names=tuple(names)[:limit], unread=answer.unread + told.unread)
 
     def events(self) -> AsyncIterator[Event]:
         """Give every event from now on."""

@@ -26,6 +26,7 @@ from ecluse.ports import (
     Firewall,
     Links,
     PolicySource,
+    RefusedElement,
     Resolver,
     StateStore,
 )
@@ -105,6 +106,7 @@ class Notes:
     in_step: bool = True
     dns: DnsReport | None = None
     dns_works: bool = False
+    limited: tuple[RefusedElement, ...] = ()
 
 
 class Shared:

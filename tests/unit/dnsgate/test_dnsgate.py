@@ -359,12 +359,17 @@ def test_the_tally_counts_who_asked_across_pieces_of_the_log():
 
 def test_the_tally_is_bounded_and_what_is_asked_often_stays():
     told = tally()
-    often = b"x: query[A] often.example from 10.10.4.8\n"
+    often = b"dnsmasq[7]: 3 10.10.4.8/4000 query[A] often.example from 10.10.4.8\n"
     told.read(often * 50)
-    told.read(b"".join(b"x: query[TXT] n%d.tunnel.example from 10.10.4.9\n" % n for n in range(3 * MOST)))
+    line = b"dnsmasq[7]: 3 10.10.4.9/4000 query[TXT] n%d.tunnel.example from 10.10.4.9\n"
+    told.read(b"".join(line % n for n in range(3 * MOST)))
     assert len(told._asked) <= MOST
     assert told.told()[0]["name"] == "often.example"
     assert told.clients["10.10.4.9"] == 3 * MOST
+
+
+def machine(number: int) -> tuple[int, int, int]:
+    return number % 100_000 >> 16, number % 100_000 >> 8 & 255, number & 255
 
 
 def test_a_million_names_of_a_hundred_thousand_machines_are_held_within_the_bounds():
@@ -375,9 +380,10 @@ def test_a_million_names_of_a_hundred_thousand_machines_are_held_within_the_boun
     for start in range(0, 1_000_000, 20_000):
         numbers = range(start, start + 20_000)
         told.read(
-            b"".join(
-                b"dnsmasq[7]: 1 x query[A] n%d.nobody.example from 10.%d.%d.%d\n"
-                % (n, n % 100_000 >> 16, n % 100_000 >> 8 & 255, n & 255)
+            b"\n"
+            + b"".join(
+                b"dnsmasq[7]: 1 10.%d.%d.%d/7 query[A] n%d.nobody.example from 10.%d.%d.%d\n"
+                % (*machine(n), n, *machine(n))
                 for n in numbers
             )
             + b"x" * 5_000
