@@ -16,6 +16,7 @@ from ecluse.controller.loader import Loader
 from ecluse.controller.namewatch import NameWatch
 from ecluse.controller.recorder import Job
 from ecluse.controller.shared import Shared
+from ecluse.controller.tablewatch import TableWatch
 from ecluse.errors import EcluseError
 from ecluse.flows import describe
 from ecluse.policy import Policy
@@ -65,6 +66,7 @@ class Keeper:
             self._links.run(),
             NameWatch(self._s, self._ledger).run(),
             self._dns.run(),
+            TableWatch(self._s).run(),
             self._ticks(),
         ):
             self._core.add(self._spawn(work))
