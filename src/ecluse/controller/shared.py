@@ -32,7 +32,7 @@ from ecluse.ports import (
     StateStore,
 )
 from ecluse.records import Action, Actor
-from ecluse.results import Event, Leak, Purge, Tamper
+from ecluse.results import Event, Leak, Purge, TableUse, Tamper
 from ecluse.zonelinks import Sight
 
 _LINKS_SECONDS = 0.5
@@ -106,6 +106,7 @@ class Notes:
     counters: dict[str, CounterValue] = field(default_factory=dict)
     last_packet: dict[str, datetime] = field(default_factory=dict)
     default_routes: tuple[str, ...] = ()
+    tables: tuple[TableUse, ...] = ()
     exits: tuple[Finding, ...] = ()
     checked: datetime | None = None
     in_step: bool = True
