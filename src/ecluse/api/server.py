@@ -26,7 +26,6 @@ from ecluse.api.routes import JSON, METRICS, NDJSON, Call, find
 from ecluse.api.stream import HEARTBEAT_SECONDS, stream
 from ecluse.api.wire import MAX_BODY, Problem, read_body, read_query, to_json
 from ecluse.errors import EcluseError
-from ecluse.records import Actor
 
 _STREAM_ROOMS: Mapping[str, Room] = MappingProxyType(
     {
@@ -130,7 +129,7 @@ class ApiServer:
                 400, str(error), hint="GET /v1/openapi.json describes every request"
             ) from None
         actor = actor_of(connection.peer, self._roles.accounts, gone=connection.sender_gone)
-        call = Call(self._commands, actor, body, query, number)
+        call = Call(self._commands, actor, connection.sender(), body, query, number)
         if route.media == NDJSON:
             return await self._stream(request, connection)
         if route.media == METRICS:
@@ -138,8 +137,6 @@ class ApiServer:
         if route.act is None:
             return _response(json.dumps(openapi.document()).encode(), JSON)
         if route.changes:
-            if connection.hung_up() and not route.closes(body):
-                raise self._given_up(request, actor)
             answer = await self._run(route.act(call))
         else:
             async with self._lanes[connection.role]:
@@ -157,18 +154,6 @@ class ApiServer:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # seen here too: nobody may be left to wait for it
-
-    def _given_up(self, request: BaseRequest, actor: Actor) -> Exception:
-        """Leave out a command whose sender is gone before it was begun.
-
-        systemd's socket holds commands while the daemon is down. Whoever lost patience then must not find, minutes later,
-        that it opened after all; a closing is carried out late rather than never.
-        """
-        detail = (
-            f"{actor.user} gave up before {_what(request)} was begun; it was left out, nothing was changed"
-        )
-        self._log.warning(detail)
-        return HttpRefusalError(408, detail, close=True)
 
     async def _forbid(self, request: BaseRequest, connection: Connection, needed: Role) -> Exception:
         peer, accounts = connection.peer, self._roles.accounts

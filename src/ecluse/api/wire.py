@@ -53,16 +53,24 @@ class _Why(_Strict):
 
 
 class LevelRequest(_Why):
-    """Set a level. zones: where, left out: everywhere."""
+    """Set a level. zones: where, left out: everywhere.
+
+    expect_generation: the one that stood when somebody decided; if another stands, nothing is opened.
+    """
 
     level: Name
     zones: Zones | None = None
+    expect_generation: Number | None = None
 
 
 class RollbackRequest(_Why):
-    """Go back. generation: to which, left out: to the one before."""
+    """Go back. generation: to which, left out: to the one before.
+
+    expect_generation: the one that stood when somebody decided; if another stands, nothing is done.
+    """
 
     generation: Number | None = None
+    expect_generation: Number | None = None
 
 
 class ReloadRequest(_Why):

@@ -12,9 +12,10 @@ from ecluse.controller.fight import Fight
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.live import Live
 from ecluse.controller.shared import Order, Shared
+from ecluse.controller.writer import always
 from ecluse.errors import EcluseError
 from ecluse.flows import Connection, FlowJudge, describe
-from ecluse.policy import at_least_as_closed
+from ecluse.policy import most_closed
 from ecluse.ports import KernelChange
 from ecluse.records import Action, AuditRecord, Generation
 from ecluse.results import Leak, Tamper
@@ -142,7 +143,7 @@ class Healer:
             self._tell(f"{who} began, and the table is not whole since")
 
     async def _check_after(self, change: KernelChange, times: int, heard: float) -> None:
-        async with self._s.writer.turn(urgent=True):
+        async with self._s.writer.turn(always):
             live = self._s.live
             if await self._s.gate.in_step(live.loaded, live.levels):
                 self._s.notes.warnings.pop("tamper", None)
@@ -218,18 +219,17 @@ class Healer:
             self._record("fight", f"{words}; it is over")
 
     async def _as_closed_by_hand(self, who: str) -> tuple[Live, bool]:
-        """Give the state to put back: the live one, or what somebody loaded by hand if that is more closed; and which.
+        """Give the state to put back: the live one, more closed where somebody loaded such by hand; and whether that is so.
 
         'nft -f ruleset/cut.nft' is what we tell people to type when the daemon does not answer: only a command opens.
         """
         live = self._s.live
         found = await self._s.gate.kernel_levels(live.policy)
-        if found is None or found == dict(live.levels):
-            return live, False
-        if not at_least_as_closed(live.policy.site, found, live.levels):
+        closed = most_closed(live.policy.site, live.levels, found or {})
+        if closed == dict(live.levels):
             return live, False
         order = Order(Action.RECOVERY, self._s.itself, f"{who} closed the gate by hand", "")
-        return Live(live.loaded, self._ledger.next(order, live.loaded, found)), True
+        return Live(live.loaded, self._ledger.next(order, live.loaded, closed)), True
 
     async def _follow_up(self) -> None:
         """Do what follows a healing: at once after a single one, in a fight once there is quiet, or now and then."""

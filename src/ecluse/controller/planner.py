@@ -2,6 +2,7 @@
 
 import asyncio
 import difflib
+from collections.abc import Callable
 
 from ecluse.controller import live as lv
 from ecluse.controller.ledger import Ledger
@@ -10,7 +11,7 @@ from ecluse.controller.shared import Shared
 from ecluse.controller.start import carry_over
 from ecluse.errors import NotFoundError, RequestError
 from ecluse.flows import describe
-from ecluse.policy import OPEN, Levels, Policy, at_least_as_closed
+from ecluse.policy import OPEN, Levels, Policy, most_closed
 from ecluse.records import Generation
 from ecluse.results import LiveFlow, Plan
 from ecluse.ruleset import switch
@@ -40,10 +41,19 @@ class Planner:
                 raise NotFoundError(f"there is no zone '{zone}'", hint="zones: " + ", ".join(every))
         return {zone: level if zones is None or zone in zones else live.levels[zone] for zone in every}
 
-    def only_opens(self, levels: Levels) -> bool:
-        """Say whether these levels close nothing that is open now, and do not just repeat what is."""
+    def urgent(self, levels: Callable[[], dict[str, str]]) -> int:
+        """Say how urgent these levels are (`Writer`): 2 when they close something that passes now, 1 when they repeat what stands.
+
+        The one meaning of a closing, by what passes: what is wanted beside what is live (`most_closed`). It is asked
+        again whenever the writer's lock goes on, and what is done is decided once that is held.
+        """
         live = self._s.live
-        return dict(levels) != dict(live.levels) and at_least_as_closed(live.policy.site, live.levels, levels)
+        try:
+            wanted = levels()
+        except NotFoundError:  # a reload took the level or the zone away
+            return 0
+        now = dict(live.levels)
+        return 1 if wanted == now else 2 * (most_closed(live.policy.site, now, wanted) != now)
 
     def must_let_nobody_out(self, levels: Levels) -> None:
         """See that a reload does not open everything by taking the last shut zone away. RequestError when it would."""

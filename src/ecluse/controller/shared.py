@@ -1,6 +1,7 @@
 """What the parts of the controller share: the ports, the live state, and what was noticed."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ from ecluse.errors import EcluseError
 from ecluse.exits import Finding
 from ecluse.flows import FlowJudge
 from ecluse.naming import Knowledge, owners_of
-from ecluse.policy import Levels
+from ecluse.policy import Levels, at_least_as_closed
 from ecluse.ports import (
     AuditLog,
     Clock,
@@ -80,13 +81,17 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A command as it came: what to do, and by whom, why, on whose word. back_to: the generation that a rollback names."""
+    """A command as it came: what to do, and by whom, why, on whose word.
+
+    back_to: the generation that a rollback names. since: when it came (seconds of time.monotonic).
+    """
 
     action: Action
     actor: Actor
     reason: str
     authorised_by: str
     back_to: int | None = None
+    since: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -108,7 +113,10 @@ class Notes:
 
 
 class Shared:
-    """The one mutable state of the controller; only whoever holds `writer` changes `live` or the kernel."""
+    """The one mutable state of the controller; only whoever holds `writer` changes `live` or the kernel.
+
+    closed_by: number of the newest generation that closed something. began_with: the one that this run began with.
+    """
 
     def __init__(self, ports: Ports, options: Options, step: Step) -> None:
         self.ports = ports
@@ -121,6 +129,8 @@ class Shared:
         self.itself = Actor(os.getuid(), "eclused", os.getpid(), "eclused")
         self.tell: Callable[[Event], None] = lambda _event: None
         self._live: Live | None = None
+        self.closed_by = 0
+        self.began_with = 0
 
     @property
     def live(self) -> Live:
@@ -131,6 +141,9 @@ class Shared:
 
     @live.setter
     def live(self, value: Live) -> None:
+        before = self._live.levels if self._live else value.levels
+        if not at_least_as_closed(value.policy.site, before, value.levels):
+            self.closed_by = value.generation.number
         self._live = value
 
     @property
