@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ecluse.errors import Fault
 from ecluse.exits import Host
@@ -38,6 +38,14 @@ class RefusedElement:
     packets: int
     bytes: int
     idle: int
+
+
+class Evidence(NamedTuple):
+    """What bounded sets of the kernel hold. full: one of them has no room. unread: elements that are of another kind."""
+
+    rows: tuple[RefusedElement, ...]
+    full: bool
+    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +158,11 @@ class Firewall(Protocol):
     async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
         """Give addresses in the DNS gate's sets, by set, their whole time again; one transaction."""
 
-    async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
-        """Read the refused sets (refused4, refused6, refused_hosts4, refused_hosts6); True when one of them is full."""
+    async def refused(self) -> Evidence:
+        """Read the refused sets (refused4, refused6, refused_hosts4, refused_hosts6)."""
+
+    async def limited(self) -> Evidence:
+        """Read which machines asked the DNS gate more than they may: the packets that were dropped, within the last hour."""
 
     def changes(self) -> AsyncIterator[KernelChange]:
         """Give every transaction from now on, in order, ours included."""

@@ -114,12 +114,25 @@ class Purge:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitedMachine:
+    """A machine that asked the DNS gate more than `client_queries` a second: the questions of it that were dropped.
+
+    last: seconds since the last of them; who asked no more for an hour is not listed.
+    """
+
+    source: str
+    zone: str
+    questions: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class DnsState:
     """The DNS gate now. working: it answered by the orders that hold, a moment ago. refused: questions, since it was started.
 
     learned: addresses that it holds in the kernel's sets. strained: why what its engine let through did not leave, and how often.
     removed: addresses that somebody else put into those sets, and it took out, the newest last; adopted: those that it found
-    there when its record was lost, and left. Both since its process began.
+    there when its record was lost, and left. Both since its process began. limited: who asked too much, most first, at most ten.
     """
 
     mode: str
@@ -130,6 +143,7 @@ class DnsState:
     removed: int = 0
     removed_last: str = ""
     adopted: int = 0
+    limited: tuple[LimitedMachine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,13 +248,14 @@ class Refused:
     """The refused flows, most packets first, and the machines behind them, most packets first.
 
     The kernel's sets are bounded: `full` says that a set has no room, so that there are more than are listed.
-    names: what the DNS gate refused, most often first.
+    names: what the DNS gate refused, most often first. unread: rows of either that were no such rows, and are left out.
     """
 
     flows: tuple[RefusedFlow, ...]
     sources: tuple[RefusedFlow, ...]
     full: bool
     names: tuple[RefusedName, ...] = ()
+    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)

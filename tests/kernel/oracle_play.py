@@ -214,7 +214,7 @@ class Play:
         wanted = {n: c for n, c in self.counted.items() if c}
         if counters != wanted:
             self.wrong.append(f"{when}: counters {counters}, expected {wanted}")
-        elements, full = self.rig.refused()
+        elements, full, _ = self.rig.refused()
         flows: Counter[tuple[str, str, int, int]] = Counter()
         hosts: Counter[str] = Counter()
         by_host: Counter[str] = Counter()

@@ -167,7 +167,7 @@ def test_full_sets_of_refused_flows_open_nothing(rig, version):
     assert knock(rig, "udp", source, targets[0], range(1, size)) == 0
     assert not rig.refused()[1], "full one element too early"
     assert knock(rig, "syn", source, targets[1], range(1, more + 1)) == 0
-    elements, full = rig.refused()
+    elements, full, _ = rig.refused()
     flows = [e for e in elements if e.destination]
     assert full
     assert len(flows) == size

@@ -251,6 +251,33 @@ def test_rates_hold(hospital: Hospital):
     daemon.stop()
 
 
+def test_whoever_is_beyond_the_bound_is_named_until_it_may_ask_more(hospital: Hospital):
+    """A server of the inside loses kept names by the bound of one machine: `status` says whose, and what to type."""
+    hospital.dns(ZONE)
+    limits = {"client_queries": 20, "wildcard_names": 5}
+    daemon, _ = started(hospital, {"limits": limits})
+    daemon.level("cut")
+    assert not daemon.status()["dns"]["limited"], "nobody asked too much yet"
+    assert hospital.admin.resolve(DNS, "results.lab.example"), "asks within its bound, and is not named"
+    done = hospital.care.ask_often(DNS, ["n%.blocked.example"], "a", 2.0, 300)
+    dropped = done["sent"] - sum(done["rcodes"].values())
+    assert dropped > 300
+    status = daemon.status()
+    (one,) = status["dns"]["limited"]
+    assert (one["source"], one["zone"]) == (hospital.care.v4, "care")
+    assert dropped / 2 <= one["questions"] <= done["sent"]
+    (said,) = [text for text in status["warnings"] if "beyond 20 questions a second" in text]
+    assert hospital.care.v4 in said
+    assert "internal: servers" in said
+    servers = [{"names": ["hospital.example"], "servers": [hospital.care.v4]}]
+    daemon.write_config(policy.site(dns_gate={"limits": limits, "internal": servers}), ALLOWLIST)
+    assert daemon.cli("reload", "--yes").returncode == 0
+    assert not daemon.status()["dns"]["limited"], "it is a server of the inside now, without that bound"
+    again = hospital.care.ask_often(DNS, ["m%.blocked.example"], "a", 2.0, 100)
+    assert sum(again["rcodes"].values()) > 20 * (2 + 2 + 1), "more than one machine may"
+    daemon.stop()
+
+
 ASKS_FOR_NEW_NAMES = """
 import socket, sys, time
 import dns.edns, dns.message

@@ -245,7 +245,7 @@ def refused(args: SimpleNamespace, screen: Screen) -> int:
     if args.json:
         write_json(screen, answer)
         return 0
-    if not answer["flows"] and not answer["sources"] and not answer["names"]:
+    if not any(answer[key] for key in ("flows", "sources", "names")) and not answer.get("unread"):
         screen.line("Nothing was refused lately.")
         return 0
     screen.table(
@@ -271,6 +271,12 @@ def refused(args: SimpleNamespace, screen: Screen) -> int:
         )
     if answer["full"]:
         screen.wrapped("! ", "the kernel's lists are full: there are more than are shown", "warn")
+    if unread := answer.get("unread"):
+        screen.wrapped(
+            "! ",
+            f"{count(unread, 'row')} could not be read and {'is' if unread == 1 else 'are'} left out",
+            "warn",
+        )
     return 0
 
 

@@ -27,6 +27,7 @@ from ecluse.ports import (
     Firewall,
     Links,
     PolicySource,
+    RefusedElement,
     Resolver,
     StateStore,
 )
@@ -110,6 +111,7 @@ class Notes:
     in_step: bool = True
     dns: DnsReport | None = None
     dns_works: bool = False
+    limited: tuple[RefusedElement, ...] = ()
 
 
 class Shared:
@@ -128,6 +130,7 @@ class Shared:
         self.writer = Writer()
         self.itself = Actor(os.getuid(), "eclused", os.getpid(), "eclused")
         self.tell: Callable[[Event], None] = lambda _event: None
+        self.troubles: Callable[[], tuple[str, ...]] = tuple
         self._live: Live | None = None
         self.closed_by = 0
         self.began_with = 0
@@ -157,7 +160,10 @@ class Shared:
         number, levels = (live.generation.number, live.levels) if live else (0, {})
         event = Event(self.ports.clock(), kind, message, number, levels)
         self.hub.publish(event)
-        self.tell(event)
+        try:
+            self.tell(event)
+        except Exception as error:  # noqa: BLE001 - whoever listens to what is done never undoes it
+            self.notes.warnings["tell"] = f"an event could not be told to the daemon's log: {error!r}"
 
     def knowledge(self) -> Knowledge:
         """Give all that is known of host names now."""

@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from ecluse.dnsgate.strain import Refusal
 from ecluse.dnsgate.strainer import Strainer
 from ecluse.dnsgate.tally import Tally
 from ecluse.kernel.events import Events
+from ecluse.output import STDERR, Output, say_last, taking_all
 from ecluse.ports import KernelChange
 from ecluse.ruleset.dnsorders import HEALTH, Orders
 from ecluse.state.codec import digest, read
@@ -287,8 +287,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _take_place()
     try:
         _only_one(given.run_dir)
-        asyncio.run(DnsGateProcess(given.orders, given.run_dir, given.state_dir).run())
+        with taking_all(Output(STDERR, lambda lost: f"{lost} lines could not be written here\n")):
+            asyncio.run(DnsGateProcess(given.orders, given.run_dir, given.state_dir).run())
     except OSError as error:
-        sys.stderr.write(f"eclused dns-gate: {error}\n")
+        say_last(f"eclused dns-gate: {error}\n")
+        return 1
+    except Exception as error:  # noqa: BLE001 - it is started anew; nobody is helped by a traceback
+        say_last(f"eclused dns-gate: {type(error).__name__}: {error}; it ends, and what was learned stays\n")
         return 1
     return 0

@@ -92,10 +92,14 @@ class Bump:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Record the packet's fields in a bounded dynamic set; a full set ends the rule here (nft_dynset breaks)."""
+    """Record the packet's fields in a bounded dynamic set; a full set ends the rule here (nft_dynset breaks).
+
+    lasts: how long the element stays after its last packet, as nft writes it.
+    """
 
     fields: tuple[str, ...]
     set: str
+    lasts: str = "1d"
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,8 +305,8 @@ def part_text(part: Part) -> str:  # noqa: C901, PLR0911, PLR0912 -- one line a 
             return f"counter name {_join(fields)} map @{name}"
         case Bump(counter):
             return f'counter name "{counter}"'
-        case Note(texts, name):
-            return f"update @{name} {{ {' . '.join(texts)} timeout 1d counter }}"
+        case Note(texts, name, lasts):
+            return f"update @{name} {{ {' . '.join(texts)} timeout {lasts} counter }}"
         case Limit(rate):
             return f"limit rate {rate}/second"
         case Verdict(kind, chain):

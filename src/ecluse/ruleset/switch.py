@@ -212,7 +212,7 @@ def removal_text(
     keep = set(keep_slots)
     shared = {*names.BASE_CHAINS, *names.REFUSED_SETS, names.REFUSED_OUT, names.REFUSED_IN, *learned}
     if shared & {names.learned("4"), names.learned("6")}:
-        shared |= {names.DNS, names.DNS_LIMITED, names.rate("4"), names.rate("6")}
+        shared |= {names.DNS, names.DNS_LIMITED, names.rate("4"), names.rate("6"), *names.LIMITED_SETS}
     lines: list[str] = []
 
     def old(name: str) -> bool:

@@ -93,7 +93,7 @@ async def test_no_table_reads_as_nothing(firewall):
     assert await firewall.objects() == {}
     assert await firewall.fingerprint() == {}
     assert await firewall.counters() == {}
-    assert await firewall.refused() == ((), False)
+    assert await firewall.refused() == ((), False, 0)
     assert await firewall.targets(["forward"]) == {"forward": None}
 
 
@@ -162,7 +162,7 @@ async def test_counters_and_refused_flows_are_read_in_both_families(firewall):
     counters = await firewall.counters()
     assert counters["refused_out"] == CounterValue(packets=6, bytes=4 * 29 + 2 * 49)
     assert counters["svc_lab"].packets == 6
-    found, full = await firewall.refused()
+    found, full, _ = await firewall.refused()
     flows = {(e.source, e.destination, e.protocol, e.port, e.packets, e.bytes) for e in found}
     assert flows == {
         ("10.10.0.5", "203.0.113.10", 17, 9, 3, 87),
@@ -182,14 +182,14 @@ async def test_idle_counts_from_the_last_packet(firewall):
     send_udp("10.10.0.6", "203.0.113.10", 9)
     await asyncio.sleep(1.3)
     send_udp("10.10.0.5", "203.0.113.10", 9)
-    found, _ = await firewall.refused()
+    found, _, _ = await firewall.refused()
     assert {e.source: e.idle for e in found if not e.destination} == {"10.10.0.5": 0, "10.10.0.6": 1}
 
 
 async def test_idle_of_an_element_with_a_time_out_of_its_own(firewall):
     await firewall.apply(PROGRAM)
     nft("add element inet ecluse refused_hosts4 { 192.0.2.9 timeout 10m expires 4m }")
-    found, _ = await firewall.refused()
+    found, _, _ = await firewall.refused()
     assert [e.idle for e in found] == [360]
 
 
