@@ -50,6 +50,8 @@ class Daemon:
     running: ClassVar[set["Daemon"]] = set()
     held_up: ClassVar[list[str]] = []
     """What held the event loop of a daemon for over 20 ms (tests/lab/loopwatch), until the test's end asks for it."""
+    watched: ClassVar[bool] = False
+    """Whether that is looked at: in every test (tests/conftest.py), and never while speed is measured."""
 
     def __init__(
         self,
@@ -181,6 +183,8 @@ class Daemon:
         return self.directory / "loopwatch.txt"
 
     def _watched(self) -> dict[str, str]:
+        if not Daemon.watched:
+            return {}
         path = f"{ROOT / 'tests/lab/loopwatch'}:{self._environment()['PYTHONPATH']}"
         return {"PYTHONPATH": path, "ECLUSE_LOOPWATCH": str(self._loopwatch)}
 

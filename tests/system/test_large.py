@@ -84,6 +84,32 @@ def test_a_cut_beside_a_plan_of_a_large_allowlist(hospital: Hospital):
             took.append((time.monotonic() - began) * 1000)
         time.sleep(0.05)
     assert len(took) > 2, "positive control: there was a plan to wait for"
-    print(f"{len(took)} switches beside a plan: {sorted(took)[len(took) // 2]:.1f} ms, at worst {max(took):.1f} ms")
+    print(
+        f"{len(took)} switches beside a plan: {sorted(took)[len(took) // 2]:.1f} ms, at worst {max(took):.1f} ms"
+    )
     assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
     daemon.stop(60)
+
+
+_BUSY = """
+import asyncio, time
+from ecluse import daemon
+calm = daemon._calm_collector
+def busy():
+    end = time.thread_time() + 0.05
+    while time.thread_time() < end: pass
+def calm_and_busy():
+    calm()
+    asyncio.get_running_loop().call_later(0.05, busy)
+daemon._calm_collector = calm_and_busy
+raise SystemExit(daemon.main())
+"""
+
+
+def test_whatever_holds_the_loop_is_seen(hospital: Hospital):
+    """Positive control of the rule: a daemon that counts to 50 ms on its loop would fail any test."""
+    daemon = hospital.daemon(argv=("-c", _BUSY)).start()
+    time.sleep(0.3)
+    daemon.stop()
+    assert any("busy" in line for line in Daemon.held_up), Daemon.held_up
+    Daemon.held_up.clear()

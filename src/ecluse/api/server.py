@@ -1,7 +1,6 @@
 """The API server: HTTP/1.1 with JSON on a UNIX socket, for whom the kernel names and nobody else."""
 
 import asyncio
-import json
 import traceback
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from ecluse.api.problems import MEDIA, HttpRefusalError, problem_of
 from ecluse.api.refusals import Refusals
 from ecluse.api.routes import JSON, METRICS, NDJSON, Call, find
 from ecluse.api.stream import HEARTBEAT_SECONDS, stream
-from ecluse.api.wire import MAX_BODY, Problem, read_body, read_query, to_json
+from ecluse.api.wire import MAX_BODY, Problem, in_pieces, read_body, read_query, to_json
 from ecluse.errors import EcluseError
 
 _STREAM_ROOMS: Mapping[str, Room] = MappingProxyType(
@@ -135,13 +134,12 @@ class ApiServer:
         if route.media == METRICS:
             return await self._metrics(connection)
         if route.act is None:
-            return _response(json.dumps(openapi.document()).encode(), JSON)
+            return _response(await asyncio.to_thread(openapi.text), JSON)
         if route.changes:
-            answer = await self._run(route.act(call))
-        else:
-            async with self._lanes[connection.role]:
-                answer = await route.act(call)
-        return _response(to_json(answer, route.answer), JSON)
+            return _response(to_json(await self._run(route.act(call)), route.answer), JSON)
+        async with self._lanes[connection.role]:
+            answer = await route.act(call)
+            return _response(await asyncio.to_thread(in_pieces, answer, route.answer), JSON)
 
     async def _run(self, command: Awaitable[Any]) -> Any:
         """Run a command to its end, whether or not whoever asked for it stays."""
@@ -183,7 +181,8 @@ class ApiServer:
         admission = self._door.admission if self._door is not None else Admission()
         door = metrics.Doorkeeping(admission.held(), admission.turned_away, self._refusals.total)
         return Response(
-            body=metrics.exposition(status, door), headers={**HEADERS, "Content-Type": metrics.MEDIA}
+            body=await asyncio.to_thread(metrics.exposition, status, door),
+            headers={**HEADERS, "Content-Type": metrics.MEDIA},
         )
 
     async def _stream(self, request: BaseRequest, connection: Connection) -> StreamResponse:

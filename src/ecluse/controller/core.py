@@ -16,7 +16,7 @@ from ecluse.controller.live import Live, Loaded
 from ecluse.controller.loader import Loader
 from ecluse.controller.planner import Planner
 from ecluse.controller.recorder import Recorder
-from ecluse.controller.shared import Options, Order, Ports, Shared
+from ecluse.controller.shared import Notes, Options, Order, Ports, Shared
 from ecluse.controller.start import carry_over, decide
 from ecluse.controller.writer import Urgent, never
 from ecluse.errors import ConfigError, EcluseError, GivenUpError, KernelError, StaleError, StateError
@@ -122,7 +122,7 @@ class Controller:
         policy = await asyncio.to_thread(self._s.ports.source.load)
         if problem:
             self._s.notes.warnings["policy"] = f"{problem}; the allowlist was read from the files instead"
-        return policy, self._s.ports.store.digest_policy(policy)
+        return policy, await asyncio.to_thread(self._s.ports.store.digest_policy, policy)
 
     async def _stored_or(self, digest: str, other: tuple[Policy, str]) -> tuple[Policy, str]:
         try:
@@ -142,7 +142,7 @@ class Controller:
             text = f"the site's files have {len(error.faults)} fault(s) and wait unused: run 'ecluse check'"
             self._s.notes.warnings["files"] = text
             return
-        if self._s.ports.store.digest_policy(files) != digest:
+        if await asyncio.to_thread(self._s.ports.store.digest_policy, files) != digest:
             text = "the site's files differ from what is live: 'ecluse plan --reload' shows how"
             self._s.notes.warnings["files"] = text
         await self._find_remarks()
@@ -401,15 +401,14 @@ class Controller:
             self._s.notes.warnings["kernel"] = f"the kernel could not be compared just now: {error.message}"
         else:
             self._s.notes.warnings.pop("kernel", None)
-        notices = await asyncio.to_thread(self._s.ports.source.warnings)
-        return report.status(
-            self._s.live,
-            self._s.notes,
-            self._s.knowledge(),
-            self._s.options.version,
-            waiting=self._ledger.recorder.waiting,
-            notices=(*self._s.troubles(), *map(str, notices)),
-        )
+        live, notes, waiting = self._s.live, self._s.notes.copy(), self._ledger.recorder.waiting
+        return await asyncio.to_thread(self._told, live, notes, waiting)
+
+    def _told(self, live: Live, notes: Notes, waiting: tuple[str, ...]) -> Status:
+        """Word the status, on a thread: a large allowlist takes its time."""
+        notices = (*self._s.troubles(), *map(str, self._s.ports.source.warnings()))
+        knowledge, version = self._s.knowledge(), self._s.options.version
+        return report.status(live, notes, knowledge, version, waiting=waiting, notices=notices)
 
     async def services(self) -> tuple[ServiceStatus, ...]:
         """Give every service's state, counters and addresses."""

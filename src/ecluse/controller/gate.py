@@ -307,7 +307,7 @@ class Gate:
                     switch.skeleton(self.loaded[digest].program.learned)
                     + switch.gate_text(policy, self.loaded[digest].slot, levels)
                 )
-        loaded = self.compile(policy, digest, addresses, self.new_slot())
+        loaded = await asyncio.to_thread(self.compile, policy, digest, addresses, self.new_slot())
         # Never in one transaction: the kernel makes the elements of a concatenated interval map visible only after
         # the chains of the same transaction are live, and kept packets would be refused in between (docs/datapath.md).
         try:

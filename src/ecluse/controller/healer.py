@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 
 from ecluse.controller import live as lv
@@ -14,7 +14,7 @@ from ecluse.controller.live import Live
 from ecluse.controller.shared import Order, Shared
 from ecluse.controller.writer import always
 from ecluse.errors import EcluseError
-from ecluse.flows import Connection, FlowJudge, describe
+from ecluse.flows import describe
 from ecluse.policy import most_closed
 from ecluse.ports import KernelChange
 from ecluse.records import Action, AuditRecord, Generation
@@ -28,7 +28,6 @@ _TRY_AGAIN = 0.03
 """Seconds without news of others after which the table is put back once more, where the kernel refused."""
 _PATIENCE = 1.0
 """Seconds after which it is tried again although they go on."""
-_CHUNK = 2000
 _BREATH = 1.0
 """Seconds of a fight that what follows a healing (counting leaks, holding the generation before ready) waits for quiet."""
 
@@ -250,7 +249,7 @@ class Healer:
         """Find connections that are not kept and yet were let through: while the table stood none could come to be."""
         try:
             judge = await self._s.judge()
-            found = await not_kept(judge, await self._s.ports.conntrack.connections())
+            found = await self._s.not_kept(judge, await self._s.ports.conntrack.connections())
             if not found:
                 return
             leak = Leak(
@@ -274,12 +273,3 @@ class Healer:
             await self._ledger.recorder.should([self._ledger.audit(line)])
         except EcluseError as error:
             self._s.say("warning", f"what got through could not be counted: {error.message}")
-
-
-async def not_kept(judge: FlowJudge, connections: Sequence[Connection]) -> list[Connection]:
-    """Give the connections that are not kept, judged in slices, so that the daemon answers meanwhile."""
-    found: list[Connection] = []
-    for start in range(0, len(connections), _CHUNK):
-        found += [one for one in connections[start : start + _CHUNK] if judge.judge(one).verdict == "refused"]
-        await asyncio.sleep(0)
-    return found

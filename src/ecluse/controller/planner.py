@@ -1,16 +1,16 @@
 """What a change would do, with nothing done."""
 
 import asyncio
-import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ecluse.controller import live as lv
+from ecluse.controller.difference import difference
 from ecluse.controller.ledger import Ledger
-from ecluse.controller.live import Loaded
+from ecluse.controller.live import Live, Loaded
 from ecluse.controller.shared import Shared
 from ecluse.controller.start import carry_over
 from ecluse.errors import NotFoundError, RequestError
-from ecluse.flows import describe
+from ecluse.flows import Connection, FlowJudge, describe
 from ecluse.policy import OPEN, Levels, Policy, most_closed
 from ecluse.records import Generation
 from ecluse.results import LiveFlow, Plan
@@ -19,7 +19,6 @@ from ecluse.ruleset.program import render
 
 _DIFF_LINES = 400
 _EXAMPLES = 20
-_CHUNK = 2000
 
 
 class Planner:
@@ -83,65 +82,67 @@ class Planner:
         if rollback is not None:
             target = self.rollback_target(rollback or None)
             policy = await asyncio.to_thread(self._s.ports.store.read_policy, target.policy)
-            return await self._compare(self._compiled(policy, target.policy), target.levels)
+            return await self._compare(await self._compiled(policy, target.policy), target.levels)
         policy = await asyncio.to_thread(self._s.ports.source.load)
         levels = carry_over(policy.site, policy.zone_names(), live.levels)
-        digest = self._s.ports.store.digest_policy(policy)
-        return await self._compare(self._compiled(policy, digest), levels)
+        digest = await asyncio.to_thread(self._s.ports.store.digest_policy, policy)
+        return await self._compare(await self._compiled(policy, digest), levels)
 
-    def _compiled(self, policy: Policy, digest: str) -> Loaded:
+    async def _compiled(self, policy: Policy, digest: str) -> Loaded:
         live = self._s.live
         if digest == live.loaded.digest:
             return live.loaded
         addresses = lv.addresses_of(self._s.ports.resolver.known())
-        return lv.compiled(policy, digest, addresses, live.loaded.slot, self._s.options.uids)
+        slot, uids = live.loaded.slot, self._s.options.uids
+        return await asyncio.to_thread(lv.compiled, policy, digest, addresses, slot, uids)
 
     async def _compare(self, wanted: Loaded, levels: Levels) -> Plan:
         live = self._s.live
+        judges = await self._s.judge_of(wanted, levels), await self._s.judge()
+        every = await self._s.ports.conntrack.connections()
+        return await asyncio.to_thread(self._compared, live, wanted, levels, judges, every)
+
+    def _compared(
+        self,
+        live: Live,
+        wanted: Loaded,
+        levels: Levels,
+        judges: tuple[FlowJudge, FlowJudge],
+        connections: Sequence[Connection],
+    ) -> Plan:
+        """Compare two states, on a thread. judges: of connections after the change, and now."""
         effect = lv.effect(live, wanted, levels)
-        judge = await self._s.judge_of(wanted, levels)
-        now = await self._s.judge()
         kept, ended = 0, 0
         examples: list[LiveFlow] = []
-        every = await self._s.ports.conntrack.connections()
-        for number, one in enumerate(every):
-            flow = judge.judge(one)
+        for one in connections:
+            flow = judges[0].judge(one)
             if flow.verdict != "refused":
                 kept += 1
-            elif now.judge(one).verdict != "refused":
+            elif judges[1].judge(one).verdict != "refused":
                 ended += 1
                 if len(examples) < _EXAMPLES:
                     examples.append(LiveFlow(describe(one), flow.zone, ""))
-            if number % _CHUNK == 0:
-                await asyncio.sleep(0)
-        warnings = await asyncio.to_thread(self._s.ports.source.warnings)
         return Plan(
             levels=dict(levels),
             digest=wanted.digest,
-            diff=self._diff(wanted, levels),
+            diff=_difference(live, wanted, levels),
             policy_changes=lv.describe_policy_change(live.policy, wanted.policy),
             services_kept=effect.kept,
             services_ended=effect.ended,
             connections_kept=kept,
             connections_ended=ended,
             examples_ended=tuple(examples),
-            warnings=tuple(map(str, warnings)),
+            warnings=tuple(map(str, self._s.ports.source.warnings())),
         )
 
-    def _diff(self, wanted: Loaded, levels: Levels) -> tuple[str, ...]:
-        """Compare the ruleset texts, both under the live slot, gates included; cut after so many lines, and said so."""
-        live = self._s.live
-        old = switch.gate_text(live.policy, live.loaded.slot, live.levels)
-        new = switch.gate_text(wanted.policy, live.loaded.slot, levels)
-        if wanted.ruleset != live.loaded.ruleset:
-            old, new = render(live.loaded.program) + old, render(wanted.program) + new
-        lines = [
-            line.rstrip("\n").replace("\t", "  ")
-            for line in difflib.unified_diff(
-                old.splitlines(), new.splitlines(), "live", "planned", n=0, lineterm=""
-            )
-            if not line.startswith("@@")
-        ]
-        if len(lines) > _DIFF_LINES:
-            return (*lines[:_DIFF_LINES], f"... and {len(lines) - _DIFF_LINES} more lines")
-        return tuple(lines)
+
+def _difference(live: Live, wanted: Loaded, levels: Levels) -> tuple[str, ...]:
+    """Compare the ruleset texts, both under the live slot, gates included; cut after so many lines, and said so."""
+    old = switch.gate_text(live.policy, live.loaded.slot, live.levels)
+    new = switch.gate_text(wanted.policy, live.loaded.slot, levels)
+    if wanted.ruleset != live.loaded.ruleset:
+        old, new = render(live.loaded.program) + old, render(wanted.program) + new
+    lines = difference(old, new)
+    if len(lines) > _DIFF_LINES:
+        return (*lines[:_DIFF_LINES], f"... and {len(lines) - _DIFF_LINES} more lines")
+    return tuple(lines)

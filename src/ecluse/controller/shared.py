@@ -1,9 +1,10 @@
 """What the parts of the controller share: the ports, the live state, and what was noticed."""
 
+import asyncio
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -13,7 +14,7 @@ from ecluse.controller.live import Live, Loaded
 from ecluse.controller.writer import Writer
 from ecluse.errors import EcluseError
 from ecluse.exits import Finding
-from ecluse.flows import FlowJudge
+from ecluse.flows import Connection, FlowJudge
 from ecluse.naming import Knowledge, owners_of
 from ecluse.policy import Levels, at_least_as_closed
 from ecluse.ports import (
@@ -97,7 +98,10 @@ class Order:
 
 @dataclass
 class Notes:
-    """What was noticed and is told in `status`. warnings: by topic, so that one that is over can be taken away."""
+    """What was noticed and is told in `status`. warnings: by topic, so that one that is over can be taken away.
+
+    Only the event loop changes it; a thread is given a `copy`.
+    """
 
     warnings: dict[str, str] = field(default_factory=dict)
     tamper: Tamper | None = None
@@ -112,6 +116,15 @@ class Notes:
     dns: DnsReport | None = None
     dns_works: bool = False
     limited: tuple[RefusedElement, ...] = ()
+
+    def copy(self) -> "Notes":
+        """Give it as it is now; `counters` is another whenever it changes."""
+        return replace(
+            self,
+            warnings=dict(self.warnings),
+            purges=dict(self.purges),
+            last_packet=dict(self.last_packet),
+        )
 
 
 class Shared:
@@ -132,6 +145,7 @@ class Shared:
         self.tell: Callable[[Event], None] = lambda _event: None
         self.troubles: Callable[[], tuple[str, ...]] = tuple
         self._live: Live | None = None
+        self._judging = asyncio.Lock()
         self.closed_by = 0
         self.began_with = 0
 
@@ -165,8 +179,17 @@ class Shared:
         except Exception as error:  # noqa: BLE001 - whoever listens to what is done never undoes it
             self.notes.warnings["tell"] = f"an event could not be told to the daemon's log: {error!r}"
 
+    async def not_kept(self, judge: FlowJudge, connections: Sequence[Connection]) -> list[Connection]:
+        """Give the connections that a judge refuses; on a thread, one such work at a time."""
+
+        def refused() -> list[Connection]:
+            return [one for one in connections if judge.judge(one).verdict == "refused"]
+
+        async with self._judging:
+            return await asyncio.to_thread(refused)
+
     def knowledge(self) -> Knowledge:
-        """Give all that is known of host names now."""
+        """Give all that is known of host names now; to be called on a thread."""
         known = self.ports.resolver.known()
         return Knowledge(
             known,

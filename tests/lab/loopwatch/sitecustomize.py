@@ -33,7 +33,9 @@ def _words(callback) -> str:
     names = []
     while coro is not None and len(names) < 12:
         frame = getattr(coro, "cr_frame", None)
-        names.append(getattr(coro, "__qualname__", repr(coro)) + (f":{frame.f_lineno}" if frame else " (ended)"))
+        names.append(
+            getattr(coro, "__qualname__", repr(coro)) + (f":{frame.f_lineno}" if frame else " (ended)")
+        )
         coro = getattr(coro, "cr_await", None)
     return " > ".join(names) or repr(callback)
 
