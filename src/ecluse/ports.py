@@ -184,8 +184,8 @@ class Conntrack(Protocol):
 class Links(Protocol):
     """Interfaces and addresses of this network namespace (rtnetlink)."""
 
-    async def interfaces(self) -> tuple[str, ...]:
-        """Name every interface, sorted."""
+    async def look(self) -> Host:
+        """Read the interfaces and their addresses as they are now (devices, addresses), and nothing else. KernelError."""
 
     async def local_addresses(self) -> frozenset[str]:
         """Give every address of the machine itself, as text."""
@@ -260,7 +260,8 @@ class DnsReport:
     """What the DNS gate's process tells. strained: why what its engine let through did not leave, and how often.
 
     removed: addresses that somebody else put into its sets, and it took out; removed_last: the newest, and where.
-    adopted: those that it found when its record was lost, and left.
+    adopted: those that it found when its record was lost, and left. unread: rows, of the engine's log or of the report itself,
+    that are no such rows and are left out.
     """
 
     trouble: tuple[str, ...]
@@ -272,6 +273,7 @@ class DnsReport:
     removed: int = 0
     removed_last: str = ""
     adopted: int = 0
+    unread: int = 0
 
 
 class DnsGate(Protocol):

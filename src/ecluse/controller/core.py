@@ -25,6 +25,7 @@ from ecluse.ports import Recovered
 from ecluse.records import Action, Actor, AuditRecord, Generation, Sender
 from ecluse.results import Change, Event, Plan, Purge, Refused, ServiceStatus, Status
 from ecluse.ruleset.dnsgate import is_on
+from ecluse.zonelinks import Sight
 
 
 class Controller:
@@ -401,14 +402,22 @@ class Controller:
             self._s.notes.warnings["kernel"] = f"the kernel could not be compared just now: {error.message}"
         else:
             self._s.notes.warnings.pop("kernel", None)
+        seen = await self._s.see_links()
         live, notes, waiting = self._s.live, self._s.notes.copy(), self._ledger.recorder.waiting
-        return await asyncio.to_thread(self._told, live, notes, waiting)
+        return await asyncio.to_thread(self._told, live, notes, seen, waiting)
 
-    def _told(self, live: Live, notes: Notes, waiting: tuple[str, ...]) -> Status:
+    def _told(self, live: Live, notes: Notes, seen: Sight, waiting: tuple[str, ...]) -> Status:
         """Word the status, on a thread: a large allowlist takes its time."""
         notices = (*self._s.troubles(), *map(str, self._s.ports.source.warnings()))
-        knowledge, version = self._s.knowledge(), self._s.options.version
-        return report.status(live, notes, knowledge, version, waiting=waiting, notices=notices)
+        return report.status(
+            live,
+            notes,
+            self._s.knowledge(),
+            self._s.options.version,
+            seen=seen,
+            waiting=waiting,
+            notices=notices,
+        )
 
     async def services(self) -> tuple[ServiceStatus, ...]:
         """Give every service's state, counters and addresses."""
@@ -442,7 +451,7 @@ class Controller:
         if told is None:
             return answer
         names = report.refused_names(told.questions, policy, self._s.ports.clock())
-        return replace(answer, names=tuple(names)[:limit])
+        return replace(answer, names=tuple(names)[:limit], unread=answer.unread + told.unread)
 
     def events(self) -> AsyncIterator[Event]:
         """Give every event from now on."""

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from ecluse.controller import live as lv
+from ecluse.controller import report
 from ecluse.controller.difference import difference
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.live import Live, Loaded
-from ecluse.controller.shared import Shared
+from ecluse.controller.shared import Notes, Shared
 from ecluse.controller.start import carry_over
 from ecluse.errors import NotFoundError, RequestError
 from ecluse.flows import Connection, FlowJudge, describe
@@ -16,6 +17,7 @@ from ecluse.records import Generation
 from ecluse.results import LiveFlow, Plan
 from ecluse.ruleset import switch
 from ecluse.ruleset.program import render
+from ecluse.zonelinks import Sight
 
 _DIFF_LINES = 400
 _EXAMPLES = 20
@@ -98,30 +100,40 @@ class Planner:
 
     async def _compare(self, wanted: Loaded, levels: Levels) -> Plan:
         live = self._s.live
+        seen = await self._s.see_links()
         judges = await self._s.judge_of(wanted, levels), await self._s.judge()
         every = await self._s.ports.conntrack.connections()
-        return await asyncio.to_thread(self._compared, live, wanted, levels, judges, every)
+        notes = self._s.notes.copy()
+        return await asyncio.to_thread(self._compared, live, wanted, levels, seen, judges, every, notes)
 
     def _compared(
         self,
         live: Live,
         wanted: Loaded,
         levels: Levels,
+        seen: Sight,
         judges: tuple[FlowJudge, FlowJudge],
         connections: Sequence[Connection],
+        notes: Notes,
     ) -> Plan:
         """Compare two states, on a thread. judges: of connections after the change, and now."""
-        effect = lv.effect(live, wanted, levels)
-        kept, ended = 0, 0
+        living = seen.living(wanted.policy)
+        effect = lv.effect(live, wanted, levels, living)
+        kept, ended, opened = 0, 0, 0
         examples: list[LiveFlow] = []
         for one in connections:
             flow = judges[0].judge(one)
-            if flow.verdict != "refused":
-                kept += 1
-            elif judges[1].judge(one).verdict != "refused":
+            passes_now = judges[1].judge(one).verdict != "refused"
+            stays = flow.verdict != "refused" and not (flow.verdict == "kept" and living[flow.zone] is False)
+            if stays:
+                kept += passes_now
+                opened += not passes_now
+            elif passes_now:
                 ended += 1
                 if len(examples) < _EXAMPLES:
                     examples.append(LiveFlow(describe(one), flow.zone, ""))
+        exits = (one.what for one in notes.exits)
+        machine = (*report.machine_warnings(notes, seen, wanted.policy, levels), *exits)
         return Plan(
             levels=dict(levels),
             digest=wanted.digest,
@@ -132,7 +144,10 @@ class Planner:
             connections_kept=kept,
             connections_ended=ended,
             examples_ended=tuple(examples),
-            warnings=tuple(map(str, self._s.ports.source.warnings())),
+            warnings=(*machine, *map(str, self._s.ports.source.warnings())),
+            connections_opened=opened,
+            no_link=effect.no_link,
+            not_known=effect.not_known,
         )
 
 

@@ -34,6 +34,10 @@ from ecluse.ports import (
 )
 from ecluse.records import Action, Actor
 from ecluse.results import Event, Leak, Purge, Tamper
+from ecluse.zonelinks import Sight
+
+_LINKS_SECONDS = 0.5
+"""How long an answer waits for a look at the machine's links, which is a millisecond's work; then it says that it did not see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ class Notes:
     purges: dict[int, Purge] = field(default_factory=dict)
     counters: dict[str, CounterValue] = field(default_factory=dict)
     last_packet: dict[str, datetime] = field(default_factory=dict)
-    foreign: tuple[str, ...] = ()
+    default_routes: tuple[str, ...] = ()
     exits: tuple[Finding, ...] = ()
     checked: datetime | None = None
     in_step: bool = True
@@ -187,6 +191,21 @@ class Shared:
 
         async with self._judging:
             return await asyncio.to_thread(refused)
+
+    async def see_links(self) -> Sight:
+        """Look at the machine's links, before an answer says what is kept. Never raises, and never waits for long."""
+        try:
+            async with asyncio.timeout(_LINKS_SECONDS):
+                host = await self.ports.links.look()
+        except TimeoutError:
+            trouble = f"no answer within {_LINKS_SECONDS} s"
+        except EcluseError as error:
+            trouble = error.message
+        else:
+            return Sight(replace(host, default_routes=self.notes.default_routes))
+        return Sight(
+            None, f"the machine's links could not be looked at, so what is kept is not known: {trouble}"
+        )
 
     def knowledge(self) -> Knowledge:
         """Give all that is known of host names now; to be called on a thread."""
