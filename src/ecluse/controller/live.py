@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 
+from ecluse.bulk import without_gc
 from ecluse.flows import FlowJudge
 from ecluse.policy import Addresses, Criticality, Levels, Policy
 from ecluse.records import Generation, KnownName
@@ -59,6 +60,7 @@ class Loaded:
         return FlowJudge(self.policy, self.program, levels, local, daemon_uid, self.indices, learned)
 
 
+@without_gc()
 def compiled(policy: Policy, digest: str, addresses: Addresses, slot: int, uids: tuple[int, ...]) -> Loaded:
     """Compile a policy for a slot, with all that a trigger will ask of it."""
     program = compile_program(policy, addresses, slot, uids)
