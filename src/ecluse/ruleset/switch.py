@@ -161,9 +161,7 @@ def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str
     if len(levels) != len(policy.zone_names()):
         return None
     whole = targets(policy, slot, levels)
-    if not read.get(
-        "postrouting"
-    ):  # a table of an earlier build has no such chain
+    if not read.get("postrouting"):  # a table of an earlier build has no such chain
         del whole["postrouting"]
     return levels if all(read.get(chain) == target for chain, target in whole.items()) else None
 
