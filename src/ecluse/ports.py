@@ -264,7 +264,8 @@ class DnsReport:
     """What the DNS gate's process tells. strained: why what its engine let through did not leave, and how often.
 
     removed: addresses that somebody else put into its sets, and it took out; removed_last: the newest, and where.
-    adopted: those that it found when its record was lost, and left.
+    adopted: those that it found when its record was lost, and left. unread: rows, of the engine's log or of the report itself,
+    that are no such rows and are left out.
     """
 
     trouble: tuple[str, ...]
@@ -276,6 +277,7 @@ class DnsReport:
     removed: int = 0
     removed_last: str = ""
     adopted: int = 0
+    unread: int = 0
 
 
 class DnsGate(Protocol):

@@ -348,7 +348,7 @@ class Controller:
         if told is None:
             return answer
         names = report.refused_names(told.questions, policy, self._s.ports.clock())
-        return replace(answer, names=tuple(names)[:limit])
+        return replace(answer, names=tuple(names)[:limit], unread=answer.unread + told.unread)
 
     def events(self) -> AsyncIterator[Event]:
         """Give every event from now on."""

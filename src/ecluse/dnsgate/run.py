@@ -33,7 +33,7 @@ from ecluse.dnsgate.tally import Tally
 from ecluse.kernel.events import Events
 from ecluse.output import STDERR, Output, say_last, taking_all
 from ecluse.ports import KernelChange
-from ecluse.ruleset.dnsorders import HEALTH, Orders
+from ecluse.ruleset.dnsorders import Orders
 from ecluse.state.codec import digest, read
 
 NAME = b"ecluse-dns"
@@ -54,9 +54,9 @@ class DnsGateProcess:
         self._file, self._run_dir = orders, run_dir
         self._last = state_dir / LAST
         self._memory = Memory(state_dir, run_dir)
-        self._strainer = Strainer(self._memory)
         self._tally = Tally(self._why)
         self._engine = Engine(run_dir, self._tally.read)
+        self._strainer = Strainer(self._memory, self._engine.word)
         self._orders: Orders | None = None
         self._digest = ""
         self._seen: tuple[int, int, int] | None = None
@@ -69,7 +69,7 @@ class DnsGateProcess:
     def _why(self, name: str, kind: str) -> Refusal | None:
         """Say why a question from the log was refused; what the inside's own servers answer was not."""
         orders = self._orders
-        if orders is None or name.endswith(HEALTH) or self._is_internal(name):
+        if orders is None or strain.is_health(name) or self._is_internal(name):
             return None
         try:
             verdict = strain.judge(name, dns.rdatatype.from_text(kind.removeprefix("type=")), orders)
@@ -233,6 +233,7 @@ class DnsGateProcess:
             "adopted": self._memory.adopted,
             "strained": dict(self._strainer.counted),
             "refused": self._tally.total,
+            "unread": self._tally.unread,
             "clients": dict(self._tally.clients.most_common(100)),
             "questions": self._tally.told(),
         }

@@ -24,7 +24,7 @@ from ecluse.kernel.netlink import (
 )
 from ecluse.ports import CounterValue, Evidence, RefusedElement
 from ecluse.rows import sift
-from ecluse.ruleset.names import LIMITED_SETS, REFUSED_SETS
+from ecluse.ruleset.names import FLOW_SETS, LIMITED_SETS, REFUSED_SETS
 
 TABLE = "ecluse"
 NFPROTO_INET = 1
@@ -261,7 +261,8 @@ def _evidence(netlink: Netlink, wanted: Iterable[str]) -> Evidence:
             continue
         timeout = number(found[name].get(SET_TIMEOUT, b""))
         size = number(fields(found[name].get(SET_DESC, b"")).get(SET_DESC_SIZE, b""))
-        read = partial(_refused_element, width=16 if name.endswith("6") else 4, set_timeout=timeout)
+        width, flow = 16 if name.endswith("6") else 4, name in FLOW_SETS
+        read = partial(_refused_element, width=width, flow=flow, set_timeout=timeout)
         every = (one for listed in element_lists(netlink, name) for _, one in attributes(listed))
         good, bad = sift(every, read)
         rows += good
@@ -270,16 +271,15 @@ def _evidence(netlink: Netlink, wanted: Iterable[str]) -> Evidence:
     return Evidence(tuple(rows), full, unread)
 
 
-def _refused_element(data: bytes, width: int, set_timeout: int) -> RefusedElement:
+def _refused_element(data: bytes, width: int, set_timeout: int, *, flow: bool) -> RefusedElement:
     """Read one element; times are in milliseconds. width: bytes of an address in its key. ValueError for another key.
 
-    A key is source, and where there is more: destination, protocol, port, each padded to 4 bytes.
+    A key is source, and of a flow: destination, protocol, port, each padded to 4 bytes.
     """
     element = fields(data)
     key = fields(element[ELEMENT_KEY])[DATA_VALUE]
-    if len(key) not in {width, 2 * width + 8}:
-        raise ValueError(f"a key of {len(key)} bytes is no source and no flow")
-    flow = len(key) > width
+    if len(key) != (2 * width + 8 if flow else width):
+        raise ValueError(f"a key of {len(key)} bytes is {'no flow' if flow else 'no source'}")
     timeout = number(element.get(ELEMENT_TIMEOUT, b"")) or set_timeout
     left = number(element[ELEMENT_EXPIRATION]) if ELEMENT_EXPIRATION in element else timeout
     counted = _element_counter(element)

@@ -1,6 +1,7 @@
 """RtnlLinks: interfaces, addresses, default routes, and their changes in words."""
 
 import asyncio
+import os
 import socket
 import subprocess
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ecluse.kernel.exits import KernelExits
 from tests.kernel.adapters.conftest import Heart, run
 from tests.kernel.adapters.test_conntrack import fill
 
@@ -197,3 +199,36 @@ async def test_closing_ends_the_stream(links):
     links.close()
     await asyncio.wait_for(listening, 5)
     assert await listen() == []
+
+
+async def test_names_that_are_no_utf8_are_read_with_replacement(links):
+    """The kernel takes any bytes but '/', ':' and white space (dev_valid_name in net/core/dev.c)."""
+    odd, told = b"caf\xe9", "caf\N{REPLACEMENT CHARACTER}"
+    run("ip", "link", "add", os.fsdecode(odd), "type", "bridge")
+    stream = links.changes()
+    run("ip", "link", "set", os.fsdecode(odd), "up")
+    run("ip", "addr", "add", "198.51.100.2/24", "dev", os.fsdecode(odd))
+    run("ip", "route", "add", "default", "dev", os.fsdecode(odd))
+    assert told in {one.name for one in (await links.look()).devices}
+    assert await links.default_routes() == (told,)
+    assert "198.51.100.2" in await links.local_addresses()
+    await gather(stream, {f"address 198.51.100.2/24 on {told} is there"})
+    host = await KernelExits().look()
+    assert told in {device.name for device in host.devices}
+
+
+async def test_an_event_that_cannot_be_read_was_missed_and_the_next_is_read(links, monkeypatch):
+    stream = links.changes()
+    decode, broken = stream._decode, [True]
+
+    def fails_once(datagram):
+        if broken.pop() if broken else False:
+            raise TypeError("nobody foresaw this")
+        return decode(datagram)
+
+    monkeypatch.setattr(stream, "_decode", fails_once)
+    ip("link add wan0 type veth peer name lan0")
+    assert "changes of links were missed (unreadable: TypeError" in await anext(stream)
+    ip("link set wan0 up")
+    ip("link set lan0 up")
+    await gather(stream, {"interface wan0 is up"})

@@ -259,3 +259,12 @@ def test_who_asks_too_much_is_named_with_what_to_type(machine):
     assert any("fe80::7 (no zone, 1 questions)" in text for text in machine.status().warnings)
     machine.firewall.over = Evidence((), full=False)
     assert not machine.status().dns.limited
+
+
+def test_rows_that_could_not_be_read_are_counted_beside_those_that_could(machine):
+    row = RefusedQuestion("10.10.4.7", "evil.example", "A", "name", 3, 1.0)
+    machine.dns.told = replace(TELLS, questions=(row,), unread=2)
+    machine.firewall.evidence = Evidence((), full=False, unread=1)
+    answer = machine.run(machine.controller.refused(10))
+    assert [one.name for one in answer.names] == ["evil.example"]
+    assert answer.unread == 3
