@@ -184,8 +184,8 @@ class Conntrack(Protocol):
 class Links(Protocol):
     """Interfaces and addresses of this network namespace (rtnetlink)."""
 
-    async def interfaces(self) -> tuple[str, ...]:
-        """Name every interface, sorted."""
+    async def look(self) -> Host:
+        """Read the interfaces and their addresses as they are now (devices, addresses), and nothing else. KernelError."""
 
     async def local_addresses(self) -> frozenset[str]:
         """Give every address of the machine itself, as text."""

@@ -305,11 +305,13 @@ class Controller:
         else:
             self._s.notes.warnings.pop("kernel", None)
         notices = await asyncio.to_thread(self._s.ports.source.warnings)
+        seen = await self._s.see_links()
         return report.status(
             self._s.live,
             self._s.notes,
             self._s.knowledge(),
             self._s.options.version,
+            seen=seen,
             waiting=self._ledger.recorder.waiting,
             notices=(*self._s.troubles(), *map(str, notices)),
         )

@@ -1,8 +1,9 @@
 """What the parts of the controller share: the ports, the live state, and what was noticed."""
 
+import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -32,6 +33,10 @@ from ecluse.ports import (
 )
 from ecluse.records import Action, Actor
 from ecluse.results import Event, Leak, Purge, Tamper
+from ecluse.zonelinks import Sight
+
+_LINKS_SECONDS = 0.5
+"""How long an answer waits for a look at the machine's links, which is a millisecond's work; then it says that it did not see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ class Notes:
     purges: dict[int, Purge] = field(default_factory=dict)
     counters: dict[str, CounterValue] = field(default_factory=dict)
     last_packet: dict[str, datetime] = field(default_factory=dict)
-    foreign: tuple[str, ...] = ()
+    default_routes: tuple[str, ...] = ()
     exits: tuple[Finding, ...] = ()
     checked: datetime | None = None
     in_step: bool = True
@@ -151,6 +156,21 @@ class Shared:
             self.tell(event)
         except Exception as error:  # noqa: BLE001 - whoever listens to what is done never undoes it
             self.notes.warnings["tell"] = f"an event could not be told to the daemon's log: {error!r}"
+
+    async def see_links(self) -> Sight:
+        """Look at the machine's links, before an answer says what is kept. Never raises, and never waits for long."""
+        try:
+            async with asyncio.timeout(_LINKS_SECONDS):
+                host = await self.ports.links.look()
+        except TimeoutError:
+            trouble = f"no answer within {_LINKS_SECONDS} s"
+        except EcluseError as error:
+            trouble = error.message
+        else:
+            return Sight(replace(host, default_routes=self.notes.default_routes))
+        return Sight(
+            None, f"the machine's links could not be looked at, so what is kept is not known: {trouble}"
+        )
 
     def knowledge(self) -> Knowledge:
         """Give all that is known of host names now."""

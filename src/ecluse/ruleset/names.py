@@ -1,6 +1,6 @@
 """Names inside table `inet ecluse`. A `-` of a site's name becomes `_`; a dot parts words, so that none collide."""
 
-BASE_CHAINS = ("forward", "input", "output")
+BASE_CHAINS = ("forward", "input", "output", "postrouting")
 """The only chains with a hook; each holds one rule, a goto into the slot that is live."""
 
 SERVICE_COUNTER = "svc_"
@@ -41,6 +41,11 @@ def slot_of(name: str) -> int | None:
 def counter(service: str) -> str:
     """Name a service's counter; it is shared by all slots, so that a reload loses no count."""
     return SERVICE_COUNTER + plain(service)
+
+
+def service_of(counter_name: str) -> str:
+    """Give the service whose counter this is: no name of a site has a `_`."""
+    return counter_name.removeprefix(SERVICE_COUNTER).replace("_", "-")
 
 
 def learned(digit: str, service: str = "") -> str:
