@@ -284,6 +284,7 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
         Chain(
             stem + "output",
             (
+                *dnsgate.engine_guard(policy),
                 (p.Is(p.OIFNAME, ("lo",)), p.ACCEPT),
                 (to_inside, p.ACCEPT),
                 (p.jump(stem + "lifeline.output"),),
