@@ -64,6 +64,8 @@ class Daemon:
         self.argv, self.flags = tuple(argv), tuple(flags)
         self.environment = environment or {}
         self.pass_fds: tuple[int, ...] = ()
+        self.output: int | None = None
+        """A descriptor that takes what it says, in place of its log file."""
         self.config, self.state, self.rundir = (directory / name for name in ("config", "state", "run"))
         self.socket = self.rundir / "ecluse.sock"
         self.log = directory / "eclused.log"
@@ -103,8 +105,8 @@ class Daemon:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=log if self.output is None else self.output,
+                stderr=log if self.output is None else self.output,
                 env=self._environment(),
                 cwd=ROOT,
                 start_new_session=True,

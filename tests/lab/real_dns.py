@@ -47,9 +47,7 @@ def _environment() -> dict[str, str]:
 
 
 def _run(*command: str, cwd: Path) -> str:
-    done = subprocess.run(
-        command, cwd=cwd, env=_environment(), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=cwd, env=_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{command[0]}: {done.stdout}{done.stderr}")
     return done.stdout
@@ -103,7 +101,9 @@ class RealDns:
 
     def _sign(self) -> None:
         """Sign from the longest name up, so that each zone finds the keys of those below it."""
-        for origin in sorted(self._zones, key=lambda one: -len(one.strip(".").split(".")) if one != "." else 0):
+        for origin in sorted(
+            self._zones, key=lambda one: -len(one.strip(".").split(".")) if one != "." else 0
+        ):
             file = f"{origin.strip('.') or 'root'}.zone"
             text = [
                 "$TTL 60",
@@ -200,13 +200,24 @@ class RealDns:
         process = self._start(role, command, log)
         host = self._hospital.care if role == "care" else self._hospital.admin
         # The root's own question is answered by every server that runs, be it with a failure.
-        self._wait(lambda: host.resolve(address, "version.bind", timeout=0.3).more.get("rcode", -1) >= 0, label)
+        self._wait(
+            lambda: host.resolve(address, "version.bind", timeout=0.3).more.get("rcode", -1) >= 0, label
+        )
         return Server(label, address, process, log)
 
     def _start(self, role: str, command: list[str], log: Path) -> "subprocess.Popen[bytes]":
         with log.open("ab") as file:
             process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self._hospital.namespace(role), *command],
+                [
+                    "setpriv",
+                    "--pdeathsig",
+                    "KILL",
+                    "ip",
+                    "netns",
+                    "exec",
+                    self._hospital.namespace(role),
+                    *command,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

@@ -156,7 +156,7 @@ def test_names_are_answered_through_inside_servers_whose_caches_are_empty(
     wait_until(lambda: list(FORWARDERS[2:]) == daemon.status()["dns"]["validating"])
     shown = daemon.cli("status").stdout
     assert FORWARDERS[2] in shown
-    assert "domain-insecure" in shown
+    assert "insecure_add" in shown
     # Nothing that they were given stands among what was refused.
     refused = {one["name"] for one in daemon.api("GET", "/v1/refused").body["names"]}
     assert refused.isdisjoint({*KEPT, *TARGETS, *PROVEN})

@@ -64,13 +64,15 @@ def _names(args: SimpleNamespace, policy: "Policy") -> tuple[int, list[dict[str,
 
 def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
     """`ecluse check --host`: needs root, for the rules of other tables, and no daemon."""
-    from ecluse.exits import findings  # noqa: PLC0415 - as for `check`
+    from ecluse.exits import Finding, findings  # noqa: PLC0415 - as for `check`
     from ecluse.kernel.exits import look  # noqa: PLC0415 - as for `check`
     from ecluse.kernel.netlink import consistently, kernel_errors  # noqa: PLC0415 - as for `check`
+    from ecluse.zonelinks import Sight  # noqa: PLC0415 - as for `check`
 
     with kernel_errors("look for ways past the gate", hint="run it as root (sudo)"):
         host = consistently(look)
-    found = findings(host, policy)
+    links = (Finding("zone", what, is_exit=False) for what in Sight(host).words(policy, cut=False))
+    found = (*findings(host, policy), *links)
     exits = sum(one.is_exit for one in found)
     if args.json:
         told = [{"kind": one.kind, "what": one.what, "is_exit": one.is_exit} for one in found]

@@ -7,6 +7,7 @@ from itertools import chain
 
 from ecluse.config.addresses import is_wide, written
 from ecluse.config.checks import PlacedService
+from ecluse.config.dnsremarks import about_dns
 from ecluse.config.marks import Document
 from ecluse.config.networks import NetworkIndex
 from ecluse.config.overlaps import find_overlaps
@@ -30,6 +31,7 @@ class Remarks:
 def find_remarks(policy: Policy, site: Document, services: Sequence[PlacedService]) -> Iterator[Fault]:
     """Give every remark that no day changes. `services` stand in the order of `policy.services`."""
     yield from _about_site(policy, site)
+    yield from about_dns(policy, site)
     inside = _inside_subnets(policy)
     for placed, service in zip(services, policy.services, strict=True):
         yield from _about_people(placed, service)

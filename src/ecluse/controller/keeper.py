@@ -21,6 +21,7 @@ from ecluse.flows import describe
 from ecluse.policy import Policy
 from ecluse.records import AuditRecord, Generation
 from ecluse.results import Purge
+from ecluse.ruleset.names import DNS_LIMITED
 
 PURGES_REMEMBERED = 100
 _TRY_AGAIN = 0.05
@@ -128,6 +129,10 @@ class Keeper:
                 self._s.notes.checked = self._s.ports.clock()
         counters = await self._s.ports.firewall.counters()
         report.note_counters(self._s.notes, counters, self._s.ports.clock())
+        dropped = counters.get(DNS_LIMITED)
+        self._s.notes.limited = (
+            (await self._s.ports.firewall.limited()).rows if dropped and dropped.packets else ()
+        )
 
     # -- after a change --------------------------------------------------------------------------------------------
 

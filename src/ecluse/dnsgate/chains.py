@@ -15,7 +15,7 @@ import dns.message
 import dns.name
 
 from ecluse.dnsgate.engine_text import CACHED, zones_above
-from ecluse.dnsgate.strain import Question, links
+from ecluse.dnsgate.strain import Question, links, written
 
 LATELY = 3600.0
 """Seconds that a name is known after it was last in an answer, as long as the kernel keeps the addresses."""
@@ -60,7 +60,7 @@ class Chains:
         """Take note of an answer to a kept name; say whether the engine has to be told of names that were not known."""
         known = self._below if question.wildcard else self._own
         chain = links(answer, dns.name.from_text(question.name))[1:]
-        said = (name.to_text(omit_final_dot=True).lower() for name in chain)
+        said = (written(name) for name in chain)
         targets = [one for one in said if _PLAIN.fullmatch(one)]
         fresh = any(target not in known.heads for target in targets)
         for target in targets:

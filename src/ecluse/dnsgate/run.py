@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ import dns.rcode
 import dns.rdatatype
 
 from ecluse import sd
-from ecluse.dnsgate import health
+from ecluse.dnsgate import health, strain
 from ecluse.dnsgate.engine import Engine
 from ecluse.dnsgate.files import write_whole
 from ecluse.dnsgate.memory import Memory
@@ -32,8 +31,9 @@ from ecluse.dnsgate.strain import Refusal
 from ecluse.dnsgate.strainer import Strainer
 from ecluse.dnsgate.tally import Tally
 from ecluse.kernel.events import Events
+from ecluse.output import STDERR, Output, say_last, taking_all
 from ecluse.ports import KernelChange
-from ecluse.ruleset.dnsorders import HEALTH, Orders
+from ecluse.ruleset.dnsorders import Orders
 from ecluse.state.codec import digest, read
 
 NAME = b"ecluse-dns"
@@ -56,7 +56,7 @@ class DnsGateProcess:
         self._memory = Memory(state_dir, run_dir)
         self._tally = Tally(self._why)
         self._engine = Engine(run_dir, self._tally.read)
-        self._strainer = Strainer(self._memory, self._engine.reach)
+        self._strainer = Strainer(self._memory, self._engine.word, self._engine.reach)
         self._orders: Orders | None = None
         self._digest = ""
         self._seen: tuple[int, int, int] | None = None
@@ -69,7 +69,7 @@ class DnsGateProcess:
     def _why(self, name: str, kind: str) -> Refusal | None:
         """Say why a question from the log was refused; what the inside's own servers answer was not."""
         orders = self._orders
-        if orders is None or name.endswith(HEALTH) or self._is_internal(name):
+        if orders is None or strain.is_health(name) or self._is_internal(name):
             return None
         try:
             return self._strainer.why(name, dns.rdatatype.from_text(kind.removeprefix("type=")))
@@ -224,6 +224,7 @@ class DnsGateProcess:
                     self._memory.trouble,
                     self._engine.trouble,
                     self._strainer.trouble,
+                    self._strainer.unproven,
                 )
                 if t
             ],
@@ -233,10 +234,10 @@ class DnsGateProcess:
             "adopted": self._memory.adopted,
             "strained": dict(self._strainer.counted),
             "refused": self._tally.total,
+            "unread": self._tally.unread,
             "clients": dict(self._tally.clients.most_common(100)),
             "questions": self._tally.told(),
             "validating": self._strainer.validating,
-            "unsigned": self._strainer.unsigned,
         }
         text = json.dumps(told)
         if text != self._report:
@@ -289,8 +290,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _take_place()
     try:
         _only_one(given.run_dir)
-        asyncio.run(DnsGateProcess(given.orders, given.run_dir, given.state_dir).run())
+        with taking_all(Output(STDERR, lambda lost: f"{lost} lines could not be written here\n")):
+            asyncio.run(DnsGateProcess(given.orders, given.run_dir, given.state_dir).run())
     except OSError as error:
-        sys.stderr.write(f"eclused dns-gate: {error}\n")
+        say_last(f"eclused dns-gate: {error}\n")
+        return 1
+    except Exception as error:  # noqa: BLE001 - it is started anew; nobody is helped by a traceback
+        say_last(f"eclused dns-gate: {type(error).__name__}: {error}; it ends, and what was learned stays\n")
         return 1
     return 0

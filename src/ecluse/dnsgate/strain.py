@@ -79,8 +79,20 @@ def read(query: dns.message.Message) -> tuple[str, dns.rdatatype.RdataType] | No
 
 
 def name_of(query: dns.message.Message) -> str:
-    """Give the name that is asked for: lower case, no dot at the end, `.` for the root."""
-    return query.question[0].name.to_text(omit_final_dot=True).lower()
+    """Give the name that is asked for, as `written` has it; `.` is the root."""
+    return written(query.question[0].name)
+
+
+def written(name: dns.name.Name) -> str:
+    r"""Write a name in lower case without its last dot, so that each dot parts two labels: one within a label is `\046`.
+
+    `evil\.operator.example` has two labels, lies below `example`, and is none of `*.operator.example` (RFC 1035, 5.1).
+    """
+    text = name.to_text(omit_final_dot=True).lower()
+    if "\\" not in text:
+        return text
+    labels = (dns.name.Name([label]).to_text().replace("\\.", "\\046") for label in name.labels if label)
+    return ".".join(labels).lower()
 
 
 def client(query: dns.message.Message) -> str:
@@ -262,7 +274,7 @@ def _leave(question: Question, orders: Orders) -> bindings.Leave:
     answers = orders.answers(question.name)
 
     def name(other: dns.name.Name) -> bool:
-        there = orders.answers(other.to_text(omit_final_dot=True).lower())
+        there = orders.answers(written(other))
         return not question.services or (there is not None and set(question.services) <= set(there.services))
 
     def port(protocol: int, number: int) -> bool:

@@ -14,11 +14,12 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 
+from ecluse.advice import INSECURE
 from ecluse.dnsgate import strain
 from ecluse.dnsgate.answers import HeldAnswers, room
 from ecluse.dnsgate.bounds import SERVERS_SHARE, SHARE, NewNames
 from ecluse.dnsgate.chains import LATELY, Chains
-from ecluse.dnsgate.engine_text import LOOPBACK, own_zones
+from ecluse.dnsgate.engine_text import LOOPBACK, WORD_OPTION, own_zones
 from ecluse.dnsgate.memory import Memory
 from ecluse.dnsgate.strain import Question, Refusal
 from ecluse.policy import IPAddress
@@ -38,17 +39,21 @@ WARM_SECONDS = LATELY / 2
 _WARM_PAUSE, _WARM_AGAIN = 0.02, 60.0
 _MOST_VALIDATING = 64
 _IDLE = 10.0
-_LENGTH = struct.Struct("!H")
+_LENGTH, _OPTION = struct.Struct("!H"), struct.Struct("!HH")
 
 
 class Strainer:
-    """Answers the engine. now_in_force: the digest of the orders, for the question about the gate itself.
+    """Answers the engine, and nobody else: only it knows `word`, and adds it to each question that it lets through.
 
-    reach: called with names that answers led to, before such an answer is given; done once the engine lets them through.
+    now_in_force: the digest of the orders, for the question about the gate itself. reach: called with names that answers led
+    to, before such an answer is given; done once the engine lets them through.
     """
 
-    def __init__(self, memory: Memory, reach: Callable[[Chains], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self, memory: Memory, word: str, reach: Callable[[Chains], Awaitable[None]] | None = None
+    ) -> None:
         self._memory = memory
+        self._word = _OPTION.pack(WORD_OPTION, len(word)) + word.encode()
         self._reach = reach
         self.chains = Chains()
         self._zones: frozenset[str] = frozenset()
@@ -95,9 +100,20 @@ class Strainer:
             one.close()
         self._listening, self._port = [], 0
 
+    def _is_the_engines(self, data: bytes) -> bool:
+        """Say whether a question is the engine's: any program on the gateway can send one here, past the engine's bounds."""
+        known = self._word in data
+        if not known:
+            self.counted["stranger"] += 1
+        return known
+
     def _begin(self, data: bytes, send: Callable[[bytes], None]) -> None:
+        if not self._is_the_engines(data):
+            return
         found = self._answers.find(data, time.monotonic())
         if found is not None and (not found.while_open or self._memory.is_open()):
+            if found.keys:
+                self._note_validating(strain.client(dns.message.from_wire(data)))
             send(found.wire)
             return
         if self._at_once >= MOST_AT_ONCE:
@@ -124,7 +140,7 @@ class Strainer:
                 async with asyncio.timeout(_IDLE):
                     size = _LENGTH.unpack(await reader.readexactly(2))[0]
                     data = await reader.readexactly(size)
-                reply = await self._answer(data)
+                reply = await self._answer(data) if self._is_the_engines(data) else None
                 if reply is None:
                     break
                 wire = reply.to_wire(max_size=65535)
@@ -142,6 +158,9 @@ class Strainer:
             try:
                 query = dns.message.from_wire(data)
             except (dns.exception.DNSException, ValueError):
+                self.counted["form"] += 1
+                return None
+            if query.flags & dns.flags.QR:  # an answer is answered by nobody
                 self.counted["form"] += 1
                 return None
             return await self._answer_query(query, data)
@@ -172,7 +191,7 @@ class Strainer:
             self._waiting += Counter()  # forgets who waits for nothing
         if orders is self._orders:
             while_open = not (verdict.services or verdict.keys)
-            self._answers.keep(data, reply, time.monotonic(), while_open=while_open)
+            self._answers.keep(data, reply, time.monotonic(), while_open=while_open, keys=verdict.keys)
         return reply
 
     def _judge(
@@ -227,9 +246,13 @@ class Strainer:
         return sorted(one for one, last in self._validating.items() if one and now - last <= LATELY)
 
     @property
-    def unsigned(self) -> bool:
-        """Say whether the site's resolvers leave the signatures out, so that no such server can prove anything."""
-        return self._unsigned
+    def unproven(self) -> str:
+        """Say who can prove nothing, since the site's resolvers leave the signatures out; empty where that is nobody."""
+        who = ", ".join(self.validating) if self._unsigned else ""
+        return who and (
+            f"{who}: validates DNSSEC, and the site's resolvers give no signatures, so every name fails there; "
+            f"type there: {INSECURE}"
+        )
 
     def _refuse(self, query: dns.message.Message, why: str) -> dns.message.Message:
         self.counted[why] += 1

@@ -31,7 +31,7 @@ async def test_readings(links):
     ip("addr add 198.51.100.2/24 dev wan0")
     ip("addr add 192.0.2.1 peer 192.0.2.2 dev lan0")
     ip("addr add 2001:db8:1::2/64 dev wan0 nodad")
-    assert await links.interfaces() == ("lan0", "lo", "wan0")
+    assert sorted(one.name for one in (await links.look()).devices) == ["lan0", "lo", "wan0"]
     addresses = await links.local_addresses()
     assert addresses >= {"127.0.0.1", "::1", "10.10.0.5", "198.51.100.2", "192.0.2.1", "2001:db8:1::2"}
     assert "192.0.2.2" not in addresses
@@ -59,6 +59,48 @@ async def test_default_routes(links, routes, carriers):
     for route in routes:
         ip(route)
     assert await links.default_routes() == carriers
+
+
+async def test_a_look_says_by_which_interfaces_packets_can_come(links):
+    ip("link add wan0 type veth peer name lan0")
+    ip("link add br0 type bridge")
+    ip("link add port0 type veth peer name port1")
+
+    async def seen(name):
+        (one,) = (one for one in (await links.look()).devices if one.name == name)
+        return one
+
+    assert not (await seen("wan0")).up
+    ip("link set wan0 up")
+    assert ((await seen("wan0")).up, (await seen("wan0")).running) == (True, False), "the other end is down"
+    ip("link set lan0 up")
+    assert (await seen("wan0")).running
+    assert not (await seen("wan0")).own_ip, "a link-local address leads nowhere"
+    ip("route add 198.51.100.0/24 dev wan0")
+    assert (await seen("wan0")).own_ip, "unnumbered, and routed"
+    assert not (await seen("lan0")).own_ip
+    ip("-6 route add 2001:db8:5::/48 dev lan0")
+    assert (await seen("lan0")).own_ip
+    ip("-6 route del 2001:db8:5::/48 dev lan0")
+    ip("addr add 192.0.2.1/24 dev lan0")
+    assert (await seen("lan0")).own_ip
+    ip("link set port0 master br0")
+    assert (await seen("port0")).master == "br0"
+    assert (await seen("br0")).kind == "bridge"
+
+
+async def test_a_look_is_not_made_of_all_routes(links):
+    """A gateway with a full table of routes is looked at as quickly as any: the kernel sends only what was asked for."""
+    ip("link add wan0 type veth peer name lan0")
+    ip("link set wan0 up")
+    ip("link set lan0 up")
+    batch = "".join(f"route add 10.{n // 250}.{n % 250}.0/24 dev wan0\n" for n in range(5000))
+    run("ip", "-b", "-", text=batch)
+    async with Heart(time.thread_time) as heart:
+        found = {one.name: one.own_ip for one in (await links.look()).devices}
+    assert found["wan0"]
+    assert not found["lan0"]
+    assert heart.longest < 0.02
 
 
 async def test_changes_are_told(links):

@@ -25,7 +25,7 @@ NAME = "1 to 48 of a-z, 0-9 and '-', a letter first (a title may say more)"
 HOST = "a full host name such as results.lab.example"
 UNICAST = "addresses of single hosts (unicast)"
 SITE_KEYS = "site, title, zones, lifeline, resolvers, levels or dns_gate"
-IFACE = "at most 15 of letters, digits and _.@+-, '*' only at the end"
+IFACE = "at most 15 of letters, digits and _.+-, '*' only at the end"
 
 SITE_CASES = {
     # what is written -> what is said, with its place in site.yaml
@@ -124,6 +124,11 @@ SITE_CASES = {
         "interfaces: [lan1]",
         "interfaces: ['a\"b']",
         f"9:18: 'a\"b' is no interface name, expected {IFACE}",
+    ),
+    "interface as ip link shows it": (
+        "interfaces: [lan1]",
+        'interfaces: ["vlan10@lan0"]',
+        "9:18: 'vlan10@lan0' is what 'ip link' shows of vlan10, which stands on 'lan0', expected the name alone: vlan10",
     ),
     "interface with an inner star": (
         "interfaces: [lan1]",
