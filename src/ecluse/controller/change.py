@@ -49,7 +49,10 @@ class Changer:
         self._s.say(order.action.value, report.change_text(generation))
         self._keeper.after(generation)
         took = (time.monotonic() - began) * 1000
-        warnings = report.machine_warnings(self._s.notes, seen, loaded.policy, levels)
+        warnings = (
+            *report.machine_warnings(self._s.notes, seen, loaded.policy, levels),
+            *report.stale_caches(before.policy, before.levels, loaded.policy, levels),
+        )
         return Change(
             generation,
             True,

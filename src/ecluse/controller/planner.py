@@ -112,7 +112,11 @@ class Planner:
                 await asyncio.sleep(0)
         warnings = await asyncio.to_thread(self._s.ports.source.warnings)
         exits = (one.what for one in self._s.notes.exits)
-        machine = (*report.machine_warnings(self._s.notes, seen, wanted.policy, levels), *exits)
+        machine = (
+            *report.machine_warnings(self._s.notes, seen, wanted.policy, levels),
+            *report.stale_caches(live.policy, live.levels, wanted.policy, levels),
+            *exits,
+        )
         return Plan(
             levels=dict(levels),
             digest=wanted.digest,
