@@ -1,6 +1,7 @@
 """Listens on loopback for what the engine lets through, asks the site's resolvers, teaches the kernel, and then answers."""
 
 import asyncio
+import contextlib
 import struct
 import time
 from collections import Counter, OrderedDict
@@ -59,6 +60,7 @@ class Strainer:
         self._zones: frozenset[str] = frozenset()
         self._validating: OrderedDict[str, float] = OrderedDict()
         self._unsigned = False
+        self._other_orders = asyncio.Event()
         self._names = NewNames()
         self._answers = HeldAnswers()
         self._outward: dict[Question, asyncio.Task[dns.message.Message | None]] = {}
@@ -81,6 +83,7 @@ class Strainer:
             self._answers.clear()
         self._orders, self.now_in_force = orders, digest
         self._zones = own_zones(orders)
+        self._other_orders.set()
         self._servers = {str(server) for each in orders.internal for server in each.servers}
         if self._port != orders.port + 1:
             self.close()
@@ -331,6 +334,7 @@ class Strainer:
         """Ask for each of the site's own names now and then, until cancelled: see WARM_SECONDS."""
         next_at: dict[str, float] = {}
         while True:
+            self._other_orders.clear()
             orders = self._orders
             every = orders.names if orders else {}
             next_at = {name: at for name, at in next_at.items() if name in every}
@@ -344,7 +348,9 @@ class Strainer:
                 answer = await self._answer_for_all(question, orders)
                 next_at[name] = now + (WARM_SECONDS if answer is not None else _WARM_AGAIN)
                 await asyncio.sleep(_WARM_PAUSE)
-            await asyncio.sleep(1.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WARM_AGAIN):
+                    await self._other_orders.wait()
 
     async def _first_answer(self, question: Question, orders: Orders) -> dns.message.Message | None:
         """Ask every resolver at once; the first that knows the name counts, NXDOMAIN or a failure only when there is no other.
