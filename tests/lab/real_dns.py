@@ -42,7 +42,9 @@ def _program(name: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    libraries = ":".join(map(str, UNPACKED.glob("usr/lib/*-linux-gnu*")))
+    libraries = ":".join(
+        map(str, (*UNPACKED.glob("usr/lib/*-linux-gnu*"), *UNPACKED.glob("lib/*-linux-gnu*")))
+    )
     return os.environ | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
 
 

@@ -224,7 +224,7 @@ class DnsGateProcess:
                     self._memory.trouble,
                     self._engine.trouble,
                     self._strainer.trouble,
-                    self._strainer.unproven,
+                    self._strainer.validating.trouble(time.monotonic()),
                 )
                 if t
             ],
@@ -237,7 +237,7 @@ class DnsGateProcess:
             "unread": self._tally.unread,
             "clients": dict(self._tally.clients.most_common(100)),
             "questions": self._tally.told(),
-            "validating": self._strainer.validating,
+            "validating": self._strainer.validating.told(time.monotonic()),
         }
         text = json.dumps(told)
         if text != self._report:

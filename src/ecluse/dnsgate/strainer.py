@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import struct
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -15,13 +15,13 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 
-from ecluse.advice import INSECURE
 from ecluse.dnsgate import strain
 from ecluse.dnsgate.answers import HeldAnswers, room
 from ecluse.dnsgate.bounds import SERVERS_SHARE, SHARE, NewNames
 from ecluse.dnsgate.chains import LATELY, Chains
 from ecluse.dnsgate.engine_text import LOOPBACK, WORD_OPTION, own_zones
 from ecluse.dnsgate.memory import Memory
+from ecluse.dnsgate.proofs import Validating
 from ecluse.dnsgate.strain import Question, Refusal
 from ecluse.policy import IPAddress
 from ecluse.ruleset.dnsgate import REFUSING
@@ -38,7 +38,6 @@ DNS_PORT = 53
 WARM_SECONDS = LATELY / 2
 """The site's own names are asked for so often, so that what they lead to is known when an inside server asks for it alone."""
 _WARM_PAUSE, _WARM_AGAIN = 0.02, 60.0
-_MOST_VALIDATING = 64
 _IDLE = 10.0
 _LENGTH, _OPTION = struct.Struct("!H"), struct.Struct("!HH")
 
@@ -58,8 +57,7 @@ class Strainer:
         self._reach = reach
         self.chains = Chains()
         self._zones: frozenset[str] = frozenset()
-        self._validating: OrderedDict[str, float] = OrderedDict()
-        self._unsigned = False
+        self.validating = Validating()
         self._other_orders = asyncio.Event()
         self._names = NewNames()
         self._answers = HeldAnswers()
@@ -116,7 +114,7 @@ class Strainer:
         found = self._answers.find(data, time.monotonic())
         if found is not None and (not found.while_open or self._memory.is_open()):
             if found.keys:
-                self._note_validating(strain.client(dns.message.from_wire(data)))
+                self.validating.note(strain.client(dns.message.from_wire(data)), time.monotonic())
             send(found.wire)
             return
         if self._at_once >= MOST_AT_ONCE:
@@ -179,7 +177,7 @@ class Strainer:
             return self._about_itself(query, digest)
         client = strain.client(query)
         if asked[1] in strain.KEYS:
-            self._note_validating(client)
+            self.validating.note(client, time.monotonic())
         verdict = self._judge(*asked, client, orders)
         if isinstance(verdict, Refusal):
             return self._refuse(query, verdict.why)
@@ -233,29 +231,6 @@ class Strainer:
         head = self._head(name, orders, now)
         verdict = strain.judge(head or name, kind, orders, self._zones_of(name, now))
         return verdict if isinstance(verdict, Refusal) else None
-
-    # -- servers that validate ---------------------------------------------------------------------------------------
-
-    def _note_validating(self, client: str) -> None:
-        self._validating[client] = time.monotonic()
-        self._validating.move_to_end(client)
-        if len(self._validating) > _MOST_VALIDATING:
-            self._validating.popitem(last=False)
-
-    @property
-    def validating(self) -> list[str]:
-        """Give the machines that asked for keys of zones lately: DNS servers that prove answers before they give them."""
-        now = time.monotonic()
-        return sorted(one for one, last in self._validating.items() if one and now - last <= LATELY)
-
-    @property
-    def unproven(self) -> str:
-        """Say who can prove nothing, since the site's resolvers leave the signatures out; empty where that is nobody."""
-        who = ", ".join(self.validating) if self._unsigned else ""
-        return who and (
-            f"{who}: validates DNSSEC, and the site's resolvers give no signatures, so every name fails there; "
-            f"type there: {INSECURE}"
-        )
 
     def _refuse(self, query: dns.message.Message, why: str) -> dns.message.Message:
         self.counted[why] += 1
@@ -322,9 +297,7 @@ class Strainer:
         answer = await self._first_answer(question, orders)
         if answer is None:
             return None
-        if question.keys and question.dnssec and answer.rcode() == dns.rcode.NOERROR:
-            records = (*answer.answer, *answer.authority)
-            self._unsigned = not any(one.rdtype == dns.rdatatype.RRSIG for one in records)
+        self.validating.heard(question, answer)
         fresh = bool(question.services) and self.chains.note(question, answer, time.monotonic())
         if fresh and self._reach is not None:
             await self._reach(self.chains)
