@@ -31,15 +31,18 @@ class Refusals:
         self._commands = commands
         self._log = log
         self._window = window
-        self._tallies: dict[int | None, _Tally] = {}
+        self._tallies: dict[tuple[int | None, bool], _Tally] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.total = 0
 
-    async def record(self, actor: Callable[[], Actor], uid: int, what: str) -> None:
-        """Record one attempt. Never raises: a full disk must not turn a refusal into something else."""
+    async def record(self, actor: Callable[[], Actor], uid: int, what: str, *, page: bool = False) -> None:
+        """Record one attempt. Never raises: a full disk must not turn a refusal into something else.
+
+        page: it may be a web page's in the browser of `uid`; counted apart from what that person tries.
+        """
         self.total += 1
-        tally = self._tally(actor, uid, what)
+        tally = self._tally(actor, (uid, page), what)
         if tally.written < LINES_PER_UID:
             tally.written += 1
             # Shielded: who hangs up at once does not escape the log.
@@ -48,10 +51,11 @@ class Refusals:
             tally.unwritten += 1
             tally.what = what
 
-    def _tally(self, actor: Callable[[], Actor], uid: int, what: str) -> _Tally:
+    def _tally(self, actor: Callable[[], Actor], who: tuple[int, bool], what: str) -> _Tally:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._window, self._end_window)
-        key = uid if uid in self._tallies or len(self._tallies) < MAX_UIDS else None
+        known = who in self._tallies or len(self._tallies) < MAX_UIDS
+        key = who if known else (None, who[1])
         if key not in self._tallies:
             self._tallies[key] = _Tally(actor(), what)
         return self._tallies[key]
@@ -60,7 +64,7 @@ class Refusals:
         tallies, self._tallies, self._timer = self._tallies, {}, None
         for key, tally in tallies.items():
             if tally.unwritten:
-                whose = "" if key is not None else " by many users"
+                whose = "" if key[0] is not None else " by many users"
                 summary = f"{tally.unwritten} more attempts within {self._window:.0f} s{whose}, the last: {tally.what}"
                 self._spawn(replace(tally.actor, pid=0, command=""), summary)
 

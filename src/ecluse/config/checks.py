@@ -8,10 +8,10 @@ from ecluse.config.addresses import written
 from ecluse.config.fields import WILDCARD, WITHOUT_PORTS
 from ecluse.config.marks import Document, Loc
 from ecluse.config.models import DnsGateModel, LevelModel, ServiceModel, ZoneModel
-from ecluse.config.networks import NetworkIndex
 from ecluse.config.words import did_you_mean, listed, shown
 from ecluse.errors import Fault
 from ecluse.policy import CUT, GATEWAY, ISOLATE, OPEN, Criticality, DnsMode, Level
+from ecluse.policy.index import NetworkIndex
 
 AH = WITHOUT_PORTS["ah"]
 

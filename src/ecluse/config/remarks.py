@@ -9,10 +9,10 @@ from ecluse.config.addresses import is_wide, written
 from ecluse.config.checks import AH, PlacedService
 from ecluse.config.dnsremarks import about_dns
 from ecluse.config.marks import Document
-from ecluse.config.networks import NetworkIndex
 from ecluse.config.overlaps import find_overlaps
 from ecluse.errors import Fault
 from ecluse.policy import GATEWAY, Criticality, DnsMode, IPNetwork, Policy, Preset, Service
+from ecluse.policy.index import NetworkIndex
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,9 @@ async def is_fast(path, seconds=1.0):
     "start",
     [
         b"G",
-        b"GET /v1/status HTTP/1.1\r\nHost: x\r\n",
-        b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{",
-        b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+        b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n",
+        b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{",
+        b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
     ],
     ids=["one byte", "headers", "body", "chunk"],
 )
@@ -62,7 +62,7 @@ async def test_a_request_that_does_not_end_is_ended(start):
 async def test_a_request_that_trickles_is_ended_at_the_same_time():
     async with running(request_seconds=0.8) as (_, path, *_rest):
         begin = time.monotonic()
-        with hold(path, b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n") as sock:
+        with hold(path, b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n") as sock:
             with contextlib.suppress(OSError):
                 for byte in b"Content-Type: application/json\r\n\r\n" + b" " * 500:
                     sock.sendall(bytes([byte]))
@@ -85,13 +85,15 @@ async def test_a_connection_that_never_speaks_or_goes_idle_is_ended(monkeypatch)
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
         b"GET\r\n\r\n",
         b"GET /v1/status HTTP/9.9\r\n\r\n",
-        b"GET /v1/status HTTP/1.1\r\nHost: x\r\nBad Header : y\r\n\r\n",
-        b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /v1/status HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 10_000 + b"\r\n\r\n",
-        b"GET /v1/status HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X%d: y\r\n" % n for n in range(500)) + b"\r\n",
-        b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n{}",
-        b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
-        b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+        b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\nBad Header : y\r\n\r\n",
+        b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 10_000 + b"\r\n\r\n",
+        b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n"
+        + b"".join(b"X%d: y\r\n" % n for n in range(500))
+        + b"\r\n",
+        b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n{}",
+        b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
     ],
 )
 async def test_what_is_no_http_gets_a_problem_and_the_door(data):
@@ -108,7 +110,9 @@ async def test_what_is_no_http_gets_a_problem_and_the_door(data):
 async def test_an_oversized_body_is_refused_without_being_read(length):
     async with running() as (commands, path, *_):
         head = (
-            b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + length + b"\r\n\r\n"
+            b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            + length
+            + b"\r\n\r\n"
         )
         chunk = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
         status, _, body = parse(await raw(path, head + chunk * 10, timeout=6))
@@ -135,7 +139,7 @@ async def test_200_lying_connections_do_not_slow_a_normal_client():
         kinds = [
             b"",
             b"GET /v1/st",
-            b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+            b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
             b"\x00\xff",
         ]
         with contextlib.ExitStack() as stack:
@@ -215,7 +219,7 @@ async def test_an_answer_that_is_half_taken_does_not_stay_for_ever(size):
 
 async def test_a_slow_reader_of_events_is_dropped():
     async with running(stall_seconds=0.5) as (commands, path, _server, _log):
-        with hold(path, b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n"):
+        with hold(path, b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"):
             for _ in range(200):
                 commands.tell("x" * 20_000)
                 await asyncio.sleep(0.01)
@@ -230,7 +234,7 @@ async def test_event_streams_are_bounded():
     async with running() as (_, path, *_rest):
         with contextlib.ExitStack() as stack:
             for _ in range(32):
-                stack.enter_context(hold(path, b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n"))
+                stack.enter_context(hold(path, b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"))
             await asyncio.sleep(0.3)
             status, _, answer = await ask(path, "GET", "/v1/events")
             assert (status, answer["kind"]) == (503, "busy")
