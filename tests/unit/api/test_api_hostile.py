@@ -9,7 +9,13 @@ import time
 import pytest
 
 from ecluse.api.admission import ROOMS, Admission, Room
-from ecluse.api.refusals import LINES_PER_UID, MAX_UIDS, Refusals
+from ecluse.api.refusals import (
+    LINES_A_DAY,
+    LINES_PER_UID,
+    LINES_PER_UID_A_DAY,
+    MAX_UIDS,
+    Refusals,
+)
 from ecluse.records import Actor
 from tests.unit.api.fake_commands import FakeCommands
 from tests.unit.api.harness import SYSTEM_PYTHON, ListLog, ask, hold, parse, raw, request_bytes, running
@@ -304,4 +310,50 @@ async def test_attempts_of_many_users_are_bounded_and_summed_up():
     assert sum(int(what.split()[0]) for what in summaries) + written == refusals.total == 1500
     await refusals.record(lambda: Actor(1, "u1", 5, "x"), 1, "GET /again")
     assert commands.attempts[-1][1] == "GET /again"
+    await refusals.close()
+
+
+async def attempts(refusals: Refusals, uids: range, times: int) -> None:
+    """Have each of these users try so often in each of the windows, which the test ends itself."""
+    for _ in range(times):
+        for uid in uids:
+            await refusals.record(lambda uid=uid: Actor(uid, f"u{uid}", 5, "x"), uid, f"GET /{uid}")
+    refusals._end_window()
+
+
+async def test_a_day_has_so_many_lines_whoever_tries_and_however_often():
+    """RED before: one user wrote 15,840 lines a day, 40 users 522,720 (10 and 331 MB)."""
+    commands = FakeCommands()
+    refusals = Refusals(commands, ListLog(), window=3600, day=7200)
+    for _ in range(200):
+        await attempts(refusals, range(1), LINES_PER_UID + 5)
+    await asyncio.sleep(0)
+    one = len(commands.attempts)
+    assert one == LINES_PER_UID_A_DAY + 1, "and that there is no room for more"
+    assert "a day has no room for more" in commands.attempts[-1][1]
+    for _ in range(10):
+        for first in range(100, 100 + 40 * MAX_UIDS, MAX_UIDS):
+            await attempts(refusals, range(first, first + MAX_UIDS), 2)
+    await asyncio.sleep(0)
+    assert len(commands.attempts) <= 2 * LINES_A_DAY + 1
+    firsts = {actor.uid for actor, _ in commands.attempts}
+    assert len(firsts) >= LINES_A_DAY, "who is new is named, though others used the day up"
+    refusals._end_day()
+    await asyncio.sleep(0)
+    summaries = [what for _, what in commands.attempts if "more attempts" in what]
+    told = sum(int(what.split()[0]) for what in summaries)
+    assert told + len(commands.attempts) - len(summaries) == refusals.total, "none is passed over"
+    assert "beyond the lines that a day has for them" in summaries[-1]
+    await attempts(refusals, range(1), 1)
+    assert commands.attempts[-1][1] == "GET /0", "another day"
+    await refusals.close()
+
+
+async def test_a_day_that_is_over_is_told_by_itself():
+    commands = FakeCommands()
+    refusals = Refusals(commands, ListLog(), window=3600, day=1.0)
+    async with asyncio.timeout(20):
+        while not any("beyond the lines" in what for _, what in commands.attempts):
+            await attempts(refusals, range(1), LINES_PER_UID + 1)
+            await asyncio.sleep(0)
     await refusals.close()
