@@ -201,6 +201,10 @@ class Controller:
 
     # -- commands --------------------------------------------------------------------------------------------------
 
+    def closes(self, level: str, zones: tuple[str, ...] | None) -> bool:
+        """Say whether a level would close something that passes now, or repeat what stands."""
+        return self._planner.urgent(partial(self._planner.levels_with, level, zones)) > 0
+
     async def set_level(
         self,
         level: str,
