@@ -17,6 +17,7 @@ from ecluse.controller.loader import Loader
 from ecluse.controller.namewatch import NameWatch
 from ecluse.controller.recorder import Job
 from ecluse.controller.shared import Shared
+from ecluse.controller.tablewatch import TableWatch
 from ecluse.controller.watches import Watches, in_words
 from ecluse.errors import EcluseError
 from ecluse.flows import describe
@@ -69,6 +70,7 @@ class Keeper:
         keep("looking at the links", self._links.look)
         keep("looking who uses which address", NameWatch(self._s, self._ledger).run)
         keep("looking after the DNS gate", self._dns.run)
+        keep("looking how full the kernel's tables are", TableWatch(self._s).run)
         keep("the regular look", self._ticks)
 
     async def _audit(self, line: AuditRecord) -> None:

@@ -33,7 +33,7 @@ from ecluse.ports import (
     StateStore,
 )
 from ecluse.records import Action, Actor
-from ecluse.results import Event, Leak, Purge, Tamper
+from ecluse.results import Event, Leak, Purge, TableUse, Tamper
 from ecluse.zonelinks import Sight
 
 _LINKS_SECONDS = 0.5
@@ -114,6 +114,7 @@ class Notes:
     counters: dict[str, CounterValue] = field(default_factory=dict)
     last_packet: dict[str, datetime] = field(default_factory=dict)
     default_routes: tuple[str, ...] = ()
+    tables: tuple[TableUse, ...] = ()
     exits: tuple[Finding, ...] = ()
     checked: datetime | None = None
     in_step: bool = True
@@ -201,6 +202,8 @@ class Shared:
             trouble = f"no answer within {_LINKS_SECONDS} s"
         except EcluseError as error:
             trouble = error.message
+        except Exception as error:  # noqa: BLE001 - no thread, no memory: what was done is answered all the same
+            trouble = str(error) or type(error).__name__
         else:
             return Sight(replace(host, default_routes=self.notes.default_routes))
         return Sight(

@@ -20,6 +20,7 @@ from ecluse.results import (
     RefusedFlow,
     ServiceStatus,
     Status,
+    TableUse,
 )  # fmt: skip
 
 AT = datetime(2026, 11, 23, 2, 12, 5, tzinfo=UTC)
@@ -96,6 +97,7 @@ class FakeCommands:
             recorded=not self.unrecorded, services=self._services(), refused_packets=7, refused_inbound_packets=2,
             purge=None, last_tamper=None, last_leak=None, warnings=("the review date of 'laboratory' is past",),
             dns=DnsState("cut", working=True, learned=3, refused=5, strained={"rate": 1}),
+            tables=(TableUse("connections", 12, 262144, "net.netfilter.nf_conntrack_max"),),
         )  # fmt: skip
 
     def _services(self):
