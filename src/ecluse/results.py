@@ -54,6 +54,8 @@ class NameState:
 class ServiceStatus:
     """A service now. state: `kept`, `partly kept` (some of its zones are), `closed`, `open` (its zones pass everything).
 
+    `no link`: a level keeps it, but no interface of its zones lives; `not known`: and they could not be looked at.
+
     packets, bytes: since the table was loaded, both directions, counted only while a level judges (not while open).
     last_packet: when the counter was last seen to rise (it is read every few seconds).
     """
@@ -147,6 +149,16 @@ class DnsState:
 
 
 @dataclass(frozen=True, slots=True)
+class TableUse:
+    """A table of the kernel's that has a bound. used, most: entries. knob: the sysctl that sets `most`."""
+
+    name: str
+    used: int
+    most: int
+    knob: str
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The whole answer to 'where are we'. in_step: the kernel shows what it should, last checked at `checked`."""
 
@@ -171,6 +183,7 @@ class Status:
     last_leak: Leak | None
     warnings: tuple[str, ...]
     dns: DnsState | None = None
+    tables: tuple[TableUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +191,9 @@ class Change:
     """The answer to a command. changed is False when the state was already so (still a new line in the audit log).
 
     kept: services with at least one zone that keeps them and is not open. ended: services that were passing before and now nowhere do.
-    verified: read back from the kernel. unrecorded: what could not be put on disk, in words; empty when all was.
+    no_link: services that a level keeps, of zones without a living interface alone: no packet of theirs comes.
+    not_known: services that a level keeps, and the machine's links could not be looked at.
+    verified: the gate was read back from the kernel. unrecorded: what could not be put on disk, in words; empty when all was.
     """
 
     generation: Generation
@@ -189,6 +204,8 @@ class Change:
     unrecorded: tuple[str, ...]
     took_ms: float
     warnings: tuple[str, ...] = ()
+    no_link: tuple[str, ...] = ()
+    not_known: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +219,10 @@ class LiveFlow:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a change would do, with nothing done. digest: give it back as `expect` so that what was shown is what is applied."""
+    """What a change would do, with nothing done. digest: give it back as `expect` so that what was shown is what is applied.
+
+    services_kept, services_ended, no_link, not_known: as in `Change`. connections_opened: are refused now and would pass.
+    """
 
     levels: Levels
     digest: str
@@ -214,6 +234,9 @@ class Plan:
     connections_ended: int
     examples_ended: tuple[LiveFlow, ...]
     warnings: tuple[str, ...]
+    connections_opened: int = 0
+    no_link: tuple[str, ...] = ()
+    not_known: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from itertools import islice
 from ecluse.controller import live as lv
 from ecluse.controller.live import Live, Use
 from ecluse.controller.shared import Notes
-from ecluse.exits import matches
 from ecluse.flows import protocol_name
 from ecluse.naming import Knowledge, address_states, failures, name_states
 from ecluse.policy import GATEWAY, DnsMode, Levels, Policy, Service, level_named
@@ -16,6 +15,7 @@ from ecluse.ports import CounterValue, Evidence, RefusedElement, RefusedQuestion
 from ecluse.records import Action, Generation
 from ecluse.results import DnsState, LimitedMachine, Refused, RefusedFlow, RefusedName, ServiceStatus, Status
 from ecluse.ruleset import names
+from ecluse.zonelinks import Sight
 
 _MANY = 5
 """So many names under one domain are told as one."""
@@ -57,24 +57,23 @@ def status(
     knowledge: Knowledge,
     version: str,
     *,
+    seen: Sight,
     waiting: tuple[str, ...],
     notices: tuple[str, ...],
 ) -> Status:
     """Build the whole answer to 'where are we'."""
     generation = live.generation
+    living = seen.living(live.policy)
+    states = lv.states(live.loaded, live.levels, living)
     services = tuple(
-        _service(live, service, use, state, notes, knowledge)
-        for service, use, state in zip(
-            live.policy.services, live.loaded.uses, lv.states(live.loaded, live.levels).values(), strict=True
-        )
+        _service(live, service, use, states[service.name], living, notes, knowledge)
+        for service, use in zip(live.policy.services, live.loaded.uses, strict=True)
     )
-    warnings = [*notes.warnings.values()]
+    warnings = [*machine_warnings(notes, seen, live.policy, live.levels)]
     if not notes.in_step:
         warnings.insert(0, "the kernel does not show what it should; it is being put back")
     if waiting:
         warnings.insert(0, "not on disk yet: " + ", ".join(waiting))
-    if notes.foreign and not all(level_named(live.policy.site, x).passes_all for x in live.levels.values()):
-        warnings.append(f"closed while any zone is: {', '.join(notes.foreign)} (in no zone of site.yaml)")
     warnings += [one.what for one in notes.exits]
     gate = _dns(live, notes)
     if gate is not None and gate.limited:
@@ -103,7 +102,14 @@ def status(
         last_leak=notes.leak,
         warnings=(*warnings, *notices),
         dns=gate,
+        tables=notes.tables,
     )
+
+
+def machine_warnings(notes: Notes, seen: Sight, policy: Policy, levels: Levels) -> tuple[str, ...]:
+    """Say what is wrong on this machine for a policy at some levels: what was noticed, and what was seen of its links just now."""
+    cut = not all(level_named(policy.site, level).passes_all for level in levels.values())
+    return (*notes.warnings.values(), *seen.words(policy, cut=cut))
 
 
 def _dns(live: Live, notes: Notes) -> DnsState | None:
@@ -154,6 +160,7 @@ def _service(
     service: Service,
     use: Use,
     state: str,
+    living: lv.Living,
     notes: Notes,
     knowledge: Knowledge,
 ) -> ServiceStatus:
@@ -167,7 +174,7 @@ def _service(
         contact=service.contact,
         state=state,
         zones=use.zones,
-        kept_in=lv.kept_in(live.loaded, use, live.levels),
+        kept_in=lv.kept_in(live.loaded, use, live.levels, living),
         packets=value.packets,
         bytes=value.bytes,
         last_packet=notes.last_packet.get(counter),
@@ -236,30 +243,3 @@ def _refused_flow(element: RefusedElement, policy: Policy, local: frozenset[str]
         last=element.idle,
         zone=zone,
     )
-
-
-def foreign_interfaces(
-    policy: Policy, interfaces: Iterable[str], default_routes: Iterable[str]
-) -> tuple[str, ...]:
-    """Name the interfaces that are in no zone and are no way out either: a bridge of containers, a forgotten VLAN."""
-    patterns = [pattern for zone in policy.site.zones for pattern in zone.interfaces]
-    outside = {"lo", *default_routes}
-    return tuple(n for n in interfaces if n not in outside and not any(matches(p, n) for p in patterns))
-
-
-def link_warnings(policy: Policy, interfaces: Iterable[str], default_routes: Iterable[str]) -> list[str]:
-    """Say what is odd between the site's zones and the machine's interfaces."""
-    present = list(interfaces)
-    warnings = [
-        f"zone {zone.name}: no interface is called {pattern}"
-        for zone in policy.site.zones
-        for pattern in zone.interfaces
-        if not any(matches(pattern, name) for name in present)
-    ]
-    warnings += [
-        f"a default route leaves by {name}, which is in zone {zone.name}: what goes there counts as inside"
-        for name in default_routes
-        for zone in policy.site.zones
-        if any(matches(pattern, name) for pattern in zone.interfaces)
-    ]
-    return warnings

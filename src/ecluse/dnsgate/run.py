@@ -54,9 +54,9 @@ class DnsGateProcess:
         self._file, self._run_dir = orders, run_dir
         self._last = state_dir / LAST
         self._memory = Memory(state_dir, run_dir)
-        self._strainer = Strainer(self._memory)
         self._tally = Tally(self._why)
         self._engine = Engine(run_dir, self._tally.read)
+        self._strainer = Strainer(self._memory, self._engine.word)
         self._orders: Orders | None = None
         self._digest = ""
         self._seen: tuple[int, int, int] | None = None

@@ -8,14 +8,18 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from ecluse.exits import Host
+from ecluse.kernel import bounded, exits
 from ecluse.kernel.events import EVENT_BUFFER, Events
 from ecluse.kernel.netlink import Netlink, consistently, fields, kernel_errors, messages, text
+from ecluse.results import TableUse
 
 NETLINK_ROUTE = 0
 # RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE
@@ -40,16 +44,26 @@ class RtnlLinks:
 
     def __init__(self) -> None:
         self._streams: list[Events[str]] = []
+        # One of its own: where the kernel holds a look up (its rtnl lock), the next ones wait here and take no other's thread.
+        self._thread = ThreadPoolExecutor(1, "links")
 
     def close(self) -> None:
         """End the streams of changes."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
         for stream in self._streams:
             stream.close()
 
-    async def interfaces(self) -> tuple[str, ...]:
-        """Name every interface, sorted."""
-        found = await _read("list the interfaces", lambda route: route.link("dump"))
-        return tuple(sorted(_named(link) for link in found))
+    async def look(self) -> Host:
+        """Read every interface and its addresses, by raw netlink: it is asked for while somebody waits for an answer."""
+        with kernel_errors("look at the interfaces"):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, consistently, exits.look_at_links)
+
+    async def tables(self) -> tuple[TableUse, ...]:
+        """Read how full the kernel's tables are (`bounded`)."""
+        with kernel_errors("read how full the kernel's tables are"):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, consistently, bounded.tables)
 
     async def local_addresses(self) -> frozenset[str]:
         """Give every address of the machine itself, as text; a point-to-point link's own end, not the peer's."""

@@ -202,6 +202,8 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
     An invalid packet gets no reset: it may belong to a kept connection that went astray, which a reset would end.
     Nor is a source answered that is no zone's: the answer would go to whatever outside address was written there,
     and an ICMP error carries the refused payload with it.
+    A zone's machines whose packets come by an interface in no zone (a wrong name in site.yaml) are evidence too, and
+    get no answer; what an outsider writes as its source is not.
     """
     stem = names.prefix(slot)
     ports = p.Is(p.L4PROTO, (6, 17, 132))
@@ -216,15 +218,27 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
             (here, no_ports, p.Note((*ends, "meta l4proto", "0"), f"refused{family.digit}")),
         ]
     not_inside = p.In((p.IIFNAME,), stem + "inside", negate=True)
+    strayed: list[Rule] = [
+        (
+            not_inside,
+            p.Is(p.NFPROTO, (family.nfproto,)),
+            p.In((family.source,), name),
+            p.FROM_HERE,
+            p.goto(stem + "strayed"),
+        )
+        for family, name in answered(policy, slot).items()
+    ]
     to_inside: list[Rule] = [
         (p.Is(p.NFPROTO, (family.nfproto,)), p.In((family.source,), name), p.goto(stem + "reject"))
         for family, name in answered(policy, slot).items()
     ]
     return [
         Chain(stem + "evidence", tuple(evidence)),
+        Chain(stem + "strayed", ((p.jump(stem + "evidence"),), (p.DROP,))),
         Chain(
             stem + "refuse",
             (
+                *strayed,
                 (not_inside, p.Bump(names.REFUSED_IN), p.DROP),
                 *to_inside,
                 (p.jump(stem + "evidence"),),

@@ -17,7 +17,7 @@ class Packet:
     """A packet as a hook sees it. Addresses are the packet's own; `connection` has the tuples (None: untracked or invalid).
 
     hook: forward, input, output or postrouting (what is judged at output is judged there too, where it passes).
-    direction: original or reply, of this packet in its connection.
+    direction: original or reply, of this packet in its connection. from_here: the route back to its source leads by `iif`.
     """
 
     hook: str
@@ -34,6 +34,7 @@ class Packet:
     hop_limit: int = 64
     uid: int | None = None
     invalid: bool = False
+    from_here: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,8 @@ class Oracle:
                 return counter is not None
             case p.Bump(counter):
                 counters.append(counter)
+            case p.FromHere():
+                return packet.from_here
             case p.Over():
                 return False  # of one packet there is never too much
         return True

@@ -158,18 +158,39 @@ class Local:
 
 
 @dataclass(frozen=True, slots=True)
+class FromHere:
+    """The way back to the packet's source leads by the interface that it came by: nobody else wrote that source."""
+
+
+@dataclass(frozen=True, slots=True)
 class Redirect:
     """Send the connection to this port of the machine itself (nat chains only)."""
 
     port: int
 
 
-Part = Is | In | Count | Bump | Note | Limit | Verdict | Reject | Dispatch | Refresh | Over | Local | Redirect
+Part = (
+    Is
+    | In
+    | Count
+    | Bump
+    | Note
+    | Limit
+    | Verdict
+    | Reject
+    | Dispatch
+    | Refresh
+    | Over
+    | Local
+    | FromHere
+    | Redirect
+)
 Rule = tuple[Part, ...]
 
 ACCEPT = Verdict("accept")
 DROP = Verdict("drop")
 LOCAL = Local()
+FROM_HERE = FromHere()
 
 
 def goto(chain: str) -> Verdict:
@@ -322,6 +343,8 @@ def part_text(part: Part) -> str:  # noqa: C901, PLR0911, PLR0912 -- one line a 
             return f"update @{name} {{ {field.text} limit rate over {rate}/second burst {2 * rate} packets }}"
         case Local():
             return "fib daddr type local"
+        case FromHere():
+            return "fib saddr . iif oif exists"
         case Redirect(port):
             return f"redirect to :{port}"
         case Dispatch(fields, name):

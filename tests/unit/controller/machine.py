@@ -38,7 +38,9 @@ class Machine:
         self.source = FakePolicySource(policy)
         self.resolver = FakeResolver(self.clock, addresses or {})
         self.conntrack = FakeConntrack()
-        self.links = FakeLinks()
+        self.links = FakeLinks(
+            (*(n for z in policy.site.zones for n in z.interfaces), "wan0"), routes=("wan0",)
+        )
         self.dns = FakeDnsGate()
         self.exits = FakeExits()
         self.events = []

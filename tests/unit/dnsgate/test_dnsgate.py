@@ -16,7 +16,7 @@ from ecluse.dnsgate.answers import MOST as HELD
 from ecluse.dnsgate.answers import HeldAnswers
 from ecluse.dnsgate.bounds import MOST_CLIENTS as MOST_SHARES
 from ecluse.dnsgate.bounds import MOST_NAMES, SERVERS_SHARE, SHARE, NewNames
-from ecluse.dnsgate.engine_text import config_text, servers_text
+from ecluse.dnsgate.engine_text import WORD_OPTION, config_text, servers_text
 from ecluse.dnsgate.strain import Question, Refusal
 from ecluse.dnsgate.tally import MOST, MOST_CLIENTS, TOLD, Tally
 from ecluse.policy import DnsMode, Traffic
@@ -36,7 +36,7 @@ def at(level: str, **zones: str):
 def test_the_engines_files_are_as_accepted():
     orders = at("cut")
     assert (
-        config_text(orders, CASE / "servers.conf").replace(str(CASE), "RUN_DIR")
+        config_text(orders, CASE / "servers.conf", "WORD").replace(str(CASE), "RUN_DIR")
         == (CASE / "dnsmasq.conf").read_text()
     )
     assert servers_text(orders) == (CASE / "servers.conf").read_text()
@@ -221,10 +221,14 @@ def test_a_machine_that_asks_for_many_names_leaves_half_for_those_that_ask_for_f
     assert len(names._own) == MOST_SHARES
 
 
+WORD = "0123456789abcdef"
+"""What tells the engine's questions from those of others."""
+
+
 def asked(
     name: str, kind: str = "A", number: int = 7, *, client: str = "10.10.4.7", payload: int = 1232
 ) -> bytes:
-    options = [dns.edns.ECSOption(client, 32)]
+    options = [dns.edns.ECSOption(client, 32), dns.edns.GenericOption(WORD_OPTION, WORD.encode())]
     query = dns.message.make_query(name, kind, use_edns=0, payload=payload, options=options)
     query.id = number
     return query.to_wire()
