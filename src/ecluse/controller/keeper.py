@@ -10,7 +10,7 @@ from ecluse.bulk import sweep
 from ecluse.controller import live as lv
 from ecluse.controller import report
 from ecluse.controller.dnswatch import DnsWatch
-from ecluse.controller.healer import EXAMPLES, Healer, not_kept
+from ecluse.controller.healer import EXAMPLES, Healer
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.linkwatch import LinkWatch
 from ecluse.controller.loader import Loader
@@ -153,7 +153,7 @@ class Keeper:
         try:
             judged_at = self._s.live.generation.number
             judge, every = await asyncio.gather(self._s.judge(), self._s.ports.conntrack.connections())
-            ended = await not_kept(judge, every)
+            ended = await self._s.not_kept(judge, every)
             if self._s.live.generation.number != judged_at:
                 ended = []  # what was opened again meanwhile is not ended; the newer change ends its own
             gone = await self._s.ports.conntrack.end(ended) if ended else 0
