@@ -16,7 +16,7 @@ from ecluse.ports import CounterValue, Evidence, RefusedElement, RefusedQuestion
 from ecluse.records import Action, Generation
 from ecluse.results import DnsState, LimitedMachine, Refused, RefusedFlow, RefusedName, ServiceStatus, Status
 from ecluse.ruleset import dnsgate, names
-from ecluse.ruleset.compile import zones_of
+from ecluse.ruleset.compile import zones_by_service
 from ecluse.zonelinks import Sight
 
 _DOMAINS = 5
@@ -128,11 +128,12 @@ def stale_caches(before: Policy, left: Levels, policy: Policy, levels: Levels) -
         and dnsgate.redirects(policy, levels, zone)
         and not (zone in left and dnsgate.redirects(before, left, zone))
     }
-    known = (s for s in policy.services if come and any(d.wildcards for d in s.destinations))
+    known = [s for s in policy.services if come and any(d.wildcards for d in s.destinations)]
+    used_in = zones_by_service(policy) if known else {}
     domains = dict.fromkeys(
         wildcard
         for service in known
-        for zone in come.intersection(zones_of(policy, service))
+        for zone in come.intersection(used_in[service.name])
         if service.criticality in level_named(policy.site, levels[zone]).keeps
         for destination in service.destinations
         for wildcard in destination.wildcards
