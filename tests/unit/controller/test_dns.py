@@ -268,3 +268,13 @@ def test_rows_that_could_not_be_read_are_counted_beside_those_that_could(machine
     answer = machine.run(machine.controller.refused(10))
     assert [one.name for one in answer.names] == ["evil.example"]
     assert answer.unread == 3
+
+
+def test_entries_of_the_connection_table_that_nobody_can_read_are_told(machine):
+    said = machine.controller._s.notes.warnings
+    machine.conntrack.unread = 2
+    machine.set("cut")
+    until(machine, lambda: "2 entries of the connection table" in said.get("purge", ""))
+    machine.conntrack.unread = 0
+    machine.set("isolate")
+    until(machine, lambda: "purge" not in said)
