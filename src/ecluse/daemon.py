@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
-import gc
 import logging
 import os
 import signal
@@ -20,7 +19,7 @@ from typing import Any, TextIO, cast
 import structlog
 
 import ecluse
-from ecluse import sd
+from ecluse import bulk, sd
 from ecluse.api.listen import activated_fds
 from ecluse.api.peer import printable
 from ecluse.api.server import ApiServer, serve
@@ -75,13 +74,6 @@ def configure_log(settings: Settings) -> tuple[Any, Output]:
 
 SWITCH_INTERVAL = 0.0005
 """Seconds that a thread which reads a large allowlist keeps the interpreter while a cut wants it; Python's own is 5 ms."""
-
-
-def _calm_collector() -> None:
-    """Keep Python's full collections rare and small: one over a large allowlist would hold every answer for 0.3 s."""
-    gc.freeze()
-    gc.set_threshold(700, 10, 10_000)
-    gc.enable()  # at rest since the process began (eclused.py)
 
 
 def _give_memory_back() -> None:
@@ -236,7 +228,7 @@ class Daemon:
             with contextlib.suppress(OSError):
                 closed_at_boot.unlink(missing_ok=True)
             server = await self._serve(controller)
-            _calm_collector()
+            bulk.calm()
             asyncio.get_running_loop().run_in_executor(None, _give_memory_back)
             try:
                 await self._until_stopped(controller)
@@ -296,8 +288,8 @@ class Daemon:
                 await controller.prove_alive()
             if controller.alive:
                 sd.notify("WATCHDOG=1")
-        except (EcluseError, TimeoutError) as error:
-            self._log.error("no sign of life to the watchdog", why=str(error))
+        except Exception as error:  # noqa: BLE001 - a look that fails, whatever it meets, is no reason to end
+            self._log.error("no sign of life to the watchdog", why=repr(error))
         try:
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
@@ -308,8 +300,8 @@ class Daemon:
         actor = Actor(os.getuid(), "eclused", os.getpid(), "SIGHUP")
         try:
             await controller.reload(expect=None, actor=actor, reason="SIGHUP", authorised_by="")
-        except EcluseError as error:
-            self._log.error("reload failed; the allowlist before it stands", why=error.message)
+        except Exception as error:  # noqa: BLE001 - nobody waits for this one: the log is where it is told
+            self._log.error("reload failed; the allowlist before it stands", why=str(error))
 
 
 def fail(error: EcluseError) -> int:

@@ -15,6 +15,7 @@ from ecluse import __version__
 from ecluse.api.peer import Peer, Role, has_ended
 from ecluse.api.problems import MEDIA, HttpRefusalError, problem_of, raw_response
 from ecluse.api.wire import Problem, to_json
+from ecluse.records import Sender
 
 REQUEST_SECONDS = 10.0
 STALL_SECONDS = 10.0
@@ -28,15 +29,19 @@ class Connection(RequestHandler):
     """The protocol of one accepted socket, with the peer that the kernel named at accept.
 
     gone: done as soon as the client is away or the server wants the connection to end (for streams).
+    early: it was made before the daemon ran, by a socket that systemd holds.
     """
 
     __slots__ = (
+        "_answered",
         "_busy",
         "_due",
         "_left",
         "_request_seconds",
+        "_since",
         "_stall",
         "_stall_seconds",
+        "early",
         "gone",
         "peer",
         "role",
@@ -49,6 +54,7 @@ class Connection(RequestHandler):
         peer: Peer,
         role: Role,
         left: Callable[[], None],
+        early: bool = False,
         request_seconds: float = REQUEST_SECONDS,
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
@@ -67,13 +73,15 @@ class Connection(RequestHandler):
         )
         self.peer = peer
         self.role = role
+        self.early = early
         self.gone: asyncio.Future[None] = loop.create_future()
         self._left = left
         self._request_seconds = request_seconds
         self._stall_seconds = stall_seconds
         self._due: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
-        self._busy = False
+        self._busy = self._answered = False
+        self._since = loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start; any byte that the client does not take counts as a stall, so that none can pin memory."""
@@ -85,6 +93,7 @@ class Connection(RequestHandler):
         """Take bytes; the first of a request starts its deadline."""
         if data and self._due is None and not self._busy:
             self._due = self._loop.call_later(self._request_seconds, self._too_slow)
+            self._since = self._loop.time() if self._answered else self._since
         super().data_received(data)
 
     def begin(self) -> float:
@@ -96,7 +105,11 @@ class Connection(RequestHandler):
 
     def end(self) -> None:
         """Note that the handler is done."""
-        self._busy = False
+        self._busy, self._answered = False, True
+
+    def sender(self) -> Sender:
+        """Describe who sent the request that is being handled."""
+        return Sender(self.hung_up, self.early and not self._answered, self._since)
 
     def ask_to_go(self) -> None:
         """Tell a stream to end."""

@@ -1,7 +1,6 @@
 """The API server: HTTP/1.1 with JSON on a UNIX socket, for whom the kernel names and nobody else."""
 
 import asyncio
-import json
 import traceback
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
@@ -24,9 +23,8 @@ from ecluse.api.problems import MEDIA, HttpRefusalError, problem_of
 from ecluse.api.refusals import Refusals
 from ecluse.api.routes import JSON, METRICS, NDJSON, Call, find
 from ecluse.api.stream import HEARTBEAT_SECONDS, stream
-from ecluse.api.wire import MAX_BODY, Problem, read_body, read_query, to_json
+from ecluse.api.wire import MAX_BODY, Problem, in_pieces, read_body, read_query, to_json
 from ecluse.errors import EcluseError
-from ecluse.records import Actor
 
 _STREAM_ROOMS: Mapping[str, Room] = MappingProxyType(
     {
@@ -130,21 +128,18 @@ class ApiServer:
                 400, str(error), hint="GET /v1/openapi.json describes every request"
             ) from None
         actor = actor_of(connection.peer, self._roles.accounts, gone=connection.sender_gone)
-        call = Call(self._commands, actor, body, query, number)
+        call = Call(self._commands, actor, connection.sender(), body, query, number)
         if route.media == NDJSON:
             return await self._stream(request, connection)
         if route.media == METRICS:
             return await self._metrics(connection)
         if route.act is None:
-            return _response(json.dumps(openapi.document()).encode(), JSON)
+            return _response(await asyncio.to_thread(openapi.text), JSON)
         if route.changes:
-            if connection.hung_up() and not route.closes(body):
-                raise self._given_up(request, actor)
-            answer = await self._run(route.act(call))
-        else:
-            async with self._lanes[connection.role]:
-                answer = await route.act(call)
-        return _response(to_json(answer, route.answer), JSON)
+            return _response(to_json(await self._run(route.act(call)), route.answer), JSON)
+        async with self._lanes[connection.role]:
+            answer = await route.act(call)
+            return _response(await asyncio.to_thread(in_pieces, answer, route.answer), JSON)
 
     async def _run(self, command: Awaitable[Any]) -> Any:
         """Run a command to its end, whether or not whoever asked for it stays."""
@@ -157,18 +152,6 @@ class ApiServer:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # seen here too: nobody may be left to wait for it
-
-    def _given_up(self, request: BaseRequest, actor: Actor) -> Exception:
-        """Leave out a command whose sender is gone before it was begun.
-
-        systemd's socket holds commands while the daemon is down. Whoever lost patience then must not find, minutes later,
-        that it opened after all; a closing is carried out late rather than never.
-        """
-        detail = (
-            f"{actor.user} gave up before {_what(request)} was begun; it was left out, nothing was changed"
-        )
-        self._log.warning(detail)
-        return HttpRefusalError(408, detail, close=True)
 
     async def _forbid(self, request: BaseRequest, connection: Connection, needed: Role) -> Exception:
         peer, accounts = connection.peer, self._roles.accounts
@@ -198,7 +181,8 @@ class ApiServer:
         admission = self._door.admission if self._door is not None else Admission()
         door = metrics.Doorkeeping(admission.held(), admission.turned_away, self._refusals.total)
         return Response(
-            body=metrics.exposition(status, door), headers={**HEADERS, "Content-Type": metrics.MEDIA}
+            body=await asyncio.to_thread(metrics.exposition, status, door),
+            headers={**HEADERS, "Content-Type": metrics.MEDIA},
         )
 
     async def _stream(self, request: BaseRequest, connection: Connection) -> StreamResponse:

@@ -52,13 +52,20 @@ def ask_closing(words: "Sequence[str]") -> Question | None:
 
 
 def ask_level(
-    socket_path: "str | bytes", level: str, zones: "Iterable[str]", reason: str, authorised_by: str
+    socket_path: "str | bytes",
+    level: str,
+    zones: "Iterable[str]",
+    reason: str,
+    authorised_by: str,
+    expect: "int | None" = None,
 ) -> Question:
-    """Ask for a level; in every zone when none is named."""
+    """Ask for a level; in every zone when none is named. expect: the generation that was shown."""
     parts = {"level": level, "reason": sendable(reason), "authorised_by": sendable(authorised_by)}
     body = ", ".join(f"{json_text(key)}: {json_text(value)}" for key, value in parts.items())
     if zones:
         body += f', "zones": [{", ".join(map(json_text, zones))}]'
+    if expect is not None:
+        body += f', "expect_generation": {expect}'
     return Question(socket_path, CHANGE_SECONDS, "POST", "/v1/level", f"{{{body}}}".encode("ascii"))
 
 

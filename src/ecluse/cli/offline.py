@@ -21,6 +21,8 @@ def check(args: SimpleNamespace, screen: Screen) -> int:
     # The online verbs must not pay for pydantic and YAML.
     from ecluse.config.load import ConfigDirectory  # noqa: PLC0415
     from ecluse.ruleset.compile import compile_program  # noqa: PLC0415
+    from ecluse.ruleset.disjoint import TangledError  # noqa: PLC0415
+    from ecluse.ruleset.names import service_of  # noqa: PLC0415
 
     directory = Path(args.directory or os.environ.get("ECLUSE_CONFIG_DIR") or "/etc/ecluse")
     source = ConfigDirectory(directory)
@@ -30,7 +32,13 @@ def check(args: SimpleNamespace, screen: Screen) -> int:
         return _faults(args, screen, error.faults)
     if args.host:
         return _host(args, screen, policy)
-    program = compile_program(policy, {}, 1)
+    try:
+        program = compile_program(policy, {}, 1)
+    except TangledError as error:
+        service = service_of(error.value)
+        wrong = f"too many entries overlap, and those of '{service}' are among them"
+        expected = "fewer 'hosts' and port ranges that overlap, or one service for them"
+        return _faults(args, screen, (source.fault_at(service, wrong, expected),))
     warnings = tuple(source.warnings())
     code, told = _names(args, policy)
     if args.json:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ecluse.config.marks import Document
 from ecluse.errors import Fault
 from ecluse.policy import GATEWAY, Direction, DnsMode, Level, Policy, Service
-from ecluse.ruleset.compile import zones_of
+from ecluse.ruleset.compile import zones_by_service
 
 _UDP, _DNS_PORT = 17, 53
 _NAMED = 3
@@ -15,7 +15,8 @@ def about_dns(policy: Policy, document: Document) -> Iterator[Fault]:
     """Give what is odd between the services' names, the DNS that is kept for them, and the DNS gate."""
     lacking: dict[str, tuple[Level, list[str]]] = {}
     asking = [service for service in policy.services if _asks_outside(service)]
-    named = [(service, zones_of(policy, service)) for service in policy.services if _by_name(service)]
+    used = zones_by_service(policy)
+    named = [(service, used[service.name]) for service in policy.services if _by_name(service)]
     for level in policy.site.levels:  # the most closed one that keeps a name is told
         if level.passes_all or not level.keeps:
             continue

@@ -29,25 +29,25 @@ class LinkWatch:
         self._foreign: tuple[str, ...] = ()
         self._more = 0
         self._heard = asyncio.Event()
+        self._changes: AsyncIterator[str] | None = None
         self._known: dict[tuple[str, str], str] = {}
         self._said: dict[tuple[str, str], float] = {}
 
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        changes = self._s.ports.links.changes()
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._look_for_ever())
-            both.create_task(self._hear(changes))
-
-    async def _hear(self, changes: AsyncIterator[str]) -> None:
-        async for change in changes:
+    async def hear(self) -> None:
+        """Take note of changes, until cancelled."""
+        if self._changes is None:
+            self._changes = self._s.ports.links.changes()
+        async for change in self._changes:
             if len(self._told) < _MOST_TOLD:
                 self._told.append(change)
             else:
                 self._more += 1
             self._heard.set()
 
-    async def _look_for_ever(self) -> None:
+        self._changes = None  # it came to an end
+
+    async def look(self) -> None:
+        """Look whenever something changed, and regularly, until cancelled."""
         await self._look()
         while True:
             with contextlib.suppress(TimeoutError):

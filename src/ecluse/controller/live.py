@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 
+from ecluse.bulk import without_gc
 from ecluse.flows import FlowJudge
 from ecluse.policy import Addresses, Criticality, Levels, Policy
 from ecluse.records import Generation, KnownName
-from ecluse.ruleset.compile import compile_program, zones_of
+from ecluse.ruleset.compile import compile_program, zones_by_service
 from ecluse.ruleset.compile import with_addresses as readdressed
 from ecluse.ruleset.oracle import Indices
 from ecluse.ruleset.program import Program
@@ -59,10 +60,12 @@ class Loaded:
         return FlowJudge(self.policy, self.program, levels, local, daemon_uid, self.indices, learned)
 
 
+@without_gc()
 def compiled(policy: Policy, digest: str, addresses: Addresses, slot: int, uids: tuple[int, ...]) -> Loaded:
     """Compile a policy for a slot, with all that a trigger will ask of it."""
     program = compile_program(policy, addresses, slot, uids)
-    uses = tuple(Use(s.name, s.criticality, zones_of(policy, s)) for s in policy.services)
+    used = zones_by_service(policy)
+    uses = tuple(Use(s.name, s.criticality, used[s.name]) for s in policy.services)
     seal = Seal(program)
     return Loaded(policy, digest, program, seal.digest(program), uses, seal)
 

@@ -1,6 +1,7 @@
 """Answers in words and figures, from what is known. Pure, but for `note_counters`, which remembers what it was shown."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from ipaddress import ip_address
 from itertools import islice
@@ -16,7 +17,7 @@ from ecluse.ports import CounterValue, Evidence, RefusedElement, RefusedQuestion
 from ecluse.records import Action, Generation
 from ecluse.results import DnsState, LimitedMachine, Refused, RefusedFlow, RefusedName, ServiceStatus, Status
 from ecluse.ruleset import dnsgate, names
-from ecluse.ruleset.compile import zones_of
+from ecluse.ruleset.compile import zones_by_service
 from ecluse.zonelinks import Sight
 
 _DOMAINS = 5
@@ -106,6 +107,7 @@ def status(
         last_leak=notes.leak,
         warnings=(*warnings, *notices),
         dns=gate,
+        tables=notes.tables,
     )
 
 
@@ -127,11 +129,14 @@ def stale_caches(before: Policy, left: Levels, policy: Policy, levels: Levels) -
         and dnsgate.redirects(policy, levels, zone)
         and not (zone in left and dnsgate.redirects(before, left, zone))
     }
-    known = (s for s in policy.services if come and any(d.wildcards for d in s.destinations))
+    if not come:
+        return ()
+    known = tuple(s for s in policy.services if any(d.wildcards for d in s.destinations))
+    used = zones_by_service(replace(policy, services=known))
     domains = dict.fromkeys(
         wildcard
         for service in known
-        for zone in come.intersection(zones_of(policy, service))
+        for zone in come.intersection(used[service.name])
         if service.criticality in level_named(policy.site, levels[zone]).keeps
         for destination in service.destinations
         for wildcard in destination.wildcards

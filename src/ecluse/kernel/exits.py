@@ -7,6 +7,7 @@ linux/pkt_sched.h, linux/tc_act/tc_mirred.h, linux/net_namespace.h, linux/netfil
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
@@ -221,7 +222,7 @@ def _tcx() -> tuple[list[Filter], tuple[str, ...]]:
     """List the sides of interfaces that have programs at their tcx hook; else say why they could not be looked for."""
     try:
         found = [
-            Filter(name, side, "tcx")
+            Filter(os.fsencode(name).decode(errors="replace"), side, "tcx")
             for index, name in socket.if_nameindex()
             for side in tcx.SIDES
             if tcx.programs(index, side)

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,9 @@ LOOK = "'nft list table inet ecluse' shows what stands in the kernel now"
 MOST_LINES, LONGEST = 20, 2000
 
 T = TypeVar("T")
+
+_LONG_NAME = re.compile(r"[\w.]{256}")
+"""One more than a name may have (NFT_NAME_MAXLEN is 256 with the NUL): libnftables aborts the process at such a chain."""
 
 
 class NftFirewall:
@@ -257,6 +261,10 @@ class NftFirewall:
 
     def _command(self, text: str, dry: bool) -> str:
         """Run a transaction, or the dry run of one; give the words of its refusal, nothing when it was taken."""
+        if long := _LONG_NAME.search(text):
+            return (
+                f"a name of more than 255 characters, where libnftables ends the process: {long[0][:60]}..."
+            )
         if dry:
             return self._try(text)
         if self._context is None:

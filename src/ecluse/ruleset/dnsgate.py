@@ -200,10 +200,11 @@ def redirect_sets(policy: Policy, slot: int) -> list[NamedSet]:
         return []
     users = _users(policy)
     wild = any(pattern.endswith("*") for pattern in users)
+    shared = _sharing(users)
     where: dict[Key, str] = {
         (p.ifname_interval(pattern),): redirect_gate(slot, zones[0])
         if len(zones) == 1
-        else _shared(slot, zones)
+        else _shared(slot, shared[zones])
         for pattern, zones in users.items()
     }
     return [NamedSet(_from(slot), ("ifname",), wild, "verdict", dict(sorted(where.items())))]
@@ -221,8 +222,14 @@ def _from(slot: int) -> str:
     return f"{names.prefix(slot)}{names.DNS}.from"
 
 
-def _shared(slot: int, zones: tuple[str, ...]) -> str:
-    return f"{names.prefix(slot)}{names.DNS}.shared." + ".".join(map(names.plain, zones))
+def _sharing(users: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, ...], int]:
+    """Number the groups of zones that share an interface: a name made of theirs would have no bound."""
+    groups = sorted({zones for zones in users.values() if len(zones) > 1})
+    return {zones: number for number, zones in enumerate(groups, 1)}
+
+
+def _shared(slot: int, number: int) -> str:
+    return f"{names.prefix(slot)}{names.DNS}.shared{number}"
 
 
 _QUESTION = (p.Is(p.L4PROTO, (6, 17)), p.Is(p.TH_DPORT, (DNS_PORT,)))
@@ -244,7 +251,7 @@ def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -
         rules.append((p.Is(p.NFPROTO, (family.nfproto,)), p.In((family.destination,), name), p.ACCEPT))
     rules.append((*_QUESTION[:1], p.Redirect(gate.port)))
     shared = []
-    for zones in dict.fromkeys(z for z in _users(policy).values() if len(z) > 1):
+    for zones, number in _sharing(_users(policy)).items():
         ways: list[Rule] = [
             (
                 p.Is(p.NFPROTO, (family.nfproto,)),
@@ -259,7 +266,7 @@ def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -
             for family in FAMILIES
             if any(s.version == family.version for s in zone.subnets)
         ]
-        shared.append(Chain(_shared(slot, zones), tuple(ways)))
+        shared.append(Chain(_shared(slot, number), tuple(ways)))
     shut: Rule = (p.goto(stem + "open"),)
     return [
         Chain(f"{stem}{names.DNS}.redirect", tuple(rules)),

@@ -43,6 +43,11 @@ def counter(service: str) -> str:
     return SERVICE_COUNTER + plain(service)
 
 
+def service_of(counter_name: str) -> str:
+    """Give the service whose counter this is: no name of a site has a `_`."""
+    return counter_name.removeprefix(SERVICE_COUNTER).replace("_", "-")
+
+
 def learned(digit: str, service: str = "") -> str:
     """Name a set that the DNS gate fills: for one service, or for all of them. It belongs to no slot."""
     return f"{LEARNED}svc_{plain(service)}_{digit}" if service else f"{LEARNED}all_{digit}"

@@ -7,7 +7,9 @@ import pytest
 
 from ecluse.api.openapi import document
 from ecluse.api.routes import ROUTES
+from ecluse.api.wire import GenerationDetail, Generations, Services, in_pieces, to_json
 from ecluse.errors import ConfigError, Fault
+from ecluse.results import Plan, Refused, Status
 from tests.unit.api.fake_commands import DIGEST, FakeCommands
 from tests.unit.api.harness import READERS, ask, ask_as, raw, running
 from tests.unit.api.test_api_server import PROBLEMS
@@ -175,3 +177,17 @@ def test_every_reference_leads_somewhere_and_names_are_unique():
     ids = [one["operationId"] for found in document()["paths"].values() for one in found.values()]
     assert len(ids) == len(set(ids))
     assert document()["openapi"].startswith("3.1")
+
+
+async def test_what_is_written_in_pieces_is_what_is_written_whole():
+    commands = FakeCommands()
+    plan = await commands.plan(level=None, zones=None, rollback=None, reload=True)
+    for value, kind in (
+        (await commands.status(), Status),
+        (Services(await commands.services()), Services),
+        (Generations(commands.generations()), Generations),
+        (GenerationDetail(commands.generation(1), None), GenerationDetail),
+        (await commands.refused(10), Refused),
+        (plan, Plan),
+    ):
+        assert in_pieces(value, kind) == to_json(value, kind)

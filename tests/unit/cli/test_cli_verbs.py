@@ -11,7 +11,8 @@ import pytest
 
 from ecluse.cli import main as cli
 from ecluse.errors import EcluseError, NotVerifiedError, StateError
-from tests.unit.api.fake_commands import DIGEST, FakeCommands
+from ecluse.records import Action
+from tests.unit.api.fake_commands import DIGEST, ROOT, FakeCommands
 from tests.unit.api.harness import ServerThread
 
 
@@ -193,6 +194,28 @@ def test_rollback_that_opens_asks_on_a_terminal(server, ecluse):
     assert ecluse("rollback", typed="")[0] == 0, "back to the cut: nothing opens, nobody is asked"
     assert ecluse("rollback", "--yes", typed="")[0] == 0
     assert len(changes(server)) == 4
+
+
+@pytest.mark.parametrize("words", [("rollback",), ("open",)])
+def test_what_another_operator_did_while_it_was_asked_is_not_undone(server, ecluse, monkeypatch, words):
+    """The question named a state; the answer is for that state alone."""
+    ecluse("cut", "--zone", "guests")
+
+    def ask(_screen, question):
+        if question.startswith("Reason"):
+            return "over"
+        server.commands.levels = dict.fromkeys(server.commands.levels, "isolate")
+        server.commands._new(Action.LEVEL, ROOT, "a colleague saw it spread", "")
+        return "y" if "Go back" in question else "chu-example"
+
+    monkeypatch.setattr("ecluse.cli.terminal.Screen.ask", ask)
+    code, _, err = ecluse(*words, typed="")
+    assert code != 0
+    assert "came first" in err
+    assert set(server.commands.levels.values()) == {"isolate"}
+    assert server.commands.expected[-1] == 2, "it sent what it showed"
+    if words == ("rollback",):
+        assert changes(server)[-1][1] == 1
 
 
 def test_reload_shows_asks_and_sends_what_it_showed(server, ecluse):

@@ -14,9 +14,9 @@ from ecluse.bulk import without_gc
 from ecluse.config import ConfigDirectory, addresses, fields, overlaps, read_directory, scalars, warnings_of
 from ecluse.config.marks import Document, Items, compose
 from ecluse.config.models import ServiceModel
-from ecluse.config.networks import NetworkIndex
 from ecluse.config.words import WrongError, escaped, is_plain
 from ecluse.policy import interval, network_of
+from ecluse.policy.index import NetworkIndex
 from ecluse.policy.networks import text_of
 
 DAY = date(2026, 11, 1)

@@ -37,6 +37,7 @@ CASES = {
     "inside": (TO, "to: [203.0.113.10, 10.20.4.7]", f"{L}9:28: '10.20.4.7' lies inside zone 'offices': traffic to it never crosses the gate, expected the partner's address outside"),
     "no such family": ("zones: [care]", "zones: [offices]", None),
     "unbounded": (TO, "to: any\n        unbounded: true", f"{L}9:13: 'laboratory' keeps '0.0.0.0/0' open, the whole internet or much of it, for these ports"),
+    "ah of a name": ("ports: [tcp/443]", "ports: [tcp/443, ah]", f"{L}10:16: 'ah' of 'laboratory' is kept over IPv4 alone: over IPv6 it can't be told from what it carries, expected esp, or a name that has no IPv6 address"),
     "private without names": (TO, "to: 10.200.0.9\n        private: true", f"{L}10:18: 'private' is about what host names lead to, and there are none: addresses need no leave"),
     "nothing vital": ("criticality: vital", "criticality: important", "site.yaml:1:1: no service is vital: 'cut' keeps nothing but the lifeline"),
 }  # fmt: skip

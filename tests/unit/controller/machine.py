@@ -82,8 +82,7 @@ class Machine:
             for _ in range(40):
                 await asyncio.sleep(0)
             await asyncio.sleep(0.005)
-            keeper = self.controller._keeper
-            while keeper._tasks - keeper._core:
+            while self.controller._keeper._watches.busy:
                 await asyncio.sleep(0.001)
             for _ in range(40):
                 await asyncio.sleep(0)
