@@ -20,7 +20,13 @@ from ecluse.records import Sender
 REQUEST_SECONDS = 10.0
 STALL_SECONDS = 10.0
 IDLE_SECONDS = 15.0
-HEADERS = MappingProxyType({"Cache-Control": "no-store", "Server": f"ecluse/{__version__}"})
+HEADERS = MappingProxyType(
+    {
+        "Cache-Control": "no-store",
+        "Server": f"ecluse/{__version__}",
+        "X-Content-Type-Options": "nosniff",  # no browser may take an answer for a script or a style (Fetch, WHATWG)
+    }
+)
 MAX_HEADER = 4096  # bytes of a header line
 MAX_HEADERS = 64
 
@@ -95,6 +101,13 @@ class Connection(RequestHandler):
             self._due = self._loop.call_later(self._request_seconds, self._too_slow)
             self._since = self._loop.time() if self._answered else self._since
         super().data_received(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it; aiohttp's is an empty one
+        """Go on with a client that only stopped sending (shutdown(2)) until its request is answered; True then."""
+        if self.hung_up() or (self._due is None and not self._busy):
+            return False
+        self.close()  # aiohttp: once what is being handled is answered
+        return True
 
     def begin(self) -> float:
         """Note that a request's handler runs; give the loop time by which its body must have come."""

@@ -13,6 +13,7 @@ from aiohttp.web import BaseRequest, RequestPayloadError, Response, StreamRespon
 
 from ecluse.api import metrics, openapi
 from ecluse.api.admission import Admission, Room, pool_of
+from ecluse.api.browsers import HINT, mark_of
 from ecluse.api.commands import Commands
 from ecluse.api.connection import HEADERS, REQUEST_SECONDS, STALL_SECONDS, Connection, Manager
 from ecluse.api.door import Door
@@ -116,10 +117,14 @@ class ApiServer:
     async def _answer(self, request: BaseRequest, connection: Connection, due: float) -> StreamResponse:
         route, number, methods = find(request.method, request.path)
         needed = route.needs if route is not None else Role.READER
-        if not connection.role.includes(needed) or "Origin" in request.headers:
-            raise await self._forbid(request, connection, needed)
+        page = mark_of(request.headers.items())
+        if not connection.role.includes(needed) or page:
+            raise await self._forbid(request, connection, needed, page)
         if route is None:
             raise _no_route(request, methods)
+        if route.body is not None and request.content_type != JSON:
+            hint = f"send it with Content-Type: {JSON}"
+            raise HttpRefusalError(415, "every POST says that it is JSON", hint=hint, close=True)
         try:
             query = read_query(request.rel_url.query, route.query)
             body = read_body(await _read(request, due), route.body) if route.body is not None else None
@@ -153,18 +158,19 @@ class ApiServer:
         if not task.cancelled():
             task.exception()  # seen here too: nobody may be left to wait for it
 
-    async def _forbid(self, request: BaseRequest, connection: Connection, needed: Role) -> Exception:
+    async def _forbid(
+        self, request: BaseRequest, connection: Connection, needed: Role, page: str
+    ) -> Exception:
         peer, accounts = connection.peer, self._roles.accounts
-        origin = "Origin" in request.headers
         await self._refusals.record(
             lambda: actor_of(peer, accounts, gone=connection.sender_gone),
             peer.uid,
-            _what(request) + (" from a web page" if origin else ""),
+            _what(request) + (f" from a web page, as it seems: {page}" if page else ""),
+            page=bool(page),
         )
-        if origin:
-            return HttpRefusalError(
-                403, "requests of web pages (Origin) are refused", kind="forbidden", close=True
-            )
+        if page:
+            detail = f"requests of web pages are refused, and this may be one: {printable(page, 80)}"
+            return HttpRefusalError(403, detail, kind="forbidden", hint=HINT, close=True)
         who = accounts.user(peer.uid)
         group = self._roles.operators if needed is Role.OPERATOR else self._roles.readers
         may = "command" if needed is Role.OPERATOR else "look"
@@ -230,8 +236,6 @@ async def _read(request: BaseRequest, due: float) -> bytes:
         raise HttpRefusalError(408, "the body did not arrive in time", close=True) from None
     except (RequestPayloadError, HttpProcessingError) as error:
         raise HttpRefusalError(400, f"the body cannot be read: {type(error).__name__}", close=True) from None
-    if body and request.content_type != JSON:
-        raise HttpRefusalError(415, "the body must be JSON", hint=f"send it with Content-Type: {JSON}")
     return bytes(body)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ecluse.cli.failures import DONE, REFUSED, UNRECORDED, UsageError
-from ecluse.cli.hurry import CHANGE_SECONDS, ask_level, sendable
+from ecluse.cli.hurry import CHANGE_SECONDS, ask_level, sendable, tell_session
 from ecluse.cli.look import client, purge_words, show_plan, show_services, write_json
 from ecluse.cli.terminal import Screen
 from ecluse.cli.words import by_level, count, listed, local
@@ -33,6 +33,7 @@ def level(args: SimpleNamespace, screen: Screen) -> int:
     if getattr(args, "no_daemon", False):
         from ecluse.cli.alone import close  # noqa: PLC0415 - a cut by the daemon should not pay for it
 
+        tell_session()
         return close(args, screen)
     return _set_level(args, screen, args.reason or "")
 
@@ -65,9 +66,13 @@ def _must_ask(args: SimpleNamespace, screen: Screen) -> None:
 
 def _set_level(args: SimpleNamespace, screen: Screen, reason: str, expect: int | None = None) -> int:
     # A closing that was typed plainly is on its way already.
-    question = args.question or ask_level(
-        args.socket, args.level, args.zone or (), reason, args.authorised_by or "", expect
-    )
+    question = args.question
+    if question is None:
+        if args.level != "open" and not (args.zone and "gateway" not in args.zone):
+            tell_session()
+        question = ask_level(
+            args.socket, args.level, args.zone or (), reason, args.authorised_by or "", expect
+        )
     daemon = client(args, CHANGE_SECONDS)
     return _tell(args, screen, daemon, daemon.answer(question))
 
@@ -128,6 +133,7 @@ def _why(args: SimpleNamespace, reason: str) -> dict[str, Any]:
 
 def _carry_out(args: SimpleNamespace, screen: Screen, path: str, body: Json) -> int:
     daemon = client(args, CHANGE_SECONDS)
+    tell_session()
     return _tell(args, screen, daemon, daemon.post(path, body))
 
 

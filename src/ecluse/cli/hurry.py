@@ -45,10 +45,20 @@ def ask_closing(words: "Sequence[str]") -> Question | None:
     found = quick.read(words)
     if found is None or "level" not in found or found["no_daemon"]:
         return None
+    if not (found["zone"] and "gateway" not in found["zone"]):
+        tell_session()
     socket_path = found.get("socket", posix.environ.get(b"ECLUSE_SOCKET") or quick.DEFAULT_SOCKET)
     return ask_level(
         socket_path, found["level"], found["zone"] or (), found["reason"] or "", found["authorised_by"] or ""
     )
+
+
+def tell_session() -> None:
+    """Say beforehand where what is about to be sent may end the session in which it is typed."""
+    if b"SSH_CONNECTION" in posix.environ or b"SUDO_UID" in posix.environ:
+        from ecluse.cli import session  # noqa: PLC0415 - at the console nobody should pay for it
+
+        session.tell()
 
 
 def ask_level(

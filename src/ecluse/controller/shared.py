@@ -202,6 +202,8 @@ class Shared:
             trouble = f"no answer within {_LINKS_SECONDS} s"
         except EcluseError as error:
             trouble = error.message
+        except Exception as error:  # noqa: BLE001 - no thread, no memory: what was done is answered all the same
+            trouble = str(error) or type(error).__name__
         else:
             return Sight(replace(host, default_routes=self.notes.default_routes))
         return Sight(

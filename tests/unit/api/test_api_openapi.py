@@ -80,7 +80,7 @@ async def test_both_kinds_of_event_lines_fit():
         ]["schema"]
         import asyncio
 
-        stream = asyncio.ensure_future(raw(path, b"GET /v1/events HTTP/1.0\r\n\r\n"))
+        stream = asyncio.ensure_future(raw(path, b"GET /v1/events HTTP/1.0\r\nHost: localhost\r\n\r\n"))
         await asyncio.sleep(0.1)
         commands.tell("one")
         commands.subscribers[0].put_nowait(None)

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ecluse.api.listen import activated_fds
+from ecluse.api.routes import ROUTES
 from ecluse.errors import (
     ConfigError,
     EcluseError,
@@ -165,13 +166,127 @@ async def test_web_pages_are_refused():
         assert "web page" in commands.attempts[0][1]
 
 
-async def test_the_host_header_is_ignored():
+BROWSERS = [
+    ["Host: localhost:8480"],  # what a browser sends through a tunnel: the port, always
+    ["Host: rebind.example"],
+    ["Host: 127.0.0.1"],
+    ["Host: "],
+    ["Host: localhost", "Sec-Fetch-Site: none"],
+    ["Host: localhost", "Sec-Fetch-Site: same-origin"],
+    ["Host: localhost", "sec-fetch-mode: no-cors"],
+    ["Host: localhost", "Sec-Fetch-Anything: x"],
+    ["Host: localhost", "Origin: null"],
+    [],
+]
+
+
+@pytest.mark.parametrize("headers", BROWSERS, ids=" ".join)
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+async def test_what_a_browser_sends_is_refused_by_every_route(route, headers):
+    """DNS rebinding through a forwarded socket: a page of anybody's read the status, and a bare POST rolled back."""
+    where = route.path.replace("{number}", "1")
+    body = b"{}" if route.method == "POST" else b""
+    lines = [f"{route.method} {where} HTTP/1.0", *headers, "Content-Type: application/json"]
+    data = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+    async with running() as (commands, path, *_):
+        status, _, answer = parse(await raw(path, data))
+        assert (status, json.loads(answer)["kind"]) == (403, "forbidden")
+        assert "curl --unix-socket" in json.loads(answer)["hint"]
+        assert not commands.calls
+        assert "web page" in commands.attempts[0][1]
+
+
+async def test_two_hosts_are_no_request_at_all():
+    async with running() as (commands, path, *_):
+        head = b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nHost: rebind.example\r\n"
+        data = head + b"Content-Type: application/json\r\nContent-Length: 15\r\n\r\n" + b'{"level":"cut"}'
+        assert parse(await raw(path, data))[0] == 400
+        assert not commands.calls
+
+
+async def test_a_bare_localhost_is_answered_whatever_its_case():
     async with running() as (_, path, *_rest):
-        for host in (b"Host: evil.example:1\r\n", b"Host: \r\n"):
-            status, _, _ = parse(
-                await raw(path, b"GET /v1/status HTTP/1.1\r\n" + host + b"Connection: close\r\n\r\n")
-            )
-            assert status == 200
+        data = b"GET /v1/status HTTP/1.1\r\nHost: LocalHost\r\nConnection: close\r\n\r\n"
+        assert parse(await raw(path, data))[0] == 200
+
+
+async def test_pages_do_not_use_up_the_lines_of_the_person_whose_browser_it_is():
+    async with running() as (commands, path, *_):
+        for _ in range(30):
+            await ask(path, "GET", "/v1/status", None, ["Origin: http://evil.example"])
+        written = len(commands.attempts)
+        assert 0 < written < 30, "positive control: they are bounded"
+        for _ in range(3):
+            await ask(path, "GET", "/v1/status", None, ["Sec-Fetch-Site: none"])
+        assert len(commands.attempts) <= written + 1
+
+
+POSTS = [route for route in ROUTES if route.method == "POST"]
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
+@pytest.mark.parametrize("body", [b"", b"{}"])
+@pytest.mark.parametrize("route", POSTS, ids=lambda route: route.path)
+async def test_every_post_says_that_it_is_json(route, kind, body):
+    lines = [f"POST {route.path} HTTP/1.1", "Host: localhost", "Connection: close"]
+    lines += [f"Content-Type: {kind}"] if kind else []
+    data = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+    async with running() as (commands, path, *_):
+        status, _, answer = parse(await raw(path, data))
+        assert (status, "application/json" in json.loads(answer)["hint"]) == (415, True)
+        assert not commands.calls
+
+
+async def test_no_answer_may_be_taken_for_something_else():
+    async with running() as (_, path, *_rest):
+        for method, where in (
+            ("GET", "/v1/status"),
+            ("GET", "/metrics"),
+            ("GET", "/no"),
+            ("POST", "/v1/reload"),
+        ):
+            assert (await ask(path, method, where))[1]["x-content-type-options"] == "nosniff"
+        head = b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(head)
+        assert b"nosniff" in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        assert b"nosniff" in await raw(path, b"nonsense\r\n\r\n")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize(
+    ("method", "where", "body"), [("POST", "/v1/level", b'{"level":"cut"}'), ("GET", "/v1/status", b"")]
+)
+async def test_a_client_that_only_stopped_sending_gets_its_answer(version, method, where, body):
+    """shutdown(2) with SHUT_WR after the request: what `nc -N` and some proxies do."""
+    lines = [f"{method} {where} HTTP/{version}", "Host: localhost", "Content-Type: application/json"]
+    data = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+    async with running(FakeCommands(delay=0.2)) as (_commands, path, server, _log):
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(data)
+        writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert parse(answer)[0] == 200
+        writer.close()
+        await asyncio.sleep(0.05)
+        assert sum(server._door.admission.held().values()) == 0, "and its place is free again"
+
+
+async def test_a_client_that_stops_sending_in_the_middle_or_before_is_let_go():
+    async with running(request_seconds=0.5) as (commands, path, server, _log):
+        for start in (
+            b"",
+            b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{",
+        ):
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            writer.write(start)
+            writer.write_eof()
+            await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+        await asyncio.sleep(0.05)
+        assert not commands.calls
+        assert sum(server._door.admission.held().values()) == 0
 
 
 PROBLEMS = [
@@ -401,7 +516,7 @@ async def test_metrics():
 async def test_events_come_as_lines_with_heartbeats_and_end_with_the_client():
     async with running(heartbeat_seconds=0.2) as (commands, path, *_):
         reader, writer = await asyncio.open_unix_connection(str(path))
-        writer.write(b"GET /v1/events HTTP/1.0\r\n\r\n")
+        writer.write(b"GET /v1/events HTTP/1.0\r\nHost: localhost\r\n\r\n")
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"application/x-ndjson" in head
         assert json.loads(await reader.readline())["kind"] == "heartbeat"
@@ -417,11 +532,11 @@ async def test_events_come_as_lines_with_heartbeats_and_end_with_the_client():
 
 async def test_events_end_when_the_server_stops_or_the_source_ends():
     async with running() as (commands, path, server, _):
-        first = asyncio.ensure_future(raw(path, b"GET /v1/events HTTP/1.0\r\n\r\n"))
+        first = asyncio.ensure_future(raw(path, b"GET /v1/events HTTP/1.0\r\nHost: localhost\r\n\r\n"))
         await asyncio.sleep(0.1)
         commands.subscribers[0].put_nowait(None)
         assert b"heartbeat" in await asyncio.wait_for(first, 2)
-        second = asyncio.ensure_future(raw(path, b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n"))
+        second = asyncio.ensure_future(raw(path, b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"))
         await asyncio.sleep(0.1)
         await asyncio.wait_for(server.close(), 3)
         assert (await asyncio.wait_for(second, 2)).endswith(b"0\r\n\r\n")

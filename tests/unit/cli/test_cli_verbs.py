@@ -24,12 +24,18 @@ def server(monkeypatch):
         yield running
 
 
+def _interrupted():
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def ecluse(capsys, monkeypatch):
     def run(*words, typed=None):
-        """Exit code, standard output, standard error; `typed`: what a person at a terminal types."""
-        stdin = io.StringIO(typed or "")
+        """Exit code, standard output, standard error; `typed`: what a person at a terminal types (KeyboardInterrupt: Ctrl-C)."""
+        stdin = io.StringIO("" if typed is KeyboardInterrupt else typed or "")
         stdin.isatty = lambda: typed is not None
+        if typed is KeyboardInterrupt:
+            stdin.readline = _interrupted
         monkeypatch.setattr("sys.stdin", stdin)
         try:
             code = cli.main(list(words))
@@ -346,10 +352,13 @@ def test_every_verb_that_help_names_can_be_run(ecluse):
 
 
 def test_exit_code_4_says_what_to_type_without_the_daemon(ecluse, tmp_path, monkeypatch):
-    monkeypatch.setenv("ECLUSE_STATE_DIR", "/srv/state")
+    monkeypatch.setenv("ECLUSE_STATE_DIR", str(tmp_path))
+    for name in ("generations/00000001.json", "ruleset/cut.nft"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
     code, out, err = ecluse("cut", "--socket", str(tmp_path / "none"))
     assert (code, out) == (4, "")
-    assert "    nft -f /srv/state/ruleset/cut.nft\n" in err
+    assert f"    nft -f {tmp_path}/ruleset/cut.nft\n" in err
     assert "    ecluse cut --no-daemon\n" in err
     assert "    ecluse isolate --no-daemon\n" in err
     assert "holds without the daemon" in err
@@ -488,3 +497,15 @@ def test_a_terminal_gets_colour_unless_it_says_no(server, monkeypatch):
 
     assert seen() == "\x1b[1mCUT\x1b[0m\r\nplain\r\n"
     assert seen(NO_COLOR="1") == seen(TERM="dumb") == "CUT\r\nplain\r\n"
+
+
+@pytest.mark.parametrize("words", [("open",), ("reload",), ("rollback", "1")])
+def test_ctrl_c_at_a_question_says_that_nothing_was_sent(server, ecluse, words):
+    if words[0] == "rollback":
+        ecluse("cut")
+    before = changes(server)
+    code, _, err = ecluse(*words, typed=KeyboardInterrupt)
+    assert code == 130
+    assert "nothing of the command was sent, nothing was changed" in " ".join(err.split())
+    assert "may be carried out" not in err
+    assert changes(server) == before
