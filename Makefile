@@ -19,7 +19,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 DNS_SERVERS := build/dns-servers
 DNS_PACKAGES := unbound bind9 bind9-utils
 
-.PHONY: help packages install dns-servers lint test test-unit test-kernel test-vm demo bench bench-quick deb lock-deb deb-check test-deb clean
+.PHONY: help packages install dns-servers lint test test-unit test-kernel test-vm demo bench bench-quick deb lock-deb public-suffixes deb-check test-deb clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -112,6 +112,9 @@ deb: install ## build build/deb/SUITE/ecluse_*_amd64.deb for Debian 12 and 13; D
 
 lock-deb: install ## pin the newest libraries for the packages (packaging/requirements-*.txt)
 	@exec $(MAKE_DEB) lock </dev/null
+
+public-suffixes: install ## write the bundled list of public suffixes anew, of Debian's package publicsuffix; LIST=FILE for another
+	$(BIN)/python packaging/public_suffixes.py $(LIST)
 
 deb-check: deb ## lintian on both packages
 	@command -v lintian >/dev/null || $(MAKE) packages PACKAGES=lintian

@@ -79,6 +79,8 @@ def lay_ours(root: Path) -> None:
         put(ROOT / "packaging/launchers" / name, root / "usr/bin" / name, 0o755)
     for path in _files(ROOT / "src/ecluse", "*.py"):
         put(path, root / PYTHON / path.relative_to(ROOT / "src"))
+    for path in _files(ROOT / "src/ecluse", "*.txt"):
+        put(path, root / PYTHON / path.relative_to(ROOT / "src"))
     for path in _files(ROOT / "docs"):
         put(path, root / DOC / "docs" / path.name)
     put(ROOT / "README.md", root / DOC / "README.md")

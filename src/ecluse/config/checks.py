@@ -8,7 +8,8 @@ from ecluse.config.addresses import written
 from ecluse.config.fields import WILDCARD, WITHOUT_PORTS
 from ecluse.config.marks import Document, Loc
 from ecluse.config.models import DnsGateModel, LevelModel, ServiceModel, ZoneModel
-from ecluse.config.words import did_you_mean, listed, shown
+from ecluse.config.suffixes import PublicSuffixes
+from ecluse.config.words import WrongError, did_you_mean, listed, shown
 from ecluse.errors import Fault
 from ecluse.policy import CUT, GATEWAY, ISOLATE, OPEN, Criticality, DnsMode, Level
 from ecluse.policy.index import NetworkIndex
@@ -185,9 +186,18 @@ def gate_faults(
     return faults
 
 
+def _shared(wildcard: str, suffixes: PublicSuffixes) -> WrongError | None:
+    try:
+        suffixes.check(wildcard.removeprefix(WILDCARD))
+    except WrongError as error:
+        return error
+    return None
+
+
 def name_faults(services: Sequence[PlacedService], gate: DnsGateModel) -> list[Fault]:
     """Check what the services want of the DNS gate: it is there, and they connect out."""
     faults: list[Fault] = []
+    suffixes = PublicSuffixes()
     for service in services:
         for index, destination in enumerate(service.model.destinations):
             wild = [(place, one) for place, one in destination.each() if str(one).startswith(WILDCARD)]
@@ -200,6 +210,8 @@ def name_faults(services: Sequence[PlacedService], gate: DnsGateModel) -> list[F
                     )
                 elif gate.mode is DnsMode.NEVER:
                     wrong, expected = f"'{one}' and 'dns_gate: {{mode: never}}'", "mode: cut, or host names"
+                elif shared := _shared(str(one), suffixes):
+                    wrong, expected = shared.wrong, shared.expected
                 else:
                     continue
                 faults.append(service.fault((*loc, destination.key, place), wrong, expected))

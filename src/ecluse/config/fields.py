@@ -59,6 +59,8 @@ def day(value: object) -> date:
     raise TypeError
 
 
+# As `ip link` prints a VLAN or one end of a pair: NAME@PARENT. The kernel lets '@' stand in a name, people never do.
+_PRINTED = re.compile(r"([A-Za-z0-9_.+-]{1,15})@[A-Za-z0-9_.+-]+")
 # IFNAMSIZ is 16 with the NUL (linux/if.h); dev_valid_name() refuses '/', ':' and blanks, and "." and "..".
 # The rest is what may stand in nft's double quotes with no escape; not '@', which no name has but in `ip link`'s words.
 _INTERFACE = re.compile(r"[A-Za-z0-9_.+-]{1,15}|[A-Za-z0-9_.+-]{1,14}\*")
@@ -70,10 +72,8 @@ def interface(text: str) -> str:
         raise WrongError(
             "'*' alone would make every interface an inside one", "a name, or a pattern such as 'vlan1*'"
         )
-    name, at, below = text.partition("@")
-    if at and _INTERFACE.fullmatch(name):
-        wrong = f"{shown(text)} is what 'ip link' shows of {name}, which stands on {shown(below)}"
-        raise WrongError(wrong, f"the name alone: {name}")
+    if printed := _PRINTED.fullmatch(text):
+        raise WrongError(f"{shown(text)} is no interface name, but how 'ip link' prints one", printed[1])
     if not _INTERFACE.fullmatch(text) or text in {".", ".."}:
         raise WrongError(
             f"{shown(text)} is no interface name",
@@ -136,6 +136,10 @@ def host_name(text: str) -> str:
     given = text.removesuffix(".")
     if not given or len(given) > 253:
         raise WrongError(f"{shown(text)} is no host name", f"{expected}, of at most 253 characters")
+    if "" in given.split("."):
+        raise WrongError(
+            f"{shown(text)} is no host name: two dots in a row, or one that begins it", _meant(given)
+        )
     if _DEVIATIONS.search(given):
         raise WrongError(f"{shown(text)} can be written in two ways in DNS", "its form that begins with xn--")
     try:
@@ -143,7 +147,8 @@ def host_name(text: str) -> str:
     except UnicodeError:
         raise WrongError(f"{shown(text)} is no host name", expected) from None
     labels = ascii_name.lower().split(".")
-    if bad := next((label for label in labels if not _LABEL.fullmatch(label)), None):
+    bad = next((label for label in labels if not _LABEL.fullmatch(label)), None)
+    if bad is not None:
         why = "an underscore" if "_" in bad else f"the part {shown(bad)}"
         raise WrongError(f"{shown(text)} is no host name: {why}", f"{expected} (letters, digits and '-')")
     if len(".".join(labels)) > 253 or labels[-1].isdigit():
@@ -153,12 +158,21 @@ def host_name(text: str) -> str:
     return ".".join(labels)
 
 
+def _meant(given: str) -> str:
+    """Say what somebody may have meant who wrote a dot too many: in other tools `.partner.example` is a wildcard."""
+    name = ".".join(filter(None, given.lower().split(".")))
+    right = all(map(_LABEL.fullmatch, name.split("."))) and "." in name
+    if not right:
+        return "a full host name such as results.lab.example"
+    return f'"*.{name}" for all names below it, or {name}' if given.startswith(".") else name
+
+
 def _wildcard(text: str) -> str:
     """Read `*.operator.example`: the star is the whole first label, and at least two labels follow."""
     domain = text.removeprefix(WILDCARD)
     if domain == text or "*" in domain:
         raise WrongError(f"{shown(text)} is no wildcard", "'*.' before a domain, such as *.operator.example")
-    if "." not in domain.removesuffix("."):
+    if "." not in domain.strip("."):
         raise WrongError(f"{shown(text)} is much of the internet", "a domain of the partner's own")
     return WILDCARD + host_name(domain)
 
@@ -221,4 +235,22 @@ def _no_traffic(text: str, protocol: str, ports: str) -> WrongError:
         return WrongError(shown(text), "icmp (it stands for both families)")
     if protocol.lower() in WITH_PORTS | WITHOUT_PORTS:
         return WrongError(f"{shown(text)} in capitals", protocol.lower() + (f"/{ports}" if ports else ""))
-    return WrongError(f"{shown(text)} is no protocol that can be kept", _TRAFFIC_FORM)
+    return _by_number(text, protocol.lower())
+
+
+_OTHER_PROTOCOLS = ("ospf", "ospfigp", "eigrp", "pim", "igmp", "ipip", "ipencap", "6in4", "sit", "l2tp")
+
+
+def _by_number(text: str, protocol: str) -> WrongError:
+    """Say what stands for a protocol that was written by its number, or by a word that is no service's."""
+    if protocol == "vrrp" or text == "proto/112":
+        return WrongError(
+            f"{shown(text)} is no service's protocol", "lifeline: {presets: [vrrp]} in site.yaml"
+        )
+    number = re.fullmatch(r"proto(?:col)?/([0-9]{1,3})", text.lower())
+    known = WITH_PORTS | WITHOUT_PORTS
+    word = next((w for w, n in known.items() if number and int(number[1]) == n), "")
+    if word:
+        return WrongError(shown(text), word if word in WITHOUT_PORTS else f"{word}/443, with its port")
+    ended = ": every level but 'open' ends it" if number or protocol in _OTHER_PROTOCOLS else ""
+    return WrongError(f"{shown(text)} is no protocol that can be kept{ended}", _TRAFFIC_FORM)

@@ -20,7 +20,7 @@ from ecluse.config.checks import (
     zone_faults,
 )
 from ecluse.config.files import allowlist_files, file_name, loose_mode, read_file
-from ecluse.config.marks import Document, Items, compose
+from ecluse.config.marks import Document, Entry, Items, Node, compose
 from ecluse.config.models import (
     AllowlistModel,
     DnsGateModel,
@@ -128,7 +128,7 @@ def read_directory(directory: Path) -> Loaded:
     paths, bad_names, remarks = allowlist_files(directory / ALLOWLIST)
     faults += bad_names
     services: list[PlacedService] = []
-    readable = _read_all(paths, services, faults) and not bad_names
+    readable = _read_all(paths, services, remarks, faults) and not bad_names
     if readable and not services and not _any_service_fault(faults, paths):
         where = file_name(directory / ALLOWLIST)
         faults.append(
@@ -150,7 +150,9 @@ def read_directory(directory: Path) -> Loaded:
     return Loaded(policy, site_document, tuple(services), (*remarks, *loose))
 
 
-def _read_all(paths: Sequence[Path], services: list[PlacedService], faults: list[Fault]) -> bool:
+def _read_all(
+    paths: Sequence[Path], services: list[PlacedService], remarks: list[Fault], faults: list[Fault]
+) -> bool:
     """Add the services of all files. False when one can't be read; stops where nobody reads more faults."""
     readable = True
     for path in paths:
@@ -158,7 +160,7 @@ def _read_all(paths: Sequence[Path], services: list[PlacedService], faults: list
             where = file_name(path)
             faults.append(Fault(where, 0, 0, "not read yet: there are too many faults before it"))
             return False
-        document = _document(path, faults)
+        document = _allowlist(path, remarks, faults)
         if document is None or not _services(document, services, faults):
             readable = False
     return readable
@@ -189,6 +191,21 @@ def _document(path: Path, faults: list[Fault]) -> Document | None:
         return None
     document, found = compose(file_name(path), data)
     faults += found
+    return document
+
+
+def _allowlist(path: Path, remarks: list[Fault], faults: list[Fault]) -> Document | None:
+    """Give a file of the allowlist; one of comments alone is remarked on, and counts as one without services."""
+    data = read_file(path)
+    if isinstance(data, Fault):
+        faults.append(data)
+        return None
+    name = file_name(path)
+    document, found = compose(name, data, comments=True)
+    faults += found
+    if document is None and not found:
+        remarks.append(Fault(name, 1, 1, "nothing but comments: this file keeps no service"))
+        return Document(name, Node(1, 1, {"services": Entry(1, 1, Node(1, 1, Items()))}))
     return document
 
 

@@ -120,10 +120,10 @@ class Document:
         return node, ()
 
 
-def compose(file: str, data: bytes) -> tuple[Document | None, list[Fault]]:
+def compose(file: str, data: bytes, *, comments: bool = False) -> tuple[Document | None, list[Fault]]:
     """Read one YAML document of at most 4 MiB. The document is None when the file as a whole can't be read.
 
-    file: the name to put into faults. Never raises: whatever the bytes are, the answer is faults.
+    file: the name to put into faults. comments: a file of comments alone is no fault, and no document. Never raises: whatever the bytes are, the answer is faults.
     """
     if len(data) > MAX_BYTES:
         return None, [Fault(file, 0, 0, f"{len(data)} bytes", f"at most {MAX_BYTES}")]
@@ -137,14 +137,18 @@ def compose(file: str, data: bytes) -> tuple[Document | None, list[Fault]]:
     except _StopReadingError:
         pass
     except yaml.MarkedYAMLError as error:
-        builder.faults.append(syntax_fault(file, error))
+        builder.faults.append(syntax_fault(file, text, error))
         return None, builder.faults
     except yaml.YAMLError as error:
         builder.faults.append(Fault(file, 0, 0, f"not YAML: {shown(str(error))}"))
         return None, builder.faults
     if builder.root is None:
-        if not builder.faults:
-            builder.faults.append(Fault(file, 1, 1, "the file is empty or all comments", "a mapping"))
+        written = [line for line in text.split("\n") if line.strip()]
+        all_comments = bool(written) and all(line.lstrip().startswith("#") for line in written)
+        if not builder.faults and not (comments and all_comments):
+            what = "has nothing but comments" if all_comments else "is empty"
+            meant = "services, or a comment that says why there are none" if comments else "a mapping"
+            builder.faults.append(Fault(file, 1, 1, f"the file {what}", meant))
         return None, builder.faults
     return Document(file, builder.root), builder.faults
 

@@ -116,11 +116,13 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     if len(set(values)) == len(values):
         return values
     seen: set[T] = set()
-    for value in values:
+    twice: list[tuple[int, str]] = []
+    for place, value in enumerate(values):
         if value in seen:
-            raise _wrong(f"{shown(_written(value))} stands twice in this list", "each once")
+            twice.append((place, f"{shown(_written(value))} stands twice in this list"))
         seen.add(value)
-    return values
+    # One error for all of them, as pydantic takes one of a validator; `validate.py` gives each its place.
+    raise PydanticCustomError("twice", "twice", {"twice": twice})
 
 
 def _written(value: object) -> str:

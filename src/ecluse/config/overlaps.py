@@ -30,13 +30,14 @@ class _End(NamedTuple):
 def find_overlaps(
     policy: Policy, services: Sequence[PlacedService], inside: NetworkIndex[str]
 ) -> Iterator[Fault]:
-    """Say, once for each written target, which earlier service it shares packets with."""
+    """Say, once for each two services, what they share and how often; of very many pairs, how many more there are."""
 
     @cache
     def same_inside(early: int, late: int) -> bool:
         return _same_inside(policy.services[early], policy.services[late], inside)
 
     reported: set[tuple[int, int, int]] = set()
+    found: dict[tuple[int, int], list[Fault]] = defaultdict(list)
     for one, other, shared in _meetings(services):
         early, late = (one, other) if one.service < other.service else (other, one)
         target = (late.service, late.destination, late.item)
@@ -46,13 +47,31 @@ def find_overlaps(
             continue
         reported.add(target)
         first, second = policy.services[early.service].name, policy.services[late.service].name
-        wrong = (
-            f"'{second}' and '{first}' share '{shared}' on the same port: packets are counted for"
-            f" '{first}', which comes first"
-        )
+        wrong = f"'{second}' and '{first}' share '{shared}'{{}} on the same port: packets are counted for '{first}', which comes first"
         placed = services[late.service]
         key = placed.model.destinations[late.destination].key
-        yield placed.fault(("destinations", late.destination, key, late.item), wrong)
+        pair = found[early.service, late.service]
+        pair.append(placed.fault(("destinations", late.destination, key, late.item), wrong))
+    yield from _few([_told(pair) for pair in found.values()])
+
+
+MAX_PAIRS = 50
+
+
+def _told(pair: list[Fault]) -> Fault:
+    """Say for two services what they share first, and how much more."""
+    first = min(pair)
+    return first.here(first.wrong.format(f" and {len(pair) - 1} more" if len(pair) > 1 else ""))
+
+
+def _few(remarks: list[Fault]) -> Iterator[Fault]:
+    remarks.sort()
+    yield from remarks[:MAX_PAIRS]
+    if len(remarks) > MAX_PAIRS:
+        more = len(remarks) - MAX_PAIRS
+        yield remarks[MAX_PAIRS].here(
+            f"{more} more pairs of services share packets: each is counted for the first of its two"
+        )
 
 
 def _traffic(policy: Policy, end: _End) -> tuple[Traffic, ...]:

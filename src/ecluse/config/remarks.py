@@ -1,8 +1,10 @@
 """What is odd but not wrong. Each remark says what it means on the night of a cut."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import chain
 
 from ecluse.config.addresses import is_wide, written
@@ -11,7 +13,17 @@ from ecluse.config.dnsremarks import about_dns
 from ecluse.config.marks import Document
 from ecluse.config.overlaps import find_overlaps
 from ecluse.errors import Fault
-from ecluse.policy import GATEWAY, Criticality, DnsMode, IPNetwork, Policy, Preset, Service
+from ecluse.policy import (
+    GATEWAY,
+    Criticality,
+    DnsMode,
+    IPAddress,
+    IPNetwork,
+    Policy,
+    Preset,
+    Service,
+    interval,
+)
 from ecluse.policy.index import NetworkIndex
 
 
@@ -32,6 +44,7 @@ def find_remarks(policy: Policy, site: Document, services: Sequence[PlacedServic
     """Give every remark that no day changes. `services` stand in the order of `policy.services`."""
     yield from _about_site(policy, site)
     yield from about_dns(policy, site)
+    yield from find_examples(policy, site, services)
     inside = _inside_subnets(policy)
     for placed, service in zip(services, policy.services, strict=True):
         yield from _about_people(placed, service)
@@ -39,6 +52,46 @@ def find_remarks(policy: Policy, site: Document, services: Sequence[PlacedServic
         yield from _about_wildcards(placed, service, policy)
         yield from _about_destinations(placed, service, policy, inside)
     yield from find_overlaps(policy, services, inside)
+
+
+_EXAMPLES = tuple(
+    ip_network(text)
+    # RFC 5737, RFC 3849, RFC 9637
+    for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20")
+)
+# RFC 2606, RFC 6761
+_EXAMPLE_NAME = re.compile(r"(?:.*\.)?(?:example|invalid|test|example\.(?:com|net|org))")
+
+
+def is_example(value: str | IPNetwork | IPAddress) -> bool:
+    """Say whether an address, a prefix or a name is one of those for documentation: it leads nowhere."""
+    if isinstance(value, str):
+        return _EXAMPLE_NAME.fullmatch(value) is not None
+    first = int(value.network_address if isinstance(value, IPv4Network | IPv6Network) else value)
+    return any(n.version == value.version and low <= first <= high for n, low, high in _EXAMPLE_RANGES)
+
+
+_EXAMPLE_RANGES = [(network, *interval(network)) for network in _EXAMPLES]
+
+
+def find_examples(policy: Policy, document: Document, services: Sequence[PlacedService]) -> Iterator[Fault]:
+    """Say once how much of a site is still as the example has it: nothing of it will be reached, or keep anything."""
+    site = policy.site
+    places = [placed.fault(loc, "") for placed in services for loc in _examples_of(placed)]
+    places += [
+        document.fault(("resolvers", n), "") for n, one in enumerate(site.resolvers) if is_example(one)
+    ]
+    if places:
+        many = f"{len(places)} addresses and names are examples" if len(places) > 1 else "an example"
+        wrong = f"{many} of the documentation, which lead nowhere: what they should keep is refused at a cut"
+        yield places[0].here(wrong, "the partners' own, before these files are put into service")
+
+
+def _examples_of(placed: PlacedService) -> Iterator[tuple[str | int, ...]]:
+    for index, destination in enumerate(placed.model.destinations):
+        for place, one in destination.each():
+            if is_example(one.removeprefix("*.") if isinstance(one, str) else one):
+                yield ("destinations", index, destination.key, place)
 
 
 def find_reviews(services: Sequence[PlacedService]) -> Iterator[tuple[date, Fault]]:
@@ -139,28 +192,35 @@ def _about_destinations(
             yield placed.fault(
                 ("destinations", index, "ports"), wrong, "esp, or a name that has no IPv6 address"
             )
+        said: dict[str, list[tuple[int, str, str]]] = {}
         for place, network in destination.each():
             if isinstance(network, str):
                 continue
-            said = _about_network(service, network, families, inside)
-            if said:
-                yield placed.fault(("destinations", index, destination.key, place), *said)
+            if odd := _about_network(service, network, families, inside):
+                said.setdefault(odd[0], []).append((place, *odd[1:]))
+        for places in said.values():
+            place, wrong, expected = places[0]
+            more = f" (and {len(places) - 1} more of this destination alike)" if len(places) > 1 else ""
+            yield placed.fault(("destinations", index, destination.key, place), wrong + more, expected)
 
 
 def _about_network(
     service: Service, network: IPNetwork, families: set[int], inside: NetworkIndex[str]
-) -> tuple[str, str] | None:
+) -> tuple[str, str, str] | None:
+    """Give what kind of oddity it is, what to say of it, and what was expected."""
     if is_wide(network):
         return (
+            written(network),
             f"'{service.name}' keeps '{written(network)}' open, the whole internet or much of it, for these ports",
             "",
         )
     zone = next((zone for _, zone in inside.around(network)), None)
     if zone is not None:
         wrong = f"'{written(network)}' lies inside zone '{zone}': traffic to it never crosses the gate"
-        return wrong, "the partner's address outside"
+        return "inside", wrong, "the partner's address outside"
     if network.version not in families:
         return (
+            "family",
             f"'{written(network)}' is of no use: the inside of '{service.name}' has no IPv{network.version} subnet",
             "",
         )

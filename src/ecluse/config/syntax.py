@@ -4,6 +4,7 @@ import re
 
 import yaml
 
+from ecluse.config.words import shown
 from ecluse.errors import Fault
 
 MAX_CHARACTER_FAULTS = 20
@@ -57,7 +58,7 @@ _SYNTAX = {
     ),
     "did not find expected alphabetic or numeric character": (
         "a '*' or '&' at the beginning of a value means an alias in YAML",
-        "an interface pattern in quotes; for a host name, wildcards are not supported yet: name the hosts, or give prefixes",
+        "a wildcard or a pattern in quotes",
     ),
     "did not find expected node content": (
         "no value can begin here",
@@ -83,7 +84,15 @@ _SYNTAX = {
 }
 
 
-def syntax_fault(file: str, error: yaml.MarkedYAMLError) -> Fault:
+_UNQUOTED = "did not find expected alphabetic or numeric character"
+_STAR = re.compile(r"\*[A-Za-z0-9._-]+")
+
+
+def _line(text: str, number: int) -> str:
+    return text.split("\n")[number - 1] if 0 < number <= text.count("\n") + 1 else ""
+
+
+def syntax_fault(file: str, text: str, error: yaml.MarkedYAMLError) -> Fault:
     """Give libyaml's complaint in words that help, at its place."""
     problem = error.problem or "unknown"
     mark = error.problem_mark or error.context_mark
@@ -93,5 +102,7 @@ def syntax_fault(file: str, error: yaml.MarkedYAMLError) -> Fault:
         return Fault(
             file, start.line + 1, start.column + 1, "a quote that is never closed", "a closing quote"
         )
+    if problem == _UNQUOTED and (star := _STAR.match(_line(text, line)[column - 2 :] if column > 1 else "")):
+        return Fault(file, line, column - 1, f"{shown(star[0])} without quotes", f'"{star[0]}" in quotes')
     wrong, expected = _SYNTAX.get(problem, (f"not YAML ({problem})", "a key, a value or a list"))
     return Fault(file, line, column, wrong, expected)

@@ -1,5 +1,6 @@
 """A document against a model: the value, or a fault with line and column for each thing wrong."""
 
+from collections.abc import Iterator
 from datetime import date
 from itertools import islice
 from typing import TypeVar, get_args
@@ -34,8 +35,7 @@ def validate(model: type[M], document: Document, loc: Loc = ()) -> tuple[M | Non
     except ValidationError as error:
         # Of a list of thousands, each at fault, nobody reads more than the reader of the files will list.
         details = islice(error.errors(include_url=False, include_input=False), MAX_FAULTS + 1)
-        found = (_fault(model, document, loc, detail) for detail in details)
-        return None, [fault for fault in found if fault]
+        return None, [fault for detail in details for fault in _faults(model, document, loc, detail)]
 
 
 def service_at(document: Document, loc: Loc) -> tuple[ServiceModel | None, list[Fault]]:
@@ -64,6 +64,14 @@ def _ways(document: Document, loc: Loc, destination: object) -> list[Fault]:
     if "to" not in destination and "from" not in destination:
         return [document.fault(loc, "neither 'to' nor 'from'", "one of the two")]
     return []
+
+
+def _faults(model: type[BaseModel], document: Document, base: Loc, detail: ErrorDetails) -> Iterator[Fault]:
+    if detail["type"] == "twice":
+        for place, wrong in detail.get("ctx", {})["twice"][: MAX_FAULTS + 1]:
+            yield document.fault((*base, *detail["loc"], place), wrong, "each once")
+    elif fault := _fault(model, document, base, detail):
+        yield fault
 
 
 def _fault(model: type[BaseModel], document: Document, base: Loc, detail: ErrorDetails) -> Fault | None:

@@ -1,6 +1,7 @@
 """Whatever the bytes are: a policy, or a ConfigError whose every fault has words and a place that exists."""
 
 import os
+import re
 import shutil
 import tempfile
 import unicodedata
@@ -94,7 +95,8 @@ def test_any_bytes(file, data):
         copy = Path(name) / "conf"
         shutil.copytree(EXAMPLE, copy)
         (copy / file).write_bytes(data)
-        assert judge(copy)
+        # An allowlist of comments alone keeps nothing, and that is a warning.
+        assert judge(copy) or re.fullmatch(rb"\s*(#[^\n]*\s*)*", data)
 
 
 KEYS = [

@@ -238,7 +238,7 @@ def test_a_thousand_services(files):
     files.write("allowlist.d/20-many.yaml", "services:\n" + many)
     loaded = read_directory(files.path)
     assert len(loaded.policy.services) == 1002
-    assert len(warnings_of(loaded, DAY)) == 1000  # each shares the laboratory's host name
+    assert len(warnings_of(loaded, DAY)) == 51  # each shares the laboratory's host name; more are counted
 
 
 def test_the_package_does_without_the_daemons_libraries():
