@@ -102,15 +102,24 @@ class FlowJudge:
             return Flow(connection, ours, "inside")
         zone = ours if ours is not None else theirs
         outer = connection.reply.source if ours is not None else connection.original.source
+        if zone is not None and connection.spoofed and not self._is_open(zone):
+            return Flow(connection, zone, "refused")
         # A neighbour of the gateway in no zone's subnets passes by an inside interface, and conntrack tells no interface.
         if zone is None or (zone == GATEWAY and _near(outer)):
             return Flow(connection, zone or "", "unknown")
-        if level_named(self.policy.site, self.levels[zone]).passes_all:
+        return self._judge_in(zone, connection, opened_inside=ours is not None)
+
+    def _judge_in(self, zone: str, connection: Connection, *, opened_inside: bool) -> Flow:
+        """Judge a connection between a zone, or the gateway, and the outside."""
+        if self._is_open(zone):
             return Flow(connection, zone, "open")
-        if zone != GATEWAY:
-            service = self._keeper_of(connection, zone, opened_inside=ours is not None)
-            return Flow(connection, zone, "kept" if service else "refused", service)
-        return self._judge_gateway(connection, opened_inside=ours is not None)
+        if zone == GATEWAY:
+            return self._judge_gateway(connection, opened_inside=opened_inside)
+        service = self._keeper_of(connection, zone, opened_inside=opened_inside)
+        return Flow(connection, zone, "kept" if service else "refused", service)
+
+    def _is_open(self, zone: str) -> bool:
+        return level_named(self.policy.site, self.levels[zone]).passes_all
 
     def _asks_elsewhere(self, connection: Connection, zone: str) -> bool:
         """Say whether a zone's DNS connection goes to the gate and should not at this level, or the other way round.

@@ -8,6 +8,7 @@ from ecluse.ruleset.dnsgate import ByName
 from ecluse.ruleset.families import FAMILIES, Family, network_interval
 from ecluse.ruleset.keeps import Kept
 from ecluse.ruleset.program import Chain, Field, Key, NamedSet, Part, Rule
+from ecluse.ruleset.sources import SPOOFED
 
 REJECTS_PER_SECOND = 1000
 """Answers to what is refused without TCP; a flood gets silence beyond it, and costs the gateway nothing."""
@@ -93,7 +94,8 @@ def zone_chains(policy: Policy, kept: list[Kept], learned: list[ByName], slot: i
                     if lookups and guard:
                         chains.append(Chain(f"{here}.{word}{family.digit}", lookups))
                         rules.append((*guard, p.jump(f"{here}.{word}{family.digit}")))
-            chains.append(Chain(here, (*rules, (refuse,))))
+            first = ((SPOOFED, refuse),) if rules else ()
+            chains.append(Chain(here, (*first, *rules, (refuse,))))
     return chains
 
 
@@ -150,7 +152,12 @@ def gateway_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
                 for rest in jumps[word]
             ]
             end = p.goto(stem + ("refuse" if hook == "input" else "reject"))
-            chains.append(Chain(names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"), (*rules, (end,))))
+            chains.append(
+                Chain(
+                    names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"),
+                    (*(((SPOOFED, end),) if rules else ()), *rules, (end,)),
+                )
+            )
     return chains
 
 

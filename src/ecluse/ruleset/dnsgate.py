@@ -6,7 +6,6 @@ address alive as long as they flow. docs/datapath.md tells the way of a question
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
 
 from ecluse.policy import (
     Direction,
@@ -21,7 +20,7 @@ from ecluse.policy import (
 )
 from ecluse.ruleset import names
 from ecluse.ruleset import program as p
-from ecluse.ruleset.families import FAMILIES, Family, network_interval
+from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family, network_interval
 from ecluse.ruleset.keeps import Keep, protocol_in
 from ecluse.ruleset.program import Chain, Key, NamedSet, Rule
 
@@ -39,7 +38,6 @@ SIZE = 65535
 """Bound of each set, in elements; an address for which there is no room is not answered."""
 
 DNS_PORT = 53
-LINK_LOCAL6 = network_interval(ip_network("fe80::/10"))
 
 
 def is_on(policy: Policy) -> bool:
@@ -332,6 +330,11 @@ def _bound_rules(policy: Policy, answered: Mapping[Family, str]) -> Iterator[Rul
             p.Bump(names.DNS_LIMITED),
             p.DROP,
         )
+
+
+def asked_here(policy: Policy) -> tuple[Rule, ...]:
+    """Give the rule that has questions to the gateway itself tracked whatever their source: the redirect has to judge them."""
+    return ((*_QUESTION, p.LOCAL, p.ACCEPT),) if is_on(policy) else ()
 
 
 def client_jump(policy: Policy, slot: int) -> tuple[Rule, ...]:

@@ -10,13 +10,14 @@ from ecluse.ruleset import names
 from ecluse.ruleset import program as p
 from ecluse.ruleset.connection import Connection
 from ecluse.ruleset.program import Key, NamedSet, Part, Program
+from ecluse.ruleset.sources import LABEL
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
     """A packet as a hook sees it. Addresses are the packet's own; `connection` has the tuples (None: untracked or invalid).
 
-    hook: forward, input or output. direction: original or reply, of this packet in its connection.
+    hook: forward, input or output. route: the interface by which its source is reached, empty for none. direction: original or reply, of this packet in its connection.
     """
 
     hook: str
@@ -33,6 +34,7 @@ class Packet:
     hop_limit: int = 64
     uid: int | None = None
     invalid: bool = False
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,14 @@ class Oracle:
         verdict = self._walk(packet.hook, packet, counters)
         return Judgement(verdict or self.policy, tuple(counters))
 
+    def is_tracked(self, packet: Packet) -> bool:
+        """Say whether conntrack is to look at a packet that comes in: not at one in an outside name, where a level judges."""
+        return self._walk(names.RAW, packet, []) != p.NOTRACK.what
+
+    def is_spoofed(self, packet: Packet) -> bool:
+        """Say whether the connection that a packet opens is marked: its source does not live where it came from."""
+        return self._walk(names.PREROUTING, packet, []) == LABEL.what
+
     def keeper(self, chain: str, packet: Packet) -> str:
         """Name the counter of the service for which a chain of look-ups keeps a packet, empty when it does not."""
         counters: list[str] = []
@@ -157,8 +167,10 @@ class Oracle:
                     return self._walk(chain, packet, counters)
                 case p.Verdict("goto", chain):
                     return self._walk(chain, packet, counters) or ""
-                case p.Verdict(kind):
-                    return kind
+                case p.Verdict("return"):
+                    return ""
+                case p.Verdict(word) | p.Tell(word):
+                    return word
                 case p.Reject():
                     return "reject"
                 case p.Dispatch(fields, name):
@@ -187,6 +199,8 @@ class Oracle:
                 counters.append(counter)
             case p.Over():
                 return False  # of one packet there is never too much
+            case p.Local():
+                return packet.hook == "input"
         return True
 
     def _find(self, fields: tuple[p.Field, ...], name: str, packet: Packet) -> str | None:
@@ -203,6 +217,8 @@ class Oracle:
 def _equal(value: int | str, wanted: p.Value) -> bool:
     if isinstance(wanted, tuple):
         return isinstance(value, int) and wanted[0] <= value <= wanted[1]
+    if isinstance(wanted, str) and wanted.endswith("*"):
+        return isinstance(value, str) and value.startswith(wanted[:-1])
     return value == wanted
 
 
@@ -231,6 +247,10 @@ _READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.DADDR6: lambda k: _v6(k.destination),
     p.TTL4: lambda k: k.hop_limit if k.source.version == 4 else None,
     p.HOPLIMIT6: lambda k: k.hop_limit if k.source.version == 6 else None,
+    p.SOURCE_ROUTE: lambda k: k.route,
+    p.IIFKIND: lambda _: None,  # of VRFs the oracle knows nothing
+    p.CT_STATUS: lambda _: None,  # asked of the first packet alone, which is not confirmed yet
+    p.CT_LABEL: lambda k: names.SPOOFED if k.connection and k.connection.spoofed else None,
     p.CT_DIRECTION: lambda k: k.direction if k.connection else None,
     p.CT_PROTOCOL: lambda k: k.connection.protocol if k.connection else None,
     p.CT_PORT: lambda k: k.connection.original.destination_port if k.connection else None,

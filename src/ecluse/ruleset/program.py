@@ -30,10 +30,15 @@ class Field:
 
 IIFNAME = Field("iifname", "ifname")
 OIFNAME = Field("oifname", "ifname")
+IIFKIND = Field("meta iifkind", "ifname")
+SOURCE_ROUTE = Field("fib saddr oifname", "ifname")
+"""The interface by which the source would be reached (nft_fib); none for an address of the machine itself."""
 NFPROTO = Field("meta nfproto", "nf_proto")
 L4PROTO = Field("meta l4proto", "inet_proto")
 SKUID = Field("meta skuid", "uid")
 CT_STATE = Field("ct state", "ct_state")
+CT_STATUS = Field("ct status", "ct_status")
+CT_LABEL = Field("ct label", "ct_label")
 CT_DIRECTION = Field("ct direction", "ct_dir")
 CT_PROTOCOL = Field("ct protocol", "inet_proto")
 CT_PORT = Field("ct original proto-dst", "inet_service")
@@ -157,12 +162,35 @@ class Redirect:
     port: int
 
 
-Part = Is | In | Count | Bump | Note | Limit | Verdict | Reject | Dispatch | Refresh | Over | Local | Redirect
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """What conntrack is told of the packet or its connection; the last part of a rule that says no more of it."""
+
+    what: str
+
+
+Part = (
+    Is
+    | In
+    | Count
+    | Bump
+    | Note
+    | Limit
+    | Verdict
+    | Reject
+    | Dispatch
+    | Refresh
+    | Over
+    | Local
+    | Redirect
+    | Tell
+)
 Rule = tuple[Part, ...]
 
 ACCEPT = Verdict("accept")
 DROP = Verdict("drop")
 LOCAL = Local()
+NOTRACK = Tell("notrack")
 
 
 def goto(chain: str) -> Verdict:
@@ -315,6 +343,8 @@ def part_text(part: Part) -> str:  # noqa: C901, PLR0911, PLR0912 -- one line a 
             return f"update @{name} {{ {field.text} limit rate over {rate}/second burst {2 * rate} packets }}"
         case Local():
             return "fib daddr type local"
+        case Tell(what):
+            return what
         case Redirect(port):
             return f"redirect to :{port}"
         case Dispatch(fields, name):
