@@ -244,3 +244,41 @@ def test_a_machine_without_an_address_is_heard_by_a_stateful_firewall(hospital: 
     forge.send(hospital, "care", forge.packet("udp", "0.0.0.0", 68, "255.255.255.255", 67))
     forge.send(hospital, "care", forge.packet("udp", "fe80::7", 546, places.CARE.gateway.v6, 547))
     until(lambda: "packets 2 " in hospital.shell("gw", "nft list counter inet dhcp heard"))
+
+
+@pytest.mark.parametrize("level", ["cut", "isolate"])
+def test_the_purge_ends_nothing_that_goes_from_inside_to_inside(
+    hospital: Hospital, daemon: Daemon, level: str
+):
+    """A source in no zone's subnets, and what the site translates to such a machine: both are routed to the inside."""
+    hospital.shell(
+        "care", "ip addr add 10.77.0.5/32 dev eth0\nip -6 addr add 2001:db8:77::5/128 dev eth0 nodad"
+    )
+    hospital.shell("gw", "ip route add 10.77.0.0/24 dev care0\nip -6 route add 2001:db8:77::/64 dev care0")
+    hospital.nft(
+        "table ip more {\n chain pre {\n type nat hook prerouting priority dstnat\n"
+        'iifname "guest0" ip daddr 203.0.113.99 dnat to 10.77.0.5\n}\n}\n'
+    )
+    guest = places.GUEST_HOST
+    hospital.guest.listen("udp", 5000)
+    hospital.care.listen("udp", 5000)
+    ways = {
+        "10.77.0.5": ("care", "10.77.0.5", guest.v4),
+        "2001:db8:77::5": ("care", "2001:db8:77::5", guest.v6),
+        "dst=203.0.113.99": ("guests", guest.v4, "203.0.113.99"),
+        places.WEB.v4: ("guests", guest.v4, places.WEB.v4),
+    }
+    for number, (role, source, to) in enumerate(ways.values(), 4100):
+        assert forge.talk(hospital, role, source, number, to, 5000), to
+
+    def there() -> list[str]:
+        with_port = hospital.shell("gw", "cat /proc/net/nf_conntrack").splitlines()
+        lines = [line.replace(":0db8:0077:0000:0000:0000:0000:0005", ":db8:77::5") for line in with_port]
+        return [what for what in ways if any(what in line for line in lines)]
+
+    assert there() == list(ways)
+    daemon.level(level)
+    wait_for_purge(daemon)
+    assert there() == [what for what in ways if what != places.WEB.v4], (
+        "positive control: the last one is ended"
+    )

@@ -13,9 +13,10 @@ from ecluse.controller.ledger import Ledger
 from ecluse.controller.live import Live
 from ecluse.controller.shared import Order, Shared
 from ecluse.errors import EcluseError
+from ecluse.exits import zones_of
 from ecluse.flows import Connection, FlowJudge, describe
 from ecluse.policy import at_least_as_closed
-from ecluse.ports import KernelChange
+from ecluse.ports import KernelChange, Links
 from ecluse.records import Action, AuditRecord, Generation
 from ecluse.results import Leak, Tamper
 
@@ -250,7 +251,7 @@ class Healer:
         """Find connections that are not kept and yet were let through: while the table stood none could come to be."""
         try:
             judge = await self._s.judge()
-            found = await not_kept(judge, await self._s.ports.conntrack.connections())
+            found = await not_kept(judge, await self._s.ports.conntrack.connections(), self._s.ports.links)
             if not found:
                 return
             leak = Leak(
@@ -276,8 +277,21 @@ class Healer:
             self._s.say("warning", f"what got through could not be counted: {error.message}")
 
 
-async def not_kept(judge: FlowJudge, connections: Sequence[Connection]) -> list[Connection]:
-    """Give the connections that are not kept, judged in slices, so that the daemon answers meanwhile."""
+async def not_kept(judge: FlowJudge, connections: Sequence[Connection], links: Links) -> list[Connection]:
+    """Give the connections that are not kept, judged in slices, so that the daemon answers meanwhile.
+
+    What goes from inside to inside is none of them, though an end may be in no zone's subnets: routes tell. KernelError.
+    """
+    found = await _refused(judge, connections)
+    ways = await links.reached_by(judge.strange(found))
+    inside = [address for address, name in ways.items() if zones_of(judge.policy, name)]
+    if not inside:
+        return found
+    judge.lives_inside(inside)
+    return await _refused(judge, found)
+
+
+async def _refused(judge: FlowJudge, connections: Sequence[Connection]) -> list[Connection]:
     found: list[Connection] = []
     for start in range(0, len(connections), _CHUNK):
         found += [one for one in connections[start : start + _CHUNK] if judge.judge(one).verdict == "refused"]

@@ -160,7 +160,7 @@ class Keeper:
         try:
             judged_at = self._s.live.generation.number
             judge, every = await asyncio.gather(self._s.judge(), self._s.ports.conntrack.connections())
-            ended = await not_kept(judge, every)
+            ended = await not_kept(judge, every, self._s.ports.links)
             if self._s.live.generation.number != judged_at:
                 ended = []  # what was opened again meanwhile is not ended; the newer change ends its own
             gone = await self._s.ports.conntrack.end(ended) if ended else 0

@@ -4,6 +4,7 @@ import asyncio
 import difflib
 
 from ecluse.controller import live as lv
+from ecluse.controller.healer import not_kept
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.live import Loaded
 from ecluse.controller.shared import Shared
@@ -91,17 +92,15 @@ class Planner:
         effect = lv.effect(live, wanted, levels)
         judge = await self._s.judge_of(wanted, levels)
         now = await self._s.judge()
-        kept, ended = 0, 0
-        examples: list[LiveFlow] = []
         every = await self._s.ports.conntrack.connections()
-        for number, one in enumerate(every):
-            flow = judge.judge(one)
-            if flow.verdict != "refused":
-                kept += 1
-            elif now.judge(one).verdict != "refused":
+        refused = await not_kept(judge, every, self._s.ports.links)
+        kept, ended = len(every) - len(refused), 0
+        examples: list[LiveFlow] = []
+        for number, one in enumerate(refused):
+            if now.judge(one).verdict != "refused":
                 ended += 1
                 if len(examples) < _EXAMPLES:
-                    examples.append(LiveFlow(describe(one), flow.zone, ""))
+                    examples.append(LiveFlow(describe(one), judge.judge(one).zone, ""))
             if number % _CHUNK == 0:
                 await asyncio.sleep(0)
         warnings = await asyncio.to_thread(self._s.ports.source.warnings)
