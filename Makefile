@@ -57,7 +57,7 @@ lint: install ## ruff, mypy, import-linter
 test-unit: install ## unit and golden tests, in parallel; no root needed
 	$(BIN)/python -m pytest tests/unit tests/golden -n auto </dev/null
 
-test-kernel: install ## tests that send packets and run the daemon; root (skipped without, but never when CI=true)
+test-kernel: install ## tests that send packets and run the daemon; root (skipped without, but never when CI=true); installs the peers' firewalls
 	$(BIN)/python -m pytest tests/kernel tests/system tests/demo tests/bench -rs -n 2 </dev/null
 
 test: install ## everything: lint, then all tests

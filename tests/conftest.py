@@ -1,6 +1,7 @@
 """Fixtures for the lab, and two rules: nothing is skipped in CI, nothing is left behind."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,11 @@ import pytest
 from tests.lab import netns
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that runs us in the background has it ignored, and programs that we start would inherit that:
+    # a test that presses Ctrl-C would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _NEEDS_ROOT = {"kernel", "system", "vm"}
 

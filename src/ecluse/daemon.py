@@ -4,22 +4,22 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
-import gc
 import logging
 import os
 import signal
 import socket
 import struct
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
 import ecluse
-from ecluse import sd
+from ecluse import bulk, sd
 from ecluse.api.listen import activated_fds
 from ecluse.api.peer import printable
 from ecluse.api.server import ApiServer, serve
@@ -34,6 +34,7 @@ from ecluse.kernel.conntrack import NfConntrack
 from ecluse.kernel.exits import KernelExits
 from ecluse.kernel.links import RtnlLinks
 from ecluse.kernel.nft import NftFirewall
+from ecluse.output import STDOUT, Output, say_last, taking_all
 from ecluse.records import Actor
 from ecluse.resolve.resolver import DnsResolver
 from ecluse.results import Event
@@ -51,32 +52,28 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def configure_log(settings: Settings) -> Any:
-    """Make the daemon's log: a line of JSON each on standard output, or words for a console."""
+def configure_log(settings: Settings) -> tuple[Any, Output]:
+    """Make the daemon's log: a line of JSON each on standard output, or words for a console. Gives where they go, too."""
     renderer: Any = structlog.processors.JSONRenderer()
     if settings.log_format == "console":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+        renderer = structlog.dev.ConsoleRenderer(colors=os.isatty(STDOUT))
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+
+    def missing(count: int) -> str:
+        entry = {"event": f"{count} lines of this log could not be written", "level": "warning"}
+        return f"{renderer(None, 'warning', stamp(None, 'warning', entry))}\n"
+
+    output = Output(STDOUT, missing)
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
+        processors=[structlog.processors.add_log_level, stamp, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.log_level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, output)),
     )
-    return structlog.get_logger()
+    return structlog.get_logger(), output
 
 
 SWITCH_INTERVAL = 0.0005
 """Seconds that a thread which reads a large allowlist keeps the interpreter while a cut wants it; Python's own is 5 ms."""
-
-
-def _calm_collector() -> None:
-    """Keep Python's full collections rare and small: one over a large allowlist would hold every answer for 0.3 s."""
-    gc.freeze()
-    gc.set_threshold(700, 10, 10_000)
-    gc.enable()  # at rest since the process began (eclused.py)
 
 
 def _give_memory_back() -> None:
@@ -177,6 +174,11 @@ class Daemon:
         self._step = step
         self._adapters = adapters
         self._stop = asyncio.Event()
+        self.output: Output | None = None
+        """Where its log goes, for `status` to say what of it was lost."""
+
+    def _troubles(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.output.trouble if self.output else "",)))
 
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, stop. EcluseError when it can't start; the kernel then stays as it was."""
@@ -217,14 +219,16 @@ class Daemon:
             last_good=timedelta(days=settings.dns_keep_days),
             closed_at_boot=_words_of(closed_at_boot),
         )
-        controller = Controller(self._adapters(ports), options, step=self._step, tell=self._tell)
+        controller = Controller(
+            self._adapters(ports), options, step=self._step, tell=self._tell, troubles=self._troubles
+        )
         try:
             await controller.start()
             # What stands now is the record's. Left in place after a crash before this line, it is read once more.
             with contextlib.suppress(OSError):
                 closed_at_boot.unlink(missing_ok=True)
             server = await self._serve(controller)
-            _calm_collector()
+            bulk.calm()
             asyncio.get_running_loop().run_in_executor(None, _give_memory_back)
             try:
                 await self._until_stopped(controller)
@@ -284,8 +288,8 @@ class Daemon:
                 await controller.prove_alive()
             if controller.alive:
                 sd.notify("WATCHDOG=1")
-        except (EcluseError, TimeoutError) as error:
-            self._log.error("no sign of life to the watchdog", why=str(error))
+        except Exception as error:  # noqa: BLE001 - a look that fails, whatever it meets, is no reason to end
+            self._log.error("no sign of life to the watchdog", why=repr(error))
         try:
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
@@ -296,29 +300,43 @@ class Daemon:
         actor = Actor(os.getuid(), "eclused", os.getpid(), "SIGHUP")
         try:
             await controller.reload(expect=None, actor=actor, reason="SIGHUP", authorised_by="")
-        except EcluseError as error:
-            self._log.error("reload failed; the allowlist before it stands", why=error.message)
+        except Exception as error:  # noqa: BLE001 - nobody waits for this one: the log is where it is told
+            self._log.error("reload failed; the allowlist before it stands", why=str(error))
 
 
 def fail(error: EcluseError) -> int:
     """Say on standard error what is wrong and what to do; give the exit code."""
-    sys.stderr.write(f"eclused: {error.message}\n")
-    if error.hint:
-        sys.stderr.write(f"eclused: {error.hint}\n")
+    say_last("".join(f"eclused: {words}\n" for words in (error.message, error.hint) if words))
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
+
+
+def unexpected(error: Exception) -> EcluseError:
+    """Put what nobody foresaw into words: what, where, and that the gate stands as it did."""
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    at = "".join(f", at {Path(one.filename).name}:{one.lineno}" for one in place)
+    return EcluseError(
+        f"the daemon could not go on: {type(error).__name__}: {error}{at}; the gate stays as it stands",
+        hint="free what the machine lacks (memory, descriptors, processes), then start it again; "
+        "'ecluse cut --no-daemon' closes without it",
+    )
 
 
 def main(argv: Sequence[str] | None = None, make: Callable[[Settings, Any], Daemon] = Daemon) -> int:
     """Run the daemon in the foreground. Exit codes: 0 stopped, 1 could not run, 2 settings or site's files are wrong."""
     try:
         settings = load_settings(sys.argv[1:] if argv is None else argv, os.environ)
-        log = configure_log(settings)
+        log, output = configure_log(settings)
         sys.setswitchinterval(SWITCH_INTERVAL)
-        asyncio.run(make(settings, log).run())
+        with taking_all(output):
+            daemon = make(settings, log)
+            daemon.output = output
+            asyncio.run(daemon.run())
     except EcluseError as error:
         return fail(error)
     except KeyboardInterrupt:
         return EXIT_DONE
+    except Exception as error:  # noqa: BLE001 - whatever it is, nobody is helped by a traceback at 3 in the morning
+        return fail(unexpected(error))
     return EXIT_DONE
 
 

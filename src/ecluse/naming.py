@@ -39,11 +39,11 @@ class Knowledge:
 
 def owners_of(known: Mapping[str, KnownName]) -> Mapping[str, tuple[str, ...]]:
     """Give the names that have each address."""
-    owners: dict[str, tuple[str, ...]] = {}
+    owners: dict[str, list[str]] = {}
     for name in sorted(known):
         for each in known[name].addresses:
-            owners[each.address] = (*owners.get(each.address, ()), name)
-    return owners
+            owners.setdefault(each.address, []).append(name)
+    return {address: tuple(names) for address, names in owners.items()}
 
 
 def names_of(service: Service) -> list[str]:

@@ -19,6 +19,14 @@ def meaning(policy: Policy, addresses: Addresses, levels: Levels, packet: Packet
     if packet.hook != "forward":
         if packet.oif == "lo" or inside_in or inside_out or _lifeline(policy, packet):
             return True, set()
+        if packet.hook == "output" and _is_error(packet):
+            one = packet.connection
+            about = [z.name for z in policy.site.zones if _within(one.original.source, z.subnets)]
+            about += [z.name for z in policy.site.zones if _within(one.reply.source, z.subnets)]
+            for zone in about:
+                passes, services = _kept(policy, addresses, levels, zone, packet)
+                if passes:
+                    return passes, services
         return _kept(policy, addresses, levels, GATEWAY_ZONE, packet)
     if inside_in and inside_out:
         return True, set()
@@ -27,6 +35,11 @@ def meaning(policy: Policy, addresses: Addresses, levels: Levels, packet: Packet
     if zone is None:
         return all(level_named(policy.site, levels[z]).passes_all for z in policy.zone_names()), set()
     return _kept(policy, addresses, levels, zone, packet)
+
+
+def _is_error(packet: Packet) -> bool:
+    kinds = {1: {3, 11, 12}, 58: {1, 2, 3, 4}}
+    return packet.connection is not None and packet.icmp_type in kinds.get(packet.protocol, set())
 
 
 def _zone(policy: Policy, link: str, own: IPAddress) -> str | None:

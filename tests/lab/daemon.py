@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from tests.lab import policy
 from tests.lab.hosts import ROOT
+from tests.lab.other_user import other_user
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +25,6 @@ class Reply:
 
     status: int
     body: Any
-
-
-# The checkout may lie where only root can read (/root): everything is imported before the uid changes.
-_AS_USER = """
-import os, sys
-from ecluse.api import client
-from ecluse.cli import act, failures, look, main, offline, parser, quick, terminal, words
-uid, groups = int(sys.argv[1]), [int(g) for g in sys.argv[2].split(",")]
-os.setgroups(groups); os.setgid(groups[0]); os.setuid(uid)
-sys.exit(main.main(sys.argv[3:]))
-"""
 
 
 class _Connection(http.client.HTTPConnection):
@@ -74,6 +64,8 @@ class Daemon:
         self.argv, self.flags = tuple(argv), tuple(flags)
         self.environment = environment or {}
         self.pass_fds: tuple[int, ...] = ()
+        self.output: int | None = None
+        """A descriptor that takes what it says, in place of its log file."""
         self.config, self.state, self.rundir = (directory / name for name in ("config", "state", "run"))
         self.socket = self.rundir / "ecluse.sock"
         self.log = directory / "eclused.log"
@@ -113,8 +105,8 @@ class Daemon:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=log if self.output is None else self.output,
+                stderr=log if self.output is None else self.output,
                 env=self._environment(),
                 cwd=ROOT,
                 start_new_session=True,
@@ -240,16 +232,14 @@ class Daemon:
 
         user, groups: run it as this uid, with the first group as its own.
         """
-        command = ["-m", "ecluse.cli"]
-        if user is not None:
-            command = ["-c", _AS_USER, str(user), ",".join(map(str, [*groups] or [user]))]
+        who = () if user is None else other_user(user, groups)
         return subprocess.run(
-            [sys.executable, *command, *arguments],
+            [*who, sys.executable, "-m", "ecluse.cli", *arguments],
             input=stdin,
             capture_output=True,
             text=True,
             check=False,
             timeout=timeout,
             env=self._environment() | {"ECLUSE_SOCKET": str(self.socket)},
-            cwd="/" if user is not None else ROOT,
+            cwd=ROOT,
         )

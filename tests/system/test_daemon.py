@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 import socket
 import time
@@ -226,3 +227,22 @@ def test_the_example_hospital_comes_up_and_is_cut(hospital: Hospital):
     assert "has no address yet" in told
     assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
     daemon.stop()
+
+
+def test_an_interface_whose_name_is_no_utf8_starves_no_watchdog(hospital: Hospital, manager):
+    sock, path = manager
+    daemon = hospital.daemon(environment={"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "400000"}).start()
+    try:
+        daemon.level("cut")
+        hospital.run("gw", ["ip", "link", "add", os.fsdecode(b"caf\xe9"), "type", "bridge"])
+        wanted = "caf\N{REPLACEMENT CHARACTER}"
+        deadline = time.monotonic() + 15
+        while not any(wanted in text for text in daemon.status()["warnings"]):
+            assert time.monotonic() < deadline, daemon.status()["warnings"]
+            time.sleep(0.05)
+        assert not any("failed" in text for text in daemon.status()["warnings"])
+        while sock in select.select([sock], [], [], 0)[0]:
+            said(sock)
+        assert [said(sock) for _ in range(3)] == ["WATCHDOG=1"] * 3
+    finally:
+        daemon.stop()

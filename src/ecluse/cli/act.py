@@ -6,7 +6,7 @@ import time
 
 from ecluse.cli.failures import DONE, REFUSED, UNRECORDED, UsageError
 from ecluse.cli.hurry import CHANGE_SECONDS, ask_level, sendable
-from ecluse.cli.look import client, purge_words, show_plan, write_json
+from ecluse.cli.look import client, purge_words, show_plan, show_services, write_json
 from ecluse.cli.terminal import Screen
 from ecluse.cli.words import by_level, count, listed, local
 from ecluse.errors import EcluseError
@@ -139,8 +139,7 @@ def show_change(screen: Screen, change: Json) -> None:
         screen.wrapped(f"{name.upper()}: ", listed(zones), "warn" if name == "open" else "bold")
     if not change["changed"]:
         screen.line("  It was so already.")
-    all_open = set(g["levels"].values()) == {"open"}
-    screen.wrapped("  kept      ", "everything passes" if all_open else listed(change["kept"]))
+    show_services(screen, g["levels"], change["kept"], change)
     screen.wrapped("  ended     ", listed(change["ended"]))
     if change["verified"]:
         screen.line("  verified  yes, read back from the kernel", "good")

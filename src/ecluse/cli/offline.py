@@ -21,6 +21,8 @@ def check(args: SimpleNamespace, screen: Screen) -> int:
     # The online verbs must not pay for pydantic and YAML.
     from ecluse.config.load import ConfigDirectory  # noqa: PLC0415
     from ecluse.ruleset.compile import compile_program  # noqa: PLC0415
+    from ecluse.ruleset.disjoint import TangledError  # noqa: PLC0415
+    from ecluse.ruleset.names import service_of  # noqa: PLC0415
 
     directory = Path(args.directory or os.environ.get("ECLUSE_CONFIG_DIR") or "/etc/ecluse")
     source = ConfigDirectory(directory)
@@ -30,7 +32,13 @@ def check(args: SimpleNamespace, screen: Screen) -> int:
         return _faults(args, screen, error.faults)
     if args.host:
         return _host(args, screen, policy)
-    program = compile_program(policy, {}, 1)
+    try:
+        program = compile_program(policy, {}, 1)
+    except TangledError as error:
+        service = service_of(error.value)
+        wrong = f"too many entries overlap, and those of '{service}' are among them"
+        expected = "fewer 'hosts' and port ranges that overlap, or one service for them"
+        return _faults(args, screen, (source.fault_at(service, wrong, expected),))
     warnings = tuple(source.warnings())
     code, told = _names(args, policy)
     if args.json:
@@ -64,13 +72,15 @@ def _names(args: SimpleNamespace, policy: "Policy") -> tuple[int, list[dict[str,
 
 def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
     """`ecluse check --host`: needs root, for the rules of other tables, and no daemon."""
-    from ecluse.exits import findings  # noqa: PLC0415 - as for `check`
+    from ecluse.exits import Finding, findings  # noqa: PLC0415 - as for `check`
     from ecluse.kernel.exits import look  # noqa: PLC0415 - as for `check`
     from ecluse.kernel.netlink import consistently, kernel_errors  # noqa: PLC0415 - as for `check`
+    from ecluse.zonelinks import Sight  # noqa: PLC0415 - as for `check`
 
     with kernel_errors("look for ways past the gate", hint="run it as root (sudo)"):
         host = consistently(look)
-    found = findings(host, policy)
+    links = (Finding("zone", what, is_exit=False) for what in Sight(host).words(policy, cut=False))
+    found = (*findings(host, policy), *links)
     exits = sum(one.is_exit for one in found)
     if args.json:
         told = [{"kind": one.kind, "what": one.what, "is_exit": one.is_exit} for one in found]

@@ -60,8 +60,8 @@ def day(value: object) -> date:
 
 
 # IFNAMSIZ is 16 with the NUL (linux/if.h); dev_valid_name() refuses '/', ':' and blanks, and "." and "..".
-# The rest is what may stand in nft's double quotes with no escape.
-_INTERFACE = re.compile(r"[A-Za-z0-9_.@+-]{1,15}|[A-Za-z0-9_.@+-]{1,14}\*")
+# The rest is what may stand in nft's double quotes with no escape; not '@', which no name has but in `ip link`'s words.
+_INTERFACE = re.compile(r"[A-Za-z0-9_.+-]{1,15}|[A-Za-z0-9_.+-]{1,14}\*")
 
 
 def interface(text: str) -> str:
@@ -70,10 +70,14 @@ def interface(text: str) -> str:
         raise WrongError(
             "'*' alone would make every interface an inside one", "a name, or a pattern such as 'vlan1*'"
         )
+    name, at, below = text.partition("@")
+    if at and _INTERFACE.fullmatch(name):
+        wrong = f"{shown(text)} is what 'ip link' shows of {name}, which stands on {shown(below)}"
+        raise WrongError(wrong, f"the name alone: {name}")
     if not _INTERFACE.fullmatch(text) or text in {".", ".."}:
         raise WrongError(
             f"{shown(text)} is no interface name",
-            "at most 15 of letters, digits and _.@+-, '*' only at the end",
+            "at most 15 of letters, digits and _.+-, '*' only at the end",
         )
     if text == "lo" or (text.endswith("*") and "lo".startswith(text[:-1])):
         raise WrongError(f"{shown(text)} covers lo, the machine itself", "interfaces towards the inside")

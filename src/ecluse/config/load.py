@@ -8,12 +8,14 @@ from threading import Lock
 from typing import TypeVar
 
 from ecluse.bulk import without_gc
+from ecluse.config.bounds import service_bounds, site_bounds, zone_bounds
 from ecluse.config.checks import (
     PlacedService,
     gate_faults,
     in_order,
     level_faults,
     name_faults,
+    protocol_faults,
     service_faults,
     zone_faults,
 )
@@ -27,15 +29,13 @@ from ecluse.config.models import (
     Strict,
     ZoneModel,
 )
-from ecluse.config.networks import NetworkIndex
 from ecluse.config.remarks import Remarks, find_remarks, find_reviews
-from ecluse.config.validate import service_at, validate
+from ecluse.config.validate import MAX_FAULTS, service_at, validate
 from ecluse.errors import ConfigError, Fault
-from ecluse.policy import Policy, Site
+from ecluse.policy import CUT, ISOLATE, OPEN, Policy, Site
+from ecluse.policy.index import NetworkIndex
 
 M = TypeVar("M", bound=Strict)
-
-MAX_FAULTS = 1000
 
 SITE_FILE = "site.yaml"
 ALLOWLIST = "allowlist.d"
@@ -90,6 +90,15 @@ class ConfigDirectory:
             self._unread = loaded
         return loaded.policy
 
+    def fault_at(self, service: str, wrong: str, expected: str) -> Fault:
+        """Give a fault at a service of what was just loaded; of the whole allowlist where it is not known."""
+        with self._lock:
+            loaded = self._unread
+        for placed in loaded.services if loaded else ():
+            if placed.model.name == service:
+                return placed.fault(("name",), wrong, expected)
+        return Fault(file_name(self._directory / ALLOWLIST), 0, 0, wrong, expected)
+
     def warnings(self) -> Sequence[Fault]:
         """Give what is odd but not wrong in what was loaded last, as of today; nothing before the first good load.
 
@@ -119,11 +128,7 @@ def read_directory(directory: Path) -> Loaded:
     paths, bad_names, remarks = allowlist_files(directory / ALLOWLIST)
     faults += bad_names
     services: list[PlacedService] = []
-    readable = not bad_names
-    for path in paths:
-        document = _document(path, faults)
-        if document is None or not _services(document, services, faults):
-            readable = False
+    readable = _read_all(paths, services, faults) and not bad_names
     if readable and not services and not _any_service_fault(faults, paths):
         where = file_name(directory / ALLOWLIST)
         faults.append(
@@ -131,7 +136,9 @@ def read_directory(directory: Path) -> Loaded:
         )
     faults += service_faults(services, names, subnets)
     gate = (_gate(site_document) if site_document else None) or DnsGateModel()
-    faults += name_faults(services, gate)
+    faults += [*name_faults(services, gate), *protocol_faults(services)]
+    own = site.levels if site else ()
+    faults += service_bounds(services, gate, [each.keeps for each in own if each not in (OPEN, CUT, ISOLATE)])
     if site_document is not None:
         faults += gate_faults(site_document, gate, subnets)
     if faults or site is None or site_document is None:
@@ -143,6 +150,20 @@ def read_directory(directory: Path) -> Loaded:
     return Loaded(policy, site_document, tuple(services), (*remarks, *loose))
 
 
+def _read_all(paths: Sequence[Path], services: list[PlacedService], faults: list[Fault]) -> bool:
+    """Add the services of all files. False when one can't be read; stops where nobody reads more faults."""
+    readable = True
+    for path in paths:
+        if len(faults) >= MAX_FAULTS:
+            where = file_name(path)
+            faults.append(Fault(where, 0, 0, "not read yet: there are too many faults before it"))
+            return False
+        document = _document(path, faults)
+        if document is None or not _services(document, services, faults):
+            readable = False
+    return readable
+
+
 def _any_service_fault(faults: list[Fault], paths: list[Path]) -> bool:
     files = {file_name(path) for path in paths}
     return any(fault.file in files for fault in faults)
@@ -152,7 +173,12 @@ def _bounded(faults: list[Fault], directory: Path) -> tuple[Fault, ...]:
     listed = sorted(set(faults))
     if len(listed) <= MAX_FAULTS:
         return tuple(listed)
-    rest = Fault(file_name(directory), 0, 0, f"{len(listed) - MAX_FAULTS} more faults, not listed here")
+    rest = Fault(
+        file_name(directory),
+        0,
+        0,
+        f"more than {MAX_FAULTS} faults: the rest is not listed here, nor looked for",
+    )
     return (*listed[:MAX_FAULTS], rest)
 
 
@@ -176,6 +202,8 @@ def _site(document: Document | None, faults: list[Fault]) -> tuple[Site | None, 
     levels = _each(LevelModel, document, "levels")
     faults += zone_faults(document, zones)
     faults += level_faults(document, levels)
+    faults += zone_bounds(document, zones)
+    faults += site_bounds(document, model) if model else ()
     if model is None:
         node = document.at(("zones",))
         complete = (
@@ -214,6 +242,8 @@ def _services(document: Document, services: list[PlacedService], faults: list[Fa
     if node is None or not isinstance(node.content, Items):
         return False
     for index in range(len(node.content)):
+        if len(faults) > MAX_FAULTS:
+            return False
         loc = ("services", index)
         model, found = service_at(document, loc)
         faults += found

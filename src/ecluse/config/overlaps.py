@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from ecluse.config.addresses import written
 from ecluse.config.checks import PlacedService
-from ecluse.config.networks import NetworkIndex
 from ecluse.errors import Fault
 from ecluse.policy import Direction, IPNetwork, Policy, Service, Traffic, interval
+from ecluse.policy.index import NetworkIndex
 
 
 class _End(NamedTuple):

@@ -6,12 +6,13 @@ from datetime import date
 from itertools import chain
 
 from ecluse.config.addresses import is_wide, written
-from ecluse.config.checks import PlacedService
+from ecluse.config.checks import AH, PlacedService
+from ecluse.config.dnsremarks import about_dns
 from ecluse.config.marks import Document
-from ecluse.config.networks import NetworkIndex
 from ecluse.config.overlaps import find_overlaps
 from ecluse.errors import Fault
 from ecluse.policy import GATEWAY, Criticality, DnsMode, IPNetwork, Policy, Preset, Service
+from ecluse.policy.index import NetworkIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Remarks:
 def find_remarks(policy: Policy, site: Document, services: Sequence[PlacedService]) -> Iterator[Fault]:
     """Give every remark that no day changes. `services` stand in the order of `policy.services`."""
     yield from _about_site(policy, site)
+    yield from about_dns(policy, site)
     inside = _inside_subnets(policy)
     for placed, service in zip(services, policy.services, strict=True):
         yield from _about_people(placed, service)
@@ -132,6 +134,11 @@ def _about_destinations(
         if destination.private and not names:
             wrong = "'private' is about what host names lead to, and there are none: addresses need no leave"
             yield placed.fault(("destinations", index, "private"), wrong)
+        if names and any(traffic.protocol == AH for traffic in destination.ports):
+            wrong = f"'ah' of '{service.name}' is kept over IPv4 alone: over IPv6 it can't be told from what it carries"
+            yield placed.fault(
+                ("destinations", index, "ports"), wrong, "esp, or a name that has no IPv6 address"
+            )
         for place, network in destination.each():
             if isinstance(network, str):
                 continue

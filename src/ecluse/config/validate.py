@@ -1,6 +1,7 @@
 """A document against a model: the value, or a fault with line and column for each thing wrong."""
 
 from datetime import date
+from itertools import islice
 from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -13,6 +14,9 @@ from ecluse.config.words import did_you_mean, listed, shown
 from ecluse.errors import Fault
 
 M = TypeVar("M", bound=BaseModel)
+
+MAX_FAULTS = 1000
+"""So many are listed; files and lists are read no further where there are more."""
 
 _KINDS = {
     "bool_type": "true or false",
@@ -28,7 +32,9 @@ def validate(model: type[M], document: Document, loc: Loc = ()) -> tuple[M | Non
     try:
         return model.model_validate(node.plain()), []
     except ValidationError as error:
-        found = (_fault(model, document, loc, detail) for detail in error.errors(include_url=False))
+        # Of a list of thousands, each at fault, nobody reads more than the reader of the files will list.
+        details = islice(error.errors(include_url=False, include_input=False), MAX_FAULTS + 1)
+        found = (_fault(model, document, loc, detail) for detail in details)
         return None, [fault for fault in found if fault]
 
 

@@ -14,6 +14,7 @@ from ecluse.errors import KernelError, StateError
 from ecluse.policy import Levels, at_least_as_closed
 from ecluse.records import Action, Generation
 from ecluse.results import Change
+from ecluse.zonelinks import Sight
 
 
 class Changer:
@@ -38,29 +39,45 @@ class Changer:
         closing = same_policy and at_least_as_closed(loaded.policy.site, levels, before.levels)
         generation = self._ledger.next(order, loaded, levels)
         if closing:
-            loaded, verified, unrecorded = await self._close(order, loaded, generation)
+            loaded, verified, unrecorded, seen = await self._close(order, loaded, generation)
         else:
             verified, unrecorded = True, ()
             await self._open(order, loaded, generation)
-        effect = lv.effect(before, loaded, levels)  # in words, for the answer: no closing waits for it
+            seen = await self._s.see_links()
+        # In words, for the answer: no closing waits for it.
+        effect = lv.effect(before, loaded, levels, seen.living(loaded.policy))
         self._s.say(order.action.value, report.change_text(generation))
         self._keeper.after(generation)
         took = (time.monotonic() - began) * 1000
-        warnings = tuple(self._s.notes.warnings.values())
-        return Change(generation, True, verified, effect.kept, effect.ended, unrecorded, took, warnings)
+        warnings = report.machine_warnings(self._s.notes, seen, loaded.policy, levels)
+        return Change(
+            generation,
+            True,
+            verified,
+            effect.kept,
+            effect.ended,
+            unrecorded,
+            took,
+            warnings,
+            effect.no_link,
+            effect.not_known,
+        )
 
     async def _close(
         self, order: Order, loaded: Loaded, generation: Generation
-    ) -> tuple[Loaded, bool, tuple[str, ...]]:
+    ) -> tuple[Loaded, bool, tuple[str, ...], Sight]:
         """Apply a closing, and record it while it is read back: once the kernel has it, nothing takes it away again.
 
-        Gives what is loaded, whether it was read back, what could not be recorded.
+        Gives what is loaded, whether it was read back, what could not be recorded, and what was seen of the links
+        meanwhile: the switch waited for no look.
         """
         known = self._s.ports.resolver.known
         recording: list[asyncio.Task[tuple[str, ...]]] = []
+        looking: list[asyncio.Task[Sight]] = []
 
         def record() -> None:
             recording.append(asyncio.create_task(self._ledger.closing(loaded, generation)))
+            looking.append(asyncio.create_task(self._s.see_links()))
 
         try:
             now, verified = await self._s.gate.close(
@@ -76,7 +93,7 @@ class Changer:
         self._ledger.generations[generation.number] = generation
         self._s.live = Live(now, generation)
         self._s.notes.in_step = verified
-        return now, verified, await recording[0]
+        return now, verified, await recording[0], await looking[0]
 
     async def _open(self, order: Order, loaded: Loaded, generation: Generation) -> None:
         """Announce, apply, record. KernelError, StateError: the state before stands."""
@@ -129,8 +146,19 @@ class Changer:
             verified = False
         line = self._ledger.line(live.generation, order.action.value, "already so", "done", order=order)
         failed = await self._ledger.recorder.should([self._ledger.audit(line)], records_only=True)
-        kept = lv.effect(live, live.loaded, live.levels).kept
+        seen = await self._s.see_links()
+        effect = lv.effect(live, live.loaded, live.levels, seen.living(live.policy))
+        warnings = report.machine_warnings(self._s.notes, seen, live.policy, live.levels)
         took = (time.monotonic() - began) * 1000
         return Change(
-            live.generation, False, verified, kept, (), failed, took, tuple(self._s.notes.warnings.values())
+            live.generation,
+            False,
+            verified,
+            effect.kept,
+            (),
+            failed,
+            took,
+            warnings,
+            effect.no_link,
+            effect.not_known,
         )

@@ -26,7 +26,10 @@ from ecluse.ruleset.dnsgate import is_on
 
 
 class Controller:
-    """See the module. Create, `await start()`, then command; `await stop()` leaves the kernel as it is."""
+    """See the module. Create, `await start()`, then command; `await stop()` leaves the kernel as it is.
+
+    tell: takes every event. troubles: gives what the process itself suffers from, for `status`.
+    """
 
     def __init__(
         self,
@@ -35,9 +38,10 @@ class Controller:
         *,
         step: Step = lambda _name: None,
         tell: Callable[[Event], None] = lambda _event: None,
+        troubles: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         self._s = Shared(ports, options, step)
-        self._s.tell = tell
+        self._s.tell, self._s.troubles = tell, troubles
         self._ledger = Ledger(self._s, Recorder(options.seconds, self._s.writer.hurry))
         self._loader = Loader(self._s)
         self._keeper = Keeper(self._s, self._ledger, self._loader)
@@ -301,13 +305,15 @@ class Controller:
         else:
             self._s.notes.warnings.pop("kernel", None)
         notices = await asyncio.to_thread(self._s.ports.source.warnings)
+        seen = await self._s.see_links()
         return report.status(
             self._s.live,
             self._s.notes,
             self._s.knowledge(),
             self._s.options.version,
+            seen=seen,
             waiting=self._ledger.recorder.waiting,
-            notices=tuple(map(str, notices)),
+            notices=(*self._s.troubles(), *map(str, notices)),
         )
 
     async def services(self) -> tuple[ServiceStatus, ...]:
@@ -334,15 +340,15 @@ class Controller:
 
     async def refused(self, limit: int) -> Refused:
         """Say who keeps trying to get out, most packets first."""
-        elements, full = await self._s.ports.firewall.refused()
+        evidence = await self._s.ports.firewall.refused()
         local = await self._s.ports.links.local_addresses()
         policy = self._s.live.policy
-        answer = await asyncio.to_thread(report.refused, elements, policy, local, limit, full=full)
+        answer = await asyncio.to_thread(report.refused, evidence, policy, local, limit)
         told = await self._s.ports.dns.report() if is_on(policy) else None
         if told is None:
             return answer
         names = report.refused_names(told.questions, policy, self._s.ports.clock())
-        return replace(answer, names=tuple(names)[:limit])
+        return replace(answer, names=tuple(names)[:limit], unread=answer.unread + told.unread)
 
     def events(self) -> AsyncIterator[Event]:
         """Give every event from now on."""

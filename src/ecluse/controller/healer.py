@@ -12,6 +12,7 @@ from ecluse.controller.fight import Fight
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.live import Live
 from ecluse.controller.shared import Order, Shared
+from ecluse.controller.watches import Watches, in_words
 from ecluse.errors import EcluseError
 from ecluse.exits import zones_of
 from ecluse.flows import Connection, FlowJudge, describe
@@ -32,11 +33,9 @@ _CHUNK = 2000
 _BREATH = 1.0
 """Seconds of a fight that what follows a healing (counting leaks, holding the generation before ready) waits for quiet."""
 
-Spawn = Callable[[Coroutine[object, object, object]], object]
-
 
 class Healer:
-    """See the module. spawn: does something beside. afterwards: ends what is no longer kept, after a change of state.
+    """See the module. watches: does something beside. afterwards: ends what is no longer kept, after a change of state.
 
     arm: holds the generation before ready again.
     """
@@ -45,13 +44,13 @@ class Healer:
         self,
         shared: Shared,
         ledger: Ledger,
-        spawn: Spawn,
+        watches: Watches,
         afterwards: Callable[[Generation], None],
         arm: Callable[[], Coroutine[object, object, object]],
     ) -> None:
         self._s = shared
         self._ledger = ledger
-        self._spawn = spawn
+        self._watches = watches
         self._afterwards = afterwards
         self._arm = arm
         self._kernel: AsyncIterator[KernelChange] | None = None
@@ -67,35 +66,41 @@ class Healer:
         """Hear the kernel's announcements from now on."""
         self._kernel = self._s.ports.firewall.changes()
 
-    async def run(self) -> None:
-        """Hear and heal until cancelled."""
-        if self._kernel is None:
+    async def hear(self) -> None:
+        """Take note of what others did, until cancelled."""
+        if self._kernel is not None:
+            async for change in self._kernel:
+                try:
+                    self._take(change)
+                except Exception as error:  # noqa: BLE001 - what could not be understood is compared
+                    self._watches.fault("hearing of a change of the table", error, "all of it is compared")
+                    self._note(change)
+        self.listen()  # it came to an end: what happened until now may be missed
+        self._note(KernelChange("", 0, ours=False, touched=True, what="events came to an end", lost=True))
+
+    def _take(self, change: KernelChange) -> None:
+        """Note one change. Where the table is gone, the smallest one shuts the gate before anything is asked."""
+        if not change.lost and (change.ours or not change.touched):
+            if not change.ours:
+                self._s.gate.left_alone(change.generation)
+            if change.filled and change.process != DNS_GATE:
+                who = f"{change.process} (pid {change.pid})"
+                self._s.say("warning", f"{who} changed addresses of the DNS gate: set {change.filled}")
             return
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._hear(self._kernel))
-            both.create_task(self._heal())
+        if (change.gone or change.lost) and self._s.started:
+            live = self._s.live
+            with contextlib.suppress(EcluseError):  # the healing comes right after it, and tells
+                self._s.gate.guard(live.policy, live.levels)
+        self._note(change)
 
-    async def _hear(self, changes: AsyncIterator[KernelChange]) -> None:
-        """Take note of what others did. Where the table is gone, the smallest one shuts the gate before anything is asked."""
-        async for change in changes:
-            if not change.lost and (change.ours or not change.touched):
-                if not change.ours:
-                    self._s.gate.left_alone(change.generation)
-                if change.filled and change.process != DNS_GATE:
-                    who = f"{change.process} (pid {change.pid})"
-                    self._s.say("warning", f"{who} changed addresses of the DNS gate: set {change.filled}")
-                continue
-            if (change.gone or change.lost) and self._s.started:
-                live = self._s.live
-                with contextlib.suppress(EcluseError):  # the healing comes right after it, and tells
-                    self._s.gate.guard(live.policy, live.levels)
-            self._more += 1
-            if self._first is None:
-                self._first, self._heard = change, time.monotonic()
-            self._news.set()
+    def _note(self, change: KernelChange) -> None:
+        self._more += 1
+        if self._first is None:
+            self._first, self._heard = change, time.monotonic()
+        self._news.set()
 
-    async def _heal(self) -> None:
-        """Compare and put back after each change, several in one where they come faster than that."""
+    async def heal(self) -> None:
+        """Compare and put back after each change, several in one where they come faster than that, until cancelled."""
         while True:
             await self._news.wait()
             self._news.clear()
@@ -105,8 +110,8 @@ class Healer:
             fresh, self._first, self._more = self._more, None, 0
             try:
                 await self._check_after(change, fresh, heard)
-            except EcluseError as error:
-                self._failed(error, change)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the table is not whole: it is tried again
+                self._failed(in_words(error), change)
                 # Nothing is forgotten: who began it is told once it is put back.
                 self._first, self._heard = change, heard
                 self._before += fresh
@@ -131,8 +136,8 @@ class Healer:
                     except TimeoutError:
                         return
 
-    def _failed(self, error: EcluseError, change: KernelChange) -> None:
-        text = f"our table was changed and could not be restored: {error.message}"
+    def _failed(self, why: str, change: KernelChange) -> None:
+        text = f"our table was changed and could not be restored: {why}"
         warnings = self._s.notes.warnings
         if warnings.get("tamper") != text and not self._fight.lasting:
             self._s.say("tamper", text)
@@ -181,7 +186,7 @@ class Healer:
         self._s.notes.in_step = True
         self._s.notes.warnings.pop("tamper", None)
         if self._following is None:
-            self._following = self._spawn(self._follow_up())
+            self._following = self._watches.aside(self._follow_up())
         if not accused:
             self._s.say("warning", "others changed rules at the same time as we did: ours were put in anew")
             return
@@ -190,7 +195,7 @@ class Healer:
         self._tell(f"{who} changed the gate's table ({what}); {done}", followed=followed)
         if followed:
             self._ledger.generations[live.generation.number] = live.generation
-            self._spawn(self._ledger.closing(loaded, live.generation))
+            self._watches.aside(self._ledger.closing(loaded, live.generation))
             self._afterwards(live.generation)
 
     def _tell(self, text: str, *, followed: bool = False) -> None:
@@ -209,7 +214,7 @@ class Healer:
     def _record(self, event: str, text: str) -> None:
         self._s.say(event, text)
         line = AuditRecord(event, self._s.itself, text, levels=self._s.live.levels)
-        self._spawn(self._ledger.recorder.should([self._ledger.audit(line)]))
+        self._watches.aside(self._ledger.recorder.should([self._ledger.audit(line)]))
 
     def rest(self) -> None:
         """Look now and then whether a fight is over, and say so."""

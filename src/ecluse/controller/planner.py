@@ -4,6 +4,7 @@ import asyncio
 import difflib
 
 from ecluse.controller import live as lv
+from ecluse.controller import report
 from ecluse.controller.healer import not_kept
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.live import Loaded
@@ -89,21 +90,31 @@ class Planner:
 
     async def _compare(self, wanted: Loaded, levels: Levels) -> Plan:
         live = self._s.live
-        effect = lv.effect(live, wanted, levels)
+        seen = await self._s.see_links()
+        living = seen.living(wanted.policy)
+        effect = lv.effect(live, wanted, levels, living)
         judge = await self._s.judge_of(wanted, levels)
         now = await self._s.judge()
-        every = await self._s.ports.conntrack.connections()
-        refused = await not_kept(judge, every, self._s.ports.links)
-        kept, ended = len(every) - len(refused), 0
+        kept, ended, opened = 0, 0, 0
         examples: list[LiveFlow] = []
-        for number, one in enumerate(refused):
-            if now.judge(one).verdict != "refused":
+        every = await self._s.ports.conntrack.connections()
+        await not_kept(judge, every, self._s.ports.links)  # who is routed to the inside is known from here on
+        for number, one in enumerate(every):
+            flow = judge.judge(one)
+            passes_now = now.judge(one).verdict != "refused"
+            stays = flow.verdict != "refused" and not (flow.verdict == "kept" and living[flow.zone] is False)
+            if stays:
+                kept += passes_now
+                opened += not passes_now
+            elif passes_now:
                 ended += 1
                 if len(examples) < _EXAMPLES:
-                    examples.append(LiveFlow(describe(one), judge.judge(one).zone, ""))
+                    examples.append(LiveFlow(describe(one), flow.zone, ""))
             if number % _CHUNK == 0:
                 await asyncio.sleep(0)
         warnings = await asyncio.to_thread(self._s.ports.source.warnings)
+        exits = (one.what for one in self._s.notes.exits)
+        machine = (*report.machine_warnings(self._s.notes, seen, wanted.policy, levels), *exits)
         return Plan(
             levels=dict(levels),
             digest=wanted.digest,
@@ -114,7 +125,10 @@ class Planner:
             connections_kept=kept,
             connections_ended=ended,
             examples_ended=tuple(examples),
-            warnings=tuple(map(str, warnings)),
+            warnings=(*machine, *map(str, warnings)),
+            connections_opened=opened,
+            no_link=effect.no_link,
+            not_known=effect.not_known,
         )
 
     def _diff(self, wanted: Loaded, levels: Levels) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """What the parts of the controller share: the ports, the live state, and what was noticed."""
 
+import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -26,11 +27,16 @@ from ecluse.ports import (
     Firewall,
     Links,
     PolicySource,
+    RefusedElement,
     Resolver,
     StateStore,
 )
 from ecluse.records import Action, Actor
 from ecluse.results import Event, Leak, Purge, Tamper
+from ecluse.zonelinks import Sight
+
+_LINKS_SECONDS = 0.5
+"""How long an answer waits for a look at the machine's links, which is a millisecond's work; then it says that it did not see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +105,13 @@ class Notes:
     purges: dict[int, Purge] = field(default_factory=dict)
     counters: dict[str, CounterValue] = field(default_factory=dict)
     last_packet: dict[str, datetime] = field(default_factory=dict)
-    foreign: tuple[str, ...] = ()
+    default_routes: tuple[str, ...] = ()
     exits: tuple[Finding, ...] = ()
     checked: datetime | None = None
     in_step: bool = True
     dns: DnsReport | None = None
     dns_works: bool = False
+    limited: tuple[RefusedElement, ...] = ()
 
 
 class Shared:
@@ -120,6 +127,7 @@ class Shared:
         self.writer = Writer()
         self.itself = Actor(os.getuid(), "eclused", os.getpid(), "eclused")
         self.tell: Callable[[Event], None] = lambda _event: None
+        self.troubles: Callable[[], tuple[str, ...]] = tuple
         self._live: Live | None = None
 
     @property
@@ -144,7 +152,25 @@ class Shared:
         number, levels = (live.generation.number, live.levels) if live else (0, {})
         event = Event(self.ports.clock(), kind, message, number, levels)
         self.hub.publish(event)
-        self.tell(event)
+        try:
+            self.tell(event)
+        except Exception as error:  # noqa: BLE001 - whoever listens to what is done never undoes it
+            self.notes.warnings["tell"] = f"an event could not be told to the daemon's log: {error!r}"
+
+    async def see_links(self) -> Sight:
+        """Look at the machine's links, before an answer says what is kept. Never raises, and never waits for long."""
+        try:
+            async with asyncio.timeout(_LINKS_SECONDS):
+                host = await self.ports.links.look()
+        except TimeoutError:
+            trouble = f"no answer within {_LINKS_SECONDS} s"
+        except EcluseError as error:
+            trouble = error.message
+        else:
+            return Sight(replace(host, default_routes=self.notes.default_routes))
+        return Sight(
+            None, f"the machine's links could not be looked at, so what is kept is not known: {trouble}"
+        )
 
     def knowledge(self) -> Knowledge:
         """Give all that is known of host names now."""

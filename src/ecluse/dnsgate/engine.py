@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import secrets
 import shutil
 import signal
 import time
@@ -33,7 +34,10 @@ def _bind() -> None:
 
 
 class Engine:
-    """Holds one dnsmasq. log: told each piece of its log. trouble: what is wrong with it, empty when nothing is."""
+    """Holds one dnsmasq. log: told each piece of its log. trouble: what is wrong with it, empty when nothing is.
+
+    word: what its questions carry, and nobody else knows: its file is ours alone.
+    """
 
     def __init__(self, directory: Path, log: Callable[[bytes], None]) -> None:
         self._config, self._servers = directory / CONFIG, directory / SERVERS
@@ -42,6 +46,7 @@ class Engine:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._next = 0.0
+        self.word = secrets.token_hex(16)
         self.trouble = ""
         self.starts = 0
         self._last_words = b""
@@ -54,12 +59,12 @@ class Engine:
 
     async def obey(self, orders: Orders) -> None:
         """Have it work by these orders: a signal where names alone changed, another process otherwise. OSError."""
-        config, servers = config_text(orders, self._servers), servers_text(orders)
+        config, servers = config_text(orders, self._servers, self.word), servers_text(orders)
         before = self._written
         if servers != before[1]:
             write_whole(self._servers, servers)
         if config != before[0]:
-            write_whole(self._config, config)
+            write_whole(self._config, config, 0o600)
             await self.stop()
         elif servers != before[1] and self.pid:
             os.kill(self.pid, signal.SIGHUP)

@@ -7,6 +7,9 @@ from ecluse.ruleset.dnsorders import HEALTH, Orders
 CACHED = 300
 """Seconds that an answer is given again without asking: far below the time that its addresses are kept in the kernel."""
 
+WORD_OPTION = 65074
+"""The EDNS option in which dnsmasq sends it (EDNS0_OPTION_NOMCPEID in its dns-protocol.h)."""
+
 _FIXED = f"""\
 # Written by ecluse's DNS gate; changed by nobody else.
 keep-in-foreground
@@ -30,9 +33,12 @@ log-async=100
 """
 
 
-def config_text(orders: Orders, servers: Path) -> str:
-    """Write the file that dnsmasq is started with. A change of it needs another dnsmasq; names stand in `servers`."""
-    lines = [f"port={orders.port}", f"servers-file={servers}"]
+def config_text(orders: Orders, servers: Path, word: str) -> str:
+    """Write the file that dnsmasq is started with. A change of it needs another dnsmasq; names stand in `servers`.
+
+    word: what tells its questions from those of others (`add-cpe-id`, which replaces what a client wrote there).
+    """
+    lines = [f"port={orders.port}", f"servers-file={servers}", f"add-cpe-id={word}"]
     lines += [f"interface={name}" for name in ("lo", *orders.interfaces)]
     return _FIXED + "\n".join([*lines, ""])
 

@@ -63,7 +63,19 @@ def read(query: dns.message.Message) -> tuple[str, dns.rdatatype.RdataType] | No
     one = query.question[0]
     if one.rdclass != dns.rdataclass.IN:
         return None
-    return one.name.to_text(omit_final_dot=True).lower(), one.rdtype
+    return written(one.name), one.rdtype
+
+
+def written(name: dns.name.Name) -> str:
+    r"""Write a name in lower case without its last dot, so that each dot parts two labels: one within a label is `\046`.
+
+    `evil\.operator.example` has two labels, lies below `example`, and is none of `*.operator.example` (RFC 1035, 5.1).
+    """
+    text = name.to_text(omit_final_dot=True).lower()
+    if "\\" not in text:
+        return text
+    labels = (dns.name.Name([label]).to_text().replace("\\.", "\\046") for label in name.labels if label)
+    return ".".join(labels).lower()
 
 
 def client(query: dns.message.Message) -> str:
@@ -169,7 +181,7 @@ def _leave(question: Question, orders: Orders) -> bindings.Leave:
     answers = orders.answers(question.name)
 
     def name(other: dns.name.Name) -> bool:
-        there = orders.answers(other.to_text(omit_final_dot=True).lower())
+        there = orders.answers(written(other))
         return not question.services or (there is not None and set(question.services) <= set(there.services))
 
     def port(protocol: int, number: int) -> bool:

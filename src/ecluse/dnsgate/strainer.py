@@ -16,6 +16,7 @@ import dns.rdatatype
 from ecluse.dnsgate import strain
 from ecluse.dnsgate.answers import HeldAnswers, room
 from ecluse.dnsgate.bounds import SERVERS_SHARE, SHARE, NewNames
+from ecluse.dnsgate.engine_text import WORD_OPTION
 from ecluse.dnsgate.memory import Memory
 from ecluse.dnsgate.strain import Question, Refusal
 from ecluse.ruleset.dnsorders import Orders
@@ -30,14 +31,18 @@ MOST_OF_ONE = 60
 """Of these, how many may wait for one machine: names whose servers are slow would else hold all places for one that floods."""
 DNS_PORT = 53
 _IDLE = 10.0
-_LENGTH = struct.Struct("!H")
+_LENGTH, _OPTION = struct.Struct("!H"), struct.Struct("!HH")
 
 
 class Strainer:
-    """Answers the engine. now_in_force: the digest of the orders, for the question about the gate itself."""
+    """Answers the engine, and nobody else: only it knows `word`, and adds it to each question that it lets through.
 
-    def __init__(self, memory: Memory) -> None:
+    now_in_force: the digest of the orders, for the question about the gate itself.
+    """
+
+    def __init__(self, memory: Memory, word: str) -> None:
         self._memory = memory
+        self._word = _OPTION.pack(WORD_OPTION, len(word)) + word.encode()
         self._names = NewNames()
         self._answers = HeldAnswers()
         self._outward: dict[Question, asyncio.Task[dns.message.Message | None]] = {}
@@ -77,7 +82,16 @@ class Strainer:
             self._listening[1].close()
         self._listening, self._port = None, 0
 
+    def _is_the_engines(self, data: bytes) -> bool:
+        """Say whether a question is the engine's: any program on the gateway can send one here, past the engine's bounds."""
+        known = self._word in data
+        if not known:
+            self.counted["stranger"] += 1
+        return known
+
     def _begin(self, data: bytes, send: Callable[[bytes], None]) -> None:
+        if not self._is_the_engines(data):
+            return
         found = self._answers.find(data, time.monotonic())
         if found is not None and (not found.while_open or self._memory.is_open()):
             send(found.wire)
@@ -106,7 +120,7 @@ class Strainer:
                 async with asyncio.timeout(_IDLE):
                     size = _LENGTH.unpack(await reader.readexactly(2))[0]
                     data = await reader.readexactly(size)
-                reply = await self._answer(data)
+                reply = await self._answer(data) if self._is_the_engines(data) else None
                 if reply is None:
                     break
                 wire = reply.to_wire(max_size=65535)
@@ -124,6 +138,9 @@ class Strainer:
             try:
                 query = dns.message.from_wire(data)
             except (dns.exception.DNSException, ValueError):
+                self.counted["form"] += 1
+                return None
+            if query.flags & dns.flags.QR:  # an answer is answered by nobody
                 self.counted["form"] += 1
                 return None
             return await self._answer_query(query, data)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 from ecluse.errors import Fault, StateError
-from ecluse.exits import Host
+from ecluse.exits import Device, Host
 from ecluse.flows import Connection
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.ports import DnsReport, Recovered
@@ -353,7 +353,10 @@ class FakeConntrack(Failing):
 
 
 class FakeLinks(Failing):
-    """ports.Links over three values. `change` replaces some of them and tells the readers of `changes`."""
+    """ports.Links over three values: every interface is up and has an IP. `change` replaces some of them and tells it.
+
+    host: what `look` gives instead, where a test sets it.
+    """
 
     def __init__(
         self, interfaces: Iterable[str] = (), addresses: Iterable[str] = (), routes: Iterable[str] = ()
@@ -364,6 +367,7 @@ class FakeLinks(Failing):
         self._routes = tuple(sorted(routes))
         self.ways: dict[IPAddress, str] = {}
         self._feed: Feed[str] = Feed()
+        self.host: Host | None = None
 
     def change(
         self,
@@ -382,10 +386,10 @@ class FakeLinks(Failing):
             self._routes = tuple(sorted(routes))
         self._feed.put(words)
 
-    async def interfaces(self) -> tuple[str, ...]:
-        """Name the interfaces."""
-        self._may_fail("interfaces")
-        return self._interfaces
+    async def look(self) -> Host:
+        """Give the interfaces."""
+        self._may_fail("look")
+        return self.host or Host(devices=tuple(map(Device, self._interfaces)))
 
     async def local_addresses(self) -> frozenset[str]:
         """Give the machine's own addresses."""

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from ecluse.kernel.netlink import (
 from ecluse.kernel.tables import in_one_generation
 from ecluse.kernel.watch import watch
 from ecluse.policy import IPAddress
-from ecluse.ports import CounterValue, KernelChange, RefusedElement, Standing
+from ecluse.ports import CounterValue, Evidence, KernelChange, Standing
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.switch import Position
 
@@ -35,6 +36,9 @@ LOOK = "'nft list table inet ecluse' shows what stands in the kernel now"
 MOST_LINES, LONGEST = 20, 2000
 
 T = TypeVar("T")
+
+_LONG_NAME = re.compile(r"[\w.]{256}")
+"""One more than a name may have (NFT_NAME_MAXLEN is 256 with the NUL): libnftables aborts the process at such a chain."""
 
 
 class NftFirewall:
@@ -209,9 +213,13 @@ class NftFirewall:
         with self._sockets.one() as netlink:
             put(netlink, [Answered(name, one) for name, every in addresses.items() for one in every])
 
-    async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
-        """Read the refused sets; True when one of them has no room left."""
+    async def refused(self) -> Evidence:
+        """Read the refused sets."""
         return await self._read("read who was refused", tables.refused)
+
+    async def limited(self) -> Evidence:
+        """Read which machines asked the DNS gate more than they may."""
+        return await self._read("read who asked the DNS gate too much", tables.limited)
 
     def changes(self) -> Events[KernelChange]:
         """Give every transaction from now on, in order, ours included. Ends when the firewall is closed."""
@@ -253,6 +261,10 @@ class NftFirewall:
 
     def _command(self, text: str, dry: bool) -> str:
         """Run a transaction, or the dry run of one; give the words of its refusal, nothing when it was taken."""
+        if long := _LONG_NAME.search(text):
+            return (
+                f"a name of more than 255 characters, where libnftables ends the process: {long[0][:60]}..."
+            )
         if dry:
             return self._try(text)
         if self._context is None:

@@ -6,22 +6,22 @@ its connection; a zone's level is a chain; a service's destinations are elements
 
 from dataclasses import replace
 
-from ecluse.policy import Addresses, Policy, Service
+from ecluse.policy import Addresses, Policy
 from ecluse.ruleset import chains, dnsgate, names, sources
-from ecluse.ruleset.keeps import kept_services, maps_by_name, places
+from ecluse.ruleset.keeps import homes, kept_services, maps_by_name, places
 from ecluse.ruleset.lifeline import lifeline_chains, lifeline_sets
 from ecluse.ruleset.program import Program
 
 
-def zones_of(policy: Policy, service: Service) -> tuple[str, ...]:
-    """Give the zones from which a service is used: those named, and those that its hosts lie in, in site order."""
-    homes = {
-        zone.name
-        for host in service.hosts
-        for zone in policy.site.zones
-        if any(host.version == s.version and host.subnet_of(s) for s in zone.subnets)  # type: ignore[arg-type]  # same version, just compared
-    }
-    return tuple(zone for zone in policy.zone_names() if zone in service.zones or zone in homes)
+def zones_by_service(policy: Policy) -> dict[str, tuple[str, ...]]:
+    """Give the zones from which each service is used: those named, and those its hosts lie in, in site order."""
+    inside = homes(policy)
+    order = {zone: number for number, zone in enumerate(policy.zone_names())}
+    found = {}
+    for service in policy.services:
+        near = (zone for host in service.hosts for _, zone in inside.around(host))
+        found[service.name] = tuple(sorted({*service.zones, *near}, key=order.__getitem__))
+    return found
 
 
 def compile_program(policy: Policy, addresses: Addresses, slot: int, uids: tuple[int, ...] = (0,)) -> Program:

@@ -7,18 +7,51 @@ from collections.abc import Sequence
 from itertools import pairwise
 from operator import itemgetter
 
+from ecluse.errors import EcluseError
 from ecluse.ruleset.program import Interval, Key
 
 Box = tuple[Key, str]
 """A key of intervals (all boxes of one call have as many) and the value that it stands for."""
 
 
-def disjoint(boxes: Sequence[Box]) -> list[Box]:
+SPARE_STEPS, STEPS_FOR_EACH = 1_000_000, 10
+"""For one map. Boxes that do not overlap take one or two for each field, so eight at most."""
+
+
+class TangledError(EcluseError):
+    """So many boxes overlap that they can't be taken apart in reasonable time. value: of one of them."""
+
+    kind = "config"
+
+    def __init__(self, value: str) -> None:
+        super().__init__(
+            f"too many entries overlap, '{value}' among them; nothing was changed",
+            hint="run 'ecluse check', which names the place",
+        )
+        self.value = value
+
+
+class _Steps:
+    """What may still be spent on one map."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
+def disjoint(boxes: Sequence[Box], spare: int = SPARE_STEPS) -> list[Box]:
     """Split boxes so that none overlap and every point keeps the value of the first box that held it.
 
-    Sweeps the first field from edge to edge; between two edges the boxes that are there form the same
-    problem with one field less. Neighbours that came out alike are joined again. n boxes of which few
-    overlap cost about n log n.
+    n boxes of which few overlap cost about n log n. TangledError where it would take many
+    more steps than there are boxes (`spare`).
+    """
+    return _disjoint(boxes, _Steps(spare + STEPS_FOR_EACH * len(boxes)))
+
+
+def _disjoint(boxes: Sequence[Box], steps: _Steps) -> list[Box]:
+    """Sweep the first field from edge to edge.
+
+    Between two edges the boxes that are there form the same problem with one field less. Neighbours that came out
+    alike are joined again.
     """
     if not boxes:
         return []
@@ -36,7 +69,10 @@ def disjoint(boxes: Sequence[Box]) -> list[Box]:
             next_start += 1
         if not active:
             continue
-        inner = disjoint([(boxes[i][0][1:], boxes[i][1]) for i in sorted(active)])
+        steps.left -= len(active)
+        if steps.left < 0:
+            raise TangledError(boxes[max(active)][1])
+        inner = _disjoint([(boxes[i][0][1:], boxes[i][1]) for i in sorted(active)], steps)
         if out and out[-1][0][1] == low - 1 and out[-1][1] == inner:
             out[-1] = ((out[-1][0][0], after - 1), inner)
         else:

@@ -37,6 +37,11 @@ KEPT_SECONDS = 3600
 SIZE = 65535
 """Bound of each set, in elements; an address for which there is no room is not answered."""
 
+LIMITED_FOR = "1h"
+"""How long a machine that asked too much is told of after its last question that was dropped."""
+LIMITED_SIZE = 1024
+"""Machines of which that is known, of each family: one that makes up sources fills no more. A full set drops all the same."""
+
 DNS_PORT = 53
 
 
@@ -96,6 +101,9 @@ def skeleton_parts() -> Iterator[str]:
     for family in FAMILIES:
         body = f"type {family.type}\n\t\tsize {SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout 1m"
         yield f"\tset {names.rate(family.digit)} {{\n\t\t{body}\n\t}}"
+    for family, name in zip(FAMILIES, names.LIMITED_SETS, strict=True):
+        body = f"type {family.type}\n\t\tsize {LIMITED_SIZE}\n\t\tflags dynamic,timeout"
+        yield f"\tset {name} {{\n\t\t{body}\n\t\ttimeout {LIMITED_FOR}\n\t\tcounter\n\t}}"
     yield f"\tchain {names.DNS} {{\n\t\ttype nat hook prerouting priority {PRIORITY};\n\t}}"
 
 
@@ -187,10 +195,11 @@ def redirect_sets(policy: Policy, slot: int) -> list[NamedSet]:
         return []
     users = _users(policy)
     wild = any(pattern.endswith("*") for pattern in users)
+    shared = _sharing(users)
     where: dict[Key, str] = {
         (p.ifname_interval(pattern),): redirect_gate(slot, zones[0])
         if len(zones) == 1
-        else _shared(slot, zones)
+        else _shared(slot, shared[zones])
         for pattern, zones in users.items()
     }
     return [NamedSet(_from(slot), ("ifname",), wild, "verdict", dict(sorted(where.items())))]
@@ -208,8 +217,14 @@ def _from(slot: int) -> str:
     return f"{names.prefix(slot)}{names.DNS}.from"
 
 
-def _shared(slot: int, zones: tuple[str, ...]) -> str:
-    return f"{names.prefix(slot)}{names.DNS}.shared." + ".".join(map(names.plain, zones))
+def _sharing(users: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, ...], int]:
+    """Number the groups of zones that share an interface: a name made of theirs would have no bound."""
+    groups = sorted({zones for zones in users.values() if len(zones) > 1})
+    return {zones: number for number, zones in enumerate(groups, 1)}
+
+
+def _shared(slot: int, number: int) -> str:
+    return f"{names.prefix(slot)}{names.DNS}.shared{number}"
 
 
 _QUESTION = (p.Is(p.L4PROTO, (6, 17)), p.Is(p.TH_DPORT, (DNS_PORT,)))
@@ -231,7 +246,7 @@ def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -
         rules.append((p.Is(p.NFPROTO, (family.nfproto,)), p.In((family.destination,), name), p.ACCEPT))
     rules.append((*_QUESTION[:1], p.Redirect(gate.port)))
     shared = []
-    for zones in dict.fromkeys(z for z in _users(policy).values() if len(z) > 1):
+    for zones, number in _sharing(_users(policy)).items():
         ways: list[Rule] = [
             (
                 p.Is(p.NFPROTO, (family.nfproto,)),
@@ -246,7 +261,7 @@ def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -
             for family in FAMILIES
             if any(s.version == family.version for s in zone.subnets)
         ]
-        shared.append(Chain(_shared(slot, zones), tuple(ways)))
+        shared.append(Chain(_shared(slot, number), tuple(ways)))
     shut: Rule = (p.goto(stem + "open"),)
     return [
         Chain(f"{stem}{names.DNS}.redirect", tuple(rules)),
@@ -254,7 +269,8 @@ def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -
         *(Chain(redirect_gate(slot, zone.name), (shut,)) for zone in policy.site.zones),
         *shared,
         Chain(stem + names.DNS, ((*_QUESTION, p.Dispatch((p.IIFNAME,), _from(slot))),)),
-        Chain(_bound(slot), tuple(_bound_rules(policy, answered))),
+        Chain(_bound(slot), tuple(_bound_rules(policy, slot, answered))),
+        _over_chain(slot),
         Chain(f"{stem}{names.DNS}.client", tuple(_client_rules(policy, slot))),
         *_open_input_chains(policy, slot),
     ]
@@ -304,7 +320,7 @@ def _bound(slot: int) -> str:
     return f"{names.prefix(slot)}{names.DNS}.bound"
 
 
-def _bound_rules(policy: Policy, answered: Mapping[Family, str]) -> Iterator[Rule]:
+def _bound_rules(policy: Policy, slot: int, answered: Mapping[Family, str]) -> Iterator[Rule]:
     """Bound the questions of each client, whatever the level.
 
     The inside's own DNS servers ask for all the machines behind them: they have no bound but that of the wildcards.
@@ -327,14 +343,26 @@ def _bound_rules(policy: Policy, answered: Mapping[Family, str]) -> Iterator[Rul
         yield (
             p.Is(p.NFPROTO, (family.nfproto,)),
             p.Over(family.source, names.rate(family.digit), gate.limits.client_queries),
-            p.Bump(names.DNS_LIMITED),
-            p.DROP,
+            p.goto(_over(slot)),
         )
 
 
 def asked_here(policy: Policy) -> tuple[Rule, ...]:
     """Give the rule that has questions to the gateway itself tracked whatever their source: the redirect has to judge them."""
     return ((*_QUESTION, p.LOCAL, p.ACCEPT),) if is_on(policy) else ()
+
+
+def _over(slot: int) -> str:
+    return f"{names.prefix(slot)}{names.DNS}.over"
+
+
+def _over_chain(slot: int) -> Chain:
+    """Drop what is more than a machine may ask, and write down whose it was: a set without room costs that alone."""
+    noted = (
+        (p.Is(p.NFPROTO, (family.nfproto,)), p.Note((family.source.text,), name, LIMITED_FOR))
+        for family, name in zip(FAMILIES, names.LIMITED_SETS, strict=True)
+    )
+    return Chain(_over(slot), ((p.Bump(names.DNS_LIMITED),), *noted, (p.DROP,)))
 
 
 def client_jump(policy: Policy, slot: int) -> tuple[Rule, ...]:

@@ -18,7 +18,7 @@ from ecluse.policy import (
     Traffic,
     level_named,
 )
-from ecluse.ruleset.compile import zones_of
+from ecluse.ruleset.compile import zones_by_service
 from ecluse.ruleset.dnsgate import everywhere_open, is_on
 
 HEALTH = "health.ecluse.invalid"
@@ -95,7 +95,8 @@ def orders_of(policy: Policy, levels: Levels) -> Orders | None:
     site = policy.site
     found = {zone: level_named(site, levels[zone]) for zone in policy.zone_names()}
     keeps = {zone: CUT.keeps if level.passes_all else level.keeps for zone, level in found.items()}
-    kept = [s for s in policy.services if any(s.criticality in keeps[z] for z in zones_of(policy, s))]
+    used = zones_by_service(policy)
+    kept = [s for s in policy.services if any(s.criticality in keeps[z] for z in used[s.name])]
     outward = [(s.name, d) for s in kept for d in s.destinations if d.direction is Direction.OUTBOUND]
     wildcards: dict[str, Answers] = {}
     for service, destination in outward:

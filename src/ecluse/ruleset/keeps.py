@@ -12,6 +12,7 @@ from ecluse.policy import (
     Traffic,
     private,
 )
+from ecluse.policy.index import NetworkIndex
 from ecluse.ruleset import names
 from ecluse.ruleset import program as p
 from ecluse.ruleset.disjoint import Box, disjoint
@@ -38,24 +39,25 @@ class _Claim:
     hosts: tuple[IPNetwork, ...] | None
 
 
+def homes(policy: Policy) -> NetworkIndex[str]:
+    """Give the subnets of all zones, each with its zone's name; they are disjoint."""
+    index: NetworkIndex[str] = NetworkIndex()
+    for zone in policy.site.zones:
+        for subnet in zone.subnets:
+            index.add(subnet, zone.name)
+    return index
+
+
 def places(policy: Policy) -> dict[str, tuple[tuple[Keep, tuple[IPNetwork, ...] | None], ...]]:
     """Say of every service where it is kept, and there for which hosts (None: for every host of the zone)."""
-    zone_of = {subnet: zone.name for zone in policy.site.zones for subnet in zone.subnets}
-
-    def home(host: IPNetwork) -> str:
-        return next(
-            zone
-            for subnet, zone in zone_of.items()
-            if host.version == subnet.version and host.subnet_of(subnet)  # type: ignore[arg-type]  # same version, just compared
-        )
-
-    order = policy.zone_names()
+    inside = homes(policy)
+    order = {zone: number for number, zone in enumerate(policy.zone_names())}
     found: dict[str, tuple[tuple[Keep, tuple[IPNetwork, ...] | None], ...]] = {}
     for service in policy.services:
-        zones = tuple(zone for zone in order if zone in service.zones)
+        zones = tuple(sorted(service.zones, key=order.__getitem__))
         by_home: dict[str, list[IPNetwork]] = {}
         for host in service.hosts:
-            by_home.setdefault(home(host), []).append(host)
+            by_home.setdefault(next(zone for _, zone in inside.around(host)), []).append(host)
         wanted: list[tuple[tuple[str, ...], tuple[IPNetwork, ...] | None]] = [(zones, None)] if zones else []
         wanted += [((zone,), tuple(hosts)) for zone, hosts in by_home.items() if zone not in zones]
         found[service.name] = tuple((Keep(service.criticality, where), hosts) for where, hosts in wanted)

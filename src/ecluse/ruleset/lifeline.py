@@ -142,7 +142,7 @@ def lifeline_chains(site: Site, slot: int, uids: tuple[int, ...]) -> list[Chain]
             f"{names.prefix(slot)}lifeline.{hook}",
             (
                 *_housekeeping(site.lifeline, hook),
-                (SPOOFED, p.Verdict("return")),
+                (SPOOFED, p.RETURN),
                 *_conversations(site, slot, hook, uids),
             ),
         )

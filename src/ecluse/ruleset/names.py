@@ -1,6 +1,6 @@
 """Names inside table `inet ecluse`. A `-` of a site's name becomes `_`; a dot parts words, so that none collide."""
 
-BASE_CHAINS = ("forward", "input", "output")
+BASE_CHAINS = ("forward", "input", "output", "postrouting")
 """The chains that judge; each holds one rule, a goto into the slot that is live."""
 
 SOURCE_CHAINS = RAW, PREROUTING = ("raw", "prerouting")
@@ -12,11 +12,14 @@ SPOOFED = 127
 SERVICE_COUNTER = "svc_"
 REFUSED_OUT = "refused_out"
 REFUSED_IN = "refused_in"
-REFUSED_SETS = ("refused4", "refused6", "refused_hosts4", "refused_hosts6")
+FLOW_SETS = ("refused4", "refused6")
+REFUSED_SETS = (*FLOW_SETS, "refused_hosts4", "refused_hosts6")
 
 DNS = "dns"
 """The base chain of the redirect, at its own hook; there where the site has a DNS gate, and one goto as the others."""
 DNS_LIMITED = "dns_limited"
+LIMITED_SETS = ("dns_limited_4", "dns_limited_6")
+"""Which machines asked the DNS gate more than they may, and how many of their questions were dropped."""
 LEARNED = "dns_"
 GUARD = "k0_guard"
 """The chain of the smallest table (`Firewall.guard`): slot 0 is nobody else's, so it goes with the next tidying."""
@@ -44,6 +47,11 @@ def slot_of(name: str) -> int | None:
 def counter(service: str) -> str:
     """Name a service's counter; it is shared by all slots, so that a reload loses no count."""
     return SERVICE_COUNTER + plain(service)
+
+
+def service_of(counter_name: str) -> str:
+    """Give the service whose counter this is: no name of a site has a `_`."""
+    return counter_name.removeprefix(SERVICE_COUNTER).replace("_", "-")
 
 
 def learned(digit: str, service: str = "") -> str:

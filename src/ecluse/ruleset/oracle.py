@@ -17,7 +17,9 @@ from ecluse.ruleset.sources import LABEL
 class Packet:
     """A packet as a hook sees it. Addresses are the packet's own; `connection` has the tuples (None: untracked or invalid).
 
-    hook: forward, input or output. route: the interface by which its source is reached, empty for none. direction: original or reply, of this packet in its connection.
+    hook: forward, input, output or postrouting (what is judged at output is judged there too, where it passes).
+    direction: original or reply, of this packet in its connection. from_here: the route back to its source leads by `iif`.
+    route: the interface by which its source is reached, empty for none.
     """
 
     hook: str
@@ -34,6 +36,7 @@ class Packet:
     hop_limit: int = 64
     uid: int | None = None
     invalid: bool = False
+    from_here: bool = False
     route: str = ""
 
 
@@ -127,8 +130,10 @@ class Oracle:
     def judge(self, packet: Packet) -> Judgement:
         """Give the verdict on a packet at its hook."""
         counters: list[str] = []
-        verdict = self._walk(packet.hook, packet, counters)
-        return Judgement(verdict or self.policy, tuple(counters))
+        verdict = self._walk(packet.hook, packet, counters) or self.policy
+        if packet.hook == "output" and verdict == "accept":
+            verdict = self._walk("postrouting", packet, counters) or self.policy
+        return Judgement(verdict, tuple(counters))
 
     def is_tracked(self, packet: Packet) -> bool:
         """Say whether conntrack is to look at a packet that comes in: not at one in an outside name, where a level judges."""
@@ -175,14 +180,14 @@ class Oracle:
                     return "reject"
                 case p.Dispatch(fields, name):
                     chain_or_none = self._find(fields, name, packet)
-                    return (
-                        None if chain_or_none is None else self._walk(chain_or_none, packet, counters) or ""
-                    )
+                    return None if chain_or_none is None else self._walk(chain_or_none, packet, counters)
                 case _ if not self._passes(part, packet, counters):
                     return None
         return None
 
-    def _passes(self, part: Part, packet: Packet, counters: list[str]) -> bool:
+    def _passes(  # noqa: PLR0911 -- one line a kind of part
+        self, part: Part, packet: Packet, counters: list[str]
+    ) -> bool:
         match part:
             case p.Is(what, values, negate):
                 value = read(what, packet)
@@ -197,6 +202,8 @@ class Oracle:
                 return counter is not None
             case p.Bump(counter):
                 counters.append(counter)
+            case p.FromHere():
+                return packet.from_here
             case p.Over():
                 return False  # of one packet there is never too much
             case p.Local():
@@ -222,6 +229,12 @@ def _equal(value: int | str, wanted: p.Value) -> bool:
     return value == wanted
 
 
+def _is_error(packet: Packet) -> bool:
+    """Say whether a packet is an ICMP error about a connection (nf_conntrack_icmpv4_error, nf_conntrack_icmpv6_error)."""
+    errors = {1: {3, 4, 5, 11, 12}, 58: set(range(128))}
+    return packet.connection is not None and packet.icmp_type in errors.get(packet.protocol, ())
+
+
 def _v4(address: IPAddress) -> int | None:
     return int(address) if address.version == 4 else None
 
@@ -231,15 +244,17 @@ def _v6(address: IPAddress) -> int | None:
 
 
 _READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
+    p.IIF: lambda k: int(bool(k.iif)),
     p.IIFNAME: lambda k: k.iif,
     p.OIFNAME: lambda k: k.oif,
     p.NFPROTO: lambda k: f"ipv{k.source.version}",
     p.L4PROTO: lambda k: k.protocol,
     p.SKUID: lambda k: k.uid,
-    p.CT_STATE: lambda k: "invalid" if k.invalid else "tracked",
+    p.CT_STATE: lambda k: "invalid" if k.invalid else "related" if _is_error(k) else "tracked",
     p.TH_DPORT: lambda k: k.destination_port if k.protocol in p.PORTS else None,
     p.UDP_SPORT: lambda k: k.source_port if k.protocol == 17 else None,
     p.UDP_DPORT: lambda k: k.destination_port if k.protocol == 17 else None,
+    p.ICMP_TYPE: lambda k: k.icmp_type if k.protocol == 1 else None,
     p.ICMPV6_TYPE: lambda k: k.icmp_type if k.protocol == 58 else None,
     p.SADDR4: lambda k: _v4(k.source),
     p.DADDR4: lambda k: _v4(k.destination),

@@ -168,8 +168,8 @@ def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str
     if len(levels) != len(policy.zone_names()):
         return None
     whole = targets(policy, slot, levels)
-    # A table that an older version made may lack those that look at sources: its level is a level all the same.
-    lacking = {chain for chain in names.SOURCE_CHAINS if chain not in read}
+    # A table of an earlier build lacks some base chains: its level is a level all the same.
+    lacking = {c for c in ("postrouting", *names.SOURCE_CHAINS) if not read.get(c)}
     return levels if all(read.get(c) == t for c, t in whole.items() if c not in lacking) else None
 
 
@@ -228,7 +228,7 @@ def removal_text(
         *learned,
     }
     if shared & {names.learned("4"), names.learned("6")}:
-        shared |= {names.DNS, names.DNS_LIMITED, names.rate("4"), names.rate("6")}
+        shared |= {names.DNS, names.DNS_LIMITED, names.rate("4"), names.rate("6"), *names.LIMITED_SETS}
     lines: list[str] = []
 
     def old(name: str) -> bool:
@@ -315,7 +315,7 @@ def hold_text(policy: Policy, slot: int, uids: tuple[int, ...] = (0,)) -> str:
     bare = Policy(policy.site, ())
     program = compile_program(bare, {}, slot, uids)
     stem = names.prefix(slot)
-    silent = {f"{stem}refuse", f"{stem}reject"}
+    silent = {f"{stem}refuse", f"{stem}reject", f"{stem}drop"}
     chains = tuple(Chain(c.name, ((DROP,),)) if c.name in silent else c for c in program.chains)
     hooks = (*names.BASE_CHAINS, *names.SOURCE_CHAINS)
     shut = Position({hook: stem + hook for hook in hooks}, "drop")

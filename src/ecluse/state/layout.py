@@ -119,7 +119,7 @@ class Layout:
         """Give the files of levels that are there."""
         names = durable.entries(self.ruleset)
         return [
-            self.ruleset / name for name in names if name.endswith(".nft") and not name.startswith("program-")
+            self.ruleset / name for name in names if name.endswith(".nft") and self.digest_in(name) is None
         ]
 
     def told(self, path: Path) -> str:

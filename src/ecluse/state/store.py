@@ -35,7 +35,8 @@ _NO_NFT_PATH = re.compile(
 )  # nft globs the path of an include, and has no escapes in it
 _COPY = 300.0
 """Seconds between two copies of the saved addresses: another file, so that one bad sector does not take both."""
-_LEVEL = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+# As the site's files have it; shorter than any name by a digest (`Layout.digest_in`), so that none is taken for one.
+_LEVEL = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 
 
 class DirectoryState:
@@ -135,7 +136,7 @@ class DirectoryState:
         HEX the sha256 of the text in UTF-8. StateError for a level name that cannot be a file name.
         """
         for level in gates:
-            if not _LEVEL.fullmatch(level) or level.startswith("program-"):
+            if not _LEVEL.fullmatch(level):
                 raise StateError(f"the level name {level!r} cannot be a file name")
         self._prepare()
         data = text.encode()

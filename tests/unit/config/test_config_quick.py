@@ -14,9 +14,9 @@ from ecluse.bulk import without_gc
 from ecluse.config import ConfigDirectory, addresses, fields, overlaps, read_directory, scalars, warnings_of
 from ecluse.config.marks import Document, Items, compose
 from ecluse.config.models import ServiceModel
-from ecluse.config.networks import NetworkIndex
 from ecluse.config.words import WrongError, escaped, is_plain
 from ecluse.policy import interval, network_of
+from ecluse.policy.index import NetworkIndex
 from ecluse.policy.networks import text_of
 
 DAY = date(2026, 11, 1)
@@ -237,6 +237,7 @@ def test_a_loaded_directory_keeps_no_files_content(files):
 
 
 def test_a_review_falls_due_while_nothing_is_loaded_again(files):
+    files.dns()
     days = iter([date(2027, 1, 31), date(2027, 2, 1), date(2027, 2, 1), date(2027, 1, 31)])
     source = ConfigDirectory(files.path, today=lambda: next(days))
     source.load()

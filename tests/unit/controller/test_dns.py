@@ -12,11 +12,11 @@ from ecluse.controller.namewatch import NameWatch
 from ecluse.errors import KernelError
 from ecluse.flows import FlowJudge
 from ecluse.policy import DnsGate, DnsMode
-from ecluse.ports import DnsReport, RefusedQuestion
+from ecluse.ports import CounterValue, DnsReport, Evidence, RefusedElement, RefusedQuestion
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.connection import Connection, Tuple
-from ecluse.ruleset.names import BASE_CHAINS, DNS, is_learned
+from ecluse.ruleset.names import BASE_CHAINS, DNS, DNS_LIMITED, is_learned
 from tests.golden.cases import HERE, compiled
 from tests.unit.controller.machine import Machine
 
@@ -237,3 +237,34 @@ def test_what_lives_is_held_between_two_changes_and_not_within_one(machine):
         assert machine.firewall.held
 
     machine.run(main())
+
+
+def test_who_asks_too_much_is_named_with_what_to_type(machine):
+    """By the kernel's own count; a server that is under `internal` by now is none of them, nor is any when nobody is over."""
+    over = [RefusedElement(f"10.10.4.{n}", "", 0, 0, 100 * n, 0, 3) for n in range(7, 20)]
+    server = RefusedElement("10.10.0.53", "", 0, 0, 99_999, 0, 3)
+    link_local = RefusedElement("fe80::7", "", 0, 0, 1, 0, 3)
+    machine.firewall.over = Evidence((*over, server, link_local), full=False)
+    assert machine.status().dns.limited == ()
+    machine.firewall.table.counters[DNS_LIMITED] = CounterValue(5, 500)
+    status = machine.status()
+    assert [(one.source, one.questions) for one in status.dns.limited] == [
+        (f"10.10.4.{n}", 100 * n) for n in range(19, 9, -1)
+    ]
+    (said,) = [text for text in status.warnings if "questions a second" in text]
+    assert "10.10.4.19 (zone care, 1,900 questions), 10.10.4.18" in said
+    assert "and others" in said
+    assert "internal: servers" in said
+    machine.firewall.over = Evidence((link_local,), full=False)
+    assert any("fe80::7 (no zone, 1 questions)" in text for text in machine.status().warnings)
+    machine.firewall.over = Evidence((), full=False)
+    assert not machine.status().dns.limited
+
+
+def test_rows_that_could_not_be_read_are_counted_beside_those_that_could(machine):
+    row = RefusedQuestion("10.10.4.7", "evil.example", "A", "name", 3, 1.0)
+    machine.dns.told = replace(TELLS, questions=(row,), unread=2)
+    machine.firewall.evidence = Evidence((), full=False, unread=1)
+    answer = machine.run(machine.controller.refused(10))
+    assert [one.name for one in answer.names] == ["evil.example"]
+    assert answer.unread == 3

@@ -7,6 +7,7 @@ import pytest
 from ecluse.controller import healer
 from ecluse.controller.fight import ROUNDS, WINDOW, Fight
 from ecluse.ruleset import switch
+from ecluse.ruleset.names import BASE_CHAINS
 from tests.unit.controller.machine import Machine
 from tests.unit.controller.test_machine import CUT, simple
 
@@ -101,7 +102,7 @@ def test_a_guard_stands_before_anything_is_asked_and_goes_with_the_healing():
     machine.firewall.objects = objects
     machine.firewall.tamper("flush ruleset")
     machine.settle()
-    assert seen[0] == dict.fromkeys(("forward", "input", "output"), "drop")
+    assert seen[0] == dict.fromkeys(BASE_CHAINS, "drop")
     assert machine.kernel() == CUT
     assert not any("guard" in chain for chain in machine.run(machine.firewall.chains()))
     machine.set("open")

@@ -1,9 +1,10 @@
 """Boxes made disjoint: nothing overlaps, every point keeps its first owner."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecluse.ruleset.disjoint import disjoint
+from ecluse.ruleset.disjoint import TangledError, disjoint
 
 interval = st.tuples(st.integers(0, 12), st.integers(0, 12)).map(lambda t: (min(t), max(t)))
 boxes = st.lists(st.tuples(st.tuples(interval, interval, interval), st.sampled_from("abc")), max_size=8)
@@ -35,3 +36,12 @@ def test_many_nested_prefixes_stay_few():
 
 def test_first_come_first_served():
     assert disjoint([(((0, 9),), "a"), (((5, 19),), "b")]) == [(((0, 9),), "a"), (((10, 19),), "b")]
+
+
+def test_what_would_take_hours_is_given_up_and_a_culprit_is_named():
+    """Every box meets every other in both fields: a million slices of up to a thousand boxes each."""
+    tangle = [(((i, 30_000 + i), (i, 30_000 + i)), f"svc_s{i}") for i in range(20_000)]
+    with pytest.raises(TangledError) as caught:
+        disjoint(tangle, spare=1000)
+    assert caught.value.value in {value for _, value in tangle}
+    assert disjoint(tangle[:5], spare=1000)

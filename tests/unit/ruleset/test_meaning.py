@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ecluse.flows import FlowJudge
 from ecluse.policy import Policy, level_named
 from ecluse.ruleset import names, switch
-from ecluse.ruleset.compile import compile_program, with_addresses, zones_of
+from ecluse.ruleset.compile import compile_program, with_addresses, zones_by_service
 from ecluse.ruleset.connection import Connection, Tuple
 from ecluse.ruleset.delta import delta
 from ecluse.ruleset.oracle import Oracle, Packet
@@ -306,9 +306,9 @@ def test_levels_are_read_back_from_targets(policy, levels, slot):
 @given(w.policies())
 def test_zones_of_a_service_include_those_of_its_hosts(policy):
     for service in policy.services:
-        assert set(service.zones) <= set(zones_of(policy, service))
+        assert set(service.zones) <= set(zones_by_service(policy)[service.name])
         if any(str(h).startswith("10.20.") for h in service.hosts):
-            assert "admin" in zones_of(policy, service)
+            assert "admin" in zones_by_service(policy)[service.name]
 
 
 def test_removal_names_only_old_slots_and_unused_counters():

@@ -221,7 +221,21 @@ def test_a_path_that_nft_would_misread_is_refused_at_once(tmp_path, name):
         DirectoryState(tmp_path / name)
 
 
-@pytest.mark.parametrize("level", ["../boot", "Cut", "", "program-0", "a/b"])
+@pytest.mark.parametrize("level", ["program-x", "program-" + "a" * 40, "boot", "a" * 48])
+def test_every_level_that_the_files_may_name_gets_its_own_file_and_is_found_again(root, level):
+    store = DirectoryState(root)
+    program = store.write_program(PROGRAM, {**GATES, level: GATE})
+    store.point_boot(program, GATE, generation(1))
+    store.write_generation(generation(1))
+    assert {path.stem for path in store._at.level_files()} == {*GATES, level}
+    store.forget(1)
+    assert {path.stem for path in store._at.level_files()} == {*GATES, level}
+    assert f"ruleset/{level}.nft" not in " ".join(store.recover().damage)
+    (root / "ruleset" / f"{level}.nft").unlink()
+    assert f"ruleset/{level}.nft is missing" in " ".join(store.recover().damage)
+
+
+@pytest.mark.parametrize("level", ["../boot", "Cut", "", "a" * 49, "a/b"])
 def test_a_level_name_that_is_no_file_name_is_refused(root, level):
     with pytest.raises(StateError, match="file name"):
         DirectoryState(root).write_program(PROGRAM, {level: GATE})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Generic, TypeVar
 
-from ecluse.policy import IPNetwork
+from ecluse.policy.values import IPNetwork
 
 T = TypeVar("T")
 
