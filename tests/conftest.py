@@ -51,6 +51,17 @@ def _nothing_is_left() -> Iterator[None]:
     assert not left, f"this run left behind: {', '.join(left)}"
 
 
+@pytest.fixture(autouse=True)
+def _nothing_holds_the_loop() -> Iterator[None]:
+    """The test in which something holds a daemon's event loop for over 20 ms fails: a cut would have waited for it."""
+    Daemon.watched = True
+    Daemon.held_up.clear()
+    yield
+    held_up, Daemon.held_up[:] = "\n".join(Daemon.held_up), []
+    if held_up:
+        pytest.fail(f"the daemon's event loop was held for over 20 ms:\n{held_up}", pytrace=False)
+
+
 @pytest.fixture
 def hospital() -> Iterator[Hospital]:
     """A hospital of this test's own (0.1 s), with nothing but the site's NAT in its gateway."""

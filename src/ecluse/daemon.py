@@ -3,12 +3,9 @@
 import asyncio
 import contextlib
 import ctypes
-import fcntl
 import logging
 import os
 import signal
-import socket
-import struct
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -29,7 +26,7 @@ from ecluse.controller import Controller
 from ecluse.controller.gate import Step
 from ecluse.controller.shared import Options, Ports
 from ecluse.dnsgate.mailbox import DnsMailbox
-from ecluse.errors import ConfigError, EcluseError, StateError
+from ecluse.errors import ConfigError, EcluseError
 from ecluse.kernel.conntrack import NfConntrack
 from ecluse.kernel.exits import KernelExits
 from ecluse.kernel.links import RtnlLinks
@@ -38,12 +35,12 @@ from ecluse.output import STDOUT, Output, say_last, taking_all
 from ecluse.records import Actor
 from ecluse.resolve.resolver import DnsResolver
 from ecluse.results import Event
+from ecluse.single import answer, guard_network, lock_state
 from ecluse.state.audit import HashChainAudit
 from ecluse.state.layout import CLOSED_AT_BOOT
 from ecluse.state.store import DirectoryState
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-_GUARD = "\0eclused"
 _LOUD = {"tamper", "fight", "leak", "exit", "warning", "forbidden"}
 
 
@@ -81,55 +78,6 @@ def _give_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
     if trim is not None:
         trim(0)
-
-
-def lock_state(state_dir: Path) -> int:
-    """Take the state directory for this process alone; give the descriptor that holds it. StateError when it is taken.
-
-    The folder itself is locked (flock(2)): that needs no room on its disk, and works on one that is read-only.
-    """
-    try:
-        state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        handle = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        message = f"the state directory {state_dir} can't be used: {error.strerror}"
-        raise StateError(message, hint="look at its owner, its mode and its disk") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        message = f"another eclused uses the state directory {state_dir}"
-        raise StateError(message, hint="'ecluse status' asks the one that runs") from error
-    return handle
-
-
-def guard_network() -> socket.socket | None:
-    """Be the only eclused of this network namespace, whatever state directory the other has; two would fight over the table.
-
-    Held by an abstract socket address, which belongs to the namespace and goes with the process (unix(7)). Anybody
-    may bind one, so only root's and our own user's counts: nobody else may keep the daemon from starting.
-    """
-    guard = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        guard.bind(_GUARD)
-        guard.listen()
-    except OSError:
-        guard.close()
-    else:
-        return guard
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
-        other.settimeout(1.0)
-        try:
-            other.connect(_GUARD)
-        except OSError:
-            return None
-        pid, uid, _ = struct.unpack("3i", other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    if uid not in {0, os.getuid()}:
-        return None
-    raise StateError(
-        f"another eclused (pid {pid}) guards this machine's network",
-        hint="'ecluse status' asks the one that runs; two of them would undo each other's work",
-    )
 
 
 def _uid_of(user: str) -> int | None:
@@ -187,6 +135,7 @@ class Daemon:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         lock = await asyncio.to_thread(lock_state, settings.state_dir)
         guard = await asyncio.to_thread(guard_network)
+        asyncio.get_running_loop().add_reader(guard, answer, guard)
         firewall = NftFirewall()
         store = DirectoryState(settings.state_dir)
         resolver = DnsResolver(
@@ -241,8 +190,8 @@ class Daemon:
             links.close()
             firewall.close()
             os.close(lock)
-            if guard is not None:
-                guard.close()
+            asyncio.get_running_loop().remove_reader(guard)
+            guard.close()
 
     def _tell(self, event: Event) -> None:
         say = self._log.warning if event.kind in _LOUD else self._log.info

@@ -11,6 +11,7 @@ from ecluse.exits import Host
 from ecluse.flows import Connection
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameTally
+from ecluse.results import TableUse
 from ecluse.ruleset.dnsorders import Orders
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.switch import Position
@@ -186,6 +187,9 @@ class Links(Protocol):
 
     async def look(self) -> Host:
         """Read the interfaces and their addresses as they are now (devices, addresses), and nothing else. KernelError."""
+
+    async def tables(self) -> tuple[TableUse, ...]:
+        """Read how full those of the kernel's tables are that have a bound. KernelError."""
 
     async def local_addresses(self) -> frozenset[str]:
         """Give every address of the machine itself, as text."""

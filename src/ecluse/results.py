@@ -149,6 +149,16 @@ class DnsState:
 
 
 @dataclass(frozen=True, slots=True)
+class TableUse:
+    """A table of the kernel's that has a bound. used, most: entries. knob: the sysctl that sets `most`."""
+
+    name: str
+    used: int
+    most: int
+    knob: str
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The whole answer to 'where are we'. in_step: the kernel shows what it should, last checked at `checked`."""
 
@@ -173,6 +183,7 @@ class Status:
     last_leak: Leak | None
     warnings: tuple[str, ...]
     dns: DnsState | None = None
+    tables: tuple[TableUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,10 @@ class Daemon:
     """
 
     running: ClassVar[set["Daemon"]] = set()
+    held_up: ClassVar[list[str]] = []
+    """What held the event loop of a daemon for over 20 ms (tests/lab/loopwatch), until the test's end asks for it."""
+    watched: ClassVar[bool] = False
+    """Whether that is looked at: in every test (tests/conftest.py), and never while speed is measured."""
 
     def __init__(
         self,
@@ -107,7 +111,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log if self.output is None else self.output,
                 stderr=log if self.output is None else self.output,
-                env=self._environment(),
+                env=self._environment() | self._watched(),
                 cwd=ROOT,
                 start_new_session=True,
                 pass_fds=self.pass_fds,
@@ -170,6 +174,19 @@ class Daemon:
     def _gone(self) -> None:
         self.process = None
         Daemon.running.discard(self)
+        with contextlib.suppress(FileNotFoundError):
+            Daemon.held_up += self._loopwatch.read_text(encoding="utf-8").splitlines()
+            self._loopwatch.unlink()
+
+    @property
+    def _loopwatch(self) -> Path:
+        return self.directory / "loopwatch.txt"
+
+    def _watched(self) -> dict[str, str]:
+        if not Daemon.watched:
+            return {}
+        path = f"{ROOT / 'tests/lab/loopwatch'}:{self._environment()['PYTHONPATH']}"
+        return {"PYTHONPATH": path, "ECLUSE_LOOPWATCH": str(self._loopwatch)}
 
     def _environment(self) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("ECLUSE_")}

@@ -110,6 +110,7 @@ def test_a_link_that_goes_is_told_at_once_and_so_is_its_return(hospital: Hospita
         assert any(why in text for text in status["warnings"])
         assert {one["name"]: one["state"] for one in status["services"]}["laboratory"] == "no link"
         hospital.shell("gw", open_)
+        wait_until(lambda: "NO-CARRIER" not in hospital.run("gw", ["ip", "link", "show", "care0"]).stdout, 5)
         assert not any(why in text for text in daemon.status()["warnings"])
 
 

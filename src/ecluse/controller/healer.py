@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 
 from ecluse.controller import live as lv
@@ -13,11 +13,11 @@ from ecluse.controller.ledger import Ledger
 from ecluse.controller.live import Live
 from ecluse.controller.shared import Order, Shared
 from ecluse.controller.watches import Watches, in_words
+from ecluse.controller.writer import always
 from ecluse.errors import EcluseError
-from ecluse.exits import zones_of
-from ecluse.flows import Connection, FlowJudge, describe
-from ecluse.policy import at_least_as_closed
-from ecluse.ports import KernelChange, Links
+from ecluse.flows import describe
+from ecluse.policy import most_closed
+from ecluse.ports import KernelChange
 from ecluse.records import Action, AuditRecord, Generation
 from ecluse.results import Leak, Tamper
 
@@ -29,7 +29,6 @@ _TRY_AGAIN = 0.03
 """Seconds without news of others after which the table is put back once more, where the kernel refused."""
 _PATIENCE = 1.0
 """Seconds after which it is tried again although they go on."""
-_CHUNK = 2000
 _BREATH = 1.0
 """Seconds of a fight that what follows a healing (counting leaks, holding the generation before ready) waits for quiet."""
 
@@ -148,7 +147,7 @@ class Healer:
             self._tell(f"{who} began, and the table is not whole since")
 
     async def _check_after(self, change: KernelChange, times: int, heard: float) -> None:
-        async with self._s.writer.turn(urgent=True):
+        async with self._s.writer.turn(always):
             live = self._s.live
             if await self._s.gate.in_step(live.loaded, live.levels):
                 self._s.notes.warnings.pop("tamper", None)
@@ -205,7 +204,7 @@ class Healer:
                 f"{self._fight.words()}; it is put back each time, but packets get through in between and kept "
                 "services stall: find what runs it and stop it ('ecluse events' tells who)"
             )
-            if not self._fight.due(self._s.ports.clock()) and not followed:
+            if not self._fight.due() and not followed:
                 return
             self._record("fight", f"{self._fight.words()}; the newest: {text}")
             return
@@ -218,24 +217,23 @@ class Healer:
 
     def rest(self) -> None:
         """Look now and then whether a fight is over, and say so."""
-        words = self._fight.over(self._s.ports.clock())
+        words = self._fight.over()
         if words:
             self._s.notes.warnings.pop("fight", None)
             self._record("fight", f"{words}; it is over")
 
     async def _as_closed_by_hand(self, who: str) -> tuple[Live, bool]:
-        """Give the state to put back: the live one, or what somebody loaded by hand if that is more closed; and which.
+        """Give the state to put back: the live one, more closed where somebody loaded such by hand; and whether that is so.
 
         'nft -f ruleset/cut.nft' is what we tell people to type when the daemon does not answer: only a command opens.
         """
         live = self._s.live
         found = await self._s.gate.kernel_levels(live.policy)
-        if found is None or found == dict(live.levels):
-            return live, False
-        if not at_least_as_closed(live.policy.site, found, live.levels):
+        closed = most_closed(live.policy.site, live.levels, found or {})
+        if closed == dict(live.levels):
             return live, False
         order = Order(Action.RECOVERY, self._s.itself, f"{who} closed the gate by hand", "")
-        return Live(live.loaded, self._ledger.next(order, live.loaded, found)), True
+        return Live(live.loaded, self._ledger.next(order, live.loaded, closed)), True
 
     async def _follow_up(self) -> None:
         """Do what follows a healing: at once after a single one, in a fight once there is quiet, or now and then."""
@@ -256,7 +254,7 @@ class Healer:
         """Find connections that are not kept and yet were let through: while the table stood none could come to be."""
         try:
             judge = await self._s.judge()
-            found = await not_kept(judge, await self._s.ports.conntrack.connections(), self._s.ports.links)
+            found = await self._s.not_kept(judge, await self._s.ports.conntrack.connections())
             if not found:
                 return
             leak = Leak(
@@ -280,25 +278,3 @@ class Healer:
             await self._ledger.recorder.should([self._ledger.audit(line)])
         except EcluseError as error:
             self._s.say("warning", f"what got through could not be counted: {error.message}")
-
-
-async def not_kept(judge: FlowJudge, connections: Sequence[Connection], links: Links) -> list[Connection]:
-    """Give the connections that are not kept, judged in slices, so that the daemon answers meanwhile.
-
-    What goes from inside to inside is none of them, though an end may be in no zone's subnets: routes tell. KernelError.
-    """
-    found = await _refused(judge, connections)
-    ways = await links.reached_by(judge.strange(found))
-    inside = [address for address, name in ways.items() if zones_of(judge.policy, name)]
-    if not inside:
-        return found
-    judge.lives_inside(inside)
-    return await _refused(judge, found)
-
-
-async def _refused(judge: FlowJudge, connections: Sequence[Connection]) -> list[Connection]:
-    found: list[Connection] = []
-    for start in range(0, len(connections), _CHUNK):
-        found += [one for one in connections[start : start + _CHUNK] if judge.judge(one).verdict == "refused"]
-        await asyncio.sleep(0)
-    return found

@@ -10,13 +10,14 @@ from ecluse.bulk import sweep
 from ecluse.controller import live as lv
 from ecluse.controller import report
 from ecluse.controller.dnswatch import DnsWatch
-from ecluse.controller.healer import EXAMPLES, Healer, not_kept
+from ecluse.controller.healer import EXAMPLES, Healer
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.linkwatch import LinkWatch
 from ecluse.controller.loader import Loader
 from ecluse.controller.namewatch import NameWatch
 from ecluse.controller.recorder import Job
 from ecluse.controller.shared import Shared
+from ecluse.controller.tablewatch import TableWatch
 from ecluse.controller.watches import Watches, in_words
 from ecluse.errors import EcluseError
 from ecluse.flows import describe
@@ -69,6 +70,7 @@ class Keeper:
         keep("looking at the links", self._links.look)
         keep("looking who uses which address", NameWatch(self._s, self._ledger).run)
         keep("looking after the DNS gate", self._dns.run)
+        keep("looking how full the kernel's tables are", TableWatch(self._s).run)
         keep("the regular look", self._ticks)
 
     async def _audit(self, line: AuditRecord) -> None:
@@ -151,7 +153,7 @@ class Keeper:
         try:
             judged_at = self._s.live.generation.number
             judge, every = await asyncio.gather(self._s.judge(), self._s.ports.conntrack.connections())
-            ended = await not_kept(judge, every, self._s.ports.links)
+            ended = await self._s.not_kept(judge, every)
             if self._s.live.generation.number != judged_at:
                 ended = []  # what was opened again meanwhile is not ended; the newer change ends its own
             gone = await self._s.ports.conntrack.end(ended) if ended else 0

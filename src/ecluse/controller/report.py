@@ -102,6 +102,7 @@ def status(
         last_leak=notes.leak,
         warnings=(*warnings, *notices),
         dns=gate,
+        tables=notes.tables,
     )
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,10 +13,10 @@ from ecluse.controller.hub import Hub
 from ecluse.controller.live import Live, Loaded
 from ecluse.controller.writer import Writer
 from ecluse.errors import EcluseError
-from ecluse.exits import Finding
-from ecluse.flows import FlowJudge
+from ecluse.exits import Finding, zones_of
+from ecluse.flows import Connection, FlowJudge
 from ecluse.naming import Knowledge, owners_of
-from ecluse.policy import Levels
+from ecluse.policy import IPAddress, Levels, at_least_as_closed
 from ecluse.ports import (
     AuditLog,
     Clock,
@@ -32,7 +33,7 @@ from ecluse.ports import (
     StateStore,
 )
 from ecluse.records import Action, Actor
-from ecluse.results import Event, Leak, Purge, Tamper
+from ecluse.results import Event, Leak, Purge, TableUse, Tamper
 from ecluse.zonelinks import Sight
 
 _LINKS_SECONDS = 0.5
@@ -86,18 +87,25 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A command as it came: what to do, and by whom, why, on whose word. back_to: the generation that a rollback names."""
+    """A command as it came: what to do, and by whom, why, on whose word.
+
+    back_to: the generation that a rollback names. since: when it came (seconds of time.monotonic).
+    """
 
     action: Action
     actor: Actor
     reason: str
     authorised_by: str
     back_to: int | None = None
+    since: float = field(default_factory=time.monotonic)
 
 
 @dataclass
 class Notes:
-    """What was noticed and is told in `status`. warnings: by topic, so that one that is over can be taken away."""
+    """What was noticed and is told in `status`. warnings: by topic, so that one that is over can be taken away.
+
+    Only the event loop changes it; a thread is given a `copy`.
+    """
 
     warnings: dict[str, str] = field(default_factory=dict)
     tamper: Tamper | None = None
@@ -106,6 +114,7 @@ class Notes:
     counters: dict[str, CounterValue] = field(default_factory=dict)
     last_packet: dict[str, datetime] = field(default_factory=dict)
     default_routes: tuple[str, ...] = ()
+    tables: tuple[TableUse, ...] = ()
     exits: tuple[Finding, ...] = ()
     checked: datetime | None = None
     in_step: bool = True
@@ -113,9 +122,21 @@ class Notes:
     dns_works: bool = False
     limited: tuple[RefusedElement, ...] = ()
 
+    def copy(self) -> "Notes":
+        """Give it as it is now; `counters` is another whenever it changes."""
+        return replace(
+            self,
+            warnings=dict(self.warnings),
+            purges=dict(self.purges),
+            last_packet=dict(self.last_packet),
+        )
+
 
 class Shared:
-    """The one mutable state of the controller; only whoever holds `writer` changes `live` or the kernel."""
+    """The one mutable state of the controller; only whoever holds `writer` changes `live` or the kernel.
+
+    closed_by: number of the newest generation that closed something. began_with: the one that this run began with.
+    """
 
     def __init__(self, ports: Ports, options: Options, step: Step) -> None:
         self.ports = ports
@@ -129,6 +150,9 @@ class Shared:
         self.tell: Callable[[Event], None] = lambda _event: None
         self.troubles: Callable[[], tuple[str, ...]] = tuple
         self._live: Live | None = None
+        self._judging = asyncio.Lock()
+        self.closed_by = 0
+        self.began_with = 0
 
     @property
     def live(self) -> Live:
@@ -139,6 +163,9 @@ class Shared:
 
     @live.setter
     def live(self, value: Live) -> None:
+        before = self._live.levels if self._live else value.levels
+        if not at_least_as_closed(value.policy.site, before, value.levels):
+            self.closed_by = value.generation.number
         self._live = value
 
     @property
@@ -157,6 +184,25 @@ class Shared:
         except Exception as error:  # noqa: BLE001 - whoever listens to what is done never undoes it
             self.notes.warnings["tell"] = f"an event could not be told to the daemon's log: {error!r}"
 
+    async def not_kept(self, judge: FlowJudge, connections: Sequence[Connection]) -> list[Connection]:
+        """Give the connections that a judge refuses; on a thread, one such work at a time. KernelError.
+
+        What goes from inside to inside is none of them, though an end may be in no zone's subnets: routes tell.
+        """
+
+        def refused(those: Sequence[Connection]) -> tuple[list[Connection], set[IPAddress]]:
+            found = [one for one in those if judge.judge(one).verdict == "refused"]
+            return found, judge.strange(found)
+
+        async with self._judging:
+            found, strange = await asyncio.to_thread(refused, connections)
+            ways = await self.ports.links.reached_by(strange)
+            inside = [address for address, name in ways.items() if zones_of(judge.policy, name)]
+            if not inside:
+                return found
+            judge.lives_inside(inside)
+            return (await asyncio.to_thread(refused, found))[0]
+
     async def see_links(self) -> Sight:
         """Look at the machine's links, before an answer says what is kept. Never raises, and never waits for long."""
         try:
@@ -166,6 +212,8 @@ class Shared:
             trouble = f"no answer within {_LINKS_SECONDS} s"
         except EcluseError as error:
             trouble = error.message
+        except Exception as error:  # noqa: BLE001 - no thread, no memory: what was done is answered all the same
+            trouble = str(error) or type(error).__name__
         else:
             return Sight(replace(host, default_routes=self.notes.default_routes))
         return Sight(
@@ -173,7 +221,7 @@ class Shared:
         )
 
     def knowledge(self) -> Knowledge:
-        """Give all that is known of host names now."""
+        """Give all that is known of host names now; to be called on a thread."""
         known = self.ports.resolver.known()
         return Knowledge(
             known,

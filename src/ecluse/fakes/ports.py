@@ -19,6 +19,7 @@ from ecluse.flows import Connection
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.ports import DnsReport, Recovered
 from ecluse.records import AuditRecord, Generation, KnownAddress, KnownName, NameTally
+from ecluse.results import TableUse
 from ecluse.ruleset.dnsorders import Orders
 from ecluse.state import codec
 
@@ -355,7 +356,7 @@ class FakeConntrack(Failing):
 class FakeLinks(Failing):
     """ports.Links over three values: every interface is up and has an IP. `change` replaces some of them and tells it.
 
-    host: what `look` gives instead, where a test sets it.
+    host: what `look` gives instead, where a test sets it. full: what `tables` gives.
     """
 
     def __init__(
@@ -368,6 +369,7 @@ class FakeLinks(Failing):
         self.ways: dict[IPAddress, str] = {}
         self._feed: Feed[str] = Feed()
         self.host: Host | None = None
+        self.full: tuple[TableUse, ...] = ()
 
     def change(
         self,
@@ -390,6 +392,11 @@ class FakeLinks(Failing):
         """Give the interfaces."""
         self._may_fail("look")
         return self.host or Host(devices=tuple(map(Device, self._interfaces)))
+
+    async def tables(self) -> tuple[TableUse, ...]:
+        """Give what a test put into `full`."""
+        self._may_fail("tables")
+        return self.full
 
     async def local_addresses(self) -> frozenset[str]:
         """Give the machine's own addresses."""

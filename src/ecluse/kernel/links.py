@@ -17,7 +17,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ecluse.exits import Host
-from ecluse.kernel import exits
+from ecluse.kernel import bounded, exits
 from ecluse.kernel.events import EVENT_BUFFER, Events
 from ecluse.kernel.netlink import (
     Netlink,
@@ -29,6 +29,7 @@ from ecluse.kernel.netlink import (
     text,
 )
 from ecluse.policy import IPAddress
+from ecluse.results import TableUse
 
 NETLINK_ROUTE = 0
 # RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE
@@ -69,6 +70,12 @@ class RtnlLinks:
         with kernel_errors("look at the interfaces"):
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._thread, consistently, exits.look_at_links)
+
+    async def tables(self) -> tuple[TableUse, ...]:
+        """Read how full the kernel's tables are (`bounded`)."""
+        with kernel_errors("read how full the kernel's tables are"):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, consistently, bounded.tables)
 
     async def local_addresses(self) -> frozenset[str]:
         """Give every address of the machine itself, as text; a point-to-point link's own end, not the peer's."""

@@ -3,13 +3,16 @@
 import asyncio
 import os
 import socket
+import subprocess
 import time
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
 from ecluse.kernel.exits import KernelExits
 from tests.kernel.adapters.conftest import Heart, run
+from tests.kernel.adapters.test_conntrack import fill
 
 pytestmark = pytest.mark.kernel
 
@@ -69,27 +72,32 @@ async def test_a_look_says_by_which_interfaces_packets_can_come(links):
     ip("link add br0 type bridge")
     ip("link add port0 type veth peer name port1")
 
-    async def seen(name):
-        (one,) = (one for one in (await links.look()).devices if one.name == name)
-        return one
+    async def seen(name, **wanted):
+        """Look until it is so: a carrier is taken up by a task of the kernel's own (link_watch.c)."""
+        async with asyncio.timeout(10):
+            while True:
+                (one,) = (one for one in (await links.look()).devices if one.name == name)
+                if all(getattr(one, key) == value for key, value in wanted.items()):
+                    return
+                await asyncio.sleep(0.01)
 
-    assert not (await seen("wan0")).up
+    await seen("wan0", up=False, running=False)
     ip("link set wan0 up")
-    assert ((await seen("wan0")).up, (await seen("wan0")).running) == (True, False), "the other end is down"
+    await seen("wan0", up=True, running=False)  # the other end is down
     ip("link set lan0 up")
-    assert (await seen("wan0")).running
-    assert not (await seen("wan0")).own_ip, "a link-local address leads nowhere"
+    await seen("wan0", running=True, own_ip=False)  # a link-local address leads nowhere
     ip("route add 198.51.100.0/24 dev wan0")
-    assert (await seen("wan0")).own_ip, "unnumbered, and routed"
-    assert not (await seen("lan0")).own_ip
+    await seen("wan0", own_ip=True)  # unnumbered, and routed
+    await seen("lan0", running=True, own_ip=False)
     ip("-6 route add 2001:db8:5::/48 dev lan0")
-    assert (await seen("lan0")).own_ip
+    await seen("lan0", own_ip=True)
     ip("-6 route del 2001:db8:5::/48 dev lan0")
+    await seen("lan0", own_ip=False)
     ip("addr add 192.0.2.1/24 dev lan0")
-    assert (await seen("lan0")).own_ip
+    await seen("lan0", own_ip=True)
     ip("link set port0 master br0")
-    assert (await seen("port0")).master == "br0"
-    assert (await seen("br0")).kind == "bridge"
+    await seen("port0", master="br0")
+    await seen("br0", kind="bridge")
 
 
 async def test_a_look_is_not_made_of_all_routes(links):
@@ -99,11 +107,31 @@ async def test_a_look_is_not_made_of_all_routes(links):
     ip("link set lan0 up")
     batch = "".join(f"route add 10.{n // 250}.{n % 250}.0/24 dev wan0\n" for n in range(5000))
     run("ip", "-b", "-", text=batch)
+    async with asyncio.timeout(10):
+        while not all(one.running for one in (await links.look()).devices if one.name != "lo"):
+            await asyncio.sleep(0.01)
     async with Heart(time.thread_time) as heart:
         found = {one.name: one.own_ip for one in (await links.look()).devices}
     assert found["wan0"]
     assert not found["lan0"]
     assert heart.longest < 0.02
+
+
+async def test_how_full_the_kernels_tables_are(links, conntrack):
+    before = {one.name: one for one in await links.tables()}
+    fill(range(500))
+    ip("link add wan0 type veth peer name lan0")
+    ip("link set wan0 up")
+    for n in range(20):
+        ip(f"neigh add 198.51.100.{n + 1} lladdr 02:00:00:00:00:01 dev wan0 nud permanent")
+    after = {one.name: one for one in await links.tables()}
+    assert after["connections"].used >= before["connections"].used + 500
+    limit = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+    assert after["connections"].most == int(limit.read_text()), "the machine's, as every namespace reads it"
+    assert after["IPv4 neighbours"].used >= 20
+    shown = subprocess.run(["ip", "-s", "ntable", "show"], capture_output=True, text=True, check=True).stdout
+    assert f"thresh3 {after['IPv4 neighbours'].most} " in shown
+    assert {"IPv4 neighbours", "IPv6 neighbours"} <= after.keys()
 
 
 async def test_changes_are_told(links):
@@ -199,7 +227,7 @@ async def test_names_that_are_no_utf8_are_read_with_replacement(links):
     run("ip", "link", "set", os.fsdecode(odd), "up")
     run("ip", "addr", "add", "198.51.100.2/24", "dev", os.fsdecode(odd))
     run("ip", "route", "add", "default", "dev", os.fsdecode(odd))
-    assert told in await links.interfaces()
+    assert told in {one.name for one in (await links.look()).devices}
     assert await links.default_routes() == (told,)
     assert "198.51.100.2" in await links.local_addresses()
     await gather(stream, {f"address 198.51.100.2/24 on {told} is there"})

@@ -39,10 +39,11 @@ def kept_nowhere(machine, answer):
     assert any("could not be looked at" in text for text in answer.warnings)
 
 
-def test_a_look_that_fails_keeps_nothing_and_says_so(machine):
+@pytest.mark.parametrize("error", [KernelError("dump interrupted"), RuntimeError("can't start new thread")])
+def test_a_look_that_fails_keeps_nothing_and_says_so(machine, error):
     assert set(machine.set("cut").kept) == set(names(machine)), "positive control"
     machine.set("open")
-    machine.links.fail["look"] = KernelError("dump interrupted")
+    machine.links.fail["look"] = error
     change = machine.set("cut")
     assert change.verified
     kept_nowhere(machine, change)
