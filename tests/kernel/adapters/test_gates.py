@@ -187,7 +187,7 @@ async def test_a_switch_in_a_table_that_judges_nothing_is_not_taken_for_verified
     wanted = switch.position(here.policy, here.slot, CUT)
     assert await firewall.targets(wanted.targets) == wanted.targets
     assert not await gate.shows(here, CUT)
-    now, verified = await gate.close(here, CUT, dict, lambda: None)
+    now, _, verified = await gate.close(here, CUT, dict, lambda: None)
     assert verified
     assert (await firewall.standing([])).hooks == switch.HOOKS
     assert await gate.shows(now, CUT)
