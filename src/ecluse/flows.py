@@ -1,6 +1,6 @@
 """Which connections a level keeps and which it ends, judged by the very program that the kernel judges packets by."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
@@ -29,6 +29,9 @@ class Flow:
     verdict: str
     service: str = ""
 
+
+NEIGHBOUR = ""
+"""Where an address lives that is in no zone's subnets and yet routed to the inside."""
 
 _NEAR = tuple(
     ip_network(text)
@@ -93,24 +96,44 @@ class FlowJudge:
         self._local = {ip_address(text) for text in self.local}
         self._interface = {z.name: z.interfaces[0].replace("*", "0") for z in self.policy.site.zones}
 
+    def strange(self, connections: Iterable[Connection]) -> set[IPAddress]:
+        """Give the ends that are in no zone's subnets and not the gateway's: outside, unless they are routed to the inside."""
+        ends = {end for one in connections for end in (one.original.source, one.reply.source)}
+        return {end for end in ends if self._place(end) is None}
+
+    def lives_inside(self, addresses: Iterable[IPAddress]) -> None:
+        """Take note that these addresses, of no zone's subnets, are reached by an inside interface."""
+        self._places.update(dict.fromkeys(addresses, NEIGHBOUR))
+
     def judge(self, connection: Connection) -> Flow:
         """Judge one connection as the kernel will judge its next packet."""
         ours, theirs = self._place(connection.original.source), self._place(connection.reply.source)
-        if ours not in {None, GATEWAY} and self._asks_elsewhere(connection, ours or ""):
+        if ours not in {None, GATEWAY, NEIGHBOUR} and self._asks_elsewhere(connection, ours or ""):
             return Flow(connection, ours or "", "refused")
         if ours is not None and theirs is not None:
             return Flow(connection, ours, "inside")
         zone = ours if ours is not None else theirs
+        if zone == NEIGHBOUR:
+            return Flow(connection, "", "unknown")
         outer = connection.reply.source if ours is not None else connection.original.source
+        if zone is not None and connection.spoofed and not self._is_open(zone):
+            return Flow(connection, zone, "refused")
         # A neighbour of the gateway in no zone's subnets passes by an inside interface, and conntrack tells no interface.
         if zone is None or (zone == GATEWAY and _near(outer)):
             return Flow(connection, zone or "", "unknown")
-        if level_named(self.policy.site, self.levels[zone]).passes_all:
+        return self._judge_in(zone, connection, opened_inside=ours is not None)
+
+    def _judge_in(self, zone: str, connection: Connection, *, opened_inside: bool) -> Flow:
+        """Judge a connection between a zone, or the gateway, and the outside."""
+        if self._is_open(zone):
             return Flow(connection, zone, "open")
-        if zone != GATEWAY:
-            service = self._keeper_of(connection, zone, opened_inside=ours is not None)
-            return Flow(connection, zone, "kept" if service else "refused", service)
-        return self._judge_gateway(connection, opened_inside=ours is not None)
+        if zone == GATEWAY:
+            return self._judge_gateway(connection, opened_inside=opened_inside)
+        service = self._keeper_of(connection, zone, opened_inside=opened_inside)
+        return Flow(connection, zone, "kept" if service else "refused", service)
+
+    def _is_open(self, zone: str) -> bool:
+        return level_named(self.policy.site, self.levels[zone]).passes_all
 
     def _asks_elsewhere(self, connection: Connection, zone: str) -> bool:
         """Say whether a zone's DNS connection goes to the gate and should not at this level, or the other way round.
@@ -123,7 +146,8 @@ class FlowJudge:
         answered = redirects(self.policy, self.levels, zone)
         if connection.reply.source_port == gate.port:
             return not answered
-        return answered and self._place(one.destination) in {None, GATEWAY}
+        outward = {self._place(one.destination), self._place(connection.reply.source)} <= {None, GATEWAY}
+        return answered and outward
 
     def _judge_gateway(self, connection: Connection, *, opened_inside: bool) -> Flow:
         """Judge a connection of the gateway itself by all its rules, the lifeline's among them."""

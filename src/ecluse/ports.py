@@ -202,6 +202,9 @@ class Links(Protocol):
     async def default_routes(self) -> tuple[str, ...]:
         """Name every interface that carries a default route of either family, sorted."""
 
+    async def reached_by(self, addresses: Iterable[IPAddress]) -> dict[IPAddress, str]:
+        """Say by which interface the machine would reach each address; what it has no way to is left out. KernelError."""
+
     def changes(self) -> AsyncIterator[str]:
         """Give an item, in words, whenever an interface, an address or a route comes or goes."""
 

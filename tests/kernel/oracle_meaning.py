@@ -58,7 +58,7 @@ def _kept(policy, addresses, levels, zone, packet) -> tuple[bool, set[str]]:
     if level.passes_all:
         return True, set()
     connection = packet.connection
-    if connection is None:
+    if connection is None or connection.spoofed:
         return False, set()
     if zone == GATEWAY_ZONE:
         ours = (packet.hook == "output") == (packet.direction == "original")
@@ -76,7 +76,7 @@ def _kept(policy, addresses, levels, zone, packet) -> tuple[bool, set[str]]:
 def _lifeline(policy: Policy, packet: Packet) -> bool:
     """Whether a packet to or from the gateway's outside is management, a look-up of the daemon's own, or housekeeping."""
     line, connection = policy.site.lifeline, packet.connection
-    if connection is not None:
+    if connection is not None and not connection.spoofed:
         one = connection.original
         theirs = (packet.hook == "input") == (packet.direction == "original")
         manages = any(

@@ -252,6 +252,16 @@ def honest(flow: Flow, policy: Policy) -> bool:
     return not (asks and flow.probe.uid != UID)
 
 
+def is_spoofed(policy: Policy, link: str, source: IPAddress) -> bool:
+    """Whether a source does not live where a packet came from: an outside one inside, an inside one outside."""
+    if link == GATEWAY:
+        return False
+    listed = zone_of(policy, source) not in {None, GATEWAY_ZONE}
+    if link in INSIDE:
+        return not listed and leads_to(source) not in INSIDE
+    return listed and leads_to(source) in INSIDE
+
+
 def zone_of(policy: Policy, where: IPAddress) -> str | None:
     """Name the zone that an address lies in, None for outside."""
     if where in LOCAL:

@@ -131,6 +131,9 @@ MUTANTS: dict[str, Spoil] = {
     "refused towards the outside answered": _text(
         'counter name "refused_in" drop', 'counter name "refused_in" goto k3_reject'
     ),
+    "who opens in another's name is not marked": _text("ct label set 127", "accept"),
+    "what is so marked is kept": _text("ct label 127 return", "ct label 127 continue"),
+    "outside names of the inside are tracked": _text("notrack", "accept"),
     "gateway's errors about kept flows forgotten": _text("jump k3_errors", "continue"),
     "gateway's errors about all flows pass": _text("jump k3_errors", "accept"),
     "gateway's output forgotten": _text("chain k3_output {\n", "chain k3_output {\n\t\taccept\n"),

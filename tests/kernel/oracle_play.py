@@ -7,9 +7,10 @@ pass is opened again.
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ecluse.flows import FlowJudge
+from ecluse.policy import level_named
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.oracle import Oracle, Packet
@@ -24,10 +25,11 @@ from tests.kernel.oracle_model import (
     expected,
     flow_of,
     honest,
+    is_spoofed,
     opening,
     zone_of,
 )
-from tests.kernel.oracle_rig import GATEWAY, LOCAL, WAN, Rig
+from tests.kernel.oracle_rig import GATEWAY, LOCAL, WAN, Rig, leads_to
 from tests.kernel.oracle_talk import BARRIER, Said, Talk, Witnessed
 from tests.kernel.oracle_world import INSIDE, UID, Case
 
@@ -83,7 +85,30 @@ class Play:
     def _said(
         self, oracle: Oracle, flow: Flow, what: str, link: str, data: bytes, packet: Packet, *, uid: int = 0
     ) -> Said:
+        packet = self._come_in(oracle, flow, what, packet)
         return Said(flow, what, link, data, packet, expected(oracle, packet), uid)
+
+    def _come_in(self, oracle: Oracle, flow: Flow, what: str, packet: Packet) -> Packet:
+        """Give a packet as it is once it was asked where its source lives; the oracle has to say the same of that."""
+        if packet.iif == GATEWAY:
+            return packet
+        policy = self.case.policy
+        packet = replace(packet, route=leads_to(packet.source))
+        spoofed = is_spoofed(policy, packet.iif, packet.source)
+        shut = not all(level_named(policy.site, self.levels[z]).passes_all for z in policy.zone_names())
+        tracked = not (spoofed and shut and packet.iif in INSIDE)
+        if (oracle.is_tracked(packet), oracle.is_spoofed(packet)) != (tracked, spoofed):
+            self.wrong.append(f"{what}: the oracle mistakes the source of {packet}")
+        if not tracked:
+            self.tally["untracked"] += 1
+            if what == "opening":
+                flow.connection = None
+            return replace(packet, connection=None, invalid=False)
+        if what == "opening" and flow.connection and spoofed:
+            self.tally["spoofed"] += 1
+            flow.connection = replace(flow.connection, spoofed=True)
+            packet = replace(packet, connection=flow.connection)
+        return packet
 
     def _opening(self, oracle: Oracle, flow: Flow, turn: int = b.OPENING) -> Said:
         probe = flow.probe
@@ -268,6 +293,10 @@ class Play:
             ):
                 self.wrong.append(f"conntrack has {found} where the model has {flow.connection}")
                 continue
+            if found.spoofed != flow.connection.spoofed:
+                self.wrong.append(
+                    f"conntrack says of the opener of {flow.connection}: spoofed: {found.spoofed}"
+                )
             judged.append((flow, judge.judge(found).verdict))
         known = {(f.connection.protocol, f.connection.original) for f in followed}
         more = [key for key in table if key not in known and key[1].source != BARRIER.source]

@@ -110,6 +110,7 @@ def test_kernel_and_oracle_agree(rig):
         ),
         *(f"told {verdict}" for verdict in ("accept", "reject")),
         *(f"flow {verdict}" for verdict in ("inside", "open", "kept", "lifeline", "refused", "unknown")),
+        *("untracked", "spoofed"),
     ]
     rare = {what: tally[what] for what in enough if tally[what] < 3}
     assert not rare, f"too few of these were compared to mean anything: {rare}"

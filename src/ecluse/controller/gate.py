@@ -175,10 +175,9 @@ class Gate:
         """Read the base chains and gates back; give the ruleset's generation id, None when they are not as they should be."""
         wanted = switch.position(loaded.policy, loaded.slot, levels, redirect=self._redirect)
         found = await self._firewall.standing(wanted.targets)
-        policies = {hook: found.policies.get(hook) for hook in names.BASE_CHAINS}
+        policies = {hook: found.policies.get(hook) for hook in wanted.policies()}
         stands = found.targets, policies, found.hooks
-        verdicts = dict.fromkeys(names.BASE_CHAINS, wanted.verdict)
-        return found.generation if stands == (wanted.targets, verdicts, wanted.hooks()) else None
+        return found.generation if stands == (wanted.targets, wanted.policies(), wanted.hooks()) else None
 
     async def _confirmed(self, loaded: Loaded, levels: Levels) -> bool:
         """Read back after a switch, and count it on: it changed gates alone, which are compared by themselves."""
@@ -365,7 +364,12 @@ class Gate:
 
     async def _is_bare(self) -> bool:
         """Say whether no program stands: nothing at all, or base chains and the guard alone."""
-        return {*await self._firewall.chains()} <= {*names.BASE_CHAINS, names.DNS, names.GUARD}
+        return {*await self._firewall.chains()} <= {
+            *names.BASE_CHAINS,
+            *names.SOURCE_CHAINS,
+            names.DNS,
+            names.GUARD,
+        }
 
     async def _hold(self, policy: Policy, levels: Levels, *, anew: bool = False) -> None:
         """Hold the line with a small table, if the gate is to be shut; anew: in place of the one that stands, in any case."""

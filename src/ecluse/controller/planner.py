@@ -104,6 +104,7 @@ class Planner:
         seen = await self._s.see_links()
         judges = await self._s.judge_of(wanted, levels), await self._s.judge()
         every = await self._s.ports.conntrack.connections()
+        await self._s.not_kept(judges[0], every)  # from here on it knows which ends are routed to the inside
         notes = self._s.notes.copy()
         return await asyncio.to_thread(self._compared, live, wanted, levels, seen, judges, every, notes)
 

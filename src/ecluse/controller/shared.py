@@ -13,10 +13,10 @@ from ecluse.controller.hub import Hub
 from ecluse.controller.live import Live, Loaded
 from ecluse.controller.writer import Writer
 from ecluse.errors import EcluseError
-from ecluse.exits import Finding
+from ecluse.exits import Finding, zones_of
 from ecluse.flows import Connection, FlowJudge
 from ecluse.naming import Knowledge, owners_of
-from ecluse.policy import Levels, at_least_as_closed
+from ecluse.policy import IPAddress, Levels, at_least_as_closed
 from ecluse.ports import (
     AuditLog,
     Clock,
@@ -185,13 +185,23 @@ class Shared:
             self.notes.warnings["tell"] = f"an event could not be told to the daemon's log: {error!r}"
 
     async def not_kept(self, judge: FlowJudge, connections: Sequence[Connection]) -> list[Connection]:
-        """Give the connections that a judge refuses; on a thread, one such work at a time."""
+        """Give the connections that a judge refuses; on a thread, one such work at a time. KernelError.
 
-        def refused() -> list[Connection]:
-            return [one for one in connections if judge.judge(one).verdict == "refused"]
+        What goes from inside to inside is none of them, though an end may be in no zone's subnets: routes tell.
+        """
+
+        def refused(those: Sequence[Connection]) -> tuple[list[Connection], set[IPAddress]]:
+            found = [one for one in those if judge.judge(one).verdict == "refused"]
+            return found, judge.strange(found)
 
         async with self._judging:
-            return await asyncio.to_thread(refused)
+            found, strange = await asyncio.to_thread(refused, connections)
+            ways = await self.ports.links.reached_by(strange)
+            inside = [address for address, name in ways.items() if zones_of(judge.policy, name)]
+            if not inside:
+                return found
+            judge.lives_inside(inside)
+            return (await asyncio.to_thread(refused, found))[0]
 
     async def see_links(self) -> Sight:
         """Look at the machine's links, before an answer says what is kept. Never raises, and never waits for long."""

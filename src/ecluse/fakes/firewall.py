@@ -18,7 +18,12 @@ from ecluse.ruleset.names import BASE_CHAINS, GUARD, is_switched
 from ecluse.ruleset.program import TABLE, NamedSet, element_text
 from ecluse.ruleset.switch import Position
 
-_PRIORITIES = {"filter - 10": -10, "dstnat - 10": -110}  # nft(8), the names of priorities
+_PRIORITIES = {
+    "filter - 10": -10,
+    "dstnat - 10": -110,
+    "raw": -300,
+    "mangle": -150,
+}  # nft(8), the names of priorities
 _TARGET = re.compile(r"\b(?:goto|jump) ([\w.]+)")
 
 

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from ecluse.errors import Fault, StateError
 from ecluse.exits import Device, Host
 from ecluse.flows import Connection
-from ecluse.policy import Levels, Policy
+from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.ports import DnsReport, Recovered
 from ecluse.records import AuditRecord, Generation, KnownAddress, KnownName, NameTally
 from ecluse.results import TableUse
@@ -367,6 +367,7 @@ class FakeLinks(Failing):
         self._interfaces = tuple(sorted(interfaces))
         self._addresses = frozenset(addresses)
         self._routes = tuple(sorted(routes))
+        self.ways: dict[IPAddress, str] = {}
         self._feed: Feed[str] = Feed()
         self.host: Host | None = None
         self.full: tuple[TableUse, ...] = ()
@@ -402,6 +403,11 @@ class FakeLinks(Failing):
         """Give the machine's own addresses."""
         self._may_fail("local_addresses")
         return self._addresses
+
+    async def reached_by(self, addresses: Iterable[IPAddress]) -> dict[IPAddress, str]:
+        """Give of these what a test put into `ways`."""
+        self._may_fail("reached_by")
+        return {one: self.ways[one] for one in addresses if one in self.ways}
 
     async def default_routes(self) -> tuple[str, ...]:
         """Name the interfaces that carry a default route."""

@@ -8,6 +8,7 @@ import errno
 import gc
 import os
 import struct
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,11 +31,13 @@ from ecluse.kernel.netlink import (
     number,
 )
 from ecluse.rows import sift
+from ecluse.ruleset.names import SPOOFED
 
 NFNL_SUBSYS_CTNETLINK = 1
 CT_GET, CT_DELETE = 1, 2
 CTA_STATUS, IPS_SEEN_REPLY = 3, 1 << 1
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY, CTA_ID, CTA_ZONE = 1, 2, 9, 10, 12, 18
+CTA_LABELS = 22
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 CTA_IP_V4_SRC, CTA_IP_V4_DST, CTA_IP_V6_SRC, CTA_IP_V6_DST = 1, 2, 3, 4
 CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 1, 2, 3
@@ -165,8 +168,20 @@ def connection(body: bytes, known: Addresses) -> Connection:
     handle = body[:4] + b"".join([attribute(kind, found[kind]) for kind in HANDLE if kind in found])
     answered = CTA_STATUS not in found or bool(number(found[CTA_STATUS]) & IPS_SEEN_REPLY)
     return Connection(
-        protocol, original, reply, packets=packets, bytes=octets, handle=handle, answered=answered
+        protocol,
+        original,
+        reply,
+        packets=packets,
+        bytes=octets,
+        handle=handle,
+        answered=answered,
+        spoofed=CTA_LABELS in found and _has_label(found[CTA_LABELS], SPOOFED),
     )
+
+
+def _has_label(labels: bytes, bit: int) -> bool:
+    """Say whether a connection has a label: 128 bits as `unsigned long`s in host byte order (nf_conn_labels)."""
+    return bool(int.from_bytes(labels, sys.byteorder) >> bit & 1)
 
 
 def _tuple(data: bytes, known: Addresses) -> tuple[int, Tuple]:

@@ -281,6 +281,8 @@ def offload(family: str, body: bytes) -> Offload:
 def _statements(netfilter: Netlink) -> Iterator[Statement]:
     for family, body in _all(netfilter, tables.GETRULE):
         found = fields(body)
+        if family == "inet" and text(found[tables.RULE_TABLE]) == tables.TABLE:
+            continue
         wanted = {b"fwd\0", b"dup\0"} if family == "netdev" else {b"notrack\0"}
         for expression in attributes(found.get(tables.RULE_EXPRESSIONS, b"")):
             name = fields(expression[1]).get(tables.EXPR_NAME, b"")

@@ -1,5 +1,7 @@
 """The chains around the look-ups: hooks, dispatch by interface, gates, levels, refusal."""
 
+from collections.abc import Sequence
+
 from ecluse.policy import GATEWAY, Criticality, Direction, Policy, Zone
 from ecluse.ruleset import dnsgate, names
 from ecluse.ruleset import program as p
@@ -8,6 +10,7 @@ from ecluse.ruleset.dnsgate import ByName
 from ecluse.ruleset.families import FAMILIES, Family, network_interval
 from ecluse.ruleset.keeps import Kept
 from ecluse.ruleset.program import Chain, Field, Key, NamedSet, Part, Rule
+from ecluse.ruleset.sources import SPOOFED
 
 REJECTS_PER_SECOND = 1000
 """Answers to what is refused without TCP; a flood gets silence beyond it, and costs the gateway nothing."""
@@ -95,8 +98,13 @@ def zone_chains(policy: Policy, kept: list[Kept], learned: list[ByName], slot: i
                     if lookups and guard:
                         chains.append(Chain(f"{here}.{word}{family.digit}", lookups))
                         rules.append((*guard, p.jump(f"{here}.{word}{family.digit}")))
-            chains.append(Chain(here, tuple(rules)))
+            chains.append(Chain(here, _unless_spoofed(rules)))
     return chains
+
+
+def _unless_spoofed(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """Keep nothing that was opened in another's name."""
+    return ((SPOOFED, p.RETURN), *rules) if rules else ()
 
 
 def _lookups_at(
@@ -150,7 +158,9 @@ def gateway_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
                 for side, word in ((ours, "out"), (theirs, "in"))
                 for rest in jumps[word]
             )
-            chains.append(Chain(names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"), rules))
+            chains.append(
+                Chain(names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"), _unless_spoofed(rules))
+            )
     return chains
 
 

@@ -7,7 +7,7 @@ its connection; a zone's level is a chain; a service's destinations are elements
 from dataclasses import replace
 
 from ecluse.policy import Addresses, Policy
-from ecluse.ruleset import chains, dnsgate, names
+from ecluse.ruleset import chains, dnsgate, names, sources
 from ecluse.ruleset.keeps import homes, kept_services, maps_by_name, places
 from ecluse.ruleset.lifeline import lifeline_chains, lifeline_sets
 from ecluse.ruleset.program import Program
@@ -53,6 +53,7 @@ def compile_program(policy: Policy, addresses: Addresses, slot: int, uids: tuple
             *lifeline_chains(policy.site, slot, uids if dnsgate.is_on(policy) else uids[:1]),
             *chains.gate_chains(policy, slot),
             *dnsgate.redirect_chains(policy, slot, chains.answered(policy, slot)),
+            *sources.source_chains(policy, slot, chains.answered(policy, slot), dnsgate.asked_here(policy)),
             *dispatch_chains,
             *chains.hook_chains(policy, slot),
         ),

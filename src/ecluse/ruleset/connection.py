@@ -20,6 +20,7 @@ class Connection:
 
     protocol: IANA number. packets, bytes: both directions together, 0 when the kernel does not account.
     answered: the other end has answered (IPS_SEEN_REPLY).
+    spoofed: who opened it wrote an address that does not live where the packet came from (the label `names.SPOOFED`).
     handle: the kernel's own attribute bytes (tuple, zone, id) that a delete has to send back; opaque.
     """
 
@@ -30,3 +31,4 @@ class Connection:
     packets: int = 0
     bytes: int = 0
     answered: bool = True
+    spoofed: bool = False

@@ -21,7 +21,7 @@ from ecluse.policy import (
 )
 from ecluse.ruleset import names
 from ecluse.ruleset import program as p
-from ecluse.ruleset.families import FAMILIES, Family, network_interval
+from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family, network_interval
 from ecluse.ruleset.keeps import Keep, protocol_in
 from ecluse.ruleset.program import Chain, Key, NamedSet, Rule
 
@@ -47,7 +47,6 @@ DNS_PORT = 53
 REFUSING = "127.0.0.2"
 """The engine asks here for what no list of its names holds: refused at once by UDP, which it then answers itself (`engine_guard`),
 and by TCP by who listens there."""
-LINK_LOCAL6 = network_interval(ip_network("fe80::/10"))
 
 
 def is_on(policy: Policy) -> bool:
@@ -350,6 +349,11 @@ def _bound_rules(policy: Policy, slot: int, answered: Mapping[Family, str]) -> I
             p.Over(family.source, names.rate(family.digit), gate.limits.client_queries),
             p.goto(_over(slot)),
         )
+
+
+def asked_here(policy: Policy) -> tuple[Rule, ...]:
+    """Give the rule that has questions to the gateway itself tracked whatever their source: the redirect has to judge them."""
+    return ((*_QUESTION, p.LOCAL, p.ACCEPT),) if is_on(policy) else ()
 
 
 def _over(slot: int) -> str:

@@ -1,6 +1,7 @@
 """The two address families and the fields that belong to each."""
 
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from ecluse.policy import IPNetwork, interval
 from ecluse.ruleset import program as p
@@ -34,3 +35,6 @@ FAMILIES = (IPV4, IPV6)
 def network_interval(network: IPNetwork) -> p.Interval:
     """Give the first and last address of a network as numbers."""
     return interval(network)
+
+
+LINK_LOCAL6 = network_interval(ip_network("fe80::/10"))

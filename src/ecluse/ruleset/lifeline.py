@@ -8,6 +8,7 @@ from ecluse.ruleset import names
 from ecluse.ruleset import program as p
 from ecluse.ruleset.disjoint import Box, disjoint
 from ecluse.ruleset.program import Chain, Key, NamedSet, Rule
+from ecluse.ruleset.sources import SPOOFED
 
 _DNS = (Traffic(17, 53, 53), Traffic(6, 53, 53))
 _LINK_LOCAL6 = (0xFE80 << 112, (0xFE80 << 112) + (1 << 118) - 1)
@@ -177,7 +178,11 @@ def lifeline_chains(site: Site, slot: int, uids: tuple[int, ...]) -> list[Chain]
     return [
         Chain(
             f"{names.prefix(slot)}lifeline.{hook}",
-            (*_conversations(site, slot, hook, uids), *_housekeeping(site.lifeline, hook)),
+            (
+                *_housekeeping(site.lifeline, hook),
+                (SPOOFED, p.RETURN),
+                *_conversations(site, slot, hook, uids),
+            ),
         )
         for hook in ("input", "output")
     ]

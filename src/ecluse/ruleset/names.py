@@ -1,7 +1,13 @@
 """Names inside table `inet ecluse`. A `-` of a site's name becomes `_`; a dot parts words, so that none collide."""
 
 BASE_CHAINS = ("forward", "input", "output", "postrouting")
-"""The only chains with a hook; each holds one rule, a goto into the slot that is live."""
+"""The chains that judge; each holds one rule, a goto into the slot that is live."""
+
+SOURCE_CHAINS = RAW, PREROUTING = ("raw", "prerouting")
+"""Base chains before those, which ask where a source comes from and refuse nothing (`ruleset.sources`)."""
+
+SPOOFED = 127
+"""The connection's label (`ct label`) that says that its opener wrote an address which does not live where it came from."""
 
 SERVICE_COUNTER = "svc_"
 REFUSED_OUT = "refused_out"
@@ -65,7 +71,7 @@ def is_learned(name: str) -> bool:
 
 def is_switched(chain: str) -> bool:
     """Say whether a chain's rules are a level's position, not the program: a switch changes them, `targets` reads them."""
-    return chain in BASE_CHAINS or chain == DNS or is_gate(chain)
+    return chain in BASE_CHAINS or chain in SOURCE_CHAINS or chain == DNS or is_gate(chain)
 
 
 def gate(slot: int, where: str) -> str:

@@ -10,6 +10,7 @@ from ecluse.ruleset import names
 from ecluse.ruleset import program as p
 from ecluse.ruleset.connection import Connection
 from ecluse.ruleset.program import Key, NamedSet, Part, Program
+from ecluse.ruleset.sources import LABEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Packet:
 
     hook: forward, input, output or postrouting (what is judged at output is judged there too, where it passes).
     direction: original or reply, of this packet in its connection. from_here: the route back to its source leads by `iif`.
+    route: the interface by which its source is reached, empty for none.
     """
 
     hook: str
@@ -36,6 +38,7 @@ class Packet:
     uid: int | None = None
     invalid: bool = False
     from_here: bool = False
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,14 @@ class Oracle:
             verdict = self._walk("postrouting", packet, counters) or self.policy
         return Judgement(verdict, tuple(counters))
 
+    def is_tracked(self, packet: Packet) -> bool:
+        """Say whether conntrack is to look at a packet that comes in: not at one in an outside name, where a level judges."""
+        return self._walk(names.RAW, packet, []) != p.NOTRACK.what
+
+    def is_spoofed(self, packet: Packet) -> bool:
+        """Say whether the connection that a packet opens is marked: its source does not live where it came from."""
+        return self._walk(names.PREROUTING, packet, []) == LABEL.what
+
     def keeper(self, chain: str, packet: Packet) -> str:
         """Name the counter of the service for which a chain of look-ups keeps a packet, empty when it does not."""
         counters: list[str] = []
@@ -162,8 +173,10 @@ class Oracle:
                     return self._walk(chain, packet, counters)
                 case p.Verdict("goto", chain):
                     return self._walk(chain, packet, counters) or ""
-                case p.Verdict(kind):
-                    return kind
+                case p.Verdict("return"):
+                    return ""
+                case p.Verdict(word) | p.Tell(word):
+                    return word
                 case p.Reject():
                     return "reject"
                 case p.Dispatch(fields, name):
@@ -173,7 +186,9 @@ class Oracle:
                     return None
         return None
 
-    def _passes(self, part: Part, packet: Packet, counters: list[str]) -> bool:
+    def _passes(  # noqa: PLR0911 -- one line a kind of part
+        self, part: Part, packet: Packet, counters: list[str]
+    ) -> bool:
         match part:
             case p.Is(what, values, negate):
                 value = read(what, packet)
@@ -192,6 +207,8 @@ class Oracle:
                 return packet.from_here
             case p.Over():
                 return False  # of one packet there is never too much
+            case p.Local():
+                return packet.hook == "input"
         return True
 
     def _find(self, fields: tuple[p.Field, ...], name: str, packet: Packet) -> str | None:
@@ -208,6 +225,8 @@ class Oracle:
 def _equal(value: int | str, wanted: p.Value) -> bool:
     if isinstance(wanted, tuple):
         return isinstance(value, int) and wanted[0] <= value <= wanted[1]
+    if isinstance(wanted, str) and wanted.endswith("*"):
+        return isinstance(value, str) and value.startswith(wanted[:-1])
     return value == wanted
 
 
@@ -245,6 +264,10 @@ _READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.TTL4: lambda k: k.hop_limit if k.source.version == 4 else None,
     p.LENGTH6: lambda k: k.length if k.source.version == 6 else None,
     p.HOPLIMIT6: lambda k: k.hop_limit if k.source.version == 6 else None,
+    p.SOURCE_ROUTE: lambda k: k.route,
+    p.IIFKIND: lambda _: None,  # of VRFs the oracle knows nothing
+    p.CT_STATUS: lambda _: None,  # asked of the first packet alone, which is not confirmed yet
+    p.CT_LABEL: lambda k: names.SPOOFED if k.connection and k.connection.spoofed else None,
     p.CT_DIRECTION: lambda k: k.direction if k.connection else None,
     p.CT_PROTOCOL: lambda k: k.connection.protocol if k.connection else None,
     p.CT_PORT: lambda k: k.connection.original.destination_port if k.connection else None,

@@ -32,10 +32,15 @@ IIF = Field("iif", "integer")
 """Index of the link that a packet came by; 0 where it came by none: the machine itself made it."""
 IIFNAME = Field("iifname", "ifname")
 OIFNAME = Field("oifname", "ifname")
+IIFKIND = Field("meta iifkind", "ifname")
+SOURCE_ROUTE = Field("fib saddr oifname", "ifname")
+"""The interface by which the source would be reached (nft_fib); none for an address of the machine itself."""
 NFPROTO = Field("meta nfproto", "nf_proto")
 L4PROTO = Field("meta l4proto", "inet_proto")
 SKUID = Field("meta skuid", "uid")
 CT_STATE = Field("ct state", "ct_state")
+CT_STATUS = Field("ct status", "ct_status")
+CT_LABEL = Field("ct label", "ct_label")
 CT_DIRECTION = Field("ct direction", "ct_dir")
 CT_PROTOCOL = Field("ct protocol", "inet_proto")
 CT_PORT = Field("ct original proto-dst", "inet_service")
@@ -171,6 +176,13 @@ class Redirect:
     port: int
 
 
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """What conntrack is told of the packet or its connection; the last part of a rule that says no more of it."""
+
+    what: str
+
+
 Part = (
     Is
     | In
@@ -186,12 +198,15 @@ Part = (
     | Local
     | FromHere
     | Redirect
+    | Tell
 )
 Rule = tuple[Part, ...]
 
 ACCEPT = Verdict("accept")
 DROP = Verdict("drop")
+RETURN = Verdict("return")
 LOCAL = Local()
+NOTRACK = Tell("notrack")
 FROM_HERE = FromHere()
 
 
@@ -345,6 +360,8 @@ def part_text(part: Part) -> str:  # noqa: C901, PLR0911, PLR0912 -- one line a 
             return f"update @{name} {{ {field.text} limit rate over {rate}/second burst {2 * rate} packets }}"
         case Local():
             return "fib daddr type local"
+        case Tell(what):
+            return what
         case FromHere():
             return "fib saddr . iif oif exists"
         case Redirect(port):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from ecluse.policy import GATEWAY, Levels, Policy, Site, level_named
-from ecluse.ruleset import dnsgate, names
+from ecluse.ruleset import dnsgate, names, sources
 from ecluse.ruleset.chains import gate_places
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.program import (
@@ -28,7 +28,7 @@ from ecluse.ruleset.program import (
 PRIORITY, PRIORITY_NUMBER = "filter - 10", -10
 """Before the site's own filter chains: our `accept` only ends our chain, our `drop` is final."""
 
-HOOKS = {chain: f"filter {chain} {PRIORITY_NUMBER}" for chain in names.BASE_CHAINS}
+HOOKS = {chain: f"filter {chain} {PRIORITY_NUMBER}" for chain in names.BASE_CHAINS} | sources.HOOKS
 """Where each base chain hangs: type, hook, priority."""
 
 REFUSED_SIZE = 65535
@@ -62,6 +62,7 @@ def skeleton(learned: tuple[str, ...] = ()) -> str:
         f"\tchain {hook} {{\n\t\ttype filter hook {hook} priority {PRIORITY};\n\t}}"
         for hook in names.BASE_CHAINS
     ]
+    parts += sources.skeleton_parts()
     if learned:
         parts += [*dnsgate.skeleton_parts(), *dnsgate.learned_parts(learned)]
     return "\n".join([*parts, "}", ""])
@@ -82,6 +83,11 @@ class Position:
     def hooks(self) -> dict[str, str]:
         """Say where each base chain hangs: type, hook, priority."""
         return HOOKS | ({names.DNS: dnsgate.HOOK} if names.DNS in self.targets else {})
+
+    def policies(self) -> dict[str, str]:
+        """Say what becomes of a packet that no rule of a base chain judges; those that look at sources refuse nothing."""
+        accept = dict.fromkeys((c for c in names.SOURCE_CHAINS if c in self.targets), "accept")
+        return dict.fromkeys(names.BASE_CHAINS, self.verdict) | accept
 
     def text(self) -> str:
         """Write it as nft does."""
@@ -116,6 +122,7 @@ def targets(policy: Policy, slot: int, levels: Levels, *, redirect: bool = False
         level = levels[GATEWAY if place.startswith(f"{GATEWAY}.") else place]
         open_ = _passes_all(policy.site, level)
         result[gate] = stem + "open" if open_ else names.level_chain(slot, level, place)
+    result |= sources.source_targets(slot, all_open=all_open)
     idle = {names.DNS: stem + "open"} if redirect else {}
     return result | idle | dnsgate.redirect_targets(policy, slot, levels)
 
@@ -161,9 +168,9 @@ def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str
     if len(levels) != len(policy.zone_names()):
         return None
     whole = targets(policy, slot, levels)
-    if not read.get("postrouting"):  # a table of an earlier build has no such chain
-        del whole["postrouting"]
-    return levels if all(read.get(chain) == target for chain, target in whole.items()) else None
+    # A table of an earlier build lacks some base chains: its level is a level all the same.
+    lacking = {c for c in ("postrouting", *names.SOURCE_CHAINS) if not read.get(c)}
+    return levels if all(read.get(c) == t for c, t in whole.items() if c not in lacking) else None
 
 
 def load_text(program: Program) -> str:
@@ -212,7 +219,14 @@ def removal_text(
     ValueError for a name that no text can hold: whoever made it did not do so by `nft`.
     """
     keep = set(keep_slots)
-    shared = {*names.BASE_CHAINS, *names.REFUSED_SETS, names.REFUSED_OUT, names.REFUSED_IN, *learned}
+    shared = {
+        *names.BASE_CHAINS,
+        *names.SOURCE_CHAINS,
+        *names.REFUSED_SETS,
+        names.REFUSED_OUT,
+        names.REFUSED_IN,
+        *learned,
+    }
     if shared & {names.learned("4"), names.learned("6")}:
         shared |= {names.DNS, names.DNS_LIMITED, names.rate("4"), names.rate("6"), *names.LIMITED_SETS}
     lines: list[str] = []
@@ -303,7 +317,8 @@ def hold_text(policy: Policy, slot: int, uids: tuple[int, ...] = (0,)) -> str:
     stem = names.prefix(slot)
     silent = {f"{stem}refuse", f"{stem}reject", f"{stem}drop"}
     chains = tuple(Chain(c.name, ((DROP,),)) if c.name in silent else c for c in program.chains)
-    shut = Position({hook: stem + hook for hook in names.BASE_CHAINS}, "drop")
+    hooks = (*names.BASE_CHAINS, *names.SOURCE_CHAINS)
+    shut = Position({hook: stem + hook for hook in hooks}, "drop")
     return load_text(replace(program, chains=chains)) + shut.text()
 
 

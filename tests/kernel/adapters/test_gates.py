@@ -71,7 +71,7 @@ async def test_the_same_table_as_the_text_makes(firewall):
             assert await whole(firewall, position) == by_text
         seen.append(by_text)
         assert by_text[2] == position.targets
-        assert by_text[3] == dict.fromkeys(names.BASE_CHAINS, position.verdict)
+        assert by_text[3] == position.policies()
     assert seen[0] == seen[-1] != seen[1] == seen[3] != seen[2]
 
 
@@ -155,7 +155,7 @@ async def test_elements_and_texts_and_switches_take_their_turns(firewall):
     ]
     assert set(await asyncio.gather(*work)) == {"", None}
     assert await firewall.targets(opened.targets) == opened.targets
-    assert await firewall.policies() == dict.fromkeys(names.BASE_CHAINS, "accept")
+    assert await firewall.policies() == opened.policies()
 
 
 PUT_TO_SLEEP = "add table inet ecluse { flags dormant; }"
@@ -187,7 +187,7 @@ async def test_a_switch_in_a_table_that_judges_nothing_is_not_taken_for_verified
     wanted = switch.position(here.policy, here.slot, CUT)
     assert await firewall.targets(wanted.targets) == wanted.targets
     assert not await gate.shows(here, CUT)
-    now, verified = await gate.close(here, CUT, dict, lambda: None)
+    now, _, verified = await gate.close(here, CUT, dict, lambda: None)
     assert verified
     assert (await firewall.standing([])).hooks == switch.HOOKS
     assert await gate.shows(now, CUT)

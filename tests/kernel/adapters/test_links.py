@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import time
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,23 @@ async def test_closing_ends_the_stream(links):
     links.close()
     await asyncio.wait_for(listening, 5)
     assert await listen() == []
+
+
+async def test_by_which_interface_an_address_is_reached(links, namespace):
+    for words in (
+        *(
+            "link add care0 type veth peer name far0",
+            "link set care0 up",
+            "link set far0 up",
+            "addr add 10.20.0.1/24 dev care0",
+        ),
+        *("route add 10.77.0.0/16 via 10.20.0.9", "route add unreachable 10.77.5.0/24"),
+        *("route add blackhole 10.77.6.0/24", "-6 route add 2001:db8:77::/64 dev care0"),
+    ):
+        ip(words)
+    asked = [ip_address(a) for a in ("10.77.0.5", "10.77.5.1", "10.77.6.1", "203.0.113.1", "2001:db8:77::5")]
+    assert await links.reached_by(asked) == {asked[0]: "care0", asked[4]: "care0"}
+    assert await links.reached_by([]) == {}
 
 
 async def test_names_that_are_no_utf8_are_read_with_replacement(links):

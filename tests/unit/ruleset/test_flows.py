@@ -1,5 +1,6 @@
 """The judge of connections against the oracle: the short way gives what walking all the rules gives."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from tests.unit.ruleset import policies as w
 @given(w.policies(), w.addresses, w.levels, st.sampled_from(w.ZONES), st.data())
 def test_the_short_way_is_the_whole_way(policy, addresses, levels, zone, data):
     connection, ours = data.draw(w.connections(zone))
+    connection = replace(connection, spoofed=data.draw(st.sampled_from([False, False, True])))
     judge = FlowJudge(
         policy, compile_program(policy, addresses, 3), levels, frozenset({"192.0.2.1", "2001:db8:1::1"})
     )
@@ -26,6 +28,7 @@ def test_the_short_way_is_the_whole_way(policy, addresses, levels, zone, data):
         walked = judge._oracle.judge(judge._packet(connection, zone, opened_inside=ours))
         assert (walked.verdict == "accept") == (flow.verdict == "kept")
         assert walked.service.removeprefix("svc_") == flow.service
+        assert not (connection.spoofed and flow.verdict == "kept")
 
 
 def exact(*addresses, hosts=()):

@@ -1,0 +1,96 @@
+"""Where a packet's source lives, asked before conntrack trusts it: who opened a connection is what every look-up goes by.
+
+An inside machine that writes an outside address could else open a connection "as the partner" by one frame that goes from
+inside to inside. Two base chains, ahead of those that judge:
+
+- `prerouting`, at every level: a connection whose first packet has a source that does not live where it came from is
+  marked by a label. It changes nothing for the packet. The chains of a level keep nothing that is so marked.
+- `raw`, only while any zone is not open: what an inside machine sends in an outside name is not tracked, so no entry arises
+  that a kept flow of somebody else would run into.
+
+A source lives inside where it is in a zone's subnets, or routed to an inside interface: at `open` a range that the site
+forgot to list has its NAT and its stateful firewall as ever. docs/datapath.md tells what else was tried.
+"""
+
+from collections.abc import Mapping
+
+from ecluse.policy import Policy
+from ecluse.ruleset import names
+from ecluse.ruleset import program as p
+from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family
+from ecluse.ruleset.program import Chain, Rule
+
+PRIORITIES = {names.RAW: ("raw", -300), names.PREROUTING: ("mangle", -150)}
+"""One before conntrack (NF_IP_PRI_CONNTRACK, -200), one after it and before any translation."""
+
+HOOKS = {chain: f"filter prerouting {number}" for chain, (_, number) in PRIORITIES.items()}
+"""Where each base chain hangs: type, hook, priority."""
+
+LABEL = p.Tell(f"ct label set {names.SPOOFED}")
+SPOOFED = p.Is(p.CT_LABEL, (names.SPOOFED,))
+
+
+def source_targets(slot: int, *, all_open: bool) -> dict[str, str]:
+    """Say where the two base chains go."""
+    stem = names.prefix(slot)
+    return {
+        names.RAW: stem + ("open" if all_open else names.RAW),
+        names.PREROUTING: stem + names.PREROUTING,
+    }
+
+
+def skeleton_parts() -> list[str]:
+    """Write the two base chains. Their policy is accept at every level: they refuse nothing."""
+    return [
+        f"\tchain {chain} {{\n\t\ttype filter hook prerouting priority {word};\n\t}}"
+        for chain, (word, _) in PRIORITIES.items()
+    ]
+
+
+def source_chains(
+    policy: Policy, slot: int, zones: Mapping[Family, str], tracked: tuple[Rule, ...]
+) -> list[Chain]:
+    """Give the chains that the two base chains go to.
+
+    zones: the sets of all zones' subnets. tracked: rules for what is tracked whatever its source.
+    """
+    stem = names.prefix(slot)
+    from_inside = p.In((p.IIFNAME,), stem + "inside")
+    routes = tuple(dict.fromkeys(pattern for zone in policy.site.zones for pattern in zone.interfaces))
+    outside_name = [_outside_name(family, zones.get(family), routes) for family in FAMILIES]
+    return [
+        Chain(stem + names.RAW, (*tracked, *((from_inside, *name, p.NOTRACK) for name in outside_name))),
+        Chain(f"{stem}{names.PREROUTING}.inside", tuple((*name, LABEL) for name in outside_name)),
+        Chain(
+            stem + names.PREROUTING,
+            (
+                # Of a connection's packets only the first: a later one in its name must not mark what others opened.
+                (p.Is(p.CT_STATUS, ("confirmed",)), p.ACCEPT),
+                # What comes by a VRF passes here twice, first by its own interface.
+                (p.Is(p.IIFKIND, ("vrf",)), p.ACCEPT),
+                (from_inside, p.goto(f"{stem}{names.PREROUTING}.inside")),
+                *(
+                    (_of(family), p.In((family.source,), name), p.Is(p.SOURCE_ROUTE, routes), LABEL)
+                    for family, name in zones.items()
+                ),
+            ),
+        ),
+    ]
+
+
+def _of(family: Family) -> p.Part:
+    return p.Is(p.NFPROTO, (family.nfproto,))
+
+
+def _outside_name(family: Family, zones: str | None, routes: tuple[str, ...]) -> Rule:
+    """Say of what comes from inside that its source is in no zone's subnets, nor routed to the inside.
+
+    A host without an address yet (DHCP) and link-local addresses live on every link: no router passes them on.
+    """
+    nowhere: p.Interval = (0, 0) if family.version == 4 else LINK_LOCAL6
+    return (
+        _of(family),
+        *((p.In((family.source,), zones, negate=True),) if zones else ()),
+        p.Is(family.source, (nowhere,), negate=True),
+        p.Is(p.SOURCE_ROUTE, routes, negate=True),
+    )
