@@ -128,12 +128,14 @@ def stale_caches(before: Policy, left: Levels, policy: Policy, levels: Levels) -
         and dnsgate.redirects(policy, levels, zone)
         and not (zone in left and dnsgate.redirects(before, left, zone))
     }
-    known = [s for s in policy.services if come and any(d.wildcards for d in s.destinations)]
-    used_in = zones_by_service(policy) if known else {}
+    if not come:
+        return ()
+    known = (s for s in policy.services if any(d.wildcards for d in s.destinations))
+    used = zones_by_service(policy)
     domains = dict.fromkeys(
         wildcard
         for service in known
-        for zone in come.intersection(used_in[service.name])
+        for zone in come.intersection(used[service.name])
         if service.criticality in level_named(policy.site, levels[zone]).keeps
         for destination in service.destinations
         for wildcard in destination.wildcards
