@@ -204,7 +204,7 @@ class Healer:
                 f"{self._fight.words()}; it is put back each time, but packets get through in between and kept "
                 "services stall: find what runs it and stop it ('ecluse events' tells who)"
             )
-            if not self._fight.due(self._s.ports.clock()) and not followed:
+            if not self._fight.due() and not followed:
                 return
             self._record("fight", f"{self._fight.words()}; the newest: {text}")
             return
@@ -217,7 +217,7 @@ class Healer:
 
     def rest(self) -> None:
         """Look now and then whether a fight is over, and say so."""
-        words = self._fight.over(self._s.ports.clock())
+        words = self._fight.over()
         if words:
             self._s.notes.warnings.pop("fight", None)
             self._record("fight", f"{words}; it is over")

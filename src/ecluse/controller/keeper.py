@@ -173,6 +173,11 @@ class Keeper:
         if self._purge_due is generation:
             self._purge_due = None
         self._s.notes.warnings.pop("purge", None)
+        if unread := self._s.ports.conntrack.unread:
+            self._s.notes.warnings["purge"] = (
+                f"{unread} entries of the connection table are of no kind that this version knows: they were neither ended nor "
+                "counted, and the chains judge their packets all the same"
+            )
         examples = tuple(describe(one) for one in ended[:EXAMPLES])
         purges[generation.number] = Purge(generation.number, "done", gone, len(every) - len(ended), examples)
         self._s.say("purge", f"{gone} connections were ended, {len(every) - len(ended)} go on")

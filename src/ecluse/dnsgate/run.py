@@ -58,7 +58,7 @@ class DnsGateProcess:
         self._memory = Memory(state_dir, run_dir)
         self._tally = Tally(self._why)
         self._engine = Engine(run_dir, self._tally.read)
-        self._strainer = Strainer(self._memory, self._engine.word)
+        self._strainer = Strainer(self._memory, self._engine.word, self._engine.reach)
         self._orders: Orders | None = None
         self._digest = ""
         self._seen: tuple[int, int, int] | None = None
@@ -74,10 +74,9 @@ class DnsGateProcess:
         if orders is None or strain.is_health(name) or self._is_internal(name):
             return None
         try:
-            verdict = strain.judge(name, dns.rdatatype.from_text(kind.removeprefix("type=")), orders)
+            return self._strainer.why(name, dns.rdatatype.from_text(kind.removeprefix("type=")))
         except (dns.exception.DNSException, ValueError):
             return Refusal("type")
-        return verdict if isinstance(verdict, Refusal) else None
 
     def _is_internal(self, name: str) -> bool:
         orders = self._orders
@@ -94,6 +93,7 @@ class DnsGateProcess:
         beside = [
             asyncio.create_task(for_ever(self._trouble, "asking the engine", self._health)),
             asyncio.create_task(for_ever(self._trouble, "hearing of changes", lambda: self._hear(changes))),
+            asyncio.create_task(for_ever(self._trouble, "asking for the site's names", self._strainer.warm)),
         ]
         sd.notify("READY=1")
         told = time.monotonic()
@@ -234,6 +234,7 @@ class DnsGateProcess:
                     self._memory.trouble,
                     self._engine.trouble,
                     self._strainer.trouble,
+                    self._strainer.validating.trouble(time.monotonic()),
                 )
                 if t
             ],
@@ -246,6 +247,7 @@ class DnsGateProcess:
             "unread": self._tally.unread,
             "clients": dict(self._tally.clients.most_common(100)),
             "questions": self._tally.told(),
+            "validating": self._strainer.validating.told(time.monotonic()),
         }
         text = json.dumps(told)
         if text != self._report:

@@ -211,6 +211,10 @@ class FakeFirewall(Failing):
         return self.announced.read()
 
 
+_ANOTHERS = re.compile(rf"add table (?!{TABLE}\b)")
+"""What somebody does beside our table."""
+
+
 def _applied(table: Table | None, text: str) -> Table | None:
     """Give the table after a text. ValueError, with the reason, where the kernel would refuse it."""
     work = copy.deepcopy(table)
@@ -226,7 +230,7 @@ def _applied(table: Table | None, text: str) -> Table | None:
             work = None
         elif line == f"add table {TABLE} {{ flags dormant; }}" and work is not None:
             work.dormant = True
-        elif line.strip():
+        elif line.strip() and not _ANOTHERS.match(line):
             if work is None:
                 raise ValueError("No such file or directory")
             _command(work, line)

@@ -9,7 +9,13 @@ import time
 import pytest
 
 from ecluse.api.admission import ROOMS, Admission, Room
-from ecluse.api.refusals import LINES_PER_UID, MAX_UIDS, Refusals
+from ecluse.api.refusals import (
+    LINES_A_DAY,
+    LINES_PER_UID,
+    LINES_PER_UID_A_DAY,
+    MAX_UIDS,
+    Refusals,
+)
 from ecluse.records import Actor
 from tests.unit.api.fake_commands import FakeCommands
 from tests.unit.api.harness import SYSTEM_PYTHON, ListLog, ask, hold, parse, raw, request_bytes, running
@@ -194,8 +200,60 @@ async def test_who_is_turned_away_is_told_why():
         }
         with hold(path):
             await asyncio.sleep(0.1)
-            status, _, body = parse(await raw(path, b""))
+            status, _, body = parse(await raw(path, request_bytes("GET", "/v1/status")))
             assert (status, json.loads(body)["kind"]) == (503, "busy")
+
+
+async def test_who_has_had_his_share_may_close_all_the_same():
+    """The door knows nothing of what somebody wants; so a few places are there to hear it, for a second each."""
+    async with running() as (commands, path, server, _log):
+        nothing = Room(0, 0)
+        server._door.admission.rooms = dict.fromkeys(("reader", "operator", "none"), nothing) | {
+            "root": Room(1, 1)
+        }
+        with hold(path):
+            await asyncio.sleep(0.1)
+            assert (await ask(path, "POST", "/v1/level", {"level": "open"}))[0] == 503
+            assert (await ask(path, "POST", "/v1/rollback", {}))[0] == 503
+            assert commands.calls == []
+            assert (await ask(path, "POST", "/v1/level", {"level": "cut"}))[0] == 200
+            silent = [hold(path) for _ in range(20)]
+            await asyncio.sleep(0.1)
+            answers = [(await asyncio.to_thread(one.recv, 4096))[9:12] for one in silent]
+            assert sorted(answers) == [b"408"] * 16 + [b"503"] * 4, "nobody keeps such a place"
+            for one in silent:
+                one.close()
+        await asyncio.sleep(0.1)
+        assert (await ask(path, "GET", "/v1/status"))[0] == 200, "every place was given back"
+
+
+async def test_idle_connections_go_where_descriptors_run_out():
+    """60 idle connections on 40 descriptors: whoever has something to ask does not wait for their 15 seconds."""
+    async with running() as (_, path, server, _log):
+        idle = [hold(path) for _ in range(20)]
+        await asyncio.sleep(0.3)
+        listener = server._door._listeners[0]
+        left = 0
+
+        class Short:
+            def accept(self):
+                if len(server._manager.connections) > 12:
+                    raise OSError(24, "Too many open files")
+                return real.accept()
+
+            def __getattr__(self, name):
+                return getattr(real, name)
+
+        real = listener.sock
+        listener.sock = Short()
+        assert (await asyncio.wait_for(ask(path, "POST", "/v1/level", {"level": "cut"}), 5))[0] == 200
+        listener.sock = real
+        for one in idle:
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                left += bool(one.recv(1) == b"")
+            one.close()
+        assert left >= 8, "those that were idle the longest had to go"
 
 
 async def test_who_does_not_read_his_answer_blocks_nobody_and_is_dropped():
@@ -304,4 +362,50 @@ async def test_attempts_of_many_users_are_bounded_and_summed_up():
     assert sum(int(what.split()[0]) for what in summaries) + written == refusals.total == 1500
     await refusals.record(lambda: Actor(1, "u1", 5, "x"), 1, "GET /again")
     assert commands.attempts[-1][1] == "GET /again"
+    await refusals.close()
+
+
+async def attempts(refusals: Refusals, uids: range, times: int) -> None:
+    """Have each of these users try so often in each of the windows, which the test ends itself."""
+    for _ in range(times):
+        for uid in uids:
+            await refusals.record(lambda uid=uid: Actor(uid, f"u{uid}", 5, "x"), uid, f"GET /{uid}")
+    refusals._end_window()
+
+
+async def test_a_day_has_so_many_lines_whoever_tries_and_however_often():
+    """RED before: one user wrote 15,840 lines a day, 40 users 522,720 (10 and 331 MB)."""
+    commands = FakeCommands()
+    refusals = Refusals(commands, ListLog(), window=3600, day=7200)
+    for _ in range(200):
+        await attempts(refusals, range(1), LINES_PER_UID + 5)
+    await asyncio.sleep(0)
+    one = len(commands.attempts)
+    assert one == LINES_PER_UID_A_DAY + 1, "and that there is no room for more"
+    assert "a day has no room for more" in commands.attempts[-1][1]
+    for _ in range(10):
+        for first in range(100, 100 + 40 * MAX_UIDS, MAX_UIDS):
+            await attempts(refusals, range(first, first + MAX_UIDS), 2)
+    await asyncio.sleep(0)
+    assert len(commands.attempts) <= 2 * LINES_A_DAY + 1
+    firsts = {actor.uid for actor, _ in commands.attempts}
+    assert len(firsts) >= LINES_A_DAY, "who is new is named, though others used the day up"
+    refusals._end_day()
+    await asyncio.sleep(0)
+    summaries = [what for _, what in commands.attempts if "more attempts" in what]
+    told = sum(int(what.split()[0]) for what in summaries)
+    assert told + len(commands.attempts) - len(summaries) == refusals.total, "none is passed over"
+    assert "beyond the lines that a day has for them" in summaries[-1]
+    await attempts(refusals, range(1), 1)
+    assert commands.attempts[-1][1] == "GET /0", "another day"
+    await refusals.close()
+
+
+async def test_a_day_that_is_over_is_told_by_itself():
+    commands = FakeCommands()
+    refusals = Refusals(commands, ListLog(), window=3600, day=1.0)
+    async with asyncio.timeout(20):
+        while not any("beyond the lines" in what for _, what in commands.attempts):
+            await attempts(refusals, range(1), LINES_PER_UID + 1)
+            await asyncio.sleep(0)
     await refusals.close()
