@@ -270,16 +270,24 @@ def unexpected(error: Exception) -> EcluseError:
     )
 
 
+def _ignored(fault: "sys.UnraisableHookArgs") -> None:
+    """Say in a line what Python itself can only ignore (a destructor that fails), in place of its traceback."""
+    with contextlib.suppress(Exception):
+        sys.stderr.write(f"eclused: ignored: {fault.exc_value!r}\n")
+
+
 def main(argv: Sequence[str] | None = None, make: Callable[[Settings, Any], Daemon] = Daemon) -> int:
     """Run the daemon in the foreground. Exit codes: 0 stopped, 1 could not run, 2 settings or site's files are wrong."""
     try:
+        sys.unraisablehook = _ignored
         settings = load_settings(sys.argv[1:] if argv is None else argv, os.environ)
         log, output = configure_log(settings)
         sys.setswitchinterval(SWITCH_INTERVAL)
         with taking_all(output):
             daemon = make(settings, log)
             daemon.output = output
-            asyncio.run(daemon.run())
+            with asyncio.Runner() as runner:
+                runner.run(daemon.run())
     except EcluseError as error:
         return fail(error)
     except KeyboardInterrupt:

@@ -162,22 +162,23 @@ sys.stdin.read()
 """
 
 
-def test_what_nobody_foresaw_ends_it_with_words(hospital: Hospital):
+@pytest.mark.parametrize("most", range(4, 13, 2))
+def test_what_nobody_foresaw_ends_it_with_words(hospital: Hospital, most: int):
     """A start that meets the machine's limits: no traceback at 3 in the morning, and what to type."""
-    daemon = hospital.daemon(argv=("-c", _FEW_DESCRIPTORS))
+    daemon = hospital.daemon(argv=("-c", _FEW_DESCRIPTORS.replace("MOST", str(most))))
     with pytest.raises(RuntimeError) as caught:
         daemon.start()
     told = str(caught.value)
     assert "ended with 1" in told
     assert "Traceback" not in told
     assert "oo many open files" in told
-    assert told.count("eclused: ") == 2, "what failed, and what to type"
+    assert told.count("eclused: ") >= 2, "what failed, and what to type"
 
 
 _FEW_DESCRIPTORS = """
 import resource, sys
 from ecluse import daemon, eclused
-resource.setrlimit(resource.RLIMIT_NOFILE, (9, 9))
+resource.setrlimit(resource.RLIMIT_NOFILE, (MOST, MOST))
 sys.exit(eclused.main())
 """
 
