@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.lab import places
+from tests.lab import places, policy
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
 
@@ -153,3 +153,47 @@ def send_large(hospital: Hospital, family: int, to: str) -> None:
     )
     done = hospital.run("inet", ["/usr/bin/python3", "-c", code])
     assert done.returncode == 0, done.stderr
+
+
+def test_link_housekeeping_does_not_reach_beyond_the_link(hospital: Hospital, daemon: Daemon):
+    """With presets `nd` and `dhcp`: a server far away is no DHCP server of the link, a router is asked for on the link."""
+    lifeline = policy.site()["lifeline"] | {"presets": ["nd", "dhcp"]}
+    daemon.write_config(policy.site(lifeline=lifeline))
+    daemon.api("POST", "/v1/reload", {"reason": "test"})
+    far4, far6 = places.STRANGER.v4, places.STRANGER.v6
+    code = (
+        "import socket, time\n"
+        "def send(s, data, to):\n"
+        "    try:\n"
+        "        s.sendto(data, to)\n"
+        "    except PermissionError:\n"
+        "        pass\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)\n"
+        "s.bind(('0.0.0.0', 68))\n"
+        f"send(s, b'x' * 300, ('{far4}', 67))\n"
+        "s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'wan0')\n"
+        "send(s, b'x' * 300, ('255.255.255.255', 67))\n"
+        "s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)\n"
+        "s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 255)\n"
+        "s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)\n"
+        "for kind, size in ((133, 8), (134, 64), (135, 300), (136, 300)):\n"
+        f"    send(s, bytes([kind]) + bytes(size), ('{far6}', 0))\n"
+        "send(s, bytes([133]) + bytes(7), ('ff02::2', 0, 0, socket.if_nametoindex('wan0')))\n"
+    )
+
+    def say(since: int) -> list:
+        done = hospital.run("gw", ["/usr/bin/python3", "-c", code])
+        assert done.returncode == 0, done.stderr
+        return outside.seen(since, from_gateway=True, housekeeping=True)
+
+    with hospital.sniff() as outside:
+        far = [f for f in say(0) if f.destination in {far4, far6}]
+        assert sum(f.packets for f in far) == 5, "positive control: all of it leaves while open"
+        daemon.level("isolate")
+        after = say(time.time_ns())
+        assert [f for f in after if f.destination in {far4, far6}] == []
+        assert {"255.255.255.255", "ff02::2"} <= {f.destination for f in after}, "what the link needs leaves"
+        hospital.shell("gw", "ip -6 neigh flush dev wan0")
+        daemon.level("cut")
+        assert hospital.care.tcp(places.LABORATORY.v6), "neighbours find each other at cut"

@@ -49,7 +49,10 @@ class Changer:
         self._s.notes.warnings.pop("taken-back", None)
         self._s.say(order.action.value, report.change_text(generation))
         self._keeper.after(generation)
-        warnings = report.machine_warnings(self._s.notes, seen, loaded.policy, levels)
+        warnings = (
+            *report.machine_warnings(self._s.notes, seen, loaded.policy, levels),
+            *report.stale_caches(before.policy, before.levels, loaded.policy, levels),
+        )
         return Change(
             generation,
             True,

@@ -133,7 +133,11 @@ class Planner:
                 if len(examples) < _EXAMPLES:
                     examples.append(LiveFlow(describe(one), flow.zone, ""))
         exits = (one.what for one in notes.exits)
-        machine = (*report.machine_warnings(notes, seen, wanted.policy, levels), *exits)
+        machine = (
+            *report.machine_warnings(notes, seen, wanted.policy, levels),
+            *report.stale_caches(live.policy, live.levels, wanted.policy, levels),
+            *exits,
+        )
         return Plan(
             levels=dict(levels),
             digest=wanted.digest,

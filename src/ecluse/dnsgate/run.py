@@ -56,7 +56,7 @@ class DnsGateProcess:
         self._memory = Memory(state_dir, run_dir)
         self._tally = Tally(self._why)
         self._engine = Engine(run_dir, self._tally.read)
-        self._strainer = Strainer(self._memory, self._engine.word)
+        self._strainer = Strainer(self._memory, self._engine.word, self._engine.reach)
         self._orders: Orders | None = None
         self._digest = ""
         self._seen: tuple[int, int, int] | None = None
@@ -72,10 +72,9 @@ class DnsGateProcess:
         if orders is None or strain.is_health(name) or self._is_internal(name):
             return None
         try:
-            verdict = strain.judge(name, dns.rdatatype.from_text(kind.removeprefix("type=")), orders)
+            return self._strainer.why(name, dns.rdatatype.from_text(kind.removeprefix("type=")))
         except (dns.exception.DNSException, ValueError):
             return Refusal("type")
-        return verdict if isinstance(verdict, Refusal) else None
 
     def _is_internal(self, name: str) -> bool:
         orders = self._orders
@@ -89,7 +88,8 @@ class DnsGateProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._end, stop)
         changes = self._memory.changes()
-        beside = [asyncio.create_task(work) for work in (self._health(), self._hear(changes))]
+        works = (self._health(), self._hear(changes), self._strainer.warm())
+        beside = [asyncio.create_task(work) for work in works]
         sd.notify("READY=1")
         told = time.monotonic()
         saved = told - _SAVE
@@ -224,6 +224,7 @@ class DnsGateProcess:
                     self._memory.trouble,
                     self._engine.trouble,
                     self._strainer.trouble,
+                    self._strainer.validating.trouble(time.monotonic()),
                 )
                 if t
             ],
@@ -236,6 +237,7 @@ class DnsGateProcess:
             "unread": self._tally.unread,
             "clients": dict(self._tally.clients.most_common(100)),
             "questions": self._tally.told(),
+            "validating": self._strainer.validating.told(time.monotonic()),
         }
         text = json.dumps(told)
         if text != self._report:
