@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ecluse.controller import healer
 from ecluse.errors import EcluseError, KernelError, NotFoundError, StateError
 from ecluse.policy import (
     Criticality,
@@ -42,6 +43,10 @@ class Gateway(RuleBasedStateMachine):
 
     @initialize(first=services("svc-0"), second=services("svc-1"))
     def begin(self, first, second):
+        self.patched = pytest.MonkeyPatch()
+        self.patched.setattr(
+            healer, "_BREATH", 0.001
+        )  # a fight leaves the kernel alone for so long, each round
         self.policies = [Policy(SITE, (first,)), Policy(SITE, (first, second))]
         self.machine = Machine(self.policies[0])
         self.machine.start()
@@ -51,6 +56,7 @@ class Gateway(RuleBasedStateMachine):
     def teardown(self):
         if hasattr(self, "machine"):
             self.machine.close()
+            self.patched.undo()
 
     def judge(self, answer, wanted):
         if isinstance(answer, EcluseError):
