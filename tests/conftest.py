@@ -1,6 +1,7 @@
 """Fixtures for the lab, and two rules: nothing is skipped in CI, nothing is left behind."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,11 @@ import pytest
 from tests.lab import netns
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that runs us in the background has it ignored, and programs that we start would inherit that:
+    # a test that presses Ctrl-C would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _NEEDS_ROOT = {"kernel", "system", "vm"}
 
@@ -43,6 +49,17 @@ def _nothing_is_left() -> Iterator[None]:
     for name in netns.namespaces(mine):
         netns.remove(name)
     assert not left, f"this run left behind: {', '.join(left)}"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_holds_the_loop() -> Iterator[None]:
+    """The test in which something holds a daemon's event loop for over 20 ms fails: a cut would have waited for it."""
+    Daemon.watched = True
+    Daemon.held_up.clear()
+    yield
+    held_up, Daemon.held_up[:] = "\n".join(Daemon.held_up), []
+    if held_up:
+        pytest.fail(f"the daemon's event loop was held for over 20 ms:\n{held_up}", pytrace=False)
 
 
 @pytest.fixture

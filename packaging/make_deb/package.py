@@ -46,7 +46,7 @@ def _control(suite: Suite, stamp: Stamp, size: int) -> str:
         "Maintainer": MAINTAINER,
         "Installed-Size": str(size),
         "Depends": ", ".join(depends),
-        "Suggests": "dnsmasq-base",
+        "Recommends": "dnsmasq-base",
         "Section": "net",
         "Priority": "optional",
         "Description": _DESCRIPTION.rstrip("\n"),

@@ -1,8 +1,20 @@
-"""Making very many values at once."""
+"""Making very many values at once, and keeping the cycle collector's work small beside them."""
 
 import gc
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+BULK = 0.05
+"""Seconds after which what was made is taken for bulk: so many values that looking through them takes too long."""
+MOST = 30_000
+"""Old objects that one sweep looks through: some milliseconds, for which it holds every thread."""
+_TRIES = 3
+"""Sweeps that are left out for more than that (a connection table that was just read) before those are left alone for good."""
+_BETWEEN = 1.0
+
+_calm = threading.Event()
 
 
 @contextmanager
@@ -10,12 +22,61 @@ def without_gc() -> Iterator[None]:
     """Keep the cycle collector off meanwhile: it would look through all that was made, over and over, and find nothing.
 
     For the whole process, so for bulk work of seconds at most. Nested or in two threads at once, it is on again when
-    the first that found it on has ended.
+    the first that found it on has ended. In a daemon (`calm`), bulk that was made so is never looked through later;
+    it goes when the last reference goes, since it has no cycles.
     """
     was_on = gc.isenabled()
+    began = time.monotonic()
+    if was_on and _calm.is_set() and began - _sweeper.at >= _BETWEEN:
+        sweep()  # what is garbage now would be left alone with the rest
     gc.disable()
     try:
         yield
     finally:
         if was_on:
+            if _calm.is_set() and time.monotonic() - began >= BULK:
+                gc.freeze()
             gc.enable()
+
+
+def calm() -> None:
+    """Look through nothing that is there by now, and collect young garbage only; old garbage when `sweep` is called.
+
+    A full collection over a large allowlist would hold every thread for 0.3 s, whenever Python happened to begin one.
+    """
+    gc.freeze()
+    gc.set_threshold(700, 10, 1 << 30)
+    _calm.set()
+    gc.enable()  # at rest since the process began (eclused.py)
+
+
+class _Sweeper:
+    """When it last collected, and how often in a row it found too much to look through."""
+
+    def __init__(self) -> None:
+        self.at = -_BETWEEN
+        self.passed_over = 0
+
+    def sweep(self) -> bool:
+        # Counting costs a hundredth of collecting.
+        if len(gc.get_objects(generation=2)) <= MOST:
+            gc.collect()
+            self.passed_over = 0
+            self.at = time.monotonic()
+            return True
+        self.passed_over += 1
+        if self.passed_over >= _TRIES:
+            gc.freeze()
+            self.passed_over = 0
+        return False
+
+
+_sweeper = _Sweeper()
+
+
+def sweep() -> bool:
+    """Collect all garbage that is not of before `calm` or among bulk; False where that would hold all threads too long.
+
+    What is so large for good is left alone after the third time, as bulk is.
+    """
+    return _sweeper.sweep()

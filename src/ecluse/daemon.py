@@ -3,23 +3,20 @@
 import asyncio
 import contextlib
 import ctypes
-import fcntl
-import gc
 import logging
 import os
 import signal
-import socket
-import struct
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
 import ecluse
-from ecluse import sd
+from ecluse import bulk, sd
 from ecluse.api.listen import activated_fds
 from ecluse.api.peer import printable
 from ecluse.api.server import ApiServer, serve
@@ -29,20 +26,21 @@ from ecluse.controller import Controller
 from ecluse.controller.gate import Step
 from ecluse.controller.shared import Options, Ports
 from ecluse.dnsgate.mailbox import DnsMailbox
-from ecluse.errors import ConfigError, EcluseError, StateError
+from ecluse.errors import ConfigError, EcluseError
 from ecluse.kernel.conntrack import NfConntrack
 from ecluse.kernel.exits import KernelExits
 from ecluse.kernel.links import RtnlLinks
 from ecluse.kernel.nft import NftFirewall
+from ecluse.output import STDOUT, Output, say_last, taking_all
 from ecluse.records import Actor
 from ecluse.resolve.resolver import DnsResolver
 from ecluse.results import Event
+from ecluse.single import answer, guard_network, lock_state
 from ecluse.state.audit import HashChainAudit
 from ecluse.state.layout import CLOSED_AT_BOOT
 from ecluse.state.store import DirectoryState
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-_GUARD = "\0eclused"
 _LOUD = {"tamper", "fight", "leak", "exit", "warning", "forbidden"}
 
 
@@ -51,32 +49,28 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def configure_log(settings: Settings) -> Any:
-    """Make the daemon's log: a line of JSON each on standard output, or words for a console."""
+def configure_log(settings: Settings) -> tuple[Any, Output]:
+    """Make the daemon's log: a line of JSON each on standard output, or words for a console. Gives where they go, too."""
     renderer: Any = structlog.processors.JSONRenderer()
     if settings.log_format == "console":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+        renderer = structlog.dev.ConsoleRenderer(colors=os.isatty(STDOUT))
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+
+    def missing(count: int) -> str:
+        entry = {"event": f"{count} lines of this log could not be written", "level": "warning"}
+        return f"{renderer(None, 'warning', stamp(None, 'warning', entry))}\n"
+
+    output = Output(STDOUT, missing)
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
+        processors=[structlog.processors.add_log_level, stamp, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.log_level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, output)),
     )
-    return structlog.get_logger()
+    return structlog.get_logger(), output
 
 
 SWITCH_INTERVAL = 0.0005
 """Seconds that a thread which reads a large allowlist keeps the interpreter while a cut wants it; Python's own is 5 ms."""
-
-
-def _calm_collector() -> None:
-    """Keep Python's full collections rare and small: one over a large allowlist would hold every answer for 0.3 s."""
-    gc.freeze()
-    gc.set_threshold(700, 10, 10_000)
-    gc.enable()  # at rest since the process began (eclused.py)
 
 
 def _give_memory_back() -> None:
@@ -84,55 +78,6 @@ def _give_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
     if trim is not None:
         trim(0)
-
-
-def lock_state(state_dir: Path) -> int:
-    """Take the state directory for this process alone; give the descriptor that holds it. StateError when it is taken.
-
-    The folder itself is locked (flock(2)): that needs no room on its disk, and works on one that is read-only.
-    """
-    try:
-        state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        handle = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        message = f"the state directory {state_dir} can't be used: {error.strerror}"
-        raise StateError(message, hint="look at its owner, its mode and its disk") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        message = f"another eclused uses the state directory {state_dir}"
-        raise StateError(message, hint="'ecluse status' asks the one that runs") from error
-    return handle
-
-
-def guard_network() -> socket.socket | None:
-    """Be the only eclused of this network namespace, whatever state directory the other has; two would fight over the table.
-
-    Held by an abstract socket address, which belongs to the namespace and goes with the process (unix(7)). Anybody
-    may bind one, so only root's and our own user's counts: nobody else may keep the daemon from starting.
-    """
-    guard = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        guard.bind(_GUARD)
-        guard.listen()
-    except OSError:
-        guard.close()
-    else:
-        return guard
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
-        other.settimeout(1.0)
-        try:
-            other.connect(_GUARD)
-        except OSError:
-            return None
-        pid, uid, _ = struct.unpack("3i", other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    if uid not in {0, os.getuid()}:
-        return None
-    raise StateError(
-        f"another eclused (pid {pid}) guards this machine's network",
-        hint="'ecluse status' asks the one that runs; two of them would undo each other's work",
-    )
 
 
 def _uid_of(user: str) -> int | None:
@@ -177,6 +122,11 @@ class Daemon:
         self._step = step
         self._adapters = adapters
         self._stop = asyncio.Event()
+        self.output: Output | None = None
+        """Where its log goes, for `status` to say what of it was lost."""
+
+    def _troubles(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.output.trouble if self.output else "",)))
 
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, stop. EcluseError when it can't start; the kernel then stays as it was."""
@@ -185,6 +135,7 @@ class Daemon:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         lock = await asyncio.to_thread(lock_state, settings.state_dir)
         guard = await asyncio.to_thread(guard_network)
+        asyncio.get_running_loop().add_reader(guard, answer, guard)
         firewall = NftFirewall()
         store = DirectoryState(settings.state_dir)
         resolver = DnsResolver(
@@ -217,14 +168,16 @@ class Daemon:
             last_good=timedelta(days=settings.dns_keep_days),
             closed_at_boot=_words_of(closed_at_boot),
         )
-        controller = Controller(self._adapters(ports), options, step=self._step, tell=self._tell)
+        controller = Controller(
+            self._adapters(ports), options, step=self._step, tell=self._tell, troubles=self._troubles
+        )
         try:
             await controller.start()
             # What stands now is the record's. Left in place after a crash before this line, it is read once more.
             with contextlib.suppress(OSError):
                 closed_at_boot.unlink(missing_ok=True)
             server = await self._serve(controller)
-            _calm_collector()
+            bulk.calm()
             asyncio.get_running_loop().run_in_executor(None, _give_memory_back)
             try:
                 await self._until_stopped(controller)
@@ -237,8 +190,8 @@ class Daemon:
             links.close()
             firewall.close()
             os.close(lock)
-            if guard is not None:
-                guard.close()
+            asyncio.get_running_loop().remove_reader(guard)
+            guard.close()
 
     def _tell(self, event: Event) -> None:
         say = self._log.warning if event.kind in _LOUD else self._log.info
@@ -284,8 +237,8 @@ class Daemon:
                 await controller.prove_alive()
             if controller.alive:
                 sd.notify("WATCHDOG=1")
-        except (EcluseError, TimeoutError) as error:
-            self._log.error("no sign of life to the watchdog", why=str(error))
+        except Exception as error:  # noqa: BLE001 - a look that fails, whatever it meets, is no reason to end
+            self._log.error("no sign of life to the watchdog", why=repr(error))
         try:
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
@@ -296,29 +249,43 @@ class Daemon:
         actor = Actor(os.getuid(), "eclused", os.getpid(), "SIGHUP")
         try:
             await controller.reload(expect=None, actor=actor, reason="SIGHUP", authorised_by="")
-        except EcluseError as error:
-            self._log.error("reload failed; the allowlist before it stands", why=error.message)
+        except Exception as error:  # noqa: BLE001 - nobody waits for this one: the log is where it is told
+            self._log.error("reload failed; the allowlist before it stands", why=str(error))
 
 
 def fail(error: EcluseError) -> int:
     """Say on standard error what is wrong and what to do; give the exit code."""
-    sys.stderr.write(f"eclused: {error.message}\n")
-    if error.hint:
-        sys.stderr.write(f"eclused: {error.hint}\n")
+    say_last("".join(f"eclused: {words}\n" for words in (error.message, error.hint) if words))
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
+
+
+def unexpected(error: Exception) -> EcluseError:
+    """Put what nobody foresaw into words: what, where, and that the gate stands as it did."""
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    at = "".join(f", at {Path(one.filename).name}:{one.lineno}" for one in place)
+    return EcluseError(
+        f"the daemon could not go on: {type(error).__name__}: {error}{at}; the gate stays as it stands",
+        hint="free what the machine lacks (memory, descriptors, processes), then start it again; "
+        "'ecluse cut --no-daemon' closes without it",
+    )
 
 
 def main(argv: Sequence[str] | None = None, make: Callable[[Settings, Any], Daemon] = Daemon) -> int:
     """Run the daemon in the foreground. Exit codes: 0 stopped, 1 could not run, 2 settings or site's files are wrong."""
     try:
         settings = load_settings(sys.argv[1:] if argv is None else argv, os.environ)
-        log = configure_log(settings)
+        log, output = configure_log(settings)
         sys.setswitchinterval(SWITCH_INTERVAL)
-        asyncio.run(make(settings, log).run())
+        with taking_all(output):
+            daemon = make(settings, log)
+            daemon.output = output
+            asyncio.run(daemon.run())
     except EcluseError as error:
         return fail(error)
     except KeyboardInterrupt:
         return EXIT_DONE
+    except Exception as error:  # noqa: BLE001 - whatever it is, nobody is helped by a traceback at 3 in the morning
+        return fail(unexpected(error))
     return EXIT_DONE
 
 

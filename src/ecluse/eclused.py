@@ -4,9 +4,12 @@ import gc
 import os
 import sys
 
+from ecluse.output import open_standard_files
+
 
 def main() -> int:
     """Run the daemon in the foreground, or (`dns-gate`) the process of the DNS gate; give its exit code."""
+    open_standard_files()
     if sys.argv[1:2] == ["dns-gate"]:
         from ecluse.dnsgate import run  # noqa: PLC0415 - another process, with none of the daemon in it
 

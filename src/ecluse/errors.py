@@ -105,9 +105,15 @@ class NotFoundError(RequestError):
 
 
 class StaleError(RequestError):
-    """What was shown is not what would be applied now (the files changed in between). Nothing was changed."""
+    """What was shown, or stood when it was sent, is not what stands now. Nothing was changed, or nothing was opened."""
 
     kind = "stale"
+
+
+class GivenUpError(EcluseError):
+    """Nobody waits any more for a command that was not begun yet and does not only close. It was left out."""
+
+    kind = "given-up"
 
 
 class ForbiddenError(EcluseError):

@@ -14,6 +14,8 @@ class Device:
 
     xdp: how an XDP program is attached, empty when none is. elsewhere: it stands in another network namespace, its
     parent in ours. tc_in_hardware: the card may carry out tc's filters itself (`hw-tc-offload`).
+    up: somebody set it up. running: and it has a carrier (IFF_RUNNING), so that packets can come and go. own_ip: it has an
+    address that leads beyond its link, or a route leads to it.
     """
 
     name: str
@@ -23,6 +25,9 @@ class Device:
     xdp: str = ""
     elsewhere: bool = False
     tc_in_hardware: bool = False
+    up: bool = True
+    running: bool = True
+    own_ip: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,8 @@ _Exit = tuple[str, str, str]
 
 BESIDE = frozenset({"macvlan", "macvtap", "ipvlan", "ipvtap"})
 """Kinds of interfaces that put another network stack beside ours on the same wire."""
-FORWARDING = "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"
+_FORWARDS = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
+FORWARDING = tuple(_FORWARDS.values())
 BRIDGE_CALLS = "net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"
 LOOSE = "net.netfilter.nf_conntrack_tcp_loose"
 SWITCHES = (*FORWARDING, *BRIDGE_CALLS, LOOSE)
@@ -127,7 +133,7 @@ def findings(host: Host, policy: Policy) -> tuple[Finding, ...]:
         _untracked(host),
         _routes(host, outside),
         _addresses(host, policy),
-        _switches(host),
+        _switches(host, policy),
     ]
     return tuple(Finding(kind, what, True, where) for each in exits for kind, where, what in each) + tuple(
         Finding(kind, what, False) for each in remarks for kind, what in each
@@ -256,9 +262,12 @@ def _routes(host: Host, outside: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def _addresses(host: Host, policy: Policy) -> Iterator[tuple[str, str]]:
+    used = _families(policy)
     for name, text in host.addresses:
         address = ipaddress.ip_interface(text)
         zones = zones_of(policy, name)
+        if address.version not in used and host.switches.get(_FORWARDS[address.version]) == "0":
+            continue  # the site has not that family, and nobody forwards it
         if not zones or address.is_link_local or any(address.ip in s for zone in zones for s in zone.subnets):
             continue
         names = " or ".join(zone.name for zone in zones)
@@ -268,8 +277,13 @@ def _addresses(host: Host, policy: Policy) -> Iterator[tuple[str, str]]:
         )
 
 
-def _switches(host: Host) -> Iterator[tuple[str, str]]:
-    for name in FORWARDING:
+def _families(policy: Policy) -> set[int]:
+    """Give the IP versions that the site has inside: of the other it need hear nothing."""
+    return {subnet.version for zone in policy.site.zones for subnet in zone.subnets}
+
+
+def _switches(host: Host, policy: Policy) -> Iterator[tuple[str, str]]:
+    for name in (_FORWARDS[version] for version in sorted(_families(policy))):
         if host.switches.get(name) == "0":
             yield "forwarding", f"{name} is 0: this machine forwards nothing of that family, kept or not"
     if host.switches.get(LOOSE) == "0":

@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ecluse.errors import Fault
 from ecluse.exits import Host
 from ecluse.flows import Connection
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameTally
+from ecluse.results import TableUse
 from ecluse.ruleset.dnsorders import Orders
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.switch import Position
@@ -38,6 +39,14 @@ class RefusedElement:
     packets: int
     bytes: int
     idle: int
+
+
+class Evidence(NamedTuple):
+    """What bounded sets of the kernel hold. full: one of them has no room. unread: elements that are of another kind."""
+
+    rows: tuple[RefusedElement, ...]
+    full: bool
+    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +159,11 @@ class Firewall(Protocol):
     async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
         """Give addresses in the DNS gate's sets, by set, their whole time again; one transaction."""
 
-    async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
-        """Read the refused sets (refused4, refused6, refused_hosts4, refused_hosts6); True when one of them is full."""
+    async def refused(self) -> Evidence:
+        """Read the refused sets (refused4, refused6, refused_hosts4, refused_hosts6)."""
+
+    async def limited(self) -> Evidence:
+        """Read which machines asked the DNS gate more than they may: the packets that were dropped, within the last hour."""
 
     def changes(self) -> AsyncIterator[KernelChange]:
         """Give every transaction from now on, in order, ours included."""
@@ -173,8 +185,11 @@ class Conntrack(Protocol):
 class Links(Protocol):
     """Interfaces and addresses of this network namespace (rtnetlink)."""
 
-    async def interfaces(self) -> tuple[str, ...]:
-        """Name every interface, sorted."""
+    async def look(self) -> Host:
+        """Read the interfaces and their addresses as they are now (devices, addresses), and nothing else. KernelError."""
+
+    async def tables(self) -> tuple[TableUse, ...]:
+        """Read how full those of the kernel's tables are that have a bound. KernelError."""
 
     async def local_addresses(self) -> frozenset[str]:
         """Give every address of the machine itself, as text."""
@@ -249,7 +264,8 @@ class DnsReport:
     """What the DNS gate's process tells. strained: why what its engine let through did not leave, and how often.
 
     removed: addresses that somebody else put into its sets, and it took out; removed_last: the newest, and where.
-    adopted: those that it found when its record was lost, and left.
+    adopted: those that it found when its record was lost, and left. unread: rows, of the engine's log or of the report itself,
+    that are no such rows and are left out. validating: machines that asked for keys of zones in the last hour.
     """
 
     trouble: tuple[str, ...]
@@ -261,6 +277,8 @@ class DnsReport:
     removed: int = 0
     removed_last: str = ""
     adopted: int = 0
+    unread: int = 0
+    validating: tuple[str, ...] = ()
 
 
 class DnsGate(Protocol):

@@ -1,7 +1,8 @@
 """What is written down: who commanded what, and each applied state as a numbered generation."""
 
 import enum
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -20,6 +21,19 @@ class Actor:
     pid: int
     command: str
     login: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Whoever sent a command, as far as its meaning depends on it.
+
+    gone: says whether nobody waits for the answer any more. early: it was sent before this daemon ran.
+    since: when it came (seconds of time.monotonic).
+    """
+
+    gone: Callable[[], bool] = lambda: False
+    early: bool = False
+    since: float = field(default_factory=time.monotonic)
 
 
 class Action(enum.StrEnum):
@@ -61,7 +75,7 @@ class AuditRecord:
 
     event: `level`, `rollback`, `reload`, `start`, `stop`, `intent`, `forbidden`, `tamper`, `fight`, `leak`, `exit`, `recovery`, `repair`,
     `by-hand`.
-    result: `done`, `refused`, `failed`, `unverified` and the like, then words if needed.
+    result: `done`, `refused`, `failed`, `unverified`, `left out` (nobody waited any more) and the like, then words if needed.
     levels: the levels that stand after this event; None when it is not about levels. After a power cut
     they are one of the witnesses of how closed the gate was.
     """

@@ -54,6 +54,8 @@ class NameState:
 class ServiceStatus:
     """A service now. state: `kept`, `partly kept` (some of its zones are), `closed`, `open` (its zones pass everything).
 
+    `no link`: a level keeps it, but no interface of its zones lives; `not known`: and they could not be looked at.
+
     packets, bytes: since the table was loaded, both directions, counted only while a level judges (not while open).
     last_packet: when the counter was last seen to rise (it is read every few seconds).
     """
@@ -114,12 +116,26 @@ class Purge:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitedMachine:
+    """A machine that asked the DNS gate more than `client_queries` a second: the questions of it that were dropped.
+
+    last: seconds since the last of them; who asked no more for an hour is not listed.
+    """
+
+    source: str
+    zone: str
+    questions: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class DnsState:
     """The DNS gate now. working: it answered by the orders that hold, a moment ago. refused: questions, since it was started.
 
     learned: addresses that it holds in the kernel's sets. strained: why what its engine let through did not leave, and how often.
     removed: addresses that somebody else put into those sets, and it took out, the newest last; adopted: those that it found
-    there when its record was lost, and left. Both since its process began.
+    there when its record was lost, and left. Both since its process began. limited: who asked too much, most first, at most ten.
+    validating: DNS servers of the inside that prove what they are told (DNSSEC), as they asked in the last hour.
     """
 
     mode: str
@@ -130,6 +146,18 @@ class DnsState:
     removed: int = 0
     removed_last: str = ""
     adopted: int = 0
+    limited: tuple[LimitedMachine, ...] = ()
+    validating: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TableUse:
+    """A table of the kernel's that has a bound. used, most: entries. knob: the sysctl that sets `most`."""
+
+    name: str
+    used: int
+    most: int
+    knob: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +185,7 @@ class Status:
     last_leak: Leak | None
     warnings: tuple[str, ...]
     dns: DnsState | None = None
+    tables: tuple[TableUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +193,9 @@ class Change:
     """The answer to a command. changed is False when the state was already so (still a new line in the audit log).
 
     kept: services with at least one zone that keeps them and is not open. ended: services that were passing before and now nowhere do.
-    verified: read back from the kernel. unrecorded: what could not be put on disk, in words; empty when all was.
+    no_link: services that a level keeps, of zones without a living interface alone: no packet of theirs comes.
+    not_known: services that a level keeps, and the machine's links could not be looked at.
+    verified: the gate was read back from the kernel. unrecorded: what could not be put on disk, in words; empty when all was.
     """
 
     generation: Generation
@@ -175,6 +206,8 @@ class Change:
     unrecorded: tuple[str, ...]
     took_ms: float
     warnings: tuple[str, ...] = ()
+    no_link: tuple[str, ...] = ()
+    not_known: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +221,10 @@ class LiveFlow:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a change would do, with nothing done. digest: give it back as `expect` so that what was shown is what is applied."""
+    """What a change would do, with nothing done. digest: give it back as `expect` so that what was shown is what is applied.
+
+    services_kept, services_ended, no_link, not_known: as in `Change`. connections_opened: are refused now and would pass.
+    """
 
     levels: Levels
     digest: str
@@ -200,6 +236,9 @@ class Plan:
     connections_ended: int
     examples_ended: tuple[LiveFlow, ...]
     warnings: tuple[str, ...]
+    connections_opened: int = 0
+    no_link: tuple[str, ...] = ()
+    not_known: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,13 +273,14 @@ class Refused:
     """The refused flows, most packets first, and the machines behind them, most packets first.
 
     The kernel's sets are bounded: `full` says that a set has no room, so that there are more than are listed.
-    names: what the DNS gate refused, most often first.
+    names: what the DNS gate refused, most often first. unread: rows of either that were no such rows, and are left out.
     """
 
     flows: tuple[RefusedFlow, ...]
     sources: tuple[RefusedFlow, ...]
     full: bool
     names: tuple[RefusedName, ...] = ()
+    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import socket
 def notify(message: str) -> bool:
     """Send a message (`READY=1`, `WATCHDOG=1`, `STOPPING=1`, `STATUS=...`) to the service manager.
 
-    False when there is none (no NOTIFY_SOCKET) or it does not take it; a daemon runs on without.
+    False when there is none (no NOTIFY_SOCKET) or it does not take it now (never waited for); a daemon runs on without.
     """
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
@@ -15,7 +15,7 @@ def notify(message: str) -> bool:
     address = "\0" + path[1:] if path.startswith("@") else path
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-            sock.sendto(message.encode(), address)
+            sock.sendto(message.encode(), socket.MSG_DONTWAIT, address)
     except OSError:
         return False
     return True

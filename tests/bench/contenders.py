@@ -11,6 +11,8 @@ from tests.bench.gate import Gate, Run
 
 OURS, FLOOR, SCRIPT, PRODUCT = "ours", "floor", "script", "product"
 PACKAGES = ("nftables", "iptables", "ipset", "firewalld", "ufw", "conntrack")
+_UNITS = ("firewalld", "ufw")
+"""Of these packages, the ones whose service Debian enables when they are installed."""
 _PROGRAMS = (
     *("nft", "iptables-nft-restore", "iptables-legacy-restore", "ipset"),
     *("firewall-cmd", "dbus-daemon", "ufw", "conntrack"),
@@ -25,6 +27,7 @@ def missing() -> list[str]:
 def install() -> dict[str, str]:
     """Install the peers' packages where they are missing; give package -> version, or "missing"."""
     if missing() and shutil.which("apt-get"):
+        new = [unit for unit in _UNITS if _version(unit) == "missing"]
         # No service is started by the installation (RUNLEVEL, invoke-rc.d(8)): the machine's own rules stay as they are.
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         for command in (("update", "-q"), ("install", "-q", "-y", "--no-install-recommends", *PACKAGES)):
@@ -35,6 +38,9 @@ def install() -> dict[str, str]:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
             )
+        # Nor by the next boot: firewalld would be.
+        if new and shutil.which("systemctl"):
+            subprocess.run(["systemctl", "--quiet", "disable", *new], check=False, capture_output=True)
     return {package: _version(package) for package in PACKAGES}
 
 

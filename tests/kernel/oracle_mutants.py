@@ -131,5 +131,7 @@ MUTANTS: dict[str, Spoil] = {
     "refused towards the outside answered": _text(
         'counter name "refused_in" drop', 'counter name "refused_in" goto k3_reject'
     ),
+    "gateway's errors about kept flows forgotten": _text("jump k3_errors", "continue"),
+    "gateway's errors about all flows pass": _text("jump k3_errors", "accept"),
     "gateway's output forgotten": _text("chain k3_output {\n", "chain k3_output {\n\t\taccept\n"),
 }

@@ -27,9 +27,9 @@ from tests.kernel.oracle_model import (
     opening,
     zone_of,
 )
-from tests.kernel.oracle_rig import LOCAL, WAN, Rig
+from tests.kernel.oracle_rig import GATEWAY, LOCAL, WAN, Rig
 from tests.kernel.oracle_talk import BARRIER, Said, Talk, Witnessed
-from tests.kernel.oracle_world import UID, Case
+from tests.kernel.oracle_world import INSIDE, UID, Case
 
 SLOT = 3
 
@@ -121,6 +121,21 @@ class Play:
         packet = error(flow, link, back.source, direction, uid, too_big=too_big)
         return self._said(oracle, flow, f"error ({direction})", link, data, packet, uid=uid)
 
+    def _told(self, oracle: Oracle, flow: Flow) -> list[Said]:
+        """The gateway itself tells the outside end of a forwarded flow that its packet was too large for the link inside.
+
+        It quotes the packet as it would have sent it on, its destination translated.
+        """
+        where, (far, _, opened), (_, _, answered) = flow.probe.link, flow.there, flow.back
+        if GATEWAY in {where, far} or (where in INSIDE) == (far in INSIDE):
+            return []
+        direction, quoted = ("original", answered) if where in INSIDE else ("reply", opened)
+        outside = b.read(quoted).ends.source
+        own = WAN[outside.version]
+        data = b.error_about(quoted, Ends(own, outside), self.talk.number(), too_big=True)
+        packet = error(flow, GATEWAY, own, direction, 0, too_big=True)
+        return [self._said(oracle, flow, "told", GATEWAY, data, packet)]
+
     def _answers(self, oracle: Oracle, flow: Flow) -> list[Said]:
         if flow.probe.ends.destination.is_multicast:
             return []
@@ -136,6 +151,7 @@ class Play:
                 self._error(oracle, flow, "reply", too_big=True),
             ]
             said.append(self._error(oracle, flow, "original", too_big=False))
+            said += self._told(oracle, flow)
         return said
 
     # -- saying it, and holding it against what was expected
@@ -214,7 +230,7 @@ class Play:
         wanted = {n: c for n, c in self.counted.items() if c}
         if counters != wanted:
             self.wrong.append(f"{when}: counters {counters}, expected {wanted}")
-        elements, full = self.rig.refused()
+        elements, full, _ = self.rig.refused()
         flows: Counter[tuple[str, str, int, int]] = Counter()
         hosts: Counter[str] = Counter()
         by_host: Counter[str] = Counter()

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from tests.lab import policy
 from tests.lab.hosts import ROOT
+from tests.lab.other_user import other_user
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +25,6 @@ class Reply:
 
     status: int
     body: Any
-
-
-# The checkout may lie where only root can read (/root): everything is imported before the uid changes.
-_AS_USER = """
-import os, sys
-from ecluse.api import client
-from ecluse.cli import act, failures, look, main, offline, parser, quick, terminal, words
-uid, groups = int(sys.argv[1]), [int(g) for g in sys.argv[2].split(",")]
-os.setgroups(groups); os.setgid(groups[0]); os.setuid(uid)
-sys.exit(main.main(sys.argv[3:]))
-"""
 
 
 class _Connection(http.client.HTTPConnection):
@@ -58,6 +48,10 @@ class Daemon:
     """
 
     running: ClassVar[set["Daemon"]] = set()
+    held_up: ClassVar[list[str]] = []
+    """What held the event loop of a daemon for over 20 ms (tests/lab/loopwatch), until the test's end asks for it."""
+    watched: ClassVar[bool] = False
+    """Whether that is looked at: in every test (tests/conftest.py), and never while speed is measured."""
 
     def __init__(
         self,
@@ -74,6 +68,8 @@ class Daemon:
         self.argv, self.flags = tuple(argv), tuple(flags)
         self.environment = environment or {}
         self.pass_fds: tuple[int, ...] = ()
+        self.output: int | None = None
+        """A descriptor that takes what it says, in place of its log file."""
         self.config, self.state, self.rundir = (directory / name for name in ("config", "state", "run"))
         self.socket = self.rundir / "ecluse.sock"
         self.log = directory / "eclused.log"
@@ -113,9 +109,9 @@ class Daemon:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment(),
+                stdout=log if self.output is None else self.output,
+                stderr=log if self.output is None else self.output,
+                env=self._environment() | self._watched(),
                 cwd=ROOT,
                 start_new_session=True,
                 pass_fds=self.pass_fds,
@@ -178,6 +174,19 @@ class Daemon:
     def _gone(self) -> None:
         self.process = None
         Daemon.running.discard(self)
+        with contextlib.suppress(FileNotFoundError):
+            Daemon.held_up += self._loopwatch.read_text(encoding="utf-8").splitlines()
+            self._loopwatch.unlink()
+
+    @property
+    def _loopwatch(self) -> Path:
+        return self.directory / "loopwatch.txt"
+
+    def _watched(self) -> dict[str, str]:
+        if not Daemon.watched:
+            return {}
+        path = f"{ROOT / 'tests/lab/loopwatch'}:{self._environment()['PYTHONPATH']}"
+        return {"PYTHONPATH": path, "ECLUSE_LOOPWATCH": str(self._loopwatch)}
 
     def _environment(self) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("ECLUSE_")}
@@ -240,16 +249,14 @@ class Daemon:
 
         user, groups: run it as this uid, with the first group as its own.
         """
-        command = ["-m", "ecluse.cli"]
-        if user is not None:
-            command = ["-c", _AS_USER, str(user), ",".join(map(str, [*groups] or [user]))]
+        who = () if user is None else other_user(user, groups)
         return subprocess.run(
-            [sys.executable, *command, *arguments],
+            [*who, sys.executable, "-m", "ecluse.cli", *arguments],
             input=stdin,
             capture_output=True,
             text=True,
             check=False,
             timeout=timeout,
             env=self._environment() | {"ECLUSE_SOCKET": str(self.socket)},
-            cwd="/" if user is not None else ROOT,
+            cwd=ROOT,
         )

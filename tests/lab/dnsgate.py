@@ -8,12 +8,10 @@ import time
 
 from tests.lab.daemon import Daemon
 from tests.lab.hosts import ROOT
+from tests.lab.other_user import other_user
 
 USER = 64089
 """A user that nobody else is: what it may send is told by it (`--dns-user`)."""
-
-# Of the two the unit gives the first alone: the checkout of a test may lie where only root can read.
-_CAPABILITIES = "+net_admin,+dac_read_search"
 
 
 class DnsGate:
@@ -31,11 +29,9 @@ class DnsGate:
 
     def start(self) -> "DnsGate":
         """Start it; it waits for the daemon's orders by itself."""
-        who = ("--reuid", str(USER), "--regid", str(USER), "--clear-groups", "--pdeathsig", "KILL")
-        can = ("--inh-caps", _CAPABILITIES, "--ambient-caps", _CAPABILITIES)
         command = [
             *("nice", "-n", "-5", "ip", "netns", "exec", self.namespace),
-            *("setpriv", *who, *can),
+            *(*other_user(USER, more_capabilities="+net_admin"), "--pdeathsig", "KILL"),
             *(sys.executable, "-m", "ecluse.eclused", "dns-gate"),
             *("--orders", str(self.daemon.rundir / "dns-orders.json")),
             *("--run-dir", str(self.rundir), "--state-dir", str(self.state)),

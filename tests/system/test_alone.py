@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -29,14 +30,16 @@ def dead(hospital: Hospital) -> Daemon:
     return daemon
 
 
-def alone(hospital: Hospital, daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
+def alone(
+    hospital: Hospital, daemon: Daemon, *words: str, more: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run `ecluse` in the gateway's own namespace, where nft finds the gateway's table."""
     environment = (
         f"PYTHONPATH={ROOT / 'src'}",
         f"ECLUSE_STATE_DIR={daemon.state}",
         f"ECLUSE_SOCKET={daemon.socket}",
     )
-    return hospital.run("gw", ["env", *environment, sys.executable, "-m", "ecluse.cli", *words])
+    return hospital.run("gw", ["env", *environment, *more, sys.executable, "-m", "ecluse.cli", *words])
 
 
 def closed(hospital: Hospital) -> bool:
@@ -190,3 +193,48 @@ def test_torn_notes_are_told_and_do_no_harm(hospital: Hospital, dead: Daemon):
     assert "by-hand.log: 1 lines cannot be read" in dead.tail()
     records = (dead.state / "audit.log").read_text()
     assert records.count('"by-hand"') == 1
+
+
+@pytest.fixture
+def unconfigured(hospital: Hospital) -> Daemon:
+    """A gateway right after the package was installed: no site's files, a state directory with nothing in it."""
+    daemon = hospital.daemon()
+    shutil.rmtree(daemon.config)
+    return daemon
+
+
+def installed(hospital: Hospital, daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
+    more = (f"ECLUSE_CONFIG_DIR={daemon.config}", f"ECLUSE_BUILT_IN={ROOT / 'systemd/closed.nft'}")
+    return alone(hospital, daemon, *words, more=more)
+
+
+def test_after_an_install_without_files_what_is_said_is_true(hospital: Hospital, unconfigured: Daemon):
+    told = installed(hospital, unconfigured, "status")
+    assert told.returncode == 4
+    assert "there is no gate yet, and everything passes" in " ".join(told.stderr.split())
+    assert hospital.care.tcp(places.WEB.v4), "so it is"
+    assert f"editor {unconfigured.config}/site.yaml" in told.stderr
+    assert "cut.nft" not in told.stderr, "that file is not there"
+    done = installed(hospital, unconfigured, "isolate", "--no-daemon")
+    assert closed(hospital)
+    assert "no service is kept" in done.stdout
+    assert "rollback" not in done.stdout + done.stderr.replace("nothing to roll back to", "")
+    (way_back,) = (line.strip() for line in done.stderr.splitlines() if "nft delete table" in line)
+    hospital.shell("gw", way_back)
+    assert hospital.care.tcp(places.WEB.v4)
+    assert "there is no gate yet" in " ".join(installed(hospital, unconfigured, "status").stderr.split())
+
+
+def test_set_up_after_a_closing_without_it_the_daemon_stays_shut_until_it_is_opened(
+    hospital: Hospital, unconfigured: Daemon
+):
+    done = installed(hospital, unconfigured, "cut", "--no-daemon")
+    assert "stays shut until 'ecluse open'" in " ".join(done.stderr.split())
+    unconfigured.write_config()
+    told = installed(hospital, unconfigured, "status").stderr
+    assert "somebody shut the gate without it: no service is kept" in " ".join(told.split())
+    unconfigured.start()
+    assert set(unconfigured.status()["levels"].values()) == {"cut"}
+    assert not hospital.care.tcp(places.WEB.v4, timeout=0.3)
+    assert unconfigured.cli("open", "--yes", "--reason", "set up").returncode == 0
+    assert hospital.care.tcp(places.WEB.v4)

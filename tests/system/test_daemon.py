@@ -2,8 +2,11 @@
 
 import json
 import os
+import select
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -97,6 +100,88 @@ def test_a_second_daemon_on_the_same_state_is_refused(hospital: Hospital, daemon
     assert daemon.status()["in_step"]
 
 
+def test_a_second_daemon_in_the_same_network_is_refused_whoever_squats_names(hospital: Hospital):
+    """Anybody may bind an abstract name: the guard must neither fall to a stranger nor keep the daemon from starting."""
+    strangers = subprocess.Popen(
+        ["ip", "netns", "exec", hospital.namespace("gw"), sys.executable, "-c", _SQUATTERS],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert strangers.stdout.readline() == b"ready\n"
+        first = hospital.daemon().start()
+        second = hospital.daemon()
+        with pytest.raises(
+            RuntimeError, match=f"another eclused .pid {first.pid}. guards this machine's network"
+        ):
+            second.start()
+        assert first.status()["in_step"]
+        first.kill9()
+        second.start()
+        second.stop()
+    finally:
+        strangers.stdin.close()
+        strangers.wait(10)
+        strangers.stdout.close()
+
+
+def test_a_daemon_whose_guard_is_flooded_is_found_all_the_same(hospital: Hospital, daemon: Daemon):
+    flood = subprocess.Popen(
+        ["ip", "netns", "exec", hospital.namespace("gw"), sys.executable, "-c", _KNOCKERS],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert int(flood.stdout.readline()) > 200, "positive control: more than its queue holds"
+        with pytest.raises(RuntimeError, match="guards this machine's network"):
+            hospital.daemon().start()
+    finally:
+        flood.stdin.close()
+        flood.wait(10)
+        flood.stdout.close()
+
+
+_SQUATTERS = """
+import os, socket, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+held = []
+for name in ("eclused", "eclused-1", "eclused-" + "a" * 32):
+    held.append(socket.socket(socket.AF_UNIX)); held[-1].bind("\\0" + name); held[-1].listen()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+_KNOCKERS = """
+import os, socket, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+names = [l.split()[7] for l in open("/proc/self/net/unix") if l.split()[7:] and l.split()[7].startswith("@eclused")]
+held = []
+for _ in range(300):
+    sock = socket.socket(socket.AF_UNIX)  # blocking: it waits for room
+    sock.connect("\\0" + names[0][1:]); held.append(sock)
+print(len(held), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_nobody_foresaw_ends_it_with_words(hospital: Hospital):
+    """A start that meets the machine's limits: no traceback at 3 in the morning, and what to type."""
+    daemon = hospital.daemon(argv=("-c", _FEW_DESCRIPTORS))
+    with pytest.raises(RuntimeError) as caught:
+        daemon.start()
+    told = str(caught.value)
+    assert "ended with 1" in told
+    assert "Traceback" not in told
+    assert "oo many open files" in told
+    assert told.count("eclused: ") == 2, "what failed, and what to type"
+
+
+_FEW_DESCRIPTORS = """
+import resource, sys
+from ecluse import daemon, eclused
+resource.setrlimit(resource.RLIMIT_NOFILE, (9, 9))
+sys.exit(eclused.main())
+"""
+
+
 def test_faults_in_the_files_at_first_start_are_all_said(hospital: Hospital):
     daemon = hospital.daemon()
     (daemon.config / "site.yaml").write_text("site: UPPER\nzones: []\ncolour: red\n")
@@ -148,7 +233,7 @@ def test_events_tell_what_happens(hospital: Hospital, daemon: Daemon):
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(5)
         sock.connect(str(daemon.socket))
-        sock.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        sock.sendall(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         heard = b""
         while b"\r\n\r\n" not in heard:
             heard += sock.recv(4096)
@@ -226,3 +311,22 @@ def test_the_example_hospital_comes_up_and_is_cut(hospital: Hospital):
     assert "has no address yet" in told
     assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
     daemon.stop()
+
+
+def test_an_interface_whose_name_is_no_utf8_starves_no_watchdog(hospital: Hospital, manager):
+    sock, path = manager
+    daemon = hospital.daemon(environment={"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "400000"}).start()
+    try:
+        daemon.level("cut")
+        hospital.run("gw", ["ip", "link", "add", os.fsdecode(b"caf\xe9"), "type", "bridge"])
+        wanted = "caf\N{REPLACEMENT CHARACTER}"
+        deadline = time.monotonic() + 15
+        while not any(wanted in text for text in daemon.status()["warnings"]):
+            assert time.monotonic() < deadline, daemon.status()["warnings"]
+            time.sleep(0.05)
+        assert not any("failed" in text for text in daemon.status()["warnings"])
+        while sock in select.select([sock], [], [], 0)[0]:
+            said(sock)
+        assert [said(sock) for _ in range(3)] == ["WATCHDOG=1"] * 3
+    finally:
+        daemon.stop()

@@ -251,6 +251,101 @@ def test_rates_hold(hospital: Hospital):
     daemon.stop()
 
 
+def test_whoever_is_beyond_the_bound_is_named_until_it_may_ask_more(hospital: Hospital):
+    """A server of the inside loses kept names by the bound of one machine: `status` says whose, and what to type."""
+    hospital.dns(ZONE)
+    limits = {"client_queries": 20, "wildcard_names": 5}
+    daemon, _ = started(hospital, {"limits": limits})
+    daemon.level("cut")
+    assert not daemon.status()["dns"]["limited"], "nobody asked too much yet"
+    assert hospital.admin.resolve(DNS, "results.lab.example"), "asks within its bound, and is not named"
+    done = hospital.care.ask_often(DNS, ["n%.blocked.example"], "a", 2.0, 300)
+    dropped = done["sent"] - sum(done["rcodes"].values())
+    assert dropped > 300
+    status = daemon.status()
+    (one,) = status["dns"]["limited"]
+    assert (one["source"], one["zone"]) == (hospital.care.v4, "care")
+    assert dropped / 2 <= one["questions"] <= done["sent"]
+    (said,) = [text for text in status["warnings"] if "beyond 20 questions a second" in text]
+    assert hospital.care.v4 in said
+    assert "internal: servers" in said
+    servers = [{"names": ["hospital.example"], "servers": [hospital.care.v4]}]
+    daemon.write_config(policy.site(dns_gate={"limits": limits, "internal": servers}), ALLOWLIST)
+    assert daemon.cli("reload", "--yes").returncode == 0
+    assert not daemon.status()["dns"]["limited"], "it is a server of the inside now, without that bound"
+    again = hospital.care.ask_often(DNS, ["m%.blocked.example"], "a", 2.0, 100)
+    assert sum(again["rcodes"].values()) > 20 * (2 + 2 + 1), "more than one machine may"
+    daemon.stop()
+
+
+SENDS = """
+import socket, struct, sys
+server, port, protocol, flags, *labels = sys.argv[1:]
+name = b"".join(bytes([len(one)]) + one for one in (bytes.fromhex(text) for text in labels))
+question = struct.pack("!6H", 7, int(flags), 1, 0, 0, 0) + name + b"\\0\\0\\1\\0\\1"
+kind = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM}[protocol]
+with socket.socket(socket.AF_INET, kind) as sock:
+    sock.settimeout(1.0)
+    try:
+        sock.connect((server, int(port)))
+        sock.send(question if protocol == "udp" else struct.pack("!H", len(question)) + question)
+        reply = sock.recv(2048)[2 * (protocol == "tcp"):]
+    except OSError:
+        reply = b""
+print(reply[3] & 15 if len(reply) > 3 else "silence")
+"""
+
+
+def ask(
+    hospital: Hospital,
+    role: str,
+    server: str,
+    port: int,
+    labels: list[bytes],
+    protocol: str = "udp",
+    flags: int = 0x100,
+) -> str:
+    """Ask for a name of these labels, whatever stands in them; give the answer's code, or `silence`."""
+    told = (server, str(port), protocol, str(flags), *(label.hex() for label in labels))
+    return hospital.run(role, [sys.executable, "-c", SENDS, *told]).stdout.strip()
+
+
+def test_the_strainer_answers_the_engine_alone_and_names_are_what_their_labels_are(hospital: Hospital, gated):
+    """A program on the gateway asks past the engine, a machine hides a dot in a label or another question in a name."""
+    daemon, gate = gated
+    daemon.level("cut")
+    hospital.dns_asked()
+    below = [b"here", b"operator", b"example"]
+    assert ask(hospital, "care", DNS, 53, below) == "0", "positive control"
+    assert ask(hospital, "care", DNS, 53, below, "tcp") == "0", "positive control, by TCP"
+    assert ask(hospital, "gw", "127.0.0.1", 5300, [b"there", *below[1:]]) == "0", (
+        "the engine answers on loopback too"
+    )
+    asked = {name for name, _ in hospital.dns_asked()}
+    assert asked >= {"here.operator.example", "there.operator.example"}
+    for protocol in ("udp", "tcp"):
+        assert ask(hospital, "gw", "127.0.0.1", 5301, [b"past", *below[1:]], protocol) == "silence"
+        assert ask(hospital, "gw", "127.0.0.1", 5301, [b"past", *below[1:]], protocol, 0x8100) == "silence"
+    for labels in ([b"evil.operator", b"example"], [b"x.operator.example"], [b"a\\.operator", b"example"]):
+        assert ask(hospital, "care", DNS, 53, labels) == str(REFUSED)
+    forged = [b"x query[A] innocent", b"example from 10", b"30", b"5", b"30"]
+    assert ask(hospital, "care", DNS, 53, forged) == str(REFUSED)
+    kept = {"results.lab.example"}
+    assert not {name for name, _ in hospital.dns_asked()} - kept, "nothing of it left"
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        names = daemon.api("GET", "/v1/refused").body["names"]
+        if any("innocent" in row["name"] for row in names):
+            break
+        time.sleep(0.1)
+    (row,) = [row for row in names if "innocent" in row["name"]]
+    assert (row["client"], row["zone"]) == (hospital.care.v4, "care"), (
+        "whose the packet was, not what its name says"
+    )
+    assert "Traceback" not in gate.log.read_text()
+    assert (gate.rundir / "dnsmasq.conf").stat().st_mode & 0o077 == 0, "the word is between the two"
+
+
 ASKS_FOR_NEW_NAMES = """
 import socket, sys, time
 import dns.edns, dns.message
@@ -370,19 +465,19 @@ def test_one_machine_does_not_take_all_places_with_names_that_are_slow(hospital:
     """Questions that nobody answers wait for two seconds each: of one machine only so many, so that others are asked for."""
     hospital.dns(ZONE | {"*.slow.example": {"silent": True}})
     slow = policy.service("slow", "vital", ["care"], [{"to": "*.slow.example", "ports": ["tcp/443"]}])
-    limits = {"client_queries": 1000, "wildcard_names": 1000}
+    limits = {"client_queries": 5000, "wildcard_names": 5000}  # what ends the flood is the places alone
     allowlist = ALLOWLIST | {"50-slow.yaml": [slow]}
     daemon, _ = started(hospital, {"limits": limits}, allowlist)
     daemon.level("cut")
-    asking = {"server": DNS, "names": ["%.slow.example"], "kind": "a", "seconds": 6.0, "rate": 900}
+    asking = {"server": DNS, "names": ["%.slow.example"], "kind": "a", "seconds": 8.0, "rate": 900}
     infected = hospital.care.worker.begin("ask_often", source=hospital.care.v4, **asking)
     time.sleep(2.0)
     answers = []
-    for _ in range(40):
+    while len(answers) < 100 and not infected.done():
         answers.append(hospital.admin.resolve(DNS, "node.operator.example").more["rcode"])
         time.sleep(0.06)
-    assert answers == [0] * 40
-    assert not infected.done()
+    # A loaded machine loses a question now and then, and the one who asked asks again.
+    assert answers.count(0) > 0.9 * len(answers) > 9, answers
     assert infected.result(60)["rcodes"][str(REFUSED)] > 500, (
         "the flood was there, and its excess refused at once"
     )

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from ecluse.ruleset.names import BASE_CHAINS
 from tests.lab import places, policy
 from tests.lab.daemon import Daemon, Reply
 from tests.lab.hospital import Hospital
@@ -385,7 +386,7 @@ def test_a_load_beside_leaves_the_policies_of_a_shut_gate(hospital: Hospital, da
     def policies() -> set[str]:
         listed = [
             hospital.run("gw", ["nft", "list", "chain", "inet", "ecluse", hook]).stdout
-            for hook in ("forward", "input", "output")
+            for hook in BASE_CHAINS
         ]
         return {word for text in listed for word in ("accept", "drop") if f"policy {word};" in text}
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable
 from typing import Protocol
 
-from ecluse.records import Actor, Generation
+from ecluse.records import Actor, Generation, Sender
 from ecluse.results import Change, Event, Plan, Purge, Refused, ServiceStatus, Status
 
 
@@ -26,15 +26,44 @@ class Commands(Protocol):
         """Give the end of connections after generation `number`; None when there was none."""
 
     async def set_level(
-        self, level: str, zones: tuple[str, ...] | None, *, actor: Actor, reason: str, authorised_by: str
+        self,
+        level: str,
+        zones: tuple[str, ...] | None,
+        *,
+        actor: Actor,
+        reason: str,
+        authorised_by: str,
+        expect: int | None = None,
+        sender: Sender | None = None,
     ) -> Change:
-        """Set a level in these zones, None: in all. RequestError for an unknown level or zone."""
+        """Set a level in these zones, None: in all. RequestError for an unknown level or zone.
 
-    async def rollback(self, number: int | None, *, actor: Actor, reason: str, authorised_by: str) -> Change:
-        """Go back to a generation, None: to the one before this. NotFoundError when it is not kept."""
+        What closes is always done. What opens is not when another generation than `expect` stands (StaleError), or when
+        nobody waits any more (GivenUpError).
+        """
 
-    async def reload(self, *, expect: str | None, actor: Actor, reason: str, authorised_by: str) -> Change:
-        """Apply the site's files. ConfigError; StaleError when `expect` is not the digest of the plan now."""
+    async def rollback(
+        self,
+        number: int | None,
+        *,
+        actor: Actor,
+        reason: str,
+        authorised_by: str,
+        expect: int | None = None,
+        sender: Sender | None = None,
+    ) -> Change:
+        """Go back to a generation, None: to the one before this. NotFoundError when it is not kept; else as for a level."""
+
+    async def reload(
+        self,
+        *,
+        expect: str | None,
+        actor: Actor,
+        reason: str,
+        authorised_by: str,
+        sender: Sender | None = None,
+    ) -> Change:
+        """Apply the site's files. ConfigError; StaleError when `expect` is not the digest of the plan now; GivenUpError."""
 
     async def plan(
         self, *, level: str | None, zones: tuple[str, ...] | None, rollback: int | None, reload: bool

@@ -15,11 +15,18 @@ from ecluse import __version__
 from ecluse.api.peer import Peer, Role, has_ended
 from ecluse.api.problems import MEDIA, HttpRefusalError, problem_of, raw_response
 from ecluse.api.wire import Problem, to_json
+from ecluse.records import Sender
 
 REQUEST_SECONDS = 10.0
 STALL_SECONDS = 10.0
 IDLE_SECONDS = 15.0
-HEADERS = MappingProxyType({"Cache-Control": "no-store", "Server": f"ecluse/{__version__}"})
+HEADERS = MappingProxyType(
+    {
+        "Cache-Control": "no-store",
+        "Server": f"ecluse/{__version__}",
+        "X-Content-Type-Options": "nosniff",  # no browser may take an answer for a script or a style (Fetch, WHATWG)
+    }
+)
 MAX_HEADER = 4096  # bytes of a header line
 MAX_HEADERS = 64
 
@@ -28,15 +35,19 @@ class Connection(RequestHandler):
     """The protocol of one accepted socket, with the peer that the kernel named at accept.
 
     gone: done as soon as the client is away or the server wants the connection to end (for streams).
+    early: it was made before the daemon ran, by a socket that systemd holds.
     """
 
     __slots__ = (
+        "_answered",
         "_busy",
         "_due",
         "_left",
         "_request_seconds",
+        "_since",
         "_stall",
         "_stall_seconds",
+        "early",
         "gone",
         "peer",
         "role",
@@ -49,6 +60,7 @@ class Connection(RequestHandler):
         peer: Peer,
         role: Role,
         left: Callable[[], None],
+        early: bool = False,
         request_seconds: float = REQUEST_SECONDS,
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
@@ -67,13 +79,15 @@ class Connection(RequestHandler):
         )
         self.peer = peer
         self.role = role
+        self.early = early
         self.gone: asyncio.Future[None] = loop.create_future()
         self._left = left
         self._request_seconds = request_seconds
         self._stall_seconds = stall_seconds
         self._due: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
-        self._busy = False
+        self._busy = self._answered = False
+        self._since = loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start; any byte that the client does not take counts as a stall, so that none can pin memory."""
@@ -85,7 +99,15 @@ class Connection(RequestHandler):
         """Take bytes; the first of a request starts its deadline."""
         if data and self._due is None and not self._busy:
             self._due = self._loop.call_later(self._request_seconds, self._too_slow)
+            self._since = self._loop.time() if self._answered else self._since
         super().data_received(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it; aiohttp's is an empty one
+        """Go on with a client that only stopped sending (shutdown(2)) until its request is answered; True then."""
+        if self.hung_up() or (self._due is None and not self._busy):
+            return False
+        self.close()  # aiohttp: once what is being handled is answered
+        return True
 
     def begin(self) -> float:
         """Note that a request's handler runs; give the loop time by which its body must have come."""
@@ -96,7 +118,11 @@ class Connection(RequestHandler):
 
     def end(self) -> None:
         """Note that the handler is done."""
-        self._busy = False
+        self._busy, self._answered = False, True
+
+    def sender(self) -> Sender:
+        """Describe who sent the request that is being handled."""
+        return Sender(self.hung_up, self.early and not self._answered, self._since)
 
     def ask_to_go(self) -> None:
         """Tell a stream to end."""

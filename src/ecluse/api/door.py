@@ -51,10 +51,16 @@ class Door:
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[None]] = set()
         self._pauses: set[asyncio.TimerHandle] = set()
+        self._early = False
         self.admission = Admission()
 
     def open(self) -> None:
-        """Begin to accept."""
+        """Begin to accept. What waits by now was sent to a socket that systemd held while no daemon ran."""
+        self._early = True
+        for listener in self._listeners:
+            while self._accept(listener):
+                pass
+        self._early = False
         for listener in self._listeners:
             self._loop.add_reader(listener.sock.fileno(), self._accept, listener)
 
@@ -67,18 +73,20 @@ class Door:
             listener.close()
         self._listeners = ()
 
-    def _accept(self, listener: Listener) -> None:
+    def _accept(self, listener: Listener) -> bool:
+        """Accept what waits, some at once; say whether there may be more."""
         for _ in range(_AT_ONCE):
             try:
                 sock, _address = listener.sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                return False
             except OSError as error:
                 if error.errno in _OUT_OF:
                     self._log.error("no connection can be accepted", error=error.strerror)
                     self._pause(listener)
-                return
+                return False
             self._welcome(sock)
+        return True
 
     def _pause(self, listener: Listener) -> None:
         """Leave the listener alone for a while: it stays readable, and would be asked again at once."""
@@ -106,12 +114,15 @@ class Door:
             sock.close()
             return
 
+        early = self._early
+
         def connection() -> Connection:
             return Connection(
                 self._manager,
                 peer=peer,
                 role=role,
                 left=lambda: self.admission.leave(pool, peer.uid),
+                early=early,
                 request_seconds=self._seconds[0],
                 stall_seconds=self._seconds[1],
             )

@@ -61,6 +61,7 @@ def _gate(status: Status) -> Iterator[Metric]:
         "ecluse_checked_seconds", "When the kernel was last compared, UNIX time.", _unix(status.checked)
     )
     yield _gauge("ecluse_recorded", "1 when the state is on disk.", status.recorded)
+    yield from _tables(status)
     refused = CounterMetricFamily("ecluse_refused_packets", "Packets refused.", labels=("direction",))
     refused.add_metric(("outbound",), status.refused_packets)
     refused.add_metric(("inbound",), status.refused_inbound_packets)
@@ -84,6 +85,18 @@ def _gate(status: Status) -> Iterator[Metric]:
     purge = status.purge
     yield _gauge("ecluse_purge_failed", "1 when the last end of connections failed.",
                  purge is not None and purge.state == "failed")  # fmt: skip
+
+
+def _tables(status: Status) -> Iterator[Metric]:
+    used = GaugeMetricFamily(
+        "ecluse_kernel_table_entries", "Entries of a table of the kernel's.", labels=("table",)
+    )
+    most = GaugeMetricFamily("ecluse_kernel_table_most", "Entries that it can hold.", labels=("table",))
+    for one in status.tables:
+        used.add_metric((one.name,), one.used)
+        most.add_metric((one.name,), one.most)
+    yield used
+    yield most
 
 
 def _services(services: tuple[ServiceStatus, ...]) -> Iterator[Metric]:

@@ -1,5 +1,6 @@
 """The OpenAPI 3.1 description, written from the route table and the types that the server itself uses."""
 
+import json
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -42,6 +43,12 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": schemas},
     }
+
+
+@cache
+def text() -> bytes:
+    """Give the document as it is sent; the first time takes a while."""
+    return json.dumps(document()).encode()
 
 
 def _schemas(routes: Iterable[Route]) -> tuple[dict[Any, Any], dict[str, Any]]:

@@ -7,6 +7,7 @@ from ecluse.errors import (
     ConfigError,
     EcluseError,
     ForbiddenError,
+    GivenUpError,
     NotFoundError,
     RequestError,
     StaleError,
@@ -18,6 +19,7 @@ _TYPE = "tag:ecluse.example,2026:problem:"  # a name (RFC 4151), not a place to 
 
 _STATUS: tuple[tuple[type[EcluseError], int], ...] = (
     (ForbiddenError, 403),
+    (GivenUpError, 408),
     (NotFoundError, 404),
     (StaleError, 409),
     (RequestError, 422),
@@ -29,7 +31,8 @@ _TITLES = {
     "config": "The site's files have faults",
     "request": "The request asks for what the site does not have",
     "not-found": "There is no such thing",
-    "stale": "The files changed since the plan was shown",
+    "stale": "Something changed since it was shown or sent",
+    "given-up": "Nobody waited any more",
     "forbidden": "You may not do this",
     "kernel": "The kernel refused",
     "ruleset-rejected": "The kernel would not take the ruleset",
@@ -110,6 +113,7 @@ def raw_response(problem: Problem) -> bytes:
     body = to_json(problem, Problem)
     head = (
         f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
-        f"Content-Type: {MEDIA}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        f"Content-Type: {MEDIA}\r\nX-Content-Type-Options: nosniff\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode("ascii") + body

@@ -4,7 +4,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import BaseModel
 
@@ -22,8 +22,7 @@ from ecluse.api.wire import (
     RollbackRequest,
     Services,
 )
-from ecluse.policy import CUT, ISOLATE
-from ecluse.records import Actor
+from ecluse.records import Actor, Sender
 from ecluse.results import Change, Event, Plan, Refused, Status
 
 JSON = "application/json"
@@ -37,9 +36,17 @@ class Call:
 
     commands: Commands
     actor: Actor
+    sender: Sender
     body: Any
     query: Any
     number: int
+
+
+class _By(TypedDict):
+    actor: Actor
+    sender: Sender
+    reason: str
+    authorised_by: str
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,6 @@ class Route:
     """One thing that can be asked. act is None where the server itself answers (streams, metrics, this very list).
 
     changes: it may change what passes; such a call runs to its end even when who asked is gone.
-    closes: says of a body whether it can only close: such a call is begun even when who asked is gone already.
     """
 
     method: str
@@ -60,7 +66,6 @@ class Route:
     query: type[BaseModel] = NoQuery
     media: str = JSON
     changes: bool = False
-    closes: Callable[[Any], bool] = lambda _body: False
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -80,25 +85,31 @@ async def _generation(call: Call) -> GenerationDetail:
     return GenerationDetail(call.commands.generation(call.number), call.commands.purge(call.number))
 
 
+def _by(call: Call) -> _By:
+    asked = call.body
+    return {
+        "actor": call.actor,
+        "sender": call.sender,
+        "reason": asked.reason,
+        "authorised_by": asked.authorised_by,
+    }
+
+
 async def _level(call: Call) -> Change:
     asked: LevelRequest = call.body
     return await call.commands.set_level(
-        asked.level, asked.zones, actor=call.actor, reason=asked.reason, authorised_by=asked.authorised_by
+        asked.level, asked.zones, expect=asked.expect_generation, **_by(call)
     )
 
 
 async def _rollback(call: Call) -> Change:
     asked: RollbackRequest = call.body
-    return await call.commands.rollback(
-        asked.generation, actor=call.actor, reason=asked.reason, authorised_by=asked.authorised_by
-    )
+    return await call.commands.rollback(asked.generation, expect=asked.expect_generation, **_by(call))
 
 
 async def _reload(call: Call) -> Change:
     asked: ReloadRequest = call.body
-    return await call.commands.reload(
-        expect=asked.expect, actor=call.actor, reason=asked.reason, authorised_by=asked.authorised_by
-    )
+    return await call.commands.reload(expect=asked.expect, **_by(call))
 
 
 async def _plan(call: Call) -> Plan:
@@ -124,7 +135,6 @@ ROUTES: tuple[Route, ...] = (
         _level,
         LevelRequest,
         changes=True,
-        closes=lambda asked: asked.level in {CUT.name, ISOLATE.name},
     ),
     Route(
         "POST",

@@ -1,7 +1,6 @@
 """The API server: HTTP/1.1 with JSON on a UNIX socket, for whom the kernel names and nobody else."""
 
 import asyncio
-import json
 import traceback
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
@@ -14,6 +13,7 @@ from aiohttp.web import BaseRequest, RequestPayloadError, Response, StreamRespon
 
 from ecluse.api import metrics, openapi
 from ecluse.api.admission import Admission, Room, pool_of
+from ecluse.api.browsers import HINT, mark_of
 from ecluse.api.commands import Commands
 from ecluse.api.connection import HEADERS, REQUEST_SECONDS, STALL_SECONDS, Connection, Manager
 from ecluse.api.door import Door
@@ -24,9 +24,8 @@ from ecluse.api.problems import MEDIA, HttpRefusalError, problem_of
 from ecluse.api.refusals import Refusals
 from ecluse.api.routes import JSON, METRICS, NDJSON, Call, find
 from ecluse.api.stream import HEARTBEAT_SECONDS, stream
-from ecluse.api.wire import MAX_BODY, Problem, read_body, read_query, to_json
+from ecluse.api.wire import MAX_BODY, Problem, in_pieces, read_body, read_query, to_json
 from ecluse.errors import EcluseError
-from ecluse.records import Actor
 
 _STREAM_ROOMS: Mapping[str, Room] = MappingProxyType(
     {
@@ -118,10 +117,14 @@ class ApiServer:
     async def _answer(self, request: BaseRequest, connection: Connection, due: float) -> StreamResponse:
         route, number, methods = find(request.method, request.path)
         needed = route.needs if route is not None else Role.READER
-        if not connection.role.includes(needed) or "Origin" in request.headers:
-            raise await self._forbid(request, connection, needed)
+        page = mark_of(request.headers.items())
+        if not connection.role.includes(needed) or page:
+            raise await self._forbid(request, connection, needed, page)
         if route is None:
             raise _no_route(request, methods)
+        if route.body is not None and request.content_type != JSON:
+            hint = f"send it with Content-Type: {JSON}"
+            raise HttpRefusalError(415, "every POST says that it is JSON", hint=hint, close=True)
         try:
             query = read_query(request.rel_url.query, route.query)
             body = read_body(await _read(request, due), route.body) if route.body is not None else None
@@ -130,21 +133,18 @@ class ApiServer:
                 400, str(error), hint="GET /v1/openapi.json describes every request"
             ) from None
         actor = actor_of(connection.peer, self._roles.accounts, gone=connection.sender_gone)
-        call = Call(self._commands, actor, body, query, number)
+        call = Call(self._commands, actor, connection.sender(), body, query, number)
         if route.media == NDJSON:
             return await self._stream(request, connection)
         if route.media == METRICS:
             return await self._metrics(connection)
         if route.act is None:
-            return _response(json.dumps(openapi.document()).encode(), JSON)
+            return _response(await asyncio.to_thread(openapi.text), JSON)
         if route.changes:
-            if connection.hung_up() and not route.closes(body):
-                raise self._given_up(request, actor)
-            answer = await self._run(route.act(call))
-        else:
-            async with self._lanes[connection.role]:
-                answer = await route.act(call)
-        return _response(to_json(answer, route.answer), JSON)
+            return _response(to_json(await self._run(route.act(call)), route.answer), JSON)
+        async with self._lanes[connection.role]:
+            answer = await route.act(call)
+            return _response(await asyncio.to_thread(in_pieces, answer, route.answer), JSON)
 
     async def _run(self, command: Awaitable[Any]) -> Any:
         """Run a command to its end, whether or not whoever asked for it stays."""
@@ -158,30 +158,19 @@ class ApiServer:
         if not task.cancelled():
             task.exception()  # seen here too: nobody may be left to wait for it
 
-    def _given_up(self, request: BaseRequest, actor: Actor) -> Exception:
-        """Leave out a command whose sender is gone before it was begun.
-
-        systemd's socket holds commands while the daemon is down. Whoever lost patience then must not find, minutes later,
-        that it opened after all; a closing is carried out late rather than never.
-        """
-        detail = (
-            f"{actor.user} gave up before {_what(request)} was begun; it was left out, nothing was changed"
-        )
-        self._log.warning(detail)
-        return HttpRefusalError(408, detail, close=True)
-
-    async def _forbid(self, request: BaseRequest, connection: Connection, needed: Role) -> Exception:
+    async def _forbid(
+        self, request: BaseRequest, connection: Connection, needed: Role, page: str
+    ) -> Exception:
         peer, accounts = connection.peer, self._roles.accounts
-        origin = "Origin" in request.headers
         await self._refusals.record(
             lambda: actor_of(peer, accounts, gone=connection.sender_gone),
             peer.uid,
-            _what(request) + (" from a web page" if origin else ""),
+            _what(request) + (f" from a web page, as it seems: {page}" if page else ""),
+            page=bool(page),
         )
-        if origin:
-            return HttpRefusalError(
-                403, "requests of web pages (Origin) are refused", kind="forbidden", close=True
-            )
+        if page:
+            detail = f"requests of web pages are refused, and this may be one: {printable(page, 80)}"
+            return HttpRefusalError(403, detail, kind="forbidden", hint=HINT, close=True)
         who = accounts.user(peer.uid)
         group = self._roles.operators if needed is Role.OPERATOR else self._roles.readers
         may = "command" if needed is Role.OPERATOR else "look"
@@ -198,7 +187,8 @@ class ApiServer:
         admission = self._door.admission if self._door is not None else Admission()
         door = metrics.Doorkeeping(admission.held(), admission.turned_away, self._refusals.total)
         return Response(
-            body=metrics.exposition(status, door), headers={**HEADERS, "Content-Type": metrics.MEDIA}
+            body=await asyncio.to_thread(metrics.exposition, status, door),
+            headers={**HEADERS, "Content-Type": metrics.MEDIA},
         )
 
     async def _stream(self, request: BaseRequest, connection: Connection) -> StreamResponse:
@@ -246,8 +236,6 @@ async def _read(request: BaseRequest, due: float) -> bytes:
         raise HttpRefusalError(408, "the body did not arrive in time", close=True) from None
     except (RequestPayloadError, HttpProcessingError) as error:
         raise HttpRefusalError(400, f"the body cannot be read: {type(error).__name__}", close=True) from None
-    if body and request.content_type != JSON:
-        raise HttpRefusalError(415, "the body must be JSON", hint=f"send it with Content-Type: {JSON}")
     return bytes(body)
 
 

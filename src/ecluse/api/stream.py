@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp.web import BaseRequest, StreamResponse
 
-from ecluse.api.connection import Connection
+from ecluse.api.connection import HEADERS, Connection
 from ecluse.api.routes import NDJSON
 from ecluse.api.wire import Heartbeat, to_json
 from ecluse.results import Event
@@ -20,7 +20,7 @@ async def stream(
     request: BaseRequest, connection: Connection, events: AsyncIterator[Event], heartbeat: float
 ) -> StreamResponse:
     """Write events until the client is gone or the server stops. A client that does not read is dropped."""
-    response = StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
+    response = StreamResponse(headers={**HEADERS, "Content-Type": NDJSON})
     coming = asyncio.ensure_future(_next(events))
     await asyncio.sleep(0)  # an async generator subscribes at its first step: let it, before we say we listen
     try:

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -53,16 +53,24 @@ class _Why(_Strict):
 
 
 class LevelRequest(_Why):
-    """Set a level. zones: where, left out: everywhere."""
+    """Set a level. zones: where, left out: everywhere.
+
+    expect_generation: the one that stood when somebody decided; if another stands, nothing is opened.
+    """
 
     level: Name
     zones: Zones | None = None
+    expect_generation: Number | None = None
 
 
 class RollbackRequest(_Why):
-    """Go back. generation: to which, left out: to the one before."""
+    """Go back. generation: to which, left out: to the one before.
+
+    expect_generation: the one that stood when somebody decided; if another stands, nothing is done.
+    """
 
     generation: Number | None = None
+    expect_generation: Number | None = None
 
 
 class ReloadRequest(_Why):
@@ -168,6 +176,29 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
 def to_json(value: Any, kind: Any) -> bytes:
     """Write a value of type `kind` as JSON, times as ISO 8601 in UTC."""
     return adapter(kind).dump_json(value, fallback=_plain, warnings=False)
+
+
+def in_pieces(value: Any, kind: Any) -> bytes:
+    """Write as `to_json` does, long lists of values one by one: on a thread no piece keeps the interpreter from the loop."""
+    if not (isinstance(kind, type) and is_dataclass(kind)):
+        return to_json(value, kind)
+    return (
+        b"{"
+        + b",".join(f'"{name}":'.encode() + _field(getattr(value, name), of) for name, of in _hints(kind))
+        + b"}"
+    )
+
+
+@cache
+def _hints(kind: Any) -> tuple[tuple[str, Any], ...]:
+    hints = get_type_hints(kind)
+    return tuple((one.name, hints[one.name]) for one in fields(kind))
+
+
+def _field(value: Any, kind: Any) -> bytes:
+    if get_origin(kind) is tuple and is_dataclass(get_args(kind)[0]):
+        return b"[" + b",".join(to_json(one, get_args(kind)[0]) for one in value) + b"]"
+    return to_json(value, kind)
 
 
 def _plain(value: Any) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from ecluse.cli.failures import DONE, REFUSED, UNRECORDED, UsageError
-from ecluse.cli.hurry import CHANGE_SECONDS, ask_level, sendable
-from ecluse.cli.look import client, purge_words, show_plan, write_json
+from ecluse.cli.hurry import CHANGE_SECONDS, ask_level, sendable, tell_session
+from ecluse.cli.look import client, purge_words, show_plan, show_services, write_json
 from ecluse.cli.terminal import Screen
 from ecluse.cli.words import by_level, count, listed, local
 from ecluse.errors import EcluseError
@@ -33,15 +33,18 @@ def level(args: SimpleNamespace, screen: Screen) -> int:
     if getattr(args, "no_daemon", False):
         from ecluse.cli.alone import close  # noqa: PLC0415 - a cut by the daemon should not pay for it
 
+        tell_session()
         return close(args, screen)
     return _set_level(args, screen, args.reason or "")
 
 
 def open_gate(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse open`: has the site's name typed, and wants a reason."""
+    expect = None
     if not args.yes:
         _must_ask(args, screen)
-        site = str(client(args).get("/v1/status")["site"])
+        now = client(args).get("/v1/status")
+        site, expect = str(now["site"]), now["generation"]
         where = listed(args.zone) if args.zone else "every zone"
         screen.noted(f"This opens {where} to the whole internet.", "warn")
         typed = screen.ask(f"Type the site's name ({site}) to open, anything else to leave it:")
@@ -53,7 +56,7 @@ def open_gate(args: SimpleNamespace, screen: Screen) -> int:
         reason = screen.ask("Reason:")
     if not reason:
         raise UsageError("opening wants a reason: add --reason TEXT. Nothing was changed.")
-    return _set_level(args, screen, reason)
+    return _set_level(args, screen, reason, expect)
 
 
 def _must_ask(args: SimpleNamespace, screen: Screen) -> None:
@@ -61,39 +64,52 @@ def _must_ask(args: SimpleNamespace, screen: Screen) -> None:
         raise UsageError("there is nobody to ask: add --yes to go ahead unasked. Nothing was changed.")
 
 
-def _set_level(args: SimpleNamespace, screen: Screen, reason: str) -> int:
+def _set_level(args: SimpleNamespace, screen: Screen, reason: str, expect: int | None = None) -> int:
     # A closing that was typed plainly is on its way already.
-    question = args.question or ask_level(
-        args.socket, args.level, args.zone or (), reason, args.authorised_by or ""
-    )
+    question = args.question
+    if question is None:
+        if args.level != "open" and not (args.zone and "gateway" not in args.zone):
+            tell_session()
+        question = ask_level(
+            args.socket, args.level, args.zone or (), reason, args.authorised_by or "", expect
+        )
     daemon = client(args, CHANGE_SECONDS)
     return _tell(args, screen, daemon, daemon.answer(question))
 
 
 def rollback(args: SimpleNamespace, screen: Screen) -> int:
-    """`ecluse rollback [N]`: on a terminal it says what it would open, and asks."""
+    """`ecluse rollback [N]`: on a terminal it says what it would open, and asks; what it showed is what it sends."""
     body = _why(args, args.reason or "")
     if args.number is not None:
         body["generation"] = args.number
-    if not args.yes and not args.json and screen.can_ask() and not _opens_on_purpose(args, screen):
-        screen.note("Not gone back. Nothing was changed.")
-        return REFUSED
+    if not args.yes and not args.json and screen.can_ask():
+        shown = _shown(args, screen)
+        if shown is None:
+            screen.note("Not gone back. Nothing was changed.")
+            return REFUSED
+        body |= shown
     return _carry_out(args, screen, "/v1/rollback", body)
 
 
-def _opens_on_purpose(args: SimpleNamespace, screen: Screen) -> bool:
-    """Ask before a rollback opens a zone: after a cut it is the last line on the screen, and one key away."""
+def _shown(args: SimpleNamespace, screen: Screen) -> dict[str, int] | None:
+    """Ask before a rollback opens a zone: after a cut it is the last line on the screen, and one key away.
+
+    Gives what was shown, so that nothing else is done: another operator may cut before the answer is typed. None: no.
+    """
     daemon = client(args, CHANGE_SECONDS)
     now = daemon.get("/v1/status")
     number = args.number
     if number is None:
         number = daemon.get(f"/v1/generations/{now['generation']}")["generation"]["previous"]
-    then = daemon.get(f"/v1/generations/{number}")["generation"]["levels"] if number else {}
+    if not number:
+        return {}
+    then = daemon.get(f"/v1/generations/{number}")["generation"]["levels"]
+    shown = {"generation": number, "expect_generation": now["generation"]}
     opened = [zone for zone, name in then.items() if name == "open" != now["levels"].get(zone)]
     if not opened:
-        return True
+        return shown
     screen.noted(f"Going back to generation {number} opens {listed(opened)} to the whole internet.", "warn")
-    return (screen.ask("Go back? [y/N]") or "").lower() in {"y", "yes"}
+    return shown if (screen.ask("Go back? [y/N]") or "").lower() in {"y", "yes"} else None
 
 
 def reload(args: SimpleNamespace, screen: Screen) -> int:
@@ -117,6 +133,7 @@ def _why(args: SimpleNamespace, reason: str) -> dict[str, Any]:
 
 def _carry_out(args: SimpleNamespace, screen: Screen, path: str, body: Json) -> int:
     daemon = client(args, CHANGE_SECONDS)
+    tell_session()
     return _tell(args, screen, daemon, daemon.post(path, body))
 
 
@@ -139,8 +156,7 @@ def show_change(screen: Screen, change: Json) -> None:
         screen.wrapped(f"{name.upper()}: ", listed(zones), "warn" if name == "open" else "bold")
     if not change["changed"]:
         screen.line("  It was so already.")
-    all_open = set(g["levels"].values()) == {"open"}
-    screen.wrapped("  kept      ", "everything passes" if all_open else listed(change["kept"]))
+    show_services(screen, g["levels"], change["kept"], change)
     screen.wrapped("  ended     ", listed(change["ended"]))
     if change["verified"]:
         screen.line("  verified  yes, read back from the kernel", "good")

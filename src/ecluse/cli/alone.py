@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecluse.api.peer import Accounts, Peer, actor_of
-from ecluse.cli.failures import DONE, UNRECORDED, UsageError
+from ecluse.cli.failures import DONE, UNRECORDED, UsageError, by_hand, set_up
 from ecluse.errors import ForbiddenError, KernelError, StateError
 from ecluse.ruleset.names import BASE_CHAINS
 from ecluse.state import byhand, durable, files
@@ -163,7 +163,12 @@ def _tell(
     screen.line(f"{level.upper()}: every zone, without the daemon", "bold")
     screen.wrapped("  by        ", str(loaded))
     if loaded.name == at.closed.name:
-        screen.line("  kept      the lifeline alone: no service is kept", "warn")
+        alone = (
+            "the lifeline alone"
+            if loaded == at.closed
+            else "what is private, among itself (no site is known)"
+        )
+        screen.line(f"  kept      {alone}: no service is kept", "warn")
     if verified:
         screen.line("  verified  yes, read back from the kernel", "good")
     else:
@@ -176,4 +181,14 @@ def _tell(
         screen.line("  recorded  for the daemon, which takes it into its audit log when it is back")
     if verified:
         screen.line("  live      what is not kept is refused packet by packet; nothing was counted")
-    screen.line("To go back: systemctl start ecluse, then: ecluse rollback", "bold")
+    screen.noted(_way_back(at), "bold")
+
+
+def _way_back(at: Layout) -> str:
+    """Say how to undo it, as it is on this machine: the daemon may never have run."""
+    if any(at.generations.glob("*.json")):
+        return "To go back: systemctl start ecluse, then: ecluse rollback"
+    return (
+        f"To go back: the daemon never ran here, so there is nothing to roll back to. To open again, as root:\n{by_hand(str(at.root))}\n"
+        f"To set the daemon up, which stays shut until 'ecluse open':\n{set_up()}"
+    )

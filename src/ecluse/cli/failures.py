@@ -54,24 +54,82 @@ def report(error: EcluseError, args: SimpleNamespace, screen: Screen) -> int:
     return code_of(error)
 
 
+IN_SERVICE = (
+    "in-service"  # in the configuration directory, since the daemon first ran as a unit (ecluse.service)
+)
+
+
 def without_daemon() -> str:
-    """Say what to type when no daemon answers."""
+    """Say what to type when no daemon answers: what is true of this machine, whose daemon may never have run."""
     state = os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse"
+    if not _ever_ran(state):
+        return _never_ran(state)
+    prepared = (
+        "To keep only the vital services, as root:\n"
+        "    ecluse cut --no-daemon\n"
+        "The same by nft alone (or isolate.nft):\n"
+        f"    nft -f {state}/ruleset/cut.nft\n"
+    )
     return (
         "\n"
         "The gate as it stands holds without the daemon: what is cut stays cut, what is kept stays kept.\n"
-        "To keep only the vital services, as root:\n"
-        "    ecluse cut --no-daemon\n"
+        f"{prepared if _may_be(state, 'ruleset/cut.nft') else ''}"
         "To keep the lifeline alone, as root:\n"
         "    ecluse isolate --no-daemon\n"
-        "The same by nft alone (or isolate.nft):\n"
-        f"    nft -f {state}/ruleset/cut.nft\n"
         "To see what the kernel does now:\n"
         "    nft list table inet ecluse\n"
         "To start the daemon, and to see why it stopped:\n"
         "    systemctl start ecluse\n"
         "    journalctl -u ecluse -n 50"
     )
+
+
+def config_dir() -> str:
+    """Give where the site's files are."""
+    return os.environ.get("ECLUSE_CONFIG_DIR") or "/etc/ecluse"
+
+
+def _may_be(state: str, name: str) -> bool:
+    """Say whether there is such a file of the daemon's; True where that can't be seen, as the directory is its own."""
+    hidden = os.access(state, os.F_OK) and not os.access(state, os.X_OK)
+    return hidden or os.access(f"{state}/{name}", os.F_OK)
+
+
+def _ever_ran(state: str) -> bool:
+    return os.access(f"{config_dir()}/{IN_SERVICE}", os.F_OK) or _may_be(state, "generations")
+
+
+def set_up() -> str:
+    """Say how to bring the daemon up for the first time."""
+    config = config_dir()
+    if os.access(f"{config}/site.yaml", os.F_OK):
+        return "    ecluse check\n    systemctl start ecluse"
+    return (
+        f"    cp -r /usr/share/ecluse/examples/config/. {config}/\n"
+        f"    editor {config}/site.yaml {config}/allowlist.d/*.yaml\n"
+        "    ecluse check\n"
+        "    systemctl start ecluse"
+    )
+
+
+def by_hand(state: str) -> str:
+    """Say how to take back a closing that no daemon knows of."""
+    return f"    nft delete table inet ecluse && rm -f {state}/boot.nft {state}/by-hand.log"
+
+
+def _never_ran(state: str) -> str:
+    stands = (
+        "The daemon never ran on this machine: there is no gate yet, and everything passes, unless somebody loaded one by "
+        "hand ('nft list table inet ecluse' shows it). To shut everything now all the same, as root (no service is kept, "
+        "the inside goes on among itself):\n"
+        "    ecluse isolate --no-daemon"
+    )
+    if _may_be(state, "boot.nft"):
+        stands = (
+            "The daemon never ran on this machine, and somebody shut the gate without it: no service is kept. To open it again, "
+            f"as root:\n{by_hand(state)}"
+        )
+    return f"\n{stands}\nTo set the daemon up, as root:\n{set_up()}"
 
 
 def _as_json(error: EcluseError) -> str:

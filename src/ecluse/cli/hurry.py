@@ -45,20 +45,37 @@ def ask_closing(words: "Sequence[str]") -> Question | None:
     found = quick.read(words)
     if found is None or "level" not in found or found["no_daemon"]:
         return None
+    if not (found["zone"] and "gateway" not in found["zone"]):
+        tell_session()
     socket_path = found.get("socket", posix.environ.get(b"ECLUSE_SOCKET") or quick.DEFAULT_SOCKET)
     return ask_level(
         socket_path, found["level"], found["zone"] or (), found["reason"] or "", found["authorised_by"] or ""
     )
 
 
+def tell_session() -> None:
+    """Say beforehand where what is about to be sent may end the session in which it is typed."""
+    if b"SSH_CONNECTION" in posix.environ or b"SUDO_UID" in posix.environ:
+        from ecluse.cli import session  # noqa: PLC0415 - at the console nobody should pay for it
+
+        session.tell()
+
+
 def ask_level(
-    socket_path: "str | bytes", level: str, zones: "Iterable[str]", reason: str, authorised_by: str
+    socket_path: "str | bytes",
+    level: str,
+    zones: "Iterable[str]",
+    reason: str,
+    authorised_by: str,
+    expect: "int | None" = None,
 ) -> Question:
-    """Ask for a level; in every zone when none is named."""
+    """Ask for a level; in every zone when none is named. expect: the generation that was shown."""
     parts = {"level": level, "reason": sendable(reason), "authorised_by": sendable(authorised_by)}
     body = ", ".join(f"{json_text(key)}: {json_text(value)}" for key, value in parts.items())
     if zones:
         body += f', "zones": [{", ".join(map(json_text, zones))}]'
+    if expect is not None:
+        body += f', "expect_generation": {expect}'
     return Question(socket_path, CHANGE_SECONDS, "POST", "/v1/level", f"{{{body}}}".encode("ascii"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from ecluse.advice import INSECURE
 from ecluse.api.client import Client
 from ecluse.cli.words import ago, by_level, count, levels_in_short, listed, local, size, span, who
 
@@ -91,6 +92,10 @@ def _show_dns(screen: Screen, gate: Json) -> None:
         last = f"the newest: {gate['removed_last']}"
         taken = f"{count(gate['removed'], 'address', 'addresses')} that somebody else put into its sets taken out; {last}"
         screen.wrapped("            ", taken, "warn")
+    if gate["validating"]:
+        who = ", ".join(gate["validating"])
+        proofs = f"{who}: validates DNSSEC, and is given the proofs of kept names. Where one fails there all the same (SERVFAIL),"
+        screen.wrapped("            ", f"{proofs} type there: {INSECURE}")
     if gate["adopted"]:
         left = f"{count(gate['adopted'], 'address', 'addresses')} kept that no record tells of: it was lost"
         screen.wrapped("            ", left, "warn")
@@ -245,7 +250,7 @@ def refused(args: SimpleNamespace, screen: Screen) -> int:
     if args.json:
         write_json(screen, answer)
         return 0
-    if not answer["flows"] and not answer["sources"] and not answer["names"]:
+    if not any(answer[key] for key in ("flows", "sources", "names")) and not answer.get("unread"):
         screen.line("Nothing was refused lately.")
         return 0
     screen.table(
@@ -271,6 +276,12 @@ def refused(args: SimpleNamespace, screen: Screen) -> int:
         )
     if answer["full"]:
         screen.wrapped("! ", "the kernel's lists are full: there are more than are shown", "warn")
+    if unread := answer.get("unread"):
+        screen.wrapped(
+            "! ",
+            f"{count(unread, 'row')} could not be read and {'is' if unread == 1 else 'are'} left out",
+            "warn",
+        )
     return 0
 
 
@@ -308,14 +319,31 @@ def plan(args: SimpleNamespace, screen: Screen) -> int:
     return 0
 
 
+def show_services(screen: Screen, levels: Mapping[str, str], kept: list[str], told: Json) -> None:
+    """Write what becomes of services at levels. told: a change or a plan, for what is kept in no zone that lives."""
+    passing = [zone for zone, name in levels.items() if name == "open"]
+    words = listed(kept)
+    if len(passing) == len(levels):
+        words = "everything passes"
+    elif passing:
+        words += f"; and everything of {listed(passing)} passes"
+    screen.wrapped("  kept      ", words)
+    if told.get("no_link"):
+        screen.wrapped("  NO LINK   ", f"{listed(told['no_link'])}: not kept, see below", "bad")
+    if told.get("not_known"):
+        screen.wrapped("  NOT KNOWN ", f"{listed(told['not_known'])}: see below", "bad")
+
+
 def show_plan(screen: Screen, p: Json) -> None:
     """Write what a change would do."""
     screen.line("This would be:", "bold")
     for level, zones in by_level(p["levels"]):
         screen.wrapped(f"  {level.upper():<9} ", listed(zones))
-    screen.wrapped("  kept      ", listed(p["services_kept"]))
+    show_services(screen, p["levels"], p["services_kept"], p)
     screen.wrapped("  ended     ", listed(p["services_ended"]), "warn" if p["services_ended"] else "")
     live = f"{count(p['connections_ended'], 'connection')} ended, {p['connections_kept']:,} kept"
+    if opened := p.get("connections_opened"):
+        live += f", {opened:,} let through that are refused now"
     screen.line(f"  live now  {live}")
     for flow in p["examples_ended"]:
         screen.line(f"            {flow['flow']} ({flow['zone']})")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from ecluse.cli import quick
 from ecluse.cli.failures import FAILED, INTERRUPTED, UNREACHABLE, USAGE, UsageError, report
-from ecluse.cli.terminal import Screen
+from ecluse.cli.terminal import LeftAloneError, Screen
 from ecluse.errors import EcluseError
 
 # Set by type checkers alone. What is imported below it, here and in what this imports, takes as long to load as all
@@ -60,6 +60,10 @@ def main(
         return USAGE
     except EcluseError as error:
         return report(error, args, screen)
+    except LeftAloneError:
+        screen.note()
+        screen.noted("interrupted at a question: nothing of the command was sent, nothing was changed.")
+        return INTERRUPTED
     except KeyboardInterrupt:
         return _interrupted(args, screen)
     except Exception as error:  # noqa: BLE001 - the last resort before a person would see a traceback

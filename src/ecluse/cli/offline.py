@@ -1,7 +1,7 @@
 """Verbs that need no daemon: check the site's files, read and verify the audit log."""
 
+import json
 import os
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -72,13 +72,15 @@ def _names(args: SimpleNamespace, policy: "Policy") -> tuple[int, list[dict[str,
 
 def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
     """`ecluse check --host`: needs root, for the rules of other tables, and no daemon."""
-    from ecluse.exits import findings  # noqa: PLC0415 - as for `check`
+    from ecluse.exits import Finding, findings  # noqa: PLC0415 - as for `check`
     from ecluse.kernel.exits import look  # noqa: PLC0415 - as for `check`
     from ecluse.kernel.netlink import consistently, kernel_errors  # noqa: PLC0415 - as for `check`
+    from ecluse.zonelinks import Sight  # noqa: PLC0415 - as for `check`
 
     with kernel_errors("look for ways past the gate", hint="run it as root (sudo)"):
         host = consistently(look)
-    found = findings(host, policy)
+    links = (Finding("zone", what, is_exit=False) for what in Sight(host).words(policy, cut=False))
+    found = (*findings(host, policy), *links)
     exits = sum(one.is_exit for one in found)
     if args.json:
         told = [{"kind": one.kind, "what": one.what, "is_exit": one.is_exit} for one in found]
@@ -150,20 +152,35 @@ def audit_verify(args: SimpleNamespace, screen: Screen) -> int:
 
 
 def audit_show(args: SimpleNamespace, screen: Screen) -> int:
-    """`ecluse audit show [FILE]`: the newest records, oldest of them first."""
+    """`ecluse audit show [FILE]`: the newest records, oldest of them first. What is no record is left out, counted and said."""
     from collections import deque  # noqa: PLC0415 - as for `check`
 
-    from ecluse.state.audit import read  # noqa: PLC0415 - as for `check`
+    from ecluse.rows import sift  # noqa: PLC0415 - as for `check`
+    from ecluse.state.chain import read  # noqa: PLC0415 - as for `check`
 
-    records = deque(read(_log(args)), maxlen=args.limit)
+    lines = deque(read(_log(args)), maxlen=args.limit)
+    rows, unread = sift((line.record for line in lines), _shown)
+    altered = sum(line.record is not None and not line.intact for line in lines)
     if args.json:
-        write_json(screen, list(islice(records, args.limit)))
-        return DONE
-    screen.table(
-        ("SEQ", "WHEN", "EVENT", "WHO", "WHAT", "RESULT"),
-        ((r["seq"], local(r.get("at")), r["event"], _who(r), _text(r), r.get("result", "")) for r in records),
-    )
+        write_json(screen, [record for record, _ in rows])
+    else:
+        screen.table(("SEQ", "WHEN", "EVENT", "WHO", "WHAT", "RESULT"), [row for _, row in rows])
+    for number, what in ((unread, "cannot be read and left out"), (altered, "altered and shown as found")):
+        if number:
+            said = f"{count(number, 'line')} of these {'is' if number == 1 else 'are'} {what}"
+            screen.note(f"{said}; see 'ecluse audit verify'", "bad")
     return DONE
+
+
+def _shown(record: dict[str, Any] | None) -> tuple[dict[str, Any], tuple[object, ...]]:
+    """Give a record, and its row. Whoever altered a line may have put anything there: any fault is this line's alone."""
+    if record is None:
+        raise ValueError("no record")
+    json.dumps(record, indent=2)
+    when = local(str(record.get("at") or ""))
+    return record, (
+        *(record["seq"], when, record["event"], _who(record), _text(record), record.get("result", "")),
+    )
 
 
 def _who(record: dict[str, Any]) -> str:

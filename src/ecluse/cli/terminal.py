@@ -18,6 +18,10 @@ _STYLES = {"bold": "1", "good": "32", "warn": "33", "bad": "1;31", "dim": "2"}
 _MARGIN = 2  # spaces between columns
 
 
+class LeftAloneError(Exception):
+    """Ctrl-C was typed at a question: nothing of the command was sent."""
+
+
 def plain(text: object) -> str:
     """Give text in which every control, format or unassigned character shows by its hex code, a line end too."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text))
@@ -72,12 +76,15 @@ class Screen:
         return bool(sys.stdin and sys.stdin.isatty())
 
     def ask(self, question: str) -> str | None:
-        """Ask on standard error and read a line. None when there is nobody to answer."""
+        """Ask on standard error and read a line. None when there is nobody to answer; LeftAloneError at Ctrl-C."""
         if not self.can_ask():
             return None
         self._put(self._err, plain(question) + " ")
         self._err.flush()
-        answer = sys.stdin.readline()
+        try:
+            answer = sys.stdin.readline()
+        except KeyboardInterrupt:
+            raise LeftAloneError from None
         return answer.strip() if answer else None
 
     def finish(self) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 
 from ecluse.config.addresses import written
-from ecluse.config.fields import WILDCARD
+from ecluse.config.fields import WILDCARD, WITHOUT_PORTS
 from ecluse.config.marks import Document, Loc
 from ecluse.config.models import DnsGateModel, LevelModel, ServiceModel, ZoneModel
 from ecluse.config.suffixes import PublicSuffixes
@@ -13,6 +13,8 @@ from ecluse.config.words import WrongError, did_you_mean, listed, shown
 from ecluse.errors import Fault
 from ecluse.policy import CUT, GATEWAY, ISOLATE, OPEN, Criticality, DnsMode, Level
 from ecluse.policy.index import NetworkIndex
+
+AH = WITHOUT_PORTS["ah"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,3 +220,19 @@ def name_faults(services: Sequence[PlacedService], gate: DnsGateModel) -> list[F
                 wrong = "'records' without a host name or a wildcard in 'to'"
                 faults.append(service.fault((*loc, "records"), wrong, "none, or the names that have them"))
     return faults
+
+
+def protocol_faults(services: Sequence[PlacedService]) -> list[Fault]:
+    """Check for what can't be kept: `ah` over IPv6, where connection tracking steps over that header (ipv6_skip_exthdr)."""
+    return [
+        service.fault(
+            ("destinations", index, destination.key, place),
+            f"'ah' with '{written(one)}': over IPv6 it can't be told from what it carries, and would be refused",
+            "IPv4 addresses for ah, or esp",
+        )
+        for service in services
+        for index, destination in enumerate(service.model.destinations)
+        if any(traffic.protocol == AH for traffic in destination.ports)
+        for place, one in destination.each()
+        if not isinstance(one, str) and one.version == 6
+    ]

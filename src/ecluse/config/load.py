@@ -15,6 +15,7 @@ from ecluse.config.checks import (
     in_order,
     level_faults,
     name_faults,
+    protocol_faults,
     service_faults,
     zone_faults,
 )
@@ -135,7 +136,7 @@ def read_directory(directory: Path) -> Loaded:
         )
     faults += service_faults(services, names, subnets)
     gate = (_gate(site_document) if site_document else None) or DnsGateModel()
-    faults += name_faults(services, gate)
+    faults += [*name_faults(services, gate), *protocol_faults(services)]
     own = site.levels if site else ()
     faults += service_bounds(services, gate, [each.keeps for each in own if each not in (OPEN, CUT, ISOLATE)])
     if site_document is not None:

@@ -8,7 +8,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import chain
 
 from ecluse.config.addresses import is_wide, written
-from ecluse.config.checks import PlacedService
+from ecluse.config.checks import AH, PlacedService
+from ecluse.config.dnsremarks import about_dns
 from ecluse.config.marks import Document
 from ecluse.config.overlaps import find_overlaps
 from ecluse.errors import Fault
@@ -43,6 +44,7 @@ def find_remarks(policy: Policy, site: Document, services: Sequence[PlacedServic
     """Give every remark that no day changes. `services` stand in the order of `policy.services`."""
     yield from _about_site(policy, site)
     yield from find_examples(policy, site, services)
+    yield from about_dns(policy, site)
     inside = _inside_subnets(policy)
     for placed, service in zip(services, policy.services, strict=True):
         yield from _about_people(placed, service)
@@ -185,6 +187,11 @@ def _about_destinations(
         if destination.private and not names:
             wrong = "'private' is about what host names lead to, and there are none: addresses need no leave"
             yield placed.fault(("destinations", index, "private"), wrong)
+        if names and any(traffic.protocol == AH for traffic in destination.ports):
+            wrong = f"'ah' of '{service.name}' is kept over IPv4 alone: over IPv6 it can't be told from what it carries"
+            yield placed.fault(
+                ("destinations", index, "ports"), wrong, "esp, or a name that has no IPv6 address"
+            )
         said: dict[str, list[tuple[int, str, str]]] = {}
         for place, network in destination.each():
             if isinstance(network, str):

@@ -14,6 +14,7 @@ from ecluse.errors import KernelError, StateError
 from ecluse.policy import Levels, at_least_as_closed
 from ecluse.records import Action, Generation
 from ecluse.results import Change
+from ecluse.zonelinks import Sight
 
 
 class Changer:
@@ -30,53 +31,76 @@ class Changer:
         A closing is applied first and recorded after: it waits for nothing. An opening (and a change of the
         allowlist) is announced on disk first, and without its record it is taken back.
         """
-        began = time.monotonic()
         before = self._s.live
         same_policy = loaded.digest == before.loaded.digest
         if same_policy and dict(levels) == dict(before.levels):
-            return await self._already(order, before, began)
+            return await self._already(order, before)
         closing = same_policy and at_least_as_closed(loaded.policy.site, levels, before.levels)
         generation = self._ledger.next(order, loaded, levels)
         if closing:
-            loaded, verified, unrecorded = await self._close(order, loaded, generation)
+            generation, loaded, verified, unrecorded, seen = await self._close(order, loaded, generation)
         else:
             verified, unrecorded = True, ()
             await self._open(order, loaded, generation)
-        effect = lv.effect(before, loaded, levels)  # in words, for the answer: no closing waits for it
+            seen = await self._s.see_links()
+        # In words, for the answer: no closing waits for it.
+        levels = generation.levels
+        effect = lv.effect(before, loaded, levels, seen.living(loaded.policy))
+        self._s.notes.warnings.pop("taken-back", None)
         self._s.say(order.action.value, report.change_text(generation))
         self._keeper.after(generation)
-        took = (time.monotonic() - began) * 1000
-        warnings = tuple(self._s.notes.warnings.values())
-        return Change(generation, True, verified, effect.kept, effect.ended, unrecorded, took, warnings)
+        warnings = (
+            *report.machine_warnings(self._s.notes, seen, loaded.policy, levels),
+            *report.stale_caches(before.policy, before.levels, loaded.policy, levels),
+        )
+        return Change(
+            generation,
+            True,
+            verified,
+            effect.kept,
+            effect.ended,
+            unrecorded,
+            (time.monotonic() - order.since) * 1000,
+            warnings,
+            effect.no_link,
+            effect.not_known,
+        )
 
     async def _close(
         self, order: Order, loaded: Loaded, generation: Generation
-    ) -> tuple[Loaded, bool, tuple[str, ...]]:
+    ) -> tuple[Generation, Loaded, bool, tuple[str, ...], Sight]:
         """Apply a closing, and record it while it is read back: once the kernel has it, nothing takes it away again.
 
-        Gives what is loaded, whether it was read back, what could not be recorded.
+        Gives the generation (more closed than wanted, where somebody closed by hand meanwhile), what is loaded, whether
+        it was read back, what could not be recorded, and what was seen of the links meanwhile: the switch waited for no
+        look.
         """
         known = self._s.ports.resolver.known
         recording: list[asyncio.Task[tuple[str, ...]]] = []
+        looking: list[asyncio.Task[Sight]] = []
 
         def record() -> None:
             recording.append(asyncio.create_task(self._ledger.closing(loaded, generation)))
+            looking.append(asyncio.create_task(self._s.see_links()))
 
         try:
-            now, verified = await self._s.gate.close(
+            now, levels, verified = await self._s.gate.close(
                 loaded, generation.levels, lambda: lv.addresses_of(known()), record
             )
         except KernelError as error:
             await self._ledger.failed(order, generation, error.message)
             raise
         if not recording:
+            if levels != generation.levels:
+                self._s.say("warning", "the gate was closed further by hand meanwhile, and stays so")
+                generation = replace(generation, levels=levels)
             record()
         self._s.step("verified")
         # It stands from here on, whatever its record meets: nothing may heal the table back to what was before.
         self._ledger.generations[generation.number] = generation
         self._s.live = Live(now, generation)
         self._s.notes.in_step = verified
-        return now, verified, await recording[0]
+        return generation, now, verified, await recording[0], await looking[0]
 
     async def _open(self, order: Order, loaded: Loaded, generation: Generation) -> None:
         """Announce, apply, record. KernelError, StateError: the state before stands."""
@@ -94,6 +118,8 @@ class Changer:
             await self._record_opening(loaded, generation, before)
         except KernelError as error:
             await self._ledger.failed(order, generation, error.message)
+            # It may have stood for a moment: what began then ends.
+            self._keeper.after(self._s.live.generation)
             raise
         finally:
             del self._s.notes.warnings["change"]
@@ -115,11 +141,16 @@ class Changer:
             again = replace(
                 self._ledger.next(order, before.loaded, before.levels), number=generation.number + 1
             )
-            await self._ledger.taken_back(before, generation, again)
             self._s.live = Live(before.loaded, again)
+            stood = report.levels_text(generation.levels)
+            text = f"taken back: {reason}; for a moment {stood}, and what began then is ended"
+            self._s.notes.warnings["taken-back"] = text
+            self._s.say("warning", text)
+            self._keeper.after(again)
+            await self._ledger.taken_back(before, generation, again)
             raise must_not_lack(problem) from problem
 
-    async def _already(self, order: Order, live: Live, began: float) -> Change:
+    async def _already(self, order: Order, live: Live) -> Change:
         """The state is already so: heal it if the kernel says otherwise, and put the command on record all the same."""
         verified = True
         try:
@@ -129,8 +160,19 @@ class Changer:
             verified = False
         line = self._ledger.line(live.generation, order.action.value, "already so", "done", order=order)
         failed = await self._ledger.recorder.should([self._ledger.audit(line)], records_only=True)
-        kept = lv.effect(live, live.loaded, live.levels).kept
-        took = (time.monotonic() - began) * 1000
+        seen = await self._s.see_links()
+        effect = lv.effect(live, live.loaded, live.levels, seen.living(live.policy))
+        warnings = report.machine_warnings(self._s.notes, seen, live.policy, live.levels)
+        took = (time.monotonic() - order.since) * 1000
         return Change(
-            live.generation, False, verified, kept, (), failed, took, tuple(self._s.notes.warnings.values())
+            live.generation,
+            False,
+            verified,
+            effect.kept,
+            (),
+            failed,
+            took,
+            warnings,
+            effect.no_link,
+            effect.not_known,
         )

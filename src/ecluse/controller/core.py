@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 
 from ecluse.controller import live as lv
 from ecluse.controller import report
@@ -15,18 +16,23 @@ from ecluse.controller.live import Live, Loaded
 from ecluse.controller.loader import Loader
 from ecluse.controller.planner import Planner
 from ecluse.controller.recorder import Recorder
-from ecluse.controller.shared import Options, Order, Ports, Shared
+from ecluse.controller.shared import Notes, Options, Order, Ports, Shared
 from ecluse.controller.start import carry_over, decide
-from ecluse.errors import ConfigError, EcluseError, KernelError, StaleError, StateError
-from ecluse.policy import CUT, ISOLATE, Levels, Policy, most_closed
+from ecluse.controller.writer import Urgent, never
+from ecluse.errors import ConfigError, EcluseError, GivenUpError, KernelError, StaleError, StateError
+from ecluse.policy import CUT, ISOLATE, Levels, Policy, at_least_as_closed, most_closed
 from ecluse.ports import Recovered
-from ecluse.records import Action, Actor, AuditRecord, Generation
+from ecluse.records import Action, Actor, AuditRecord, Generation, Sender
 from ecluse.results import Change, Event, Plan, Purge, Refused, ServiceStatus, Status
 from ecluse.ruleset.dnsgate import is_on
+from ecluse.zonelinks import Sight
 
 
 class Controller:
-    """See the module. Create, `await start()`, then command; `await stop()` leaves the kernel as it is."""
+    """See the module. Create, `await start()`, then command; `await stop()` leaves the kernel as it is.
+
+    tell: takes every event. troubles: gives what the process itself suffers from, for `status`.
+    """
 
     def __init__(
         self,
@@ -35,9 +41,10 @@ class Controller:
         *,
         step: Step = lambda _name: None,
         tell: Callable[[Event], None] = lambda _event: None,
+        troubles: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         self._s = Shared(ports, options, step)
-        self._s.tell = tell
+        self._s.tell, self._s.troubles = tell, troubles
         self._ledger = Ledger(self._s, Recorder(options.seconds, self._s.writer.hurry))
         self._loader = Loader(self._s)
         self._keeper = Keeper(self._s, self._ledger, self._loader)
@@ -116,7 +123,7 @@ class Controller:
         policy = await asyncio.to_thread(self._s.ports.source.load)
         if problem:
             self._s.notes.warnings["policy"] = f"{problem}; the allowlist was read from the files instead"
-        return policy, self._s.ports.store.digest_policy(policy)
+        return policy, await asyncio.to_thread(self._s.ports.store.digest_policy, policy)
 
     async def _stored_or(self, digest: str, other: tuple[Policy, str]) -> tuple[Policy, str]:
         try:
@@ -136,7 +143,7 @@ class Controller:
             text = f"the site's files have {len(error.faults)} fault(s) and wait unused: run 'ecluse check'"
             self._s.notes.warnings["files"] = text
             return
-        if self._s.ports.store.digest_policy(files) != digest:
+        if await asyncio.to_thread(self._s.ports.store.digest_policy, files) != digest:
             text = "the site's files differ from what is live: 'ecluse plan --reload' shows how"
             self._s.notes.warnings["files"] = text
         await self._find_remarks()
@@ -173,7 +180,9 @@ class Controller:
         await self._ledger.recorder.should(jobs)
         self._ledger.recorder.later([self._ledger.room()])
         self._ledger.generations[generation.number] = generation
-        self._s.live = Live(loaded, generation)
+        self._s.live, self._s.began_with = Live(loaded, generation), generation.number
+        if generation is not recorded and not found.first_install:
+            self._s.closed_by = generation.number
         self._s.say("start", "armed; " + report.levels_text(levels))
 
     async def stop(self) -> None:
@@ -193,45 +202,135 @@ class Controller:
     # -- commands --------------------------------------------------------------------------------------------------
 
     async def set_level(
-        self, level: str, zones: tuple[str, ...] | None, *, actor: Actor, reason: str, authorised_by: str
+        self,
+        level: str,
+        zones: tuple[str, ...] | None,
+        *,
+        actor: Actor,
+        reason: str,
+        authorised_by: str,
+        expect: int | None = None,
+        sender: Sender | None = None,
     ) -> Change:
-        """Set the level of these zones (None: all). NotFoundError for an unknown level or zone."""
-        urgent = not self._planner.only_opens(self._planner.levels_with(level, zones))
-        async with self._s.writer.turn(urgent=urgent):
-            live = self._s.live
-            levels = self._planner.levels_with(level, zones)
-            order = Order(Action.LEVEL, actor, reason, authorised_by)
+        """Set the level of these zones (None: all). NotFoundError for an unknown level or zone.
+
+        expect: the generation that was shown; None: the newest that `sender` can have known. What closes is done
+        whatever came since, what opens is not: StaleError, GivenUpError, and what was to close is closed.
+        """
+        sender = sender or Sender()
+        seen = self._seen(sender)
+        wanted = partial(self._planner.levels_with, level, zones)
+        wanted()
+        async with self._s.writer.turn(partial(self._planner.urgent, wanted)):
+            live, levels = self._s.live, wanted()
+            order = Order(Action.LEVEL, actor, reason, authorised_by, since=sender.since)
             shut = most_closed(live.policy.site, live.levels, levels)
-            if shut in (dict(live.levels), levels):
+            if shut == levels:
+                return await self._changer.change(order, live.loaded, levels)
+            nothing: EcluseError | None = self._why_not(f"the level {level}", sender, seen, expect)
+            if shut == dict(live.levels):
+                if nothing is not None:
+                    await self._left_out(order, f"{report.levels_text(levels)}: {nothing.message}")
+                    raise nothing
                 return await self._changer.change(order, live.loaded, levels)
             # What closes does not wait for the record that what opens must have: two changes, one after the other.
             first = await self._changer.change(order, live.loaded, shut)
-            try:
-                change = await self._changer.change(order, self._s.live.loaded, levels)
-            except StateError as problem:
-                done = (
-                    f"generation {first.generation.number} closed what was to close; the rest was not opened"
-                )
-                raise StateError(f"{done}: {problem.message}", retry=True, hint=problem.hint) from problem
+            if first.generation.levels != shut:
+                nothing = StaleError("somebody closed more by hand just now")
+            change = None
+            if nothing is None:
+                try:
+                    change = await self._changer.change(order, self._s.live.loaded, levels)
+                except StateError as error:
+                    nothing = error
+            if change is None:
+                raise _the_rest_was_not_opened(first, nothing or StateError("it failed", retry=True))
             ended = tuple(name for name in first.ended if name not in change.kept)
             return replace(change, ended=ended, unrecorded=(*first.unrecorded, *change.unrecorded))
 
-    async def rollback(self, number: int | None, *, actor: Actor, reason: str, authorised_by: str) -> Change:
-        """Go back to the generation before (None) or to generation `number`: its levels and its allowlist, exactly."""
-        began_at = self._s.live.generation.number
+    def _seen(self, sender: Sender) -> int:
+        """Give the newest generation that a sender can have known of: what a start made of it came after an early one."""
+        return self._s.began_with - 1 if sender.early else self._s.live.generation.number
+
+    def _why_not(
+        self, what: str, sender: Sender, seen: int, expect: int | None = None
+    ) -> StaleError | GivenUpError | None:
+        """Say why something that opens is not done any more, None when it still means what it did when it was sent."""
+        if sender.gone():
+            return GivenUpError(f"nobody waits for {what} any more; nothing was opened")
+        now = self._s.live.generation.number
+        came = now if expect not in {None, now} else self._s.closed_by
+        if expect in {None, now} and came <= seen:
+            return None
+        return StaleError(
+            f"generation {came} came first; nothing was opened",
+            hint="look at 'ecluse status', then repeat the command if it is still what you want",
+        )
+
+    async def _left_out(self, order: Order, what: str) -> None:
+        """Put on record that a command was not begun."""
+        line = AuditRecord(
+            order.action.value, order.actor, what, order.reason, order.authorised_by, result="left out"
+        )
+        self._s.say("warning", f"{order.actor.user}: {what}")
+        await self._ledger.recorder.should([self._ledger.audit(line)])
+
+    async def rollback(
+        self,
+        number: int | None,
+        *,
+        actor: Actor,
+        reason: str,
+        authorised_by: str,
+        expect: int | None = None,
+        sender: Sender | None = None,
+    ) -> Change:
+        """Go back to the generation before (None) or to generation `number`: its levels and its allowlist, exactly.
+
+        expect: the generation that was shown; None: the newest that `sender` can have known. StaleError when another
+        came first, GivenUpError when nobody waits any more and it does more than close.
+        """
+        sender = sender or Sender()
+        began_at = self._seen(sender) if expect is None else expect
         target = self._planner.rollback_target(number)
         policy = await self._prepared(target.policy)
-        same = target.policy == self._s.live.loaded.digest
-        urgent = same and not self._planner.only_opens(target.levels)
-        async with self._turn_with(policy, target.policy, urgent=urgent) as loaded:
-            if self._s.live.generation.number != began_at:
-                message = f"generation {self._s.live.generation.number} came first; nothing was rolled back"
-                raise StaleError(message, retry=True, hint="look at 'ecluse status', then repeat the command")
-            order = Order(Action.ROLLBACK, actor, reason, authorised_by, target.number)
+        order = Order(Action.ROLLBACK, actor, reason, authorised_by, target.number, sender.since)
+
+        def urgent() -> int:
+            same = target.policy == self._s.live.loaded.digest
+            return self._planner.urgent(lambda: dict(target.levels)) if same else 0
+
+        async with self._turn_with(policy, target.policy, urgent) as loaded:
+            live = self._s.live
+            nothing: EcluseError | None = None
+            if live.generation.number != began_at:
+                message = f"generation {live.generation.number} came first; nothing was rolled back"
+                nothing = StaleError(message, hint="look at 'ecluse status', then repeat the command")
+            elif sender.gone() and not (
+                loaded.digest == live.loaded.digest
+                and at_least_as_closed(live.policy.site, target.levels, live.levels)
+            ):
+                nothing = GivenUpError("nobody waits for the rollback any more; nothing was changed")
+            if nothing is not None:
+                await self._left_out(order, nothing.message)
+                raise nothing
             return await self._changer.change(order, loaded, target.levels)
 
-    async def reload(self, *, expect: str | None, actor: Actor, reason: str, authorised_by: str) -> Change:
-        """Make the files' allowlist live. expect: digest of the plan that was shown; StaleError when it changed since."""
+    async def reload(
+        self,
+        *,
+        expect: str | None,
+        actor: Actor,
+        reason: str,
+        authorised_by: str,
+        sender: Sender | None = None,
+    ) -> Change:
+        """Make the files' allowlist live. expect: digest of the plan that was shown; StaleError when it changed since.
+
+        GivenUpError when nobody waits any more by the time it could begin.
+        """
+        sender = sender or Sender()
+        order = Order(Action.RELOAD, actor, reason, authorised_by, since=sender.since)
         async with self._preparing:
             ports = self._s.ports
             policy = await asyncio.to_thread(ports.source.load)
@@ -245,7 +344,10 @@ class Controller:
             async with self._turn_with(policy, digest) as loaded:
                 levels = self._carried_over(policy)
                 self._planner.must_let_nobody_out(levels)
-                order = Order(Action.RELOAD, actor, reason, authorised_by)
+                if sender.gone():
+                    nothing = GivenUpError("nobody waits for the reload any more; nothing was changed")
+                    await self._left_out(order, nothing.message)
+                    raise nothing
                 change = await self._changer.change(order, loaded, levels)
                 self._s.notes.warnings.pop("files", None)
                 return change
@@ -273,10 +375,10 @@ class Controller:
         return carry_over(policy.site, policy.zone_names(), self._s.live.levels)
 
     @contextlib.asynccontextmanager
-    async def _turn_with(self, policy: Policy, digest: str, *, urgent: bool = False) -> AsyncIterator[Loaded]:
+    async def _turn_with(self, policy: Policy, digest: str, urgent: Urgent = never) -> AsyncIterator[Loaded]:
         """Hold the writer's lock with a policy loaded beside the live one; its names are followed, unless it all fails."""
         try:
-            async with self._loader.turn(policy, digest, urgent=urgent) as loaded:
+            async with self._loader.turn(policy, digest, urgent) as loaded:
                 self._s.step("loaded")
                 yield loaded
         except EcluseError:
@@ -300,14 +402,21 @@ class Controller:
             self._s.notes.warnings["kernel"] = f"the kernel could not be compared just now: {error.message}"
         else:
             self._s.notes.warnings.pop("kernel", None)
-        notices = await asyncio.to_thread(self._s.ports.source.warnings)
+        seen = await self._s.see_links()
+        live, notes, waiting = self._s.live, self._s.notes.copy(), self._ledger.recorder.waiting
+        return await asyncio.to_thread(self._told, live, notes, seen, waiting)
+
+    def _told(self, live: Live, notes: Notes, seen: Sight, waiting: tuple[str, ...]) -> Status:
+        """Word the status, on a thread: a large allowlist takes its time."""
+        notices = (*self._s.troubles(), *map(str, self._s.ports.source.warnings()))
         return report.status(
-            self._s.live,
-            self._s.notes,
+            live,
+            notes,
             self._s.knowledge(),
             self._s.options.version,
-            waiting=self._ledger.recorder.waiting,
-            notices=tuple(map(str, notices)),
+            seen=seen,
+            waiting=waiting,
+            notices=notices,
         )
 
     async def services(self) -> tuple[ServiceStatus, ...]:
@@ -334,15 +443,15 @@ class Controller:
 
     async def refused(self, limit: int) -> Refused:
         """Say who keeps trying to get out, most packets first."""
-        elements, full = await self._s.ports.firewall.refused()
+        evidence = await self._s.ports.firewall.refused()
         local = await self._s.ports.links.local_addresses()
         policy = self._s.live.policy
-        answer = await asyncio.to_thread(report.refused, elements, policy, local, limit, full=full)
+        answer = await asyncio.to_thread(report.refused, evidence, policy, local, limit)
         told = await self._s.ports.dns.report() if is_on(policy) else None
         if told is None:
             return answer
         names = report.refused_names(told.questions, policy, self._s.ports.clock())
-        return replace(answer, names=tuple(names)[:limit])
+        return replace(answer, names=tuple(names)[:limit], unread=answer.unread + told.unread)
 
     def events(self) -> AsyncIterator[Event]:
         """Give every event from now on."""
@@ -356,3 +465,8 @@ class Controller:
     async def prove_alive(self) -> None:
         """Ask the kernel something through the whole path; raises when that does not work (for the watchdog)."""
         await self._keeper.look()
+
+
+def _the_rest_was_not_opened(first: Change, why: EcluseError) -> EcluseError:
+    done = f"generation {first.generation.number} closed what was to close; the rest was not opened"
+    return type(why)(f"{done}: {why.message}", retry=why.retry, hint=why.hint)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ecluse.controller.live import Loaded, compiled, with_addresses
 from ecluse.errors import EcluseError, KernelError, NotVerifiedError
-from ecluse.policy import Addresses, IPAddress, Levels, Policy
+from ecluse.policy import Addresses, IPAddress, Levels, Policy, most_closed
 from ecluse.ports import Firewall
 from ecluse.ruleset import dnsgate, names, switch
 from ecluse.ruleset.delta import delta
@@ -38,7 +38,8 @@ class Gate:
         self._uids = uids
         self._step = step
         self.loaded: dict[str, Loaded] = {}
-        self._slot = 0
+        # What a person loads by hand stands there, so that no switch of ours goes through on top of it.
+        self._slot = switch.BOOT_SLOT
         self._redirect = False
         self._commits = 0
         self._known_generation: int | None = None
@@ -126,11 +127,13 @@ class Gate:
         levels: Levels,
         addresses: Callable[[], Addresses],
         taken_up: Callable[[], object],
-    ) -> tuple[Loaded, bool]:
+    ) -> tuple[Loaded, Levels, bool]:
         """Make a closing live. It never goes back: where the switch fails or does not show, the table is put in anew.
 
-        addresses: gives those of host names, should the table be put in anew. taken_up: called as soon as the kernel has it, before it is read back.
-        Gives what is loaded then, and whether it was read back. KernelError when the kernel took nothing of it.
+        addresses: gives those of host names, should the table be put in anew. taken_up: called as soon as the kernel has
+        it, before it is read back. Gives what is loaded then, the levels, and whether it was read back: where the switch
+        met a table that somebody loaded by hand, more closed, each zone keeps the most closed. KernelError when the kernel
+        took nothing of it.
         """
         taken = False
         try:
@@ -139,15 +142,22 @@ class Gate:
             self._step("applied")
             taken_up()
             if await self._confirmed(loaded, levels):
-                return loaded, True
+                return loaded, levels, True
         except KernelError:
             pass  # somebody else is at the table in this very moment
+        by_hand = None
+        with contextlib.suppress(KernelError):
+            by_hand = await self.kernel_levels(loaded.policy)
         try:
-            return await self.bring_up(loaded.policy, loaded.digest, addresses(), levels), True
+            closed = most_closed(loaded.policy.site, levels, by_hand or {})
+            if taken and closed != dict(levels):
+                return loaded, levels, False  # just now, and the healing, which follows it, tells
+            levels = closed
+            return await self.bring_up(loaded.policy, loaded.digest, addresses(), levels), levels, True
         except KernelError:
             if not taken and not await self._is_guarded(loaded.policy, levels):
                 raise
-        return self.loaded.get(loaded.digest, loaded), False
+        return self.loaded.get(loaded.digest, loaded), levels, False
 
     async def switch(self, loaded: Loaded, levels: Levels) -> None:
         """Make these levels live: one small transaction, whatever the size of the allowlist."""
@@ -297,7 +307,7 @@ class Gate:
                     switch.skeleton(self.loaded[digest].program.learned)
                     + switch.gate_text(policy, self.loaded[digest].slot, levels)
                 )
-        loaded = self.compile(policy, digest, addresses, self.new_slot())
+        loaded = await asyncio.to_thread(self.compile, policy, digest, addresses, self.new_slot())
         # Never in one transaction: the kernel makes the elements of a concatenated interval map visible only after
         # the chains of the same transaction are live, and kept packets would be refused in between (docs/datapath.md).
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 
 from ecluse.controller import live as lv
@@ -12,9 +12,11 @@ from ecluse.controller.fight import Fight
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.live import Live
 from ecluse.controller.shared import Order, Shared
+from ecluse.controller.watches import Watches, in_words
+from ecluse.controller.writer import always
 from ecluse.errors import EcluseError
-from ecluse.flows import Connection, FlowJudge, describe
-from ecluse.policy import at_least_as_closed
+from ecluse.flows import describe
+from ecluse.policy import most_closed
 from ecluse.ports import KernelChange
 from ecluse.records import Action, AuditRecord, Generation
 from ecluse.results import Leak, Tamper
@@ -27,15 +29,12 @@ _TRY_AGAIN = 0.03
 """Seconds without news of others after which the table is put back once more, where the kernel refused."""
 _PATIENCE = 1.0
 """Seconds after which it is tried again although they go on."""
-_CHUNK = 2000
 _BREATH = 1.0
 """Seconds of a fight that what follows a healing (counting leaks, holding the generation before ready) waits for quiet."""
 
-Spawn = Callable[[Coroutine[object, object, object]], object]
-
 
 class Healer:
-    """See the module. spawn: does something beside. afterwards: ends what is no longer kept, after a change of state.
+    """See the module. watches: does something beside. afterwards: ends what is no longer kept, after a change of state.
 
     arm: holds the generation before ready again.
     """
@@ -44,13 +43,13 @@ class Healer:
         self,
         shared: Shared,
         ledger: Ledger,
-        spawn: Spawn,
+        watches: Watches,
         afterwards: Callable[[Generation], None],
         arm: Callable[[], Coroutine[object, object, object]],
     ) -> None:
         self._s = shared
         self._ledger = ledger
-        self._spawn = spawn
+        self._watches = watches
         self._afterwards = afterwards
         self._arm = arm
         self._kernel: AsyncIterator[KernelChange] | None = None
@@ -66,35 +65,41 @@ class Healer:
         """Hear the kernel's announcements from now on."""
         self._kernel = self._s.ports.firewall.changes()
 
-    async def run(self) -> None:
-        """Hear and heal until cancelled."""
-        if self._kernel is None:
+    async def hear(self) -> None:
+        """Take note of what others did, until cancelled."""
+        if self._kernel is not None:
+            async for change in self._kernel:
+                try:
+                    self._take(change)
+                except Exception as error:  # noqa: BLE001 - what could not be understood is compared
+                    self._watches.fault("hearing of a change of the table", error, "all of it is compared")
+                    self._note(change)
+        self.listen()  # it came to an end: what happened until now may be missed
+        self._note(KernelChange("", 0, ours=False, touched=True, what="events came to an end", lost=True))
+
+    def _take(self, change: KernelChange) -> None:
+        """Note one change. Where the table is gone, the smallest one shuts the gate before anything is asked."""
+        if not change.lost and (change.ours or not change.touched):
+            if not change.ours:
+                self._s.gate.left_alone(change.generation)
+            if change.filled and change.process != DNS_GATE:
+                who = f"{change.process} (pid {change.pid})"
+                self._s.say("warning", f"{who} changed addresses of the DNS gate: set {change.filled}")
             return
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._hear(self._kernel))
-            both.create_task(self._heal())
+        if (change.gone or change.lost) and self._s.started:
+            live = self._s.live
+            with contextlib.suppress(EcluseError):  # the healing comes right after it, and tells
+                self._s.gate.guard(live.policy, live.levels)
+        self._note(change)
 
-    async def _hear(self, changes: AsyncIterator[KernelChange]) -> None:
-        """Take note of what others did. Where the table is gone, the smallest one shuts the gate before anything is asked."""
-        async for change in changes:
-            if not change.lost and (change.ours or not change.touched):
-                if not change.ours:
-                    self._s.gate.left_alone(change.generation)
-                if change.filled and change.process != DNS_GATE:
-                    who = f"{change.process} (pid {change.pid})"
-                    self._s.say("warning", f"{who} changed addresses of the DNS gate: set {change.filled}")
-                continue
-            if (change.gone or change.lost) and self._s.started:
-                live = self._s.live
-                with contextlib.suppress(EcluseError):  # the healing comes right after it, and tells
-                    self._s.gate.guard(live.policy, live.levels)
-            self._more += 1
-            if self._first is None:
-                self._first, self._heard = change, time.monotonic()
-            self._news.set()
+    def _note(self, change: KernelChange) -> None:
+        self._more += 1
+        if self._first is None:
+            self._first, self._heard = change, time.monotonic()
+        self._news.set()
 
-    async def _heal(self) -> None:
-        """Compare and put back after each change, several in one where they come faster than that."""
+    async def heal(self) -> None:
+        """Compare and put back after each change, several in one where they come faster than that, until cancelled."""
         while True:
             await self._news.wait()
             self._news.clear()
@@ -104,8 +109,8 @@ class Healer:
             fresh, self._first, self._more = self._more, None, 0
             try:
                 await self._check_after(change, fresh, heard)
-            except EcluseError as error:
-                self._failed(error, change)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the table is not whole: it is tried again
+                self._failed(in_words(error), change)
                 # Nothing is forgotten: who began it is told once it is put back.
                 self._first, self._heard = change, heard
                 self._before += fresh
@@ -130,8 +135,8 @@ class Healer:
                     except TimeoutError:
                         return
 
-    def _failed(self, error: EcluseError, change: KernelChange) -> None:
-        text = f"our table was changed and could not be restored: {error.message}"
+    def _failed(self, why: str, change: KernelChange) -> None:
+        text = f"our table was changed and could not be restored: {why}"
         warnings = self._s.notes.warnings
         if warnings.get("tamper") != text and not self._fight.lasting:
             self._s.say("tamper", text)
@@ -142,7 +147,7 @@ class Healer:
             self._tell(f"{who} began, and the table is not whole since")
 
     async def _check_after(self, change: KernelChange, times: int, heard: float) -> None:
-        async with self._s.writer.turn(urgent=True):
+        async with self._s.writer.turn(always):
             live = self._s.live
             if await self._s.gate.in_step(live.loaded, live.levels):
                 self._s.notes.warnings.pop("tamper", None)
@@ -180,7 +185,7 @@ class Healer:
         self._s.notes.in_step = True
         self._s.notes.warnings.pop("tamper", None)
         if self._following is None:
-            self._following = self._spawn(self._follow_up())
+            self._following = self._watches.aside(self._follow_up())
         if not accused:
             self._s.say("warning", "others changed rules at the same time as we did: ours were put in anew")
             return
@@ -189,7 +194,7 @@ class Healer:
         self._tell(f"{who} changed the gate's table ({what}); {done}", followed=followed)
         if followed:
             self._ledger.generations[live.generation.number] = live.generation
-            self._spawn(self._ledger.closing(loaded, live.generation))
+            self._watches.aside(self._ledger.closing(loaded, live.generation))
             self._afterwards(live.generation)
 
     def _tell(self, text: str, *, followed: bool = False) -> None:
@@ -199,7 +204,7 @@ class Healer:
                 f"{self._fight.words()}; it is put back each time, but packets get through in between and kept "
                 "services stall: find what runs it and stop it ('ecluse events' tells who)"
             )
-            if not self._fight.due(self._s.ports.clock()) and not followed:
+            if not self._fight.due() and not followed:
                 return
             self._record("fight", f"{self._fight.words()}; the newest: {text}")
             return
@@ -208,28 +213,27 @@ class Healer:
     def _record(self, event: str, text: str) -> None:
         self._s.say(event, text)
         line = AuditRecord(event, self._s.itself, text, levels=self._s.live.levels)
-        self._spawn(self._ledger.recorder.should([self._ledger.audit(line)]))
+        self._watches.aside(self._ledger.recorder.should([self._ledger.audit(line)]))
 
     def rest(self) -> None:
         """Look now and then whether a fight is over, and say so."""
-        words = self._fight.over(self._s.ports.clock())
+        words = self._fight.over()
         if words:
             self._s.notes.warnings.pop("fight", None)
             self._record("fight", f"{words}; it is over")
 
     async def _as_closed_by_hand(self, who: str) -> tuple[Live, bool]:
-        """Give the state to put back: the live one, or what somebody loaded by hand if that is more closed; and which.
+        """Give the state to put back: the live one, more closed where somebody loaded such by hand; and whether that is so.
 
         'nft -f ruleset/cut.nft' is what we tell people to type when the daemon does not answer: only a command opens.
         """
         live = self._s.live
         found = await self._s.gate.kernel_levels(live.policy)
-        if found is None or found == dict(live.levels):
-            return live, False
-        if not at_least_as_closed(live.policy.site, found, live.levels):
+        closed = most_closed(live.policy.site, live.levels, found or {})
+        if closed == dict(live.levels):
             return live, False
         order = Order(Action.RECOVERY, self._s.itself, f"{who} closed the gate by hand", "")
-        return Live(live.loaded, self._ledger.next(order, live.loaded, found)), True
+        return Live(live.loaded, self._ledger.next(order, live.loaded, closed)), True
 
     async def _follow_up(self) -> None:
         """Do what follows a healing: at once after a single one, in a fight once there is quiet, or now and then."""
@@ -250,7 +254,7 @@ class Healer:
         """Find connections that are not kept and yet were let through: while the table stood none could come to be."""
         try:
             judge = await self._s.judge()
-            found = await not_kept(judge, await self._s.ports.conntrack.connections())
+            found = await self._s.not_kept(judge, await self._s.ports.conntrack.connections())
             if not found:
                 return
             leak = Leak(
@@ -274,12 +278,3 @@ class Healer:
             await self._ledger.recorder.should([self._ledger.audit(line)])
         except EcluseError as error:
             self._s.say("warning", f"what got through could not be counted: {error.message}")
-
-
-async def not_kept(judge: FlowJudge, connections: Sequence[Connection]) -> list[Connection]:
-    """Give the connections that are not kept, judged in slices, so that the daemon answers meanwhile."""
-    found: list[Connection] = []
-    for start in range(0, len(connections), _CHUNK):
-        found += [one for one in connections[start : start + _CHUNK] if judge.judge(one).verdict == "refused"]
-        await asyncio.sleep(0)
-    return found

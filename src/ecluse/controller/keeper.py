@@ -6,21 +6,25 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 
+from ecluse.bulk import sweep
 from ecluse.controller import live as lv
 from ecluse.controller import report
 from ecluse.controller.dnswatch import DnsWatch
-from ecluse.controller.healer import EXAMPLES, Healer, not_kept
+from ecluse.controller.healer import EXAMPLES, Healer
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.linkwatch import LinkWatch
 from ecluse.controller.loader import Loader
 from ecluse.controller.namewatch import NameWatch
 from ecluse.controller.recorder import Job
 from ecluse.controller.shared import Shared
+from ecluse.controller.tablewatch import TableWatch
+from ecluse.controller.watches import Watches, in_words
 from ecluse.errors import EcluseError
 from ecluse.flows import describe
 from ecluse.policy import Policy
 from ecluse.records import AuditRecord, Generation
 from ecluse.results import Purge
+from ecluse.ruleset.names import DNS_LIMITED
 
 PURGES_REMEMBERED = 100
 _TRY_AGAIN = 0.05
@@ -38,14 +42,14 @@ class Keeper:
         self._s = shared
         self._ledger = ledger
         self._loader = loader
-        self._tasks: set[asyncio.Task[object]] = set()
-        self._core: set[asyncio.Task[object]] = set()
+        self._watches = Watches(shared)
         self._links = LinkWatch(shared, self._audit)
-        self._healer = Healer(shared, ledger, self._spawn, self.after, self._arm_previous)
+        self._healer = Healer(shared, ledger, self._watches, self.after, self._arm_previous)
         self._names: AsyncIterator[frozenset[str]] | None = None
         self._boot_due: float | None = None
         self._addresses_due = False
         self._tidying_due = True
+        self._purge_due: Generation | None = None
         self._dns = DnsWatch(shared)
 
     # -- tasks -----------------------------------------------------------------------------------------------------
@@ -57,49 +61,33 @@ class Keeper:
 
     def begin(self) -> None:
         """Start the background work."""
-        for work in (
-            self._healer.run(),
-            self._read_back(),
-            self._watch_names(),
-            self._links.run(),
-            NameWatch(self._s, self._ledger).run(),
-            self._dns.run(),
-            self._ticks(),
-        ):
-            self._core.add(self._spawn(work))
+        keep = self._watches.keep
+        keep("hearing of changes of the table", self._healer.hear)
+        keep("healing the table", self._healer.heal)
+        keep("reading back what was loaded", self._read_back)
+        keep("following addresses of host names", self._watch_names)
+        keep("hearing of changes of links", self._links.hear)
+        keep("looking at the links", self._links.look)
+        keep("looking who uses which address", NameWatch(self._s, self._ledger).run)
+        keep("looking after the DNS gate", self._dns.run)
+        keep("looking how full the kernel's tables are", TableWatch(self._s).run)
+        keep("the regular look", self._ticks)
 
     async def _audit(self, line: AuditRecord) -> None:
         await self._ledger.recorder.should([self._ledger.audit(line)])
 
     def aside(self, work: Coroutine[object, object, object]) -> None:
         """Do something beside everything else."""
-        self._spawn(work)
-
-    def _spawn(self, work: Coroutine[object, object, object]) -> asyncio.Task[object]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[object]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled() or task.exception() is None:
-            return
-        text = f"a part of the daemon failed ({task.exception()!r}); the gate holds; restart eclused"
-        self._s.notes.warnings["task"] = text
-        self._s.say("warning", text)
+        self._watches.aside(work)
 
     @property
     def alive(self) -> bool:
         """Say whether the tasks that watch are all at work."""
-        return bool(self._core) and all(not task.done() for task in self._core)
+        return self._watches.alive
 
     async def end(self) -> None:
         """End all tasks."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._watches.end()
 
     # -- the kernel's table ----------------------------------------------------------------------------------------
 
@@ -128,6 +116,10 @@ class Keeper:
                 self._s.notes.checked = self._s.ports.clock()
         counters = await self._s.ports.firewall.counters()
         report.note_counters(self._s.notes, counters, self._s.ports.clock())
+        dropped = counters.get(DNS_LIMITED)
+        self._s.notes.limited = (
+            (await self._s.ports.firewall.limited()).rows if dropped and dropped.packets else ()
+        )
 
     # -- after a change --------------------------------------------------------------------------------------------
 
@@ -137,9 +129,10 @@ class Keeper:
         self._s.notes.purges[generation.number] = Purge(generation.number, "running")
         while len(self._s.notes.purges) > PURGES_REMEMBERED:
             del self._s.notes.purges[min(self._s.notes.purges)]
-        self._spawn(self._after(generation))
+        self._watches.aside(self._after(generation))
 
     async def _after(self, generation: Generation) -> None:
+        self._purge_due = generation
         await asyncio.sleep(_AFTER_ANSWER)
         await self._purge(generation)
         async with self._s.writer.turn():
@@ -160,17 +153,20 @@ class Keeper:
         try:
             judged_at = self._s.live.generation.number
             judge, every = await asyncio.gather(self._s.judge(), self._s.ports.conntrack.connections())
-            ended = await not_kept(judge, every)
+            ended = await self._s.not_kept(judge, every)
             if self._s.live.generation.number != judged_at:
                 ended = []  # what was opened again meanwhile is not ended; the newer change ends its own
             gone = await self._s.ports.conntrack.end(ended) if ended else 0
-        except EcluseError as error:
-            purges[generation.number] = Purge(generation.number, "failed", error=error.message)
-            self._s.notes.warnings["purge"] = (
-                f"old connections could not be ended ({error.message}); they are refused"
-            )
-            self._s.say("purge", self._s.notes.warnings["purge"])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and tried again at the regular look
+            why = in_words(error)
+            purges[generation.number] = Purge(generation.number, "failed", error=why)
+            text = f"old connections could not be ended ({why}); they are refused, and it is tried again"
+            if self._s.notes.warnings.get("purge") != text:
+                self._s.say("purge", text)
+            self._s.notes.warnings["purge"] = text
             return
+        if self._purge_due is generation:
+            self._purge_due = None
         self._s.notes.warnings.pop("purge", None)
         examples = tuple(describe(one) for one in ended[:EXAMPLES])
         purges[generation.number] = Purge(generation.number, "done", gone, len(every) - len(ended), examples)
@@ -226,9 +222,9 @@ class Keeper:
             try:
                 async with self._s.writer.turn():
                     await self._follow_addresses()
-            except EcluseError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and tried again at the regular look
                 self._addresses_due = True
-                self._s.notes.warnings["addresses"] = f"new addresses could not be loaded: {error.message}"
+                self._s.notes.warnings["addresses"] = f"new addresses could not be loaded: {in_words(error)}"
                 continue
             self._s.notes.warnings.pop("addresses", None)
             self._s.say("address", "addresses changed: " + ", ".join(sorted(names)[:EXAMPLES]))
@@ -240,48 +236,82 @@ class Keeper:
         if not await gate.update(addresses):
             fresh = await gate.bring_up(live.policy, live.loaded.digest, addresses, live.levels)
             self._s.live = replace(live, loaded=fresh)
-            self._spawn(self._arm_previous())
+            self._watches.aside(self._arm_previous())
             return
         self._s.live = replace(live, loaded=gate.loaded[live.loaded.digest])
         if self._boot_due is None and self._s.live.loaded.ruleset != live.loaded.ruleset:
             self._boot_due = time.monotonic() + _BOOT_DELAY
 
     async def _ticks(self) -> None:
+        """Look and catch up now and then; each step whatever became of the others."""
+        steps = (
+            ("comparing with the kernel", self._compare),
+            ("putting the table back", self._recheck),
+            ("telling that a fight is over", self._rest),
+            ("loading new addresses", self._late_addresses),
+            ("ending old connections", self._late_purge),
+            ("recording what waits", self._record_what_waits),
+            ("tidying old records", self._tidy),
+            ("renewing the boot ruleset", self._late_boot),
+            ("giving memory back", self._sweep),
+        )
         while True:
             await asyncio.sleep(self._s.options.tick)
-            try:
-                await self.look()
-                if not self._s.notes.in_step:
-                    async with self._s.writer.turn():
-                        await self._recheck()
-                self._healer.rest()
-                if self._addresses_due:
-                    async with self._s.writer.turn():
-                        await self._follow_addresses()
-                    self._addresses_due = False
-                    self._s.notes.warnings.pop("addresses", None)
-                if self._ledger.recorder.waiting:
-                    await self._record_what_waits()
-                if self._tidying_due and not self._s.writer.locked():
-                    # Not right after a change: it reads every record, and the next command's record would wait for it.
-                    self._tidying_due = False
-                    await self._ledger.recorder.should([self._ledger.forget_old()])
-                if self._boot_due is not None and time.monotonic() >= self._boot_due:
-                    await self._renew_boot()
-            except EcluseError as error:
-                self._s.notes.in_step = False
-                self._s.notes.warnings["kernel"] = f"the kernel could not be compared: {error.message}"
-            else:
-                self._s.notes.warnings.pop("kernel", None)
+            for name, step in steps:
+                await self._watches.contained(name, step)
+
+    async def _compare(self) -> None:
+        warnings = self._s.notes.warnings
+        try:
+            await self.look()
+        except EcluseError as error:
+            self._s.notes.in_step = False
+            warnings["kernel"] = f"the kernel could not be compared: {error.message}"
+        else:
+            warnings.pop("kernel", None)
 
     async def _recheck(self) -> None:
-        live = self._s.live
-        if not await self._s.gate.in_step(live.loaded, live.levels):
-            await self.restore("", 0, "found out of step by the regular look")
+        if self._s.notes.in_step:
+            return
+        async with self._s.writer.turn():
+            live = self._s.live
+            if not await self._s.gate.in_step(live.loaded, live.levels):
+                await self.restore("", 0, "found out of step by the regular look")
+
+    async def _rest(self) -> None:
+        self._healer.rest()
+
+    async def _late_addresses(self) -> None:
+        if self._addresses_due:
+            async with self._s.writer.turn():
+                await self._follow_addresses()
+            self._addresses_due = False
+            self._s.notes.warnings.pop("addresses", None)
+
+    async def _late_purge(self) -> None:
+        due = self._purge_due
+        if due is not None and "purge" in self._s.notes.warnings:
+            await self._purge(due)
+
+    async def _tidy(self) -> None:
+        # Not right after a change: it reads every record, and the next command's record would wait for it.
+        if self._tidying_due and not self._s.writer.locked():
+            self._tidying_due = False
+            await self._ledger.recorder.should([self._ledger.forget_old()])
+
+    async def _sweep(self) -> None:
+        # While somebody commands it can wait: it holds everything up for some milliseconds.
+        if not self._s.writer.locked():
+            sweep()
 
     async def _record_what_waits(self) -> None:
-        if not await self._ledger.recorder.should([]):
+        waiting = self._ledger.recorder.waiting
+        if waiting and not await self._ledger.recorder.should([]):
             self._s.say("warning", "what could not be recorded before is on disk now")
+
+    async def _late_boot(self) -> None:
+        if self._boot_due is not None and time.monotonic() >= self._boot_due:
+            await self._renew_boot()
 
     async def _renew_boot(self) -> None:
         self._boot_due = None

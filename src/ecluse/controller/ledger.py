@@ -301,5 +301,6 @@ def must_not_lack(problem: StateError) -> StateError:
     """Say that what could not be recorded was taken back."""
     return StateError(
         f"{problem.message}; an opening that is not on disk does not count: the state before it stands",
+        retry=True,
         hint="look at the state directory's disk; closing still works",
     )

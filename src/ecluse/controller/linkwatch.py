@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from ecluse.controller import report
 from ecluse.controller.shared import Shared
 from ecluse.errors import EcluseError
 from ecluse.exits import findings
@@ -26,27 +25,29 @@ class LinkWatch:
         self._s = shared
         self._record = record
         self._told: list[str] = []
+        self._remarks: tuple[str, ...] = ()
+        self._foreign: tuple[str, ...] = ()
         self._more = 0
         self._heard = asyncio.Event()
+        self._changes: AsyncIterator[str] | None = None
         self._known: dict[tuple[str, str], str] = {}
         self._said: dict[tuple[str, str], float] = {}
 
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        changes = self._s.ports.links.changes()
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._look_for_ever())
-            both.create_task(self._hear(changes))
-
-    async def _hear(self, changes: AsyncIterator[str]) -> None:
-        async for change in changes:
+    async def hear(self) -> None:
+        """Take note of changes, until cancelled."""
+        if self._changes is None:
+            self._changes = self._s.ports.links.changes()
+        async for change in self._changes:
             if len(self._told) < _MOST_TOLD:
                 self._told.append(change)
             else:
                 self._more += 1
             self._heard.set()
 
-    async def _look_for_ever(self) -> None:
+        self._changes = None  # it came to an end
+
+    async def look(self) -> None:
+        """Look whenever something changed, and regularly, until cancelled."""
         await self._look()
         while True:
             with contextlib.suppress(TimeoutError):
@@ -62,22 +63,25 @@ class LinkWatch:
             await asyncio.sleep(_PAUSE)
 
     async def _look(self) -> None:
-        warnings = self._s.notes.warnings
+        notes, policy = self._s.notes, self._s.live.policy
         try:
-            interfaces = await self._s.ports.links.interfaces()
-            routes = await self._s.ports.links.default_routes()
+            # With thousands of routes this takes its time: no answer waits for it, but for the links alone.
+            notes.default_routes = await self._s.ports.links.default_routes()
         except EcluseError as error:
-            warnings["links"] = f"the machine's links could not be read: {error.message}"
-            return
-        policy = self._s.live.policy
-        foreign = report.foreign_interfaces(policy, interfaces, routes)
-        for name in sorted({*foreign} - {*self._s.notes.foreign}):
-            self._s.say("link", f"interface {name} is in no zone: it is closed while any zone is")
-        self._s.notes.foreign = foreign
-        odd = report.link_warnings(policy, interfaces, routes)
-        warnings.pop("links", None)
-        if odd:
-            warnings["links"] = "; ".join(odd)
+            notes.warnings["routes"] = f"the machine's routes could not be read: {error.message}"
+        else:
+            notes.warnings.pop("routes", None)
+        seen = await self._s.see_links()
+        if seen.host is not None:
+            foreign = seen.strangers(policy)
+            for name in sorted({*foreign} - {*self._foreign}):
+                self._s.say("link", f"interface {name} is in no zone: it is closed while any zone is")
+            self._foreign = foreign
+        remarks = seen.remarks(policy)
+        for text in remarks:
+            if text not in self._remarks:
+                self._s.say("link", text)
+        self._remarks = remarks
         await self._look_for_exits()
 
     async def _look_for_exits(self) -> None:

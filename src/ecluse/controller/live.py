@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 
+from ecluse.bulk import without_gc
 from ecluse.flows import FlowJudge
 from ecluse.policy import Addresses, Criticality, Levels, Policy
 from ecluse.records import Generation, KnownName
@@ -59,6 +60,7 @@ class Loaded:
         return FlowJudge(self.policy, self.program, levels, local, daemon_uid, self.indices, learned)
 
 
+@without_gc()
 def compiled(policy: Policy, digest: str, addresses: Addresses, slot: int, uids: tuple[int, ...]) -> Loaded:
     """Compile a policy for a slot, with all that a trigger will ask of it."""
     program = compile_program(policy, addresses, slot, uids)
@@ -107,53 +109,81 @@ def servers_of(policy: Policy) -> tuple[tuple[str, int], ...]:
     return tuple((str(address), DNS_PORT) for address in policy.site.resolvers)
 
 
-def kept_in(loaded: Loaded, use: Use, levels: Levels) -> tuple[str, ...]:
-    """Give the zones in which a level keeps a service (those where everything passes are not among them)."""
+Living = Mapping[str, bool | None]
+"""Of every zone: whether one of its interfaces lives; None where that is not known."""
+
+
+def kept_in(loaded: Loaded, use: Use, levels: Levels, living: Living) -> tuple[str, ...]:
+    """Give the zones in which a level keeps a service (those where everything passes, or no packet comes, are not among them)."""
     by_name = {level.name: level for level in loaded.policy.site.levels}
     return tuple(
         zone
         for zone in use.zones
-        if not by_name[levels[zone]].passes_all and use.criticality in by_name[levels[zone]].keeps
+        if living[zone]
+        and not by_name[levels[zone]].passes_all
+        and use.criticality in by_name[levels[zone]].keeps
     )
 
 
-def states(loaded: Loaded, levels: Levels) -> dict[str, str]:
-    """Say in a word what each service is at these levels: `kept`, `partly kept`, `closed` or `open`."""
-    by_name = {level.name: level for level in loaded.policy.site.levels}
+def states(loaded: Loaded, levels: Levels, living: Living) -> dict[str, str]:
+    """Say in a word what each service is at these levels.
+
+    `kept`, `partly kept`, `closed`, `open`; `no link` and `not known` where a level keeps it, but in zones that have no
+    living interface, or whose links could not be looked at.
+    """
     known: dict[tuple[Criticality, tuple[str, ...]], str] = {}
     result: dict[str, str] = {}
     for use in loaded.uses:
         kind = (use.criticality, use.zones)
         if kind not in known:
-            there = [by_name[levels[zone]] for zone in use.zones]
-            passing = sum(level.passes_all for level in there)
-            kept = sum(not level.passes_all and use.criticality in level.keeps for level in there)
-            if passing == len(there):
-                known[kind] = "open"
-            elif passing + kept == len(there):
-                known[kind] = "kept"
-            else:
-                known[kind] = "partly kept" if passing + kept else "closed"
+            known[kind] = _state(loaded, use, levels, living)
         result[use.service] = known[kind]
     return result
 
 
+def _state(loaded: Loaded, use: Use, levels: Levels, living: Living) -> str:
+    by_name = {level.name: level for level in loaded.policy.site.levels}
+    there = {zone: by_name[levels[zone]] for zone in use.zones}
+    passing = sum(level.passes_all for level in there.values())
+    judged = [
+        zone for zone, level in there.items() if not level.passes_all and use.criticality in level.keeps
+    ]
+    kept = sum(living[zone] is True for zone in judged)
+    if passing == len(there):
+        return "open"
+    if passing + kept == len(there):
+        return "kept"
+    if passing + kept:
+        return "partly kept"
+    if not judged:
+        return "closed"
+    return "not known" if any(living[zone] is None for zone in judged) else "no link"
+
+
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a change of state does to services. kept: a level keeps them after it. ended: passed before and do not after."""
+    """What a change of state does to services. kept: a level keeps them after it. ended: passed before and do not after.
+
+    no_link, not_known: a level keeps them, and no zone of theirs has a living interface, or that could not be looked at.
+    """
 
     kept: tuple[str, ...]
     ended: tuple[str, ...]
+    no_link: tuple[str, ...]
+    not_known: tuple[str, ...]
 
 
-def effect(before: Live, after: Loaded, levels: Levels) -> Effect:
-    """Compare two states, service by service."""
-    old, new = states(before.loaded, before.levels), states(after, levels)
+def effect(before: Live, after: Loaded, levels: Levels, living: Living) -> Effect:
+    """Compare two states, service by service. living: of the zones of `after`."""
+    unknown: Living = dict.fromkeys(before.policy.zone_names())
+    old, new = states(before.loaded, before.levels, unknown), states(after, levels, living)
+
+    def of(*words: str) -> tuple[str, ...]:
+        return tuple(name for name, state in new.items() if state in words)
+
     passed = [name for name, state in old.items() if state != "closed"]
-    return Effect(
-        kept=tuple(name for name, state in new.items() if state in {"kept", "partly kept"}),
-        ended=tuple(name for name in passed if new.get(name, "closed") == "closed"),
-    )
+    ended = tuple(name for name in passed if new.get(name, "closed") == "closed")
+    return Effect(of("kept", "partly kept"), ended, of("no link"), of("not known"))
 
 
 def describe_policy_change(old: Policy, new: Policy) -> tuple[str, ...]:

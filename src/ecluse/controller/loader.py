@@ -9,6 +9,7 @@ from ecluse.controller import live as lv
 from ecluse.controller.gate import GaveWayError
 from ecluse.controller.live import Loaded
 from ecluse.controller.shared import Shared
+from ecluse.controller.writer import Urgent, never
 from ecluse.policy import Addresses, Policy
 
 
@@ -19,7 +20,7 @@ class Loader:
         self._s = shared
 
     @asynccontextmanager
-    async def turn(self, policy: Policy, digest: str, *, urgent: bool = False) -> AsyncIterator[Loaded]:
+    async def turn(self, policy: Policy, digest: str, urgent: Urgent = never) -> AsyncIterator[Loaded]:
         """Hold the writer's lock with this policy loaded. RulesetRejectedError, KernelError: nothing of it stands.
 
         urgent: of the lock alone; what has to be loaded first takes its time.
@@ -29,7 +30,7 @@ class Loader:
         try:
             while True:
                 await self.load(policy, digest)
-                async with self._s.writer.turn(urgent=urgent):
+                async with self._s.writer.turn(urgent):
                     if digest in gate.loaded:  # unless a healing came in between, which begins anew
                         yield gate.loaded[digest]
                         return

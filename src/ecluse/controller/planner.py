@@ -1,24 +1,26 @@
 """What a change would do, with nothing done."""
 
 import asyncio
-import difflib
+from collections.abc import Callable, Sequence
 
 from ecluse.controller import live as lv
+from ecluse.controller import report
+from ecluse.controller.difference import difference
 from ecluse.controller.ledger import Ledger
-from ecluse.controller.live import Loaded
-from ecluse.controller.shared import Shared
+from ecluse.controller.live import Live, Loaded
+from ecluse.controller.shared import Notes, Shared
 from ecluse.controller.start import carry_over
 from ecluse.errors import NotFoundError, RequestError
-from ecluse.flows import describe
-from ecluse.policy import OPEN, Levels, Policy, at_least_as_closed
+from ecluse.flows import Connection, FlowJudge, describe
+from ecluse.policy import OPEN, Levels, Policy, most_closed
 from ecluse.records import Generation
 from ecluse.results import LiveFlow, Plan
 from ecluse.ruleset import switch
 from ecluse.ruleset.program import render
+from ecluse.zonelinks import Sight
 
 _DIFF_LINES = 400
 _EXAMPLES = 20
-_CHUNK = 2000
 
 
 class Planner:
@@ -40,10 +42,19 @@ class Planner:
                 raise NotFoundError(f"there is no zone '{zone}'", hint="zones: " + ", ".join(every))
         return {zone: level if zones is None or zone in zones else live.levels[zone] for zone in every}
 
-    def only_opens(self, levels: Levels) -> bool:
-        """Say whether these levels close nothing that is open now, and do not just repeat what is."""
+    def urgent(self, levels: Callable[[], dict[str, str]]) -> int:
+        """Say how urgent these levels are (`Writer`): 2 when they close something that passes now, 1 when they repeat what stands.
+
+        The one meaning of a closing, by what passes: what is wanted beside what is live (`most_closed`). It is asked
+        again whenever the writer's lock goes on, and what is done is decided once that is held.
+        """
         live = self._s.live
-        return dict(levels) != dict(live.levels) and at_least_as_closed(live.policy.site, live.levels, levels)
+        try:
+            wanted = levels()
+        except NotFoundError:  # a reload took the level or the zone away
+            return 0
+        now = dict(live.levels)
+        return 1 if wanted == now else 2 * (most_closed(live.policy.site, now, wanted) != now)
 
     def must_let_nobody_out(self, levels: Levels) -> None:
         """See that a reload does not open everything by taking the last shut zone away. RequestError when it would."""
@@ -73,65 +84,84 @@ class Planner:
         if rollback is not None:
             target = self.rollback_target(rollback or None)
             policy = await asyncio.to_thread(self._s.ports.store.read_policy, target.policy)
-            return await self._compare(self._compiled(policy, target.policy), target.levels)
+            return await self._compare(await self._compiled(policy, target.policy), target.levels)
         policy = await asyncio.to_thread(self._s.ports.source.load)
         levels = carry_over(policy.site, policy.zone_names(), live.levels)
-        digest = self._s.ports.store.digest_policy(policy)
-        return await self._compare(self._compiled(policy, digest), levels)
+        digest = await asyncio.to_thread(self._s.ports.store.digest_policy, policy)
+        return await self._compare(await self._compiled(policy, digest), levels)
 
-    def _compiled(self, policy: Policy, digest: str) -> Loaded:
+    async def _compiled(self, policy: Policy, digest: str) -> Loaded:
         live = self._s.live
         if digest == live.loaded.digest:
             return live.loaded
         addresses = lv.addresses_of(self._s.ports.resolver.known())
-        return lv.compiled(policy, digest, addresses, live.loaded.slot, self._s.options.uids)
+        slot, uids = live.loaded.slot, self._s.options.uids
+        return await asyncio.to_thread(lv.compiled, policy, digest, addresses, slot, uids)
 
     async def _compare(self, wanted: Loaded, levels: Levels) -> Plan:
         live = self._s.live
-        effect = lv.effect(live, wanted, levels)
-        judge = await self._s.judge_of(wanted, levels)
-        now = await self._s.judge()
-        kept, ended = 0, 0
-        examples: list[LiveFlow] = []
+        seen = await self._s.see_links()
+        judges = await self._s.judge_of(wanted, levels), await self._s.judge()
         every = await self._s.ports.conntrack.connections()
-        for number, one in enumerate(every):
-            flow = judge.judge(one)
-            if flow.verdict != "refused":
-                kept += 1
-            elif now.judge(one).verdict != "refused":
+        notes = self._s.notes.copy()
+        return await asyncio.to_thread(self._compared, live, wanted, levels, seen, judges, every, notes)
+
+    def _compared(
+        self,
+        live: Live,
+        wanted: Loaded,
+        levels: Levels,
+        seen: Sight,
+        judges: tuple[FlowJudge, FlowJudge],
+        connections: Sequence[Connection],
+        notes: Notes,
+    ) -> Plan:
+        """Compare two states, on a thread. judges: of connections after the change, and now."""
+        living = seen.living(wanted.policy)
+        effect = lv.effect(live, wanted, levels, living)
+        kept, ended, opened = 0, 0, 0
+        examples: list[LiveFlow] = []
+        for one in connections:
+            flow = judges[0].judge(one)
+            passes_now = judges[1].judge(one).verdict != "refused"
+            stays = flow.verdict != "refused" and not (flow.verdict == "kept" and living[flow.zone] is False)
+            if stays:
+                kept += passes_now
+                opened += not passes_now
+            elif passes_now:
                 ended += 1
                 if len(examples) < _EXAMPLES:
                     examples.append(LiveFlow(describe(one), flow.zone, ""))
-            if number % _CHUNK == 0:
-                await asyncio.sleep(0)
-        warnings = await asyncio.to_thread(self._s.ports.source.warnings)
+        exits = (one.what for one in notes.exits)
+        machine = (
+            *report.machine_warnings(notes, seen, wanted.policy, levels),
+            *report.stale_caches(live.policy, live.levels, wanted.policy, levels),
+            *exits,
+        )
         return Plan(
             levels=dict(levels),
             digest=wanted.digest,
-            diff=self._diff(wanted, levels),
+            diff=_difference(live, wanted, levels),
             policy_changes=lv.describe_policy_change(live.policy, wanted.policy),
             services_kept=effect.kept,
             services_ended=effect.ended,
             connections_kept=kept,
             connections_ended=ended,
             examples_ended=tuple(examples),
-            warnings=tuple(map(str, warnings)),
+            warnings=(*machine, *map(str, self._s.ports.source.warnings())),
+            connections_opened=opened,
+            no_link=effect.no_link,
+            not_known=effect.not_known,
         )
 
-    def _diff(self, wanted: Loaded, levels: Levels) -> tuple[str, ...]:
-        """Compare the ruleset texts, both under the live slot, gates included; cut after so many lines, and said so."""
-        live = self._s.live
-        old = switch.gate_text(live.policy, live.loaded.slot, live.levels)
-        new = switch.gate_text(wanted.policy, live.loaded.slot, levels)
-        if wanted.ruleset != live.loaded.ruleset:
-            old, new = render(live.loaded.program) + old, render(wanted.program) + new
-        lines = [
-            line.rstrip("\n").replace("\t", "  ")
-            for line in difflib.unified_diff(
-                old.splitlines(), new.splitlines(), "live", "planned", n=0, lineterm=""
-            )
-            if not line.startswith("@@")
-        ]
-        if len(lines) > _DIFF_LINES:
-            return (*lines[:_DIFF_LINES], f"... and {len(lines) - _DIFF_LINES} more lines")
-        return tuple(lines)
+
+def _difference(live: Live, wanted: Loaded, levels: Levels) -> tuple[str, ...]:
+    """Compare the ruleset texts, both under the live slot, gates included; cut after so many lines, and said so."""
+    old = switch.gate_text(live.policy, live.loaded.slot, live.levels)
+    new = switch.gate_text(wanted.policy, live.loaded.slot, levels)
+    if wanted.ruleset != live.loaded.ruleset:
+        old, new = render(live.loaded.program) + old, render(wanted.program) + new
+    lines = difference(old, new)
+    if len(lines) > _DIFF_LINES:
+        return (*lines[:_DIFF_LINES], f"... and {len(lines) - _DIFF_LINES} more lines")
+    return tuple(lines)

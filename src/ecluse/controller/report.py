@@ -1,24 +1,30 @@
 """Answers in words and figures, from what is known. Pure, but for `note_counters`, which remembers what it was shown."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_address
 from itertools import islice
 
+from ecluse.advice import flush
 from ecluse.controller import live as lv
 from ecluse.controller.live import Live, Use
 from ecluse.controller.shared import Notes
-from ecluse.exits import matches
 from ecluse.flows import protocol_name
 from ecluse.naming import Knowledge, address_states, failures, name_states
 from ecluse.policy import GATEWAY, DnsMode, Levels, Policy, Service, level_named
-from ecluse.ports import CounterValue, RefusedElement, RefusedQuestion
+from ecluse.ports import CounterValue, Evidence, RefusedElement, RefusedQuestion
 from ecluse.records import Action, Generation
-from ecluse.results import DnsState, Refused, RefusedFlow, RefusedName, ServiceStatus, Status
-from ecluse.ruleset import names
+from ecluse.results import DnsState, LimitedMachine, Refused, RefusedFlow, RefusedName, ServiceStatus, Status
+from ecluse.ruleset import dnsgate, names
+from ecluse.ruleset.compile import zones_by_service
+from ecluse.zonelinks import Sight
 
+_DOMAINS = 5
+"""Wildcards that one warning names."""
 _MANY = 5
 """So many names under one domain are told as one."""
+_TOLD, _NAMED = 10, 3
+"""How many machines that ask too much are told of, and are named in the warning."""
 
 
 def levels_text(levels: Levels) -> str:
@@ -55,25 +61,27 @@ def status(
     knowledge: Knowledge,
     version: str,
     *,
+    seen: Sight,
     waiting: tuple[str, ...],
     notices: tuple[str, ...],
 ) -> Status:
     """Build the whole answer to 'where are we'."""
     generation = live.generation
+    living = seen.living(live.policy)
+    states = lv.states(live.loaded, live.levels, living)
     services = tuple(
-        _service(live, service, use, state, notes, knowledge)
-        for service, use, state in zip(
-            live.policy.services, live.loaded.uses, lv.states(live.loaded, live.levels).values(), strict=True
-        )
+        _service(live, service, use, states[service.name], living, notes, knowledge)
+        for service, use in zip(live.policy.services, live.loaded.uses, strict=True)
     )
-    warnings = [*notes.warnings.values()]
+    warnings = [*machine_warnings(notes, seen, live.policy, live.levels)]
     if not notes.in_step:
         warnings.insert(0, "the kernel does not show what it should; it is being put back")
     if waiting:
         warnings.insert(0, "not on disk yet: " + ", ".join(waiting))
-    if notes.foreign and not all(level_named(live.policy.site, x).passes_all for x in live.levels.values()):
-        warnings.append(f"closed while any zone is: {', '.join(notes.foreign)} (in no zone of site.yaml)")
     warnings += [one.what for one in notes.exits]
+    gate = _dns(live, notes)
+    if gate is not None and gate.limited:
+        warnings.append(_limited_words(gate.limited, live.policy.site.dns.limits.client_queries))
     warnings += [f"{s.name}: {text}" for s in services for text in s.warnings]
     nothing = CounterValue(0, 0)
     return Status(
@@ -97,8 +105,49 @@ def status(
         last_tamper=notes.tamper,
         last_leak=notes.leak,
         warnings=(*warnings, *notices),
-        dns=_dns(live, notes),
+        dns=gate,
+        tables=notes.tables,
     )
+
+
+def machine_warnings(notes: Notes, seen: Sight, policy: Policy, levels: Levels) -> tuple[str, ...]:
+    """Say what is wrong on this machine for a policy at some levels: what was noticed, and what was seen of its links just now."""
+    cut = not all(level_named(policy.site, level).passes_all for level in levels.values())
+    return (*notes.warnings.values(), *seen.words(policy, cut=cut))
+
+
+def stale_caches(before: Policy, left: Levels, policy: Policy, levels: Levels) -> tuple[str, ...]:
+    """Say of which wildcards DNS servers inside may hold addresses that the DNS gate never learned, when zones come under it.
+
+    before, left: the policy and levels until now. Such an address is refused until it is asked for anew.
+    """
+    come = {
+        zone
+        for zone in policy.zone_names()
+        if zone != GATEWAY
+        and dnsgate.redirects(policy, levels, zone)
+        and not (zone in left and dnsgate.redirects(before, left, zone))
+    }
+    known = [s for s in policy.services if come and any(d.wildcards for d in s.destinations)]
+    used = zones_by_service(policy, known)
+    domains = dict.fromkeys(
+        wildcard
+        for service in known
+        for zone in come.intersection(used[service.name])
+        if service.criticality in level_named(policy.site, levels[zone]).keeps
+        for destination in service.destinations
+        for wildcard in destination.wildcards
+    )
+    if not domains:
+        return ()
+    some = ", ".join(f"*.{one}" for one in islice(domains, _DOMAINS))
+    more = f" and {len(domains) - _DOMAINS} more" if len(domains) > _DOMAINS else ""
+    each = "" if len(domains) == 1 else ", and so for each"
+    said = (
+        f"DNS servers and machines inside may hold addresses of {some}{more} from before, which the DNS gate never learned: "
+        f"they are refused until they are asked for anew. Type on the servers: {flush(next(iter(domains)))}{each}"
+    )
+    return (said,)
 
 
 def _dns(live: Live, notes: Notes) -> DnsState | None:
@@ -114,6 +163,34 @@ def _dns(live: Live, notes: Notes) -> DnsState | None:
         removed=told.removed if told else 0,
         removed_last=told.removed_last if told else "",
         adopted=told.adopted if told else 0,
+        limited=_limited(live.policy, notes.limited),
+        validating=told.validating if told else (),
+    )
+
+
+def _limited(policy: Policy, elements: Iterable[RefusedElement]) -> tuple[LimitedMachine, ...]:
+    """Say who asks the DNS gate too much; a server that is named under `internal` by now has no such bound."""
+    servers = {str(server) for each in policy.site.dns.internal for server in each.servers}
+    rows = sorted(elements, key=lambda e: (-e.packets, e.source))
+    return tuple(
+        LimitedMachine(e.source, policy.site.zone_of(ip_address(e.source)), e.packets, e.idle)
+        for e in rows
+        if e.source not in servers
+    )[:_TOLD]
+
+
+def _limited_words(machines: Sequence[LimitedMachine], most: int) -> str:
+    """Say what the bound of one machine drops, and what to do about it."""
+    named = [
+        f"{one.source} ({'zone ' + one.zone if one.zone else 'no zone'}, {one.questions:,} questions)"
+        for one in machines[:_NAMED]
+    ]
+    more = " and others" if len(machines) > _NAMED else ""
+    return (
+        f"the DNS gate drops what one machine asks beyond {most} questions a second, within the last hour of "
+        f"{', '.join(named)}{more}. A DNS server of the inside loses kept names by it, for all machines behind it: name it "
+        "in site.yaml (dns_gate: internal: servers), then type: ecluse reload. Any other machine that asks so much may be "
+        "infected"
     )
 
 
@@ -122,6 +199,7 @@ def _service(
     service: Service,
     use: Use,
     state: str,
+    living: lv.Living,
     notes: Notes,
     knowledge: Knowledge,
 ) -> ServiceStatus:
@@ -135,7 +213,7 @@ def _service(
         contact=service.contact,
         state=state,
         zones=use.zones,
-        kept_in=lv.kept_in(live.loaded, use, live.levels),
+        kept_in=lv.kept_in(live.loaded, use, live.levels, living),
         packets=value.packets,
         bytes=value.bytes,
         last_packet=notes.last_packet.get(counter),
@@ -179,17 +257,16 @@ def _gathered(questions: Iterable[RefusedQuestion]) -> Iterable[RefusedQuestion]
     return sorted(rows, key=lambda one: (-one.times, one.client, one.name))
 
 
-def refused(
-    elements: tuple[RefusedElement, ...], policy: Policy, local: frozenset[str], limit: int, *, full: bool
-) -> Refused:
+def refused(evidence: Evidence, policy: Policy, local: frozenset[str], limit: int) -> Refused:
     """Sort the kernel's evidence: flows and machines, most packets first. local: the gateway's own addresses."""
-    rows = sorted(elements, key=lambda e: (-e.packets, e.source, e.destination, e.port))
+    rows = sorted(evidence.rows, key=lambda e: (-e.packets, e.source, e.destination, e.port))
     flows = islice((e for e in rows if e.destination), limit)
     sources = islice((e for e in rows if not e.destination), limit)
     return Refused(
         tuple(_refused_flow(e, policy, local) for e in flows),
         tuple(_refused_flow(e, policy, local) for e in sources),
-        full,
+        evidence.full,
+        unread=evidence.unread,
     )
 
 
@@ -205,30 +282,3 @@ def _refused_flow(element: RefusedElement, policy: Policy, local: frozenset[str]
         last=element.idle,
         zone=zone,
     )
-
-
-def foreign_interfaces(
-    policy: Policy, interfaces: Iterable[str], default_routes: Iterable[str]
-) -> tuple[str, ...]:
-    """Name the interfaces that are in no zone and are no way out either: a bridge of containers, a forgotten VLAN."""
-    patterns = [pattern for zone in policy.site.zones for pattern in zone.interfaces]
-    outside = {"lo", *default_routes}
-    return tuple(n for n in interfaces if n not in outside and not any(matches(p, n) for p in patterns))
-
-
-def link_warnings(policy: Policy, interfaces: Iterable[str], default_routes: Iterable[str]) -> list[str]:
-    """Say what is odd between the site's zones and the machine's interfaces."""
-    present = list(interfaces)
-    warnings = [
-        f"zone {zone.name}: no interface is called {pattern}"
-        for zone in policy.site.zones
-        for pattern in zone.interfaces
-        if not any(matches(pattern, name) for name in present)
-    ]
-    warnings += [
-        f"a default route leaves by {name}, which is in zone {zone.name}: what goes there counts as inside"
-        for name in default_routes
-        for zone in policy.site.zones
-        if any(matches(pattern, name) for pattern in zone.interfaces)
-    ]
-    return warnings

@@ -1,8 +1,10 @@
 """What the parts of the controller share: the ports, the live state, and what was noticed."""
 
+import asyncio
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -12,9 +14,9 @@ from ecluse.controller.live import Live, Loaded
 from ecluse.controller.writer import Writer
 from ecluse.errors import EcluseError
 from ecluse.exits import Finding
-from ecluse.flows import FlowJudge
+from ecluse.flows import Connection, FlowJudge
 from ecluse.naming import Knowledge, owners_of
-from ecluse.policy import Levels
+from ecluse.policy import Levels, at_least_as_closed
 from ecluse.ports import (
     AuditLog,
     Clock,
@@ -26,11 +28,16 @@ from ecluse.ports import (
     Firewall,
     Links,
     PolicySource,
+    RefusedElement,
     Resolver,
     StateStore,
 )
 from ecluse.records import Action, Actor
-from ecluse.results import Event, Leak, Purge, Tamper
+from ecluse.results import Event, Leak, Purge, TableUse, Tamper
+from ecluse.zonelinks import Sight
+
+_LINKS_SECONDS = 0.5
+"""How long an answer waits for a look at the machine's links, which is a millisecond's work; then it says that it did not see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +87,25 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A command as it came: what to do, and by whom, why, on whose word. back_to: the generation that a rollback names."""
+    """A command as it came: what to do, and by whom, why, on whose word.
+
+    back_to: the generation that a rollback names. since: when it came (seconds of time.monotonic).
+    """
 
     action: Action
     actor: Actor
     reason: str
     authorised_by: str
     back_to: int | None = None
+    since: float = field(default_factory=time.monotonic)
 
 
 @dataclass
 class Notes:
-    """What was noticed and is told in `status`. warnings: by topic, so that one that is over can be taken away."""
+    """What was noticed and is told in `status`. warnings: by topic, so that one that is over can be taken away.
+
+    Only the event loop changes it; a thread is given a `copy`.
+    """
 
     warnings: dict[str, str] = field(default_factory=dict)
     tamper: Tamper | None = None
@@ -99,16 +113,30 @@ class Notes:
     purges: dict[int, Purge] = field(default_factory=dict)
     counters: dict[str, CounterValue] = field(default_factory=dict)
     last_packet: dict[str, datetime] = field(default_factory=dict)
-    foreign: tuple[str, ...] = ()
+    default_routes: tuple[str, ...] = ()
+    tables: tuple[TableUse, ...] = ()
     exits: tuple[Finding, ...] = ()
     checked: datetime | None = None
     in_step: bool = True
     dns: DnsReport | None = None
     dns_works: bool = False
+    limited: tuple[RefusedElement, ...] = ()
+
+    def copy(self) -> "Notes":
+        """Give it as it is now; `counters` is another whenever it changes."""
+        return replace(
+            self,
+            warnings=dict(self.warnings),
+            purges=dict(self.purges),
+            last_packet=dict(self.last_packet),
+        )
 
 
 class Shared:
-    """The one mutable state of the controller; only whoever holds `writer` changes `live` or the kernel."""
+    """The one mutable state of the controller; only whoever holds `writer` changes `live` or the kernel.
+
+    closed_by: number of the newest generation that closed something. began_with: the one that this run began with.
+    """
 
     def __init__(self, ports: Ports, options: Options, step: Step) -> None:
         self.ports = ports
@@ -120,7 +148,11 @@ class Shared:
         self.writer = Writer()
         self.itself = Actor(os.getuid(), "eclused", os.getpid(), "eclused")
         self.tell: Callable[[Event], None] = lambda _event: None
+        self.troubles: Callable[[], tuple[str, ...]] = tuple
         self._live: Live | None = None
+        self._judging = asyncio.Lock()
+        self.closed_by = 0
+        self.began_with = 0
 
     @property
     def live(self) -> Live:
@@ -131,6 +163,9 @@ class Shared:
 
     @live.setter
     def live(self, value: Live) -> None:
+        before = self._live.levels if self._live else value.levels
+        if not at_least_as_closed(value.policy.site, before, value.levels):
+            self.closed_by = value.generation.number
         self._live = value
 
     @property
@@ -144,10 +179,39 @@ class Shared:
         number, levels = (live.generation.number, live.levels) if live else (0, {})
         event = Event(self.ports.clock(), kind, message, number, levels)
         self.hub.publish(event)
-        self.tell(event)
+        try:
+            self.tell(event)
+        except Exception as error:  # noqa: BLE001 - whoever listens to what is done never undoes it
+            self.notes.warnings["tell"] = f"an event could not be told to the daemon's log: {error!r}"
+
+    async def not_kept(self, judge: FlowJudge, connections: Sequence[Connection]) -> list[Connection]:
+        """Give the connections that a judge refuses; on a thread, one such work at a time."""
+
+        def refused() -> list[Connection]:
+            return [one for one in connections if judge.judge(one).verdict == "refused"]
+
+        async with self._judging:
+            return await asyncio.to_thread(refused)
+
+    async def see_links(self) -> Sight:
+        """Look at the machine's links, before an answer says what is kept. Never raises, and never waits for long."""
+        try:
+            async with asyncio.timeout(_LINKS_SECONDS):
+                host = await self.ports.links.look()
+        except TimeoutError:
+            trouble = f"no answer within {_LINKS_SECONDS} s"
+        except EcluseError as error:
+            trouble = error.message
+        except Exception as error:  # noqa: BLE001 - no thread, no memory: what was done is answered all the same
+            trouble = str(error) or type(error).__name__
+        else:
+            return Sight(replace(host, default_routes=self.notes.default_routes))
+        return Sight(
+            None, f"the machine's links could not be looked at, so what is kept is not known: {trouble}"
+        )
 
     def knowledge(self) -> Knowledge:
-        """Give all that is known of host names now."""
+        """Give all that is known of host names now; to be called on a thread."""
         known = self.ports.resolver.known()
         return Knowledge(
             known,

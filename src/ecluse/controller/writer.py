@@ -1,8 +1,21 @@
-"""The one writer's lock: changes go one at a time, and a closing never stands behind somebody who waits for the disk."""
+"""The one writer's lock: changes go one at a time, and what closes goes before all that waits."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+Urgent = Callable[[], int]
+"""Says how urgent somebody is now, 0 for who waits his turn: what a command closes depends on what stands when it is asked."""
+
+
+def always() -> int:
+    """Be as urgent as a closing whatever stands: a healing, the end."""
+    return 2
+
+
+def never() -> int:
+    """Wait for whoever came before."""
+    return 0
 
 
 class Writer:
@@ -13,31 +26,53 @@ class Writer:
     """
 
     def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._urgent = 0
+        self._taken = False
+        self._waiting: list[tuple[Urgent, asyncio.Future[None]]] = []
         self.hurry = asyncio.Event()
 
     def locked(self) -> bool:
         """Say whether a change is under way."""
-        return self._lock.locked()
+        return self._taken
 
-    async def seize(self) -> None:
-        """Take the lock as soon as can be, and keep it."""
-        self._urgent += 1
-        if self.locked():
+    async def seize(self, urgent: Urgent = always) -> None:
+        """Take the lock, and keep it. Whoever is the most urgent by then is next; of these the first."""
+        if not self._taken:
+            self._taken = True
+            return
+        mine = urgent, asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
+        if urgent():
             self.hurry.set()
         try:
-            await self._lock.acquire()
-        finally:
-            self._urgent -= 1
-            if not self._urgent:
-                self.hurry.clear()
+            await mine[1]
+        except asyncio.CancelledError:
+            if mine[1].cancelled():
+                self._waiting.remove(mine)
+                self._tell()
+            else:  # it was handed over in this very moment
+                self._hand_over()
+            raise
+
+    def _hand_over(self) -> None:
+        waiting = [one for one in self._waiting if not one[1].done()]
+        self._taken = bool(waiting)
+        if waiting:
+            next_one = max(waiting, key=lambda one: one[0]())
+            self._waiting.remove(next_one)
+            next_one[1].set_result(None)
+        self._tell()
+
+    def _tell(self) -> None:
+        if any(urgent() for urgent, turn in self._waiting if not turn.done()):
+            self.hurry.set()
+        else:
+            self.hurry.clear()
 
     @asynccontextmanager
-    async def turn(self, *, urgent: bool = False) -> AsyncIterator[None]:
+    async def turn(self, urgent: Urgent = never) -> AsyncIterator[None]:
         """Hold the lock for a block. urgent: whoever holds it now is to make haste."""
-        await (self.seize() if urgent else self._lock.acquire())
+        await self.seize(urgent)
         try:
             yield
         finally:
-            self._lock.release()
+            self._hand_over()

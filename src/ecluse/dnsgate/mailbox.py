@@ -1,17 +1,16 @@
 """The daemon's side of the DNS gate: writes its orders, asks it whether it works, reads what it tells. The port `DnsGate`."""
 
 import asyncio
-import json
 from pathlib import Path
-from typing import Any
 
 import dns.exception
 import dns.rcode
 
 from ecluse.dnsgate import health
 from ecluse.dnsgate.files import write_whole
+from ecluse.dnsgate.told import parse
 from ecluse.errors import StateError
-from ecluse.ports import DnsReport, RefusedQuestion
+from ecluse.ports import DnsReport
 from ecluse.ruleset.dnsorders import Orders
 from ecluse.state import durable
 from ecluse.state.codec import canonical, digest
@@ -79,33 +78,6 @@ class DnsMailbox:
         """
         try:
             told = await asyncio.to_thread(durable.read, self._report_file, _LARGEST)
-            return _report(json.loads(told)) if told else None
-        except (
-            *(StateError, ValueError, KeyError, TypeError, AttributeError),
-            *(OverflowError, RecursionError),
-        ):
+        except StateError:
             return None
-
-
-def _report(told: Any) -> DnsReport:
-    return DnsReport(
-        trouble=tuple(str(one) for one in told["trouble"]),
-        starts=int(told["starts"]),
-        learned=int(told["learned"]),
-        strained={str(why): int(times) for why, times in told["strained"].items()},
-        refused=int(told["refused"]),
-        removed=int(told["removed"]),
-        removed_last=str(told["removed_last"]),
-        adopted=int(told["adopted"]),
-        questions=tuple(
-            RefusedQuestion(
-                client=str(one["client"]),
-                name=str(one["name"]),
-                type=str(one["type"]),
-                why=str(one["why"]),
-                times=int(one["times"]),
-                last=float(int(one["last"])),  # a moment, and no infinity
-            )
-            for one in told["questions"]
-        ),
-    )
+        return parse(told) if told else None

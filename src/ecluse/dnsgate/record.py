@@ -8,11 +8,13 @@ fsync, since a machine that goes down takes the kernel's sets with it.
 import contextlib
 import errno
 import os
+import re
 from ipaddress import ip_address
 from pathlib import Path
 
 from ecluse.dnsgate.files import write_whole
 from ecluse.policy import IPAddress
+from ecluse.rows import sift
 from ecluse.ruleset.names import is_learned
 
 FILE = "learned.record"
@@ -25,6 +27,7 @@ Held = dict[str, dict[IPAddress, float]]
 Origins = dict[str, dict[IPAddress, frozenset[str]]]
 """A service's set -> address -> what led to it: names of their own, `*.operator.example` for what lies below a wildcard."""
 
+_ROW = re.compile(r"(\w+) ([0-9a-f.:]{2,45}) ([0-9]{1,15}) ([!-~]*)", re.ASCII)
 _UNTOLD: frozenset[str] = frozenset()
 
 
@@ -47,25 +50,19 @@ class Record:
         A last line without its end was being written when the process ended; its address is not in the kernel.
         """
         try:
-            head, *lines = self._file.read_text().split("\n")
-        except (OSError, ValueError):
+            head, *lines = self._file.read_bytes().decode(errors="replace").split("\n")
+        except OSError:
             return {}, {}, False
         if not lines or not self._head or head != self._head:
             return {}, {}, False
         held: Held = {}
         origins: Origins = {}
-        whole = True
-        for line in lines[:-1]:
-            try:
-                name, address, until, led = line.split(" ")
-                parsed, seconds = ip_address(address), int(until)
-            except ValueError:
-                whole = False
-                continue
+        rows, bad = sift(lines[:-1], _row)
+        for name, address, until, led in rows:
             if is_learned(name):
-                held.setdefault(name, {})[parsed] = float(seconds)
-                remember(origins, name, parsed, led)
-        return held, origins, whole
+                held.setdefault(name, {})[address] = until
+                remember(origins, name, address, led)
+        return held, origins, not bad
 
     @property
     def is_sound(self) -> bool:
@@ -119,6 +116,13 @@ class Record:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _row(line: str) -> tuple[str, IPAddress, float, str]:
+    found = _ROW.fullmatch(line)
+    if found is None:
+        raise ValueError("no line of the record")
+    return found[1], ip_address(found[2]), float(found[3]), found[4]
 
 
 def led_by(origins: Origins, name: str, address: IPAddress) -> str:

@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,8 +31,9 @@ from ecluse.dnsgate.strain import Refusal
 from ecluse.dnsgate.strainer import Strainer
 from ecluse.dnsgate.tally import Tally
 from ecluse.kernel.events import Events
+from ecluse.output import STDERR, Output, say_last, taking_all
 from ecluse.ports import KernelChange
-from ecluse.ruleset.dnsorders import HEALTH, Orders
+from ecluse.ruleset.dnsorders import Orders
 from ecluse.state.codec import digest, read
 
 NAME = b"ecluse-dns"
@@ -54,9 +54,9 @@ class DnsGateProcess:
         self._file, self._run_dir = orders, run_dir
         self._last = state_dir / LAST
         self._memory = Memory(state_dir, run_dir)
-        self._strainer = Strainer(self._memory)
         self._tally = Tally(self._why)
         self._engine = Engine(run_dir, self._tally.read)
+        self._strainer = Strainer(self._memory, self._engine.word, self._engine.reach)
         self._orders: Orders | None = None
         self._digest = ""
         self._seen: tuple[int, int, int] | None = None
@@ -69,13 +69,12 @@ class DnsGateProcess:
     def _why(self, name: str, kind: str) -> Refusal | None:
         """Say why a question from the log was refused; what the inside's own servers answer was not."""
         orders = self._orders
-        if orders is None or name.endswith(HEALTH) or self._is_internal(name):
+        if orders is None or strain.is_health(name) or self._is_internal(name):
             return None
         try:
-            verdict = strain.judge(name, dns.rdatatype.from_text(kind.removeprefix("type=")), orders)
+            return self._strainer.why(name, dns.rdatatype.from_text(kind.removeprefix("type=")))
         except (dns.exception.DNSException, ValueError):
             return Refusal("type")
-        return verdict if isinstance(verdict, Refusal) else None
 
     def _is_internal(self, name: str) -> bool:
         orders = self._orders
@@ -89,7 +88,8 @@ class DnsGateProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._end, stop)
         changes = self._memory.changes()
-        beside = [asyncio.create_task(work) for work in (self._health(), self._hear(changes))]
+        works = (self._health(), self._hear(changes), self._strainer.warm())
+        beside = [asyncio.create_task(work) for work in works]
         sd.notify("READY=1")
         told = time.monotonic()
         saved = told - _SAVE
@@ -224,6 +224,7 @@ class DnsGateProcess:
                     self._memory.trouble,
                     self._engine.trouble,
                     self._strainer.trouble,
+                    self._strainer.validating.trouble(time.monotonic()),
                 )
                 if t
             ],
@@ -233,8 +234,10 @@ class DnsGateProcess:
             "adopted": self._memory.adopted,
             "strained": dict(self._strainer.counted),
             "refused": self._tally.total,
+            "unread": self._tally.unread,
             "clients": dict(self._tally.clients.most_common(100)),
             "questions": self._tally.told(),
+            "validating": self._strainer.validating.told(time.monotonic()),
         }
         text = json.dumps(told)
         if text != self._report:
@@ -287,8 +290,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _take_place()
     try:
         _only_one(given.run_dir)
-        asyncio.run(DnsGateProcess(given.orders, given.run_dir, given.state_dir).run())
+        with taking_all(Output(STDERR, lambda lost: f"{lost} lines could not be written here\n")):
+            asyncio.run(DnsGateProcess(given.orders, given.run_dir, given.state_dir).run())
     except OSError as error:
-        sys.stderr.write(f"eclused dns-gate: {error}\n")
+        say_last(f"eclused dns-gate: {error}\n")
+        return 1
+    except Exception as error:  # noqa: BLE001 - it is started anew; nobody is helped by a traceback
+        say_last(f"eclused dns-gate: {type(error).__name__}: {error}; it ends, and what was learned stays\n")
         return 1
     return 0

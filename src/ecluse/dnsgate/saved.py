@@ -5,6 +5,7 @@ takes lines of this form alone). Above them a comment tells when they were writt
 """
 
 import json
+import math
 import re
 import time
 from ipaddress import ip_address
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from ecluse.dnsgate.files import write_whole
 from ecluse.dnsgate.record import Held, Origins, led_by, remember
+from ecluse.policy import IPAddress
+from ecluse.rows import FAULTS, sift
 from ecluse.ruleset.dnsgate import KEPT_SECONDS
 from ecluse.ruleset.names import is_learned
 from ecluse.ruleset.program import TABLE
@@ -19,7 +22,9 @@ from ecluse.ruleset.program import TABLE
 FILE = "learned.nft"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _TITLE = "# What the DNS gate of ecluse learned: "
-_LINE = re.compile(rf"add element {TABLE} (\w+) {{ ([0-9a-f.:]+) expires (\d{{1,9}})s }}(?: # (\S+))?")
+_LINE = re.compile(
+    rf"add element {TABLE} (\w+) {{ ([0-9a-f.:]+) expires ([0-9]{{1,9}})s }}(?: # ([!-~]+))?", re.ASCII
+)
 
 
 def boot_id() -> str:
@@ -58,22 +63,26 @@ def read(file: Path, boot: str) -> tuple[Held, Origins, str]:
     """
     now = clock()
     try:
-        title, *lines = file.read_text().splitlines()
+        title, *lines = file.read_bytes().decode(errors="replace").split("\n")
         told = json.loads(title.removeprefix(_TITLE))
-        written = str(told["boot"])
-        gone = now - float(told["clock"]) if written == boot else max(0.0, time.time() - float(told["date"]))
-        found = [_LINE.fullmatch(line) for line in lines]
-        every = [
-            (one[1], ip_address(one[2]), min(int(one[3]), KEPT_SECONDS) - gone, one[4] or "")
-            for one in found
-            if one
-        ]
-    except (OSError, ValueError, TypeError, KeyError):
+        written, clock_then, date_then = str(told["boot"]), float(told["clock"]), float(told["date"])
+    except FAULTS:
         return {}, {}, ""
+    if not (math.isfinite(clock_then) and math.isfinite(date_then)):
+        return {}, {}, ""
+    gone = max(0.0, now - clock_then if written == boot else time.time() - date_then)
     held: Held = {}
     origins: Origins = {}
-    for name, address, left, led in every:
+    for name, address, seconds, led in sift(lines, _row)[0]:
+        left = seconds - gone
         if is_learned(name) and (left > 0 or written != boot):
             held.setdefault(name, {})[address] = now + max(0.0, left)
             remember(origins, name, address, led)
     return held, origins, written
+
+
+def _row(line: str) -> tuple[str, IPAddress, int, str]:
+    found = _LINE.fullmatch(line)
+    if found is None:
+        raise ValueError("no line of what was saved")
+    return found[1], ip_address(found[2]), min(int(found[3]), KEPT_SECONDS), found[4] or ""

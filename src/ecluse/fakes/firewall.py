@@ -13,7 +13,7 @@ from typing import Any
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.fakes.ports import Failing, Feed
 from ecluse.policy import IPAddress
-from ecluse.ports import CounterValue, KernelChange, RefusedElement, Standing
+from ecluse.ports import CounterValue, Evidence, KernelChange, Standing
 from ecluse.ruleset.names import BASE_CHAINS, GUARD, is_switched
 from ecluse.ruleset.program import TABLE, NamedSet, element_text
 from ecluse.ruleset.switch import Position
@@ -48,7 +48,8 @@ class FakeFirewall(Failing):
         self.refusal = ""
         self.table: Table | None = None
         self.generation = 1
-        self.evidence: tuple[RefusedElement, ...] = ()
+        self.evidence = Evidence((), full=False)
+        self.over = Evidence((), full=False)
         self.answered: dict[str, frozenset[int]] = {}
         self.held: dict[str, frozenset[IPAddress]] = {}
         self.announced: Feed[KernelChange] = Feed()
@@ -196,13 +197,22 @@ class FakeFirewall(Failing):
         self._commit("", process="eclused", pid=1, ours=True)
         self.held |= addresses
 
-    async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
+    async def refused(self) -> Evidence:
         """Give what a test put into `evidence`."""
-        return self.evidence, False
+        return self.evidence
+
+    async def limited(self) -> Evidence:
+        """Give what a test put into `over`."""
+        self._may_fail("limited")
+        return self.over
 
     def changes(self) -> AsyncIterator[KernelChange]:
         """Give every transaction from now on."""
         return self.announced.read()
+
+
+_ANOTHERS = re.compile(rf"add table (?!{TABLE}\b)")
+"""What somebody does beside our table."""
 
 
 def _applied(table: Table | None, text: str) -> Table | None:
@@ -220,7 +230,7 @@ def _applied(table: Table | None, text: str) -> Table | None:
             work = None
         elif line == f"add table {TABLE} {{ flags dormant; }}" and work is not None:
             work.dormant = True
-        elif line.strip():
+        elif line.strip() and not _ANOTHERS.match(line):
             if work is None:
                 raise ValueError("No such file or directory")
             _command(work, line)

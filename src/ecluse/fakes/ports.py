@@ -14,11 +14,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 from ecluse.errors import Fault, StateError
-from ecluse.exits import Host
+from ecluse.exits import Device, Host
 from ecluse.flows import Connection
 from ecluse.policy import Levels, Policy
 from ecluse.ports import DnsReport, Recovered
 from ecluse.records import AuditRecord, Generation, KnownAddress, KnownName, NameTally
+from ecluse.results import TableUse
 from ecluse.ruleset.dnsorders import Orders
 from ecluse.state import codec
 
@@ -353,7 +354,10 @@ class FakeConntrack(Failing):
 
 
 class FakeLinks(Failing):
-    """ports.Links over three values. `change` replaces some of them and tells the readers of `changes`."""
+    """ports.Links over three values: every interface is up and has an IP. `change` replaces some of them and tells it.
+
+    host: what `look` gives instead, where a test sets it. full: what `tables` gives.
+    """
 
     def __init__(
         self, interfaces: Iterable[str] = (), addresses: Iterable[str] = (), routes: Iterable[str] = ()
@@ -363,6 +367,8 @@ class FakeLinks(Failing):
         self._addresses = frozenset(addresses)
         self._routes = tuple(sorted(routes))
         self._feed: Feed[str] = Feed()
+        self.host: Host | None = None
+        self.full: tuple[TableUse, ...] = ()
 
     def change(
         self,
@@ -381,10 +387,15 @@ class FakeLinks(Failing):
             self._routes = tuple(sorted(routes))
         self._feed.put(words)
 
-    async def interfaces(self) -> tuple[str, ...]:
-        """Name the interfaces."""
-        self._may_fail("interfaces")
-        return self._interfaces
+    async def look(self) -> Host:
+        """Give the interfaces."""
+        self._may_fail("look")
+        return self.host or Host(devices=tuple(map(Device, self._interfaces)))
+
+    async def tables(self) -> tuple[TableUse, ...]:
+        """Give what a test put into `full`."""
+        self._may_fail("tables")
+        return self.full
 
     async def local_addresses(self) -> frozenset[str]:
         """Give the machine's own addresses."""

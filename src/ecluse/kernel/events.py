@@ -1,6 +1,7 @@
 """Kernel events in the asyncio loop: the kernel's own buffer is the queue, and what it dropped is said."""
 
 import asyncio
+import errno
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -80,6 +81,9 @@ class Events(Generic[T]):
                 return False
             except OSError as error:
                 self._ready.append(self._lost(error))
+                return True
+            except Exception as error:  # noqa: BLE001 - what can't be read was missed, and the next is read all the same
+                self._ready.append(self._lost(OSError(errno.EBADMSG, f"unreadable: {error!r}")))
                 return True
         return False
 

@@ -7,17 +7,20 @@ linux/pkt_sched.h, linux/tc_act/tc_mirred.h, linux/net_namespace.h, linux/netfil
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
 from ecluse.exits import BESIDE, SWITCHES, Device, Filter, Host, Offload, Statement
 from ecluse.kernel import features, tables, tcx
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
+    SOL_NETLINK,
     Netlink,
     attribute,
     attributes,
@@ -31,12 +34,14 @@ from ecluse.kernel.netlink import (
 )
 
 NETLINK_ROUTE = 0
+GET_STRICT_CHK = 12  # NETLINK_GET_STRICT_CHK, linux/netlink.h
+IFF_UP, IFF_RUNNING = 0x1, 0x40
 GETLINK, GETADDR, GETROUTE, GETQDISC, GETTFILTER, GETNSID = 18, 22, 26, 38, 46, 90
 IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, IFLA_XDP, IFLA_TARGET_NETNSID = 3, 5, 10, 18, 43, 46
 INFO_KIND, XDP_ATTACHED, NSID = 1, 2, 1
 XDP_WORDS = {1: "in the driver", 2: "generic", 3: "in hardware", 4: "several"}
 IFA_ADDRESS, IFA_LOCAL = 1, 2
-RTA_OIF, RTA_MULTIPATH, RTN_UNICAST = 4, 9, 1
+RTA_DST, RTA_OIF, RTA_MULTIPATH, RTN_UNICAST = 1, 4, 9, 1
 TCA_KIND, TCA_OPTIONS, MIRRED_PARMS = 1, 2, 2
 MIRRED_WORDS = {1: "redirects to", 2: "copies to", 3: "redirects into", 4: "copies into"}
 RUNS_BPF = -1  # an action of kind `bpf`, beside mirred's
@@ -68,19 +73,55 @@ def look() -> Host:
     """Read everything. OSError in the kernel's words."""
     attached, unseen = _tcx()
     with Netlink(NETLINK_ROUTE) as route, Netlink(NETLINK_NETFILTER) as netfilter:
-        names = {
-            _LINK.unpack_from(body)[2]: text(fields(body, _LINK.size)[IFLA_IFNAME]) for body in _links(route)
-        }
+        names, links = _links_of(route)
+        devices = (
+            replace(one, tc_in_hardware=not one.kind and _offloads_tc(one.name)) for one in links.devices
+        )
         return Host(
-            devices=(*_devices(route, names), *_elsewhere(route, names)),
+            devices=(*devices, *_elsewhere(route, names)),
             filters=(*_filters(route, names), *attached),
             offloads=tuple(_offloads(netfilter)),
             statements=tuple(dict.fromkeys(_statements(netfilter))),
-            addresses=tuple(_addresses(route, names)),
+            addresses=links.addresses,
             default_routes=tuple(sorted(set(_default_routes(route, names)))),
             switches=dict(_switches()),
             unseen=unseen,
         )
+
+
+def look_at_links() -> Host:
+    """Read the interfaces and their addresses alone, a millisecond's work. OSError in the kernel's words."""
+    with Netlink(NETLINK_ROUTE) as route:
+        return _links_of(route)[1]
+
+
+def _links_of(route: Netlink) -> tuple[dict[int, str], Host]:
+    """Read the interfaces, each by its number and with what there is to say of it, and their addresses."""
+    bodies = _links(route)
+    names = {_LINK.unpack_from(body)[2]: text(fields(body, _LINK.size)[IFLA_IFNAME]) for body in bodies}
+    addresses = tuple(_addresses(route, names))
+    numbered = {name for name, one in addresses if not ip_interface(one).is_link_local}
+    indexes = {name: index for index, name in names.items()}
+
+    def has_own_ip(one: Device) -> bool:
+        return one.name in numbered or (one.running and not one.master and _has_route(indexes[one.name]))
+
+    devices = tuple(replace(one, own_ip=has_own_ip(one)) for one in _devices(bodies, names))
+    return names, Host(devices=devices, addresses=addresses)
+
+
+def _has_route(index: int) -> bool:
+    """Say whether a route beyond the link itself leads to an interface; the kernel looks through its tables (rtnetlink(7))."""
+    with Netlink(NETLINK_ROUTE) as route:
+        route.socket.setsockopt(SOL_NETLINK, GET_STRICT_CHK, 1)  # or it would send every route
+        for family in (socket.AF_INET, socket.AF_INET6):
+            wanted = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, RTN_UNICAST, 0)
+            for body in route.dump(GETROUTE, wanted + attribute(RTA_OIF, struct.pack("=i", index))):
+                to = fields(body, _ROUTE.size).get(RTA_DST)
+                network = ip_network((to, body[1])) if to else None
+                if network is None or not (network.is_link_local or network.is_multicast):
+                    return True
+    return False
 
 
 def _links(route: Netlink, nsid: int | None = None) -> list[bytes]:
@@ -89,8 +130,9 @@ def _links(route: Netlink, nsid: int | None = None) -> list[bytes]:
     return list(route.dump(GETLINK, _LINK.pack(0, 0, 0, 0, 0) + where))
 
 
-def _devices(route: Netlink, names: dict[int, str]) -> Iterator[Device]:
-    for body in _links(route):
+def _devices(bodies: Iterable[bytes], names: dict[int, str]) -> Iterator[Device]:
+    for body in bodies:
+        flags = _LINK.unpack_from(body)[3]
         found = fields(body, _LINK.size)
         xdp = fields(found.get(IFLA_XDP, b"")).get(XDP_ATTACHED, b"\0")[0]
         yield Device(
@@ -99,7 +141,8 @@ def _devices(route: Netlink, names: dict[int, str]) -> Iterator[Device]:
             master=names.get(_native(found.get(IFLA_MASTER)), ""),
             parent=names.get(_native(found.get(IFLA_LINK)), ""),
             xdp=XDP_WORDS.get(xdp, "somehow") if xdp else "",
-            tc_in_hardware=not _kind(found) and _offloads_tc(text(found[IFLA_IFNAME])),
+            up=bool(flags & IFF_UP),
+            running=bool(flags & IFF_RUNNING),
         )
 
 
@@ -179,7 +222,7 @@ def _tcx() -> tuple[list[Filter], tuple[str, ...]]:
     """List the sides of interfaces that have programs at their tcx hook; else say why they could not be looked for."""
     try:
         found = [
-            Filter(name, side, "tcx")
+            Filter(os.fsencode(name).decode(errors="replace"), side, "tcx")
             for index, name in socket.if_nameindex()
             for side in tcx.SIDES
             if tcx.programs(index, side)

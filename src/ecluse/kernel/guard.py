@@ -25,10 +25,12 @@ from ecluse.ruleset.switch import PRIORITY_NUMBER
 
 NEWTABLE, NEWCHAIN, NEWRULE = 0, 3, 6
 NLM_F_EXCL = 0x200
-LOCAL_IN, FORWARD, LOCAL_OUT = (tables.HOOKS.index(hook) for hook in ("input", "forward", "output"))
+LOCAL_IN, FORWARD, LOCAL_OUT, POST_ROUTING = (
+    tables.HOOKS.index(hook) for hook in ("input", "forward", "output", "postrouting")
+)
 LIST_ELEMENT = 1
-META_DREG, META_KEY, IIFNAME, OIFNAME = 1, 2, 6, 7
-CMP_SREG, CMP_OP, CMP_DATA, CMP_EQ = 1, 2, 3, 0
+META_DREG, META_KEY, IIF, IIFNAME, OIFNAME = 1, 2, 4, 6, 7
+CMP_SREG, CMP_OP, CMP_DATA, CMP_EQ, CMP_NEQ = 1, 2, 3, 0, 1
 IMMEDIATE_DREG, REG_VERDICT, REG_1 = 1, 0, 1
 NF_DROP, NF_ACCEPT, NFT_JUMP = 0, 1, -3
 IFNAMSIZ = 16
@@ -51,6 +53,9 @@ def requests(inside: tuple[str, ...]) -> list[Request]:
         *(_rule("input", [*_named(IIFNAME, name), _verdict(NF_ACCEPT)]) for name in ("lo", *inside)),
         _chain("output", LOCAL_OUT),
         *(_rule("output", [*_named(OIFNAME, name), _verdict(NF_ACCEPT)]) for name in ("lo", *inside)),
+        _chain("postrouting", POST_ROUTING),
+        _rule("postrouting", [*_forwarded(), _verdict(NF_ACCEPT)]),
+        *(_rule("postrouting", [*_named(OIFNAME, name), _verdict(NF_ACCEPT)]) for name in ("lo", *inside)),
     ]
 
 
@@ -96,8 +101,18 @@ def _named(key: int, pattern: str) -> list[bytes]:
     load = _expression("meta", [_number(META_DREG, REG_1), _number(META_KEY, key)])
     if not value:  # `*` alone: every interface
         return []
+    return [load, _compare(CMP_EQ, value)]
+
+
+def _forwarded() -> list[bytes]:
+    """Match what came by a link: at the last hook nothing else tells it from what the gateway made itself."""
+    load = _expression("meta", [_number(META_DREG, REG_1), _number(META_KEY, IIF)])
+    return [load, _compare(CMP_NEQ, bytes(4))]
+
+
+def _compare(how: int, value: bytes) -> bytes:
     data = _nest(CMP_DATA, [attribute(tables.DATA_VALUE, value)])
-    return [load, _expression("cmp", [_number(CMP_SREG, REG_1), _number(CMP_OP, CMP_EQ), data])]
+    return _expression("cmp", [_number(CMP_SREG, REG_1), _number(CMP_OP, how), data])
 
 
 def _verdict(code: int, chain: str = "") -> bytes:

@@ -1,9 +1,13 @@
 """What the DNS gate learned, in the kernel: addresses put into its sets, and read from them, by raw netlink.
 
-An element that is there already keeps its old time-out when it is added again. So each is added, deleted and added in one
-transaction: it is there before and after for every packet, with its whole time before it. Source: NFTA_SET_ELEM_* in linux/netfilter/nf_tables.h.
+A living key is never deleted. Where one transaction exchanges an element for another of the same key, a packet may find neither (Debian 12's Linux 6.1;
+upstream b2f742c). Since Linux 6.12 an add gives an element that is there its new time. Before, it keeps the old one: there
+it is left alone while half of its time is before it, and every packet that it lets through gives it the whole anew.
+Source: NFTA_SET_ELEM_* in linux/netfilter/nf_tables.h.
 """
 
+import os
+import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,11 +50,44 @@ class Answered:
     seconds: int | None = None
 
 
+def _an_add_renews(release: str) -> bool:
+    """Say whether an add gives an element that is there its new time: since Linux 6.12."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return found is not None and (int(found[1]), int(found[2])) >= (6, 12)
+
+
+AN_ADD_RENEWS = _an_add_renews(os.uname().release)
+
+
 def put(netlink: Netlink, elements: Iterable[Answered]) -> None:
-    """Put addresses into their sets, each with its whole time before it; one transaction. OSError when the kernel refuses."""
+    """Put addresses into their sets, each with its whole time before it; whole or not at all. OSError when the kernel refuses.
+
+    Before Linux 6.12 one that is there has half of its time at least, and an hour at most.
+    """
     every = list(elements)
-    if every:
-        netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, [r for one in every for r in _requests(one)])
+    if not every:
+        return
+    netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, [_added(one) for one in every])
+    if AN_ADD_RENEWS:
+        return
+    old = [one for one in every if not _has_time(one, _left_of(netlink, one))]
+    if old:
+        messages = [r for one in old for r in (*_in_and_out(one.set, _key(one.address)), _added(one))]
+        netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, messages)
+
+
+def _has_time(one: Answered, seconds: int) -> bool:
+    return (one.seconds or KEPT_SECONDS) // 2 <= seconds <= KEPT_SECONDS
+
+
+def _left_of(netlink: Netlink, one: Answered) -> int:
+    """Read how many whole seconds an element has left; 0 when it is not there."""
+    try:
+        answer = netlink.request(*_request(tables.GETSETELEM, 0, one.set, _key(one.address))[::2])
+    except FileNotFoundError:
+        return 0
+    listed = fields(answer or b"", 4).get(tables.ELEMENTS, b"")
+    return next((_seconds(fields(element)) for _, element in attributes(listed)), 0)
 
 
 def take_out(netlink: Netlink, name: str, elements: Iterable[IPAddress | None]) -> None:
@@ -64,15 +101,14 @@ def take_out(netlink: Netlink, name: str, elements: Iterable[IPAddress | None]) 
         netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, messages)
 
 
-def _requests(one: Answered) -> Iterator[Request]:
-    key = _key(one.address)
-    time = attribute(tables.ELEMENT_TIMEOUT, struct.pack("!Q", one.seconds * 1000)) if one.seconds else b""
-    yield from _in_and_out(one.set, key, time)
-    yield _request(NEWSETELEM, NLM_F_CREATE, one.set, key + time)
+def _added(one: Answered) -> Request:
+    time = struct.pack("!Q", (one.seconds or KEPT_SECONDS) * 1000)
+    times = attribute(tables.ELEMENT_TIMEOUT, time) + attribute(tables.ELEMENT_EXPIRATION, time)
+    return _request(NEWSETELEM, NLM_F_CREATE, one.set, _key(one.address) + times)
 
 
-def _in_and_out(name: str, key: bytes, time: bytes = b"") -> Iterator[Request]:
-    yield _request(NEWSETELEM, NLM_F_CREATE, name, key + time)
+def _in_and_out(name: str, key: bytes) -> Iterator[Request]:
+    yield _request(NEWSETELEM, NLM_F_CREATE, name, key)
     yield _request(DELSETELEM, 0, name, key)
 
 
@@ -133,9 +169,13 @@ def contents(netlink: Netlink, name: str) -> tuple[Mapping[IPAddress, int], bool
                 continue
             key = fields(element[tables.ELEMENT_KEY])[tables.DATA_VALUE]
             if len(key) in _WIDTHS:
-                end = element.get(tables.ELEMENT_EXPIRATION)
-                found[ip_address(key)] = ENDLESS if end is None else number(end) // 1000
+                found[ip_address(key)] = _seconds(element)
     return found, everything
+
+
+def _seconds(element: Mapping[int, bytes]) -> int:
+    end = element.get(tables.ELEMENT_EXPIRATION)
+    return ENDLESS if end is None else number(end) // 1000
 
 
 def learned(netlink: Netlink) -> dict[str, frozenset[int]]:

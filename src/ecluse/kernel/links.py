@@ -4,22 +4,28 @@ pyroute2's event reader dies of ENOBUFS in a burst; ours says that something was
 """
 
 import asyncio
+import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from ecluse.exits import Host
+from ecluse.kernel import bounded, exits
 from ecluse.kernel.events import EVENT_BUFFER, Events
-from ecluse.kernel.netlink import Netlink, fields, kernel_errors, messages, text
+from ecluse.kernel.netlink import Netlink, consistently, fields, kernel_errors, messages, text
+from ecluse.results import TableUse
 
 NETLINK_ROUTE = 0
 # RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE
 GROUPS = (1, 5, 7, 9, 11)
 RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE = 16, 17, 20, 21, 24, 25
+RTM_GETADDR = 22
 IFLA_IFNAME, IFA_ADDRESS, IFA_LOCAL, RTA_DST, RTA_OIF = 3, 1, 2, 1, 4
 IFF_RUNNING = 0x40
 RTN_UNICAST = 1
@@ -38,26 +44,37 @@ class RtnlLinks:
 
     def __init__(self) -> None:
         self._streams: list[Events[str]] = []
+        # One of its own: where the kernel holds a look up (its rtnl lock), the next ones wait here and take no other's thread.
+        self._thread = ThreadPoolExecutor(1, "links")
 
     def close(self) -> None:
         """End the streams of changes."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
         for stream in self._streams:
             stream.close()
 
-    async def interfaces(self) -> tuple[str, ...]:
-        """Name every interface, sorted."""
-        found = await _read("list the interfaces", lambda route: route.link("dump"))
-        return tuple(sorted(link.get_attr("IFLA_IFNAME") for link in found))
+    async def look(self) -> Host:
+        """Read every interface and its addresses, by raw netlink: it is asked for while somebody waits for an answer."""
+        with kernel_errors("look at the interfaces"):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, consistently, exits.look_at_links)
+
+    async def tables(self) -> tuple[TableUse, ...]:
+        """Read how full the kernel's tables are (`bounded`)."""
+        with kernel_errors("read how full the kernel's tables are"):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, consistently, bounded.tables)
 
     async def local_addresses(self) -> frozenset[str]:
         """Give every address of the machine itself, as text; a point-to-point link's own end, not the peer's."""
-        found = await _read("list the addresses", lambda route: route.addr("dump"))
-        return frozenset(one.get_attr("IFA_LOCAL") or one.get_attr("IFA_ADDRESS") for one in found)
+        with kernel_errors("list the addresses"):
+            # Not by pyroute2: this is asked after every change, and what that leaves behind is garbage in cycles.
+            return await asyncio.to_thread(consistently, _local_addresses)
 
     async def default_routes(self) -> tuple[str, ...]:
         """Name every interface with a unicast default route of either family, in any routing table, sorted."""
         links = await _read("list the interfaces", lambda route: route.link("dump"))
-        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
+        names = {link["index"]: _named(link) for link in links}
         routes = await _read("list the routes", lambda route: route.route("dump"))
         indexes = {
             index
@@ -87,6 +104,21 @@ async def _read(doing: str, ask: Callable[[Any], Any]) -> list[Any]:
             return await asyncio.to_thread(once)
         except NetlinkError as error:
             raise OSError(error.code, str(error)) from error
+
+
+def _named(link: Any) -> str:
+    """Give an interface's name as text. The kernel takes any bytes but '/', ':' and spaces (dev_valid_name)."""
+    name = link.get_attr("IFLA_IFNAME")
+    return name if isinstance(name, str) else text(name)
+
+
+def _local_addresses() -> frozenset[str]:
+    with Netlink(NETLINK_ROUTE) as route:
+        found = [
+            fields(body, _IFADDRMSG.size) for body in route.dump(RTM_GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0))
+        ]
+    packed = (one.get(IFA_LOCAL) or one.get(IFA_ADDRESS) for one in found)
+    return frozenset(str(ip_address(one)) for one in packed if one)
 
 
 def _outputs(route: Any) -> list[int]:
@@ -135,6 +167,6 @@ def _route_words(body: bytes, *, gone: bool) -> str:
 def _name(index: int) -> str:
     """Name an interface; by number when it is gone already."""
     try:
-        return socket.if_indextoname(index)
+        return os.fsencode(socket.if_indextoname(index)).decode(errors="replace")
     except OSError:
         return f"interface number {index}"

@@ -27,7 +27,7 @@ from ecluse.kernel.netlink import (
 from ecluse.kernel.tables import in_one_generation
 from ecluse.kernel.watch import watch
 from ecluse.policy import IPAddress
-from ecluse.ports import CounterValue, KernelChange, RefusedElement, Standing
+from ecluse.ports import CounterValue, Evidence, KernelChange, Standing
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.switch import Position
 
@@ -213,9 +213,13 @@ class NftFirewall:
         with self._sockets.one() as netlink:
             put(netlink, [Answered(name, one) for name, every in addresses.items() for one in every])
 
-    async def refused(self) -> tuple[tuple[RefusedElement, ...], bool]:
-        """Read the refused sets; True when one of them has no room left."""
+    async def refused(self) -> Evidence:
+        """Read the refused sets."""
         return await self._read("read who was refused", tables.refused)
+
+    async def limited(self) -> Evidence:
+        """Read which machines asked the DNS gate more than they may."""
+        return await self._read("read who asked the DNS gate too much", tables.limited)
 
     def changes(self) -> Events[KernelChange]:
         """Give every transaction from now on, in order, ours included. Ends when the firewall is closed."""

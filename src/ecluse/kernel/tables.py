@@ -7,6 +7,7 @@ raises OSError in the kernel's words. A table or chain that does not exist is an
 import errno
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from ipaddress import ip_address
 from typing import TypeVar
 
@@ -21,8 +22,9 @@ from ecluse.kernel.netlink import (
     text,
     text_attribute,
 )
-from ecluse.ports import CounterValue, RefusedElement
-from ecluse.ruleset.names import REFUSED_SETS
+from ecluse.ports import CounterValue, Evidence, RefusedElement
+from ecluse.rows import sift
+from ecluse.ruleset.names import FLOW_SETS, LIMITED_SETS, REFUSED_SETS
 
 TABLE = "ecluse"
 NFPROTO_INET = 1
@@ -239,31 +241,45 @@ def _counter(data: bytes) -> CounterValue:
     return CounterValue(number(found[COUNTER_PACKETS]), number(found[COUNTER_BYTES]))
 
 
-def refused(netlink: Netlink) -> tuple[tuple[RefusedElement, ...], bool]:
-    """Read the refused sets; True when one of them has no room left."""
+def refused(netlink: Netlink) -> Evidence:
+    """Read the refused sets."""
+    return _evidence(netlink, REFUSED_SETS)
+
+
+def limited(netlink: Netlink) -> Evidence:
+    """Read which machines asked the DNS gate more than they may."""
+    return _evidence(netlink, LIMITED_SETS)
+
+
+def _evidence(netlink: Netlink, wanted: Iterable[str]) -> Evidence:
+    """Read sets of addresses or flows, each element with its counter. One that is of another kind hides no other."""
     found = {text(one[SET_NAME]): one for one in sets(netlink)}
-    elements: list[RefusedElement] = []
-    full = False
-    for name in REFUSED_SETS:
+    rows: list[RefusedElement] = []
+    full, unread = False, 0
+    for name in wanted:
         if name not in found:
             continue
         timeout = number(found[name].get(SET_TIMEOUT, b""))
         size = number(fields(found[name].get(SET_DESC, b"")).get(SET_DESC_SIZE, b""))
-        width = 16 if name.endswith("6") else 4
-        before = len(elements)
-        for listed in element_lists(netlink, name):
-            elements += [_refused_element(fields(one), width, timeout) for _, one in attributes(listed)]
-        full = full or 0 < size <= len(elements) - before
-    return tuple(elements), full
+        width, flow = 16 if name.endswith("6") else 4, name in FLOW_SETS
+        read = partial(_refused_element, width=width, flow=flow, set_timeout=timeout)
+        every = (one for listed in element_lists(netlink, name) for _, one in attributes(listed))
+        good, bad = sift(every, read)
+        rows += good
+        unread += bad
+        full = full or 0 < size <= len(good) + bad
+    return Evidence(tuple(rows), full, unread)
 
 
-def _refused_element(element: dict[int, bytes], width: int, set_timeout: int) -> RefusedElement:
-    """Read one element; times are in milliseconds. width: bytes of an address in its key.
+def _refused_element(data: bytes, width: int, set_timeout: int, *, flow: bool) -> RefusedElement:
+    """Read one element; times are in milliseconds. width: bytes of an address in its key. ValueError for another key.
 
-    A key is source, and where there is more: destination, protocol, port, each padded to 4 bytes.
+    A key is source, and of a flow: destination, protocol, port, each padded to 4 bytes.
     """
+    element = fields(data)
     key = fields(element[ELEMENT_KEY])[DATA_VALUE]
-    flow = len(key) > width
+    if len(key) != (2 * width + 8 if flow else width):
+        raise ValueError(f"a key of {len(key)} bytes is {'no flow' if flow else 'no source'}")
     timeout = number(element.get(ELEMENT_TIMEOUT, b"")) or set_timeout
     left = number(element[ELEMENT_EXPIRATION]) if ELEMENT_EXPIRATION in element else timeout
     counted = _element_counter(element)

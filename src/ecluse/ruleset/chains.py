@@ -72,9 +72,11 @@ def answered(policy: Policy, slot: int) -> dict[Family, str]:
 
 
 def zone_chains(policy: Policy, kept: list[Kept], learned: list[ByName], slot: int) -> list[Chain]:
-    """Judge a zone's traffic at each level: look-ups for connections of its own, then for those opened towards it."""
+    """Judge a zone's traffic at each level: look-ups for connections of its own, then for those opened towards it.
+
+    They say what is kept, and nothing of the rest: what becomes of that is the hook's to say.
+    """
     chains: list[Chain] = []
-    refuse = p.goto(names.prefix(slot) + "refuse")
     for level in policy.site.levels:
         if level.passes_all:
             continue
@@ -93,7 +95,7 @@ def zone_chains(policy: Policy, kept: list[Kept], learned: list[ByName], slot: i
                     if lookups and guard:
                         chains.append(Chain(f"{here}.{word}{family.digit}", lookups))
                         rules.append((*guard, p.jump(f"{here}.{word}{family.digit}")))
-            chains.append(Chain(here, (*rules, (refuse,))))
+            chains.append(Chain(here, tuple(rules)))
     return chains
 
 
@@ -130,7 +132,6 @@ def gateway_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
     At input the original direction is a connection from outside; at output it is one of ours.
     """
     chains: list[Chain] = []
-    stem = names.prefix(slot)
     for level in policy.site.levels:
         if level.passes_all:
             continue
@@ -144,13 +145,12 @@ def gateway_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
                     jumps[word].append((p.Is(p.NFPROTO, (family.nfproto,)), p.jump(name)))
         for hook, ours in (("input", "reply"), ("output", "original")):
             theirs = "original" if ours == "reply" else "reply"
-            rules: list[Rule] = [
+            rules = tuple(
                 (p.Is(p.CT_DIRECTION, (side,)), *rest)
                 for side, word in ((ours, "out"), (theirs, "in"))
                 for rest in jumps[word]
-            ]
-            end = p.goto(stem + ("refuse" if hook == "input" else "reject"))
-            chains.append(Chain(names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"), (*rules, (end,))))
+            )
+            chains.append(Chain(names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"), rules))
     return chains
 
 
@@ -202,6 +202,8 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
     An invalid packet gets no reset: it may belong to a kept connection that went astray, which a reset would end.
     Nor is a source answered that is no zone's: the answer would go to whatever outside address was written there,
     and an ICMP error carries the refused payload with it.
+    A zone's machines whose packets come by an interface in no zone (a wrong name in site.yaml) are evidence too, and
+    get no answer; what an outsider writes as its source is not.
     """
     stem = names.prefix(slot)
     ports = p.Is(p.L4PROTO, (6, 17, 132))
@@ -216,21 +218,34 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
             (here, no_ports, p.Note((*ends, "meta l4proto", "0"), f"refused{family.digit}")),
         ]
     not_inside = p.In((p.IIFNAME,), stem + "inside", negate=True)
+    strayed: list[Rule] = [
+        (
+            not_inside,
+            p.Is(p.NFPROTO, (family.nfproto,)),
+            p.In((family.source,), name),
+            p.FROM_HERE,
+            p.goto(stem + "strayed"),
+        )
+        for family, name in answered(policy, slot).items()
+    ]
     to_inside: list[Rule] = [
         (p.Is(p.NFPROTO, (family.nfproto,)), p.In((family.source,), name), p.goto(stem + "reject"))
         for family, name in answered(policy, slot).items()
     ]
     return [
         Chain(stem + "evidence", tuple(evidence)),
+        Chain(stem + "strayed", ((p.jump(stem + "evidence"),), (p.DROP,))),
         Chain(
             stem + "refuse",
             (
+                *strayed,
                 (not_inside, p.Bump(names.REFUSED_IN), p.DROP),
                 *to_inside,
                 (p.jump(stem + "evidence"),),
                 (p.DROP,),
             ),
         ),
+        Chain(stem + "drop", ((p.jump(stem + "evidence"),), (p.DROP,))),
         Chain(
             stem + "reject",
             (
@@ -251,18 +266,64 @@ def gate_places(policy: Policy) -> tuple[str, ...]:
 
 
 def gate_chains(policy: Policy, slot: int) -> list[Chain]:
-    """Make every gate shut: a program that is loaded and not yet switched to lets nothing through."""
+    """Make every gate shut: a program that is loaded and not yet switched to lets nothing through.
+
+    A zone's gate keeps or says nothing. What no zone keeps ends at the gate of no zone, or at its hook's end.
+    """
     stem = names.prefix(slot)
-    closed: Rule = (p.goto(stem + "refuse"),)
-    gates = [Chain(names.gate(slot, place), (closed,)) for place in gate_places(policy)]
-    return [Chain(stem + "open", ((p.ACCEPT,),)), *gates]
+    closed = {names.ELSEWHERE: stem + "refuse"}
+    gates = [
+        Chain(names.gate(slot, place), ((p.goto(closed.get(place, stem + "nothing")),),))
+        for place in gate_places(policy)
+    ]
+    return [Chain(stem + "open", ((p.ACCEPT,),)), Chain(stem + "nothing", ()), *gates]
+
+
+_ERRORS = {"4": (3, 11, 12), "6": (1, 2, 3, 4)}
+"""Unreachable, (packet too big,) time exceeded, parameter problem (RFC 792, RFC 4443): what an ICMP error is."""
+
+
+def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
+    """Judge an error that the gateway makes about a flow between a zone and the outside as that flow is judged.
+
+    A partner has to be told that a link is too narrow (RFC 1191, RFC 8201). Of which zone the flow is its inside end
+    says: conntrack gives the error the tuples of the flow that it quotes. Give the chain, and the rules that lead to it.
+    """
+    name = f"{names.prefix(slot)}errors"
+    rules: list[Rule] = [
+        (*guard, p.jump(names.gate(slot, zone.name)))
+        for zone in policy.site.zones
+        for family in FAMILIES
+        for end in (family.original_source, family.reply_source)
+        if (guard := _within(zone, family, end, slot))
+    ]
+    about = p.Is(p.CT_STATE, ("related",))
+    ways: list[Rule] = [
+        (p.Is(field, _ERRORS[digit]), about, p.jump(name))
+        for digit, field in (("4", p.ICMP_TYPE), ("6", p.ICMPV6_TYPE))
+    ]
+    return [Chain(name, tuple(rules))], ways
 
 
 def hook_chains(policy: Policy, slot: int) -> list[Chain]:
-    """Give the chains that the base chains go to: inside to inside passes, the lifeline passes, the rest goes to a gate."""
+    """Give the chains that the base chains go to: inside to inside passes, the lifeline passes, the rest goes to a gate.
+
+    What the gateway sends is judged twice. At output, where a refusal can still be told to whoever sent it; and where it leaves:
+    the site's own output rules (DNAT, marks) may have chosen another link since, and output still sees the first
+    (nf_hook_state.out; ip_route_me_harder). What is forwarded came by a link, and passes there at once.
+    """
     stem = names.prefix(slot)
     from_inside, to_inside = p.In((p.IIFNAME,), stem + "inside"), p.In((p.OIFNAME,), stem + "inside")
+    error_chains, errors = _errors(policy, slot)
+    ours: list[Rule] = [
+        (p.Is(p.OIFNAME, ("lo",)), p.ACCEPT),
+        (to_inside, p.ACCEPT),
+        (p.jump(stem + "lifeline.output"),),
+        *errors,
+        (p.jump(names.gate(slot, f"{GATEWAY}.output")),),
+    ]
     return [
+        *error_chains,
         Chain(
             stem + "forward",
             (
@@ -278,16 +339,13 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
                 *dnsgate.client_jump(policy, slot),
                 (from_inside, p.ACCEPT),
                 (p.jump(stem + "lifeline.input"),),
-                (p.goto(names.gate(slot, f"{GATEWAY}.input")),),
+                (p.jump(names.gate(slot, f"{GATEWAY}.input")),),
+                (p.goto(stem + "refuse"),),
             ),
         ),
+        Chain(stem + "output", (*dnsgate.engine_guard(policy), *ours, (p.goto(stem + "reject"),))),
         Chain(
-            stem + "output",
-            (
-                (p.Is(p.OIFNAME, ("lo",)), p.ACCEPT),
-                (to_inside, p.ACCEPT),
-                (p.jump(stem + "lifeline.output"),),
-                (p.goto(names.gate(slot, f"{GATEWAY}.output")),),
-            ),
+            stem + "postrouting",
+            ((p.Is(p.IIF, (0,), negate=True), p.ACCEPT), *ours, (p.goto(stem + "drop"),)),
         ),
     ]

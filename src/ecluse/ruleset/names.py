@@ -1,16 +1,19 @@
 """Names inside table `inet ecluse`. A `-` of a site's name becomes `_`; a dot parts words, so that none collide."""
 
-BASE_CHAINS = ("forward", "input", "output")
+BASE_CHAINS = ("forward", "input", "output", "postrouting")
 """The only chains with a hook; each holds one rule, a goto into the slot that is live."""
 
 SERVICE_COUNTER = "svc_"
 REFUSED_OUT = "refused_out"
 REFUSED_IN = "refused_in"
-REFUSED_SETS = ("refused4", "refused6", "refused_hosts4", "refused_hosts6")
+FLOW_SETS = ("refused4", "refused6")
+REFUSED_SETS = (*FLOW_SETS, "refused_hosts4", "refused_hosts6")
 
 DNS = "dns"
 """The base chain of the redirect, at its own hook; there where the site has a DNS gate, and one goto as the others."""
 DNS_LIMITED = "dns_limited"
+LIMITED_SETS = ("dns_limited_4", "dns_limited_6")
+"""Which machines asked the DNS gate more than they may, and how many of their questions were dropped."""
 LEARNED = "dns_"
 GUARD = "k0_guard"
 """The chain of the smallest table (`Firewall.guard`): slot 0 is nobody else's, so it goes with the next tidying."""

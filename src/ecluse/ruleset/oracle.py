@@ -16,7 +16,8 @@ from ecluse.ruleset.program import Key, NamedSet, Part, Program
 class Packet:
     """A packet as a hook sees it. Addresses are the packet's own; `connection` has the tuples (None: untracked or invalid).
 
-    hook: forward, input or output. direction: original or reply, of this packet in its connection.
+    hook: forward, input, output or postrouting (what is judged at output is judged there too, where it passes).
+    direction: original or reply, of this packet in its connection. from_here: the route back to its source leads by `iif`.
     """
 
     hook: str
@@ -31,8 +32,10 @@ class Packet:
     destination_port: int = 0
     icmp_type: int | None = None
     hop_limit: int = 64
+    length: int = 32
     uid: int | None = None
     invalid: bool = False
+    from_here: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +128,10 @@ class Oracle:
     def judge(self, packet: Packet) -> Judgement:
         """Give the verdict on a packet at its hook."""
         counters: list[str] = []
-        verdict = self._walk(packet.hook, packet, counters)
-        return Judgement(verdict or self.policy, tuple(counters))
+        verdict = self._walk(packet.hook, packet, counters) or self.policy
+        if packet.hook == "output" and verdict == "accept":
+            verdict = self._walk("postrouting", packet, counters) or self.policy
+        return Judgement(verdict, tuple(counters))
 
     def keeper(self, chain: str, packet: Packet) -> str:
         """Name the counter of the service for which a chain of look-ups keeps a packet, empty when it does not."""
@@ -163,9 +168,7 @@ class Oracle:
                     return "reject"
                 case p.Dispatch(fields, name):
                     chain_or_none = self._find(fields, name, packet)
-                    return (
-                        None if chain_or_none is None else self._walk(chain_or_none, packet, counters) or ""
-                    )
+                    return None if chain_or_none is None else self._walk(chain_or_none, packet, counters)
                 case _ if not self._passes(part, packet, counters):
                     return None
         return None
@@ -185,6 +188,8 @@ class Oracle:
                 return counter is not None
             case p.Bump(counter):
                 counters.append(counter)
+            case p.FromHere():
+                return packet.from_here
             case p.Over():
                 return False  # of one packet there is never too much
         return True
@@ -206,6 +211,12 @@ def _equal(value: int | str, wanted: p.Value) -> bool:
     return value == wanted
 
 
+def _is_error(packet: Packet) -> bool:
+    """Say whether a packet is an ICMP error about a connection (nf_conntrack_icmpv4_error, nf_conntrack_icmpv6_error)."""
+    errors = {1: {3, 4, 5, 11, 12}, 58: set(range(128))}
+    return packet.connection is not None and packet.icmp_type in errors.get(packet.protocol, ())
+
+
 def _v4(address: IPAddress) -> int | None:
     return int(address) if address.version == 4 else None
 
@@ -215,21 +226,24 @@ def _v6(address: IPAddress) -> int | None:
 
 
 _READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
+    p.IIF: lambda k: int(bool(k.iif)),
     p.IIFNAME: lambda k: k.iif,
     p.OIFNAME: lambda k: k.oif,
     p.NFPROTO: lambda k: f"ipv{k.source.version}",
     p.L4PROTO: lambda k: k.protocol,
     p.SKUID: lambda k: k.uid,
-    p.CT_STATE: lambda k: "invalid" if k.invalid else "tracked",
+    p.CT_STATE: lambda k: "invalid" if k.invalid else "related" if _is_error(k) else "tracked",
     p.TH_DPORT: lambda k: k.destination_port if k.protocol in p.PORTS else None,
     p.UDP_SPORT: lambda k: k.source_port if k.protocol == 17 else None,
     p.UDP_DPORT: lambda k: k.destination_port if k.protocol == 17 else None,
+    p.ICMP_TYPE: lambda k: k.icmp_type if k.protocol == 1 else None,
     p.ICMPV6_TYPE: lambda k: k.icmp_type if k.protocol == 58 else None,
     p.SADDR4: lambda k: _v4(k.source),
     p.DADDR4: lambda k: _v4(k.destination),
     p.SADDR6: lambda k: _v6(k.source),
     p.DADDR6: lambda k: _v6(k.destination),
     p.TTL4: lambda k: k.hop_limit if k.source.version == 4 else None,
+    p.LENGTH6: lambda k: k.length if k.source.version == 6 else None,
     p.HOPLIMIT6: lambda k: k.hop_limit if k.source.version == 6 else None,
     p.CT_DIRECTION: lambda k: k.direction if k.connection else None,
     p.CT_PROTOCOL: lambda k: k.connection.protocol if k.connection else None,

@@ -28,6 +28,8 @@ class Field:
     type: str
 
 
+IIF = Field("iif", "integer")
+"""Index of the link that a packet came by; 0 where it came by none: the machine itself made it."""
 IIFNAME = Field("iifname", "ifname")
 OIFNAME = Field("oifname", "ifname")
 NFPROTO = Field("meta nfproto", "nf_proto")
@@ -42,10 +44,13 @@ DADDR4 = Field("ip daddr", "ipv4_addr")
 SADDR6 = Field("ip6 saddr", "ipv6_addr")
 DADDR6 = Field("ip6 daddr", "ipv6_addr")
 TTL4 = Field("ip ttl", "integer")
+LENGTH6 = Field("ip6 length", "integer")
+"""Bytes after the IPv6 header."""
 HOPLIMIT6 = Field("ip6 hoplimit", "integer")
 TH_DPORT = Field("th dport", "inet_service")
 UDP_SPORT = Field("udp sport", "inet_service")
 UDP_DPORT = Field("udp dport", "inet_service")
+ICMP_TYPE = Field("icmp type", "icmp_type")
 ICMPV6_TYPE = Field("icmpv6 type", "icmpv6_type")
 CT_SADDR4 = Field("ct original ip saddr", "ipv4_addr")
 CT_DADDR4 = Field("ct original ip daddr", "ipv4_addr")
@@ -92,10 +97,14 @@ class Bump:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Record the packet's fields in a bounded dynamic set; a full set ends the rule here (nft_dynset breaks)."""
+    """Record the packet's fields in a bounded dynamic set; a full set ends the rule here (nft_dynset breaks).
+
+    lasts: how long the element stays after its last packet, as nft writes it.
+    """
 
     fields: tuple[str, ...]
     set: str
+    lasts: str = "1d"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +131,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Go where a map of verdicts says; a packet that the map does not know passes on to the next rule."""
+    """Jump where a map of verdicts says; what it does not know, or is not judged there, passes on to the next rule."""
 
     fields: tuple[Field, ...]
     map: str
@@ -151,18 +160,39 @@ class Local:
 
 
 @dataclass(frozen=True, slots=True)
+class FromHere:
+    """The way back to the packet's source leads by the interface that it came by: nobody else wrote that source."""
+
+
+@dataclass(frozen=True, slots=True)
 class Redirect:
     """Send the connection to this port of the machine itself (nat chains only)."""
 
     port: int
 
 
-Part = Is | In | Count | Bump | Note | Limit | Verdict | Reject | Dispatch | Refresh | Over | Local | Redirect
+Part = (
+    Is
+    | In
+    | Count
+    | Bump
+    | Note
+    | Limit
+    | Verdict
+    | Reject
+    | Dispatch
+    | Refresh
+    | Over
+    | Local
+    | FromHere
+    | Redirect
+)
 Rule = tuple[Part, ...]
 
 ACCEPT = Verdict("accept")
 DROP = Verdict("drop")
 LOCAL = Local()
+FROM_HERE = FromHere()
 
 
 def goto(chain: str) -> Verdict:
@@ -188,7 +218,7 @@ class NamedSet:
     """A set (`value` empty) or map: key types, and elements from key to value, disjoint, in order.
 
     value: `counter` for a map to named counters, `verdict` for a map to chains (the element's value is
-    the chain of a goto), empty for a set (values empty).
+    the chain of a jump), empty for a set (values empty).
     by_name: filled from addresses of host names alone, so that DNS changes no other set.
     """
 
@@ -301,8 +331,8 @@ def part_text(part: Part) -> str:  # noqa: C901, PLR0911, PLR0912 -- one line a 
             return f"counter name {_join(fields)} map @{name}"
         case Bump(counter):
             return f'counter name "{counter}"'
-        case Note(texts, name):
-            return f"update @{name} {{ {' . '.join(texts)} timeout 1d counter }}"
+        case Note(texts, name, lasts):
+            return f"update @{name} {{ {' . '.join(texts)} timeout {lasts} counter }}"
         case Limit(rate):
             return f"limit rate {rate}/second"
         case Verdict(kind, chain):
@@ -315,6 +345,8 @@ def part_text(part: Part) -> str:  # noqa: C901, PLR0911, PLR0912 -- one line a 
             return f"update @{name} {{ {field.text} limit rate over {rate}/second burst {2 * rate} packets }}"
         case Local():
             return "fib daddr type local"
+        case FromHere():
+            return "fib saddr . iif oif exists"
         case Redirect(port):
             return f"redirect to :{port}"
         case Dispatch(fields, name):
@@ -332,7 +364,7 @@ def _value(named: NamedSet, value: str) -> str:
         case "counter":
             return f' : "{value}"'
         case "verdict":
-            return f" : goto {value}"
+            return f" : jump {value}"
         case _:
             return ""
 

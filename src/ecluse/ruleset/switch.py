@@ -161,6 +161,8 @@ def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str
     if len(levels) != len(policy.zone_names()):
         return None
     whole = targets(policy, slot, levels)
+    if not read.get("postrouting"):  # a table of an earlier build has no such chain
+        del whole["postrouting"]
     return levels if all(read.get(chain) == target for chain, target in whole.items()) else None
 
 
@@ -212,7 +214,7 @@ def removal_text(
     keep = set(keep_slots)
     shared = {*names.BASE_CHAINS, *names.REFUSED_SETS, names.REFUSED_OUT, names.REFUSED_IN, *learned}
     if shared & {names.learned("4"), names.learned("6")}:
-        shared |= {names.DNS, names.DNS_LIMITED, names.rate("4"), names.rate("6")}
+        shared |= {names.DNS, names.DNS_LIMITED, names.rate("4"), names.rate("6"), *names.LIMITED_SETS}
     lines: list[str] = []
 
     def old(name: str) -> bool:
@@ -299,7 +301,7 @@ def hold_text(policy: Policy, slot: int, uids: tuple[int, ...] = (0,)) -> str:
     bare = Policy(policy.site, ())
     program = compile_program(bare, {}, slot, uids)
     stem = names.prefix(slot)
-    silent = {f"{stem}refuse", f"{stem}reject"}
+    silent = {f"{stem}refuse", f"{stem}reject", f"{stem}drop"}
     chains = tuple(Chain(c.name, ((DROP,),)) if c.name in silent else c for c in program.chains)
     shut = Position({hook: stem + hook for hook in names.BASE_CHAINS}, "drop")
     return load_text(replace(program, chains=chains)) + shut.text()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ecluse.kernel import learned as module
+from ecluse.kernel.elements import NEWSETELEM
 from ecluse.kernel.learned import Answered, handles, learned, left, put
 from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink
 from ecluse.ruleset import switch
@@ -39,6 +41,35 @@ async def test_each_time_it_is_put_in_an_address_has_its_whole_hour(table):
     assert learned(netlink)["dns_all_6"] == {int(SIX)}
     put(netlink, [Answered(SET, ADDRESS)])
     assert left(netlink, SET)[ADDRESS] >= 3590
+
+
+class Watched(Netlink):
+    """A socket that keeps what kinds of messages its transactions had."""
+
+    def transaction(self, subsystem, requests):
+        self.sent = [kind & 0xFF for kind, _, _ in requests]
+        super().transaction(subsystem, requests)
+
+
+@pytest.mark.parametrize("seconds", [30, 1700, None])
+@pytest.mark.parametrize("renews", [True, False], ids=["an add renews", "an add keeps the old time"])
+async def test_a_key_that_packets_may_need_is_never_deleted(table, monkeypatch, seconds, renews):
+    """How a kernel of before 6.12 does it is told by tests/vm/test_learned.py, on one."""
+    monkeypatch.setattr(module, "AN_ADD_RENEWS", renews)
+    with Watched(NETLINK_NETFILTER) as netlink:
+        put(netlink, [Answered(SET, ADDRESS, seconds)])
+        for _ in range(2):
+            put(netlink, [Answered(SET, ADDRESS), Answered("dns_all_6", SIX)])
+            assert netlink.sent == [NEWSETELEM, NEWSETELEM]
+            assert left(netlink, SET)[ADDRESS] >= 3590
+
+
+@pytest.mark.parametrize(
+    ("release", "renews"),
+    [("6.1.0-41-cloud-amd64", False), ("6.11.9", False), ("6.12.57+deb13-amd64", True), ("7.0.0", True)],
+)
+def test_which_kernels_renew(release, renews):
+    assert module._an_add_renews(release) == renews
 
 
 async def test_whole_or_not_at_all(table):

@@ -1,12 +1,17 @@
 """RtnlLinks: interfaces, addresses, default routes, and their changes in words."""
 
 import asyncio
+import os
 import socket
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
+from ecluse.kernel.exits import KernelExits
 from tests.kernel.adapters.conftest import Heart, run
+from tests.kernel.adapters.test_conntrack import fill
 
 pytestmark = pytest.mark.kernel
 
@@ -31,7 +36,7 @@ async def test_readings(links):
     ip("addr add 198.51.100.2/24 dev wan0")
     ip("addr add 192.0.2.1 peer 192.0.2.2 dev lan0")
     ip("addr add 2001:db8:1::2/64 dev wan0 nodad")
-    assert await links.interfaces() == ("lan0", "lo", "wan0")
+    assert sorted(one.name for one in (await links.look()).devices) == ["lan0", "lo", "wan0"]
     addresses = await links.local_addresses()
     assert addresses >= {"127.0.0.1", "::1", "10.10.0.5", "198.51.100.2", "192.0.2.1", "2001:db8:1::2"}
     assert "192.0.2.2" not in addresses
@@ -59,6 +64,73 @@ async def test_default_routes(links, routes, carriers):
     for route in routes:
         ip(route)
     assert await links.default_routes() == carriers
+
+
+async def test_a_look_says_by_which_interfaces_packets_can_come(links):
+    ip("link add wan0 type veth peer name lan0")
+    ip("link add br0 type bridge")
+    ip("link add port0 type veth peer name port1")
+
+    async def seen(name, **wanted):
+        """Look until it is so: a carrier is taken up by a task of the kernel's own (link_watch.c)."""
+        async with asyncio.timeout(10):
+            while True:
+                (one,) = (one for one in (await links.look()).devices if one.name == name)
+                if all(getattr(one, key) == value for key, value in wanted.items()):
+                    return
+                await asyncio.sleep(0.01)
+
+    await seen("wan0", up=False, running=False)
+    ip("link set wan0 up")
+    await seen("wan0", up=True, running=False)  # the other end is down
+    ip("link set lan0 up")
+    await seen("wan0", running=True, own_ip=False)  # a link-local address leads nowhere
+    ip("route add 198.51.100.0/24 dev wan0")
+    await seen("wan0", own_ip=True)  # unnumbered, and routed
+    await seen("lan0", running=True, own_ip=False)
+    ip("-6 route add 2001:db8:5::/48 dev lan0")
+    await seen("lan0", own_ip=True)
+    ip("-6 route del 2001:db8:5::/48 dev lan0")
+    await seen("lan0", own_ip=False)
+    ip("addr add 192.0.2.1/24 dev lan0")
+    await seen("lan0", own_ip=True)
+    ip("link set port0 master br0")
+    await seen("port0", master="br0")
+    await seen("br0", kind="bridge")
+
+
+async def test_a_look_is_not_made_of_all_routes(links):
+    """A gateway with a full table of routes is looked at as quickly as any: the kernel sends only what was asked for."""
+    ip("link add wan0 type veth peer name lan0")
+    ip("link set wan0 up")
+    ip("link set lan0 up")
+    batch = "".join(f"route add 10.{n // 250}.{n % 250}.0/24 dev wan0\n" for n in range(5000))
+    run("ip", "-b", "-", text=batch)
+    async with asyncio.timeout(10):
+        while not all(one.running for one in (await links.look()).devices if one.name != "lo"):
+            await asyncio.sleep(0.01)
+    async with Heart(time.thread_time) as heart:
+        found = {one.name: one.own_ip for one in (await links.look()).devices}
+    assert found["wan0"]
+    assert not found["lan0"]
+    assert heart.longest < 0.02
+
+
+async def test_how_full_the_kernels_tables_are(links, conntrack):
+    before = {one.name: one for one in await links.tables()}
+    fill(range(500))
+    ip("link add wan0 type veth peer name lan0")
+    ip("link set wan0 up")
+    for n in range(20):
+        ip(f"neigh add 198.51.100.{n + 1} lladdr 02:00:00:00:00:01 dev wan0 nud permanent")
+    after = {one.name: one for one in await links.tables()}
+    assert after["connections"].used >= before["connections"].used + 500
+    limit = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+    assert after["connections"].most == int(limit.read_text()), "the machine's, as every namespace reads it"
+    assert after["IPv4 neighbours"].used >= 20
+    shown = subprocess.run(["ip", "-s", "ntable", "show"], capture_output=True, text=True, check=True).stdout
+    assert f"thresh3 {after['IPv4 neighbours'].most} " in shown
+    assert {"IPv4 neighbours", "IPv6 neighbours"} <= after.keys()
 
 
 async def test_changes_are_told(links):
@@ -127,3 +199,36 @@ async def test_closing_ends_the_stream(links):
     links.close()
     await asyncio.wait_for(listening, 5)
     assert await listen() == []
+
+
+async def test_names_that_are_no_utf8_are_read_with_replacement(links):
+    """The kernel takes any bytes but '/', ':' and white space (dev_valid_name in net/core/dev.c)."""
+    odd, told = b"caf\xe9", "caf\N{REPLACEMENT CHARACTER}"
+    run("ip", "link", "add", os.fsdecode(odd), "type", "bridge")
+    stream = links.changes()
+    run("ip", "link", "set", os.fsdecode(odd), "up")
+    run("ip", "addr", "add", "198.51.100.2/24", "dev", os.fsdecode(odd))
+    run("ip", "route", "add", "default", "dev", os.fsdecode(odd))
+    assert told in {one.name for one in (await links.look()).devices}
+    assert await links.default_routes() == (told,)
+    assert "198.51.100.2" in await links.local_addresses()
+    await gather(stream, {f"address 198.51.100.2/24 on {told} is there"})
+    host = await KernelExits().look()
+    assert told in {device.name for device in host.devices}
+
+
+async def test_an_event_that_cannot_be_read_was_missed_and_the_next_is_read(links, monkeypatch):
+    stream = links.changes()
+    decode, broken = stream._decode, [True]
+
+    def fails_once(datagram):
+        if broken.pop() if broken else False:
+            raise TypeError("nobody foresaw this")
+        return decode(datagram)
+
+    monkeypatch.setattr(stream, "_decode", fails_once)
+    ip("link add wan0 type veth peer name lan0")
+    assert "changes of links were missed (unreadable: TypeError" in await anext(stream)
+    ip("link set wan0 up")
+    ip("link set lan0 up")
+    await gather(stream, {"interface wan0 is up"})

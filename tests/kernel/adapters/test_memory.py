@@ -126,7 +126,7 @@ async def test_the_kernels_word_brings_a_look_at_once_and_our_own_does_not(world
         changes.close()
 
 
-def test_there_is_one_process_at_a_time(world, capsys, monkeypatch):
+def test_there_is_one_process_at_a_time(world, capfd, monkeypatch):
     """A second one would take what the first learns for a stranger's."""
     monkeypatch.setattr(process, "_take_place", lambda: None)
     held = process._only_one(world.run)
@@ -140,7 +140,7 @@ def test_there_is_one_process_at_a_time(world, capsys, monkeypatch):
             str(world.state),
         ]
         assert process.main(where) == 1
-        assert "another process of the DNS gate is at work here" in capsys.readouterr().err
+        assert "another process of the DNS gate is at work here" in capfd.readouterr().err
     finally:
         os.close(held)
     os.close(process._only_one(world.run))

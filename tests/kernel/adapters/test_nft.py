@@ -4,14 +4,19 @@ import asyncio
 import itertools
 import statistics
 import time
+from functools import partial
+from ipaddress import ip_address
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.kernel import tables
-from ecluse.kernel.netlink import NETLINK_NETFILTER, DumpInterruptedError, Netlink
+from ecluse.kernel.netlink import NETLINK_NETFILTER, NLA_F_NESTED, DumpInterruptedError, Netlink, attribute
 from ecluse.kernel.nft import shortened
 from ecluse.ports import CounterValue
+from ecluse.rows import sift
 from tests.kernel.adapters.conftest import PROGRAM, nft, send_udp
 
 pytestmark = pytest.mark.kernel
@@ -93,7 +98,7 @@ async def test_no_table_reads_as_nothing(firewall):
     assert await firewall.objects() == {}
     assert await firewall.fingerprint() == {}
     assert await firewall.counters() == {}
-    assert await firewall.refused() == ((), False)
+    assert await firewall.refused() == ((), False, 0)
     assert await firewall.targets(["forward"]) == {"forward": None}
 
 
@@ -162,7 +167,7 @@ async def test_counters_and_refused_flows_are_read_in_both_families(firewall):
     counters = await firewall.counters()
     assert counters["refused_out"] == CounterValue(packets=6, bytes=4 * 29 + 2 * 49)
     assert counters["svc_lab"].packets == 6
-    found, full = await firewall.refused()
+    found, full, _ = await firewall.refused()
     flows = {(e.source, e.destination, e.protocol, e.port, e.packets, e.bytes) for e in found}
     assert flows == {
         ("10.10.0.5", "203.0.113.10", 17, 9, 3, 87),
@@ -182,14 +187,14 @@ async def test_idle_counts_from_the_last_packet(firewall):
     send_udp("10.10.0.6", "203.0.113.10", 9)
     await asyncio.sleep(1.3)
     send_udp("10.10.0.5", "203.0.113.10", 9)
-    found, _ = await firewall.refused()
+    found, _, _ = await firewall.refused()
     assert {e.source: e.idle for e in found if not e.destination} == {"10.10.0.5": 0, "10.10.0.6": 1}
 
 
 async def test_idle_of_an_element_with_a_time_out_of_its_own(firewall):
     await firewall.apply(PROGRAM)
     nft("add element inet ecluse refused_hosts4 { 192.0.2.9 timeout 10m expires 4m }")
-    found, _ = await firewall.refused()
+    found, _, _ = await firewall.refused()
     assert [e.idle for e in found] == [360]
 
 
@@ -199,6 +204,37 @@ async def test_a_full_set_says_so(firewall):
     assert (await firewall.refused())[1] is False
     nft("add element inet ecluse refused_hosts6 { 2001:db8::2 }")
     assert (await firewall.refused())[1] is True
+
+
+@pytest.mark.parametrize("kind", ["inet_service", "ipv6_addr", "ipv4_addr . inet_service", "ether_addr"])
+async def test_a_set_of_another_kind_hides_no_row_of_the_others(firewall, kind):
+    """RED before: one element whose key is no address made the whole list fail."""
+    await firewall.apply(PROGRAM)
+    send_udp("10.10.0.5", "203.0.113.10", 9)
+    value = {"inet_service": "7", "ipv6_addr": "2001:db8::9", "ether_addr": "02:00:00:00:00:01"}.get(
+        kind, "192.0.2.9 . 7"
+    )
+    nft(f"add set inet ecluse dns_limited_4 {{ type {kind}; }}")
+    nft(f"add element inet ecluse dns_limited_4 {{ {value} }}")
+    nft("add set inet ecluse dns_limited_6 { type ipv6_addr; }")
+    nft("add element inet ecluse dns_limited_6 { 2001:db8::9 }")
+    limited = await firewall.limited()
+    assert limited.unread == 1
+    assert [one.source for one in limited.rows] == ["2001:db8::9"]
+    found, _, unread = await firewall.refused()
+    assert (len(found), unread) == (2, 0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=80)), st.sampled_from([4, 16]), st.booleans())
+def test_an_element_of_any_bytes_is_a_row_or_is_counted(rows, width, flow):
+    """Whatever stands in an element: KeyError, a length that leads nowhere, a key of another size."""
+    key = bytes(2 * width + 8 if flow else width)
+    sound = attribute(tables.ELEMENT_KEY | NLA_F_NESTED, attribute(tables.DATA_VALUE, key))
+    read = partial(tables._refused_element, width=width, flow=flow, set_timeout=1000)
+    found, bad = sift([*rows, sound], read)
+    assert len(found) + bad == len(rows) + 1
+    assert found[-1].source == str(ip_address(bytes(width)))
 
 
 TAMPERINGS = {

@@ -20,6 +20,7 @@ from ecluse.results import (
     RefusedFlow,
     ServiceStatus,
     Status,
+    TableUse,
 )  # fmt: skip
 
 AT = datetime(2026, 11, 23, 2, 12, 5, tzinfo=UTC)
@@ -33,6 +34,8 @@ class FakeCommands:
     levels: dict = field(default_factory=lambda: dict.fromkeys(ZONES, "open"))
     history: list = field(default_factory=list)
     calls: list = field(default_factory=list)
+    senders: list = field(default_factory=list)
+    expected: list = field(default_factory=list)
     attempts: list = field(default_factory=list)
     raising: Exception | None = None
     delay: float = 0.0
@@ -58,6 +61,12 @@ class FakeCommands:
             actor, reason, authorised_by, number - 1, back_to,
         ))  # fmt: skip
         return self.history[-1]
+
+    def _expects(self, expect, sender):
+        self.senders.append((sender.gone(), sender.early))
+        self.expected.append(expect)
+        if expect not in {None, len(self.history)}:
+            raise StaleError(f"generation {len(self.history)} came first; nothing was opened")
 
     async def _reads(self):
         self.reading += 1
@@ -88,6 +97,7 @@ class FakeCommands:
             recorded=not self.unrecorded, services=self._services(), refused_packets=7, refused_inbound_packets=2,
             purge=None, last_tamper=None, last_leak=None, warnings=("the review date of 'laboratory' is past",),
             dns=DnsState("cut", working=True, learned=3, refused=5, strained={"rate": 1}),
+            tables=(TableUse("connections", 12, 262144, "net.netfilter.nf_conntrack_max"),),
         )  # fmt: skip
 
     def _services(self):
@@ -124,8 +134,9 @@ class FakeCommands:
             return Purge(number, "running")
         return Purge(number, "done", ended=3, kept=5, examples=("tcp 10.10.0.5:40000 -> 198.51.100.7:443",))
 
-    async def set_level(self, level, zones, *, actor, reason, authorised_by):
+    async def set_level(self, level, zones, *, actor, reason, authorised_by, expect=None, sender=None):
         self.calls.append(("level", level, zones, actor, reason, authorised_by))
+        self._expects(expect, sender)
         if level not in {"open", "reduced", "cut", "isolate"}:
             raise RequestError(
                 f"there is no level '{level}'", hint="the levels are open, reduced, cut, isolate"
@@ -134,14 +145,16 @@ class FakeCommands:
         self.levels.update(dict.fromkeys(zones or ZONES, level))
         return await self._change(Action.LEVEL, actor, reason, authorised_by, before)
 
-    async def rollback(self, number, *, actor, reason, authorised_by):
+    async def rollback(self, number, *, actor, reason, authorised_by, expect=None, sender=None):
         self.calls.append(("rollback", number, actor, reason, authorised_by))
+        self._expects(expect, sender)
         target = self.generation(number if number is not None else len(self.history) - 1)
         before, self.levels = dict(self.levels), dict(target.levels)
         return await self._change(Action.ROLLBACK, actor, reason, authorised_by, before, target.number)
 
-    async def reload(self, *, expect, actor, reason, authorised_by):
+    async def reload(self, *, expect, actor, reason, authorised_by, sender=None):
         self.calls.append(("reload", expect, actor, reason, authorised_by))
+        self.senders.append((sender.gone(), sender.early))
         if expect not in {None, DIGEST}:
             raise StaleError("the files changed since the plan was shown", hint="look at the plan again")
         return await self._change(Action.RELOAD, actor, reason, authorised_by, None)

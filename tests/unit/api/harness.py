@@ -91,11 +91,16 @@ class ServerThread:
 
 
 def request_bytes(method, path, body=None, headers=(), *, close=True):
-    lines = [f"{method} {path} HTTP/1.1", "Host: x", *(["Connection: close"] if close else []), *headers]
-    if body is not None:
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        "Host: localhost",
+        *(["Connection: close"] if close else []),
+        *headers,
+    ]
+    if body is not None or method == "POST":
         if not any(line.lower().startswith("content-type") for line in headers):
             lines.append("Content-Type: application/json")
-        lines.append(f"Content-Length: {len(body)}")
+        lines.append(f"Content-Length: {len(body or b'')}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + (body or b"")
 
 

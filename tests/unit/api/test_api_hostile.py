@@ -9,7 +9,13 @@ import time
 import pytest
 
 from ecluse.api.admission import ROOMS, Admission, Room
-from ecluse.api.refusals import LINES_PER_UID, MAX_UIDS, Refusals
+from ecluse.api.refusals import (
+    LINES_A_DAY,
+    LINES_PER_UID,
+    LINES_PER_UID_A_DAY,
+    MAX_UIDS,
+    Refusals,
+)
 from ecluse.records import Actor
 from tests.unit.api.fake_commands import FakeCommands
 from tests.unit.api.harness import SYSTEM_PYTHON, ListLog, ask, hold, parse, raw, request_bytes, running
@@ -41,9 +47,9 @@ async def is_fast(path, seconds=1.0):
     "start",
     [
         b"G",
-        b"GET /v1/status HTTP/1.1\r\nHost: x\r\n",
-        b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{",
-        b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+        b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n",
+        b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{",
+        b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
     ],
     ids=["one byte", "headers", "body", "chunk"],
 )
@@ -62,7 +68,7 @@ async def test_a_request_that_does_not_end_is_ended(start):
 async def test_a_request_that_trickles_is_ended_at_the_same_time():
     async with running(request_seconds=0.8) as (_, path, *_rest):
         begin = time.monotonic()
-        with hold(path, b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n") as sock:
+        with hold(path, b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n") as sock:
             with contextlib.suppress(OSError):
                 for byte in b"Content-Type: application/json\r\n\r\n" + b" " * 500:
                     sock.sendall(bytes([byte]))
@@ -85,13 +91,15 @@ async def test_a_connection_that_never_speaks_or_goes_idle_is_ended(monkeypatch)
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
         b"GET\r\n\r\n",
         b"GET /v1/status HTTP/9.9\r\n\r\n",
-        b"GET /v1/status HTTP/1.1\r\nHost: x\r\nBad Header : y\r\n\r\n",
-        b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /v1/status HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 10_000 + b"\r\n\r\n",
-        b"GET /v1/status HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X%d: y\r\n" % n for n in range(500)) + b"\r\n",
-        b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n{}",
-        b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
-        b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+        b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\nBad Header : y\r\n\r\n",
+        b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 10_000 + b"\r\n\r\n",
+        b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n"
+        + b"".join(b"X%d: y\r\n" % n for n in range(500))
+        + b"\r\n",
+        b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n{}",
+        b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
     ],
 )
 async def test_what_is_no_http_gets_a_problem_and_the_door(data):
@@ -108,7 +116,9 @@ async def test_what_is_no_http_gets_a_problem_and_the_door(data):
 async def test_an_oversized_body_is_refused_without_being_read(length):
     async with running() as (commands, path, *_):
         head = (
-            b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + length + b"\r\n\r\n"
+            b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            + length
+            + b"\r\n\r\n"
         )
         chunk = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
         status, _, body = parse(await raw(path, head + chunk * 10, timeout=6))
@@ -135,7 +145,7 @@ async def test_200_lying_connections_do_not_slow_a_normal_client():
         kinds = [
             b"",
             b"GET /v1/st",
-            b"POST /v1/level HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+            b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
             b"\x00\xff",
         ]
         with contextlib.ExitStack() as stack:
@@ -215,7 +225,7 @@ async def test_an_answer_that_is_half_taken_does_not_stay_for_ever(size):
 
 async def test_a_slow_reader_of_events_is_dropped():
     async with running(stall_seconds=0.5) as (commands, path, _server, _log):
-        with hold(path, b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n"):
+        with hold(path, b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"):
             for _ in range(200):
                 commands.tell("x" * 20_000)
                 await asyncio.sleep(0.01)
@@ -230,7 +240,7 @@ async def test_event_streams_are_bounded():
     async with running() as (_, path, *_rest):
         with contextlib.ExitStack() as stack:
             for _ in range(32):
-                stack.enter_context(hold(path, b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n"))
+                stack.enter_context(hold(path, b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"))
             await asyncio.sleep(0.3)
             status, _, answer = await ask(path, "GET", "/v1/events")
             assert (status, answer["kind"]) == (503, "busy")
@@ -300,4 +310,50 @@ async def test_attempts_of_many_users_are_bounded_and_summed_up():
     assert sum(int(what.split()[0]) for what in summaries) + written == refusals.total == 1500
     await refusals.record(lambda: Actor(1, "u1", 5, "x"), 1, "GET /again")
     assert commands.attempts[-1][1] == "GET /again"
+    await refusals.close()
+
+
+async def attempts(refusals: Refusals, uids: range, times: int) -> None:
+    """Have each of these users try so often in each of the windows, which the test ends itself."""
+    for _ in range(times):
+        for uid in uids:
+            await refusals.record(lambda uid=uid: Actor(uid, f"u{uid}", 5, "x"), uid, f"GET /{uid}")
+    refusals._end_window()
+
+
+async def test_a_day_has_so_many_lines_whoever_tries_and_however_often():
+    """RED before: one user wrote 15,840 lines a day, 40 users 522,720 (10 and 331 MB)."""
+    commands = FakeCommands()
+    refusals = Refusals(commands, ListLog(), window=3600, day=7200)
+    for _ in range(200):
+        await attempts(refusals, range(1), LINES_PER_UID + 5)
+    await asyncio.sleep(0)
+    one = len(commands.attempts)
+    assert one == LINES_PER_UID_A_DAY + 1, "and that there is no room for more"
+    assert "a day has no room for more" in commands.attempts[-1][1]
+    for _ in range(10):
+        for first in range(100, 100 + 40 * MAX_UIDS, MAX_UIDS):
+            await attempts(refusals, range(first, first + MAX_UIDS), 2)
+    await asyncio.sleep(0)
+    assert len(commands.attempts) <= 2 * LINES_A_DAY + 1
+    firsts = {actor.uid for actor, _ in commands.attempts}
+    assert len(firsts) >= LINES_A_DAY, "who is new is named, though others used the day up"
+    refusals._end_day()
+    await asyncio.sleep(0)
+    summaries = [what for _, what in commands.attempts if "more attempts" in what]
+    told = sum(int(what.split()[0]) for what in summaries)
+    assert told + len(commands.attempts) - len(summaries) == refusals.total, "none is passed over"
+    assert "beyond the lines that a day has for them" in summaries[-1]
+    await attempts(refusals, range(1), 1)
+    assert commands.attempts[-1][1] == "GET /0", "another day"
+    await refusals.close()
+
+
+async def test_a_day_that_is_over_is_told_by_itself():
+    commands = FakeCommands()
+    refusals = Refusals(commands, ListLog(), window=3600, day=1.0)
+    async with asyncio.timeout(20):
+        while not any("beyond the lines" in what for _, what in commands.attempts):
+            await attempts(refusals, range(1), LINES_PER_UID + 1)
+            await asyncio.sleep(0)
     await refusals.close()

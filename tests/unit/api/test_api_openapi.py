@@ -7,7 +7,9 @@ import pytest
 
 from ecluse.api.openapi import document
 from ecluse.api.routes import ROUTES
+from ecluse.api.wire import GenerationDetail, Generations, Services, in_pieces, to_json
 from ecluse.errors import ConfigError, Fault
+from ecluse.results import Plan, Refused, Status
 from tests.unit.api.fake_commands import DIGEST, FakeCommands
 from tests.unit.api.harness import READERS, ask, ask_as, raw, running
 from tests.unit.api.test_api_server import PROBLEMS
@@ -78,7 +80,7 @@ async def test_both_kinds_of_event_lines_fit():
         ]["schema"]
         import asyncio
 
-        stream = asyncio.ensure_future(raw(path, b"GET /v1/events HTTP/1.0\r\n\r\n"))
+        stream = asyncio.ensure_future(raw(path, b"GET /v1/events HTTP/1.0\r\nHost: localhost\r\n\r\n"))
         await asyncio.sleep(0.1)
         commands.tell("one")
         commands.subscribers[0].put_nowait(None)
@@ -175,3 +177,17 @@ def test_every_reference_leads_somewhere_and_names_are_unique():
     ids = [one["operationId"] for found in document()["paths"].values() for one in found.values()]
     assert len(ids) == len(set(ids))
     assert document()["openapi"].startswith("3.1")
+
+
+async def test_what_is_written_in_pieces_is_what_is_written_whole():
+    commands = FakeCommands()
+    plan = await commands.plan(level=None, zones=None, rollback=None, reload=True)
+    for value, kind in (
+        (await commands.status(), Status),
+        (Services(await commands.services()), Services),
+        (Generations(commands.generations()), Generations),
+        (GenerationDetail(commands.generation(1), None), GenerationDetail),
+        (await commands.refused(10), Refused),
+        (plan, Plan),
+    ):
+        assert in_pieces(value, kind) == to_json(value, kind)

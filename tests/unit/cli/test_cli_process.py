@@ -13,6 +13,7 @@ import pytest
 
 from ecluse.api.client import Client
 from ecluse.errors import UnreachableError
+from tests.lab.other_user import other_user
 from tests.unit.api.fake_commands import FakeCommands
 from tests.unit.api.harness import OPERATORS, READERS, ServerThread
 
@@ -144,14 +145,8 @@ def test_events_end_with_the_daemon():
 
 
 def as_other(server, groups, *words):
-    # The modules are loaded as root, the uid is changed after: another uid may not read our virtual environment.
-    script = (
-        "import os, sys\nimport ecluse.cli.main as m, ecluse.cli.look, ecluse.cli.act\n"
-        f"os.setgroups({groups!r}); os.setgid(61011); os.setuid(61011)\n"
-        f"sys.exit(m.main(['--socket', {str(server.path)!r}, *{list(words)!r}]))"
-    )
     return subprocess.run(
-        [sys.executable, "-c", script],
+        [*other_user(61011, groups), *command(server, *words)],
         check=False,
         capture_output=True,
         timeout=30,

@@ -11,7 +11,8 @@ import pytest
 
 from ecluse.cli import main as cli
 from ecluse.errors import EcluseError, NotVerifiedError, StateError
-from tests.unit.api.fake_commands import DIGEST, FakeCommands
+from ecluse.records import Action
+from tests.unit.api.fake_commands import DIGEST, ROOT, FakeCommands
 from tests.unit.api.harness import ServerThread
 
 
@@ -23,12 +24,18 @@ def server(monkeypatch):
         yield running
 
 
+def _interrupted():
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def ecluse(capsys, monkeypatch):
     def run(*words, typed=None):
-        """Exit code, standard output, standard error; `typed`: what a person at a terminal types."""
-        stdin = io.StringIO(typed or "")
+        """Exit code, standard output, standard error; `typed`: what a person at a terminal types (KeyboardInterrupt: Ctrl-C)."""
+        stdin = io.StringIO("" if typed is KeyboardInterrupt else typed or "")
         stdin.isatty = lambda: typed is not None
+        if typed is KeyboardInterrupt:
+            stdin.readline = _interrupted
         monkeypatch.setattr("sys.stdin", stdin)
         try:
             code = cli.main(list(words))
@@ -195,6 +202,28 @@ def test_rollback_that_opens_asks_on_a_terminal(server, ecluse):
     assert len(changes(server)) == 4
 
 
+@pytest.mark.parametrize("words", [("rollback",), ("open",)])
+def test_what_another_operator_did_while_it_was_asked_is_not_undone(server, ecluse, monkeypatch, words):
+    """The question named a state; the answer is for that state alone."""
+    ecluse("cut", "--zone", "guests")
+
+    def ask(_screen, question):
+        if question.startswith("Reason"):
+            return "over"
+        server.commands.levels = dict.fromkeys(server.commands.levels, "isolate")
+        server.commands._new(Action.LEVEL, ROOT, "a colleague saw it spread", "")
+        return "y" if "Go back" in question else "chu-example"
+
+    monkeypatch.setattr("ecluse.cli.terminal.Screen.ask", ask)
+    code, _, err = ecluse(*words, typed="")
+    assert code != 0
+    assert "came first" in err
+    assert set(server.commands.levels.values()) == {"isolate"}
+    assert server.commands.expected[-1] == 2, "it sent what it showed"
+    if words == ("rollback",):
+        assert changes(server)[-1][1] == 1
+
+
 def test_reload_shows_asks_and_sends_what_it_showed(server, ecluse):
     code, out, _ = ecluse("reload", typed="n\n")
     assert (code, changes(server)) == (3, [])
@@ -323,10 +352,13 @@ def test_every_verb_that_help_names_can_be_run(ecluse):
 
 
 def test_exit_code_4_says_what_to_type_without_the_daemon(ecluse, tmp_path, monkeypatch):
-    monkeypatch.setenv("ECLUSE_STATE_DIR", "/srv/state")
+    monkeypatch.setenv("ECLUSE_STATE_DIR", str(tmp_path))
+    for name in ("generations/00000001.json", "ruleset/cut.nft"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
     code, out, err = ecluse("cut", "--socket", str(tmp_path / "none"))
     assert (code, out) == (4, "")
-    assert "    nft -f /srv/state/ruleset/cut.nft\n" in err
+    assert f"    nft -f {tmp_path}/ruleset/cut.nft\n" in err
     assert "    ecluse cut --no-daemon\n" in err
     assert "    ecluse isolate --no-daemon\n" in err
     assert "holds without the daemon" in err
@@ -465,3 +497,15 @@ def test_a_terminal_gets_colour_unless_it_says_no(server, monkeypatch):
 
     assert seen() == "\x1b[1mCUT\x1b[0m\r\nplain\r\n"
     assert seen(NO_COLOR="1") == seen(TERM="dumb") == "CUT\r\nplain\r\n"
+
+
+@pytest.mark.parametrize("words", [("open",), ("reload",), ("rollback", "1")])
+def test_ctrl_c_at_a_question_says_that_nothing_was_sent(server, ecluse, words):
+    if words[0] == "rollback":
+        ecluse("cut")
+    before = changes(server)
+    code, _, err = ecluse(*words, typed=KeyboardInterrupt)
+    assert code == 130
+    assert "nothing of the command was sent, nothing was changed" in " ".join(err.split())
+    assert "may be carried out" not in err
+    assert changes(server) == before

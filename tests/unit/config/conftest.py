@@ -39,6 +39,20 @@ services:
     review: 2027-01-31
 """
 
+DNS = """\
+services:
+  - name: dns
+    title: DNS of the provider
+    owner: x
+    contact: "x"
+    criticality: vital
+    zones: [gateway]
+    destinations:
+      - to: 192.0.2.53
+        ports: [udp/53, tcp/53]
+    review: 2031-01-31
+"""
+
 
 class Files:
     """A configuration directory under test."""
@@ -57,6 +71,10 @@ class Files:
     def site(self, old: str, new: str) -> None:
         assert SITE.count(old) == 1, f"{old!r} must stand in the sample once"
         self.write("site.yaml", SITE.replace(old, new))
+
+    def dns(self, criticality: str = "vital") -> None:
+        """Keep a DNS server for the gateway, which all may ask: without it the sample's name is warned about."""
+        self.write("allowlist.d/90-dns.yaml", DNS.replace("vital", criticality))
 
     def labs(self, old: str, new: str) -> None:
         assert LABS.count(old) == 1, f"{old!r} must stand in the sample once"

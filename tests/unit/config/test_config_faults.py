@@ -125,6 +125,11 @@ SITE_CASES = {
         "interfaces: ['a\"b']",
         f"9:18: 'a\"b' is no interface name, expected {IFACE}",
     ),
+    "interface as ip link shows it": (
+        "interfaces: [lan1]",
+        'interfaces: ["vlan10@lan0"]',
+        "9:18: 'vlan10@lan0' is what 'ip link' shows of vlan10, which stands on 'lan0', expected the name alone: vlan10",
+    ),
     "interface with an inner star": (
         "interfaces: [lan1]",
         "interfaces: [v*n1]",
@@ -386,6 +391,7 @@ LABS_CASES = {
     "turned": (PORTS, "ports: [443/tcp]", "10:17: '443/tcp', expected tcp/443"),
     "colon": (PORTS, "ports: [tcp:443]", "10:17: 'tcp:443', expected tcp/443"),
     "no port": (PORTS, "ports: [tcp]", "10:17: 'tcp' names no port, expected tcp/443, tcp/500-510, or tcp/1-65535 for every port"),
+    "ah over IPv6": ("203.0.113.10]\n        ports: [tcp/443]", '"2001:db8::1"]\n        ports: [esp, ah]', "9:35: 'ah' with '2001:db8::1': over IPv6 it can't be told from what it carries, and would be refused, expected IPv4 addresses for ah, or esp"),
     "esp with a port": (PORTS, "ports: [esp/50]", "10:17: 'esp/50': esp has no ports, expected esp alone"),
     "capitals": (PORTS, "ports: [TCP/443]", "10:17: 'TCP/443' in capitals, expected tcp/443"),
     "icmpv6": (PORTS, "ports: [icmpv6]", "10:17: 'icmpv6', expected icmp (it stands for both families)"),

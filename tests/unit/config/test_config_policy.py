@@ -217,17 +217,19 @@ def test_the_example_names_documentation_addresses_only():
 
 
 def test_the_directory_as_the_controllers_source(files):
+    files.dns()
     source = ConfigDirectory(files.path, today=lambda: date(2027, 2, 1))
     assert source.warnings() == ()
     assert source.load() == load_policy(files.path)
-    assert [w.line for w in source.warnings()] == [11]
+    assert {w.line for w in source.warnings()} == {11}
     files.write("allowlist.d/20-bad.yaml", "[")
     with pytest.raises(ConfigError):
         source.load()
-    assert [w.line for w in source.warnings()] == [11]
+    assert {w.line for w in source.warnings()} == {11}
 
 
 def test_a_thousand_services(files):
+    files.dns()
     one = (files.path / "allowlist.d/10-labs.yaml").read_text().partition("\n")[2]
     many = "".join(
         one.replace("laboratory", f"s{n}", 1).replace("203.0.113.10", f"198.51.{n // 250}.{n % 250}")
@@ -235,7 +237,7 @@ def test_a_thousand_services(files):
     )
     files.write("allowlist.d/20-many.yaml", "services:\n" + many)
     loaded = read_directory(files.path)
-    assert len(loaded.policy.services) == 1001
+    assert len(loaded.policy.services) == 1002
     assert len(warnings_of(loaded, DAY)) == 51  # each shares the laboratory's host name; more are counted
 
 

@@ -237,6 +237,7 @@ def test_a_loaded_directory_keeps_no_files_content(files):
 
 
 def test_a_review_falls_due_while_nothing_is_loaded_again(files):
+    files.dns()
     days = iter([date(2027, 1, 31), date(2027, 2, 1), date(2027, 2, 1), date(2027, 1, 31)])
     source = ConfigDirectory(files.path, today=lambda: next(days))
     source.load()

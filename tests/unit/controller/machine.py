@@ -38,7 +38,9 @@ class Machine:
         self.source = FakePolicySource(policy)
         self.resolver = FakeResolver(self.clock, addresses or {})
         self.conntrack = FakeConntrack()
-        self.links = FakeLinks()
+        self.links = FakeLinks(
+            (*(n for z in policy.site.zones for n in z.interfaces), "wan0"), routes=("wan0",)
+        )
         self.dns = FakeDnsGate()
         self.exits = FakeExits()
         self.events = []
@@ -80,8 +82,7 @@ class Machine:
             for _ in range(40):
                 await asyncio.sleep(0)
             await asyncio.sleep(0.005)
-            keeper = self.controller._keeper
-            while keeper._tasks - keeper._core:
+            while self.controller._keeper._watches.busy:
                 await asyncio.sleep(0.001)
             for _ in range(40):
                 await asyncio.sleep(0)

@@ -12,11 +12,11 @@ from ecluse.controller.namewatch import NameWatch
 from ecluse.errors import KernelError
 from ecluse.flows import FlowJudge
 from ecluse.policy import DnsGate, DnsMode
-from ecluse.ports import DnsReport, RefusedQuestion
+from ecluse.ports import CounterValue, DnsReport, Evidence, RefusedElement, RefusedQuestion
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.connection import Connection, Tuple
-from ecluse.ruleset.names import BASE_CHAINS, DNS, is_learned
+from ecluse.ruleset.names import BASE_CHAINS, DNS, DNS_LIMITED, is_learned
 from tests.golden.cases import HERE, compiled
 from tests.unit.controller.machine import Machine
 
@@ -237,3 +237,64 @@ def test_what_lives_is_held_between_two_changes_and_not_within_one(machine):
         assert machine.firewall.held
 
     machine.run(main())
+
+
+def test_who_asks_too_much_is_named_with_what_to_type(machine):
+    """By the kernel's own count; a server that is under `internal` by now is none of them, nor is any when nobody is over."""
+    over = [RefusedElement(f"10.10.4.{n}", "", 0, 0, 100 * n, 0, 3) for n in range(7, 20)]
+    server = RefusedElement("10.10.0.53", "", 0, 0, 99_999, 0, 3)
+    link_local = RefusedElement("fe80::7", "", 0, 0, 1, 0, 3)
+    machine.firewall.over = Evidence((*over, server, link_local), full=False)
+    assert machine.status().dns.limited == ()
+    machine.firewall.table.counters[DNS_LIMITED] = CounterValue(5, 500)
+    status = machine.status()
+    assert [(one.source, one.questions) for one in status.dns.limited] == [
+        (f"10.10.4.{n}", 100 * n) for n in range(19, 9, -1)
+    ]
+    (said,) = [text for text in status.warnings if "questions a second" in text]
+    assert "10.10.4.19 (zone care, 1,900 questions), 10.10.4.18" in said
+    assert "and others" in said
+    assert "internal: servers" in said
+    machine.firewall.over = Evidence((link_local,), full=False)
+    assert any("fe80::7 (no zone, 1 questions)" in text for text in machine.status().warnings)
+    machine.firewall.over = Evidence((), full=False)
+    assert not machine.status().dns.limited
+
+
+def test_rows_that_could_not_be_read_are_counted_beside_those_that_could(machine):
+    row = RefusedQuestion("10.10.4.7", "evil.example", "A", "name", 3, 1.0)
+    machine.dns.told = replace(TELLS, questions=(row,), unread=2)
+    machine.firewall.evidence = Evidence((), full=False, unread=1)
+    answer = machine.run(machine.controller.refused(10))
+    assert [one.name for one in answer.names] == ["evil.example"]
+    assert answer.unread == 3
+
+
+def test_a_cut_says_which_names_servers_inside_may_hold_old_addresses_of(machine):
+    """With `mode: cut` the gate learned nothing of wildcards before it: told by the plan and by the answer, once."""
+
+    def told(warnings):
+        return [one for one in warnings if "flush_zone" in one]
+
+    plan = machine.run(machine.controller.plan(level="cut", zones=None, rollback=None, reload=False))
+    assert len(told(plan.warnings)) == 1
+    done = machine.set("cut")
+    (said,) = told(done.warnings)
+    assert "*.operator.example" in said
+    assert "unbound-control flush_zone operator.example" in said
+    assert "rndc flushtree operator.example" in said
+    assert "console.example" not in said, "not kept"
+    assert not told(machine.set("cut").warnings), "it was shut before"
+    assert not told(machine.set("reduced").warnings)
+    assert not told(machine.set("open").warnings)
+    (said,) = told(machine.set("reduced").warnings)
+    assert "console.example" in said
+
+
+def test_where_the_gate_answers_at_open_too_nothing_is_held_that_it_did_not_learn():
+    always = replace(POLICY, site=replace(POLICY.site, dns=replace(POLICY.site.dns, mode=DnsMode.ALWAYS)))
+    assert report.stale_caches(always, OPEN, always, CUT) == ()
+    # Beside a zone that is cut an open one asks past the gate.
+    beside = OPEN | {"guest-wifi": "cut"}
+    assert len(report.stale_caches(always, beside, always, CUT)) == 1
+    assert report.stale_caches(POLICY, OPEN, POLICY, dict.fromkeys(ZONES, "isolate")) == ()

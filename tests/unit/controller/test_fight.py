@@ -7,40 +7,80 @@ import pytest
 from ecluse.controller import healer
 from ecluse.controller.fight import ROUNDS, WINDOW, Fight
 from ecluse.ruleset import switch
+from ecluse.ruleset.names import BASE_CHAINS
 from tests.unit.controller.machine import Machine
 from tests.unit.controller.test_machine import CUT, simple
 
 NOON = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
+MINUTE = 60.0
 
 
-def test_a_cron_job_of_every_minute_is_a_fight_and_a_slip_is_none():
-    fight = Fight()
+class Time:
+    """Time that a test lets pass; the date may be set as well, by anybody."""
+
+    def __init__(self) -> None:
+        self.seconds, self.date = 1000.0, NOON
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def pass_by(self, seconds: float) -> datetime:
+        self.seconds += seconds
+        self.date += timedelta(seconds=seconds)
+        return self.date
+
+
+@pytest.fixture
+def passed() -> Time:
+    return Time()
+
+
+def test_a_cron_job_of_every_minute_is_a_fight_and_a_slip_is_none(passed):
+    fight = Fight(passed)
     for n in range(ROUNDS - 1):
-        fight.note(NOON + n * MINUTE, "nft", n)
+        fight.note(passed.pass_by(MINUTE if n else 0), "nft", n)
     assert not fight.lasting
-    assert not fight.due(NOON + 4 * MINUTE)
-    fight.note(NOON + 4 * MINUTE, "nft", 77)
+    assert not fight.due()
+    fight.note(passed.pass_by(MINUTE), "nft", 77)
     assert fight.lasting
     assert "nft (pid 77 at last) changed the gate's table over and over: 5 times since 12:00" in fight.words()
-    slow = Fight()
+    slow = Fight(passed)
     for n in range(20):
-        slow.note(NOON + n * (WINDOW / 4 + MINUTE), "nft", n)
+        slow.note(passed.pass_by(WINDOW / 4 + MINUTE), "nft", n)
     assert not slow.lasting
 
 
-def test_a_day_of_fighting_is_told_in_some_thirty_lines():
-    fight = Fight()
+def test_a_day_of_fighting_is_told_in_some_thirty_lines(passed):
+    fight = Fight(passed)
     told = 0
     for n in range(24 * 60 * 6):
-        at = NOON + timedelta(seconds=10 * n)
-        fight.note(at, "nft", n)
-        told += fight.due(at)
+        fight.note(passed.pass_by(10), "nft", n)
+        told += fight.due()
     assert 20 < told < 40
 
 
-def test_it_names_the_worst_and_remembers_a_bounded_number():
-    fight = Fight()
+@pytest.mark.parametrize("hours", [-24, -1, 1, 24 * 400])
+def test_whoever_sets_the_date_hides_neither_a_fight_nor_its_end_nor_a_first_tampering(passed, hours):
+    """RED before: a clock that was put back held the fight up for as long, and told no new tampering meanwhile."""
+    fight = Fight(passed)
+    for n in range(ROUNDS):
+        fight.note(passed.date, "nft", n)
+        passed.date += timedelta(hours=hours)
+    assert fight.lasting
+    assert fight.due()
+    assert not fight.due()
+    passed.pass_by(MINUTE)
+    fight.note(passed.date, "nft", 9)
+    assert fight.due(), "it is told again after its pause"
+    assert fight.over() == ""
+    passed.pass_by(WINDOW + 1)
+    assert "nothing since" in fight.over()
+    fight.note(passed.date, "nft", 1)
+    assert not fight.lasting, "a first tampering again, told by itself"
+
+
+def test_it_names_the_worst_and_remembers_a_bounded_number(passed):
+    fight = Fight(passed)
     for n in range(1000):
         fight.note(NOON, f"p{n % 200}", n, 3 if n % 200 == 7 else 1)
     assert fight.words().startswith("p7 (pid 807 at last), ")
@@ -49,21 +89,24 @@ def test_it_names_the_worst_and_remembers_a_bounded_number():
     assert "about 12 packets" in fight.words()
 
 
-def test_it_is_over_once_and_then_forgotten():
-    fight = Fight()
+def test_it_is_over_once_and_then_forgotten(passed):
+    fight = Fight(passed)
     for n in range(ROUNDS):
         fight.note(NOON, "nft", n)
-    assert fight.over(NOON + WINDOW) == ""
-    assert "nothing since 12:00" in fight.over(NOON + WINDOW + MINUTE)
-    assert fight.over(NOON + WINDOW + MINUTE) == ""
-    fight.note(NOON + 30 * MINUTE, "nft", 1)
+    passed.pass_by(WINDOW)
+    assert fight.over() == ""
+    passed.pass_by(MINUTE)
+    assert "nothing since 12:00" in fight.over()
+    assert fight.over() == ""
+    fight.note(passed.pass_by(20 * MINUTE), "nft", 1)
     assert not fight.lasting
 
 
-def test_a_fight_is_in_status_in_the_events_and_in_few_audit_lines(monkeypatch):
+def test_a_fight_is_in_status_in_the_events_and_in_few_audit_lines(monkeypatch, passed):
     monkeypatch.setattr(healer, "_BREATH", 0.001)
     machine = Machine(simple())
     machine.start()
+    machine.controller._keeper._healer._fight = Fight(passed)
     machine.set("cut")
     for n in range(30):
         machine.firewall.tamper("flush ruleset", "firewall-cron", 1000 + n)
@@ -75,7 +118,7 @@ def test_a_fight_is_in_status_in_the_events_and_in_few_audit_lines(monkeypatch):
     assert len(lines) == ROUNDS
     assert lines[-1].event == "fight"
     assert sum(event.kind == "fight" for event in machine.events) == 1
-    machine.clock.forward(601)
+    passed.pass_by(601)
 
     async def rest():
         machine.controller._keeper._healer.rest()
@@ -101,7 +144,7 @@ def test_a_guard_stands_before_anything_is_asked_and_goes_with_the_healing():
     machine.firewall.objects = objects
     machine.firewall.tamper("flush ruleset")
     machine.settle()
-    assert seen[0] == dict.fromkeys(("forward", "input", "output"), "drop")
+    assert seen[0] == dict.fromkeys(BASE_CHAINS, "drop")
     assert machine.kernel() == CUT
     assert not any("guard" in chain for chain in machine.run(machine.firewall.chains()))
     machine.set("open")

@@ -89,12 +89,28 @@ class Gateway(RuleBasedStateMachine):
         if not isinstance(answer, EcluseError):
             assert self.machine.controller._s.live.policy == self.policies[which]
 
-    @rule(text=st.sampled_from(["flush ruleset", "flush chain inet ecluse forward", "add table inet other"]))
+    @rule(
+        text=st.sampled_from(
+            [
+                "flush ruleset",
+                "delete table inet ecluse",
+                "flush chain inet ecluse forward",
+                "add table inet other",
+            ]
+        )
+    )
     def tamper(self, text):
-        if text.startswith("add table"):
-            return
-        self.machine.firewall.tamper(text)
+        """What touches our table is put back (the invariant) and told with whoever did it; another's table is theirs."""
+        before, pid = self.machine.status().last_tamper, 5000 + len(self.machine.events)
+        self.machine.firewall.tamper(text, "meddler", pid)
         self.machine.settle()
+        after = self.machine.status().last_tamper
+        if text == "add table inet other":
+            assert after == before
+            return
+        assert (after.process, after.pid) == ("meddler", pid)
+        told = [event for event in self.machine.events if event.kind in {"tamper", "fight"}]
+        assert any("meddler" in event.message for event in told)
 
     @precondition(lambda self: not self.broken_disk)
     @rule()

@@ -10,7 +10,7 @@ import pytest
 from ecluse.controller.recorder import Job, Recorder
 from ecluse.controller.shared import Options
 from ecluse.controller.start import carry_over
-from ecluse.controller.writer import Writer
+from ecluse.controller.writer import Writer, always
 from ecluse.errors import KernelError, RequestError, StaleError, StateError
 from ecluse.flows import Connection, Tuple
 from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
@@ -125,7 +125,7 @@ def test_the_ruleset_of_last_resort_is_made_once_for_an_allowlist(machine, monke
 
 
 def test_links_that_cannot_be_read_end_nothing(machine):
-    machine.links.fail["interfaces"] = KernelError("dump interrupted")
+    machine.links.fail["look"] = KernelError("dump interrupted")
     machine.links.change("interface stick0 is up")
     machine.settle()
     assert machine.controller.alive
@@ -368,7 +368,7 @@ def test_whoever_waits_for_the_disk_makes_haste_when_a_closing_wants_the_lock():
         held = asyncio.ensure_future(opening())
         await asyncio.sleep(0.02)
         async with asyncio.timeout(2):
-            async with writer.turn(urgent=True):
+            async with writer.turn(always):
                 assert not writer.hurry.is_set(), "nobody hurries the closing itself"
         await held
         disk.open.set()

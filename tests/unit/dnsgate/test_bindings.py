@@ -8,7 +8,7 @@ import dns.rdata
 import dns.rdatatype
 import dns.rrset
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecluse.dnsgate import strain
@@ -161,6 +161,7 @@ INSIDE = [ip_network(one) for one in ("10.0.0.0/8", "192.168.0.0/16", "127.0.0.0
 KNOWN = {0, 1, 2, 3, 4, 6}
 
 
+@settings(deadline=None)
 @given(st.lists(records(), min_size=1, max_size=4), st.sampled_from(["HTTPS", "SVCB"]))
 def test_whatever_a_resolver_says_no_more_than_what_is_kept_comes_back(texts, kind):
     query = dns.message.make_query(NAME, kind)

@@ -16,7 +16,7 @@ from ecluse.dnsgate.answers import MOST as HELD
 from ecluse.dnsgate.answers import HeldAnswers
 from ecluse.dnsgate.bounds import MOST_CLIENTS as MOST_SHARES
 from ecluse.dnsgate.bounds import MOST_NAMES, SERVERS_SHARE, SHARE, NewNames
-from ecluse.dnsgate.engine_text import config_text, servers_text
+from ecluse.dnsgate.engine_text import WORD_OPTION, config_text, servers_text
 from ecluse.dnsgate.strain import Question, Refusal
 from ecluse.dnsgate.tally import MOST, MOST_CLIENTS, TOLD, Tally
 from ecluse.policy import DnsMode, Traffic
@@ -36,7 +36,7 @@ def at(level: str, **zones: str):
 def test_the_engines_files_are_as_accepted():
     orders = at("cut")
     assert (
-        config_text(orders, CASE / "servers.conf").replace(str(CASE), "RUN_DIR")
+        config_text(orders, CASE / "servers.conf", "WORD").replace(str(CASE), "RUN_DIR")
         == (CASE / "dnsmasq.conf").read_text()
     )
     assert servers_text(orders) == (CASE / "servers.conf").read_text()
@@ -221,10 +221,14 @@ def test_a_machine_that_asks_for_many_names_leaves_half_for_those_that_ask_for_f
     assert len(names._own) == MOST_SHARES
 
 
+WORD = "0123456789abcdef"
+"""What tells the engine's questions from those of others."""
+
+
 def asked(
     name: str, kind: str = "A", number: int = 7, *, client: str = "10.10.4.7", payload: int = 1232
 ) -> bytes:
-    options = [dns.edns.ECSOption(client, 32)]
+    options = [dns.edns.ECSOption(client, 32), dns.edns.GenericOption(WORD_OPTION, WORD.encode())]
     query = dns.message.make_query(name, kind, use_edns=0, payload=payload, options=options)
     query.id = number
     return query.to_wire()
@@ -359,12 +363,17 @@ def test_the_tally_counts_who_asked_across_pieces_of_the_log():
 
 def test_the_tally_is_bounded_and_what_is_asked_often_stays():
     told = tally()
-    often = b"x: query[A] often.example from 10.10.4.8\n"
+    often = b"dnsmasq[7]: 3 10.10.4.8/4000 query[A] often.example from 10.10.4.8\n"
     told.read(often * 50)
-    told.read(b"".join(b"x: query[TXT] n%d.tunnel.example from 10.10.4.9\n" % n for n in range(3 * MOST)))
+    line = b"dnsmasq[7]: 3 10.10.4.9/4000 query[TXT] n%d.tunnel.example from 10.10.4.9\n"
+    told.read(b"".join(line % n for n in range(3 * MOST)))
     assert len(told._asked) <= MOST
     assert told.told()[0]["name"] == "often.example"
     assert told.clients["10.10.4.9"] == 3 * MOST
+
+
+def machine(number: int) -> tuple[int, int, int]:
+    return number % 100_000 >> 16, number % 100_000 >> 8 & 255, number & 255
 
 
 def test_a_million_names_of_a_hundred_thousand_machines_are_held_within_the_bounds():
@@ -375,9 +384,10 @@ def test_a_million_names_of_a_hundred_thousand_machines_are_held_within_the_boun
     for start in range(0, 1_000_000, 20_000):
         numbers = range(start, start + 20_000)
         told.read(
-            b"".join(
-                b"dnsmasq[7]: 1 x query[A] n%d.nobody.example from 10.%d.%d.%d\n"
-                % (n, n % 100_000 >> 16, n % 100_000 >> 8 & 255, n & 255)
+            b"\n"
+            + b"".join(
+                b"dnsmasq[7]: 1 10.%d.%d.%d/7 query[A] n%d.nobody.example from 10.%d.%d.%d\n"
+                % (*machine(n), n, *machine(n))
                 for n in numbers
             )
             + b"x" * 5_000

@@ -8,8 +8,11 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from ecluse.dnsgate import saved
+from ecluse.dnsgate.record import FILE, Record
 
 ADDRESS = ip_address("203.0.113.9")
 DAY = 86400.0
@@ -92,3 +95,58 @@ def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
     back, led, _ = saved.read(file, "this")
     assert {name: set(every) for name, every in back.items()} == {n: set(every) for n, every in held.items()}
     assert led == origins
+
+
+HELD = {
+    "dns_all_4": {ADDRESS: saved.clock() + 1800},
+    "dns_all_6": {ip_address("2001:db8::9"): saved.clock() + 900},
+}
+BAD_ROWS = [
+    b"dns_all_4 203.0.113.999 1800 a.example",
+    b"dns_all_4 203.0.113.8 " + b"9" * 400 + b" a.example",
+    "dns_all_4 203.0.113.8 \u0661\u0662 a.example".encode(),
+    b"dns_all_4 203.0.113.8 1_0 a.example",
+    b"dns_all_4 203.0.113.8 nan a.example",
+    b"\xff\xfe",
+    b"add element inet ecluse dns_all_4 { 1.2.3.4.5 expires 3s }",
+    "add element inet ecluse dns_all_4 { 203.0.113.8 expires \u0663s }".encode(),
+    b"add element inet ecluse dns_all_4 { dead.beef expires 3s } # x",
+]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=60) | st.sampled_from(BAD_ROWS), max_size=5), st.integers(1, 3))
+@example(BAD_ROWS, 1)
+@example(BAD_ROWS, 2)
+def test_one_bad_row_hides_no_other(tmp_path, rows, at):
+    """RED before: one address of five parts, a byte that is no UTF-8 or a huge number took everything, or the process."""
+    rows = [row.replace(b"\n", b" ") for row in rows]
+    record = Record(tmp_path, "this")
+    record.renew(HELD, {})
+    saved.write(tmp_path / saved.FILE, HELD, {}, "this")
+    for name in (FILE, saved.FILE):
+        lines = (tmp_path / name).read_bytes().split(b"\n")
+        (tmp_path / name).write_bytes(b"\n".join([*lines[:at], *rows, *lines[at:]]))
+    held, _, whole = record.read()
+    record.close()
+    kept, _, boot = saved.read(tmp_path / saved.FILE, "this")
+    assert boot == "this"
+    for found in (held, kept):
+        for name, every in HELD.items():
+            assert every.keys() <= found[name].keys()
+    assert whole is (not rows)
+    assert all(until < saved.clock() + 3601 for every in kept.values() for until in every.values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"boot": "x", "clock": NaN, "date": NaN}',
+        '{"boot": "x", "clock": 1, "date": 1' + "0" * 400 + "}",
+        "[" * 100_000,
+    ],
+)
+def test_a_title_that_tells_no_time_is_none(tmp_path, text):
+    file = tmp_path / saved.FILE
+    file.write_text(saved._TITLE + text + "\n")
+    assert saved.read(file, "x") == saved.read(file, "y") == ({}, {}, "")

@@ -6,13 +6,16 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import dns.message
+import dns.name
 import dns.rcode
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ecluse.dnsgate.strainer import MOST_OF_ONE, Strainer
 from ecluse.ruleset.dnsorders import Orders, orders_of
 from tests.golden.cases import HERE, compiled
-from tests.unit.dnsgate.test_dnsgate import asked, reply_to
+from tests.unit.dnsgate.test_dnsgate import WORD, asked, reply_to
 from tests.unit.resolve.server import Server, drop, nxdomain, rcode, records
 
 POLICY, _ = compiled(HERE / "10-dns-gate")
@@ -51,7 +54,7 @@ def kernel() -> Kernel:
 
 async def strainer_of(kernel: Kernel, monkeypatch, *, everything: bool = False) -> tuple[Strainer, Outside]:
     """Make one that listens nowhere and asks nobody; every name under the wildcard may be asked for."""
-    strainer, outside = Strainer(kernel), Outside()
+    strainer, outside = Strainer(kernel, WORD), Outside()
     orders = orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut"))
     assert orders is not None
     if everything:
@@ -149,7 +152,7 @@ def test_neither_a_forged_datagram_nor_one_resolver_ends_the_waiting_for_an_answ
     says = {"NXDOMAIN": nxdomain, "SERVFAIL": rcode(dns.rcode.SERVFAIL), "nothing": drop}
 
     async def main() -> None:
-        strainer = Strainer(kernel)
+        strainer = Strainer(kernel, WORD)
         async with Server("127.0.0.1") as one, Server("127.0.0.2", one.port) as two:
             monkeypatch.setattr("ecluse.dnsgate.strainer.DNS_PORT", one.port)
             one.answers[name] = says.get(first, forged)
@@ -175,7 +178,7 @@ def test_one_dead_resolver_does_not_hold_up_what_does_not_exist(kernel, monkeypa
 
     async def main() -> None:
         kernel.opened = True
-        strainer = Strainer(kernel)
+        strainer = Strainer(kernel, WORD)
         monkeypatch.setattr("ecluse.dnsgate.strainer.SECONDS", 60)
         monkeypatch.setattr("ecluse.dnsgate.strainer.DOUBT", doubt)
         async with Server("127.0.0.1") as alive, Server("127.0.0.2", alive.port) as dead:
@@ -190,5 +193,89 @@ def test_one_dead_resolver_does_not_hold_up_what_does_not_exist(kernel, monkeypa
             await strainer.obey(orders, "digest")
             reply = await strainer._answer(asked(name))
             assert reply.rcode() == dns.rcode.NXDOMAIN
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_only_the_engine_is_answered_by_either_protocol(kernel, monkeypatch):
+    """RED before: any program on the gateway asked here, past the engine's list of names and the kernel's bounds."""
+
+    async def main() -> None:
+        strainer, outside = await strainer_of(kernel, monkeypatch)
+        outside.answers.set()
+        ours = asked("a.operator.example")
+        others = [
+            dns.message.make_query("b.operator.example", "A").to_wire(),
+            ours.replace(WORD.encode(), WORD[::-1].encode()).replace(b"\x01a", b"\x01c"),
+        ]
+        given: list[bytes] = []
+        for data in (*others, ours):
+            strainer._begin(data, given.append)
+        strainer._orders = replace(strainer._orders, port=0)  # any port that is free
+        server = await asyncio.start_server(strainer._stream, "127.0.0.1", 0)
+        for data in (*others, ours):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(len(data).to_bytes(2) + data)
+            found = await reader.read(2)
+            assert bool(found) is (data is ours), "the connection of another ends"
+            writer.close()
+        server.close()
+        assert [dns.message.from_wire(one).rcode() for one in given] == [dns.rcode.NOERROR]
+        assert outside.asked == {"a.operator.example": 1} or outside.asked == {"a.operator.example": 2}
+        assert strainer.counted["stranger"] == 2 * len(others)
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+@pytest.mark.parametrize(
+    "labels", [[b"evil.operator", b"example"], [b"evil\\.operator", b"example"], [b"a.operator.example", b""]]
+)
+def test_names_are_compared_by_their_labels(kernel, monkeypatch, labels):
+    """RED before: a label with a dot in it passed as two, so as a name below a kept wildcard."""
+
+    async def main() -> None:
+        strainer, outside = await strainer_of(kernel, monkeypatch)
+        outside.answers.set()
+        name = dns.name.Name([*(label for label in labels if label), b""])
+        reply = await strainer._answer(asked(name))
+        assert reply.rcode() == dns.rcode.REFUSED
+        assert not outside.asked
+        below = dns.name.Name([b"a.b", b"operator", b"example", b""])
+        assert (await strainer._answer(asked(below))).rcode() == dns.rcode.NOERROR, "below it by its labels"
+        (left,) = outside.asked
+        assert dns.name.from_text(left) == below, "and it leaves as it is"
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_an_answer_is_answered_by_nobody(kernel, monkeypatch):
+    """RED before: a packet with QR set left a traceback."""
+
+    async def main() -> None:
+        strainer, _ = await strainer_of(kernel, monkeypatch)
+        data = bytearray(asked("results.lab.example"))
+        data[2] |= 0x80
+        assert await strainer._answer(bytes(data)) is None
+        assert strainer.counted["form"] == 1
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.binary(max_size=60),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=4),
+    st.integers(0, 80),
+)
+def test_whatever_comes_is_answered_or_not_and_leaves_no_traceback(kernel, monkeypatch, noise, flips, cut):
+    async def main() -> None:
+        strainer, outside = await strainer_of(kernel, monkeypatch)
+        outside.answers.set()
+        data = bytearray(asked("a.operator.example"))
+        for at, value in flips:
+            data[at % len(data)] = value
+        for one in (noise, bytes(data), bytes(data[:cut]), bytes(data) + noise):
+            reply = await strainer._answer(one)
+            assert reply is None or reply.to_wire(max_size=65535)
 
     asyncio.run(asyncio.wait_for(main(), 10))

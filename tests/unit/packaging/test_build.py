@@ -168,3 +168,12 @@ def test_a_record_without_its_boot_ruleset_counts_as_shut(tmp_path):
     assert asked("recorded_gate", tmp_path) == "shut"
     (tmp_path / "state/boot.nft.before-removal").write_text("a removal opened it by hand")
     assert asked("recorded_gate", tmp_path) == "none"
+
+
+def test_what_answers_the_zones_dns_is_installed_with_it():
+    fields = dict(
+        line.split(": ", 1)
+        for line in package._control(SUITES[0], Stamp("1.0", 0), 1).splitlines()
+        if not line.startswith(" ")
+    )
+    assert fields["Recommends"] == "dnsmasq-base"

@@ -1,0 +1,144 @@
+"""Background work that meets what nobody foresaw: contained, told, counted, begun again. Over fakes."""
+
+import asyncio
+from ipaddress import ip_address
+
+import pytest
+
+from ecluse.controller import watches
+from ecluse.controller.shared import Options
+from ecluse.flows import Connection, Tuple
+from ecluse.ports import KernelChange
+from tests.unit.controller import machine as machines
+from tests.unit.controller.machine import Machine
+from tests.unit.controller.test_rough import CUT, allowlist
+
+NO_THREAD = RuntimeError(
+    "can't start new thread"
+)  # what asyncio.to_thread raises where clone(2) says ENOMEM or EAGAIN
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    monkeypatch.setattr(watches, "_CALM", 0.05)
+    monkeypatch.setattr(machines, "Options", lambda **given: Options(**(given | {"tick": 0.05})))
+    made = Machine(allowlist())
+    made.start()
+    yield made
+    made.close()
+
+
+def warned(machine: Machine, words: str) -> bool:
+    return any(words in text for text in machine.status().warnings)
+
+
+def wait_until(machine: Machine, condition) -> None:
+    async def wait() -> None:
+        while not condition():
+            await asyncio.sleep(0.005)
+
+    machine.run(wait())
+
+
+async def no_warning(machine: Machine, words: str) -> None:
+    while any(words in text for text in machine.controller._s.notes.warnings.values()):
+        await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("error", [TypeError("'<' not supported between str and bytes"), NO_THREAD])
+def test_a_watch_that_meets_what_it_did_not_expect_begins_again(machine, error):
+    machine.links.fail["default_routes"] = error
+    machine.links.change("interface \ufffd is up", interfaces=["lo", "wan0"])
+    wait_until(machine, lambda: machine.controller._keeper._watches._faults["looking at the links"] > 1)
+    assert machine.controller.alive, "the watchdog is fed"
+    assert warned(machine, "looking at the links failed")
+    assert warned(machine, "times since the start")
+    assert len([e for e in machine.events if "looking at the links failed" in e.message]) == 1
+    del machine.links.fail["default_routes"]
+    machine.run(no_warning(machine, "looking at the links failed"))
+    machine.links.change("interface wan1 is up", interfaces=["lo", "wan1"])
+    wait_until(machine, lambda: any("wan1" in e.message for e in machine.events if e.kind == "link"))
+
+
+def test_a_healing_that_meets_what_it_did_not_expect_heals_all_the_same(machine):
+    machine.set("cut")
+    for call in ("apply", "switch", "targets"):
+        machine.firewall.fail[call] = NO_THREAD
+        machine.firewall.tamper("flush ruleset")
+        machine.run(asyncio.sleep(0.1))
+        assert machine.firewall.table is None or machine.run(machine.firewall.chains()) is not None
+        del machine.firewall.fail[call]
+        wait_until(machine, lambda: machine.controller._s.notes.in_step)
+        assert machine.kernel() == CUT
+        machine.settle()
+    machine.run(no_warning(machine, "could not be restored"))
+
+
+def test_a_change_that_cannot_be_noted_is_compared(machine):
+    machine.set("cut")
+    taken = machine.controller._keeper._healer._take
+    calls = []
+
+    def fails_once(change: KernelChange) -> None:
+        calls.append(change)
+        if len(calls) == 1:
+            raise KeyError("nobody foresaw this")
+        taken(change)
+
+    machine.controller._keeper._healer._take = fails_once
+    machine.firewall.tamper("flush ruleset")
+    wait_until(machine, lambda: len(calls) > 1)
+    machine.settle()
+    assert machine.kernel() == CUT
+
+
+def test_connections_that_could_not_be_ended_are_ended_at_the_regular_look(machine):
+    care, web = ip_address("10.10.0.7"), ip_address("198.51.100.80")
+    machine.conntrack.table = [Connection(6, Tuple(care, web, 1, 443), Tuple(web, care, 443, 1))]
+    machine.conntrack.fail["connections"] = NO_THREAD
+    machine.set("cut")
+    assert warned(machine, "old connections could not be ended (RuntimeError: can't start new thread")
+    assert len([e for e in machine.events if "could not be ended" in e.message]) == 1
+    del machine.conntrack.fail["connections"]
+    machine.run(no_warning(machine, "could not be ended"))
+    assert machine.controller.purge(machine.controller._s.live.generation.number).state == "done"
+    assert not machine.conntrack.table
+
+
+def test_a_log_that_fails_undoes_nothing(machine):
+    def fails(_event):
+        raise OSError(28, "No space left on device")
+
+    machine.controller._s.tell = fails
+    answer = machine.set("cut")
+    assert answer.changed
+    assert machine.kernel() == CUT
+    machine.firewall.tamper("flush ruleset")
+    machine.settle()
+    assert machine.kernel() == CUT
+    assert warned(machine, "could not be told to the daemon's log")
+
+
+def test_work_that_is_done_once_and_fails_is_told_and_not_for_ever(machine):
+    async def breaks() -> None:
+        raise MemoryError
+
+    async def begin() -> None:
+        machine.controller._keeper.aside(breaks())
+
+    machine.run(begin())
+    machine.settle()
+    assert any("background work (breaks) failed (MemoryError" in e.message for e in machine.events)
+    machine.run(no_warning(machine, "background work"))
+
+
+def test_one_step_of_the_regular_look_does_not_keep_the_others_from_their_turn(machine):
+    async def fails():
+        raise NO_THREAD
+
+    machine.firewall.counters, sound = fails, machine.firewall.counters
+    wait_until(machine, lambda: machine.controller._keeper._watches._faults["comparing with the kernel"] > 2)
+    machine.set("cut")
+    wait_until(machine, lambda: not machine.controller._keeper._tidying_due)
+    machine.firewall.counters = sound
+    machine.run(no_warning(machine, "comparing with the kernel"))

@@ -1,0 +1,122 @@
+"""Links over fakes: nothing is called kept that was not looked at just now, and no switch waits for a look."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from ecluse.controller import shared
+from ecluse.errors import KernelError
+from ecluse.exits import Device, Host
+from ecluse.policy import GATEWAY
+from ecluse.ruleset import switch
+from ecluse.zonelinks import Sight
+from tests.unit.controller.machine import Machine
+from tests.unit.controller.test_machine import simple
+from tests.unit.ruleset.policies import SITE
+
+
+@pytest.fixture
+def machine():
+    made = Machine(simple())
+    made.start()
+    yield made
+    made.close()
+
+
+def plan(machine, level):
+    return machine.run(machine.controller.plan(level=level, zones=None, rollback=None, reload=False))
+
+
+def names(machine):
+    return tuple(one.name for one in machine.controller._s.live.policy.services)
+
+
+def kept_nowhere(machine, answer):
+    assert not answer.kept
+    assert set(answer.not_known) == set(names(machine))
+    assert not answer.no_link
+    assert any("could not be looked at" in text for text in answer.warnings)
+
+
+@pytest.mark.parametrize("error", [KernelError("dump interrupted"), RuntimeError("can't start new thread")])
+def test_a_look_that_fails_keeps_nothing_and_says_so(machine, error):
+    assert set(machine.set("cut").kept) == set(names(machine)), "positive control"
+    machine.set("open")
+    machine.links.fail["look"] = error
+    change = machine.set("cut")
+    assert change.verified
+    kept_nowhere(machine, change)
+    kept_nowhere(machine, machine.set("cut"))  # it is so already
+    assert {one.state for one in machine.status().services} == {"not known"}
+    assert plan(machine, "cut").not_known == names(machine)
+    del machine.links.fail["look"]
+    assert {one.state for one in machine.status().services} == {"kept"}
+    assert not any("looked at" in text for text in machine.status().warnings)
+
+
+def test_a_look_that_hangs_holds_up_neither_the_switch_nor_the_answer_for_long(machine, monkeypatch):
+    monkeypatch.setattr(shared, "_LINKS_SECONDS", 0.05)
+    levels_when_asked = []
+    real = machine.links.look
+
+    async def hang():
+        levels_when_asked.append(await kernel())
+        await asyncio.Event().wait()
+
+    async def kernel():
+        chains = await machine.firewall.chains()
+        return switch.read_levels(simple(), await machine.firewall.targets(chains))
+
+    machine.links.look = hang
+    change = machine.set("cut")
+    assert change.verified
+    kept_nowhere(machine, change)
+    assert set(levels_when_asked[0].values()) == {"cut"}, "it was asked for when the kernel had the switch"
+    machine.links.look = real
+    assert machine.status().services[0].state == "kept"
+
+
+def test_a_zone_without_a_living_interface_keeps_nothing(machine):
+    care = SITE.zones[0]
+    others = tuple(Device(name) for zone in SITE.zones[1:] for name in zone.interfaces)
+    for dead in (
+        (),
+        (Device(care.interfaces[0], up=False, running=False),),
+        (Device(care.interfaces[0], running=False),),
+        (Device(care.interfaces[0], own_ip=False),),
+        (Device(care.interfaces[0], master="br0"), Device("br0", kind="bridge")),
+        (Device(care.interfaces[0], elsewhere=True),),
+    ):
+        machine.links.host = Host(devices=(*others, *dead))
+        assert plan(machine, "cut").no_link == names(machine), dead
+        change = machine.set("cut")
+        assert (change.kept, change.no_link) == ((), names(machine)), dead
+        assert any(text.startswith("zone care: ") for text in change.warnings)
+        assert machine.status().services[0].kept_in == ()
+        machine.set("open")
+    machine.links.host = Host(
+        devices=(*others, Device(care.interfaces[0], master="vrf0"), Device("vrf0", kind="vrf"))
+    )
+    assert plan(machine, "cut").services_kept == names(machine)
+
+
+def test_of_what_a_wildcard_stands_for_one_is_enough():
+    site = simple()
+    pattern = "vlan*"
+    one = site.site.zones[0]
+    zones = (replace(one, interfaces=(pattern,)), *site.site.zones[1:])
+    policy = replace(site, site=replace(site.site, zones=zones))
+    some = (Device("vlan1", running=False), Device("vlan2"))
+    assert Sight(Host(devices=some)).living(policy)[one.name] is True
+    assert not any("vlan" in text for text in Sight(Host(devices=some)).remarks(policy))
+    assert Sight(Host(devices=some[:1])).living(policy)[one.name] is False
+    assert Sight(Host(devices=some[:1])).living(policy)[GATEWAY] is True
+    trunk = (Device("lan0", own_ip=False), Device("lan0.10", kind="vlan", parent="lan0"))
+    zones = (replace(one, interfaces=("lan0",)), *site.site.zones[1:])
+    (told,) = (
+        t
+        for t in Sight(Host(devices=trunk)).remarks(replace(site, site=replace(site.site, zones=zones)))
+        if "lan0" in t
+    )
+    assert told.startswith("zone care: lan0 has no address and no route of its own (above it: lan0.10)")

@@ -1,0 +1,81 @@
+"""The cycle collector beside a large allowlist, in a process of its own: what it is told concerns the whole process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[2] / "src"
+BEGIN = """
+import gc, weakref
+from ecluse import bulk
+class Node:
+    pass
+def ring():
+    node = Node()
+    node.itself = node
+    return weakref.ref(node)
+def old_garbage():
+    node = Node()
+    node.itself = node
+    gc.collect()  # what survives that is old
+    return weakref.ref(node)
+gc.disable()
+"""
+
+
+def said(body: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + body],
+        check=True, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(SOURCE)},
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def test_old_garbage_goes_with_a_sweep_and_not_before():
+    assert said(
+        "bulk.calm(); r = old_garbage(); x = r() is None; y = bulk.sweep(); print(x, y, r() is None)"
+    ) == ("False True True")
+
+
+def test_what_is_there_before_and_what_is_made_in_bulk_is_never_looked_through():
+    assert (
+        said(
+            "big = [[i] for i in range(200_000)]\nbulk.calm()\n"
+            "with bulk.without_gc():\n    more = [[[i]] for i in range(400_000)]\n"
+            "print(len(gc.get_objects()) < bulk.MOST, bulk.sweep(), gc.isenabled())"
+        )
+        == "True True True"
+    )
+
+
+def test_garbage_of_before_bulk_is_not_left_alone_with_it():
+    assert (
+        said(
+            "bulk.calm(); r = old_garbage()\n"
+            "with bulk.without_gc():\n    more = [[[i]] for i in range(400_000)]\nprint(r() is None)"
+        )
+        == "True"
+    )
+
+
+def test_a_large_heap_that_passes_is_waited_for_and_one_that_stays_is_left_alone():
+    assert (
+        said(
+            "bulk.calm()\nmuch = [[[i]] for i in range(100_000)]\ngc.collect()\n"
+            "first = bulk.sweep()\nmuch = None\nthen = bulk.sweep()\n"
+            "much = [[[i]] for i in range(100_000)]\ngc.collect()\n"
+            "print(first, then, [bulk.sweep() for _ in range(4)])"
+        )
+        == "False True [False, False, False, True]"
+    )
+
+
+def test_without_a_daemon_nothing_is_frozen():
+    assert (
+        said(
+            "gc.enable()\nwith bulk.without_gc():\n    more = [[[i]] for i in range(400_000)]\n"
+            "print(gc.get_freeze_count(), gc.isenabled())"
+        )
+        == "0 True"
+    )
