@@ -170,7 +170,12 @@ class Firewall(Protocol):
 
 
 class Conntrack(Protocol):
-    """The kernel's connection table of this network namespace (nfnetlink_conntrack)."""
+    """The kernel's connection table of this network namespace (nfnetlink_conntrack).
+
+    unread: entries that the last reading left out, as they are of no kind that we know.
+    """
+
+    unread: int
 
     async def connections(self) -> Sequence[Connection]:
         """Read the whole table, both families."""

@@ -173,7 +173,8 @@ def test_names_go_on_through_inside_servers_that_were_warm_at_the_cut(
     number = daemon.status()["generation"]
     # The gate asked for the site's own names by itself: it knows what they lead to.
     wait_until(lambda: "front.cdn.example" in (gate.rundir / "servers.conf").read_text())
-    daemon.level("cut")
+    said = " ".join(daemon.cli("cut", "--reason", "test").stdout.split())
+    assert "unbound-control flush_zone operator.example" in said
     real.asked()
     time.sleep(2.5)  # over in every cache: a TTL is what is tried here
     check_all(hospital, servers, own)
@@ -183,12 +184,12 @@ def test_names_go_on_through_inside_servers_that_were_warm_at_the_cut(
     # Another name by a reload, beside them; then it is taken back.
     site = policy.site(**SITE)
     more = policy.service("more", "vital", ["care"], [{"to": "new.lab.example", "ports": ["tcp/443"]}])
-    cut = daemon.status()["generation"]
+    before = daemon.status()["generation"]
     daemon.write_config(site, {"40-partners.yaml": SERVICES, "50-more.yaml": [more]})
     assert daemon.cli("reload", "--yes", "--reason", "test").returncode == 0
     wait_until(lambda: not resolved(hospital, servers[0], {"new.lab.example": STORE}))
     check_all(hospital, servers, {**KEPT, "new.lab.example": STORE})
-    assert daemon.cli("rollback", str(cut), "--yes", "--reason", "test").returncode == 0
+    assert daemon.cli("rollback", str(before), "--yes", "--reason", "test").returncode == 0
     time.sleep(2.5)
     check_all(hospital, servers)
     unkept(hospital, servers)

@@ -1,5 +1,6 @@
 """What the gateway itself sends is judged where its last link is known, and of its errors those about kept flows pass."""
 
+import json
 import time
 
 import pytest
@@ -197,3 +198,31 @@ def test_link_housekeeping_does_not_reach_beyond_the_link(hospital: Hospital, da
         hospital.shell("gw", "ip -6 neigh flush dev wan0")
         daemon.level("cut")
         assert hospital.care.tcp(places.LABORATORY.v6), "neighbours find each other at cut"
+
+
+def test_after_the_answer_a_queue_of_the_outside_link_holds_what_it_held_and_gets_no_more(
+    hospital: Hospital, daemon: Daemon
+):
+    """The limit of promise 1: a shaper (64 kbit/s) sends what was in its queue, and nothing that is not kept enters it."""
+    hospital.shell("gw", "tc qdisc add dev wan0 root handle 1: tbf rate 64kbit burst 3000 limit 60000\n")
+    web = places.WEB.v4
+
+    def waiting() -> int:
+        listed = hospital.run("gw", ["tc", "-j", "-s", "qdisc", "show", "dev", "wan0"]).stdout
+        return json.loads(listed)[0]["qlen"]
+
+    with hospital.sniff() as outside:
+        stream = hospital.guest.stream(web, 5000, rate=200, size=1200)
+        deadline = time.monotonic() + 20
+        while waiting() < 20:
+            assert time.monotonic() < deadline, "positive control: the shaper has a queue"
+        daemon.level("cut")
+        since, held = time.time_ns(), waiting()
+        while waiting():
+            assert time.monotonic() < deadline + 40
+        assert hospital.gateway.udp(places.HEALTH_DATA.v4, 4500, timeout=5.0), (
+            "what is kept goes through the same queue"
+        )
+        stream.stop()
+        # One packet may have left the queue and not be seen outside yet when it was counted.
+        assert 0 < outside.count(since, destination=web) <= held + 1

@@ -1,6 +1,7 @@
 """Answers in words and figures, from what is known. Pure, but for `note_counters`, which remembers what it was shown."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from ipaddress import ip_address
 from itertools import islice
@@ -128,8 +129,10 @@ def stale_caches(before: Policy, left: Levels, policy: Policy, levels: Levels) -
         and dnsgate.redirects(policy, levels, zone)
         and not (zone in left and dnsgate.redirects(before, left, zone))
     }
-    known = [s for s in policy.services if come and any(d.wildcards for d in s.destinations)]
-    used = zones_by_service(policy, known)
+    if not come:
+        return ()
+    known = tuple(s for s in policy.services if any(d.wildcards for d in s.destinations))
+    used = zones_by_service(replace(policy, services=known))
     domains = dict.fromkeys(
         wildcard
         for service in known

@@ -4,25 +4,21 @@ The design and what was measured: docs/datapath.md. In short: every packet is ju
 its connection; a zone's level is a chain; a service's destinations are elements of maps to its counter.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 
-from ecluse.policy import Addresses, Policy, Service
+from ecluse.policy import Addresses, Policy
 from ecluse.ruleset import chains, dnsgate, names
 from ecluse.ruleset.keeps import homes, kept_services, maps_by_name, places
 from ecluse.ruleset.lifeline import lifeline_chains, lifeline_sets
 from ecluse.ruleset.program import Program
 
 
-def zones_by_service(policy: Policy, services: Iterable[Service] | None = None) -> dict[str, tuple[str, ...]]:
-    """Give the zones from which each service is used: those named, and those its hosts lie in, in site order.
-
-    services: of these alone; of all by default.
-    """
+def zones_by_service(policy: Policy) -> dict[str, tuple[str, ...]]:
+    """Give the zones from which each service is used: those named, and those its hosts lie in, in site order."""
     inside = homes(policy)
     order = {zone: number for number, zone in enumerate(policy.zone_names())}
     found = {}
-    for service in policy.services if services is None else services:
+    for service in policy.services:
         near = (zone for host in service.hosts for _, zone in inside.around(host))
         found[service.name] = tuple(sorted({*service.zones, *near}, key=order.__getitem__))
     return found

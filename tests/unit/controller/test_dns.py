@@ -298,3 +298,13 @@ def test_where_the_gate_answers_at_open_too_nothing_is_held_that_it_did_not_lear
     beside = OPEN | {"guest-wifi": "cut"}
     assert len(report.stale_caches(always, beside, always, CUT)) == 1
     assert report.stale_caches(POLICY, OPEN, POLICY, dict.fromkeys(ZONES, "isolate")) == ()
+
+
+def test_entries_of_the_connection_table_that_nobody_can_read_are_told(machine):
+    said = machine.controller._s.notes.warnings
+    machine.conntrack.unread = 2
+    machine.set("cut")
+    until(machine, lambda: "2 entries of the connection table" in said.get("purge", ""))
+    machine.conntrack.unread = 0
+    machine.set("isolate")
+    until(machine, lambda: "purge" not in said)
