@@ -59,8 +59,6 @@ def day(value: object) -> date:
     raise TypeError
 
 
-# As `ip link` prints a VLAN or one end of a pair: NAME@PARENT. The kernel lets '@' stand in a name, people never do.
-_PRINTED = re.compile(r"([A-Za-z0-9_.+-]{1,15})@[A-Za-z0-9_.+-]+")
 # IFNAMSIZ is 16 with the NUL (linux/if.h); dev_valid_name() refuses '/', ':' and blanks, and "." and "..".
 # The rest is what may stand in nft's double quotes with no escape; not '@', which no name has but in `ip link`'s words.
 _INTERFACE = re.compile(r"[A-Za-z0-9_.+-]{1,15}|[A-Za-z0-9_.+-]{1,14}\*")
@@ -72,8 +70,10 @@ def interface(text: str) -> str:
         raise WrongError(
             "'*' alone would make every interface an inside one", "a name, or a pattern such as 'vlan1*'"
         )
-    if printed := _PRINTED.fullmatch(text):
-        raise WrongError(f"{shown(text)} is no interface name, but how 'ip link' prints one", printed[1])
+    name, at, below = text.partition("@")
+    if at and _INTERFACE.fullmatch(name):
+        wrong = f"{shown(text)} is what 'ip link' shows of {name}, which stands on {shown(below)}"
+        raise WrongError(wrong, f"the name alone: {name}")
     if not _INTERFACE.fullmatch(text) or text in {".", ".."}:
         raise WrongError(
             f"{shown(text)} is no interface name",

@@ -43,8 +43,8 @@ class Remarks:
 def find_remarks(policy: Policy, site: Document, services: Sequence[PlacedService]) -> Iterator[Fault]:
     """Give every remark that no day changes. `services` stand in the order of `policy.services`."""
     yield from _about_site(policy, site)
-    yield from about_dns(policy, site)
     yield from find_examples(policy, site, services)
+    yield from about_dns(policy, site)
     inside = _inside_subnets(policy)
     for placed, service in zip(services, policy.services, strict=True):
         yield from _about_people(placed, service)

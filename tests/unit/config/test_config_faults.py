@@ -128,7 +128,7 @@ SITE_CASES = {
     "interface as ip link shows it": (
         "interfaces: [lan1]",
         'interfaces: ["vlan10@lan0"]',
-        "9:18: 'vlan10@lan0' is no interface name, but how 'ip link' prints one, expected vlan10",
+        "9:18: 'vlan10@lan0' is what 'ip link' shows of vlan10, which stands on 'lan0', expected the name alone: vlan10",
     ),
     "interface with an inner star": (
         "interfaces: [lan1]",
