@@ -15,8 +15,11 @@ STAMP := $(VENV)/.installed
 PACKAGES := nftables python3-nftables python3-venv dnsmasq-base iproute2 iputils-ping procps mount e2fsprogs
 # A root shell by plain su has neither.
 export PATH := $(PATH):/usr/sbin:/sbin
+# DNS servers of the inside, for tests: unpacked, not installed, so that no service is started on this machine.
+DNS_SERVERS := build/dns-servers
+DNS_PACKAGES := unbound bind9 bind9-utils
 
-.PHONY: help packages install lint test test-unit test-kernel test-vm demo bench bench-quick deb lock-deb deb-check test-deb clean
+.PHONY: help packages install dns-servers lint test test-unit test-kernel test-vm demo bench bench-quick deb lock-deb deb-check test-deb clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -45,6 +48,21 @@ $(STAMP): pyproject.toml | packages
 	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --root-user-action=ignore -e '.[dev]' </dev/null
 	@touch $@
 
+# What of their dependencies is not installed comes along. Without a network the tests that need them are skipped, never when CI=true.
+$(DNS_SERVERS)/.unpacked: | packages
+	@rm -rf $(@D); mkdir -p $(@D)/debs/partial $(@D)/root
+	@echo "fetching $(DNS_PACKAGES) into $(@D) ..."
+	@[ "$$(id -u)" != 0 ] || apt-get update -q </dev/null >/dev/null || true
+	@apt-get install -q -y --no-install-recommends --download-only -o Debug::NoLocking=1 \
+	  -o Dir::Cache::archives="$(CURDIR)/$(@D)/debs" $(DNS_PACKAGES) </dev/null >$(@D)/log 2>&1 \
+	  && for deb in $(@D)/debs/*.deb; do [ ! -e "$$deb" ] || dpkg-deb -x "$$deb" $(@D)/root; done \
+	  && rm -rf $(@D)/debs && touch $@ || { \
+	  tail -n 5 $(@D)/log >&2; echo "make: $(DNS_PACKAGES) could not be fetched: tests with real DNS servers are skipped" >&2; \
+	  [ "$${CI:-}" != true ]; }
+
+dns-servers: $(DNS_SERVERS)/.unpacked ## fetch unbound and BIND for tests, installed nowhere
+	@:
+
 install: $(STAMP) ## install what is missing: Debian packages (as root) and .venv
 	@:
 
@@ -57,7 +75,7 @@ lint: install ## ruff, mypy, import-linter
 test-unit: install ## unit and golden tests, in parallel; no root needed
 	$(BIN)/python -m pytest tests/unit tests/golden -n auto </dev/null
 
-test-kernel: install ## tests that send packets and run the daemon; root (skipped without, but never when CI=true); installs the peers' firewalls
+test-kernel: install dns-servers ## tests that send packets and run the daemon; root (skipped without, but never when CI=true); installs the peers' firewalls
 	$(BIN)/python -m pytest tests/kernel tests/system tests/demo tests/bench -rs -n 2 </dev/null
 
 test: install ## everything: lint, then all tests

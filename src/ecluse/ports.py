@@ -170,7 +170,12 @@ class Firewall(Protocol):
 
 
 class Conntrack(Protocol):
-    """The kernel's connection table of this network namespace (nfnetlink_conntrack)."""
+    """The kernel's connection table of this network namespace (nfnetlink_conntrack).
+
+    unread: entries that the last reading left out, as they are of no kind that we know.
+    """
+
+    unread: int
 
     async def connections(self) -> Sequence[Connection]:
         """Read the whole table, both families."""
@@ -268,7 +273,7 @@ class DnsReport:
 
     removed: addresses that somebody else put into its sets, and it took out; removed_last: the newest, and where.
     adopted: those that it found when its record was lost, and left. unread: rows, of the engine's log or of the report itself,
-    that are no such rows and are left out.
+    that are no such rows and are left out. validating: machines that asked for keys of zones in the last hour.
     """
 
     trouble: tuple[str, ...]
@@ -281,6 +286,7 @@ class DnsReport:
     removed_last: str = ""
     adopted: int = 0
     unread: int = 0
+    validating: tuple[str, ...] = ()
 
 
 class DnsGate(Protocol):

@@ -135,6 +135,7 @@ class DnsState:
     learned: addresses that it holds in the kernel's sets. strained: why what its engine let through did not leave, and how often.
     removed: addresses that somebody else put into those sets, and it took out, the newest last; adopted: those that it found
     there when its record was lost, and left. Both since its process began. limited: who asked too much, most first, at most ten.
+    validating: DNS servers of the inside that prove what they are told (DNSSEC), as they asked in the last hour.
     """
 
     mode: str
@@ -146,6 +147,7 @@ class DnsState:
     removed_last: str = ""
     adopted: int = 0
     limited: tuple[LimitedMachine, ...] = ()
+    validating: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

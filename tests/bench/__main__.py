@@ -21,6 +21,7 @@ from tests.bench import (
     rows_flow,
     rows_forward,
     rows_looks,
+    rows_soak,
 )
 from tests.bench.figures import Section, load_average
 from tests.bench.site import SIZES
@@ -90,6 +91,14 @@ def _idle(wish: Wish) -> list[Section]:
     return [made]
 
 
+def _soak(wish: Wish) -> list[Section]:
+    made = Section(
+        "A long night", "1,000 entries; cut and open in turns, three times a second, all the while."
+    )
+    rows_soak.soak(made, 20.0 if wish.quick else 1800.0)
+    return [made]
+
+
 def _purge(wish: Wish) -> list[Section]:
     made = Section(
         "Purge",
@@ -150,6 +159,7 @@ ROWS: dict[str, Callable[[Wish], list[Section]]] = {
     "load": _load,
     "client": _client,
     "idle": _idle,
+    "soak": _soak,
     "purge": _purge,
     "storm": _storm,
     "dns": _dns,

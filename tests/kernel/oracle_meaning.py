@@ -9,7 +9,6 @@ from ecluse.ruleset.oracle import Packet
 from tests.kernel.oracle_world import INSIDE, UID
 from tests.unit.ruleset.policies import keeps
 
-_ND = {133, 134, 135, 136}
 _MLD = {130, 131, 132, 143}
 
 
@@ -95,10 +94,7 @@ def _lifeline(policy: Policy, packet: Packet) -> bool:
             return True
     return (
         (Preset.DHCP in line.presets and _dhcp(packet))
-        or (
-            Preset.ND in line.presets
-            and (packet.icmp_type, packet.hop_limit) in {*((t, 255) for t in _ND), *((t, 1) for t in _MLD)}
-        )
+        or (Preset.ND in line.presets and _neighbour(packet))
         or (
             Preset.VRRP in line.presets
             and (packet.protocol, packet.hop_limit) == (112, 255)
@@ -107,11 +103,29 @@ def _lifeline(policy: Policy, packet: Packet) -> bool:
     )
 
 
+def _neighbour(packet: Packet) -> bool:
+    """Whether a neighbour on the link says this, or is told it: nothing that is said may reach further but what it needs."""
+    source, to = packet.source, packet.destination
+    if packet.protocol != 58:
+        return False
+    if packet.icmp_type in _MLD:
+        bound = source.is_link_local if packet.hook == "input" else to.is_multicast
+        return packet.hop_limit == 1 and bound
+    if packet.icmp_type in {135, 136}:
+        return packet.hop_limit == 255
+    if packet.hook == "input":
+        return (packet.icmp_type, packet.hop_limit) == (134, 255) and source.is_link_local
+    on_link = to.is_multicast and (int(to) >> 112) == 0xFF02
+    return (packet.icmp_type, packet.hop_limit) == (133, 255) and on_link
+
+
 def _dhcp(packet: Packet) -> bool:
     six = packet.source.version == 6
     server, client = (547, 546) if six else (67, 68)
     ports = (packet.source_port, packet.destination_port)
     if packet.protocol != 17 or ports != ((server, client) if packet.hook == "input" else (client, server)):
         return False
+    if not six:
+        return packet.hook == "input" or str(packet.destination) == "255.255.255.255"
     # DHCPv6 speaks on the link alone (RFC 8415, 7.1); none of these probes has such an address.
-    return not six or (packet.source if packet.hook == "input" else packet.destination).is_link_local
+    return (packet.source if packet.hook == "input" else packet.destination).is_link_local

@@ -319,6 +319,8 @@ def test_an_interface_whose_name_is_no_utf8_starves_no_watchdog(hospital: Hospit
     try:
         daemon.level("cut")
         hospital.run("gw", ["ip", "link", "add", os.fsdecode(b"caf\xe9"), "type", "bridge"])
+        hospital.run("gw", ["ip", "link", "set", os.fsdecode(b"caf\xe9"), "up"])
+        hospital.run("gw", ["ip", "addr", "add", "203.0.113.222/32", "dev", os.fsdecode(b"caf\xe9")])
         wanted = "caf\N{REPLACEMENT CHARACTER}"
         deadline = time.monotonic() + 15
         while not any(wanted in text for text in daemon.status()["warnings"]):

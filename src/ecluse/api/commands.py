@@ -25,6 +25,9 @@ class Commands(Protocol):
     def purge(self, number: int) -> Purge | None:
         """Give the end of connections after generation `number`; None when there was none."""
 
+    def closes(self, level: str, zones: tuple[str, ...] | None) -> bool:
+        """Say whether a level would close something that passes now, or repeat what stands."""
+
     async def set_level(
         self,
         level: str,

@@ -36,6 +36,7 @@ class Connection(RequestHandler):
 
     gone: done as soon as the client is away or the server wants the connection to end (for streams).
     early: it was made before the daemon ran, by a socket that systemd holds.
+    late: it came when its peer had no place left, so that only what closes is taken from it.
     """
 
     __slots__ = (
@@ -49,6 +50,8 @@ class Connection(RequestHandler):
         "_stall_seconds",
         "early",
         "gone",
+        "idle_since",
+        "late",
         "peer",
         "role",
     )
@@ -61,6 +64,7 @@ class Connection(RequestHandler):
         role: Role,
         left: Callable[[], None],
         early: bool = False,
+        late: bool = False,
         request_seconds: float = REQUEST_SECONDS,
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
@@ -80,6 +84,8 @@ class Connection(RequestHandler):
         self.peer = peer
         self.role = role
         self.early = early
+        self.late = late
+        self.idle_since: float | None = loop.time()
         self.gone: asyncio.Future[None] = loop.create_future()
         self._left = left
         self._request_seconds = request_seconds
@@ -94,6 +100,8 @@ class Connection(RequestHandler):
         super().connection_made(transport)
         if isinstance(transport, asyncio.WriteTransport):
             transport.set_write_buffer_limits(high=0)
+        if self.late:  # others want the place
+            self._due = self._loop.call_later(self._request_seconds, self._too_slow)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; the first of a request starts its deadline."""
@@ -111,18 +119,23 @@ class Connection(RequestHandler):
 
     def begin(self) -> float:
         """Note that a request's handler runs; give the loop time by which its body must have come."""
-        self._busy = True
+        self._busy, self.idle_since = True, None
         due = self._due.when() if self._due is not None else self._loop.time() + self._request_seconds
         self._cancel_due()
         return due
 
     def end(self) -> None:
         """Note that the handler is done."""
-        self._busy, self._answered = False, True
+        self._busy, self._answered, self.idle_since = False, True, self._loop.time()
 
     def sender(self) -> Sender:
         """Describe who sent the request that is being handled."""
         return Sender(self.hung_up, self.early and not self._answered, self._since)
+
+    def end_idle(self) -> None:
+        """End a connection on which nothing was asked: somebody needs its place."""
+        if self.idle_since is not None and self.transport is not None:
+            self.transport.abort()
 
     def ask_to_go(self) -> None:
         """Tell a stream to end."""
@@ -207,6 +220,15 @@ class Connection(RequestHandler):
 
 class Manager(Server):
     """aiohttp's record of connections; it makes none itself, the door does."""
+
+    def idle(self, since: float) -> list[Connection]:
+        """Give the connections on which nothing is asked since then (loop time), the longest idle first."""
+        found = [
+            (one.idle_since, one)
+            for one in self.connections
+            if isinstance(one, Connection) and one.idle_since is not None and one.idle_since < since
+        ]
+        return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
     def ask_streams_to_go(self) -> None:
         """Tell every open stream to end."""

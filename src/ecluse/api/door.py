@@ -10,24 +10,31 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ecluse.api.admission import Admission, pool_of
+from ecluse.api.admission import Admission, Room, pool_of
 from ecluse.api.connection import REQUEST_SECONDS, STALL_SECONDS, Connection, Manager
-from ecluse.api.listen import Listener
+from ecluse.api.listen import BACKLOG, Listener
 from ecluse.api.log import Log
-from ecluse.api.peer import Roles, peer_of
+from ecluse.api.peer import Role, Roles, peer_of
 from ecluse.api.problems import HttpRefusalError, problem_of, raw_response
 
 _AT_ONCE = 32  # accepts before the loop may do something else
-_PAUSE = 1.0  # seconds without accepting when the machine has no descriptors or memory left
+_PAUSE = 0.1  # seconds without accepting when the machine has no descriptors or memory left
+_QUIET = 1.0  # seconds between two lines of the log about that
+_IDLE = 0.1  # seconds without a question after which a connection has to go where another needs its place
+_AT_A_TIME = 8  # connections that are ended so
+_LATE_SECONDS = 1.0  # for a request of somebody who has no place left
+_LATE = Room(16, 16)
 _OUT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # accept(2)
-_TURNED_AWAY = raw_response(
-    problem_of(
-        HttpRefusalError(
-            503, "too many connections of yours are open", kind="busy", hint="close some, or wait"
-        ),
-        "",
+
+
+def no_place() -> HttpRefusalError:
+    """Say that a peer has had his share of connections."""
+    return HttpRefusalError(
+        503, "too many connections of yours are open", kind="busy", hint="close some, or wait", close=True
     )
-)
+
+
+TURNED_AWAY = raw_response(problem_of(no_place(), ""))
 
 
 class Door:
@@ -52,14 +59,18 @@ class Door:
         self._starting: set[asyncio.Task[None]] = set()
         self._pauses: set[asyncio.TimerHandle] = set()
         self._early = False
+        self._said = -_QUIET
         self.admission = Admission()
+        # One who has had his share may close all the same: these places are for the reading of what he asks.
+        self._late = Admission({Role.OPERATOR.value: _LATE, "root": _LATE})
 
     def open(self) -> None:
         """Begin to accept. What waits by now was sent to a socket that systemd held while no daemon ran."""
         self._early = True
         for listener in self._listeners:
-            while self._accept(listener):
-                pass
+            for _ in range(BACKLOG // _AT_ONCE):
+                if not self._accept(listener):
+                    break
         self._early = False
         for listener in self._listeners:
             self._loop.add_reader(listener.sock.fileno(), self._accept, listener)
@@ -82,11 +93,22 @@ class Door:
                 return False
             except OSError as error:
                 if error.errno in _OUT_OF:
-                    self._log.error("no connection can be accepted", error=error.strerror)
+                    self._make_room(error)
                     self._pause(listener)
                 return False
             self._welcome(sock)
         return True
+
+    def _make_room(self, error: OSError) -> None:
+        """End the connections that are idle for the longest, so that whoever has something to ask comes in."""
+        idle = self._manager.idle(self._loop.time() - _IDLE)
+        for connection in sorted(idle, key=lambda one: one.role is not Role.NONE)[:_AT_A_TIME]:
+            connection.end_idle()
+        if self._loop.time() - self._said >= _QUIET:
+            self._said = self._loop.time()
+            self._log.error(
+                "no connection can be accepted", error=error.strerror, idle_ended=min(len(idle), _AT_A_TIME)
+            )
 
     def _pause(self, listener: Listener) -> None:
         """Leave the listener alone for a while: it stays readable, and would be asked again at once."""
@@ -108,22 +130,24 @@ class Door:
             return
         role = self._roles.of(peer)
         pool = pool_of(peer.uid, role)
-        if not self.admission.enter(pool, peer.uid):
-            with suppress(OSError):
-                sock.send(_TURNED_AWAY)
-            sock.close()
-            return
-
-        early = self._early
+        early, late, admission = self._early, False, self.admission
+        if not admission.enter(pool, peer.uid):
+            late, admission = True, self._late
+            if pool not in admission.rooms or not admission.enter(pool, peer.uid):
+                with suppress(OSError):
+                    sock.send(TURNED_AWAY)
+                sock.close()
+                return
 
         def connection() -> Connection:
             return Connection(
                 self._manager,
                 peer=peer,
                 role=role,
-                left=lambda: self.admission.leave(pool, peer.uid),
+                left=lambda: admission.leave(pool, peer.uid),
                 early=early,
-                request_seconds=self._seconds[0],
+                late=late,
+                request_seconds=_LATE_SECONDS if late else self._seconds[0],
                 stall_seconds=self._seconds[1],
             )
 

@@ -10,13 +10,14 @@ from typing import Any, cast
 
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import BaseRequest, RequestPayloadError, Response, StreamResponse
+from pydantic import BaseModel
 
 from ecluse.api import metrics, openapi
 from ecluse.api.admission import Admission, Room, pool_of
 from ecluse.api.browsers import HINT, mark_of
 from ecluse.api.commands import Commands
 from ecluse.api.connection import HEADERS, REQUEST_SECONDS, STALL_SECONDS, Connection, Manager
-from ecluse.api.door import Door
+from ecluse.api.door import Door, no_place
 from ecluse.api.listen import Listener, adopt, listen
 from ecluse.api.log import Log
 from ecluse.api.peer import Accounts, Role, Roles, actor_of, printable
@@ -24,7 +25,7 @@ from ecluse.api.problems import MEDIA, HttpRefusalError, problem_of
 from ecluse.api.refusals import Refusals
 from ecluse.api.routes import JSON, METRICS, NDJSON, Call, find
 from ecluse.api.stream import HEARTBEAT_SECONDS, stream
-from ecluse.api.wire import MAX_BODY, Problem, in_pieces, read_body, read_query, to_json
+from ecluse.api.wire import MAX_BODY, LevelRequest, Problem, in_pieces, read_body, read_query, to_json
 from ecluse.errors import EcluseError
 
 _STREAM_ROOMS: Mapping[str, Room] = MappingProxyType(
@@ -132,6 +133,8 @@ class ApiServer:
             raise HttpRefusalError(
                 400, str(error), hint="GET /v1/openapi.json describes every request"
             ) from None
+        if connection.late and not self._closes(body):
+            raise no_place()
         actor = actor_of(connection.peer, self._roles.accounts, gone=connection.sender_gone)
         call = Call(self._commands, actor, connection.sender(), body, query, number)
         if route.media == NDJSON:
@@ -145,6 +148,9 @@ class ApiServer:
         async with self._lanes[connection.role]:
             answer = await route.act(call)
             return _response(await asyncio.to_thread(in_pieces, answer, route.answer), JSON)
+
+    def _closes(self, body: BaseModel | None) -> bool:
+        return isinstance(body, LevelRequest) and self._commands.closes(body.level, body.zones)
 
     async def _run(self, command: Awaitable[Any]) -> Any:
         """Run a command to its end, whether or not whoever asked for it stays."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from ecluse.advice import INSECURE
 from ecluse.api.client import Client
 from ecluse.cli.words import ago, by_level, count, levels_in_short, listed, local, size, span, who
 
@@ -91,6 +92,10 @@ def _show_dns(screen: Screen, gate: Json) -> None:
         last = f"the newest: {gate['removed_last']}"
         taken = f"{count(gate['removed'], 'address', 'addresses')} that somebody else put into its sets taken out; {last}"
         screen.wrapped("            ", taken, "warn")
+    if gate["validating"]:
+        who = ", ".join(gate["validating"])
+        proofs = f"{who}: validates DNSSEC, and is given the proofs of kept names. Where one fails there all the same (SERVFAIL),"
+        screen.wrapped("            ", f"{proofs} type there: {INSECURE}")
     if gate["adopted"]:
         left = f"{count(gate['adopted'], 'address', 'addresses')} kept that no record tells of: it was lost"
         screen.wrapped("            ", left, "warn")

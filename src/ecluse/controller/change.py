@@ -11,7 +11,7 @@ from ecluse.controller.ledger import Ledger, must_not_lack
 from ecluse.controller.live import Live, Loaded
 from ecluse.controller.shared import Order, Shared
 from ecluse.errors import KernelError, StateError
-from ecluse.policy import Levels, at_least_as_closed
+from ecluse.policy import OPEN, Levels, at_least_as_closed
 from ecluse.records import Action, Generation
 from ecluse.results import Change
 from ecluse.zonelinks import Sight
@@ -49,7 +49,10 @@ class Changer:
         self._s.notes.warnings.pop("taken-back", None)
         self._s.say(order.action.value, report.change_text(generation))
         self._keeper.after(generation)
-        warnings = report.machine_warnings(self._s.notes, seen, loaded.policy, levels)
+        warnings = (
+            *report.machine_warnings(self._s.notes, seen, loaded.policy, levels),
+            *report.stale_caches(before.policy, before.levels, loaded.policy, levels),
+        )
         return Change(
             generation,
             True,
@@ -149,6 +152,8 @@ class Changer:
 
     async def _already(self, order: Order, live: Live) -> Change:
         """The state is already so: heal it if the kernel says otherwise, and put the command on record all the same."""
+        if set(live.levels.values()) != {OPEN.name}:
+            self._s.closings += 1  # what opens and was sent before this is overtaken by it all the same
         verified = True
         try:
             if not await self._s.gate.in_step(live.loaded, live.levels):

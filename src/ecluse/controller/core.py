@@ -180,9 +180,9 @@ class Controller:
         await self._ledger.recorder.should(jobs)
         self._ledger.recorder.later([self._ledger.room()])
         self._ledger.generations[generation.number] = generation
-        self._s.live, self._s.began_with = Live(loaded, generation), generation.number
+        self._s.live = Live(loaded, generation)
         if generation is not recorded and not found.first_install:
-            self._s.closed_by = generation.number
+            self._s.closings += 1
         self._s.say("start", "armed; " + report.levels_text(levels))
 
     async def stop(self) -> None:
@@ -200,6 +200,10 @@ class Controller:
         self._ledger.recorder.close()
 
     # -- commands --------------------------------------------------------------------------------------------------
+
+    def closes(self, level: str, zones: tuple[str, ...] | None) -> bool:
+        """Say whether a level would close something that passes now, or repeat what stands."""
+        return self._planner.urgent(partial(self._planner.levels_with, level, zones)) > 0
 
     async def set_level(
         self,
@@ -249,8 +253,8 @@ class Controller:
             return replace(change, ended=ended, unrecorded=(*first.unrecorded, *change.unrecorded))
 
     def _seen(self, sender: Sender) -> int:
-        """Give the newest generation that a sender can have known of: what a start made of it came after an early one."""
-        return self._s.began_with - 1 if sender.early else self._s.live.generation.number
+        """Give how many closings (`Shared`) a sender can have known of: none where he sent it before this run."""
+        return 0 if sender.early else self._s.closings
 
     def _why_not(
         self, what: str, sender: Sender, seen: int, expect: int | None = None
@@ -259,11 +263,10 @@ class Controller:
         if sender.gone():
             return GivenUpError(f"nobody waits for {what} any more; nothing was opened")
         now = self._s.live.generation.number
-        came = now if expect not in {None, now} else self._s.closed_by
-        if expect in {None, now} and came <= seen:
+        if expect in {None, now} and self._s.closings == seen:
             return None
         return StaleError(
-            f"generation {came} came first; nothing was opened",
+            f"another command came first (generation {now} stands); nothing was opened",
             hint="look at 'ecluse status', then repeat the command if it is still what you want",
         )
 
@@ -291,7 +294,8 @@ class Controller:
         came first, GivenUpError when nobody waits any more and it does more than close.
         """
         sender = sender or Sender()
-        began_at = self._seen(sender) if expect is None else expect
+        seen = self._seen(sender)
+        began_at = self._s.live.generation.number if expect is None else expect
         target = self._planner.rollback_target(number)
         policy = await self._prepared(target.policy)
         order = Order(Action.ROLLBACK, actor, reason, authorised_by, target.number, sender.since)
@@ -303,8 +307,9 @@ class Controller:
         async with self._turn_with(policy, target.policy, urgent) as loaded:
             live = self._s.live
             nothing: EcluseError | None = None
-            if live.generation.number != began_at:
-                message = f"generation {live.generation.number} came first; nothing was rolled back"
+            if live.generation.number != began_at or self._s.closings != seen:
+                now = live.generation.number
+                message = f"another command came first (generation {now} stands); nothing was rolled back"
                 nothing = StaleError(message, hint="look at 'ecluse status', then repeat the command")
             elif sender.gone() and not (
                 loaded.digest == live.loaded.digest

@@ -31,6 +31,10 @@ _TRY_AGAIN = 0.05
 """Seconds between two tries to put the table back, while the kernel refuses."""
 _AFTER_ANSWER = 0.003
 """Seconds that the work after a change leaves to its answer: both want the same processor."""
+_UNTIDIED = 20
+"""Records beyond the number that is kept, with which they are tidied away although somebody commands just then."""
+_UNSWEPT = 6
+"""Regular looks after which garbage is collected although somebody commands just then."""
 _BOOT_DELAY = 30.0
 """Changed addresses reach the boot ruleset after so many seconds at the latest: it is a whole file each time."""
 
@@ -49,6 +53,7 @@ class Keeper:
         self._boot_due: float | None = None
         self._addresses_due = False
         self._tidying_due = True
+        self._unswept = 0
         self._purge_due: Generation | None = None
         self._dns = DnsWatch(shared)
 
@@ -168,6 +173,11 @@ class Keeper:
         if self._purge_due is generation:
             self._purge_due = None
         self._s.notes.warnings.pop("purge", None)
+        if unread := self._s.ports.conntrack.unread:
+            self._s.notes.warnings["purge"] = (
+                f"{unread} entries of the connection table are of no kind that this version knows: they were neither ended nor "
+                "counted, and the chains judge their packets all the same"
+            )
         examples = tuple(describe(one) for one in ended[:EXAMPLES])
         purges[generation.number] = Purge(generation.number, "done", gone, len(every) - len(ended), examples)
         self._s.say("purge", f"{gone} connections were ended, {len(every) - len(ended)} go on")
@@ -294,14 +304,18 @@ class Keeper:
             await self._purge(due)
 
     async def _tidy(self) -> None:
-        # Not right after a change: it reads every record, and the next command's record would wait for it.
-        if self._tidying_due and not self._s.writer.locked():
+        # Not right after a change: it reads every record, and the next command's record would wait for it. But not
+        # never: where somebody commands all the time, they would fill the disk.
+        many = len(self._ledger.generations) > self._s.options.keep_generations + _UNTIDIED
+        if self._tidying_due and (many or not self._s.writer.locked()):
             self._tidying_due = False
             await self._ledger.recorder.should([self._ledger.forget_old()])
 
     async def _sweep(self) -> None:
-        # While somebody commands it can wait: it holds everything up for some milliseconds.
-        if not self._s.writer.locked():
+        # While somebody commands it can wait, but not for ever: it holds everything up for some milliseconds.
+        self._unswept += 1
+        if self._unswept >= _UNSWEPT or not self._s.writer.locked():
+            self._unswept = 0
             sweep()
 
     async def _record_what_waits(self) -> None:

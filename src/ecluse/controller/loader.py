@@ -12,6 +12,9 @@ from ecluse.controller.shared import Shared
 from ecluse.controller.writer import Urgent, never
 from ecluse.policy import Addresses, Policy
 
+_GIVES_WAY = 10
+"""How often a load begins again for a closing; under closings without end it then goes through, and one of them waits."""
+
 
 class Loader:
     """Brings policies that are not live yet into the kernel; the caller does not hold the writer's lock."""
@@ -39,14 +42,16 @@ class Loader:
 
     async def load(self, policy: Policy, digest: str) -> None:
         """Load a policy unless it stands already."""
-        gate = self._s.gate
+        gate, hurry, tries = self._s.gate, self._s.writer.hurry, 0
         while digest not in gate.loaded:
+            tries += 1
             # Compiled on a thread: at 100,000 entries the event loop, and so a cut, would wait a good while.
             compile_ = partial(gate.compile, policy, digest, self._addresses(), gate.new_slot())
             fresh = await asyncio.to_thread(compile_)
             async with self._s.writer.turn():
                 try:
-                    await gate.load(fresh, self._addresses(), self._s.writer.hurry.is_set)
+                    give_way = hurry.is_set if tries <= _GIVES_WAY else lambda: False
+                    await gate.load(fresh, self._addresses(), give_way)
                 except GaveWayError:
                     continue
 

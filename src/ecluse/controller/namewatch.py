@@ -2,13 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ecluse.controller import live as lv
 from ecluse.controller.holding import in_use, learned_in_use
 from ecluse.controller.ledger import Ledger
 from ecluse.controller.shared import Shared
 from ecluse.errors import EcluseError
+from ecluse.flows import Connection
+from ecluse.halfseen import half_seen
+from ecluse.policy import CUT
 
 _LOOK = 60.0
 """Seconds between two looks at who uses which address, and no more than so much of a processor, however large the table."""
@@ -57,6 +60,15 @@ class NameWatch:
             self._next_save = time.monotonic() + _SAVE
             await self._ledger.recorder.should([self._ledger.names()])
 
+    async def _see_halves(self, connections: Sequence[Connection]) -> None:
+        """Warn of kept services of which half goes another way, before a cut shows it. It is over when the next look sees none."""
+        live = self._s.live
+        judge = await self._s.judge_of(live.loaded, dict.fromkeys(live.policy.zone_names(), CUT.name))
+        found = await asyncio.to_thread(half_seen, judge, connections)
+        self._s.notes.warnings.pop("halves", None)
+        if found:
+            self._s.notes.warnings["halves"] = "; ".join(found)
+
     async def _used(self) -> Mapping[str, frozenset[str]]:
         """Give the resolved addresses that are in use, and hold on to the learned ones that are."""
         policies = [one.policy for one in self._s.gate.loaded.values()]
@@ -64,9 +76,10 @@ class NameWatch:
         firewall = self._s.ports.firewall
         gated = any(one.program.learned for one in self._s.gate.loaded.values())
         learned = await firewall.learned() if gated else {}
+        connections = await self._s.ports.conntrack.connections()
+        await self._see_halves(connections)
         if not any(resolved.values()) and not any(learned.values()):
             return {}
-        connections = await self._s.ports.conntrack.connections()
         if any(learned.values()):
             # At `open` no packet comes by these sets: what lives there would end at the cut when its hour is over.
             held = await asyncio.to_thread(learned_in_use, policies, learned, connections)

@@ -12,6 +12,7 @@ from ecluse.controller.shared import Notes, Shared
 from ecluse.controller.start import carry_over
 from ecluse.errors import NotFoundError, RequestError
 from ecluse.flows import Connection, FlowJudge, describe
+from ecluse.halfseen import half_seen
 from ecluse.policy import OPEN, Levels, Policy, most_closed
 from ecluse.records import Generation
 from ecluse.results import LiveFlow, Plan
@@ -134,7 +135,11 @@ class Planner:
                 if len(examples) < _EXAMPLES:
                     examples.append(LiveFlow(describe(one), flow.zone, ""))
         exits = (one.what for one in notes.exits)
-        machine = (*report.machine_warnings(notes, seen, wanted.policy, levels), *exits)
+        machine = (
+            *report.machine_warnings(notes, seen, wanted.policy, levels),
+            *report.stale_caches(live.policy, live.levels, wanted.policy, levels),
+            *exits,
+        )
         return Plan(
             levels=dict(levels),
             digest=wanted.digest,
@@ -145,7 +150,11 @@ class Planner:
             connections_kept=kept,
             connections_ended=ended,
             examples_ended=tuple(examples),
-            warnings=(*machine, *map(str, self._s.ports.source.warnings())),
+            warnings=(
+                *machine,
+                *half_seen(judges[0], connections),
+                *map(str, self._s.ports.source.warnings()),
+            ),
             connections_opened=opened,
             no_link=effect.no_link,
             not_known=effect.not_known,

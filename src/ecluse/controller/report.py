@@ -1,10 +1,12 @@
 """Answers in words and figures, from what is known. Pure, but for `note_counters`, which remembers what it was shown."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from ipaddress import ip_address
 from itertools import islice
 
+from ecluse.advice import flush
 from ecluse.controller import live as lv
 from ecluse.controller.live import Live, Use
 from ecluse.controller.shared import Notes
@@ -14,9 +16,12 @@ from ecluse.policy import GATEWAY, DnsMode, Levels, Policy, Service, level_named
 from ecluse.ports import CounterValue, Evidence, RefusedElement, RefusedQuestion
 from ecluse.records import Action, Generation
 from ecluse.results import DnsState, LimitedMachine, Refused, RefusedFlow, RefusedName, ServiceStatus, Status
-from ecluse.ruleset import names
+from ecluse.ruleset import dnsgate, names
+from ecluse.ruleset.compile import zones_by_service
 from ecluse.zonelinks import Sight
 
+_DOMAINS = 5
+"""Wildcards that one warning names."""
 _MANY = 5
 """So many names under one domain are told as one."""
 _TOLD, _NAMED = 10, 3
@@ -112,6 +117,42 @@ def machine_warnings(notes: Notes, seen: Sight, policy: Policy, levels: Levels) 
     return (*notes.warnings.values(), *seen.words(policy, cut=cut))
 
 
+def stale_caches(before: Policy, left: Levels, policy: Policy, levels: Levels) -> tuple[str, ...]:
+    """Say of which wildcards DNS servers inside may hold addresses that the DNS gate never learned, when zones come under it.
+
+    before, left: the policy and levels until now. Such an address is refused until it is asked for anew.
+    """
+    come = {
+        zone
+        for zone in policy.zone_names()
+        if zone != GATEWAY
+        and dnsgate.redirects(policy, levels, zone)
+        and not (zone in left and dnsgate.redirects(before, left, zone))
+    }
+    if not come:
+        return ()
+    known = tuple(s for s in policy.services if any(d.wildcards for d in s.destinations))
+    used = zones_by_service(replace(policy, services=known))
+    domains = dict.fromkeys(
+        wildcard
+        for service in known
+        for zone in come.intersection(used[service.name])
+        if service.criticality in level_named(policy.site, levels[zone]).keeps
+        for destination in service.destinations
+        for wildcard in destination.wildcards
+    )
+    if not domains:
+        return ()
+    some = ", ".join(f"*.{one}" for one in islice(domains, _DOMAINS))
+    more = f" and {len(domains) - _DOMAINS} more" if len(domains) > _DOMAINS else ""
+    each = "" if len(domains) == 1 else ", and so for each"
+    said = (
+        f"DNS servers and machines inside may hold addresses of {some}{more} from before, which the DNS gate never learned: "
+        f"they are refused until they are asked for anew. Type on the servers: {flush(next(iter(domains)))}{each}"
+    )
+    return (said,)
+
+
 def _dns(live: Live, notes: Notes) -> DnsState | None:
     gate, told = live.policy.site.dns, notes.dns
     if gate.mode is DnsMode.NEVER:
@@ -126,6 +167,7 @@ def _dns(live: Live, notes: Notes) -> DnsState | None:
         removed_last=told.removed_last if told else "",
         adopted=told.adopted if told else 0,
         limited=_limited(live.policy, notes.limited),
+        validating=told.validating if told else (),
     )
 
 

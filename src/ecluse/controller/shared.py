@@ -135,7 +135,8 @@ class Notes:
 class Shared:
     """The one mutable state of the controller; only whoever holds `writer` changes `live` or the kernel.
 
-    closed_by: number of the newest generation that closed something. began_with: the one that this run began with.
+    closings: how often something was closed in this run, or was told again to be where it stood so; one more where the
+    start itself found it closed by something else than the newest record.
     """
 
     def __init__(self, ports: Ports, options: Options, step: Step) -> None:
@@ -151,8 +152,7 @@ class Shared:
         self.troubles: Callable[[], tuple[str, ...]] = tuple
         self._live: Live | None = None
         self._judging = asyncio.Lock()
-        self.closed_by = 0
-        self.began_with = 0
+        self.closings = 0
 
     @property
     def live(self) -> Live:
@@ -165,7 +165,7 @@ class Shared:
     def live(self, value: Live) -> None:
         before = self._live.levels if self._live else value.levels
         if not at_least_as_closed(value.policy.site, before, value.levels):
-            self.closed_by = value.generation.number
+            self.closings += 1
         self._live = value
 
     @property

@@ -18,8 +18,8 @@ FEWEST = 512
 """Bytes that whoever names no other number can take (RFC 1035)."""
 
 _HEADER, _QTYPE_QCLASS = 12, 4
-_PAYLOAD = 5
-"""Bytes of an OPT record as far as what can be taken: name, type, payload (RFC 6891)."""
+_WISHES = 9
+"""Bytes of an OPT record as far as what can be taken, and whether signatures are wanted: name, type, payload, flags (RFC 6891)."""
 _ONE_QUESTION = b"\0\1\0\0\0\0"
 _LABEL = 63
 
@@ -40,15 +40,17 @@ class _Held:
     began: float
     seconds: int
     while_open: bool
+    keys: bool
     age: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An answer, ready to be sent. while_open: it may be given only while everything is passed on."""
+    """An answer, ready to be sent. while_open: it may be given only while everything is passed on. keys: it is about those of a zone."""
 
     wire: bytes
     while_open: bool
+    keys: bool
 
 
 class HeldAnswers:
@@ -77,18 +79,21 @@ class HeldAnswers:
         # Number, wish for recursion and the letters' case are the client's own.
         flags = bytes([held.wire[2] & 0xFE | data[2] & 1])
         wire = data[:2] + flags + held.wire[3:_HEADER] + data[_HEADER:end] + held.wire[end:]
-        return Found(wire, held.while_open)
+        return Found(wire, held.while_open, held.keys)
 
-    def keep(self, data: bytes, reply: dns.message.Message, now: float, *, while_open: bool) -> None:
+    def keep(
+        self, data: bytes, reply: dns.message.Message, now: float, *, while_open: bool, keys: bool = False
+    ) -> None:
         """Hold an answer that says something, as long as all of it may be held."""
-        seconds = min((one.ttl for one in reply.answer), default=0)
+        # That something does not exist is held as well, with the proof of it.
+        seconds = min((one.ttl for one in (*reply.answer, *reply.authority)), default=0)
         end = _end_of_question(data)
         if not end or not seconds or reply.rcode() or reply.flags & dns.flags.TC:
             return
         wire = reply.to_wire(max_size=65535)
         if len(wire) > room(reply):
             return
-        self._held[_key(data, end)] = _Held(wire, now, seconds, while_open)
+        self._held[_key(data, end)] = _Held(wire, now, seconds, while_open, keys)
         if len(self._held) > MOST:
             self._held.popitem(last=False)
 
@@ -109,7 +114,7 @@ def _end_of_question(data: bytes) -> int:
 def _counted_down(wire: bytes, end: int, seconds: int) -> bytes:
     """Give an answer with the TTLs of its records, which follow the question's end, so many seconds shorter."""
     made, at = bytearray(wire), end
-    for _ in range(int.from_bytes(wire[6:8])):
+    for _ in range(int.from_bytes(wire[6:8]) + int.from_bytes(wire[8:10])):
         while 0 < wire[at] <= _LABEL:
             at += wire[at] + 1
         at += 2 if wire[at] else 1  # a pointer, or the root
@@ -120,6 +125,6 @@ def _counted_down(wire: bytes, end: int, seconds: int) -> bytes:
 
 
 def _key(data: bytes, end: int) -> bytes:
-    """Tell questions apart by name (in any case), type, class, whether options follow, and how much can be taken then."""
+    """Tell questions apart by name (in any case), type, class, whether options follow, and what is wished for then."""
     name = end - _QTYPE_QCLASS
-    return data[_HEADER:name].lower() + data[name:end] + data[10:_HEADER] + data[end : end + _PAYLOAD]
+    return data[_HEADER:name].lower() + data[name:end] + data[10:_HEADER] + data[end : end + _WISHES]

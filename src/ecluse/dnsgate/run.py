@@ -15,7 +15,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import dns.exception
@@ -44,6 +44,8 @@ _LOOK = 0.25
 _BREATH = 0.01
 """Between two looks at least, in seconds, however often others change the table."""
 _HEALTH, _SAVE = 1.0, 60.0
+_AGAIN, _CALM = 1.0, 60.0
+"""Seconds before what failed is begun again, and without a fault until it is no trouble any more."""
 _PR_SET_NAME, _PR_SET_PDEATHSIG, _PR_CAP_AMBIENT, _CLEAR_ALL = 15, 1, 47, 4
 
 
@@ -56,7 +58,7 @@ class DnsGateProcess:
         self._memory = Memory(state_dir, run_dir)
         self._tally = Tally(self._why)
         self._engine = Engine(run_dir, self._tally.read)
-        self._strainer = Strainer(self._memory, self._engine.word)
+        self._strainer = Strainer(self._memory, self._engine.word, self._engine.reach)
         self._orders: Orders | None = None
         self._digest = ""
         self._seen: tuple[int, int, int] | None = None
@@ -72,10 +74,9 @@ class DnsGateProcess:
         if orders is None or strain.is_health(name) or self._is_internal(name):
             return None
         try:
-            verdict = strain.judge(name, dns.rdatatype.from_text(kind.removeprefix("type=")), orders)
+            return self._strainer.why(name, dns.rdatatype.from_text(kind.removeprefix("type=")))
         except (dns.exception.DNSException, ValueError):
             return Refusal("type")
-        return verdict if isinstance(verdict, Refusal) else None
 
     def _is_internal(self, name: str) -> bool:
         orders = self._orders
@@ -89,17 +90,26 @@ class DnsGateProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._end, stop)
         changes = self._memory.changes()
-        beside = [asyncio.create_task(work) for work in (self._health(), self._hear(changes))]
+        beside = [
+            asyncio.create_task(for_ever(self._trouble, "asking the engine", self._health)),
+            asyncio.create_task(for_ever(self._trouble, "hearing of changes", lambda: self._hear(changes))),
+            asyncio.create_task(for_ever(self._trouble, "asking for the site's names", self._strainer.warm)),
+        ]
         sd.notify("READY=1")
         told = time.monotonic()
         saved = told - _SAVE
         try:
             while not stop.is_set():
                 self._wake.clear()
-                await self._obey()
-                self._tend()
-                await self._engine.tend()
-                sd.notify("WATCHDOG=1")
+                try:
+                    await self._obey()
+                    self._tend()
+                    await self._engine.tend()
+                except Exception as error:  # noqa: BLE001 - tried again; if it lasts, the watchdog starts us anew
+                    self._trouble["work"] = f"it does not get through its work: {error!r}"
+                else:
+                    self._trouble["work"] = ""
+                    sd.notify("WATCHDOG=1")
                 if time.monotonic() - told >= 1.0:
                     told = time.monotonic()
                     self._tell()
@@ -224,6 +234,7 @@ class DnsGateProcess:
                     self._memory.trouble,
                     self._engine.trouble,
                     self._strainer.trouble,
+                    self._strainer.validating.trouble(time.monotonic()),
                 )
                 if t
             ],
@@ -236,12 +247,26 @@ class DnsGateProcess:
             "unread": self._tally.unread,
             "clients": dict(self._tally.clients.most_common(100)),
             "questions": self._tally.told(),
+            "validating": self._strainer.validating.told(time.monotonic()),
         }
         text = json.dumps(told)
         if text != self._report:
             with contextlib.suppress(OSError):
                 write_whole(self._run_dir / REPORT, text)
                 self._report = text
+
+
+async def for_ever(trouble: dict[str, str], what: str, work: Callable[[], Awaitable[object]]) -> None:
+    """Have `work` done until cancelled: where it fails or ends it is begun again a second later, and `trouble` says so."""
+    while True:
+        calm = asyncio.get_running_loop().call_later(_CALM, trouble.pop, what, None)
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - nothing that runs beside ends for good
+            trouble[what] = f"{what} failed and was begun again: {error!r}"
+        finally:
+            calm.cancel()
+        await asyncio.sleep(_AGAIN)
 
 
 def _only_one(run_dir: Path) -> int:

@@ -30,7 +30,10 @@ def parse(data: bytes) -> DnsReport | None:
         _items(told.get("strained", {})), lambda item: (_text(item[0]), _number(item[1]))
     )
     questions, bad_questions = sift(_list(told.get("questions", [])), _question)
-    bad = bad_numbers + bad_last + bad_trouble + bad_strained + bad_questions
+    validating, bad_validating = sift(
+        _list(told.get("validating", [])), lambda row: str(ip_address(_text(row)))
+    )
+    bad = bad_validating + bad_numbers + bad_last + bad_trouble + bad_strained + bad_questions
     if bad:
         trouble.append(f"{bad} rows of its report could not be read and are left out")
     known = dict.fromkeys(_NUMBERS, 0) | dict(numbers)
@@ -45,6 +48,7 @@ def parse(data: bytes) -> DnsReport | None:
         removed_last="".join(last),
         adopted=known["adopted"],
         unread=known["unread"] + bad,
+        validating=tuple(validating),
     )
 
 

@@ -334,6 +334,7 @@ class FakeConntrack(Failing):
         super().__init__()
         self.table = list(connections)
         self.accounting = False
+        self.unread = 0
 
     async def connections(self) -> Sequence[Connection]:
         """Give the table."""

@@ -30,6 +30,7 @@ from ecluse.kernel.netlink import (
     netfilter_kind,
     number,
 )
+from ecluse.rows import sift
 from ecluse.ruleset.names import SPOOFED
 
 NFNL_SUBSYS_CTNETLINK = 1
@@ -80,6 +81,7 @@ class NfConntrack:
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="conntrack")
+        self.unread = 0
 
     def close(self) -> None:
         """End the thread; waits for a running dump or purge."""
@@ -88,7 +90,8 @@ class NfConntrack:
     async def connections(self) -> Sequence[Connection]:
         """Read the whole table, both families. KernelError when the kernel refuses."""
         with kernel_errors("read the connection table", hint="modprobe nf_conntrack_netlink"):
-            return await self._run(_dump)
+            found, self.unread = await self._run(_dump)
+        return found
 
     async def end(self, connections: Iterable[Connection]) -> int:
         """Delete these entries; give how many were still there. One that is already gone is no error.
@@ -125,12 +128,13 @@ def _enable_accounting() -> bool:
         return False
 
 
-def _dump() -> list[Connection]:
+def _dump() -> tuple[list[Connection], int]:
+    """Give the entries, and how many could not be read: one of a kind that we do not know hides no other."""
     kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, CT_GET)
     addresses: Addresses = {}
     with Netlink(NETLINK_NETFILTER) as netlink, _no_full_collection():
         # Each read of the socket (about 100 entries) lets go of the interpreter: the event loop gets its turn.
-        return [connection(body, addresses) for body in netlink.dump(kind, netfilter_header(0))]
+        return sift(netlink.dump(kind, netfilter_header(0)), lambda body: connection(body, addresses))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
@@ -50,6 +51,11 @@ _RTMSG = struct.Struct(
 
 T = TypeVar("T")
 
+_TRUSTED = 120.0
+"""Seconds after which links are read again although the kernel announced no change; the regular look comes every 60."""
+_NEWS_BUFFER = 1 << 16  # bytes; what does not fit counts as a change
+_MOST_NEWS = 1000
+
 
 class RtnlLinks:
     """Links of the network namespace that the process lives in; the port `Links`."""
@@ -58,18 +64,53 @@ class RtnlLinks:
         self._streams: list[Events[str]] = []
         # One of its own: where the kernel holds a look up (its rtnl lock), the next ones wait here and take no other's thread.
         self._thread = ThreadPoolExecutor(1, "links")
+        self._news: Netlink | None = None
+        self._seen: tuple[float, Host] | None = None
+        self._reads = 0
 
     def close(self) -> None:
         """End the streams of changes."""
+        if self._news is not None:
+            self._news.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
         for stream in self._streams:
             stream.close()
 
     async def look(self) -> Host:
-        """Read every interface and its addresses, by raw netlink: it is asked for while somebody waits for an answer."""
+        """Read every interface and its addresses, by raw netlink: it is asked for while somebody waits for an answer.
+
+        As long as the kernel has announced no change since, what was read last is how it is: a cut then pays nothing for it.
+        """
         with kernel_errors("look at the interfaces"):
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, consistently, exits.look_at_links)
+            now = time.monotonic()
+            if not self._changed() and self._seen is not None and now - self._seen[0] < _TRUSTED:
+                return self._seen[1]
+            self._seen, self._reads = None, self._reads + 1
+            mine = self._reads
+            host = await asyncio.get_running_loop().run_in_executor(
+                self._thread, consistently, exits.look_at_links
+            )
+            if mine == self._reads:  # or another heard of a change meanwhile, and reads as well
+                self._seen = now, host
+            return host
+
+    def _changed(self) -> bool:
+        """Say whether the kernel announced a change since this was last asked, one that it had to drop among them."""
+        if self._news is None:
+            self._news = Netlink(NETLINK_ROUTE, GROUPS, _NEWS_BUFFER)
+            self._news.socket.setblocking(False)
+            return True
+        changed = False
+        for _ in range(_MOST_NEWS):
+            try:
+                self._news.receive()
+            except BlockingIOError:
+                return changed
+            except OSError as error:
+                if error.errno not in {errno.ENOBUFS, errno.EMSGSIZE}:
+                    raise
+            changed = True
+        return changed  # there is more: the next one asks again
 
     async def tables(self) -> tuple[TableUse, ...]:
         """Read how full the kernel's tables are (`bounded`)."""

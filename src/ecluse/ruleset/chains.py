@@ -353,7 +353,7 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
                 (p.goto(stem + "refuse"),),
             ),
         ),
-        Chain(stem + "output", (*ours, (p.goto(stem + "reject"),))),
+        Chain(stem + "output", (*dnsgate.engine_guard(policy), *ours, (p.goto(stem + "reject"),))),
         Chain(
             stem + "postrouting",
             ((p.Is(p.IIF, (0,), negate=True), p.ACCEPT), *ours, (p.goto(stem + "drop"),)),

@@ -6,6 +6,7 @@ address alive as long as they flow. docs/datapath.md tells the way of a question
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from ecluse.policy import (
     Direction,
@@ -43,6 +44,9 @@ LIMITED_SIZE = 1024
 """Machines of which that is known, of each family: one that makes up sources fills no more. A full set drops all the same."""
 
 DNS_PORT = 53
+REFUSING = "127.0.0.2"
+"""The engine asks here for what no list of its names holds: refused at once by UDP, which it then answers itself (`engine_guard`),
+and by TCP by who listens there."""
 
 
 def is_on(policy: Policy) -> bool:
@@ -370,6 +374,18 @@ def client_jump(policy: Policy, slot: int) -> tuple[Rule, ...]:
     if not is_on(policy):
         return ()
     return ((*_to_engine(policy), p.jump(f"{names.prefix(slot)}{names.DNS}.client")),)
+
+
+def engine_guard(policy: Policy) -> tuple[Rule, ...]:
+    """Give the rule of output that refuses what the engine sends to nobody: it is told at once (EPERM), and says REFUSED.
+
+    Without the rule such a question costs four times as much, and is refused all the same.
+    """
+    if not is_on(policy):
+        return ()
+    nobody = network_interval(ip_network(REFUSING))
+    port = p.Is(p.UDP_DPORT, (policy.site.dns.port + 1,))
+    return ((p.Is(p.OIFNAME, ("lo",)), p.Is(p.DADDR4, (nobody,)), port, p.DROP),)
 
 
 def _to_engine(policy: Policy) -> Rule:

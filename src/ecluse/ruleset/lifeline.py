@@ -20,8 +20,15 @@ _VRRP4 = 0xE000_0012
 _VRRP6 = 0xFF02_0000_0000_0000_0000_0000_0000_0012
 """ff02::12 (RFC 5798, 5.1.2.2)."""
 _VRRP = 112
-_ND = (133, 134, 135, 136)
-"""Router and neighbour solicitation and advertisement (RFC 4861); redirects are not needed to keep a link alive."""
+_MULTICAST6 = (0xFF << 120, (1 << 128) - 1)
+_LINK_MULTICAST6 = (0xFF02 << 112, (0xFF03 << 112) - 1)
+"""ff02::/16 (RFC 4291, 2.7)."""
+_BROADCAST4 = 0xFFFF_FFFF
+_ROUTER_ASKED, _ROUTER_SAYS = 133, 134
+_NEIGHBOURS = (135, 136)
+"""Neighbour solicitation and advertisement (RFC 4861); redirects are not needed to keep a link alive."""
+_NEIGHBOUR_BYTES = 40
+"""24, a link-layer address, a nonce (RFC 7527)."""
 _MLD = (130, 131, 132, 143)
 """Multicast listener queries, reports and done (RFC 2710, RFC 3810): without them a switch forgets who listens."""
 
@@ -94,7 +101,12 @@ def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
     if Preset.DHCP in line.presets:
         if hook == "input":
             rules += [
-                (v4, p.Is(p.UDP_SPORT, (67,)), p.Is(p.UDP_DPORT, (68,)), p.ACCEPT),
+                (
+                    v4,
+                    p.Is(p.UDP_SPORT, (67,)),
+                    p.Is(p.UDP_DPORT, (68,)),
+                    p.ACCEPT,
+                ),  # a relay's server is anywhere
                 (
                     v6,
                     p.Is(p.SADDR6, (_LINK_LOCAL6,)),
@@ -106,15 +118,18 @@ def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
         else:
             servers = (_LINK_LOCAL6, (_DHCP6_SERVERS, _DHCP6_SERVERS))
             rules += [
-                (v4, p.Is(p.UDP_SPORT, (68,)), p.Is(p.UDP_DPORT, (67,)), p.ACCEPT),
+                # Not to a single server, which may be far: a lease that can't be renewed so is by broadcast (RFC 2131, 4.4.5).
+                (
+                    v4,
+                    p.Is(p.DADDR4, ((_BROADCAST4, _BROADCAST4),)),
+                    p.Is(p.UDP_SPORT, (68,)),
+                    p.Is(p.UDP_DPORT, (67,)),
+                    p.ACCEPT,
+                ),
                 (v6, p.Is(p.DADDR6, servers), p.Is(p.UDP_SPORT, (546,)), p.Is(p.UDP_DPORT, (547,)), p.ACCEPT),
             ]
     if Preset.ND in line.presets:
-        # A hop limit of 255 cannot come from beyond the link (RFC 4861, 7.1), and a listener's report has 1.
-        rules += [
-            (v6, p.Is(p.HOPLIMIT6, (255,)), p.Is(p.ICMPV6_TYPE, _ND), p.ACCEPT),
-            (v6, p.Is(p.HOPLIMIT6, (1,)), p.Is(p.ICMPV6_TYPE, _MLD), p.ACCEPT),
-        ]
+        rules += _neighbours(hook)
     if Preset.VRRP in line.presets:
         rules += [
             (
@@ -133,6 +148,29 @@ def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
             ),
         ]
     return rules
+
+
+def _neighbours(hook: str) -> list[Rule]:
+    """Keep what the gateway and its neighbours on the outside say to each other, as that can be right.
+
+    A hop limit of 255 cannot come from beyond the link (RFC 4861, 7.1); one that is sent may go there. So the gateway asks for
+    routers on the link alone and is none for the outside. A neighbour is asked at whatever address it has (7.3.3), briefly.
+    A listener's report has the hop limit 1.
+    """
+    v6, near, said = p.Is(p.NFPROTO, ("ipv6",)), p.Is(p.HOPLIMIT6, (255,)), p.ICMPV6_TYPE
+    brief = p.Is(p.LENGTH6, ((0, _NEIGHBOUR_BYTES),))
+    link_local, group = p.Is(p.SADDR6, (_LINK_LOCAL6,)), p.Is(p.DADDR6, (_MULTICAST6,))
+    if hook == "input":
+        return [
+            (v6, near, p.Is(said, _NEIGHBOURS), p.ACCEPT),
+            (v6, near, link_local, p.Is(said, (_ROUTER_SAYS,)), p.ACCEPT),
+            (v6, p.Is(p.HOPLIMIT6, (1,)), link_local, p.Is(said, _MLD), p.ACCEPT),
+        ]
+    return [
+        (v6, near, brief, p.Is(said, _NEIGHBOURS), p.ACCEPT),
+        (v6, near, p.Is(p.DADDR6, (_LINK_MULTICAST6,)), p.Is(said, (_ROUTER_ASKED,)), p.ACCEPT),
+        (v6, p.Is(p.HOPLIMIT6, (1,)), group, p.Is(said, _MLD), p.ACCEPT),
+    ]
 
 
 def lifeline_chains(site: Site, slot: int, uids: tuple[int, ...]) -> list[Chain]:

@@ -34,6 +34,7 @@ class Packet:
     destination_port: int = 0
     icmp_type: int | None = None
     hop_limit: int = 64
+    length: int = 32
     uid: int | None = None
     invalid: bool = False
     from_here: bool = False
@@ -261,6 +262,7 @@ _READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.SADDR6: lambda k: _v6(k.source),
     p.DADDR6: lambda k: _v6(k.destination),
     p.TTL4: lambda k: k.hop_limit if k.source.version == 4 else None,
+    p.LENGTH6: lambda k: k.length if k.source.version == 6 else None,
     p.HOPLIMIT6: lambda k: k.hop_limit if k.source.version == 6 else None,
     p.SOURCE_ROUTE: lambda k: k.route,
     p.IIFKIND: lambda _: None,  # of VRFs the oracle knows nothing

@@ -49,6 +49,8 @@ DADDR4 = Field("ip daddr", "ipv4_addr")
 SADDR6 = Field("ip6 saddr", "ipv6_addr")
 DADDR6 = Field("ip6 daddr", "ipv6_addr")
 TTL4 = Field("ip ttl", "integer")
+LENGTH6 = Field("ip6 length", "integer")
+"""Bytes after the IPv6 header."""
 HOPLIMIT6 = Field("ip6 hoplimit", "integer")
 TH_DPORT = Field("th dport", "inet_service")
 UDP_SPORT = Field("udp sport", "inet_service")

@@ -7,11 +7,14 @@ import time
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ecluse.errors import KernelError
 from ecluse.flows import Connection, Tuple
 from ecluse.kernel import conntrack as adapter
 from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink, attribute, netfilter_header, netfilter_kind
+from ecluse.rows import sift
 from tests.kernel.adapters.conftest import Heart, nft, run
 
 pytestmark = pytest.mark.kernel
@@ -240,3 +243,38 @@ async def test_a_refused_delete_is_said_and_the_others_are_done(conntrack):
 async def test_accounting_that_cannot_be_turned_on_is_no_error(conntrack, monkeypatch, tmp_path):
     monkeypatch.setattr("ecluse.kernel.conntrack.ACCOUNTING", tmp_path / "nowhere" / "acct")
     assert await conntrack.enable_accounting() is False
+
+
+async def test_an_entry_that_cannot_be_read_hides_no_other(conntrack, monkeypatch):
+    """RED before: one entry of another kind made the whole reading fail, and with it the end of what is not kept."""
+    fill(range(1, 5))
+    strange = netfilter_header(2) + attribute(adapter.CTA_TUPLE_ORIG, b"")
+    dump = Netlink.dump
+
+    def with_a_strange_one(self, kind, body):
+        yield strange
+        yield from dump(self, kind, body)
+        yield netfilter_header(10)
+
+    monkeypatch.setattr(Netlink, "dump", with_a_strange_one)
+    found = await conntrack.connections()
+    assert len([one for one in found if one.original.destination_port == 443]) == 4
+    assert conntrack.unread == 2
+    monkeypatch.undo()
+    await conntrack.connections()
+    assert conntrack.unread == 0
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=60) | st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=5))
+def test_an_entry_of_any_bytes_is_a_connection_or_is_counted(rows):
+    sound = synthetic(3)
+
+    def altered(at, value):
+        return sound[: at % len(sound)] + bytes([value]) + sound[at % len(sound) + 1 :]
+
+    every = [one if isinstance(one, bytes) else altered(*one) for one in rows]
+    known = {}
+    found, bad = sift([*every, sound], lambda body: adapter.connection(body, known))
+    assert len(found) + bad == len(rows) + 1
+    assert found[-1].original.source == ip_address("10.0.0.3")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ecluse.kernel import exits
 from ecluse.kernel.exits import KernelExits
 from tests.kernel.adapters.conftest import Heart, run
 from tests.kernel.adapters.test_conntrack import fill
@@ -98,6 +99,42 @@ async def test_a_look_says_by_which_interfaces_packets_can_come(links):
     ip("link set port0 master br0")
     await seen("port0", master="br0")
     await seen("br0", kind="bridge")
+
+
+async def test_a_look_costs_nothing_until_the_kernel_announces_a_change(links, monkeypatch):
+    ip("link add wan0 type veth peer name lan0")
+    first = await links.look()
+    reads = []
+
+    def counted():
+        reads.append(1)
+        return real()
+
+    real = exits.look_at_links
+    monkeypatch.setattr(exits, "look_at_links", counted)
+    assert await links.look() is first
+    assert not reads
+    for change in (
+        "link set wan0 up",
+        "link set lan0 up",
+        "addr add 198.51.100.2/24 dev wan0",
+        "route add 203.0.113.0/24 dev wan0",
+        "-6 addr add 2001:db8:1::2/64 dev wan0 nodad",
+        "link add br0 type bridge",
+        "link set lan0 master br0",
+        "link set br0 name br1",
+        "link del br1",
+        "link del wan0",
+    ):
+        reads.clear()
+        ip(change)
+        await links.look()
+        assert reads, change
+    reads.clear()
+    burst = "".join(f"addr add 10.{n // 250}.{n % 250}.1/24 dev lo\n" for n in range(1500))
+    run("ip", "-b", "-", text=burst)  # more than the socket holds: that something was lost is a change, too
+    assert len((await links.look()).addresses) > 1500
+    assert reads
 
 
 async def test_a_look_is_not_made_of_all_routes(links):

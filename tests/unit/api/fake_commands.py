@@ -134,6 +134,9 @@ class FakeCommands:
             return Purge(number, "running")
         return Purge(number, "done", ended=3, kept=5, examples=("tcp 10.10.0.5:40000 -> 198.51.100.7:443",))
 
+    def closes(self, level, zones):
+        return level in {"cut", "isolate"}
+
     async def set_level(self, level, zones, *, actor, reason, authorised_by, expect=None, sender=None):
         self.calls.append(("level", level, zones, actor, reason, authorised_by))
         self._expects(expect, sender)

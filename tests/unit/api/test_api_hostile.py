@@ -200,8 +200,60 @@ async def test_who_is_turned_away_is_told_why():
         }
         with hold(path):
             await asyncio.sleep(0.1)
-            status, _, body = parse(await raw(path, b""))
+            status, _, body = parse(await raw(path, request_bytes("GET", "/v1/status")))
             assert (status, json.loads(body)["kind"]) == (503, "busy")
+
+
+async def test_who_has_had_his_share_may_close_all_the_same():
+    """The door knows nothing of what somebody wants; so a few places are there to hear it, for a second each."""
+    async with running() as (commands, path, server, _log):
+        nothing = Room(0, 0)
+        server._door.admission.rooms = dict.fromkeys(("reader", "operator", "none"), nothing) | {
+            "root": Room(1, 1)
+        }
+        with hold(path):
+            await asyncio.sleep(0.1)
+            assert (await ask(path, "POST", "/v1/level", {"level": "open"}))[0] == 503
+            assert (await ask(path, "POST", "/v1/rollback", {}))[0] == 503
+            assert commands.calls == []
+            assert (await ask(path, "POST", "/v1/level", {"level": "cut"}))[0] == 200
+            silent = [hold(path) for _ in range(20)]
+            await asyncio.sleep(0.1)
+            answers = [(await asyncio.to_thread(one.recv, 4096))[9:12] for one in silent]
+            assert sorted(answers) == [b"408"] * 16 + [b"503"] * 4, "nobody keeps such a place"
+            for one in silent:
+                one.close()
+        await asyncio.sleep(0.1)
+        assert (await ask(path, "GET", "/v1/status"))[0] == 200, "every place was given back"
+
+
+async def test_idle_connections_go_where_descriptors_run_out():
+    """60 idle connections on 40 descriptors: whoever has something to ask does not wait for their 15 seconds."""
+    async with running() as (_, path, server, _log):
+        idle = [hold(path) for _ in range(20)]
+        await asyncio.sleep(0.3)
+        listener = server._door._listeners[0]
+        left = 0
+
+        class Short:
+            def accept(self):
+                if len(server._manager.connections) > 12:
+                    raise OSError(24, "Too many open files")
+                return real.accept()
+
+            def __getattr__(self, name):
+                return getattr(real, name)
+
+        real = listener.sock
+        listener.sock = Short()
+        assert (await asyncio.wait_for(ask(path, "POST", "/v1/level", {"level": "cut"}), 5))[0] == 200
+        listener.sock = real
+        for one in idle:
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                left += bool(one.recv(1) == b"")
+            one.close()
+        assert left >= 8, "those that were idle the longest had to go"
 
 
 async def test_who_does_not_read_his_answer_blocks_nobody_and_is_dropped():

@@ -82,7 +82,8 @@ class Machine:
             for _ in range(40):
                 await asyncio.sleep(0)
             await asyncio.sleep(0.005)
-            while self.controller._keeper._watches.busy:
+            keeper, writer = self.controller._keeper, self.controller._s.writer
+            while keeper._watches.busy or writer.locked():  # a healing compiles on a thread
                 await asyncio.sleep(0.001)
             for _ in range(40):
                 await asyncio.sleep(0)

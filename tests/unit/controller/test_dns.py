@@ -268,3 +268,43 @@ def test_rows_that_could_not_be_read_are_counted_beside_those_that_could(machine
     answer = machine.run(machine.controller.refused(10))
     assert [one.name for one in answer.names] == ["evil.example"]
     assert answer.unread == 3
+
+
+def test_a_cut_says_which_names_servers_inside_may_hold_old_addresses_of(machine):
+    """With `mode: cut` the gate learned nothing of wildcards before it: told by the plan and by the answer, once."""
+
+    def told(warnings):
+        return [one for one in warnings if "flush_zone" in one]
+
+    plan = machine.run(machine.controller.plan(level="cut", zones=None, rollback=None, reload=False))
+    assert len(told(plan.warnings)) == 1
+    done = machine.set("cut")
+    (said,) = told(done.warnings)
+    assert "*.operator.example" in said
+    assert "unbound-control flush_zone operator.example" in said
+    assert "rndc flushtree operator.example" in said
+    assert "console.example" not in said, "not kept"
+    assert not told(machine.set("cut").warnings), "it was shut before"
+    assert not told(machine.set("reduced").warnings)
+    assert not told(machine.set("open").warnings)
+    (said,) = told(machine.set("reduced").warnings)
+    assert "console.example" in said
+
+
+def test_where_the_gate_answers_at_open_too_nothing_is_held_that_it_did_not_learn():
+    always = replace(POLICY, site=replace(POLICY.site, dns=replace(POLICY.site.dns, mode=DnsMode.ALWAYS)))
+    assert report.stale_caches(always, OPEN, always, CUT) == ()
+    # Beside a zone that is cut an open one asks past the gate.
+    beside = OPEN | {"guest-wifi": "cut"}
+    assert len(report.stale_caches(always, beside, always, CUT)) == 1
+    assert report.stale_caches(POLICY, OPEN, POLICY, dict.fromkeys(ZONES, "isolate")) == ()
+
+
+def test_entries_of_the_connection_table_that_nobody_can_read_are_told(machine):
+    said = machine.controller._s.notes.warnings
+    machine.conntrack.unread = 2
+    machine.set("cut")
+    until(machine, lambda: "2 entries of the connection table" in said.get("purge", ""))
+    machine.conntrack.unread = 0
+    machine.set("isolate")
+    until(machine, lambda: "purge" not in said)

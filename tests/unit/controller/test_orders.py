@@ -234,3 +234,31 @@ def test_an_opening_that_is_taken_back_is_told_purged_and_may_be_tried_again(mac
     del machine.state.fail["point_boot"]
     assert machine.set("open").changed
     assert not any("taken back" in text for text in machine.status().warnings)
+
+
+def test_a_reload_does_not_starve_behind_closings_without_end(machine):
+    """It gives way to each at every step, and begins again; after some times it goes through."""
+    machine.controller._s.writer.hurry.is_set = lambda: True
+    assert machine.reload(simple(("svc-0", "svc-1"))).changed
+
+
+@pytest.mark.parametrize("order", ["level", "rollback"])
+def test_a_closing_that_repeats_what_stands_is_not_undone_by_what_was_sent_before_it(machine, order):
+    machine.set("isolate")
+
+    async def both():
+        async with machine.controller._s.writer.turn():
+            sent = {
+                "level": lambda: level(machine, "open"),
+                "rollback": lambda: machine.controller.rollback(1, actor=WHO, reason="", authorised_by=""),
+            }[order]()
+            opening = asyncio.ensure_future(sent)
+            await asyncio.sleep(0.05)
+            again = asyncio.ensure_future(level(machine, "isolate"))
+            await asyncio.sleep(0.05)
+        assert not (await again).changed
+        with pytest.raises(StaleError):
+            await opening
+
+    machine.run(both())
+    assert machine.kernel() == ISOLATE

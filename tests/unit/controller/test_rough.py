@@ -205,6 +205,25 @@ def test_a_level_that_a_reload_takes_away_becomes_cut():
 # -- files
 
 
+def test_old_records_go_although_somebody_commands_all_the_time(monkeypatch):
+    few = {"tick": 0.05, "keep_generations": 2}
+    monkeypatch.setattr(machines, "Options", lambda **given: Options(**(given | few)))
+    machine = Machine(allowlist())
+    machine.start()
+
+    async def busy() -> int:
+        """Hold the writer's lock at every regular look: as commands do, one after the other, on a slow disk."""
+        for number in range(30):
+            who = {"actor": WHO, "reason": "", "authorised_by": ""}
+            await machine.controller.set_level(("cut", "open")[number % 2], None, **who)
+        async with machine.controller._s.writer.turn():
+            await asyncio.sleep(0.3)
+            return len(machine.state.generations)
+
+    assert machine.run(busy()) <= 2 + 20
+    machine.close()
+
+
 def test_the_boot_ruleset_has_the_addresses_that_are_live_after_they_came_and_went(machine):
     machine.reload(allowlist("lab", hosts=("lab.example",)))
     for address in ("203.0.113.9", "203.0.113.10", "203.0.113.9"):

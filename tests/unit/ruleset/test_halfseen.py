@@ -1,0 +1,54 @@
+"""Services of which the gateway sees one half alone are told before a cut."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from ecluse.flows import Connection, FlowJudge, Tuple
+from ecluse.halfseen import half_seen
+from ecluse.ruleset.compile import compile_program
+from tests.unit.ruleset import policies as w
+from tests.unit.ruleset.test_flows import exact
+
+
+def connection(source, to, source_port=40000, port=443, *, answered=False, protocol=6):
+    one, other = ip_address(source), ip_address(to)
+    return Connection(
+        protocol,
+        Tuple(one, other, source_port, port),
+        Tuple(other, one, port, source_port),
+        answered=answered,
+    )
+
+
+@pytest.fixture
+def judge():
+    policy = exact("203.0.113.1/32", "203.0.113.2/32")
+    return FlowJudge(policy, compile_program(policy, {}, 1), dict.fromkeys(w.ZONES, "cut"), frozenset())
+
+
+OUT = connection("10.10.0.5", "203.0.113.1")
+BACK = connection("203.0.113.1", "10.10.0.5", 443, 40000)
+
+
+@pytest.mark.parametrize("half", [OUT, BACK])
+def test_either_half_is_told(judge, half):
+    (told,) = half_seen(judge, [half, replace(half, handle=b"2")])
+    assert told.startswith("2 TCP connections of 'lab' are seen from one side only")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        [connection("10.10.0.5", "203.0.113.1", 40001, answered=True), OUT],
+        [replace(OUT, answered=True)],
+        [connection("10.10.0.5", "203.0.113.9")],
+        [connection("10.20.0.5", "203.0.113.1")],
+        [connection("10.10.0.5", "203.0.113.1", 0, 0, protocol=50)],
+    ],
+    ids=["these two do talk", "whole", "not kept", "another zone", "no TCP"],
+)
+def test_nothing_is_told_of(judge, beside):
+    assert half_seen(judge, beside) == ()
+    assert half_seen(judge, [*beside, connection("10.10.0.7", "203.0.113.2")]), "positive control"
