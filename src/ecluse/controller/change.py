@@ -64,6 +64,7 @@ class Changer:
             warnings,
             effect.no_link,
             effect.not_known,
+            effect.opened,
         )
 
     async def _close(
@@ -177,4 +178,5 @@ class Changer:
             warnings,
             effect.no_link,
             effect.not_known,
+            effect.opened,
         )
