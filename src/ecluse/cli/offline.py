@@ -102,9 +102,9 @@ def _faults(args: SimpleNamespace, screen: Screen, faults: tuple[Fault, ...]) ->
         return FOUND
     for fault in faults:
         screen.line(fault)
-    screen.note(
-        f"{count(len(faults), 'fault')}; nothing was changed. Mend them and run 'ecluse check' again.", "bad"
-    )
+    it = "it" if len(faults) == 1 else "them"
+    said = f"{count(len(faults), 'fault')}; nothing was changed. Mend {it} and run 'ecluse check' again."
+    screen.note(said, "bad")
     return FOUND
 
 
@@ -128,6 +128,8 @@ def _log(args: SimpleNamespace, verb: str) -> Path:
         ) from None
     except OSError as error:
         raise EcluseError(f"{path} cannot be read: {error.strerror}", hint="run it as root (sudo)") from None
+    if not os.access(path, os.R_OK):
+        raise EcluseError(f"{path} may not be read by this user", hint="run it as root (sudo)")
     return path
 
 

@@ -453,7 +453,7 @@ def test_check(ecluse, tmp_path):
     code, out, err = ecluse("check", str(tmp_path / "nowhere"))
     assert code == 1
     assert "site.yaml" in out
-    assert "nothing was changed" in err
+    assert "nothing was changed. Mend them" in err
     (tmp_path / "allowlist.d").mkdir()
     (tmp_path / "site.yaml").write_text(
         "site: chu-example\ntitle: CHU\nzones:\n  - {name: care, title: Care, interfaces: [lan0], subnets: [10.10.0.0/16]}\n"
@@ -472,6 +472,9 @@ def test_check(ecluse, tmp_path):
     assert out.count("warning: ") == 4
     code, out, _ = ecluse("check", str(tmp_path), "--json")
     assert (code, json.loads(out)["faults"], json.loads(out)["services"]) == (0, [], 1)
+    service.write_text(text.replace("vital", "vitale"))
+    _, _, err = ecluse("check", str(tmp_path))
+    assert "1 fault; nothing was changed. Mend it and" in err
     service.write_text(text.replace("vital", "vitale").replace("tcp/443", "tcp/0"))
     code, out, _ = ecluse("check", str(tmp_path))
     assert code == 1
@@ -515,6 +518,17 @@ def test_audit(ecluse, tmp_path):
     assert "security officer" in " ".join(err.split())
     code, out, _ = ecluse("audit", "verify", str(path), "--json")
     assert (code, json.loads(out)["problems"][0]["line"]) == (1, 3)
+
+
+def test_an_audit_log_that_this_user_may_not_read_says_who_may(ecluse, tmp_path, monkeypatch):
+    path = tmp_path / "audit.log"
+    path.write_text("")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    for verb in ("verify", "show"):
+        code, _, err = ecluse("audit", verb, str(path))
+        assert code == 5
+        assert "may not be read by this user" in " ".join(err.split())
+        assert "run it as root (sudo)" in err
 
 
 def test_a_terminal_gets_colour_unless_it_says_no(server, monkeypatch):
