@@ -64,6 +64,7 @@ class Changer:
             warnings,
             effect.no_link,
             effect.not_known,
+            effect.opened,
         )
 
     async def _close(
@@ -179,4 +180,5 @@ class Changer:
             warnings,
             effect.no_link,
             effect.not_known,
+            effect.opened,
         )

@@ -158,6 +158,7 @@ class Planner:
             connections_opened=opened,
             no_link=effect.no_link,
             not_known=effect.not_known,
+            services_opened=effect.opened,
         )
 
 

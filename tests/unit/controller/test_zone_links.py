@@ -120,3 +120,13 @@ def test_of_what_a_wildcard_stands_for_one_is_enough():
         if "lan0" in t
     )
     assert told.startswith("zone care: lan0 has no address and no route of its own (above it: lan0.10)")
+
+
+def test_an_interface_that_was_meant_for_a_zone_is_told_once():
+    """Its address says which zone: that it is in no zone and closed stands in the same words."""
+    care = SITE.zones[0]
+    text = f"{care.subnets[0][1]}/{care.subnets[0].prefixlen}"
+    devices = (Device("lan9"), Device("docker9"))
+    words = Sight(Host(devices=devices, addresses=(("lan9", text),))).words(simple(), cut=True)
+    assert len([one for one in words if "lan9" in one]) == 1, words
+    assert "closed while any zone is: docker9 (in no zone of site.yaml)" in words, "positive control"
