@@ -469,15 +469,23 @@ def test_one_machine_does_not_take_all_places_with_names_that_are_slow(hospital:
     allowlist = ALLOWLIST | {"50-slow.yaml": [slow]}
     daemon, _ = started(hospital, {"limits": limits}, allowlist)
     daemon.level("cut")
-    asking = {"server": DNS, "names": ["%.slow.example"], "kind": "a", "seconds": 8.0, "rate": 900}
+    asking = {"server": DNS, "names": ["%.slow.example"], "kind": "a", "seconds": 15.0, "rate": 900}
     infected = hospital.care.worker.begin("ask_often", source=hospital.care.v4, **asking)
     time.sleep(2.0)
+
+    def asked() -> int:
+        """Ask as a stub resolver does, again where nothing came: a loaded machine drops a datagram now and then."""
+        tries = (hospital.admin.resolve(DNS, "node.operator.example").more["rcode"] for _ in range(5))
+        return next((rcode for rcode in tries if rcode == 0), -1)
+
     answers = []
-    while len(answers) < 100 and not infected.done():
-        answers.append(hospital.admin.resolve(DNS, "node.operator.example").more["rcode"])
+    while len(answers) < 20 and not infected.done():
+        answers.append(asked())
         time.sleep(0.06)
-    # A loaded machine loses a question now and then, and the one who asked asks again.
-    assert answers.count(0) > 0.9 * len(answers) > 9, answers
+    if infected.done():
+        answers.pop()  # the last may have been answered after the flood
+    assert len(answers) > 1, "the flood was there meanwhile"
+    assert answers == [0] * len(answers), answers
     assert infected.result(60)["rcodes"][str(REFUSED)] > 500, (
         "the flood was there, and its excess refused at once"
     )
