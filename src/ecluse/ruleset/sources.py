@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from ecluse.policy import Policy
 from ecluse.ruleset import names
 from ecluse.ruleset import program as p
-from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family
+from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family, network_interval
 from ecluse.ruleset.program import Chain, Rule
 
 PRIORITIES = {names.RAW: ("raw - 10", -310), names.PREROUTING: ("mangle", -150)}
@@ -29,6 +29,9 @@ The first comes after reassembly (-400), and before what the site has at `raw`: 
 
 HOOKS = {chain: f"filter prerouting {number}" for chain, (_, number) in PRIORITIES.items()}
 """Where each base chain hangs: type, hook, priority."""
+
+_COMPARED = 4
+"""So many subnets of one family are compared one after the other: about 15 ns each, a set of intervals costs 100 ns."""
 
 LABEL = p.Tell(f"ct label set {names.SPOOFED}")
 SPOOFED = p.Is(p.CT_LABEL, (names.SPOOFED,))
@@ -62,14 +65,16 @@ def source_chains(
     from_inside = p.In((p.IIFNAME,), stem + "inside")
     routes = tuple(dict.fromkeys(pattern for zone in policy.site.zones for pattern in zone.interfaces))
     outside_name = [_outside_name(family, zones.get(family), routes) for family in FAMILIES]
+    # Every packet passes here, kept ones too: the source that most have is asked for first, the interface after it.
+    lives_here = [rule for family, name in zones.items() for rule in _in_a_zone(policy, family, name)]
+    not_inside = p.In((p.IIFNAME,), stem + "inside", negate=True)
     errors = tuple((p.Is(family.icmp_type, family.icmp_errors), p.ACCEPT) for family in FAMILIES)
     untracked = f"{stem}{names.RAW}.outside"
+    outside = ((*_outside_name(family, None, routes), p.goto(untracked)) for family in FAMILIES)
     return [
         # An error makes no entry: it belongs to the one that it quotes. A router inside may send it by an address of no route.
         Chain(untracked, (*errors, (p.NOTRACK,))),
-        Chain(
-            stem + names.RAW, (*tracked, *((from_inside, *name, p.goto(untracked)) for name in outside_name))
-        ),
+        Chain(stem + names.RAW, (*tracked, *lives_here, (not_inside, p.ACCEPT), *outside)),
         Chain(f"{stem}{names.PREROUTING}.inside", tuple((*name, LABEL) for name in outside_name)),
         Chain(
             stem + names.PREROUTING,
@@ -86,6 +91,14 @@ def source_chains(
             ),
         ),
     ]
+
+
+def _in_a_zone(policy: Policy, family: Family, zones: str) -> list[Rule]:
+    """Accept what has its source in a zone's subnets: a few are compared one by one, which is quicker than the set."""
+    subnets = [s for zone in policy.site.zones for s in zone.subnets if s.version == family.version]
+    if len(subnets) > _COMPARED:
+        return [(_of(family), p.In((family.source,), zones), p.ACCEPT)]
+    return [(_of(family), p.Is(family.source, (network_interval(s),)), p.ACCEPT) for s in subnets]
 
 
 def _of(family: Family) -> p.Part:
