@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from ecluse.exits import BESIDE, Device, Host
+from ecluse.exits import BESIDE, Device, Host, matches
 from ecluse.policy import GATEWAY, Policy, Zone
 
 ABOVE = BESIDE | {"vlan"}
@@ -28,7 +28,10 @@ class Sight:
             return {zone: zone == GATEWAY or None for zone in policy.zone_names()}
         ports, inside = _ports(self.host), _Inside(policy)
         alive = {
-            zone.name for one in self.host.devices if not _flaw(one, ports) for zone in inside.zones(one.name)
+            zone.name
+            for one in self.host.devices
+            if one.kind != "vrf" and not _flaw(one, ports)
+            for zone in inside.zones(one.name)
         }
         return {zone: zone == GATEWAY or zone in alive for zone in policy.zone_names()}
 
@@ -44,8 +47,16 @@ class Sight:
         if self.host is None:
             return (self.trouble,)
         told = _names(self.host, policy, self.living(policy))
-        meant = (text for _, text in _elsewhere(self.host, policy))
-        return (*told, *meant, *_routes(self.host, policy))
+        return (
+            *told,
+            *_vrfs(self.host, policy),
+            *(text for _, text in _elsewhere(self.host, policy)),
+            *_routes(self.host, policy),
+        )
+
+    def ways_out(self, policy: Policy) -> tuple[str, ...]:
+        """Say which of the remarks are ways past the gate: a way out that a zone's interfaces take for the inside."""
+        return tuple(_routes(self.host, policy)) if self.host else ()
 
     def strangers(self, policy: Policy) -> tuple[str, ...]:
         """Name the interfaces that forward and are in no zone and no way out either: a bridge of containers, a forgotten VLAN."""
@@ -58,6 +69,7 @@ class Sight:
                 one.name
                 for one in self.host.devices
                 if one.name not in known
+                and one.kind != "vrf"
                 and one.up
                 and one.own_ip
                 and one.name not in ports
@@ -105,9 +117,45 @@ def _flaw(device: Device, ports: Mapping[str, str]) -> str:
     return "" if device.own_ip else f"{device.name} has no address and no route of its own"
 
 
+def _members(host: Host, vrf: str) -> list[str]:
+    return sorted(one.name for one in host.devices if one.master == vrf)
+
+
+def _vrf_flaw(device: Device, host: Host, inside: _Inside) -> str:
+    """Say why a VRF that a zone names brings it nothing: packets are judged by the interfaces in it (`ruleset.origin`)."""
+    members = _members(host, device.name)
+    if any(inside.zones(name) for name in members):
+        return ""
+    return (
+        f"{device.name} is a VRF, by which alone no packet comes: name the interface of the inside that is in it too"
+        + (f" ({', '.join(members)})" if members else "")
+    )
+
+
+def _vrfs(host: Host, policy: Policy) -> Iterator[str]:
+    """Name the VRFs that hold something of the inside and are in no zone, and those of a zone that hold something else too."""
+    inside = _Inside(policy)
+    for vrf in host.devices:
+        members = _members(host, vrf.name) if vrf.kind == "vrf" else []
+        ours = [name for name in members if inside.zones(name)]
+        others = [name for name in members if name not in ours]
+        named = [zone.name for zone in inside.zones(vrf.name)]
+        if ours and not named:
+            zones = ", ".join(dict.fromkeys(zone.name for name in ours for zone in inside.zones(name)))
+            yield (
+                f"{', '.join(ours)} of zone {zones} is in the VRF {vrf.name}, which is in no zone: what the gateway itself "
+                f"sends there (DNS, DHCP, refusals) counts as going outside; add {vrf.name} to the zone's interfaces too"
+            )
+        elif ours and others:
+            yield (
+                f"the VRF {vrf.name} of zone {', '.join(named)} holds {', '.join(others)} too, which is in no zone: "
+                "what comes by it is judged as from outside"
+            )
+
+
 def _names(host: Host, policy: Policy, living: Mapping[str, bool | None]) -> Iterator[str]:
     """Name the interfaces of site.yaml by which nothing comes; of those that a `*` stands for one that lives is enough."""
-    ports = _ports(host)
+    ports, inside = _ports(host), _Inside(policy)
     by_name = {one.name: one for one in host.devices if not one.elsewhere}
     for zone in policy.site.zones:
         end = "" if living[zone.name] else "; no packet of this zone is kept"
@@ -115,7 +163,9 @@ def _names(host: Host, policy: Policy, living: Mapping[str, bool | None]) -> Ite
             there = [by_name[pattern]] if pattern in by_name else []
             if pattern.endswith("*"):
                 there = [one for name, one in by_name.items() if name.startswith(pattern.rstrip("*"))]
-            flaws = [_flaw(one, ports) for one in there]
+            flaws = [
+                _vrf_flaw(one, host, inside) if one.kind == "vrf" else _flaw(one, ports) for one in there
+            ]
             if not there:
                 yield f"zone {zone.name}: no interface is called {pattern}{end}"
             elif all(flaws):
@@ -144,4 +194,8 @@ def _routes(host: Host, policy: Policy) -> Iterator[str]:
     inside = _Inside(policy)
     for name in host.default_routes:
         for zone in inside.zones(name):
-            yield f"a default route leaves by {name}, which is in zone {zone.name}: what goes there counts as inside"
+            meant = [pattern for pattern in zone.interfaces if matches(pattern, name)]
+            yield (
+                f"a default route leaves by {name}, which is in zone {zone.name} ({', '.join(meant)}): what goes there counts "
+                f"as inside and passes at every level; write the zone's interfaces so that {name} is none of them, or rename it"
+            )

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.lab import places
+from tests.lab import places, policy
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
 from tests.lab.hosts import ROOT
@@ -74,3 +74,18 @@ def test_a_macvlan_of_the_outside_in_a_container_gets_out_and_is_named(hospital:
         assert outside.count(destination=places.WEB.v4, protocol="icmp"), "positive control: it leaves"
     assert wait_until(lambda: named(daemon, "mv0 in another network namespace"), 5)
     assert check_host(hospital, daemon).returncode == 1
+
+
+def test_a_way_out_that_a_zones_wildcard_takes_for_the_inside_is_named_as_one(hospital: Hospital):
+    """As when somebody renames the outside interface into it: all that leaves by it goes from inside to inside."""
+    site = policy.site()
+    site["zones"][0]["interfaces"] = ["care0", "wan*"]
+    daemon = hospital.daemon(site=site).start()
+    daemon.level("isolate")
+    assert hospital.care.udp(places.WEB.v4), "positive control: it leaves, at isolate"
+    found = check_host(hospital, daemon)
+    assert found.returncode == 1, found.stdout
+    said = " ".join(found.stdout.split())
+    assert "exit: a default route leaves by wan0, which is in zone care (wan*)" in said
+    assert "1 way past the gate" in said
+    assert wait_until(lambda: named(daemon, "a default route leaves by wan0"), 5)

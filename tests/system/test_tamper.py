@@ -300,3 +300,30 @@ def test_a_large_allowlist_leaks_no_longer_than_a_small_one(hospital: Hospital):
     assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
     line.close()
     daemon.stop()
+
+
+def test_a_table_that_root_makes_anew_as_its_own_is_told_and_healed_when_its_owner_ends(
+    hospital: Hospital, daemon: Daemon
+):
+    daemon.level("cut")
+    owner = subprocess.Popen(
+        ["ip", "netns", "exec", hospital.namespace("gw"), "nft", "-i"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        owner.stdin.write("delete table inet ecluse; add table inet ecluse { flags owner; }\n")
+        owner.stdin.flush()
+        words = f"netlink port {owner.pid}"
+        assert wait_until(lambda: any(words in text for text in daemon.status()["warnings"]), 10)
+        assert any(f"'ps -p {owner.pid}' and end that process" in t for t in daemon.status()["warnings"])
+        refused = daemon.cli("isolate", "--reason", "test")
+        assert refused.returncode == 5
+        assert words in " ".join(refused.stderr.split())
+        assert hospital.care.udp(places.WEB.v4), "nobody judges: it is said, and true"
+    finally:
+        owner.stdin.close()
+        owner.wait(10)
+    assert wait_until(lambda: not hospital.care.udp(places.WEB.v4), 10), "its table went, ours is back"

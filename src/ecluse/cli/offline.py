@@ -80,8 +80,10 @@ def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
 
     with kernel_errors("look for ways past the gate", hint="run it as root (sudo)"):
         host = consistently(look)
-    links = (Finding("zone", what, is_exit=False) for what in Sight(host).words(policy, cut=False))
-    found = (*findings(host, policy), *links)
+    sight = Sight(host)
+    out = sight.ways_out(policy)
+    links = [Finding("zone", what, is_exit=what in out) for what in sight.words(policy, cut=False)]
+    found = sorted((*findings(host, policy), *links), key=lambda one: not one.is_exit)
     exits = sum(one.is_exit for one in found)
     if args.json:
         told = [{"kind": one.kind, "what": one.what, "is_exit": one.is_exit} for one in found]

@@ -102,11 +102,15 @@ def _links_of(route: Netlink) -> tuple[dict[int, str], Host]:
     addresses = tuple(_addresses(route, names))
     numbered = {name for name, one in addresses if not ip_interface(one).is_link_local}
     indexes = {name: index for index, name in names.items()}
+    found = tuple(_devices(bodies, names))
+    layer3 = {"", *(one.name for one in found if one.kind == "vrf")}  # masters that leave a port its own IP
 
     def has_own_ip(one: Device) -> bool:
-        return one.name in numbered or (one.running and not one.master and _has_route(indexes[one.name]))
+        return one.name in numbered or (
+            one.running and one.master in layer3 and _has_route(indexes[one.name])
+        )
 
-    devices = tuple(replace(one, own_ip=has_own_ip(one)) for one in _devices(bodies, names))
+    devices = tuple(replace(one, own_ip=has_own_ip(one)) for one in found)
     return names, Host(devices=devices, addresses=addresses)
 
 

@@ -33,12 +33,19 @@ from ecluse.ruleset.switch import Position
 
 READERS = 4
 LOOK = "'nft list table inet ecluse' shows what stands in the kernel now"
+NOT_PERMITTED = "Operation not permitted"
+"""How libnftables writes EPERM (strerror of the C locale)."""
 MOST_LINES, LONGEST = 20, 2000
 
 T = TypeVar("T")
 
 _LONG_NAME = re.compile(r"[\w.]{256}")
 """One more than a name may have (NFT_NAME_MAXLEN is 256 with the NUL): libnftables aborts the process at such a chain."""
+
+
+def _owner() -> int:
+    with kernel_errors("ask whose table inet ecluse is"), Netlink(NETLINK_NETFILTER) as netlink:
+        return tables.owner(netlink)
 
 
 class NftFirewall:
@@ -72,9 +79,23 @@ class NftFirewall:
         """Apply `text` as one transaction, whole or not at all. KernelError with libnftables' own words."""
         refusal = await self._run(text, dry=False)
         if refusal:
+            await self._tell_owner(refusal)
             raise KernelError(
                 f"the kernel refused the transaction; it is whole or not at all, so nothing was changed\n{refusal}",
                 hint=LOOK,
+            )
+
+    async def _tell_owner(self, refusal: str) -> None:
+        """Say whose the table is, where it was refused because somebody made it anew for himself alone. KernelError."""
+        if NOT_PERMITTED not in refusal:
+            return
+        port = await asyncio.get_running_loop().run_in_executor(self._readers, _owner)
+        if port:
+            raise KernelError(
+                f"a process made table inet ecluse anew as its own ('flags owner', netlink port {port}, which is its number as a "
+                "rule): the kernel lets nobody else change it, nothing was changed, and the gate does not judge what passes now; "
+                f"look at 'ps -p {port}' and end that process: its table goes with it, and eclused puts its own back",
+                hint=f"ps -p {port}",
             )
 
     async def switch(self, position: Position) -> str:
@@ -87,6 +108,7 @@ class NftFirewall:
             self._writer, self._switch, position
         )
         if refusal:
+            await self._tell_owner(refusal)
             raise KernelError(
                 f"the kernel refused the switch ({refused}); it is whole or not at all, so nothing was changed\n{refusal}",
                 hint=LOOK,

@@ -29,6 +29,7 @@ from ecluse.ruleset.names import FLOW_SETS, LIMITED_SETS, REFUSED_SETS
 TABLE = "ecluse"
 NFPROTO_INET = 1
 NFNL_SUBSYS_NFTABLES = 10
+TABLE_OWNER = 7  # NFTA_TABLE_OWNER
 GETTABLE, GETCHAIN, GETRULE, GETSET, GETSETELEM, GETGEN, GETOBJ, GETFLOWTABLE = 1, 4, 7, 10, 13, 16, 19, 23
 
 TABLE_FLAGS, NFT_TABLE_F_DORMANT = 2, 1
@@ -93,6 +94,11 @@ def table(netlink: Netlink) -> dict[int, bytes] | None:
     except FileNotFoundError:
         return None
     return None if answer is None else fields(answer, 4)
+
+
+def owner(netlink: Netlink) -> int:
+    """Give the netlink port of whoever alone may change our table (NFT_TABLE_F_OWNER); 0: anybody may, or it is not there."""
+    return int.from_bytes((table(netlink) or {}).get(TABLE_OWNER, b""), "big")
 
 
 def generation(netlink: Netlink) -> int:

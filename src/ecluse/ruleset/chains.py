@@ -9,6 +9,7 @@ from ecluse.ruleset.disjoint import Box, disjoint
 from ecluse.ruleset.dnsgate import ByName
 from ecluse.ruleset.families import FAMILIES, Family, network_interval
 from ecluse.ruleset.keeps import Kept
+from ecluse.ruleset.origin import BY_VRF, by_link, from_inside
 from ecluse.ruleset.program import Chain, Field, Key, NamedSet, Part, Rule
 from ecluse.ruleset.sources import SPOOFED
 
@@ -176,10 +177,10 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
             users.setdefault(pattern, []).append(zone.name)
     inside: dict[Key, str] = {(p.ifname_interval(pattern),): "" for pattern in users}
     wild = any(pattern.endswith("*") for pattern in users)  # plain names make a hash, which is quicker
-    sets = [NamedSet(stem + "inside", ("ifname",), wild, "", dict(sorted(inside.items())))]
-    from_inside: Rule = (p.In((p.IIFNAME,), stem + "inside"), p.ACCEPT)
+    sets = [NamedSet(names.inside(slot), ("ifname",), wild, "", dict(sorted(inside.items())))]
+    passes: Rule = (*by_link(slot), p.ACCEPT)
     chains = [
-        Chain(f"{stem}inward.{names.plain(zones[0])}", (from_inside, (p.goto(names.gate(slot, zones[0])),)))
+        Chain(f"{stem}inward.{names.plain(zones[0])}", (passes, (p.goto(names.gate(slot, zones[0])),)))
         for zones in dict.fromkeys(tuple(each) for each in users.values() if len(each) == 1)
     ]
     shared = sorted({tuple(zones) for zones in users.values() if len(zones) > 1})
@@ -191,7 +192,7 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
             where[(p.ifname_interval(pattern),)] = together
         sets.append(NamedSet(stem + side, ("ifname",), wild, "verdict", dict(sorted(where.items()))))
         for number, some in enumerate(shared, 1):
-            rules: list[Rule] = [] if side == "from" else [from_inside]
+            rules: list[Rule] = [] if side == "from" else [passes]
             for family in FAMILIES:
                 field = family.source if pick == "source" else family.destination
                 guards = [
@@ -227,10 +228,8 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
             (here, ports, p.Note((*ends, "meta l4proto", "th dport"), f"refused{family.digit}")),
             (here, no_ports, p.Note((*ends, "meta l4proto", "0"), f"refused{family.digit}")),
         ]
-    not_inside = p.In((p.IIFNAME,), stem + "inside", negate=True)
     strayed: list[Rule] = [
         (
-            not_inside,
             p.Is(p.NFPROTO, (family.nfproto,)),
             p.In((family.source,), name),
             p.FROM_HERE,
@@ -244,15 +243,14 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
     ]
     return [
         Chain(stem + "evidence", tuple(evidence)),
+        Chain(stem + "refuse.inside", (*to_inside, (p.jump(stem + "evidence"),), (p.DROP,))),
         Chain(stem + "strayed", ((p.jump(stem + "evidence"),), (p.DROP,))),
         Chain(
             stem + "refuse",
             (
+                *from_inside(slot, p.goto(stem + "refuse.inside")),
                 *strayed,
-                (not_inside, p.Bump(names.REFUSED_IN), p.DROP),
-                *to_inside,
-                (p.jump(stem + "evidence"),),
-                (p.DROP,),
+                (p.Bump(names.REFUSED_IN), p.DROP),
             ),
         ),
         Chain(stem + "drop", ((p.jump(stem + "evidence"),), (p.DROP,))),
@@ -318,7 +316,7 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
     (nf_hook_state.out; ip_route_me_harder). What is forwarded came by a link, and passes there at once.
     """
     stem = names.prefix(slot)
-    from_inside, to_inside = p.In((p.IIFNAME,), stem + "inside"), p.In((p.OIFNAME,), stem + "inside")
+    to_inside = p.In((p.OIFNAME,), names.inside(slot))
     error_chains, errors = _errors(policy, slot)
     ours: list[Rule] = [
         (p.Is(p.OIFNAME, ("lo",)), p.ACCEPT),
@@ -330,8 +328,18 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
     return [
         *error_chains,
         Chain(
+            stem + "vrf",
+            (
+                (p.In((p.SDIFNAME,), names.inside(slot)), to_inside, p.ACCEPT),
+                (p.Dispatch((p.OIFNAME,), stem + "to"),),
+                (p.Dispatch((p.SDIFNAME,), stem + "from"),),
+                (p.goto(names.gate(slot, names.ELSEWHERE)),),
+            ),
+        ),
+        Chain(
             stem + "forward",
             (
+                (BY_VRF, p.goto(stem + "vrf")),
                 (p.Dispatch((p.OIFNAME,), stem + "to"),),
                 (p.Dispatch((p.IIFNAME,), stem + "from"),),
                 (p.goto(names.gate(slot, names.ELSEWHERE)),),
@@ -342,7 +350,7 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
             (
                 (p.Is(p.IIFNAME, ("lo",)), p.ACCEPT),
                 *dnsgate.client_jump(policy, slot),
-                (from_inside, p.ACCEPT),
+                *from_inside(slot, p.ACCEPT),
                 (p.jump(stem + "lifeline.input"),),
                 (p.jump(names.gate(slot, f"{GATEWAY}.input")),),
                 (p.goto(stem + "refuse"),),

@@ -23,6 +23,7 @@ from ecluse.ruleset import names
 from ecluse.ruleset import program as p
 from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family, network_interval
 from ecluse.ruleset.keeps import Keep, protocol_in
+from ecluse.ruleset.origin import from_inside
 from ecluse.ruleset.program import Chain, Key, NamedSet, Rule
 
 PRIORITY, PRIORITY_NUMBER = "dstnat - 10", -110
@@ -317,7 +318,7 @@ def _client_rules(policy: Policy, slot: int) -> Iterator[Rule]:
             p.Is(p.CT_PORT, (policy.site.dns.port,)),
             p.goto(names.prefix(slot) + "refuse"),
         )
-    yield (_from_inside(slot), p.goto(_bound(slot)))
+    yield from from_inside(slot, p.goto(_bound(slot)))
 
 
 def _bound(slot: int) -> str:
@@ -405,9 +406,5 @@ def _open_input_chains(policy: Policy, slot: int) -> list[Chain]:
     """
     if policy.site.dns.mode is not DnsMode.ALWAYS:
         return []
-    rule = (*_to_engine(policy), _from_inside(slot), p.jump(_bound(slot)))
-    return [Chain(open_input(policy, slot), (rule, (p.ACCEPT,)))]
-
-
-def _from_inside(slot: int) -> p.Part:
-    return p.In((p.IIFNAME,), names.prefix(slot) + "inside")
+    rules = ((*_to_engine(policy), *rule) for rule in from_inside(slot, p.jump(_bound(slot))))
+    return [Chain(open_input(policy, slot), (*rules, (p.ACCEPT,)))]

@@ -44,6 +44,11 @@ def slot_of(name: str) -> int | None:
     return int(head[1:]) if rest and head.startswith("k") and head[1:].isdigit() else None
 
 
+def inside(slot: int) -> str:
+    """Name the set of the zones' interfaces."""
+    return prefix(slot) + "inside"
+
+
 def counter(service: str) -> str:
     """Name a service's counter; it is shared by all slots, so that a reload loses no count."""
     return SERVICE_COUNTER + plain(service)

@@ -19,7 +19,7 @@ class Packet:
 
     hook: forward, input, output or postrouting (what is judged at output is judged there too, where it passes).
     direction: original or reply, of this packet in its connection. from_here: the route back to its source leads by `iif`.
-    route: the interface by which its source is reached, empty for none.
+    route: the interface by which its source is reached, empty for none. slave: what it came by where `iif` is a VRF.
     """
 
     hook: str
@@ -39,6 +39,7 @@ class Packet:
     invalid: bool = False
     from_here: bool = False
     route: str = ""
+    slave: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +248,8 @@ def _v6(address: IPAddress) -> int | None:
 _READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.IIF: lambda k: int(bool(k.iif)),
     p.IIFNAME: lambda k: k.iif,
+    p.SDIF: lambda k: int(bool(k.slave)),
+    p.SDIFNAME: lambda k: k.slave,
     p.OIFNAME: lambda k: k.oif,
     p.NFPROTO: lambda k: f"ipv{k.source.version}",
     p.L4PROTO: lambda k: k.protocol,
@@ -265,7 +268,7 @@ _READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.LENGTH6: lambda k: k.length if k.source.version == 6 else None,
     p.HOPLIMIT6: lambda k: k.hop_limit if k.source.version == 6 else None,
     p.SOURCE_ROUTE: lambda k: k.route,
-    p.IIFKIND: lambda _: None,  # of VRFs the oracle knows nothing
+    p.IIFKIND: lambda _: None,  # asked before routing alone, of a packet's second pass there
     p.CT_STATUS: lambda _: None,  # asked of the first packet alone, which is not confirmed yet
     p.CT_LABEL: lambda k: names.SPOOFED if k.connection and k.connection.spoofed else None,
     p.CT_DIRECTION: lambda k: k.direction if k.connection else None,

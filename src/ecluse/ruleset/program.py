@@ -32,6 +32,10 @@ IIF = Field("iif", "integer")
 """Index of the link that a packet came by; 0 where it came by none: the machine itself made it."""
 IIFNAME = Field("iifname", "ifname")
 OIFNAME = Field("oifname", "ifname")
+SDIF = Field("meta sdif", "integer")
+"""Index of the link that a packet came by where `iif` is its VRF; 0 where it is not (inet_sdif; forward and input alone)."""
+SDIFNAME = Field("meta sdifname", "ifname")
+"""That link's name; empty where the packet came by no VRF, so it is asked only where `sdif` is not 0."""
 IIFKIND = Field("meta iifkind", "ifname")
 SOURCE_ROUTE = Field("fib saddr oifname", "ifname")
 """The interface by which the source would be reached (nft_fib); none for an address of the machine itself."""

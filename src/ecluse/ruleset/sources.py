@@ -62,7 +62,7 @@ def source_chains(
     zones: the sets of all zones' subnets. tracked: rules for what is tracked whatever its source.
     """
     stem = names.prefix(slot)
-    from_inside = p.In((p.IIFNAME,), stem + "inside")
+    from_inside = p.In((p.IIFNAME,), names.inside(slot))
     routes = tuple(dict.fromkeys(pattern for zone in policy.site.zones for pattern in zone.interfaces))
     outside_name = [_outside_name(family, zones.get(family), routes) for family in FAMILIES]
     # Every packet passes here, kept ones too: the source that most have is asked for first, the interface after it.
