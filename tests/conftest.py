@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.lab import netns
 from tests.lab.daemon import Daemon
@@ -14,6 +15,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that runs us in the background has it ignored, and programs that we start would inherit that:
     # a test that presses Ctrl-C would wait for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No assertion on speed: by default each example has 200 ms, which a loaded machine takes away.
+settings.register_profile("ecluse", deadline=None)
+settings.load_profile("ecluse")
 
 _NEEDS_ROOT = {"kernel", "system", "vm"}
 
