@@ -193,7 +193,7 @@ class Change:
     """The answer to a command. changed is False when the state was already so (still a new line in the audit log).
 
     kept: services with at least one zone that keeps them and is not open. ended: services that were passing before and now nowhere do.
-    no_link: services that a level keeps, of zones without a living interface alone: no packet of theirs comes.
+    opened: services that passed nowhere before, and do now. no_link: services that a level keeps, of zones without a living interface alone: no packet of theirs comes.
     not_known: services that a level keeps, and the machine's links could not be looked at.
     verified: the gate was read back from the kernel. unrecorded: what could not be put on disk, in words; empty when all was.
     """
@@ -208,6 +208,7 @@ class Change:
     warnings: tuple[str, ...] = ()
     no_link: tuple[str, ...] = ()
     not_known: tuple[str, ...] = ()
+    opened: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,7 @@ class LiveFlow:
 class Plan:
     """What a change would do, with nothing done. digest: give it back as `expect` so that what was shown is what is applied.
 
-    services_kept, services_ended, no_link, not_known: as in `Change`. connections_opened: are refused now and would pass.
+    services_kept, services_ended, services_opened, no_link, not_known: as in `Change`. connections_opened: are refused now and would pass.
     """
 
     levels: Levels
@@ -239,6 +240,7 @@ class Plan:
     connections_opened: int = 0
     no_link: tuple[str, ...] = ()
     not_known: tuple[str, ...] = ()
+    services_opened: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ class Sight:
 
     def words(self, policy: Policy, *, cut: bool) -> tuple[str, ...]:
         """Say all that is to be said of the links. cut: some zone is not open, so that what is in no zone is closed."""
-        foreign = ", ".join(self.strangers(policy))
+        meant = {name for name, _ in _elsewhere(self.host, policy)} if self.host else set()
+        foreign = ", ".join(name for name in self.strangers(policy) if name not in meant)
         when = "closed while any zone is" if cut else "will be closed as soon as any zone is"
         return (*self.remarks(policy), *([f"{when}: {foreign} (in no zone of site.yaml)"] if foreign else []))
 
@@ -46,12 +47,8 @@ class Sight:
         if self.host is None:
             return (self.trouble,)
         told = _names(self.host, policy, self.living(policy))
-        return (
-            *told,
-            *_vrfs(self.host, policy),
-            *_elsewhere(self.host, policy),
-            *_routes(self.host, policy),
-        )
+        meant = (text for _, text in _elsewhere(self.host, policy))
+        return (*told, *_vrfs(self.host, policy), *meant, *_routes(self.host, policy))
 
     def ways_out(self, policy: Policy) -> tuple[str, ...]:
         """Say which of the remarks are ways past the gate: a way out that a zone's interfaces take for the inside."""
@@ -176,8 +173,8 @@ def _names(host: Host, policy: Policy, living: Mapping[str, bool | None]) -> Ite
                 yield f"zone {zone.name}: {'; '.join(flaws)}{on_it}{end}"
 
 
-def _elsewhere(host: Host, policy: Policy) -> Iterator[str]:
-    """Name the interfaces of no zone that hold an address of a zone's subnets: they are what was meant, as a rule."""
+def _elsewhere(host: Host, policy: Policy) -> Iterator[tuple[str, str]]:
+    """Name the interfaces of no zone that hold an address of a zone's subnets, and say so: they are what was meant, as a rule."""
     inside = _Inside(policy)
     for name, text in host.addresses:
         if name == "lo" or inside.zones(name):
@@ -186,7 +183,7 @@ def _elsewhere(host: Host, policy: Policy) -> Iterator[str]:
         for zone in policy.site.zones:
             if any(address in subnet for subnet in zone.subnets):
                 meant = f"{text} on {name} is in the subnets of zone {zone.name}, but {name} is in no zone"
-                yield f"{meant}: what comes by it is refused at every level but open"
+                yield name, f"{meant}: what comes by it is refused at every level but open"
 
 
 def _routes(host: Host, policy: Policy) -> Iterator[str]:

@@ -18,7 +18,7 @@ def meaning(policy: Policy, addresses: Addresses, levels: Levels, packet: Packet
     if packet.hook != "forward":
         if packet.oif == "lo" or inside_in or inside_out or _lifeline(policy, packet):
             return True, set()
-        if packet.hook == "output" and _is_error(packet):
+        if packet.hook == "output" and packet.connection and is_error(packet):
             one = packet.connection
             about = [z.name for z in policy.site.zones if _within(one.original.source, z.subnets)]
             about += [z.name for z in policy.site.zones if _within(one.reply.source, z.subnets)]
@@ -36,9 +36,10 @@ def meaning(policy: Policy, addresses: Addresses, levels: Levels, packet: Packet
     return _kept(policy, addresses, levels, zone, packet)
 
 
-def _is_error(packet: Packet) -> bool:
+def is_error(packet: Packet) -> bool:
+    """Say whether a packet is an ICMP error, whatever it is about."""
     kinds = {1: {3, 11, 12}, 58: {1, 2, 3, 4}}
-    return packet.connection is not None and packet.icmp_type in kinds.get(packet.protocol, set())
+    return packet.icmp_type in kinds.get(packet.protocol, set())
 
 
 def _zone(policy: Policy, link: str, own: IPAddress) -> str | None:

@@ -17,7 +17,7 @@ from ecluse.ruleset.oracle import Oracle, Packet
 from ecluse.ruleset.program import Program
 from tests.kernel import oracle_bytes as b
 from tests.kernel.oracle_bytes import Ends, address
-from tests.kernel.oracle_meaning import meaning
+from tests.kernel.oracle_meaning import is_error, meaning
 from tests.kernel.oracle_model import (
     Flow,
     answer,
@@ -96,7 +96,7 @@ class Play:
         packet = replace(packet, route=leads_to(packet.source))
         spoofed = is_spoofed(policy, packet.iif, packet.source)
         shut = not all(level_named(policy.site, self.levels[z]).passes_all for z in policy.zone_names())
-        tracked = not (spoofed and shut and packet.iif in INSIDE)
+        tracked = not (spoofed and shut and packet.iif in INSIDE) or is_error(packet)
         if (oracle.is_tracked(packet), oracle.is_spoofed(packet)) != (tracked, spoofed):
             self.wrong.append(f"{what}: the oracle mistakes the source of {packet}")
         if not tracked:

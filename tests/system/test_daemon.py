@@ -275,9 +275,9 @@ def test_names_are_saved_and_a_dead_resolver_at_start_changes_nothing(hospital: 
     hospital.dns({"www.web.example": {"silent": True}})
     time.sleep(0.2)
     daemon.kill9()
-    began = time.monotonic()
+    # A start that waited for the resolver, which never answers, would outlast the patience of `start` here.
+    daemon.flags = [*daemon.flags, "--dns-timeout", "30"]
     daemon.start()
-    assert time.monotonic() - began < 4, "start does not wait for DNS"
     assert hospital.care.tcp(places.WEB.v4), "the last good answer stands"
     assert hospital.care.tcp(places.WEB.v6)
     assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
@@ -306,7 +306,10 @@ def test_the_example_hospital_comes_up_and_is_cut(hospital: Hospital):
     daemon.start()
     change = daemon.level("cut")
     assert change["verified"]
-    assert "laboratory" in " ".join(change["kept"])
+    # No zone of it but the gateway has a living interface here, and what no packet can come of is not called kept.
+    assert any("laboratory" in words for words in change["no_link"]), change
+    assert not any("laboratory" in words for words in change["kept"]), change
+    assert change["kept"], "the gateway's own services"
     told = " ".join(daemon.status()["warnings"])
     assert "no interface is called" in told
     assert "has no address yet" in told

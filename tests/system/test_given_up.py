@@ -58,7 +58,7 @@ def typed() -> Iterator[Typed]:
 
     def type_(daemon: Daemon, *words: str) -> subprocess.Popen[str]:
         # A shell in the background (nohup) has its children ignore Ctrl-C.
-        command = ["env", "--default-signal=INT", sys.executable, "-m", "ecluse.cli", *words]
+        command = ["env", "--default-signal=INT,HUP", sys.executable, "-m", "ecluse.cli", *words]
         environment = {"PYTHONPATH": str(ROOT / "src"), "ECLUSE_SOCKET": str(daemon.socket)}
         one = subprocess.Popen(
             command,

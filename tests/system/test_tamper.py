@@ -24,12 +24,12 @@ TAMPERING = {
     "flush table": "flush table inet ecluse",
     "flush base chain": "flush chain inet ecluse forward",
     "accept first": "insert rule inet ecluse forward accept",
-    "accept in a gate": "insert rule inet ecluse k1_gate.guests accept",
-    "element added": 'add element inet ecluse k1_keep1.out_exact4 { 198.51.100.80 . 443 . 6 : "svc_laboratory" }',
-    "interface called inside": 'add element inet ecluse k1_inside { "wan0" }',
-    "accept in a level": "insert rule inet ecluse k1_at.cut.guests accept",
-    "level emptied": "flush chain inet ecluse k1_at.cut.care",
-    "level chain deleted": "flush chain inet ecluse k1_gate.guests\ndelete chain inet ecluse k1_at.cut.guests",
+    "accept in a gate": "insert rule inet ecluse k2_gate.guests accept",
+    "element added": 'add element inet ecluse k2_keep1.out_exact4 { 198.51.100.80 . 443 . 6 : "svc_laboratory" }',
+    "interface called inside": 'add element inet ecluse k2_inside { "wan0" }',
+    "accept in a level": "insert rule inet ecluse k2_at.cut.guests accept",
+    "level emptied": "flush chain inet ecluse k2_at.cut.care",
+    "level chain deleted": "flush chain inet ecluse k2_gate.guests\ndelete chain inet ecluse k2_at.cut.guests",
     "policy": "add chain inet ecluse forward { policy accept; }",
     "hook deleted": "flush chain inet ecluse forward\ndelete chain inet ecluse forward",
     "hook moved": """
@@ -37,11 +37,11 @@ TAMPERING = {
         delete chain inet ecluse forward
         add chain inet ecluse forward { type filter hook forward priority 300; policy accept; }""",
     "element deleted": f"""
-        delete element inet ecluse k1_keep1.out_exact4 {{ {places.LABORATORY.v4} . 443 . 6 }}
-        delete element inet ecluse k1_keep1.out_names_exact4 {{ {places.LABORATORY.v4} . 443 . 6 }}""",
-    "map flushed": "flush map inet ecluse k1_keep1.out_exact6",
-    "set flushed": "flush set inet ecluse k1_inside",
-    "counter deleted": "flush chain inet ecluse k1_evidence\ndelete counter inet ecluse refused_out",
+        delete element inet ecluse k2_keep1.out_exact4 {{ {places.LABORATORY.v4} . 443 . 6 }}
+        delete element inet ecluse k2_keep1.out_names_exact4 {{ {places.LABORATORY.v4} . 443 . 6 }}""",
+    "map flushed": "flush map inet ecluse k2_keep1.out_exact6",
+    "set flushed": "flush set inet ecluse k2_inside",
+    "counter deleted": "flush chain inet ecluse k2_evidence\ndelete counter inet ecluse refused_out",
     "chain of theirs that drops": "add chain inet ecluse theirs { type filter hook prerouting priority -300; policy drop; }",
     "chain of theirs that translates": f"""
         add chain inet ecluse theirs {{ type nat hook prerouting priority -110; }}
@@ -52,7 +52,7 @@ TAMPERING = {
         add counter inet ecluse svc_theirs
         add chain inet ecluse theirs2
         add rule inet ecluse theirs2 ip daddr @theirs quota name theirs accept
-        insert rule inet ecluse k1_at.cut.guests jump theirs2""",
+        insert rule inet ecluse k2_at.cut.guests jump theirs2""",
     "table asleep": "add table inet ecluse { flags dormant; }",
 }
 
@@ -126,7 +126,7 @@ def meddler(hospital: Hospital, *words: str) -> Iterator[subprocess.Popen]:
 
 
 @pytest.mark.parametrize(
-    "words", [("element", "k1_keep1.out_exact4", places.WEB.v4, "443", "svc_laboratory"), ("name",)]
+    "words", [("element", "k2_keep1.out_exact4", places.WEB.v4, "443", "svc_laboratory"), ("name",)]
 )
 def test_by_raw_netlink_too(hospital: Hospital, daemon: Daemon, words: tuple[str, ...]):
     daemon.level("cut")

@@ -92,7 +92,7 @@ def test_a_port_of_a_bridge_is_never_kept(hospital: Hospital):
     daemon.write_config(with_interface("br-lan"))
     assert daemon.cli("reload", "--yes").returncode == 0
     assert reaches_laboratory(hospital)
-    assert daemon.status()["warnings"] == []
+    assert not any("care" in text or "br-lan" in text for text in daemon.status()["warnings"])
 
 
 def test_a_link_that_goes_is_told_at_once_and_so_is_its_return(hospital: Hospital, daemon: Daemon):

@@ -182,7 +182,7 @@ class ApiServer:
         may = "command" if needed is Role.OPERATOR else "look"
         return HttpRefusalError(
             403,
-            f"{who} may not {may} here; nothing was changed, and the attempt is in the audit log",
+            f"user {who} may not {may} here; nothing was changed, and the attempt is in the audit log",
             kind="forbidden",
             hint=f"run it as root (sudo), or as a member of the group '{group}' (log in again after being added)",
         )

@@ -119,7 +119,7 @@ def reload(args: SimpleNamespace, screen: Screen) -> int:
         _must_ask(args, screen)
     plan = daemon.post("/v1/plan", {"reload": True})
     if not args.json:
-        show_plan(screen, plan)
+        show_plan(screen, plan, files=True)
         screen.line()
     if not args.yes and (screen.ask("Apply this? [y/N]") or "").lower() not in {"y", "yes"}:
         screen.note("Not applied. Nothing was changed.")
@@ -156,7 +156,7 @@ def show_change(screen: Screen, change: Json) -> None:
         screen.wrapped(f"{name.upper()}: ", listed(zones), "warn" if name == "open" else "bold")
     if not change["changed"]:
         screen.line("  It was so already.")
-    show_services(screen, g["levels"], change["kept"], change)
+    show_services(screen, g["levels"], change["kept"], change["opened"], change)
     screen.wrapped("  ended     ", listed(change["ended"]))
     if change["verified"]:
         screen.line("  verified  yes, read back from the kernel", "good")

@@ -148,8 +148,7 @@ def services(args: SimpleNamespace, screen: Screen) -> int:
     for s in answer["services"]:
         screen.line()
         screen.line(f"{s['name']}: {s['title']}", "bold")
-        kept = f", kept in {listed(s['kept_in'])}" if s["kept_in"] else ""
-        screen.wrapped("  state     ", f"{s['state']}{kept}; for {listed(s['zones'])}")
+        screen.wrapped("  state     ", _state_words(s))
         screen.wrapped("  owner     ", f"{s['owner']}, {s['contact']}")
         for name in s["names"]:
             show_name(screen, name, [a for a in s["addresses"] if a["name"] == name["name"]])
@@ -313,13 +312,23 @@ def plan(args: SimpleNamespace, screen: Screen) -> int:
     if args.json:
         write_json(screen, answer)
     else:
-        show_plan(screen, answer)
+        show_plan(screen, answer, files=args.reload)
         screen.line()
         screen.line("Nothing was changed.")
     return 0
 
 
-def show_services(screen: Screen, levels: Mapping[str, str], kept: list[str], told: Json) -> None:
+def _state_words(s: Json) -> str:
+    """Say how a service stands and in which zones, each zone once where they are the same."""
+    if not s["kept_in"]:
+        return f"{s['state']}; for {listed(s['zones'])}"
+    words = f"{s['state']} in {listed(s['kept_in'])}"
+    return words if s["kept_in"] == s["zones"] else f"{words}; for {listed(s['zones'])}"
+
+
+def show_services(
+    screen: Screen, levels: Mapping[str, str], kept: list[str], opened: list[str], told: Json
+) -> None:
     """Write what becomes of services at levels. told: a change or a plan, for what is kept in no zone that lives."""
     passing = [zone for zone, name in levels.items() if name == "open"]
     words = listed(kept)
@@ -328,18 +337,20 @@ def show_services(screen: Screen, levels: Mapping[str, str], kept: list[str], to
     elif passing:
         words += f"; and everything of {listed(passing)} passes"
     screen.wrapped("  kept      ", words)
+    if opened and len(passing) < len(levels):
+        screen.wrapped("  opened    ", f"{listed(opened)}, refused until now", "warn")
     if told.get("no_link"):
         screen.wrapped("  NO LINK   ", f"{listed(told['no_link'])}: not kept, see below", "bad")
     if told.get("not_known"):
         screen.wrapped("  NOT KNOWN ", f"{listed(told['not_known'])}: see below", "bad")
 
 
-def show_plan(screen: Screen, p: Json) -> None:
-    """Write what a change would do."""
+def show_plan(screen: Screen, p: Json, *, files: bool) -> None:
+    """Write what a change would do. files: of the site's files. Rules are shown where the allowlist changes alone."""
     screen.line("This would be:", "bold")
     for level, zones in by_level(p["levels"]):
         screen.wrapped(f"  {level.upper():<9} ", listed(zones))
-    show_services(screen, p["levels"], p["services_kept"], p)
+    show_services(screen, p["levels"], p["services_kept"], p["services_opened"], p)
     screen.wrapped("  ended     ", listed(p["services_ended"]), "warn" if p["services_ended"] else "")
     live = f"{count(p['connections_ended'], 'connection')} ended, {p['connections_kept']:,} kept"
     if opened := p.get("connections_opened"):
@@ -349,12 +360,13 @@ def show_plan(screen: Screen, p: Json) -> None:
         screen.line(f"            {flow['flow']} ({flow['zone']})")
     for change in p["policy_changes"]:
         screen.wrapped("  * ", change)
-    for line in p["diff"][:_MOST_DIFF]:
+    rules = p["diff"] if files or p["policy_changes"] else []
+    for line in rules[:_MOST_DIFF]:
         screen.line(f"    {line}")
-    if len(p["diff"]) > _MOST_DIFF:
-        screen.line(
-            f"    .. and {count(len(p['diff']) - _MOST_DIFF, 'more line')} of ruleset (--json shows all)"
-        )
+    if len(rules) > _MOST_DIFF:
+        screen.line(f"    .. and {count(len(rules) - _MOST_DIFF, 'more line')} of ruleset (--json shows all)")
+    if files and not rules and not p["policy_changes"]:
+        screen.line("  change    none: the files are what is live already")
     for warning in p["warnings"]:
         screen.wrapped("! ", warning, "warn")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ecluse.cli.failures import DONE, FOUND
 from ecluse.cli.look import write_json
 from ecluse.cli.terminal import Screen
-from ecluse.cli.words import count, local
+from ecluse.cli.words import count, levels_in_short, local
 from ecluse.errors import ConfigError, EcluseError, Fault
 
 if TYPE_CHECKING:
@@ -48,11 +48,12 @@ def check(args: SimpleNamespace, screen: Screen) -> int:
     for warning in warnings:
         screen.line(f"warning: {warning}", "warn")
     names = len(policy.host_names())
+    verdict = f"has no fault, {count(len(warnings), 'warning')}" if warnings else "is in order"
     screen.line(
-        f"{directory}: {policy.site.name} is in order: {count(len(policy.services), 'service')}, "
+        f"{directory}: {policy.site.name} {verdict}: {count(len(policy.services), 'service')}, "
         f"{count(len(policy.site.zones), 'zone')}, {count(names, 'host name')}, "
-        f"{count(len(program.chains), 'chain')}; {count(len(warnings), 'warning')}",
-        "good",
+        f"{count(len(program.chains), 'chain')}",
+        "warn" if warnings else "good",
     )
     if args.online:
         from ecluse.cli.online import show_names  # noqa: PLC0415 - as above
@@ -103,9 +104,9 @@ def _faults(args: SimpleNamespace, screen: Screen, faults: tuple[Fault, ...]) ->
         return FOUND
     for fault in faults:
         screen.line(fault)
-    screen.note(
-        f"{count(len(faults), 'fault')}; nothing was changed. Mend them and run 'ecluse check' again.", "bad"
-    )
+    it = "it" if len(faults) == 1 else "them"
+    said = f"{count(len(faults), 'fault')}; nothing was changed. Mend {it} and run 'ecluse check' again."
+    screen.note(said, "bad")
     return FOUND
 
 
@@ -119,16 +120,18 @@ def _fault(fault: Fault) -> dict[str, Any]:
     }
 
 
-def _log(args: SimpleNamespace) -> Path:
+def _log(args: SimpleNamespace, verb: str) -> Path:
     path = Path(args.file or Path(os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse") / "audit.log")
     try:
         path.stat()
     except FileNotFoundError:
         raise EcluseError(
-            f"there is no audit log at {path}", hint="name it: ecluse audit verify FILE"
+            f"there is no audit log at {path}", hint=f"name it: ecluse audit {verb} FILE"
         ) from None
     except OSError as error:
         raise EcluseError(f"{path} cannot be read: {error.strerror}", hint="run it as root (sudo)") from None
+    if not os.access(path, os.R_OK):
+        raise EcluseError(f"{path} may not be read by this user", hint="run it as root (sudo)")
     return path
 
 
@@ -136,7 +139,7 @@ def audit_verify(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse audit verify [FILE]`."""
     from ecluse.state.audit import read, verify  # noqa: PLC0415 - as for `check`
 
-    path = _log(args)
+    path = _log(args, "verify")
     problems = verify(path)
     lines = sum(1 for _ in read(path))
     if args.json:
@@ -160,7 +163,7 @@ def audit_show(args: SimpleNamespace, screen: Screen) -> int:
     from ecluse.rows import sift  # noqa: PLC0415 - as for `check`
     from ecluse.state.chain import read  # noqa: PLC0415 - as for `check`
 
-    lines = deque(read(_log(args)), maxlen=args.limit)
+    lines = deque(read(_log(args, "show")), maxlen=args.limit)
     rows, unread = sift((line.record for line in lines), _shown)
     altered = sum(line.record is not None and not line.intact for line in lines)
     if args.json:
@@ -191,4 +194,7 @@ def _who(record: dict[str, Any]) -> str:
 
 
 def _text(record: dict[str, Any]) -> str:
-    return "; ".join(str(record[key]) for key in ("what", "reason") if record.get(key))
+    levels = record.get("levels")
+    came_to = levels_in_short(levels) if isinstance(levels, dict) and levels else ""
+    words = (record.get("what"), came_to, record.get("reason"))
+    return "; ".join(str(word) for word in words if word)

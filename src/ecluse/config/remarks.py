@@ -82,8 +82,12 @@ def find_examples(policy: Policy, document: Document, services: Sequence[PlacedS
         document.fault(("resolvers", n), "") for n, one in enumerate(site.resolvers) if is_example(one)
     ]
     if places:
-        many = f"{len(places)} addresses and names are examples" if len(places) > 1 else "an example"
-        wrong = f"{many} of the documentation, which lead nowhere: what they should keep is refused at a cut"
+        many, leads, they = f"{len(places)} addresses and names are examples", "lead", "they"
+        if len(places) == 1:
+            many, leads, they = "an example", "leads", "it"
+        wrong = (
+            f"{many} of the documentation, which {leads} nowhere: what {they} should keep is refused at a cut"
+        )
         yield places[0].here(wrong, "the partners' own, before these files are put into service")
 
 

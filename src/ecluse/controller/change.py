@@ -64,6 +64,7 @@ class Changer:
             warnings,
             effect.no_link,
             effect.not_known,
+            effect.opened,
         )
 
     async def _close(
@@ -116,9 +117,11 @@ class Changer:
             await self._s.gate.verify(loaded, generation.levels, (before.loaded, before.levels))
             self._s.step("verified")
             await self._record_opening(loaded, generation, before)
-        except KernelError as error:
-            await self._ledger.failed(order, generation, error.message)
-            # It may have stood for a moment: what began then ends.
+        except Exception as error:
+            # It may stand, or have stood for a moment: what is live is compared with the kernel, and what began then ends.
+            self._keeper.compare(f"{order.action.value} that failed")
+            if isinstance(error, KernelError):
+                await self._ledger.failed(order, generation, error.message)
             self._keeper.after(self._s.live.generation)
             raise
         finally:
@@ -158,7 +161,7 @@ class Changer:
         try:
             if not await self._s.gate.in_step(live.loaded, live.levels):
                 await self._keeper.restore("", 0, "found out of step by a command")
-        except KernelError:
+        except Exception:  # noqa: BLE001 - somebody else is at the table, no thread, no memory: it is said that nobody saw it
             verified = False
         line = self._ledger.line(live.generation, order.action.value, "already so", "done", order=order)
         failed = await self._ledger.recorder.should([self._ledger.audit(line)], records_only=True)
@@ -177,4 +180,5 @@ class Changer:
             warnings,
             effect.no_link,
             effect.not_known,
+            effect.opened,
         )

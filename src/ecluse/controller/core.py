@@ -62,7 +62,7 @@ class Controller:
         """
         ports = self._s.ports
         self._keeper.listen()
-        found = await asyncio.to_thread(ports.store.recover)
+        found = await self._s.on_disk(ports.store.recover)
         self._ledger.generations.update(found.generations)
         policy, digest = await self._policy_at_start(found)
         kernel = await self._levels_in_kernel(policy, found)
@@ -111,7 +111,7 @@ class Controller:
         problem = ""
         for generation in sorted(found.generations.values(), key=lambda g: -g.number):
             try:
-                policy = await asyncio.to_thread(self._s.ports.store.read_policy, generation.policy)
+                policy = await self._s.on_disk(self._s.ports.store.read_policy, generation.policy)
             except StateError as error:
                 problem = problem or error.message
                 continue
@@ -120,30 +120,30 @@ class Controller:
                     f"{problem}; the allowlist of generation {generation.number} is used instead"
                 )
             return policy, generation.policy
-        policy = await asyncio.to_thread(self._s.ports.source.load)
+        policy = await self._s.on_disk(self._s.ports.source.load)
         if problem:
             self._s.notes.warnings["policy"] = f"{problem}; the allowlist was read from the files instead"
-        return policy, await asyncio.to_thread(self._s.ports.store.digest_policy, policy)
+        return policy, await self._s.on_disk(self._s.ports.store.digest_policy, policy)
 
     async def _stored_or(self, digest: str, other: tuple[Policy, str]) -> tuple[Policy, str]:
         try:
-            return await asyncio.to_thread(self._s.ports.store.read_policy, digest), digest
+            return await self._s.on_disk(self._s.ports.store.read_policy, digest), digest
         except StateError:
             return other
 
     async def _find_remarks(self) -> None:
         """Look for what is odd in the files that were just loaded, before anybody asks: it takes its time, and memory until then."""
-        await asyncio.to_thread(self._s.ports.source.warnings)
+        await self._s.on_disk(self._s.ports.source.warnings)
 
     async def _compare_files(self, digest: str) -> None:
         """Say in `status` whether the files are other than what is recorded and live."""
         try:
-            files = await asyncio.to_thread(self._s.ports.source.load)
+            files = await self._s.on_disk(self._s.ports.source.load)
         except ConfigError as error:
             text = f"the site's files have {len(error.faults)} fault(s) and wait unused: run 'ecluse check'"
             self._s.notes.warnings["files"] = text
             return
-        if await asyncio.to_thread(self._s.ports.store.digest_policy, files) != digest:
+        if await self._s.on_disk(self._s.ports.store.digest_policy, files) != digest:
             text = "the site's files differ from what is live: 'ecluse plan --reload' shows how"
             self._s.notes.warnings["files"] = text
         await self._find_remarks()
@@ -198,6 +198,7 @@ class Controller:
             line = AuditRecord("stop", self._s.itself, what, levels=self._s.live.levels)
             await self._ledger.recorder.should([self._ledger.audit(line), self._ledger.names()])
         self._ledger.recorder.close()
+        self._s.close()
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -338,9 +339,9 @@ class Controller:
         order = Order(Action.RELOAD, actor, reason, authorised_by, since=sender.since)
         async with self._preparing:
             ports = self._s.ports
-            policy = await asyncio.to_thread(ports.source.load)
+            policy = await self._s.on_disk(ports.source.load)
             self._keeper.aside(self._find_remarks())
-            digest = await asyncio.to_thread(ports.store.digest_policy, policy)
+            digest = await self._s.on_disk(ports.store.digest_policy, policy)
             if expect is not None and expect != digest:
                 message = "the files changed after the difference was shown; nothing was changed"
                 raise StaleError(message, hint="run 'ecluse reload' again")
@@ -363,7 +364,7 @@ class Controller:
         if held is not None:
             return held.policy
         async with self._preparing:
-            policy = await asyncio.to_thread(self._s.ports.store.read_policy, digest)
+            policy = await self._s.on_disk(self._s.ports.store.read_policy, digest)
             await self._learn_names(policy)
             return policy
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from ecluse.controller.live import Loaded, compiled, with_addresses
 from ecluse.errors import EcluseError, KernelError, NotVerifiedError
@@ -48,6 +49,12 @@ class Gate:
         self._digests: dict[str, str] = {}
         self.unread = asyncio.Event()
         self.coming: set[str] = set()
+        # What compiles while the writer's lock is held waits for no thread that somebody else's work has.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gate")
+
+    def end(self) -> None:
+        """Let the thread end."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _apply(self, text: str) -> None:
         await self._firewall.apply(text)
@@ -143,10 +150,10 @@ class Gate:
             taken_up()
             if await self._confirmed(loaded, levels):
                 return loaded, levels, True
-        except KernelError:
-            pass  # somebody else is at the table in this very moment
+        except Exception:  # noqa: BLE001, S110 - somebody else is at the table in this moment, or there is no thread
+            pass
         by_hand = None
-        with contextlib.suppress(KernelError):
+        with contextlib.suppress(Exception):
             by_hand = await self.kernel_levels(loaded.policy)
         try:
             closed = most_closed(loaded.policy.site, levels, by_hand or {})
@@ -154,9 +161,9 @@ class Gate:
                 return loaded, levels, False  # just now, and the healing, which follows it, tells
             levels = closed
             return await self.bring_up(loaded.policy, loaded.digest, addresses(), levels), levels, True
-        except KernelError:
+        except Exception as error:  # what was taken stands, whatever else fails
             if not taken and not await self._is_guarded(loaded.policy, levels):
-                raise
+                raise _refused(error) from error
         return self.loaded.get(loaded.digest, loaded), levels, False
 
     async def switch(self, loaded: Loaded, levels: Levels) -> None:
@@ -306,7 +313,9 @@ class Gate:
                     switch.skeleton(self.loaded[digest].program.learned)
                     + switch.gate_text(policy, self.loaded[digest].slot, levels)
                 )
-        loaded = await asyncio.to_thread(self.compile, policy, digest, addresses, self.new_slot())
+        loaded = await asyncio.get_running_loop().run_in_executor(
+            self._thread, self.compile, policy, digest, addresses, self.new_slot()
+        )
         # Never in one transaction: the kernel makes the elements of a concatenated interval map visible only after
         # the chains of the same transaction are live, and kept packets would be refused in between (docs/datapath.md).
         try:
@@ -354,7 +363,7 @@ class Gate:
     async def _is_guarded(self, policy: Policy, levels: Levels) -> bool:
         """Say whether the smallest table shuts the gate, further than any level, where somebody takes ours away at once."""
         for _ in range(_PATIENCE):
-            with contextlib.suppress(KernelError):
+            with contextlib.suppress(Exception):  # no thread, no memory: it is tried again
                 if self.guard(policy, levels):
                     return True
                 if names.GUARD in await self._firewall.chains() and await self._is_bare():
@@ -440,3 +449,14 @@ class Gate:
         self._sound = self._expected() in {None, now}
         self._known_generation, self._commits = now, 0
         self._digests = before | read if self._sound else {}
+
+
+def _refused(error: Exception) -> KernelError:
+    """Put whatever kept a closing from the kernel into words."""
+    if isinstance(error, KernelError):
+        return error
+    return KernelError(
+        f"the kernel could not be told of it ({type(error).__name__}: {error})",
+        retry=True,
+        hint="look at 'ecluse status', and repeat the command; 'ecluse cut --no-daemon' closes without the daemon",
+    )

@@ -61,6 +61,11 @@ class Healer:
         self._restored = 0.0
         self._following: object | None = None
 
+    @property
+    def pending(self) -> bool:
+        """Say whether a change is still to be compared, or to be put back in another try."""
+        return self._first is not None
+
     def listen(self) -> None:
         """Hear the kernel's announcements from now on."""
         self._kernel = self._s.ports.firewall.changes()
@@ -91,6 +96,11 @@ class Healer:
             with contextlib.suppress(EcluseError):  # the healing comes right after it, and tells
                 self._s.gate.guard(live.policy, live.levels)
         self._note(change)
+
+    def compare(self, what: str) -> None:
+        """Compare as after a change of others: our own transaction may have left what is not live. what: after what."""
+        itself = self._s.itself
+        self._note(KernelChange(itself.user, itself.pid, ours=True, touched=True, what=what))
 
     def _note(self, change: KernelChange) -> None:
         self._more += 1

@@ -110,6 +110,10 @@ class Keeper:
         """Put the live state back into the kernel (`Healer.restore`). The caller holds the writer's lock."""
         await self._healer.restore(process, pid, what)
 
+    def compare(self, what: str) -> None:
+        """Have the table compared with the live state, and put back, as soon as the writer's lock is free. what: after what."""
+        self._healer.compare(what)
+
     async def look(self) -> None:
         """Compare the kernel with what it should be, and read its counters."""
         live = self._s.live
@@ -214,7 +218,7 @@ class Keeper:
             return
         try:
             # Before the lock is taken: the disk may hang.
-            policy = await asyncio.to_thread(self._s.ports.store.read_policy, previous.policy)
+            policy = await self._s.on_disk(self._s.ports.store.read_policy, previous.policy)
             await self._loader.load(policy, previous.policy)
             self.follow_names()
         except EcluseError as error:

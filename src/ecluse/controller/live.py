@@ -164,6 +164,7 @@ def _state(loaded: Loaded, use: Use, levels: Levels, living: Living) -> str:
 class Effect:
     """What a change of state does to services. kept: a level keeps them after it. ended: passed before and do not after.
 
+    opened: passed nowhere before, and do after.
     no_link, not_known: a level keeps them, and no zone of theirs has a living interface, or that could not be looked at.
     """
 
@@ -171,6 +172,7 @@ class Effect:
     ended: tuple[str, ...]
     no_link: tuple[str, ...]
     not_known: tuple[str, ...]
+    opened: tuple[str, ...]
 
 
 def effect(before: Live, after: Loaded, levels: Levels, living: Living) -> Effect:
@@ -181,9 +183,10 @@ def effect(before: Live, after: Loaded, levels: Levels, living: Living) -> Effec
     def of(*words: str) -> tuple[str, ...]:
         return tuple(name for name, state in new.items() if state in words)
 
+    opened = tuple(name for name in of("kept", "partly kept", "open") if old.get(name, "closed") == "closed")
     passed = [name for name, state in old.items() if state != "closed"]
     ended = tuple(name for name in passed if new.get(name, "closed") == "closed")
-    return Effect(of("kept", "partly kept"), ended, of("no link"), of("not known"))
+    return Effect(of("kept", "partly kept"), ended, of("no link"), of("not known"), opened)
 
 
 def describe_policy_change(old: Policy, new: Policy) -> tuple[str, ...]:

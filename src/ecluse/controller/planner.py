@@ -84,11 +84,11 @@ class Planner:
             return await self._compare(live.loaded, self.levels_with(level, zones))
         if rollback is not None:
             target = self.rollback_target(rollback or None)
-            policy = await asyncio.to_thread(self._s.ports.store.read_policy, target.policy)
+            policy = await self._s.on_disk(self._s.ports.store.read_policy, target.policy)
             return await self._compare(await self._compiled(policy, target.policy), target.levels)
-        policy = await asyncio.to_thread(self._s.ports.source.load)
+        policy = await self._s.on_disk(self._s.ports.source.load)
         levels = carry_over(policy.site, policy.zone_names(), live.levels)
-        digest = await asyncio.to_thread(self._s.ports.store.digest_policy, policy)
+        digest = await self._s.on_disk(self._s.ports.store.digest_policy, policy)
         return await self._compare(await self._compiled(policy, digest), levels)
 
     async def _compiled(self, policy: Policy, digest: str) -> Loaded:
@@ -158,6 +158,7 @@ class Planner:
             connections_opened=opened,
             no_link=effect.no_link,
             not_known=effect.not_known,
+            services_opened=effect.opened,
         )
 
 

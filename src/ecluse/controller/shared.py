@@ -4,9 +4,11 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import ParamSpec, TypeVar
 
 from ecluse.controller.gate import Gate, Step
 from ecluse.controller.hub import Hub
@@ -38,6 +40,12 @@ from ecluse.zonelinks import Sight
 
 _LINKS_SECONDS = 0.5
 """How long an answer waits for a look at the machine's links, which is a millisecond's work; then it says that it did not see them."""
+
+
+_DISK_THREADS = 4
+"""A disk that hangs takes these threads and no others: what computes or asks the kernel goes on."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +161,7 @@ class Shared:
         self._live: Live | None = None
         self._judging = asyncio.Lock()
         self.closings = 0
+        self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
 
     @property
     def live(self) -> Live:
@@ -183,6 +192,15 @@ class Shared:
             self.tell(event)
         except Exception as error:  # noqa: BLE001 - whoever listens to what is done never undoes it
             self.notes.warnings["tell"] = f"an event could not be told to the daemon's log: {error!r}"
+
+    async def on_disk(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+        """Do what may wait for the disk, on a thread that only such work has. The writer's lock is not held meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._disk, partial(work, *given, **named))
+
+    def close(self) -> None:
+        """Let the threads end once they have done what is begun."""
+        self._disk.shutdown(wait=False, cancel_futures=True)
+        self.gate.end()
 
     async def not_kept(self, judge: FlowJudge, connections: Sequence[Connection]) -> list[Connection]:
         """Give the connections that a judge refuses; on a thread, one such work at a time. KernelError.

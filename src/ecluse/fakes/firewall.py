@@ -21,7 +21,7 @@ from ecluse.ruleset.switch import Position
 _PRIORITIES = {
     "filter - 10": -10,
     "dstnat - 10": -110,
-    "raw": -300,
+    "raw - 10": -310,
     "mangle": -150,
 }  # nft(8), the names of priorities
 _TARGET = re.compile(r"\b(?:goto|jump) ([\w.]+)")

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from ipaddress import ip_address
 from typing import Self
 
@@ -226,13 +227,15 @@ class DnsResolver:
     def _start(self, name: str) -> asyncio.Task[None]:
         """Begin to ask for a name, unless that is under way."""
         task = self._running.get(name)
-        if task is None:
+        if task is None or task.done():  # one that has just ended gave its answer before this was asked
             task = asyncio.create_task(self._ask(name), name=f"resolve {name}")
             self._running[name] = task
-            task.add_done_callback(lambda _: self._done(name))
+            task.add_done_callback(partial(self._done, name))
         return task
 
-    def _done(self, name: str) -> None:
+    def _done(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._running.get(name) is not task:
+            return
         del self._running[name]
         if name not in self._watched or self._watched[name] < self._wakes_at - _ROUND:
             self._wake.set()

@@ -287,10 +287,6 @@ def gate_chains(policy: Policy, slot: int) -> list[Chain]:
     return [Chain(stem + "open", ((p.ACCEPT,),)), Chain(stem + "nothing", ()), *gates]
 
 
-_ERRORS = {"4": (3, 11, 12), "6": (1, 2, 3, 4)}
-"""Unreachable, (packet too big,) time exceeded, parameter problem (RFC 792, RFC 4443): what an ICMP error is."""
-
-
 def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
     """Judge an error that the gateway makes about a flow between a zone and the outside as that flow is judged.
 
@@ -307,8 +303,7 @@ def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
     ]
     about = p.Is(p.CT_STATE, ("related",))
     ways: list[Rule] = [
-        (p.Is(field, _ERRORS[digit]), about, p.jump(name))
-        for digit, field in (("4", p.ICMP_TYPE), ("6", p.ICMPV6_TYPE))
+        (p.Is(family.icmp_type, family.icmp_errors), about, p.jump(name)) for family in FAMILIES
     ]
     return [Chain(name, tuple(rules))], ways
 

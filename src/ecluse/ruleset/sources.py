@@ -6,7 +6,7 @@ inside to inside. Two base chains, ahead of those that judge:
 - `prerouting`, at every level: a connection whose first packet has a source that does not live where it came from is
   marked by a label. It changes nothing for the packet. The chains of a level keep nothing that is so marked.
 - `raw`, only while any zone is not open: what an inside machine sends in an outside name is not tracked, so no entry arises
-  that a kept flow of somebody else would run into.
+  that a kept flow of somebody else would run into. ICMP errors are tracked: they make no entry, and a kept flow needs them.
 
 A source lives inside where it is in a zone's subnets, or routed to an inside interface: at `open` a range that the site
 forgot to list has its NAT and its stateful firewall as ever. docs/datapath.md tells what else was tried.
@@ -17,14 +17,21 @@ from collections.abc import Mapping
 from ecluse.policy import Policy
 from ecluse.ruleset import names
 from ecluse.ruleset import program as p
-from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family
+from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family, network_interval
 from ecluse.ruleset.program import Chain, Rule
 
-PRIORITIES = {names.RAW: ("raw", -300), names.PREROUTING: ("mangle", -150)}
-"""One before conntrack (NF_IP_PRI_CONNTRACK, -200), one after it and before any translation."""
+PRIORITIES = {names.RAW: ("raw - 10", -310), names.PREROUTING: ("mangle", -150)}
+"""One before conntrack (NF_IP_PRI_CONNTRACK, -200), one after it and before any translation.
+
+The first comes after reassembly (-400), and before what the site has at `raw`: a packet to which a rule there gave a template
+(`-j CT --helper`, `--zone`) can't be left untracked any more (nft_notrack_eval).
+"""
 
 HOOKS = {chain: f"filter prerouting {number}" for chain, (_, number) in PRIORITIES.items()}
 """Where each base chain hangs: type, hook, priority."""
+
+_COMPARED = 4
+"""So many subnets of one family are compared one after the other: about 15 ns each, a set of intervals costs 100 ns."""
 
 LABEL = p.Tell(f"ct label set {names.SPOOFED}")
 SPOOFED = p.Is(p.CT_LABEL, (names.SPOOFED,))
@@ -58,8 +65,14 @@ def source_chains(
     from_inside = p.In((p.IIFNAME,), names.inside(slot))
     routes = tuple(dict.fromkeys(pattern for zone in policy.site.zones for pattern in zone.interfaces))
     outside_name = [_outside_name(family, zones.get(family), routes) for family in FAMILIES]
+    # Every packet passes here, kept ones too: the source that most have is asked for first, the interface after it.
+    lives_here = [rule for family, name in zones.items() for rule in _in_a_zone(policy, family, name)]
+    not_inside = p.In((p.IIFNAME,), stem + "inside", negate=True)
+    # An error makes no entry: it belongs to the one that it quotes. A router inside may send it by an address of no route.
+    errors = ((p.Is(family.icmp_type, family.icmp_errors), p.ACCEPT) for family in FAMILIES)
+    untracked = ((*_outside_name(family, None, routes), p.NOTRACK) for family in FAMILIES)
     return [
-        Chain(stem + names.RAW, (*tracked, *((from_inside, *name, p.NOTRACK) for name in outside_name))),
+        Chain(stem + names.RAW, (*tracked, *lives_here, (not_inside, p.ACCEPT), *errors, *untracked)),
         Chain(f"{stem}{names.PREROUTING}.inside", tuple((*name, LABEL) for name in outside_name)),
         Chain(
             stem + names.PREROUTING,
@@ -76,6 +89,14 @@ def source_chains(
             ),
         ),
     ]
+
+
+def _in_a_zone(policy: Policy, family: Family, zones: str) -> list[Rule]:
+    """Accept what has its source in a zone's subnets: a few are compared one by one, which is quicker than the set."""
+    subnets = [s for zone in policy.site.zones for s in zone.subnets if s.version == family.version]
+    if len(subnets) > _COMPARED:
+        return [(_of(family), p.In((family.source,), zones), p.ACCEPT)]
+    return [(_of(family), p.Is(family.source, (network_interval(s),)), p.ACCEPT) for s in subnets]
 
 
 def _of(family: Family) -> p.Part:

@@ -110,6 +110,7 @@ async def test_roles_of_other_users(groups, expected):
             if found[what] == 403:
                 assert answer["kind"] == "forbidden"
                 assert "group" in answer["hint"]
+                assert answer["detail"].startswith("user reader may not "), "a user may be called nobody"
         assert found == expected
         refused = [what for what, status in expected.items() if status == 403]
         assert [what for _, what in commands.attempts] == refused

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -67,8 +68,6 @@ def test_status_in_words(server, ecluse):
 def test_status_shouts_what_is_wrong(ecluse, monkeypatch):
     class Wrong(FakeCommands):
         async def status(self):
-            from dataclasses import replace
-
             from ecluse.results import DnsState, Leak, Purge, Tamper
             from tests.unit.api.fake_commands import AT
 
@@ -237,8 +236,6 @@ def test_reload_shows_asks_and_sends_what_it_showed(server, ecluse):
 
 def test_a_reload_of_what_changed_since_is_refused(server, ecluse, monkeypatch):
     async def other_plan(**_):
-        from dataclasses import replace
-
         return replace(
             await FakeCommands().plan(level=None, zones=None, rollback=None, reload=True), digest="sha256:0"
         )
@@ -264,6 +261,44 @@ def test_plan(server, ecluse, words, asked):
     assert server.commands.calls == [asked]
     assert "9 connections ended, 4 kept" in out
     assert "Nothing was changed." in out
+
+
+def test_a_plan_shows_rules_only_where_the_allowlist_changes(server, ecluse, monkeypatch):
+    assert "+ add element" in ecluse("plan", "--reload")[1]
+    plan = asyncio.run(FakeCommands().plan(level="cut", zones=None, rollback=None, reload=False))
+
+    async def gates_alone(**_):
+        return replace(plan, policy_changes=())
+
+    monkeypatch.setattr(server.commands, "plan", gates_alone)
+    _, out, _ = ecluse("plan", "cut")
+    assert "add element" not in out, "which rule points where is no news at 3 in the morning"
+    assert json.loads(ecluse("plan", "cut", "--json")[1])["diff"]
+
+
+def test_a_reload_that_changes_nothing_says_so(server, ecluse, monkeypatch):
+    plan = asyncio.run(FakeCommands().plan(level=None, zones=None, rollback=None, reload=True))
+
+    async def the_same(**_):
+        return replace(plan, policy_changes=(), diff=())
+
+    monkeypatch.setattr(server.commands, "plan", the_same)
+    for words in (("plan", "--reload"), ("reload", "--yes")):
+        assert "the files are what is live already" in ecluse(*words)[1]
+    assert "the files are" not in ecluse("plan", "cut")[1]
+
+
+def test_what_is_let_through_again_is_told_before_and_after(server, ecluse, monkeypatch):
+    """Somebody types `cut` at `isolate`: it closes nothing."""
+    _, out, _ = ecluse("plan", "cut")
+    assert "opened" not in out
+    plan = asyncio.run(FakeCommands().plan(level="cut", zones=None, rollback=None, reload=False))
+
+    async def some(**_):
+        return replace(plan, levels=dict.fromkeys(plan.levels, "cut"), services_opened=("laboratory",))
+
+    monkeypatch.setattr(server.commands, "plan", some)
+    assert "  opened    laboratory, refused until now" in ecluse("plan", "cut")[1]
 
 
 def test_services_history_show_refused(server, ecluse):
@@ -418,7 +453,7 @@ def test_check(ecluse, tmp_path):
     code, out, err = ecluse("check", str(tmp_path / "nowhere"))
     assert code == 1
     assert "site.yaml" in out
-    assert "nothing was changed" in err
+    assert "nothing was changed. Mend them" in err
     (tmp_path / "allowlist.d").mkdir()
     (tmp_path / "site.yaml").write_text(
         "site: chu-example\ntitle: CHU\nzones:\n  - {name: care, title: Care, interfaces: [lan0], subnets: [10.10.0.0/16]}\n"
@@ -432,10 +467,14 @@ def test_check(ecluse, tmp_path):
     service.write_text(text)
     code, out, err = ecluse("check", str(tmp_path))
     assert (code, err) == (0, "")
-    assert "is in order: 1 service, 1 zone, 1 host name" in out
-    assert "warning: " in out
+    assert "no fault, 4 warnings: 1 service, 1 zone, 1 host name" in out
+    assert "in order" not in out, "said only where there is nothing to say"
+    assert out.count("warning: ") == 4
     code, out, _ = ecluse("check", str(tmp_path), "--json")
     assert (code, json.loads(out)["faults"], json.loads(out)["services"]) == (0, [], 1)
+    service.write_text(text.replace("vital", "vitale"))
+    _, _, err = ecluse("check", str(tmp_path))
+    assert "1 fault; nothing was changed. Mend it and" in err
     service.write_text(text.replace("vital", "vitale").replace("tcp/443", "tcp/0"))
     code, out, _ = ecluse("check", str(tmp_path))
     assert code == 1
@@ -452,12 +491,17 @@ def test_audit(ecluse, tmp_path):
     from ecluse.state.audit import HashChainAudit
 
     path = tmp_path / "audit.log"
-    code, _, err = ecluse("audit", "verify", str(path))
-    assert code == 5
-    assert "no audit log" in err
+    for verb in ("verify", "show"):
+        code, _, err = ecluse("audit", verb, str(path))
+        assert code == 5
+        assert "no audit log" in err
+        assert f"ecluse audit {verb} FILE" in err
     log = HashChainAudit(path, lambda: datetime(2026, 11, 23, tzinfo=UTC))
     for number in range(5):
-        log.append(AuditRecord("level", Actor(0, "root", 1, "ecluse"), f"to cut {number}", "why"))
+        levels = {"care": "cut", "guests": "open"}
+        log.append(
+            AuditRecord("level", Actor(0, "root", 1, "ecluse"), f"to cut {number}", "why", levels=levels)
+        )
     log.close()
     code, out, _ = ecluse("audit", "verify", str(path))
     assert code == 0
@@ -465,6 +509,7 @@ def test_audit(ecluse, tmp_path):
     code, out, _ = ecluse("audit", "show", str(path), "--limit", "2")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["SEQ", "4", "5"]
+    assert "to cut 4; care cut, guests open" in out, "what a command came to"
     assert len(json.loads(ecluse("audit", "show", str(path), "--json")[1])) == 5
     path.write_text(path.read_text().replace("to cut 2", "to cut 9"))
     code, out, err = ecluse("audit", "verify", str(path))
@@ -473,6 +518,17 @@ def test_audit(ecluse, tmp_path):
     assert "security officer" in " ".join(err.split())
     code, out, _ = ecluse("audit", "verify", str(path), "--json")
     assert (code, json.loads(out)["problems"][0]["line"]) == (1, 3)
+
+
+def test_an_audit_log_that_this_user_may_not_read_says_who_may(ecluse, tmp_path, monkeypatch):
+    path = tmp_path / "audit.log"
+    path.write_text("")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    for verb in ("verify", "show"):
+        code, _, err = ecluse("audit", verb, str(path))
+        assert code == 5
+        assert "may not be read by this user" in " ".join(err.split())
+        assert "run it as root (sudo)" in err
 
 
 def test_a_terminal_gets_colour_unless_it_says_no(server, monkeypatch):

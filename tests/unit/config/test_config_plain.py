@@ -164,8 +164,17 @@ def test_thousands_of_oddities_of_one_kind_are_few_lines(files):
 def test_the_example_unchanged_is_warned_about_before_it_goes_into_service():
     loaded = read_directory(Path(__file__).parents[3] / "config")
     (only,) = warnings_of(loaded, DAY)
-    assert "36 addresses and names are examples of the documentation" in only.wrong
+    assert "36 addresses and names are examples of the documentation, which lead nowhere" in only.wrong
     assert (Path(only.file).name, only.line) == ("10-infrastructure.yaml", 18)
+
+
+@pytest.mark.examples
+def test_one_example_is_told_as_one(files):
+    files.labs("[results.lab.example, 203.0.113.10]", "[results.laboratory.fr, 195.0.0.10]")
+    (only,) = [w.wrong for w in warnings_of(read_directory(files.path), DAY) if "documentation" in w.wrong]
+    assert only.startswith(
+        "an example of the documentation, which leads nowhere: what it should keep is refused"
+    )
 
 
 @pytest.mark.examples

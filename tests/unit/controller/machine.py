@@ -90,6 +90,17 @@ class Machine:
 
         self.run(rest())
 
+    def heal(self) -> None:
+        """Let what was done to the table be put back: where the kernel refused it, in the next try."""
+        self.settle()
+
+        async def healed() -> None:
+            while self.controller._keeper._healer.pending or self.controller._s.writer.locked():
+                await asyncio.sleep(0.001)
+
+        self.run(healed())
+        self.settle()
+
     def kill(self) -> None:
         """End the daemon without a word, as SIGKILL would: nothing is written any more."""
 

@@ -110,7 +110,7 @@ def test_a_fight_is_in_status_in_the_events_and_in_few_audit_lines(monkeypatch, 
     machine.set("cut")
     for n in range(30):
         machine.firewall.tamper("flush ruleset", "firewall-cron", 1000 + n)
-        machine.settle()
+        machine.heal()
         assert machine.kernel() == CUT
     (warning,) = (text for text in machine.status().warnings if "over and over" in text)
     assert "firewall-cron (pid 1029 at last)" in warning

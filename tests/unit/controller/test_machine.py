@@ -109,7 +109,7 @@ class Gateway(RuleBasedStateMachine):
         """What touches our table is put back (the invariant) and told with whoever did it; another's table is theirs."""
         before, pid = self.machine.status().last_tamper, 5000 + len(self.machine.events)
         self.machine.firewall.tamper(text, "meddler", pid)
-        self.machine.settle()
+        self.machine.heal()
         after = self.machine.status().last_tamper
         if text == "add table inet other":
             assert after == before

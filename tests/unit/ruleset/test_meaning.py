@@ -140,6 +140,9 @@ def test_a_source_that_is_routed_to_the_inside_lives_there(policy):
     posing = replace(packet(flow("10.10.0.5", "203.0.113.9"), iif="wan0"), route="care0")
     assert [oracle.is_tracked(one) for one in (stranger, forgotten, posing)] == [False, True, True]
     assert [opened.is_tracked(one) for one in (stranger, forgotten, posing)] == [True, True, True]
+    told = replace(stranger, protocol=1, icmp_type=3)
+    assert oracle.is_tracked(told), "an error about a kept flow, by a router of no route"
+    assert not oracle.is_tracked(replace(told, icmp_type=8))
     for either in (oracle, opened):
         assert [either.is_spoofed(one) for one in (stranger, forgotten, posing)] == [True, False, True]
         assert not either.is_spoofed(replace(posing, route="tun0")), (
