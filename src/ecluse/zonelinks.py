@@ -47,12 +47,8 @@ class Sight:
         if self.host is None:
             return (self.trouble,)
         told = _names(self.host, policy, self.living(policy))
-        return (
-            *told,
-            *_vrfs(self.host, policy),
-            *(text for _, text in _elsewhere(self.host, policy)),
-            *_routes(self.host, policy),
-        )
+        meant = (text for _, text in _elsewhere(self.host, policy))
+        return (*told, *_vrfs(self.host, policy), *meant, *_routes(self.host, policy))
 
     def ways_out(self, policy: Policy) -> tuple[str, ...]:
         """Say which of the remarks are ways past the gate: a way out that a zone's interfaces take for the inside."""

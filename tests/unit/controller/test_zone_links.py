@@ -122,16 +122,6 @@ def test_of_what_a_wildcard_stands_for_one_is_enough():
     assert told.startswith("zone care: lan0 has no address and no route of its own (above it: lan0.10)")
 
 
-def test_an_interface_that_was_meant_for_a_zone_is_told_once():
-    """Its address says which zone: that it is in no zone and closed stands in the same words."""
-    care = SITE.zones[0]
-    text = f"{care.subnets[0][1]}/{care.subnets[0].prefixlen}"
-    devices = (Device("lan9"), Device("docker9"))
-    words = Sight(Host(devices=devices, addresses=(("lan9", text),))).words(simple(), cut=True)
-    assert len([one for one in words if "lan9" in one]) == 1, words
-    assert "closed while any zone is: docker9 (in no zone of site.yaml)" in words, "positive control"
-
-
 def in_vrf(*interfaces, also=("wan0",)):
     """Give the remarks on VRFs where care's interfaces are these, and lan0 and others are in the VRF vall."""
     site = simple()
@@ -176,3 +166,13 @@ def test_a_way_out_that_a_zones_wildcard_takes_for_the_inside_is_a_way_past_the_
     assert "passes at every level" in told
     host = Host(devices=(Device("lan0"), Device("wan0")), default_routes=("wan0",))
     assert Sight(host).ways_out(policy) == ()
+
+
+def test_an_interface_that_was_meant_for_a_zone_is_told_once():
+    """Its address says which zone: that it is in no zone and closed stands in the same words."""
+    care = SITE.zones[0]
+    text = f"{care.subnets[0][1]}/{care.subnets[0].prefixlen}"
+    devices = (Device("lan9"), Device("docker9"))
+    words = Sight(Host(devices=devices, addresses=(("lan9", text),))).words(simple(), cut=True)
+    assert len([one for one in words if "lan9" in one]) == 1, words
+    assert "closed while any zone is: docker9 (in no zone of site.yaml)" in words, "positive control"
