@@ -25,6 +25,7 @@ from ecluse.policy import (
     interval,
 )
 from ecluse.policy.index import NetworkIndex
+from ecluse.ruleset.keeps import homes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def find_remarks(policy: Policy, site: Document, services: Sequence[PlacedServic
     yield from _about_site(policy, site)
     yield from find_examples(policy, site, services)
     yield from about_dns(policy, site)
-    inside = _inside_subnets(policy)
+    inside = homes(policy)
     for placed, service in zip(services, policy.services, strict=True):
         yield from _about_people(placed, service)
         yield from _about_names(placed, service)
@@ -237,11 +238,3 @@ def _families(service: Service, policy: Policy) -> set[int]:
         return {4, 6}
     subnets = [n for zone in policy.site.zones if zone.name in service.zones for n in zone.subnets]
     return {network.version for network in chain(subnets, service.hosts)}
-
-
-def _inside_subnets(policy: Policy) -> NetworkIndex[str]:
-    index: NetworkIndex[str] = NetworkIndex()
-    for zone in policy.site.zones:
-        for network in zone.subnets:
-            index.add(network, zone.name)
-    return index
