@@ -960,3 +960,35 @@ def test_a_wildcard_that_is_taken_out_of_a_service_is_cut_off_by_the_reload(hosp
     assert daemon.cli("reload", "--yes", "--reason", "mended").returncode == 0
     wait_until(lambda: care.resolve(DNS, "node.operator.example").more["addresses"])
     assert care.tcp(care.resolve(DNS, "node.operator.example").more["addresses"][0])
+
+
+_HOLDS_A_CONNECTION = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 53), 5):
+    print("connected", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_the_engine_forked_for_a_connection_ends_with_it(hospital: Hospital, gated):
+    """dnsmasq forks for TCP; such a child held the log open, and the gate could not be stopped for minutes (Python 3.13)."""
+    daemon, gate = gated
+    daemon.level("cut")
+    command = [
+        "ip",
+        "netns",
+        "exec",
+        hospital.namespace("care"),
+        sys.executable,
+        "-c",
+        _HOLDS_A_CONNECTION,
+        DNS,
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdout.readline() == b"connected\n"
+        children = Path(f"/proc/{gate.engine}/task/{gate.engine}/children")
+        wait_until(lambda: children.read_text().split())
+        forked = children.read_text().split()
+        gate.stop()
+        wait_until(lambda: not [pid for pid in forked if Path(f"/proc/{pid}/stat").exists()])
+        client.stdin.close()
