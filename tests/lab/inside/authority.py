@@ -8,7 +8,8 @@ import asyncio
 import itertools
 import json
 import sys
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,18 @@ import dns.rcode
 from tests.unit.resolve import server
 
 PORT = 5353
-_turn = itertools.count()
+_turns: defaultdict[tuple[str, int], Iterator[int]] = defaultdict(itertools.count)
 
 
 def _rotate(name: str, ttl: int, size: int, *pool: str) -> Callable:
-    """Answer with the next `size` addresses of the pool, whoever asks."""
+    """Answer with the next `size` addresses of the pool, whoever asks.
+
+    One count for each name and type: with one for all, the questions between two of ours may always
+    be as many as make the same addresses come again, and half of the pool is never seen.
+    """
 
     def behaviour(query: Any, transport: str) -> Any:
-        first = next(_turn) * size
+        first = next(_turns[name, query.question[0].rdtype]) * size
         some = [pool[(first + n) % len(pool)] for n in range(size)]
         return server.records(*((name, ttl, address) for address in some))(query, transport)
 
