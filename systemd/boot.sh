@@ -14,7 +14,7 @@ learned=${ECLUSE_DNS_STATE_DIR:-/var/lib/ecluse-dns}/learned.nft
 in_service=/etc/ecluse/in-service
 built_in=${ECLUSE_BUILT_IN:-/usr/lib/ecluse/closed.nft}
 note=/run/ecluse/closed-at-boot
-most=67108864 # bytes, as in state/durable.py
+most=67108864 # bytes, as in state/durable_files.py
 # Seconds for each step: whatever stands in the place of a file, the machine boots, and shut.
 patience=60
 
@@ -51,7 +51,7 @@ load() {
   return 1
 }
 
-# What the DNS gate had learned (dnsgate/saved.py), so that services known by wildcards are there before its process is.
+# What the DNS gate had learned (dnsproxy/learned_snapshot.py), so that services known by wildcards are there before its process is.
 # It is another user's file: nothing but lines of this one form is taken from it, and of a set no more than goes into it.
 # Set by set: one may be gone since.
 recall() {

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ecluse.config import bounds
+from ecluse.config import size_limits
 
 LONG = 48
 NAMES = "-of-the-longest-names-that-a-site-may-give-0123456789"
@@ -13,7 +13,7 @@ def long_name(word: str) -> str:
     return (word + NAMES)[:LONG]
 
 
-ZONE_NAMES = [long_name(f"z{n:02}") for n in range(bounds.ZONES)]
+ZONE_NAMES = [long_name(f"z{n:02}") for n in range(size_limits.ZONES)]
 LEVELS = [long_name("program-a"), long_name("program-b")]
 HOST = ".".join(["h" * 63, "o" * 63, "s" * 63, "example"])
 
@@ -74,16 +74,16 @@ def shared() -> tuple[str, list[str]]:
 def groups() -> tuple[str, list[str]]:
     """As many groups of zones that share an interface as there may be."""
     each = {zone: [] for zone in ZONE_NAMES}
-    for number in range(bounds.INTERFACES // 2):
+    for number in range(size_limits.INTERFACES // 2):
         for step in (0, 1 + number // 64):
             each[ZONE_NAMES[(number + step) % 64]].append(interface(number, wild=number % 3 == 0))
     one = service(0, ZONE_NAMES, destination(["*.partner.example", HOST], ["tcp/443"]))
     return site(each, subnets(15), GATE), [one]
 
 
-def names(count: int = bounds.BY_NAME) -> tuple[str, list[str]]:
+def names(count: int = size_limits.BY_NAME) -> tuple[str, list[str]]:
     """As many services with names as there may be beside a DNS gate, in zones that make as many rules as there may be."""
-    zones = ZONE_NAMES[: bounds.RULES_BY_NAME // (count * 4 * 3)]
+    zones = ZONE_NAMES[: size_limits.RULES_BY_NAME // (count * 4 * 3)]
     every = [
         service(
             n,
@@ -95,7 +95,7 @@ def names(count: int = bounds.BY_NAME) -> tuple[str, list[str]]:
     return site(spread(4), subnets(15), GATE), every
 
 
-def many(count: int = bounds.SERVICES) -> tuple[str, list[str]]:
+def many(count: int = size_limits.SERVICES) -> tuple[str, list[str]]:
     """As many services as there may be."""
 
     def made() -> Iterator[str]:

@@ -9,15 +9,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ecluse import __version__
-from ecluse.cli import failures
+from ecluse.cli import exit_codes
 from ecluse.cli.parser import build_parser
 from ecluse.config import models
 from ecluse.config.settings import Settings
 from ecluse.config.settings import parser as daemon_parser
-from ecluse.dnsgate import run as dns_gate
-from ecluse.dnsgate.engine import CONFIG, SERVERS
-from ecluse.dnsgate.record import FILE as RECORD
-from ecluse.dnsgate.saved import FILE as SAVED
+from ecluse.dnsproxy import process as dns_gate
+from ecluse.dnsproxy.dnsmasq import CONFIG, SERVERS
+from ecluse.dnsproxy.learned_journal import FILE as RECORD
+from ecluse.dnsproxy.learned_snapshot import FILE as SAVED
 from make_deb import roff
 from make_deb.suites import ROOT
 
@@ -231,7 +231,7 @@ def command_page(date: str) -> str:
         )
         for text, inner in verbs(parser).values()
     ]
-    codes = re.findall(r"^ +(\d+)  (.*)$", failures.CODES, re.MULTILINE)
+    codes = re.findall(r"^ +(\d+)  (.*)$", exit_codes.CODES, re.MULTILINE)
     named = re.findall(r"\b(?:ECLUSE_\w+|NO_COLOR)\b", parser.epilog or "")
     if set(named) != set(_ENVIRONMENT):
         raise ValueError("the variables of the environment are others than the page says")

@@ -16,27 +16,27 @@ from typing import Any, TextIO, cast
 import structlog
 
 import ecluse
-from ecluse import bulk, sd
-from ecluse.api.listen import activated_fds
+from ecluse import gc_pause, systemd_notify
+from ecluse.api.listener import activated_fds
 from ecluse.api.peer import printable
 from ecluse.api.server import ApiServer, serve
 from ecluse.config.load import ConfigDirectory
 from ecluse.config.settings import Settings, load_settings
 from ecluse.controller import Controller
-from ecluse.controller.gate import Step
-from ecluse.controller.shared import Options, Ports
-from ecluse.dnsgate.mailbox import DnsMailbox
+from ecluse.controller.context import Options, Ports
+from ecluse.controller.table.manager import Step
+from ecluse.dnsproxy.client import DnsMailbox
 from ecluse.errors import ConfigError, EcluseError
+from ecluse.instance_lock import answer, guard_network, lock_state
+from ecluse.kernel.bypass_scan import KernelExits
 from ecluse.kernel.conntrack import NfConntrack
-from ecluse.kernel.exits import KernelExits
 from ecluse.kernel.links import RtnlLinks
 from ecluse.kernel.nft import NftFirewall
 from ecluse.output import STDOUT, Output, say_last, taking_all
 from ecluse.records import Actor
 from ecluse.resolve.resolver import DnsResolver
 from ecluse.results import Event
-from ecluse.single import answer, guard_network, lock_state
-from ecluse.state.audit import HashChainAudit
+from ecluse.state.audit_log import HashChainAudit
 from ecluse.state.layout import CLOSED_AT_BOOT
 from ecluse.state.store import DirectoryState
 
@@ -177,12 +177,12 @@ class Daemon:
             with contextlib.suppress(OSError):
                 closed_at_boot.unlink(missing_ok=True)
             server = await self._serve(controller)
-            bulk.calm()
+            gc_pause.calm()
             asyncio.get_running_loop().run_in_executor(None, _give_memory_back)
             try:
                 await self._until_stopped(controller)
             finally:
-                sd.notify("STOPPING=1")
+                systemd_notify.notify("STOPPING=1")
                 await server.close()
                 await controller.stop()
         finally:
@@ -222,8 +222,8 @@ class Daemon:
             task.add_done_callback(reloads.discard)
 
         loop.add_signal_handler(signal.SIGHUP, reload)
-        sd.notify("READY=1\nSTATUS=armed")
-        seconds = sd.watchdog_seconds()
+        systemd_notify.notify("READY=1\nSTATUS=armed")
+        seconds = systemd_notify.watchdog_seconds()
         if seconds is None:
             await self._stop.wait()
             return
@@ -236,7 +236,7 @@ class Daemon:
             async with asyncio.timeout(seconds):
                 await controller.prove_alive()
             if controller.alive:
-                sd.notify("WATCHDOG=1")
+                systemd_notify.notify("WATCHDOG=1")
         except Exception as error:  # noqa: BLE001 - a look that fails, whatever it meets, is no reason to end
             self._log.error("no sign of life to the watchdog", why=repr(error))
         try:

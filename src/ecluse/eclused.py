@@ -11,9 +11,9 @@ def main() -> int:
     """Run the daemon in the foreground, or (`dns-gate`) the process of the DNS gate; give its exit code."""
     open_standard_files()
     if sys.argv[1:2] == ["dns-gate"]:
-        from ecluse.dnsgate import run  # noqa: PLC0415 - another process, with none of the daemon in it
+        from ecluse.dnsproxy import process  # noqa: PLC0415 - another process, with none of the daemon in it
 
-        return run.main(sys.argv[2:])
+        return process.main(sys.argv[2:])
     # aiohttp makes a context for TLS clients when it is imported, with every certificate authority of the machine in
     # it (40 ms, 2 MiB). Nothing here speaks TLS: it shall find none.
     os.environ["SSL_CERT_FILE"] = os.devnull

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from ecluse.bypass import Host
 from ecluse.errors import Fault
-from ecluse.exits import Host
-from ecluse.flows import Connection
+from ecluse.flow_judge import Connection
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameTally
 from ecluse.results import TableUse
-from ecluse.ruleset.dnsorders import Orders
 from ecluse.ruleset.program import NamedSet
+from ecluse.ruleset.proxy_config import Orders
 from ecluse.ruleset.switch import Position
 
 

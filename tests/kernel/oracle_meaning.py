@@ -5,7 +5,7 @@ from fnmatch import fnmatch
 
 from ecluse.policy import GATEWAY as GATEWAY_ZONE
 from ecluse.policy import Addresses, IPAddress, Levels, Policy, Preset, level_named
-from ecluse.ruleset.oracle import Packet
+from ecluse.ruleset.simulator import Packet
 from tests.kernel.oracle_world import INSIDE, UID
 from tests.unit.ruleset.policies import keeps
 

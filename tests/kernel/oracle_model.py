@@ -4,9 +4,9 @@ from dataclasses import dataclass, field, replace
 
 from ecluse.policy import GATEWAY as GATEWAY_ZONE
 from ecluse.policy import IPAddress, Policy
-from ecluse.ruleset import names
-from ecluse.ruleset.connection import Connection, Tuple
-from ecluse.ruleset.oracle import Oracle, Packet
+from ecluse.ruleset import table_names
+from ecluse.ruleset.conntrack_entry import Connection, Tuple
+from ecluse.ruleset.simulator import Oracle, Packet
 from tests.kernel import oracle_bytes as b
 from tests.kernel.oracle_bytes import Ends
 from tests.kernel.oracle_rig import GATEWAY, LOCAL, WAN, leads_to
@@ -226,7 +226,7 @@ def _refusal(packet: Packet, *, reset: bool) -> tuple[str | None, tuple[Packet, 
 
 
 def _evidence(packet: Packet, counters: tuple[str, ...]) -> tuple[tuple[str, str, int, int], ...]:
-    if names.REFUSED_OUT not in counters:
+    if table_names.REFUSED_OUT not in counters:
         return ()
     port = packet.destination_port if packet.protocol in WITH_PORTS else 0
     return ((str(packet.source), str(packet.destination), packet.protocol, port),)

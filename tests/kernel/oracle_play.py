@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ecluse.flows import FlowJudge
+from ecluse.flow_judge import FlowJudge
 from ecluse.policy import level_named
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
-from ecluse.ruleset.oracle import Oracle, Packet
 from ecluse.ruleset.program import Program
+from ecluse.ruleset.simulator import Oracle, Packet
 from tests.kernel import oracle_bytes as b
 from tests.kernel.oracle_bytes import Ends, address
 from tests.kernel.oracle_meaning import is_error, meaning

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ecluse.ruleset.oracle import Packet
+from ecluse.ruleset.simulator import Packet
 from tests.kernel import oracle_bytes as b
 from tests.kernel.oracle_bytes import Ends, Read, address
 from tests.kernel.oracle_model import Expected, Flow

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from ecluse.policy import Policy
-from ecluse.ruleset import names, switch
+from ecluse.ruleset import switch, table_names
 from ecluse.ruleset.compile import compile_program
 from tests.kernel import oracle_bytes as b
 from tests.kernel.oracle_bytes import Ends
@@ -181,7 +181,7 @@ def test_full_sets_of_refused_flows_open_nothing(rig, version):
     assert [(e.destination, e.protocol, e.port) for e in flows if e.protocol == b.TCP] == [
         (targets[1], b.TCP, 1)
     ]
-    refused = rig.counters()[names.REFUSED_OUT]
+    refused = rig.counters()[table_names.REFUSED_OUT]
     assert refused >= size, "each of the set at least once, and one more"
     assert [(e.source, e.packets) for e in elements if not e.destination] == [(source, refused)]
     # What is recorded is still counted; a full set, or being in it, opens nothing.

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from ecluse.kernel import elements, tables
+from ecluse.kernel import bulk_elements, read_table
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     Netlink,
@@ -22,8 +22,8 @@ DELTABLE, NEWCHAIN, CREATE = 2, 3, 0x400
 
 
 def inet(message: int, flags: int, body: bytes) -> tuple[int, int, bytes]:
-    kind = netfilter_kind(tables.NFNL_SUBSYS_NFTABLES, message)
-    return kind, flags, netfilter_header(tables.NFPROTO_INET) + body
+    kind = netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, message)
+    return kind, flags, netfilter_header(read_table.NFPROTO_INET) + body
 
 
 def element(netlink: Netlink, name: str, address: str, port: str, counter: str) -> None:
@@ -32,13 +32,13 @@ def element(netlink: Netlink, name: str, address: str, port: str, counter: str) 
     key = ((number, number), (int(port), int(port)), (6, 6))
     types = ("ipv4_addr", "inet_service", "inet_proto")
     named = NamedSet(name, types, interval=False, value="counter", elements={key: counter})
-    netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, elements.transaction([], [named]))
+    netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, bulk_elements.transaction([], [named]))
 
 
 def name(netlink: Netlink) -> None:
     """Make a chain whose name no text of nft can hold."""
-    body = text_attribute(1, tables.TABLE) + text_attribute(3, "x { } ; flush ruleset\n")
-    netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, [inet(NEWCHAIN, CREATE, body)])
+    body = text_attribute(1, read_table.TABLE) + text_attribute(3, "x { } ; flush ruleset\n")
+    netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, [inet(NEWCHAIN, CREATE, body)])
 
 
 def fight(netlink: Netlink, seconds: str, period: str) -> None:
@@ -48,7 +48,7 @@ def fight(netlink: Netlink, seconds: str, period: str) -> None:
     while time.monotonic() < until:
         with contextlib.suppress(FileNotFoundError):
             netlink.transaction(
-                tables.NFNL_SUBSYS_NFTABLES, [inet(DELTABLE, 0, text_attribute(1, tables.TABLE))]
+                read_table.NFNL_SUBSYS_NFTABLES, [inet(DELTABLE, 0, text_attribute(1, read_table.TABLE))]
             )
             found += 1
         time.sleep(float(period))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ecluse import daemon
-from ecluse.controller.shared import Ports
+from ecluse.controller.context import Ports
 
 ON_DISK = frozenset(
     {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ecluse.records import Actor
-from ecluse.state import byhand
+from ecluse.state import offline_closings
 from tests.lab import places
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
@@ -185,7 +185,9 @@ def test_beside_a_daemon_that_lives_it_is_followed(hospital: Hospital, daemon: D
 
 def test_torn_notes_are_told_and_do_no_harm(hospital: Hospital, dead: Daemon):
     at, nobody = datetime(2026, 1, 1, tzinfo=UTC), Actor(0, "root", 1, "ecluse")
-    byhand.note(dead.state / "by-hand.log", byhand.Closing(at, "cut", "x", nobody, "", ""))
+    offline_closings.note(
+        dead.state / "by-hand.log", offline_closings.Closing(at, "cut", "x", nobody, "", "")
+    )
     with (dead.state / "by-hand.log").open("ab") as log:
         log.write(b'{"lev\xff')
     dead.start()

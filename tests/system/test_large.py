@@ -93,15 +93,15 @@ def test_a_cut_beside_a_plan_of_a_large_allowlist(hospital: Hospital):
 
 _BUSY = """
 import asyncio, time
-from ecluse import bulk, daemon
-calm = bulk.calm
+from ecluse import daemon, gc_pause
+calm = gc_pause.calm
 def busy():
     end = time.thread_time() + 0.05
     while time.thread_time() < end: pass
 def calm_and_busy():
     calm()
     asyncio.get_running_loop().call_later(0.05, busy)
-bulk.calm = calm_and_busy
+gc_pause.calm = calm_and_busy
 raise SystemExit(daemon.main())
 """
 

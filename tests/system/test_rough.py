@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from ecluse.ruleset.names import BASE_CHAINS
+from ecluse.ruleset.table_names import BASE_CHAINS
 from tests.lab import places, policy
 from tests.lab.daemon import Daemon, Reply
 from tests.lab.hospital import Hospital

@@ -8,7 +8,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[2] / "src"
 BEGIN = """
 import gc, weakref
-from ecluse import bulk
+from ecluse import gc_pause
 class Node:
     pass
 def ring():
@@ -34,7 +34,7 @@ def said(body: str) -> str:
 
 def test_old_garbage_goes_with_a_sweep_and_not_before():
     assert said(
-        "bulk.calm(); r = old_garbage(); x = r() is None; y = bulk.sweep(); print(x, y, r() is None)"
+        "gc_pause.calm(); r = old_garbage(); x = r() is None; y = gc_pause.sweep(); print(x, y, r() is None)"
     ) == ("False True True")
 
 
@@ -42,8 +42,8 @@ def test_what_is_there_before_and_what_is_made_in_bulk_is_never_looked_through()
     assert (
         said(
             "big = [[i] for i in range(200_000)]\nbulk.calm()\n"
-            "with bulk.without_gc():\n    more = [[[i]] for i in range(400_000)]\n"
-            "print(len(gc.get_objects()) < bulk.MOST, bulk.sweep(), gc.isenabled())"
+            "with gc_pause.without_gc():\n    more = [[[i]] for i in range(400_000)]\n"
+            "print(len(gc.get_objects()) < gc_pause.MOST, gc_pause.sweep(), gc.isenabled())"
         )
         == "True True True"
     )
@@ -52,8 +52,8 @@ def test_what_is_there_before_and_what_is_made_in_bulk_is_never_looked_through()
 def test_garbage_of_before_bulk_is_not_left_alone_with_it():
     assert (
         said(
-            "bulk.calm(); r = old_garbage()\n"
-            "with bulk.without_gc():\n    more = [[[i]] for i in range(400_000)]\nprint(r() is None)"
+            "gc_pause.calm(); r = old_garbage()\n"
+            "with gc_pause.without_gc():\n    more = [[[i]] for i in range(400_000)]\nprint(r() is None)"
         )
         == "True"
     )
@@ -62,10 +62,10 @@ def test_garbage_of_before_bulk_is_not_left_alone_with_it():
 def test_a_large_heap_that_passes_is_waited_for_and_one_that_stays_is_left_alone():
     assert (
         said(
-            "bulk.calm()\nmuch = [[[i]] for i in range(100_000)]\ngc.collect()\n"
-            "first = bulk.sweep()\nmuch = None\nthen = bulk.sweep()\n"
+            "gc_pause.calm()\nmuch = [[[i]] for i in range(100_000)]\ngc.collect()\n"
+            "first = gc_pause.sweep()\nmuch = None\nthen = gc_pause.sweep()\n"
             "much = [[[i]] for i in range(100_000)]\ngc.collect()\n"
-            "print(first, then, [bulk.sweep() for _ in range(4)])"
+            "print(first, then, [gc_pause.sweep() for _ in range(4)])"
         )
         == "False True [False, False, False, True]"
     )
@@ -74,7 +74,7 @@ def test_a_large_heap_that_passes_is_waited_for_and_one_that_stays_is_left_alone
 def test_without_a_daemon_nothing_is_frozen():
     assert (
         said(
-            "gc.enable()\nwith bulk.without_gc():\n    more = [[[i]] for i in range(400_000)]\n"
+            "gc.enable()\nwith gc_pause.without_gc():\n    more = [[[i]] for i in range(400_000)]\n"
             "print(gc.get_freeze_count(), gc.isenabled())"
         )
         == "0 True"

@@ -12,7 +12,7 @@ import pytest
 from ecluse.api import metrics
 from ecluse.api.problems import _TITLES as PROBLEM_KINDS
 from ecluse.api.routes import ROUTES
-from ecluse.cli import failures
+from ecluse.cli import exit_codes
 from ecluse.cli.parser import build_parser
 from ecluse.config.load import SITE_FILE, ConfigDirectory
 from ecluse.config.models import (
@@ -144,7 +144,7 @@ def test_no_verb_is_told_that_does_not_exist():
 
 def test_every_exit_code_is_told():
     told = set(re.findall(r"^\| (\d+) \|", page("operations.md"), re.MULTILINE))
-    codes = {str(value) for value in vars(failures).values() if isinstance(value, int)}
+    codes = {str(value) for value in vars(exit_codes).values() if isinstance(value, int)}
     assert told == codes
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from ecluse import output as module
-from ecluse import sd
+from ecluse import systemd_notify
 from ecluse.output import MOST_BYTES, Output, taking_all
 
 
@@ -120,6 +120,6 @@ def test_a_service_manager_that_does_not_read_holds_up_nobody(monkeypatch, tmp_p
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        said = [sd.notify("WATCHDOG=1") for _ in range(5000)]
+        said = [systemd_notify.notify("WATCHDOG=1") for _ in range(5000)]
     assert said[0]
     assert not said[-1], "positive control: its queue was full"

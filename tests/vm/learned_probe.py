@@ -11,8 +11,8 @@ import sys
 import threading
 from ipaddress import ip_address
 
-from ecluse.kernel.learned import Answered, left, put
 from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink
+from ecluse.kernel.proxy_sets import Answered, left, put
 
 SET, ADDRESS, OTHER = "dns_svc_probe_4", "127.0.0.9", "127.0.0.10"
 TABLE = f"""

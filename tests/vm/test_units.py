@@ -265,7 +265,7 @@ def test_the_name_of_a_table_is_never_a_program(gateway: Container):
     named = (
         "import sys; sys.path.insert(0, '/usr/lib/ecluse/python')\n"
         "from ecluse.kernel.netlink import *\n"
-        "from ecluse.kernel import tables as t\n"
+        "from ecluse.kernel import read_table as t\n"
         f"name = text_attribute(1, {HOSTILE!r})\n"
         "with Netlink(NETLINK_NETFILTER) as n:\n"
         "    kind = netfilter_kind(t.NFNL_SUBSYS_NFTABLES, 0)\n"

@@ -10,7 +10,7 @@ import json
 import time
 
 from ecluse import errors
-from ecluse.api.ask import PATIENCE, Question
+from ecluse.api.request_socket import PATIENCE, Question
 from ecluse.errors import ConfigError, EcluseError, Fault, ForbiddenError, UnreachableError
 
 TYPE_CHECKING = False  # for type checkers alone: importing typing takes as long as asking the daemon

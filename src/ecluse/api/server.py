@@ -13,18 +13,18 @@ from aiohttp.web import BaseRequest, RequestPayloadError, Response, StreamRespon
 from pydantic import BaseModel
 
 from ecluse.api import metrics, openapi
-from ecluse.api.admission import Admission, Room, pool_of
-from ecluse.api.browsers import HINT, mark_of
+from ecluse.api.acceptor import Door, no_place
+from ecluse.api.browser_guard import HINT, mark_of
 from ecluse.api.commands import Commands
-from ecluse.api.connection import HEADERS, REQUEST_SECONDS, STALL_SECONDS, Connection, Manager
-from ecluse.api.door import Door, no_place
-from ecluse.api.listen import Listener, adopt, listen
+from ecluse.api.denied_attempts import Refusals
+from ecluse.api.event_stream import HEARTBEAT_SECONDS, stream
+from ecluse.api.http_connection import HEADERS, REQUEST_SECONDS, STALL_SECONDS, Connection, Manager
+from ecluse.api.listener import Listener, adopt, listen
 from ecluse.api.log import Log
 from ecluse.api.peer import Accounts, Role, Roles, actor_of, printable
 from ecluse.api.problems import MEDIA, HttpRefusalError, problem_of
-from ecluse.api.refusals import Refusals
+from ecluse.api.quota import Admission, Room, pool_of
 from ecluse.api.routes import JSON, METRICS, NDJSON, Call, find
-from ecluse.api.stream import HEARTBEAT_SECONDS, stream
 from ecluse.api.wire import MAX_BODY, LevelRequest, Problem, in_pieces, read_body, read_query, to_json
 from ecluse.errors import EcluseError
 

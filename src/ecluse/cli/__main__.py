@@ -1,5 +1,5 @@
 """`python -m ecluse.cli`: the command line from a checkout."""
 
-from ecluse.cli.hurry import run
+from ecluse.cli.fast_path import run
 
 run()

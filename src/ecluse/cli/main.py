@@ -6,8 +6,8 @@ import os
 import sys
 from types import SimpleNamespace
 
-from ecluse.cli import quick
-from ecluse.cli.failures import FAILED, INTERRUPTED, UNREACHABLE, USAGE, UsageError, report
+from ecluse.cli import fast_args
+from ecluse.cli.exit_codes import FAILED, INTERRUPTED, UNREACHABLE, USAGE, UsageError, report
 from ecluse.cli.terminal import LeftAloneError, Screen
 from ecluse.errors import EcluseError
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-    from ecluse.api.ask import Question
+    from ecluse.api.request_socket import Question
 
 _VERBS = {
-    "status": ("look", "status"),
-    "services": ("look", "services"),
-    "history": ("look", "history"),
-    "show": ("look", "show"),
-    "refused": ("look", "refused"),
-    "plan": ("look", "plan"),
-    "events": ("look", "events"),
-    "cut": ("act", "level"),
-    "isolate": ("act", "level"),
-    "open": ("act", "level"),
-    "level": ("act", "level"),
-    "rollback": ("act", "rollback"),
-    "reload": ("act", "reload"),
-    "check": ("offline", "check"),
-    "audit verify": ("offline", "audit_verify"),
-    "audit show": ("offline", "audit_show"),
+    "status": ("queries", "status"),
+    "services": ("queries", "services"),
+    "history": ("queries", "history"),
+    "show": ("queries", "show"),
+    "refused": ("queries", "refused"),
+    "plan": ("queries", "plan"),
+    "events": ("queries", "events"),
+    "cut": ("commands", "level"),
+    "isolate": ("commands", "level"),
+    "open": ("commands", "level"),
+    "level": ("commands", "level"),
+    "rollback": ("commands", "rollback"),
+    "reload": ("commands", "reload"),
+    "check": ("offline_checks", "check"),
+    "audit verify": ("offline_checks", "audit_verify"),
+    "audit show": ("offline_checks", "audit_show"),
 }
 _CHANGING = frozenset({"cut", "isolate", "open", "level", "rollback", "reload"})
 
@@ -49,7 +49,7 @@ def main(
     question: what this command line asks of the daemon, where it is on its way already (`hurry`). trouble: what kept it.
     """
     screen = Screen()
-    args = SimpleNamespace(json=False, socket=os.environ.get("ECLUSE_SOCKET") or quick.DEFAULT_SOCKET)
+    args = SimpleNamespace(json=False, socket=os.environ.get("ECLUSE_SOCKET") or fast_args.DEFAULT_SOCKET)
     args.question = question
     args.waiting = lambda why: _waiting(args, screen, why)
     try:
@@ -76,7 +76,7 @@ def main(
 
 def _read(words: Sequence[str], args: SimpleNamespace) -> None:
     """Read the command line into `args`. SystemExit after help or a fault of usage was written."""
-    found = quick.read(words)
+    found = fast_args.read(words)
     if found is None:
         from ecluse.cli.parser import build_parser  # noqa: PLC0415 - a third of the start of a cut
 
@@ -136,6 +136,6 @@ def run(question: Question | None, trouble: BaseException | None) -> NoReturn:
 
 if __name__ == "__main__":
     # Not the way in any more (`python -m ecluse.cli` is), but a cut that does nothing and exits with 0 must not be one.
-    from ecluse.cli import hurry
+    from ecluse.cli import fast_path
 
-    hurry.run()
+    fast_path.run()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from ecluse import __version__
-from ecluse.cli.failures import CODES
-from ecluse.cli.quick import DEFAULT_SOCKET
+from ecluse.cli.exit_codes import CODES
+from ecluse.cli.fast_args import DEFAULT_SOCKET
 
 TYPE_CHECKING = False  # as in main
 if TYPE_CHECKING:

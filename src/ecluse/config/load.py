@@ -7,9 +7,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
-from ecluse.bulk import without_gc
-from ecluse.config.bounds import service_bounds, site_bounds, zone_bounds
-from ecluse.config.checks import (
+from ecluse.config.cross_checks import (
     PlacedService,
     gate_faults,
     in_order,
@@ -19,8 +17,7 @@ from ecluse.config.checks import (
     service_faults,
     zone_faults,
 )
-from ecluse.config.files import allowlist_files, file_name, loose_mode, read_file
-from ecluse.config.marks import Document, Entry, Items, Node, compose
+from ecluse.config.lint import Remarks, find_remarks, find_reviews
 from ecluse.config.models import (
     AllowlistModel,
     DnsGateModel,
@@ -29,11 +26,14 @@ from ecluse.config.models import (
     Strict,
     ZoneModel,
 )
-from ecluse.config.remarks import Remarks, find_remarks, find_reviews
+from ecluse.config.read_files import allowlist_files, file_name, loose_mode, read_file
+from ecluse.config.size_limits import service_bounds, site_bounds, zone_bounds
 from ecluse.config.validate import MAX_FAULTS, service_at, validate
+from ecluse.config.yaml_tree import Document, Entry, Items, Node, compose
 from ecluse.errors import ConfigError, Fault
+from ecluse.gc_pause import without_gc
 from ecluse.policy import CUT, ISOLATE, OPEN, Policy, Site
-from ecluse.policy.index import NetworkIndex
+from ecluse.policy.network_index import NetworkIndex
 
 M = TypeVar("M", bound=Strict)
 

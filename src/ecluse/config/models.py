@@ -16,9 +16,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ecluse.config import addresses, fields
-from ecluse.config.fields import Target
-from ecluse.config.words import WrongError, listed, shown
+from ecluse.config import address_parsers, parsers
+from ecluse.config.messages import WrongError, listed, shown
+from ecluse.config.parsers import Target
 from ecluse.policy import (
     CUT,
     GATEWAY,
@@ -40,7 +40,7 @@ from ecluse.policy import (
     Traffic,
     Zone,
 )
-from ecluse.ruleset.names import ELSEWHERE
+from ecluse.ruleset.table_names import ELSEWHERE
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ def _read(parse: Callable[[str], T], expected: str) -> PlainValidator:
 
 def _day(value: object) -> date:
     try:
-        return fields.day(value)
+        return parsers.day(value)
     except WrongError as error:
         raise _wrong(error.wrong, error.expected) from None
     except TypeError:
@@ -88,7 +88,7 @@ def _target(value: object, info: ValidationInfo) -> Target:
     # A wrong `unbounded` has its own fault; what it was meant to say is not guessed.
     unbounded = bool(info.data.get("unbounded", True))
     try:
-        return fields.target(value, unbounded=unbounded)
+        return parsers.target(value, unbounded=unbounded)
     except WrongError as error:
         raise _wrong(error.wrong, error.expected) from None
 
@@ -97,7 +97,9 @@ def _management(value: object, info: ValidationInfo) -> IPNetwork:
     if not isinstance(value, str):
         raise _kind("an address or a prefix")
     try:
-        return addresses.unicast(addresses.prefix(value), unbounded=bool(info.data.get("unbounded", True)))
+        return address_parsers.unicast(
+            address_parsers.prefix(value), unbounded=bool(info.data.get("unbounded", True))
+        )
     except WrongError as error:
         raise _wrong(error.wrong, error.expected) from None
 
@@ -128,12 +130,12 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 def _written(value: object) -> str:
     """Give a parsed value as a person would write it."""
     if isinstance(value, Traffic):
-        names = {number: word for word, number in (fields.WITH_PORTS | fields.WITHOUT_PORTS).items()}
+        names = {number: word for word, number in (parsers.WITH_PORTS | parsers.WITHOUT_PORTS).items()}
         ports = f"/{value.first}" + (f"-{value.last}" if value.last != value.first else "")
         return names[value.protocol] + (ports if value.first else "")
     if isinstance(value, tuple):
         return " and ".join(map(_written, value))
-    return addresses.written(value) if isinstance(value, IPv4Network | IPv6Network) else str(value)
+    return address_parsers.written(value) if isinstance(value, IPv4Network | IPv6Network) else str(value)
 
 
 def _between(low: int, high: int) -> PlainValidator:
@@ -154,29 +156,30 @@ def _name_but(*reserved: str) -> PlainValidator:
     def parse(text: str) -> str:
         if text in reserved:
             raise WrongError(f"the name '{text}' is Écluse's own", "another name")
-        return fields.name(text)
+        return parsers.name(text)
 
     return _read(parse, "a name")
 
 
-_Name = Annotated[str, _read(fields.name, "a name")]
+_Name = Annotated[str, _read(parsers.name, "a name")]
 _ZoneName = Annotated[str, _name_but(GATEWAY, ELSEWHERE)]
 _LevelName = Annotated[str, _name_but(OPEN.name, CUT.name, ISOLATE.name)]
-_Title = Annotated[str, _read(lambda text: fields.line(text, TITLE_LIMIT), "a text")]
-_Contact = Annotated[str, _read(lambda text: fields.line(text, CONTACT_LIMIT), "a text")]
-_Note = Annotated[str, _read(lambda text: fields.paragraph(text, NOTE_LIMIT), "a text")]
+_Title = Annotated[str, _read(lambda text: parsers.line(text, TITLE_LIMIT), "a text")]
+_Contact = Annotated[str, _read(lambda text: parsers.line(text, CONTACT_LIMIT), "a text")]
+_Note = Annotated[str, _read(lambda text: parsers.paragraph(text, NOTE_LIMIT), "a text")]
 _Criticality = Annotated[
-    Criticality, _read(lambda text: Criticality(fields.one_of(text, tuple(Criticality))), listed(Criticality))
+    Criticality,
+    _read(lambda text: Criticality(parsers.one_of(text, tuple(Criticality))), listed(Criticality)),
 ]
-_Preset = Annotated[Preset, _read(lambda text: Preset(fields.one_of(text, tuple(Preset))), listed(Preset))]
-_Interface = Annotated[str, _read(fields.interface, "an interface name")]
-_Subnet = Annotated[IPNetwork, _read(addresses.subnet, "an address or a prefix")]
-_Prefix = Annotated[IPNetwork, _read(addresses.prefix, "an address or a prefix")]
-_Resolver = Annotated[IPAddress, _read(addresses.resolver, "the address of a DNS server")]
-_Mode = Annotated[DnsMode, _read(lambda text: DnsMode(fields.one_of(text, tuple(DnsMode))), listed(DnsMode))]
-_Domain = Annotated[str, _read(fields.domain, "a domain such as hospital.example or 10.in-addr.arpa")]
-_Record = Annotated[str, _read(fields.record_type, listed(fields.RECORD_TYPES))]
-_Traffic = Annotated[Traffic, _read(fields.traffic, "a protocol and port such as tcp/443")]
+_Preset = Annotated[Preset, _read(lambda text: Preset(parsers.one_of(text, tuple(Preset))), listed(Preset))]
+_Interface = Annotated[str, _read(parsers.interface, "an interface name")]
+_Subnet = Annotated[IPNetwork, _read(address_parsers.subnet, "an address or a prefix")]
+_Prefix = Annotated[IPNetwork, _read(address_parsers.prefix, "an address or a prefix")]
+_Resolver = Annotated[IPAddress, _read(address_parsers.resolver, "the address of a DNS server")]
+_Mode = Annotated[DnsMode, _read(lambda text: DnsMode(parsers.one_of(text, tuple(DnsMode))), listed(DnsMode))]
+_Domain = Annotated[str, _read(parsers.domain, "a domain such as hospital.example or 10.in-addr.arpa")]
+_Record = Annotated[str, _read(parsers.record_type, listed(parsers.RECORD_TYPES))]
+_Traffic = Annotated[Traffic, _read(parsers.traffic, "a protocol and port such as tcp/443")]
 _Target = Annotated[Target, PlainValidator(_target)]
 _Management = Annotated[IPNetwork, PlainValidator(_management)]
 _Day = Annotated[date, PlainValidator(_day)]
@@ -320,14 +323,14 @@ class DestinationModel(Strict):
         """Give the policy's value."""
         values = [value for _, value in self.each()]
         written = [value for value in values if isinstance(value, str)]
-        wild = [value for value in written if value.startswith(fields.WILDCARD)]
+        wild = [value for value in written if value.startswith(parsers.WILDCARD)]
         return Destination(
             self.direction,
             tuple(value for value in written if value not in wild),
             tuple(value for value in values if not isinstance(value, str)),
             self.ports,
             private=self.private,
-            wildcards=tuple(value.removeprefix(fields.WILDCARD) for value in wild),
+            wildcards=tuple(value.removeprefix(parsers.WILDCARD) for value in wild),
             records=self.records,
         )
 

@@ -19,10 +19,10 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import ecluse
-from ecluse.config.files import file_name, read_file
-from ecluse.config.scalars import describe
-from ecluse.config.syntax import decode
-from ecluse.config.words import did_you_mean, listed, shown
+from ecluse.config.messages import did_you_mean, listed, shown
+from ecluse.config.read_files import file_name, read_file
+from ecluse.config.yaml_scalars import describe
+from ecluse.config.yaml_syntax import decode
 from ecluse.errors import ConfigError, Fault
 
 PREFIX = "ECLUSE_"

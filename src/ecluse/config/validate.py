@@ -8,10 +8,10 @@ from typing import TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ecluse.config.marks import Document, Items, Loc
+from ecluse.config.messages import did_you_mean, listed, shown
 from ecluse.config.models import ServiceModel
-from ecluse.config.scalars import Broken, Unclear, describe
-from ecluse.config.words import did_you_mean, listed, shown
+from ecluse.config.yaml_scalars import Broken, Unclear, describe
+from ecluse.config.yaml_tree import Document, Items, Loc
 from ecluse.errors import Fault
 
 M = TypeVar("M", bound=BaseModel)

@@ -1,5 +1,5 @@
 """The one writer: every change of the gate goes through it, one at a time."""
 
-from ecluse.controller.core import Controller
+from ecluse.controller.controller import Controller
 
 __all__ = ["Controller"]

@@ -1,6 +1,6 @@
 """A firewall in memory that understands the texts that `ruleset/` writes: whole or not at all, like the kernel.
 
-It judges no packets (`ruleset/oracle.py` does); it keeps what stands in table `inet ecluse`, refuses what the kernel
+It judges no packets (`ruleset/simulator.py` does); it keeps what stands in table `inet ecluse`, refuses what the kernel
 refuses for the same reasons (a goto to a chain that is not there, a chain deleted while it is used), and announces changes.
 """
 
@@ -14,9 +14,9 @@ from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.fakes.ports import Failing, Feed
 from ecluse.policy import IPAddress
 from ecluse.ports import CounterValue, Evidence, KernelChange, Standing
-from ecluse.ruleset.names import BASE_CHAINS, GUARD, is_switched
 from ecluse.ruleset.program import TABLE, NamedSet, element_text
 from ecluse.ruleset.switch import Position
+from ecluse.ruleset.table_names import BASE_CHAINS, GUARD, is_switched
 
 _PRIORITIES = {
     "filter - 10": -10,

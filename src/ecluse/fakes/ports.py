@@ -13,14 +13,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
+from ecluse.bypass import Device, Host
 from ecluse.errors import Fault, StateError
-from ecluse.exits import Device, Host
-from ecluse.flows import Connection
+from ecluse.flow_judge import Connection
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.ports import DnsReport, Recovered
 from ecluse.records import AuditRecord, Generation, KnownAddress, KnownName, NameTally
 from ecluse.results import TableUse
-from ecluse.ruleset.dnsorders import Orders
+from ecluse.ruleset.proxy_config import Orders
 from ecluse.state import codec
 
 T = TypeVar("T")

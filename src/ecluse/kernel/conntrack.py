@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ecluse.errors import KernelError
-from ecluse.flows import Connection, Tuple
+from ecluse.flow_judge import Connection, Tuple
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     NLA_F_NESTED,
@@ -30,8 +30,8 @@ from ecluse.kernel.netlink import (
     netfilter_kind,
     number,
 )
-from ecluse.rows import sift
-from ecluse.ruleset.names import SPOOFED
+from ecluse.lenient_rows import sift
+from ecluse.ruleset.table_names import SPOOFED
 
 NFNL_SUBSYS_CTNETLINK = 1
 CT_GET, CT_DELETE = 1, 2

@@ -8,9 +8,9 @@ import hashlib
 import struct
 from collections.abc import Iterable, Iterator
 
-from ecluse.kernel import tables
+from ecluse.kernel import read_table
 from ecluse.kernel.netlink import Netlink, attribute, attributes, number, text
-from ecluse.ruleset.names import is_switched
+from ecluse.ruleset.table_names import is_switched
 
 # What is kept of each kind, by NFTA_* number (linux/netfilter/nf_tables.h). Never handles, use counts, packets.
 TABLE_KEPT = (2,)  # flags, dormant among them
@@ -23,7 +23,9 @@ FLOWTABLE_KEPT = (2, 3, 7)  # name, hook, flags
 RULE_USERDATA = 7
 # Statements whose data moves with packets; that they stand there is kept.
 MOVING_EXPRESSIONS = frozenset({b"counter\0", b"last\0", b"quota\0"})
-MOVING_OF_ELEMENT = frozenset({tables.ELEMENT_EXPIRATION, tables.ELEMENT_EXPR, tables.ELEMENT_EXPRESSIONS})
+MOVING_OF_ELEMENT = frozenset(
+    {read_table.ELEMENT_EXPIRATION, read_table.ELEMENT_EXPR, read_table.ELEMENT_EXPRESSIONS}
+)
 
 _LENGTH = struct.Struct("=H")
 
@@ -37,23 +39,25 @@ def fingerprint(netlink: Netlink, only: Iterable[str] | None = None) -> dict[str
     if only is not None:
         wanted = set(only)
         return {
-            text(one[tables.SET_NAME]): _elements_digest(netlink, one)
-            for one in tables.sets(netlink)
-            if text(one[tables.SET_NAME]) in wanted
+            text(one[read_table.SET_NAME]): _elements_digest(netlink, one)
+            for one in read_table.sets(netlink)
+            if text(one[read_table.SET_NAME]) in wanted
         }
-    table = tables.table(netlink)
+    table = read_table.table(netlink)
     if table is None:
         return {}
-    sets = tables.sets(netlink)
+    sets = read_table.sets(netlink)
     records = [
         _record("table", kept(table, TABLE_KEPT)),
-        *(_record("chain", kept(one, CHAIN_KEPT)) for one in tables.chains(netlink)),
+        *(_record("chain", kept(one, CHAIN_KEPT)) for one in read_table.chains(netlink)),
         *(_record("set", kept(one, SET_KEPT)) for one in sets),
-        *(_record("object", kept(one, OBJECT_KEPT)) for one in tables.objects(netlink)),
-        *(_record("flowtable", kept(one, FLOWTABLE_KEPT)) for one in tables.flowtables(netlink)),
+        *(_record("object", kept(one, OBJECT_KEPT)) for one in read_table.objects(netlink)),
+        *(_record("flowtable", kept(one, FLOWTABLE_KEPT)) for one in read_table.flowtables(netlink)),
         *_rule_records(netlink),
     ]
-    found = {text(one[tables.SET_NAME]): _elements_digest(netlink, one) for one in sets if _is_static(one)}
+    found = {
+        text(one[read_table.SET_NAME]): _elements_digest(netlink, one) for one in sets if _is_static(one)
+    }
     return {"": "sha256:" + hashlib.sha256(b"".join(sorted(records))).hexdigest(), **found}
 
 
@@ -69,14 +73,14 @@ def kept(found: dict[int, bytes], kinds: Iterable[int]) -> bytes:
 
 def _is_static(one: dict[int, bytes]) -> bool:
     """Tell whether packets do not fill this set (NFT_SET_EVAL, `flags dynamic`)."""
-    return not number(one.get(tables.SET_FLAGS, b"")) & tables.NFT_SET_EVAL
+    return not number(one.get(read_table.SET_FLAGS, b"")) & read_table.NFT_SET_EVAL
 
 
 def _rule_records(netlink: Netlink) -> Iterator[bytes]:
     """Digest each chain's rules in their order."""
     by_chain: dict[str, list[bytes]] = {}
-    for found in tables.in_table(netlink, tables.GETRULE, tables.RULE_TABLE):
-        chain = text(found[tables.RULE_CHAIN])
+    for found in read_table.in_table(netlink, read_table.GETRULE, read_table.RULE_TABLE):
+        chain = text(found[read_table.RULE_CHAIN])
         if not is_switched(chain):
             by_chain.setdefault(chain, []).append(attribute(0, stable_rule(found)))
     for chain, rules in by_chain.items():
@@ -86,8 +90,8 @@ def _rule_records(netlink: Netlink) -> Iterator[bytes]:
 def stable_rule(rule: dict[int, bytes]) -> bytes:
     """Give a rule's statements and comment without what packets move in them."""
     expressions = []
-    for _, expression in attributes(rule.get(tables.RULE_EXPRESSIONS, b"")):
-        name = dict(attributes(expression))[tables.EXPR_NAME]
+    for _, expression in attributes(rule.get(read_table.RULE_EXPRESSIONS, b"")):
+        name = dict(attributes(expression))[read_table.EXPR_NAME]
         expressions.append(attribute(1, name if name in MOVING_EXPRESSIONS else expression))
     return b"".join(expressions) + attribute(RULE_USERDATA, rule.get(RULE_USERDATA, b""))
 
@@ -100,7 +104,7 @@ def _elements_digest(netlink: Netlink, one: dict[int, bytes]) -> str:
     """
     walk = moving_elements if _may_move(one) else elements
     count = total = 0
-    for listed in tables.element_lists(netlink, text(one[tables.SET_NAME])):
+    for listed in read_table.element_lists(netlink, text(one[read_table.SET_NAME])):
         for element in walk(listed):
             count += 1
             total += hash(element)
@@ -112,8 +116,8 @@ def _may_move(one: dict[int, bytes]) -> bool:
 
     An element that somebody gave a counter where the set has none moves the digest with each packet: it is not ours.
     """
-    return bool(number(one.get(tables.SET_FLAGS, b"")) & tables.NFT_SET_TIMEOUT) or any(
-        kind in one for kind in (tables.SET_TIMEOUT, tables.SET_EXPR, tables.SET_EXPRESSIONS)
+    return bool(number(one.get(read_table.SET_FLAGS, b"")) & read_table.NFT_SET_TIMEOUT) or any(
+        kind in one for kind in (read_table.SET_TIMEOUT, read_table.SET_EXPR, read_table.SET_EXPRESSIONS)
     )
 
 

@@ -17,9 +17,8 @@ from typing import Any, TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from ecluse.exits import Host
-from ecluse.kernel import bounded, exits
-from ecluse.kernel.events import EVENT_BUFFER, Events
+from ecluse.bypass import Host
+from ecluse.kernel import bypass_scan, kernel_limits
 from ecluse.kernel.netlink import (
     Netlink,
     attribute,
@@ -29,6 +28,7 @@ from ecluse.kernel.netlink import (
     messages,
     text,
 )
+from ecluse.kernel.netlink_stream import EVENT_BUFFER, Events
 from ecluse.policy import IPAddress
 from ecluse.results import TableUse
 
@@ -88,7 +88,7 @@ class RtnlLinks:
             self._seen, self._reads = None, self._reads + 1
             mine = self._reads
             host = await asyncio.get_running_loop().run_in_executor(
-                self._thread, consistently, exits.look_at_links
+                self._thread, consistently, bypass_scan.look_at_links
             )
             if mine == self._reads:  # or another heard of a change meanwhile, and reads as well
                 self._seen = now, host
@@ -116,7 +116,7 @@ class RtnlLinks:
         """Read how full the kernel's tables are (`bounded`)."""
         with kernel_errors("read how full the kernel's tables are"):
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, consistently, bounded.tables)
+            return await loop.run_in_executor(self._thread, consistently, kernel_limits.tables)
 
     async def local_addresses(self) -> frozenset[str]:
         """Give every address of the machine itself, as text; a point-to-point link's own end, not the peer's."""

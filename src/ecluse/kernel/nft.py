@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ecluse.errors import KernelError, RulesetRejectedError
-from ecluse.kernel import elements as bulk
-from ecluse.kernel import gates, guard, tables
-from ecluse.kernel.events import Events
+from ecluse.kernel import bulk_elements as bulk
+from ecluse.kernel import closed_table, read_table, switch_commit
 from ecluse.kernel.fingerprint import fingerprint
-from ecluse.kernel.learned import Answered, half_over, learned, put
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     Netlink,
@@ -24,8 +22,10 @@ from ecluse.kernel.netlink import (
     consistently,
     kernel_errors,
 )
-from ecluse.kernel.tables import in_one_generation
-from ecluse.kernel.watch import watch
+from ecluse.kernel.netlink_stream import Events
+from ecluse.kernel.nft_monitor import watch
+from ecluse.kernel.proxy_sets import Answered, half_over, learned, put
+from ecluse.kernel.read_table import in_one_generation
 from ecluse.policy import IPAddress
 from ecluse.ports import CounterValue, Evidence, KernelChange, Standing
 from ecluse.ruleset.program import NamedSet
@@ -45,7 +45,7 @@ _LONG_NAME = re.compile(r"[\w.]{256}")
 
 def _owner() -> int:
     with kernel_errors("ask whose table inet ecluse is"), Netlink(NETLINK_NETFILTER) as netlink:
-        return tables.owner(netlink)
+        return read_table.owner(netlink)
 
 
 class NftFirewall:
@@ -118,7 +118,7 @@ class NftFirewall:
     def _switch(self, position: Position) -> tuple[str, str]:
         """Switch; give why the kernel did not take it as it was sent, and why not as a text either; nothing where it did."""
         try:
-            self._commit(gates.transaction(position))
+            self._commit(switch_commit.transaction(position))
         except OSError as error:
             return bulk.told(error), self._command(position.text(), dry=False)
         return "", ""
@@ -141,7 +141,7 @@ class NftFirewall:
     def _commit(self, requests: Sequence[Request]) -> None:
         """Carry out a transaction by raw netlink. OSError with the first fault's errno, in the kernel's words."""
         with self._sockets.one() as netlink:
-            netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, requests)
+            netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, requests)
 
     def guard(self, inside: Sequence[str]) -> bool:
         """Shut the gate by the smallest table, where none stands. On the caller's thread: a hop to another costs time.
@@ -153,9 +153,9 @@ class NftFirewall:
         with kernel_errors("shut the gate in the absence of table inet ecluse"):
             try:
                 with self._sockets.one() as netlink:
-                    if tables.table(netlink) is not None:
+                    if read_table.table(netlink) is not None:
                         return False
-                    netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, guard.requests(tuple(inside)))
+                    netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, closed_table.requests(tuple(inside)))
             except FileExistsError:
                 return False
         return True
@@ -168,9 +168,9 @@ class NftFirewall:
             return in_one_generation(
                 netlink,
                 lambda: Standing(
-                    tables.targets(netlink, names),
-                    *tables.base_chains(netlink),
-                    tables.generation(netlink),
+                    read_table.targets(netlink, names),
+                    *read_table.base_chains(netlink),
+                    read_table.generation(netlink),
                 ),
             )
 
@@ -181,23 +181,23 @@ class NftFirewall:
         names = tuple(chains)
 
         def read(netlink: Netlink) -> dict[str, str | None]:
-            return in_one_generation(netlink, lambda: tables.targets(netlink, names))
+            return in_one_generation(netlink, lambda: read_table.targets(netlink, names))
 
         return await self._read("read the gate chains", read)
 
     async def policies(self) -> dict[str, str]:
         """Give the policy of every base chain of the table: accept or drop."""
-        return await self._read("read the base chains", tables.policies)
+        return await self._read("read the base chains", read_table.policies)
 
     async def chains(self) -> tuple[str, ...]:
         """Name every chain of the table, sorted; empty when there is no table."""
-        return await self._read("read the chains", tables.chain_names)
+        return await self._read("read the chains", read_table.chain_names)
 
     async def objects(self) -> dict[str, tuple[str, ...]]:
         """Name what the table holds: keys chain, set, map, counter; sorted; empty when there is no table."""
 
         def read(netlink: Netlink) -> dict[str, tuple[str, ...]]:
-            return in_one_generation(netlink, lambda: tables.names(netlink))
+            return in_one_generation(netlink, lambda: read_table.names(netlink))
 
         return await self._read("read what the table holds", read)
 
@@ -212,11 +212,11 @@ class NftFirewall:
 
     async def ruleset_generation(self) -> int:
         """Give nf_tables' generation id: it changes with every transaction by anyone in this namespace."""
-        return await self._read("read the ruleset's generation", tables.generation)
+        return await self._read("read the ruleset's generation", read_table.generation)
 
     async def counters(self) -> dict[str, CounterValue]:
         """Read every named counter of the table; empty when there is no table."""
-        return await self._read("read the counters", tables.counters)
+        return await self._read("read the counters", read_table.counters)
 
     async def learned(self) -> dict[str, frozenset[int]]:
         """Read what the DNS gate put into its sets."""
@@ -237,11 +237,11 @@ class NftFirewall:
 
     async def refused(self) -> Evidence:
         """Read the refused sets."""
-        return await self._read("read who was refused", tables.refused)
+        return await self._read("read who was refused", read_table.refused)
 
     async def limited(self) -> Evidence:
         """Read which machines asked the DNS gate more than they may."""
-        return await self._read("read who asked the DNS gate too much", tables.limited)
+        return await self._read("read who asked the DNS gate too much", read_table.limited)
 
     def changes(self) -> Events[KernelChange]:
         """Give every transaction from now on, in order, ours included. Ends when the firewall is closed."""

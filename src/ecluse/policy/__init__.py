@@ -10,7 +10,7 @@ from ecluse.policy.levels import (
     rank,
 )
 from ecluse.policy.networks import interval, network_of
-from ecluse.policy.ranges import never_outside, private
+from ecluse.policy.special_addresses import never_outside, private
 from ecluse.policy.values import (
     ADDED,
     GATEWAY,

@@ -15,7 +15,7 @@ from typing import Self
 from ecluse.policy import private as is_private
 from ecluse.ports import Clock
 from ecluse.records import KEEP, KnownAddress, KnownName, NameTally
-from ecluse.resolve import cache
+from ecluse.resolve import known_names
 from ecluse.resolve.lookup import Server, look_up
 
 _AT_ONCE = 16
@@ -58,7 +58,7 @@ class DnsResolver:
     The servers, (address, port), come with `watch`: they belong to the site, which a reload may change.
     clock: the time written into what is known. timeout: seconds for one server to answer.
     minimum_ttl, maximum_ttl: seconds; bounds of what a TTL may say and so of the time between two look-ups.
-    known: what was saved before, used until asked anew. How long an address stays: `resolve/cache.py`.
+    known: what was saved before, used until asked anew. How long an address stays: `resolve/known_names.py`.
     last_good: how long an address outlives its last answer while the resolvers fail.
 
     A name is asked for again when its first address expires, up to 10 s later so that not all come at once; after a
@@ -121,8 +121,8 @@ class DnsResolver:
         allowed = {_normal(name) for name in private}
         due = {name: moment for name, moment in due.items() if name not in allowed - self._private}
         for name in self._private - allowed:
-            addresses = {a for a in cache.addresses_of(self._now(name)) if is_private(ip_address(a))}
-            self._put(cache.without(self._now(name), addresses))
+            addresses = {a for a in known_names.addresses_of(self._now(name)) if is_private(ip_address(a))}
+            self._put(known_names.without(self._now(name), addresses))
         self._private = frozenset(allowed)
         if tuple(servers) != self._servers:
             self._servers = tuple(servers)
@@ -148,7 +148,7 @@ class DnsResolver:
         found = {
             name: frozenset(
                 each.address
-                for each in cache.overdue(known, now, self._last_good)
+                for each in known_names.overdue(known, now, self._last_good)
                 if self._long_silent(name, each)
             )
             for name, known in self._known.items()
@@ -164,13 +164,13 @@ class DnsResolver:
         """Take note that connections to these addresses, by name, were just found alive: their time begins anew."""
         now = self._clock()
         for name in addresses.keys() & self._known.keys():
-            self._known[name] = cache.used(self._known[name], addresses[name], now)
+            self._known[name] = known_names.used(self._known[name], addresses[name], now)
 
     def let_go(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
         """Forget these addresses, by name, and tell it; one that an answer has given again meanwhile stays."""
         due = self.due()
         for name in addresses.keys() & due.keys():
-            self._put(cache.without(self._known[name], addresses[name] & due[name]))
+            self._put(known_names.without(self._known[name], addresses[name] & due[name]))
 
     async def refresh(self, names: Iterable[str], seconds: float) -> Mapping[str, KnownName]:
         """Ask for these names now, for at most `seconds`; give what is known then.
@@ -195,7 +195,7 @@ class DnsResolver:
 
     def _first_due(self, name: str, now: float) -> float:
         known = self._known.get(name)
-        moment = cache.expires(known) if known else None
+        moment = known_names.expires(known) if known else None
         wait = (moment - self._clock()).total_seconds() if moment and not (known and known.failure) else 0.0
         return now + min(max(wait, 0.0), self._longest)
 
@@ -219,7 +219,7 @@ class DnsResolver:
     def _forget_old(self) -> None:
         now = self._clock()
         for name in [name for name in self._known if name not in self._watched and name not in self._running]:
-            if cache.is_old(self._known[name], now):
+            if known_names.is_old(self._known[name], now):
                 del self._known[name]
                 self._tallies.pop(name, None)
                 self._silent.pop(name, None)
@@ -275,7 +275,7 @@ class DnsResolver:
         """Know this from now on, and tell it where the addresses are others than before."""
         before = self._now(after.name)
         self._known[after.name] = after
-        if cache.addresses_of(after) != cache.addresses_of(before):
+        if known_names.addresses_of(after) != known_names.addresses_of(before):
             for listener in self._listeners:
                 listener.tell(after.name)
 
@@ -287,8 +287,8 @@ class DnsResolver:
         )
         # Only now: while the question was under way addresses were used, or let go.
         before, now = self._now(name), self._clock()
-        self._tallies[name] = cache.count(self._tallies.get(name, NameTally()), before, answer, now)
-        return cache.learn(before, answer, now, self._shortest, self._longest)
+        self._tallies[name] = known_names.count(self._tallies.get(name, NameTally()), before, answer, now)
+        return known_names.learn(before, answer, now, self._shortest, self._longest)
 
     def _schedule(self, known: KnownName) -> None:
         if known.name not in self._watched:

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 from ecluse.policy import GATEWAY, Criticality, Direction, Policy, Zone
-from ecluse.ruleset import dnsgate, names
+from ecluse.ruleset import dns_redirect, table_names
 from ecluse.ruleset import program as p
 from ecluse.ruleset.disjoint import Box, disjoint
-from ecluse.ruleset.dnsgate import ByName
+from ecluse.ruleset.dns_redirect import ByName
 from ecluse.ruleset.families import FAMILIES, Family, network_interval
-from ecluse.ruleset.keeps import Kept
-from ecluse.ruleset.origin import BY_VRF, by_link, from_inside
+from ecluse.ruleset.ingress import BY_VRF, by_link, from_inside
 from ecluse.ruleset.program import Chain, Field, Key, NamedSet, Part, Rule
-from ecluse.ruleset.sources import SPOOFED
+from ecluse.ruleset.service_maps import Kept
+from ecluse.ruleset.source_check import SPOOFED
 
 REJECTS_PER_SECOND = 1000
 """Answers to what is refused without TCP; a flood gets silence beyond it, and costs the gateway nothing."""
@@ -24,7 +24,7 @@ def subnet_sets(policy: Policy, slot: int) -> list[NamedSet]:
         for family in FAMILIES:
             boxes = _boxes(zone, family)
             if len(boxes) > 1:
-                name = names.subnets(slot, family.digit, zone.name)
+                name = table_names.subnets(slot, family.digit, zone.name)
                 sets.append(NamedSet(name, (family.type,), True, "", dict(disjoint(boxes))))
     return [*sets, *_answered_sets(policy, slot)]
 
@@ -44,7 +44,7 @@ def _within(zone: Zone, family: Family, field: Field, slot: int) -> tuple[Part, 
     this_family = p.Is(p.NFPROTO, (family.nfproto,))
     if len(boxes) == 1:
         return (this_family, p.Is(field, (boxes[0][0][0],)))
-    return (this_family, p.In((field,), names.subnets(slot, family.digit, zone.name)))
+    return (this_family, p.In((field,), table_names.subnets(slot, family.digit, zone.name)))
 
 
 def _answered_sets(policy: Policy, slot: int) -> list[NamedSet]:
@@ -63,7 +63,7 @@ def _answered_sets(policy: Policy, slot: int) -> list[NamedSet]:
 
 
 def _answered(slot: int, family: Family) -> str:
-    return f"{names.prefix(slot)}answered{family.digit}"
+    return f"{table_names.prefix(slot)}answered{family.digit}"
 
 
 _WORDS = ((Direction.OUTBOUND, "out"), (Direction.INBOUND, "in"))
@@ -85,7 +85,7 @@ def zone_chains(policy: Policy, kept: list[Kept], learned: list[ByName], slot: i
         if level.passes_all:
             continue
         for zone in policy.site.zones:
-            here = names.level_chain(slot, level.name, zone.name)
+            here = table_names.level_chain(slot, level.name, zone.name)
             rules: list[Rule] = []
             for direction, word in _WORDS:
                 for family in FAMILIES:
@@ -132,7 +132,7 @@ def _learned_at(
 
 def _to_named(family: Family, chain: str) -> Rule:
     """Look into the services' own sets only for an address that some service was answered: one look-up for all others."""
-    return (p.In((family.original_destination,), names.learned(family.digit)), p.jump(chain))
+    return (p.In((family.original_destination,), table_names.learned(family.digit)), p.jump(chain))
 
 
 def gateway_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
@@ -149,7 +149,7 @@ def gateway_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
             for family in FAMILIES:
                 lookups = _lookups_at(kept, GATEWAY, level.keeps, direction, family)
                 if lookups:
-                    name = f"{names.level_chain(slot, level.name, GATEWAY)}.{word}{family.digit}"
+                    name = f"{table_names.level_chain(slot, level.name, GATEWAY)}.{word}{family.digit}"
                     chains.append(Chain(name, lookups))
                     jumps[word].append((p.Is(p.NFPROTO, (family.nfproto,)), p.jump(name)))
         for hook, ours in (("input", "reply"), ("output", "original")):
@@ -160,7 +160,7 @@ def gateway_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
                 for rest in jumps[word]
             )
             chains.append(
-                Chain(names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"), _unless_spoofed(rules))
+                Chain(table_names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"), _unless_spoofed(rules))
             )
     return chains
 
@@ -170,24 +170,31 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
 
     What comes from the inside and goes to the inside passes: that is asked once it is known that it goes there.
     """
-    stem = names.prefix(slot)
+    stem = table_names.prefix(slot)
     users: dict[str, list[str]] = {}
     for zone in policy.site.zones:
         for pattern in zone.interfaces:
             users.setdefault(pattern, []).append(zone.name)
     inside: dict[Key, str] = {(p.ifname_interval(pattern),): "" for pattern in users}
     wild = any(pattern.endswith("*") for pattern in users)  # plain names make a hash, which is quicker
-    sets = [NamedSet(names.inside(slot), ("ifname",), wild, "", dict(sorted(inside.items())))]
+    sets = [NamedSet(table_names.inside(slot), ("ifname",), wild, "", dict(sorted(inside.items())))]
     passes: Rule = (*by_link(slot), p.ACCEPT)
     chains = [
-        Chain(f"{stem}inward.{names.plain(zones[0])}", (passes, (p.goto(names.gate(slot, zones[0])),)))
+        Chain(
+            f"{stem}inward.{table_names.plain(zones[0])}",
+            (passes, (p.goto(table_names.gate(slot, zones[0])),)),
+        )
         for zones in dict.fromkeys(tuple(each) for each in users.values() if len(each) == 1)
     ]
     shared = sorted({tuple(zones) for zones in users.values() if len(zones) > 1})
     for side, pick in (("from", "source"), ("to", "destination")):
         where: dict[Key, str] = {}
         for pattern, zones in users.items():
-            alone = names.gate(slot, zones[0]) if side == "from" else f"{stem}inward.{names.plain(zones[0])}"
+            alone = (
+                table_names.gate(slot, zones[0])
+                if side == "from"
+                else f"{stem}inward.{table_names.plain(zones[0])}"
+            )
             together = f"{stem}shared{shared.index(tuple(zones)) + 1}.{side}" if len(zones) > 1 else alone
             where[(p.ifname_interval(pattern),)] = together
         sets.append(NamedSet(stem + side, ("ifname",), wild, "verdict", dict(sorted(where.items()))))
@@ -200,9 +207,9 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
                     for zone in policy.site.zones
                     if zone.name in some
                 ]
-                rules += [(*guard, p.goto(names.gate(slot, zone))) for guard, zone in guards if guard]
+                rules += [(*guard, p.goto(table_names.gate(slot, zone))) for guard, zone in guards if guard]
             # An address of no zone is as foreign as an interface of no zone.
-            end = p.goto(names.gate(slot, names.ELSEWHERE))
+            end = p.goto(table_names.gate(slot, table_names.ELSEWHERE))
             chains.append(Chain(f"{stem}shared{number}.{side}", (*rules, (end,))))
     return sets, chains
 
@@ -216,10 +223,10 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
     A zone's machines whose packets come by an interface in no zone (a wrong name in site.yaml) are evidence too, and
     get no answer; what an outsider writes as its source is not.
     """
-    stem = names.prefix(slot)
+    stem = table_names.prefix(slot)
     ports = p.Is(p.L4PROTO, (6, 17, 132))
     no_ports = p.Is(p.L4PROTO, (6, 17, 132), negate=True)
-    evidence: list[Rule] = [(p.Bump(names.REFUSED_OUT),)]
+    evidence: list[Rule] = [(p.Bump(table_names.REFUSED_OUT),)]
     for family in FAMILIES:
         here = p.Is(p.NFPROTO, (family.nfproto,))
         ends = (family.source.text, family.destination.text)
@@ -250,7 +257,7 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
             (
                 *from_inside(slot, p.goto(stem + "refuse.inside")),
                 *strayed,
-                (p.Bump(names.REFUSED_IN), p.DROP),
+                (p.Bump(table_names.REFUSED_IN), p.DROP),
             ),
         ),
         Chain(stem + "drop", ((p.jump(stem + "evidence"),), (p.DROP,))),
@@ -270,7 +277,7 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
 def gate_places(policy: Policy) -> tuple[str, ...]:
     """Name every gate: one for each zone, two for the gateway (by hook), one for interfaces of no zone."""
     zones = (zone.name for zone in policy.site.zones)
-    return (*zones, f"{GATEWAY}.input", f"{GATEWAY}.output", names.ELSEWHERE)
+    return (*zones, f"{GATEWAY}.input", f"{GATEWAY}.output", table_names.ELSEWHERE)
 
 
 def gate_chains(policy: Policy, slot: int) -> list[Chain]:
@@ -278,10 +285,10 @@ def gate_chains(policy: Policy, slot: int) -> list[Chain]:
 
     A zone's gate keeps or says nothing. What no zone keeps ends at the gate of no zone, or at its hook's end.
     """
-    stem = names.prefix(slot)
-    closed = {names.ELSEWHERE: stem + "refuse"}
+    stem = table_names.prefix(slot)
+    closed = {table_names.ELSEWHERE: stem + "refuse"}
     gates = [
-        Chain(names.gate(slot, place), ((p.goto(closed.get(place, stem + "nothing")),),))
+        Chain(table_names.gate(slot, place), ((p.goto(closed.get(place, stem + "nothing")),),))
         for place in gate_places(policy)
     ]
     return [Chain(stem + "open", ((p.ACCEPT,),)), Chain(stem + "nothing", ()), *gates]
@@ -293,9 +300,9 @@ def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
     A partner has to be told that a link is too narrow (RFC 1191, RFC 8201). Of which zone the flow is its inside end
     says: conntrack gives the error the tuples of the flow that it quotes. Give the chain, and the rules that lead to it.
     """
-    name = f"{names.prefix(slot)}errors"
+    name = f"{table_names.prefix(slot)}errors"
     rules: list[Rule] = [
-        (*guard, p.jump(names.gate(slot, zone.name)))
+        (*guard, p.jump(table_names.gate(slot, zone.name)))
         for zone in policy.site.zones
         for family in FAMILIES
         for end in (family.original_source, family.reply_source)
@@ -315,25 +322,25 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
     the site's own output rules (DNAT, marks) may have chosen another link since, and output still sees the first
     (nf_hook_state.out; ip_route_me_harder). What is forwarded came by a link, and passes there at once.
     """
-    stem = names.prefix(slot)
-    to_inside = p.In((p.OIFNAME,), names.inside(slot))
+    stem = table_names.prefix(slot)
+    to_inside = p.In((p.OIFNAME,), table_names.inside(slot))
     error_chains, errors = _errors(policy, slot)
     ours: list[Rule] = [
         (p.Is(p.OIFNAME, ("lo",)), p.ACCEPT),
         (to_inside, p.ACCEPT),
         (p.jump(stem + "lifeline.output"),),
         *errors,
-        (p.jump(names.gate(slot, f"{GATEWAY}.output")),),
+        (p.jump(table_names.gate(slot, f"{GATEWAY}.output")),),
     ]
     return [
         *error_chains,
         Chain(
             stem + "vrf",
             (
-                (p.In((p.SDIFNAME,), names.inside(slot)), to_inside, p.ACCEPT),
+                (p.In((p.SDIFNAME,), table_names.inside(slot)), to_inside, p.ACCEPT),
                 (p.Dispatch((p.OIFNAME,), stem + "to"),),
                 (p.Dispatch((p.SDIFNAME,), stem + "from"),),
-                (p.goto(names.gate(slot, names.ELSEWHERE)),),
+                (p.goto(table_names.gate(slot, table_names.ELSEWHERE)),),
             ),
         ),
         Chain(
@@ -342,21 +349,21 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
                 (BY_VRF, p.goto(stem + "vrf")),
                 (p.Dispatch((p.OIFNAME,), stem + "to"),),
                 (p.Dispatch((p.IIFNAME,), stem + "from"),),
-                (p.goto(names.gate(slot, names.ELSEWHERE)),),
+                (p.goto(table_names.gate(slot, table_names.ELSEWHERE)),),
             ),
         ),
         Chain(
             stem + "input",
             (
                 (p.Is(p.IIFNAME, ("lo",)), p.ACCEPT),
-                *dnsgate.client_jump(policy, slot),
+                *dns_redirect.client_jump(policy, slot),
                 *from_inside(slot, p.ACCEPT),
                 (p.jump(stem + "lifeline.input"),),
-                (p.jump(names.gate(slot, f"{GATEWAY}.input")),),
+                (p.jump(table_names.gate(slot, f"{GATEWAY}.input")),),
                 (p.goto(stem + "refuse"),),
             ),
         ),
-        Chain(stem + "output", (*dnsgate.engine_guard(policy), *ours, (p.goto(stem + "reject"),))),
+        Chain(stem + "output", (*dns_redirect.engine_guard(policy), *ours, (p.goto(stem + "reject"),))),
         Chain(
             stem + "postrouting",
             ((p.Is(p.IIF, (0,), negate=True), p.ACCEPT), *ours, (p.goto(stem + "drop"),)),

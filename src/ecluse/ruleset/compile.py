@@ -7,10 +7,10 @@ its connection; a zone's level is a chain; a service's destinations are elements
 from dataclasses import replace
 
 from ecluse.policy import Addresses, Policy
-from ecluse.ruleset import chains, dnsgate, names, sources
-from ecluse.ruleset.keeps import homes, kept_services, maps_by_name, places
+from ecluse.ruleset import chains, dns_redirect, source_check, table_names
 from ecluse.ruleset.lifeline import lifeline_chains, lifeline_sets
 from ecluse.ruleset.program import Program
+from ecluse.ruleset.service_maps import homes, kept_services, maps_by_name, places
 
 
 def zones_by_service(policy: Policy) -> dict[str, tuple[str, ...]]:
@@ -33,16 +33,16 @@ def compile_program(policy: Policy, addresses: Addresses, slot: int, uids: tuple
     gate's after it.
     """
     kept = kept_services(policy, addresses, slot)
-    learned = dnsgate.learned_lookups(policy, places(policy))
+    learned = dns_redirect.learned_lookups(policy, places(policy))
     dispatch_sets, dispatch_chains = chains.dispatch(policy, slot)
     return Program(
         slot=slot,
-        counters=tuple(sorted({names.counter(service.name) for service in policy.services})),
+        counters=tuple(sorted({table_names.counter(service.name) for service in policy.services})),
         sets=(
             *dispatch_sets,
             *chains.subnet_sets(policy, slot),
             *lifeline_sets(policy.site, slot),
-            *dnsgate.redirect_sets(policy, slot),
+            *dns_redirect.redirect_sets(policy, slot),
             *(named for one in kept for named in one.sets),
         ),
         # A chain stands after all that it goes to: nft and a reader both go from top to bottom.
@@ -50,14 +50,16 @@ def compile_program(policy: Policy, addresses: Addresses, slot: int, uids: tuple
             *chains.refusal_chains(policy, slot),
             *chains.zone_chains(policy, kept, learned, slot),
             *chains.gateway_chains(policy, kept, slot),
-            *lifeline_chains(policy.site, slot, uids if dnsgate.is_on(policy) else uids[:1]),
+            *lifeline_chains(policy.site, slot, uids if dns_redirect.is_on(policy) else uids[:1]),
             *chains.gate_chains(policy, slot),
-            *dnsgate.redirect_chains(policy, slot, chains.answered(policy, slot)),
-            *sources.source_chains(policy, slot, chains.answered(policy, slot), dnsgate.asked_here(policy)),
+            *dns_redirect.redirect_chains(policy, slot, chains.answered(policy, slot)),
+            *source_check.source_chains(
+                policy, slot, chains.answered(policy, slot), dns_redirect.asked_here(policy)
+            ),
             *dispatch_chains,
             *chains.hook_chains(policy, slot),
         ),
-        learned=dnsgate.learned_sets(policy),
+        learned=dns_redirect.learned_sets(policy),
     )
 
 

@@ -4,11 +4,11 @@ These rules stand before every gate, in input and output only: nothing that is f
 """
 
 from ecluse.policy import IPAddress, IPNetwork, Lifeline, Preset, Site, Traffic
-from ecluse.ruleset import names
 from ecluse.ruleset import program as p
+from ecluse.ruleset import table_names
 from ecluse.ruleset.disjoint import Box, disjoint
 from ecluse.ruleset.program import Chain, Key, NamedSet, Rule
-from ecluse.ruleset.sources import SPOOFED
+from ecluse.ruleset.source_check import SPOOFED
 
 _DNS = (Traffic(17, 53, 53), Traffic(6, 53, 53))
 _LINK_LOCAL6 = (0xFE80 << 112, (0xFE80 << 112) + (1 << 118) - 1)
@@ -68,10 +68,10 @@ def lifeline_sets(site: Site, slot: int) -> list[NamedSet]:
         types = (f"ipv{digit}_addr", "inet_service", "inet_proto")
         management = _ends(version, line.management_networks, line.management_ports)
         if management:
-            sets.append(NamedSet(f"{names.prefix(slot)}management{digit}", types, True, "", management))
+            sets.append(NamedSet(f"{table_names.prefix(slot)}management{digit}", types, True, "", management))
         resolvers = _resolver_keys(version, site.resolvers)
         if resolvers:
-            sets.append(NamedSet(f"{names.prefix(slot)}resolvers{digit}", types, False, "", resolvers))
+            sets.append(NamedSet(f"{table_names.prefix(slot)}resolvers{digit}", types, False, "", resolvers))
     return sets
 
 
@@ -83,11 +83,11 @@ def _conversations(site: Site, slot: int, hook: str, uids: tuple[int, ...]) -> l
     rules: list[Rule] = []
     for digit, source, destination in (("4", p.CT_SADDR4, p.CT_DADDR4), ("6", p.CT_SADDR6, p.CT_DADDR6)):
         family = p.Is(p.NFPROTO, (f"ipv{digit}",))
-        management = f"{names.prefix(slot)}management{digit}"
+        management = f"{table_names.prefix(slot)}management{digit}"
         if management in made:
             key = (source, p.CT_PORT, p.CT_PROTOCOL)
             rules.append((p.Is(p.CT_DIRECTION, (theirs,)), family, ports, p.In(key, management), p.ACCEPT))
-        resolvers = f"{names.prefix(slot)}resolvers{digit}"
+        resolvers = f"{table_names.prefix(slot)}resolvers{digit}"
         if resolvers in made:
             key = (destination, p.CT_PORT, p.CT_PROTOCOL)
             who = (p.Is(p.SKUID, uids),) if hook == "output" else ()
@@ -177,7 +177,7 @@ def lifeline_chains(site: Site, slot: int, uids: tuple[int, ...]) -> list[Chain]
     """Give the lifeline's chains for input and output."""
     return [
         Chain(
-            f"{names.prefix(slot)}lifeline.{hook}",
+            f"{table_names.prefix(slot)}lifeline.{hook}",
             (
                 *_housekeeping(site.lifeline, hook),
                 (SPOOFED, p.RETURN),

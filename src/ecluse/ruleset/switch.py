@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from ecluse.policy import GATEWAY, Levels, Policy, Site, level_named
-from ecluse.ruleset import dnsgate, names, sources
+from ecluse.ruleset import dns_redirect, source_check, table_names
 from ecluse.ruleset.chains import gate_places
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.program import (
@@ -28,7 +28,7 @@ from ecluse.ruleset.program import (
 PRIORITY, PRIORITY_NUMBER = "filter - 10", -10
 """Before the site's own filter chains: our `accept` only ends our chain, our `drop` is final."""
 
-HOOKS = {chain: f"filter {chain} {PRIORITY_NUMBER}" for chain in names.BASE_CHAINS} | sources.HOOKS
+HOOKS = {chain: f"filter {chain} {PRIORITY_NUMBER}" for chain in table_names.BASE_CHAINS} | source_check.HOOKS
 """Where each base chain hangs: type, hook, priority."""
 
 REFUSED_SIZE = 65535
@@ -52,7 +52,7 @@ def skeleton(learned: tuple[str, ...] = ()) -> str:
     """
     dynamic = f"size {REFUSED_SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout 1d\n\t\tcounter"
     parts = [f"table {TABLE} {{"]
-    parts += [f"\tcounter {name} {{\n\t}}" for name in (names.REFUSED_OUT, names.REFUSED_IN)]
+    parts += [f"\tcounter {name} {{\n\t}}" for name in (table_names.REFUSED_OUT, table_names.REFUSED_IN)]
     for digit in ("4", "6"):
         address = f"ipv{digit}_addr"
         flow = f"{address} . {address} . inet_proto . inet_service"
@@ -60,11 +60,11 @@ def skeleton(learned: tuple[str, ...] = ()) -> str:
         parts.append(f"\tset refused_hosts{digit} {{\n\t\ttype {address}\n\t\t{dynamic}\n\t}}")
     parts += [
         f"\tchain {hook} {{\n\t\ttype filter hook {hook} priority {PRIORITY};\n\t}}"
-        for hook in names.BASE_CHAINS
+        for hook in table_names.BASE_CHAINS
     ]
-    parts += sources.skeleton_parts()
+    parts += source_check.skeleton_parts()
     if learned:
-        parts += [*dnsgate.skeleton_parts(), *dnsgate.learned_parts(learned)]
+        parts += [*dns_redirect.skeleton_parts(), *dns_redirect.learned_parts(learned)]
     return "\n".join([*parts, "}", ""])
 
 
@@ -82,16 +82,16 @@ class Position:
 
     def hooks(self) -> dict[str, str]:
         """Say where each base chain hangs: type, hook, priority."""
-        return HOOKS | ({names.DNS: dnsgate.HOOK} if names.DNS in self.targets else {})
+        return HOOKS | ({table_names.DNS: dns_redirect.HOOK} if table_names.DNS in self.targets else {})
 
     def policies(self) -> dict[str, str]:
         """Say what becomes of a packet that no rule of a base chain judges; those that look at sources refuse nothing."""
-        accept = dict.fromkeys((c for c in names.SOURCE_CHAINS if c in self.targets), "accept")
-        return dict.fromkeys(names.BASE_CHAINS, self.verdict) | accept
+        accept = dict.fromkeys((c for c in table_names.SOURCE_CHAINS if c in self.targets), "accept")
+        return dict.fromkeys(table_names.BASE_CHAINS, self.verdict) | accept
 
     def text(self) -> str:
         """Write it as nft does."""
-        lines = [f"add chain {TABLE} {hook} {{ policy {self.verdict}; }}" for hook in names.BASE_CHAINS]
+        lines = [f"add chain {TABLE} {hook} {{ policy {self.verdict}; }}" for hook in table_names.BASE_CHAINS]
         for chain, target in self.targets.items():
             lines += [f"flush chain {TABLE} {chain}", f"add rule {TABLE} {chain} goto {target}"]
         return "\n".join([*lines, ""])
@@ -108,23 +108,23 @@ def targets(policy: Policy, slot: int, levels: Levels, *, redirect: bool = False
     redirect: the chain that redirects DNS stands in the table, so a site without a DNS gate has to say that it is idle.
     levels: a level for every zone of the site and for `gateway`. KeyError when one is missing or unknown.
     """
-    stem = names.prefix(slot)
+    stem = table_names.prefix(slot)
     all_open = all(_passes_all(policy.site, levels[zone]) for zone in policy.zone_names())
     # Every day, when all is open, a packet is not asked where it comes from: that costs a tenth of what a gateway forwards.
-    result = {hook: stem + ("open" if all_open else hook) for hook in names.BASE_CHAINS}
+    result = {hook: stem + ("open" if all_open else hook) for hook in table_names.BASE_CHAINS}
     if all_open:
-        result["input"] = dnsgate.open_input(policy, slot)
+        result["input"] = dns_redirect.open_input(policy, slot)
     for place in gate_places(policy):
-        gate = names.gate(slot, place)
-        if place == names.ELSEWHERE:
+        gate = table_names.gate(slot, place)
+        if place == table_names.ELSEWHERE:
             result[gate] = stem + ("open" if all_open else "refuse")
             continue
         level = levels[GATEWAY if place.startswith(f"{GATEWAY}.") else place]
         open_ = _passes_all(policy.site, level)
-        result[gate] = stem + "open" if open_ else names.level_chain(slot, level, place)
-    result |= sources.source_targets(slot, all_open=all_open)
-    idle = {names.DNS: stem + "open"} if redirect else {}
-    return result | idle | dnsgate.redirect_targets(policy, slot, levels)
+        result[gate] = stem + "open" if open_ else table_names.level_chain(slot, level, place)
+    result |= source_check.source_targets(slot, all_open=all_open)
+    idle = {table_names.DNS: stem + "open"} if redirect else {}
+    return result | idle | dns_redirect.redirect_targets(policy, slot, levels)
 
 
 def _passes_all(site: Site, level: str) -> bool:
@@ -150,18 +150,18 @@ def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str
     read: chain -> goto target, as the kernel has them (`Firewall.targets`).
     """
     live = read.get("forward")
-    slot = names.slot_of(live) if live else None
+    slot = table_names.slot_of(live) if live else None
     if slot is None:
         return None
     levels: dict[str, str] = {}
     for zone in policy.zone_names():
-        gate = names.gate(slot, f"{GATEWAY}.input" if zone == GATEWAY else zone)
+        gate = table_names.gate(slot, f"{GATEWAY}.input" if zone == GATEWAY else zone)
         for level in policy.site.levels:
             place = f"{GATEWAY}.input" if zone == GATEWAY else zone
             wanted = (
-                names.prefix(slot) + "open"
+                table_names.prefix(slot) + "open"
                 if level.passes_all
-                else names.level_chain(slot, level.name, place)
+                else table_names.level_chain(slot, level.name, place)
             )
             if read.get(gate) == wanted:
                 levels[zone] = level.name
@@ -169,7 +169,7 @@ def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str
         return None
     whole = targets(policy, slot, levels)
     # A table of an earlier build lacks some base chains: its level is a level all the same.
-    lacking = {c for c in ("postrouting", *names.SOURCE_CHAINS) if not read.get(c)}
+    lacking = {c for c in ("postrouting", *table_names.SOURCE_CHAINS) if not read.get(c)}
     return levels if all(read.get(c) == t for c, t in whole.items() if c not in lacking) else None
 
 
@@ -220,19 +220,25 @@ def removal_text(
     """
     keep = set(keep_slots)
     shared = {
-        *names.BASE_CHAINS,
-        *names.SOURCE_CHAINS,
-        *names.REFUSED_SETS,
-        names.REFUSED_OUT,
-        names.REFUSED_IN,
+        *table_names.BASE_CHAINS,
+        *table_names.SOURCE_CHAINS,
+        *table_names.REFUSED_SETS,
+        table_names.REFUSED_OUT,
+        table_names.REFUSED_IN,
         *learned,
     }
-    if shared & {names.learned("4"), names.learned("6")}:
-        shared |= {names.DNS, names.DNS_LIMITED, names.rate("4"), names.rate("6"), *names.LIMITED_SETS}
+    if shared & {table_names.learned("4"), table_names.learned("6")}:
+        shared |= {
+            table_names.DNS,
+            table_names.DNS_LIMITED,
+            table_names.rate("4"),
+            table_names.rate("6"),
+            *table_names.LIMITED_SETS,
+        }
     lines: list[str] = []
 
     def old(name: str) -> bool:
-        if names.slot_of(name) in keep or name in shared:
+        if table_names.slot_of(name) in keep or name in shared:
             return False
         if not _WRITABLE.fullmatch(name):
             raise ValueError(f"{name!r} is no name that nft can read")
@@ -266,19 +272,19 @@ def undo_text(program: Program) -> str:
 
 def _slot_names(program: Program) -> re.Pattern[str]:
     """Match the slot's prefix where a name begins: a zone or an interface may be called like it (`k2-labor`)."""
-    return re.compile(rf'(?<![\w."]){names.prefix(program.slot)}')
+    return re.compile(rf'(?<![\w."]){table_names.prefix(program.slot)}')
 
 
 def _boot_parts(program: Program) -> Iterator[str]:
     """Write the boot text piece by piece, but for the elements that host names fill."""
-    slot, at_boot = _slot_names(program), names.prefix(BOOT_SLOT)
+    slot, at_boot = _slot_names(program), table_names.prefix(BOOT_SLOT)
     yield NEW_TABLE + skeleton(program.learned)
     for text, bulk in texts(program):
         yield text if bulk else slot.sub(at_boot, text)
 
 
 def _boot_names(program: Program) -> str:
-    return _slot_names(program).sub(names.prefix(BOOT_SLOT), by_name_text(program))
+    return _slot_names(program).sub(table_names.prefix(BOOT_SLOT), by_name_text(program))
 
 
 class Seal:
@@ -314,10 +320,10 @@ def hold_text(policy: Policy, slot: int, uids: tuple[int, ...] = (0,)) -> str:
     """
     bare = Policy(policy.site, ())
     program = compile_program(bare, {}, slot, uids)
-    stem = names.prefix(slot)
+    stem = table_names.prefix(slot)
     silent = {f"{stem}refuse", f"{stem}reject", f"{stem}drop"}
     chains = tuple(Chain(c.name, ((DROP,),)) if c.name in silent else c for c in program.chains)
-    hooks = (*names.BASE_CHAINS, *names.SOURCE_CHAINS)
+    hooks = (*table_names.BASE_CHAINS, *table_names.SOURCE_CHAINS)
     shut = Position({hook: stem + hook for hook in hooks}, "drop")
     return load_text(replace(program, chains=chains)) + shut.text()
 

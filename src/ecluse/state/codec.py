@@ -12,7 +12,7 @@ from datetime import date, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, TypeVar
 
-from ecluse.bulk import without_gc
+from ecluse.gc_pause import without_gc
 from ecluse.policy import Policy, network_of
 from ecluse.policy.networks import text_of
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ecluse.errors import StateError
-from ecluse.state import durable
+from ecluse.state import durable_files
 
 CLOSED_AT_BOOT = "closed-at-boot"
 """In the run directory: the boot unit's note that it closed the gate because the recorded state could not be loaded."""
@@ -74,7 +74,7 @@ class Layout:
 
     @property
     def spare(self) -> Path:
-        """Room for records on a full disk: files of nothing (`state/spare.py`)."""
+        """Room for records on a full disk: files of nothing (`state/disk_reserve.py`)."""
         return self.root / "spare"
 
     def folders(self) -> tuple[Path, ...]:
@@ -92,7 +92,7 @@ class Layout:
 
     def generation_numbers(self) -> list[int]:
         """Give the numbers that have a file now, readable or not, rising."""
-        found = durable.entries(self.generations)
+        found = durable_files.entries(self.generations)
         numbers = {number for name in found if (number := self.number_of(name)) is not None}
         return sorted(number for number in numbers if self.generation(number).name in found)
 
@@ -117,7 +117,7 @@ class Layout:
 
     def level_files(self) -> list[Path]:
         """Give the files of levels that are there."""
-        names = durable.entries(self.ruleset)
+        names = durable_files.entries(self.ruleset)
         return [
             self.ruleset / name for name in names if name.endswith(".nft") and self.digest_in(name) is None
         ]

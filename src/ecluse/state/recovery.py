@@ -11,9 +11,9 @@ from ecluse.errors import CorruptError, StateError
 from ecluse.policy import ISOLATE
 from ecluse.ports import Recovered
 from ecluse.records import Generation
-from ecluse.state import audit, byhand, durable, files
-from ecluse.state.files import Boot
+from ecluse.state import audit_log, durable_files, offline_closings, state_files
 from ecluse.state.layout import Layout
+from ecluse.state.state_files import Boot
 
 T = TypeVar("T")
 
@@ -44,9 +44,11 @@ class _Recovery:
         self._folders()
         used = self._used_before()
         generations = self._generations()
-        boot_by_hand = files.level_by_hand(at)
+        boot_by_hand = state_files.level_by_hand(at)
         boot = None if boot_by_hand else self._boot()
-        intent = self._read(at.journal, partial(files.read_journal, at), "a change may have been under way")
+        intent = self._read(
+            at.journal, partial(state_files.read_journal, at), "a change may have been under way"
+        )
         if boot is not None and boot.record.number > max(generations, default=0):
             self._file_late(boot.record, intent)
             generations[boot.record.number] = boot.record
@@ -55,7 +57,7 @@ class _Recovery:
         if boot is not None:
             self._boot_program(boot)
         self._names()
-        self._read(at.closed, partial(files.read_ruleset_file, at.closed), "it is written anew")
+        self._read(at.closed, partial(state_files.read_ruleset_file, at.closed), "it is written anew")
         self._named_by_digest()
         self._level_files()
         if generations or (used and boot is not None):
@@ -66,7 +68,9 @@ class _Recovery:
             )
         self._missing_generations(generations, chain.generation)
         self._missing_policies(generations)
-        by_hand, unread = self._read(at.by_hand, partial(byhand.read, at.by_hand), "it is not recorded") or (
+        by_hand, unread = self._read(
+            at.by_hand, partial(offline_closings.read, at.by_hand), "it is not recorded"
+        ) or (
             (),
             "",
         )
@@ -82,28 +86,30 @@ class _Recovery:
             intent=None if intent is not None and intent.number <= newest else intent,
             damage=_bounded(self._damage),
             by_hand=tuple(one.record() for one in by_hand),
-            closed_by_hand=_more_closed(boot_by_hand, byhand.level_since(by_hand, generations.get(newest))),
+            closed_by_hand=_more_closed(
+                boot_by_hand, offline_closings.level_since(by_hand, generations.get(newest))
+            ),
         )
 
     def _boot(self) -> Boot | None:
         at = self._at
-        return self._read(at.boot, partial(files.read_boot, at), "the levels it set are unknown")
+        return self._read(at.boot, partial(state_files.read_boot, at), "the levels it set are unknown")
 
     def _folders(self) -> None:
         at = self._at
-        durable.make_folder(at.root)
+        durable_files.make_folder(at.root)
         for folder in at.folders()[1:]:
             if os.path.lexists(folder) and not folder.is_dir():
                 self._set_aside(folder, "is not a folder")
-            durable.make_folder(folder)
+            durable_files.make_folder(folder)
         for folder in at.folders():
-            durable.sweep(folder)
+            durable_files.sweep(folder)
 
     def _used_before(self) -> bool:
         at = self._at
         return bool(
-            durable.entries(at.generations)
-            or durable.entries(at.policies)
+            durable_files.entries(at.generations)
+            or durable_files.entries(at.policies)
             or os.path.lexists(at.boot)
             or os.path.lexists(at.journal)
             or _has_content(at.audit)
@@ -112,10 +118,10 @@ class _Recovery:
     def _names(self) -> None:
         """Look at the saved addresses of host names. Where they can't be read, their copy is used."""
         at = self._at
-        copy = self._read(at.names_copy, partial(files.read_names, at.names_copy), "it is written anew")
+        copy = self._read(at.names_copy, partial(state_files.read_names, at.names_copy), "it is written anew")
         if copy is not None:
             self._without_names = "its copy, of some minutes before, is used"
-        self._read(at.names, partial(files.read_names, at.names), self._without_names)
+        self._read(at.names, partial(state_files.read_names, at.names), self._without_names)
 
     def _read(self, path: Path, reader: Callable[[], T | None], consequence: str) -> T | None:
         """Read one file; damage is noted with what follows from it, and what is no file is moved out of the way."""
@@ -141,7 +147,7 @@ class _Recovery:
     def _set_aside(self, path: Path, words: str, consequence: str = "a new one is made") -> None:
         told = self._at.told(path)
         try:
-            aside = self._at.told(durable.set_aside(path))
+            aside = self._at.told(durable_files.set_aside(path))
         except StateError as error:
             self._damage.append(f"{told} {words}, and {self._relative(error.message)}; {consequence}")
         else:
@@ -157,7 +163,7 @@ class _Recovery:
         for number in numbers[-_MOST_GENERATIONS:]:
             generation = self._read(
                 self._at.generation(number),
-                partial(files.read_generation, self._at, number),
+                partial(state_files.read_generation, self._at, number),
                 "it is left out",
             )
             if generation is not None:
@@ -175,14 +181,14 @@ class _Recovery:
         if intent is None or intent.number != record.number:
             self._damage.append(f"{self._at.told(path)} was not there; it was written from boot.nft")
         try:
-            durable.write(path, files.sealed_json(record))
+            durable_files.write(path, state_files.sealed_json(record))
         except StateError as error:
             self._note(path, self._relative(error.message), "boot.nft holds it")
 
-    def _audit(self) -> audit.Survey:
+    def _audit(self) -> audit_log.Survey:
         path = self._at.audit
         try:
-            self._damage += audit.repair(path, lambda: datetime.now(UTC))
+            self._damage += audit_log.repair(path, lambda: datetime.now(UTC))
         except CorruptError as error:
             self._set_aside(
                 path, self._relative(error.message).removeprefix("audit.log "), "a new log is begun"
@@ -190,17 +196,17 @@ class _Recovery:
         except StateError as error:
             self._note(path, self._relative(error.message), "its torn end was not repaired")
         try:
-            found = audit.survey(path)
+            found = audit_log.survey(path)
         except StateError as error:
             self._note(path, self._relative(error.message), "what stood last is not known from it")
-            return audit.Survey(lines=False, damage=(), levels=None, generation=0)
+            return audit_log.Survey(lines=False, damage=(), levels=None, generation=0)
         self._damage += (self._relative(words) for words in found.damage)
         return found
 
     def _boot_program(self, boot: Boot) -> None:
         at = self._at
-        text = files.read_ruleset_file(at.boot) or ""
-        if files.programs_in(at, text) != {boot.program}:
+        text = state_files.read_ruleset_file(at.boot) or ""
+        if state_files.programs_in(at, text) != {boot.program}:
             self._damage.append(f"boot.nft includes another program than {boot.program}; it is written anew")
         elif not os.path.lexists(at.ruleset / boot.program):
             self._damage.append(
@@ -212,21 +218,21 @@ class _Recovery:
             (self._at.policies, "generations that name it cannot be restored"),
             (self._at.ruleset, "rulesets that include it cannot be loaded until it is written anew"),
         ):
-            for name in durable.entries(folder):
+            for name in durable_files.entries(folder):
                 if self._at.digest_in(name) is not None:
                     path = folder / name
-                    self._read(path, partial(files.check_named_by_digest, self._at, path), consequence)
+                    self._read(path, partial(state_files.check_named_by_digest, self._at, path), consequence)
 
     def _level_files(self) -> None:
         at = self._at
         there = at.level_files()
         expected: set[str] = set()
         for path in there:
-            text = self._read(path, partial(files.read_ruleset_file, path), "do not load it by hand")
+            text = self._read(path, partial(state_files.read_ruleset_file, path), "do not load it by hand")
             if text is None:
                 continue
-            expected |= {f"{level}.nft" for level in files.levels_in(text)}
-            for program in sorted(files.programs_in(at, text)):
+            expected |= {f"{level}.nft" for level in state_files.levels_in(text)}
+            for program in sorted(state_files.programs_in(at, text)):
                 if not os.path.lexists(at.ruleset / program):
                     told = at.told(path)
                     self._damage.append(

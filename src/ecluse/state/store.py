@@ -7,11 +7,11 @@ ruleset/LEVEL.nft           the newest program with every zone at that level, co
 boot.nft                    what the machine loads before its network and what a person loads by hand, with its record
 closed.nft                  the ruleset of last resort
 journal.json                a change that was begun (the intent): for a daemon that is killed, not for a power cut
-spare/                      room for the records of closings on a full disk (`state/spare.py`)
+spare/                      room for the records of closings on a full disk (`state/disk_reserve.py`)
 by-hand.log                 closings without the daemon, until they are in the audit log
 names.json                  last known addresses of host names
 names.copy.json             the same, at most some minutes older
-audit.log, audit.head       the audit chain (`state/audit.py`)
+audit.log, audit.head       the audit chain (`state/audit_log.py`)
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from ecluse.errors import StateError
 from ecluse.policy import Policy
 from ecluse.ports import Recovered
 from ecluse.records import Generation, KnownName
-from ecluse.state import codec, durable, files
-from ecluse.state.files import Boot
+from ecluse.state import codec, durable_files, state_files
+from ecluse.state.disk_reserve import Spare
 from ecluse.state.layout import Layout
 from ecluse.state.recovery import recover
-from ecluse.state.spare import Spare
+from ecluse.state.state_files import Boot
 
 _NO_NFT_PATH = re.compile(
     r'["\\*?\[\]{}\x00-\x1f]'
@@ -82,7 +82,7 @@ class DirectoryState:
         A power cut may lose it: what it explains is a kernel that differs from the files, which no power cut leaves.
         """
         self._prepare()
-        durable.write(self._at.journal, files.sealed_json(generation), durable=False)
+        durable_files.write(self._at.journal, state_files.sealed_json(generation), durable=False)
         self._intent = generation
 
     def clear_intent(self) -> None:
@@ -92,16 +92,16 @@ class DirectoryState:
         to be done by the generation of its number.
         """
         done = self._intent is not None and self._intent.number <= self._recorded
-        durable.remove(self._at.journal, durable=not done)
+        durable_files.remove(self._at.journal, durable=not done)
         self._intent = None
 
     def write_generation(self, generation: Generation) -> None:
         """Record an applied state. What stands under its number and differs is set aside, not overwritten."""
         self._prepare()
         path = self._at.generation(generation.number)
-        data = files.sealed_json(generation)
+        data = state_files.sealed_json(generation)
         if not _holds(path, data):
-            durable.write(path, data)
+            durable_files.write(path, data)
         # A record that the disk refused may be written after a newer one.
         self._recorded = max(self._recorded, generation.number)
 
@@ -119,12 +119,12 @@ class DirectoryState:
         digest = codec.digest(data)
         path = self._at.policy(digest)
         if not _holds(path, data):
-            durable.write(path, data)
+            durable_files.write(path, data)
         return digest
 
     def read_policy(self, digest: str) -> Policy:
         """Read a stored policy. StateError when missing, CorruptError when it is not what was written."""
-        policy = files.read_policy(self._at, digest)
+        policy = state_files.read_policy(self._at, digest)
         if policy is None:
             raise StateError(f"the policy {digest} is not stored: {self._at.policy(digest)} is missing")
         return policy
@@ -143,10 +143,10 @@ class DirectoryState:
         name = self._at.program_name(codec.digest(data))
         contents = {} if _holds(self._at.ruleset / name, data) else {name: data}
         for level, gate in gates.items():
-            small = files.level_text(self._at, name, level, gate, tuple(gates))
+            small = state_files.level_text(self._at, name, level, gate, tuple(gates))
             if not _is_so(self._at.ruleset / f"{level}.nft", small):
                 contents[f"{level}.nft"] = small
-        durable.write_all(self._at.ruleset, contents)
+        durable_files.write_all(self._at.ruleset, contents)
         return name
 
     def has_program(self, name: str) -> bool:
@@ -160,11 +160,11 @@ class DirectoryState:
         spare: on a full disk take a file of `spare/` for it.
         """
         self._prepare()
-        data = files.boot_text(self._at, Boot(program, generation), gate)
+        data = state_files.boot_text(self._at, Boot(program, generation), gate)
         if spare:
             Spare(self._at.spare).write(self._at.boot, data)
         else:
-            durable.write(self._at.boot, data)
+            durable_files.write(self._at.boot, data)
         self._recorded = max(self._recorded, generation.number)
 
     def keep_room(self) -> None:
@@ -176,7 +176,7 @@ class DirectoryState:
         """Store `closed.nft`, the ruleset of last resort."""
         self._prepare()
         body = text if text.endswith("\n") else text + "\n"
-        durable.write(self._at.closed, durable.seal(body.encode(), durable.COMMENT_TRAILER))
+        durable_files.write(self._at.closed, durable_files.seal(body.encode(), durable_files.COMMENT_TRAILER))
 
     def forget(self, keep_generations: int) -> None:
         """Delete generations older than the newest `keep_generations`, and policies and programs that nothing uses.
@@ -186,13 +186,13 @@ class DirectoryState:
         """
         numbers = self._at.generation_numbers()
         kept = numbers[-max(1, keep_generations) :]
-        for name in durable.entries(self._at.generations):
+        for name in durable_files.entries(self._at.generations):
             number = self._at.number_of(name)
             if number is not None and kept and number < kept[0]:
                 _forget_file(self._at.generations / name)
         policies, programs = self._used(kept)
         for folder, used in ((self._at.policies, policies), (self._at.ruleset, programs)):
-            for name in durable.entries(folder) if used is not None else ():
+            for name in durable_files.entries(folder) if used is not None else ():
                 if self._at.digest_in(name) and used is not None and name not in used:
                     _forget_file(folder / name)
 
@@ -204,7 +204,7 @@ class DirectoryState:
         """Read the saved addresses of host names; the copy's when missing or damaged (damage shows in recover())."""
         for path in (self._at.names, self._at.names_copy):
             with contextlib.suppress(StateError):
-                found = files.read_names(path)
+                found = state_files.read_names(path)
                 if found is not None:
                     return found
         return {}
@@ -212,25 +212,25 @@ class DirectoryState:
     def write_names(self, names: Mapping[str, KnownName]) -> None:
         """Save the addresses of host names, and now and then a copy: without them and the DNS a service is cut off."""
         self._prepare()
-        sealed = files.sealed_names(tuple(names[name] for name in sorted(names)))
-        durable.write(self._at.names, sealed)
+        sealed = state_files.sealed_names(tuple(names[name] for name in sorted(names)))
+        durable_files.write(self._at.names, sealed)
         if time.monotonic() >= self._copy_due:
-            durable.write(self._at.names_copy, sealed)
+            durable_files.write(self._at.names_copy, sealed)
             self._copy_due = time.monotonic() + _COPY
 
     def _prepare(self) -> None:
         if not self._ready:
             for folder in self._at.folders():
-                durable.make_folder(folder)
+                durable_files.make_folder(folder)
             self._ready = True
 
     def _used(self, kept: list[int]) -> tuple[set[str] | None, set[str] | None]:
         """Name the files of policies and programs in use; None where that cannot be known."""
         at = self._at
         try:
-            users = [files.read_generation(at, number) for number in kept]
-            users.append(files.read_journal(at))
-            boot = files.read_boot(at)
+            users = [state_files.read_generation(at, number) for number in kept]
+            users.append(state_files.read_journal(at))
+            boot = state_files.read_boot(at)
             users.append(boot.record if boot else None)
             present = [each for each in users if each is not None]
         except StateError:
@@ -243,13 +243,15 @@ class DirectoryState:
         return policies, programs
 
     def _programs_included(self) -> set[str]:
-        texts = (files.read_ruleset_file(path) for path in (self._at.boot, *self._at.level_files()))
-        return {name for text in texts if text is not None for name in files.programs_in(self._at, text)}
+        texts = (state_files.read_ruleset_file(path) for path in (self._at.boot, *self._at.level_files()))
+        return {
+            name for text in texts if text is not None for name in state_files.programs_in(self._at, text)
+        }
 
 
 def _is_so(path: Path, data: bytes) -> bool:
     try:
-        return durable.read(path) == data
+        return durable_files.read(path) == data
     except StateError:
         return False
 
@@ -257,22 +259,24 @@ def _is_so(path: Path, data: bytes) -> bool:
 def _holds(path: Path, data: bytes) -> bool:
     """Say whether `path` holds just these bytes, durably. What stands there and differs is set aside."""
     try:
-        found = durable.read(path)
+        found = durable_files.read(path)
     except StateError:
         found = b""
     if found is None:
         return False
     if found != data:
-        durable.set_aside(path)
+        durable_files.set_aside(path)
         return False
     try:
-        durable.sync_folder(path.parent)  # its bytes were synced before it got its name; the name may not be
+        durable_files.sync_folder(
+            path.parent
+        )  # its bytes were synced before it got its name; the name may not be
     except OSError as error:
-        raise durable.failure("write", path, error) from error
+        raise durable_files.failure("write", path, error) from error
     return True
 
 
 def _forget_file(path: Path) -> None:
     """Remove what is not needed any more. A folder in its place stays; no fsync: coming back does no harm."""
     if not path.is_dir():
-        durable.remove(path, durable=False)
+        durable_files.remove(path, durable=False)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecluse.errors import KernelError
-from ecluse.flows import Connection, Tuple
+from ecluse.flow_judge import Connection, Tuple
 from ecluse.kernel import conntrack as adapter
 from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink, attribute, netfilter_header, netfilter_kind
-from ecluse.rows import sift
+from ecluse.lenient_rows import sift
 from tests.kernel.adapters.conftest import Heart, nft, run
 
 pytestmark = pytest.mark.kernel

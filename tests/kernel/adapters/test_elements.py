@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from ecluse.errors import KernelError
-from ecluse.kernel import elements as bulk
+from ecluse.kernel import bulk_elements as bulk
 from ecluse.ruleset.program import NamedSet, Program, element_text, structure
 
 pytestmark = pytest.mark.kernel

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from ecluse.cli import offline
+from ecluse.bypass import Device, Filter, Host, Offload, findings
+from ecluse.cli import offline_checks
 from ecluse.cli.terminal import Screen
 from ecluse.errors import KernelError
-from ecluse.exits import Device, Filter, Host, Offload, findings
-from ecluse.kernel import exits, features, tables
+from ecluse.kernel import bypass_scan, nic_features, read_table
 from ecluse.kernel.netlink import NLA_F_NESTED, DumpInterruptedError, Netlink, attribute, text_attribute
 from ecluse.policy import Policy, Site, Zone
 from tests.kernel.adapters.conftest import nft, run
@@ -46,7 +46,7 @@ def policy() -> Policy:
 
 
 async def found():
-    return {one.kind: one for one in findings(await exits.KernelExits().look(), policy())}
+    return {one.kind: one for one in findings(await bypass_scan.KernelExits().look(), policy())}
 
 
 async def test_a_plain_gateway_has_no_exit(gateway):
@@ -102,7 +102,7 @@ async def test_tcx(gateway, side):
             raise
         pytest.skip("no tcx before Linux 6.6")
     assert f"(tcx, {side} of care0) runs a BPF program" in (await found())["tc"].what
-    host = await exits.KernelExits().look()
+    host = await bypass_scan.KernelExits().look()
     assert (len(host.filters), host.unseen) == (1, ())
 
 
@@ -110,19 +110,19 @@ async def test_tcx_that_may_not_be_looked_for_is_said(gateway, monkeypatch, caps
     def refused(*_):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(exits.tcx, "programs", refused)
-    host = await exits.KernelExits().look()
+    monkeypatch.setattr(bypass_scan.tcx, "programs", refused)
+    host = await bypass_scan.KernelExits().look()
     assert host.unseen == ("BPF programs at tcx hooks (Operation not permitted)",)
     assert len(host.devices) >= 5
-    offline._host(SimpleNamespace(json=False), Screen(), policy())
+    offline_checks._host(SimpleNamespace(json=False), Screen(), policy())
     said = " ".join(capsys.readouterr().out.split())
     assert "0 ways past the gate" in said
     assert "not looked for: BPF programs at tcx hooks (Operation not permitted)" in said
-    offline._host(SimpleNamespace(json=True), Screen(), policy())
+    offline_checks._host(SimpleNamespace(json=True), Screen(), policy())
     assert json.loads(capsys.readouterr().out)["unseen"] == list(host.unseen)
 
 
-@pytest.mark.parametrize("what", [exits.GETTFILTER, exits.GETLINK])
+@pytest.mark.parametrize("what", [bypass_scan.GETTFILTER, bypass_scan.GETLINK])
 async def test_what_changed_while_it_was_read_is_read_again(gateway, monkeypatch, what):
     """A mix is not taken for nothing there: of tc's filters, of the interfaces in other namespaces."""
     other = netns.unique()
@@ -135,7 +135,7 @@ async def test_what_changed_while_it_was_read_is_read_again(gateway, monkeypatch
     dump, left = Netlink.dump, [3]
 
     def interrupted(self, kind, body):
-        elsewhere = len(body) > exits._LINK.size or kind == exits.GETTFILTER
+        elsewhere = len(body) > bypass_scan._LINK.size or kind == bypass_scan.GETTFILTER
         if kind == what and elsewhere and left[0]:
             left[0] -= 1
             raise DumpInterruptedError
@@ -157,30 +157,32 @@ async def test_what_stays_a_mix_is_no_answer(gateway, monkeypatch):
     dump = Netlink.dump
 
     def interrupted(self, kind, body):
-        if kind == exits.GETTFILTER:
+        if kind == bypass_scan.GETTFILTER:
             raise DumpInterruptedError
         return dump(self, kind, body)
 
     monkeypatch.setattr(Netlink, "dump", interrupted)
     with pytest.raises(KernelError, match="changed while it was being read"):
-        await exits.KernelExits().look()
+        await bypass_scan.KernelExits().look()
 
 
 def test_a_bpf_program_as_an_action():
     """This kernel has none: the bytes are made after the uapi (TCA_MATCHALL_ACT, TCA_ACT_*)."""
 
     def filter_with(kind, options):
-        action = text_attribute(exits.TCA_KIND, kind) + attribute(exits.TCA_OPTIONS | NLA_F_NESTED, options)
+        action = text_attribute(bypass_scan.TCA_KIND, kind) + attribute(
+            bypass_scan.TCA_OPTIONS | NLA_F_NESTED, options
+        )
         return attribute(2 | NLA_F_NESTED, attribute(1 | NLA_F_NESTED, action))
 
     parameters = attribute(2, bytes(20)) + attribute(5, struct.pack("=I", 7))
-    assert list(exits.actions(filter_with("bpf", parameters))) == [(exits.RUNS_BPF, 0)]
-    assert list(exits.actions(filter_with("gact", parameters))) == []
-    mirred = attribute(exits.MIRRED_PARMS, bytes(20) + struct.pack("=iI", 1, 9))
-    assert list(exits.actions(filter_with("mirred", mirred))) == [(1, 9)]
-    head = exits._TC.pack(0, 4, 0, 0, 0) + text_attribute(exits.TCA_KIND, "matchall")
-    body = head + attribute(exits.TCA_OPTIONS | NLA_F_NESTED, filter_with("bpf", parameters))
-    (one,) = exits._filter({4: "care0"}, 4, "egress", body)
+    assert list(bypass_scan.actions(filter_with("bpf", parameters))) == [(bypass_scan.RUNS_BPF, 0)]
+    assert list(bypass_scan.actions(filter_with("gact", parameters))) == []
+    mirred = attribute(bypass_scan.MIRRED_PARMS, bytes(20) + struct.pack("=iI", 1, 9))
+    assert list(bypass_scan.actions(filter_with("mirred", mirred))) == [(1, 9)]
+    head = bypass_scan._TC.pack(0, 4, 0, 0, 0) + text_attribute(bypass_scan.TCA_KIND, "matchall")
+    body = head + attribute(bypass_scan.TCA_OPTIONS | NLA_F_NESTED, filter_with("bpf", parameters))
+    (one,) = bypass_scan._filter({4: "care0"}, 4, "egress", body)
     assert one == Filter("care0", "egress", "matchall")
 
 
@@ -270,27 +272,29 @@ async def test_routes_addresses_and_switches(gateway):
 
 def test_a_flowtable_as_the_kernel_tells_it():
     """This kernel has none: the bytes are made after the uapi (NFTA_FLOWTABLE_*)."""
-    body = text_attribute(tables.FLOWTABLE_TABLE, "site") + text_attribute(tables.FLOWTABLE_NAME, "fast")
+    body = text_attribute(read_table.FLOWTABLE_TABLE, "site") + text_attribute(
+        read_table.FLOWTABLE_NAME, "fast"
+    )
     body += attribute(3 | NLA_F_NESTED, b"")
-    assert exits.offload("inet", body + attribute(7, struct.pack("!I", 0))) == Offload(
+    assert bypass_scan.offload("inet", body + attribute(7, struct.pack("!I", 0))) == Offload(
         "inet site", "fast", False
     )
-    hardware = exits.offload("inet", body + attribute(7, struct.pack("!I", 3)))
+    hardware = bypass_scan.offload("inet", body + attribute(7, struct.pack("!I", 3)))
     assert hardware.hardware
 
 
 def test_features_of_a_card(gateway):
     """No card here: a veth has features too, all but that one."""
-    on = features.active("wan0")
+    on = nic_features.active("wan0")
     assert "tx-scatter-gather" in on
-    assert features.TC_OFFLOAD not in on
+    assert nic_features.TC_OFFLOAD not in on
     told = findings(Host(devices=(Device("eth0", tc_in_hardware=True),)), policy())
     assert [one.kind for one in told] == ["hardware"]
 
 
 def test_the_look_needs_no_root(gateway):
     """CAP_NET_ADMIN, as the daemon has it (and the right to read this checkout)."""
-    script = "from ecluse.kernel.exits import look; print(len(look().devices))"
+    script = "from ecluse.kernel.bypass_scan import look; print(len(look().devices))"
     done = subprocess.run(
         [*other_user(65534, more_capabilities="+net_admin"), sys.executable, "-c", script],
         env={"PYTHONPATH": _source()}, capture_output=True, text=True, check=False,

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from ecluse.controller.gate import Gate
+from ecluse.controller.table.manager import Gate
 from ecluse.errors import KernelError
-from ecluse.kernel import gates, tables
 from ecluse.kernel import nft as adapter
+from ecluse.kernel import read_table, switch_commit
 from ecluse.kernel.fingerprint import is_switched
 from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink
-from ecluse.ruleset import names, switch
+from ecluse.ruleset import switch, table_names
 from ecluse.ruleset.compile import compile_program
 from tests.golden.cases import HERE, compiled
 from tests.kernel.adapters.conftest import nft
@@ -39,11 +39,11 @@ def listed():
         ["nft", "-s", "list", "table", "inet", "ecluse"], capture_output=True, text=True, check=True
     )
     with Netlink(NETLINK_NETFILTER) as netlink:
-        every = tables.in_table(netlink, tables.GETRULE, tables.RULE_TABLE)
+        every = read_table.in_table(netlink, read_table.GETRULE, read_table.RULE_TABLE)
         rules = sorted(
-            (rule[tables.RULE_CHAIN], rule[tables.RULE_EXPRESSIONS])
+            (rule[read_table.RULE_CHAIN], rule[read_table.RULE_EXPRESSIONS])
             for rule in every
-            if is_switched(tables.text(rule[tables.RULE_CHAIN]))
+            if is_switched(read_table.text(rule[read_table.RULE_CHAIN]))
         )
     return done.stdout, rules
 
@@ -80,7 +80,7 @@ async def test_a_chain_with_other_rules_in_it_is_made_one_goto(firewall):
     cut = switch.position(simple(), 1, CUT)
     await firewall.switch(cut)
     wanted = await whole(firewall, cut)
-    gate = names.gate(1, ZONES[0])
+    gate = table_names.gate(1, ZONES[0])
     await firewall.apply(
         f"insert rule inet ecluse {gate} accept\nadd rule inet ecluse {gate} drop\nflush chain inet ecluse input"
     )
@@ -118,7 +118,7 @@ async def test_a_refusal_changes_nothing_and_says_both_reasons(firewall, lacking
 async def test_what_is_refused_as_sent_goes_as_a_text_and_is_said(firewall, monkeypatch):
     await firewall.apply(loaded())
     cut = switch.position(simple(), 1, CUT)
-    right = gates.transaction(cut)
+    right = switch_commit.transaction(cut)
     # The last message names a chain of no table: all before it are right, and must not stand by themselves.
     wrong = [*right[:-1], (*right[-1][:2], right[-1][2].replace(b"ecluse\0", b"ecluss\0"))]
     monkeypatch.setattr(adapter.gates, "transaction", lambda _position: wrong)

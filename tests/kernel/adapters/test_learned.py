@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ecluse.kernel import learned as module
-from ecluse.kernel.elements import NEWSETELEM
-from ecluse.kernel.learned import Answered, handles, learned, left, put
+from ecluse.kernel import proxy_sets as module
+from ecluse.kernel.bulk_elements import NEWSETELEM
 from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink
+from ecluse.kernel.proxy_sets import Answered, handles, learned, left, put
 from ecluse.ruleset import switch
 from tests.golden.cases import HERE, compiled
 

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ecluse.kernel import events, exits
-from ecluse.kernel.exits import KernelExits
+from ecluse.kernel import bypass_scan, netlink_stream
+from ecluse.kernel.bypass_scan import KernelExits
 from tests.kernel.adapters.conftest import Heart, run
 from tests.kernel.adapters.test_conntrack import fill
 
@@ -113,8 +113,8 @@ async def test_a_look_costs_nothing_until_the_kernel_announces_a_change(links, m
         reads.append(1)
         return real()
 
-    real = exits.look_at_links
-    monkeypatch.setattr(exits, "look_at_links", counted)
+    real = bypass_scan.look_at_links
+    monkeypatch.setattr(bypass_scan, "look_at_links", counted)
     assert await links.look() is first
     assert not reads
     for change in (
@@ -219,8 +219,8 @@ async def test_a_burst_is_said_and_the_stream_lives_on(links):
 async def test_a_thousand_events_do_not_hold_the_loop(links, monkeypatch):
     """The stream lets the loop go after each slice of time, however many wait: here time is what the test says."""
     clock = itertools.count()
-    time_of_test = SimpleNamespace(monotonic=lambda: next(clock) * 0.6 * events.SLICE)
-    monkeypatch.setattr(events, "time", time_of_test)
+    time_of_test = SimpleNamespace(monotonic=lambda: next(clock) * 0.6 * netlink_stream.SLICE)
+    monkeypatch.setattr(netlink_stream, "time", time_of_test)
     stream = links.changes()
     ip("link add wan0 type veth peer name lan0")
     ip("link set wan0 up")

@@ -11,17 +11,16 @@ from ipaddress import ip_address
 
 import pytest
 
-from ecluse.dnsgate import memory as module
-from ecluse.dnsgate import record, saved
-from ecluse.dnsgate import run as process
-from ecluse.dnsgate.memory import Memory
-from ecluse.kernel import learned, tables
-from ecluse.kernel.elements import NEWSETELEM
-from ecluse.kernel.learned import Answered, contents, left, put, take_out
+from ecluse.dnsproxy import learned as module
+from ecluse.dnsproxy import learned_journal, learned_snapshot, process
+from ecluse.dnsproxy.learned import Memory
+from ecluse.kernel import proxy_sets, read_table
+from ecluse.kernel.bulk_elements import NEWSETELEM
 from ecluse.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, Netlink, attribute
+from ecluse.kernel.proxy_sets import Answered, contents, left, put, take_out
 from ecluse.ports import KernelChange
 from ecluse.ruleset import switch
-from ecluse.ruleset.dnsorders import Answers, Orders, orders_of
+from ecluse.ruleset.proxy_config import Answers, Orders, orders_of
 from tests.golden.cases import HERE, compiled
 from tests.kernel.adapters.conftest import nft, run
 from tests.system.disks import fill
@@ -59,9 +58,9 @@ class World:
 
     def reboot(self) -> None:
         """Leave what a machine finds that was booted anew: the disk, and what the boot unit put back of it."""
-        (self.run / record.FILE).unlink()
-        file = self.state / saved.FILE
-        file.write_text(file.read_text().replace(saved.boot_id(), "another"))
+        (self.run / learned_journal.FILE).unlink()
+        file = self.state / learned_snapshot.FILE
+        file.write_text(file.read_text().replace(learned_snapshot.boot_id(), "another"))
         for name in (SET, ALL):
             nft(f"flush set inet ecluse {name}")
         nft(file.read_text())
@@ -84,8 +83,8 @@ async def world(firewall, tmp_path):
 
 def later(monkeypatch, seconds: float) -> None:
     """Have time go by for the gate's process, and not for the kernel."""
-    true = saved.clock
-    for where in (module, saved):
+    true = learned_snapshot.clock
+    for where in (module, learned_snapshot):
         monkeypatch.setattr(where, "clock", lambda: true() + seconds)
 
 
@@ -99,7 +98,7 @@ def test_what_somebody_else_put_in_is_taken_out_and_what_was_learned_stays(world
     assert (world.held(), world.held(ALL), world.held("dns_all_6")) == ({LEARNED}, {LEARNED}, set())
     assert gate.removed == 3
     assert gate.last.endswith(("66 in dns_svc_secure_mail_4", "66 in dns_all_4", "66 in dns_all_6"))
-    assert str(STRANGE) not in (world.state / saved.FILE).read_text()
+    assert str(STRANGE) not in (world.state / learned_snapshot.FILE).read_text()
 
 
 def test_an_element_for_every_address_goes_whatever_else_is_known(world):
@@ -166,7 +165,7 @@ def test_an_address_is_in_the_record_before_it_is_in_the_kernel(world, monkeypat
     recorded = []
 
     def look_and_put(netlink, wanted):
-        recorded.append((world.run / record.FILE).read_text())
+        recorded.append((world.run / learned_journal.FILE).read_text())
         put(netlink, wanted)
 
     monkeypatch.setattr(module, "put", look_and_put)
@@ -280,16 +279,16 @@ def test_a_learned_address_that_was_given_a_year_has_an_hour(world):
     assert 3500 < left(world.netlink, SET)[LEARNED] <= 3600
     # Nor for ever: nft has no words for it, the kernel does.
     nft(f"delete element inet ecluse {SET} {{ {LEARNED} }}")
-    timeless = attribute(tables.ELEMENT_TIMEOUT, bytes(8))
-    add = learned._request(NEWSETELEM, NLM_F_CREATE, SET, learned._key(LEARNED) + timeless)
-    world.netlink.transaction(tables.NFNL_SUBSYS_NFTABLES, [add])
-    assert left(world.netlink, SET)[LEARNED] == learned.ENDLESS
+    timeless = attribute(read_table.ELEMENT_TIMEOUT, bytes(8))
+    add = proxy_sets._request(NEWSETELEM, NLM_F_CREATE, SET, proxy_sets._key(LEARNED) + timeless)
+    world.netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, [add])
+    assert left(world.netlink, SET)[LEARNED] == proxy_sets.ENDLESS
     gate.save()
     assert 3500 < left(world.netlink, SET)[LEARNED] <= 3600
     # Less is the kernel's word: it is not prolonged.
     put(world.netlink, [Answered(SET, LEARNED, 30)])
     gate.save()
-    told = re.findall(r"(dns_\w+) \{ \S+ expires (\d+)s", (world.state / saved.FILE).read_text())
+    told = re.findall(r"(dns_\w+) \{ \S+ expires (\d+)s", (world.state / learned_snapshot.FILE).read_text())
     assert {name: int(seconds) <= 30 for name, seconds in told} == {SET: True, ALL: False}
 
 
@@ -298,7 +297,7 @@ def test_a_lost_record_takes_what_is_there_for_its_own_and_says_so(world, damage
     gate = world.process()
     gate.save()
     gate.learn([SERVICE], [LEARNED, OTHER], LED)
-    file = world.run / record.FILE
+    file = world.run / learned_journal.FILE
     if damage == "gone":
         file.unlink()
     else:
@@ -315,7 +314,7 @@ def test_a_lost_record_takes_what_is_there_for_its_own_and_says_so(world, damage
 
 def test_a_torn_last_line_is_of_an_address_that_never_was_in_the_kernel(world):
     world.process().learn([SERVICE], [LEARNED], LED)
-    file = world.run / record.FILE
+    file = world.run / learned_journal.FILE
     with file.open("a") as whole:
         whole.write(f"{SET} {STRANGE} 99999")
     world.strange()
@@ -354,10 +353,10 @@ def test_the_first_process_since_the_machine_started_has_nobody_to_take_for_its_
     gate.learn([SERVICE], [LEARNED], LED)
     gate.save()
     gate.learn([SERVICE], [STRANGE], LED)
-    lines = (world.run / record.FILE).read_text()
-    (world.run / record.FILE).write_text(lines.replace(saved.boot_id(), "another"))
-    file = world.state / saved.FILE
-    file.write_text(file.read_text().replace(saved.boot_id(), "another"))
+    lines = (world.run / learned_journal.FILE).read_text()
+    (world.run / learned_journal.FILE).write_text(lines.replace(learned_snapshot.boot_id(), "another"))
+    file = world.state / learned_snapshot.FILE
+    file.write_text(file.read_text().replace(learned_snapshot.boot_id(), "another"))
     nft(f"flush set inet ecluse {SET}")
     world.strange()
     after = world.process()
@@ -389,7 +388,7 @@ def test_whoever_sets_the_date_changes_nothing(world, monkeypatch, days):
     gate.save()
     assert min(left(world.netlink, SET)[one] for one in (LEARNED, OTHER)) > 3500
     nft(f"flush set inet ecluse {SET}")
-    (world.run / record.FILE).unlink()
+    (world.run / learned_journal.FILE).unlink()
     world.process()
     assert world.held() == {LEARNED, OTHER}
     assert max(left(world.netlink, SET).values()) <= 3600
@@ -397,7 +396,7 @@ def test_whoever_sets_the_date_changes_nothing(world, monkeypatch, days):
 
 def test_no_line_of_the_record_gives_more_than_an_hour(world):
     world.process().learn([SERVICE], [LEARNED], LED)
-    file = world.run / record.FILE
+    file = world.run / learned_journal.FILE
     file.write_text(
         "".join(
             f"{line.rpartition(' ')[0]} {10**12}\n" if "dns" in line else f"{line}\n"
@@ -431,14 +430,14 @@ def test_a_set_that_cannot_be_set_right_keeps_none_of_the_others_from_it(world, 
 
 
 def test_the_record_does_not_grow_for_ever(world, monkeypatch):
-    monkeypatch.setattr(record, "GROWTH", 2000)
+    monkeypatch.setattr(learned_journal, "GROWTH", 2000)
     gate = world.process()
     for number in range(1, 200):
         with pytest.MonkeyPatch.context() as full:
             full.setattr(gate, "_put", lambda _: (_ for _ in ()).throw(OSError(errno.ENFILE, "full")))
             with pytest.raises(OSError, match="full"):
                 gate.learn([SERVICE], [ip_address(f"203.0.113.{number}")], LED)
-    assert (world.run / record.FILE).stat().st_size < 2600
+    assert (world.run / learned_journal.FILE).stat().st_size < 2600
 
 
 def test_a_set_of_another_kind_in_our_sets_place_breaks_nothing(world):

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecluse.errors import KernelError, RulesetRejectedError
-from ecluse.kernel import tables
+from ecluse.kernel import read_table
 from ecluse.kernel.netlink import NETLINK_NETFILTER, NLA_F_NESTED, DumpInterruptedError, Netlink, attribute
 from ecluse.kernel.nft import shortened
+from ecluse.lenient_rows import sift
 from ecluse.ports import CounterValue
-from ecluse.rows import sift
 from tests.kernel.adapters.conftest import PROGRAM, nft, send_udp
 
 pytestmark = pytest.mark.kernel
@@ -230,8 +230,8 @@ async def test_a_set_of_another_kind_hides_no_row_of_the_others(firewall, kind):
 def test_an_element_of_any_bytes_is_a_row_or_is_counted(rows, width, flow):
     """Whatever stands in an element: KeyError, a length that leads nowhere, a key of another size."""
     key = bytes(2 * width + 8 if flow else width)
-    sound = attribute(tables.ELEMENT_KEY | NLA_F_NESTED, attribute(tables.DATA_VALUE, key))
-    read = partial(tables._refused_element, width=width, flow=flow, set_timeout=1000)
+    sound = attribute(read_table.ELEMENT_KEY | NLA_F_NESTED, attribute(read_table.DATA_VALUE, key))
+    read = partial(read_table._refused_element, width=width, flow=flow, set_timeout=1000)
     found, bad = sift([*rows, sound], read)
     assert len(found) + bad == len(rows) + 1
     assert found[-1].source == str(ip_address(bytes(width)))
@@ -392,9 +392,9 @@ async def test_readings_beside_a_storm_of_switches_are_never_a_mix(firewall):
 
 def test_a_reading_with_a_transaction_in_it_is_a_mix(namespace):
     with Netlink(NETLINK_NETFILTER) as netlink:
-        assert tables.in_one_generation(netlink, lambda: "whole") == "whole"
+        assert read_table.in_one_generation(netlink, lambda: "whole") == "whole"
         with pytest.raises(DumpInterruptedError):
-            tables.in_one_generation(netlink, lambda: nft("add table ip other"))
+            read_table.in_one_generation(netlink, lambda: nft("add table ip other"))
 
 
 async def test_targets_stay_fast_beside_a_large_map_and_a_long_transaction(firewall):

@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from ecluse.api.admission import ROOMS, Admission, Room
-from ecluse.api.refusals import (
+from ecluse.api.denied_attempts import (
     LINES_A_DAY,
     LINES_PER_UID,
     LINES_PER_UID_A_DAY,
     MAX_UIDS,
     Refusals,
 )
+from ecluse.api.quota import ROOMS, Admission, Room
 from ecluse.records import Actor
 from tests.unit.api.fake_commands import FakeCommands
 from tests.unit.api.harness import SYSTEM_PYTHON, ListLog, ask, hold, parse, raw, request_bytes, running
@@ -77,7 +77,7 @@ async def test_a_request_that_trickles_is_ended_at_the_same_time():
 
 
 async def test_a_connection_that_never_speaks_or_goes_idle_is_ended(monkeypatch):
-    monkeypatch.setattr("ecluse.api.connection.IDLE_SECONDS", 0.5)
+    monkeypatch.setattr("ecluse.api.http_connection.IDLE_SECONDS", 0.5)
     async with running() as (_, path, *_rest):
         with hold(path) as silent, hold(path, request_bytes("GET", "/v1/status", close=False)) as idle:
             assert (await closes(silent, 5))[0] == b""
@@ -327,7 +327,7 @@ async def test_no_descriptors_left_is_survived(monkeypatch):
                 return getattr(self._sock, name)
 
         real = listener.sock
-        monkeypatch.setattr("ecluse.api.door._PAUSE", 0.3)
+        monkeypatch.setattr("ecluse.api.acceptor._PAUSE", 0.3)
         listener.sock = Exhausted(real)
         asked = asyncio.ensure_future(ask(path, "GET", "/v1/status"))
         await asyncio.sleep(0.1)

@@ -8,7 +8,7 @@ import stat
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ecluse.api.listen import activated_fds
+from ecluse.api.listener import activated_fds
 from ecluse.api.routes import ROUTES
 from ecluse.errors import (
     ConfigError,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ecluse.cli import main as cli
 from ecluse.records import Actor, AuditRecord
-from ecluse.state.audit import HashChainAudit
+from ecluse.state.audit_log import HashChainAudit
 
 
 @pytest.fixture

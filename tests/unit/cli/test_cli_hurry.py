@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecluse.api.ask import json_text
-from ecluse.cli import hurry
+from ecluse.api.request_socket import json_text
+from ecluse.cli import fast_path
 from tests.unit.api.harness import ServerThread
 
 SOURCE = Path(__file__).parents[3] / "src"
 PATH = f"import sys; before = set(sys.modules); sys.path.insert(0, {str(SOURCE)!r})\n"
-ASK = "from ecluse.cli.hurry import ask_closing\nquestion = ask_closing(sys.argv[1:])\n"
+ASK = "from ecluse.cli.fast_path import ask_closing\nquestion = ask_closing(sys.argv[1:])\n"
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_closing_is_sent_with_nothing_loaded_but_the_interpreters_own(server):
         "cut", "--reason", 'caf\u00e9 "x"', "--zone", "care", "--socket", str(server.path),
     )  # fmt: skip
     assert done.stderr == ""
-    own = "ecluse ecluse.api ecluse.api.ask ecluse.cli ecluse.cli.hurry ecluse.cli.quick"
+    own = "ecluse ecluse.api ecluse.api.request_socket ecluse.cli ecluse.cli.fast_path ecluse.cli.fast_args"
     assert set(done.stdout.split()) - {"_socket"} == set(own.split())
     (asked,) = [one for one in server.commands.calls if one[0] == "level"]
     assert 'caf\u00e9 "x"' in repr(asked)
@@ -53,7 +53,7 @@ def test_a_closing_is_sent_with_nothing_loaded_but_the_interpreters_own(server):
 
 def test_the_rest_is_loaded_after_it_was_sent(server):
     done = python(
-        "sys.modules['ecluse.cli.main'] = None\nfrom ecluse.cli.hurry import run\nrun()", "cut", "--socket", str(server.path)
+        "sys.modules['ecluse.cli.main'] = None\nfrom ecluse.cli.fast_path import run\nrun()", "cut", "--socket", str(server.path)
     )  # fmt: skip
     assert "ecluse.cli.main" in done.stderr  # nobody was there to read the answer
     until(lambda: server.commands.calls)
@@ -74,7 +74,7 @@ def test_the_rest_is_loaded_after_it_was_sent(server):
 )
 def test_all_else_sends_nothing(line, tmp_path):
     words = [*line.split(), "--socket", str(tmp_path / "none")]
-    assert hurry.ask_closing(words) is None
+    assert fast_path.ask_closing(words) is None
 
 
 def test_ctrl_c_while_the_rest_is_loaded_is_told_as_ever(server):
@@ -86,7 +86,7 @@ class Impatient:
             self.left -= 1
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Impatient())
-from ecluse.cli.hurry import run
+from ecluse.cli.fast_path import run
 run()
 """
     done = python(impatient, "cut", "--socket", str(server.path))
@@ -122,7 +122,7 @@ def test_the_socket_of_the_environment_is_asked(server):
 def test_no_daemon_is_told_by_the_exit_code(tmp_path):
     for where in (tmp_path / "none", "x\0y", "x" * 200):
         done = python(
-            f"sys.argv += ['cut', '--socket', {str(where)!r}]\nfrom ecluse.cli.hurry import run\nrun()"
+            f"sys.argv += ['cut', '--socket', {str(where)!r}]\nfrom ecluse.cli.fast_path import run\nrun()"
         )
         assert (done.returncode, "Traceback" in done.stderr) == (4, False), where
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ecluse.cli import main, online
+from ecluse.cli import main, online_check
 from tests.unit.config.conftest import Files
 from tests.unit.resolve.server import Server
 
@@ -20,7 +20,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def check(capsys, files, monkeypatch):
-    monkeypatch.setattr(online, "_PAUSE", 0.01)
+    monkeypatch.setattr(online_check, "_PAUSE", 0.01)
 
     def run(*words):
         code = main.main(["check", "--online", str(files.path), *words])
@@ -43,7 +43,7 @@ def server(monkeypatch):
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     assert ready.wait(10)
-    monkeypatch.setattr(online, "_PORT", made.port)
+    monkeypatch.setattr(online_check, "_PORT", made.port)
     yield made
     done.set()
     thread.join()

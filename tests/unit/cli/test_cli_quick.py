@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecluse.cli import quick
+from ecluse.cli import fast_args
 from ecluse.cli.parser import build_parser
 
 VERBS = ("status", "cut", "isolate")
@@ -19,7 +19,7 @@ PARSER = build_parser()
 
 
 def quickly(words):
-    found = quick.read(words)
+    found = fast_args.read(words)
     return None if found is None else {"json": False, "socket": "before"} | found
 
 
@@ -62,4 +62,4 @@ def test_the_command_lines_of_a_hurry_are_read(line):
      "cut --reason=R", "status --reason R", "--reason R cut", "cut --yes", "cut cut", "cut -- --json", "--version"],
 )  # fmt: skip
 def test_all_else_is_left_to_argparse(line):
-    assert quick.read(line.split()) is None
+    assert fast_args.read(line.split()) is None

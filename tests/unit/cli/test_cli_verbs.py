@@ -423,7 +423,7 @@ def test_an_answer_that_is_none_is_exit_code_4(ecluse, tmp_path, answer):
 
 
 def test_a_daemon_that_hangs_is_given_up_on_and_the_doubt_is_said(ecluse, tmp_path, monkeypatch):
-    monkeypatch.setattr("ecluse.cli.hurry.CHANGE_SECONDS", 0.5)
+    monkeypatch.setattr("ecluse.cli.fast_path.CHANGE_SECONDS", 0.5)
 
     async def hanging(reader, writer):
         await asyncio.sleep(1)
@@ -488,7 +488,7 @@ def test_audit(ecluse, tmp_path):
     from datetime import UTC, datetime
 
     from ecluse.records import Actor, AuditRecord
-    from ecluse.state.audit import HashChainAudit
+    from ecluse.state.audit_log import HashChainAudit
 
     path = tmp_path / "audit.log"
     for verb in ("verify", "show"):

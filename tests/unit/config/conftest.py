@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ecluse.config import remarks
+from ecluse.config import lint
 
 SITE = """\
 site: chu-example
@@ -90,4 +90,4 @@ def files(tmp_path: Path) -> Files:
 def documentation_addresses_count_as_real(request, monkeypatch):
     """All samples are written in them; the one remark about that has tests of its own (`examples`)."""
     if "examples" not in request.keywords:
-        monkeypatch.setattr(remarks, "find_examples", lambda *_: ())
+        monkeypatch.setattr(lint, "find_examples", lambda *_: ())

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ecluse.config import read_directory, warnings_of
-from ecluse.config.marks import Items, compose
 from ecluse.config.settings import load_settings
+from ecluse.config.yaml_tree import Items, compose
 from ecluse.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[3] / "config"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ecluse.config import fields, load_policy, read_directory, warnings_of
-from ecluse.config.remarks import is_example
-from ecluse.config.words import WrongError
+from ecluse.config import load_policy, parsers, read_directory, warnings_of
+from ecluse.config.lint import is_example
+from ecluse.config.messages import WrongError
 from ecluse.errors import ConfigError
 from ecluse.policy.networks import network_of
 
@@ -37,13 +37,13 @@ def faults(files):
 @example(". }; x")
 @example("a. }; x.example")
 def test_a_name_that_is_taken_has_nothing_but_whole_labels(text):
-    for read in (lambda t: fields.target(t, unbounded=False), fields.host_name, fields.domain):
+    for read in (lambda t: parsers.target(t, unbounded=False), parsers.host_name, parsers.domain):
         try:
             name = read(text)
         except WrongError:
             continue
         if isinstance(name, str):
-            assert all(fields._LABEL.fullmatch(label) for label in name.removeprefix("*.").split("."))
+            assert all(parsers._LABEL.fullmatch(label) for label in name.removeprefix("*.").split("."))
 
 
 NAMES = {

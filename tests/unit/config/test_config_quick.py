@@ -10,13 +10,21 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ecluse.bulk import without_gc
-from ecluse.config import ConfigDirectory, addresses, fields, overlaps, read_directory, scalars, warnings_of
-from ecluse.config.marks import Document, Items, compose
+from ecluse.config import (
+    ConfigDirectory,
+    address_parsers,
+    lint_overlaps,
+    parsers,
+    read_directory,
+    warnings_of,
+    yaml_scalars,
+)
+from ecluse.config.messages import WrongError, escaped, is_plain
 from ecluse.config.models import ServiceModel
-from ecluse.config.words import WrongError, escaped, is_plain
+from ecluse.config.yaml_tree import Document, Items, compose
+from ecluse.gc_pause import without_gc
 from ecluse.policy import interval, network_of
-from ecluse.policy.index import NetworkIndex
+from ecluse.policy.network_index import NetworkIndex
 from ecluse.policy.networks import text_of
 
 DAY = date(2026, 11, 1)
@@ -92,11 +100,14 @@ def test_reading_a_network_leaves_no_function_on_it():
 @example("0.0.0.0/7", True)
 @example("::ffff:203.0.113.9", True)
 def test_a_target_is_read_as_on_the_long_way(text, unbounded):
-    quick = outcome(fields.target, text, unbounded=unbounded), outcome(addresses.prefix, text)
+    quick = outcome(parsers.target, text, unbounded=unbounded), outcome(address_parsers.prefix, text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fields, "network_of", lambda _: None)
-        patch.setattr(addresses, "network_of", lambda _: None)
-        assert quick == (outcome(fields.target, text, unbounded=unbounded), outcome(addresses.prefix, text))
+        patch.setattr(parsers, "network_of", lambda _: None)
+        patch.setattr(address_parsers, "network_of", lambda _: None)
+        assert quick == (
+            outcome(parsers.target, text, unbounded=unbounded),
+            outcome(address_parsers.prefix, text),
+        )
 
 
 @given(PREFIXES, st.booleans())
@@ -107,14 +118,14 @@ def test_a_target_is_read_as_on_the_long_way(text, unbounded):
 @example("::/1", True)
 def test_what_is_no_host_is_what_ipaddress_finds_inside(text, unbounded):
     network = ip_network(text)
-    of_version = [(special, what) for special, what in ((ip_network(s), w) for s, w in addresses._NO_HOSTS) if special.version == network.version]  # fmt: skip
+    of_version = [(special, what) for special, what in ((ip_network(s), w) for s, w in address_parsers._NO_HOSTS) if special.version == network.version]  # fmt: skip
     within = next((what for special, what in of_version if network.subnet_of(special)), None)
     around = next((what for special, what in of_version if special.subnet_of(network)), None)
-    said = outcome(addresses.unicast, network, unbounded=unbounded)
-    if within or (around and not addresses.is_wide(network)):
-        shown = addresses.written(network)
+    said = outcome(address_parsers.unicast, network, unbounded=unbounded)
+    if within or (around and not address_parsers.is_wide(network)):
+        shown = address_parsers.written(network)
         assert said == (f"'{shown}' is or contains {within or around}", "addresses of single hosts (unicast)")
-    elif addresses.is_wide(network) and not unbounded:
+    elif address_parsers.is_wide(network) and not unbounded:
         assert "the whole internet" in said[0]
     else:
         assert said is network
@@ -131,7 +142,7 @@ WORDS = st.text(max_size=12) | NUMBERS | WRITTEN | st.floats().map(str) | st.dat
 @example("2026-11-01 10:00:00.5")
 @example("<<")
 def test_a_bare_word_is_taken_for_what_the_resolver_takes_it_for(text):
-    assert scalars.read_bare(text) == scalars._resolved(text)
+    assert yaml_scalars.read_bare(text) == yaml_scalars._resolved(text)
 
 
 @given(st.text(max_size=8))
@@ -170,7 +181,7 @@ SERVICES = st.lists(
 def every_end(services):
     """What `_crowded` leaves out nothing of."""
     return [
-        overlaps._End(0, 0, position, index, item, value)
+        lint_overlaps._End(0, 0, position, index, item, value)
         for position, placed in enumerate(services)
         for index, destination in enumerate(placed.model.destinations)
         for item, value in destination.each()
@@ -199,7 +210,7 @@ def test_leaving_out_what_meets_nothing_changes_no_remark(tmp_path_factory, serv
     loaded = read_directory(directory)
     found = warnings_of(loaded, DAY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(overlaps, "_crowded", every_end)
+        patch.setattr(lint_overlaps, "_crowded", every_end)
         assert warnings_of(loaded, DAY) == found
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import public_suffixes
-from ecluse.config import load_policy, suffixes
-from ecluse.config.suffixes import PublicSuffixes
-from ecluse.config.words import WrongError
+from ecluse.config import load_policy, suffix_list
+from ecluse.config.messages import WrongError
+from ecluse.config.suffix_list import PublicSuffixes
 from ecluse.errors import ConfigError
 
 INPUTS = ["*.blob.core.windows.net", "*.co.uk", "*.cloudfront.net"]
@@ -74,7 +74,7 @@ def test_what_is_somebodys_own(domain):
 
 
 def test_the_list_is_read_only_where_there_is_a_wildcard(files, monkeypatch, tmp_path):
-    monkeypatch.setattr(suffixes, "LIST", tmp_path / "none")
+    monkeypatch.setattr(suffix_list, "LIST", tmp_path / "none")
     assert load_policy(files.path)
     files.labs("results.lab.example", '"*.lab.example"')
     with pytest.raises(FileNotFoundError):
@@ -82,7 +82,7 @@ def test_the_list_is_read_only_where_there_is_a_wildcard(files, monkeypatch, tmp
 
 
 def test_the_list_says_its_date_and_its_licence_and_has_both_parts():
-    text = suffixes.LIST.read_text(encoding="ascii")
+    text = suffix_list.LIST.read_text(encoding="ascii")
     assert "Mozilla Public\n# License, v. 2.0" in text
     assert re.fullmatch(r"20\d\d-\d\d-\d\d", PublicSuffixes().date)
     rules = [line for line in text.splitlines() if not line.startswith("#")]
@@ -100,7 +100,7 @@ def test_a_list_is_made_small(tmp_path):
 
 def test_it_costs_little_and_is_gone_afterwards():
     code = (
-        "import tracemalloc, gc; from ecluse.config.suffixes import PublicSuffixes; tracemalloc.start();"
+        "import tracemalloc, gc; from ecluse.config.suffix_list import PublicSuffixes; tracemalloc.start();"
         "s = PublicSuffixes(); s.check('operator.example'); held = tracemalloc.get_traced_memory()[0];"
         "del s; gc.collect(); print(held, tracemalloc.get_traced_memory()[0])"
     )

@@ -5,7 +5,7 @@ import gc
 import warnings
 
 from ecluse.controller import Controller
-from ecluse.controller.shared import Options, Ports
+from ecluse.controller.context import Options, Ports
 from ecluse.errors import EcluseError
 from ecluse.fakes import (
     FakeAudit,

@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecluse.controller.difference import difference
+from ecluse.controller.table.text_diff import difference
 
 HEADS = ("\tchain k2.forward {", "\tmap k2.kept4 {", "\tset refused4 {")
 line = st.sampled_from(

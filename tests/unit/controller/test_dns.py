@@ -7,16 +7,16 @@ from ipaddress import ip_address
 
 import pytest
 
-from ecluse.controller import report
-from ecluse.controller.namewatch import NameWatch
+from ecluse.controller import status
+from ecluse.controller.tasks.host_names import NameWatch
 from ecluse.errors import KernelError
-from ecluse.flows import FlowJudge
+from ecluse.flow_judge import FlowJudge
 from ecluse.policy import DnsGate, DnsMode
 from ecluse.ports import CounterValue, DnsReport, Evidence, RefusedElement, RefusedQuestion
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
-from ecluse.ruleset.connection import Connection, Tuple
-from ecluse.ruleset.names import BASE_CHAINS, DNS, DNS_LIMITED, is_learned
+from ecluse.ruleset.conntrack_entry import Connection, Tuple
+from ecluse.ruleset.table_names import BASE_CHAINS, DNS, DNS_LIMITED, is_learned
 from tests.golden.cases import HERE, compiled
 from tests.unit.controller.machine import Machine
 
@@ -176,7 +176,7 @@ def test_a_learned_address_keeps_a_connection():
 def test_a_tunnel_is_told_as_one():
     asked = [RefusedQuestion("10.10.4.7", f"n{i}.t.evil.example", "TXT", "name", 1, 100.0) for i in range(9)]
     asked.append(RefusedQuestion("10.30.0.9", "www.web.example", "A", "name", 2, 90.0))
-    rows = list(report.refused_names(asked, POLICY, datetime.fromtimestamp(130, UTC)))
+    rows = list(status.refused_names(asked, POLICY, datetime.fromtimestamp(130, UTC)))
     assert [(r.client, r.zone, r.name, r.times, r.last) for r in rows] == [
         ("10.10.4.7", "care", "*.t.evil.example", 9, 30),
         ("10.30.0.9", "guest-wifi", "www.web.example", 2, 40),
@@ -293,11 +293,11 @@ def test_a_cut_says_which_names_servers_inside_may_hold_old_addresses_of(machine
 
 def test_where_the_gate_answers_at_open_too_nothing_is_held_that_it_did_not_learn():
     always = replace(POLICY, site=replace(POLICY.site, dns=replace(POLICY.site.dns, mode=DnsMode.ALWAYS)))
-    assert report.stale_caches(always, OPEN, always, CUT) == ()
+    assert status.stale_caches(always, OPEN, always, CUT) == ()
     # Beside a zone that is cut an open one asks past the gate.
     beside = OPEN | {"guest-wifi": "cut"}
-    assert len(report.stale_caches(always, beside, always, CUT)) == 1
-    assert report.stale_caches(POLICY, OPEN, POLICY, dict.fromkeys(ZONES, "isolate")) == ()
+    assert len(status.stale_caches(always, beside, always, CUT)) == 1
+    assert status.stale_caches(POLICY, OPEN, POLICY, dict.fromkeys(ZONES, "isolate")) == ()
 
 
 def test_entries_of_the_connection_table_that_nobody_can_read_are_told(machine):

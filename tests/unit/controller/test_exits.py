@@ -2,9 +2,9 @@
 
 import asyncio
 
-from ecluse.controller import linkwatch
+from ecluse.bypass import Device, Filter, Host, findings
+from ecluse.controller.tasks import links
 from ecluse.errors import KernelError
-from ecluse.exits import Device, Filter, Host, findings
 from tests.unit.controller.machine import Machine
 from tests.unit.controller.test_machine import simple
 
@@ -30,7 +30,7 @@ def test_a_way_out_is_named_while_it_is_there(monkeypatch):
     machine.exits.host = Host()
     assert not any("past the gate" in text for text in look(machine))
     assert not machine.audit.records[-1].what.startswith("no more"), "one line a minute of each"
-    monkeypatch.setattr(linkwatch, "_NEWS", 0.0)
+    monkeypatch.setattr(links, "_NEWS", 0.0)
     look(machine)
     assert machine.audit.records[-1].what.startswith("no more: a tc filter")
     machine.close()
@@ -63,7 +63,7 @@ def test_containers_that_come_and_go_make_no_line_each(monkeypatch):
     machine.exits.host = Host(devices=(Device("wan0", xdp="generic"),))
     look(machine)
     assert lines() == 2, "another way is told at once"
-    monkeypatch.setattr(linkwatch, "_NEWS", 0.0)
+    monkeypatch.setattr(links, "_NEWS", 0.0)
     look(machine)
     assert lines() == 3
     assert machine.audit.records[-1].what.startswith("no more: ")
@@ -72,7 +72,7 @@ def test_containers_that_come_and_go_make_no_line_each(monkeypatch):
     assert "past the gate (and 1 more there)" in machine.audit.records[-1].what
     machine.exits.host = Host()
     look(machine)
-    monkeypatch.setattr(linkwatch, "_NEWS", 60.0)
+    monkeypatch.setattr(links, "_NEWS", 60.0)
     look(machine)
     assert lines() == 5
     machine.close()

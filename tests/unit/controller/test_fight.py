@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ecluse.controller import healer
-from ecluse.controller.fight import ROUNDS, WINDOW, Fight
+from ecluse.controller.tasks import tamper
+from ecluse.controller.tasks.alarm_throttle import ROUNDS, WINDOW, Fight
 from ecluse.ruleset import switch
-from ecluse.ruleset.names import BASE_CHAINS
+from ecluse.ruleset.table_names import BASE_CHAINS
 from tests.unit.controller.machine import Machine
 from tests.unit.controller.test_machine import CUT, simple
 
@@ -103,7 +103,7 @@ def test_it_is_over_once_and_then_forgotten(passed):
 
 
 def test_a_fight_is_in_status_in_the_events_and_in_few_audit_lines(monkeypatch, passed):
-    monkeypatch.setattr(healer, "_BREATH", 0.001)
+    monkeypatch.setattr(tamper, "_BREATH", 0.001)
     machine = Machine(simple())
     machine.start()
     machine.controller._keeper._healer._fight = Fight(passed)

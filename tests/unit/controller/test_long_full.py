@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from ecluse.controller import ledger
-from ecluse.controller.recorder import MOST_TOLD, Job, Recorder
+from ecluse.controller.persist import change_records
+from ecluse.controller.persist.writer_thread import MOST_TOLD, Job, Recorder
 from ecluse.errors import StateError
 from ecluse.policy import Policy
 from ecluse.records import Actor
@@ -20,7 +20,7 @@ STRANGER = Actor(65_534, "nobody", 1, "curl")
 
 @pytest.fixture
 def machine(monkeypatch):
-    monkeypatch.setattr(ledger, "MOST_LINES", MOST)
+    monkeypatch.setattr(change_records, "MOST_LINES", MOST)
     policy: Policy = allowlist("laboratory")
     machine = Machine(policy)
     machine.start()

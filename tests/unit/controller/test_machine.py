@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ecluse.controller import healer
+from ecluse.controller.tasks import tamper
 from ecluse.errors import EcluseError, KernelError, NotFoundError, StateError
 from ecluse.policy import (
     Criticality,
@@ -45,7 +45,7 @@ class Gateway(RuleBasedStateMachine):
     def begin(self, first, second):
         self.patched = pytest.MonkeyPatch()
         self.patched.setattr(
-            healer, "_BREATH", 0.001
+            tamper, "_BREATH", 0.001
         )  # a fight leaves the kernel alone for so long, each round
         self.policies = [Policy(SITE, (first,)), Policy(SITE, (first, second))]
         self.machine = Machine(self.policies[0])

@@ -7,11 +7,11 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from ecluse.controller.holding import in_use, learned_in_use
-from ecluse.controller.namewatch import NameWatch
+from ecluse.controller.tasks.addresses_in_use import in_use, learned_in_use
+from ecluse.controller.tasks.host_names import NameWatch
 from ecluse.errors import KernelError
-from ecluse.flows import Connection, Tuple
-from ecluse.naming import Knowledge, address_states, failures, name_states, owners_of
+from ecluse.flow_judge import Connection, Tuple
+from ecluse.name_advice import Knowledge, address_states, failures, name_states, owners_of
 from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
 from ecluse.records import KnownAddress, KnownName, NameTally
 from tests.unit.controller.machine import Machine

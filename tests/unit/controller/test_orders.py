@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ecluse.controller.writer import Writer, always, never
+from ecluse.controller.lock import Writer, always, never
 from ecluse.errors import EcluseError, GivenUpError, StaleError, StateError
 from ecluse.records import Sender
 from ecluse.ruleset import switch

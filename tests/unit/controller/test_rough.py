@@ -7,12 +7,12 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from ecluse.controller.recorder import Job, Recorder
-from ecluse.controller.shared import Options
-from ecluse.controller.start import carry_over
-from ecluse.controller.writer import Writer, always
+from ecluse.controller.context import Options
+from ecluse.controller.lock import Writer, always
+from ecluse.controller.persist.writer_thread import Job, Recorder
+from ecluse.controller.startup_decision import carry_over
 from ecluse.errors import KernelError, RequestError, StaleError, StateError
-from ecluse.flows import Connection, Tuple
+from ecluse.flow_judge import Connection, Tuple
 from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
 from ecluse.ruleset import switch
 from tests.unit.controller import machine as machines

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecluse.controller.start import carry_over, decide
+from ecluse.controller.startup_decision import carry_over, decide
 from ecluse.policy import at_least_as_closed
 from ecluse.ports import Recovered
 from ecluse.records import Action, Actor, Generation

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ecluse.controller import tablewatch
+from ecluse.controller.tasks import kernel_limits
 from ecluse.errors import KernelError
 from ecluse.results import TableUse
 from tests.unit.controller.machine import Machine
@@ -13,7 +13,7 @@ from tests.unit.controller.test_machine import simple
 
 @pytest.fixture
 def machine(monkeypatch):
-    monkeypatch.setattr(tablewatch, "_EVERY", 0.001)
+    monkeypatch.setattr(kernel_limits, "_EVERY", 0.001)
     made = Machine(simple())
     made.start()
     yield made

@@ -5,9 +5,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from ecluse.controller import watches
-from ecluse.controller.shared import Options
-from ecluse.flows import Connection, Tuple
+from ecluse.controller.context import Options
+from ecluse.controller.tasks import supervisor
+from ecluse.flow_judge import Connection, Tuple
 from ecluse.ports import KernelChange
 from tests.unit.controller import machine as machines
 from tests.unit.controller.machine import Machine
@@ -20,7 +20,7 @@ NO_THREAD = RuntimeError(
 
 @pytest.fixture
 def machine(monkeypatch):
-    monkeypatch.setattr(watches, "_CALM", 0.05)
+    monkeypatch.setattr(supervisor, "_CALM", 0.05)
     monkeypatch.setattr(machines, "Options", lambda **given: Options(**(given | {"tick": 0.05})))
     made = Machine(allowlist())
     made.start()

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from ecluse.controller import shared
+from ecluse.bypass import Device, Host
+from ecluse.controller import context
 from ecluse.errors import KernelError
-from ecluse.exits import Device, Host
 from ecluse.policy import GATEWAY
 from ecluse.ruleset import switch
-from ecluse.zonelinks import Sight
+from ecluse.zone_links import Sight
 from tests.unit.controller.machine import Machine
 from tests.unit.controller.test_machine import simple
 from tests.unit.ruleset.policies import SITE
@@ -56,7 +56,7 @@ def test_a_look_that_fails_keeps_nothing_and_says_so(machine, error):
 
 
 def test_a_look_that_hangs_holds_up_neither_the_switch_nor_the_answer_for_long(machine, monkeypatch):
-    monkeypatch.setattr(shared, "_LINKS_SECONDS", 0.05)
+    monkeypatch.setattr(context, "_LINKS_SECONDS", 0.05)
     levels_when_asked = []
     real = machine.links.look
 

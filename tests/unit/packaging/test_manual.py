@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ecluse.cli.failures import CODES
+from ecluse.cli.exit_codes import CODES
 from ecluse.cli.parser import build_parser
 from ecluse.config import models
 from ecluse.config.settings import Settings
-from ecluse.dnsgate import run
+from ecluse.dnsproxy import process
 from make_deb import completion, manual
 
 PAGES = manual.pages("2026-11-23")
@@ -54,17 +54,17 @@ def test_the_dns_gate_is_in_the_manual(tmp_path):
     text = plain("eclused.8")
     assert re.search(r"^\.SH SYNOPSIS\n(?:.*\n){2}eclused dns-gate", text, re.MULTILINE)
     (part,) = re.findall(r"^\.SH THE DNS GATE\n((?:(?!\.SH).*\n)*)", text, re.MULTILINE)
-    for flag in re.findall(r"--[a-z-]+ [A-Z]+", run.parser().format_usage()):
+    for flag in re.findall(r"--[a-z-]+ [A-Z]+", process.parser().format_usage()):
         assert f"\n.TP\n{flag}\n" in part, flag
-    given = run.parser().parse_args([])
+    given = process.parser().parse_args([])
     defaults = {tmp_path / "run": given.run_dir, tmp_path / "state": given.state_dir}
     for directory in defaults:
         directory.mkdir()
-    gate = run.DnsGateProcess(given.orders, *defaults)
+    gate = process.DnsGateProcess(given.orders, *defaults)
     files = {
         gate._file,
         gate._last,
-        gate._run_dir / run.REPORT,
+        gate._run_dir / process.REPORT,
         gate._engine._config,
         gate._engine._servers,
         gate._memory._file,

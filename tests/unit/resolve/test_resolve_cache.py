@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecluse.records import KnownName, NameTally
-from ecluse.resolve import cache
+from ecluse.resolve import known_names
 from ecluse.resolve.lookup import Answer
 
 START = datetime(2026, 3, 4, 3, 0, tzinfo=UTC)
@@ -22,7 +22,7 @@ def said(*addresses, ttl=300, answered=BOTH, failures=()):
 
 
 def learn(known, answer, minutes=0.0):
-    return cache.learn(known, answer, START + timedelta(minutes=minutes), 30, 3600)
+    return known_names.learn(known, answer, START + timedelta(minutes=minutes), 30, 3600)
 
 
 def texts(known):
@@ -43,7 +43,9 @@ def test_ttls_are_bounded_both_ways():
 
 
 def overdue(known, minutes, last_good=DAYS):
-    return {each.address for each in cache.overdue(known, START + timedelta(minutes=minutes), last_good)}
+    return {
+        each.address for each in known_names.overdue(known, START + timedelta(minutes=minutes), last_good)
+    }
 
 
 def test_an_address_that_left_is_due_half_an_hour_after_it_was_last_seen_and_leaves_when_it_is_let_go():
@@ -57,7 +59,7 @@ def test_an_address_that_left_is_due_half_an_hour_after_it_was_last_seen_and_lea
     assert overdue(known, 29.9) == set()
     assert overdue(known, 30) == {"203.0.113.9"}
     assert texts(learn(known, said("203.0.113.10"), 300)) == ["203.0.113.9", "203.0.113.10"]
-    assert texts(cache.without(known, overdue(known, 30))) == ["203.0.113.10"]
+    assert texts(known_names.without(known, overdue(known, 30))) == ["203.0.113.10"]
 
 
 def test_a_ttl_longer_than_half_an_hour_is_kept_to_its_end():
@@ -102,14 +104,14 @@ def test_an_address_has_not_left_while_those_who_gave_it_are_silent():
 
 def test_traffic_begins_its_time_anew():
     known = learn(learn(NOTHING, said("203.0.113.9")), said("203.0.113.10"), 1)
-    known = cache.used(known, {"203.0.113.9"}, START + timedelta(minutes=29))
+    known = known_names.used(known, {"203.0.113.9"}, START + timedelta(minutes=29))
     assert overdue(known, 58) == set()
     assert overdue(known, 59) == {"203.0.113.9"}
 
 
 def test_an_address_that_comes_back_has_not_left_and_its_use_is_remembered():
     known = learn(learn(NOTHING, said("203.0.113.9")), said("203.0.113.10"), 1)
-    known = cache.used(known, {"203.0.113.9"}, START)
+    known = known_names.used(known, {"203.0.113.9"}, START)
     known = learn(known, said("203.0.113.9"), 2)
     assert known.addresses[0].left is None
     assert known.addresses[0].used == START
@@ -124,7 +126,7 @@ def test_what_nobody_answers_for_is_due_after_its_upper_bound_and_not_before():
 
 
 def test_a_clock_that_was_ahead_keeps_nothing_for_longer():
-    ahead = cache.used(
+    ahead = known_names.used(
         learn(NOTHING, said("203.0.113.9"), 10_000), {"203.0.113.9"}, START + timedelta(minutes=10_001)
     )
     known = learn(ahead, said("203.0.113.10"), 0)
@@ -186,9 +188,9 @@ def test_addresses_and_words_are_bounded_and_the_newest_stay():
 
     old = learn(NOTHING, some("198.51.0.0", 2000))
     known = learn(old, replace(some("203.0.112.0", 200), failures=("x" * 2000,)), 1)
-    assert len(known.addresses) == cache.MOST_ADDRESSES == 2048
+    assert len(known.addresses) == known_names.MOST_ADDRESSES == 2048
     assert sum(a.address.startswith("203.") for a in known.addresses) == 200
-    assert len(known.failure) <= cache.MOST_FAILURE
+    assert len(known.failure) <= known_names.MOST_FAILURE
     assert "2200 addresses; the newest 2048 are used" in learn(old, some("203.0.112.0", 200), 1).failure
 
 
@@ -204,8 +206,8 @@ def counted(*answers, wait=0.5):
     known, tally = NOTHING, NameTally()
     for number, answer in enumerate(answers):
         at = START + timedelta(minutes=number * wait)
-        tally = cache.count(tally, known, answer, at)
-        known = cache.learn(known, answer, at, 30, 3600)
+        tally = known_names.count(tally, known, answer, at)
+        known = known_names.learn(known, answer, at, 30, 3600)
     return tally
 
 
@@ -227,13 +229,13 @@ def test_what_came_of_each_question_is_counted_by_resolver():
 
 def test_old_names_may_be_forgotten_and_expiry_is_that_of_the_newest():
     known = learn(NOTHING, said("203.0.113.9", ttl=60))
-    assert not cache.is_old(known, START + timedelta(minutes=29))
-    assert cache.is_old(known, START + timedelta(minutes=30))
-    assert cache.is_old(KnownName("x.example", ()), START)
-    assert cache.expires(learn(known, said("203.0.113.10", ttl=90), 5)) == START + timedelta(
+    assert not known_names.is_old(known, START + timedelta(minutes=29))
+    assert known_names.is_old(known, START + timedelta(minutes=30))
+    assert known_names.is_old(KnownName("x.example", ()), START)
+    assert known_names.expires(learn(known, said("203.0.113.10", ttl=90), 5)) == START + timedelta(
         minutes=5, seconds=90
     )
-    assert cache.expires(NOTHING) is None
+    assert known_names.expires(NOTHING) is None
 
 
 ANSWERS = st.builds(
@@ -253,7 +255,7 @@ def test_known_is_never_emptied_and_never_sooner_than_promised(steps):
         before = set(texts(known))
         known = learn(known, answer, minute)
         gone_by_time = overdue(known, minute)
-        known = cache.without(known, gone_by_time)
+        known = known_names.without(known, gone_by_time)
         for address in answer.ttls:
             last_seen[str(address)] = minute
         assert {str(a) for a in answer.ttls} <= set(texts(known))

@@ -20,7 +20,7 @@ from ecluse.policy import (
     Traffic,
     Zone,
 )
-from ecluse.ruleset.connection import Connection, Tuple
+from ecluse.ruleset.conntrack_entry import Connection, Tuple
 
 net = ip_network
 CARE = Zone("care", "Care", ("care0",), (net("10.10.0.0/24"), net("2001:db8:10::/64")))

@@ -6,10 +6,10 @@ from ipaddress import ip_address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecluse.controller import live as lv
-from ecluse.flows import Connection, FlowJudge, Tuple
+from ecluse.controller import live_state as lv
+from ecluse.flow_judge import Connection, FlowJudge, Tuple
 from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
-from ecluse.ruleset import oracle
+from ecluse.ruleset import simulator
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.program import NamedSet
 from tests.unit.ruleset import policies as w
@@ -41,9 +41,9 @@ def exact(*addresses, hosts=()):
 def test_a_judge_looks_in_the_program_itself_and_keeps_what_it_made_for_the_next(monkeypatch):
     """The purge comes after each cut: it must not read the allowlist, and a changed address is one small map."""
     made = []
-    really = oracle._Index.__init__
+    really = simulator._Index.__init__
     monkeypatch.setattr(
-        oracle._Index, "__init__", lambda self, named: (made.append(named.name), really(self, named))[1]
+        simulator._Index, "__init__", lambda self, named: (made.append(named.name), really(self, named))[1]
     )
     policy = exact("203.0.113.1/32", "198.51.100.0/24", hosts=("a.example",))
     known = {"a.example": (ip_address("203.0.113.9"),)}
@@ -83,5 +83,5 @@ def test_a_hash_of_a_hundred_thousand_addresses_is_not_looked_through():
     named = NamedSet(
         "x", ("ipv4_addr", "inet_service"), False, "counter", Unread({((7, 7), (1, 1)): "svc_x"})
     )
-    index = oracle.Indices().of(named)
+    index = simulator.Indices().of(named)
     assert (index.find((7, 1)), index.find((7, 2))) == ("svc_x", None)

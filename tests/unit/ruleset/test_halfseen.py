@@ -5,8 +5,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from ecluse.flows import Connection, FlowJudge, Tuple
-from ecluse.halfseen import half_seen
+from ecluse.asymmetric_flows import half_seen
+from ecluse.flow_judge import Connection, FlowJudge, Tuple
 from ecluse.ruleset.compile import compile_program
 from tests.unit.ruleset import policies as w
 from tests.unit.ruleset.test_flows import exact

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecluse.flows import FlowJudge
+from ecluse.flow_judge import FlowJudge
 from ecluse.policy import Policy, level_named
-from ecluse.ruleset import names, switch
+from ecluse.ruleset import switch, table_names
 from ecluse.ruleset.compile import compile_program, with_addresses, zones_by_service
-from ecluse.ruleset.connection import Connection, Tuple
+from ecluse.ruleset.conntrack_entry import Connection, Tuple
 from ecluse.ruleset.delta import delta
-from ecluse.ruleset.oracle import Oracle, Packet
 from ecluse.ruleset.program import NamedSet, Program, element_text, render
+from ecluse.ruleset.simulator import Oracle, Packet
 from ecluse.ruleset.switch import Seal
 from tests.golden.cases import HERE, compiled
 from tests.unit.ruleset import policies as w
@@ -301,7 +301,7 @@ def test_levels_are_read_back_from_targets(policy, levels, slot):
     targets = switch.targets(policy, slot, levels)
     assert switch.read_levels(policy, targets) == levels
     broken = dict(targets)
-    broken[names.gate(slot, "care")] = None
+    broken[table_names.gate(slot, "care")] = None
     assert switch.read_levels(policy, broken) is None
     assert switch.read_levels(policy, {**targets, "forward": f"k{slot + 1}_forward"}) is None
 

@@ -6,10 +6,10 @@ from ipaddress import ip_address
 import pytest
 
 from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
-from ecluse.ruleset import names, switch
+from ecluse.ruleset import switch, table_names
 from ecluse.ruleset.compile import compile_program
-from ecluse.ruleset.connection import Connection, Tuple
-from ecluse.ruleset.oracle import Oracle, Packet
+from ecluse.ruleset.conntrack_entry import Connection, Tuple
+from ecluse.ruleset.simulator import Oracle, Packet
 from tests.unit.ruleset import policies as w
 
 INSIDE, STRANGER, PARTNER = (ip_address(a) for a in ("10.10.0.5", "198.51.100.3", "203.0.113.1"))
@@ -51,7 +51,7 @@ def test_a_stranger_in_the_vrf_of_the_inside_gets_in_at_no_level(level, names_):
     judge = oracle(*names_, level=level)
     strange = packet("vall", "wan0", "lan0", STRANGER, INSIDE)
     assert judge.judge(strange).verdict == "drop"
-    assert judge.judge(strange).counters == (names.REFUSED_IN,), "in silence, as from outside"
+    assert judge.judge(strange).counters == (table_names.REFUSED_IN,), "in silence, as from outside"
     to_us = packet("vall", "wan0", "", STRANGER, ip_address("10.10.0.1"), hook="input")
     assert judge.judge(to_us).verdict == "drop"
     assert oracle(*names_, level="open").judge(strange).verdict == "accept", "positive control"
@@ -68,7 +68,7 @@ def test_a_kept_service_passes_in_a_vrf(names_):
     assert judge.judge(back).service == "svc_lab"
     away = packet("vall", "lan0", "wan0", INSIDE, STRANGER)
     assert judge.judge(away).verdict == "reject", "an inside machine is told"
-    assert names.REFUSED_OUT in judge.judge(away).counters
+    assert table_names.REFUSED_OUT in judge.judge(away).counters
 
 
 def test_an_open_zone_lets_no_stranger_through_its_vrf_to_somewhere_outside():

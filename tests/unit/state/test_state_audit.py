@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecluse.errors import CorruptError, StateError
-from ecluse.state import audit, chain
-from ecluse.state.audit import HashChainAudit, verify
+from ecluse.state import audit_log, hash_chain
+from ecluse.state.audit_log import HashChainAudit, verify
 from tests.unit.state import samples
 
 
@@ -33,9 +33,9 @@ def write(path, count=6, **changes):
 def test_a_line_tells_all_and_the_chain_goes_on_after_a_restart(path):
     write(path, 3)
     write(path, 2)
-    records = list(audit.read(path))
+    records = list(audit_log.read(path))
     assert [record["seq"] for record in records] == [1, 2, 3, 4, 5]
-    assert records[0]["prev"] == chain.GENESIS
+    assert records[0]["prev"] == hash_chain.GENESIS
     assert [record["prev"] for record in records[1:]] == [record["hash"] for record in records[:-1]]
     first = records[0]
     assert first["actor"] == {
@@ -72,7 +72,7 @@ def rewritten(line, **changes):
 def rewritten_from(lines, index):
     """Rewrite a line and every one after it, hashes and all."""
     result = lines[:index]
-    previous = json.loads(result[-1])["hash"] if result else chain.GENESIS
+    previous = json.loads(result[-1])["hash"] if result else hash_chain.GENESIS
     for line in lines[index:]:
         result.append(rewritten(line, prev=previous, reason="nothing to see"))
         previous = json.loads(result[-1])["hash"]
@@ -150,7 +150,7 @@ def test_any_changed_byte_is_found(tmp_path_factory, data):
 
 def test_head_file_damage_and_loss_are_told(path):
     write(path)
-    head = chain.head_path(path)
+    head = hash_chain.head_path(path)
     whole = head.read_bytes()
     head.write_bytes(whole.replace(b"6 ", b"x "))
     assert ["audit.head is not what was written" in str(p) for p in verify(path)] == [True]
@@ -164,9 +164,9 @@ def test_head_file_damage_and_loss_are_told(path):
 
 def test_a_head_that_lags_after_a_power_cut_is_no_alarm(path):
     write(path, 3)
-    early = chain.head_path(path).read_bytes()
+    early = hash_chain.head_path(path).read_bytes()
     write(path, 3)
-    chain.head_path(path).write_bytes(early)
+    hash_chain.head_path(path).write_bytes(early)
     assert verify(path) == []
 
 
@@ -175,16 +175,16 @@ def test_long_and_wild_texts_make_one_bounded_ascii_line(path):
     write(path, 1, what=wild, authorised_by=wild, ruleset=wild, result=wild)
     write(path, 1)
     (first, _) = lines_of(path)
-    assert len(first) <= chain.LONGEST_LINE
+    assert len(first) <= hash_chain.LONGEST_LINE
     assert all(0x20 <= byte < 0x7F for byte in first[:-1])
-    assert next(audit.read(path))["what"].endswith("more characters)")
+    assert next(audit_log.read(path))["what"].endswith("more characters)")
     assert verify(path) == []
 
 
 def test_levels_of_hundreds_of_zones_never_break_the_bound(path):
     log = HashChainAudit(path, lambda: samples.NOW)
     log.append(samples.audit_record(levels={f"zone-{n:04d}": "isolate" for n in range(2000)}))
-    assert len(path.read_bytes()) <= chain.LONGEST_LINE
+    assert len(path.read_bytes()) <= hash_chain.LONGEST_LINE
     assert verify(path) == []
 
 
@@ -193,20 +193,20 @@ def test_a_torn_end_is_cut_kept_aside_and_said(path, keep):
     write(path, 3)
     whole = lines_of(path)
     put(path, [*whole[:2], whole[2][:keep]])
-    (said,) = audit.repair(path, lambda: samples.NOW)
+    (said,) = audit_log.repair(path, lambda: samples.NOW)
     assert "torn" in said and "audit.torn-1" in said
     assert path.with_name("audit.torn-1").read_bytes() == whole[2][:keep]
     assert lines_of(path)[:2] == whole[:2]
-    last = list(audit.read(path))[-1]
+    last = list(audit_log.read(path))[-1]
     assert (last["event"], last["what"]) == ("repair", said)
-    assert audit.repair(path, lambda: samples.NOW) == ()
+    assert audit_log.repair(path, lambda: samples.NOW) == ()
 
 
 def test_a_line_that_lacks_only_its_newline_counts(path):
     write(path, 3)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    (said,) = audit.repair(path, lambda: samples.NOW)
+    (said,) = audit_log.repair(path, lambda: samples.NOW)
     assert "newline" in said
     assert path.read_bytes().startswith(whole)
     assert verify(path) == []
@@ -217,7 +217,7 @@ def test_append_repairs_by_itself_when_nobody_did(path):
     with path.open("ab") as log:
         log.write(b"\0" * 100)
     write(path, 1)
-    assert [record["event"] for record in audit.read(path)] == ["level", "level", "repair", "level"]
+    assert [record["event"] for record in audit_log.read(path)] == ["level", "level", "repair", "level"]
     assert verify(path) == []
 
 
@@ -246,7 +246,7 @@ def test_a_failed_append_leaves_no_part_of_a_line(path, monkeypatch, call):
             log.append(samples.audit_record(what="lost"))
     assert path.read_bytes() == before
     log.append(samples.audit_record(what="kept"))
-    assert [record["what"] for record in audit.read(path)][-1] == "kept"
+    assert [record["what"] for record in audit_log.read(path)][-1] == "kept"
     assert verify(path) == []
 
 
@@ -256,7 +256,7 @@ def test_a_log_moved_away_gets_a_new_file_that_says_what_is_missing(path):
         log.append(samples.audit_record())
     path.rename(path.with_name("audit.log.1"))
     log.append(samples.audit_record())
-    assert [record["seq"] for record in audit.read(path)] == [4]
+    assert [record["seq"] for record in audit_log.read(path)] == [4]
     assert "removed: 1 to 3" in verify(path)[0].what
 
 
@@ -276,28 +276,28 @@ def test_what_is_no_file_is_refused_without_waiting(path, kind):
 
 def test_last_levels_are_those_that_stood(path):
     log = HashChainAudit(path, lambda: samples.NOW)
-    assert audit.last_levels(path) is None
+    assert audit_log.last_levels(path) is None
     log.append(samples.audit_record(levels=samples.CUT_LEVELS, to_generation=2))
     log.append(samples.audit_record(event="intent", levels=samples.OPEN_LEVELS, to_generation=3))
     log.append(samples.audit_record(result="failed: no", levels=samples.OPEN_LEVELS, to_generation=3))
     log.append(samples.audit_record(result="refused", levels=samples.OPEN_LEVELS))
     log.append(samples.audit_record(event="start"))
-    assert audit.last_levels(path) == samples.CUT_LEVELS
-    assert audit.survey(path).generation == 2
+    assert audit_log.last_levels(path) == samples.CUT_LEVELS
+    assert audit_log.survey(path).generation == 2
     log.append(samples.audit_record(levels=samples.OPEN_LEVELS, to_generation=3))
-    assert audit.last_levels(path) == samples.OPEN_LEVELS
+    assert audit_log.last_levels(path) == samples.OPEN_LEVELS
     path.write_bytes(path.read_bytes().replace(b'"care":"cut"', b'"care":"opn"'))
     put(path, lines_of(path)[:-1])
-    assert audit.last_levels(path) is None  # an altered line tells nothing
+    assert audit_log.last_levels(path) is None  # an altered line tells nothing
 
 
 def test_a_long_log_is_read_from_its_end_only_at_start(path, monkeypatch):
     write(path, 40)
     put(path, [lines_of(path)[0].replace(b"attaque", b"attacke"), *lines_of(path)[1:]])
-    assert audit.survey(path).damage
-    monkeypatch.setattr(audit, "_CHECKED_AT_START", 2000)
-    assert audit.survey(path).damage == ()
-    assert audit.survey(path).levels == samples.CUT_LEVELS
+    assert audit_log.survey(path).damage
+    monkeypatch.setattr(audit_log, "_CHECKED_AT_START", 2000)
+    assert audit_log.survey(path).damage == ()
+    assert audit_log.survey(path).levels == samples.CUT_LEVELS
     assert verify(path)
 
 
@@ -305,7 +305,7 @@ WRITER = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from ecluse.state.audit import HashChainAudit
+from ecluse.state.audit_log import HashChainAudit
 from tests.unit.state import samples
 log = HashChainAudit(Path(sys.argv[1]), lambda: datetime.now(UTC))
 while True:
@@ -328,16 +328,16 @@ def test_kill_9_loses_no_answered_line(path):
         answered += 1 + writer.stdout.read().count(b"\n")
         writer.wait()
         writer.stdout.close()
-        audit.repair(path, lambda: samples.NOW)
+        audit_log.repair(path, lambda: samples.NOW)
         assert verify(path) == []
-    written = sum(record["event"] == "level" for record in audit.read(path))
+    written = sum(record["event"] == "level" for record in audit_log.read(path))
     assert answered <= written <= answered + 8
 
 
 def test_verify_and_read_need_the_standard_library_only():
     """The command line checks the log; it has to start fast."""
     program = (
-        "import sys; import ecluse.state.audit; "
+        "import sys; import ecluse.state.audit_log; "
         "print([m for m in ('pydantic', 'structlog', 'aiohttp', 'dns') if m in sys.modules])"
     )
     done = subprocess.run(

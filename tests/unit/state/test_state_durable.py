@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from ecluse.errors import CorruptError, StateError
-from ecluse.state import durable
+from ecluse.state import durable_files
 
 
 def test_a_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "file"
-    durable.write(path, b"one")
-    durable.write(path, b"two")
+    durable_files.write(path, b"one")
+    durable_files.write(path, b"two")
     assert path.read_bytes() == b"two"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert os.listdir(tmp_path) == ["file"]
@@ -37,10 +37,10 @@ def test_file_then_folder_are_synced_and_the_name_comes_between(tmp_path, monkey
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "rename", rename)
-    durable.write(tmp_path / "file", b"one")
+    durable_files.write(tmp_path / "file", b"one")
     assert steps == ["file", "rename", "folder"]
     steps.clear()
-    durable.write(tmp_path / "file", b"two", durable=False)
+    durable_files.write(tmp_path / "file", b"two", durable=False)
     assert steps == ["file", "rename"], "never a name for what is not on the disk"
 
 
@@ -57,7 +57,7 @@ FAILURES = [
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "fchmod"])
 def test_a_failing_disk_leaves_the_file_before_and_says_why(tmp_path, monkeypatch, call, number, words):
     path = tmp_path / "file"
-    durable.write(path, b"before")
+    durable_files.write(path, b"before")
 
     def fails(*args, **kwargs):
         raise OSError(number, os.strerror(number))
@@ -65,7 +65,7 @@ def test_a_failing_disk_leaves_the_file_before_and_says_why(tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fails)
         with pytest.raises(StateError, match=words) as caught:
-            durable.write(path, b"after")
+            durable_files.write(path, b"after")
     assert str(path) in caught.value.message
     assert caught.value.hint
     assert path.read_bytes() == b"before"
@@ -75,7 +75,7 @@ def test_a_failing_disk_leaves_the_file_before_and_says_why(tmp_path, monkeypatc
 def test_a_short_write_goes_on_until_all_is_written(tmp_path, monkeypatch):
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
-    durable.write(tmp_path / "file", b"0123456789")
+    durable_files.write(tmp_path / "file", b"0123456789")
     assert (tmp_path / "file").read_bytes() == b"0123456789"
 
 
@@ -85,53 +85,53 @@ def test_a_planted_temporary_is_never_followed(tmp_path, monkeypatch):
     monkeypatch.setattr("secrets.token_hex", lambda _: "00")
     (tmp_path / ".tmp-file-00").symlink_to(victim)
     with pytest.raises(StateError):
-        durable.write(tmp_path / "file", b"x")
+        durable_files.write(tmp_path / "file", b"x")
     assert victim.read_bytes() == b"mine"
 
 
 def test_sweep_takes_temporaries_only(tmp_path):
     (tmp_path / ".tmp-file-00").write_bytes(b"half")
     (tmp_path / "file").write_bytes(b"whole")
-    durable.sweep(tmp_path)
+    durable_files.sweep(tmp_path)
     assert os.listdir(tmp_path) == ["file"]
 
 
 def test_reading_gives_none_for_missing_and_never_waits_for_what_is_no_file(tmp_path):
-    assert durable.read(tmp_path / "none") is None
+    assert durable_files.read(tmp_path / "none") is None
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "folder").mkdir()
     (tmp_path / "target").write_bytes(b"x")
     (tmp_path / "link").symlink_to(tmp_path / "target")
     for name in ("fifo", "folder", "link"):
         with pytest.raises(CorruptError, match="not a regular file"):
-            durable.read(tmp_path / name)
+            durable_files.read(tmp_path / name)
     with (tmp_path / "large").open("wb") as large:
-        large.truncate(durable.LARGEST_FILE + 1)
+        large.truncate(durable_files.LARGEST_FILE + 1)
     with pytest.raises(CorruptError, match="more than"):
-        durable.read(tmp_path / "large")
+        durable_files.read(tmp_path / "large")
 
 
-@pytest.mark.parametrize("form", [durable.JSON_TRAILER, durable.COMMENT_TRAILER])
+@pytest.mark.parametrize("form", [durable_files.JSON_TRAILER, durable_files.COMMENT_TRAILER])
 def test_every_altered_byte_is_seen(form):
     path = Path("file")
-    sealed = durable.seal(b'{"a":1}\n', form)
-    assert durable.unseal(path, sealed, form) == b'{"a":1}\n'
+    sealed = durable_files.seal(b'{"a":1}\n', form)
+    assert durable_files.unseal(path, sealed, form) == b'{"a":1}\n'
     for place in range(len(sealed)):
         for bit in (1, 0x20):
             altered = bytearray(sealed)
             altered[place] ^= bit
             with pytest.raises(CorruptError):
-                durable.unseal(path, bytes(altered), form)
+                durable_files.unseal(path, bytes(altered), form)
     for length in range(len(sealed)):
         with pytest.raises(CorruptError):
-            durable.unseal(path, sealed[:length], form)
+            durable_files.unseal(path, sealed[:length], form)
 
 
 def test_set_aside_keeps_evidence_and_is_bounded(tmp_path):
     path = tmp_path / "file"
     for number in range(12):
         path.write_text(str(number))
-        durable.set_aside(path)
+        durable_files.set_aside(path)
     assert len(os.listdir(tmp_path)) == 9
     assert (tmp_path / "file.damaged-1").read_text() == "0"
     assert (tmp_path / "file.damaged-9").read_text() == "11"
@@ -142,13 +142,13 @@ FULL_DISK = """
     from pathlib import Path
     from datetime import UTC, datetime
     from ecluse.errors import StateError
-    from ecluse.state import chain, durable
-    from ecluse.state.audit import HashChainAudit, verify
+    from ecluse.state import durable_files, hash_chain
+    from ecluse.state.audit_log import HashChainAudit, verify
     from tests.unit.state import samples
 
     root = Path(sys.argv[1])
     log = HashChainAudit(root / "audit.log", lambda: datetime(2026, 1, 1, tzinfo=UTC))
-    durable.write(root / "file", b"before")
+    durable_files.write(root / "file", b"before")
     log.append(samples.audit_record())
     (root / "ballast").write_bytes(b"x" * (96 * 1024))
     try:
@@ -159,7 +159,7 @@ FULL_DISK = """
     raw = (root / "audit.log").read_bytes()
     assert raw.endswith(b"\\n") and verify(root / "audit.log") == [], verify(root / "audit.log")
     try:
-        durable.write(root / "file", b"y" * 100_000)
+        durable_files.write(root / "file", b"y" * 100_000)
     except StateError as error:
         print("file:", error.message)
     assert (root / "file").read_bytes() == b"before"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ecluse.errors import StateError
 from ecluse.policy import at_least_as_closed
-from ecluse.state import durable
-from ecluse.state.audit import HashChainAudit
+from ecluse.state import durable_files
+from ecluse.state.audit_log import HashChainAudit
 from ecluse.state.store import DirectoryState
 from tests.unit.state import samples
 from tests.unit.state.samples import CUT_LEVELS, GATE, generation
@@ -243,7 +243,7 @@ def test_a_newest_generation_that_cannot_be_written_is_believed_all_the_same(roo
         raise StateError(f"could not write {path}: the disk is full")
 
     (root / "generations/00000003.json").unlink()
-    monkeypatch.setattr(durable, "write", full)
+    monkeypatch.setattr(durable_files, "write", full)
     found = DirectoryState(root).recover()
     assert found.recorded == generation(3, CUT_LEVELS)
     assert any("the disk is full; boot.nft holds it" in words for words in found.damage)

@@ -6,9 +6,9 @@ import os
 import pytest
 
 from ecluse.errors import StateError
-from ecluse.state import durable
-from ecluse.state.audit import HashChainAudit
-from ecluse.state.spare import BOOT, LOG, Spare
+from ecluse.state import durable_files
+from ecluse.state.audit_log import HashChainAudit
+from ecluse.state.disk_reserve import BOOT, LOG, Spare
 from ecluse.state.store import DirectoryState
 from tests.unit.state import samples
 from tests.unit.state.samples import CUT_LEVELS, GATE, generation
@@ -30,7 +30,7 @@ def no_room(*_):
 
 @pytest.fixture
 def full(monkeypatch):
-    monkeypatch.setattr(durable, "_write_temporary", no_room)
+    monkeypatch.setattr(durable_files, "_write_temporary", no_room)
 
 
 def test_the_room_is_there_in_blocks_and_not_made_twice(root):
@@ -83,7 +83,7 @@ def test_what_is_not_what_was_made_is_left_alone_and_made_anew(root, tmp_path, k
             case "folder":
                 path.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "_write_temporary", no_room)
+        patch.setattr(durable_files, "_write_temporary", no_room)
         with pytest.raises(StateError, match="full"):
             Spare(root / "spare").write(root / "boot.nft", b"cut\n")
     assert victim.read_bytes() == b"v" * 70_000
@@ -91,7 +91,7 @@ def test_what_is_not_what_was_made_is_left_alone_and_made_anew(root, tmp_path, k
         return
     DirectoryState(root).keep_room()
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "_write_temporary", no_room)
+        patch.setattr(durable_files, "_write_temporary", no_room)
         Spare(root / "spare").write(root / "boot.nft", b"cut\n")
     assert (root / "boot.nft").read_bytes() == b"cut\n"
     assert victim.read_bytes() == b"v" * 70_000
@@ -105,14 +105,14 @@ def test_room_for_lines_is_given_back_one_at_a_time(root):
 
 def test_the_line_of_a_closing_alone_uses_the_room_for_lines(root, monkeypatch):
     """Lines of attempts, tampering, leaks and starts tell the levels too, and others cause them as often as they like."""
-    write = durable.write_fully
+    write = durable_files.write_fully
 
     def while_no_room_was_given(fd, data):
         if len(list((root / "spare").iterdir())) == len(BOOT | LOG):
             no_room()
         write(fd, data)
 
-    monkeypatch.setattr(durable, "write_fully", while_no_room_was_given)
+    monkeypatch.setattr(durable_files, "write_fully", while_no_room_was_given)
     log = HashChainAudit(root / "audit.log", lambda: samples.NOW)
     for event in ("tamper", "exit", "leak", "level"):
         with pytest.raises(StateError, match="the disk is full"):
@@ -126,7 +126,7 @@ def test_another_error_is_not_taken_for_a_full_disk(root, monkeypatch):
     def broken(*_):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(durable, "_write_temporary", broken)
+    monkeypatch.setattr(durable_files, "_write_temporary", broken)
     with pytest.raises(StateError, match="reports an error"):
         Spare(root / "spare").write(root / "boot.nft", b"cut\n")
     assert len(os.listdir(root / "spare")) == len(BOOT | LOG)

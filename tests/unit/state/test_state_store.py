@@ -10,7 +10,7 @@ import pytest
 
 from ecluse.errors import CorruptError, StateError
 from ecluse.fakes import FakeState
-from ecluse.state.audit import HashChainAudit
+from ecluse.state.audit_log import HashChainAudit
 from ecluse.state.store import DirectoryState
 from tests.unit.state import samples
 from tests.unit.state.samples import GATE, GATES, POLICY, PROGRAM, generation

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ecluse.policy import at_least_as_closed
 from ecluse.records import Actor
-from ecluse.state import byhand
-from ecluse.state.audit import HashChainAudit, verify
+from ecluse.state import offline_closings
+from ecluse.state.audit_log import HashChainAudit, verify
 from ecluse.state.store import DirectoryState
 from tests.unit.state import samples
 from tests.unit.state.samples import CUT_LEVELS
@@ -93,7 +93,7 @@ def test_cut_off_at_every_byte(original, name):
 
 
 CLOSINGS = [
-    byhand.Closing(
+    offline_closings.Closing(
         samples.NOW + timedelta(days=1, minutes=number),
         level,
         "/x/cut.nft",
@@ -113,7 +113,7 @@ def test_notes_by_hand_cut_off_at_every_byte(original, boot):
     try:
         lengths = []
         for closing in CLOSINGS:
-            byhand.note(path, closing)
+            offline_closings.note(path, closing)
             lengths.append(path.stat().st_size)
         whole = path.read_bytes()
         if boot:
@@ -137,10 +137,10 @@ def test_notes_by_hand_cut_off_at_every_byte(original, boot):
 
 def test_a_note_after_a_torn_one_counts(tmp_path):
     path = tmp_path / "by-hand.log"
-    byhand.note(path, CLOSINGS[0])
+    offline_closings.note(path, CLOSINGS[0])
     path.write_bytes(path.read_bytes()[:-20])
-    byhand.note(path, CLOSINGS[1])
-    found, unread = byhand.read(path)
+    offline_closings.note(path, CLOSINGS[1])
+    found, unread = offline_closings.read(path)
     assert [one.level for one in found] == ["isolate"]
     assert unread
 

@@ -1,0 +1,200 @@
+"""Verbs that need no daemon: check the site's files, read and verify the audit log."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from ecluse.cli.exit_codes import DONE, FOUND
+from ecluse.cli.format import count, levels_in_short, local
+from ecluse.cli.queries import write_json
+from ecluse.cli.terminal import Screen
+from ecluse.errors import ConfigError, EcluseError, Fault
+
+if TYPE_CHECKING:
+    from ecluse.policy import Policy
+
+
+def check(args: SimpleNamespace, screen: Screen) -> int:
+    """`ecluse check [DIR] [--online | --host]`: needs no root and no daemon."""
+    # The online verbs must not pay for pydantic and YAML.
+    from ecluse.config.load import ConfigDirectory  # noqa: PLC0415
+    from ecluse.ruleset.compile import compile_program  # noqa: PLC0415
+    from ecluse.ruleset.disjoint import TangledError  # noqa: PLC0415
+    from ecluse.ruleset.table_names import service_of  # noqa: PLC0415
+
+    directory = Path(args.directory or os.environ.get("ECLUSE_CONFIG_DIR") or "/etc/ecluse")
+    source = ConfigDirectory(directory)
+    try:
+        policy = source.load()
+    except ConfigError as error:
+        return _faults(args, screen, error.faults)
+    if args.host:
+        return _host(args, screen, policy)
+    try:
+        program = compile_program(policy, {}, 1)
+    except TangledError as error:
+        service = service_of(error.value)
+        wrong = f"too many entries overlap, and those of '{service}' are among them"
+        expected = "fewer 'hosts' and port ranges that overlap, or one service for them"
+        return _faults(args, screen, (source.fault_at(service, wrong, expected),))
+    warnings = tuple(source.warnings())
+    code, told = _names(args, policy)
+    if args.json:
+        found = {"faults": [], "warnings": [_fault(w) for w in warnings], "services": len(policy.services)}
+        write_json(screen, found | ({"names": told} if args.online else {}))
+        return code
+    for warning in warnings:
+        screen.line(f"warning: {warning}", "warn")
+    names = len(policy.host_names())
+    verdict = f"has no fault, {count(len(warnings), 'warning')}" if warnings else "is in order"
+    screen.line(
+        f"{directory}: {policy.site.name} {verdict}: {count(len(policy.services), 'service')}, "
+        f"{count(len(policy.site.zones), 'zone')}, {count(names, 'host name')}, "
+        f"{count(len(program.chains), 'chain')}",
+        "warn" if warnings else "good",
+    )
+    if args.online:
+        from ecluse.cli.online_check import show_names  # noqa: PLC0415 - as above
+
+        show_names(screen, told)
+    return code
+
+
+def _names(args: SimpleNamespace, policy: "Policy") -> tuple[int, list[dict[str, Any]]]:
+    """Ask the site's resolvers for every name, where that is wanted. Gives the exit code, and what there is to tell."""
+    if not args.online:
+        return DONE, []
+    from ecluse.cli.online_check import ask_names  # noqa: PLC0415 - as for `check`
+
+    return ask_names(policy)
+
+
+def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
+    """`ecluse check --host`: needs root, for the rules of other tables, and no daemon."""
+    from ecluse.bypass import Finding, findings  # noqa: PLC0415 - as for `check`
+    from ecluse.kernel.bypass_scan import look  # noqa: PLC0415 - as for `check`
+    from ecluse.kernel.netlink import consistently, kernel_errors  # noqa: PLC0415 - as for `check`
+    from ecluse.zone_links import Sight  # noqa: PLC0415 - as for `check`
+
+    with kernel_errors("look for ways past the gate", hint="run it as root (sudo)"):
+        host = consistently(look)
+    sight = Sight(host)
+    out = sight.ways_out(policy)
+    links = [Finding("zone", what, is_exit=what in out) for what in sight.words(policy, cut=False)]
+    found = sorted((*findings(host, policy), *links), key=lambda one: not one.is_exit)
+    exits = sum(one.is_exit for one in found)
+    if args.json:
+        told = [{"kind": one.kind, "what": one.what, "is_exit": one.is_exit} for one in found]
+        write_json(screen, {"findings": told, "unseen": host.unseen})
+        return FOUND if exits else DONE
+    for one in found:
+        screen.wrapped("exit: " if one.is_exit else "remark: ", one.what, "bad" if one.is_exit else "warn")
+    said = f"{count(exits, 'way')} past the gate, {count(len(found) - exits, 'remark')} on this machine"
+    if host.unseen:
+        said += f"; not looked for: {', '.join(host.unseen)}"
+    screen.line(said, "bad" if exits else "warn" if host.unseen else "good")
+    return FOUND if exits else DONE
+
+
+def _faults(args: SimpleNamespace, screen: Screen, faults: tuple[Fault, ...]) -> int:
+    if args.json:
+        write_json(screen, {"faults": [_fault(fault) for fault in faults], "warnings": []})
+        return FOUND
+    for fault in faults:
+        screen.line(fault)
+    it = "it" if len(faults) == 1 else "them"
+    said = f"{count(len(faults), 'fault')}; nothing was changed. Mend {it} and run 'ecluse check' again."
+    screen.note(said, "bad")
+    return FOUND
+
+
+def _fault(fault: Fault) -> dict[str, Any]:
+    return {
+        "file": fault.file,
+        "line": fault.line,
+        "column": fault.column,
+        "wrong": fault.wrong,
+        "expected": fault.expected,
+    }
+
+
+def _log(args: SimpleNamespace, verb: str) -> Path:
+    path = Path(args.file or Path(os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse") / "audit.log")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise EcluseError(
+            f"there is no audit log at {path}", hint=f"name it: ecluse audit {verb} FILE"
+        ) from None
+    except OSError as error:
+        raise EcluseError(f"{path} cannot be read: {error.strerror}", hint="run it as root (sudo)") from None
+    if not os.access(path, os.R_OK):
+        raise EcluseError(f"{path} may not be read by this user", hint="run it as root (sudo)")
+    return path
+
+
+def audit_verify(args: SimpleNamespace, screen: Screen) -> int:
+    """`ecluse audit verify [FILE]`."""
+    from ecluse.state.audit_log import read, verify  # noqa: PLC0415 - as for `check`
+
+    path = _log(args, "verify")
+    problems = verify(path)
+    lines = sum(1 for _ in read(path))
+    if args.json:
+        found = [{"line": problem.line, "what": problem.what} for problem in problems]
+        write_json(screen, {"file": str(path), "records": lines, "problems": found})
+        return FOUND if problems else DONE
+    for problem in problems:
+        screen.line(f"{path}: {problem}", "bad")
+    if problems:
+        screen.note(f"{count(len(problems), 'problem')}: somebody changed this log, or the disk did.", "bad")
+        screen.noted("Keep a copy as it is (cp -a) before anything else, and tell the security officer.")
+        return FOUND
+    screen.line(f"{path}: {count(lines, 'record')}, every one as it was written and none missing", "good")
+    return DONE
+
+
+def audit_show(args: SimpleNamespace, screen: Screen) -> int:
+    """`ecluse audit show [FILE]`: the newest records, oldest of them first. What is no record is left out, counted and said."""
+    from collections import deque  # noqa: PLC0415 - as for `check`
+
+    from ecluse.lenient_rows import sift  # noqa: PLC0415 - as for `check`
+    from ecluse.state.hash_chain import read  # noqa: PLC0415 - as for `check`
+
+    lines = deque(read(_log(args, "show")), maxlen=args.limit)
+    rows, unread = sift((line.record for line in lines), _shown)
+    altered = sum(line.record is not None and not line.intact for line in lines)
+    if args.json:
+        write_json(screen, [record for record, _ in rows])
+    else:
+        screen.table(("SEQ", "WHEN", "EVENT", "WHO", "WHAT", "RESULT"), [row for _, row in rows])
+    for number, what in ((unread, "cannot be read and left out"), (altered, "altered and shown as found")):
+        if number:
+            said = f"{count(number, 'line')} of these {'is' if number == 1 else 'are'} {what}"
+            screen.note(f"{said}; see 'ecluse audit verify'", "bad")
+    return DONE
+
+
+def _shown(record: dict[str, Any] | None) -> tuple[dict[str, Any], tuple[object, ...]]:
+    """Give a record, and its row. Whoever altered a line may have put anything there: any fault is this line's alone."""
+    if record is None:
+        raise ValueError("no record")
+    json.dumps(record, indent=2)
+    when = local(str(record.get("at") or ""))
+    return record, (
+        *(record["seq"], when, record["event"], _who(record), _text(record), record.get("result", "")),
+    )
+
+
+def _who(record: dict[str, Any]) -> str:
+    actor = record.get("actor")
+    return str(actor.get("user") or actor.get("uid", "?")) if isinstance(actor, dict) else "?"
+
+
+def _text(record: dict[str, Any]) -> str:
+    levels = record.get("levels")
+    came_to = levels_in_short(levels) if isinstance(levels, dict) and levels else ""
+    words = (record.get("what"), came_to, record.get("reason"))
+    return "; ".join(str(word) for word in words if word)

@@ -1,0 +1,387 @@
+"""Verbs that look: status, services, history, show, refused, plan, events."""
+
+from __future__ import annotations
+
+import json
+
+from ecluse.api.client import Client
+from ecluse.cli.format import ago, by_level, count, levels_in_short, listed, local, size, span, who
+from ecluse.dns_cache_advice import INSECURE
+
+TYPE_CHECKING = False  # as in main
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import SimpleNamespace
+    from typing import Any
+
+    from ecluse.cli.terminal import Screen
+
+    Json = Mapping[str, Any]
+
+_LOOK_SECONDS = 20.0
+_SILENCE_SECONDS = 60.0  # the daemon's heartbeat is every 15 s
+_NAME_WIDTH = 40
+_MOST_ADDRESSES = 20  # of one name, that a person is shown
+_MOST_DIFF = 40  # lines of a ruleset's difference that a person is shown
+
+
+def client(args: SimpleNamespace, timeout: float = _LOOK_SECONDS) -> Client:
+    """Give the client of the socket that was asked for."""
+    return Client(args.socket, timeout, getattr(args, "waiting", None))
+
+
+def write_json(screen: Screen, value: Any) -> None:
+    """Write JSON in ASCII: safe on any terminal, and the same everywhere."""
+    screen.raw(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def status(args: SimpleNamespace, screen: Screen) -> int:
+    """`ecluse status`."""
+    answer = client(args).get("/v1/status")
+    if args.json:
+        write_json(screen, answer)
+    else:
+        show_status(screen, answer)
+    return 0
+
+
+def show_status(screen: Screen, s: Json) -> None:
+    """Write a status for a person."""
+    screen.line(f"{s['title']} ({s['site']})", "bold")
+    screen.line()
+    for level, zones in by_level(s["levels"]):
+        screen.wrapped(f"  {level.upper():<9} ", listed(zones), "warn" if level == "open" else "bold")
+    screen.line()
+    screen.line(
+        f"  since     {local(s['since'])} ({ago(s['since'])}), generation {s['generation']}, by {s['by']}"
+    )
+    if s["reason"]:
+        screen.wrapped("  reason    ", s["reason"])
+    if s["authorised_by"]:
+        screen.wrapped("  on word   ", f"of {s['authorised_by']}")
+    if s["in_step"]:
+        screen.line(f"  kernel    in step, checked {ago(s['checked'])}")
+    else:
+        screen.line(f"  kernel    NOT IN STEP with what it should be, checked {ago(s['checked'])}", "bad")
+    screen.line(
+        f"  armed     {'yes, a switch is instant' if s['armed'] else 'NO'}", "" if s["armed"] else "bad"
+    )
+    screen.line(f"  recorded  {'yes' if s['recorded'] else 'NOT FULLY'}", "" if s["recorded"] else "bad")
+    screen.line(
+        f"  refused   {count(s['refused_packets'], 'packet')} outbound, {s['refused_inbound_packets']:,} inbound"
+    )
+    if gate := s.get("dns"):
+        _show_dns(screen, gate)
+    if s.get("purge"):
+        screen.wrapped(
+            "  ended     ", purge_words(s["purge"]), "bad" if s["purge"]["state"] == "failed" else ""
+        )
+    _show_incidents(screen, s)
+    if s["services"]:
+        screen.line()
+        services_table(screen, s["services"])
+    for warning in s["warnings"]:
+        screen.wrapped("! ", warning, "warn")
+
+
+def _show_dns(screen: Screen, gate: Json) -> None:
+    works = "answers for what is kept" if gate["working"] else "DOES NOT ANSWER"
+    said = f"  dns gate  {works}; {count(gate['refused'], 'question')} refused"
+    screen.line(said, "" if gate["working"] else "bad")
+    if gate["removed"]:
+        last = f"the newest: {gate['removed_last']}"
+        taken = f"{count(gate['removed'], 'address', 'addresses')} that somebody else put into its sets taken out; {last}"
+        screen.wrapped("            ", taken, "warn")
+    if gate["validating"]:
+        who = ", ".join(gate["validating"])
+        proofs = f"{who}: validates DNSSEC, and is given the proofs of kept names. Where one fails there all the same (SERVFAIL),"
+        screen.wrapped("            ", f"{proofs} type there: {INSECURE}")
+    if gate["adopted"]:
+        left = f"{count(gate['adopted'], 'address', 'addresses')} kept that no record tells of: it was lost"
+        screen.wrapped("            ", left, "warn")
+
+
+def _show_incidents(screen: Screen, s: Json) -> None:
+    if tamper := s.get("last_tamper"):
+        restored = tamper["restored_ms"]
+        back = f"put back in {restored:.0f} ms" if restored is not None else "NOT put back"
+        by = f"{tamper['process']} (pid {tamper['pid']})"
+        screen.wrapped("  tamper    ", f"{local(tamper['at'])}: {tamper['what']} by {by}, {back}", "bad")
+    if leak := s.get("last_leak"):
+        what = f"{count(leak['connections'], 'connection')}, {count(leak['packets'], 'packet')}, {size(leak['bytes'])}"
+        screen.wrapped("  leak      ", f"{local(leak['at'])}: {what} got through unkept", "bad")
+
+
+def purge_words(purge: Json) -> str:
+    """Say how the end of connections goes."""
+    if purge["state"] == "failed":
+        return f"ending connections FAILED: {purge['error']} (their packets are refused all the same)"
+    state = "" if purge["state"] == "done" else " so far"
+    return f"{count(purge['ended'], 'connection')} ended{state}, {purge['kept']:,} kept"
+
+
+def services_table(screen: Screen, services: list[Json]) -> None:
+    """Write the services, a line each."""
+    screen.table(
+        ("SERVICE", "CRITICALITY", "STATE", "PACKETS", "BYTES", "LAST PACKET"),
+        (
+            (
+                s["name"],
+                s["criticality"],
+                s["state"],
+                f"{s['packets']:,}",
+                size(s["bytes"]),
+                ago(s["last_packet"]),
+            )
+            for s in services
+        ),
+    )
+
+
+def services(args: SimpleNamespace, screen: Screen) -> int:
+    """`ecluse services`."""
+    answer = client(args).get("/v1/services")
+    if args.json:
+        write_json(screen, answer)
+        return 0
+    services_table(screen, answer["services"])
+    for s in answer["services"]:
+        screen.line()
+        screen.line(f"{s['name']}: {s['title']}", "bold")
+        screen.wrapped("  state     ", _state_words(s))
+        screen.wrapped("  owner     ", f"{s['owner']}, {s['contact']}")
+        for name in s["names"]:
+            show_name(screen, name, [a for a in s["addresses"] if a["name"] == name["name"]])
+        if s["review"]:
+            screen.line(f"  review    {s['review']}")
+        for warning in s["warnings"]:
+            screen.wrapped("  ! ", warning, "warn")
+    return 0
+
+
+def show_name(screen: Screen, name: Json, addresses: list[Json], *, live: bool = True) -> None:
+    """Write all about a host name of a service. live: as the daemon has it, so that it knows of its use."""
+    words = name["name"] + (f", an alias of {name['alias']}" if name["alias"] else "")
+    if live:
+        used = f"used {ago(name['used'])}" if name["used"] else "never seen in use"
+        words += f": asked {ago(name['asked'])}, {used}"
+    screen.wrapped("  name      ", words)
+    newest = sorted(addresses, key=lambda a: int(a["age"]))
+    for address in newest[:_MOST_ADDRESSES]:
+        screen.line(f"    {address['address']:<24} {_address_words(address)}")
+    if len(newest) > _MOST_ADDRESSES:
+        screen.line(
+            f"    and {count(len(newest) - _MOST_ADDRESSES, 'address', 'addresses')} seen before those"
+        )
+    for resolver, outcomes in name["outcomes"].items():
+        words = listed(f"{times:,} {outcome}" for outcome, times in outcomes.items())
+        screen.wrapped("    asked ", f"{resolver}: {words}")
+    for warning in name["warnings"]:
+        screen.wrapped("  ! ", warning, "warn")
+
+
+def _address_words(address: Json) -> str:
+    """Say how an address stands: fresh, no longer in the answers, or last known good."""
+    by = f" by {listed(address['resolvers'])}" if address["resolvers"] else ""
+    words = f"{span(address['age'])} old, TTL {address['ttl']} s{by}"
+    if address["left"]:
+        return f"LEFT the DNS {ago(address['left'])}, kept until {local(address['kept_until'])}"
+    if address["expired"]:
+        return f"EXPIRED: last known good, {words}, kept until {local(address['kept_until'])}"
+    return words
+
+
+def history(args: SimpleNamespace, screen: Screen) -> int:
+    """`ecluse history`."""
+    answer = client(args).get("/v1/generations")
+    if args.json:
+        write_json(screen, answer)
+        return 0
+    screen.table(
+        ("N", "WHEN", "ACTION", "LEVELS", "WHO", "REASON"),
+        (
+            (
+                g["number"],
+                local(g["at"]),
+                _action(g),
+                levels_in_short(g["levels"]),
+                g["actor"]["user"],
+                g["reason"],
+            )
+            for g in answer["generations"]
+        ),
+    )
+    return 0
+
+
+def _action(generation: Json) -> str:
+    back = generation["back_to"]
+    return f"{generation['action']} to {back}" if back is not None else str(generation["action"])
+
+
+def show(args: SimpleNamespace, screen: Screen) -> int:
+    """`ecluse show N`."""
+    answer = client(args).get(f"/v1/generations/{args.number}")
+    if args.json:
+        write_json(screen, answer)
+        return 0
+    g, actor = answer["generation"], answer["generation"]["actor"]
+    screen.line(f"Generation {g['number']}: {_action(g)}", "bold")
+    for level, zones in by_level(g["levels"]):
+        screen.wrapped(f"  {level.upper():<9} ", listed(zones))
+    screen.line(f"  when      {local(g['at'])} ({ago(g['at'])})")
+    screen.line(f"  who       {who(actor)}, uid {actor['uid']}, by '{actor['command']}' (pid {actor['pid']})")
+    screen.wrapped("  reason    ", g["reason"] or "none given")
+    screen.wrapped("  on word   ", f"of {g['authorised_by']}" if g["authorised_by"] else "none named")
+    screen.line(f"  previous  {g['previous'] or 'none'}")
+    screen.line(f"  policy    {g['policy']}")
+    screen.line(f"  ruleset   {g['ruleset']}")
+    if answer["purge"]:
+        screen.wrapped("  ended     ", purge_words(answer["purge"]))
+        for example in answer["purge"]["examples"]:
+            screen.line(f"            {example}")
+    return 0
+
+
+def refused(args: SimpleNamespace, screen: Screen) -> int:
+    """`ecluse refused`."""
+    answer = client(args).get(f"/v1/refused?limit={args.limit}")
+    if args.json:
+        write_json(screen, answer)
+        return 0
+    if not any(answer[key] for key in ("flows", "sources", "names")) and not answer.get("unread"):
+        screen.line("Nothing was refused lately.")
+        return 0
+    screen.table(
+        ("MACHINE", "ZONE", "PACKETS", "BYTES", "LAST TRY"),
+        (
+            (r["source"], r["zone"], f"{r['packets']:,}", size(r["bytes"]), _last(r))
+            for r in answer["sources"]
+        ),
+    )
+    screen.line()
+    screen.table(
+        ("FROM", "TO", "WHAT", "PACKETS", "LAST TRY"),
+        ((r["source"], r["destination"], _what(r), f"{r['packets']:,}", _last(r)) for r in answer["flows"]),
+    )
+    if answer["names"]:
+        screen.line()
+        screen.table(
+            ("MACHINE", "ASKED FOR", "TYPE", "WHY NOT", "TIMES", "LAST TRY"),
+            (
+                (r["client"], _short(r["name"]), r["type"], r["why"], f"{r['times']:,}", _last(r))
+                for r in answer["names"]
+            ),
+        )
+    if answer["full"]:
+        screen.wrapped("! ", "the kernel's lists are full: there are more than are shown", "warn")
+    if unread := answer.get("unread"):
+        screen.wrapped(
+            "! ",
+            f"{count(unread, 'row')} could not be read and {'is' if unread == 1 else 'are'} left out",
+            "warn",
+        )
+    return 0
+
+
+def _short(name: str) -> str:
+    """Cut a name down to its end, which says whose it is: a tunnel's begins with what it carries."""
+    return name if len(name) <= _NAME_WIDTH else f"...{name[3 - _NAME_WIDTH :]}"
+
+
+def _what(flow: Json) -> str:
+    return f"{flow['protocol']}/{flow['port']}" if flow["port"] else str(flow["protocol"])
+
+
+def _last(flow: Json) -> str:
+    return f"{span(flow['last'])} ago"
+
+
+def plan(args: SimpleNamespace, screen: Screen) -> int:
+    """`ecluse plan`."""
+    question: dict[str, Any] = {}
+    if args.reload:
+        question["reload"] = True
+    elif args.rollback is not None:
+        question["generation"] = args.rollback
+    elif args.level is not None:
+        question["level"] = args.level
+        if args.zone:
+            question["zones"] = args.zone
+    answer = client(args).post("/v1/plan", question)
+    if args.json:
+        write_json(screen, answer)
+    else:
+        show_plan(screen, answer, files=args.reload)
+        screen.line()
+        screen.line("Nothing was changed.")
+    return 0
+
+
+def _state_words(s: Json) -> str:
+    """Say how a service stands and in which zones, each zone once where they are the same."""
+    if not s["kept_in"]:
+        return f"{s['state']}; for {listed(s['zones'])}"
+    words = f"{s['state']} in {listed(s['kept_in'])}"
+    return words if s["kept_in"] == s["zones"] else f"{words}; for {listed(s['zones'])}"
+
+
+def show_services(
+    screen: Screen, levels: Mapping[str, str], kept: list[str], opened: list[str], told: Json
+) -> None:
+    """Write what becomes of services at levels. told: a change or a plan, for what is kept in no zone that lives."""
+    passing = [zone for zone, name in levels.items() if name == "open"]
+    words = listed(kept)
+    if len(passing) == len(levels):
+        words = "everything passes"
+    elif passing:
+        words += f"; and everything of {listed(passing)} passes"
+    screen.wrapped("  kept      ", words)
+    if opened and len(passing) < len(levels):
+        screen.wrapped("  opened    ", f"{listed(opened)}, refused until now", "warn")
+    if told.get("no_link"):
+        screen.wrapped("  NO LINK   ", f"{listed(told['no_link'])}: not kept, see below", "bad")
+    if told.get("not_known"):
+        screen.wrapped("  NOT KNOWN ", f"{listed(told['not_known'])}: see below", "bad")
+
+
+def show_plan(screen: Screen, p: Json, *, files: bool) -> None:
+    """Write what a change would do. files: of the site's files. Rules are shown where the allowlist changes alone."""
+    screen.line("This would be:", "bold")
+    for level, zones in by_level(p["levels"]):
+        screen.wrapped(f"  {level.upper():<9} ", listed(zones))
+    show_services(screen, p["levels"], p["services_kept"], p["services_opened"], p)
+    screen.wrapped("  ended     ", listed(p["services_ended"]), "warn" if p["services_ended"] else "")
+    live = f"{count(p['connections_ended'], 'connection')} ended, {p['connections_kept']:,} kept"
+    if opened := p.get("connections_opened"):
+        live += f", {opened:,} let through that are refused now"
+    screen.line(f"  live now  {live}")
+    for flow in p["examples_ended"]:
+        screen.line(f"            {flow['flow']} ({flow['zone']})")
+    for change in p["policy_changes"]:
+        screen.wrapped("  * ", change)
+    rules = p["diff"] if files or p["policy_changes"] else []
+    for line in rules[:_MOST_DIFF]:
+        screen.line(f"    {line}")
+    if len(rules) > _MOST_DIFF:
+        screen.line(f"    .. and {count(len(rules) - _MOST_DIFF, 'more line')} of ruleset (--json shows all)")
+    if files and not rules and not p["policy_changes"]:
+        screen.line("  change    none: the files are what is live already")
+    for warning in p["warnings"]:
+        screen.wrapped("! ", warning, "warn")
+
+
+def events(args: SimpleNamespace, screen: Screen) -> int:
+    """`ecluse events`: until Ctrl-C, or until the daemon stops."""
+    for event in client(args, _SILENCE_SECONDS).lines("/v1/events"):
+        if event["kind"] == "heartbeat":
+            continue
+        if args.json:
+            screen.raw(json.dumps(event, ensure_ascii=True))
+        else:
+            screen.line(f"{local(event['at'])}  {event['kind']:<9} {event['message']}")
+        screen.finish()
+        if screen.broken:
+            return 0
+    screen.note("the daemon ended the stream (it stopped, or this terminal was too slow)")
+    return 0

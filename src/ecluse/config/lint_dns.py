@@ -1,0 +1,84 @@
+"""What is odd about DNS: zones whose machines can look nothing up at a cut, a DNS gate that bounds the inside's own servers."""
+
+from collections.abc import Iterator
+
+from ecluse.config.yaml_tree import Document
+from ecluse.errors import Fault
+from ecluse.policy import GATEWAY, Direction, DnsMode, Level, Policy, Service
+from ecluse.ruleset.compile import zones_by_service
+
+_UDP, _DNS_PORT = 17, 53
+_NAMED = 3
+
+
+def about_dns(policy: Policy, document: Document) -> Iterator[Fault]:
+    """Give what is odd between the services' names, the DNS that is kept for them, and the DNS gate."""
+    lacking: dict[str, tuple[Level, list[str]]] = {}
+    asking = [service for service in policy.services if _asks_outside(service)]
+    used = zones_by_service(policy)
+    named = [(service, used[service.name]) for service in policy.services if _by_name(service)]
+    for level in policy.site.levels:  # the most closed one that keeps a name is told
+        if level.passes_all or not level.keeps:
+            continue
+        servers = [service for service in asking if service.criticality in level.keeps]
+        without = {zone for zone in policy.zone_names() if not _has_dns(policy, servers, zone)}
+        found: dict[str, list[str]] = {}
+        for service, zones in named:
+            for zone in without.intersection(zones) if service.criticality in level.keeps else ():
+                found.setdefault(zone, []).append(service.name)
+        lacking |= {zone: (level, services) for zone, services in found.items()}
+    for zone in policy.zone_names():
+        if zone in lacking:
+            yield _without_dns(policy, document, *lacking[zone], zone)
+    gate = policy.site.dns
+    # Who writes 'internal: []' has none and was asked.
+    if gate.mode is not DnsMode.NEVER and not gate.internal and not document.at(("dns_gate", "internal")):
+        wrong = (
+            "the DNS gate knows no DNS server of the inside: one that asks outside has the bound of one machine "
+            f"({gate.limits.client_queries} questions a second) for all that ask it, and beyond it kept names fail"
+        )
+        expected = (
+            "internal: [{names: [...], servers: [...]}] with every DNS server of the inside, [] for none"
+        )
+        yield document.fault(("dns_gate",), wrong, expected)
+
+
+def _without_dns(policy: Policy, document: Document, level: Level, services: list[str], zone: str) -> Fault:
+    said = ", ".join(f"'{name}'" for name in services[:_NAMED])
+    more = f" and {len(services) - _NAMED} more" if len(services) > _NAMED else ""
+    are = "is" if len(services) == 1 else "are"
+    wrong = (
+        f"at '{level.name}' zone '{zone}' has no DNS: {said}{more} {are} known by name, and port 53 is kept neither for it "
+        "nor for a server that it could ask"
+    )
+    zones = [one.name for one in policy.site.zones]
+    where = ("zones", zones.index(zone)) if zone in zones else ()
+    gate = "" if zone == GATEWAY else ", or dns_gate: {mode: cut}"
+    expected = f"a service that '{level.name}' keeps with ports: [udp/53, tcp/53] for the DNS servers{gate}"
+    return document.fault(where, wrong, expected)
+
+
+def _has_dns(policy: Policy, servers: list[Service], zone: str) -> bool:
+    """Say whether a zone's machines can ask: the DNS gate, a server outside, one that is named by `hosts`, the gateway's.
+
+    Inside to inside, and between the inside and the gateway, all passes. That the gateway answers for the zones is taken on
+    trust where its own questions are kept; the gate does not answer the gateway's own programs, the inside's servers do.
+    servers: the services that are kept and may ask outside.
+    """
+    gate = policy.site.dns
+    if gate.mode is not DnsMode.NEVER and (zone != GATEWAY or gate.internal):
+        return True
+    return any(one.hosts or not {zone, GATEWAY}.isdisjoint(one.zones) for one in servers)
+
+
+def _asks_outside(service: Service) -> bool:
+    return any(
+        one.protocol == _UDP and (one.first or 0) <= _DNS_PORT <= (one.last or 0)
+        for destination in service.destinations
+        if destination.direction is Direction.OUTBOUND
+        for one in destination.traffic
+    )
+
+
+def _by_name(service: Service) -> bool:
+    return any((d.hosts or d.wildcards) and d.direction is Direction.OUTBOUND for d in service.destinations)

@@ -1,0 +1,1 @@
+"""What the controller puts on disk."""

@@ -1,0 +1,21 @@
+"""By which interface a packet came, in forward and input: its own one, also where that is in a VRF.
+
+There the kernel calls a VRF's packets by the VRF's name (`iifname`), whichever of its interfaces they came by: one that holds
+inside and outside would make strangers count as inside. What is inside is asked of the real interface (`meta sdifname`).
+"""
+
+from ecluse.ruleset import program as p
+from ecluse.ruleset import table_names
+from ecluse.ruleset.program import Rule
+
+BY_VRF = p.Is(p.SDIF, (0,), negate=True)
+
+
+def by_link(slot: int) -> Rule:
+    """Say 'it came by an interface of a zone, and by no VRF'."""
+    return (p.In((p.IIFNAME,), table_names.inside(slot)), p.Is(p.SDIF, (0,)))
+
+
+def from_inside(slot: int, *then: p.Part) -> tuple[Rule, ...]:
+    """Give the rules that do so with what came from the inside: by an interface of a zone, in a VRF or not."""
+    return ((*by_link(slot), *then), (BY_VRF, p.In((p.SDIFNAME,), table_names.inside(slot)), *then))

@@ -1,0 +1,230 @@
+"""Services to maps and look-ups: what is kept, for whom, shared by all levels and zones that keep it."""
+
+from dataclasses import dataclass
+
+from ecluse.policy import (
+    Addresses,
+    Criticality,
+    Destination,
+    Direction,
+    IPNetwork,
+    Policy,
+    Traffic,
+    private,
+)
+from ecluse.policy.network_index import NetworkIndex
+from ecluse.ruleset import program as p
+from ecluse.ruleset import table_names
+from ecluse.ruleset.disjoint import Box, disjoint
+from ecluse.ruleset.families import FAMILIES, IPV6, Family, network_interval
+from ecluse.ruleset.program import Key, NamedSet, Rule
+
+ICMP, ICMPV6 = 1, 58
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Services that share criticality and zones share maps: no entry is in the kernel once for every zone and level."""
+
+    criticality: Criticality
+    zones: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """One service's claim to one destination: whose, from which inside hosts (None: every host of the zone)."""
+
+    service: str
+    destination: Destination
+    hosts: tuple[IPNetwork, ...] | None
+
+
+def homes(policy: Policy) -> NetworkIndex[str]:
+    """Give the subnets of all zones, each with its zone's name; they are disjoint."""
+    index: NetworkIndex[str] = NetworkIndex()
+    for zone in policy.site.zones:
+        for subnet in zone.subnets:
+            index.add(subnet, zone.name)
+    return index
+
+
+def places(policy: Policy) -> dict[str, tuple[tuple[Keep, tuple[IPNetwork, ...] | None], ...]]:
+    """Say of every service where it is kept, and there for which hosts (None: for every host of the zone)."""
+    inside = homes(policy)
+    order = {zone: number for number, zone in enumerate(policy.zone_names())}
+    found: dict[str, tuple[tuple[Keep, tuple[IPNetwork, ...] | None], ...]] = {}
+    for service in policy.services:
+        zones = tuple(sorted(service.zones, key=order.__getitem__))
+        by_home: dict[str, list[IPNetwork]] = {}
+        for host in service.hosts:
+            by_home.setdefault(next(zone for _, zone in inside.around(host)), []).append(host)
+        wanted: list[tuple[tuple[str, ...], tuple[IPNetwork, ...] | None]] = [(zones, None)] if zones else []
+        wanted += [((zone,), tuple(hosts)) for zone, hosts in by_home.items() if zone not in zones]
+        found[service.name] = tuple((Keep(service.criticality, where), hosts) for where, hosts in wanted)
+    return found
+
+
+def _claims(policy: Policy) -> dict[Keep, list[_Claim]]:
+    where = places(policy)
+    claims: dict[Keep, list[_Claim]] = {}
+    for service in policy.services:
+        for keep, hosts in where[service.name]:
+            claims.setdefault(keep, []).extend(
+                _Claim(service.name, destination, hosts) for destination in service.destinations
+            )
+    return claims
+
+
+@dataclass(frozen=True, slots=True)
+class _Maps:
+    """The maps of one keep, direction and family; a name is None where nothing can ever need the map."""
+
+    exact: NamedSet | None
+    ranges: NamedSet | None
+    plain: NamedSet | None
+
+    def made(self) -> list[NamedSet]:
+        """Give those that there are."""
+        return [named for named in (self.exact, self.ranges, self.plain) if named]
+
+
+def _networks(claim: _Claim, family: Family) -> tuple[p.Interval, ...]:
+    return tuple(network_interval(n) for n in claim.destination.networks if n.version == family.version)
+
+
+def _sources(claim: _Claim, family: Family) -> tuple[p.Interval, ...]:
+    if claim.hosts is None:
+        return ((0, (1 << family.bits) - 1),)
+    return tuple(network_interval(host) for host in claim.hosts if host.version == family.version)
+
+
+def _addresses(claim: _Claim, addresses: Addresses, family: Family) -> tuple[p.Interval, ...]:
+    return tuple(
+        (int(address), int(address))
+        for host in claim.destination.hosts
+        for address in sorted(a for a in addresses.get(host, ()) if a.version == family.version)
+        # Another service may allow the same name what this one does not.
+        if claim.destination.private or not private(address)
+    )
+
+
+def protocol_in(traffic: Traffic, family: Family) -> int:
+    """Give the protocol's number in a family: ICMP has two."""
+    return ICMPV6 if traffic.protocol == ICMP and family is IPV6 else traffic.protocol
+
+
+def _maps(claims: list[_Claim], addresses: Addresses | None, family: Family, stem: str) -> _Maps:
+    """Sort one keep's claims into three maps: exact (a hash), ranges, and plain (protocols without ports).
+
+    addresses: what host names stand for, to make the maps that names fill; None for those of addresses and prefixes.
+    A map exists as soon as a host name could fill it, so that a change of addresses never changes chains.
+    Field order is address first: the kernel's concatenated interval sets (nft_set_pipapo) cost much more to load when the
+    first field hardly varies (measured, docs/datapath.md).
+    """
+    exact: dict[Key, str] = {}
+    ranges: list[Box] = []
+    plain: list[Box] = []
+    possible: set[str] = set()
+    for claim in claims:
+        counter = table_names.counter(claim.service)
+        sources = _sources(claim, family)
+        targets = _networks(claim, family) if addresses is None else _addresses(claim, addresses, family)
+        if not sources or not (targets or (addresses is not None and claim.destination.hosts)):
+            continue
+        for traffic in claim.destination.traffic:
+            protocol = (protocol_in(traffic, family),) * 2
+            if traffic.first is None or traffic.last is None:
+                plain += [((target, protocol, source), counter) for target in targets for source in sources]
+                possible.add("plain")
+                continue
+            ports = (traffic.first, traffic.last)
+            single = claim.hosts is None and ports[0] == ports[1]
+            for target in targets:
+                if single and target[0] == target[1]:
+                    exact.setdefault((target, ports, protocol), counter)
+                else:
+                    ranges += [((target, ports, protocol, source), counter) for source in sources]
+            if addresses is not None:
+                possible.add("exact" if single else "ranges")
+    possible |= ({"exact"} if exact else set()) | ({"ranges"} if ranges else set())
+    address, port, proto = family.type, "inet_service", "inet_proto"
+
+    def made(kind: str, types: tuple[str, ...], elements: dict[Key, str]) -> NamedSet | None:
+        if kind not in possible:
+            return None
+        name = f"{stem}{'' if addresses is None else 'names_'}{kind}{family.digit}"
+        return NamedSet(name, types, kind != "exact", "counter", elements, addresses is not None)
+
+    return _Maps(
+        made("exact", (address, port, proto), dict(sorted(exact.items()))),
+        made("ranges", (address, port, proto, address), dict(disjoint(ranges))),
+        made("plain", (address, proto, address), dict(disjoint(plain))),
+    )
+
+
+def _lookups(maps: _Maps, family: Family, direction: Direction) -> list[Rule]:
+    """Write the look-ups of one keep: the outside end by address, the inside end as the source field.
+
+    nft takes the port of a connection only in a rule that asks for family and protocol first (evaluate.c, expr_evaluate_ct).
+    """
+    outbound = direction is Direction.OUTBOUND
+    peer = family.original_destination if outbound else family.original_source
+    inner = family.original_source if outbound else family.reply_source
+    ported = p.Is(p.NFPROTO, (family.nfproto,)), p.Is(p.CT_PROTOCOL, p.PORTS)
+    rules: list[Rule] = []
+    if maps.exact:
+        rules.append((*ported, p.Count((peer, p.CT_PORT, p.CT_PROTOCOL), maps.exact.name), p.ACCEPT))
+    if maps.ranges:
+        rules.append((*ported, p.Count((peer, p.CT_PORT, p.CT_PROTOCOL, inner), maps.ranges.name), p.ACCEPT))
+    if maps.plain:
+        rules.append((p.Count((peer, p.CT_PROTOCOL, inner), maps.plain.name), p.ACCEPT))
+    return rules
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A keep, compiled: its maps, and its look-ups for each direction and family (for packets of that family alone)."""
+
+    keep: Keep
+    sets: tuple[NamedSet, ...]
+    lookups: dict[tuple[Direction, Family], tuple[Rule, ...]]
+
+
+def _stem(slot: int, number: int, direction: Direction) -> str:
+    word = "out" if direction is Direction.OUTBOUND else "in"
+    return f"{table_names.prefix(slot)}keep{number}.{word}_"
+
+
+def _kept(number: int, keep: Keep, claims: list[_Claim], addresses: Addresses, slot: int) -> Kept:
+    sets: list[NamedSet] = []
+    lookups: dict[tuple[Direction, Family], tuple[Rule, ...]] = {}
+    for direction in Direction:
+        mine = [claim for claim in claims if claim.destination.direction is direction]
+        for family in FAMILIES:
+            rules: list[Rule] = []
+            for source in (None, addresses):
+                maps = _maps(mine, source, family, _stem(slot, number, direction))
+                sets += maps.made()
+                rules += _lookups(maps, family, direction)
+            lookups[direction, family] = tuple(rules)
+    return Kept(keep, tuple(sets), lookups)
+
+
+def kept_services(policy: Policy, addresses: Addresses, slot: int) -> list[Kept]:
+    """Compile every service of a policy; services of like criticality and zones share their maps."""
+    return [
+        _kept(number, keep, claims, addresses, slot)
+        for number, (keep, claims) in enumerate(_claims(policy).items(), 1)
+    ]
+
+
+def maps_by_name(policy: Policy, addresses: Addresses, slot: int) -> dict[str, NamedSet]:
+    """Compile the maps that host names fill, and nothing else: map name -> map, as `kept_services` makes them."""
+    found: dict[str, NamedSet] = {}
+    for number, claims in enumerate(_claims(policy).values(), 1):
+        for direction in Direction:
+            mine = [c for c in claims if c.destination.direction is direction and c.destination.hosts]
+            for family in FAMILIES if mine else ():
+                maps = _maps(mine, addresses, family, _stem(slot, number, direction))
+                found |= {named.name: named for named in maps.made()}
+    return found

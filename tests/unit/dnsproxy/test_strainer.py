@@ -1,0 +1,281 @@
+"""The strainer's own bounds: how much may wait for one machine, and that what many ask is asked once."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from ipaddress import ip_address
+
+import dns.message
+import dns.name
+import dns.rcode
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ecluse.dnsproxy.forwarder import MOST_OF_ONE, Strainer
+from ecluse.ruleset.proxy_config import Orders, orders_of
+from tests.golden.cases import HERE, compiled
+from tests.unit.dnsproxy.test_dnsgate import WORD, asked, reply_to
+from tests.unit.resolve.server import Server, drop, nxdomain, rcode, records
+
+POLICY, _ = compiled(HERE / "10-dns-gate")
+SERVER = "10.10.0.53"
+
+
+class Kernel:
+    """Stands for what the kernel's sets and gates say."""
+
+    opened = False
+
+    def is_open(self) -> bool:
+        return self.opened
+
+    def learn(self, services, addresses, led) -> None:
+        pass
+
+
+class Outside:
+    """Stands for the resolvers: silent until it is told to answer, then with one address."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.answers = asyncio.Event()
+
+    async def first_answer(self, question, orders: Orders) -> dns.message.Message:
+        self.asked[question.name] += 1
+        await self.answers.wait()
+        return reply_to(asked(question.name), f"{question.name}. 60 IN A 203.0.113.9")
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    return Kernel()
+
+
+async def strainer_of(kernel: Kernel, monkeypatch, *, everything: bool = False) -> tuple[Strainer, Outside]:
+    """Make one that listens nowhere and asks nobody; every name under the wildcard may be asked for."""
+    strainer, outside = Strainer(kernel, WORD), Outside()
+    orders = orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut"))
+    assert orders is not None
+    if everything:
+        object.__setattr__(orders, "everything", True)
+    strainer._port = orders.port + 1
+    await strainer.obey(orders, "digest")
+    strainer._names.limit(1000)
+    monkeypatch.setattr(strainer, "_first_answer", outside.first_answer)
+    return strainer, outside
+
+
+def test_of_one_machine_only_so_many_wait(kernel, monkeypatch):
+    async def main() -> None:
+        strainer, outside = await strainer_of(kernel, monkeypatch)
+
+        def ask(number: int, client: str) -> asyncio.Task[dns.message.Message]:
+            data = asked(f"n{number}.operator.example", client=client)
+            return asyncio.create_task(strainer._answer(data))
+
+        waiting = [ask(number, "10.10.4.7") for number in range(MOST_OF_ONE)]
+        await asyncio.sleep(0)
+        assert (await ask(900, "10.10.4.7")).rcode() == dns.rcode.REFUSED
+        assert strainer.counted["busy"] == 1
+        others = [ask(901, "10.10.4.8"), *(ask(1000 + n, SERVER) for n in range(2 * MOST_OF_ONE))]
+        await asyncio.sleep(0.01)
+        assert not any(task.done() for task in (*waiting, *others)), (
+            "another machine, and a server of the inside"
+        )
+        outside.answers.set()
+        assert {reply.rcode() for reply in await asyncio.gather(*waiting, *others)} == {dns.rcode.NOERROR}
+        assert not strainer._waiting
+        assert (await ask(900, "10.10.4.7")).rcode() == dns.rcode.NOERROR, "as soon as there is room"
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_what_many_ask_is_asked_once_and_then_given_again(kernel, monkeypatch):
+    async def main() -> None:
+        strainer, outside = await strainer_of(kernel, monkeypatch)
+        data = asked("results.lab.example")
+        both = [asyncio.create_task(strainer._answer(data)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        outside.answers.set()
+        for reply in await asyncio.gather(*both):
+            assert reply.answer
+        given: list[bytes] = []
+        strainer._begin(data, given.append)
+        assert dns.message.from_wire(given[0]).answer
+        assert outside.asked == {"results.lab.example": 1}
+        # Other orders may answer otherwise.
+        orders = orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "isolate"))
+        assert orders is not None
+        await strainer.obey(orders, "other")
+        strainer._begin(data, given.append)
+        await asyncio.sleep(0.01)
+        assert dns.message.from_wire(given[1]).rcode() == dns.rcode.REFUSED
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_what_was_answered_because_all_was_open_is_not_given_again_at_a_cut(kernel, monkeypatch):
+    async def main() -> None:
+        strainer, outside = await strainer_of(kernel, monkeypatch, everything=True)
+        outside.answers.set()
+        kernel.opened = True
+        data = asked("www.web.example")
+        assert (await strainer._answer(data)).answer
+        given: list[bytes] = []
+        strainer._begin(data, given.append)
+        assert len(given) == 1
+        kernel.opened = False
+        strainer._begin(data, given.append)
+        await asyncio.sleep(0.01)
+        assert dns.message.from_wire(given[1]).rcode() == dns.rcode.REFUSED
+        assert outside.asked == {"www.web.example": 1}
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+@pytest.mark.parametrize("first", ["another number", "not DNS", "NXDOMAIN", "SERVFAIL", "nothing"])
+def test_neither_a_forged_datagram_nor_one_resolver_ends_the_waiting_for_an_answer(
+    kernel, monkeypatch, first
+):
+    name = "results.lab.example"
+    right = records((name, 60, "203.0.113.9"))
+
+    def forged(query, transport):
+        bad = (
+            b"\1\2\3"
+            if first == "not DNS"
+            else bytes([query.id >> 8 ^ 1]) + right(query, transport).to_wire()[1:]
+        )
+        return [bad, right(query, transport)]
+
+    says = {"NXDOMAIN": nxdomain, "SERVFAIL": rcode(dns.rcode.SERVFAIL), "nothing": drop}
+
+    async def main() -> None:
+        strainer = Strainer(kernel, WORD)
+        async with Server("127.0.0.1") as one, Server("127.0.0.2", one.port) as two:
+            monkeypatch.setattr("ecluse.dnsproxy.forwarder.DNS_PORT", one.port)
+            one.answers[name] = says.get(first, forged)
+            two.answers[name] = right if first in says else drop
+            two.delay = 0.1
+            orders = replace(
+                orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut")),
+                resolvers=(ip_address("127.0.0.1"), ip_address("127.0.0.2")),
+            )
+            strainer._port = orders.port + 1
+            await strainer.obey(orders, "digest")
+            reply = await strainer._answer(asked(name))
+            assert [one.to_text() for one in reply.answer[0]] == ["203.0.113.9"]
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+@pytest.mark.parametrize(
+    ("name", "doubt"), [("results.lab.example", 0.1), ("www.web.example.suffix.example", 60)]
+)
+def test_one_dead_resolver_does_not_hold_up_what_does_not_exist(kernel, monkeypatch, name, doubt):
+    """For a moment where a kept name is concerned, in case it exists; at `open`, where most of them do not, for none."""
+
+    async def main() -> None:
+        kernel.opened = True
+        strainer = Strainer(kernel, WORD)
+        monkeypatch.setattr("ecluse.dnsproxy.forwarder.SECONDS", 60)
+        monkeypatch.setattr("ecluse.dnsproxy.forwarder.DOUBT", doubt)
+        async with Server("127.0.0.1") as alive, Server("127.0.0.2", alive.port) as dead:
+            monkeypatch.setattr("ecluse.dnsproxy.forwarder.DNS_PORT", alive.port)
+            alive.answers[name], dead.answers[name] = nxdomain, drop
+            orders = replace(
+                orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut")),
+                resolvers=(ip_address("127.0.0.1"), ip_address("127.0.0.2")),
+                everything=True,
+            )
+            strainer._port = orders.port + 1
+            await strainer.obey(orders, "digest")
+            reply = await strainer._answer(asked(name))
+            assert reply.rcode() == dns.rcode.NXDOMAIN
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_only_the_engine_is_answered_by_either_protocol(kernel, monkeypatch):
+    """RED before: any program on the gateway asked here, past the engine's list of names and the kernel's bounds."""
+
+    async def main() -> None:
+        strainer, outside = await strainer_of(kernel, monkeypatch)
+        outside.answers.set()
+        ours = asked("a.operator.example")
+        others = [
+            dns.message.make_query("b.operator.example", "A").to_wire(),
+            ours.replace(WORD.encode(), WORD[::-1].encode()).replace(b"\x01a", b"\x01c"),
+        ]
+        given: list[bytes] = []
+        for data in (*others, ours):
+            strainer._begin(data, given.append)
+        strainer._orders = replace(strainer._orders, port=0)  # any port that is free
+        server = await asyncio.start_server(strainer._stream, "127.0.0.1", 0)
+        for data in (*others, ours):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(len(data).to_bytes(2) + data)
+            found = await reader.read(2)
+            assert bool(found) is (data is ours), "the connection of another ends"
+            writer.close()
+        server.close()
+        assert [dns.message.from_wire(one).rcode() for one in given] == [dns.rcode.NOERROR]
+        assert outside.asked == {"a.operator.example": 1} or outside.asked == {"a.operator.example": 2}
+        assert strainer.counted["stranger"] == 2 * len(others)
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+@pytest.mark.parametrize(
+    "labels", [[b"evil.operator", b"example"], [b"evil\\.operator", b"example"], [b"a.operator.example", b""]]
+)
+def test_names_are_compared_by_their_labels(kernel, monkeypatch, labels):
+    """RED before: a label with a dot in it passed as two, so as a name below a kept wildcard."""
+
+    async def main() -> None:
+        strainer, outside = await strainer_of(kernel, monkeypatch)
+        outside.answers.set()
+        name = dns.name.Name([*(label for label in labels if label), b""])
+        reply = await strainer._answer(asked(name))
+        assert reply.rcode() == dns.rcode.REFUSED
+        assert not outside.asked
+        below = dns.name.Name([b"a.b", b"operator", b"example", b""])
+        assert (await strainer._answer(asked(below))).rcode() == dns.rcode.NOERROR, "below it by its labels"
+        (left,) = outside.asked
+        assert dns.name.from_text(left) == below, "and it leaves as it is"
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_an_answer_is_answered_by_nobody(kernel, monkeypatch):
+    """RED before: a packet with QR set left a traceback."""
+
+    async def main() -> None:
+        strainer, _ = await strainer_of(kernel, monkeypatch)
+        data = bytearray(asked("results.lab.example"))
+        data[2] |= 0x80
+        assert await strainer._answer(bytes(data)) is None
+        assert strainer.counted["form"] == 1
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.binary(max_size=60),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=4),
+    st.integers(0, 80),
+)
+def test_whatever_comes_is_answered_or_not_and_leaves_no_traceback(kernel, monkeypatch, noise, flips, cut):
+    async def main() -> None:
+        strainer, outside = await strainer_of(kernel, monkeypatch)
+        outside.answers.set()
+        data = bytearray(asked("a.operator.example"))
+        for at, value in flips:
+            data[at % len(data)] = value
+        for one in (noise, bytes(data), bytes(data[:cut]), bytes(data) + noise):
+            reply = await strainer._answer(one)
+            assert reply is None or reply.to_wire(max_size=65535)
+
+    asyncio.run(asyncio.wait_for(main(), 10))
