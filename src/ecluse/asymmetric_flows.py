@@ -8,20 +8,20 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ecluse.flow_judge import Connection, FlowJudge
+from ecluse.flow_judge import ConntrackEntry, FlowJudge
 from ecluse.policy import IPAddress
 
 TCP = 6
 
 
-def half_seen(judge: FlowJudge, connections: Iterable[Connection]) -> tuple[str, ...]:
+def half_seen(judge: FlowJudge, connections: Iterable[ConntrackEntry]) -> tuple[str, ...]:
     """Say which services have unanswered TCP connections, with ends none of whose connections is answered.
 
     judge: at the levels that are meant; what they do not keep is not told. Also found is the half that comes from outside:
     to conntrack it is a connection from the service's port.
     """
     talking: set[frozenset[IPAddress]] = set()
-    silent: dict[frozenset[IPAddress], list[Connection]] = {}
+    silent: dict[frozenset[IPAddress], list[ConntrackEntry]] = {}
     for one in connections:
         if one.protocol == TCP:
             ends = frozenset((one.original.source, one.reply.source))

@@ -62,7 +62,7 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class HostReading:
     """What a look at the machine shows. addresses: interface and address with prefix length. switches: sysctl -> value.
 
     unseen: what could not be looked for, in words.
@@ -79,7 +79,7 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class BypassFinding:
     """One thing worth saying. is_exit: packets may get past the gate by it; else it is a remark.
 
     where: the interface or table that it hangs on: with the kind it tells one way from another, whatever the words say
@@ -115,7 +115,7 @@ def zones_of(policy: Policy, name: str) -> list[Zone]:
     return [zone for zone in policy.site.zones if any(matches(p, name) for p in zone.interfaces)]
 
 
-def findings(host: Host, policy: Policy) -> tuple[Finding, ...]:
+def findings(host: HostReading, policy: Policy) -> tuple[BypassFinding, ...]:
     """Say what may pass by the gate, and what else is odd, the ways out first."""
     outside = {one.name for one in host.devices if one.name != "lo" and not zones_of(policy, one.name)}
     exits: list[Iterable[_Exit]] = [
@@ -135,12 +135,12 @@ def findings(host: Host, policy: Policy) -> tuple[Finding, ...]:
         _addresses(host, policy),
         _switches(host, policy),
     ]
-    return tuple(Finding(kind, what, True, where) for each in exits for kind, where, what in each) + tuple(
-        Finding(kind, what, False) for each in remarks for kind, what in each
-    )
+    return tuple(
+        BypassFinding(kind, what, True, where) for each in exits for kind, where, what in each
+    ) + tuple(BypassFinding(kind, what, False) for each in remarks for kind, what in each)
 
 
-def _xdp(host: Host) -> Iterator[_Exit]:
+def _xdp(host: HostReading) -> Iterator[_Exit]:
     for one in host.devices:
         if one.xdp:
             yield (
@@ -150,13 +150,13 @@ def _xdp(host: Host) -> Iterator[_Exit]:
             )
 
 
-def _filters(host: Host) -> Iterator[_Exit]:
+def _filters(host: HostReading) -> Iterator[_Exit]:
     for one in host.filters:
         does = one.does or "runs a BPF program, which may send packets on"
         yield "tc", one.device, f"a tc filter ({one.kind}, {one.where} of {one.device}) {does}, past the gate"
 
 
-def _bridges(host: Host, policy: Policy) -> Iterator[_Exit]:
+def _bridges(host: HostReading, policy: Policy) -> Iterator[_Exit]:
     if all(host.switches.get(name) == "1" for name in BRIDGE_CALLS):
         return
     for bridge in host.devices:
@@ -176,7 +176,7 @@ def _bridges(host: Host, policy: Policy) -> Iterator[_Exit]:
             )
 
 
-def _openvswitch(host: Host) -> Iterator[_Exit]:
+def _openvswitch(host: HostReading) -> Iterator[_Exit]:
     """Name Open vSwitch's devices: its rules are neither netfilter's nor looked at, so any of them may join in and out."""
     for one in host.devices:
         if one.kind != "openvswitch":
@@ -190,7 +190,7 @@ def _openvswitch(host: Host) -> Iterator[_Exit]:
         )
 
 
-def _beside(host: Host, outside: set[str]) -> Iterator[_Exit]:
+def _beside(host: HostReading, outside: set[str]) -> Iterator[_Exit]:
     for one in host.devices:
         if one.kind in BESIDE and one.parent in outside:
             where = f"{one.name} in another network namespace" if one.elsewhere else one.name
@@ -204,7 +204,7 @@ def _beside(host: Host, outside: set[str]) -> Iterator[_Exit]:
             )
 
 
-def _moved(host: Host) -> Iterator[_Exit]:
+def _moved(host: HostReading) -> Iterator[_Exit]:
     for one in host.statements:
         if one.what != "notrack":
             yield (
@@ -214,7 +214,7 @@ def _moved(host: Host) -> Iterator[_Exit]:
             )
 
 
-def _hardware(host: Host) -> Iterator[_Exit]:
+def _hardware(host: HostReading) -> Iterator[_Exit]:
     for one in host.offloads:
         if one.hardware:
             yield (
@@ -227,7 +227,7 @@ def _hardware(host: Host) -> Iterator[_Exit]:
             )
 
 
-def _flowtables(host: Host) -> Iterator[tuple[str, str]]:
+def _flowtables(host: HostReading) -> Iterator[tuple[str, str]]:
     for one in host.offloads:
         if not one.hardware:
             yield (
@@ -239,14 +239,14 @@ def _flowtables(host: Host) -> Iterator[tuple[str, str]]:
             )
 
 
-def _cards(host: Host) -> Iterator[tuple[str, str]]:
+def _cards(host: HostReading) -> Iterator[tuple[str, str]]:
     for one in host.devices:
         if one.tc_in_hardware:
             what = f"the card of {one.name} may carry out tc's filters by itself (hw-tc-offload is on)"
             yield "hardware", what
 
 
-def _untracked(host: Host) -> Iterator[tuple[str, str]]:
+def _untracked(host: HostReading) -> Iterator[tuple[str, str]]:
     for one in host.statements:
         if one.what == "notrack":
             yield (
@@ -255,13 +255,13 @@ def _untracked(host: Host) -> Iterator[tuple[str, str]]:
             )
 
 
-def _routes(host: Host, outside: set[str]) -> Iterator[tuple[str, str]]:
+def _routes(host: HostReading, outside: set[str]) -> Iterator[tuple[str, str]]:
     out = [name for name in host.default_routes if name in outside]
     if len(out) > 1:
         yield "routes", f"default routes leave by {', '.join(out)}: is each of them meant to be a way out?"
 
 
-def _addresses(host: Host, policy: Policy) -> Iterator[tuple[str, str]]:
+def _addresses(host: HostReading, policy: Policy) -> Iterator[tuple[str, str]]:
     used = _families(policy)
     for name, text in host.addresses:
         address = ipaddress.ip_interface(text)
@@ -282,7 +282,7 @@ def _families(policy: Policy) -> set[int]:
     return {subnet.version for zone in policy.site.zones for subnet in zone.subnets}
 
 
-def _switches(host: Host, policy: Policy) -> Iterator[tuple[str, str]]:
+def _switches(host: HostReading, policy: Policy) -> Iterator[tuple[str, str]]:
     for name in (_FORWARDS[version] for version in sorted(_families(policy))):
         if host.switches.get(name) == "0":
             yield "forwarding", f"{name} is 0: this machine forwards nothing of that family, kept or not"

@@ -25,10 +25,10 @@ from ecluse.config.settings import Settings, load_settings
 from ecluse.controller import Controller
 from ecluse.controller.context import Options, Ports
 from ecluse.controller.table.manager import Step
-from ecluse.dnsproxy.client import DnsMailbox
+from ecluse.dnsproxy.client import DnsProxyClient
 from ecluse.errors import ConfigError, EcluseError
 from ecluse.instance_lock import answer, guard_network, lock_state
-from ecluse.kernel.bypass_scan import KernelExits
+from ecluse.kernel.bypass_scan import KernelBypassScan
 from ecluse.kernel.conntrack import NfConntrack
 from ecluse.kernel.links import RtnlLinks
 from ecluse.kernel.nft import NftFirewall
@@ -150,13 +150,13 @@ class Daemon:
             firewall=firewall,
             conntrack=NfConntrack(),
             links=links,
-            dns=DnsMailbox(settings.run_dir, settings.dns_dir),
+            dns=DnsProxyClient(settings.run_dir, settings.dns_dir),
             resolver=resolver,
             store=store,
             audit=HashChainAudit(store.audit_path, utc_now),
             source=ConfigDirectory(settings.config_dir),
             clock=utc_now,
-            exits=KernelExits(),
+            exits=KernelBypassScan(),
         )
         closed_at_boot = settings.run_dir / CLOSED_AT_BOOT
         options = Options(

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
 from ecluse.policy import GATEWAY, IPAddress, Levels, Policy, level_named
-from ecluse.ruleset.conntrack_entry import Connection, Tuple
+from ecluse.ruleset.conntrack_entry import ConntrackEntry, Tuple
 from ecluse.ruleset.dns_redirect import DNS_PORT, is_on, redirects
-from ecluse.ruleset.program import CT_PORT, PORTS, Count, Program
-from ecluse.ruleset.simulator import Indices, Oracle, Packet
+from ecluse.ruleset.program import CT_PORT, PORTS, CountByMap, Program
+from ecluse.ruleset.simulator import Indices, Packet, Simulator
 from ecluse.ruleset.switch import targets
 from ecluse.ruleset.table_names import SERVICE_COUNTER, learned, level_chain
 
-__all__ = ["Connection", "Flow", "FlowJudge", "Tuple", "describe"]
+__all__ = ["ConntrackEntry", "Flow", "FlowJudge", "Tuple", "describe"]
 
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 50: "esp", 58: "icmpv6", 132: "sctp"}
 
@@ -24,7 +24,7 @@ class Flow:
     zone: where its inside end is. service: counter name without prefix, empty when no service keeps it.
     """
 
-    connection: Connection
+    connection: ConntrackEntry
     zone: str
     verdict: str
     service: str = ""
@@ -52,7 +52,7 @@ def protocol_name(protocol: int) -> str:
     return _PROTOCOLS.get(protocol, str(protocol))
 
 
-def describe(connection: Connection) -> str:
+def describe(connection: ConntrackEntry) -> str:
     """Say a connection in words: `tcp 10.10.0.5:40000 -> 203.0.113.10:443`."""
     one = connection.original
     source, destination = (f"[{a}]" if a.version == 6 else str(a) for a in (one.source, one.destination))
@@ -92,11 +92,11 @@ class FlowJudge:
 
     def __post_init__(self) -> None:
         where = targets(self.policy, self.program.slot, self.levels)
-        self._oracle = Oracle(self.program, where, learned=self.learned, indices=self.indices)
+        self._oracle = Simulator(self.program, where, learned=self.learned, indices=self.indices)
         self._local = {ip_address(text) for text in self.local}
         self._interface = {z.name: z.interfaces[0].replace("*", "0") for z in self.policy.site.zones}
 
-    def strange(self, connections: Iterable[Connection]) -> set[IPAddress]:
+    def strange(self, connections: Iterable[ConntrackEntry]) -> set[IPAddress]:
         """Give the ends that are in no zone's subnets and not the gateway's: outside, unless they are routed to the inside."""
         ends = {end for one in connections for end in (one.original.source, one.reply.source)}
         return {end for end in ends if self._place(end) is None}
@@ -105,7 +105,7 @@ class FlowJudge:
         """Take note that these addresses, of no zone's subnets, are reached by an inside interface."""
         self._places.update(dict.fromkeys(addresses, NEIGHBOUR))
 
-    def judge(self, connection: Connection) -> Flow:
+    def judge(self, connection: ConntrackEntry) -> Flow:
         """Judge one connection as the kernel will judge its next packet."""
         ours, theirs = self._place(connection.original.source), self._place(connection.reply.source)
         if ours not in {None, GATEWAY, NEIGHBOUR} and self._asks_elsewhere(connection, ours or ""):
@@ -123,7 +123,7 @@ class FlowJudge:
             return Flow(connection, zone or "", "unknown")
         return self._judge_in(zone, connection, opened_inside=ours is not None)
 
-    def _judge_in(self, zone: str, connection: Connection, *, opened_inside: bool) -> Flow:
+    def _judge_in(self, zone: str, connection: ConntrackEntry, *, opened_inside: bool) -> Flow:
         """Judge a connection between a zone, or the gateway, and the outside."""
         if self._is_open(zone):
             return Flow(connection, zone, "open")
@@ -135,7 +135,7 @@ class FlowJudge:
     def _is_open(self, zone: str) -> bool:
         return level_named(self.policy.site, self.levels[zone]).passes_all
 
-    def _asks_elsewhere(self, connection: Connection, zone: str) -> bool:
+    def _asks_elsewhere(self, connection: ConntrackEntry, zone: str) -> bool:
         """Say whether a zone's DNS connection goes to the gate and should not at this level, or the other way round.
 
         Where a connection goes is decided by its first packet: one from before the change is ended, and asks anew.
@@ -149,7 +149,7 @@ class FlowJudge:
         outward = {self._place(one.destination), self._place(connection.reply.source)} <= {None, GATEWAY}
         return answered and outward
 
-    def _judge_gateway(self, connection: Connection, *, opened_inside: bool) -> Flow:
+    def _judge_gateway(self, connection: ConntrackEntry, *, opened_inside: bool) -> Flow:
         """Judge a connection of the gateway itself by all its rules, the lifeline's among them."""
         judgement = self._oracle.judge(self._packet(connection, GATEWAY, opened_inside=opened_inside))
         service = judgement.service.removeprefix(SERVICE_COUNTER)
@@ -157,7 +157,7 @@ class FlowJudge:
             return Flow(connection, GATEWAY, "kept" if service else "lifeline", service)
         return Flow(connection, GATEWAY, "refused")
 
-    def _keeper_of(self, connection: Connection, zone: str, *, opened_inside: bool) -> str:
+    def _keeper_of(self, connection: ConntrackEntry, zone: str, *, opened_inside: bool) -> str:
         """Name the service that keeps a zone's connection, empty when none does.
 
         The look-ups are those of the program's own chain for the zone at its level, and only they: a table of
@@ -192,7 +192,7 @@ class FlowJudge:
     def _look_ups(self, zone: str, word: str) -> tuple[_LookUp, ...]:
         chain = f"{level_chain(self.program.slot, self.levels[zone], zone)}.{word}"
         rules = next((c.rules for c in self.program.chains if c.name == chain), ())
-        counts = [part for rule in rules for part in rule if isinstance(part, Count)]
+        counts = [part for rule in rules for part in rule if isinstance(part, CountByMap)]
         return tuple(
             _LookUp(
                 map=part.map,
@@ -202,7 +202,7 @@ class FlowJudge:
             for part in counts
         )
 
-    def _packet(self, connection: Connection, zone: str, *, opened_inside: bool) -> Packet:
+    def _packet(self, connection: ConntrackEntry, zone: str, *, opened_inside: bool) -> Packet:
         interface = self._interface.get(zone, "")
         if zone == GATEWAY:
             hook, iif, oif = ("output" if opened_inside else "input"), "", ""

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from ipaddress import ip_address
 
 from ecluse.policy import GATEWAY, IPNetwork, Policy, Service, private
-from ecluse.records import KnownName, NameTally
+from ecluse.records import KnownName, NameStatistics
 from ecluse.results import AddressState, NameState
 
 MANY_TURNS = 3
@@ -31,7 +31,7 @@ class Knowledge:
     """
 
     known: Mapping[str, KnownName]
-    tallies: Mapping[str, NameTally]
+    tallies: Mapping[str, NameStatistics]
     last_good: timedelta
     now: datetime
     owners: Mapping[str, tuple[str, ...]]
@@ -87,7 +87,7 @@ def name_states(policy: Policy, service: Service, knowledge: Knowledge) -> Itera
     """Give each name of a service, with what a person can do about it."""
     for host in names_of(service):
         entry = _entry(service, host, knowledge)
-        tally = knowledge.tallies.get(host, NameTally())
+        tally = knowledge.tallies.get(host, NameStatistics())
         yield NameState(
             name=host,
             alias=entry.alias,
@@ -117,7 +117,7 @@ def _last_good_until(entry: KnownName, knowledge: Knowledge) -> datetime | None:
 
 
 def _advice(
-    policy: Policy, service: Service, entry: KnownName, tally: NameTally, knowledge: Knowledge
+    policy: Policy, service: Service, entry: KnownName, tally: NameStatistics, knowledge: Knowledge
 ) -> Iterator[str]:
     host = entry.name
     if tally.turned >= MANY_TURNS and tally.turned * 2 >= tally.answers:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from ecluse.bypass import Host
+from ecluse.bypass import HostReading
 from ecluse.errors import Fault
-from ecluse.flow_judge import Connection
+from ecluse.flow_judge import ConntrackEntry
 from ecluse.policy import IPAddress, Levels, Policy
-from ecluse.records import AuditRecord, Generation, KnownName, NameTally
+from ecluse.records import AuditRecord, Generation, KnownName, NameStatistics
 from ecluse.results import TableUse
 from ecluse.ruleset.program import NamedSet
-from ecluse.ruleset.proxy_config import Orders
+from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.ruleset.switch import Position
 
 
@@ -41,7 +41,7 @@ class RefusedElement:
     idle: int
 
 
-class Evidence(NamedTuple):
+class SetReading(NamedTuple):
     """What bounded sets of the kernel hold. full: one of them has no room. unread: elements that are of another kind."""
 
     rows: tuple[RefusedElement, ...]
@@ -73,7 +73,7 @@ class KernelChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SwitchReading:
     """Where the switch stands in the kernel, all of it as of one transaction. See `Firewall.targets`, `policies`.
 
     hooks: where each base chain hangs, as `ruleset.switch.HOOKS` says it; none does while the table is dormant.
@@ -114,7 +114,7 @@ class Firewall(Protocol):
         passes. KernelError when the kernel refused.
         """
 
-    async def standing(self, chains: Iterable[str]) -> Standing:
+    async def standing(self, chains: Iterable[str]) -> SwitchReading:
         """Read these chains' targets and the base chains' policies and hooks back, as of one transaction."""
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
@@ -159,10 +159,10 @@ class Firewall(Protocol):
     async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
         """Give addresses in the DNS gate's sets, by set, their whole time again; one transaction."""
 
-    async def refused(self) -> Evidence:
+    async def refused(self) -> SetReading:
         """Read the refused sets (refused4, refused6, refused_hosts4, refused_hosts6)."""
 
-    async def limited(self) -> Evidence:
+    async def limited(self) -> SetReading:
         """Read which machines asked the DNS gate more than they may: the packets that were dropped, within the last hour."""
 
     def changes(self) -> AsyncIterator[KernelChange]:
@@ -177,10 +177,10 @@ class Conntrack(Protocol):
 
     unread: int
 
-    async def connections(self) -> Sequence[Connection]:
+    async def connections(self) -> Sequence[ConntrackEntry]:
         """Read the whole table, both families."""
 
-    async def end(self, connections: Iterable[Connection]) -> int:
+    async def end(self, connections: Iterable[ConntrackEntry]) -> int:
         """Delete these entries; give how many were still there. One that is already gone is no error."""
 
     async def enable_accounting(self) -> bool:
@@ -190,7 +190,7 @@ class Conntrack(Protocol):
 class Links(Protocol):
     """Interfaces and addresses of this network namespace (rtnetlink)."""
 
-    async def look(self) -> Host:
+    async def look(self) -> HostReading:
         """Read the interfaces and their addresses as they are now (devices, addresses), and nothing else. KernelError."""
 
     async def tables(self) -> tuple[TableUse, ...]:
@@ -209,10 +209,10 @@ class Links(Protocol):
         """Give an item, in words, whenever an interface, an address or a route comes or goes."""
 
 
-class Exits(Protocol):
+class BypassScanPort(Protocol):
     """What on this machine may carry packets past the gate (rtnetlink, tc, other tables of nf_tables, sysctls)."""
 
-    async def look(self) -> Host:
+    async def look(self) -> HostReading:
         """Read all of it now; it takes a while and changes nothing. KernelError."""
 
 
@@ -222,7 +222,7 @@ class Resolver(Protocol):
     def known(self) -> Mapping[str, KnownName]:
         """Give all that is known now, without asking anybody."""
 
-    def tallies(self) -> Mapping[str, NameTally]:
+    def tallies(self) -> Mapping[str, NameStatistics]:
         """Give what came of the look-ups so far, by name."""
 
     def watch(
@@ -256,7 +256,7 @@ class Resolver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedQuestion:
+class DeniedQuery:
     """A name that a machine asked the DNS gate for in vain. why: `name`, `type`, `length`. last: UNIX time."""
 
     client: str
@@ -281,7 +281,7 @@ class DnsReport:
     learned: int
     strained: Mapping[str, int]
     refused: int
-    questions: tuple[RefusedQuestion, ...]
+    questions: tuple[DeniedQuery, ...]
     removed: int = 0
     removed_last: str = ""
     adopted: int = 0
@@ -289,10 +289,10 @@ class DnsReport:
     validating: tuple[str, ...] = ()
 
 
-class DnsGate(Protocol):
+class DnsProxyPort(Protocol):
     """The process that answers the zones' DNS, seen from the daemon."""
 
-    async def publish(self, orders: Orders | None) -> None:
+    async def publish(self, orders: ProxyConfig | None) -> None:
         """Have it work by these orders (None: not at all). StateError when they could not be written."""
 
     async def check(self) -> str:

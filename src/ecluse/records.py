@@ -144,7 +144,7 @@ class KnownName:
 
 
 @dataclass(frozen=True, slots=True)
-class NameTally:
+class NameStatistics:
     """What came of a name's look-ups since the daemon began to count.
 
     outcomes: resolver -> outcome (`answered`, `empty`, `nxdomain`, `timeout`, ...) -> how often; a question for each family.

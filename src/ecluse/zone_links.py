@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from ecluse.bypass import BESIDE, Device, Host, matches
+from ecluse.bypass import BESIDE, Device, HostReading, matches
 from ecluse.policy import GATEWAY, Policy, Zone
 
 ABOVE = BESIDE | {"vlan"}
@@ -19,7 +19,7 @@ ABOVE = BESIDE | {"vlan"}
 class Sight:
     """What was seen of the machine's links just now. host: None where they could not be looked at: then trouble says why."""
 
-    host: Host | None
+    host: HostReading | None
     trouble: str = ""
 
     def living(self, policy: Policy) -> Mapping[str, bool | None]:
@@ -94,7 +94,7 @@ class _Inside:
         ]
 
 
-def _ports(host: Host) -> Mapping[str, str]:
+def _ports(host: HostReading) -> Mapping[str, str]:
     """Give the interfaces whose packets come by another, and that one: of a bridge, a bond. In a VRF each keeps its own IP."""
     masters = {one.name for one in host.devices if one.kind != "vrf"}
     return {one.name: one.master for one in host.devices if one.master in masters}
@@ -113,11 +113,11 @@ def _flaw(device: Device, ports: Mapping[str, str]) -> str:
     return "" if device.own_ip else f"{device.name} has no address and no route of its own"
 
 
-def _members(host: Host, vrf: str) -> list[str]:
+def _members(host: HostReading, vrf: str) -> list[str]:
     return sorted(one.name for one in host.devices if one.master == vrf)
 
 
-def _vrf_flaw(device: Device, host: Host, inside: _Inside) -> str:
+def _vrf_flaw(device: Device, host: HostReading, inside: _Inside) -> str:
     """Say why a VRF that a zone names brings it nothing: packets are judged by the interfaces in it (`ruleset.origin`)."""
     members = _members(host, device.name)
     if any(inside.zones(name) for name in members):
@@ -128,7 +128,7 @@ def _vrf_flaw(device: Device, host: Host, inside: _Inside) -> str:
     )
 
 
-def _vrfs(host: Host, policy: Policy) -> Iterator[str]:
+def _vrfs(host: HostReading, policy: Policy) -> Iterator[str]:
     """Name the VRFs that hold something of the inside and are in no zone, and those of a zone that hold something else too."""
     inside = _Inside(policy)
     for vrf in host.devices:
@@ -149,7 +149,7 @@ def _vrfs(host: Host, policy: Policy) -> Iterator[str]:
             )
 
 
-def _names(host: Host, policy: Policy, living: Mapping[str, bool | None]) -> Iterator[str]:
+def _names(host: HostReading, policy: Policy, living: Mapping[str, bool | None]) -> Iterator[str]:
     """Name the interfaces of site.yaml by which nothing comes; of those that a `*` stands for one that lives is enough."""
     ports, inside = _ports(host), _Inside(policy)
     by_name = {one.name: one for one in host.devices if not one.elsewhere}
@@ -173,7 +173,7 @@ def _names(host: Host, policy: Policy, living: Mapping[str, bool | None]) -> Ite
                 yield f"zone {zone.name}: {'; '.join(flaws)}{on_it}{end}"
 
 
-def _elsewhere(host: Host, policy: Policy) -> Iterator[tuple[str, str]]:
+def _elsewhere(host: HostReading, policy: Policy) -> Iterator[tuple[str, str]]:
     """Name the interfaces of no zone that hold an address of a zone's subnets, and say so: they are what was meant, as a rule."""
     inside = _Inside(policy)
     for name, text in host.addresses:
@@ -186,7 +186,7 @@ def _elsewhere(host: Host, policy: Policy) -> Iterator[tuple[str, str]]:
                 yield name, f"{meant}: what comes by it is refused at every level but open"
 
 
-def _routes(host: Host, policy: Policy) -> Iterator[str]:
+def _routes(host: HostReading, policy: Policy) -> Iterator[str]:
     inside = _Inside(policy)
     for name in host.default_routes:
         for zone in inside.zones(name):

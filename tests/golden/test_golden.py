@@ -3,7 +3,7 @@
 import pytest
 
 from ecluse.ruleset.program import render
-from ecluse.ruleset.switch import Seal
+from ecluse.ruleset.switch import BootText
 from tests.golden.cases import cases, compiled, text
 
 
@@ -17,7 +17,7 @@ def test_slot_changes_names_alone(case):
     _, one = compiled(case, 1)
     _, other = compiled(case, 42)
     assert render(other).replace("k42_", "k1_") == render(one)
-    assert Seal(one).digest(one) == Seal(other).digest(other)
+    assert BootText(one).digest(one) == BootText(other).digest(other)
 
 
 def test_there_are_cases():

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from ecluse.policy import GATEWAY as GATEWAY_ZONE
 from ecluse.policy import IPAddress, Policy
 from ecluse.ruleset import table_names
-from ecluse.ruleset.conntrack_entry import Connection, Tuple
-from ecluse.ruleset.simulator import Oracle, Packet
+from ecluse.ruleset.conntrack_entry import ConntrackEntry, Tuple
+from ecluse.ruleset.simulator import Packet, Simulator
 from tests.kernel import oracle_bytes as b
 from tests.kernel.oracle_bytes import Ends
 from tests.kernel.oracle_rig import GATEWAY, LOCAL, WAN, leads_to
@@ -30,7 +30,7 @@ class Flow:
     """
 
     probe: Probe
-    connection: Connection | None
+    connection: ConntrackEntry | None
     forwarded: bool = False
     there: tuple[str, Ends, bytes] | None = None
     back: tuple[str, Ends, bytes] | None = None
@@ -55,7 +55,9 @@ def flow_of(probe: Probe, nat: Nat) -> Flow:
     if forward:
         server, port = forward
     reply = Tuple(server, one.source, port, ports[0])
-    return Flow(probe, Connection(protocol, Tuple(one.source, one.destination, *ports), reply), bool(forward))
+    return Flow(
+        probe, ConntrackEntry(protocol, Tuple(one.source, one.destination, *ports), reply), bool(forward)
+    )
 
 
 def _hook(link: str, to: IPAddress) -> tuple[str, str, str]:
@@ -165,7 +167,7 @@ class Expected:
     evidence: tuple[tuple[str, str, int, int], ...] = ()
 
 
-def expected(oracle: Oracle, packet: Packet) -> Expected:
+def expected(oracle: Simulator, packet: Packet) -> Expected:
     """Judge a packet, and the answer that its refusal makes the gateway send.
 
     Such an answer meets our output hook itself, and belongs to the connection that was refused (nf_ct_attach).

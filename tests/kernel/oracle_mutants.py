@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ecluse.ruleset import program as p
-from ecluse.ruleset.program import Count, In, Is, Key, NamedSet, Part, Program, Rule
+from ecluse.ruleset.program import CountByMap, InSet, Key, Match, NamedSet, Part, Program, Rule
 from tests.kernel.oracle_play import Spoil
 
 _SWAP = {
@@ -38,9 +38,13 @@ def _without(gone: Callable[[Part], bool], chains: str = "_at.") -> Spoil:
 
 def _fields(change: Callable[[p.Field], p.Field]) -> Spoil:
     def one(part: Part) -> Part:
-        if isinstance(part, Is):
+        if isinstance(part, Match):
             return replace(part, field=change(part.field))
-        return replace(part, fields=tuple(map(change, part.fields))) if isinstance(part, Count | In) else part
+        return (
+            replace(part, fields=tuple(map(change, part.fields)))
+            if isinstance(part, CountByMap | InSet)
+            else part
+        )
 
     return _rules(lambda rule: tuple(map(one, rule)))
 
@@ -75,7 +79,9 @@ _ENDS = {
 
 def _is_subnets(part: Part) -> bool:
     """Say whether a part holds an end against a zone's subnets: a set of them, or the single one."""
-    return (isinstance(part, In) and "subnets" in part.set) or (isinstance(part, Is) and part.field in _ENDS)
+    return (isinstance(part, InSet) and "subnets" in part.set) or (
+        isinstance(part, Match) and part.field in _ENDS
+    )
 
 
 MUTANTS: dict[str, Spoil] = {
@@ -88,19 +94,19 @@ MUTANTS: dict[str, Spoil] = {
     ),
     "last port of a range forgotten": _elements(_lower(1)),
     "last address of a prefix forgotten": _elements(_lower(0)),
-    "IPv6 forgotten": _rules(lambda rule: None if Is(p.NFPROTO, ("ipv6",)) in rule else rule),
-    "IPv4 forgotten": _rules(lambda rule: None if Is(p.NFPROTO, ("ipv4",)) in rule else rule),
+    "IPv6 forgotten": _rules(lambda rule: None if Match(p.NFPROTO, ("ipv6",)) in rule else rule),
+    "IPv4 forgotten": _rules(lambda rule: None if Match(p.NFPROTO, ("ipv4",)) in rule else rule),
     "gateway's directions not told apart": _without(
-        lambda part: isinstance(part, Is) and part.field == p.CT_DIRECTION
+        lambda part: isinstance(part, Match) and part.field == p.CT_DIRECTION
     ),
     "anybody's look-ups are lifeline": _without(
-        lambda part: isinstance(part, Is) and part.field == p.SKUID, "_lifeline"
+        lambda part: isinstance(part, Match) and part.field == p.SKUID, "_lifeline"
     ),
     "management from anywhere": _without(
-        lambda part: isinstance(part, In) and "management" in part.set, "_lifeline"
+        lambda part: isinstance(part, InSet) and "management" in part.set, "_lifeline"
     ),
     "hop limit of housekeeping not asked": _without(
-        lambda part: isinstance(part, Is) and part.field in {p.HOPLIMIT6, p.TTL4}, "_lifeline"
+        lambda part: isinstance(part, Match) and part.field in {p.HOPLIMIT6, p.TTL4}, "_lifeline"
     ),
     "wildcard interface forgotten": Spoil(
         program=lambda program: replace(

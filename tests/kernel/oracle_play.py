@@ -14,7 +14,7 @@ from ecluse.policy import level_named
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.program import Program
-from ecluse.ruleset.simulator import Oracle, Packet
+from ecluse.ruleset.simulator import Packet, Simulator
 from tests.kernel import oracle_bytes as b
 from tests.kernel.oracle_bytes import Ends, address
 from tests.kernel.oracle_meaning import is_error, meaning
@@ -68,14 +68,14 @@ class Play:
             + switch.gate_text(case.policy, SLOT, case.levels)
         )
         self.rig.seen()
-        oracle = Oracle(self.program, switch.targets(case.policy, SLOT, case.levels))
+        oracle = Simulator(self.program, switch.targets(case.policy, SLOT, case.levels))
         self._act("opened", [self._opening(oracle, flow) for flow in self.flows])
         followed = [flow for flow in self.flows if flow.there and flow.connection]
         self._act("answered", [said for flow in followed for said in self._answers(oracle, flow)])
         self.rig.nft(switch.gate_text(case.policy, SLOT, case.then))
         self.levels = case.then
         judged = self._judge_connections(followed)
-        oracle = Oracle(self.program, switch.targets(case.policy, SLOT, case.then))
+        oracle = Simulator(self.program, switch.targets(case.policy, SLOT, case.then))
         self._act("went on", [said for flow in self.flows for said in self._next(oracle, flow)])
         self._compare_flow_judge(judged)
         assert not self.wrong, "\n".join(["the kernel and the oracle differ:", *self.wrong])
@@ -83,12 +83,20 @@ class Play:
     # -- what is said
 
     def _said(
-        self, oracle: Oracle, flow: Flow, what: str, link: str, data: bytes, packet: Packet, *, uid: int = 0
+        self,
+        oracle: Simulator,
+        flow: Flow,
+        what: str,
+        link: str,
+        data: bytes,
+        packet: Packet,
+        *,
+        uid: int = 0,
     ) -> Said:
         packet = self._come_in(oracle, flow, what, packet)
         return Said(flow, what, link, data, packet, expected(oracle, packet), uid)
 
-    def _come_in(self, oracle: Oracle, flow: Flow, what: str, packet: Packet) -> Packet:
+    def _come_in(self, oracle: Simulator, flow: Flow, what: str, packet: Packet) -> Packet:
         """Give a packet as it is once it was asked where its source lives; the oracle has to say the same of that."""
         if packet.iif == GATEWAY:
             return packet
@@ -110,7 +118,7 @@ class Play:
             packet = replace(packet, connection=flow.connection)
         return packet
 
-    def _opening(self, oracle: Oracle, flow: Flow, turn: int = b.OPENING) -> Said:
+    def _opening(self, oracle: Simulator, flow: Flow, turn: int = b.OPENING) -> Said:
         probe = flow.probe
         if probe.kind == "error":
             lost = b.message("udp", probe.ends.turned(), b.OPENING, self.talk.number())
@@ -127,12 +135,12 @@ class Play:
             uid=probe.uid,
         )
 
-    def _answer(self, oracle: Oracle, flow: Flow, turn: int) -> Said:
+    def _answer(self, oracle: Simulator, flow: Flow, turn: int) -> Said:
         link, ends, _ = flow.there
         data = b.message(flow.probe.kind, ends.turned(), turn, self.talk.number())
         return self._said(oracle, flow, "answer", link, data, answer(flow, link, 0))
 
-    def _error(self, oracle: Oracle, flow: Flow, direction: str, *, too_big: bool) -> Said:
+    def _error(self, oracle: Simulator, flow: Flow, direction: str, *, too_big: bool) -> Said:
         """An error about the opening comes from where that went to; one about the answer from where the flow began."""
         if direction == "reply":
             link, ends, quoted = flow.there
@@ -146,7 +154,7 @@ class Play:
         packet = error(flow, link, back.source, direction, uid, too_big=too_big)
         return self._said(oracle, flow, f"error ({direction})", link, data, packet, uid=uid)
 
-    def _told(self, oracle: Oracle, flow: Flow) -> list[Said]:
+    def _told(self, oracle: Simulator, flow: Flow) -> list[Said]:
         """The gateway itself tells the outside end of a forwarded flow that its packet was too large for the link inside.
 
         It quotes the packet as it would have sent it on, its destination translated.
@@ -161,12 +169,12 @@ class Play:
         packet = error(flow, GATEWAY, own, direction, 0, too_big=True)
         return [self._said(oracle, flow, "told", GATEWAY, data, packet)]
 
-    def _answers(self, oracle: Oracle, flow: Flow) -> list[Said]:
+    def _answers(self, oracle: Simulator, flow: Flow) -> list[Said]:
         if flow.probe.ends.destination.is_multicast:
             return []
         return [self._error(oracle, flow, "reply", too_big=False), self._answer(oracle, flow, b.ANSWER)]
 
-    def _next(self, oracle: Oracle, flow: Flow) -> list[Said]:
+    def _next(self, oracle: Simulator, flow: Flow) -> list[Said]:
         if not (flow.there and flow.connection):
             return [self._opening(oracle, flow)]
         said = [self._opening(oracle, flow, b.NEXT)]

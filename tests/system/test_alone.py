@@ -185,8 +185,8 @@ def test_beside_a_daemon_that_lives_it_is_followed(hospital: Hospital, daemon: D
 
 def test_torn_notes_are_told_and_do_no_harm(hospital: Hospital, dead: Daemon):
     at, nobody = datetime(2026, 1, 1, tzinfo=UTC), Actor(0, "root", 1, "ecluse")
-    offline_closings.note(
-        dead.state / "by-hand.log", offline_closings.Closing(at, "cut", "x", nobody, "", "")
+    offline_closings.append_closing(
+        dead.state / "by-hand.log", offline_closings.OfflineClosing(at, "cut", "x", nobody, "", "")
     )
     with (dead.state / "by-hand.log").open("ab") as log:
         log.write(b'{"lev\xff')

@@ -41,7 +41,7 @@ def test_old_garbage_goes_with_a_sweep_and_not_before():
 def test_what_is_there_before_and_what_is_made_in_bulk_is_never_looked_through():
     assert (
         said(
-            "big = [[i] for i in range(200_000)]\nbulk.calm()\n"
+            "big = [[i] for i in range(200_000)]\ngc_pause.calm()\n"
             "with gc_pause.without_gc():\n    more = [[[i]] for i in range(400_000)]\n"
             "print(len(gc.get_objects()) < gc_pause.MOST, gc_pause.sweep(), gc.isenabled())"
         )

@@ -12,7 +12,7 @@ import threading
 from ipaddress import ip_address
 
 from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink
-from ecluse.kernel.proxy_sets import Answered, left, put
+from ecluse.kernel.proxy_sets import SetElement, left, put
 
 SET, ADDRESS, OTHER = "dns_svc_probe_4", "127.0.0.9", "127.0.0.10"
 TABLE = f"""
@@ -51,14 +51,14 @@ def main(rounds: int, packets: int) -> None:
 
     with Netlink(NETLINK_NETFILTER) as netlink:
         for seconds in (30, 1200, 3000, None):
-            put(netlink, [Answered(SET, ip_address(OTHER), seconds)])
-            put(netlink, [Answered(SET, ip_address(OTHER))])
+            put(netlink, [SetElement(SET, ip_address(OTHER), seconds)])
+            put(netlink, [SetElement(SET, ip_address(OTHER))])
             told["left_at_least"] = min(told["left_at_least"], left(netlink, SET)[ip_address(OTHER)])
-        put(netlink, [Answered(SET, ip_address(ADDRESS))])
+        put(netlink, [SetElement(SET, ip_address(ADDRESS))])
         thread = threading.Thread(target=sender)
         thread.start()
         while told["rounds"] < rounds or told["sent"] < packets:
-            put(netlink, [Answered(SET, ip_address(ADDRESS))])
+            put(netlink, [SetElement(SET, ip_address(ADDRESS))])
             told["rounds"] += 1
         going.clear()
         thread.join()

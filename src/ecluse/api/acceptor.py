@@ -10,12 +10,12 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ecluse.api.http_connection import REQUEST_SECONDS, STALL_SECONDS, Connection, Manager
+from ecluse.api.http_connection import REQUEST_SECONDS, STALL_SECONDS, ConnectionRegistry, HttpConnection
 from ecluse.api.listener import BACKLOG, Listener
 from ecluse.api.log import Log
 from ecluse.api.peer import Role, Roles, peer_of
 from ecluse.api.problems import HttpRefusalError, problem_of, raw_response
-from ecluse.api.quota import Admission, Room, pool_of
+from ecluse.api.quota import Quota, QuotaCounter, pool_of
 
 _AT_ONCE = 32  # accepts before the loop may do something else
 _PAUSE = 0.1  # seconds without accepting when the machine has no descriptors or memory left
@@ -23,7 +23,7 @@ _QUIET = 1.0  # seconds between two lines of the log about that
 _IDLE = 0.1  # seconds without a question after which a connection has to go where another needs its place
 _AT_A_TIME = 8  # connections that are ended so
 _LATE_SECONDS = 1.0  # for a request of somebody who has no place left
-_LATE = Room(16, 16)
+_LATE = Quota(16, 16)
 _OUT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # accept(2)
 
 
@@ -37,13 +37,13 @@ def no_place() -> HttpRefusalError:
 TURNED_AWAY = raw_response(problem_of(no_place(), ""))
 
 
-class Door:
+class Acceptor:
     """Accepts on all listeners into one manager."""
 
     def __init__(
         self,
         listeners: Sequence[Listener],
-        manager: Manager,
+        manager: ConnectionRegistry,
         roles: Roles,
         log: Log,
         *,
@@ -60,9 +60,9 @@ class Door:
         self._pauses: set[asyncio.TimerHandle] = set()
         self._early = False
         self._said = -_QUIET
-        self.admission = Admission()
+        self.admission = QuotaCounter()
         # One who has had his share may close all the same: these places are for the reading of what he asks.
-        self._late = Admission({Role.OPERATOR.value: _LATE, "root": _LATE})
+        self._late = QuotaCounter({Role.OPERATOR.value: _LATE, "root": _LATE})
 
     def open(self) -> None:
         """Begin to accept. What waits by now was sent to a socket that systemd held while no daemon ran."""
@@ -139,8 +139,8 @@ class Door:
                 sock.close()
                 return
 
-        def connection() -> Connection:
-            return Connection(
+        def connection() -> HttpConnection:
+            return HttpConnection(
                 self._manager,
                 peer=peer,
                 role=role,

@@ -10,7 +10,7 @@ import json
 import time
 
 from ecluse import errors
-from ecluse.api.request_socket import PATIENCE, Question
+from ecluse.api.request_socket import PATIENCE, RequestSocket
 from ecluse.errors import ConfigError, EcluseError, Fault, ForbiddenError, UnreachableError
 
 TYPE_CHECKING = False  # for type checkers alone: importing typing takes as long as asking the daemon
@@ -79,10 +79,10 @@ class Client:
     def _ask(self, method: str, path: str, body: bytes | None) -> Any:
         return self.answer(self._question(method, path, body))
 
-    def _question(self, method: str, path: str, body: bytes | None) -> Question:
-        return Question(self.socket_path, self.timeout, method, path, body)
+    def _question(self, method: str, path: str, body: bytes | None) -> RequestSocket:
+        return RequestSocket(self.socket_path, self.timeout, method, path, body)
 
-    def answer(self, question: Question) -> Any:
+    def answer(self, question: RequestSocket) -> Any:
         """Give the JSON of the answer to what was sent to this socket."""
         waiting = self._waiting
 
@@ -126,12 +126,12 @@ class Client:
             hint="run 'ecluse status' to see where things stand",
         )
 
-    def _try_on(self, question: Question, told: Callable[[str], None] | None) -> None:
+    def _try_on(self, question: RequestSocket, told: Callable[[str], None] | None) -> None:
         if told is not None and time.monotonic() < question.deadline:
             told(FULL)
         question.send(self.timeout)
 
-    def _check_sent(self, question: Question) -> None:
+    def _check_sent(self, question: RequestSocket) -> None:
         if isinstance(question.unreached, PermissionError):
             raise ForbiddenError(
                 f"this user may not use {self.socket_path}",

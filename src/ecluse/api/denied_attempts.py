@@ -50,7 +50,7 @@ class _Day:
         return fits
 
 
-class Refusals:
+class DeniedAttempts:
     """Passes attempts on to the audit log: the first few of each uid as they are, the rest as one line at the end."""
 
     def __init__(self, commands: Commands, log: Log, window: float = WINDOW, day: float = DAY) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp.web import BaseRequest, StreamResponse
 
-from ecluse.api.http_connection import HEADERS, Connection
+from ecluse.api.http_connection import HEADERS, HttpConnection
 from ecluse.api.routes import NDJSON
 from ecluse.api.wire import Heartbeat, to_json
 from ecluse.results import Event
@@ -17,7 +17,7 @@ HEARTBEAT_SECONDS = 15.0
 
 
 async def stream(
-    request: BaseRequest, connection: Connection, events: AsyncIterator[Event], heartbeat: float
+    request: BaseRequest, connection: HttpConnection, events: AsyncIterator[Event], heartbeat: float
 ) -> StreamResponse:
     """Write events until the client is gone or the server stops. A client that does not read is dropped."""
     response = StreamResponse(headers={**HEADERS, "Content-Type": NDJSON})

@@ -31,7 +31,7 @@ MAX_HEADER = 4096  # bytes of a header line
 MAX_HEADERS = 64
 
 
-class Connection(RequestHandler):
+class HttpConnection(RequestHandler):
     """The protocol of one accepted socket, with the peer that the kernel named at accept.
 
     gone: done as soon as the client is away or the server wants the connection to end (for streams).
@@ -218,20 +218,20 @@ class Connection(RequestHandler):
         return response
 
 
-class Manager(Server):
+class ConnectionRegistry(Server):
     """aiohttp's record of connections; it makes none itself, the door does."""
 
-    def idle(self, since: float) -> list[Connection]:
+    def idle(self, since: float) -> list[HttpConnection]:
         """Give the connections on which nothing is asked since then (loop time), the longest idle first."""
         found = [
             (one.idle_since, one)
             for one in self.connections
-            if isinstance(one, Connection) and one.idle_since is not None and one.idle_since < since
+            if isinstance(one, HttpConnection) and one.idle_since is not None and one.idle_since < since
         ]
         return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
     def ask_streams_to_go(self) -> None:
         """Tell every open stream to end."""
         for connection in self.connections:
-            if isinstance(connection, Connection):
+            if isinstance(connection, HttpConnection):
                 connection.ask_to_go()

@@ -9,22 +9,22 @@ from ecluse.api.peer import Role
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Quota:
     """Connections that a pool may hold, altogether and for one uid."""
 
     total: int
     per_uid: int
 
 
-ROOMS: Mapping[str, Room] = MappingProxyType(
+ROOMS: Mapping[str, Quota] = MappingProxyType(
     {
         # Pools never lend to each other: whatever one does, another's room stays free.
         # Somebody with user namespaces has thousands of uids, so that `total` is what holds him.
-        Role.NONE.value: Room(64, 16),
-        Role.READER.value: Room(192, 96),
-        Role.OPERATOR.value: Room(192, 96),
+        Role.NONE.value: Quota(64, 16),
+        Role.READER.value: Quota(192, 96),
+        Role.OPERATOR.value: Quota(192, 96),
         # Apart from the operators, so that a script of root's that leaks connections locks out no person.
-        "root": Room(256, 256),
+        "root": Quota(256, 256),
     }
 )
 """At most 704 connections in all, below the 1,024 file descriptors that a process has by default."""
@@ -36,10 +36,10 @@ def pool_of(uid: int, role: Role) -> str:
 
 
 @dataclass(slots=True)
-class Admission:
+class QuotaCounter:
     """Counts who holds how many of something (connections, event streams)."""
 
-    rooms: Mapping[str, Room] = field(default_factory=lambda: ROOMS)
+    rooms: Mapping[str, Quota] = field(default_factory=lambda: ROOMS)
     turned_away: int = 0
     _totals: Counter[str] = field(default_factory=Counter)
     _by_uid: Counter[tuple[str, int]] = field(default_factory=Counter)

@@ -17,7 +17,7 @@ _AGAIN = 0.02
 """Seconds between two tries at a socket whose queue is full."""
 
 
-class Question:
+class RequestSocket:
     """A request on its way. What kept it from going is in `unreached` or `unsent`, for whoever reads the answer.
 
     timeout: seconds for the whole question and its answer; `deadline` is when they are over (time.monotonic).

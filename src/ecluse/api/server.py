@@ -13,27 +13,33 @@ from aiohttp.web import BaseRequest, RequestPayloadError, Response, StreamRespon
 from pydantic import BaseModel
 
 from ecluse.api import metrics, openapi
-from ecluse.api.acceptor import Door, no_place
+from ecluse.api.acceptor import Acceptor, no_place
 from ecluse.api.browser_guard import HINT, mark_of
 from ecluse.api.commands import Commands
-from ecluse.api.denied_attempts import Refusals
+from ecluse.api.denied_attempts import DeniedAttempts
 from ecluse.api.event_stream import HEARTBEAT_SECONDS, stream
-from ecluse.api.http_connection import HEADERS, REQUEST_SECONDS, STALL_SECONDS, Connection, Manager
+from ecluse.api.http_connection import (
+    HEADERS,
+    REQUEST_SECONDS,
+    STALL_SECONDS,
+    ConnectionRegistry,
+    HttpConnection,
+)
 from ecluse.api.listener import Listener, adopt, listen
 from ecluse.api.log import Log
 from ecluse.api.peer import Accounts, Role, Roles, actor_of, printable
 from ecluse.api.problems import MEDIA, HttpRefusalError, problem_of
-from ecluse.api.quota import Admission, Room, pool_of
+from ecluse.api.quota import Quota, QuotaCounter, pool_of
 from ecluse.api.routes import JSON, METRICS, NDJSON, Call, find
 from ecluse.api.wire import MAX_BODY, LevelRequest, Problem, in_pieces, read_body, read_query, to_json
 from ecluse.errors import EcluseError
 
-_STREAM_ROOMS: Mapping[str, Room] = MappingProxyType(
+_STREAM_ROOMS: Mapping[str, Quota] = MappingProxyType(
     {
-        Role.READER.value: Room(32, 8),
-        Role.OPERATOR.value: Room(32, 8),
-        "root": Room(32, 32),
-        Role.NONE.value: Room(0, 0),
+        Role.READER.value: Quota(32, 8),
+        Role.OPERATOR.value: Quota(32, 8),
+        "root": Quota(32, 32),
+        Role.NONE.value: Quota(0, 0),
     }
 )
 
@@ -54,14 +60,14 @@ class ApiServer:
         self._commands = commands
         self._roles = roles
         self._log = log
-        self._refusals = Refusals(commands, log)
-        self._streams = Admission(_STREAM_ROOMS)
-        self._manager = Manager(self._handle)
+        self._refusals = DeniedAttempts(commands, log)
+        self._streams = QuotaCounter(_STREAM_ROOMS)
+        self._manager = ConnectionRegistry(self._handle)
         self._open_door = partial(
-            Door, manager=self._manager, roles=roles, log=log,
+            Acceptor, manager=self._manager, roles=roles, log=log,
             request_seconds=request_seconds, stall_seconds=stall_seconds,
         )  # fmt: skip
-        self._door: Door | None = None
+        self._door: Acceptor | None = None
         self._heartbeat = heartbeat_seconds
         self._running: set[asyncio.Future[Any]] = set()
         # Readings wait in a lane of their role: commands never stand behind more than these few in the controller.
@@ -89,7 +95,7 @@ class ApiServer:
         await self._refusals.close()
 
     async def _handle(self, request: BaseRequest) -> StreamResponse:
-        connection = cast(Connection, request.protocol)
+        connection = cast(HttpConnection, request.protocol)
         due = connection.begin()
         try:
             return await self._answer(request, connection, due)
@@ -115,7 +121,7 @@ class ApiServer:
                 response.force_close()
         return response
 
-    async def _answer(self, request: BaseRequest, connection: Connection, due: float) -> StreamResponse:
+    async def _answer(self, request: BaseRequest, connection: HttpConnection, due: float) -> StreamResponse:
         route, number, methods = find(request.method, request.path)
         needed = route.needs if route is not None else Role.READER
         page = mark_of(request.headers.items())
@@ -165,7 +171,7 @@ class ApiServer:
             task.exception()  # seen here too: nobody may be left to wait for it
 
     async def _forbid(
-        self, request: BaseRequest, connection: Connection, needed: Role, page: str
+        self, request: BaseRequest, connection: HttpConnection, needed: Role, page: str
     ) -> Exception:
         peer, accounts = connection.peer, self._roles.accounts
         await self._refusals.record(
@@ -187,17 +193,17 @@ class ApiServer:
             hint=f"run it as root (sudo), or as a member of the group '{group}' (log in again after being added)",
         )
 
-    async def _metrics(self, connection: Connection) -> Response:
+    async def _metrics(self, connection: HttpConnection) -> Response:
         async with self._lanes[connection.role]:
             status = await self._commands.status()
-        admission = self._door.admission if self._door is not None else Admission()
+        admission = self._door.admission if self._door is not None else QuotaCounter()
         door = metrics.Doorkeeping(admission.held(), admission.turned_away, self._refusals.total)
         return Response(
             body=await asyncio.to_thread(metrics.exposition, status, door),
             headers={**HEADERS, "Content-Type": metrics.MEDIA},
         )
 
-    async def _stream(self, request: BaseRequest, connection: Connection) -> StreamResponse:
+    async def _stream(self, request: BaseRequest, connection: HttpConnection) -> StreamResponse:
         uid = connection.peer.uid
         pool = pool_of(uid, connection.role)
         if not self._streams.enter(pool, uid):

@@ -19,7 +19,7 @@ _VERBS: "dict[str, dict[str, Any]]" = {
 }
 
 
-def read(words: "Sequence[str]") -> "dict[str, Any] | None":
+def parse_fast(words: "Sequence[str]") -> "dict[str, Any] | None":
     """Read `[OPTION].. VERB [OPTION]..`; give what argparse would. None for whatever is not of that form."""
     found: dict[str, Any] = {}
     allowed = {"json", "socket"}

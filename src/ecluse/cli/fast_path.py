@@ -8,7 +8,7 @@ leave, so this, `quick` and `api.ask` import none but those of the interpreter i
 import posix
 import sys
 
-from ecluse.api.request_socket import Question, json_text
+from ecluse.api.request_socket import RequestSocket, json_text
 from ecluse.cli import fast_args
 
 TYPE_CHECKING = False  # as in main
@@ -24,7 +24,7 @@ _MOST_REASON = 1000  # characters that the daemon takes
 
 def run() -> "NoReturn":
     """Be the process `ecluse`: one command line, then the end."""
-    question: Question | None = None
+    question: RequestSocket | None = None
     trouble: BaseException | None = None
     try:
         question = ask_closing(sys.argv[1:])
@@ -40,9 +40,9 @@ def run() -> "NoReturn":
     main.run(question, trouble)
 
 
-def ask_closing(words: "Sequence[str]") -> Question | None:
+def ask_closing(words: "Sequence[str]") -> RequestSocket | None:
     """Send what the command line asks for, if it closes and is of a form that `quick` reads; else leave it to `main`."""
-    found = fast_args.read(words)
+    found = fast_args.parse_fast(words)
     if found is None or "level" not in found or found["no_daemon"]:
         return None
     if not (found["zone"] and "gateway" not in found["zone"]):
@@ -68,7 +68,7 @@ def ask_level(
     reason: str,
     authorised_by: str,
     expect: "int | None" = None,
-) -> Question:
+) -> RequestSocket:
     """Ask for a level; in every zone when none is named. expect: the generation that was shown."""
     parts = {"level": level, "reason": sendable(reason), "authorised_by": sendable(authorised_by)}
     body = ", ".join(f"{json_text(key)}: {json_text(value)}" for key, value in parts.items())
@@ -76,7 +76,7 @@ def ask_level(
         body += f', "zones": [{", ".join(map(json_text, zones))}]'
     if expect is not None:
         body += f', "expect_generation": {expect}'
-    return Question(socket_path, CHANGE_SECONDS, "POST", "/v1/level", f"{{{body}}}".encode("ascii"))
+    return RequestSocket(socket_path, CHANGE_SECONDS, "POST", "/v1/level", f"{{{body}}}".encode("ascii"))
 
 
 def sendable(text: str) -> str:

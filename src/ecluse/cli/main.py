@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-    from ecluse.api.request_socket import Question
+    from ecluse.api.request_socket import RequestSocket
 
 _VERBS = {
     "status": ("queries", "status"),
@@ -42,7 +42,9 @@ _CHANGING = frozenset({"cut", "isolate", "open", "level", "rollback", "reload"})
 
 
 def main(
-    argv: Sequence[str] | None = None, question: Question | None = None, trouble: BaseException | None = None
+    argv: Sequence[str] | None = None,
+    question: RequestSocket | None = None,
+    trouble: BaseException | None = None,
 ) -> int:
     """Run one command line; give its exit code. No traceback ever leaves here.
 
@@ -76,7 +78,7 @@ def main(
 
 def _read(words: Sequence[str], args: SimpleNamespace) -> None:
     """Read the command line into `args`. SystemExit after help or a fault of usage was written."""
-    found = fast_args.read(words)
+    found = fast_args.parse_fast(words)
     if found is None:
         from ecluse.cli.parser import build_parser  # noqa: PLC0415 - a third of the start of a cut
 
@@ -122,7 +124,7 @@ def _waiting(args: SimpleNamespace, screen: Screen, why: str) -> None:
     screen.finish()
 
 
-def run(question: Question | None, trouble: BaseException | None) -> NoReturn:
+def run(question: RequestSocket | None, trouble: BaseException | None) -> NoReturn:
     """Run the command line of this process, then end it at once.
 
     Python's own end takes apart every module, for 4 ms. Here nothing is left to be done: both outputs are flushed.

@@ -73,7 +73,7 @@ def _names(args: SimpleNamespace, policy: "Policy") -> tuple[int, list[dict[str,
 
 def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
     """`ecluse check --host`: needs root, for the rules of other tables, and no daemon."""
-    from ecluse.bypass import Finding, findings  # noqa: PLC0415 - as for `check`
+    from ecluse.bypass import BypassFinding, findings  # noqa: PLC0415 - as for `check`
     from ecluse.kernel.bypass_scan import look  # noqa: PLC0415 - as for `check`
     from ecluse.kernel.netlink import consistently, kernel_errors  # noqa: PLC0415 - as for `check`
     from ecluse.zone_links import Sight  # noqa: PLC0415 - as for `check`
@@ -82,7 +82,7 @@ def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
         host = consistently(look)
     sight = Sight(host)
     out = sight.ways_out(policy)
-    links = [Finding("zone", what, is_exit=what in out) for what in sight.words(policy, cut=False)]
+    links = [BypassFinding("zone", what, is_exit=what in out) for what in sight.words(policy, cut=False)]
     found = sorted((*findings(host, policy), *links), key=lambda one: not one.is_exit)
     exits = sum(one.is_exit for one in found)
     if args.json:
@@ -137,11 +137,11 @@ def _log(args: SimpleNamespace, verb: str) -> Path:
 
 def audit_verify(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse audit verify [FILE]`."""
-    from ecluse.state.audit_log import read, verify  # noqa: PLC0415 - as for `check`
+    from ecluse.state.audit_log import read_audit, verify  # noqa: PLC0415 - as for `check`
 
     path = _log(args, "verify")
     problems = verify(path)
-    lines = sum(1 for _ in read(path))
+    lines = sum(1 for _ in read_audit(path))
     if args.json:
         found = [{"line": problem.line, "what": problem.what} for problem in problems]
         write_json(screen, {"file": str(path), "records": lines, "problems": found})
@@ -161,9 +161,9 @@ def audit_show(args: SimpleNamespace, screen: Screen) -> int:
     from collections import deque  # noqa: PLC0415 - as for `check`
 
     from ecluse.lenient_rows import sift  # noqa: PLC0415 - as for `check`
-    from ecluse.state.hash_chain import read  # noqa: PLC0415 - as for `check`
+    from ecluse.state.hash_chain import read_chain  # noqa: PLC0415 - as for `check`
 
-    lines = deque(read(_log(args, "show")), maxlen=args.limit)
+    lines = deque(read_chain(_log(args, "show")), maxlen=args.limit)
     rows, unread = sift((line.record for line in lines), _shown)
     altered = sum(line.record is not None and not line.intact for line in lines)
     if args.json:

@@ -18,7 +18,7 @@ from ecluse.cli.exit_codes import DONE, UNRECORDED, UsageError, by_hand, set_up
 from ecluse.errors import ForbiddenError, KernelError, StateError
 from ecluse.ruleset.table_names import BASE_CHAINS
 from ecluse.state import durable_files, offline_closings, state_files
-from ecluse.state.disk_reserve import Spare
+from ecluse.state.disk_reserve import DiskReserve
 from ecluse.state.layout import CLOSED_AT_BOOT, Layout
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _boot_so(at: Layout, loaded: Path) -> list[str]:
     The daemon reads the level in such a `boot.nft`, follows the most closed witness, and writes its own.
     """
     try:
-        Spare(at.spare).write(at.boot, durable_files.read(loaded) or b"")
+        DiskReserve(at.spare).write(at.boot, durable_files.read_file(loaded) or b"")
     except StateError as error:
         return [f"boot ruleset, which stays as it was at a reboot ({error.message})"]
     return []
@@ -147,11 +147,11 @@ def _boot_so(at: Layout, loaded: Path) -> list[str]:
 def _note(at: Layout, args: SimpleNamespace, loaded: Path) -> list[str]:
     """Leave a line for the daemon's records; say why that was not possible."""
     actor = actor_of(Peer(os.getuid(), os.getpid(), frozenset()), Accounts())
-    closing = offline_closings.Closing(
+    closing = offline_closings.OfflineClosing(
         datetime.now(tz=UTC), args.level, str(loaded), actor, args.reason or "", args.authorised_by or ""
     )
     try:
-        offline_closings.note(at.by_hand, closing)
+        offline_closings.append_closing(at.by_hand, closing)
     except StateError as error:
         return [f"who closed it ({error.message})"]
     return []

@@ -9,7 +9,7 @@ from ecluse.cli.queries import show_name
 from ecluse.cli.terminal import Screen
 from ecluse.name_advice import Knowledge, address_states, failures, name_states, names_of, owners_of
 from ecluse.policy import Policy
-from ecluse.records import KnownName, NameTally
+from ecluse.records import KnownName, NameStatistics
 from ecluse.resolve import known_names
 from ecluse.resolve.lookup import look_up
 from ecluse.state.codec import encode
@@ -27,7 +27,7 @@ async def _learn(policy: Policy) -> Knowledge:
     names, private = policy.host_names(), policy.private_names()
     servers = [(str(address), _PORT) for address in policy.site.resolvers]
     known = {name: KnownName(name, ()) for name in names}
-    tallies = dict.fromkeys(names, NameTally())
+    tallies = dict.fromkeys(names, NameStatistics())
     room = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(name: str) -> None:

@@ -22,7 +22,7 @@ class LeftAloneError(Exception):
     """Ctrl-C was typed at a question: nothing of the command was sent."""
 
 
-def plain(text: object) -> str:
+def printable_text(text: object) -> str:
     """Give text in which every control, format or unassigned character shows by its hex code, a line end too."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text))
 
@@ -48,7 +48,7 @@ class Screen:
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[object]], indent: int = 0) -> None:
         """Write rows in columns that fit the width; what does not fit ends in `..`."""
-        texts = [[plain(cell) for cell in row] for row in rows]
+        texts = [[printable_text(cell) for cell in row] for row in rows]
         widths = fit([list(head), *texts], self.width - indent)
         self.line(_row(head, widths, indent), "dim")
         for row in texts:
@@ -79,7 +79,7 @@ class Screen:
         """Ask on standard error and read a line. None when there is nobody to answer; LeftAloneError at Ctrl-C."""
         if not self.can_ask():
             return None
-        self._put(self._err, plain(question) + " ")
+        self._put(self._err, printable_text(question) + " ")
         self._err.flush()
         try:
             answer = sys.stdin.readline()
@@ -96,7 +96,7 @@ class Screen:
                 self._give_up(stream)
 
     def _write(self, stream: TextIO, text: object, style: str) -> None:
-        text = plain(text).rstrip()
+        text = printable_text(text).rstrip()
         if style and text and _colours(stream):
             text = f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
         self._put(stream, text + "\n")

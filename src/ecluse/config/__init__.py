@@ -1,5 +1,5 @@
 """The site's files -> policy. Settings of the daemon are in `ecluse.config.settings`, which this package does not import."""
 
-from ecluse.config.load import ConfigDirectory, Loaded, load_policy, read_directory, warnings_of
+from ecluse.config.load import ConfigDirectory, ParsedConfig, load_policy, read_directory, warnings_of
 
-__all__ = ["ConfigDirectory", "Loaded", "load_policy", "read_directory", "warnings_of"]
+__all__ = ["ConfigDirectory", "ParsedConfig", "load_policy", "read_directory", "warnings_of"]

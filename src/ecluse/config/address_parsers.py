@@ -3,7 +3,7 @@
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
 
-from ecluse.config.messages import WrongError, shown
+from ecluse.config.messages import InvalidValueError, shown
 from ecluse.policy import IPAddress, IPNetwork, interval, network_of
 
 _PREFIX_FORM = "an address or a prefix such as 10.10.4.7, 10.10.0.0/16 or 2001:db8:10::/48"
@@ -20,7 +20,7 @@ def not_mapped(network: IPNetwork, text: str) -> IPNetwork:
     first = int(network.network_address)
     if network.version == 6 and network.prefixlen >= 96 and first >> 32 == 0xFFFF:
         plain = IPv4Network((first & 0xFFFFFFFF, network.prefixlen - 96))
-        raise WrongError(f"{shown(text)} is IPv4 written as IPv6", written(plain))
+        raise InvalidValueError(f"{shown(text)} is IPv4 written as IPv6", written(plain))
     return network
 
 
@@ -28,18 +28,18 @@ def _spelled_out(text: str) -> IPNetwork:
     """The same as `network_of`, slowly, with words for what is wrong."""
     base, slash, length = text.partition("/")
     if "%" in text:
-        raise WrongError(f"a scope in {shown(text)}", "the address without '%'")
+        raise InvalidValueError(f"a scope in {shown(text)}", "the address without '%'")
     try:
         start = ip_address(base)
     except ValueError:
-        raise WrongError(f"{shown(text)} is no address or prefix", _PREFIX_FORM) from None
+        raise InvalidValueError(f"{shown(text)} is no address or prefix", _PREFIX_FORM) from None
     if not slash:
         length = str(start.max_prefixlen)
     if not _LENGTH.fullmatch(length) or int(length) > start.max_prefixlen:
-        raise WrongError(f"the prefix length in {shown(text)}", _length_hint(text, start))
+        raise InvalidValueError(f"the prefix length in {shown(text)}", _length_hint(text, start))
     network = ip_network((start, int(length)), strict=False)
     if network.network_address != start:
-        raise WrongError(
+        raise InvalidValueError(
             f"{shown(text)} has bits set after the first {length}",
             f"{network} (the network) or {start} (the address alone)",
         )
@@ -95,12 +95,12 @@ def unicast(network: IPNetwork, *, unbounded: bool) -> IPNetwork:
     if is_wide(network) and not within:
         if unbounded:
             return network
-        raise WrongError(
+        raise InvalidValueError(
             f"'{written(network)}' is the whole internet, or much of it",
             "the partner's prefixes, or 'unbounded: true' beside it",
         )
     if met:
-        raise WrongError(
+        raise InvalidValueError(
             f"'{written(network)}' is or contains {met[2]}", "addresses of single hosts (unicast)"
         )
     return network
@@ -110,7 +110,7 @@ def subnet(text: str) -> IPNetwork:
     """Read a subnet of the inside."""
     network = prefix(text)
     if is_wide(network):
-        raise WrongError(f"'{written(network)}' is far more than one zone", "the subnets of this zone")
+        raise InvalidValueError(f"'{written(network)}' is far more than one zone", "the subnets of this zone")
     return unicast(network, unbounded=False)
 
 
@@ -119,11 +119,11 @@ def resolver(text: str) -> IPAddress:
     try:
         address: IPv4Address | IPv6Address = ip_address(text)
     except ValueError:
-        raise WrongError(
+        raise InvalidValueError(
             f"{shown(text)} is no address", "the address of a DNS server, such as 192.0.2.53"
         ) from None
     if "%" in text:
-        raise WrongError(f"a scope in {shown(text)}", "the address without '%'")
+        raise InvalidValueError(f"a scope in {shown(text)}", "the address without '%'")
     if not address.is_loopback:
         unicast(ip_network(address), unbounded=False)
     return address

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 
 from ecluse.config.address_parsers import written
-from ecluse.config.messages import WrongError, did_you_mean, listed, shown
+from ecluse.config.messages import InvalidValueError, did_you_mean, listed, shown
 from ecluse.config.models import DnsGateModel, LevelModel, ServiceModel, ZoneModel
 from ecluse.config.parsers import WILDCARD, WITHOUT_PORTS
 from ecluse.config.suffix_list import PublicSuffixes
@@ -186,10 +186,10 @@ def gate_faults(
     return faults
 
 
-def _shared(wildcard: str, suffixes: PublicSuffixes) -> WrongError | None:
+def _shared(wildcard: str, suffixes: PublicSuffixes) -> InvalidValueError | None:
     try:
         suffixes.check(wildcard.removeprefix(WILDCARD))
-    except WrongError as error:
+    except InvalidValueError as error:
         return error
     return None
 

@@ -29,7 +29,7 @@ from ecluse.ruleset.service_maps import homes
 
 
 @dataclass(frozen=True, slots=True)
-class Remarks:
+class LintResult:
     """All that is odd about a policy: always, and once the day of a review has passed."""
 
     always: tuple[Fault, ...]
@@ -41,7 +41,7 @@ class Remarks:
         return tuple(sorted((*self.always, *late)))
 
 
-def find_remarks(policy: Policy, site: Document, services: Sequence[PlacedService]) -> Iterator[Fault]:
+def find_warnings(policy: Policy, site: Document, services: Sequence[PlacedService]) -> Iterator[Fault]:
     """Give every remark that no day changes. `services` stand in the order of `policy.services`."""
     yield from _about_site(policy, site)
     yield from find_examples(policy, site, services)

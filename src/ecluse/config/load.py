@@ -17,7 +17,7 @@ from ecluse.config.cross_checks import (
     service_faults,
     zone_faults,
 )
-from ecluse.config.lint import Remarks, find_remarks, find_reviews
+from ecluse.config.lint import LintResult, find_reviews, find_warnings
 from ecluse.config.models import (
     AllowlistModel,
     DnsGateModel,
@@ -42,7 +42,7 @@ ALLOWLIST = "allowlist.d"
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class ParsedConfig:
     """A policy, and where its parts stand, for remarks with a place."""
 
     policy: Policy
@@ -60,13 +60,13 @@ def load_policy(directory: Path) -> Policy:
 
 
 @without_gc()
-def remarks_of(loaded: Loaded) -> Remarks:
+def remarks_of(loaded: ParsedConfig) -> LintResult:
     """Find what is odd but not wrong: review dates passed, services that overlap, and more."""
-    always = (*loaded.remarks, *find_remarks(loaded.policy, loaded.site, loaded.services))
-    return Remarks(always, tuple(find_reviews(loaded.services)))
+    always = (*loaded.remarks, *find_warnings(loaded.policy, loaded.site, loaded.services))
+    return LintResult(always, tuple(find_reviews(loaded.services)))
 
 
-def warnings_of(loaded: Loaded, today: date) -> tuple[Fault, ...]:
+def warnings_of(loaded: ParsedConfig, today: date) -> tuple[Fault, ...]:
     """Say what is odd but not wrong on that day, sorted by place."""
     return remarks_of(loaded).on(today)
 
@@ -79,8 +79,8 @@ class ConfigDirectory:
         self._directory = directory
         self._today = today or (lambda: datetime.now(tz=UTC).astimezone().date())
         self._lock = Lock()
-        self._unread: Loaded | None = None
-        self._remarks = Remarks((), ())
+        self._unread: ParsedConfig | None = None
+        self._remarks = LintResult((), ())
         self._warnings: tuple[date, tuple[Fault, ...]] = (date.min, ())
 
     def load(self) -> Policy:
@@ -117,7 +117,7 @@ class ConfigDirectory:
 
 
 @without_gc()
-def read_directory(directory: Path) -> Loaded:
+def read_directory(directory: Path) -> ParsedConfig:
     """Read and validate the files, keeping the places. ConfigError with every fault (at most 1,000 are listed)."""
     faults: list[Fault] = []
     site_document = _document(directory / SITE_FILE, faults)
@@ -147,7 +147,7 @@ def read_directory(directory: Path) -> Loaded:
     needed = any(destination.wildcards for one in made for destination in one.destinations)
     policy = Policy(replace(site, dns=gate.gate(needed=needed)), made)
     loose = filter(None, map(loose_mode, (directory, directory / SITE_FILE, directory / ALLOWLIST, *paths)))
-    return Loaded(policy, site_document, tuple(services), (*remarks, *loose))
+    return ParsedConfig(policy, site_document, tuple(services), (*remarks, *loose))
 
 
 def _read_all(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 MAX_SHOWN = 60
 
 
-class WrongError(ValueError):
+class InvalidValueError(ValueError):
     """What is wrong with a written value, and what was expected."""
 
     def __init__(self, wrong: str, expected: str) -> None:

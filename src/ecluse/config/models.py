@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ecluse.config import address_parsers, parsers
-from ecluse.config.messages import WrongError, listed, shown
+from ecluse.config.messages import InvalidValueError, listed, shown
 from ecluse.config.parsers import Target
 from ecluse.policy import (
     CUT,
@@ -27,9 +27,9 @@ from ecluse.policy import (
     Criticality,
     Destination,
     Direction,
-    DnsGate,
     DnsLimits,
     DnsMode,
+    DnsProxySettings,
     InternalDomains,
     IPAddress,
     IPNetwork,
@@ -44,7 +44,7 @@ from ecluse.ruleset.table_names import ELSEWHERE
 
 T = TypeVar("T")
 
-_GATE = DnsGate()
+_GATE = DnsProxySettings()
 
 TITLE_LIMIT = 120
 CONTACT_LIMIT = 200
@@ -67,7 +67,7 @@ def _read(parse: Callable[[str], T], expected: str) -> PlainValidator:
             raise _kind(expected)
         try:
             return parse(value)
-        except WrongError as error:
+        except InvalidValueError as error:
             raise _wrong(error.wrong, error.expected) from None
 
     return PlainValidator(validate)
@@ -76,7 +76,7 @@ def _read(parse: Callable[[str], T], expected: str) -> PlainValidator:
 def _day(value: object) -> date:
     try:
         return parsers.day(value)
-    except WrongError as error:
+    except InvalidValueError as error:
         raise _wrong(error.wrong, error.expected) from None
     except TypeError:
         raise _kind("a date such as 2027-01-31") from None
@@ -89,7 +89,7 @@ def _target(value: object, info: ValidationInfo) -> Target:
     unbounded = bool(info.data.get("unbounded", True))
     try:
         return parsers.target(value, unbounded=unbounded)
-    except WrongError as error:
+    except InvalidValueError as error:
         raise _wrong(error.wrong, error.expected) from None
 
 
@@ -100,7 +100,7 @@ def _management(value: object, info: ValidationInfo) -> IPNetwork:
         return address_parsers.unicast(
             address_parsers.prefix(value), unbounded=bool(info.data.get("unbounded", True))
         )
-    except WrongError as error:
+    except InvalidValueError as error:
         raise _wrong(error.wrong, error.expected) from None
 
 
@@ -155,7 +155,7 @@ def _between(low: int, high: int) -> PlainValidator:
 def _name_but(*reserved: str) -> PlainValidator:
     def parse(text: str) -> str:
         if text in reserved:
-            raise WrongError(f"the name '{text}' is Écluse's own", "another name")
+            raise InvalidValueError(f"the name '{text}' is Écluse's own", "another name")
         return parsers.name(text)
 
     return _read(parse, "a name")
@@ -268,10 +268,10 @@ class DnsGateModel(Strict):
     internal: tuple[InternalModel, ...] = ()
     limits: LimitsModel = LimitsModel()
 
-    def gate(self, *, needed: bool) -> DnsGate:
+    def gate(self, *, needed: bool) -> DnsProxySettings:
         """Give the policy's value. needed: a service has a wildcard."""
         limits = self.limits
-        return DnsGate(
+        return DnsProxySettings(
             self.mode or (DnsMode.CUT if needed else DnsMode.NEVER),
             self.port,
             tuple(InternalDomains(each.names, each.servers) for each in self.internal),

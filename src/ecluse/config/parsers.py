@@ -6,7 +6,7 @@ from datetime import date
 from ipaddress import IPv4Network, IPv6Network
 
 from ecluse.config.address_parsers import not_mapped, prefix, unicast
-from ecluse.config.messages import WrongError, did_you_mean, is_plain, listed, shown
+from ecluse.config.messages import InvalidValueError, did_you_mean, is_plain, listed, shown
 from ecluse.policy import IPNetwork, Traffic, network_of
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,47}")
@@ -15,7 +15,7 @@ NAME = re.compile(r"[a-z][a-z0-9-]{0,47}")
 def name(text: str) -> str:
     """Check a name that will stand in identifiers of nftables: `[a-z][a-z0-9-]{0,47}`."""
     if not NAME.fullmatch(text):
-        raise WrongError(
+        raise InvalidValueError(
             f"{shown(text)} is no name", "1 to 48 of a-z, 0-9 and '-', a letter first (a title may say more)"
         )
     return text
@@ -24,18 +24,20 @@ def name(text: str) -> str:
 def one_of(text: str, words: Collection[str]) -> str:
     """Check that a word is one of those known."""
     if text not in words:
-        raise WrongError(f"{shown(text)} is unknown{did_you_mean(text, words)}", listed(words))
+        raise InvalidValueError(f"{shown(text)} is unknown{did_you_mean(text, words)}", listed(words))
     return text
 
 
 def line(text: str, limit: int) -> str:
     """Check text for people: one line, at most `limit` characters, nothing that could write on a terminal or in a log."""
     if not text.strip():
-        raise WrongError("an empty text", "words for a person")
+        raise InvalidValueError("an empty text", "words for a person")
     if len(text) > limit:
-        raise WrongError(f"a text of {len(text)} characters", f"at most {limit}")
+        raise InvalidValueError(f"a text of {len(text)} characters", f"at most {limit}")
     if not text.isprintable() and (bad := next((c for c in text if not is_plain(c)), None)):
-        raise WrongError(f"the character U+{ord(bad):04X} in a text", "one line of text that can be seen")
+        raise InvalidValueError(
+            f"the character U+{ord(bad):04X} in a text", "one line of text that can be seen"
+        )
     return text.strip()
 
 
@@ -53,7 +55,7 @@ def day(value: object) -> date:
         if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
             return date.fromisoformat(value)
     except ValueError:
-        raise WrongError(
+        raise InvalidValueError(
             f"{shown(str(value))} is a date that does not exist", "a day of the calendar"
         ) from None
     raise TypeError
@@ -67,20 +69,22 @@ _INTERFACE = re.compile(r"[A-Za-z0-9_.+-]{1,15}|[A-Za-z0-9_.+-]{1,14}\*")
 def interface(text: str) -> str:
     """Check an interface name or a pattern with one trailing `*`."""
     if text == "*":
-        raise WrongError(
+        raise InvalidValueError(
             "'*' alone would make every interface an inside one", "a name, or a pattern such as 'vlan1*'"
         )
     name, at, below = text.partition("@")
     if at and _INTERFACE.fullmatch(name):
         wrong = f"{shown(text)} is what 'ip link' shows of {name}, which stands on {shown(below)}"
-        raise WrongError(wrong, f"the name alone: {name}")
+        raise InvalidValueError(wrong, f"the name alone: {name}")
     if not _INTERFACE.fullmatch(text) or text in {".", ".."}:
-        raise WrongError(
+        raise InvalidValueError(
             f"{shown(text)} is no interface name",
             "at most 15 of letters, digits and _.+-, '*' only at the end",
         )
     if text == "lo" or (text.endswith("*") and "lo".startswith(text[:-1])):
-        raise WrongError(f"{shown(text)} covers lo, the machine itself", "interfaces towards the inside")
+        raise InvalidValueError(
+            f"{shown(text)} covers lo, the machine itself", "interfaces towards the inside"
+        )
     return text
 
 
@@ -102,23 +106,23 @@ def target(text: str, *, unbounded: bool) -> Target:
         return unicast(not_mapped(network, text), unbounded=unbounded)
     if text == "any":
         if not unbounded:
-            raise WrongError(
+            raise InvalidValueError(
                 "'any' is the whole internet", "the partner's addresses, or 'unbounded: true' beside it"
             )
         return EVERYTHING
     if "://" in text:
-        raise WrongError(
+        raise InvalidValueError(
             f"{shown(text)} is the address of a page", "the host name alone, the port in ports: [tcp/443]"
         )
     if "*" in text:
         return _wildcard(text)
     if with_port := _WITH_PORT.fullmatch(text):
-        raise WrongError(
+        raise InvalidValueError(
             f"a port in the destination {shown(text)}",
             f"{shown(with_port['host'].strip('[]'))} here and the port in ports: [tcp/{with_port['port']}]",
         )
     if _ADDRESS_RANGE.fullmatch(text):
-        raise WrongError(f"{shown(text)} is a range of addresses", "prefixes, such as 203.0.113.8/29")
+        raise InvalidValueError(f"{shown(text)} is a range of addresses", "prefixes, such as 203.0.113.8/29")
     if ":" in text or "/" in text or re.fullmatch(r"[0-9.]+", text):
         return unicast(prefix(text), unbounded=unbounded)
     return host_name(text)
@@ -135,26 +139,30 @@ def host_name(text: str) -> str:
     expected = "a full host name such as results.lab.example"
     given = text.removesuffix(".")
     if not given or len(given) > 253:
-        raise WrongError(f"{shown(text)} is no host name", f"{expected}, of at most 253 characters")
+        raise InvalidValueError(f"{shown(text)} is no host name", f"{expected}, of at most 253 characters")
     if "" in given.split("."):
-        raise WrongError(
+        raise InvalidValueError(
             f"{shown(text)} is no host name: two dots in a row, or one that begins it", _meant(given)
         )
     if _DEVIATIONS.search(given):
-        raise WrongError(f"{shown(text)} can be written in two ways in DNS", "its form that begins with xn--")
+        raise InvalidValueError(
+            f"{shown(text)} can be written in two ways in DNS", "its form that begins with xn--"
+        )
     try:
         ascii_name = given if given.isascii() else given.encode("idna").decode("ascii")
     except UnicodeError:
-        raise WrongError(f"{shown(text)} is no host name", expected) from None
+        raise InvalidValueError(f"{shown(text)} is no host name", expected) from None
     labels = ascii_name.lower().split(".")
     bad = next((label for label in labels if not _LABEL.fullmatch(label)), None)
     if bad is not None:
         why = "an underscore" if "_" in bad else f"the part {shown(bad)}"
-        raise WrongError(f"{shown(text)} is no host name: {why}", f"{expected} (letters, digits and '-')")
+        raise InvalidValueError(
+            f"{shown(text)} is no host name: {why}", f"{expected} (letters, digits and '-')"
+        )
     if len(".".join(labels)) > 253 or labels[-1].isdigit():
-        raise WrongError(f"{shown(text)} is no host name", expected)
+        raise InvalidValueError(f"{shown(text)} is no host name", expected)
     if len(labels) == 1:
-        raise WrongError(f"{shown(text)} is one word", f"{expected}: nothing is added to it")
+        raise InvalidValueError(f"{shown(text)} is one word", f"{expected}: nothing is added to it")
     return ".".join(labels)
 
 
@@ -171,9 +179,11 @@ def _wildcard(text: str) -> str:
     """Read `*.operator.example`: the star is the whole first label, and at least two labels follow."""
     domain = text.removeprefix(WILDCARD)
     if domain == text or "*" in domain:
-        raise WrongError(f"{shown(text)} is no wildcard", "'*.' before a domain, such as *.operator.example")
+        raise InvalidValueError(
+            f"{shown(text)} is no wildcard", "'*.' before a domain, such as *.operator.example"
+        )
     if "." not in domain.strip("."):
-        raise WrongError(f"{shown(text)} is much of the internet", "a domain of the partner's own")
+        raise InvalidValueError(f"{shown(text)} is much of the internet", "a domain of the partner's own")
     return WILDCARD + host_name(domain)
 
 
@@ -207,50 +217,52 @@ def traffic(text: str) -> Traffic:
     protocol, slash, ports = text.partition("/")
     if protocol in WITHOUT_PORTS:
         if slash:
-            raise WrongError(f"{shown(text)}: {protocol} has no ports", f"{protocol} alone")
+            raise InvalidValueError(f"{shown(text)}: {protocol} has no ports", f"{protocol} alone")
         return Traffic(WITHOUT_PORTS[protocol])
     if protocol not in WITH_PORTS:
         raise _no_traffic(text, protocol, ports)
     written = _PORTS.fullmatch(ports)
     if written is None:
         every = f"{protocol}/443, {protocol}/500-510, or {protocol}/1-65535 for every port"
-        raise WrongError(f"{shown(text)} names no port", every)
+        raise InvalidValueError(f"{shown(text)} names no port", every)
     first, last = int(written[1]), int(written[2] or written[1])
     if last < first:
-        raise WrongError(f"{shown(text)}: the range is reversed", f"{protocol}/{last}-{first}")
+        raise InvalidValueError(f"{shown(text)}: the range is reversed", f"{protocol}/{last}-{first}")
     if first < 1 or last > 65535:
-        raise WrongError(
+        raise InvalidValueError(
             f"{shown(text)}: there is no port {first if first < 1 else last}", "ports 1 to 65535"
         )
     return Traffic(WITH_PORTS[protocol], first, last)
 
 
-def _no_traffic(text: str, protocol: str, ports: str) -> WrongError:
+def _no_traffic(text: str, protocol: str, ports: str) -> InvalidValueError:
     turned = re.fullmatch(r"([0-9]+)/(tcp|udp|sctp)|(tcp|udp|sctp)[: ]([0-9]+)", text.lower())
     if turned:
-        return WrongError(shown(text), f"{turned[2] or turned[3]}/{turned[1] or turned[4]}")
+        return InvalidValueError(shown(text), f"{turned[2] or turned[3]}/{turned[1] or turned[4]}")
     if re.fullmatch(r"[0-9-]+", text):
-        return WrongError(f"{shown(text)} names no protocol", f"tcp/{text} or udp/{text}")
+        return InvalidValueError(f"{shown(text)} names no protocol", f"tcp/{text} or udp/{text}")
     if protocol.lower() in {"icmpv6", "icmp6", "ipv6-icmp"}:
-        return WrongError(shown(text), "icmp (it stands for both families)")
+        return InvalidValueError(shown(text), "icmp (it stands for both families)")
     if protocol.lower() in WITH_PORTS | WITHOUT_PORTS:
-        return WrongError(f"{shown(text)} in capitals", protocol.lower() + (f"/{ports}" if ports else ""))
+        return InvalidValueError(
+            f"{shown(text)} in capitals", protocol.lower() + (f"/{ports}" if ports else "")
+        )
     return _by_number(text, protocol.lower())
 
 
 _OTHER_PROTOCOLS = ("ospf", "ospfigp", "eigrp", "pim", "igmp", "ipip", "ipencap", "6in4", "sit", "l2tp")
 
 
-def _by_number(text: str, protocol: str) -> WrongError:
+def _by_number(text: str, protocol: str) -> InvalidValueError:
     """Say what stands for a protocol that was written by its number, or by a word that is no service's."""
     if protocol == "vrrp" or text == "proto/112":
-        return WrongError(
+        return InvalidValueError(
             f"{shown(text)} is no service's protocol", "lifeline: {presets: [vrrp]} in site.yaml"
         )
     number = re.fullmatch(r"proto(?:col)?/([0-9]{1,3})", text.lower())
     known = WITH_PORTS | WITHOUT_PORTS
     word = next((w for w, n in known.items() if number and int(number[1]) == n), "")
     if word:
-        return WrongError(shown(text), word if word in WITHOUT_PORTS else f"{word}/443, with its port")
+        return InvalidValueError(shown(text), word if word in WITHOUT_PORTS else f"{word}/443, with its port")
     ended = ": every level but 'open' ends it" if number or protocol in _OTHER_PROTOCOLS else ""
-    return WrongError(f"{shown(text)} is no protocol that can be kept{ended}", _TRAFFIC_FORM)
+    return InvalidValueError(f"{shown(text)} is no protocol that can be kept{ended}", _TRAFFIC_FORM)

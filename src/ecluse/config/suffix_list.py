@@ -7,7 +7,7 @@ The rules: https://github.com/publicsuffix/list/wiki/Format. Nothing is asked of
 from functools import cached_property
 from pathlib import Path
 
-from ecluse.config.messages import WrongError
+from ecluse.config.messages import InvalidValueError
 
 LIST = Path(__file__).parent / "public_suffixes.txt"
 
@@ -51,11 +51,11 @@ class PublicSuffixes:
         own = f'"partner.{domain}", or "*.partner.{domain}"'
         if self.is_one(domain):
             wrong = f"anybody can register a name below '{domain}', and '*.{domain}' keeps them all"
-            raise WrongError(
+            raise InvalidValueError(
                 f"{wrong} (public suffix list of {self.date})", f"the partner's own host, such as {own}"
             )
         below = self._above.get(domain)
         if below is not None:
             wrong = f"'*.{domain}' keeps names below '{below}' too, where anybody can register one"
             expected = "the partner's own hosts, or wildcards over domains of its own"
-            raise WrongError(f"{wrong} (public suffix list of {self.date})", expected)
+            raise InvalidValueError(f"{wrong} (public suffix list of {self.date})", expected)

@@ -10,23 +10,23 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from ecluse.bypass import Finding, zones_of
-from ecluse.controller.events import Hub
-from ecluse.controller.live_state import Live, Loaded
-from ecluse.controller.lock import Writer
-from ecluse.controller.table.manager import Gate, Step
+from ecluse.bypass import BypassFinding, zones_of
+from ecluse.controller.events import EventBroadcaster
+from ecluse.controller.live_state import CompiledPolicy, CurrentState
+from ecluse.controller.lock import PriorityLock
+from ecluse.controller.table.manager import Step, TableManager
 from ecluse.errors import EcluseError
-from ecluse.flow_judge import Connection, FlowJudge
+from ecluse.flow_judge import ConntrackEntry, FlowJudge
 from ecluse.name_advice import Knowledge, owners_of
 from ecluse.policy import IPAddress, Levels, at_least_as_closed
 from ecluse.ports import (
     AuditLog,
+    BypassScanPort,
     Clock,
     Conntrack,
     CounterValue,
-    DnsGate,
+    DnsProxyPort,
     DnsReport,
-    Exits,
     Firewall,
     Links,
     PolicySource,
@@ -55,13 +55,13 @@ class Ports:
     firewall: Firewall
     conntrack: Conntrack
     links: Links
-    dns: DnsGate
+    dns: DnsProxyPort
     resolver: Resolver
     store: StateStore
     audit: AuditLog
     source: PolicySource
     clock: Clock
-    exits: Exits
+    exits: BypassScanPort
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Command:
     """A command as it came: what to do, and by whom, why, on whose word.
 
     back_to: the generation that a rollback names. since: when it came (seconds of time.monotonic).
@@ -123,7 +123,7 @@ class Notes:
     last_packet: dict[str, datetime] = field(default_factory=dict)
     default_routes: tuple[str, ...] = ()
     tables: tuple[TableUse, ...] = ()
-    exits: tuple[Finding, ...] = ()
+    exits: tuple[BypassFinding, ...] = ()
     checked: datetime | None = None
     in_step: bool = True
     dns: DnsReport | None = None
@@ -140,7 +140,7 @@ class Notes:
         )
 
 
-class Shared:
+class Context:
     """The one mutable state of the controller; only whoever holds `writer` changes `live` or the kernel.
 
     closings: how often something was closed in this run, or was told again to be where it stood so; one more where the
@@ -151,27 +151,27 @@ class Shared:
         self.ports = ports
         self.options = options
         self.step = step
-        self.gate = Gate(ports.firewall, options.uids, step, partial(self.say, "warning"))
-        self.hub = Hub()
+        self.gate = TableManager(ports.firewall, options.uids, step, partial(self.say, "warning"))
+        self.hub = EventBroadcaster()
         self.notes = Notes()
-        self.writer = Writer()
+        self.writer = PriorityLock()
         self.itself = Actor(os.getuid(), "eclused", os.getpid(), "eclused")
         self.tell: Callable[[Event], None] = lambda _event: None
         self.troubles: Callable[[], tuple[str, ...]] = tuple
-        self._live: Live | None = None
+        self._live: CurrentState | None = None
         self._judging = asyncio.Lock()
         self.closings = 0
         self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
 
     @property
-    def live(self) -> Live:
+    def live(self) -> CurrentState:
         """Give the live state. EcluseError while the daemon is still starting."""
         if self._live is None:
             raise EcluseError("the daemon is still starting", retry=True, hint="try again in a moment")
         return self._live
 
     @live.setter
-    def live(self, value: Live) -> None:
+    def live(self, value: CurrentState) -> None:
         before = self._live.levels if self._live else value.levels
         if not at_least_as_closed(value.policy.site, before, value.levels):
             self.closings += 1
@@ -202,13 +202,13 @@ class Shared:
         self._disk.shutdown(wait=False, cancel_futures=True)
         self.gate.end()
 
-    async def not_kept(self, judge: FlowJudge, connections: Sequence[Connection]) -> list[Connection]:
+    async def not_kept(self, judge: FlowJudge, connections: Sequence[ConntrackEntry]) -> list[ConntrackEntry]:
         """Give the connections that a judge refuses; on a thread, one such work at a time. KernelError.
 
         What goes from inside to inside is none of them, though an end may be in no zone's subnets: routes tell.
         """
 
-        def refused(those: Sequence[Connection]) -> tuple[list[Connection], set[IPAddress]]:
+        def refused(those: Sequence[ConntrackEntry]) -> tuple[list[ConntrackEntry], set[IPAddress]]:
             found = [one for one in those if judge.judge(one).verdict == "refused"]
             return found, judge.strange(found)
 
@@ -254,7 +254,7 @@ class Shared:
         live = self.live
         return await self.judge_of(live.loaded, live.levels if levels is None else levels)
 
-    async def judge_of(self, loaded: Loaded, levels: Levels) -> FlowJudge:
+    async def judge_of(self, loaded: CompiledPolicy, levels: Levels) -> FlowJudge:
         """Make a judge of connections for a compiled policy at some levels, by what the DNS gate has learned until now."""
         local = await self.ports.links.local_addresses()
         learned = await self.ports.firewall.learned() if loaded.program.learned else {}

@@ -8,17 +8,17 @@ from functools import partial
 
 from ecluse.controller import live_state as lv
 from ecluse.controller import status
-from ecluse.controller.context import Notes, Options, Order, Ports, Shared
-from ecluse.controller.live_state import Live, Loaded
+from ecluse.controller.context import Command, Context, Notes, Options, Ports
+from ecluse.controller.live_state import CompiledPolicy, CurrentState
 from ecluse.controller.lock import Urgent, never
-from ecluse.controller.persist.change_records import Ledger
-from ecluse.controller.persist.writer_thread import Recorder
+from ecluse.controller.persist.change_records import ChangeRecords
+from ecluse.controller.persist.writer_thread import WriteQueue
 from ecluse.controller.plan import Planner
 from ecluse.controller.startup_decision import carry_over, decide
 from ecluse.controller.table.manager import Step
 from ecluse.controller.tasks.keeper import Keeper
-from ecluse.controller.tasks.preload import Loader
-from ecluse.controller.transition import Changer
+from ecluse.controller.tasks.preload import Preloader
+from ecluse.controller.transition import Transition
 from ecluse.errors import ConfigError, EcluseError, GivenUpError, KernelError, StaleError, StateError
 from ecluse.policy import CUT, ISOLATE, Levels, Policy, at_least_as_closed, most_closed
 from ecluse.ports import Recovered
@@ -43,13 +43,13 @@ class Controller:
         tell: Callable[[Event], None] = lambda _event: None,
         troubles: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
-        self._s = Shared(ports, options, step)
+        self._s = Context(ports, options, step)
         self._s.tell, self._s.troubles = tell, troubles
-        self._ledger = Ledger(self._s, Recorder(options.seconds, self._s.writer.hurry))
-        self._loader = Loader(self._s)
+        self._ledger = ChangeRecords(self._s, WriteQueue(options.seconds, self._s.writer.urgent_waiting))
+        self._loader = Preloader(self._s)
         self._keeper = Keeper(self._s, self._ledger, self._loader)
         self._planner = Planner(self._s, self._ledger)
-        self._changer = Changer(self._s, self._ledger, self._keeper)
+        self._changer = Transition(self._s, self._ledger, self._keeper)
         self._preparing = asyncio.Lock()
 
     # -- start and stop --------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class Controller:
         self,
         found: Recovered,
         recorded: Generation | None,
-        loaded: Loaded,
+        loaded: CompiledPolicy,
         levels: Levels,
         why: tuple[str, ...],
     ) -> None:
@@ -164,7 +164,7 @@ class Controller:
         ):
             action = Action.START if found.first_install else Action.RECOVERY
             reason = "; ".join(why) or "first start: everything passes until somebody cuts"
-            generation = self._ledger.next(Order(action, self._s.itself, reason, ""), loaded, levels)
+            generation = self._ledger.next(Command(action, self._s.itself, reason, ""), loaded, levels)
         line = self._ledger.line(generation, "start", "; ".join(why) or "brought up", "done")
         line = replace(line, actor=self._s.itself)
         # The boot ruleset comes first: a first start that dies here must not leave traces that say nothing of levels.
@@ -180,7 +180,7 @@ class Controller:
         await self._ledger.recorder.should(jobs)
         self._ledger.recorder.later([self._ledger.room()])
         self._ledger.generations[generation.number] = generation
-        self._s.live = Live(loaded, generation)
+        self._s.live = CurrentState(loaded, generation)
         if generation is not recorded and not found.first_install:
             self._s.closings += 1
         self._s.say("start", "armed; " + status.levels_text(levels))
@@ -191,7 +191,7 @@ class Controller:
         # No change is left halfway, and none begins any more: the lock is not given back.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._s.options.seconds):
-                await self._s.writer.seize()
+                await self._s.writer.acquire()
         await self._keeper.end()
         if self._s.started:
             what = "the daemon stops; the gate stays as it is"
@@ -226,9 +226,9 @@ class Controller:
         seen = self._seen(sender)
         wanted = partial(self._planner.levels_with, level, zones)
         wanted()
-        async with self._s.writer.turn(partial(self._planner.urgent, wanted)):
+        async with self._s.writer.hold(partial(self._planner.urgent, wanted)):
             live, levels = self._s.live, wanted()
-            order = Order(Action.LEVEL, actor, reason, authorised_by, since=sender.since)
+            order = Command(Action.LEVEL, actor, reason, authorised_by, since=sender.since)
             shut = most_closed(live.policy.site, live.levels, levels)
             if shut == levels:
                 return await self._changer.change(order, live.loaded, levels)
@@ -271,7 +271,7 @@ class Controller:
             hint="look at 'ecluse status', then repeat the command if it is still what you want",
         )
 
-    async def _left_out(self, order: Order, what: str) -> None:
+    async def _left_out(self, order: Command, what: str) -> None:
         """Put on record that a command was not begun."""
         line = AuditRecord(
             order.action.value, order.actor, what, order.reason, order.authorised_by, result="left out"
@@ -299,7 +299,7 @@ class Controller:
         began_at = self._s.live.generation.number if expect is None else expect
         target = self._planner.rollback_target(number)
         policy = await self._prepared(target.policy)
-        order = Order(Action.ROLLBACK, actor, reason, authorised_by, target.number, sender.since)
+        order = Command(Action.ROLLBACK, actor, reason, authorised_by, target.number, sender.since)
 
         def urgent() -> int:
             same = target.policy == self._s.live.loaded.digest
@@ -336,7 +336,7 @@ class Controller:
         GivenUpError when nobody waits any more by the time it could begin.
         """
         sender = sender or Sender()
-        order = Order(Action.RELOAD, actor, reason, authorised_by, since=sender.since)
+        order = Command(Action.RELOAD, actor, reason, authorised_by, since=sender.since)
         async with self._preparing:
             ports = self._s.ports
             policy = await self._s.on_disk(ports.source.load)
@@ -381,7 +381,9 @@ class Controller:
         return carry_over(policy.site, policy.zone_names(), self._s.live.levels)
 
     @contextlib.asynccontextmanager
-    async def _turn_with(self, policy: Policy, digest: str, urgent: Urgent = never) -> AsyncIterator[Loaded]:
+    async def _turn_with(
+        self, policy: Policy, digest: str, urgent: Urgent = never
+    ) -> AsyncIterator[CompiledPolicy]:
         """Hold the writer's lock with a policy loaded beside the live one; its names are followed, unless it all fails."""
         try:
             async with self._loader.turn(policy, digest, urgent) as loaded:
@@ -412,7 +414,7 @@ class Controller:
         live, notes, waiting = self._s.live, self._s.notes.copy(), self._ledger.recorder.waiting
         return await asyncio.to_thread(self._told, live, notes, seen, waiting)
 
-    def _told(self, live: Live, notes: Notes, seen: Sight, waiting: tuple[str, ...]) -> Status:
+    def _told(self, live: CurrentState, notes: Notes, seen: Sight, waiting: tuple[str, ...]) -> Status:
         """Word the status, on a thread: a large allowlist takes its time."""
         notices = (*self._s.troubles(), *map(str, self._s.ports.source.warnings()))
         return status.status(

@@ -8,7 +8,7 @@ from ecluse.results import Event
 QUEUE = 1000
 
 
-class Hub:
+class EventBroadcaster:
     """Gives every event to every subscriber, in order, without ever waiting for one."""
 
     def __init__(self) -> None:

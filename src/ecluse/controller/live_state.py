@@ -12,7 +12,7 @@ from ecluse.ruleset.compile import compile_program, zones_by_service
 from ecluse.ruleset.compile import with_addresses as readdressed
 from ecluse.ruleset.program import Program
 from ecluse.ruleset.simulator import Indices
-from ecluse.ruleset.switch import Seal
+from ecluse.ruleset.switch import BootText
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class CompiledPolicy:
     """A policy that stands in the kernel under a slot, compiled with the addresses of the moment.
 
     digest: of the policy. ruleset: of the compiled text. Both are made when it is loaded, never during a trigger.
@@ -38,7 +38,7 @@ class Loaded:
     program: Program
     ruleset: str
     uses: tuple[Use, ...]
-    seal: Seal = field(repr=False, compare=False)
+    seal: BootText = field(repr=False, compare=False)
     indices: Indices = field(default_factory=Indices, repr=False, compare=False)
 
     @property
@@ -61,26 +61,28 @@ class Loaded:
 
 
 @without_gc()
-def compiled(policy: Policy, digest: str, addresses: Addresses, slot: int, uids: tuple[int, ...]) -> Loaded:
+def compiled(
+    policy: Policy, digest: str, addresses: Addresses, slot: int, uids: tuple[int, ...]
+) -> CompiledPolicy:
     """Compile a policy for a slot, with all that a trigger will ask of it."""
     program = compile_program(policy, addresses, slot, uids)
     used = zones_by_service(policy)
     uses = tuple(Use(s.name, s.criticality, used[s.name]) for s in policy.services)
-    seal = Seal(program)
-    return Loaded(policy, digest, program, seal.digest(program), uses, seal)
+    seal = BootText(program)
+    return CompiledPolicy(policy, digest, program, seal.digest(program), uses, seal)
 
 
-def with_addresses(loaded: Loaded, addresses: Addresses) -> Loaded:
+def with_addresses(loaded: CompiledPolicy, addresses: Addresses) -> CompiledPolicy:
     """Give the same policy in the same slot with other addresses of host names."""
     program = readdressed(loaded.program, loaded.policy, addresses)
     return replace(loaded, program=program, ruleset=loaded.seal.digest(program))
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class CurrentState:
     """The state that is applied: which loaded policy, at which levels, recorded as which generation."""
 
-    loaded: Loaded
+    loaded: CompiledPolicy
     generation: Generation
 
     @property
@@ -113,7 +115,7 @@ Living = Mapping[str, bool | None]
 """Of every zone: whether one of its interfaces lives; None where that is not known."""
 
 
-def kept_in(loaded: Loaded, use: Use, levels: Levels, living: Living) -> tuple[str, ...]:
+def kept_in(loaded: CompiledPolicy, use: Use, levels: Levels, living: Living) -> tuple[str, ...]:
     """Give the zones in which a level keeps a service (those where everything passes, or no packet comes, are not among them)."""
     by_name = {level.name: level for level in loaded.policy.site.levels}
     return tuple(
@@ -125,7 +127,7 @@ def kept_in(loaded: Loaded, use: Use, levels: Levels, living: Living) -> tuple[s
     )
 
 
-def states(loaded: Loaded, levels: Levels, living: Living) -> dict[str, str]:
+def states(loaded: CompiledPolicy, levels: Levels, living: Living) -> dict[str, str]:
     """Say in a word what each service is at these levels.
 
     `kept`, `partly kept`, `closed`, `open`; `no link` and `not known` where a level keeps it, but in zones that have no
@@ -141,7 +143,7 @@ def states(loaded: Loaded, levels: Levels, living: Living) -> dict[str, str]:
     return result
 
 
-def _state(loaded: Loaded, use: Use, levels: Levels, living: Living) -> str:
+def _state(loaded: CompiledPolicy, use: Use, levels: Levels, living: Living) -> str:
     by_name = {level.name: level for level in loaded.policy.site.levels}
     there = {zone: by_name[levels[zone]] for zone in use.zones}
     passing = sum(level.passes_all for level in there.values())
@@ -175,7 +177,7 @@ class Effect:
     opened: tuple[str, ...]
 
 
-def effect(before: Live, after: Loaded, levels: Levels, living: Living) -> Effect:
+def effect(before: CurrentState, after: CompiledPolicy, levels: Levels, living: Living) -> Effect:
     """Compare two states, service by service. living: of the zones of `after`."""
     unknown: Living = dict.fromkeys(before.policy.zone_names())
     old, new = states(before.loaded, before.levels, unknown), states(after, levels, living)

@@ -18,7 +18,7 @@ def never() -> int:
     return 0
 
 
-class Writer:
+class PriorityLock:
     """Held by whoever changes the live state or the kernel's table.
 
     hurry: set while somebody who must not wait (a closing, a healing, the end) wants the lock. Whoever holds it then
@@ -28,13 +28,13 @@ class Writer:
     def __init__(self) -> None:
         self._taken = False
         self._waiting: list[tuple[Urgent, asyncio.Future[None]]] = []
-        self.hurry = asyncio.Event()
+        self.urgent_waiting = asyncio.Event()
 
     def locked(self) -> bool:
         """Say whether a change is under way."""
         return self._taken
 
-    async def seize(self, urgent: Urgent = always) -> None:
+    async def acquire(self, urgent: Urgent = always) -> None:
         """Take the lock, and keep it. Whoever is the most urgent by then is next; of these the first."""
         if not self._taken:
             self._taken = True
@@ -42,7 +42,7 @@ class Writer:
         mine = urgent, asyncio.get_running_loop().create_future()
         self._waiting.append(mine)
         if urgent():
-            self.hurry.set()
+            self.urgent_waiting.set()
         try:
             await mine[1]
         except asyncio.CancelledError:
@@ -64,14 +64,14 @@ class Writer:
 
     def _tell(self) -> None:
         if any(urgent() for urgent, turn in self._waiting if not turn.done()):
-            self.hurry.set()
+            self.urgent_waiting.set()
         else:
-            self.hurry.clear()
+            self.urgent_waiting.clear()
 
     @asynccontextmanager
-    async def turn(self, urgent: Urgent = never) -> AsyncIterator[None]:
+    async def hold(self, urgent: Urgent = never) -> AsyncIterator[None]:
         """Hold the lock for a block. urgent: whoever holds it now is to make haste."""
-        await self.seize(urgent)
+        await self.acquire(urgent)
         try:
             yield
         finally:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from ecluse.asymmetric_flows import half_seen
 from ecluse.controller import live_state as lv
 from ecluse.controller import status
-from ecluse.controller.context import Notes, Shared
-from ecluse.controller.live_state import Live, Loaded
-from ecluse.controller.persist.change_records import Ledger
+from ecluse.controller.context import Context, Notes
+from ecluse.controller.live_state import CompiledPolicy, CurrentState
+from ecluse.controller.persist.change_records import ChangeRecords
 from ecluse.controller.startup_decision import carry_over
 from ecluse.controller.table.text_diff import difference
 from ecluse.errors import NotFoundError, RequestError
-from ecluse.flow_judge import Connection, FlowJudge, describe
+from ecluse.flow_judge import ConntrackEntry, FlowJudge, describe
 from ecluse.policy import OPEN, Levels, Policy, most_closed
 from ecluse.records import Generation
 from ecluse.results import LiveFlow, Plan
@@ -27,7 +27,7 @@ _EXAMPLES = 20
 class Planner:
     """Answers 'what would happen', and finds the state that a command means."""
 
-    def __init__(self, shared: Shared, ledger: Ledger) -> None:
+    def __init__(self, shared: Context, ledger: ChangeRecords) -> None:
         self._s = shared
         self._ledger = ledger
 
@@ -91,7 +91,7 @@ class Planner:
         digest = await self._s.on_disk(self._s.ports.store.digest_policy, policy)
         return await self._compare(await self._compiled(policy, digest), levels)
 
-    async def _compiled(self, policy: Policy, digest: str) -> Loaded:
+    async def _compiled(self, policy: Policy, digest: str) -> CompiledPolicy:
         live = self._s.live
         if digest == live.loaded.digest:
             return live.loaded
@@ -99,7 +99,7 @@ class Planner:
         slot, uids = live.loaded.slot, self._s.options.uids
         return await asyncio.to_thread(lv.compiled, policy, digest, addresses, slot, uids)
 
-    async def _compare(self, wanted: Loaded, levels: Levels) -> Plan:
+    async def _compare(self, wanted: CompiledPolicy, levels: Levels) -> Plan:
         live = self._s.live
         seen = await self._s.see_links()
         judges = await self._s.judge_of(wanted, levels), await self._s.judge()
@@ -110,12 +110,12 @@ class Planner:
 
     def _compared(
         self,
-        live: Live,
-        wanted: Loaded,
+        live: CurrentState,
+        wanted: CompiledPolicy,
         levels: Levels,
         seen: Sight,
         judges: tuple[FlowJudge, FlowJudge],
-        connections: Sequence[Connection],
+        connections: Sequence[ConntrackEntry],
         notes: Notes,
     ) -> Plan:
         """Compare two states, on a thread. judges: of connections after the change, and now."""
@@ -162,7 +162,7 @@ class Planner:
         )
 
 
-def _difference(live: Live, wanted: Loaded, levels: Levels) -> tuple[str, ...]:
+def _difference(live: CurrentState, wanted: CompiledPolicy, levels: Levels) -> tuple[str, ...]:
     """Compare the ruleset texts, both under the live slot, gates included; cut after so many lines, and said so."""
     old = switch.gate_text(live.policy, live.loaded.slot, live.levels)
     new = switch.gate_text(wanted.policy, live.loaded.slot, levels)

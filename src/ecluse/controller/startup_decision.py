@@ -9,7 +9,7 @@ from ecluse.records import Generation
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class StartupDecision:
     """The state to bring up.
 
     generation: the recorded one whose policy to use, None when there is none to read.
@@ -23,7 +23,7 @@ class Decision:
     why: tuple[str, ...]
 
 
-def decide(site: Site, zones: tuple[str, ...], found: Recovered, kernel: Levels | None) -> Decision:
+def decide(site: Site, zones: tuple[str, ...], found: Recovered, kernel: Levels | None) -> StartupDecision:
     """Choose among the record, the boot ruleset, the audit log and the kernel's own gates.
 
     A closing is in the kernel before it is on disk, an opening after; so where sources differ, the most closed
@@ -31,7 +31,7 @@ def decide(site: Site, zones: tuple[str, ...], found: Recovered, kernel: Levels 
     the most closed (a change that opened one zone and closed another), one side of the change stands whole.
     """
     if found.first_install and kernel is None:
-        return Decision(dict.fromkeys(zones, OPEN.name), None, recorded=False, why=())
+        return StartupDecision(dict.fromkeys(zones, OPEN.name), None, recorded=False, why=())
     sources: list[tuple[str, Levels]] = []
     if found.recorded:
         sources.append(("the newest readable record", found.recorded.levels))
@@ -46,18 +46,18 @@ def decide(site: Site, zones: tuple[str, ...], found: Recovered, kernel: Levels 
         sources.append(("a closing without the daemon", dict.fromkeys(zones, found.closed_by_hand)))
     if not sources:
         why = "nothing of the state before could be read: every zone is cut"
-        return Decision(dict.fromkeys(zones, CUT.name), None, recorded=False, why=(why,))
+        return StartupDecision(dict.fromkeys(zones, CUT.name), None, recorded=False, why=(why,))
     if found.damage and not (found.boot_levels or found.audit_levels or kernel or found.closed_by_hand):
         # The newest record that can be read need not be the newest there was.
         closed = most_closed(site, sources[0][1], dict.fromkeys(zones, CUT.name))
         why = "the records are damaged and nothing else says what the state was: every zone is at least cut"
-        return Decision(_complete(site, zones, closed), found.recorded, recorded=False, why=(why,))
+        return StartupDecision(_complete(site, zones, closed), found.recorded, recorded=False, why=(why,))
     return _among(site, zones, found, sources)
 
 
 def _among(
     site: Site, zones: tuple[str, ...], found: Recovered, sources: list[tuple[str, Levels]]
-) -> Decision:
+) -> StartupDecision:
     record = found.recorded
     for name, levels in sources:
         if all(at_least_as_closed(site, levels, other) for _, other in sources):
@@ -67,17 +67,17 @@ def _among(
             )
             before = _generation_with(found, levels)
             whole = _complete(site, zones, levels)
-            return Decision(
+            return StartupDecision(
                 whole, record if same else before, recorded=same and whole == dict(levels), why=why
             )
     whole_state = _either_side(found, sources)
     if whole_state is not None and not found.damage:
         why_whole = f"a change was interrupted; generation {whole_state.number} stands whole"
         levels = _complete(site, zones, whole_state.levels)
-        return Decision(levels, whole_state, recorded=whole_state == record, why=(why_whole,))
+        return StartupDecision(levels, whole_state, recorded=whole_state == record, why=(why_whole,))
     closed = most_closed(site, *(levels for _, levels in sources))
     why_closed = "the sources disagree: every zone is as closed as the most closed of them says"
-    return Decision(_complete(site, zones, closed), record, recorded=False, why=(why_closed,))
+    return StartupDecision(_complete(site, zones, closed), record, recorded=False, why=(why_closed,))
 
 
 def _before_intent(found: Recovered) -> Generation | None:

@@ -8,12 +8,12 @@ from itertools import islice
 
 from ecluse.controller import live_state as lv
 from ecluse.controller.context import Notes
-from ecluse.controller.live_state import Live, Use
+from ecluse.controller.live_state import CurrentState, Use
 from ecluse.dns_cache_advice import flush
 from ecluse.flow_judge import protocol_name
 from ecluse.name_advice import Knowledge, address_states, failures, name_states
 from ecluse.policy import GATEWAY, DnsMode, Levels, Policy, Service, level_named
-from ecluse.ports import CounterValue, Evidence, RefusedElement, RefusedQuestion
+from ecluse.ports import CounterValue, DeniedQuery, RefusedElement, SetReading
 from ecluse.records import Action, Generation
 from ecluse.results import DnsState, LimitedMachine, Refused, RefusedFlow, RefusedName, ServiceStatus, Status
 from ecluse.ruleset import dns_redirect, table_names
@@ -57,7 +57,7 @@ def note_counters(notes: Notes, counters: Mapping[str, CounterValue], now: datet
 
 
 def status(
-    live: Live,
+    live: CurrentState,
     notes: Notes,
     knowledge: Knowledge,
     version: str,
@@ -153,7 +153,7 @@ def stale_caches(before: Policy, left: Levels, policy: Policy, levels: Levels) -
     return (said,)
 
 
-def _dns(live: Live, notes: Notes) -> DnsState | None:
+def _dns(live: CurrentState, notes: Notes) -> DnsState | None:
     gate, told = live.policy.site.dns, notes.dns
     if gate.mode is DnsMode.NEVER:
         return None
@@ -198,7 +198,7 @@ def _limited_words(machines: Sequence[LimitedMachine], most: int) -> str:
 
 
 def _service(
-    live: Live,
+    live: CurrentState,
     service: Service,
     use: Use,
     state: str,
@@ -227,9 +227,7 @@ def _service(
     )
 
 
-def refused_names(
-    questions: Iterable[RefusedQuestion], policy: Policy, now: datetime
-) -> Iterator[RefusedName]:
+def refused_names(questions: Iterable[DeniedQuery], policy: Policy, now: datetime) -> Iterator[RefusedName]:
     """Say what the DNS gate refused, with the zone of who asked, and how long ago."""
     for one in _gathered(questions):
         idle = max(0, int(now.timestamp() - one.last))
@@ -244,23 +242,23 @@ def refused_names(
         )
 
 
-def _gathered(questions: Iterable[RefusedQuestion]) -> Iterable[RefusedQuestion]:
+def _gathered(questions: Iterable[DeniedQuery]) -> Iterable[DeniedQuery]:
     """Make one of many names under one domain that a machine asked for: a tunnel asks for each but once."""
-    families: dict[tuple[str, str, str], list[RefusedQuestion]] = {}
+    families: dict[tuple[str, str, str], list[DeniedQuery]] = {}
     for one in questions:
         families.setdefault((one.client, one.name.partition(".")[2], one.why), []).append(one)
-    rows: list[RefusedQuestion] = []
+    rows: list[DeniedQuery] = []
     for (client, domain, why), every in families.items():
         if len(every) < _MANY or "." not in domain:
             rows += every
             continue
         kinds, times = {one.type for one in every}, sum(one.times for one in every)
         last = max(one.last for one in every)
-        rows.append(RefusedQuestion(client, f"*.{domain}", ", ".join(sorted(kinds)), why, times, last))
+        rows.append(DeniedQuery(client, f"*.{domain}", ", ".join(sorted(kinds)), why, times, last))
     return sorted(rows, key=lambda one: (-one.times, one.client, one.name))
 
 
-def refused(evidence: Evidence, policy: Policy, local: frozenset[str], limit: int) -> Refused:
+def refused(evidence: SetReading, policy: Policy, local: frozenset[str], limit: int) -> Refused:
     """Sort the kernel's evidence: flows and machines, most packets first. local: the gateway's own addresses."""
     rows = sorted(evidence.rows, key=lambda e: (-e.packets, e.source, e.destination, e.port))
     flows = islice((e for e in rows if e.destination), limit)

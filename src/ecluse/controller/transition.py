@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from ecluse.controller import live_state as lv
 from ecluse.controller import status
-from ecluse.controller.context import Order, Shared
-from ecluse.controller.live_state import Live, Loaded
-from ecluse.controller.persist.change_records import Ledger, must_not_lack
+from ecluse.controller.context import Command, Context
+from ecluse.controller.live_state import CompiledPolicy, CurrentState
+from ecluse.controller.persist.change_records import ChangeRecords, must_not_lack
 from ecluse.controller.tasks.keeper import Keeper
 from ecluse.errors import KernelError, StateError
 from ecluse.policy import OPEN, Levels, at_least_as_closed
@@ -17,15 +17,15 @@ from ecluse.results import Change
 from ecluse.zone_links import Sight
 
 
-class Changer:
+class Transition:
     """Makes changes; the caller holds the writer's lock."""
 
-    def __init__(self, shared: Shared, ledger: Ledger, keeper: Keeper) -> None:
+    def __init__(self, shared: Context, ledger: ChangeRecords, keeper: Keeper) -> None:
         self._s = shared
         self._ledger = ledger
         self._keeper = keeper
 
-    async def change(self, order: Order, loaded: Loaded, levels: Levels) -> Change:
+    async def change(self, order: Command, loaded: CompiledPolicy, levels: Levels) -> Change:
         """Apply, verify, record, answer.
 
         A closing is applied first and recorded after: it waits for nothing. An opening (and a change of the
@@ -68,8 +68,8 @@ class Changer:
         )
 
     async def _close(
-        self, order: Order, loaded: Loaded, generation: Generation
-    ) -> tuple[Generation, Loaded, bool, tuple[str, ...], Sight]:
+        self, order: Command, loaded: CompiledPolicy, generation: Generation
+    ) -> tuple[Generation, CompiledPolicy, bool, tuple[str, ...], Sight]:
         """Apply a closing, and record it while it is read back: once the kernel has it, nothing takes it away again.
 
         Gives the generation (more closed than wanted, where somebody closed by hand meanwhile), what is loaded, whether
@@ -99,11 +99,11 @@ class Changer:
         self._s.step("verified")
         # It stands from here on, whatever its record meets: nothing may heal the table back to what was before.
         self._ledger.generations[generation.number] = generation
-        self._s.live = Live(now, generation)
+        self._s.live = CurrentState(now, generation)
         self._s.notes.in_step = verified
         return generation, now, verified, await recording[0], await looking[0]
 
-    async def _open(self, order: Order, loaded: Loaded, generation: Generation) -> None:
+    async def _open(self, order: Command, loaded: CompiledPolicy, generation: Generation) -> None:
         """Announce, apply, record. KernelError, StateError: the state before stands."""
         before = self._s.live
         await self._ledger.announce(order, generation, loaded)
@@ -127,9 +127,11 @@ class Changer:
         finally:
             del self._s.notes.warnings["change"]
         self._ledger.generations[generation.number] = generation
-        self._s.live = Live(loaded, generation)
+        self._s.live = CurrentState(loaded, generation)
 
-    async def _record_opening(self, loaded: Loaded, generation: Generation, before: Live) -> None:
+    async def _record_opening(
+        self, loaded: CompiledPolicy, generation: Generation, before: CurrentState
+    ) -> None:
         try:
             await self._ledger.opening(loaded, generation)
         except StateError as problem:
@@ -140,11 +142,11 @@ class Changer:
                 await self._keeper.restore("", 0, "an opening could not be taken back")
                 before = self._s.live
             reason = f"generation {generation.number} could not be recorded: {problem.message}"
-            order = Order(Action.RECOVERY, self._s.itself, reason, "")
+            order = Command(Action.RECOVERY, self._s.itself, reason, "")
             again = replace(
                 self._ledger.next(order, before.loaded, before.levels), number=generation.number + 1
             )
-            self._s.live = Live(before.loaded, again)
+            self._s.live = CurrentState(before.loaded, again)
             stood = status.levels_text(generation.levels)
             text = f"taken back: {reason}; for a moment {stood}, and what began then is ended"
             self._s.notes.warnings["taken-back"] = text
@@ -153,7 +155,7 @@ class Changer:
             await self._ledger.taken_back(before, generation, again)
             raise must_not_lack(problem) from problem
 
-    async def _already(self, order: Order, live: Live) -> Change:
+    async def _already(self, order: Command, live: CurrentState) -> Change:
         """The state is already so: heal it if the kernel says otherwise, and put the command on record all the same."""
         if set(live.levels.values()) != {OPEN.name}:
             self._s.closings += 1  # what opens and was sent before this is overtaken by it all the same

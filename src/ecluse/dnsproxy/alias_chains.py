@@ -15,7 +15,7 @@ import dns.message
 import dns.name
 
 from ecluse.dnsproxy.dnsmasq_config import CACHED, zones_above
-from ecluse.dnsproxy.message_filter import Question, links, written
+from ecluse.dnsproxy.message_filter import DnsQuestion, links, written
 
 LATELY = 3600.0
 """Seconds that a name is known after it was last in an answer, as long as the kernel keeps the addresses."""
@@ -44,10 +44,10 @@ class _Known:
     def __init__(self) -> None:
         self.heads: OrderedDict[str, OrderedDict[str, float]] = OrderedDict()
         self.zones: OrderedDict[str, float] = OrderedDict()
-        self.held: OrderedDict[Question, _Held] = OrderedDict()
+        self.held: OrderedDict[DnsQuestion, _Held] = OrderedDict()
 
 
-class Chains:
+class AliasChains:
     """Learns from the resolvers' answers to kept names; nothing that a machine asks for adds to it.
 
     What names below wildcards lead to is bounded by itself: whoever invents such names pushes out nothing of the site's own.
@@ -56,7 +56,7 @@ class Chains:
     def __init__(self) -> None:
         self._own, self._below = _Known(), _Known()
 
-    def note(self, question: Question, answer: dns.message.Message, now: float) -> bool:
+    def note(self, question: DnsQuestion, answer: dns.message.Message, now: float) -> bool:
         """Take note of an answer to a kept name; say whether the engine has to be told of names that were not known."""
         known = self._below if question.wildcard else self._own
         chain = links(answer, dns.name.from_text(question.name))[1:]
@@ -105,7 +105,7 @@ class Chains:
         """Say whether a name may be a zone that an answer came out of lately."""
         return any(now - known.zones.get(name, -LATELY) < LATELY for known in (self._own, self._below))
 
-    def held(self, question: Question, now: float) -> dns.message.Message | None:
+    def held(self, question: DnsQuestion, now: float) -> dns.message.Message | None:
         """Give the answer to a kept name again, its TTLs counted down; None when it has to be asked for."""
         known = self._below if question.wildcard else self._own
         one = known.held.get(question)
@@ -121,7 +121,7 @@ class Chains:
         return answer
 
 
-def _below_wildcard(question: Question) -> Iterator[str]:
+def _below_wildcard(question: DnsQuestion) -> Iterator[str]:
     """Give the name that was asked for below a wildcard and what lies above it there: all of it has left already."""
     for zone in zones_above(question.name) if question.wildcard else ():
         if zone == question.wildcard:

@@ -45,7 +45,7 @@ class _Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CachedAnswer:
     """An answer, ready to be sent. while_open: it may be given only while everything is passed on. keys: it is about those of a zone."""
 
     wire: bytes
@@ -53,7 +53,7 @@ class Found:
     keys: bool
 
 
-class HeldAnswers:
+class AnswerCache:
     """Holds answers for their TTL. No clock of its own."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class HeldAnswers:
         """Forget all: other orders may answer otherwise."""
         self._held.clear()
 
-    def find(self, data: bytes, now: float) -> Found | None:
+    def find(self, data: bytes, now: float) -> CachedAnswer | None:
         """Give the answer to a question as it came, None when it has to be asked for."""
         end = _end_of_question(data)
         held = self._held.get(_key(data, end)) if end else None
@@ -79,7 +79,7 @@ class HeldAnswers:
         # Number, wish for recursion and the letters' case are the client's own.
         flags = bytes([held.wire[2] & 0xFE | data[2] & 1])
         wire = data[:2] + flags + held.wire[3:_HEADER] + data[_HEADER:end] + held.wire[end:]
-        return Found(wire, held.while_open, held.keys)
+        return CachedAnswer(wire, held.while_open, held.keys)
 
     def keep(
         self, data: bytes, reply: dns.message.Message, now: float, *, while_open: bool, keys: bool = False

@@ -11,7 +11,7 @@ from ecluse.dnsproxy.process_report import parse
 from ecluse.dnsproxy.whole_files import write_whole
 from ecluse.errors import StateError
 from ecluse.ports import DnsReport
-from ecluse.ruleset.proxy_config import Orders
+from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.state import durable_files
 from ecluse.state.codec import canonical, digest
 
@@ -24,15 +24,15 @@ _AGAIN = 0.05
 """New orders are taken up within a quarter of a second: so often it is asked meanwhile whether they are."""
 
 
-class DnsMailbox:
+class DnsProxyClient:
     """run_dir: where the orders are written. told_dir: where the gate's process writes its report."""
 
     def __init__(self, run_dir: Path, told_dir: Path) -> None:
         self._orders_file, self._report_file = run_dir / ORDERS, told_dir / REPORT
-        self._orders: Orders | None = None
+        self._orders: ProxyConfig | None = None
         self._digest = ""
 
-    async def publish(self, orders: Orders | None) -> None:
+    async def publish(self, orders: ProxyConfig | None) -> None:
         """Write the orders, if they are others than before. StateError when they could not be written."""
         data = canonical(orders) if orders else b""
         self._orders = orders
@@ -77,7 +77,7 @@ class DnsMailbox:
         It is another user's file: whatever stands there, the daemon neither waits for it nor runs out of memory.
         """
         try:
-            told = await asyncio.to_thread(durable_files.read, self._report_file, _LARGEST)
+            told = await asyncio.to_thread(durable_files.read_file, self._report_file, _LARGEST)
         except StateError:
             return None
         return parse(told) if told else None

@@ -39,7 +39,7 @@ def _address(text: bytes) -> str:
 
 
 @dataclass(slots=True)
-class Asked:
+class DeniedName:
     """One client's questions for one name."""
 
     kind: str
@@ -48,7 +48,7 @@ class Asked:
     last: float = 0.0
 
 
-class Tally:
+class DeniedQueries:
     """Counts what was refused. judge: says of a name and type why it is refused, None when it is not.
 
     unread: lines about questions that are not written as dnsmasq writes them, and count for nobody.
@@ -56,13 +56,13 @@ class Tally:
 
     def __init__(self, judge: Callable[[str, str], Refusal | None]) -> None:
         self._judge = judge
-        self._asked: dict[tuple[str, str], Asked] = {}
+        self._asked: dict[tuple[str, str], DeniedName] = {}
         self.clients: Counter[str] = Counter()
         self.total = self.unread = 0
         self._rest = b""
         self._torn = False
 
-    def read(self, data: bytes) -> None:
+    def count_line(self, data: bytes) -> None:
         """Take a piece of the log as it came."""
         whole, newline, rest = (self._rest + data).rpartition(b"\n")
         if newline and self._torn:  # the end of a line whose beginning was let go
@@ -90,7 +90,7 @@ class Tally:
         if entry is None:
             if len(self._asked) >= MOST:
                 self._make_room()
-            entry = self._asked[client, name] = Asked(kind, refusal.why)
+            entry = self._asked[client, name] = DeniedName(kind, refusal.why)
         entry.times += 1
         entry.last = now
 

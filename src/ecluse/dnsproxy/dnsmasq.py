@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ecluse.dnsproxy.alias_chains import Chains
+from ecluse.dnsproxy.alias_chains import AliasChains
 from ecluse.dnsproxy.dnsmasq_config import config_text, servers_text
 from ecluse.dnsproxy.whole_files import write_whole
-from ecluse.ruleset.proxy_config import Orders
+from ecluse.ruleset.proxy_config import ProxyConfig
 
 PROGRAM = "dnsmasq"
 CONFIG, SERVERS = "dnsmasq.conf", "servers.conf"
@@ -37,7 +37,7 @@ def _bind() -> None:
     _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-class Engine:
+class Dnsmasq:
     """Holds one dnsmasq. log: told each piece of its log. trouble: what is wrong with it, empty when nothing is.
 
     word: what its questions carry, and nobody else knows: its file is ours alone.
@@ -55,7 +55,7 @@ class Engine:
         self.starts = 0
         self._last_words = b""
         self._one, self._reaching = asyncio.Lock(), asyncio.Lock()
-        self._orders: Orders | None = None
+        self._orders: ProxyConfig | None = None
         self._reached = frozenset[str](), frozenset[str]()
         self._reads_at = 0.0
 
@@ -64,7 +64,7 @@ class Engine:
         """Give its process id, 0 when it does not run."""
         return self._process.pid if self._process and self._process.returncode is None else 0
 
-    async def obey(self, orders: Orders) -> None:
+    async def obey(self, orders: ProxyConfig) -> None:
         """Have it work by these orders: a signal where names alone changed, another process otherwise. OSError."""
         self._orders = orders
         config, servers = config_text(orders, self._servers, self.word), servers_text(orders, *self._reached)
@@ -79,7 +79,7 @@ class Engine:
         self._written = config, servers
         await self.tend()
 
-    async def reach(self, chains: Chains) -> None:
+    async def reach(self, chains: AliasChains) -> None:
         """Have it let through what answers led to, too. It has read that before it reads an answer that is sent after this.
 
         Those that come while it may not read again yet are in the next reading.

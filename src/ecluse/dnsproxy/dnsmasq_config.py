@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ecluse.ruleset.dns_redirect import REFUSING
-from ecluse.ruleset.proxy_config import HEALTH, Orders
+from ecluse.ruleset.proxy_config import HEALTH, ProxyConfig
 
 CACHED = 300
 """Seconds that an answer is given again without asking: far below the time that its addresses are kept in the kernel."""
@@ -40,7 +40,7 @@ log-async=100
 """
 
 
-def config_text(orders: Orders, servers: Path, word: str) -> str:
+def config_text(orders: ProxyConfig, servers: Path, word: str) -> str:
     """Write the file that dnsmasq is started with. A change of it needs another dnsmasq; names stand in `servers`.
 
     word: what tells its questions from those of others (`add-cpe-id`, which replaces what a client wrote there).
@@ -58,7 +58,7 @@ def zones_above(name: str) -> Iterator[str]:
     yield ROOT
 
 
-def own_zones(orders: Orders) -> frozenset[str]:
+def own_zones(orders: ProxyConfig) -> frozenset[str]:
     """Give the zones whose keys prove answers to the site's own names: what is written in its files, and all above.
 
     A machine adds nothing to them, whatever it asks. Names of the inside have their own servers.
@@ -69,7 +69,7 @@ def own_zones(orders: Orders) -> frozenset[str]:
 
 
 def servers_text(
-    orders: Orders, targets: frozenset[str] = frozenset(), zones: frozenset[str] = frozenset()
+    orders: ProxyConfig, targets: frozenset[str] = frozenset(), zones: frozenset[str] = frozenset()
 ) -> str:
     """Write the list of names that are let through, and where to; dnsmasq reads it anew at SIGHUP, without a gap.
 

@@ -8,13 +8,13 @@ import dns.rdatatype
 
 from ecluse.dns_cache_advice import INSECURE
 from ecluse.dnsproxy.alias_chains import LATELY
-from ecluse.dnsproxy.message_filter import Question
+from ecluse.dnsproxy.message_filter import DnsQuestion
 
 MOST = 64
 """Servers that are known; the one that asked longest ago gives way."""
 
 
-class Validating:
+class ValidatingServers:
     """Machines that asked for keys of zones, and what the site's resolvers gave them."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Validating:
         if len(self._clients) > MOST:
             self._clients.popitem(last=False)
 
-    def heard(self, question: Question, answer: dns.message.Message) -> None:
+    def heard(self, question: DnsQuestion, answer: dns.message.Message) -> None:
         """Take note of what a resolver said: one that leaves signatures out gives nothing to prove an answer by."""
         if question.keys and question.dnssec and answer.rcode() == dns.rcode.NOERROR:
             records = (*answer.answer, *answer.authority)

@@ -16,16 +16,16 @@ import dns.rcode
 import dns.rdatatype
 
 from ecluse.dnsproxy import message_filter
-from ecluse.dnsproxy.alias_chains import LATELY, Chains
-from ecluse.dnsproxy.answer_cache import HeldAnswers, room
+from ecluse.dnsproxy.alias_chains import LATELY, AliasChains
+from ecluse.dnsproxy.answer_cache import AnswerCache, room
 from ecluse.dnsproxy.dnsmasq_config import LOOPBACK, WORD_OPTION, own_zones
-from ecluse.dnsproxy.dnssec import Validating
-from ecluse.dnsproxy.learned import Memory
-from ecluse.dnsproxy.message_filter import Question, Refusal
-from ecluse.dnsproxy.rate_limit import SERVERS_SHARE, SHARE, NewNames
+from ecluse.dnsproxy.dnssec import ValidatingServers
+from ecluse.dnsproxy.learned import LearnedAddresses
+from ecluse.dnsproxy.message_filter import DnsQuestion, Refusal
+from ecluse.dnsproxy.rate_limit import SERVERS_SHARE, SHARE, NewNameLimit
 from ecluse.policy import IPAddress
 from ecluse.ruleset.dns_redirect import REFUSING
-from ecluse.ruleset.proxy_config import Orders
+from ecluse.ruleset.proxy_config import ProxyConfig
 
 SECONDS = 2.0
 """For one question to all resolvers: the engine and its client ask again by themselves."""
@@ -42,7 +42,7 @@ _IDLE = 10.0
 _LENGTH, _OPTION = struct.Struct("!H"), struct.Struct("!HH")
 
 
-class Strainer:
+class Forwarder:
     """Answers the engine, and nobody else: only it knows `word`, and adds it to each question that it lets through.
 
     now_in_force: the digest of the orders, for the question about the gate itself. reach: called with names that answers led
@@ -50,19 +50,22 @@ class Strainer:
     """
 
     def __init__(
-        self, memory: Memory, word: str, reach: Callable[[Chains], Awaitable[None]] | None = None
+        self,
+        memory: LearnedAddresses,
+        word: str,
+        reach: Callable[[AliasChains], Awaitable[None]] | None = None,
     ) -> None:
         self._memory = memory
         self._word = _OPTION.pack(WORD_OPTION, len(word)) + word.encode()
         self._reach = reach
-        self.chains = Chains()
+        self.chains = AliasChains()
         self._zones: frozenset[str] = frozenset()
-        self.validating = Validating()
+        self.validating = ValidatingServers()
         self._other_orders = asyncio.Event()
-        self._names = NewNames()
-        self._answers = HeldAnswers()
-        self._outward: dict[Question, asyncio.Task[dns.message.Message | None]] = {}
-        self._orders: Orders | None = None
+        self._names = NewNameLimit()
+        self._answers = AnswerCache()
+        self._outward: dict[DnsQuestion, asyncio.Task[dns.message.Message | None]] = {}
+        self._orders: ProxyConfig | None = None
         self.now_in_force = ""
         self.counted: Counter[str] = Counter()
         self.trouble = ""
@@ -73,7 +76,7 @@ class Strainer:
         self._port = 0
         self._servers: set[str] = set()
 
-    async def obey(self, orders: Orders, digest: str) -> None:
+    async def obey(self, orders: ProxyConfig, digest: str) -> None:
         """Work by these orders from now on. OSError when the port is taken."""
         if self._orders is None or self._orders.limits != orders.limits:
             self._names.limit(orders.limits.wildcard_names)
@@ -169,7 +172,7 @@ class Strainer:
             self._at_once -= 1
 
     async def _answer_query(self, query: dns.message.Message, data: bytes) -> dns.message.Message:
-        asked, orders = message_filter.read(query), self._orders
+        asked, orders = message_filter.parse_question(query), self._orders
         if asked is None or orders is None:
             return self._refuse(query, "form")
         digest = message_filter.is_health(asked[0])
@@ -196,13 +199,13 @@ class Strainer:
         return reply
 
     def _judge(
-        self, name: str, kind: dns.rdatatype.RdataType, client: str, orders: Orders
-    ) -> Question | Refusal:
+        self, name: str, kind: dns.rdatatype.RdataType, client: str, orders: ProxyConfig
+    ) -> DnsQuestion | Refusal:
         """Judge a question by the orders, then by what only this moment tells: the kernel's gates, and the bounds."""
         now = time.monotonic()
         head = self._head(name, orders, now)
         verdict = message_filter.judge(head or name, kind, orders, self._zones_of(name, now))
-        if not isinstance(verdict, Question):
+        if not isinstance(verdict, DnsQuestion):
             return verdict
         if not (verdict.services or verdict.keys) and not self._memory.is_open():
             return Refusal("name")
@@ -213,7 +216,7 @@ class Strainer:
             return Refusal("rate")
         return verdict
 
-    def _head(self, name: str, orders: Orders, now: float) -> str:
+    def _head(self, name: str, orders: ProxyConfig, now: float) -> str:
         """Give the kept name that led to this one lately, as the target of an alias; empty where it is kept itself, or none did."""
         if orders.answers(name) is not None:
             return ""
@@ -245,7 +248,7 @@ class Strainer:
         return reply
 
     async def _ask(
-        self, query: dns.message.Message, question: Question, orders: Orders
+        self, query: dns.message.Message, question: DnsQuestion, orders: ProxyConfig
     ) -> dns.message.Message:
         answer = self.chains.held(question, time.monotonic())
         if answer is None:
@@ -253,7 +256,7 @@ class Strainer:
         if answer is None:
             self.counted["silent"] += 1
             return message_filter.empty(query, dns.rcode.SERVFAIL)
-        found = message_filter.strained(query, answer, question, orders)
+        found = message_filter.filter_answer(query, answer, question, orders)
         self.counted["answered"] += 1
         if found.taken_out:
             self.counted["private"] += found.taken_out
@@ -272,18 +275,18 @@ class Strainer:
     def _learn_for_others(
         self,
         query: dns.message.Message,
-        question: Question,
+        question: DnsQuestion,
         addresses: tuple[IPAddress, ...],
-        orders: Orders,
+        orders: ProxyConfig,
     ) -> None:
         """Keep addresses of a target for the services of every kept name that leads to it: their machines are given them too."""
         name = message_filter.name_of(query)
         for head in self.chains.heads(name, time.monotonic()) if addresses else ():
             other = message_filter.judge(head, question.type, orders)
-            if isinstance(other, Question) and head != question.name:
+            if isinstance(other, DnsQuestion) and head != question.name:
                 self._memory.learn(other.services, message_filter.fit(addresses, other, orders), other.led)
 
-    async def _answer_for_all(self, question: Question, orders: Orders) -> dns.message.Message | None:
+    async def _answer_for_all(self, question: DnsQuestion, orders: ProxyConfig) -> dns.message.Message | None:
         """Ask once for all who want to know the same at the same time."""
         task = self._outward.get(question)
         if task is None:
@@ -292,7 +295,7 @@ class Strainer:
             task.add_done_callback(lambda _: self._outward.pop(question, None))
         return await asyncio.shield(task)
 
-    async def _new_answer(self, question: Question, orders: Orders) -> dns.message.Message | None:
+    async def _new_answer(self, question: DnsQuestion, orders: ProxyConfig) -> dns.message.Message | None:
         """Ask, and have the engine know what the answer leads to before anybody has it."""
         answer = await self._first_answer(question, orders)
         if answer is None:
@@ -316,7 +319,7 @@ class Strainer:
                     break
                 question = message_filter.judge(name, dns.rdatatype.A, orders)
                 now = time.monotonic()
-                if next_at.get(name, now) > now or not isinstance(question, Question):
+                if next_at.get(name, now) > now or not isinstance(question, DnsQuestion):
                     continue
                 answer = await self._answer_for_all(question, orders)
                 next_at[name] = now + (WARM_SECONDS if answer is not None else _WARM_AGAIN)
@@ -325,7 +328,7 @@ class Strainer:
                 async with asyncio.timeout(_WARM_AGAIN):
                     await self._other_orders.wait()
 
-    async def _first_answer(self, question: Question, orders: Orders) -> dns.message.Message | None:
+    async def _first_answer(self, question: DnsQuestion, orders: ProxyConfig) -> dns.message.Message | None:
         """Ask every resolver at once; the first that knows the name counts, NXDOMAIN or a failure only when there is no other.
 
         Of a name that nobody keeps NXDOMAIN counts at once: at `open` most of them do not exist (machines try their suffixes).

@@ -9,18 +9,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ecluse.dnsproxy import learned_snapshot
-from ecluse.dnsproxy.learned_journal import Held, Origins, Record
+from ecluse.dnsproxy.learned_journal import Held, LearnedJournal, Origins
 from ecluse.dnsproxy.learned_snapshot import clock
 from ecluse.kernel import read_table
 from ecluse.kernel.netlink import NETLINK_NETFILTER, DumpInterruptedError, Netlink, number
-from ecluse.kernel.netlink_stream import Events
+from ecluse.kernel.netlink_stream import NetlinkStream
 from ecluse.kernel.nft_monitor import printable, watch
-from ecluse.kernel.proxy_sets import Answered, contents, handles, put, take_out
+from ecluse.kernel.proxy_sets import SetElement, contents, handles, put, take_out
 from ecluse.policy import IPAddress
 from ecluse.ports import KernelChange
 from ecluse.ruleset import table_names
 from ecluse.ruleset.dns_redirect import KEPT_SECONDS
-from ecluse.ruleset.proxy_config import Orders
+from ecluse.ruleset.proxy_config import ProxyConfig
 
 _TABLE_HANDLE = 4
 _PIECE = 1000
@@ -36,7 +36,7 @@ _EVENT_BUFFER = 1 << 20
 """A load of the daemon's with 100,000 elements need not be heard out: what is dropped is said, and we look."""
 
 
-class Memory:
+class LearnedAddresses:
     """The addresses in the kernel's sets, and until when they are kept.
 
     removed: addresses of others that were taken out, last: the newest. adopted: those that nothing told of, when the
@@ -47,7 +47,7 @@ class Memory:
         self._file = state_dir / learned_snapshot.FILE
         self._boot = learned_snapshot.boot_id()
         self._netlink = Netlink(NETLINK_NETFILTER)
-        self._record = Record(run_dir, self._boot)
+        self._record = LearnedJournal(run_dir, self._boot)
         self._sets: dict[str, tuple[int, int]] = {}
         self._touched: set[str] = set()
         self._all_touched = False
@@ -55,13 +55,13 @@ class Memory:
         self._saved = False
         self.removed = self.adopted = 0
         self.last = ""
-        known, led, whole = self._record.read()
-        kept, before, boot = learned_snapshot.read(self._file, self._boot)
+        known, led, whole = self._record.load()
+        kept, before, boot = learned_snapshot.read_snapshot(self._file, self._boot)
         # The first process since the machine started finds nothing of its own in the kernel.
         self._adopting = not whole and boot in {"", self._boot}
         self._held: Held = {} if whole else kept
         self._origins: Origins = {} if whole else before
-        self._orders: Orders | None = None
+        self._orders: ProxyConfig | None = None
         self._outdated = False
         for name, origins in led.items():
             self._origins.setdefault(name, {}).update(origins)
@@ -94,7 +94,7 @@ class Memory:
         # Orders may have changed since the question left.
         services = [one for one in services if orders is None or orders.leads(led, one)]
         wanted = [
-            Answered(name, address)
+            SetElement(name, address)
             for address in addresses
             for service in services
             for name in (
@@ -117,7 +117,7 @@ class Memory:
             new.setdefault(name, {})[address] = self._held.get(name, {}).get(address, until)
         if self._record.is_outgrown:
             self._record.renew(self._held, self._origins)
-        self._record.note(new, self._origins)
+        self._record.append(new, self._origins)
         self._put(due)
         for one in due:
             self._held.setdefault(one.set, {})[one.address] = until
@@ -135,7 +135,7 @@ class Memory:
                     origins[address] = before | {led}
                     yield name, address
 
-    def _put(self, wanted: list[Answered]) -> None:
+    def _put(self, wanted: list[SetElement]) -> None:
         for start in range(0, len(wanted), _PIECE):
             with self._fresh_after_fault():
                 put(self._netlink, wanted[start : start + _PIECE])
@@ -161,7 +161,7 @@ class Memory:
 
     # -- what names lead to ---------------------------------------------------------------------------------------
 
-    def obey(self, orders: Orders) -> None:
+    def obey(self, orders: ProxyConfig) -> None:
         """Know by which names addresses are kept from now on; `tend` lets those go to which none leads any more."""
         self._orders, self._outdated = orders, True
 
@@ -197,7 +197,7 @@ class Memory:
 
     # -- the kernel's sets -----------------------------------------------------------------------------------------
 
-    def changes(self) -> Events[KernelChange]:
+    def changes(self) -> NetlinkStream[KernelChange]:
         """Hear the kernel's transactions from now on. OSError when that is not possible."""
         return watch(lambda port, _: port == self._netlink.socket.getsockname()[0], _EVENT_BUFFER)
 
@@ -272,11 +272,11 @@ class Memory:
         for address in held.keys() & there.keys():
             held[address] = now + min(there[address], KEPT_SECONDS)
         missing = [
-            Answered(name, address, int(until - now))
+            SetElement(name, address, int(until - now))
             for address, until in held.items()
             if address not in there and until - now >= _SURELY
         ]
-        self._put([*(Answered(name, address) for address in endless), *missing])
+        self._put([*(SetElement(name, address) for address in endless), *missing])
 
     def _take_out(self, name: str, strange: Sequence[IPAddress | None]) -> None:
         for start in range(0, len(strange), _PIECE):
@@ -309,5 +309,5 @@ class Memory:
         self._record.renew(self._held, self._origins)
         if self._held or not self._saved:
             self._saved = False
-            learned_snapshot.write(self._file, self._held, self._origins, self._boot)
+            learned_snapshot.write_snapshot(self._file, self._held, self._origins, self._boot)
             self._saved = not self._held

@@ -31,7 +31,7 @@ _ROW = re.compile(r"(\w+) ([0-9a-f.:]{2,45}) ([0-9]{1,15}) ([!-~]*)", re.ASCII)
 _UNTOLD: frozenset[str] = frozenset()
 
 
-class Record:
+class LearnedJournal:
     """The file. boot: the kernel's word for this run of the machine; without one nothing can be told of before.
 
     trouble: why it can't be written, empty when it can. While it can't, nobody may be taken for a stranger.
@@ -44,7 +44,7 @@ class Record:
         self._grown = 0
         self.trouble = ""
 
-    def read(self) -> tuple[Held, Origins, bool]:
+    def load(self) -> tuple[Held, Origins, bool]:
         """Give what it holds, what led to it, and whether that is all: not when it is missing, damaged, or of another run of the machine.
 
         A last line without its end was being written when the process ended; its address is not in the kernel.
@@ -74,7 +74,7 @@ class Record:
         """Say whether it should be written anew."""
         return self._grown > GROWTH
 
-    def note(self, fresh: Held, origins: Origins) -> None:
+    def append(self, fresh: Held, origins: Origins) -> None:
         """Add lines, before their addresses go into the kernel."""
         if self._descriptor is None or not fresh:
             return

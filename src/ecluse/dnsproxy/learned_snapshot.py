@@ -40,7 +40,7 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def write(file: Path, held: Held, origins: Origins, boot: str) -> None:
+def write_snapshot(file: Path, held: Held, origins: Origins, boot: str) -> None:
     """Save what is held, each with the seconds that it has left and what led to it. OSError when that is not possible."""
     now = clock()
     lines = [_TITLE + json.dumps({"boot": boot, "clock": now, "date": time.time()})]
@@ -55,7 +55,7 @@ def write(file: Path, held: Held, origins: Origins, boot: str) -> None:
     write_whole(file, "\n".join([*lines, ""]), mode=0o600)
 
 
-def read(file: Path, boot: str) -> tuple[Held, Origins, str]:
+def read_snapshot(file: Path, boot: str) -> tuple[Held, Origins, str]:
     """Give what was saved, what led to it, and in which run of the machine that was; nothing where it is missing or damaged: names are asked again.
 
     How long the machine was down is told by its date alone, and one that went back counts as no time. What is over by then

@@ -23,7 +23,7 @@ from ecluse.dnsproxy import svcb
 from ecluse.dnsproxy.dnsmasq_config import CACHED
 from ecluse.policy import DnsLimits, IPAddress
 from ecluse.policy.special_addresses import never_outside, private
-from ecluse.ruleset.proxy_config import HEALTH, Orders
+from ecluse.ruleset.proxy_config import HEALTH, ProxyConfig
 
 A, AAAA, CNAME = dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME
 _ADDRESSES = (A, AAAA)
@@ -47,7 +47,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class DnsQuestion:
     """A question that may leave. wildcard: the one that lets it, empty for a name of its own.
 
     dnssec: with the signatures. keys: for those of a zone, which belong to no service and are answered at every level that
@@ -68,7 +68,7 @@ class Question:
         return f"*.{self.wildcard}" if self.wildcard else self.name
 
 
-def read(query: dns.message.Message) -> tuple[str, dns.rdatatype.RdataType] | None:
+def parse_question(query: dns.message.Message) -> tuple[str, dns.rdatatype.RdataType] | None:
     """Give the name (lower case, no dot at the end) and the type of a plain question, None for anything else."""
     if query.opcode() != 0 or query.flags & dns.flags.QR or len(query.question) != 1:
         return None
@@ -101,11 +101,11 @@ def client(query: dns.message.Message) -> str:
 
 
 def judge(
-    name: str, kind: dns.rdatatype.RdataType, orders: Orders, zones: Container[str] = ()
-) -> Question | Refusal:
+    name: str, kind: dns.rdatatype.RdataType, orders: ProxyConfig, zones: Container[str] = ()
+) -> DnsQuestion | Refusal:
     """Say whether a question may leave: the question; or why not. zones: those whose keys may be asked for."""
     if kind in KEYS and name in zones:
-        return Question(name, kind, (), "", keys=True)
+        return DnsQuestion(name, kind, (), "", keys=True)
     answers = orders.answers(name)
     wildcard = "" if name in orders.names else orders.wildcard_of(name)
     if answers is None and not orders.everything:
@@ -113,11 +113,11 @@ def judge(
     if name not in orders.names and _too_long(name, wildcard, orders.limits):
         return Refusal("length")
     if answers is None:
-        return Question(name, kind, (), "")
+        return DnsQuestion(name, kind, (), "")
     always = (*_ADDRESSES, CNAME, *_BINDINGS)
     if kind not in always and dns.rdatatype.to_text(kind) not in answers.records:
         return Refusal("type")
-    return Question(name, kind, answers.services, wildcard, answers.private)
+    return DnsQuestion(name, kind, answers.services, wildcard, answers.private)
 
 
 def _too_long(name: str, wildcard: str, limits: DnsLimits) -> bool:
@@ -135,7 +135,7 @@ def is_health(name: str) -> str:
     return name.removesuffix(f".{HEALTH}") if name.endswith(f".{HEALTH}") else ""
 
 
-def outward(question: Question) -> dns.message.Message:
+def outward(question: DnsQuestion) -> dns.message.Message:
     """Make the question that leaves."""
     name = dns.name.from_text(question.name)
     return dns.message.make_query(name, question.type, use_edns=0, payload=1232, want_dnssec=question.dnssec)
@@ -151,7 +151,7 @@ def empty(query: dns.message.Message, rcode: dns.rcode.Rcode = dns.rcode.NOERROR
 
 
 @dataclass(frozen=True, slots=True)
-class Strained:
+class FilteredAnswer:
     """What is given back, the addresses that it names, and how many more were taken out of it.
 
     dropped: how many service bindings were left out whole.
@@ -163,9 +163,9 @@ class Strained:
     dropped: int = 0
 
 
-def strained(
-    query: dns.message.Message, answer: dns.message.Message, question: Question, orders: Orders
-) -> Strained:
+def filter_answer(
+    query: dns.message.Message, answer: dns.message.Message, question: DnsQuestion, orders: ProxyConfig
+) -> FilteredAnswer:
     """Make the answer anew from what a resolver said: the chain of aliases and the records at its end.
 
     A target of the chain that is asked for by itself is answered from there on; where the kept name leads elsewhere by now,
@@ -198,7 +198,7 @@ def strained(
             if one.rdtype in _PROOFS or one.covers in _PROOFS
         ]
     reply.answer = [_asked(query, one, chain[0]) for one in reply.answer]
-    return Strained(
+    return FilteredAnswer(
         reply,
         tuple(address for each in kept for address in each.addresses),
         sum(each.taken_out for each in kept),
@@ -224,7 +224,7 @@ def _kept(one: dns.rrset.RRset, name: dns.name.Name, leave: svcb.Leave) -> _Kept
         return _Kept(some, addresses, len(one) - len(good))
     if one.rdtype not in _BINDINGS:
         return _Kept(list(one))
-    bound = [svcb.strained(data, name, leave) for data in one]
+    bound = [svcb.filter_binding(data, name, leave) for data in one]
     while sum(len(each.addresses) for each in bound) > _MOST_ADDRESSES:
         bound.pop()
     records = [each.record for each in bound if each.record]
@@ -240,7 +240,7 @@ def _given(
     name: dns.name.Name,
     one: dns.rrset.RRset,
     good: list[dns.rdata.Rdata],
-    question: Question,
+    question: DnsQuestion,
     signatures: Mapping[dns.rdatatype.RdataType, dns.rrset.RRset],
 ) -> Iterator[dns.rrset.RRset]:
     """Give what stays of records, and their signatures."""
@@ -269,7 +269,7 @@ def _asked(query: dns.message.Message, one: dns.rrset.RRset, owner: dns.name.Nam
     return dns.rrset.from_rdata_list(asked, one.ttl, list(one)) if one.name == owner else one
 
 
-def _leave(question: Question, orders: Orders) -> svcb.Leave:
+def _leave(question: DnsQuestion, orders: ProxyConfig) -> svcb.Leave:
     """Say what the client of this question is let do. A name that nobody keeps is asked for at open: all is passed then."""
     answers = orders.answers(question.name)
 
@@ -283,12 +283,12 @@ def _leave(question: Question, orders: Orders) -> svcb.Leave:
     return svcb.Leave(partial(_may_be, question=question, orders=orders), name, port)
 
 
-def fit(addresses: Iterable[IPAddress], question: Question, orders: Orders) -> list[IPAddress]:
+def fit(addresses: Iterable[IPAddress], question: DnsQuestion, orders: ProxyConfig) -> list[IPAddress]:
     """Give those addresses that the answer to this question might have."""
     return [one for one in addresses if _may_be(str(one), question, orders)]
 
 
-def _may_be(text: str, question: Question, orders: Orders) -> bool:
+def _may_be(text: str, question: DnsQuestion, orders: ProxyConfig) -> bool:
     """Say whether a name of the outside may stand for this address (policy/special_addresses.py); never for one of the inside."""
     address = ip_address(text)
     inside = any(address in subnet for subnet in orders.subnets if subnet.version == address.version)

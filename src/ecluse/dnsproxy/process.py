@@ -24,17 +24,17 @@ import dns.rdatatype
 
 from ecluse import systemd_notify
 from ecluse.dnsproxy import health, message_filter
-from ecluse.dnsproxy.denied_queries import Tally
-from ecluse.dnsproxy.dnsmasq import Engine
-from ecluse.dnsproxy.forwarder import Strainer
-from ecluse.dnsproxy.learned import Memory
+from ecluse.dnsproxy.denied_queries import DeniedQueries
+from ecluse.dnsproxy.dnsmasq import Dnsmasq
+from ecluse.dnsproxy.forwarder import Forwarder
+from ecluse.dnsproxy.learned import LearnedAddresses
 from ecluse.dnsproxy.message_filter import Refusal
 from ecluse.dnsproxy.whole_files import write_whole
-from ecluse.kernel.netlink_stream import Events
+from ecluse.kernel.netlink_stream import NetlinkStream
 from ecluse.output import STDERR, Output, say_last, taking_all
 from ecluse.ports import KernelChange
-from ecluse.ruleset.proxy_config import Orders
-from ecluse.state.codec import digest, read
+from ecluse.ruleset.proxy_config import ProxyConfig
+from ecluse.state.codec import digest, read_json
 
 NAME = b"ecluse-dns"
 """What the kernel calls us: the daemon tells by it whose the addresses in the sets are (controller/tasks/tamper.py)."""
@@ -49,17 +49,17 @@ _AGAIN, _CALM = 1.0, 60.0
 _PR_SET_NAME, _PR_SET_PDEATHSIG, _PR_CAP_AMBIENT, _CLEAR_ALL = 15, 1, 47, 4
 
 
-class DnsGateProcess:
+class DnsProxyProcess:
     """Everything of one run."""
 
     def __init__(self, orders: Path, run_dir: Path, state_dir: Path) -> None:
         self._file, self._run_dir = orders, run_dir
         self._last = state_dir / LAST
-        self._memory = Memory(state_dir, run_dir)
-        self._tally = Tally(self._why)
-        self._engine = Engine(run_dir, self._tally.read)
-        self._strainer = Strainer(self._memory, self._engine.word, self._engine.reach)
-        self._orders: Orders | None = None
+        self._memory = LearnedAddresses(state_dir, run_dir)
+        self._tally = DeniedQueries(self._why)
+        self._engine = Dnsmasq(run_dir, self._tally.count_line)
+        self._strainer = Forwarder(self._memory, self._engine.word, self._engine.reach)
+        self._orders: ProxyConfig | None = None
         self._digest = ""
         self._seen: tuple[int, int, int] | None = None
         self._unkept: str | None = None
@@ -133,7 +133,7 @@ class DnsGateProcess:
         stop.set()
         self._wake.set()
 
-    async def _hear(self, changes: Events[KernelChange]) -> None:
+    async def _hear(self, changes: NetlinkStream[KernelChange]) -> None:
         """Have a look taken at once when somebody changed the table."""
         async for change in changes:
             if self._memory.hear(change):
@@ -150,7 +150,7 @@ class DnsGateProcess:
             if which == self._seen:
                 return
             data = file.read_bytes()
-            orders = read(Orders, data) if data.strip() else None
+            orders = read_json(ProxyConfig, data) if data.strip() else None
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
@@ -314,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _only_one(given.run_dir)
         with taking_all(Output(STDERR, lambda lost: f"{lost} lines could not be written here\n")):
-            asyncio.run(DnsGateProcess(given.orders, given.run_dir, given.state_dir).run())
+            asyncio.run(DnsProxyProcess(given.orders, given.run_dir, given.state_dir).run())
     except OSError as error:
         say_last(f"eclused dns-gate: {error}\n")
         return 1

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from ecluse.lenient_rows import sift
-from ecluse.ports import DnsReport, RefusedQuestion
+from ecluse.ports import DeniedQuery, DnsReport
 
 _NUMBERS = ("starts", "learned", "refused", "removed", "adopted", "unread")
 _MOST = (1 << 63) - 1
@@ -61,12 +61,12 @@ def _items(value: Any) -> Iterable[tuple[Any, Any]]:
     return value.items() if isinstance(value, Mapping) else [(None, None)]
 
 
-def _question(row: Any) -> RefusedQuestion:
+def _question(row: Any) -> DeniedQuery:
     last = row["last"]
     if type(last) not in {int, float} or not math.isfinite(last) or not 0 <= last <= _MOST:
         raise ValueError("no moment")
     client = ip_address(_text(row["client"]).partition("%")[0])
-    return RefusedQuestion(
+    return DeniedQuery(
         str(client),
         _text(row["name"]),
         _text(row["type"]),

@@ -12,7 +12,7 @@ SHARE, SERVERS_SHARE = 0.1, 0.5
 """What part of a wildcard's bound a machine may use and still counts as one that asks for few; a DNS server of the inside."""
 
 
-class Bucket:
+class TokenBucket:
     """So many a second, and what was saved up of the last ten seconds."""
 
     def __init__(self, per_second: float) -> None:
@@ -32,7 +32,7 @@ class Bucket:
         return True
 
 
-class NewNames:
+class NewNameLimit:
     """Bounds how many names under each wildcard may be asked for that nobody asked for in the last hour.
 
     Whoever carries something out in names needs a new one for each piece; whoever uses a service asks for few, again and again.
@@ -41,8 +41,8 @@ class NewNames:
 
     def __init__(self) -> None:
         self._seen: OrderedDict[str, float] = OrderedDict()
-        self._buckets: dict[str, Bucket] = {}
-        self._own: OrderedDict[tuple[str, str], Bucket] = OrderedDict()
+        self._buckets: dict[str, TokenBucket] = {}
+        self._own: OrderedDict[tuple[str, str], TokenBucket] = OrderedDict()
 
     def limit(self, per_second: int) -> None:
         """Begin anew with this bound; what was asked for lately stays known."""
@@ -54,7 +54,7 @@ class NewNames:
         """Say whether this client may ask for this name now. share: see SHARE."""
         before = self._seen.get(name)
         if before is None or now - before > LATELY:
-            bucket = self._buckets.setdefault(wildcard, Bucket(self._rate))
+            bucket = self._buckets.setdefault(wildcard, TokenBucket(self._rate))
             leave = 0.0 if self._asks_for_few(client, wildcard, now, share) else bucket.full / 2
             if not bucket.take(now, leave):
                 return False
@@ -68,7 +68,7 @@ class NewNames:
         key = client, wildcard
         own = self._own.get(key)
         if own is None:
-            own = self._own[key] = Bucket(self._rate * share)
+            own = self._own[key] = TokenBucket(self._rate * share)
             if len(self._own) > MOST_CLIENTS:
                 self._own.popitem(last=False)
         self._own.move_to_end(key)

@@ -48,7 +48,7 @@ class Binding:
     taken_out: int = 0
 
 
-def strained(record: SVCBBase, owner: dns.name.Name, leave: Leave) -> Binding:
+def filter_binding(record: SVCBBase, owner: dns.name.Name, leave: Leave) -> Binding:
     """Make a record anew. Known parameters alone: no key, no path and no unknown one comes in by it (docs/security.md)."""
     if record.target not in {dns.name.root, owner} and not leave.name(record.target):
         return Binding(None)

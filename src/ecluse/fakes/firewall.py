@@ -13,7 +13,7 @@ from typing import Any
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.fakes.ports import Failing, Feed
 from ecluse.policy import IPAddress
-from ecluse.ports import CounterValue, Evidence, KernelChange, Standing
+from ecluse.ports import CounterValue, KernelChange, SetReading, SwitchReading
 from ecluse.ruleset.program import TABLE, NamedSet, element_text
 from ecluse.ruleset.switch import Position
 from ecluse.ruleset.table_names import BASE_CHAINS, GUARD, is_switched
@@ -53,8 +53,8 @@ class FakeFirewall(Failing):
         self.refusal = ""
         self.table: Table | None = None
         self.generation = 1
-        self.evidence = Evidence((), full=False)
-        self.over = Evidence((), full=False)
+        self.evidence = SetReading((), full=False)
+        self.over = SetReading((), full=False)
         self.answered: dict[str, frozenset[int]] = {}
         self.held: dict[str, frozenset[IPAddress]] = {}
         self.announced: Feed[KernelChange] = Feed()
@@ -124,11 +124,11 @@ class FakeFirewall(Failing):
             KernelChange(process, pid, ours, touched, what, generation=self.generation, gone=gone)
         )
 
-    async def standing(self, chains: Iterable[str]) -> Standing:
+    async def standing(self, chains: Iterable[str]) -> SwitchReading:
         """Read the switch back."""
         held = self.table
         hooks = {} if held is None or held.dormant else dict(held.hooks)
-        return Standing(await self.targets(chains), await self.policies(), hooks, self.generation)
+        return SwitchReading(await self.targets(chains), await self.policies(), hooks, self.generation)
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Give each chain's goto target, None where it does anything else, or does not exist."""
@@ -202,11 +202,11 @@ class FakeFirewall(Failing):
         self._commit("", process="eclused", pid=1, ours=True)
         self.held |= addresses
 
-    async def refused(self) -> Evidence:
+    async def refused(self) -> SetReading:
         """Give what a test put into `evidence`."""
         return self.evidence
 
-    async def limited(self) -> Evidence:
+    async def limited(self) -> SetReading:
         """Give what a test put into `over`."""
         self._may_fail("limited")
         return self.over

@@ -13,14 +13,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
-from ecluse.bypass import Device, Host
+from ecluse.bypass import Device, HostReading
 from ecluse.errors import Fault, StateError
-from ecluse.flow_judge import Connection
+from ecluse.flow_judge import ConntrackEntry
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.ports import DnsReport, Recovered
-from ecluse.records import AuditRecord, Generation, KnownAddress, KnownName, NameTally
+from ecluse.records import AuditRecord, Generation, KnownAddress, KnownName, NameStatistics
 from ecluse.results import TableUse
-from ecluse.ruleset.proxy_config import Orders
+from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.state import codec
 
 T = TypeVar("T")
@@ -258,7 +258,7 @@ class FakeResolver(Failing):
         self.servers: tuple[tuple[str, int], ...] = ()
         self.private: frozenset[str] = frozenset()
         self.overdue: dict[str, frozenset[str]] = {}
-        self.tally: dict[str, NameTally] = {}
+        self.tally: dict[str, NameStatistics] = {}
         for name, those in (addresses or {}).items():
             self.answer(name, those)
 
@@ -280,7 +280,7 @@ class FakeResolver(Failing):
         """Give all that was answered."""
         return dict(self._known)
 
-    def tallies(self) -> Mapping[str, NameTally]:
+    def tallies(self) -> Mapping[str, NameStatistics]:
         """Give `tally`."""
         return dict(self.tally)
 
@@ -330,18 +330,18 @@ class FakeResolver(Failing):
 class FakeConntrack(Failing):
     """ports.Conntrack over `table`, a list of connections."""
 
-    def __init__(self, connections: Iterable[Connection] = ()) -> None:
+    def __init__(self, connections: Iterable[ConntrackEntry] = ()) -> None:
         super().__init__()
         self.table = list(connections)
         self.accounting = False
         self.unread = 0
 
-    async def connections(self) -> Sequence[Connection]:
+    async def connections(self) -> Sequence[ConntrackEntry]:
         """Give the table."""
         self._may_fail("connections")
         return tuple(self.table)
 
-    async def end(self, connections: Iterable[Connection]) -> int:
+    async def end(self, connections: Iterable[ConntrackEntry]) -> int:
         """Take these out; give how many were still there."""
         self._may_fail("end")
         ended = set(connections) & set(self.table)
@@ -369,7 +369,7 @@ class FakeLinks(Failing):
         self._routes = tuple(sorted(routes))
         self.ways: dict[IPAddress, str] = {}
         self._feed: Feed[str] = Feed()
-        self.host: Host | None = None
+        self.host: HostReading | None = None
         self.full: tuple[TableUse, ...] = ()
 
     def change(
@@ -389,10 +389,10 @@ class FakeLinks(Failing):
             self._routes = tuple(sorted(routes))
         self._feed.put(words)
 
-    async def look(self) -> Host:
+    async def look(self) -> HostReading:
         """Give the interfaces."""
         self._may_fail("look")
-        return self.host or Host(devices=tuple(map(Device, self._interfaces)))
+        return self.host or HostReading(devices=tuple(map(Device, self._interfaces)))
 
     async def tables(self) -> tuple[TableUse, ...]:
         """Give what a test put into `full`."""
@@ -424,11 +424,11 @@ class FakeDnsGate(Failing):
 
     def __init__(self) -> None:
         super().__init__()
-        self.orders: Orders | None = None
+        self.orders: ProxyConfig | None = None
         self.wrong = ""
         self.told: DnsReport | None = None
 
-    async def publish(self, orders: Orders | None) -> None:
+    async def publish(self, orders: ProxyConfig | None) -> None:
         """Take the orders."""
         self._may_fail("publish")
         self.orders = orders
@@ -446,11 +446,11 @@ class FakeDnsGate(Failing):
 class FakeExits(Failing):
     """ports.Exits over `host`, which a test replaces."""
 
-    def __init__(self, host: Host | None = None) -> None:
+    def __init__(self, host: HostReading | None = None) -> None:
         super().__init__()
-        self.host = host or Host()
+        self.host = host or HostReading()
 
-    async def look(self) -> Host:
+    async def look(self) -> HostReading:
         """Give the host as it is now."""
         self._may_fail("look")
         return self.host

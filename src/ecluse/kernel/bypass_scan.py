@@ -16,7 +16,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
-from ecluse.bypass import BESIDE, SWITCHES, Device, Filter, Host, Offload, Statement
+from ecluse.bypass import BESIDE, SWITCHES, Device, Filter, HostReading, Offload, Statement
 from ecluse.kernel import nic_features, read_table, tcx_programs
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
@@ -60,16 +60,16 @@ _TC = struct.Struct("=BxxxiIII")  # struct tcmsg: family, index, handle, parent,
 _NEXTHOP = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, hops, index
 
 
-class KernelExits:
+class KernelBypassScan:
     """The network namespace that the process lives in; the port `Exits`."""
 
-    async def look(self) -> Host:
+    async def look(self) -> HostReading:
         """Read everything, on a thread. KernelError."""
         with kernel_errors("look for ways past the gate"):
             return await asyncio.to_thread(consistently, look)
 
 
-def look() -> Host:
+def look() -> HostReading:
     """Read everything. OSError in the kernel's words."""
     attached, unseen = _tcx()
     with Netlink(NETLINK_ROUTE) as route, Netlink(NETLINK_NETFILTER) as netfilter:
@@ -77,7 +77,7 @@ def look() -> Host:
         devices = (
             replace(one, tc_in_hardware=not one.kind and _offloads_tc(one.name)) for one in links.devices
         )
-        return Host(
+        return HostReading(
             devices=(*devices, *_elsewhere(route, names)),
             filters=(*_filters(route, names), *attached),
             offloads=tuple(_offloads(netfilter)),
@@ -89,13 +89,13 @@ def look() -> Host:
         )
 
 
-def look_at_links() -> Host:
+def look_at_links() -> HostReading:
     """Read the interfaces and their addresses alone, a millisecond's work. OSError in the kernel's words."""
     with Netlink(NETLINK_ROUTE) as route:
         return _links_of(route)[1]
 
 
-def _links_of(route: Netlink) -> tuple[dict[int, str], Host]:
+def _links_of(route: Netlink) -> tuple[dict[int, str], HostReading]:
     """Read the interfaces, each by its number and with what there is to say of it, and their addresses."""
     bodies = _links(route)
     names = {_LINK.unpack_from(body)[2]: text(fields(body, _LINK.size)[IFLA_IFNAME]) for body in bodies}
@@ -111,7 +111,7 @@ def _links_of(route: Netlink) -> tuple[dict[int, str], Host]:
         )
 
     devices = tuple(replace(one, own_ip=has_own_ip(one)) for one in found)
-    return names, Host(devices=devices, addresses=addresses)
+    return names, HostReading(devices=devices, addresses=addresses)
 
 
 def _has_route(index: int) -> bool:

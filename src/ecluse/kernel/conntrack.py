@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ecluse.errors import KernelError
-from ecluse.flow_judge import Connection, Tuple
+from ecluse.flow_judge import ConntrackEntry, Tuple
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     NLA_F_NESTED,
@@ -87,13 +87,13 @@ class NfConntrack:
         """End the thread; waits for a running dump or purge."""
         self._worker.shutdown()
 
-    async def connections(self) -> Sequence[Connection]:
+    async def connections(self) -> Sequence[ConntrackEntry]:
         """Read the whole table, both families. KernelError when the kernel refuses."""
         with kernel_errors("read the connection table", hint="modprobe nf_conntrack_netlink"):
             found, self.unread = await self._run(_dump)
         return found
 
-    async def end(self, connections: Iterable[Connection]) -> int:
+    async def end(self, connections: Iterable[ConntrackEntry]) -> int:
         """Delete these entries; give how many were still there. One that is already gone is no error.
 
         KernelError when some could not be deleted; all were tried.
@@ -128,7 +128,7 @@ def _enable_accounting() -> bool:
         return False
 
 
-def _dump() -> tuple[list[Connection], int]:
+def _dump() -> tuple[list[ConntrackEntry], int]:
     """Give the entries, and how many could not be read: one of a kind that we do not know hides no other."""
     kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, CT_GET)
     addresses: Addresses = {}
@@ -151,7 +151,7 @@ def _no_full_collection() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def connection(body: bytes, known: Addresses) -> Connection:
+def connection(body: bytes, known: Addresses) -> ConntrackEntry:
     """Read one entry: struct nfgenmsg (its first byte the family), then CTA_* attributes.
 
     known: address objects made before, by their bytes; entries share them.
@@ -167,7 +167,7 @@ def connection(body: bytes, known: Addresses) -> Connection:
             octets += number(counted[CTA_COUNTERS_BYTES])
     handle = body[:4] + b"".join([attribute(kind, found[kind]) for kind in HANDLE if kind in found])
     answered = CTA_STATUS not in found or bool(number(found[CTA_STATUS]) & IPS_SEEN_REPLY)
-    return Connection(
+    return ConntrackEntry(
         protocol,
         original,
         reply,

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from ecluse.bypass import Host
+from ecluse.bypass import HostReading
 from ecluse.kernel import bypass_scan, kernel_limits
 from ecluse.kernel.netlink import (
     Netlink,
@@ -28,7 +28,7 @@ from ecluse.kernel.netlink import (
     messages,
     text,
 )
-from ecluse.kernel.netlink_stream import EVENT_BUFFER, Events
+from ecluse.kernel.netlink_stream import EVENT_BUFFER, NetlinkStream
 from ecluse.policy import IPAddress
 from ecluse.results import TableUse
 
@@ -61,11 +61,11 @@ class RtnlLinks:
     """Links of the network namespace that the process lives in; the port `Links`."""
 
     def __init__(self) -> None:
-        self._streams: list[Events[str]] = []
+        self._streams: list[NetlinkStream[str]] = []
         # One of its own: where the kernel holds a look up (its rtnl lock), the next ones wait here and take no other's thread.
         self._thread = ThreadPoolExecutor(1, "links")
         self._news: Netlink | None = None
-        self._seen: tuple[float, Host] | None = None
+        self._seen: tuple[float, HostReading] | None = None
         self._reads = 0
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class RtnlLinks:
         for stream in self._streams:
             stream.close()
 
-    async def look(self) -> Host:
+    async def look(self) -> HostReading:
         """Read every interface and its addresses, by raw netlink: it is asked for while somebody waits for an answer.
 
         As long as the kernel has announced no change since, what was read last is how it is: a cut then pays nothing for it.
@@ -148,10 +148,10 @@ class RtnlLinks:
         with kernel_errors("ask for routes"):
             return await asyncio.get_running_loop().run_in_executor(self._thread, _reached_by, wanted)
 
-    def changes(self) -> Events[str]:
+    def changes(self) -> NetlinkStream[str]:
         """Tell in words, from now on, whenever an interface, an address or a route comes or goes."""
         with kernel_errors("subscribe to changes of links"):
-            stream = Events(Netlink(NETLINK_ROUTE, GROUPS, EVENT_BUFFER), told, _missed)
+            stream = NetlinkStream(Netlink(NETLINK_ROUTE, GROUPS, EVENT_BUFFER), told, _missed)
         self._streams.append(stream)
         return stream
 

@@ -19,7 +19,7 @@ AFTER_FAULT = 0.1
 T = TypeVar("T")
 
 
-class Events(Generic[T]):
+class NetlinkStream(Generic[T]):
     """What a subscribed netlink socket says, from the moment this is made; an async iterator that never ends by itself.
 
     decode: one datagram -> items. lost: an error (ENOBUFS: the kernel had to drop events) -> the item that says so.

@@ -22,12 +22,12 @@ from ecluse.kernel.netlink import (
     consistently,
     kernel_errors,
 )
-from ecluse.kernel.netlink_stream import Events
+from ecluse.kernel.netlink_stream import NetlinkStream
 from ecluse.kernel.nft_monitor import watch
-from ecluse.kernel.proxy_sets import Answered, half_over, learned, put
+from ecluse.kernel.proxy_sets import SetElement, half_over, learned, put
 from ecluse.kernel.read_table import in_one_generation
 from ecluse.policy import IPAddress
-from ecluse.ports import CounterValue, Evidence, KernelChange, Standing
+from ecluse.ports import CounterValue, KernelChange, SetReading, SwitchReading
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.switch import Position
 
@@ -63,7 +63,7 @@ class NftFirewall:
         self._own_ports: set[int] = set()
         self._thread = 0
         self._sockets = Sockets(NETLINK_NETFILTER)
-        self._streams: list[Events[KernelChange]] = []
+        self._streams: list[NetlinkStream[KernelChange]] = []
         self._closed = False
 
     async def check(self, text: str) -> None:
@@ -160,14 +160,14 @@ class NftFirewall:
                 return False
         return True
 
-    async def standing(self, chains: Iterable[str]) -> Standing:
+    async def standing(self, chains: Iterable[str]) -> SwitchReading:
         """Read the switch back, as of one transaction: each chain's goto target, the base chains' policies and hooks."""
         names = tuple(chains)
 
-        def read(netlink: Netlink) -> Standing:
+        def read(netlink: Netlink) -> SwitchReading:
             return in_one_generation(
                 netlink,
-                lambda: Standing(
+                lambda: SwitchReading(
                     read_table.targets(netlink, names),
                     *read_table.base_chains(netlink),
                     read_table.generation(netlink),
@@ -233,17 +233,17 @@ class NftFirewall:
 
     def _hold(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
         with self._sockets.one() as netlink:
-            put(netlink, [Answered(name, one) for name, every in addresses.items() for one in every])
+            put(netlink, [SetElement(name, one) for name, every in addresses.items() for one in every])
 
-    async def refused(self) -> Evidence:
+    async def refused(self) -> SetReading:
         """Read the refused sets."""
         return await self._read("read who was refused", read_table.refused)
 
-    async def limited(self) -> Evidence:
+    async def limited(self) -> SetReading:
         """Read which machines asked the DNS gate more than they may."""
         return await self._read("read who asked the DNS gate too much", read_table.limited)
 
-    def changes(self) -> Events[KernelChange]:
+    def changes(self) -> NetlinkStream[KernelChange]:
         """Give every transaction from now on, in order, ours included. Ends when the firewall is closed."""
         with kernel_errors("subscribe to nf_tables' changes"):
             stream = watch(self._is_ours)

@@ -18,7 +18,7 @@ from ecluse.kernel.netlink import (
     number,
     text,
 )
-from ecluse.kernel.netlink_stream import EVENT_BUFFER, Events
+from ecluse.kernel.netlink_stream import EVENT_BUFFER, NetlinkStream
 from ecluse.ports import KernelChange
 from ecluse.ruleset.table_names import is_learned
 
@@ -52,7 +52,7 @@ LONGEST = 300
 DORMANT = "table made dormant"
 
 
-class Batches:
+class TransactionReader:
     """Gathers messages until NEWGEN ends their transaction.
 
     ours: (netlink port, process or thread id) -> whether it is our own context that made the transaction.
@@ -152,8 +152,8 @@ def printable(words: str) -> str:
     return re.sub(r"[^\x20-\x7e]", "?", words)
 
 
-def watch(ours: Callable[[int, int], bool], buffer: int = EVENT_BUFFER) -> Events[KernelChange]:
+def watch(ours: Callable[[int, int], bool], buffer: int = EVENT_BUFFER) -> NetlinkStream[KernelChange]:
     """Subscribe to the transactions of this thread's network namespace, from now on. buffer: bytes that may wait."""
-    batches = Batches(ours)
+    batches = TransactionReader(ours)
     netlink = Netlink(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,), buffer)
-    return Events(netlink, batches.decode, batches.lost)
+    return NetlinkStream(netlink, batches.decode, batches.lost)

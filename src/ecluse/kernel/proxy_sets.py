@@ -42,7 +42,7 @@ ENDLESS = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class SetElement:
     """An address that a set shall hold, for so many seconds from now (None: as long as the set says)."""
 
     set: str
@@ -59,7 +59,7 @@ def _an_add_renews(release: str) -> bool:
 AN_ADD_RENEWS = _an_add_renews(os.uname().release)
 
 
-def put(netlink: Netlink, elements: Iterable[Answered]) -> None:
+def put(netlink: Netlink, elements: Iterable[SetElement]) -> None:
     """Put addresses into their sets, each with its whole time before it; whole or not at all. OSError when the kernel refuses.
 
     Before Linux 6.12 one that is there has half of its time at least, and an hour at most.
@@ -76,11 +76,11 @@ def put(netlink: Netlink, elements: Iterable[Answered]) -> None:
         netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, messages)
 
 
-def _has_time(one: Answered, seconds: int) -> bool:
+def _has_time(one: SetElement, seconds: int) -> bool:
     return (one.seconds or KEPT_SECONDS) // 2 <= seconds <= KEPT_SECONDS
 
 
-def _left_of(netlink: Netlink, one: Answered) -> int:
+def _left_of(netlink: Netlink, one: SetElement) -> int:
     """Read how many whole seconds an element has left; 0 when it is not there."""
     try:
         answer = netlink.request(*_request(read_table.GETSETELEM, 0, one.set, _key(one.address))[::2])
@@ -101,7 +101,7 @@ def take_out(netlink: Netlink, name: str, elements: Iterable[IPAddress | None]) 
         netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, messages)
 
 
-def _added(one: Answered) -> Request:
+def _added(one: SetElement) -> Request:
     time = struct.pack("!Q", (one.seconds or KEPT_SECONDS) * 1000)
     times = attribute(read_table.ELEMENT_TIMEOUT, time) + attribute(read_table.ELEMENT_EXPIRATION, time)
     return _request(NEWSETELEM, NLM_F_CREATE, one.set, _key(one.address) + times)

@@ -23,7 +23,7 @@ from ecluse.kernel.netlink import (
     text_attribute,
 )
 from ecluse.lenient_rows import sift
-from ecluse.ports import CounterValue, Evidence, RefusedElement
+from ecluse.ports import CounterValue, RefusedElement, SetReading
 from ecluse.ruleset.table_names import FLOW_SETS, LIMITED_SETS, REFUSED_SETS
 
 TABLE = "ecluse"
@@ -247,17 +247,17 @@ def _counter(data: bytes) -> CounterValue:
     return CounterValue(number(found[COUNTER_PACKETS]), number(found[COUNTER_BYTES]))
 
 
-def refused(netlink: Netlink) -> Evidence:
+def refused(netlink: Netlink) -> SetReading:
     """Read the refused sets."""
     return _evidence(netlink, REFUSED_SETS)
 
 
-def limited(netlink: Netlink) -> Evidence:
+def limited(netlink: Netlink) -> SetReading:
     """Read which machines asked the DNS gate more than they may."""
     return _evidence(netlink, LIMITED_SETS)
 
 
-def _evidence(netlink: Netlink, wanted: Iterable[str]) -> Evidence:
+def _evidence(netlink: Netlink, wanted: Iterable[str]) -> SetReading:
     """Read sets of addresses or flows, each element with its counter. One that is of another kind hides no other."""
     found = {text(one[SET_NAME]): one for one in sets(netlink)}
     rows: list[RefusedElement] = []
@@ -274,7 +274,7 @@ def _evidence(netlink: Netlink, wanted: Iterable[str]) -> Evidence:
         rows += good
         unread += bad
         full = full or 0 < size <= len(good) + bad
-    return Evidence(tuple(rows), full, unread)
+    return SetReading(tuple(rows), full, unread)
 
 
 def _refused_element(data: bytes, width: int, set_timeout: int, *, flow: bool) -> RefusedElement:

@@ -164,7 +164,7 @@ class DnsLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class DnsGate:
+class DnsProxySettings:
     """How the gateway answers the zones' DNS. port: where the engine listens; nobody reaches it but by the redirect."""
 
     mode: DnsMode = DnsMode.NEVER
@@ -183,7 +183,7 @@ class Site:
     lifeline: Lifeline
     resolvers: tuple[IPAddress, ...]
     levels: tuple[Level, ...]
-    dns: DnsGate = field(default=DnsGate(), metadata=ADDED)
+    dns: DnsProxySettings = field(default=DnsProxySettings(), metadata=ADDED)
 
     def zone_of(self, address: IPAddress) -> str:
         """Name the zone in whose subnets an address lies; empty when it is in none."""

@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 
-from ecluse.records import KEEP, KnownAddress, KnownName, NameTally
-from ecluse.resolve.lookup import Answer
+from ecluse.records import KEEP, KnownAddress, KnownName, NameStatistics
+from ecluse.resolve.lookup import LookupResult
 
 MOST_ADDRESSES = 2048
 """Addresses of one name; the freshest stay. Half an hour of 32 new ones a minute, twice over."""
@@ -21,7 +21,7 @@ MOST_FAILURE = 500
 """Characters of a failure's words."""
 
 
-def learn(known: KnownName, answer: Answer, at: datetime, shortest: float, longest: float) -> KnownName:
+def learn(known: KnownName, answer: LookupResult, at: datetime, shortest: float, longest: float) -> KnownName:
     """Give what is known after `answer`, received at `at`. TTLs count as at least `shortest` and at most `longest` seconds."""
     before = {each.address: each for each in known.addresses}
     fresh = {
@@ -55,7 +55,7 @@ def learn(known: KnownName, answer: Answer, at: datetime, shortest: float, longe
     )
 
 
-def _without(old: KnownAddress, answer: Answer, at: datetime) -> KnownAddress:
+def _without(old: KnownAddress, answer: LookupResult, at: datetime) -> KnownAddress:
     """Give an address that this answer does not have: it left, unless nobody spoke of its family."""
     seen = min(old.seen, at)  # a clock that was ahead is no reason to keep it for longer
     return replace(
@@ -71,7 +71,7 @@ def _no_later(moment: datetime | None, at: datetime) -> datetime | None:
     return min(moment, at) if moment else None
 
 
-def _is_news(old: KnownAddress, answer: Answer) -> bool:
+def _is_news(old: KnownAddress, answer: LookupResult) -> bool:
     """Say whether an answer without this address means something.
 
     It does not when nobody answered for its family, when the name looks gone altogether, and when those who gave the
@@ -90,7 +90,7 @@ def _order(address: str) -> tuple[int, int]:
     return value.version, int(value)
 
 
-def count(tally: NameTally, before: KnownName, answer: Answer, at: datetime) -> NameTally:
+def count(tally: NameStatistics, before: KnownName, answer: LookupResult, at: datetime) -> NameStatistics:
     """Count one more look-up, with what was known before it."""
     outcomes = {server: dict(by_outcome) for server, by_outcome in tally.outcomes.items()}
     for server, outcome in answer.outcomes:
@@ -103,7 +103,7 @@ def count(tally: NameTally, before: KnownName, answer: Answer, at: datetime) -> 
         family in answer.answered and {a for a in valid if ip_address(a).version == family} - given
         for family in {address.version for address in answer.ttls}
     )
-    return NameTally(
+    return NameStatistics(
         tally.lookups + 1,
         outcomes,
         tally.answers + bool(given),

@@ -34,7 +34,7 @@ _MOST_ADDRESSES = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class LookupResult:
     """What the resolvers together said of a name.
 
     ttls: address -> seconds, the minimum over the CNAME chain; the longest when several resolvers gave it.
@@ -89,7 +89,7 @@ async def look_up(
     *,
     may_be_private: bool = False,
     heard: Callable[[], None] = lambda: None,
-) -> Answer:
+) -> LookupResult:
     """Ask every server for A and AAAA at the same time, for at most `seconds` each. Never raises but when cancelled.
 
     heard: called once both have an answer from some server; those that are silent yet are waited for all the same.
@@ -97,7 +97,7 @@ async def look_up(
     try:
         question = dns.name.from_text(name)
     except (dns.exception.DNSException, ValueError) as error:
-        return Answer({}, frozenset(), (f"not a host name: {error}",))
+        return LookupResult({}, frozenset(), (f"not a host name: {error}",))
     waiting = {4, 6}
 
     async def ask(server: Server, kind: dns.rdatatype.RdataType) -> _Part:
@@ -112,7 +112,7 @@ async def look_up(
     return _unite([_refuse(part, may_be_private) for part in parts])
 
 
-def _unite(judged: Sequence[tuple[_Part, str]]) -> Answer:
+def _unite(judged: Sequence[tuple[_Part, str]]) -> LookupResult:
     parts = [part for part, _ in judged]
     ttls: dict[IPAddress, int] = {}
     by: dict[IPAddress, tuple[str, ...]] = {}
@@ -125,7 +125,7 @@ def _unite(judged: Sequence[tuple[_Part, str]]) -> Answer:
     broken = [part.failure for part in parts if part.failure and part.family not in answered]
     refused = [words for part, why in judged for words in (part.odd, why) if words]
     given = {family: {frozenset(p.ttls) for p in parts if p.family == family and p.ttls} for family in (4, 6)}
-    return Answer(
+    return LookupResult(
         ttls,
         answered,
         tuple(dict.fromkeys([*broken, *refused])),

@@ -14,7 +14,7 @@ from typing import Self
 
 from ecluse.policy import private as is_private
 from ecluse.ports import Clock
-from ecluse.records import KEEP, KnownAddress, KnownName, NameTally
+from ecluse.records import KEEP, KnownAddress, KnownName, NameStatistics
 from ecluse.resolve import known_names
 from ecluse.resolve.lookup import Server, look_up
 
@@ -83,7 +83,7 @@ class DnsResolver:
         self._known = dict(known or {})
         self._last_good = last_good
         self._private: frozenset[str] = frozenset()
-        self._tallies: dict[str, NameTally] = {}
+        self._tallies: dict[str, NameStatistics] = {}
         # name -> address -> since when no answer gives it, in the event loop's seconds
         self._silent: dict[str, dict[str, float]] = {}
         self._watched: dict[str, float] = {}  # name -> when it is due, in the event loop's seconds
@@ -102,7 +102,7 @@ class DnsResolver:
         """Give all that is known now, without asking anybody."""
         return dict(self._known)
 
-    def tallies(self) -> Mapping[str, NameTally]:
+    def tallies(self) -> Mapping[str, NameStatistics]:
         """Give what came of the look-ups, by name, since this resolver was made."""
         return dict(self._tallies)
 
@@ -287,7 +287,9 @@ class DnsResolver:
         )
         # Only now: while the question was under way addresses were used, or let go.
         before, now = self._now(name), self._clock()
-        self._tallies[name] = known_names.count(self._tallies.get(name, NameTally()), before, answer, now)
+        self._tallies[name] = known_names.count(
+            self._tallies.get(name, NameStatistics()), before, answer, now
+        )
         return known_names.learn(before, answer, now, self._shortest, self._longest)
 
     def _schedule(self, known: KnownName) -> None:

@@ -10,7 +10,7 @@ from ecluse.ruleset.dns_redirect import ByName
 from ecluse.ruleset.families import FAMILIES, Family, network_interval
 from ecluse.ruleset.ingress import BY_VRF, by_link, from_inside
 from ecluse.ruleset.program import Chain, Field, Key, NamedSet, Part, Rule
-from ecluse.ruleset.service_maps import Kept
+from ecluse.ruleset.service_maps import GroupLookups
 from ecluse.ruleset.source_check import SPOOFED
 
 REJECTS_PER_SECOND = 1000
@@ -41,10 +41,10 @@ def _within(zone: Zone, family: Family, field: Field, slot: int) -> tuple[Part, 
     boxes = _boxes(zone, family)
     if not boxes:
         return ()
-    this_family = p.Is(p.NFPROTO, (family.nfproto,))
+    this_family = p.Match(p.NFPROTO, (family.nfproto,))
     if len(boxes) == 1:
-        return (this_family, p.Is(field, (boxes[0][0][0],)))
-    return (this_family, p.In((field,), table_names.subnets(slot, family.digit, zone.name)))
+        return (this_family, p.Match(field, (boxes[0][0][0],)))
+    return (this_family, p.InSet((field,), table_names.subnets(slot, family.digit, zone.name)))
 
 
 def _answered_sets(policy: Policy, slot: int) -> list[NamedSet]:
@@ -75,7 +75,7 @@ def answered(policy: Policy, slot: int) -> dict[Family, str]:
     return {family: _answered(slot, family) for family in FAMILIES if family.version in versions}
 
 
-def zone_chains(policy: Policy, kept: list[Kept], learned: list[ByName], slot: int) -> list[Chain]:
+def zone_chains(policy: Policy, kept: list[GroupLookups], learned: list[ByName], slot: int) -> list[Chain]:
     """Judge a zone's traffic at each level: look-ups for connections of its own, then for those opened towards it.
 
     They say what is kept, and nothing of the rest: what becomes of that is the hook's to say.
@@ -109,7 +109,7 @@ def _unless_spoofed(rules: Sequence[Rule]) -> tuple[Rule, ...]:
 
 
 def _lookups_at(
-    kept: list[Kept], zone: str, keeps: frozenset[Criticality], direction: Direction, family: Family
+    kept: list[GroupLookups], zone: str, keeps: frozenset[Criticality], direction: Direction, family: Family
 ) -> tuple[Rule, ...]:
     return tuple(
         rule
@@ -132,10 +132,10 @@ def _learned_at(
 
 def _to_named(family: Family, chain: str) -> Rule:
     """Look into the services' own sets only for an address that some service was answered: one look-up for all others."""
-    return (p.In((family.original_destination,), table_names.learned(family.digit)), p.jump(chain))
+    return (p.InSet((family.original_destination,), table_names.learned(family.digit)), p.jump(chain))
 
 
-def gateway_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
+def gateway_chains(policy: Policy, kept: list[GroupLookups], slot: int) -> list[Chain]:
     """Judge the gateway's own traffic by who opened the connection: its own addresses may change, so none is asked.
 
     At input the original direction is a connection from outside; at output it is one of ours.
@@ -151,11 +151,11 @@ def gateway_chains(policy: Policy, kept: list[Kept], slot: int) -> list[Chain]:
                 if lookups:
                     name = f"{table_names.level_chain(slot, level.name, GATEWAY)}.{word}{family.digit}"
                     chains.append(Chain(name, lookups))
-                    jumps[word].append((p.Is(p.NFPROTO, (family.nfproto,)), p.jump(name)))
+                    jumps[word].append((p.Match(p.NFPROTO, (family.nfproto,)), p.jump(name)))
         for hook, ours in (("input", "reply"), ("output", "original")):
             theirs = "original" if ours == "reply" else "reply"
             rules = tuple(
-                (p.Is(p.CT_DIRECTION, (side,)), *rest)
+                (p.Match(p.CT_DIRECTION, (side,)), *rest)
                 for side, word in ((ours, "out"), (theirs, "in"))
                 for rest in jumps[word]
             )
@@ -181,7 +181,7 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
     passes: Rule = (*by_link(slot), p.ACCEPT)
     chains = [
         Chain(
-            f"{stem}inward.{table_names.plain(zones[0])}",
+            f"{stem}inward.{table_names.identifier(zones[0])}",
             (passes, (p.goto(table_names.gate(slot, zones[0])),)),
         )
         for zones in dict.fromkeys(tuple(each) for each in users.values() if len(each) == 1)
@@ -193,7 +193,7 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
             alone = (
                 table_names.gate(slot, zones[0])
                 if side == "from"
-                else f"{stem}inward.{table_names.plain(zones[0])}"
+                else f"{stem}inward.{table_names.identifier(zones[0])}"
             )
             together = f"{stem}shared{shared.index(tuple(zones)) + 1}.{side}" if len(zones) > 1 else alone
             where[(p.ifname_interval(pattern),)] = together
@@ -224,28 +224,28 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
     get no answer; what an outsider writes as its source is not.
     """
     stem = table_names.prefix(slot)
-    ports = p.Is(p.L4PROTO, (6, 17, 132))
-    no_ports = p.Is(p.L4PROTO, (6, 17, 132), negate=True)
-    evidence: list[Rule] = [(p.Bump(table_names.REFUSED_OUT),)]
+    ports = p.Match(p.L4PROTO, (6, 17, 132))
+    no_ports = p.Match(p.L4PROTO, (6, 17, 132), negate=True)
+    evidence: list[Rule] = [(p.Counter(table_names.REFUSED_OUT),)]
     for family in FAMILIES:
-        here = p.Is(p.NFPROTO, (family.nfproto,))
+        here = p.Match(p.NFPROTO, (family.nfproto,))
         ends = (family.source.text, family.destination.text)
         evidence += [
-            (here, p.Note(ends[:1], f"refused_hosts{family.digit}")),
-            (here, ports, p.Note((*ends, "meta l4proto", "th dport"), f"refused{family.digit}")),
-            (here, no_ports, p.Note((*ends, "meta l4proto", "0"), f"refused{family.digit}")),
+            (here, p.AddToSet(ends[:1], f"refused_hosts{family.digit}")),
+            (here, ports, p.AddToSet((*ends, "meta l4proto", "th dport"), f"refused{family.digit}")),
+            (here, no_ports, p.AddToSet((*ends, "meta l4proto", "0"), f"refused{family.digit}")),
         ]
     strayed: list[Rule] = [
         (
-            p.Is(p.NFPROTO, (family.nfproto,)),
-            p.In((family.source,), name),
+            p.Match(p.NFPROTO, (family.nfproto,)),
+            p.InSet((family.source,), name),
             p.FROM_HERE,
             p.goto(stem + "strayed"),
         )
         for family, name in answered(policy, slot).items()
     ]
     to_inside: list[Rule] = [
-        (p.Is(p.NFPROTO, (family.nfproto,)), p.In((family.source,), name), p.goto(stem + "reject"))
+        (p.Match(p.NFPROTO, (family.nfproto,)), p.InSet((family.source,), name), p.goto(stem + "reject"))
         for family, name in answered(policy, slot).items()
     ]
     return [
@@ -257,7 +257,7 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
             (
                 *from_inside(slot, p.goto(stem + "refuse.inside")),
                 *strayed,
-                (p.Bump(table_names.REFUSED_IN), p.DROP),
+                (p.Counter(table_names.REFUSED_IN), p.DROP),
             ),
         ),
         Chain(stem + "drop", ((p.jump(stem + "evidence"),), (p.DROP,))),
@@ -265,9 +265,9 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
             stem + "reject",
             (
                 (p.jump(stem + "evidence"),),
-                (p.Is(p.CT_STATE, ("invalid",)), p.DROP),
-                (p.Is(p.L4PROTO, (6,)), p.Reject("tcp reset")),
-                (p.Limit(REJECTS_PER_SECOND), p.Reject("icmpx admin-prohibited")),
+                (p.Match(p.CT_STATE, ("invalid",)), p.DROP),
+                (p.Match(p.L4PROTO, (6,)), p.Reject("tcp reset")),
+                (p.RateLimit(REJECTS_PER_SECOND), p.Reject("icmpx admin-prohibited")),
                 (p.DROP,),
             ),
         ),
@@ -308,9 +308,9 @@ def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
         for end in (family.original_source, family.reply_source)
         if (guard := _within(zone, family, end, slot))
     ]
-    about = p.Is(p.CT_STATE, ("related",))
+    about = p.Match(p.CT_STATE, ("related",))
     ways: list[Rule] = [
-        (p.Is(family.icmp_type, family.icmp_errors), about, p.jump(name)) for family in FAMILIES
+        (p.Match(family.icmp_type, family.icmp_errors), about, p.jump(name)) for family in FAMILIES
     ]
     return [Chain(name, tuple(rules))], ways
 
@@ -323,10 +323,10 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
     (nf_hook_state.out; ip_route_me_harder). What is forwarded came by a link, and passes there at once.
     """
     stem = table_names.prefix(slot)
-    to_inside = p.In((p.OIFNAME,), table_names.inside(slot))
+    to_inside = p.InSet((p.OIFNAME,), table_names.inside(slot))
     error_chains, errors = _errors(policy, slot)
     ours: list[Rule] = [
-        (p.Is(p.OIFNAME, ("lo",)), p.ACCEPT),
+        (p.Match(p.OIFNAME, ("lo",)), p.ACCEPT),
         (to_inside, p.ACCEPT),
         (p.jump(stem + "lifeline.output"),),
         *errors,
@@ -337,9 +337,9 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
         Chain(
             stem + "vrf",
             (
-                (p.In((p.SDIFNAME,), table_names.inside(slot)), to_inside, p.ACCEPT),
-                (p.Dispatch((p.OIFNAME,), stem + "to"),),
-                (p.Dispatch((p.SDIFNAME,), stem + "from"),),
+                (p.InSet((p.SDIFNAME,), table_names.inside(slot)), to_inside, p.ACCEPT),
+                (p.VerdictMap((p.OIFNAME,), stem + "to"),),
+                (p.VerdictMap((p.SDIFNAME,), stem + "from"),),
                 (p.goto(table_names.gate(slot, table_names.ELSEWHERE)),),
             ),
         ),
@@ -347,15 +347,15 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
             stem + "forward",
             (
                 (BY_VRF, p.goto(stem + "vrf")),
-                (p.Dispatch((p.OIFNAME,), stem + "to"),),
-                (p.Dispatch((p.IIFNAME,), stem + "from"),),
+                (p.VerdictMap((p.OIFNAME,), stem + "to"),),
+                (p.VerdictMap((p.IIFNAME,), stem + "from"),),
                 (p.goto(table_names.gate(slot, table_names.ELSEWHERE)),),
             ),
         ),
         Chain(
             stem + "input",
             (
-                (p.Is(p.IIFNAME, ("lo",)), p.ACCEPT),
+                (p.Match(p.IIFNAME, ("lo",)), p.ACCEPT),
                 *dns_redirect.client_jump(policy, slot),
                 *from_inside(slot, p.ACCEPT),
                 (p.jump(stem + "lifeline.input"),),
@@ -366,6 +366,6 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
         Chain(stem + "output", (*dns_redirect.engine_guard(policy), *ours, (p.goto(stem + "reject"),))),
         Chain(
             stem + "postrouting",
-            ((p.Is(p.IIF, (0,), negate=True), p.ACCEPT), *ours, (p.goto(stem + "drop"),)),
+            ((p.Match(p.IIF, (0,), negate=True), p.ACCEPT), *ours, (p.goto(stem + "drop"),)),
         ),
     ]

@@ -10,7 +10,7 @@ from ecluse.policy import Addresses, Policy
 from ecluse.ruleset import chains, dns_redirect, source_check, table_names
 from ecluse.ruleset.lifeline import lifeline_chains, lifeline_sets
 from ecluse.ruleset.program import Program
-from ecluse.ruleset.service_maps import homes, kept_services, maps_by_name, places
+from ecluse.ruleset.service_maps import group_lookups, homes, maps_by_name, places
 
 
 def zones_by_service(policy: Policy) -> dict[str, tuple[str, ...]]:
@@ -32,7 +32,7 @@ def compile_program(policy: Policy, addresses: Addresses, slot: int, uids: tuple
     uids: whose look-ups to the site's resolvers are lifeline (others are a way out): the daemon's own user first, the DNS
     gate's after it.
     """
-    kept = kept_services(policy, addresses, slot)
+    kept = group_lookups(policy, addresses, slot)
     learned = dns_redirect.learned_lookups(policy, places(policy))
     dispatch_sets, dispatch_chains = chains.dispatch(policy, slot)
     return Program(

@@ -15,7 +15,7 @@ class Tuple:
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class ConntrackEntry:
     """An entry of the kernel's connection table.
 
     protocol: IANA number. packets, bytes: both directions together, 0 when the kernel does not account.

@@ -24,7 +24,7 @@ from ecluse.ruleset import table_names
 from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family, network_interval
 from ecluse.ruleset.ingress import from_inside
 from ecluse.ruleset.program import Chain, Key, NamedSet, Rule
-from ecluse.ruleset.service_maps import Keep, protocol_in
+from ecluse.ruleset.service_maps import ServiceGroup, protocol_in
 
 PRIORITY, PRIORITY_NUMBER = "dstnat - 10", -110
 """Before the site's own port forwards: the first that translates a connection's destination decides."""
@@ -127,12 +127,12 @@ def learned_parts(sets: tuple[str, ...]) -> Iterator[str]:
 class ByName:
     """Look-ups for what the gate learned, of the services of one keep: for packets of one family, from one zone or more."""
 
-    keep: Keep
+    keep: ServiceGroup
     rules: Mapping[Family, tuple[Rule, ...]]
 
 
 def learned_lookups(
-    policy: Policy, keeps: Mapping[str, tuple[tuple[Keep, tuple[IPNetwork, ...] | None], ...]]
+    policy: Policy, keeps: Mapping[str, tuple[tuple[ServiceGroup, tuple[IPNetwork, ...] | None], ...]]
 ) -> list[ByName]:
     """Compile the look-ups of every service that is known by name. keeps: service -> where and for which hosts."""
     if not is_on(policy):
@@ -152,26 +152,26 @@ def _service_rules(service: Service, hosts: tuple[IPNetwork, ...] | None, family
         mine = tuple(network_interval(host) for host in hosts if host.version == family.version)
         if not mine:
             return
-        sources = (p.Is(family.original_source, mine),)
+        sources = (p.Match(family.original_source, mine),)
     name = table_names.learned(family.digit, service.name)
     for one in traffic_by_name(service):
         yield (
-            p.Is(p.NFPROTO, (family.nfproto,)),
-            p.In((family.original_destination,), name),
+            p.Match(p.NFPROTO, (family.nfproto,)),
+            p.InSet((family.original_destination,), name),
             *_ports(one, family),
             *sources,
-            p.Refresh(family.original_destination, name),
-            p.Refresh(family.original_destination, table_names.learned(family.digit)),
-            p.Bump(table_names.counter(service.name)),
+            p.RefreshInSet(family.original_destination, name),
+            p.RefreshInSet(family.original_destination, table_names.learned(family.digit)),
+            p.Counter(table_names.counter(service.name)),
             p.ACCEPT,
         )
 
 
 def _ports(traffic: Traffic, family: Family) -> tuple[p.Part, ...]:
-    protocol = p.Is(p.CT_PROTOCOL, (protocol_in(traffic, family),))
+    protocol = p.Match(p.CT_PROTOCOL, (protocol_in(traffic, family),))
     if traffic.first is None or traffic.last is None:
         return (protocol,)
-    return (protocol, p.Is(p.CT_PORT, ((traffic.first, traffic.last),)))
+    return (protocol, p.Match(p.CT_PORT, ((traffic.first, traffic.last),)))
 
 
 def redirect_gate(slot: int, zone: str) -> str:
@@ -194,7 +194,7 @@ def redirect_targets(policy: Policy, slot: int, levels: Levels) -> dict[str, str
 
 
 def _own_redirect(slot: int, zone: str) -> str:
-    return f"{table_names.prefix(slot)}{table_names.DNS}.redirect.{table_names.plain(zone)}"
+    return f"{table_names.prefix(slot)}{table_names.DNS}.redirect.{table_names.identifier(zone)}"
 
 
 def redirect_sets(policy: Policy, slot: int) -> list[NamedSet]:
@@ -235,7 +235,7 @@ def _shared(slot: int, number: int) -> str:
     return f"{table_names.prefix(slot)}{table_names.DNS}.shared{number}"
 
 
-_QUESTION = (p.Is(p.L4PROTO, (6, 17)), p.Is(p.TH_DPORT, (DNS_PORT,)))
+_QUESTION = (p.Match(p.L4PROTO, (6, 17)), p.Match(p.TH_DPORT, (DNS_PORT,)))
 
 
 def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -> list[Chain]:
@@ -251,14 +251,14 @@ def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -
     here: Rule = (p.LOCAL, *_QUESTION[:1], p.Redirect(gate.port))
     rules: list[Rule] = [here]
     for family, name in answered.items():
-        rules.append((p.Is(p.NFPROTO, (family.nfproto,)), p.In((family.destination,), name), p.ACCEPT))
+        rules.append((p.Match(p.NFPROTO, (family.nfproto,)), p.InSet((family.destination,), name), p.ACCEPT))
     rules.append((*_QUESTION[:1], p.Redirect(gate.port)))
     shared = []
     for zones, number in _sharing(_users(policy)).items():
         ways: list[Rule] = [
             (
-                p.Is(p.NFPROTO, (family.nfproto,)),
-                p.Is(
+                p.Match(p.NFPROTO, (family.nfproto,)),
+                p.Match(
                     family.source,
                     tuple(network_interval(s) for s in zone.subnets if s.version == family.version),
                 ),
@@ -276,7 +276,7 @@ def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -
         *(_own_redirect_chain(zone, slot) for zone in policy.site.zones),
         *(Chain(redirect_gate(slot, zone.name), (shut,)) for zone in policy.site.zones),
         *shared,
-        Chain(stem + table_names.DNS, ((*_QUESTION, p.Dispatch((p.IIFNAME,), _from(slot))),)),
+        Chain(stem + table_names.DNS, ((*_QUESTION, p.VerdictMap((p.IIFNAME,), _from(slot))),)),
         Chain(_bound(slot), tuple(_bound_rules(policy, slot, answered))),
         _over_chain(slot),
         Chain(f"{stem}{table_names.DNS}.client", tuple(_client_rules(policy, slot))),
@@ -292,8 +292,8 @@ def _own_redirect_chain(zone: Zone, slot: int) -> Chain:
     """
     own = [
         (
-            p.Is(p.NFPROTO, (family.nfproto,)),
-            p.Is(family.source, sources),
+            p.Match(p.NFPROTO, (family.nfproto,)),
+            p.Match(family.source, sources),
             p.goto(f"{table_names.prefix(slot)}{table_names.DNS}.redirect"),
         )
         for family in FAMILIES
@@ -316,9 +316,9 @@ def _client_rules(policy: Policy, slot: int) -> Iterator[Rule]:
     """
     for family in FAMILIES:
         yield (
-            p.Is(p.NFPROTO, (family.nfproto,)),
-            p.Is(p.CT_PROTOCOL, (6, 17)),
-            p.Is(p.CT_PORT, (policy.site.dns.port,)),
+            p.Match(p.NFPROTO, (family.nfproto,)),
+            p.Match(p.CT_PROTOCOL, (6, 17)),
+            p.Match(p.CT_PORT, (policy.site.dns.port,)),
             p.goto(table_names.prefix(slot) + "refuse"),
         )
     yield from from_inside(slot, p.goto(_bound(slot)))
@@ -336,21 +336,21 @@ def _bound_rules(policy: Policy, slot: int, answered: Mapping[Family, str]) -> I
     """
     gate = policy.site.dns
     for family in FAMILIES:
-        stranger: list[p.Part] = [p.Is(p.NFPROTO, (family.nfproto,))]
+        stranger: list[p.Part] = [p.Match(p.NFPROTO, (family.nfproto,))]
         if family.version == 6:
-            stranger.append(p.Is(family.source, (LINK_LOCAL6,), negate=True))
+            stranger.append(p.Match(family.source, (LINK_LOCAL6,), negate=True))
         if family in answered:
-            stranger.append(p.In((family.source,), answered[family], negate=True))
-        yield (*stranger, p.Limit(gate.limits.client_queries), p.ACCEPT)
-        yield (*stranger, p.Bump(table_names.DNS_LIMITED), p.DROP)
+            stranger.append(p.InSet((family.source,), answered[family], negate=True))
+        yield (*stranger, p.RateLimit(gate.limits.client_queries), p.ACCEPT)
+        yield (*stranger, p.Counter(table_names.DNS_LIMITED), p.DROP)
     for family in FAMILIES:
         every = {int(a) for each in gate.internal for a in each.servers if a.version == family.version}
         if every:
             servers = tuple((address, address) for address in sorted(every))
-            yield (p.Is(p.NFPROTO, (family.nfproto,)), p.Is(family.source, servers), p.ACCEPT)
+            yield (p.Match(p.NFPROTO, (family.nfproto,)), p.Match(family.source, servers), p.ACCEPT)
         yield (
-            p.Is(p.NFPROTO, (family.nfproto,)),
-            p.Over(family.source, table_names.rate(family.digit), gate.limits.client_queries),
+            p.Match(p.NFPROTO, (family.nfproto,)),
+            p.RateOver(family.source, table_names.rate(family.digit), gate.limits.client_queries),
             p.goto(_over(slot)),
         )
 
@@ -367,10 +367,10 @@ def _over(slot: int) -> str:
 def _over_chain(slot: int) -> Chain:
     """Drop what is more than a machine may ask, and write down whose it was: a set without room costs that alone."""
     noted = (
-        (p.Is(p.NFPROTO, (family.nfproto,)), p.Note((family.source.text,), name, LIMITED_FOR))
+        (p.Match(p.NFPROTO, (family.nfproto,)), p.AddToSet((family.source.text,), name, LIMITED_FOR))
         for family, name in zip(FAMILIES, table_names.LIMITED_SETS, strict=True)
     )
-    return Chain(_over(slot), ((p.Bump(table_names.DNS_LIMITED),), *noted, (p.DROP,)))
+    return Chain(_over(slot), ((p.Counter(table_names.DNS_LIMITED),), *noted, (p.DROP,)))
 
 
 def client_jump(policy: Policy, slot: int) -> tuple[Rule, ...]:
@@ -388,12 +388,12 @@ def engine_guard(policy: Policy) -> tuple[Rule, ...]:
     if not is_on(policy):
         return ()
     nobody = network_interval(ip_network(REFUSING))
-    port = p.Is(p.UDP_DPORT, (policy.site.dns.port + 1,))
-    return ((p.Is(p.OIFNAME, ("lo",)), p.Is(p.DADDR4, (nobody,)), port, p.DROP),)
+    port = p.Match(p.UDP_DPORT, (policy.site.dns.port + 1,))
+    return ((p.Match(p.OIFNAME, ("lo",)), p.Match(p.DADDR4, (nobody,)), port, p.DROP),)
 
 
 def _to_engine(policy: Policy) -> Rule:
-    return (p.Is(p.L4PROTO, (6, 17)), p.Is(p.TH_DPORT, (policy.site.dns.port,)))
+    return (p.Match(p.L4PROTO, (6, 17)), p.Match(p.TH_DPORT, (policy.site.dns.port,)))
 
 
 def open_input(policy: Policy, slot: int) -> str:

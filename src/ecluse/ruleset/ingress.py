@@ -8,14 +8,14 @@ from ecluse.ruleset import program as p
 from ecluse.ruleset import table_names
 from ecluse.ruleset.program import Rule
 
-BY_VRF = p.Is(p.SDIF, (0,), negate=True)
+BY_VRF = p.Match(p.SDIF, (0,), negate=True)
 
 
 def by_link(slot: int) -> Rule:
     """Say 'it came by an interface of a zone, and by no VRF'."""
-    return (p.In((p.IIFNAME,), table_names.inside(slot)), p.Is(p.SDIF, (0,)))
+    return (p.InSet((p.IIFNAME,), table_names.inside(slot)), p.Match(p.SDIF, (0,)))
 
 
 def from_inside(slot: int, *then: p.Part) -> tuple[Rule, ...]:
     """Give the rules that do so with what came from the inside: by an interface of a zone, in a VRF or not."""
-    return ((*by_link(slot), *then), (BY_VRF, p.In((p.SDIFNAME,), table_names.inside(slot)), *then))
+    return ((*by_link(slot), *then), (BY_VRF, p.InSet((p.SDIFNAME,), table_names.inside(slot)), *then))

@@ -79,39 +79,43 @@ def _conversations(site: Site, slot: int, hook: str, uids: tuple[int, ...]) -> l
     """Keep management (opened from outside to the gateway) and look-ups (opened by the daemon's own user and the DNS gate's)."""
     theirs, ours = ("original", "reply") if hook == "input" else ("reply", "original")
     made = {named.name for named in lifeline_sets(site, slot)}
-    ports = p.Is(p.CT_PROTOCOL, p.PORTS)
+    ports = p.Match(p.CT_PROTOCOL, p.PORTS)
     rules: list[Rule] = []
     for digit, source, destination in (("4", p.CT_SADDR4, p.CT_DADDR4), ("6", p.CT_SADDR6, p.CT_DADDR6)):
-        family = p.Is(p.NFPROTO, (f"ipv{digit}",))
+        family = p.Match(p.NFPROTO, (f"ipv{digit}",))
         management = f"{table_names.prefix(slot)}management{digit}"
         if management in made:
             key = (source, p.CT_PORT, p.CT_PROTOCOL)
-            rules.append((p.Is(p.CT_DIRECTION, (theirs,)), family, ports, p.In(key, management), p.ACCEPT))
+            rules.append(
+                (p.Match(p.CT_DIRECTION, (theirs,)), family, ports, p.InSet(key, management), p.ACCEPT)
+            )
         resolvers = f"{table_names.prefix(slot)}resolvers{digit}"
         if resolvers in made:
             key = (destination, p.CT_PORT, p.CT_PROTOCOL)
-            who = (p.Is(p.SKUID, uids),) if hook == "output" else ()
-            rules.append((*who, p.Is(p.CT_DIRECTION, (ours,)), family, ports, p.In(key, resolvers), p.ACCEPT))
+            who = (p.Match(p.SKUID, uids),) if hook == "output" else ()
+            rules.append(
+                (*who, p.Match(p.CT_DIRECTION, (ours,)), family, ports, p.InSet(key, resolvers), p.ACCEPT)
+            )
     return rules
 
 
 def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
     rules: list[Rule] = []
-    v4, v6 = p.Is(p.NFPROTO, ("ipv4",)), p.Is(p.NFPROTO, ("ipv6",))
+    v4, v6 = p.Match(p.NFPROTO, ("ipv4",)), p.Match(p.NFPROTO, ("ipv6",))
     if Preset.DHCP in line.presets:
         if hook == "input":
             rules += [
                 (
                     v4,
-                    p.Is(p.UDP_SPORT, (67,)),
-                    p.Is(p.UDP_DPORT, (68,)),
+                    p.Match(p.UDP_SPORT, (67,)),
+                    p.Match(p.UDP_DPORT, (68,)),
                     p.ACCEPT,
                 ),  # a relay's server is anywhere
                 (
                     v6,
-                    p.Is(p.SADDR6, (_LINK_LOCAL6,)),
-                    p.Is(p.UDP_SPORT, (547,)),
-                    p.Is(p.UDP_DPORT, (546,)),
+                    p.Match(p.SADDR6, (_LINK_LOCAL6,)),
+                    p.Match(p.UDP_SPORT, (547,)),
+                    p.Match(p.UDP_DPORT, (546,)),
                     p.ACCEPT,
                 ),
             ]
@@ -121,12 +125,18 @@ def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
                 # Not to a single server, which may be far: a lease that can't be renewed so is by broadcast (RFC 2131, 4.4.5).
                 (
                     v4,
-                    p.Is(p.DADDR4, ((_BROADCAST4, _BROADCAST4),)),
-                    p.Is(p.UDP_SPORT, (68,)),
-                    p.Is(p.UDP_DPORT, (67,)),
+                    p.Match(p.DADDR4, ((_BROADCAST4, _BROADCAST4),)),
+                    p.Match(p.UDP_SPORT, (68,)),
+                    p.Match(p.UDP_DPORT, (67,)),
                     p.ACCEPT,
                 ),
-                (v6, p.Is(p.DADDR6, servers), p.Is(p.UDP_SPORT, (546,)), p.Is(p.UDP_DPORT, (547,)), p.ACCEPT),
+                (
+                    v6,
+                    p.Match(p.DADDR6, servers),
+                    p.Match(p.UDP_SPORT, (546,)),
+                    p.Match(p.UDP_DPORT, (547,)),
+                    p.ACCEPT,
+                ),
             ]
     if Preset.ND in line.presets:
         rules += _neighbours(hook)
@@ -134,16 +144,16 @@ def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
         rules += [
             (
                 v4,
-                p.Is(p.DADDR4, ((_VRRP4, _VRRP4),)),
-                p.Is(p.TTL4, (255,)),
-                p.Is(p.L4PROTO, (_VRRP,)),
+                p.Match(p.DADDR4, ((_VRRP4, _VRRP4),)),
+                p.Match(p.TTL4, (255,)),
+                p.Match(p.L4PROTO, (_VRRP,)),
                 p.ACCEPT,
             ),
             (
                 v6,
-                p.Is(p.DADDR6, ((_VRRP6, _VRRP6),)),
-                p.Is(p.HOPLIMIT6, (255,)),
-                p.Is(p.L4PROTO, (_VRRP,)),
+                p.Match(p.DADDR6, ((_VRRP6, _VRRP6),)),
+                p.Match(p.HOPLIMIT6, (255,)),
+                p.Match(p.L4PROTO, (_VRRP,)),
                 p.ACCEPT,
             ),
         ]
@@ -157,19 +167,19 @@ def _neighbours(hook: str) -> list[Rule]:
     routers on the link alone and is none for the outside. A neighbour is asked at whatever address it has (7.3.3), briefly.
     A listener's report has the hop limit 1.
     """
-    v6, near, said = p.Is(p.NFPROTO, ("ipv6",)), p.Is(p.HOPLIMIT6, (255,)), p.ICMPV6_TYPE
-    brief = p.Is(p.LENGTH6, ((0, _NEIGHBOUR_BYTES),))
-    link_local, group = p.Is(p.SADDR6, (_LINK_LOCAL6,)), p.Is(p.DADDR6, (_MULTICAST6,))
+    v6, near, said = p.Match(p.NFPROTO, ("ipv6",)), p.Match(p.HOPLIMIT6, (255,)), p.ICMPV6_TYPE
+    brief = p.Match(p.LENGTH6, ((0, _NEIGHBOUR_BYTES),))
+    link_local, group = p.Match(p.SADDR6, (_LINK_LOCAL6,)), p.Match(p.DADDR6, (_MULTICAST6,))
     if hook == "input":
         return [
-            (v6, near, p.Is(said, _NEIGHBOURS), p.ACCEPT),
-            (v6, near, link_local, p.Is(said, (_ROUTER_SAYS,)), p.ACCEPT),
-            (v6, p.Is(p.HOPLIMIT6, (1,)), link_local, p.Is(said, _MLD), p.ACCEPT),
+            (v6, near, p.Match(said, _NEIGHBOURS), p.ACCEPT),
+            (v6, near, link_local, p.Match(said, (_ROUTER_SAYS,)), p.ACCEPT),
+            (v6, p.Match(p.HOPLIMIT6, (1,)), link_local, p.Match(said, _MLD), p.ACCEPT),
         ]
     return [
-        (v6, near, brief, p.Is(said, _NEIGHBOURS), p.ACCEPT),
-        (v6, near, p.Is(p.DADDR6, (_LINK_MULTICAST6,)), p.Is(said, (_ROUTER_ASKED,)), p.ACCEPT),
-        (v6, p.Is(p.HOPLIMIT6, (1,)), group, p.Is(said, _MLD), p.ACCEPT),
+        (v6, near, brief, p.Match(said, _NEIGHBOURS), p.ACCEPT),
+        (v6, near, p.Match(p.DADDR6, (_LINK_MULTICAST6,)), p.Match(said, (_ROUTER_ASKED,)), p.ACCEPT),
+        (v6, p.Match(p.HOPLIMIT6, (1,)), group, p.Match(said, _MLD), p.ACCEPT),
     ]
 
 

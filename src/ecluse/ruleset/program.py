@@ -72,7 +72,7 @@ Value = int | str | Interval
 
 
 @dataclass(frozen=True, slots=True)
-class Is:
+class Match:
     """The field has one of these values (an address interval is written as a range); `negate` turns it round."""
 
     field: Field
@@ -81,7 +81,7 @@ class Is:
 
 
 @dataclass(frozen=True, slots=True)
-class In:
+class InSet:
     """The fields, joined, are in a named set; `negate` turns it round."""
 
     fields: tuple[Field, ...]
@@ -90,7 +90,7 @@ class In:
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class CountByMap:
     """Count the packet into the counter that a map gives; a packet that the map does not know ends the rule here."""
 
     fields: tuple[Field, ...]
@@ -98,14 +98,14 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
-class Bump:
+class Counter:
     """Count the packet into a named counter."""
 
     counter: str
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class AddToSet:
     """Record the packet's fields in a bounded dynamic set; a full set ends the rule here (nft_dynset breaks).
 
     lasts: how long the element stays after its last packet, as nft writes it.
@@ -117,7 +117,7 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class RateLimit:
     """At most so many packets a second pass on to the rest of the rule."""
 
     per_second: int
@@ -139,7 +139,7 @@ class Reject:
 
 
 @dataclass(frozen=True, slots=True)
-class Dispatch:
+class VerdictMap:
     """Jump where a map of verdicts says; what it does not know, or is not judged there, passes on to the next rule."""
 
     fields: tuple[Field, ...]
@@ -147,7 +147,7 @@ class Dispatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Refresh:
+class RefreshInSet:
     """Begin the time-out of an element of a learned set anew; what is not in it any more is put in."""
 
     field: Field
@@ -155,7 +155,7 @@ class Refresh:
 
 
 @dataclass(frozen=True, slots=True)
-class Over:
+class RateOver:
     """Pass on to the rest of the rule what is more than so many packets a second of one source (twice as many at once)."""
 
     field: Field
@@ -164,12 +164,12 @@ class Over:
 
 
 @dataclass(frozen=True, slots=True)
-class Local:
+class ToThisMachine:
     """The packet's destination is an address of the machine itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class FromHere:
+class ReversePathOk:
     """The way back to the packet's source leads by the interface that it came by: nobody else wrote that source."""
 
 
@@ -181,37 +181,37 @@ class Redirect:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class SetConntrack:
     """What conntrack is told of the packet or its connection; the last part of a rule that says no more of it."""
 
     what: str
 
 
 Part = (
-    Is
-    | In
-    | Count
-    | Bump
-    | Note
-    | Limit
+    Match
+    | InSet
+    | CountByMap
+    | Counter
+    | AddToSet
+    | RateLimit
     | Verdict
     | Reject
-    | Dispatch
-    | Refresh
-    | Over
-    | Local
-    | FromHere
+    | VerdictMap
+    | RefreshInSet
+    | RateOver
+    | ToThisMachine
+    | ReversePathOk
     | Redirect
-    | Tell
+    | SetConntrack
 )
 Rule = tuple[Part, ...]
 
 ACCEPT = Verdict("accept")
 DROP = Verdict("drop")
 RETURN = Verdict("return")
-LOCAL = Local()
-NOTRACK = Tell("notrack")
-FROM_HERE = FromHere()
+LOCAL = ToThisMachine()
+NOTRACK = SetConntrack("notrack")
+FROM_HERE = ReversePathOk()
 
 
 def goto(chain: str) -> Verdict:
@@ -340,37 +340,37 @@ def _join(fields: Iterable[Field]) -> str:
 def part_text(part: Part) -> str:  # noqa: C901, PLR0911, PLR0912 -- one line a construct of the language
     """Write one part of a rule as nft does."""
     match part:
-        case Is(field, values, negate):
+        case Match(field, values, negate):
             texts = [_value_text(field, value) for value in values]
             right = texts[0] if len(texts) == 1 else "{ " + ", ".join(texts) + " }"
             return f"{field.text} {'!= ' if negate else ''}{right}"
-        case In(fields, name, negate):
+        case InSet(fields, name, negate):
             return f"{_join(fields)} {'!= ' if negate else ''}@{name}"
-        case Count(fields, name):
+        case CountByMap(fields, name):
             return f"counter name {_join(fields)} map @{name}"
-        case Bump(counter):
+        case Counter(counter):
             return f'counter name "{counter}"'
-        case Note(texts, name, lasts):
+        case AddToSet(texts, name, lasts):
             return f"update @{name} {{ {' . '.join(texts)} timeout {lasts} counter }}"
-        case Limit(rate):
+        case RateLimit(rate):
             return f"limit rate {rate}/second"
         case Verdict(kind, chain):
             return f"{kind} {chain}" if chain else kind
         case Reject(reply):
             return f"reject with {reply}"
-        case Refresh(field, name):
+        case RefreshInSet(field, name):
             return f"update @{name} {{ {field.text} }}"
-        case Over(field, name, rate):
+        case RateOver(field, name, rate):
             return f"update @{name} {{ {field.text} limit rate over {rate}/second burst {2 * rate} packets }}"
-        case Local():
+        case ToThisMachine():
             return "fib daddr type local"
-        case Tell(what):
+        case SetConntrack(what):
             return what
-        case FromHere():
+        case ReversePathOk():
             return "fib saddr . iif oif exists"
         case Redirect(port):
             return f"redirect to :{port}"
-        case Dispatch(fields, name):
+        case VerdictMap(fields, name):
             return f"{_join(fields)} vmap @{name}"
 
 

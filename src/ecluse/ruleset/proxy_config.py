@@ -26,7 +26,7 @@ HEALTH = "health.ecluse.invalid"
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class NamePolicy:
     """How a name is answered: for which services, so into which sets; which types of records beside addresses.
 
     private: it may stand for a private address (a partner behind a VPN). traffic: what is kept to its addresses.
@@ -45,7 +45,7 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class ProxyConfig:
     """All that the gate's process works by. The daemon writes them, whole and in one file.
 
     port: where the engine listens for the zones; the next one, on loopback, is where the strainer listens for the engine.
@@ -56,14 +56,14 @@ class Orders:
     port: int
     interfaces: tuple[str, ...]
     resolvers: tuple[IPAddress, ...]
-    names: Mapping[str, Answers]
-    wildcards: Mapping[str, Answers]
+    names: Mapping[str, NamePolicy]
+    wildcards: Mapping[str, NamePolicy]
     internal: tuple[InternalDomains, ...]
     subnets: tuple[IPNetwork, ...]
     limits: DnsLimits
     everything: bool = field(default=False)
 
-    def answers(self, name: str) -> Answers | None:
+    def answers(self, name: str) -> NamePolicy | None:
         """Say how a name (lower case, no dot at the end) is answered: as itself, else by the closest wildcard above it."""
         if name in self.names:
             return self.names[name]
@@ -85,7 +85,7 @@ class Orders:
         return ""
 
 
-def orders_of(policy: Policy, levels: Levels) -> Orders | None:
+def proxy_config_of(policy: Policy, levels: Levels) -> ProxyConfig | None:
     """Say what the gate has to answer at these levels; None when the site has no gate.
 
     A zone that is open counts as if it were cut: so a cut finds the gate as it needs it, and waits for nothing.
@@ -98,11 +98,11 @@ def orders_of(policy: Policy, levels: Levels) -> Orders | None:
     used = zones_by_service(policy)
     kept = [s for s in policy.services if any(s.criticality in keeps[z] for z in used[s.name])]
     outward = [(s.name, d) for s in kept for d in s.destinations if d.direction is Direction.OUTBOUND]
-    wildcards: dict[str, Answers] = {}
+    wildcards: dict[str, NamePolicy] = {}
     for service, destination in outward:
         for name in destination.wildcards:
             wildcards[name] = _joined(wildcards.get(name), _of(service, destination))
-    names: dict[str, Answers] = {}
+    names: dict[str, NamePolicy] = {}
     for service, destination in outward:
         for name in destination.hosts:
             names[name] = _joined(names.get(name), _of(service, destination))
@@ -112,7 +112,7 @@ def orders_of(policy: Policy, levels: Levels) -> Orders | None:
             for above in _above(name, wildcards):
                 own = _joined(own, above)  # noqa: PLW2901 -- grows by each wildcard above it
             known[name] = own
-    return Orders(
+    return ProxyConfig(
         port=site.dns.port,
         interfaces=tuple(sorted({i for zone in site.zones for i in zone.interfaces})),
         resolvers=site.resolvers,
@@ -125,21 +125,21 @@ def orders_of(policy: Policy, levels: Levels) -> Orders | None:
     )
 
 
-def _above(name: str, wildcards: Mapping[str, Answers]) -> Iterator[Answers]:
+def _above(name: str, wildcards: Mapping[str, NamePolicy]) -> Iterator[NamePolicy]:
     while "." in name:
         name = name.partition(".")[2]
         if name in wildcards:
             yield wildcards[name]
 
 
-def _of(service: str, destination: Destination) -> Answers:
-    return Answers((service,), destination.records, destination.private, destination.traffic)
+def _of(service: str, destination: Destination) -> NamePolicy:
+    return NamePolicy((service,), destination.records, destination.private, destination.traffic)
 
 
-def _joined(before: Answers | None, more: Answers) -> Answers:
+def _joined(before: NamePolicy | None, more: NamePolicy) -> NamePolicy:
     if before is None:
         return more
-    return Answers(
+    return NamePolicy(
         tuple(dict.fromkeys((*before.services, *more.services))),
         tuple(dict.fromkeys((*before.records, *more.records))),
         before.private or more.private,

@@ -23,7 +23,7 @@ ICMP, ICMPV6 = 1, 58
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class ServiceGroup:
     """Services that share criticality and zones share maps: no entry is in the kernel once for every zone and level."""
 
     criticality: Criticality
@@ -48,11 +48,11 @@ def homes(policy: Policy) -> NetworkIndex[str]:
     return index
 
 
-def places(policy: Policy) -> dict[str, tuple[tuple[Keep, tuple[IPNetwork, ...] | None], ...]]:
+def places(policy: Policy) -> dict[str, tuple[tuple[ServiceGroup, tuple[IPNetwork, ...] | None], ...]]:
     """Say of every service where it is kept, and there for which hosts (None: for every host of the zone)."""
     inside = homes(policy)
     order = {zone: number for number, zone in enumerate(policy.zone_names())}
-    found: dict[str, tuple[tuple[Keep, tuple[IPNetwork, ...] | None], ...]] = {}
+    found: dict[str, tuple[tuple[ServiceGroup, tuple[IPNetwork, ...] | None], ...]] = {}
     for service in policy.services:
         zones = tuple(sorted(service.zones, key=order.__getitem__))
         by_home: dict[str, list[IPNetwork]] = {}
@@ -60,13 +60,15 @@ def places(policy: Policy) -> dict[str, tuple[tuple[Keep, tuple[IPNetwork, ...] 
             by_home.setdefault(next(zone for _, zone in inside.around(host)), []).append(host)
         wanted: list[tuple[tuple[str, ...], tuple[IPNetwork, ...] | None]] = [(zones, None)] if zones else []
         wanted += [((zone,), tuple(hosts)) for zone, hosts in by_home.items() if zone not in zones]
-        found[service.name] = tuple((Keep(service.criticality, where), hosts) for where, hosts in wanted)
+        found[service.name] = tuple(
+            (ServiceGroup(service.criticality, where), hosts) for where, hosts in wanted
+        )
     return found
 
 
-def _claims(policy: Policy) -> dict[Keep, list[_Claim]]:
+def _claims(policy: Policy) -> dict[ServiceGroup, list[_Claim]]:
     where = places(policy)
-    claims: dict[Keep, list[_Claim]] = {}
+    claims: dict[ServiceGroup, list[_Claim]] = {}
     for service in policy.services:
         for keep, hosts in where[service.name]:
             claims.setdefault(keep, []).extend(
@@ -170,22 +172,24 @@ def _lookups(maps: _Maps, family: Family, direction: Direction) -> list[Rule]:
     outbound = direction is Direction.OUTBOUND
     peer = family.original_destination if outbound else family.original_source
     inner = family.original_source if outbound else family.reply_source
-    ported = p.Is(p.NFPROTO, (family.nfproto,)), p.Is(p.CT_PROTOCOL, p.PORTS)
+    ported = p.Match(p.NFPROTO, (family.nfproto,)), p.Match(p.CT_PROTOCOL, p.PORTS)
     rules: list[Rule] = []
     if maps.exact:
-        rules.append((*ported, p.Count((peer, p.CT_PORT, p.CT_PROTOCOL), maps.exact.name), p.ACCEPT))
+        rules.append((*ported, p.CountByMap((peer, p.CT_PORT, p.CT_PROTOCOL), maps.exact.name), p.ACCEPT))
     if maps.ranges:
-        rules.append((*ported, p.Count((peer, p.CT_PORT, p.CT_PROTOCOL, inner), maps.ranges.name), p.ACCEPT))
+        rules.append(
+            (*ported, p.CountByMap((peer, p.CT_PORT, p.CT_PROTOCOL, inner), maps.ranges.name), p.ACCEPT)
+        )
     if maps.plain:
-        rules.append((p.Count((peer, p.CT_PROTOCOL, inner), maps.plain.name), p.ACCEPT))
+        rules.append((p.CountByMap((peer, p.CT_PROTOCOL, inner), maps.plain.name), p.ACCEPT))
     return rules
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class GroupLookups:
     """A keep, compiled: its maps, and its look-ups for each direction and family (for packets of that family alone)."""
 
-    keep: Keep
+    keep: ServiceGroup
     sets: tuple[NamedSet, ...]
     lookups: dict[tuple[Direction, Family], tuple[Rule, ...]]
 
@@ -195,7 +199,9 @@ def _stem(slot: int, number: int, direction: Direction) -> str:
     return f"{table_names.prefix(slot)}keep{number}.{word}_"
 
 
-def _kept(number: int, keep: Keep, claims: list[_Claim], addresses: Addresses, slot: int) -> Kept:
+def _kept(
+    number: int, keep: ServiceGroup, claims: list[_Claim], addresses: Addresses, slot: int
+) -> GroupLookups:
     sets: list[NamedSet] = []
     lookups: dict[tuple[Direction, Family], tuple[Rule, ...]] = {}
     for direction in Direction:
@@ -207,10 +213,10 @@ def _kept(number: int, keep: Keep, claims: list[_Claim], addresses: Addresses, s
                 sets += maps.made()
                 rules += _lookups(maps, family, direction)
             lookups[direction, family] = tuple(rules)
-    return Kept(keep, tuple(sets), lookups)
+    return GroupLookups(keep, tuple(sets), lookups)
 
 
-def kept_services(policy: Policy, addresses: Addresses, slot: int) -> list[Kept]:
+def group_lookups(policy: Policy, addresses: Addresses, slot: int) -> list[GroupLookups]:
     """Compile every service of a policy; services of like criticality and zones share their maps."""
     return [
         _kept(number, keep, claims, addresses, slot)

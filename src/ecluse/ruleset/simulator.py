@@ -8,7 +8,7 @@ from functools import cached_property
 from ecluse.policy import IPAddress
 from ecluse.ruleset import program as p
 from ecluse.ruleset import table_names
-from ecluse.ruleset.conntrack_entry import Connection
+from ecluse.ruleset.conntrack_entry import ConntrackEntry
 from ecluse.ruleset.program import Key, NamedSet, Part, Program
 from ecluse.ruleset.source_check import LABEL
 
@@ -28,7 +28,7 @@ class Packet:
     source: IPAddress
     destination: IPAddress
     protocol: int
-    connection: Connection | None
+    connection: ConntrackEntry | None
     direction: str = "original"
     source_port: int = 0
     destination_port: int = 0
@@ -106,7 +106,7 @@ class Indices:
 
 
 @dataclass
-class Oracle:
+class Simulator:
     """A program with gates set: `targets` says where each base chain and gate goes (see switch.targets).
 
     learned: what the DNS gate put into its sets. The redirect itself is another hook's, and not judged here: whoever asks
@@ -176,11 +176,11 @@ class Oracle:
                     return self._walk(chain, packet, counters) or ""
                 case p.Verdict("return"):
                     return ""
-                case p.Verdict(word) | p.Tell(word):
+                case p.Verdict(word) | p.SetConntrack(word):
                     return word
                 case p.Reject():
                     return "reject"
-                case p.Dispatch(fields, name):
+                case p.VerdictMap(fields, name):
                     chain_or_none = self._find(fields, name, packet)
                     return None if chain_or_none is None else self._walk(chain_or_none, packet, counters)
                 case _ if not self._passes(part, packet, counters):
@@ -191,24 +191,24 @@ class Oracle:
         self, part: Part, packet: Packet, counters: list[str]
     ) -> bool:
         match part:
-            case p.Is(what, values, negate):
-                value = read(what, packet)
+            case p.Match(what, values, negate):
+                value = read_set(what, packet)
                 return value is not None and any(_equal(value, v) for v in values) != negate
-            case p.In(fields, name, negate):
+            case p.InSet(fields, name, negate):
                 point = self._point(fields, packet)
                 return point is not None and (self.find(name, point) is not None) != negate
-            case p.Count(fields, name):
+            case p.CountByMap(fields, name):
                 counter = self._find(fields, name, packet)
                 if counter is not None:
                     counters.append(counter)
                 return counter is not None
-            case p.Bump(counter):
+            case p.Counter(counter):
                 counters.append(counter)
-            case p.FromHere():
+            case p.ReversePathOk():
                 return packet.from_here
-            case p.Over():
+            case p.RateOver():
                 return False  # of one packet there is never too much
-            case p.Local():
+            case p.ToThisMachine():
                 return packet.hook == "input"
         return True
 
@@ -217,7 +217,7 @@ class Oracle:
         return None if point is None else self.find(name, point)
 
     def _point(self, fields: tuple[p.Field, ...], packet: Packet) -> tuple[int, ...] | None:
-        values = [read(what, packet) for what in fields]
+        values = [read_set(what, packet) for what in fields]
         if any(value is None for value in values):
             return None
         return tuple(p.ifname_interval(v)[0] if isinstance(v, str) else v for v in values if v is not None)
@@ -283,6 +283,6 @@ _READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
 }
 
 
-def read(what: p.Field, packet: Packet) -> int | str | None:
+def read_set(what: p.Field, packet: Packet) -> int | str | None:
     """Read a field; None where the kernel's expression breaks (another family, no connection, no such header)."""
     return _READERS[what](packet)

@@ -33,8 +33,8 @@ HOOKS = {chain: f"filter prerouting {number}" for chain, (_, number) in PRIORITI
 _COMPARED = 4
 """So many subnets of one family are compared one after the other: about 15 ns each, a set of intervals costs 100 ns."""
 
-LABEL = p.Tell(f"ct label set {table_names.SPOOFED}")
-SPOOFED = p.Is(p.CT_LABEL, (table_names.SPOOFED,))
+LABEL = p.SetConntrack(f"ct label set {table_names.SPOOFED}")
+SPOOFED = p.Match(p.CT_LABEL, (table_names.SPOOFED,))
 
 
 def source_targets(slot: int, *, all_open: bool) -> dict[str, str]:
@@ -62,14 +62,14 @@ def source_chains(
     zones: the sets of all zones' subnets. tracked: rules for what is tracked whatever its source.
     """
     stem = table_names.prefix(slot)
-    from_inside = p.In((p.IIFNAME,), table_names.inside(slot))
+    from_inside = p.InSet((p.IIFNAME,), table_names.inside(slot))
     routes = tuple(dict.fromkeys(pattern for zone in policy.site.zones for pattern in zone.interfaces))
     outside_name = [_outside_name(family, zones.get(family), routes) for family in FAMILIES]
     # Every packet passes here, kept ones too: the source that most have is asked for first, the interface after it.
     lives_here = [rule for family, name in zones.items() for rule in _in_a_zone(policy, family, name)]
-    not_inside = p.In((p.IIFNAME,), stem + "inside", negate=True)
+    not_inside = p.InSet((p.IIFNAME,), stem + "inside", negate=True)
     # An error makes no entry: it belongs to the one that it quotes. A router inside may send it by an address of no route.
-    errors = ((p.Is(family.icmp_type, family.icmp_errors), p.ACCEPT) for family in FAMILIES)
+    errors = ((p.Match(family.icmp_type, family.icmp_errors), p.ACCEPT) for family in FAMILIES)
     untracked = ((*_outside_name(family, None, routes), p.NOTRACK) for family in FAMILIES)
     return [
         Chain(stem + table_names.RAW, (*tracked, *lives_here, (not_inside, p.ACCEPT), *errors, *untracked)),
@@ -78,12 +78,12 @@ def source_chains(
             stem + table_names.PREROUTING,
             (
                 # Of a connection's packets only the first: a later one in its name must not mark what others opened.
-                (p.Is(p.CT_STATUS, ("confirmed",)), p.ACCEPT),
+                (p.Match(p.CT_STATUS, ("confirmed",)), p.ACCEPT),
                 # What comes by a VRF passes here twice, first by its own interface.
-                (p.Is(p.IIFKIND, ("vrf",)), p.ACCEPT),
+                (p.Match(p.IIFKIND, ("vrf",)), p.ACCEPT),
                 (from_inside, p.goto(f"{stem}{table_names.PREROUTING}.inside")),
                 *(
-                    (_of(family), p.In((family.source,), name), p.Is(p.SOURCE_ROUTE, routes), LABEL)
+                    (_of(family), p.InSet((family.source,), name), p.Match(p.SOURCE_ROUTE, routes), LABEL)
                     for family, name in zones.items()
                 ),
             ),
@@ -95,12 +95,12 @@ def _in_a_zone(policy: Policy, family: Family, zones: str) -> list[Rule]:
     """Accept what has its source in a zone's subnets: a few are compared one by one, which is quicker than the set."""
     subnets = [s for zone in policy.site.zones for s in zone.subnets if s.version == family.version]
     if len(subnets) > _COMPARED:
-        return [(_of(family), p.In((family.source,), zones), p.ACCEPT)]
-    return [(_of(family), p.Is(family.source, (network_interval(s),)), p.ACCEPT) for s in subnets]
+        return [(_of(family), p.InSet((family.source,), zones), p.ACCEPT)]
+    return [(_of(family), p.Match(family.source, (network_interval(s),)), p.ACCEPT) for s in subnets]
 
 
 def _of(family: Family) -> p.Part:
-    return p.Is(p.NFPROTO, (family.nfproto,))
+    return p.Match(p.NFPROTO, (family.nfproto,))
 
 
 def _outside_name(family: Family, zones: str | None, routes: tuple[str, ...]) -> Rule:
@@ -111,7 +111,7 @@ def _outside_name(family: Family, zones: str | None, routes: tuple[str, ...]) ->
     nowhere: p.Interval = (0, 0) if family.version == 4 else LINK_LOCAL6
     return (
         _of(family),
-        *((p.In((family.source,), zones, negate=True),) if zones else ()),
-        p.Is(family.source, (nowhere,), negate=True),
-        p.Is(p.SOURCE_ROUTE, routes, negate=True),
+        *((p.InSet((family.source,), zones, negate=True),) if zones else ()),
+        p.Match(family.source, (nowhere,), negate=True),
+        p.Match(p.SOURCE_ROUTE, routes, negate=True),
     )

@@ -287,7 +287,7 @@ def _boot_names(program: Program) -> str:
     return _slot_names(program).sub(table_names.prefix(BOOT_SLOT), by_name_text(program))
 
 
-class Seal:
+class BootText:
     """A program's boot text and its digest: the whole table as the files on disk hold it, under BOOT_SLOT, gates shut.
 
     The same in whatever slot the program stands. What host names fill comes last in it: for other addresses of names the

@@ -28,7 +28,7 @@ ELSEWHERE = "elsewhere"
 """The gate for interfaces that are in no zone: open only while every zone is open."""
 
 
-def plain(name: str) -> str:
+def identifier(name: str) -> str:
     """Make a site's name (`[a-z][a-z0-9-]*`) an nft identifier."""
     return name.replace("-", "_")
 
@@ -51,7 +51,7 @@ def inside(slot: int) -> str:
 
 def counter(service: str) -> str:
     """Name a service's counter; it is shared by all slots, so that a reload loses no count."""
-    return SERVICE_COUNTER + plain(service)
+    return SERVICE_COUNTER + identifier(service)
 
 
 def service_of(counter_name: str) -> str:
@@ -61,7 +61,7 @@ def service_of(counter_name: str) -> str:
 
 def learned(digit: str, service: str = "") -> str:
     """Name a set that the DNS gate fills: for one service, or for all of them. It belongs to no slot."""
-    return f"{LEARNED}svc_{plain(service)}_{digit}" if service else f"{LEARNED}all_{digit}"
+    return f"{LEARNED}svc_{identifier(service)}_{digit}" if service else f"{LEARNED}all_{digit}"
 
 
 def rate(digit: str) -> str:
@@ -81,17 +81,17 @@ def is_switched(chain: str) -> bool:
 
 def gate(slot: int, where: str) -> str:
     """Name a gate: a chain of one rule that says which level a zone (or hook of the gateway) is at."""
-    return f"{prefix(slot)}gate.{plain(where)}"
+    return f"{prefix(slot)}gate.{identifier(where)}"
 
 
 def level_chain(slot: int, level: str, where: str) -> str:
     """Name the chain that judges one zone (or hook of the gateway) at one level."""
-    return f"{prefix(slot)}at.{plain(level)}.{plain(where)}"
+    return f"{prefix(slot)}at.{identifier(level)}.{identifier(where)}"
 
 
 def subnets(slot: int, digit: str, zone: str) -> str:
     """Name the set of a zone's subnets of one family (digit 4 or 6)."""
-    return f"{prefix(slot)}subnets{digit}.{plain(zone)}"
+    return f"{prefix(slot)}subnets{digit}.{identifier(zone)}"
 
 
 def is_gate(name: str) -> bool:

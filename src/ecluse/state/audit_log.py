@@ -13,10 +13,10 @@ from ecluse.policy import Levels
 from ecluse.ports import Clock
 from ecluse.records import Actor, AuditRecord
 from ecluse.state import durable_files, hash_chain
-from ecluse.state.disk_reserve import Spare, is_full
-from ecluse.state.hash_chain import Head, Line, Problem, verify
+from ecluse.state.disk_reserve import DiskReserve, is_full
+from ecluse.state.hash_chain import ChainFault, Head, Line, verify
 
-__all__ = ["HashChainAudit", "Problem", "last_levels", "read", "repair", "survey", "verify"]
+__all__ = ["ChainFault", "HashChainAudit", "last_levels", "read_audit", "repair", "survey", "verify"]
 
 _CHECKED_AT_START = 16 * 1024 * 1024
 """Bytes at the end of the log that `survey` checks (half a second); `verify` checks all of it."""
@@ -52,7 +52,7 @@ class HashChainAudit:
         self._path = path
         self._clock = clock
         self._open: _Open | None = None
-        self._spare = Spare(path.parent / "spare")
+        self._spare = DiskReserve(path.parent / "spare")
 
     def open(self) -> tuple[str, ...]:
         """Open the log, repairing a torn end; give what was repaired, in words. StateError when it cannot be opened."""
@@ -149,7 +149,7 @@ def _open_files(path: Path, last: Head) -> _Open:
 def _last(path: Path) -> Head:
     """Give the head to go on from: the last line's, or the head file's when lines after the last one are gone."""
     last = hash_chain.NO_LINES
-    for line in hash_chain.read(path, _line_start(path, _TAIL)):
+    for line in hash_chain.read_chain(path, _line_start(path, _TAIL)):
         last = hash_chain.follow(last, line)
     try:
         head = hash_chain.read_head(path)
@@ -225,7 +225,7 @@ def _mend_end(path: Path) -> tuple[str, ...]:
     ).intact  # only the newline did not reach the disk: the record counts
     side = None if complete else _side_file(path)
     if side is not None:
-        durable_files.write(side, torn)
+        durable_files.write_file(side, torn)
     try:
         with durable_files.regular_file(path, os.O_WRONLY) as fd:
             if side is None:
@@ -278,7 +278,7 @@ def survey(path: Path) -> Survey:
 
     def watched() -> Iterator[Line]:
         nonlocal count, generation, levels
-        for line in hash_chain.read(path, start):
+        for line in hash_chain.read_chain(path, start):
             count += 1
             stands = hash_chain.levels_of(line)
             if stands is not None and line.record is not None:
@@ -302,9 +302,9 @@ def last_levels(path: Path) -> Levels | None:
     return survey(path).levels
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
+def read_audit(path: Path) -> Iterator[dict[str, Any]]:
     """Give each record of the log in order, as the JSON object that it is; lines that are none are left out."""
-    for line in hash_chain.read(path):
+    for line in hash_chain.read_chain(path):
         if line.record is not None:
             yield line.record
 

@@ -133,7 +133,7 @@ def canonical(value: Any) -> bytes:
 
 
 @without_gc()
-def read(kind: type[T], data: bytes) -> T:
+def read_json(kind: type[T], data: bytes) -> T:
     """Read what `canonical` wrote, where a digest already proves that it is those bytes. ValueError when it is no `kind`."""
     try:
         return decode(kind, json.loads(data))
@@ -143,7 +143,7 @@ def read(kind: type[T], data: bytes) -> T:
 
 def read_canonical(kind: type[T], data: bytes) -> T:
     """Read what `canonical` wrote. ValueError when it is anything else, another spelling of the same value included."""
-    value = read(kind, data)
+    value = read_json(kind, data)
     if canonical(value) != data:
         raise ValueError("not the canonical spelling")
     return value

@@ -26,7 +26,7 @@ _BLOCK = 512
 """Bytes that st_blocks counts in (stat(2))."""
 
 
-class Spare:
+class DiskReserve:
     """The folder `spare/`."""
 
     def __init__(self, folder: Path) -> None:
@@ -46,7 +46,7 @@ class Spare:
     def write(self, path: Path, data: bytes) -> None:
         """Replace a file as `durable.write` does; where the disk is full, by a file of this folder. StateError."""
         try:
-            durable_files.write(path, data)
+            durable_files.write_file(path, data)
         except StateError as error:
             if not is_full(error) or not self._from_spare(path, data):
                 raise

@@ -131,7 +131,7 @@ def _remove_quietly(path: Path) -> None:
         path.unlink()
 
 
-def write(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replace one file, whole or not at all: temporary beside it, fsync, rename(2), fsync of the folder (mode 0640).
 
     durable=False: without the last of these. It outlives the process, kill -9 included; after a power cut there is this
@@ -188,7 +188,7 @@ def sweep(folder: Path) -> None:
                 _remove_quietly(Path(entry.path))
 
 
-def read(path: Path, limit: int = LARGEST_FILE) -> bytes | None:
+def read_file(path: Path, limit: int = LARGEST_FILE) -> bytes | None:
     """Read a whole file of at most `limit` bytes; None when it is missing.
 
     CorruptError when something else stands there (a link, a folder, a FIFO: open(2) O_NOFOLLOW and O_NONBLOCK,

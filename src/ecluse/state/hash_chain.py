@@ -66,7 +66,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ChainFault:
     """Something wrong with the log. line counts from 1; 0 when it is about the whole of it."""
 
     line: int
@@ -154,7 +154,7 @@ def _record(raw: bytes) -> dict[str, Any] | None:
     return value if all(isinstance(value.get(key), str) for key in ("prev", "hash", "event")) else None
 
 
-def read(path: Path, start: int = 0) -> Iterator[Line]:
+def read_chain(path: Path, start: int = 0) -> Iterator[Line]:
     """Give the lines of the log from byte `start` on, one at a time; none when it is missing.
 
     Of a line longer than LONGEST_LINE only the start is given; it is no record. CorruptError when `path` is not a regular file.
@@ -184,7 +184,7 @@ def head_path(log: Path) -> Path:
 def read_head(log: Path) -> Head | None:
     """Read the head file; None when it is missing. CorruptError when it is not what was written."""
     path = head_path(log)
-    data = durable_files.read(path, _HEAD_SIZE)
+    data = durable_files.read_file(path, _HEAD_SIZE)
     if data is None:
         return None
     head = _parse_head(data)
@@ -208,16 +208,16 @@ def head_bytes(head: Head) -> bytes:
     return f"{text} {hashlib.sha256(text.encode()).hexdigest()[:16]}\n".encode()
 
 
-def verify(path: Path) -> list[Problem]:
+def verify(path: Path) -> list[ChainFault]:
     """Check the whole log against itself and against its head file; empty when nothing is wrong.
 
     Finds altered, removed, inserted and reordered lines, by line number, and a cut-off end as far as the head file
     tells (see the module's own words for what cannot be seen). StateError when it cannot be read.
     """
-    return list(problems(path, read(path)))
+    return list(problems(path, read_chain(path)))
 
 
-def problems(path: Path, lines: Iterable[Line], *, from_start: bool = True) -> Iterator[Problem]:
+def problems(path: Path, lines: Iterable[Line], *, from_start: bool = True) -> Iterator[ChainFault]:
     """Give what `verify` finds in `lines` of the log at `path`, one at a time.
 
     from_start: the lines begin with the log's first; else what the first of them follows is not judged.
@@ -235,43 +235,43 @@ def problems(path: Path, lines: Iterable[Line], *, from_start: bool = True) -> I
         yield head_problem
     elif head is None:
         if last.seq:
-            yield Problem(
+            yield ChainFault(
                 0, f"{head_path(path).name} is missing: whether the last lines are all there cannot be told"
             )
     elif head.seq > last.seq:
-        yield Problem(
+        yield ChainFault(
             0, f"lines are missing at the end: record {head.seq} was written, the last one here is {last.seq}"
         )
     elif not head_seen:
-        yield Problem(
+        yield ChainFault(
             0, f"record {head.seq} is not the one that {head_path(path).name} names: it was rewritten"
         )
 
 
-def _head_or_problem(path: Path) -> tuple[Head | None, Problem | None]:
+def _head_or_problem(path: Path) -> tuple[Head | None, ChainFault | None]:
     try:
         return read_head(path), None
     except CorruptError as error:
-        return None, Problem(0, error.message)
+        return None, ChainFault(0, error.message)
 
 
-def _problems_of(line: Line, last: Head, *, trusted: bool) -> Iterator[Problem]:
+def _problems_of(line: Line, last: Head, *, trusted: bool) -> Iterator[ChainFault]:
     record = line.record
     if not line.whole:
-        yield Problem(line.number, "torn: it does not end in a newline")
+        yield ChainFault(line.number, "torn: it does not end in a newline")
     if record is None:
-        yield Problem(line.number, "not a record: altered or inserted")
+        yield ChainFault(line.number, "not a record: altered or inserted")
         return
     if not line.intact:
-        yield Problem(line.number, f"altered: record {record['seq']} is not what was written")
+        yield ChainFault(line.number, f"altered: record {record['seq']} is not what was written")
     if trusted:
         return
     if record["seq"] != last.seq + 1:
-        yield Problem(
+        yield ChainFault(
             line.number, f"record {record['seq']} follows record {last.seq}: {_gap(record['seq'], last.seq)}"
         )
     elif record["prev"] != last.hash:
-        yield Problem(
+        yield ChainFault(
             line.number, "does not follow the line before it: one of them was altered, removed or inserted"
         )
 

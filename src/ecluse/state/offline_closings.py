@@ -13,14 +13,14 @@ from ecluse.errors import CorruptError, StateError
 from ecluse.policy import CUT, ISOLATE
 from ecluse.records import Actor, AuditRecord, Generation
 from ecluse.state import codec, durable_files
-from ecluse.state.disk_reserve import Spare, is_full
+from ecluse.state.disk_reserve import DiskReserve, is_full
 
 MOST = 100
 """Lines that are taken; who closes by hand more often has other trouble."""
 
 
 @dataclass(frozen=True, slots=True)
-class Closing:
+class OfflineClosing:
     """One closing without the daemon. level: `cut` or `isolate`, of every zone. file: the ruleset that was loaded."""
 
     at: datetime
@@ -36,7 +36,7 @@ class Closing:
         return AuditRecord("by-hand", self.actor, what, self.reason, self.authorised_by)
 
 
-def note(path: Path, closing: Closing) -> None:
+def append_closing(path: Path, closing: OfflineClosing) -> None:
     """Append a closing, durably. StateError when the disk does not take it: then no part of it stays.
 
     The folder may belong to another user than root: what he planted there is not followed, and he gets what is made.
@@ -44,7 +44,7 @@ def note(path: Path, closing: Closing) -> None:
     try:
         _append(path, codec.canonical(closing) + b"\n")
     except StateError as error:
-        if not is_full(error) or not Spare(path.parent / "spare").release():
+        if not is_full(error) or not DiskReserve(path.parent / "spare").release():
             raise
         _append(path, codec.canonical(closing) + b"\n")
 
@@ -67,23 +67,23 @@ def _append(path: Path, line: bytes) -> None:
         raise durable_files.failure("write", path, error) from error
 
 
-def read(path: Path) -> tuple[tuple[Closing, ...], str]:
+def read_closings(path: Path) -> tuple[tuple[OfflineClosing, ...], str]:
     """Give what was noted, and what of the file cannot be read, in words. StateError: none of it can."""
-    lines = (durable_files.read(path) or b"").splitlines()
+    lines = (durable_files.read_file(path) or b"").splitlines()
     found = tuple(filter(None, map(_closing, lines[:MOST])))
     unread = len(lines) - len(found)
     return found, f"{unread} lines cannot be read" if unread else ""
 
 
-def _closing(line: bytes) -> Closing | None:
+def _closing(line: bytes) -> OfflineClosing | None:
     try:
-        closing = codec.read_canonical(Closing, line)
+        closing = codec.read_canonical(OfflineClosing, line)
     except ValueError:
         return None
     return closing if closing.level in {CUT.name, ISOLATE.name} else None
 
 
-def level_since(closings: Iterable[Closing], newest: Generation | None) -> str:
+def level_since(closings: Iterable[OfflineClosing], newest: Generation | None) -> str:
     """Give the level of the newest closing, if no generation came after it; else nothing."""
     after = [one for one in closings if newest is None or one.at > newest.at]
     return max(after, key=lambda one: one.at).level if after else ""

@@ -69,7 +69,7 @@ class _Recovery:
         self._missing_generations(generations, chain.generation)
         self._missing_policies(generations)
         by_hand, unread = self._read(
-            at.by_hand, partial(offline_closings.read, at.by_hand), "it is not recorded"
+            at.by_hand, partial(offline_closings.read_closings, at.by_hand), "it is not recorded"
         ) or (
             (),
             "",
@@ -181,7 +181,7 @@ class _Recovery:
         if intent is None or intent.number != record.number:
             self._damage.append(f"{self._at.told(path)} was not there; it was written from boot.nft")
         try:
-            durable_files.write(path, state_files.sealed_json(record))
+            durable_files.write_file(path, state_files.sealed_json(record))
         except StateError as error:
             self._note(path, self._relative(error.message), "boot.nft holds it")
 

@@ -32,7 +32,7 @@ def sealed_json(value: object) -> bytes:
 
 
 def _read_json(kind: type[T], path: Path) -> T | None:
-    sealed = durable_files.read(path)
+    sealed = durable_files.read_file(path)
     if sealed is None:
         return None
     data = durable_files.unseal(path, sealed, durable_files.JSON_TRAILER)
@@ -70,20 +70,20 @@ def read_names(path: Path) -> dict[str, KnownName] | None:
 def read_policy(at: Layout, digest: str) -> Policy | None:
     """Read a policy; its checksum is its name. StateError when `digest` is not one."""
     path = at.policy(digest)
-    data = durable_files.read(path)
+    data = durable_files.read_file(path)
     if data is None:
         return None
     if codec.digest(data) != digest:
         raise CorruptError(f"{path} is not what was written (checksum differs)")
     try:
-        return codec.read(Policy, data)  # the digest has just proved the spelling
+        return codec.read_json(Policy, data)  # the digest has just proved the spelling
     except ValueError as error:
         raise CorruptError(f"{path} holds what this version cannot read: {error}") from error
 
 
 def check_named_by_digest(at: Layout, path: Path) -> None:
     """Read a file that is named by its digest (a policy, a program). CorruptError when its bytes have another."""
-    data = durable_files.read(path)
+    data = durable_files.read_file(path)
     if data is not None and codec.digest(data) != at.digest_in(path.name):
         raise CorruptError(f"{path} is not what was written (checksum differs)")
 
@@ -122,7 +122,7 @@ def _include(at: Layout, program: str) -> str:
 
 def read_ruleset_file(path: Path) -> str | None:
     """Read a ruleset file that carries its checksum in its last line."""
-    sealed = durable_files.read(path)
+    sealed = durable_files.read_file(path)
     if sealed is None:
         return None
     try:

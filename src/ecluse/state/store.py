@@ -25,7 +25,7 @@ from ecluse.policy import Policy
 from ecluse.ports import Recovered
 from ecluse.records import Generation, KnownName
 from ecluse.state import codec, durable_files, state_files
-from ecluse.state.disk_reserve import Spare
+from ecluse.state.disk_reserve import DiskReserve
 from ecluse.state.layout import Layout
 from ecluse.state.recovery import recover
 from ecluse.state.state_files import Boot
@@ -82,7 +82,7 @@ class DirectoryState:
         A power cut may lose it: what it explains is a kernel that differs from the files, which no power cut leaves.
         """
         self._prepare()
-        durable_files.write(self._at.journal, state_files.sealed_json(generation), durable=False)
+        durable_files.write_file(self._at.journal, state_files.sealed_json(generation), durable=False)
         self._intent = generation
 
     def clear_intent(self) -> None:
@@ -101,7 +101,7 @@ class DirectoryState:
         path = self._at.generation(generation.number)
         data = state_files.sealed_json(generation)
         if not _holds(path, data):
-            durable_files.write(path, data)
+            durable_files.write_file(path, data)
         # A record that the disk refused may be written after a newer one.
         self._recorded = max(self._recorded, generation.number)
 
@@ -119,7 +119,7 @@ class DirectoryState:
         digest = codec.digest(data)
         path = self._at.policy(digest)
         if not _holds(path, data):
-            durable_files.write(path, data)
+            durable_files.write_file(path, data)
         return digest
 
     def read_policy(self, digest: str) -> Policy:
@@ -162,21 +162,23 @@ class DirectoryState:
         self._prepare()
         data = state_files.boot_text(self._at, Boot(program, generation), gate)
         if spare:
-            Spare(self._at.spare).write(self._at.boot, data)
+            DiskReserve(self._at.spare).write(self._at.boot, data)
         else:
-            durable_files.write(self._at.boot, data)
+            durable_files.write_file(self._at.boot, data)
         self._recorded = max(self._recorded, generation.number)
 
     def keep_room(self) -> None:
         """Fill `spare/` again where it is not whole; next to nothing to do as a rule."""
         self._prepare()
-        Spare(self._at.spare).keep()
+        DiskReserve(self._at.spare).keep()
 
     def write_closed(self, text: str) -> None:
         """Store `closed.nft`, the ruleset of last resort."""
         self._prepare()
         body = text if text.endswith("\n") else text + "\n"
-        durable_files.write(self._at.closed, durable_files.seal(body.encode(), durable_files.COMMENT_TRAILER))
+        durable_files.write_file(
+            self._at.closed, durable_files.seal(body.encode(), durable_files.COMMENT_TRAILER)
+        )
 
     def forget(self, keep_generations: int) -> None:
         """Delete generations older than the newest `keep_generations`, and policies and programs that nothing uses.
@@ -213,9 +215,9 @@ class DirectoryState:
         """Save the addresses of host names, and now and then a copy: without them and the DNS a service is cut off."""
         self._prepare()
         sealed = state_files.sealed_names(tuple(names[name] for name in sorted(names)))
-        durable_files.write(self._at.names, sealed)
+        durable_files.write_file(self._at.names, sealed)
         if time.monotonic() >= self._copy_due:
-            durable_files.write(self._at.names_copy, sealed)
+            durable_files.write_file(self._at.names_copy, sealed)
             self._copy_due = time.monotonic() + _COPY
 
     def _prepare(self) -> None:
@@ -251,7 +253,7 @@ class DirectoryState:
 
 def _is_so(path: Path, data: bytes) -> bool:
     try:
-        return durable_files.read(path) == data
+        return durable_files.read_file(path) == data
     except StateError:
         return False
 
@@ -259,7 +261,7 @@ def _is_so(path: Path, data: bytes) -> bool:
 def _holds(path: Path, data: bytes) -> bool:
     """Say whether `path` holds just these bytes, durably. What stands there and differs is set aside."""
     try:
-        found = durable_files.read(path)
+        found = durable_files.read_file(path)
     except StateError:
         found = b""
     if found is None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecluse.errors import KernelError
-from ecluse.flow_judge import Connection, Tuple
+from ecluse.flow_judge import ConntrackEntry, Tuple
 from ecluse.kernel import conntrack as adapter
 from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink, attribute, netfilter_header, netfilter_kind
 from ecluse.lenient_rows import sift
@@ -232,7 +232,7 @@ async def test_twenty_thousand_are_read_and_ended_while_the_loop_lives(conntrack
 async def test_a_refused_delete_is_said_and_the_others_are_done(conntrack):
     fill(range(10))
     found = list(await conntrack.connections())
-    nonsense = Connection(
+    nonsense = ConntrackEntry(
         17, found[0].original, found[0].reply, handle=netfilter_header(2) + attribute(1, b"junk")
     )
     with pytest.raises(KernelError, match=r"1 of 11 connections could not be ended \(1: .*10 were ended"):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ecluse.bypass import Device, Filter, Host, Offload, findings
+from ecluse.bypass import Device, Filter, HostReading, Offload, findings
 from ecluse.cli import offline_checks
 from ecluse.cli.terminal import Screen
 from ecluse.errors import KernelError
@@ -46,7 +46,7 @@ def policy() -> Policy:
 
 
 async def found():
-    return {one.kind: one for one in findings(await bypass_scan.KernelExits().look(), policy())}
+    return {one.kind: one for one in findings(await bypass_scan.KernelBypassScan().look(), policy())}
 
 
 async def test_a_plain_gateway_has_no_exit(gateway):
@@ -102,7 +102,7 @@ async def test_tcx(gateway, side):
             raise
         pytest.skip("no tcx before Linux 6.6")
     assert f"(tcx, {side} of care0) runs a BPF program" in (await found())["tc"].what
-    host = await bypass_scan.KernelExits().look()
+    host = await bypass_scan.KernelBypassScan().look()
     assert (len(host.filters), host.unseen) == (1, ())
 
 
@@ -110,8 +110,8 @@ async def test_tcx_that_may_not_be_looked_for_is_said(gateway, monkeypatch, caps
     def refused(*_):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(bypass_scan.tcx, "programs", refused)
-    host = await bypass_scan.KernelExits().look()
+    monkeypatch.setattr(bypass_scan.tcx_programs, "programs", refused)
+    host = await bypass_scan.KernelBypassScan().look()
     assert host.unseen == ("BPF programs at tcx hooks (Operation not permitted)",)
     assert len(host.devices) >= 5
     offline_checks._host(SimpleNamespace(json=False), Screen(), policy())
@@ -163,7 +163,7 @@ async def test_what_stays_a_mix_is_no_answer(gateway, monkeypatch):
 
     monkeypatch.setattr(Netlink, "dump", interrupted)
     with pytest.raises(KernelError, match="changed while it was being read"):
-        await bypass_scan.KernelExits().look()
+        await bypass_scan.KernelBypassScan().look()
 
 
 def test_a_bpf_program_as_an_action():
@@ -194,7 +194,7 @@ def test_open_vswitch_is_named_with_its_ports():
         Device("wan0", master="ovs-system"),
         Device("br-int", kind="openvswitch"),
     )
-    datapath, inside = findings(Host(devices=devices), policy())
+    datapath, inside = findings(HostReading(devices=devices), policy())
     assert (datapath.kind, datapath.where, datapath.is_exit) == ("openvswitch", "ovs-system", True)
     assert "with the ports care0, wan0" in datapath.what
     assert inside.what.startswith("br-int is Open vSwitch's: ")
@@ -288,7 +288,7 @@ def test_features_of_a_card(gateway):
     on = nic_features.active("wan0")
     assert "tx-scatter-gather" in on
     assert nic_features.TC_OFFLOAD not in on
-    told = findings(Host(devices=(Device("eth0", tc_in_hardware=True),)), policy())
+    told = findings(HostReading(devices=(Device("eth0", tc_in_hardware=True),)), policy())
     assert [one.kind for one in told] == ["hardware"]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ecluse.controller.table.manager import Gate
+from ecluse.controller.table.manager import TableManager
 from ecluse.errors import KernelError
 from ecluse.kernel import nft as adapter
 from ecluse.kernel import read_table, switch_commit
@@ -121,7 +121,7 @@ async def test_what_is_refused_as_sent_goes_as_a_text_and_is_said(firewall, monk
     right = switch_commit.transaction(cut)
     # The last message names a chain of no table: all before it are right, and must not stand by themselves.
     wrong = [*right[:-1], (*right[-1][:2], right[-1][2].replace(b"ecluse\0", b"ecluss\0"))]
-    monkeypatch.setattr(adapter.gates, "transaction", lambda _position: wrong)
+    monkeypatch.setattr(adapter.switch_commit, "transaction", lambda _position: wrong)
     assert "took it from libnftables" in await firewall.switch(cut)
     assert await firewall.targets(cut.targets) == cut.targets
 
@@ -180,7 +180,7 @@ async def test_where_the_base_chains_hang(firewall):
 @pytest.mark.parametrize("meddling", [PUT_TO_SLEEP, HANG_LATER])
 async def test_a_switch_in_a_table_that_judges_nothing_is_not_taken_for_verified(firewall, meddling):
     """Targets and policies are those of the level all the same: only a table that hangs on its hooks is one that acts."""
-    gate = Gate(firewall, (0,), lambda _step: None, lambda _words: None)
+    gate = TableManager(firewall, (0,), lambda _step: None, lambda _words: None)
     here = await gate.bring_up(simple(), "sha256:1", {}, OPEN)
     nft(meddling.replace("k1_", f"k{here.slot}_"))
     await gate.switch(here, CUT)

@@ -12,7 +12,7 @@ import pytest
 from ecluse.kernel import proxy_sets as module
 from ecluse.kernel.bulk_elements import NEWSETELEM
 from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink
-from ecluse.kernel.proxy_sets import Answered, handles, learned, left, put
+from ecluse.kernel.proxy_sets import SetElement, handles, learned, left, put
 from ecluse.ruleset import switch
 from tests.golden.cases import HERE, compiled
 
@@ -36,10 +36,10 @@ async def table(firewall):
 
 async def test_each_time_it_is_put_in_an_address_has_its_whole_hour(table):
     _, netlink = table
-    put(netlink, [Answered(SET, ADDRESS, 30), Answered("dns_all_6", SIX)])
+    put(netlink, [SetElement(SET, ADDRESS, 30), SetElement("dns_all_6", SIX)])
     assert 25 <= left(netlink, SET)[ADDRESS] <= 30
     assert learned(netlink)["dns_all_6"] == {int(SIX)}
-    put(netlink, [Answered(SET, ADDRESS)])
+    put(netlink, [SetElement(SET, ADDRESS)])
     assert left(netlink, SET)[ADDRESS] >= 3590
 
 
@@ -57,9 +57,9 @@ async def test_a_key_that_packets_may_need_is_never_deleted(table, monkeypatch, 
     """How a kernel of before 6.12 does it is told by tests/vm/test_learned.py, on one."""
     monkeypatch.setattr(module, "AN_ADD_RENEWS", renews)
     with Watched(NETLINK_NETFILTER) as netlink:
-        put(netlink, [Answered(SET, ADDRESS, seconds)])
+        put(netlink, [SetElement(SET, ADDRESS, seconds)])
         for _ in range(2):
-            put(netlink, [Answered(SET, ADDRESS), Answered("dns_all_6", SIX)])
+            put(netlink, [SetElement(SET, ADDRESS), SetElement("dns_all_6", SIX)])
             assert netlink.sent == [NEWSETELEM, NEWSETELEM]
             assert left(netlink, SET)[ADDRESS] >= 3590
 
@@ -75,14 +75,14 @@ def test_which_kernels_renew(release, renews):
 async def test_whole_or_not_at_all(table):
     _, netlink = table
     with pytest.raises(FileNotFoundError):
-        put(netlink, [Answered(SET, ADDRESS), Answered("dns_svc_nobody_4", ADDRESS)])
+        put(netlink, [SetElement(SET, ADDRESS), SetElement("dns_svc_nobody_4", ADDRESS)])
     with Netlink(NETLINK_NETFILTER) as fresh:
         assert ADDRESS not in left(fresh, SET)
 
 
 async def test_a_load_a_switch_and_a_removal_lose_nothing(table):
     firewall, netlink = table
-    put(netlink, [Answered(SET, ADDRESS)])
+    put(netlink, [SetElement(SET, ADDRESS)])
     before = handles(netlink)
     _, other = compiled(CASE, 2)
     await firewall.apply(switch.load_text(other))
@@ -99,7 +99,7 @@ async def test_filling_is_no_touch_and_is_told(table):
     firewall, netlink = table
     digests = await firewall.fingerprint()
     changes = firewall.changes()
-    put(netlink, [Answered(SET, ADDRESS)])
+    put(netlink, [SetElement(SET, ADDRESS)])
     subprocess.run(["nft", "flush set inet ecluse dns_svc_secure_mail_4"], check=True)
     subprocess.run(["nft", "add element inet ecluse k1_resolvers4 { 192.0.2.54 . 53 . 17 }"], check=True)
     async with asyncio.timeout(5):
@@ -116,7 +116,7 @@ async def test_filling_is_no_touch_and_is_told(table):
 async def test_what_is_in_use_has_its_whole_hour_again_and_nothing_else_comes_in(table):
     firewall, netlink = table
     young, idle, strange = ip_address("203.0.113.10"), ip_address("203.0.113.11"), ip_address("203.0.113.12")
-    put(netlink, [Answered(SET, ADDRESS, 900), Answered(SET, young, 3000), Answered(SET, idle, 900)])
+    put(netlink, [SetElement(SET, ADDRESS, 900), SetElement(SET, young, 3000), SetElement(SET, idle, 900)])
     used = {SET: frozenset({ADDRESS, young, strange}), "dns_all_6": frozenset({SIX})}
     old = await firewall.half_over(used)
     assert old == {SET: {ADDRESS}}

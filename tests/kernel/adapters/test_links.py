@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from ecluse.kernel import bypass_scan, netlink_stream
-from ecluse.kernel.bypass_scan import KernelExits
+from ecluse.kernel.bypass_scan import KernelBypassScan
 from tests.kernel.adapters.conftest import Heart, run
 from tests.kernel.adapters.test_conntrack import fill
 
@@ -280,7 +280,7 @@ async def test_names_that_are_no_utf8_are_read_with_replacement(links):
     assert await links.default_routes() == (told,)
     assert "198.51.100.2" in await links.local_addresses()
     await gather(stream, {f"address 198.51.100.2/24 on {told} is there"})
-    host = await KernelExits().look()
+    host = await KernelBypassScan().look()
     assert told in {device.name for device in host.devices}
 
 

@@ -13,14 +13,14 @@ import pytest
 
 from ecluse.dnsproxy import learned as module
 from ecluse.dnsproxy import learned_journal, learned_snapshot, process
-from ecluse.dnsproxy.learned import Memory
+from ecluse.dnsproxy.learned import LearnedAddresses
 from ecluse.kernel import proxy_sets, read_table
 from ecluse.kernel.bulk_elements import NEWSETELEM
 from ecluse.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, Netlink, attribute
-from ecluse.kernel.proxy_sets import Answered, contents, left, put, take_out
+from ecluse.kernel.proxy_sets import SetElement, contents, left, put, take_out
 from ecluse.ports import KernelChange
 from ecluse.ruleset import switch
-from ecluse.ruleset.proxy_config import Answers, Orders, orders_of
+from ecluse.ruleset.proxy_config import NamePolicy, ProxyConfig, proxy_config_of
 from tests.golden.cases import HERE, compiled
 from tests.kernel.adapters.conftest import nft, run
 from tests.system.disks import fill
@@ -43,12 +43,12 @@ class World:
         self.state, self.run = directory / "state", directory / "run"
         self.state.mkdir()
         self.run.mkdir()
-        self.last: Memory | None = None
+        self.last: LearnedAddresses | None = None
 
-    def process(self) -> Memory:
+    def process(self) -> LearnedAddresses:
         """Begin a process of the gate; the one before was killed where it stood."""
         self.end()
-        self.last = Memory(self.state, self.run)
+        self.last = LearnedAddresses(self.state, self.run)
         self.last.tend()
         return self.last
 
@@ -149,7 +149,7 @@ def test_there_is_one_process_at_a_time(world, capfd, monkeypatch):
 async def test_orders_that_cannot_be_kept_on_disk_are_followed_all_the_same(world):
     orders = world.run / "orders.json"
     orders.touch()
-    gate = process.DnsGateProcess(orders, world.run, world.state)
+    gate = process.DnsProxyProcess(orders, world.run, world.state)
     world.state.rmdir()
     await gate._obey()
     assert (gate._trouble["orders"], gate._seen is None) == ("", False)
@@ -194,7 +194,7 @@ def test_sets_that_others_change_all_the_time_cost_a_look_now_and_then(world, mo
 async def test_what_was_learned_is_back_as_soon_as_the_table_is(world, firewall, monkeypatch):
     """By the kernel's word: the regular look comes in an hour here."""
     monkeypatch.setattr(process, "_LOOK", 3600.0)
-    gate = process.DnsGateProcess(world.run / "orders.json", world.run, world.state)
+    gate = process.DnsProxyProcess(world.run / "orders.json", world.run, world.state)
     running = asyncio.create_task(gate.run())
     try:
         await asyncio.sleep(0.1)
@@ -247,13 +247,13 @@ def test_an_address_that_is_over_is_forgotten_after_a_while_and_then_a_stranger(
     nft(f"delete element inet ecluse {SET} {{ {LEARNED} }}; delete element inet ecluse {ALL} {{ {LEARNED} }}")
     later(monkeypatch, 3601)
     gate.save()
-    put(world.netlink, [Answered(SET, LEARNED)])  # a packet that came in the moment of its end
+    put(world.netlink, [SetElement(SET, LEARNED)])  # a packet that came in the moment of its end
     gate.save()
     assert world.held() == {LEARNED}
     nft(f"delete element inet ecluse {SET} {{ {LEARNED} }}")
     later(monkeypatch, 3601 + 3600 + 200)
     gate.save()
-    put(world.netlink, [Answered(SET, LEARNED)])
+    put(world.netlink, [SetElement(SET, LEARNED)])
     gate.save()
     assert world.held() == set()
 
@@ -286,7 +286,7 @@ def test_a_learned_address_that_was_given_a_year_has_an_hour(world):
     gate.save()
     assert 3500 < left(world.netlink, SET)[LEARNED] <= 3600
     # Less is the kernel's word: it is not prolonged.
-    put(world.netlink, [Answered(SET, LEARNED, 30)])
+    put(world.netlink, [SetElement(SET, LEARNED, 30)])
     gate.save()
     told = re.findall(r"(dns_\w+) \{ \S+ expires (\d+)s", (world.state / learned_snapshot.FILE).read_text())
     assert {name: int(seconds) <= 30 for name, seconds in told} == {SET: True, ALL: False}
@@ -454,25 +454,27 @@ def test_where_the_kernel_gives_no_word_nothing_counts_as_open(world, monkeypatc
     gate = world.process()
     told = [lambda *_: {"forward": "k1_open"}, lambda *_: {"forward": None}]
     for answer, opened in zip(told, (True, False), strict=True):
-        monkeypatch.setattr(module.tables, "targets", answer)
+        monkeypatch.setattr(module.read_table, "targets", answer)
         assert gate.is_open() is opened
 
     def busy(*_):
         raise OSError(errno.ENOBUFS, "No buffer space available")
 
-    monkeypatch.setattr(module.tables, "targets", busy)
+    monkeypatch.setattr(module.read_table, "targets", busy)
     assert gate.is_open() is False
     monkeypatch.undo()
     gate.learn([SERVICE], [LEARNED], LED)
     assert LEARNED in world.held()
 
 
-def orders(*, names=(), wildcards=("operator.example",), more=()) -> Orders:
+def orders(*, names=(), wildcards=("operator.example",), more=()) -> ProxyConfig:
     """Orders in which the service has these names and wildcards, and another one those of `more`."""
-    of = Answers((SERVICE,), ())
-    other = dict.fromkeys(more, Answers(("other",), ()))
+    of = NamePolicy((SERVICE,), ())
+    other = dict.fromkeys(more, NamePolicy(("other",), ()))
     return replace(
-        orders_of(POLICY, CUT), names=dict.fromkeys(names, of) | other, wildcards=dict.fromkeys(wildcards, of)
+        proxy_config_of(POLICY, CUT),
+        names=dict.fromkeys(names, of) | other,
+        wildcards=dict.fromkeys(wildcards, of),
     )
 
 

@@ -13,9 +13,9 @@ from ecluse.api.denied_attempts import (
     LINES_PER_UID,
     LINES_PER_UID_A_DAY,
     MAX_UIDS,
-    Refusals,
+    DeniedAttempts,
 )
-from ecluse.api.quota import ROOMS, Admission, Room
+from ecluse.api.quota import ROOMS, Quota, QuotaCounter
 from ecluse.records import Actor
 from tests.unit.api.fake_commands import FakeCommands
 from tests.unit.api.harness import SYSTEM_PYTHON, ListLog, ask, hold, parse, raw, request_bytes, running
@@ -195,10 +195,10 @@ async def test_a_users_thousand_connections_do_not_lock_out_root_or_another_user
 async def test_who_is_turned_away_is_told_why():
     async with running() as (_, path, server, _log):
         server._door.admission.rooms = {
-            "root": Room(1, 1),
-            "reader": Room(0, 0),
-            "operator": Room(0, 0),
-            "none": Room(0, 0),
+            "root": Quota(1, 1),
+            "reader": Quota(0, 0),
+            "operator": Quota(0, 0),
+            "none": Quota(0, 0),
         }
         with hold(path):
             await asyncio.sleep(0.1)
@@ -209,9 +209,9 @@ async def test_who_is_turned_away_is_told_why():
 async def test_who_has_had_his_share_may_close_all_the_same():
     """The door knows nothing of what somebody wants; so a few places are there to hear it, for a second each."""
     async with running() as (commands, path, server, _log):
-        nothing = Room(0, 0)
+        nothing = Quota(0, 0)
         server._door.admission.rooms = dict.fromkeys(("reader", "operator", "none"), nothing) | {
-            "root": Room(1, 1)
+            "root": Quota(1, 1)
         }
         with hold(path):
             await asyncio.sleep(0.1)
@@ -337,7 +337,7 @@ async def test_no_descriptors_left_is_survived(monkeypatch):
 
 
 def test_places_are_given_back():
-    admission = Admission({"a": Room(3, 2), "b": Room(1, 1)})
+    admission = QuotaCounter({"a": Quota(3, 2), "b": Quota(1, 1)})
     assert [admission.enter("a", 1) for _ in range(3)] == [True, True, False]
     assert admission.enter("b", 1)
     assert [admission.enter("a", 2), admission.enter("a", 3)] == [True, False]
@@ -352,7 +352,7 @@ def test_all_rooms_together_leave_descriptors_for_the_daemon():
 
 async def test_attempts_of_many_users_are_bounded_and_summed_up():
     commands = FakeCommands()
-    refusals = Refusals(commands, ListLog(), window=0.2)
+    refusals = DeniedAttempts(commands, ListLog(), window=0.2)
     for _ in range(15):
         for uid in range(100):
             await refusals.record(lambda uid=uid: Actor(uid, f"u{uid}", 5, "x"), uid, "GET /")
@@ -367,7 +367,7 @@ async def test_attempts_of_many_users_are_bounded_and_summed_up():
     await refusals.close()
 
 
-async def attempts(refusals: Refusals, uids: range, times: int) -> None:
+async def attempts(refusals: DeniedAttempts, uids: range, times: int) -> None:
     """Have each of these users try so often in each of the windows, which the test ends itself."""
     for _ in range(times):
         for uid in uids:
@@ -378,7 +378,7 @@ async def attempts(refusals: Refusals, uids: range, times: int) -> None:
 async def test_a_day_has_so_many_lines_whoever_tries_and_however_often():
     """RED before: one user wrote 15,840 lines a day, 40 users 522,720 (10 and 331 MB)."""
     commands = FakeCommands()
-    refusals = Refusals(commands, ListLog(), window=3600, day=7200)
+    refusals = DeniedAttempts(commands, ListLog(), window=3600, day=7200)
     for _ in range(200):
         await attempts(refusals, range(1), LINES_PER_UID + 5)
     await asyncio.sleep(0)
@@ -405,7 +405,7 @@ async def test_a_day_has_so_many_lines_whoever_tries_and_however_often():
 
 async def test_a_day_that_is_over_is_told_by_itself():
     commands = FakeCommands()
-    refusals = Refusals(commands, ListLog(), window=3600, day=1.0)
+    refusals = DeniedAttempts(commands, ListLog(), window=3600, day=1.0)
     async with asyncio.timeout(20):
         while not any("beyond the lines" in what for _, what in commands.attempts):
             await attempts(refusals, range(1), LINES_PER_UID + 1)

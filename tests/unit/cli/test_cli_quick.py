@@ -19,7 +19,7 @@ PARSER = build_parser()
 
 
 def quickly(words):
-    found = fast_args.read(words)
+    found = fast_args.parse_fast(words)
     return None if found is None else {"json": False, "socket": "before"} | found
 
 
@@ -62,4 +62,4 @@ def test_the_command_lines_of_a_hurry_are_read(line):
      "cut --reason=R", "status --reason R", "--reason R cut", "cut --yes", "cut cut", "cut -- --json", "--version"],
 )  # fmt: skip
 def test_all_else_is_left_to_argparse(line):
-    assert fast_args.read(line.split()) is None
+    assert fast_args.parse_fast(line.split()) is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ecluse.config import load_policy
 from ecluse.errors import ConfigError
-from ecluse.policy import DnsGate, DnsMode, Policy, Zone
+from ecluse.policy import DnsMode, DnsProxySettings, Policy, Zone
 from ecluse.policy.networks import network_of
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
@@ -66,7 +66,7 @@ def sites(draw):
 @settings(max_examples=60)
 @given(w.policies(), sites(), written, st.integers(1, 10**12))
 def test_no_name_that_goes_to_nft_is_too_long_or_stands_twice(policy, zones, name, slot):
-    site = replace(policy.site, zones=zones, dns=DnsGate(DnsMode.ALWAYS))
+    site = replace(policy.site, zones=zones, dns=DnsProxySettings(DnsMode.ALWAYS))
     some = tuple(zone.name for zone in zones)
     services = tuple(
         replace(one, name=f"{name}{number}"[-48:], zones=some, hosts=())

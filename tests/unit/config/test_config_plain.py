@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ecluse.config import load_policy, parsers, read_directory, warnings_of
 from ecluse.config.lint import is_example
-from ecluse.config.messages import WrongError
+from ecluse.config.messages import InvalidValueError
 from ecluse.errors import ConfigError
 from ecluse.policy.networks import network_of
 
@@ -40,7 +40,7 @@ def test_a_name_that_is_taken_has_nothing_but_whole_labels(text):
     for read in (lambda t: parsers.target(t, unbounded=False), parsers.host_name, parsers.domain):
         try:
             name = read(text)
-        except WrongError:
+        except InvalidValueError:
             continue
         if isinstance(name, str):
             assert all(parsers._LABEL.fullmatch(label) for label in name.removeprefix("*.").split("."))

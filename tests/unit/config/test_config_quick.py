@@ -19,7 +19,7 @@ from ecluse.config import (
     warnings_of,
     yaml_scalars,
 )
-from ecluse.config.messages import WrongError, escaped, is_plain
+from ecluse.config.messages import InvalidValueError, escaped, is_plain
 from ecluse.config.models import ServiceModel
 from ecluse.config.yaml_tree import Document, Items, compose
 from ecluse.gc_pause import without_gc
@@ -56,7 +56,7 @@ WRITTEN = PREFIXES | DAMAGED | st.text(max_size=12)
 def outcome(read, *arguments, **named):
     try:
         return read(*arguments, **named)
-    except WrongError as error:
+    except InvalidValueError as error:
         return error.wrong, error.expected
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import public_suffixes
 from ecluse.config import load_policy, suffix_list
-from ecluse.config.messages import WrongError
+from ecluse.config.messages import InvalidValueError
 from ecluse.config.suffix_list import PublicSuffixes
 from ecluse.errors import ConfigError
 
@@ -61,7 +61,7 @@ SHARED = {
 
 @pytest.mark.parametrize("domain", SHARED)
 def test_what_is_shared(domain):
-    with pytest.raises(WrongError, match=SHARED[domain]):
+    with pytest.raises(InvalidValueError, match=SHARED[domain]):
         PublicSuffixes().check(domain)
 
 

@@ -8,14 +8,14 @@ from ipaddress import ip_address
 import pytest
 
 from ecluse.controller import status
-from ecluse.controller.tasks.host_names import NameWatch
+from ecluse.controller.tasks.host_names import HostNameTask
 from ecluse.errors import KernelError
 from ecluse.flow_judge import FlowJudge
-from ecluse.policy import DnsGate, DnsMode
-from ecluse.ports import CounterValue, DnsReport, Evidence, RefusedElement, RefusedQuestion
+from ecluse.policy import DnsMode, DnsProxySettings
+from ecluse.ports import CounterValue, DeniedQuery, DnsReport, RefusedElement, SetReading
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
-from ecluse.ruleset.conntrack_entry import Connection, Tuple
+from ecluse.ruleset.conntrack_entry import ConntrackEntry, Tuple
 from ecluse.ruleset.table_names import BASE_CHAINS, DNS, DNS_LIMITED, is_learned
 from tests.golden.cases import HERE, compiled
 from tests.unit.controller.machine import Machine
@@ -23,7 +23,7 @@ from tests.unit.controller.machine import Machine
 POLICY, _ = compiled(HERE / "10-dns-gate")
 PLAIN = replace(
     POLICY,
-    site=replace(POLICY.site, dns=DnsGate()),
+    site=replace(POLICY.site, dns=DnsProxySettings()),
     services=tuple(
         replace(
             s, destinations=tuple(replace(d, wildcards=(), hosts=("a.lab.example",)) for d in s.destinations)
@@ -134,9 +134,9 @@ def test_a_policy_without_a_gate_leaves_none_behind_once_it_is_alone(machine):
     assert all(f"delete set inet ecluse {name}" in text for name in held["set"] if is_learned(name))
 
 
-def question(server: str, reply_from: str, reply_port: int) -> Connection:
+def question(server: str, reply_from: str, reply_port: int) -> ConntrackEntry:
     client = ip_address("10.10.4.7")
-    return Connection(
+    return ConntrackEntry(
         17,
         Tuple(client, ip_address(server), 40000, 53),
         Tuple(ip_address(reply_from), client, reply_port, 40000),
@@ -162,7 +162,9 @@ def test_questions_that_go_elsewhere_than_the_level_says_are_ended(levels, ended
 def test_a_learned_address_keeps_a_connection():
     def verdict(learned: str, port: int, zone_source: str = "10.10.4.7") -> str:
         far, near = ip_address("203.0.113.150"), ip_address(zone_source)
-        one = Connection(6, Tuple(near, far, 40000, port), Tuple(far, ip_address("192.0.2.2"), port, 40000))
+        one = ConntrackEntry(
+            6, Tuple(near, far, 40000, port), Tuple(far, ip_address("192.0.2.2"), port, 40000)
+        )
         held = {name: frozenset({int(far)}) for name in ("dns_all_4", learned)}
         judge = FlowJudge(POLICY, compile_program(POLICY, {}, 1), CUT, frozenset(), learned=held)
         return judge.judge(one).verdict
@@ -174,8 +176,8 @@ def test_a_learned_address_keeps_a_connection():
 
 
 def test_a_tunnel_is_told_as_one():
-    asked = [RefusedQuestion("10.10.4.7", f"n{i}.t.evil.example", "TXT", "name", 1, 100.0) for i in range(9)]
-    asked.append(RefusedQuestion("10.30.0.9", "www.web.example", "A", "name", 2, 90.0))
+    asked = [DeniedQuery("10.10.4.7", f"n{i}.t.evil.example", "TXT", "name", 1, 100.0) for i in range(9)]
+    asked.append(DeniedQuery("10.30.0.9", "www.web.example", "A", "name", 2, 90.0))
     rows = list(status.refused_names(asked, POLICY, datetime.fromtimestamp(130, UTC)))
     assert [(r.client, r.zone, r.name, r.times, r.last) for r in rows] == [
         ("10.10.4.7", "care", "*.t.evil.example", 9, 30),
@@ -207,10 +209,10 @@ def test_what_lives_at_open_is_held_for_the_cut(machine):
     machine.firewall.answered = {"dns_svc_secure_mail_4": both, "dns_all_4": both}
     inside = ip_address("10.10.0.5")
     machine.conntrack.table = [
-        Connection(6, Tuple(inside, held, 40000, 443), Tuple(held, inside, 443, 40000))
+        ConntrackEntry(6, Tuple(inside, held, 40000, 443), Tuple(held, inside, 443, 40000))
     ]
     controller = machine.controller
-    machine.run(NameWatch(controller._s, controller._ledger).look())
+    machine.run(HostNameTask(controller._s, controller._ledger).look())
     assert machine.firewall.held == {"dns_svc_secure_mail_4": {held}, "dns_all_4": {held}}
     # It is one of our own transactions, and one that needs no comparison of the whole table.
     machine.firewall.fail["fingerprint"] = KernelError("nobody reads the table for it")
@@ -224,13 +226,13 @@ def test_what_lives_is_held_between_two_changes_and_not_within_one(machine):
     machine.firewall.answered = {"dns_svc_secure_mail_4": frozenset({int(held)})}
     inside = ip_address("10.10.0.5")
     machine.conntrack.table = [
-        Connection(6, Tuple(inside, held, 40000, 443), Tuple(held, inside, 443, 40000))
+        ConntrackEntry(6, Tuple(inside, held, 40000, 443), Tuple(held, inside, 443, 40000))
     ]
     controller = machine.controller
 
     async def main() -> None:
-        async with controller._s.writer.turn():
-            look = asyncio.create_task(NameWatch(controller._s, controller._ledger).look())
+        async with controller._s.writer.hold():
+            look = asyncio.create_task(HostNameTask(controller._s, controller._ledger).look())
             await asyncio.sleep(0.1)
             assert not machine.firewall.held
         await look
@@ -244,7 +246,7 @@ def test_who_asks_too_much_is_named_with_what_to_type(machine):
     over = [RefusedElement(f"10.10.4.{n}", "", 0, 0, 100 * n, 0, 3) for n in range(7, 20)]
     server = RefusedElement("10.10.0.53", "", 0, 0, 99_999, 0, 3)
     link_local = RefusedElement("fe80::7", "", 0, 0, 1, 0, 3)
-    machine.firewall.over = Evidence((*over, server, link_local), full=False)
+    machine.firewall.over = SetReading((*over, server, link_local), full=False)
     assert machine.status().dns.limited == ()
     machine.firewall.table.counters[DNS_LIMITED] = CounterValue(5, 500)
     status = machine.status()
@@ -255,16 +257,16 @@ def test_who_asks_too_much_is_named_with_what_to_type(machine):
     assert "10.10.4.19 (zone care, 1,900 questions), 10.10.4.18" in said
     assert "and others" in said
     assert "internal: servers" in said
-    machine.firewall.over = Evidence((link_local,), full=False)
+    machine.firewall.over = SetReading((link_local,), full=False)
     assert any("fe80::7 (no zone, 1 questions)" in text for text in machine.status().warnings)
-    machine.firewall.over = Evidence((), full=False)
+    machine.firewall.over = SetReading((), full=False)
     assert not machine.status().dns.limited
 
 
 def test_rows_that_could_not_be_read_are_counted_beside_those_that_could(machine):
-    row = RefusedQuestion("10.10.4.7", "evil.example", "A", "name", 3, 1.0)
+    row = DeniedQuery("10.10.4.7", "evil.example", "A", "name", 3, 1.0)
     machine.dns.told = replace(TELLS, questions=(row,), unread=2)
-    machine.firewall.evidence = Evidence((), full=False, unread=1)
+    machine.firewall.evidence = SetReading((), full=False, unread=1)
     answer = machine.run(machine.controller.refused(10))
     assert [one.name for one in answer.names] == ["evil.example"]
     assert answer.unread == 3

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from ecluse.bypass import Device, Filter, Host, findings
+from ecluse.bypass import Device, Filter, HostReading, findings
 from ecluse.controller.tasks import links
 from ecluse.errors import KernelError
 from tests.unit.controller.machine import Machine
@@ -19,7 +19,7 @@ def test_a_way_out_is_named_while_it_is_there(monkeypatch):
     machine = Machine(simple())
     machine.start()
     assert not any("past the gate" in text for text in look(machine))
-    machine.exits.host = Host(filters=(Filter("care0", "ingress", "bpf"),), default_routes=("wan0", "wan1"),
+    machine.exits.host = HostReading(filters=(Filter("care0", "ingress", "bpf"),), default_routes=("wan0", "wan1"),
                               devices=(Device("wan0"), Device("wan1")))  # fmt: skip
     for _ in range(3):
         warnings = look(machine)
@@ -27,7 +27,7 @@ def test_a_way_out_is_named_while_it_is_there(monkeypatch):
         assert sum("default routes leave by wan0, wan1" in text for text in warnings) == 1
     assert [event.kind for event in machine.events].count("exit") == 1
     assert [record.event for record in machine.audit.records].count("exit") == 1
-    machine.exits.host = Host()
+    machine.exits.host = HostReading()
     assert not any("past the gate" in text for text in look(machine))
     assert not machine.audit.records[-1].what.startswith("no more"), "one line a minute of each"
     monkeypatch.setattr(links, "_NEWS", 0.0)
@@ -36,14 +36,14 @@ def test_a_way_out_is_named_while_it_is_there(monkeypatch):
     machine.close()
 
 
-def containers(number: int) -> Host:
+def containers(number: int) -> HostReading:
     """What stands while that container runs: its macvlan, its port of the bridge."""
     ports = (
         Device("care0", master="br0"),
         Device(f"veth{number}", master="br0"),
         Device("br0", kind="bridge"),
     )
-    return Host(devices=(*ports, Device("wan0"), Device(f"mv{number}", kind="macvlan", parent="wan0")))
+    return HostReading(devices=(*ports, Device("wan0"), Device(f"mv{number}", kind="macvlan", parent="wan0")))
 
 
 def test_containers_that_come_and_go_make_no_line_each(monkeypatch):
@@ -56,21 +56,23 @@ def test_containers_that_come_and_go_make_no_line_each(monkeypatch):
     for number in range(5):
         machine.exits.host = containers(number)
         assert sum(f"veth{number}" in text for text in look(machine)) == 1, "status tells what is there now"
-        machine.exits.host = Host()
+        machine.exits.host = HostReading()
         look(machine)
     assert lines() == 1
     assert [event.kind for event in machine.events].count("exit") == 2
-    machine.exits.host = Host(devices=(Device("wan0", xdp="generic"),))
+    machine.exits.host = HostReading(devices=(Device("wan0", xdp="generic"),))
     look(machine)
     assert lines() == 2, "another way is told at once"
     monkeypatch.setattr(links, "_NEWS", 0.0)
     look(machine)
     assert lines() == 3
     assert machine.audit.records[-1].what.startswith("no more: ")
-    machine.exits.host = Host(filters=tuple(Filter("care0", side, "bpf") for side in ("ingress", "egress")))
+    machine.exits.host = HostReading(
+        filters=tuple(Filter("care0", side, "bpf") for side in ("ingress", "egress"))
+    )
     look(machine)
     assert "past the gate (and 1 more there)" in machine.audit.records[-1].what
-    machine.exits.host = Host()
+    machine.exits.host = HostReading()
     look(machine)
     monkeypatch.setattr(links, "_NEWS", 60.0)
     look(machine)
@@ -80,7 +82,7 @@ def test_containers_that_come_and_go_make_no_line_each(monkeypatch):
 
 def test_a_look_that_fails_is_said_and_forgets_nothing():
     machine = Machine(simple())
-    machine.exits.host = Host(devices=(Device("wan0", xdp="generic"),))
+    machine.exits.host = HostReading(devices=(Device("wan0", xdp="generic"),))
     machine.start()
     assert any("XDP" in text for text in look(machine))
     machine.exits.fail["look"] = KernelError("dump interrupted")
@@ -91,7 +93,7 @@ def test_a_look_that_fails_is_said_and_forgets_nothing():
 
 
 def test_shared_interfaces_and_inside_bridges_are_no_exits():
-    inside = Host(
+    inside = HostReading(
         devices=(
             Device("lo"),
             Device("care0"),
@@ -122,7 +124,7 @@ def test_what_appears_is_judged_at_once_and_said():
     machine.settle()
     machine.run(asyncio.sleep(0.05))
     assert any("a default route leaves by care0" in text for text in machine.status().warnings)
-    machine.exits.host = Host(
+    machine.exits.host = HostReading(
         addresses=(("care0", "10.99.0.1/16"), ("care0", "fe80::1/64"), ("care0", "10.10.0.1/24"))
     )
     (warning,) = (text for text in look(machine) if "in none of the subnets" in text)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ecluse.controller.tasks import tamper
-from ecluse.controller.tasks.alarm_throttle import ROUNDS, WINDOW, Fight
+from ecluse.controller.tasks.alarm_throttle import ROUNDS, WINDOW, AlarmThrottle
 from ecluse.ruleset import switch
 from ecluse.ruleset.table_names import BASE_CHAINS
 from tests.unit.controller.machine import Machine
@@ -36,7 +36,7 @@ def passed() -> Time:
 
 
 def test_a_cron_job_of_every_minute_is_a_fight_and_a_slip_is_none(passed):
-    fight = Fight(passed)
+    fight = AlarmThrottle(passed)
     for n in range(ROUNDS - 1):
         fight.note(passed.pass_by(MINUTE if n else 0), "nft", n)
     assert not fight.lasting
@@ -44,14 +44,14 @@ def test_a_cron_job_of_every_minute_is_a_fight_and_a_slip_is_none(passed):
     fight.note(passed.pass_by(MINUTE), "nft", 77)
     assert fight.lasting
     assert "nft (pid 77 at last) changed the gate's table over and over: 5 times since 12:00" in fight.words()
-    slow = Fight(passed)
+    slow = AlarmThrottle(passed)
     for n in range(20):
         slow.note(passed.pass_by(WINDOW / 4 + MINUTE), "nft", n)
     assert not slow.lasting
 
 
 def test_a_day_of_fighting_is_told_in_some_thirty_lines(passed):
-    fight = Fight(passed)
+    fight = AlarmThrottle(passed)
     told = 0
     for n in range(24 * 60 * 6):
         fight.note(passed.pass_by(10), "nft", n)
@@ -62,7 +62,7 @@ def test_a_day_of_fighting_is_told_in_some_thirty_lines(passed):
 @pytest.mark.parametrize("hours", [-24, -1, 1, 24 * 400])
 def test_whoever_sets_the_date_hides_neither_a_fight_nor_its_end_nor_a_first_tampering(passed, hours):
     """RED before: a clock that was put back held the fight up for as long, and told no new tampering meanwhile."""
-    fight = Fight(passed)
+    fight = AlarmThrottle(passed)
     for n in range(ROUNDS):
         fight.note(passed.date, "nft", n)
         passed.date += timedelta(hours=hours)
@@ -80,7 +80,7 @@ def test_whoever_sets_the_date_hides_neither_a_fight_nor_its_end_nor_a_first_tam
 
 
 def test_it_names_the_worst_and_remembers_a_bounded_number(passed):
-    fight = Fight(passed)
+    fight = AlarmThrottle(passed)
     for n in range(1000):
         fight.note(NOON, f"p{n % 200}", n, 3 if n % 200 == 7 else 1)
     assert fight.words().startswith("p7 (pid 807 at last), ")
@@ -90,7 +90,7 @@ def test_it_names_the_worst_and_remembers_a_bounded_number(passed):
 
 
 def test_it_is_over_once_and_then_forgotten(passed):
-    fight = Fight(passed)
+    fight = AlarmThrottle(passed)
     for n in range(ROUNDS):
         fight.note(NOON, "nft", n)
     passed.pass_by(WINDOW)
@@ -106,7 +106,7 @@ def test_a_fight_is_in_status_in_the_events_and_in_few_audit_lines(monkeypatch, 
     monkeypatch.setattr(tamper, "_BREATH", 0.001)
     machine = Machine(simple())
     machine.start()
-    machine.controller._keeper._healer._fight = Fight(passed)
+    machine.controller._keeper._healer._fight = AlarmThrottle(passed)
     machine.set("cut")
     for n in range(30):
         machine.firewall.tamper("flush ruleset", "firewall-cron", 1000 + n)

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from ecluse.controller.persist import change_records
-from ecluse.controller.persist.writer_thread import MOST_TOLD, Job, Recorder
+from ecluse.controller.persist.writer_thread import MOST_TOLD, Write, WriteQueue
 from ecluse.errors import StateError
 from ecluse.policy import Policy
 from ecluse.records import Actor
@@ -107,9 +107,9 @@ def test_a_disk_that_hangs_gathers_no_rounds():
     written = []
 
     async def work() -> None:
-        recorder = Recorder(0.001)
+        recorder = WriteQueue(0.001)
         jobs = [
-            Job(
+            Write(
                 f"line {number}",
                 lambda number=number: (passes.wait(20), written.append(number)),
                 in_order=True,
@@ -133,11 +133,11 @@ def test_what_comes_after_what_must_be_written_is_not_written_before_it():
     passes = threading.Event()
     written = []
 
-    def job(label: str, name: str) -> Job:
-        return Job(label, lambda: (passes.wait(20), written.append(name)))
+    def job(label: str, name: str) -> Write:
+        return Write(label, lambda: (passes.wait(20), written.append(name)))
 
     async def work() -> None:
-        recorder = Recorder(0.02)
+        recorder = WriteQueue(0.02)
         await recorder.should([job("first", "first")])  # under way
         await recorder.should([job("other", "other")])  # the round that waits
         must = asyncio.ensure_future(recorder.must([job("boot", "boot open")]))
@@ -157,17 +157,17 @@ def test_lines_stay_in_order_and_one_try_a_round_is_enough():
     written, tries = [], []
     full = {"a", "c"}
 
-    def job(name: str, **more) -> Job:
+    def job(name: str, **more) -> Write:
         def write() -> None:
             tries.append(name)
             if name in full:
                 raise StateError("the disk is full")
             written.append(name)
 
-        return Job(name, write, in_order=True, **more)
+        return Write(name, write, in_order=True, **more)
 
     async def work() -> None:
-        recorder = Recorder(5)
+        recorder = WriteQueue(5)
         jobs = [job("a"), job("b"), job("c", ahead=True), job("d", ahead=True), job("e")]
         assert await recorder.should(jobs) == tuple(f"{name} (the disk is full)" for name in "abcde")
         assert tries == ["a", "c"]

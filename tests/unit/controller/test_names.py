@@ -8,12 +8,12 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from ecluse.controller.tasks.addresses_in_use import in_use, learned_in_use
-from ecluse.controller.tasks.host_names import NameWatch
+from ecluse.controller.tasks.host_names import HostNameTask
 from ecluse.errors import KernelError
-from ecluse.flow_judge import Connection, Tuple
+from ecluse.flow_judge import ConntrackEntry, Tuple
 from ecluse.name_advice import Knowledge, address_states, failures, name_states, owners_of
 from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
-from ecluse.records import KnownAddress, KnownName, NameTally
+from ecluse.records import KnownAddress, KnownName, NameStatistics
 from tests.unit.controller.machine import Machine
 from tests.unit.ruleset.policies import SITE
 
@@ -38,8 +38,8 @@ def policy(*services):
 def line(inside, outside, port=443, protocol=6, *, inbound=False, answered=True):
     a, b = ip_address(inside), ip_address(outside)
     if inbound:
-        return Connection(protocol, Tuple(b, a, 40000, port), Tuple(a, b, port, 40000), answered=answered)
-    return Connection(protocol, Tuple(a, b, 40000, port), Tuple(b, a, port, 40000), answered=answered)
+        return ConntrackEntry(protocol, Tuple(b, a, 40000, port), Tuple(a, b, port, 40000), answered=answered)
+    return ConntrackEntry(protocol, Tuple(a, b, 40000, port), Tuple(b, a, port, 40000), answered=answered)
 
 
 RESOLVED = {"a.example": (ip_address(OLD), ip_address(NEW)), "b.example": (ip_address(OLD),)}
@@ -111,7 +111,7 @@ def test_a_learned_address_is_in_use_by_its_services_own_connections_alone(case)
 
 def look(machine):
     controller = machine.controller
-    machine.run(NameWatch(controller._s, controller._ledger).look())
+    machine.run(HostNameTask(controller._s, controller._ledger).look())
     machine.settle()
     machine.run(asyncio.sleep(0.02))
 
@@ -157,7 +157,7 @@ def test_a_large_table_is_read_rarely_although_something_is_always_due(machine, 
         return machine.conntrack.table
 
     monkeypatch.setattr(machine.conntrack, "connections", slow)
-    watch = NameWatch(machine.controller._s, machine.controller._ledger)
+    watch = HostNameTask(machine.controller._s, machine.controller._ledger)
     for old in (OLD, NEW):
         machine.resolver.overdue = {"a.example": frozenset({old})}
         machine.run(watch.look())
@@ -168,7 +168,7 @@ def test_a_large_table_is_read_rarely_although_something_is_always_due(machine, 
 
 
 def test_what_is_known_is_saved_now_and_then_and_not_at_each_look(machine):
-    watch = NameWatch(machine.controller._s, machine.controller._ledger)
+    watch = HostNameTask(machine.controller._s, machine.controller._ledger)
     machine.conntrack.table = [line("10.10.0.5", NEW)]
 
     def looked_and_saved():
@@ -219,7 +219,7 @@ def known(name, *addresses, seen=NOW, **more):
 def states(*entries, tally=None, service_=None, days=30):
     knowledge = Knowledge(
         {entry.name: entry for entry in entries},
-        {entries[0].name: tally or NameTally()},
+        {entries[0].name: tally or NameStatistics()},
         timedelta(days=days),
         NOW,
         owners_of({entry.name: entry for entry in entries}),
@@ -234,8 +234,8 @@ def test_nothing_is_said_of_a_name_that_is_well():
 
 
 ADVICE = {
-    "rotates": ([known("a.example", NEW)], NameTally(answers=5, turned=3), "nearly every answer (3 of 5)"),
-    "early": ([known("a.example", NEW)], NameTally(answers=9, early=3), "rotates faster than its TTL"),
+    "rotates": ([known("a.example", NEW)], NameStatistics(answers=5, turned=3), "nearly every answer (3 of 5)"),
+    "early": ([known("a.example", NEW)], NameStatistics(answers=9, early=3), "rotates faster than its TTL"),
     "network": ([known("a.example", NEW, alias="x.b-cdn.net")], None, "shared content network (b-cdn.net)"),
     "neighbour": ([known("a.example", NEW), known("b.other.example2", NEW)], None, "shares an address with b.other"),
     "inside": ([known("a.example", "2001:db8:20::9", NEW)], None, "inside zone 'admin'"),
@@ -278,7 +278,7 @@ def test_no_advice_where_there_is_nothing_to_say():
     used = known("a.example", NEW, since=NOW - timedelta(days=8))
     used = replace(used, addresses=tuple(replace(each, used=NOW) for each in used.addresses))
     for entries, tally in (
-        ([used], NameTally(answers=50, turned=3, early=2)),
+        ([used], NameStatistics(answers=50, turned=3, early=2)),
         ([known("a.example", NEW, alias="a.notb-cdn.net.example"), known("b.a.example", NEW)], None),
     ):
         assert states(*entries, tally=tally)[0].warnings == ()

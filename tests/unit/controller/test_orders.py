@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ecluse.controller.lock import Writer, always, never
+from ecluse.controller.lock import PriorityLock, always, never
 from ecluse.errors import EcluseError, GivenUpError, StaleError, StateError
 from ecluse.records import Sender
 from ecluse.ruleset import switch
@@ -69,7 +69,7 @@ def test_what_a_command_closes_is_asked_when_its_turn_comes(machine):
     done = []
 
     async def crowd():
-        async with machine.controller._s.writer.turn():
+        async with machine.controller._s.writer.hold():
 
             async def one(name, *zones):
                 await level(machine, name, *zones)
@@ -178,23 +178,23 @@ def test_what_was_sent_before_the_start_opens_nothing_that_the_start_found_close
 
 def test_whoever_is_urgent_has_the_lock_next_and_the_rest_in_order():
     async def work():
-        writer, order = Writer(), []
+        writer, order = PriorityLock(), []
 
         async def one(name, urgent):
-            async with writer.turn(urgent):
+            async with writer.hold(urgent):
                 order.append(name)
                 await asyncio.sleep(0)
 
-        async with writer.turn():
+        async with writer.hold():
             tasks = [asyncio.ensure_future(one(n, never)) for n in "abc"]
             tasks += [asyncio.ensure_future(one(n, always)) for n in "XY"]
             await asyncio.sleep(0)
-            assert writer.hurry.is_set()
+            assert writer.urgent_waiting.is_set()
             tasks[0].cancel()
             tasks[3].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert order == ["Y", "b", "c"]
-        assert not writer.hurry.is_set()
+        assert not writer.urgent_waiting.is_set()
         assert not writer.locked()
 
     asyncio.run(work())
@@ -202,9 +202,9 @@ def test_whoever_is_urgent_has_the_lock_next_and_the_rest_in_order():
 
 def test_a_lock_that_was_handed_to_somebody_who_is_cancelled_goes_on():
     async def work():
-        writer = Writer()
-        await writer.seize()
-        waiting = [asyncio.ensure_future(writer.seize()) for _ in range(2)]
+        writer = PriorityLock()
+        await writer.acquire()
+        waiting = [asyncio.ensure_future(writer.acquire()) for _ in range(2)]
         await asyncio.sleep(0)
         writer._hand_over()
         waiting[0].cancel()
@@ -238,7 +238,7 @@ def test_an_opening_that_is_taken_back_is_told_purged_and_may_be_tried_again(mac
 
 def test_a_reload_does_not_starve_behind_closings_without_end(machine):
     """It gives way to each at every step, and begins again; after some times it goes through."""
-    machine.controller._s.writer.hurry.is_set = lambda: True
+    machine.controller._s.writer.urgent_waiting.is_set = lambda: True
     assert machine.reload(simple(("svc-0", "svc-1"))).changed
 
 
@@ -247,7 +247,7 @@ def test_a_closing_that_repeats_what_stands_is_not_undone_by_what_was_sent_befor
     machine.set("isolate")
 
     async def both():
-        async with machine.controller._s.writer.turn():
+        async with machine.controller._s.writer.hold():
             sent = {
                 "level": lambda: level(machine, "open"),
                 "rollback": lambda: machine.controller.rollback(1, actor=WHO, reason="", authorised_by=""),

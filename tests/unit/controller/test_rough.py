@@ -8,11 +8,11 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from ecluse.controller.context import Options
-from ecluse.controller.lock import Writer, always
-from ecluse.controller.persist.writer_thread import Job, Recorder
+from ecluse.controller.lock import PriorityLock, always
+from ecluse.controller.persist.writer_thread import Write, WriteQueue
 from ecluse.controller.startup_decision import carry_over
 from ecluse.errors import KernelError, RequestError, StaleError, StateError
-from ecluse.flow_judge import Connection, Tuple
+from ecluse.flow_judge import ConntrackEntry, Tuple
 from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
 from ecluse.ruleset import switch
 from tests.unit.controller import machine as machines
@@ -135,7 +135,7 @@ def test_links_that_cannot_be_read_end_nothing(machine):
 def test_a_purge_that_was_overtaken_ends_nothing_that_is_open_again(machine):
     care, web = ip_address("10.10.0.7"), ip_address("198.51.100.80")
     there, back = Tuple(care, web, 1, 443), Tuple(web, care, 443, 1)
-    line = Connection(6, there, back)
+    line = ConntrackEntry(6, there, back)
     machine.conntrack.table = [line]
     listed = machine.conntrack.connections
 
@@ -216,7 +216,7 @@ def test_old_records_go_although_somebody_commands_all_the_time(monkeypatch):
         for number in range(30):
             who = {"actor": WHO, "reason": "", "authorised_by": ""}
             await machine.controller.set_level(("cut", "open")[number % 2], None, **who)
-        async with machine.controller._s.writer.turn():
+        async with machine.controller._s.writer.hold():
             await asyncio.sleep(0.3)
             return len(machine.state.generations)
 
@@ -247,19 +247,19 @@ class Disk:
         self.open = threading.Event()
         self.full = False
 
-    def job(self, label: str, name: str = "", **named) -> Job:
+    def job(self, label: str, name: str = "", **named) -> Write:
         def write() -> None:
             self.open.wait(5)
             if self.full:
                 raise StateError("the disk is full")
             self.written.append(name or label)
 
-        return Job(label, write, **named)
+        return Write(label, write, **named)
 
 
 def record(work, **named):
     async def run():
-        recorder = Recorder(0.05, **named)
+        recorder = WriteQueue(0.05, **named)
         try:
             return await work(recorder)
         finally:
@@ -323,7 +323,7 @@ def test_what_must_be_written_stops_at_the_first_that_fails():
 
     async def work(recorder):
         with pytest.raises(StateError, match="full"):
-            await recorder.must([disk.job("one"), Job("two", full), disk.job("three")])
+            await recorder.must([disk.job("one"), Write("two", full), disk.job("three")])
         assert recorder.waiting == ()
 
     record(work)
@@ -354,7 +354,7 @@ def test_a_record_that_goes_wrong_in_an_unforeseen_way_is_said_and_stops_nothing
         def wrong() -> None:
             raise ValueError("unforeseen")
 
-        return await recorder.should([Job("odd", wrong), Job("fine", lambda: None)])
+        return await recorder.should([Write("odd", wrong), Write("fine", lambda: None)])
 
     (told,) = record(work)
     assert "odd" in told
@@ -363,11 +363,11 @@ def test_a_record_that_goes_wrong_in_an_unforeseen_way_is_said_and_stops_nothing
 
 def test_after_its_end_nothing_is_recorded_and_that_is_a_state_error():
     async def work():
-        recorder = Recorder(1)
+        recorder = WriteQueue(1)
         recorder.close()
-        assert await recorder.should([Job("late", lambda: None)]) == ("late (the daemon is stopping)",)
+        assert await recorder.should([Write("late", lambda: None)]) == ("late (the daemon is stopping)",)
         with pytest.raises(StateError):
-            await Recorder.must(recorder, [Job("late", lambda: None)])
+            await WriteQueue.must(recorder, [Write("late", lambda: None)])
 
     asyncio.run(work())
 
@@ -376,19 +376,19 @@ def test_whoever_waits_for_the_disk_makes_haste_when_a_closing_wants_the_lock():
     disk = Disk()
 
     async def work():
-        writer = Writer()
-        recorder = Recorder(30, writer.hurry)
+        writer = PriorityLock()
+        recorder = WriteQueue(30, writer.urgent_waiting)
 
         async def opening():
-            async with writer.turn():
+            async with writer.hold():
                 with pytest.raises(StateError):
                     await recorder.must([disk.job("intent")])
 
         held = asyncio.ensure_future(opening())
         await asyncio.sleep(0.02)
         async with asyncio.timeout(2):
-            async with writer.turn(always):
-                assert not writer.hurry.is_set(), "nobody hurries the closing itself"
+            async with writer.hold(always):
+                assert not writer.urgent_waiting.is_set(), "nobody hurries the closing itself"
         await held
         disk.open.set()
         recorder.close()

@@ -7,7 +7,7 @@ import pytest
 
 from ecluse.controller.context import Options
 from ecluse.controller.tasks import supervisor
-from ecluse.flow_judge import Connection, Tuple
+from ecluse.flow_judge import ConntrackEntry, Tuple
 from ecluse.ports import KernelChange
 from tests.unit.controller import machine as machines
 from tests.unit.controller.machine import Machine
@@ -94,7 +94,7 @@ def test_a_change_that_cannot_be_noted_is_compared(machine):
 
 def test_connections_that_could_not_be_ended_are_ended_at_the_regular_look(machine):
     care, web = ip_address("10.10.0.7"), ip_address("198.51.100.80")
-    machine.conntrack.table = [Connection(6, Tuple(care, web, 1, 443), Tuple(web, care, 443, 1))]
+    machine.conntrack.table = [ConntrackEntry(6, Tuple(care, web, 1, 443), Tuple(web, care, 443, 1))]
     machine.conntrack.fail["connections"] = NO_THREAD
     machine.set("cut")
     assert warned(machine, "old connections could not be ended (RuntimeError: can't start new thread")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from ecluse.bypass import Device, Host
+from ecluse.bypass import Device, HostReading
 from ecluse.controller import context
 from ecluse.errors import KernelError
 from ecluse.policy import GATEWAY
@@ -88,14 +88,14 @@ def test_a_zone_without_a_living_interface_keeps_nothing(machine):
         (Device(care.interfaces[0], master="br0"), Device("br0", kind="bridge")),
         (Device(care.interfaces[0], elsewhere=True),),
     ):
-        machine.links.host = Host(devices=(*others, *dead))
+        machine.links.host = HostReading(devices=(*others, *dead))
         assert plan(machine, "cut").no_link == names(machine), dead
         change = machine.set("cut")
         assert (change.kept, change.no_link) == ((), names(machine)), dead
         assert any(text.startswith("zone care: ") for text in change.warnings)
         assert machine.status().services[0].kept_in == ()
         machine.set("open")
-    machine.links.host = Host(
+    machine.links.host = HostReading(
         devices=(*others, Device(care.interfaces[0], master="vrf0"), Device("vrf0", kind="vrf"))
     )
     assert plan(machine, "cut").services_kept == names(machine)
@@ -108,15 +108,17 @@ def test_of_what_a_wildcard_stands_for_one_is_enough():
     zones = (replace(one, interfaces=(pattern,)), *site.site.zones[1:])
     policy = replace(site, site=replace(site.site, zones=zones))
     some = (Device("vlan1", running=False), Device("vlan2"))
-    assert Sight(Host(devices=some)).living(policy)[one.name] is True
-    assert not any("vlan" in text for text in Sight(Host(devices=some)).remarks(policy))
-    assert Sight(Host(devices=some[:1])).living(policy)[one.name] is False
-    assert Sight(Host(devices=some[:1])).living(policy)[GATEWAY] is True
+    assert Sight(HostReading(devices=some)).living(policy)[one.name] is True
+    assert not any("vlan" in text for text in Sight(HostReading(devices=some)).remarks(policy))
+    assert Sight(HostReading(devices=some[:1])).living(policy)[one.name] is False
+    assert Sight(HostReading(devices=some[:1])).living(policy)[GATEWAY] is True
     trunk = (Device("lan0", own_ip=False), Device("lan0.10", kind="vlan", parent="lan0"))
     zones = (replace(one, interfaces=("lan0",)), *site.site.zones[1:])
     (told,) = (
         t
-        for t in Sight(Host(devices=trunk)).remarks(replace(site, site=replace(site.site, zones=zones)))
+        for t in Sight(HostReading(devices=trunk)).remarks(
+            replace(site, site=replace(site.site, zones=zones))
+        )
         if "lan0" in t
     )
     assert told.startswith("zone care: lan0 has no address and no route of its own (above it: lan0.10)")
@@ -128,7 +130,7 @@ def in_vrf(*interfaces, also=("wan0",)):
     zones = (replace(site.site.zones[0], interfaces=interfaces), *site.site.zones[1:])
     policy = replace(site, site=replace(site.site, zones=zones))
     members = tuple(Device(name, master="vall") for name in ("lan0", *also))
-    host = Host(devices=(*members, Device("vall", kind="vrf", own_ip=False)))
+    host = HostReading(devices=(*members, Device("vall", kind="vrf", own_ip=False)))
     sight = Sight(host)
     return sight.living(policy)["care"], [text for text in sight.remarks(policy) if "VRF" in text]
 
@@ -159,12 +161,12 @@ def test_a_way_out_that_a_zones_wildcard_takes_for_the_inside_is_a_way_past_the_
     site = simple()
     zones = (replace(site.site.zones[0], interfaces=("lan0", "vlan*")), *site.site.zones[1:])
     policy = replace(site, site=replace(site.site, zones=zones))
-    (told,) = Sight(Host(devices=(Device("lan0"), Device("vlan9")), default_routes=("vlan9",))).ways_out(
-        policy
-    )
+    (told,) = Sight(
+        HostReading(devices=(Device("lan0"), Device("vlan9")), default_routes=("vlan9",))
+    ).ways_out(policy)
     assert told.startswith("a default route leaves by vlan9, which is in zone care (vlan*)")
     assert "passes at every level" in told
-    host = Host(devices=(Device("lan0"), Device("wan0")), default_routes=("wan0",))
+    host = HostReading(devices=(Device("lan0"), Device("wan0")), default_routes=("wan0",))
     assert Sight(host).ways_out(policy) == ()
 
 
@@ -173,6 +175,6 @@ def test_an_interface_that_was_meant_for_a_zone_is_told_once():
     care = SITE.zones[0]
     text = f"{care.subnets[0][1]}/{care.subnets[0].prefixlen}"
     devices = (Device("lan9"), Device("docker9"))
-    words = Sight(Host(devices=devices, addresses=(("lan9", text),))).words(simple(), cut=True)
+    words = Sight(HostReading(devices=devices, addresses=(("lan9", text),))).words(simple(), cut=True)
     assert len([one for one in words if "lan9" in one]) == 1, words
     assert "closed while any zone is: docker9 (in no zone of site.yaml)" in words, "positive control"

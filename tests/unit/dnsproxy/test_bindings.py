@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecluse.dnsproxy import message_filter
-from ecluse.dnsproxy.message_filter import Question
+from ecluse.dnsproxy.message_filter import DnsQuestion
 from tests.unit.dnsproxy.test_dnsgate import ORDERS, answered, at
 
 NAME = "x.operator.example"
@@ -85,7 +85,7 @@ def test_a_name_of_another_service_is_no_way_for_this_one():
     reply.answer.append(dns.rrset.from_text(f"{NAME}.", 60, "IN", "HTTPS", "1 a.console.example. alpn=h2"))
     question = message_filter.judge(NAME, dns.rdatatype.HTTPS, REDUCED)
     assert REDUCED.answers("a.console.example")
-    assert message_filter.strained(query, reply, question, REDUCED).dropped == 1
+    assert message_filter.filter_answer(query, reply, question, REDUCED).dropped == 1
 
 
 def test_private_hints_stay_where_the_destination_says_so():
@@ -111,8 +111,8 @@ def test_at_open_a_name_that_nobody_keeps_is_judged_by_its_addresses_alone():
     reply = dns.message.make_response(query)
     text = "1 cdn.web.example. alpn=h2,h3 port=8443 ipv4hint=203.0.113.9,10.30.0.7"
     reply.answer.append(dns.rrset.from_text("www.web.example.", 60, "IN", "HTTPS", text))
-    question = Question("www.web.example", dns.rdatatype.HTTPS, (), "")
-    found = message_filter.strained(query, reply, question, ORDERS)
+    question = DnsQuestion("www.web.example", dns.rdatatype.HTTPS, (), "")
+    found = message_filter.filter_answer(query, reply, question, ORDERS)
     assert found.reply.answer[0][0].to_text().replace('"', "") == (
         "1 cdn.web.example. alpn=h2,h3 port=8443 ipv4hint=203.0.113.9"
     )
@@ -168,7 +168,7 @@ def test_whatever_a_resolver_says_no_more_than_what_is_kept_comes_back(texts, ki
     said = dns.message.make_response(query)
     said.answer.append(dns.rrset.from_text(f"{NAME}.", 60, "IN", kind, *texts))
     question = message_filter.judge(NAME, query.question[0].rdtype, ORDERS)
-    found = message_filter.strained(query, dns.message.from_wire(said.to_wire()), question, ORDERS)
+    found = message_filter.filter_answer(query, dns.message.from_wire(said.to_wire()), question, ORDERS)
     reply = dns.message.from_wire(found.reply.to_wire())
     stayed = [one for rrset in reply.answer for one in rrset]
     assert len(stayed) + found.dropped >= 1

@@ -13,21 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecluse.dnsproxy import message_filter
-from ecluse.dnsproxy.alias_chains import LATELY, MOST, Chains
-from ecluse.dnsproxy.answer_cache import HeldAnswers
+from ecluse.dnsproxy.alias_chains import LATELY, MOST, AliasChains
+from ecluse.dnsproxy.answer_cache import AnswerCache
 from ecluse.dnsproxy.dnsmasq_config import own_zones, servers_text
-from ecluse.dnsproxy.forwarder import Strainer
-from ecluse.dnsproxy.message_filter import Question, Refusal
+from ecluse.dnsproxy.forwarder import Forwarder
+from ecluse.dnsproxy.message_filter import DnsQuestion, Refusal
 from ecluse.policy import Traffic
-from ecluse.ruleset.proxy_config import Answers, Orders
+from ecluse.ruleset.proxy_config import NamePolicy, ProxyConfig
 from tests.unit.dnsproxy.test_dnsgate import ORDERS
 
 A, DS, DNSKEY = dns.rdatatype.A, dns.rdatatype.DS, dns.rdatatype.DNSKEY
 TWO = replace(
     ORDERS,
     names={
-        "pay.treasury.example": Answers(("treasury",), (), traffic=(Traffic(6, 443, 443),)),
-        "portal.lab.example": Answers(("laboratory",), ()),
+        "pay.treasury.example": NamePolicy(("treasury",), (), traffic=(Traffic(6, 443, 443),)),
+        "portal.lab.example": NamePolicy(("laboratory",), ()),
     },
 )
 CHAIN = ("CNAME front.cdn.example.", "front.cdn.example. 60 IN A 203.0.113.20")
@@ -60,27 +60,27 @@ class Outside:
         self.says: dict[str, tuple[str, ...]] = {}
         self.asked: list[str] = []
 
-    async def first_answer(self, question: Question, orders: Orders) -> dns.message.Message:
+    async def first_answer(self, question: DnsQuestion, orders: ProxyConfig) -> dns.message.Message:
         self.asked.append(question.name)
         return answer(question.name, *self.says[question.name])
 
 
 async def strainer_of(
-    monkeypatch, orders: Orders = TWO
-) -> tuple[Strainer, Kernel, Outside, list[frozenset[str]]]:
+    monkeypatch, orders: ProxyConfig = TWO
+) -> tuple[Forwarder, Kernel, Outside, list[frozenset[str]]]:
     kernel, outside, told = Kernel(), Outside(), []
 
-    async def reach(chains: Chains) -> None:
+    async def reach(chains: AliasChains) -> None:
         told.append(chains.targets(0.0))
 
-    strainer = Strainer(kernel, "word", reach)
+    strainer = Forwarder(kernel, "word", reach)
     strainer._port = orders.port + 1
     await strainer.obey(orders, "digest")
     monkeypatch.setattr(strainer, "_first_answer", outside.first_answer)
     return strainer, kernel, outside, told
 
 
-def ask(strainer: Strainer, name: str, kind: str = "A"):
+def ask(strainer: Forwarder, name: str, kind: str = "A"):
     return strainer._answer(dns.message.make_query(name, kind, use_edns=0).to_wire())
 
 
@@ -157,7 +157,7 @@ def test_the_zones_are_what_the_files_name_and_all_above():
     for zone in WRITTEN:
         for kind in (DS, DNSKEY):
             question = message_filter.judge(zone, kind, ORDERS, WRITTEN)
-            assert isinstance(question, Question)
+            assert isinstance(question, DnsQuestion)
             assert (question.services, question.keys) == ((), True)
     assert isinstance(message_filter.judge("lab.example", A, ORDERS, WRITTEN), Refusal)
 
@@ -176,8 +176,8 @@ def test_no_name_that_a_machine_invents_leaves_as_a_question_for_keys(labels, do
 
 
 def test_below_a_wildcard_keys_are_asked_of_what_has_left_already():
-    chains = Chains()
-    asked = Question("a.b.operator.example", A, ("secure-mail",), "operator.example")
+    chains = AliasChains()
+    asked = DnsQuestion("a.b.operator.example", A, ("secure-mail",), "operator.example")
     found = answer(asked.name, "A 203.0.113.9")
     chains.note(asked, found, 0.0)
     assert not chains.zones(0.0), "who does not validate asks for no keys"
@@ -188,12 +188,12 @@ def test_below_a_wildcard_keys_are_asked_of_what_has_left_already():
 
 
 def test_what_names_below_wildcards_lead_to_pushes_out_nothing_of_the_sites_own():
-    chains = Chains()
-    own = Question("pay.treasury.example", A, ("treasury",), "", dnssec=True)
+    chains = AliasChains()
+    own = DnsQuestion("pay.treasury.example", A, ("treasury",), "", dnssec=True)
     assert chains.note(own, answer(own.name, *CHAIN), 0.0)
     assert not chains.note(own, answer(own.name, *CHAIN), 0.0), "known"
     for n in range(MOST + 50):
-        asked = Question(f"n{n}.operator.example", A, ("secure-mail",), "operator.example", dnssec=True)
+        asked = DnsQuestion(f"n{n}.operator.example", A, ("secure-mail",), "operator.example", dnssec=True)
         chains.note(asked, answer(asked.name, f"CNAME t{n}.cdn.example."), 1.0)
     assert chains.heads("front.cdn.example", 1.0) == ("pay.treasury.example",)
     assert chains.held(own, 1.0) is not None
@@ -205,8 +205,8 @@ def test_what_names_below_wildcards_lead_to_pushes_out_nothing_of_the_sites_own(
 
 @pytest.mark.parametrize("target", [r"a/nobody.b", r"a\.b", r"a\010server", "a#b"])
 def test_a_target_that_is_no_plain_name_never_reaches_the_engines_list(target):
-    chains = Chains()
-    own = Question("pay.treasury.example", A, ("treasury",), "", dnssec=True)
+    chains = AliasChains()
+    own = DnsQuestion("pay.treasury.example", A, ("treasury",), "", dnssec=True)
     assert not chains.note(own, answer(own.name, f"CNAME {target}.example."), 0.0)
     assert not chains.targets(0.0)
     assert not chains.zones(0.0)
@@ -236,16 +236,16 @@ def test_signatures_and_proofs_come_back_where_they_are_wanted(dnssec):
     query = dns.message.make_query(name, "A", want_dnssec=dnssec)
     rows = ("A 203.0.113.9", f"{name}. 600 IN RRSIG {SIGNED}")
     authority = PROOF + '\noperator.example. 60 IN NS ns.example.\noperator.example. 60 IN TXT "carried in"'
-    question = Question(name, A, ("secure-mail",), "operator.example", dnssec=dnssec)
+    question = DnsQuestion(name, A, ("secure-mail",), "operator.example", dnssec=dnssec)
     assert bool(message_filter.outward(question).ednsflags & dns.flags.DO) is dnssec
-    found = message_filter.strained(query, answer(name, *rows, authority=authority), question, ORDERS)
+    found = message_filter.filter_answer(query, answer(name, *rows, authority=authority), question, ORDERS)
     assert found.addresses == (ip_address("203.0.113.9"),)
     kinds = [dns.rdatatype.to_text(one.rdtype) for one in (*found.reply.answer, *found.reply.authority)]
     assert kinds == (["A", "RRSIG", "NSEC"] if dnssec else ["A"])
 
 
 def test_who_wants_no_signatures_is_not_given_what_is_held_for_who_does():
-    held = HeldAnswers()
+    held = AnswerCache()
     queries = [
         dns.message.make_query("x.operator.example", "A", use_edns=0, payload=1232, want_dnssec=do)
         for do in (True, False)

@@ -13,15 +13,15 @@ import pytest
 
 from ecluse.dnsproxy import message_filter
 from ecluse.dnsproxy.answer_cache import MOST as HELD
-from ecluse.dnsproxy.answer_cache import HeldAnswers
-from ecluse.dnsproxy.denied_queries import MOST, MOST_CLIENTS, TOLD, Tally
+from ecluse.dnsproxy.answer_cache import AnswerCache
+from ecluse.dnsproxy.denied_queries import MOST, MOST_CLIENTS, TOLD, DeniedQueries
 from ecluse.dnsproxy.dnsmasq_config import WORD_OPTION, config_text, servers_text
-from ecluse.dnsproxy.message_filter import Question, Refusal
+from ecluse.dnsproxy.message_filter import DnsQuestion, Refusal
 from ecluse.dnsproxy.rate_limit import MOST_CLIENTS as MOST_SHARES
-from ecluse.dnsproxy.rate_limit import MOST_NAMES, SERVERS_SHARE, SHARE, NewNames
+from ecluse.dnsproxy.rate_limit import MOST_NAMES, SERVERS_SHARE, SHARE, NewNameLimit
 from ecluse.policy import DnsMode, Traffic
-from ecluse.ruleset.proxy_config import Answers, Orders, orders_of
-from ecluse.state.codec import canonical, read
+from ecluse.ruleset.proxy_config import NamePolicy, ProxyConfig, proxy_config_of
+from ecluse.state.codec import canonical, read_json
 from tests.golden.cases import HERE, compiled
 
 CASE = HERE / "10-dns-gate"
@@ -30,7 +30,9 @@ ZONES = POLICY.zone_names()
 
 
 def at(level: str, **zones: str):
-    return orders_of(POLICY, dict.fromkeys(ZONES, level) | {z.replace("_", "-"): v for z, v in zones.items()})
+    return proxy_config_of(
+        POLICY, dict.fromkeys(ZONES, level) | {z.replace("_", "-"): v for z, v in zones.items()}
+    )
 
 
 def test_the_engines_files_are_as_accepted():
@@ -50,19 +52,19 @@ def test_a_level_answers_what_it_keeps_and_open_is_ready_for_a_cut():
     # A zone of its own level counts by it: the console is care's alone.
     assert set(at("cut", care="reduced").wildcards) == {"operator.example", "console.example"}
     assert set(at("cut", guest_wifi="reduced").wildcards) == {"operator.example"}
-    assert orders_of(compiled(HERE / "01-one-address")[0], {}) is None
+    assert proxy_config_of(compiled(HERE / "01-one-address")[0], {}) is None
 
 
 def test_everything_is_passed_on_only_while_every_zone_is_open_and_the_site_says_always():
     always = replace(POLICY, site=replace(POLICY.site, dns=replace(POLICY.site.dns, mode=DnsMode.ALWAYS)))
-    assert orders_of(always, dict.fromkeys(ZONES, "open")).everything
-    assert not orders_of(always, dict.fromkeys(ZONES, "open") | {"care": "cut"}).everything
+    assert proxy_config_of(always, dict.fromkeys(ZONES, "open")).everything
+    assert not proxy_config_of(always, dict.fromkeys(ZONES, "open") | {"care": "cut"}).everything
     assert not at("open").everything
 
 
 def test_orders_are_read_back_as_they_were_written():
     orders = at("cut")
-    assert read(Orders, canonical(orders)) == orders
+    assert read_json(ProxyConfig, canonical(orders)) == orders
 
 
 def test_orders_from_before_ports_were_told_are_read():
@@ -70,7 +72,7 @@ def test_orders_from_before_ports_were_told_are_read():
     told = json.loads(canonical(at("cut")))
     for answers in (*told["names"].values(), *told["wildcards"].values()):
         del answers["traffic"]
-    orders = read(Orders, json.dumps(told).encode())
+    orders = read_json(ProxyConfig, json.dumps(told).encode())
     assert orders.wildcards["operator.example"].services == ("secure-mail",)
     assert not orders.wildcards["operator.example"].keeps(6, 443)
 
@@ -83,7 +85,7 @@ def test_a_name_below_a_wildcard_is_answered_for_both():
             replace(POLICY.services[1].destinations[0], hosts=("mx.operator.example",), wildcards=()),
         ),
     )
-    orders = orders_of(replace(POLICY, services=(POLICY.services[0], own)), dict.fromkeys(ZONES, "cut"))
+    orders = proxy_config_of(replace(POLICY, services=(POLICY.services[0], own)), dict.fromkeys(ZONES, "cut"))
     assert set(orders.answers("mx.operator.example").services) == {"secure-mail", "console"}
     assert orders.answers("x.mx.operator.example").services == ("secure-mail",)
 
@@ -120,12 +122,12 @@ def test_what_leaves(name, kind, outcome):
 
 def test_the_question_that_leaves_is_our_own():
     query = dns.message.make_query("ReSuLtS.lab.example", "A", use_edns=0, options=[])
-    name, kind = message_filter.read(query)
+    name, kind = message_filter.parse_question(query)
     outward = message_filter.outward(message_filter.judge(name, kind, ORDERS))
     assert outward.question[0].name.to_text() == "results.lab.example."
     assert not outward.options
     assert outward.id != query.id or outward.to_wire() != query.to_wire()
-    assert message_filter.read(dns.message.make_query("x.example", "A", rdclass="CH")) is None
+    assert message_filter.parse_question(dns.message.make_query("x.example", "A", rdclass="CH")) is None
 
 
 def answered(text: str, name: str = "x.operator.example", kind: str = "A", private=False):
@@ -134,8 +136,8 @@ def answered(text: str, name: str = "x.operator.example", kind: str = "A", priva
         f"id 1\nopcode QUERY\nrcode NOERROR\nflags QR RD RA\n;QUESTION\n{name}. IN {kind}\n;ANSWER\n{text}\n"
         ';ADDITIONAL\nextra.operator.example. 5 IN TXT "carried in"\n'
     )
-    question = Question(name, dns.rdatatype.from_text(kind), ("secure-mail",), "", private)
-    return message_filter.strained(query, reply, question, ORDERS)
+    question = DnsQuestion(name, dns.rdatatype.from_text(kind), ("secure-mail",), "", private)
+    return message_filter.filter_answer(query, reply, question, ORDERS)
 
 
 def test_the_answer_holds_what_was_asked_for_and_nothing_beside():
@@ -183,7 +185,7 @@ def test_a_ring_of_aliases_ends():
 
 
 def test_new_names_are_bounded_and_known_ones_are_not():
-    names = NewNames()
+    names = NewNameLimit()
     names.limit(5)
     let = sum(names.may(f"n{i}.operator.example", "operator.example", 0.0, f"c{i}") for i in range(200))
     assert let == 50
@@ -195,7 +197,7 @@ def test_new_names_are_bounded_and_known_ones_are_not():
 
 
 def test_a_machine_that_asks_for_many_names_leaves_half_for_those_that_ask_for_few():
-    names = NewNames()
+    names = NewNameLimit()
     names.limit(10)
 
     def let(client: str, times: int, now: float, share: float = SHARE) -> int:
@@ -241,7 +243,7 @@ def reply_to(data: bytes, *rows: str) -> dns.message.Message:
 
 
 def test_an_answer_is_given_again_for_its_ttl_to_whoever_asks():
-    held, data = HeldAnswers(), asked("node.operator.example")
+    held, data = AnswerCache(), asked("node.operator.example")
     rows = (
         "node.operator.example. 60 IN CNAME front.operator.example.",
         "front.operator.example. 90 IN A 203.0.113.9",
@@ -265,7 +267,7 @@ def test_an_answer_is_given_again_for_its_ttl_to_whoever_asks():
 
 def test_what_is_held_is_little_more_than_the_bytes_of_an_answer():
     """As many as may be held, of many records each, go by far into the 256 MiB of the unit."""
-    held, several = HeldAnswers(), 50
+    held, several = AnswerCache(), 50
     rows = [f"a.evil.example. 300 IN NS n{n}.a.evil.example." for n in range(65)]
     tracemalloc.start()
     for number in range(several):
@@ -279,7 +281,7 @@ def test_what_is_held_is_little_more_than_the_bytes_of_an_answer():
 
 
 def test_every_second_counts_every_ttl_down_whatever_the_record():
-    held, data = HeldAnswers(), asked("node.operator.example", "HTTPS")
+    held, data = AnswerCache(), asked("node.operator.example", "HTTPS")
     rows = (
         "node.operator.example. 60 IN CNAME front.operator.example.",
         "front.operator.example. 90 IN HTTPS 1 . alpn=h2 ipv4hint=203.0.113.9",
@@ -294,7 +296,7 @@ def test_every_second_counts_every_ttl_down_whatever_the_record():
 
 
 def test_what_says_nothing_or_may_not_be_held_is_not():
-    held = HeldAnswers()
+    held = AnswerCache()
     data = asked("node.operator.example")
     held.keep(data, reply_to(data), 0.0, while_open=False)
     held.keep(data, reply_to(data, "node.operator.example. 0 IN A 203.0.113.9"), 0.0, while_open=False)
@@ -323,7 +325,7 @@ def test_what_says_nothing_or_may_not_be_held_is_not():
 
 
 def test_who_can_take_less_is_not_given_what_was_held_for_others():
-    held, name = HeldAnswers(), "node.operator.example"
+    held, name = AnswerCache(), "node.operator.example"
     many = [f"{name}. 60 IN A 203.0.113.{n}" for n in range(40)]
     data = asked(name)
     held.keep(data, reply_to(data, *many), 0.0, while_open=False)
@@ -342,19 +344,19 @@ def test_the_engine_says_who_asks():
     six = dns.message.make_query("a.", "A", options=[dns.edns.ECSOption("2001:db8:10::4:7", 128)])
     assert message_filter.client(dns.message.from_wire(six.to_wire())) == "2001:db8:10::4:7"
     assert message_filter.client(dns.message.make_query("a.", "A")) == ""
-    outward = message_filter.outward(Question("a.operator.example", dns.rdatatype.A, (), ""))
+    outward = message_filter.outward(DnsQuestion("a.operator.example", dns.rdatatype.A, (), ""))
     assert outward.options == (), "it stays between the engine and us"
 
 
-def tally() -> Tally:
-    return Tally(lambda name, _kind: None if name == "kept.example" else Refusal("name"))
+def tally() -> DeniedQueries:
+    return DeniedQueries(lambda name, _kind: None if name == "kept.example" else Refusal("name"))
 
 
 def test_the_tally_counts_who_asked_across_pieces_of_the_log():
     told = tally()
     line = b"dnsmasq[7]: 12 10.10.4.7/4000 query[TXT] Evil.example from 10.10.4.7\ndnsmasq[7]: 12 10.10.4.7/4000 config error is REFUSED\n"
-    told.read(line[:40])
-    told.read(line[40:] + line.replace(b"Evil", b"kept") + line)
+    told.count_line(line[:40])
+    told.count_line(line[40:] + line.replace(b"Evil", b"kept") + line)
     assert [(r["client"], r["name"], r["type"], r["times"]) for r in told.told()] == [
         ("10.10.4.7", "evil.example", "TXT", 2)
     ]
@@ -364,9 +366,9 @@ def test_the_tally_counts_who_asked_across_pieces_of_the_log():
 def test_the_tally_is_bounded_and_what_is_asked_often_stays():
     told = tally()
     often = b"dnsmasq[7]: 3 10.10.4.8/4000 query[A] often.example from 10.10.4.8\n"
-    told.read(often * 50)
+    told.count_line(often * 50)
     line = b"dnsmasq[7]: 3 10.10.4.9/4000 query[TXT] n%d.tunnel.example from 10.10.4.9\n"
-    told.read(b"".join(line % n for n in range(3 * MOST)))
+    told.count_line(b"".join(line % n for n in range(3 * MOST)))
     assert len(told._asked) <= MOST
     assert told.told()[0]["name"] == "often.example"
     assert told.clients["10.10.4.9"] == 3 * MOST
@@ -378,12 +380,12 @@ def machine(number: int) -> tuple[int, int, int]:
 
 def test_a_million_names_of_a_hundred_thousand_machines_are_held_within_the_bounds():
     """What memory a flood can take: counted, not timed. All that the gate's process keys by what a machine chose."""
-    told, names = tally(), NewNames()
+    told, names = tally(), NewNameLimit()
     names.limit(10_000)
     most = {"pairs": 0, "machines": 0, "names": 0, "rest": 0}
     for start in range(0, 1_000_000, 20_000):
         numbers = range(start, start + 20_000)
-        told.read(
+        told.count_line(
             b"\n"
             + b"".join(
                 b"dnsmasq[7]: 1 10.%d.%d.%d/7 query[A] n%d.nobody.example from 10.%d.%d.%d\n"
@@ -407,6 +409,6 @@ def test_a_million_names_of_a_hundred_thousand_machines_are_held_within_the_boun
 
 def test_answers_are_joined_without_doubles():
     orders = at("reduced")
-    assert orders.wildcards["operator.example"] == Answers(
+    assert orders.wildcards["operator.example"] == NamePolicy(
         ("secure-mail",), ("MX",), traffic=(Traffic(6, 443, 443), Traffic(17, 500, 510))
     )

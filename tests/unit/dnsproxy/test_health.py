@@ -11,8 +11,8 @@ import dns.rcode
 import pytest
 
 from ecluse.dnsproxy import health
-from ecluse.dnsproxy.client import REPORT, DnsMailbox
-from ecluse.ruleset.proxy_config import orders_of
+from ecluse.dnsproxy.client import REPORT, DnsProxyClient
+from ecluse.ruleset.proxy_config import proxy_config_of
 from tests.golden.cases import HERE, compiled
 
 POLICY, _ = compiled(HERE / "10-dns-gate")
@@ -73,8 +73,8 @@ def test_a_gate_has_a_moment_to_take_up_new_orders(tmp_path, older: int, wrong: 
             lambda: Engine(0, older), local_addr=("127.0.0.1", 0)
         )
         try:
-            mailbox = DnsMailbox(tmp_path, tmp_path)
-            orders = orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut"))
+            mailbox = DnsProxyClient(tmp_path, tmp_path)
+            orders = proxy_config_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut"))
             await mailbox.publish(replace(orders, port=transport.get_extra_info("sockname")[1]))
             return await mailbox.check()
         finally:
@@ -100,4 +100,4 @@ def _link(file: Path) -> None:
 def test_whatever_stands_in_the_reports_place_is_no_report(tmp_path, put):
     """It is user ecluse-dns's to write, and the daemon's to read."""
     put(tmp_path / REPORT)
-    assert asyncio.run(asyncio.wait_for(DnsMailbox(tmp_path, tmp_path).report(), 10)) is None
+    assert asyncio.run(asyncio.wait_for(DnsProxyClient(tmp_path, tmp_path).report(), 10)) is None

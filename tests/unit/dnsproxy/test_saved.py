@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ecluse.dnsproxy import learned_snapshot
-from ecluse.dnsproxy.learned_journal import FILE, Record
+from ecluse.dnsproxy.learned_journal import FILE, LearnedJournal
 
 ADDRESS = ip_address("203.0.113.9")
 DAY = 86400.0
@@ -28,9 +28,11 @@ def retitle(file: Path, **told) -> None:
 def back(tmp_path, boot: str, **told) -> float | None:
     """Save an address with half an hour left, alter what is on disk, read it in this run of the machine; give what is left."""
     file = tmp_path / learned_snapshot.FILE
-    learned_snapshot.write(file, {"dns_all_4": {ADDRESS: learned_snapshot.clock() + 1800}}, {}, "this")
+    learned_snapshot.write_snapshot(
+        file, {"dns_all_4": {ADDRESS: learned_snapshot.clock() + 1800}}, {}, "this"
+    )
     retitle(file, **told)
-    held, _, written = learned_snapshot.read(file, boot)
+    held, _, written = learned_snapshot.read_snapshot(file, boot)
     assert written == "this"
     until = held.get("dns_all_4", {}).get(ADDRESS)
     return None if until is None else round(until - learned_snapshot.clock(), -1)
@@ -52,8 +54,10 @@ def test_in_one_run_of_the_machine_the_date_tells_nothing(tmp_path, seconds, exp
 
 def test_what_claims_more_than_its_hour_has_an_hour(tmp_path):
     file = tmp_path / learned_snapshot.FILE
-    learned_snapshot.write(file, {"dns_all_4": {ADDRESS: learned_snapshot.clock() + 10**6}}, {}, "this")
-    held, _, _ = learned_snapshot.read(file, "another")
+    learned_snapshot.write_snapshot(
+        file, {"dns_all_4": {ADDRESS: learned_snapshot.clock() + 10**6}}, {}, "this"
+    )
+    held, _, _ = learned_snapshot.read_snapshot(file, "another")
     assert 3590 < held["dns_all_4"][ADDRESS] - learned_snapshot.clock() <= 3600
 
 
@@ -61,7 +65,7 @@ def test_what_claims_more_than_its_hour_has_an_hour(tmp_path):
 def test_a_damaged_file_is_none(tmp_path, text):
     file = tmp_path / learned_snapshot.FILE
     file.write_text(text, encoding="latin-1")
-    assert learned_snapshot.read(file, "this") == ({}, {}, "")
+    assert learned_snapshot.read_snapshot(file, "this") == ({}, {}, "")
 
 
 def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
@@ -75,7 +79,7 @@ def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
         "dns_all_6": {six: learned_snapshot.clock() + 60},
     }
     origins = {"dns_svc_secure_mail_4": {ADDRESS: frozenset({"*.operator.example", "mail.example"})}}
-    learned_snapshot.write(file, held, origins, "this")
+    learned_snapshot.write_snapshot(file, held, origins, "this")
     lines = file.read_text().splitlines()[1:]
     good = lines[0]
     bad = [
@@ -95,7 +99,7 @@ def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
         ["grep", "-E", form, str(file)], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert (taken, len(lines)) == (lines, 2)
-    back, led, _ = learned_snapshot.read(file, "this")
+    back, led, _ = learned_snapshot.read_snapshot(file, "this")
     assert {name: set(every) for name, every in back.items()} == {n: set(every) for n, every in held.items()}
     assert led == origins
 
@@ -124,15 +128,15 @@ BAD_ROWS = [
 def test_one_bad_row_hides_no_other(tmp_path, rows, at):
     """RED before: one address of five parts, a byte that is no UTF-8 or a huge number took everything, or the process."""
     rows = [row.replace(b"\n", b" ") for row in rows]
-    record = Record(tmp_path, "this")
+    record = LearnedJournal(tmp_path, "this")
     record.renew(HELD, {})
-    learned_snapshot.write(tmp_path / learned_snapshot.FILE, HELD, {}, "this")
+    learned_snapshot.write_snapshot(tmp_path / learned_snapshot.FILE, HELD, {}, "this")
     for name in (FILE, learned_snapshot.FILE):
         lines = (tmp_path / name).read_bytes().split(b"\n")
         (tmp_path / name).write_bytes(b"\n".join([*lines[:at], *rows, *lines[at:]]))
-    held, _, whole = record.read()
+    held, _, whole = record.load()
     record.close()
-    kept, _, boot = learned_snapshot.read(tmp_path / learned_snapshot.FILE, "this")
+    kept, _, boot = learned_snapshot.read_snapshot(tmp_path / learned_snapshot.FILE, "this")
     assert boot == "this"
     for found in (held, kept):
         for name, every in HELD.items():
@@ -152,4 +156,6 @@ def test_one_bad_row_hides_no_other(tmp_path, rows, at):
 def test_a_title_that_tells_no_time_is_none(tmp_path, text):
     file = tmp_path / learned_snapshot.FILE
     file.write_text(learned_snapshot._TITLE + text + "\n")
-    assert learned_snapshot.read(file, "x") == learned_snapshot.read(file, "y") == ({}, {}, "")
+    assert (
+        learned_snapshot.read_snapshot(file, "x") == learned_snapshot.read_snapshot(file, "y") == ({}, {}, "")
+    )

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ecluse.dnsproxy.forwarder import MOST_OF_ONE, Strainer
-from ecluse.ruleset.proxy_config import Orders, orders_of
+from ecluse.dnsproxy.forwarder import MOST_OF_ONE, Forwarder
+from ecluse.ruleset.proxy_config import ProxyConfig, proxy_config_of
 from tests.golden.cases import HERE, compiled
 from tests.unit.dnsproxy.test_dnsgate import WORD, asked, reply_to
 from tests.unit.resolve.server import Server, drop, nxdomain, rcode, records
@@ -41,7 +41,7 @@ class Outside:
         self.asked: Counter[str] = Counter()
         self.answers = asyncio.Event()
 
-    async def first_answer(self, question, orders: Orders) -> dns.message.Message:
+    async def first_answer(self, question, orders: ProxyConfig) -> dns.message.Message:
         self.asked[question.name] += 1
         await self.answers.wait()
         return reply_to(asked(question.name), f"{question.name}. 60 IN A 203.0.113.9")
@@ -52,10 +52,10 @@ def kernel() -> Kernel:
     return Kernel()
 
 
-async def strainer_of(kernel: Kernel, monkeypatch, *, everything: bool = False) -> tuple[Strainer, Outside]:
+async def strainer_of(kernel: Kernel, monkeypatch, *, everything: bool = False) -> tuple[Forwarder, Outside]:
     """Make one that listens nowhere and asks nobody; every name under the wildcard may be asked for."""
-    strainer, outside = Strainer(kernel, WORD), Outside()
-    orders = orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut"))
+    strainer, outside = Forwarder(kernel, WORD), Outside()
+    orders = proxy_config_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut"))
     assert orders is not None
     if everything:
         object.__setattr__(orders, "everything", True)
@@ -105,7 +105,7 @@ def test_what_many_ask_is_asked_once_and_then_given_again(kernel, monkeypatch):
         assert dns.message.from_wire(given[0]).answer
         assert outside.asked == {"results.lab.example": 1}
         # Other orders may answer otherwise.
-        orders = orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "isolate"))
+        orders = proxy_config_of(POLICY, dict.fromkeys(POLICY.zone_names(), "isolate"))
         assert orders is not None
         await strainer.obey(orders, "other")
         strainer._begin(data, given.append)
@@ -152,14 +152,14 @@ def test_neither_a_forged_datagram_nor_one_resolver_ends_the_waiting_for_an_answ
     says = {"NXDOMAIN": nxdomain, "SERVFAIL": rcode(dns.rcode.SERVFAIL), "nothing": drop}
 
     async def main() -> None:
-        strainer = Strainer(kernel, WORD)
+        strainer = Forwarder(kernel, WORD)
         async with Server("127.0.0.1") as one, Server("127.0.0.2", one.port) as two:
             monkeypatch.setattr("ecluse.dnsproxy.forwarder.DNS_PORT", one.port)
             one.answers[name] = says.get(first, forged)
             two.answers[name] = right if first in says else drop
             two.delay = 0.1
             orders = replace(
-                orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut")),
+                proxy_config_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut")),
                 resolvers=(ip_address("127.0.0.1"), ip_address("127.0.0.2")),
             )
             strainer._port = orders.port + 1
@@ -178,14 +178,14 @@ def test_one_dead_resolver_does_not_hold_up_what_does_not_exist(kernel, monkeypa
 
     async def main() -> None:
         kernel.opened = True
-        strainer = Strainer(kernel, WORD)
+        strainer = Forwarder(kernel, WORD)
         monkeypatch.setattr("ecluse.dnsproxy.forwarder.SECONDS", 60)
         monkeypatch.setattr("ecluse.dnsproxy.forwarder.DOUBT", doubt)
         async with Server("127.0.0.1") as alive, Server("127.0.0.2", alive.port) as dead:
             monkeypatch.setattr("ecluse.dnsproxy.forwarder.DNS_PORT", alive.port)
             alive.answers[name], dead.answers[name] = nxdomain, drop
             orders = replace(
-                orders_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut")),
+                proxy_config_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut")),
                 resolvers=(ip_address("127.0.0.1"), ip_address("127.0.0.2")),
                 everything=True,
             )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ecluse.dnsproxy.denied_queries import Tally
+from ecluse.dnsproxy.denied_queries import DeniedQueries
 from ecluse.dnsproxy.message_filter import Refusal
 from ecluse.dnsproxy.process_report import parse
 
@@ -19,10 +19,10 @@ def line(name: str, client: str = REAL, kind: str = "A") -> bytes:
     return f"dnsmasq[7]: 12 {client}/4000 query[{kind}] {name} from {client}\n".encode("latin-1")
 
 
-def read(*pieces: bytes) -> Tally:
-    told = Tally(lambda _name, _kind: Refusal("name"))
+def read(*pieces: bytes) -> DeniedQueries:
+    told = DeniedQueries(lambda _name, _kind: Refusal("name"))
     for piece in pieces:
-        told.read(piece)
+        told.count_line(piece)
     return told
 
 

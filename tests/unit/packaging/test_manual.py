@@ -60,7 +60,7 @@ def test_the_dns_gate_is_in_the_manual(tmp_path):
     defaults = {tmp_path / "run": given.run_dir, tmp_path / "state": given.state_dir}
     for directory in defaults:
         directory.mkdir()
-    gate = process.DnsGateProcess(given.orders, *defaults)
+    gate = process.DnsProxyProcess(given.orders, *defaults)
     files = {
         gate._file,
         gate._last,

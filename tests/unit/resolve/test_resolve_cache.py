@@ -7,9 +7,9 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecluse.records import KnownName, NameTally
+from ecluse.records import KnownName, NameStatistics
 from ecluse.resolve import known_names
-from ecluse.resolve.lookup import Answer
+from ecluse.resolve.lookup import LookupResult
 
 START = datetime(2026, 3, 4, 3, 0, tzinfo=UTC)
 BOTH = frozenset({4, 6})
@@ -18,7 +18,7 @@ DAYS = timedelta(days=30)
 
 
 def said(*addresses, ttl=300, answered=BOTH, failures=()):
-    return Answer({ip_address(a): ttl for a in addresses}, frozenset(answered), tuple(failures))
+    return LookupResult({ip_address(a): ttl for a in addresses}, frozenset(answered), tuple(failures))
 
 
 def learn(known, answer, minutes=0.0):
@@ -203,7 +203,7 @@ def test_two_hundred_addresses_that_rotate_are_all_kept_for_half_an_hour():
 
 
 def counted(*answers, wait=0.5):
-    known, tally = NOTHING, NameTally()
+    known, tally = NOTHING, NameStatistics()
     for number, answer in enumerate(answers):
         at = START + timedelta(minutes=number * wait)
         tally = known_names.count(tally, known, answer, at)

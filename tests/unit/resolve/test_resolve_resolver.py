@@ -8,7 +8,7 @@ import dns.rcode
 import pytest
 
 from ecluse.records import KnownAddress, KnownName
-from ecluse.resolve.lookup import Answer
+from ecluse.resolve.lookup import LookupResult
 from ecluse.resolve.resolver import DnsResolver
 from tests.unit.resolve.server import Server, drop, rcode, records
 
@@ -105,7 +105,7 @@ async def test_thousands_of_names_are_asked_for_at_a_pace_and_the_loop_stays_fre
     async def answered(name, servers, seconds, **_):
         asked.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0.001)
-        return Answer({}, frozenset({4, 6}), ())
+        return LookupResult({}, frozenset({4, 6}), ())
 
     monkeypatch.setattr("ecluse.resolve.resolver.look_up", answered)
     resolver = make(minimum_ttl=60)

@@ -20,7 +20,7 @@ from ecluse.policy import (
     Traffic,
     Zone,
 )
-from ecluse.ruleset.conntrack_entry import Connection, Tuple
+from ecluse.ruleset.conntrack_entry import ConntrackEntry, Tuple
 
 net = ip_network
 CARE = Zone("care", "Care", ("care0",), (net("10.10.0.0/24"), net("2001:db8:10::/64")))
@@ -134,7 +134,7 @@ def connections(draw, zone):
     source, destination = (inside, outside) if ours else (outside, inside)
     sport = 40000 if port else 0
     return (
-        Connection(
+        ConntrackEntry(
             protocol, Tuple(source, destination, sport, port), Tuple(destination, source, port, sport)
         ),
         ours,

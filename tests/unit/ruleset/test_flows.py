@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecluse.controller import live_state as lv
-from ecluse.flow_judge import Connection, FlowJudge, Tuple
+from ecluse.flow_judge import ConntrackEntry, FlowJudge, Tuple
 from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
 from ecluse.ruleset import simulator
 from ecluse.ruleset.compile import compile_program
@@ -53,7 +53,7 @@ def test_a_judge_looks_in_the_program_itself_and_keeps_what_it_made_for_the_next
     def verdict(of, to):
         ends = Tuple(ip_address("10.10.0.5"), ip_address(to), 40000, 443)
         back = Tuple(ip_address(to), ip_address("10.10.0.5"), 443, 40000)
-        return of.judge(cut, frozenset(), 0, {}).judge(Connection(6, ends, back)).verdict
+        return of.judge(cut, frozenset(), 0, {}).judge(ConntrackEntry(6, ends, back)).verdict
 
     assert [verdict(loaded, to) for to in ("203.0.113.1", "203.0.113.9", "203.0.113.10")] == [
         "kept",

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from ecluse.asymmetric_flows import half_seen
-from ecluse.flow_judge import Connection, FlowJudge, Tuple
+from ecluse.flow_judge import ConntrackEntry, FlowJudge, Tuple
 from ecluse.ruleset.compile import compile_program
 from tests.unit.ruleset import policies as w
 from tests.unit.ruleset.test_flows import exact
@@ -14,7 +14,7 @@ from tests.unit.ruleset.test_flows import exact
 
 def connection(source, to, source_port=40000, port=443, *, answered=False, protocol=6):
     one, other = ip_address(source), ip_address(to)
-    return Connection(
+    return ConntrackEntry(
         protocol,
         Tuple(one, other, source_port, port),
         Tuple(other, one, port, source_port),

@@ -11,11 +11,11 @@ from ecluse.flow_judge import FlowJudge
 from ecluse.policy import Policy, level_named
 from ecluse.ruleset import switch, table_names
 from ecluse.ruleset.compile import compile_program, with_addresses, zones_by_service
-from ecluse.ruleset.conntrack_entry import Connection, Tuple
+from ecluse.ruleset.conntrack_entry import ConntrackEntry, Tuple
 from ecluse.ruleset.delta import delta
 from ecluse.ruleset.program import NamedSet, Program, element_text, render
-from ecluse.ruleset.simulator import Oracle, Packet
-from ecluse.ruleset.switch import Seal
+from ecluse.ruleset.simulator import Packet, Simulator
+from ecluse.ruleset.switch import BootText
 from tests.golden.cases import HERE, compiled
 from tests.unit.ruleset import policies as w
 
@@ -46,7 +46,7 @@ def test_both_directions_of_a_packet_are_judged_alike(policy, addresses, data):
     connection, ours = data.draw(w.connections("care"))
     levels = dict.fromkeys(w.ZONES, "cut")
     program = compile_program(policy, addresses, 1)
-    oracle = Oracle(program, switch.targets(policy, 1, levels))
+    oracle = Simulator(program, switch.targets(policy, 1, levels))
     inner, outer = (
         (connection.original, connection.reply) if ours else (connection.reply, connection.original)
     )
@@ -77,13 +77,13 @@ def test_both_directions_of_a_packet_are_judged_alike(policy, addresses, data):
 
 def cut(policy, addresses=None, level="cut"):
     program = compile_program(policy, addresses or {}, 1, uids=(990,))
-    return Oracle(program, switch.targets(policy, 1, dict.fromkeys(w.ZONES, level)))
+    return Simulator(program, switch.targets(policy, 1, dict.fromkeys(w.ZONES, level)))
 
 
 def flow(source, destination, protocol=6, port=443):
     from ipaddress import ip_address as ip
 
-    return Connection(
+    return ConntrackEntry(
         protocol,
         Tuple(ip(source), ip(destination), 40000, port),
         Tuple(ip(destination), ip(source), port, 40000),
@@ -173,7 +173,7 @@ def test_untracked_and_invalid_packets_are_refused_and_invalid_ones_get_no_reset
 @pytest.mark.parametrize("case", ["10-dns-gate", "11-dns-always"])
 def test_the_engines_port_takes_nothing_from_outside_that_conntrack_does_not_know(case):
     site, program = compiled(HERE / case)
-    oracle = Oracle(program, switch.targets(site, program.slot, dict.fromkeys(site.zone_names(), "cut")))
+    oracle = Simulator(program, switch.targets(site, program.slot, dict.fromkeys(site.zone_names(), "cut")))
     known = packet(flow("198.51.100.7", "192.0.2.1", port=53), iif="wan0", oif="", hook="input")
     stray = replace(known, connection=None, invalid=True, destination_port=site.site.dns.port)
     assert oracle.judge(stray).verdict == "drop"
@@ -184,9 +184,9 @@ def test_an_unknown_interface_is_closed_unless_everything_is_open(policy):
     assert cut(policy).judge(stick).verdict == "drop"
     program = compile_program(policy, {}, 1)
     nearly = {**dict.fromkeys(w.ZONES, "open"), "guests": "cut"}
-    assert Oracle(program, switch.targets(policy, 1, nearly)).judge(stick).verdict == "drop"
+    assert Simulator(program, switch.targets(policy, 1, nearly)).judge(stick).verdict == "drop"
     every = dict.fromkeys(w.ZONES, "open")
-    assert Oracle(program, switch.targets(policy, 1, every)).judge(stick).verdict == "accept"
+    assert Simulator(program, switch.targets(policy, 1, every)).judge(stick).verdict == "accept"
 
 
 def test_inside_to_inside_is_never_touched(policy):
@@ -216,7 +216,7 @@ def test_lifeline_at_isolate(policy):
 def test_shared_interface_is_told_apart_by_address(policy):
     program = compile_program(policy, {}, 1)
     levels = {**dict.fromkeys(w.ZONES, "open"), "guests": "isolate"}
-    oracle = Oracle(program, switch.targets(policy, 1, levels))
+    oracle = Simulator(program, switch.targets(policy, 1, levels))
     assert oracle.judge(packet(flow("10.20.0.5", "198.51.100.3"), iif="core0")).verdict == "accept"
     assert oracle.judge(packet(flow("10.30.0.5", "198.51.100.3"), iif="core0")).verdict == "reject"
     assert oracle.judge(packet(flow("10.30.0.5", "198.51.100.3"), iif="wlan7")).verdict == "reject"
@@ -247,12 +247,12 @@ def test_new_addresses_make_the_program_that_a_whole_compilation_makes(policy, b
     one, other = compile_program(policy, before, 2), compile_program(policy, after, 2)
     quick = with_addresses(one, policy, after)
     assert quick == other
-    seal = Seal(one)
-    text = Seal(other).text(other)
+    seal = BootText(one)
+    text = BootText(other).text(other)
     assert seal.text(quick) == seal.text(quick) == text
     assert (
         seal.digest(quick)
-        == Seal(other).digest(other)
+        == BootText(other).digest(other)
         == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
     )
 
@@ -279,8 +279,8 @@ def test_a_zone_may_be_called_like_a_slot(policy):
     zones = tuple(replace(z, name="k2-labor") if z.name == "care" else z for z in site.zones)
     renamed = Policy(replace(site, zones=zones), ())
     one, two = compile_program(renamed, {}, 1), compile_program(renamed, {}, 2)
-    assert Seal(one).digest(one) == Seal(two).digest(two)
-    assert "k1_gate.k2_labor" in Seal(two).text(two)
+    assert BootText(one).digest(one) == BootText(two).digest(two)
+    assert "k1_gate.k2_labor" in BootText(two).text(two)
 
 
 def test_only_a_hash_is_cut_into_pieces():

@@ -8,8 +8,8 @@ import pytest
 from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
 from ecluse.ruleset import switch, table_names
 from ecluse.ruleset.compile import compile_program
-from ecluse.ruleset.conntrack_entry import Connection, Tuple
-from ecluse.ruleset.simulator import Oracle, Packet
+from ecluse.ruleset.conntrack_entry import ConntrackEntry, Tuple
+from ecluse.ruleset.simulator import Packet, Simulator
 from tests.unit.ruleset import policies as w
 
 INSIDE, STRANGER, PARTNER = (ip_address(a) for a in ("10.10.0.5", "198.51.100.3", "203.0.113.1"))
@@ -24,14 +24,14 @@ def oracle(*interfaces, level="cut", **others):
     lab = Service("lab", "Lab", "Lab", "", Criticality.VITAL, ("care",), (), (to,))
     policy = Policy(site, (lab,))
     levels = dict.fromkeys(w.ZONES, level) | others
-    return Oracle(compile_program(policy, {}, 1), switch.targets(policy, 1, levels))
+    return Simulator(compile_program(policy, {}, 1), switch.targets(policy, 1, levels))
 
 
 def packet(iif, slave, oif, source, destination, *, hook="forward", opener=None):
     """Give a datagram of a connection to udp/443 that its sender, or its receiver, opened."""
     by_sender = opener in {None, source}
     one, other = (source, destination) if by_sender else (destination, source)
-    connection = Connection(17, Tuple(one, other, 40000, 443), Tuple(other, one, 443, 40000))
+    connection = ConntrackEntry(17, Tuple(one, other, 40000, 443), Tuple(other, one, 443, 40000))
     return Packet(
         hook,
         iif,

@@ -33,7 +33,7 @@ def write(path, count=6, **changes):
 def test_a_line_tells_all_and_the_chain_goes_on_after_a_restart(path):
     write(path, 3)
     write(path, 2)
-    records = list(audit_log.read(path))
+    records = list(audit_log.read_audit(path))
     assert [record["seq"] for record in records] == [1, 2, 3, 4, 5]
     assert records[0]["prev"] == hash_chain.GENESIS
     assert [record["prev"] for record in records[1:]] == [record["hash"] for record in records[:-1]]
@@ -177,7 +177,7 @@ def test_long_and_wild_texts_make_one_bounded_ascii_line(path):
     (first, _) = lines_of(path)
     assert len(first) <= hash_chain.LONGEST_LINE
     assert all(0x20 <= byte < 0x7F for byte in first[:-1])
-    assert next(audit_log.read(path))["what"].endswith("more characters)")
+    assert next(audit_log.read_audit(path))["what"].endswith("more characters)")
     assert verify(path) == []
 
 
@@ -197,7 +197,7 @@ def test_a_torn_end_is_cut_kept_aside_and_said(path, keep):
     assert "torn" in said and "audit.torn-1" in said
     assert path.with_name("audit.torn-1").read_bytes() == whole[2][:keep]
     assert lines_of(path)[:2] == whole[:2]
-    last = list(audit_log.read(path))[-1]
+    last = list(audit_log.read_audit(path))[-1]
     assert (last["event"], last["what"]) == ("repair", said)
     assert audit_log.repair(path, lambda: samples.NOW) == ()
 
@@ -217,7 +217,7 @@ def test_append_repairs_by_itself_when_nobody_did(path):
     with path.open("ab") as log:
         log.write(b"\0" * 100)
     write(path, 1)
-    assert [record["event"] for record in audit_log.read(path)] == ["level", "level", "repair", "level"]
+    assert [record["event"] for record in audit_log.read_audit(path)] == ["level", "level", "repair", "level"]
     assert verify(path) == []
 
 
@@ -246,7 +246,7 @@ def test_a_failed_append_leaves_no_part_of_a_line(path, monkeypatch, call):
             log.append(samples.audit_record(what="lost"))
     assert path.read_bytes() == before
     log.append(samples.audit_record(what="kept"))
-    assert [record["what"] for record in audit_log.read(path)][-1] == "kept"
+    assert [record["what"] for record in audit_log.read_audit(path)][-1] == "kept"
     assert verify(path) == []
 
 
@@ -256,7 +256,7 @@ def test_a_log_moved_away_gets_a_new_file_that_says_what_is_missing(path):
         log.append(samples.audit_record())
     path.rename(path.with_name("audit.log.1"))
     log.append(samples.audit_record())
-    assert [record["seq"] for record in audit_log.read(path)] == [4]
+    assert [record["seq"] for record in audit_log.read_audit(path)] == [4]
     assert "removed: 1 to 3" in verify(path)[0].what
 
 
@@ -330,7 +330,7 @@ def test_kill_9_loses_no_answered_line(path):
         writer.stdout.close()
         audit_log.repair(path, lambda: samples.NOW)
         assert verify(path) == []
-    written = sum(record["event"] == "level" for record in audit_log.read(path))
+    written = sum(record["event"] == "level" for record in audit_log.read_audit(path))
     assert answered <= written <= answered + 8
 
 

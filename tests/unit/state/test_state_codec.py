@@ -115,4 +115,4 @@ def test_a_network_is_text(value):
 @pytest.mark.parametrize("data", [b"", b"{}", b"[" * 100_000, b"\xff", b'{"site":{},"services":[]}'])
 def test_bytes_with_the_right_digest_may_still_be_no_policy(data):
     with pytest.raises(ValueError):
-        codec.read(Policy, data)
+        codec.read_json(Policy, data)

@@ -16,8 +16,8 @@ from ecluse.state import durable_files
 
 def test_a_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "file"
-    durable_files.write(path, b"one")
-    durable_files.write(path, b"two")
+    durable_files.write_file(path, b"one")
+    durable_files.write_file(path, b"two")
     assert path.read_bytes() == b"two"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert os.listdir(tmp_path) == ["file"]
@@ -37,10 +37,10 @@ def test_file_then_folder_are_synced_and_the_name_comes_between(tmp_path, monkey
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "rename", rename)
-    durable_files.write(tmp_path / "file", b"one")
+    durable_files.write_file(tmp_path / "file", b"one")
     assert steps == ["file", "rename", "folder"]
     steps.clear()
-    durable_files.write(tmp_path / "file", b"two", durable=False)
+    durable_files.write_file(tmp_path / "file", b"two", durable=False)
     assert steps == ["file", "rename"], "never a name for what is not on the disk"
 
 
@@ -57,7 +57,7 @@ FAILURES = [
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "fchmod"])
 def test_a_failing_disk_leaves_the_file_before_and_says_why(tmp_path, monkeypatch, call, number, words):
     path = tmp_path / "file"
-    durable_files.write(path, b"before")
+    durable_files.write_file(path, b"before")
 
     def fails(*args, **kwargs):
         raise OSError(number, os.strerror(number))
@@ -65,7 +65,7 @@ def test_a_failing_disk_leaves_the_file_before_and_says_why(tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fails)
         with pytest.raises(StateError, match=words) as caught:
-            durable_files.write(path, b"after")
+            durable_files.write_file(path, b"after")
     assert str(path) in caught.value.message
     assert caught.value.hint
     assert path.read_bytes() == b"before"
@@ -75,7 +75,7 @@ def test_a_failing_disk_leaves_the_file_before_and_says_why(tmp_path, monkeypatc
 def test_a_short_write_goes_on_until_all_is_written(tmp_path, monkeypatch):
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
-    durable_files.write(tmp_path / "file", b"0123456789")
+    durable_files.write_file(tmp_path / "file", b"0123456789")
     assert (tmp_path / "file").read_bytes() == b"0123456789"
 
 
@@ -85,7 +85,7 @@ def test_a_planted_temporary_is_never_followed(tmp_path, monkeypatch):
     monkeypatch.setattr("secrets.token_hex", lambda _: "00")
     (tmp_path / ".tmp-file-00").symlink_to(victim)
     with pytest.raises(StateError):
-        durable_files.write(tmp_path / "file", b"x")
+        durable_files.write_file(tmp_path / "file", b"x")
     assert victim.read_bytes() == b"mine"
 
 
@@ -97,18 +97,18 @@ def test_sweep_takes_temporaries_only(tmp_path):
 
 
 def test_reading_gives_none_for_missing_and_never_waits_for_what_is_no_file(tmp_path):
-    assert durable_files.read(tmp_path / "none") is None
+    assert durable_files.read_file(tmp_path / "none") is None
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "folder").mkdir()
     (tmp_path / "target").write_bytes(b"x")
     (tmp_path / "link").symlink_to(tmp_path / "target")
     for name in ("fifo", "folder", "link"):
         with pytest.raises(CorruptError, match="not a regular file"):
-            durable_files.read(tmp_path / name)
+            durable_files.read_file(tmp_path / name)
     with (tmp_path / "large").open("wb") as large:
         large.truncate(durable_files.LARGEST_FILE + 1)
     with pytest.raises(CorruptError, match="more than"):
-        durable_files.read(tmp_path / "large")
+        durable_files.read_file(tmp_path / "large")
 
 
 @pytest.mark.parametrize("form", [durable_files.JSON_TRAILER, durable_files.COMMENT_TRAILER])
@@ -148,7 +148,7 @@ FULL_DISK = """
 
     root = Path(sys.argv[1])
     log = HashChainAudit(root / "audit.log", lambda: datetime(2026, 1, 1, tzinfo=UTC))
-    durable_files.write(root / "file", b"before")
+    durable_files.write_file(root / "file", b"before")
     log.append(samples.audit_record())
     (root / "ballast").write_bytes(b"x" * (96 * 1024))
     try:
@@ -159,7 +159,7 @@ FULL_DISK = """
     raw = (root / "audit.log").read_bytes()
     assert raw.endswith(b"\\n") and verify(root / "audit.log") == [], verify(root / "audit.log")
     try:
-        durable_files.write(root / "file", b"y" * 100_000)
+        durable_files.write_file(root / "file", b"y" * 100_000)
     except StateError as error:
         print("file:", error.message)
     assert (root / "file").read_bytes() == b"before"

@@ -243,7 +243,7 @@ def test_a_newest_generation_that_cannot_be_written_is_believed_all_the_same(roo
         raise StateError(f"could not write {path}: the disk is full")
 
     (root / "generations/00000003.json").unlink()
-    monkeypatch.setattr(durable_files, "write", full)
+    monkeypatch.setattr(durable_files, "write_file", full)
     found = DirectoryState(root).recover()
     assert found.recorded == generation(3, CUT_LEVELS)
     assert any("the disk is full; boot.nft holds it" in words for words in found.damage)

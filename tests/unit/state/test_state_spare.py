@@ -8,7 +8,7 @@ import pytest
 from ecluse.errors import StateError
 from ecluse.state import durable_files
 from ecluse.state.audit_log import HashChainAudit
-from ecluse.state.disk_reserve import BOOT, LOG, Spare
+from ecluse.state.disk_reserve import BOOT, LOG, DiskReserve
 from ecluse.state.store import DirectoryState
 from tests.unit.state import samples
 from tests.unit.state.samples import CUT_LEVELS, GATE, generation
@@ -85,20 +85,20 @@ def test_what_is_not_what_was_made_is_left_alone_and_made_anew(root, tmp_path, k
     with monkeypatch.context() as patch:
         patch.setattr(durable_files, "_write_temporary", no_room)
         with pytest.raises(StateError, match="full"):
-            Spare(root / "spare").write(root / "boot.nft", b"cut\n")
+            DiskReserve(root / "spare").write(root / "boot.nft", b"cut\n")
     assert victim.read_bytes() == b"v" * 70_000
     if kind == "folder":
         return
     DirectoryState(root).keep_room()
     with monkeypatch.context() as patch:
         patch.setattr(durable_files, "_write_temporary", no_room)
-        Spare(root / "spare").write(root / "boot.nft", b"cut\n")
+        DiskReserve(root / "spare").write(root / "boot.nft", b"cut\n")
     assert (root / "boot.nft").read_bytes() == b"cut\n"
     assert victim.read_bytes() == b"v" * 70_000
 
 
 def test_room_for_lines_is_given_back_one_at_a_time(root):
-    spare = Spare(root / "spare")
+    spare = DiskReserve(root / "spare")
     assert [spare.release() for _ in range(5)] == [True] * 4 + [False]
     assert sorted(os.listdir(root / "spare")) == sorted(BOOT)
 
@@ -128,7 +128,7 @@ def test_another_error_is_not_taken_for_a_full_disk(root, monkeypatch):
 
     monkeypatch.setattr(durable_files, "_write_temporary", broken)
     with pytest.raises(StateError, match="reports an error"):
-        Spare(root / "spare").write(root / "boot.nft", b"cut\n")
+        DiskReserve(root / "spare").write(root / "boot.nft", b"cut\n")
     assert len(os.listdir(root / "spare")) == len(BOOT | LOG)
 
 

@@ -93,7 +93,7 @@ def test_cut_off_at_every_byte(original, name):
 
 
 CLOSINGS = [
-    offline_closings.Closing(
+    offline_closings.OfflineClosing(
         samples.NOW + timedelta(days=1, minutes=number),
         level,
         "/x/cut.nft",
@@ -113,7 +113,7 @@ def test_notes_by_hand_cut_off_at_every_byte(original, boot):
     try:
         lengths = []
         for closing in CLOSINGS:
-            offline_closings.note(path, closing)
+            offline_closings.append_closing(path, closing)
             lengths.append(path.stat().st_size)
         whole = path.read_bytes()
         if boot:
@@ -137,10 +137,10 @@ def test_notes_by_hand_cut_off_at_every_byte(original, boot):
 
 def test_a_note_after_a_torn_one_counts(tmp_path):
     path = tmp_path / "by-hand.log"
-    offline_closings.note(path, CLOSINGS[0])
+    offline_closings.append_closing(path, CLOSINGS[0])
     path.write_bytes(path.read_bytes()[:-20])
-    offline_closings.note(path, CLOSINGS[1])
-    found, unread = offline_closings.read(path)
+    offline_closings.append_closing(path, CLOSINGS[1])
+    found, unread = offline_closings.read_closings(path)
     assert [one.level for one in found] == ["isolate"]
     assert unread
 

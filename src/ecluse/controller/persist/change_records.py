@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ecluse.controller.context import Order, Shared
-from ecluse.controller.live_state import Live, Loaded
-from ecluse.controller.persist.writer_thread import Job, Recorder
+from ecluse.controller.context import Command, Context
+from ecluse.controller.live_state import CompiledPolicy, CurrentState
+from ecluse.controller.persist.writer_thread import Write, WriteQueue
 from ecluse.errors import NotFoundError, StateError
 from ecluse.policy import Levels, Policy
 from ecluse.records import AuditRecord, Generation
@@ -21,11 +21,11 @@ _FROM_ANYBODY = frozenset({"forbidden", "tamper", "leak"})
 
 
 @dataclass
-class Ledger:
+class ChangeRecords:
     """Makes the records of a change and hands them to the recorder in the right order."""
 
-    shared: Shared
-    recorder: Recorder
+    shared: Context
+    recorder: WriteQueue
     generations: dict[int, Generation] = field(default_factory=dict)
     _newest: dict[str, str] = field(default_factory=dict)
     _prepared: str = ""
@@ -42,7 +42,7 @@ class Ledger:
             raise NotFoundError(f"there is no generation {number}", hint="'ecluse history' lists them")
         return self.generations[number]
 
-    def next(self, order: Order, loaded: Loaded, levels: Levels) -> Generation:
+    def next(self, order: Command, loaded: CompiledPolicy, levels: Levels) -> Generation:
         """Make the record of a state that is about to be applied."""
         newest = max(self.generations, default=0)
         return Generation(
@@ -61,14 +61,14 @@ class Ledger:
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
-    def _job(self, label: str, step: str, write: Callable[[], object]) -> Job:
+    def _job(self, label: str, step: str, write: Callable[[], object]) -> Write:
         def run() -> None:
             write()
             self.shared.step(step)
 
-        return Job(label, run)
+        return Write(label, run)
 
-    def program(self, loaded: Loaded) -> Job:
+    def program(self, loaded: CompiledPolicy) -> Write:
         """Store the compiled ruleset and the small files for every level; nothing to do when these are of it already."""
 
         def write() -> None:
@@ -91,7 +91,7 @@ class Ledger:
         """Say whether a program file is (still) there: old ones are tidied away."""
         return name is not None and self.shared.ports.store.has_program(name)
 
-    def boot(self, loaded: Loaded, generation: Generation, *, spare: bool = False) -> Job:
+    def boot(self, loaded: CompiledPolicy, generation: Generation, *, spare: bool = False) -> Write:
         """Point the boot ruleset at a state, which records it: `boot.nft` holds the whole generation.
 
         spare: use the room that is kept for a full disk (`StateStore.keep_room`).
@@ -128,11 +128,11 @@ class Ledger:
         names = (f"program-{ruleset.removeprefix('sha256:')}.nft" for ruleset in rulesets)
         return next(filter(self._stored, names), "")
 
-    def policy(self, policy: Policy) -> Job:
+    def policy(self, policy: Policy) -> Write:
         """Store a policy under its digest; nothing to do when it is there."""
         return self._job("allowlist", "policy", lambda: self.shared.ports.store.write_policy(policy))
 
-    def closed(self, policy: Policy) -> Job:
+    def closed(self, policy: Policy) -> Write:
         """Store the ruleset of last resort; made and compared only when the allowlist is another than last time."""
 
         def write() -> None:
@@ -143,33 +143,33 @@ class Ledger:
                 self.shared.ports.store.write_closed(text)
             self._closed, self._closed_of = text, policy
 
-        return Job("closed ruleset", write)
+        return Write("closed ruleset", write)
 
-    def room(self) -> Job:
+    def room(self) -> Write:
         """Keep room on the disk for closings, so that they are recorded when it is full."""
-        return Job("room for a full disk", self.shared.ports.store.keep_room, housekeeping=True)
+        return Write("room for a full disk", self.shared.ports.store.keep_room, housekeeping=True)
 
-    def names(self) -> Job:
+    def names(self) -> Write:
         """Store the addresses that names have now, for a start without DNS."""
         known = self.shared.ports.resolver.known()
-        return Job("addresses", lambda: self.shared.ports.store.write_names(known), housekeeping=True)
+        return Write("addresses", lambda: self.shared.ports.store.write_names(known), housekeeping=True)
 
-    def record(self, generation: Generation) -> Job:
+    def record(self, generation: Generation) -> Write:
         """File a generation by its number: once `boot.nft` holds it, that may come after the answer."""
         store = self.shared.ports.store
         return self._job(
             f"generation {generation.number}", "generation", lambda: store.write_generation(generation)
         )
 
-    def intent(self, generation: Generation) -> Job:
+    def intent(self, generation: Generation) -> Write:
         """Store what is about to be done."""
         return self._job("journal", "intent", lambda: self.shared.ports.store.write_intent(generation))
 
-    def clear(self) -> Job:
+    def clear(self) -> Write:
         """Take the intent away again."""
         return self._job("journal", "cleared", self.shared.ports.store.clear_intent)
 
-    def audit(self, record: AuditRecord, *, spare: bool = False) -> Job:
+    def audit(self, record: AuditRecord, *, spare: bool = False) -> Write:
         """Append a line to the audit log; beyond what may wait, count it. spare: as for `boot`.
 
         On a full disk the line of a closing passes those that wait. They tell no levels then: the newest that the log
@@ -189,7 +189,7 @@ class Ledger:
         label = f"audit line '{record.event}' (number {number} since the start)"
         return replace(self._job(label, "audit", write), in_order=True, ahead=spare)
 
-    def _counted(self, record: AuditRecord) -> Job:
+    def _counted(self, record: AuditRecord) -> Write:
         """Count a line that cannot be kept: a flood must not eat the memory while the disk takes nothing."""
         with self._counting:
             self._left_out[record.event] += 1
@@ -205,9 +205,9 @@ class Ledger:
             with self._counting:
                 self._left_out -= counts
 
-        return Job("audit lines that were too many to keep, as a number", write, in_order=True)
+        return Write("audit lines that were too many to keep, as a number", write, in_order=True)
 
-    def by_hand(self, records: Sequence[AuditRecord]) -> list[Job]:
+    def by_hand(self, records: Sequence[AuditRecord]) -> list[Write]:
         """Take what was closed without the daemon into the audit log, and only then forget the notes of it."""
         lines = [self.audit(record) for record in records]
 
@@ -216,10 +216,10 @@ class Ledger:
                 raise StateError("the audit log has not taken it yet")
             self.shared.ports.store.forget_by_hand()
 
-        return [*lines, Job("notes of what was closed by hand", write, housekeeping=True)] if lines else []
+        return [*lines, Write("notes of what was closed by hand", write, housekeeping=True)] if lines else []
 
     def line(
-        self, generation: Generation, event: str, what: str, result: str, *, order: Order | None = None
+        self, generation: Generation, event: str, what: str, result: str, *, order: Command | None = None
     ) -> AuditRecord:
         """Make the audit line of a change; the levels stand in it only when they were applied."""
         applied = result == "done"
@@ -238,7 +238,7 @@ class Ledger:
 
     # -- a change's records, in order ------------------------------------------------------------------------------
 
-    async def announce(self, order: Order, generation: Generation, loaded: Loaded) -> None:
+    async def announce(self, order: Command, generation: Generation, loaded: CompiledPolicy) -> None:
         """Put an opening or a reload on disk before anything happens. StateError: nothing happened."""
         begun = self.line(generation, "intent", order.action.value, "begun", order=order)
         # The policy after the intent that names it: what nothing names may be tidied away meanwhile.
@@ -250,25 +250,25 @@ class Ledger:
             await self.failed(order, generation, problem.message)
             raise
 
-    async def failed(self, order: Order, generation: Generation, why: str) -> None:
+    async def failed(self, order: Command, generation: Generation, why: str) -> None:
         """Record that a change did not happen."""
         line = self.line(generation, order.action.value, why, "failed", order=order)
         prepared = self.program(self.shared.live.loaded)
         await self.recorder.should([self.clear(), self.audit(line), prepared])
 
-    async def closing(self, loaded: Loaded, generation: Generation) -> tuple[str, ...]:
+    async def closing(self, loaded: CompiledPolicy, generation: Generation) -> tuple[str, ...]:
         """Record a closing that is applied already; give what could not be recorded, in words."""
         failed = await self.recorder.should(self._done(loaded, generation, spare=True), records_only=True)
         self.recorder.later([replace(self.record(generation), housekeeping=True), self.room()])
         return failed
 
-    async def opening(self, loaded: Loaded, generation: Generation) -> None:
+    async def opening(self, loaded: CompiledPolicy, generation: Generation) -> None:
         """Record an opening. StateError: part of it may be on disk, and is to be taken back."""
         await self.recorder.must(self._done(loaded, generation, spare=False))
         jobs = self.record(generation), self.clear(), self.room()
         self.recorder.later([replace(job, housekeeping=True) for job in jobs])
 
-    def _done(self, loaded: Loaded, generation: Generation, *, spare: bool) -> list[Job]:
+    def _done(self, loaded: CompiledPolicy, generation: Generation, *, spare: bool) -> list[Write]:
         """Make all that an answer waits for: the boot ruleset with the record in it, and who commanded it.
 
         spare: a closing may use the room that is kept for a full disk. An opening may not: there is no hurry.
@@ -276,7 +276,7 @@ class Ledger:
         line = self.line(generation, generation.action.value, "applied", "done")
         return [self.boot(loaded, generation, spare=spare), self.audit(line, spare=spare)]
 
-    async def taken_back(self, before: Live, lost: Generation, again: Generation) -> tuple[str, ...]:
+    async def taken_back(self, before: CurrentState, lost: Generation, again: Generation) -> tuple[str, ...]:
         """Record that a state stands again after an opening that could not be recorded, part of which may be on disk."""
         self.generations[lost.number] = lost
         self.generations[again.number] = again
@@ -289,12 +289,12 @@ class Ledger:
         ]
         return await self.recorder.should([*jobs, self.program(before.loaded)])
 
-    def forget_old(self) -> Job:
+    def forget_old(self) -> Write:
         """Delete records beyond the number that is kept."""
         keep = self.shared.options.keep_generations
         for number in sorted(self.generations)[:-keep]:
             del self.generations[number]
-        return Job("tidying", lambda: self.shared.ports.store.forget(keep), housekeeping=True)
+        return Write("tidying", lambda: self.shared.ports.store.forget(keep), housekeeping=True)
 
 
 def must_not_lack(problem: StateError) -> StateError:

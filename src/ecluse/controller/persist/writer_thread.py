@@ -25,7 +25,7 @@ SOON = 0.01
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class Write:
     """One durable write. label: what it records, in words; a newer job of the same label replaces a waiting one.
 
     in_order: nothing newer may be on disk before it (a line of the audit log).
@@ -42,7 +42,7 @@ class Job:
     written: bool = False
 
 
-class _Round:
+class _Pass:
     """One going through all that waits; `future` is its outcome. begun: what comes now is not in it any more."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class _Round:
         self.future: asyncio.Future[Any] | None = None
 
 
-class Recorder:
+class WriteQueue:
     """Writes jobs in order; keeps what failed and tries it again before anything newer.
 
     hurry: while it is set, nobody waits for the disk longer than HASTE (`Writer`). While the disk hangs, at most one
@@ -61,8 +61,8 @@ class Recorder:
         self._seconds = seconds
         self._hurry = hurry or asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
-        self._waiting: dict[str, Job] = {}
-        self._round: _Round | None = None
+        self._waiting: dict[str, Write] = {}
+        self._round: _Pass | None = None
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class Recorder:
     def _settle(self) -> None:
         self._waiting = {label: job for label, job in self._waiting.items() if not job.written}
 
-    async def must(self, jobs: Sequence[Job]) -> None:
+    async def must(self, jobs: Sequence[Write]) -> None:
         """Write all or fail: StateError at the first that does not reach the disk in time; nothing is tried again.
 
         What failed before comes first: written later, it would undo what these say.
@@ -105,7 +105,7 @@ class Recorder:
             raise StateError(message, retry=True, hint="look at the state directory's disk")
         future.result()
 
-    def later(self, jobs: Sequence[Job]) -> None:
+    def later(self, jobs: Sequence[Write]) -> None:
         """Write what no answer waits for, out of its way; what could not be stays in memory to be tried again."""
         self._queue(jobs)
         asyncio.get_running_loop().call_later(SOON, self._write_waiting)
@@ -118,22 +118,22 @@ class Recorder:
     def _next_round(self) -> asyncio.Future[Any]:
         """Give the round that will write all that waits now: the one that has not begun, or a new one."""
         if self._round is None or self._round.begun or self._round.future is None:
-            self._round = _Round()
+            self._round = _Pass()
             self._round.future = self._begin(partial(self._drain, self._round))
         return self._round.future
 
-    def _drain(self, round_: _Round) -> dict[str, str]:
+    def _drain(self, round_: _Pass) -> dict[str, str]:
         """On the thread: write what waits by now."""
         round_.begun = True
         return _write_what_can_be(list(self._waiting.values()))
 
-    def _queue(self, jobs: Sequence[Job]) -> None:
+    def _queue(self, jobs: Sequence[Write]) -> None:
         self._settle()
         for job in jobs:
             self._waiting.pop(job.label, None)
             self._waiting[job.label] = job
 
-    async def should(self, jobs: Sequence[Job], *, records_only: bool = False) -> tuple[str, ...]:
+    async def should(self, jobs: Sequence[Write], *, records_only: bool = False) -> tuple[str, ...]:
         """Write what can be; give the labels of what could not, which stays in memory to be tried again.
 
         records_only: tell nothing of housekeeping; it is no record of what was done.
@@ -180,7 +180,7 @@ class Recorder:
         self._thread.shutdown(wait=False)
 
 
-def _write_all(jobs: Sequence[Job], given_up: threading.Event) -> None:
+def _write_all(jobs: Sequence[Write], given_up: threading.Event) -> None:
     for job in jobs:
         if given_up.is_set():  # what nobody waits for any more is taken back, and must not come after that
             return
@@ -193,7 +193,7 @@ def _told(labels: Sequence[str]) -> tuple[str, ...]:
     return (*labels[:MOST_TOLD], f"and {more} more") if more > 0 else tuple(labels)
 
 
-def _write_what_can_be(jobs: list[Job]) -> dict[str, str]:
+def _write_what_can_be(jobs: list[Write]) -> dict[str, str]:
     failed: dict[str, str] = {}
     held_up = {
         False: "",
@@ -213,7 +213,7 @@ def _write_what_can_be(jobs: list[Job]) -> dict[str, str]:
     return failed
 
 
-def _try(job: Job) -> str:
+def _try(job: Write) -> str:
     """Write one; give why that failed, in words."""
     try:
         job.write()

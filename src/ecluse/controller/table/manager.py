@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from ecluse.controller.live_state import Loaded, compiled, with_addresses
+from ecluse.controller.live_state import CompiledPolicy, compiled, with_addresses
 from ecluse.errors import EcluseError, KernelError, NotVerifiedError
 from ecluse.policy import Addresses, IPAddress, Levels, Policy, most_closed
 from ecluse.ports import Firewall
@@ -14,7 +14,7 @@ from ecluse.ruleset.delta import delta
 from ecluse.ruleset.program import NamedSet, Program
 
 
-class GaveWayError(EcluseError):
+class PreemptedError(EcluseError):
     """A load was broken off because somebody who must not wait wants the table; begin it again."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ Step = Callable[[str], None]
 """Told the name of each step of a change as it is passed; tests end the process there."""
 
 
-class Gate:
+class TableManager:
     """All transactions on table `inet ecluse`, one at a time (the caller holds the writer's lock)."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Gate:
         self._warn = warn
         self._uids = uids
         self._step = step
-        self.loaded: dict[str, Loaded] = {}
+        self.loaded: dict[str, CompiledPolicy] = {}
         # What a person loads by hand stands there, so that no switch of ours goes through on top of it.
         self._slot = switch.BOOT_SLOT
         self._redirect = False
@@ -76,7 +76,7 @@ class Gate:
     async def _fill(self, program: Program, give_way: Callable[[], bool] = lambda: False) -> None:
         for piece in switch.pieces(program):
             if give_way():
-                raise GaveWayError
+                raise PreemptedError
             await self._elements((), (piece,))
 
     def new_slot(self) -> int:
@@ -84,7 +84,7 @@ class Gate:
         self._slot += 1
         return self._slot
 
-    def compile(self, policy: Policy, digest: str, addresses: Addresses, slot: int) -> Loaded:
+    def compile(self, policy: Policy, digest: str, addresses: Addresses, slot: int) -> CompiledPolicy:
         """Compile a policy for a slot. On any thread: nothing is touched."""
         return compiled(policy, digest, addresses, slot, self._uids)
 
@@ -105,7 +105,7 @@ class Gate:
         """Say whether a table stands that lets less than everything pass, whatever allowlist it was made from."""
         return "drop" in (await self._firewall.policies()).values()
 
-    async def load(self, fresh: Loaded, addresses: Addresses, give_way: Callable[[], bool]) -> None:
+    async def load(self, fresh: CompiledPolicy, addresses: Addresses, give_way: Callable[[], bool]) -> None:
         """Put a compiled policy beside what is live, touching no traffic; one that stands already is left as it is.
 
         RulesetRejectedError, KernelError: nothing of it stands. GaveWayError: nor then, `give_way` said that somebody
@@ -130,11 +130,11 @@ class Gate:
 
     async def close(
         self,
-        loaded: Loaded,
+        loaded: CompiledPolicy,
         levels: Levels,
         addresses: Callable[[], Addresses],
         taken_up: Callable[[], object],
-    ) -> tuple[Loaded, Levels, bool]:
+    ) -> tuple[CompiledPolicy, Levels, bool]:
         """Make a closing live. It never goes back: where the switch fails or does not show, the table is put in anew.
 
         addresses: gives those of host names, should the table be put in anew. taken_up: called as soon as the kernel has
@@ -166,7 +166,7 @@ class Gate:
                 raise _refused(error) from error
         return self.loaded.get(loaded.digest, loaded), levels, False
 
-    async def switch(self, loaded: Loaded, levels: Levels) -> None:
+    async def switch(self, loaded: CompiledPolicy, levels: Levels) -> None:
         """Make these levels live: one small transaction, whatever the size of the allowlist."""
         where = switch.position(loaded.policy, loaded.slot, levels, redirect=self._redirect)
         said = await self._firewall.switch(where)
@@ -174,11 +174,11 @@ class Gate:
         if said:
             self._warn(said)
 
-    async def shows(self, loaded: Loaded, levels: Levels) -> bool:
+    async def shows(self, loaded: CompiledPolicy, levels: Levels) -> bool:
         """Read the base chains and gates back and compare."""
         return await self._shown_at(loaded, levels) is not None
 
-    async def _shown_at(self, loaded: Loaded, levels: Levels) -> int | None:
+    async def _shown_at(self, loaded: CompiledPolicy, levels: Levels) -> int | None:
         """Read the base chains and gates back; give the ruleset's generation id, None when they are not as they should be."""
         wanted = switch.position(loaded.policy, loaded.slot, levels, redirect=self._redirect)
         found = await self._firewall.standing(wanted.targets)
@@ -186,14 +186,16 @@ class Gate:
         stands = found.targets, policies, found.hooks
         return found.generation if stands == (wanted.targets, wanted.policies(), wanted.hooks()) else None
 
-    async def _confirmed(self, loaded: Loaded, levels: Levels) -> bool:
+    async def _confirmed(self, loaded: CompiledPolicy, levels: Levels) -> bool:
         """Read back after a switch, and count it on: it changed gates alone, which are compared by themselves."""
         shown_at = await self._shown_at(loaded, levels)
         if shown_at is not None and shown_at == self._expected():
             self._known_generation, self._commits = shown_at, 0
         return shown_at is not None
 
-    async def verify(self, loaded: Loaded, levels: Levels, before: tuple[Loaded, Levels] | None) -> None:
+    async def verify(
+        self, loaded: CompiledPolicy, levels: Levels, before: tuple[CompiledPolicy, Levels] | None
+    ) -> None:
         """Read back; where the kernel shows something else, put back what was before and say what each step did.
 
         NotVerifiedError then, with the words.
@@ -277,7 +279,7 @@ class Gate:
         self._digests = digests
         return True
 
-    async def in_step(self, loaded: Loaded, levels: Levels) -> bool:
+    async def in_step(self, loaded: CompiledPolicy, levels: Levels) -> bool:
         """Say whether the kernel shows what it should. Costs next to nothing while nobody committed anything."""
         now = await self._firewall.ruleset_generation()
         if now == self._expected() and not self._commits:
@@ -294,7 +296,9 @@ class Gate:
             self._known_generation, self._commits = now, 0
         return same
 
-    async def bring_up(self, policy: Policy, digest: str, addresses: Addresses, levels: Levels) -> Loaded:
+    async def bring_up(
+        self, policy: Policy, digest: str, addresses: Addresses, levels: Levels
+    ) -> CompiledPolicy:
         """Make a state live from whatever the table is, keeping kept flows where the table stands.
 
         The program is loaded beside what is there, and then switched to. Only if the kernel refuses that (a base
@@ -388,7 +392,7 @@ class Gate:
             await self._apply((switch.NEW_TABLE if anew else "") + text)
             self._redirect = dns_redirect.is_on(policy) and bool(text)
 
-    async def _anew(self, loaded: Loaded, levels: Levels) -> None:
+    async def _anew(self, loaded: CompiledPolicy, levels: Levels) -> None:
         """Replace the table by a program, in one transaction as far as the gate is concerned: shut stays shut."""
         await self._hold(loaded.policy, levels, anew=True)
         await self._put(loaded.program)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from ecluse.flow_judge import Connection
+from ecluse.flow_judge import ConntrackEntry
 from ecluse.policy import GATEWAY, Direction, IPAddress, IPNetwork, Policy, Traffic
 from ecluse.policy import Addresses as Resolved
 from ecluse.ruleset import table_names
@@ -25,7 +25,7 @@ _Claims = dict[tuple[Direction, IPAddress], list[_Claim]]
 
 
 def in_use(
-    policies: Iterable[Policy], resolved: Resolved, connections: Iterable[Connection]
+    policies: Iterable[Policy], resolved: Resolved, connections: Iterable[ConntrackEntry]
 ) -> Mapping[str, frozenset[str]]:
     """Give the addresses, by name, to which a connection that the other end has answered lives for a service of that name.
 
@@ -37,7 +37,7 @@ def in_use(
 
 
 def learned_in_use(
-    policies: Iterable[Policy], learned: Mapping[str, frozenset[int]], connections: Iterable[Connection]
+    policies: Iterable[Policy], learned: Mapping[str, frozenset[int]], connections: Iterable[ConntrackEntry]
 ) -> Mapping[str, frozenset[IPAddress]]:
     """Give, by set, the addresses that the DNS gate learned for a service to which one of its connections lives.
 
@@ -53,7 +53,7 @@ def learned_in_use(
 
 
 def _found(
-    policies: Iterable[Policy], claims_of: Callable[[Policy], _Claims], connections: Iterable[Connection]
+    policies: Iterable[Policy], claims_of: Callable[[Policy], _Claims], connections: Iterable[ConntrackEntry]
 ) -> Mapping[str, set[IPAddress]]:
     found: dict[str, set[IPAddress]] = {}
     for policy in policies:
@@ -91,7 +91,7 @@ def _learned_claims(policy: Policy, learned: Mapping[str, frozenset[int]]) -> _C
     return claims
 
 
-def _is_of(claim: _Claim, policy: Policy, connection: Connection, inner: IPAddress) -> bool:
+def _is_of(claim: _Claim, policy: Policy, connection: ConntrackEntry, inner: IPAddress) -> bool:
     protocol = 1 if connection.protocol == 58 else connection.protocol  # ICMP: one word for both families
     port = connection.original.destination_port
     fits = any(

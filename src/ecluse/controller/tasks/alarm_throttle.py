@@ -19,7 +19,7 @@ _MOST_NAMES = 3
 _MOST_REMEMBERED = 50
 
 
-class Fight:
+class AlarmThrottle:
     """What is known of the rounds so far; `lasting` while there is a fight. elapsed: seconds of a clock that goes on evenly."""
 
     def __init__(self, elapsed: Callable[[], float] = time.monotonic) -> None:

@@ -3,21 +3,21 @@
 import asyncio
 import contextlib
 
-from ecluse.controller.context import Shared
+from ecluse.controller.context import Context
 from ecluse.errors import EcluseError
 from ecluse.ports import DnsReport
 from ecluse.ruleset.dns_redirect import is_on
-from ecluse.ruleset.proxy_config import orders_of
+from ecluse.ruleset.proxy_config import proxy_config_of
 
 _EVERY = 1.5
 """Seconds between two questions; a gate that is dead or hung is told after two of them at the latest."""
 _TOPIC = "dns"
 
 
-class DnsWatch:
+class DnsProxyTask:
     """The gate is a process of its own, and the kernel holds the redirect: nothing here stands in the way of a question."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Context) -> None:
         self._s = shared
         self._changed = asyncio.Event()
 
@@ -48,7 +48,7 @@ class DnsWatch:
         """Say whether it answers by its orders, and what is wrong: one that answers may have other trouble (a full disk)."""
         live = self._s.live
         try:
-            await self._s.ports.dns.publish(orders_of(live.policy, live.levels))
+            await self._s.ports.dns.publish(proxy_config_of(live.policy, live.levels))
             if not is_on(live.policy):
                 return True, ""
             if self._s.options.dns_uid is None:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from ecluse.asymmetric_flows import half_seen
 from ecluse.controller import live_state as lv
-from ecluse.controller.context import Shared
-from ecluse.controller.persist.change_records import Ledger
+from ecluse.controller.context import Context
+from ecluse.controller.persist.change_records import ChangeRecords
 from ecluse.controller.tasks.addresses_in_use import in_use, learned_in_use
 from ecluse.errors import EcluseError
-from ecluse.flow_judge import Connection
+from ecluse.flow_judge import ConntrackEntry
 from ecluse.policy import CUT
 
 _LOOK = 60.0
@@ -20,10 +20,10 @@ _SAVE = 300.0
 """Seconds after which what is known is saved anew although no address changed: when each was last seen and used."""
 
 
-class NameWatch:
+class HostNameTask:
     """See the module. Why the connection table is asked, and not the kernel's own time-outs: docs/datapath.md."""
 
-    def __init__(self, shared: Shared, ledger: Ledger) -> None:
+    def __init__(self, shared: Context, ledger: ChangeRecords) -> None:
         self._s = shared
         self._ledger = ledger
         self._next_look = 0.0
@@ -60,7 +60,7 @@ class NameWatch:
             self._next_save = time.monotonic() + _SAVE
             await self._ledger.recorder.should([self._ledger.names()])
 
-    async def _see_halves(self, connections: Sequence[Connection]) -> None:
+    async def _see_halves(self, connections: Sequence[ConntrackEntry]) -> None:
         """Warn of kept services of which half goes another way, before a cut shows it. It is over when the next look sees none."""
         live = self._s.live
         judge = await self._s.judge_of(live.loaded, dict.fromkeys(live.policy.zone_names(), CUT.name))
@@ -85,6 +85,6 @@ class NameWatch:
             held = await asyncio.to_thread(learned_in_use, policies, learned, connections)
             old = await firewall.half_over(held)
             if old:
-                async with self._s.writer.turn():
+                async with self._s.writer.hold():
                     await self._s.gate.hold_learned(old)
         return await asyncio.to_thread(in_use, policies, resolved, connections)

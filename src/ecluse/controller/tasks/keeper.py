@@ -8,16 +8,16 @@ from dataclasses import replace
 
 from ecluse.controller import live_state as lv
 from ecluse.controller import status
-from ecluse.controller.context import Shared
-from ecluse.controller.persist.change_records import Ledger
-from ecluse.controller.persist.writer_thread import Job
-from ecluse.controller.tasks.dns_proxy import DnsWatch
-from ecluse.controller.tasks.host_names import NameWatch
-from ecluse.controller.tasks.kernel_limits import TableWatch
-from ecluse.controller.tasks.links import LinkWatch
-from ecluse.controller.tasks.preload import Loader
-from ecluse.controller.tasks.supervisor import Watches, in_words
-from ecluse.controller.tasks.tamper import EXAMPLES, Healer
+from ecluse.controller.context import Context
+from ecluse.controller.persist.change_records import ChangeRecords
+from ecluse.controller.persist.writer_thread import Write
+from ecluse.controller.tasks.dns_proxy import DnsProxyTask
+from ecluse.controller.tasks.host_names import HostNameTask
+from ecluse.controller.tasks.kernel_limits import KernelLimitsTask
+from ecluse.controller.tasks.links import LinkTask
+from ecluse.controller.tasks.preload import Preloader
+from ecluse.controller.tasks.supervisor import Supervisor, in_words
+from ecluse.controller.tasks.tamper import EXAMPLES, Reconciler
 from ecluse.errors import EcluseError
 from ecluse.flow_judge import describe
 from ecluse.gc_pause import sweep
@@ -42,20 +42,20 @@ _BOOT_DELAY = 30.0
 class Keeper:
     """The background work of the controller."""
 
-    def __init__(self, shared: Shared, ledger: Ledger, loader: Loader) -> None:
+    def __init__(self, shared: Context, ledger: ChangeRecords, loader: Preloader) -> None:
         self._s = shared
         self._ledger = ledger
         self._loader = loader
-        self._watches = Watches(shared)
-        self._links = LinkWatch(shared, self._audit)
-        self._healer = Healer(shared, ledger, self._watches, self.after, self._arm_previous)
+        self._watches = Supervisor(shared)
+        self._links = LinkTask(shared, self._audit)
+        self._healer = Reconciler(shared, ledger, self._watches, self.after, self._arm_previous)
         self._names: AsyncIterator[frozenset[str]] | None = None
         self._boot_due: float | None = None
         self._addresses_due = False
         self._tidying_due = True
         self._unswept = 0
         self._purge_due: Generation | None = None
-        self._dns = DnsWatch(shared)
+        self._dns = DnsProxyTask(shared)
 
     # -- tasks -----------------------------------------------------------------------------------------------------
 
@@ -73,9 +73,9 @@ class Keeper:
         keep("following addresses of host names", self._watch_names)
         keep("hearing of changes of links", self._links.hear)
         keep("looking at the links", self._links.look)
-        keep("looking who uses which address", NameWatch(self._s, self._ledger).run)
+        keep("looking who uses which address", HostNameTask(self._s, self._ledger).run)
         keep("looking after the DNS gate", self._dns.run)
-        keep("looking how full the kernel's tables are", TableWatch(self._s).run)
+        keep("looking how full the kernel's tables are", KernelLimitsTask(self._s).run)
         keep("the regular look", self._ticks)
 
     async def _audit(self, line: AuditRecord) -> None:
@@ -118,7 +118,7 @@ class Keeper:
         """Compare the kernel with what it should be, and read its counters."""
         live = self._s.live
         if not self._s.writer.locked():
-            async with self._s.writer.turn():
+            async with self._s.writer.hold():
                 live = self._s.live
                 await self._s.gate.hear_others()
                 self._s.notes.in_step = await self._s.gate.in_step(live.loaded, live.levels)
@@ -144,7 +144,7 @@ class Keeper:
         self._purge_due = generation
         await asyncio.sleep(_AFTER_ANSWER)
         await self._purge(generation)
-        async with self._s.writer.turn():
+        async with self._s.writer.hold():
             try:
                 await self._prune()
             except EcluseError as error:
@@ -198,7 +198,7 @@ class Keeper:
             await self._s.gate.prune(keep)
         self.follow_names()
 
-    def _prepared_files(self) -> list[Job]:
+    def _prepared_files(self) -> list[Write]:
         """Give the jobs that bring the prepared files to the live state."""
         live = self._s.live
         jobs = self._ledger.program(live.loaded), self._ledger.closed(live.policy)
@@ -234,7 +234,7 @@ class Keeper:
             return
         async for names in self._names:
             try:
-                async with self._s.writer.turn():
+                async with self._s.writer.hold():
                     await self._follow_addresses()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and tried again at the regular look
                 self._addresses_due = True
@@ -287,7 +287,7 @@ class Keeper:
     async def _recheck(self) -> None:
         if self._s.notes.in_step:
             return
-        async with self._s.writer.turn():
+        async with self._s.writer.hold():
             live = self._s.live
             if not await self._s.gate.in_step(live.loaded, live.levels):
                 await self.restore("", 0, "found out of step by the regular look")
@@ -297,7 +297,7 @@ class Keeper:
 
     async def _late_addresses(self) -> None:
         if self._addresses_due:
-            async with self._s.writer.turn():
+            async with self._s.writer.hold():
                 await self._follow_addresses()
             self._addresses_due = False
             self._s.notes.warnings.pop("addresses", None)
@@ -333,7 +333,7 @@ class Keeper:
 
     async def _renew_boot(self) -> None:
         self._boot_due = None
-        async with self._s.writer.turn():
+        async with self._s.writer.hold():
             live = self._s.live
             jobs = [self._ledger.program(live.loaded), self._ledger.boot(live.loaded, live.generation)]
         await self._ledger.recorder.should(jobs)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from ecluse.controller.context import Shared
+from ecluse.controller.context import Context
 from ecluse.errors import EcluseError
 from ecluse.results import TableUse
 
@@ -12,10 +12,10 @@ _NEARLY, _CALM = 0.8, 0.7
 """The share from which a table is told as nearly full, and below which it is not any more."""
 
 
-class TableWatch:
+class KernelLimitsTask:
     """Tells each table once as it fills, and once as it is emptier again."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Context) -> None:
         self._s = shared
 
     async def run(self) -> None:

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from ecluse.bypass import findings
-from ecluse.controller.context import Shared
+from ecluse.controller.context import Context
 from ecluse.errors import EcluseError
 from ecluse.records import AuditRecord
 
@@ -18,10 +18,10 @@ _NEWS = 60.0
 """Seconds for which a way past the gate is told of once, however often it comes and goes."""
 
 
-class LinkWatch:
+class LinkTask:
     """Tells changes of links in bunches. A look that fails is said and made again with the next change."""
 
-    def __init__(self, shared: Shared, record: Callable[[AuditRecord], Awaitable[object]]) -> None:
+    def __init__(self, shared: Context, record: Callable[[AuditRecord], Awaitable[object]]) -> None:
         self._s = shared
         self._record = record
         self._told: list[str] = []

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 
-from ecluse.controller.context import Shared
+from ecluse.controller.context import Context
 from ecluse.errors import EcluseError
 
 _FIRST, _LONGEST = 0.05, 5.0
@@ -15,10 +15,10 @@ _CALM = 60.0
 """Seconds without a fault after which what failed counts as well again."""
 
 
-class Watches:
+class Supervisor:
     """The tasks of the controller. A watch is to run for ever; work aside is done once."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Context) -> None:
         self._s = shared
         self._watches: set[asyncio.Task[object]] = set()
         self._aside: set[asyncio.Task[object]] = set()

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from ecluse.controller import live_state as lv
 from ecluse.controller import status
-from ecluse.controller.context import Order, Shared
-from ecluse.controller.live_state import Live
+from ecluse.controller.context import Command, Context
+from ecluse.controller.live_state import CurrentState
 from ecluse.controller.lock import always
-from ecluse.controller.persist.change_records import Ledger
-from ecluse.controller.tasks.alarm_throttle import Fight
-from ecluse.controller.tasks.supervisor import Watches, in_words
+from ecluse.controller.persist.change_records import ChangeRecords
+from ecluse.controller.tasks.alarm_throttle import AlarmThrottle
+from ecluse.controller.tasks.supervisor import Supervisor, in_words
 from ecluse.errors import EcluseError
 from ecluse.flow_judge import describe
 from ecluse.policy import most_closed
@@ -33,7 +33,7 @@ _BREATH = 1.0
 """Seconds of a fight that what follows a healing (counting leaks, holding the generation before ready) waits for quiet."""
 
 
-class Healer:
+class Reconciler:
     """See the module. watches: does something beside. afterwards: ends what is no longer kept, after a change of state.
 
     arm: holds the generation before ready again.
@@ -41,9 +41,9 @@ class Healer:
 
     def __init__(
         self,
-        shared: Shared,
-        ledger: Ledger,
-        watches: Watches,
+        shared: Context,
+        ledger: ChangeRecords,
+        watches: Supervisor,
         afterwards: Callable[[Generation], None],
         arm: Callable[[], Coroutine[object, object, object]],
     ) -> None:
@@ -57,7 +57,7 @@ class Healer:
         self._more = self._before = 0
         self._heard = 0.0
         self._news = asyncio.Event()
-        self._fight = Fight()
+        self._fight = AlarmThrottle()
         self._restored = 0.0
         self._following: object | None = None
 
@@ -157,7 +157,7 @@ class Healer:
             self._tell(f"{who} began, and the table is not whole since")
 
     async def _check_after(self, change: KernelChange, times: int, heard: float) -> None:
-        async with self._s.writer.turn(always):
+        async with self._s.writer.hold(always):
             live = self._s.live
             if await self._s.gate.in_step(live.loaded, live.levels):
                 self._s.notes.warnings.pop("tamper", None)
@@ -232,7 +232,7 @@ class Healer:
             self._s.notes.warnings.pop("fight", None)
             self._record("fight", f"{words}; it is over")
 
-    async def _as_closed_by_hand(self, who: str) -> tuple[Live, bool]:
+    async def _as_closed_by_hand(self, who: str) -> tuple[CurrentState, bool]:
         """Give the state to put back: the live one, more closed where somebody loaded such by hand; and whether that is so.
 
         'nft -f ruleset/cut.nft' is what we tell people to type when the daemon does not answer: only a command opens.
@@ -242,8 +242,8 @@ class Healer:
         closed = most_closed(live.policy.site, live.levels, found or {})
         if closed == dict(live.levels):
             return live, False
-        order = Order(Action.RECOVERY, self._s.itself, f"{who} closed the gate by hand", "")
-        return Live(live.loaded, self._ledger.next(order, live.loaded, closed)), True
+        order = Command(Action.RECOVERY, self._s.itself, f"{who} closed the gate by hand", "")
+        return CurrentState(live.loaded, self._ledger.next(order, live.loaded, closed)), True
 
     async def _follow_up(self) -> None:
         """Do what follows a healing: at once after a single one, in a fight once there is quiet, or now and then."""
