@@ -1,6 +1,8 @@
-"""Write the bundled list of public suffixes anew: `make public-suffixes` (LIST=FILE for another one than Debian's).
+"""Write the bundled list of public suffixes anew: `make public-suffixes` (LIST=FILE for another one
+than Debian's).
 
-The list: https://publicsuffix.org, in Debian's package `publicsuffix`. Rules alone, names as DNS has them (A-labels), sorted.
+The list: https://publicsuffix.org, in Debian's package `publicsuffix`. Rules alone, names as DNS
+has them (A-labels), sorted.
 """
 
 import re
@@ -22,7 +24,9 @@ HEAD = """\
 def compact(text: str, date: str) -> str:
     """Give the rules of a list. date: of the list, for one that does not say it itself."""
     said = re.search(r"^// VERSION: (\d{4}-\d{2}-\d{2})", text, re.MULTILINE)
-    rules = {line.split()[0] for line in text.splitlines() if line.strip() and not line.startswith("//")}
+    rules = {
+        line.split()[0] for line in text.splitlines() if line.strip() and not line.startswith("//")
+    }
     ascii_rules = sorted(rule.encode("idna").decode() for rule in rules)
     return HEAD.format(date=said[1] if said else date) + "\n".join([*ascii_rules, ""])
 

@@ -12,8 +12,8 @@ from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell that runs us in the background has it ignored, and programs that we start would inherit that:
-    # a test that presses Ctrl-C would wait for ever.
+    # A shell that runs us in the background has it ignored, and programs that we start would
+    # inherit that: a test that presses Ctrl-C would wait for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No assertion on speed: by default each example has 200 ms, which a loaded machine takes away.
@@ -28,7 +28,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.geteuid() == 0 or not any(item.get_closest_marker(name) for name in _NEEDS_ROOT):
         return
     if os.environ.get("CI", "").lower() in {"true", "1"}:
-        pytest.fail("this test needs root for its network namespaces, and CI skips nothing", pytrace=False)
+        pytest.fail(
+            "this test needs root for its network namespaces, and CI skips nothing", pytrace=False
+        )
     pytest.skip("needs root for its network namespaces: run it with sudo")
 
 
@@ -58,7 +60,9 @@ def _nothing_is_left() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_holds_the_loop() -> Iterator[None]:
-    """The test in which something holds a daemon's event loop for over 20 ms fails: a cut would have waited for it."""
+    """The test in which something holds a daemon's event loop for over 20 ms fails: a cut would
+    have waited for it.
+    """
     Daemon.watched = True
     Daemon.held_up.clear()
     yield

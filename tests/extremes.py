@@ -1,4 +1,6 @@
-"""Sites at the bounds of what `ecluse check` takes, as files: each list as long as it may be, each name as long as it may be."""
+"""Sites at the bounds of what `ecluse check` takes, as files: each list as long as it may be, each
+name as long as it may be.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,9 +58,14 @@ def spread(per_zone: int, *, wild: bool = False) -> dict[str, list[str]]:
 
 def subnets(per_zone: int) -> dict[str, list[str]]:
     def one(number: int) -> str:
-        return f"2001:db8:{number:x}::/48" if number % 2 else f"10.{number // 250}.{number % 250}.0/24"
+        return (
+            f"2001:db8:{number:x}::/48" if number % 2 else f"10.{number // 250}.{number % 250}.0/24"
+        )
 
-    return {zone: [one(at * per_zone + n) for n in range(per_zone)] for at, zone in enumerate(ZONE_NAMES)}
+    return {
+        zone: [one(at * per_zone + n) for n in range(per_zone)]
+        for at, zone in enumerate(ZONE_NAMES)
+    }
 
 
 GATE = "dns_gate: {mode: always, internal: [{names: [hospital.example], servers: [10.0.0.53]}]}\n"
@@ -82,13 +89,17 @@ def groups() -> tuple[str, list[str]]:
 
 
 def names(count: int = size_limits.BY_NAME) -> tuple[str, list[str]]:
-    """As many services with names as there may be beside a DNS gate, in zones that make as many rules as there may be."""
+    """As many services with names as there may be beside a DNS gate, in zones that make as many
+    rules as there may be.
+    """
     zones = ZONE_NAMES[: size_limits.RULES_BY_NAME // (count * 4 * 3)]
     every = [
         service(
             n,
             zones,
-            destination([f"*.p{n}.example", f"{n}.{HOST}"[-253:].strip(".")], ["tcp/443", "udp/443"]),
+            destination(
+                [f"*.p{n}.example", f"{n}.{HOST}"[-253:].strip(".")], ["tcp/443", "udp/443"]
+            ),
         )
         for n in range(count)
     ]
@@ -112,8 +123,14 @@ def kinds() -> tuple[str, list[str]]:
     every = [
         service(
             n,
-            [zone for at, zone in enumerate(ZONE_NAMES) if n * 7919 % 16127 >> at % 12 & 1 or at == n % 64],
-            destination([f"203.0.{n // 256}.{n % 256}", f"198.18.{n}.0/25"], ["tcp/443", "udp/1-5", "esp"]),
+            [
+                zone
+                for at, zone in enumerate(ZONE_NAMES)
+                if n * 7919 % 16127 >> at % 12 & 1 or at == n % 64
+            ],
+            destination(
+                [f"203.0.{n // 256}.{n % 256}", f"198.18.{n}.0/25"], ["tcp/443", "udp/1-5", "esp"]
+            ),
         )
         for n in range(28)
     ]

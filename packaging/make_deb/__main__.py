@@ -12,7 +12,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make_deb")
     parser.add_argument("what", choices=("build", "lock"))
     parser.add_argument("--suite", action="append", choices=[suite.name for suite in suites.SUITES])
-    parser.add_argument("--version", default="", help="instead of the one of pyproject.toml and git")
+    parser.add_argument(
+        "--version", default="", help="instead of the one of pyproject.toml and git"
+    )
     parser.add_argument("--out", type=Path, default=suites.ROOT / "build/deb")
     args = parser.parse_args()
     wanted = [suite for suite in suites.SUITES if not args.suite or suite.name in args.suite]

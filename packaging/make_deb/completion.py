@@ -7,7 +7,9 @@ from ecluse.cli.parser import build_parser
 from make_deb.manual import options, verbs
 
 # Zones and levels as the daemon has them; nothing when it does not answer.
-_ZONES = r"""ecluse status --json 2>/dev/null | sed -n '/"levels": {/,/}/s/^ *"\([^"]*\)": ".*/\1/p'"""
+_ZONES = (
+    r"""ecluse status --json 2>/dev/null | sed -n '/"levels": {/,/}/s/^ *"\([^"]*\)": ".*/\1/p'"""
+)
 _LEVELS = "open cut isolate"
 _HEAD = "Made from the command line's parser by packaging/make_deb: change it there."
 
@@ -92,7 +94,9 @@ complete -F _ecluse ecluse
 
 
 def _quoted(text: str) -> str:
-    """Give a text for between single quotes, in all three shells and in what zsh's _arguments reads."""
+    """Give a text for between single quotes, in all three shells and in what zsh's _arguments
+    reads.
+    """
     return text.replace("'", "'\\''").replace("[", "(").replace("]", ")").replace(":", "")
 
 
@@ -101,7 +105,9 @@ def _zsh_specs(parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in _flags(parser):
         value = f":{action.dest}:{values.get(action.dest, ' ')}" if action.nargs != 0 else ""
         star = "*" if action.dest == "zone" else ""
-        yield from (f"'{star}{name}[{_quoted(action.help or '')}]{value}'" for name in action.option_strings)
+        yield from (
+            f"'{star}{name}[{_quoted(action.help or '')}]{value}'" for name in action.option_strings
+        )
     kinds = {"levels": f"({_LEVELS})", "dir": "_directories", "file": "_files"}
     if first := _first_words(parser):
         yield f"'1:{first}:{kinds[first]}'"
@@ -168,9 +174,12 @@ def fish() -> str:
     ]
     unseen = "not __fish_seen_subcommand_from $ecluse_verbs"
     lines += [
-        f"complete -c ecluse -n \"{unseen}\" -a {name} -d '{_quoted(text)}'" for name, text in _top().items()
+        f"complete -c ecluse -n \"{unseen}\" -a {name} -d '{_quoted(text)}'"
+        for name, text in _top().items()
     ]
-    lines += [f'complete -c ecluse -n "{unseen}" {_fish_option(action)}' for action in _flags(parser)]
+    lines += [
+        f'complete -c ecluse -n "{unseen}" {_fish_option(action)}' for action in _flags(parser)
+    ]
     for name, (text, inner) in verbs(parser).items():
         seen = " ; and ".join(f"__fish_seen_subcommand_from {word}" for word in name.split())
         if " " in name:
@@ -178,7 +187,9 @@ def fish() -> str:
             lines.append(
                 f"complete -c ecluse -n \"__fish_seen_subcommand_from {first}\" -a {second} -d '{_quoted(text)}'"
             )
-        lines += [f'complete -c ecluse -n "{seen}" {_fish_option(action)}' for action in _flags(inner)]
+        lines += [
+            f'complete -c ecluse -n "{seen}" {_fish_option(action)}' for action in _flags(inner)
+        ]
         extra = {"levels": f"-a '{_LEVELS}'", "dir": "-F", "file": "-F"}.get(_first_words(inner))
         if extra:
             lines.append(f'complete -c ecluse -n "{seen}" {extra}')
@@ -187,7 +198,8 @@ def fish() -> str:
 
 def _fish_option(action: argparse.Action) -> str:
     names = " ".join(
-        f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in action.option_strings
+        f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}"
+        for name in action.option_strings
     )
     value = ""
     if action.nargs != 0:

@@ -65,7 +65,8 @@ def _tables(text: str) -> Iterator[list[Row]]:
     """Give each table's rows, less its heading."""
     for block in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
         rows = [
-            tuple(cell.strip() for cell in line.strip().strip("|").split("|")) for line in block.splitlines()
+            tuple(cell.strip() for cell in line.strip().strip("|").split("|"))
+            for line in block.splitlines()
         ]
         yield rows[2:]
 
@@ -112,12 +113,16 @@ def _parts(annotation: Any) -> tuple[Any, ...]:
 def _model(model: type[models.Strict], rows: Mapping[str, Row]) -> str:
     keys = list(_keys(model))
     if set(keys) != set(rows):
-        raise ValueError(f"docs/configuration.md and {model.__name__} differ in {set(keys) ^ set(rows)}")
+        raise ValueError(
+            f"docs/configuration.md and {model.__name__} differ in {set(keys) ^ set(rows)}"
+        )
     return "".join(_key(key, rows[key]) for key in rows)
 
 
 def _values() -> str:
-    return roff.prose(_between(_doc("configuration.md"), "^## How values are written", "^Warnings never"))
+    return roff.prose(
+        _between(_doc("configuration.md"), "^## How values are written", "^Warnings never")
+    )
 
 
 def _example(name: str) -> str:
@@ -126,13 +131,17 @@ def _example(name: str) -> str:
 
 def site_page(date: str) -> str:
     """ecluse-site(5)."""
-    top, zone = map(_described, _tables(_between(_doc("configuration.md"), "^## site.yaml", "^## allowlist")))
+    top, zone = map(
+        _described, _tables(_between(_doc("configuration.md"), "^## site.yaml", "^## allowlist"))
+    )
     if set(_LEVEL) != set(_keys(models.LevelModel)):
         raise ValueError("the keys of a level are others than the page says")
     levels = "".join(roff.item(roff.bold(key), text) for key, text in _LEVEL.items())
     return "".join(
         [
-            roff.head("ecluse-site", 5, date, __version__, "what is inside, and what no level ever cuts"),
+            roff.head(
+                "ecluse-site", 5, date, __version__, "what is inside, and what no level ever cuts"
+            ),
             roff.section("SYNOPSIS", ".I /etc/ecluse/site.yaml\n"),
             roff.section(
                 "DESCRIPTION",
@@ -155,12 +164,17 @@ def site_page(date: str) -> str:
 def allowlist_page(date: str) -> str:
     """ecluse-allowlist(5)."""
     service, destination = map(
-        _described, _tables(_between(_doc("configuration.md"), r"^## allowlist\.d/[^\n]*", "^## How values"))
+        _described,
+        _tables(_between(_doc("configuration.md"), r"^## allowlist\.d/[^\n]*", "^## How values")),
     )
     return "".join(
         [
             roff.head(
-                "ecluse-allowlist", 5, date, __version__, "the services that a hospital needs from outside"
+                "ecluse-allowlist",
+                5,
+                date,
+                __version__,
+                "the services that a hospital needs from outside",
             ),
             roff.section("SYNOPSIS", ".I /etc/ecluse/allowlist.d/*.yaml\n"),
             roff.section(
@@ -171,7 +185,9 @@ def allowlist_page(date: str) -> str:
                     "Where two services share packets, they are counted for one of them; `ecluse check` says so."
                 ),
                 roff.subsection("Keys of a service", _model(models.ServiceModel, service)),
-                roff.subsection("Keys of a destination", _model(models.DestinationModel, destination)),
+                roff.subsection(
+                    "Keys of a destination", _model(models.DestinationModel, destination)
+                ),
                 roff.subsection("How values are written", _values()),
             ),
             roff.section("EXAMPLE", _example("allowlist.d/20-care.yaml")),
@@ -194,18 +210,25 @@ def verbs(parser: argparse.ArgumentParser) -> dict[str, tuple[str, argparse.Argu
     return found
 
 
-def options(parser: argparse.ArgumentParser, but: frozenset[str] = frozenset()) -> list[argparse.Action]:
+def options(
+    parser: argparse.ArgumentParser, but: frozenset[str] = frozenset()
+) -> list[argparse.Action]:
     """Give what a parser takes, less what is named in `but`, options first."""
     found = [
         action
         for action in parser._actions  # noqa: SLF001
-        if not isinstance(action, argparse._SubParsersAction) and not but.intersection(action.option_strings)  # noqa: SLF001
+        if not isinstance(action, argparse._SubParsersAction)  # noqa: SLF001
+        and not but.intersection(action.option_strings)
     ]
     return sorted(found, key=lambda action: not action.option_strings)
 
 
 def _option(action: argparse.Action) -> str:
-    value = f" \\fI{roff.escaped(str(action.metavar))}\\fR" if action.nargs != 0 and action.metavar else ""
+    value = (
+        f" \\fI{roff.escaped(str(action.metavar))}\\fR"
+        if action.nargs != 0 and action.metavar
+        else ""
+    )
     names = ", ".join(roff.bold(name) for name in action.option_strings)
     return roff.item((names + value).strip(), f"{_sentence(action.help or '')}.")
 
@@ -237,7 +260,9 @@ def command_page(date: str) -> str:
         raise ValueError("the variables of the environment are others than the page says")
     return "".join(
         [
-            roff.head("ecluse", 1, date, __version__, "cut the internet and keep the vital services"),
+            roff.head(
+                "ecluse", 1, date, __version__, "cut the internet and keep the vital services"
+            ),
             roff.section(
                 "SYNOPSIS",
                 "\\fBecluse\\fR [\\fB\\-\\-json\\fR] [\\fB\\-\\-socket\\fR \\fIPATH\\fR] \\fIVERB\\fR [\\fIoption\\fR ...]\n",
@@ -270,7 +295,9 @@ def command_page(date: str) -> str:
             roff.section(
                 "EXIT STATUS", *(roff.item(roff.bold(number), f"{text}.") for number, text in codes)
             ),
-            roff.section("ENVIRONMENT", *(roff.item(roff.bold(name), _ENVIRONMENT[name]) for name in named)),
+            roff.section(
+                "ENVIRONMENT", *(roff.item(roff.bold(name), _ENVIRONMENT[name]) for name in named)
+            ),
             _files(_FILES),
             _see_also("ecluse"),
         ]
@@ -301,7 +328,11 @@ def daemon_page(date: str) -> str:
     return "".join(
         [
             roff.head(
-                "eclused", 8, date, __version__, "hold the gate: apply, verify in the kernel, record, answer"
+                "eclused",
+                8,
+                date,
+                __version__,
+                "hold the gate: apply, verify in the kernel, record, answer",
             ),
             roff.section(
                 "SYNOPSIS",
@@ -317,7 +348,9 @@ def daemon_page(date: str) -> str:
                     " everything is open. `ecluse-boot.service` loads the recorded state before the network."
                 ),
             ),
-            roff.section("OPTIONS", *map(_option, options(parser)), roff.prose(parser.epilog or "")),
+            roff.section(
+                "OPTIONS", *map(_option, options(parser)), roff.prose(parser.epilog or "")
+            ),
             roff.section(
                 "SIGNALS",
                 roff.item(roff.bold("SIGTERM"), "Stop. The gate stays as it stands."),
@@ -326,7 +359,9 @@ def daemon_page(date: str) -> str:
                     "Apply the site's files without showing or asking; prefer `ecluse reload`.",
                 ),
             ),
-            roff.section("EXIT STATUS", *_exit_status("The settings or the site's files are wrong.")),
+            roff.section(
+                "EXIT STATUS", *_exit_status("The settings or the site's files are wrong.")
+            ),
             _dns_gate_section(),
             _files(
                 _FILES
@@ -381,7 +416,9 @@ def _see_also(but: str) -> str:
         f"\\fB{roff.escaped(name)}\\fR({number})" for name, number in _PAGES.items() if name != but
     )
     return roff.section(
-        "SEE ALSO", f"{others}, \\fBnft\\fR(8)\n", roff.prose("`/usr/share/doc/ecluse/docs` has the rest.")
+        "SEE ALSO",
+        f"{others}, \\fBnft\\fR(8)\n",
+        roff.prose("`/usr/share/doc/ecluse/docs` has the rest."),
     )
 
 

@@ -100,7 +100,9 @@ def _lay_made(root: Path, stamp: Stamp) -> None:
 
 
 def _seal(root: Path, epoch: int) -> int:
-    """Set modes and times; give the size in KiB as Debian counts it (each file rounded up, a KiB a directory)."""
+    """Set modes and times; give the size in KiB as Debian counts it (each file rounded up, a KiB a
+    directory).
+    """
     size = 0
     for path in sorted(root.rglob("*")):
         if not path.is_symlink():

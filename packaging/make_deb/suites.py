@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A release of Debian. python: the minor version that its /usr/bin/python3 is; bundled libraries are compiled for it."""
+    """A release of Debian.
+
+    python: the minor version that its /usr/bin/python3 is; bundled libraries are compiled for it.
+    """
 
     name: str
     release: int
@@ -34,13 +37,17 @@ SUITES = (Suite("bookworm", 12, (3, 11)), Suite("trixie", 13, (3, 13)))
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What of a build does not stand in its files: the version without the suite's mark, and the time of the commit."""
+    """What of a build does not stand in its files: the version without the suite's mark, and the
+    time of the commit.
+    """
 
     version: str
     epoch: int
 
     def of(self, suite: Suite) -> str:
-        """Give the package's version: the newer Debian's sorts higher, so that an upgrade of Debian upgrades the package."""
+        """Give the package's version: the newer Debian's sorts higher, so that an upgrade of Debian
+        upgrades the package.
+        """
         return f"{self.version}+deb{suite.release}"
 
     @property
@@ -50,21 +57,29 @@ class Stamp:
 
 
 def _git(*words: str) -> str:
-    done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() if not done.returncode else ""
 
 
 def stamp(version: str = "") -> Stamp:
-    """Read version and time. A commit that is no release sorts below the release that it leads to (`~`, deb-version(7)).
+    """Read version and time.
+
+    A commit that is no release sorts below the release that it leads to (`~`, deb-version(7)).
 
     version: takes the place of what would be read.
     """
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or _git("log", "-1", "--format=%ct") or 0)
     if not epoch:
-        raise SystemExit("make deb: neither a git checkout nor SOURCE_DATE_EPOCH says when this was made")
+        raise SystemExit(
+            "make deb: neither a git checkout nor SOURCE_DATE_EPOCH says when this was made"
+        )
     if version:
         return Stamp(version, epoch)
-    release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "version"
+    ]
     if f"v{release}" in _git("tag", "--points-at", "HEAD").split():
         return Stamp(release, epoch)
     commit = _git("rev-parse", "--short=10", "HEAD") or "unknown"

@@ -27,7 +27,9 @@ class Units:
 
     @property
     def started(self) -> list[str]:
-        """Sockets, then services; never a unit of the boot: it would load what the daemon is to reconcile."""
+        """Sockets, then services; never a unit of the boot: it would load what the daemon is to
+        reconcile.
+        """
         sockets = [unit for unit in self.enabled if unit.endswith(".socket")]
         return [*sockets, "ecluse.service"]
 
@@ -48,7 +50,10 @@ def _files(folder: Path, pattern: str = "*") -> Iterator[Path]:
 
 
 def lay_systemd(source: Path, root: Path) -> Units:
-    """Lay out systemd/. A file that no rule knows ends the build: it would be missed on a gateway, not here."""
+    """Lay out systemd/.
+
+    A file that no rule knows ends the build: it would be missed on a gateway, not here.
+    """
     units = Units()
     for path in _files(source):
         name, inside = path.name, path.relative_to(source)

@@ -17,7 +17,8 @@ FROM_DEBIAN = {"pyyaml"}
 """Debian's own are good enough, and have what a wheel has not: security support."""
 
 _PIN = re.compile(
-    r"^(?P<name>[\w.-]+)==(?P<version>\S+) \\\n    --hash=sha256:(?P<digest>[0-9a-f]{64})$", re.MULTILINE
+    r"^(?P<name>[\w.-]+)==(?P<version>\S+) \\\n    --hash=sha256:(?P<digest>[0-9a-f]{64})$",
+    re.MULTILINE,
 )
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 _SOURCES = {".pyx", ".pxd", ".pxi", ".c", ".h", ".pyi"}
@@ -38,7 +39,9 @@ def read_pins(suite: Suite) -> tuple[Pin, ...]:
     text = suite.requirements.read_text(encoding="utf-8")
     rest = re.sub(r"^#.*$", "", _PIN.sub("", text), flags=re.MULTILINE)
     if rest.strip():
-        raise ValueError(f"{suite.requirements.name} has lines that are no pins: {rest.strip()[:200]}")
+        raise ValueError(
+            f"{suite.requirements.name} has lines that are no pins: {rest.strip()[:200]}"
+        )
     return tuple(Pin(*match.groups()) for match in _PIN.finditer(text))
 
 
@@ -70,7 +73,10 @@ def _digest(path: Path) -> str:
 
 
 def fetch(suite: Suite, into: Path) -> tuple[Path, ...]:
-    """Give the pinned wheels, in the order of their pins. Without a network when all are there from an earlier build."""
+    """Give the pinned wheels, in the order of their pins.
+
+    Without a network when all are there from an earlier build.
+    """
     into.mkdir(parents=True, exist_ok=True)
     wanted = [pin.digest for pin in read_pins(suite)]
     there = {_digest(path): path for path in into.glob("*.whl")}
@@ -83,7 +89,9 @@ def fetch(suite: Suite, into: Path) -> tuple[Path, ...]:
 def _wanted(name: str) -> bool:
     if ".dist-info/" in name:
         return name.endswith(".dist-info/METADATA")  # what scanners for known vulnerabilities read
-    return Path(name).suffix not in _SOURCES and not name.startswith(_TESTS) and not name.endswith("/")
+    return (
+        Path(name).suffix not in _SOURCES and not name.startswith(_TESTS) and not name.endswith("/")
+    )
 
 
 def _licences(wheel: ZipFile) -> Iterator[str]:
@@ -114,7 +122,9 @@ def lock(suite: Suite) -> None:
     """Write the requirement file anew, with the newest of everything that pyproject.toml asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [
-        line for line in project["dependencies"] if re.split(r"[<>=!~ ]", line)[0].lower() not in FROM_DEBIAN
+        line
+        for line in project["dependencies"]
+        if re.split(r"[<>=!~ ]", line)[0].lower() not in FROM_DEBIAN
     ]
     with tempfile.TemporaryDirectory() as folder:
         into = Path(folder)

@@ -1,7 +1,9 @@
-"""Kept services of whose TCP connections the gateway sees one half alone: they pass at `open` and are refused at a cut.
+"""Kept services of whose TCP connections the gateway sees one half alone: they pass at `open` and
+are refused at a cut.
 
-Where answers come, or go, by another router (asymmetric routing), conntrack calls what follows the first packet invalid, and
-no level can tell whose it is. Only a partner that is silent looks the same: both are worth a look before a cut.
+Where answers come, or go, by another router (asymmetric routing), conntrack calls what follows the
+first packet invalid, and no level can tell whose it is. Only a partner that is silent looks the
+same: both are worth a look before a cut.
 """
 
 from collections import Counter
@@ -15,10 +17,11 @@ TCP = 6
 
 
 def half_seen(judge: FlowJudge, connections: Iterable[ConntrackEntry]) -> tuple[str, ...]:
-    """Say which services have unanswered TCP connections, with ends none of whose connections is answered.
+    """Say which services have unanswered TCP connections, with ends none of whose connections is
+    answered.
 
-    judge: at the levels that are meant; what they do not keep is not told. Also found is the half that comes from outside:
-    to conntrack it is a connection from the service's port.
+    judge: at the levels that are meant; what they do not keep is not told. Also found is the half
+    that comes from outside: to conntrack it is a connection from the service's port.
     """
     talking: set[frozenset[IPAddress]] = set()
     silent: dict[frozenset[IPAddress], list[ConntrackEntry]] = {}

@@ -1,4 +1,6 @@
-"""Ways past the gate on the gateway itself: what a look at the machine shows, and what is worth saying of it. Pure."""
+"""Ways past the gate on the gateway itself: what a look at the machine shows, and what is worth
+saying of it. Pure.
+"""
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,12 +12,16 @@ from ecluse.ruleset.program import ifname_interval
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """An interface. kind: as the kernel calls it (`bridge`, `macvlan`), empty for hardware. master, parent: other interfaces.
+    """An interface.
 
-    xdp: how an XDP program is attached, empty when none is. elsewhere: it stands in another network namespace, its
-    parent in ours. tc_in_hardware: the card may carry out tc's filters itself (`hw-tc-offload`).
-    up: somebody set it up. running: and it has a carrier (IFF_RUNNING), so that packets can come and go. own_ip: it has an
-    address that leads beyond its link, or a route leads to it.
+    kind: as the kernel calls it (`bridge`, `macvlan`), empty for hardware. master, parent: other
+    interfaces.
+
+    xdp: how an XDP program is attached, empty when none is. elsewhere: it stands in another network
+    namespace, its parent in ours. tc_in_hardware: the card may carry out tc's filters itself
+    (`hw-tc-offload`).
+    up: somebody set it up. running: and it has a carrier (IFF_RUNNING), so that packets can come
+    and go. own_ip: it has an address that leads beyond its link, or a route leads to it.
     """
 
     name: str
@@ -32,7 +38,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A filter of tc. where: `ingress`, `egress`. does: `redirects to wan0`, `copies to wan0`, or empty (a BPF program).
+    """A filter of tc.
+
+    where: `ingress`, `egress`. does: `redirects to wan0`, `copies to wan0`, or empty (a BPF
+    program).
 
     kind: as tc calls it, or `tcx`.
     """
@@ -54,7 +63,9 @@ class Offload:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A rule of another table that moves packets (`fwd`, `dup` in family netdev) or hides them from conntrack (`notrack`)."""
+    """A rule of another table that moves packets (`fwd`, `dup` in family netdev) or hides them from
+    conntrack (`notrack`).
+    """
 
     table: str
     chain: str
@@ -63,7 +74,9 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class HostReading:
-    """What a look at the machine shows. addresses: interface and address with prefix length. switches: sysctl -> value.
+    """What a look at the machine shows.
+
+    addresses: interface and address with prefix length. switches: sysctl -> value.
 
     unseen: what could not be looked for, in words.
     """
@@ -82,8 +95,9 @@ class HostReading:
 class BypassFinding:
     """One thing worth saying. is_exit: packets may get past the gate by it; else it is a remark.
 
-    where: the interface or table that it hangs on: with the kind it tells one way from another, whatever the words say
-    besides (the ports of a bridge and the names of macvlans come and go with each container).
+    where: the interface or table that it hangs on: with the kind it tells one way from another,
+    whatever the words say besides (the ports of a bridge and the names of macvlans come and go with
+    each container).
     """
 
     kind: str
@@ -117,7 +131,9 @@ def zones_of(policy: Policy, name: str) -> list[Zone]:
 
 def findings(host: HostReading, policy: Policy) -> tuple[BypassFinding, ...]:
     """Say what may pass by the gate, and what else is odd, the ways out first."""
-    outside = {one.name for one in host.devices if one.name != "lo" and not zones_of(policy, one.name)}
+    outside = {
+        one.name for one in host.devices if one.name != "lo" and not zones_of(policy, one.name)
+    }
     exits: list[Iterable[_Exit]] = [
         _xdp(host),
         _filters(host),
@@ -153,7 +169,11 @@ def _xdp(host: HostReading) -> Iterator[_Exit]:
 def _filters(host: HostReading) -> Iterator[_Exit]:
     for one in host.filters:
         does = one.does or "runs a BPF program, which may send packets on"
-        yield "tc", one.device, f"a tc filter ({one.kind}, {one.where} of {one.device}) {does}, past the gate"
+        yield (
+            "tc",
+            one.device,
+            f"a tc filter ({one.kind}, {one.where} of {one.device}) {does}, past the gate",
+        )
 
 
 def _bridges(host: HostReading, policy: Policy) -> Iterator[_Exit]:
@@ -177,7 +197,9 @@ def _bridges(host: HostReading, policy: Policy) -> Iterator[_Exit]:
 
 
 def _openvswitch(host: HostReading) -> Iterator[_Exit]:
-    """Name Open vSwitch's devices: its rules are neither netfilter's nor looked at, so any of them may join in and out."""
+    """Name Open vSwitch's devices: its rules are neither netfilter's nor looked at, so any of them
+    may join in and out.
+    """
     for one in host.devices:
         if one.kind != "openvswitch":
             continue
@@ -242,7 +264,9 @@ def _flowtables(host: HostReading) -> Iterator[tuple[str, str]]:
 def _cards(host: HostReading) -> Iterator[tuple[str, str]]:
     for one in host.devices:
         if one.tc_in_hardware:
-            what = f"the card of {one.name} may carry out tc's filters by itself (hw-tc-offload is on)"
+            what = (
+                f"the card of {one.name} may carry out tc's filters by itself (hw-tc-offload is on)"
+            )
             yield "hardware", what
 
 
@@ -258,7 +282,10 @@ def _untracked(host: HostReading) -> Iterator[tuple[str, str]]:
 def _routes(host: HostReading, outside: set[str]) -> Iterator[tuple[str, str]]:
     out = [name for name in host.default_routes if name in outside]
     if len(out) > 1:
-        yield "routes", f"default routes leave by {', '.join(out)}: is each of them meant to be a way out?"
+        yield (
+            "routes",
+            f"default routes leave by {', '.join(out)}: is each of them meant to be a way out?",
+        )
 
 
 def _addresses(host: HostReading, policy: Policy) -> Iterator[tuple[str, str]]:
@@ -268,7 +295,11 @@ def _addresses(host: HostReading, policy: Policy) -> Iterator[tuple[str, str]]:
         zones = zones_of(policy, name)
         if address.version not in used and host.switches.get(_FORWARDS[address.version]) == "0":
             continue  # the site has not that family, and nobody forwards it
-        if not zones or address.is_link_local or any(address.ip in s for zone in zones for s in zone.subnets):
+        if (
+            not zones
+            or address.is_link_local
+            or any(address.ip in s for zone in zones for s in zone.subnets)
+        ):
             continue
         names = " or ".join(zone.name for zone in zones)
         yield (
@@ -285,7 +316,10 @@ def _families(policy: Policy) -> set[int]:
 def _switches(host: HostReading, policy: Policy) -> Iterator[tuple[str, str]]:
     for name in (_FORWARDS[version] for version in sorted(_families(policy))):
         if host.switches.get(name) == "0":
-            yield "forwarding", f"{name} is 0: this machine forwards nothing of that family, kept or not"
+            yield (
+                "forwarding",
+                f"{name} is 0: this machine forwards nothing of that family, kept or not",
+            )
     if host.switches.get(LOOSE) == "0":
         yield (
             "loose",

@@ -1,4 +1,6 @@
-"""eclused: wires the adapters to the controller, serves the socket, and leaves the kernel as it is when it ends."""
+"""eclused: wires the adapters to the controller, serves the socket, and leaves the kernel as it is
+when it ends.
+"""
 
 import asyncio
 import contextlib
@@ -50,7 +52,10 @@ def utc_now() -> datetime:
 
 
 def configure_log(settings: Settings) -> tuple[Any, Output]:
-    """Make the daemon's log: a line of JSON each on standard output, or words for a console. Gives where they go, too."""
+    """Make the daemon's log: a line of JSON each on standard output, or words for a console.
+
+    Gives where they go, too.
+    """
     renderer: Any = structlog.processors.JSONRenderer()
     if settings.log_format == "console":
         renderer = structlog.dev.ConsoleRenderer(colors=os.isatty(STDOUT))
@@ -63,27 +68,35 @@ def configure_log(settings: Settings) -> tuple[Any, Output]:
     output = Output(STDOUT, missing)
     structlog.configure(
         processors=[structlog.processors.add_log_level, stamp, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.log_level.upper())),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            getattr(logging, settings.log_level.upper())
+        ),
         logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, output)),
     )
     return structlog.get_logger(), output
 
 
 SWITCH_INTERVAL = 0.0005
-"""Seconds that a thread which reads a large allowlist keeps the interpreter while a cut wants it; Python's own is 5 ms."""
+"""Seconds that a thread which reads a large allowlist keeps the interpreter while a cut wants it;
+Python's own is 5 ms.
+"""
 
 
 def _give_memory_back() -> None:
-    """Hand what reading the files and loading the kernel left unused to the system: 2 MiB and more (malloc_trim(3))."""
+    """Hand what reading the files and loading the kernel left unused to the system: 2 MiB and more
+    (malloc_trim(3)).
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
     if trim is not None:
         trim(0)
 
 
 def _uid_of(user: str) -> int | None:
-    """Give a user's number, None when this machine has no such user: then nobody's look-ups are let out.
+    """Give a user's number, None when this machine has no such user: then nobody's look-ups are let
+    out.
 
-    From the machine's own file alone, as all accounts (api/peer.py): a directory server may be what is under attack.
+    From the machine's own file alone, as all accounts (api/peer.py): a directory server may be what
+    is under attack.
     """
     if user.isdigit():
         return int(user)
@@ -107,7 +120,10 @@ def _words_of(note: Path) -> str:
 
 
 class Daemon:
-    """One run of eclused. `step` and `adapters` are for tests that end the process at a step or wrap a port."""
+    """One run of eclused.
+
+    `step` and `adapters` are for tests that end the process at a step or wrap a port.
+    """
 
     def __init__(
         self,
@@ -129,9 +145,13 @@ class Daemon:
         return tuple(filter(None, (self.output.trouble if self.output else "",)))
 
     async def run(self) -> None:
-        """Start, serve until SIGTERM or SIGINT, stop. EcluseError when it can't start; the kernel then stays as it was."""
+        """Start, serve until SIGTERM or SIGINT, stop.
+
+        EcluseError when it can't start; the kernel then stays as it was.
+        """
         settings = self._settings
-        # A terminal that closes, or a reload too early, must not end a daemon that is still starting.
+        # A terminal that closes, or a reload too early, must not end a daemon that is still
+        # starting.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         lock = await asyncio.to_thread(lock_state, settings.state_dir)
         guard = await asyncio.to_thread(guard_network)
@@ -169,11 +189,16 @@ class Daemon:
             closed_at_boot=_words_of(closed_at_boot),
         )
         controller = Controller(
-            self._adapters(ports), options, step=self._step, tell=self._tell, troubles=self._troubles
+            self._adapters(ports),
+            options,
+            step=self._step,
+            tell=self._tell,
+            troubles=self._troubles,
         )
         try:
             await controller.start()
-            # What stands now is the record's. Left in place after a crash before this line, it is read once more.
+            # What stands now is the record's. Left in place after a crash before this line, it is
+            # read once more.
             with contextlib.suppress(OSError):
                 closed_at_boot.unlink(missing_ok=True)
             server = await self._serve(controller)
@@ -271,13 +296,20 @@ def unexpected(error: Exception) -> EcluseError:
 
 
 def _ignored(fault: "sys.UnraisableHookArgs") -> None:
-    """Say in a line what Python itself can only ignore (a destructor that fails), in place of its traceback."""
+    """Say in a line what Python itself can only ignore (a destructor that fails), in place of its
+    traceback.
+    """
     with contextlib.suppress(Exception):
         sys.stderr.write(f"eclused: ignored: {fault.exc_value!r}\n")
 
 
-def main(argv: Sequence[str] | None = None, make: Callable[[Settings, Any], Daemon] = Daemon) -> int:
-    """Run the daemon in the foreground. Exit codes: 0 stopped, 1 could not run, 2 settings or site's files are wrong."""
+def main(
+    argv: Sequence[str] | None = None, make: Callable[[Settings, Any], Daemon] = Daemon
+) -> int:
+    """Run the daemon in the foreground.
+
+    Exit codes: 0 stopped, 1 could not run, 2 settings or site's files are wrong.
+    """
     try:
         sys.unraisablehook = _ignored
         settings = load_settings(sys.argv[1:] if argv is None else argv, os.environ)

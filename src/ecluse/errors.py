@@ -1,4 +1,6 @@
-"""Every error that a person may meet: what failed, whether trying again makes sense, what to type next."""
+"""Every error that a person may meet: what failed, whether trying again makes sense, what to type
+next.
+"""
 
 
 class EcluseError(Exception):
@@ -18,10 +20,12 @@ class EcluseError(Exception):
 
 
 class Fault:
-    """One thing wrong in one file. Line and column count from 1; 0 when the fault has no place in it.
+    """One thing wrong in one file.
 
-    A frozen value, ordered by its place. Written out, since every command line imports this module and importing
-    `dataclasses` alone takes longer than starting Python.
+    Line and column count from 1; 0 when the fault has no place in it.
+
+    A frozen value, ordered by its place. Written out, since every command line imports this module
+    and importing `dataclasses` alone takes longer than starting Python.
     """
 
     __slots__ = ("column", "expected", "file", "line", "wrong")
@@ -105,13 +109,19 @@ class NotFoundError(RequestError):
 
 
 class StaleError(RequestError):
-    """What was shown, or stood when it was sent, is not what stands now. Nothing was changed, or nothing was opened."""
+    """What was shown, or stood when it was sent, is not what stands now.
+
+    Nothing was changed, or nothing was opened.
+    """
 
     kind = "stale"
 
 
 class GivenUpError(EcluseError):
-    """Nobody waits any more for a command that was not begun yet and does not only close. It was left out."""
+    """Nobody waits any more for a command that was not begun yet and does not only close.
+
+    It was left out.
+    """
 
     kind = "given-up"
 

@@ -1,4 +1,6 @@
-"""Which connections a level keeps and which it ends, judged by the very program that the kernel judges packets by."""
+"""Which connections a level keeps and which it ends, judged by the very program that the kernel
+judges packets by.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,14 +16,26 @@ from ecluse.ruleset.table_names import SERVICE_COUNTER, learned, level_chain
 
 __all__ = ["ConntrackEntry", "Flow", "FlowJudge", "Tuple", "describe"]
 
-_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 50: "esp", 58: "icmpv6", 132: "sctp"}
+_PROTOCOLS = {
+    1: "icmp",
+    6: "tcp",
+    17: "udp",
+    33: "dccp",
+    47: "gre",
+    50: "esp",
+    58: "icmpv6",
+    132: "sctp",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A judged connection. verdict: `inside`, `open`, `kept`, `lifeline`, `refused`, or `unknown` (neither end is ours).
+    """A judged connection.
 
-    zone: where its inside end is. service: counter name without prefix, empty when no service keeps it.
+    verdict: `inside`, `open`, `kept`, `lifeline`, `refused`, or `unknown` (neither end is ours).
+
+    zone: where its inside end is. service: counter name without prefix, empty when no service keeps
+    it.
     """
 
     connection: ConntrackEntry
@@ -55,7 +69,9 @@ def protocol_name(protocol: int) -> str:
 def describe(connection: ConntrackEntry) -> str:
     """Say a connection in words: `tcp 10.10.0.5:40000 -> 203.0.113.10:443`."""
     one = connection.original
-    source, destination = (f"[{a}]" if a.version == 6 else str(a) for a in (one.source, one.destination))
+    source, destination = (
+        f"[{a}]" if a.version == 6 else str(a) for a in (one.source, one.destination)
+    )
     if one.destination_port:
         source, destination = f"{source}:{one.source_port}", f"{destination}:{one.destination_port}"
     return f"{protocol_name(connection.protocol)} {source} -> {destination}"
@@ -63,7 +79,9 @@ def describe(connection: ConntrackEntry) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _LookUp:
-    """One look-up of a zone's chain: outside end, port where `ports`, protocol, inside end where `inner`."""
+    """One look-up of a zone's chain: outside end, port where `ports`, protocol, inside end where
+    `inner`.
+    """
 
     map: str
     ports: bool
@@ -74,10 +92,11 @@ class _LookUp:
 class FlowJudge:
     """Judges connections by one program at given levels.
 
-    local: every address of the gateway itself, as text. indices: kept with a program, for its next judge.
-    learned: what the DNS gate put into its sets, as numbers.
-    Conntrack does not say by which interface a connection came, so its inside end's address decides the zone. Where
-    neither end is known the verdict is `unknown`, and nobody ends such a connection for us.
+    local: every address of the gateway itself, as text. indices: kept with a program, for its next
+    judge.
+    learned: what the DNS gate put into its sets, as numbers. Conntrack does not say by which
+    interface a connection came, so its inside end's address decides the zone. Where neither end is
+    known the verdict is `unknown`, and nobody ends such a connection for us.
     """
 
     policy: Policy
@@ -94,10 +113,14 @@ class FlowJudge:
         where = targets(self.policy, self.program.slot, self.levels)
         self._oracle = Simulator(self.program, where, learned=self.learned, indices=self.indices)
         self._local = {ip_address(text) for text in self.local}
-        self._interface = {z.name: z.interfaces[0].replace("*", "0") for z in self.policy.site.zones}
+        self._interface = {
+            z.name: z.interfaces[0].replace("*", "0") for z in self.policy.site.zones
+        }
 
     def strange(self, connections: Iterable[ConntrackEntry]) -> set[IPAddress]:
-        """Give the ends that are in no zone's subnets and not the gateway's: outside, unless they are routed to the inside."""
+        """Give the ends that are in no zone's subnets and not the gateway's: outside, unless they
+        are routed to the inside.
+        """
         ends = {end for one in connections for end in (one.original.source, one.reply.source)}
         return {end for end in ends if self._place(end) is None}
 
@@ -118,7 +141,8 @@ class FlowJudge:
         outer = connection.reply.source if ours is not None else connection.original.source
         if zone is not None and connection.spoofed and not self._is_open(zone):
             return Flow(connection, zone, "refused")
-        # A neighbour of the gateway in no zone's subnets passes by an inside interface, and conntrack tells no interface.
+        # A neighbour of the gateway in no zone's subnets passes by an inside interface, and
+        # conntrack tells no interface.
         if zone is None or (zone == GATEWAY and _near(outer)):
             return Flow(connection, zone or "", "unknown")
         return self._judge_in(zone, connection, opened_inside=ours is not None)
@@ -136,22 +160,33 @@ class FlowJudge:
         return level_named(self.policy.site, self.levels[zone]).passes_all
 
     def _asks_elsewhere(self, connection: ConntrackEntry, zone: str) -> bool:
-        """Say whether a zone's DNS connection goes to the gate and should not at this level, or the other way round.
+        """Say whether a zone's DNS connection goes to the gate and should not at this level, or the
+        other way round.
 
-        Where a connection goes is decided by its first packet: one from before the change is ended, and asks anew.
+        Where a connection goes is decided by its first packet: one from before the change is ended,
+        and asks anew.
         """
         one, gate = connection.original, self.policy.site.dns
-        if one.destination_port != DNS_PORT or connection.protocol not in {6, 17} or not is_on(self.policy):
+        if (
+            one.destination_port != DNS_PORT
+            or connection.protocol not in {6, 17}
+            or not is_on(self.policy)
+        ):
             return False
         answered = redirects(self.policy, self.levels, zone)
         if connection.reply.source_port == gate.port:
             return not answered
-        outward = {self._place(one.destination), self._place(connection.reply.source)} <= {None, GATEWAY}
+        outward = {self._place(one.destination), self._place(connection.reply.source)} <= {
+            None,
+            GATEWAY,
+        }
         return answered and outward
 
     def _judge_gateway(self, connection: ConntrackEntry, *, opened_inside: bool) -> Flow:
         """Judge a connection of the gateway itself by all its rules, the lifeline's among them."""
-        judgement = self._oracle.judge(self._packet(connection, GATEWAY, opened_inside=opened_inside))
+        judgement = self._oracle.judge(
+            self._packet(connection, GATEWAY, opened_inside=opened_inside)
+        )
         service = judgement.service.removeprefix(SERVICE_COUNTER)
         if judgement.verdict == "accept":
             return Flow(connection, GATEWAY, "kept" if service else "lifeline", service)
@@ -160,16 +195,21 @@ class FlowJudge:
     def _keeper_of(self, connection: ConntrackEntry, zone: str, *, opened_inside: bool) -> str:
         """Name the service that keeps a zone's connection, empty when none does.
 
-        The look-ups are those of the program's own chain for the zone at its level, and only they: a table of
-        200,000 connections is judged in a second or two, where walking all rules took twenty.
+        The look-ups are those of the program's own chain for the zone at its level, and only they:
+        a table of 200,000 connections is judged in a second or two, where walking all rules took
+        twenty.
         """
         one = connection.original
         peer, inner = (
-            (one.destination, one.source) if opened_inside else (one.source, connection.reply.source)
+            (one.destination, one.source)
+            if opened_inside
+            else (one.source, connection.reply.source)
         )
         where = (zone, opened_inside, peer.version)
         if where not in self._rules:
-            self._rules[where] = self._look_ups(zone, f"{'out' if opened_inside else 'in'}{peer.version}")
+            self._rules[where] = self._look_ups(
+                zone, f"{'out' if opened_inside else 'in'}{peer.version}"
+            )
         for look in self._rules[where]:
             if look.ports and connection.protocol not in PORTS:
                 continue

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 BULK = 0.05
-"""Seconds after which what was made is taken for bulk: so many values that looking through them takes too long."""
+"""Seconds after which what was made is taken for bulk: so many values that looking through them
+takes too long.
+"""
 MOST = 30_000
 """Old objects that one sweep looks through: some milliseconds, for which it holds every thread."""
 _TRIES = 3
-"""Sweeps that are left out for more than that (a connection table that was just read) before those are left alone for good."""
+"""Sweeps that are left out for more than that (a connection table that was just read) before those
+are left alone for good.
+"""
 _BETWEEN = 1.0
 
 _calm = threading.Event()
@@ -19,11 +23,12 @@ _calm = threading.Event()
 
 @contextmanager
 def without_gc() -> Iterator[None]:
-    """Keep the cycle collector off meanwhile: it would look through all that was made, over and over, and find nothing.
+    """Keep the cycle collector off meanwhile: it would look through all that was made, over and
+    over, and find nothing.
 
-    For the whole process, so for bulk work of seconds at most. Nested or in two threads at once, it is on again when
-    the first that found it on has ended. In a daemon (`calm`), bulk that was made so is never looked through later;
-    it goes when the last reference goes, since it has no cycles.
+    For the whole process, so for bulk work of seconds at most. Nested or in two threads at once, it
+    is on again when the first that found it on has ended. In a daemon (`calm`), bulk that was made
+    so is never looked through later; it goes when the last reference goes, since it has no cycles.
     """
     was_on = gc.isenabled()
     began = time.monotonic()
@@ -40,9 +45,11 @@ def without_gc() -> Iterator[None]:
 
 
 def calm() -> None:
-    """Look through nothing that is there by now, and collect young garbage only; old garbage when `sweep` is called.
+    """Look through nothing that is there by now, and collect young garbage only; old garbage when
+    `sweep` is called.
 
-    A full collection over a large allowlist would hold every thread for 0.3 s, whenever Python happened to begin one.
+    A full collection over a large allowlist would hold every thread for 0.3 s, whenever Python
+    happened to begin one.
     """
     gc.freeze()
     gc.set_threshold(700, 10, 1 << 30)
@@ -75,7 +82,8 @@ _sweeper = _Sweeper()
 
 
 def sweep() -> bool:
-    """Collect all garbage that is not of before `calm` or among bulk; False where that would hold all threads too long.
+    """Collect all garbage that is not of before `calm` or among bulk; False where that would hold
+    all threads too long.
 
     What is so large for good is left alone after the third time, as bulk is.
     """

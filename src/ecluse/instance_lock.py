@@ -1,4 +1,6 @@
-"""One daemon for a state directory, and one for a network namespace: two would undo each other's work."""
+"""One daemon for a state directory, and one for a network namespace: two would undo each other's
+work.
+"""
 
 import fcntl
 import os
@@ -20,9 +22,12 @@ _AT_ONCE = 64
 
 
 def lock_state(state_dir: Path) -> int:
-    """Take the state directory for this process alone; give the descriptor that holds it. StateError when it is taken.
+    """Take the state directory for this process alone; give the descriptor that holds it.
 
-    The folder itself is locked (flock(2)): that needs no room on its disk, and works on one that is read-only.
+    StateError when it is taken.
+
+    The folder itself is locked (flock(2)): that needs no room on its disk, and works on one that is
+    read-only.
     """
     try:
         state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -40,11 +45,14 @@ def lock_state(state_dir: Path) -> int:
 
 
 def guard_network() -> socket.socket:
-    """Be the only eclused of this network namespace, whatever state directory another has. StateError when there is one.
+    """Be the only eclused of this network namespace, whatever state directory another has.
 
-    Each listens at an abstract address (unix(7)), which belongs to the namespace and goes with the process, and looks
-    for others' once it does. Its own ends at random: nobody can take it first. Anybody may listen at such a name; only
-    root's and our own user's count, by what the kernel says of who listens (SO_PEERCRED).
+    StateError when there is one.
+
+    Each listens at an abstract address (unix(7)), which belongs to the namespace and goes with the
+    process, and looks for others' once it does. Its own ends at random: nobody can take it first.
+    Anybody may listen at such a name; only root's and our own user's count, by what the kernel says
+    of who listens (SO_PEERCRED).
     """
     guard = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mine = b"%s-%s" % (_NAME, secrets.token_hex(16).encode())
@@ -74,7 +82,9 @@ def _must_be_alone(mine: bytes) -> None:
 
 
 def answer(guard: socket.socket) -> None:
-    """Let go of those who asked whether we are there: their queue is bounded, and the next must find room in it."""
+    """Let go of those who asked whether we are there: their queue is bounded, and the next must
+    find room in it.
+    """
     for _ in range(_AT_ONCE):
         with suppress(BlockingIOError):
             asked, _address = guard.accept()
@@ -92,7 +102,9 @@ def _listening() -> Iterator[bytes]:
 
 
 def _who(name: bytes) -> tuple[int, int]:
-    """Give process and user of who listens at an abstract name; uid -1 where nobody does any more, or nobody can say."""
+    """Give process and user of who listens at an abstract name; uid -1 where nobody does any more,
+    or nobody can say.
+    """
     until = time.monotonic() + _PATIENCE
     while True:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
@@ -106,5 +118,7 @@ def _who(name: bytes) -> tuple[int, int]:
                 return 0, -1
             except OSError:
                 return 0, -1
-            pid, uid, _ = struct.unpack("3i", other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            pid, uid, _ = struct.unpack(
+                "3i", other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            )
             return pid, uid

@@ -1,4 +1,6 @@
-"""Rows that others wrote, read one by one: what can't be read is counted, and hides nothing beside it."""
+"""Rows that others wrote, read one by one: what can't be read is counted, and hides nothing beside
+it.
+"""
 
 import struct
 from collections.abc import Callable, Iterable
@@ -17,11 +19,16 @@ FAULTS = (
     OSError,
     struct.error,
 )
-"""What reading bytes or values of any kind may raise, and no fault of a program that runs out of memory or is ended."""
+"""What reading bytes or values of any kind may raise, and no fault of a program that runs out of
+memory or is ended.
+"""
 
 
 def sift(rows: Iterable[R], read: Callable[[R], T]) -> tuple[list[T], int]:
-    """Give what `read` makes of the rows that it can read, in order, and how many it can't. What `rows` raises is raised."""
+    """Give what `read` makes of the rows that it can read, in order, and how many it can't.
+
+    What `rows` raises is raised.
+    """
     found: list[T] = []
     bad = 0
     for row in rows:

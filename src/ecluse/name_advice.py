@@ -10,15 +10,44 @@ from ecluse.records import KnownName, NameStatistics
 from ecluse.results import AddressState, NameState
 
 MANY_TURNS = 3
-"""A name counts as rotating when so many answers, and every other one, gave an address that was not known."""
+"""A name counts as rotating when so many answers, and every other one, gave an address that was not
+known.
+"""
 UNUSED = timedelta(days=7)
 """A name that nobody used for so long since it was first asked for is worth a question."""
 
 SHARED_NETWORKS = (
-    *("akamai.net", "akamaiedge.net", "edgekey.net", "edgesuite.net", "cloudfront.net", "fastly.net"),
-    *("fastlylb.net", "cloudflare.net", "azureedge.net", "azurefd.net", "trafficmanager.net", "b-cdn.net"),
-    *("cdn77.org", "gcdn.co", "impervadns.net", "incapdns.net", "edgecastcdn.net", "llnwd.net", "cdngc.net"),
-    *("googleusercontent.com", "ghs.googlehosted.com", "elb.amazonaws.com", "awsglobalaccelerator.com"),
+    *(
+        "akamai.net",
+        "akamaiedge.net",
+        "edgekey.net",
+        "edgesuite.net",
+        "cloudfront.net",
+        "fastly.net",
+    ),
+    *(
+        "fastlylb.net",
+        "cloudflare.net",
+        "azureedge.net",
+        "azurefd.net",
+        "trafficmanager.net",
+        "b-cdn.net",
+    ),
+    *(
+        "cdn77.org",
+        "gcdn.co",
+        "impervadns.net",
+        "incapdns.net",
+        "edgecastcdn.net",
+        "llnwd.net",
+        "cdngc.net",
+    ),
+    *(
+        "googleusercontent.com",
+        "ghs.googlehosted.com",
+        "elb.amazonaws.com",
+        "awsglobalaccelerator.com",
+    ),
 )
 """Where the CNAMEs of names behind well-known content networks and shared front ends lead."""
 
@@ -27,7 +56,8 @@ SHARED_NETWORKS = (
 class Knowledge:
     """All that is known of names now.
 
-    last_good: how long an address outlives its last answer while the resolvers fail. owners: address -> names that have it.
+    last_good: how long an address outlives its last answer while the resolvers fail. owners:
+    address -> names that have it.
     """
 
     known: Mapping[str, KnownName]
@@ -52,9 +82,13 @@ def names_of(service: Service) -> list[str]:
 
 
 def _entry(service: Service, host: str, knowledge: Knowledge) -> KnownName:
-    """Give what is known of a name, without the private addresses that another service alone may have by it."""
+    """Give what is known of a name, without the private addresses that another service alone may
+    have by it.
+    """
     entry = knowledge.known.get(host, KnownName(host, ()))
-    if any(destination.private and host in destination.hosts for destination in service.destinations):
+    if any(
+        destination.private and host in destination.hosts for destination in service.destinations
+    ):
         return entry
     addresses = tuple(each for each in entry.addresses if not private(ip_address(each.address)))
     return replace(entry, addresses=addresses)
@@ -104,13 +138,17 @@ def name_states(policy: Policy, service: Service, knowledge: Knowledge) -> Itera
 
 
 def failures(service: Service, knowledge: Knowledge) -> Iterator[str]:
-    """Say what is wrong with a service's names just now: this belongs into `status`, where advice would be noise."""
+    """Say what is wrong with a service's names just now: this belongs into `status`, where advice
+    would be noise.
+    """
     for host in names_of(service):
         yield from _about_failure(_entry(service, host, knowledge), knowledge)
 
 
 def _last_good_until(entry: KnownName, knowledge: Knowledge) -> datetime | None:
-    """Give until when the last known good addresses of a name stay, should it never be resolved again; None while it is."""
+    """Give until when the last known good addresses of a name stay, should it never be resolved
+    again; None while it is.
+    """
     if not entry.failure or any(each.seen == entry.asked for each in entry.addresses):
         return None
     return max((each.kept_until(knowledge.last_good) for each in entry.addresses), default=None)
@@ -156,7 +194,8 @@ def _about_failure(entry: KnownName, knowledge: Knowledge) -> Iterator[str]:
 
 
 def shared_by(entry: KnownName, owners: Mapping[str, tuple[str, ...]]) -> str:
-    """Say in words by what a name shares its addresses with others; empty when nothing tells that it does.
+    """Say in words by what a name shares its addresses with others; empty when nothing tells that
+    it does.
 
     owners: address -> names that have it; those of the same domain (two labels) are no neighbours.
     """

@@ -1,7 +1,9 @@
-"""What a process says goes through here: a bounded queue that one thread empties, so that no word ever blocks or raises.
+"""What a process says goes through here: a bounded queue that one thread empties, so that no word
+ever blocks or raises.
 
-A terminal that was closed, a reader that is gone or does not read, a full disk: each costs lines, which are counted, and
-nothing else. `trouble` says it while it lasts, and the first line that is taken again says how many are missing.
+A terminal that was closed, a reader that is gone or does not read, a full disk: each costs lines,
+which are counted, and nothing else. `trouble` says it while it lasts, and the first line that is
+taken again says how many are missing.
 """
 
 import contextlib
@@ -24,7 +26,9 @@ PATIENCE = 1.0
 
 
 class Output:
-    """Lines of text to a descriptor. A file to whoever prints (`write`, `flush`), and safe from any thread.
+    """Lines of text to a descriptor.
+
+    A file to whoever prints (`write`, `flush`), and safe from any thread.
 
     missing: makes the line, with its end, that says how many were lost.
     """
@@ -46,7 +50,9 @@ class Output:
 
     @property
     def trouble(self) -> str:
-        """Say that lines were lost and can't be told of in the log yet, with why; empty while all is written."""
+        """Say that lines were lost and can't be told of in the log yet, with why; empty while all
+        is written.
+        """
         lost, why = self._untold, self._refused or "whatever reads it does not"
         return f"the log can't be written ({why}): {lost} lines of it are lost" if lost else ""
 
@@ -56,7 +62,10 @@ class Output:
         return self._lost
 
     def write(self, words: str) -> int:
-        """Take some lines; whole ones only, or they may be torn by another thread's. Never waits, never raises."""
+        """Take some lines; whole ones only, or they may be torn by another thread's.
+
+        Never waits, never raises.
+        """
         line = words.encode("utf-8", "backslashreplace")
         with self._news:
             if self._waiting + len(line) > MOST_BYTES:
@@ -114,7 +123,8 @@ class Output:
                 if not wrong:
                     self._untold -= told
                     continue
-                # What waits behind it would wait as long: it is lost as well, rather than come hours later.
+                # What waits behind it would wait as long: it is lost as well, rather than come
+                # hours later.
                 for other in ([] if told else [line]) + list(self._lines):
                     self._lose(other)
                 self._lines.clear()
@@ -140,7 +150,9 @@ class Output:
 
 @contextlib.contextmanager
 def taking_all(output: Output) -> Iterator[None]:
-    """Have all that this process prints, tracebacks and warnings of libraries included, go through `output`; close it then."""
+    """Have all that this process prints, tracebacks and warnings of libraries included, go through
+    `output`; close it then.
+    """
     before = sys.stdout, sys.stderr
     sys.stdout = sys.stderr = cast(TextIO, output)
     try:
@@ -151,7 +163,9 @@ def taking_all(output: Output) -> Iterator[None]:
 
 
 def open_standard_files() -> None:
-    """See that 0, 1 and 2 are open, if only on /dev/null: the next file opened would take their place, and our words."""
+    """See that 0, 1 and 2 are open, if only on /dev/null: the next file opened would take their
+    place, and our words.
+    """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -161,7 +175,9 @@ def open_standard_files() -> None:
 
 
 def say_last(words: str) -> None:
-    """Write to standard error as the process ends; whoever does not take it within a second misses it."""
+    """Write to standard error as the process ends; whoever does not take it within a second misses
+    it.
+    """
     last = Output(STDERR, lambda _lost: "")
     last.write(words)
     last.close()

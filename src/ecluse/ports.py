@@ -1,4 +1,7 @@
-"""What the controller talks to. Each port is small; adapters in kernel/, resolve/ and state/ fill them, fakes.py too."""
+"""What the controller talks to.
+
+Each port is small; adapters in kernel/, resolve/ and state/ fill them, fakes.py too.
+"""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -42,7 +45,10 @@ class RefusedElement:
 
 
 class SetReading(NamedTuple):
-    """What bounded sets of the kernel hold. full: one of them has no room. unread: elements that are of another kind."""
+    """What bounded sets of the kernel hold.
+
+    full: one of them has no room. unread: elements that are of another kind.
+    """
 
     rows: tuple[RefusedElement, ...]
     full: bool
@@ -58,7 +64,8 @@ class KernelChange:
     lost: events were lost (ENOBUFS); nothing else in it is to be trusted, compare everything.
     generation: the ruleset's generation id that it made.
     gone: it deleted our table and made none in its place.
-    filled: a set of the DNS gate that it put addresses into or took some out of; that alone is no touch.
+    filled: a set of the DNS gate that it put addresses into or took some out of; that alone is no
+    touch.
     """
 
     process: str
@@ -74,9 +81,12 @@ class KernelChange:
 
 @dataclass(frozen=True, slots=True)
 class SwitchReading:
-    """Where the switch stands in the kernel, all of it as of one transaction. See `Firewall.targets`, `policies`.
+    """Where the switch stands in the kernel, all of it as of one transaction.
 
-    hooks: where each base chain hangs, as `ruleset.switch.HOOKS` says it; none does while the table is dormant.
+    See `Firewall.targets`, `policies`.
+
+    hooks: where each base chain hangs, as `ruleset.switch.HOOKS` says it; none does while the table
+    is dormant.
     generation: the ruleset's generation id that it was read at.
     """
 
@@ -87,22 +97,31 @@ class SwitchReading:
 
 
 class Firewall(Protocol):
-    """nf_tables, seen as texts and values in and readings out. One transaction at a time, on one thread."""
+    """nf_tables, seen as texts and values in and readings out.
+
+    One transaction at a time, on one thread.
+    """
 
     async def check(self, text: str) -> None:
-        """Ask the kernel whether it would take `text` (dry run). RulesetRejectedError with libnftables' own words."""
+        """Ask the kernel whether it would take `text` (dry run).
+
+        RulesetRejectedError with libnftables' own words.
+        """
 
     async def apply(self, text: str) -> None:
         """Apply `text` as one transaction, whole or not at all. KernelError when it was refused."""
 
     async def switch(self, position: Position) -> str:
-        """Put the switch into this position: one transaction, whole or not at all. KernelError when it was refused.
+        """Put the switch into this position: one transaction, whole or not at all.
+
+        KernelError when it was refused.
 
         Gives what did not go as it should although the switch is made, in words; mostly nothing.
         """
 
     async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
-        """Take the elements of `gone` out of these maps and put those of `come` in: one transaction, whole or not at all.
+        """Take the elements of `gone` out of these maps and put those of `come` in: one
+        transaction, whole or not at all.
 
         KernelError when the kernel refused.
         """
@@ -110,15 +129,19 @@ class Firewall(Protocol):
     def guard(self, inside: Sequence[str]) -> bool:
         """Shut the gate by the smallest table there is, where none stands; False where one does.
 
-        At once, on the caller's thread, whatever else is under way. inside: the zones' interfaces, between which all
-        passes. KernelError when the kernel refused.
+        At once, on the caller's thread, whatever else is under way. inside: the zones' interfaces,
+        between which all passes. KernelError when the kernel refused.
         """
 
     async def standing(self, chains: Iterable[str]) -> SwitchReading:
-        """Read these chains' targets and the base chains' policies and hooks back, as of one transaction."""
+        """Read these chains' targets and the base chains' policies and hooks back, as of one
+        transaction.
+        """
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
-        """Read chains of table `inet ecluse` back. Each gives its goto target if it consists of just one goto, else None.
+        """Read chains of table `inet ecluse` back.
+
+        Each gives its goto target if it consists of just one goto, else None.
 
         A chain (or table) that does not exist gives None.
         """
@@ -130,31 +153,44 @@ class Firewall(Protocol):
         """Name every chain of table `inet ecluse`, sorted; empty when there is no table."""
 
     async def objects(self) -> dict[str, tuple[str, ...]]:
-        """Name what table `inet ecluse` holds: keys `chain`, `set`, `map`, `counter`; sorted names; empty when no table.
+        """Name what table `inet ecluse` holds: keys `chain`, `set`, `map`, `counter`; sorted names;
+        empty when no table.
 
-        Further keys (`flowtable`, `quota`, ..., as nft calls them) only where somebody made such a thing.
+        Further keys (`flowtable`, `quota`, ..., as nft calls them) only where somebody made such a
+        thing.
         """
 
     async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
-        """Digest all of table `inet ecluse` that packets do not change themselves, by part; nothing when no table.
+        """Digest all of table `inet ecluse` that packets do not change themselves, by part; nothing
+        when no table.
 
-        Parts: the elements of each set or map under its name, all else under the empty name: table flags, chains with
-        hook and priority, rules, sets and maps themselves. sets: give the parts of these alone.
-        Not in it: rules of base and gate chains (read with `targets`), base chains' policies (`policies`),
-        handles, counters, dynamic sets' elements. It holds within one process.
+        Parts: the elements of each set or map under its name, all else under the empty name: table
+        flags, chains with hook and priority, rules, sets and maps themselves. sets: give the parts
+        of these alone. Not in it: rules of base and gate chains (read with `targets`), base chains'
+        policies (`policies`), handles, counters, dynamic sets' elements. It holds within one
+        process.
         """
 
     async def ruleset_generation(self) -> int:
-        """Give nf_tables' generation id of this network namespace: it changes with every transaction by anyone."""
+        """Give nf_tables' generation id of this network namespace: it changes with every
+        transaction by anyone.
+        """
 
     async def counters(self) -> dict[str, CounterValue]:
         """Read every named counter of table `inet ecluse`; empty when there is no table."""
 
     async def learned(self) -> dict[str, frozenset[int]]:
-        """Read what the DNS gate put into its sets, by set: addresses as numbers. Empty where there is no gate."""
+        """Read what the DNS gate put into its sets, by set: addresses as numbers.
 
-    async def half_over(self, used: Mapping[str, frozenset[IPAddress]]) -> Mapping[str, frozenset[IPAddress]]:
-        """Give those of these addresses, by set of the DNS gate's, half of whose time is over; what is not there is none."""
+        Empty where there is no gate.
+        """
+
+    async def half_over(
+        self, used: Mapping[str, frozenset[IPAddress]]
+    ) -> Mapping[str, frozenset[IPAddress]]:
+        """Give those of these addresses, by set of the DNS gate's, half of whose time is over; what
+        is not there is none.
+        """
 
     async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
         """Give addresses in the DNS gate's sets, by set, their whole time again; one transaction."""
@@ -163,7 +199,9 @@ class Firewall(Protocol):
         """Read the refused sets (refused4, refused6, refused_hosts4, refused_hosts6)."""
 
     async def limited(self) -> SetReading:
-        """Read which machines asked the DNS gate more than they may: the packets that were dropped, within the last hour."""
+        """Read which machines asked the DNS gate more than they may: the packets that were dropped,
+        within the last hour.
+        """
 
     def changes(self) -> AsyncIterator[KernelChange]:
         """Give every transaction from now on, in order, ours included."""
@@ -181,17 +219,25 @@ class Conntrack(Protocol):
         """Read the whole table, both families."""
 
     async def end(self, connections: Iterable[ConntrackEntry]) -> int:
-        """Delete these entries; give how many were still there. One that is already gone is no error."""
+        """Delete these entries; give how many were still there.
+
+        One that is already gone is no error.
+        """
 
     async def enable_accounting(self) -> bool:
-        """Turn on nf_conntrack_acct so that entries count packets. False when that was not possible."""
+        """Turn on nf_conntrack_acct so that entries count packets.
+
+        False when that was not possible.
+        """
 
 
 class Links(Protocol):
     """Interfaces and addresses of this network namespace (rtnetlink)."""
 
     async def look(self) -> HostReading:
-        """Read the interfaces and their addresses as they are now (devices, addresses), and nothing else. KernelError."""
+        """Read the interfaces and their addresses as they are now (devices, addresses), and nothing
+        else. KernelError.
+        """
 
     async def tables(self) -> tuple[TableUse, ...]:
         """Read how full those of the kernel's tables are that have a bound. KernelError."""
@@ -203,14 +249,18 @@ class Links(Protocol):
         """Name every interface that carries a default route of either family, sorted."""
 
     async def reached_by(self, addresses: Iterable[IPAddress]) -> dict[IPAddress, str]:
-        """Say by which interface the machine would reach each address; what it has no way to is left out. KernelError."""
+        """Say by which interface the machine would reach each address; what it has no way to is
+        left out. KernelError.
+        """
 
     def changes(self) -> AsyncIterator[str]:
         """Give an item, in words, whenever an interface, an address or a route comes or goes."""
 
 
 class BypassScanPort(Protocol):
-    """What on this machine may carry packets past the gate (rtnetlink, tc, other tables of nf_tables, sysctls)."""
+    """What on this machine may carry packets past the gate (rtnetlink, tc, other tables of
+    nf_tables, sysctls).
+    """
 
     async def look(self) -> HostReading:
         """Read all of it now; it takes a while and changes nothing. KernelError."""
@@ -231,22 +281,29 @@ class Resolver(Protocol):
         servers: Sequence[tuple[str, int]],
         private: AbstractSet[str] = frozenset(),
     ) -> None:
-        """Keep these names fresh from now on by these servers (address, port), and forget others once they are old.
+        """Keep these names fresh from now on by these servers (address, port), and forget others
+        once they are old.
 
         private: those of them that may lead to private addresses.
         """
 
     def due(self) -> Mapping[str, frozenset[str]]:
-        """Give the addresses whose time is over, by name: to be let go unless a connection to them lives.
+        """Give the addresses whose time is over, by name: to be let go unless a connection to them
+        lives.
 
         None leaves by itself, whatever an answer says.
         """
 
     def used(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
-        """Take note that connections to these addresses, by name, were just found alive: their time begins anew."""
+        """Take note that connections to these addresses, by name, were just found alive: their time
+        begins anew.
+        """
 
     def let_go(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
-        """Forget these addresses, by name; `changes` tells it. One that an answer has given again meanwhile stays."""
+        """Forget these addresses, by name; `changes` tells it.
+
+        One that an answer has given again meanwhile stays.
+        """
 
     def changes(self) -> AsyncIterator[frozenset[str]]:
         """Give the names whose addresses changed, whenever some did."""
@@ -257,7 +314,10 @@ class Resolver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DeniedQuery:
-    """A name that a machine asked the DNS gate for in vain. why: `name`, `type`, `length`. last: UNIX time."""
+    """A name that a machine asked the DNS gate for in vain.
+
+    why: `name`, `type`, `length`. last: UNIX time.
+    """
 
     client: str
     name: str
@@ -269,11 +329,15 @@ class DeniedQuery:
 
 @dataclass(frozen=True, slots=True)
 class DnsReport:
-    """What the DNS gate's process tells. strained: why what its engine let through did not leave, and how often.
+    """What the DNS gate's process tells.
 
-    removed: addresses that somebody else put into its sets, and it took out; removed_last: the newest, and where.
-    adopted: those that it found when its record was lost, and left. unread: rows, of the engine's log or of the report itself,
-    that are no such rows and are left out. validating: machines that asked for keys of zones in the last hour.
+    strained: why what its engine let through did not leave, and how often.
+
+    removed: addresses that somebody else put into its sets, and it took out; removed_last: the
+    newest, and where.
+    adopted: those that it found when its record was lost, and left. unread: rows, of the engine's
+    log or of the report itself, that are no such rows and are left out. validating: machines that
+    asked for keys of zones in the last hour.
     """
 
     trouble: tuple[str, ...]
@@ -293,10 +357,15 @@ class DnsProxyPort(Protocol):
     """The process that answers the zones' DNS, seen from the daemon."""
 
     async def publish(self, orders: ProxyConfig | None) -> None:
-        """Have it work by these orders (None: not at all). StateError when they could not be written."""
+        """Have it work by these orders (None: not at all).
+
+        StateError when they could not be written.
+        """
 
     async def check(self) -> str:
-        """Ask whether it works by the orders that were published; give what is wrong, empty when nothing is."""
+        """Ask whether it works by the orders that were published; give what is wrong, empty when
+        nothing is.
+        """
 
     async def report(self) -> DnsReport | None:
         """Read what it told last."""
@@ -307,13 +376,14 @@ class Recovered:
     """What the state directory says at start.
 
     first_install: nothing was ever recorded here.
-    generations: every one that can be read, by number. recorded: the newest readable one, None when there is none.
+    generations: every one that can be read, by number. recorded: the newest readable one, None when
+    there is none.
     boot_levels: levels that the boot ruleset says, None when it is missing or damaged.
     audit_levels: levels of the audit log's last applied change, None when unknown.
     intent: a change that was begun and not recorded as done.
     damage: each file that is missing, torn or altered, in words, with what was made of it.
-    by_hand: closings that were made without the daemon, for the audit log. closed_by_hand: the level of the newest of
-    them if it came after the newest generation, else empty.
+    by_hand: closings that were made without the daemon, for the audit log. closed_by_hand: the
+    level of the newest of them if it came after the newest generation, else empty.
     """
 
     first_install: bool
@@ -328,7 +398,9 @@ class Recovered:
 
 
 class StateStore(Protocol):
-    """The state directory. Every write but the intent's is durable when it returns (fsync of file and folder).
+    """The state directory.
+
+    Every write but the intent's is durable when it returns (fsync of file and folder).
 
     StateError when not.
     """
@@ -337,35 +409,50 @@ class StateStore(Protocol):
         """Read everything, repair what can be (a torn audit tail), say what was found."""
 
     def write_intent(self, generation: Generation) -> None:
-        """Record a change that is about to be made, for a daemon that is killed in the middle of it."""
+        """Record a change that is about to be made, for a daemon that is killed in the middle of
+        it.
+        """
 
     def clear_intent(self) -> None:
         """Forget the intent: the change is recorded, or was not made."""
 
     def write_generation(self, generation: Generation) -> None:
-        """File an applied state, so that one can go back to it; `point_boot` has recorded it already."""
+        """File an applied state, so that one can go back to it; `point_boot` has recorded it
+        already.
+        """
 
     def digest_policy(self, policy: Policy) -> str:
         """Give the digest under which `write_policy` would store a policy; writes nothing."""
 
     def write_policy(self, policy: Policy) -> str:
-        """Store a policy under its digest (`sha256:HEX`); give the digest. The same policy is stored once."""
+        """Store a policy under its digest (`sha256:HEX`); give the digest.
+
+        The same policy is stored once.
+        """
 
     def read_policy(self, digest: str) -> Policy:
-        """Read a stored policy. StateError when missing, CorruptError when it is not what was written."""
+        """Read a stored policy.
+
+        StateError when missing, CorruptError when it is not what was written.
+        """
 
     def write_program(self, text: str, gates: Mapping[str, str]) -> str:
-        """Store a compiled ruleset (the whole table) and one small ruleset file for each level; give its name.
+        """Store a compiled ruleset (the whole table) and one small ruleset file for each level;
+        give its name.
 
-        gates: level name -> the gate transaction that sets every zone to it. Each becomes `ruleset/LEVEL.nft`,
-        complete by itself (`nft -f` of it needs nothing else): it includes the program.
+        gates: level name -> the gate transaction that sets every zone to it. Each becomes
+        `ruleset/LEVEL.nft`, complete by itself (`nft -f` of it needs nothing else): it includes the
+        program.
         """
 
     def has_program(self, name: str) -> bool:
         """Say whether a program of that name is stored. Costs no reading of it."""
 
-    def point_boot(self, program: str, gate: str, generation: Generation, *, spare: bool = False) -> None:
-        """Make `boot.nft` the named program with this gate text, and record the state that it sets: both or neither.
+    def point_boot(
+        self, program: str, gate: str, generation: Generation, *, spare: bool = False
+    ) -> None:
+        """Make `boot.nft` the named program with this gate text, and record the state that it sets:
+        both or neither.
 
         spare: on a full disk use the room that `keep_room` keeps.
         """
@@ -377,13 +464,17 @@ class StateStore(Protocol):
         """Store `closed.nft`, the ruleset of last resort."""
 
     def forget(self, keep_generations: int) -> None:
-        """Delete generations older than the newest `keep_generations`, and policies and programs that nothing uses."""
+        """Delete generations older than the newest `keep_generations`, and policies and programs
+        that nothing uses.
+        """
 
     def forget_by_hand(self) -> None:
         """Delete the notes of closings without the daemon: they are in the audit log."""
 
     def read_names(self) -> Mapping[str, KnownName]:
-        """Read the saved addresses of host names; empty when missing or damaged (damage shows in recover())."""
+        """Read the saved addresses of host names; empty when missing or damaged (damage shows in
+        recover()).
+        """
 
     def write_names(self, names: Mapping[str, KnownName]) -> None:
         """Save the addresses of host names."""
@@ -393,7 +484,10 @@ class AuditLog(Protocol):
     """The append-only, hash-chained record of who did what."""
 
     def append(self, record: AuditRecord, *, spare: bool = False) -> None:
-        """Write one line, durably. StateError when it could not be written. spare: as for `StateStore.point_boot`."""
+        """Write one line, durably.
+
+        StateError when it could not be written. spare: as for `StateStore.point_boot`.
+        """
 
 
 class PolicySource(Protocol):
@@ -403,7 +497,8 @@ class PolicySource(Protocol):
         """Read and validate the files. ConfigError with every fault."""
 
     def warnings(self) -> Sequence[Fault]:
-        """Give what is odd but not wrong in what was loaded last (a review date passed, overlapping services).
+        """Give what is odd but not wrong in what was loaded last (a review date passed, overlapping
+        services).
 
         It takes its time after a load.
         """

@@ -13,7 +13,8 @@ from ecluse.policy import ADDED, Levels
 class Actor:
     """Who asked, as the kernel says (SO_PEERCRED, socket(7)), never as the request says.
 
-    login: the uid of the login that started the session (/proc/PID/loginuid), None when the kernel keeps none.
+    login: the uid of the login that started the session (/proc/PID/loginuid), None when the kernel
+    keeps none.
     """
 
     uid: int
@@ -27,7 +28,8 @@ class Actor:
 class Sender:
     """Whoever sent a command, as far as its meaning depends on it.
 
-    gone: says whether nobody waits for the answer any more. early: it was sent before this daemon ran.
+    gone: says whether nobody waits for the answer any more. early: it was sent before this daemon
+    ran.
     since: when it came (seconds of time.monotonic).
     """
 
@@ -71,13 +73,15 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One event for the audit log; the log adds sequence number, time and the hash of the line before.
+    """One event for the audit log; the log adds sequence number, time and the hash of the line
+    before.
 
-    event: `level`, `rollback`, `reload`, `start`, `stop`, `intent`, `forbidden`, `tamper`, `fight`, `leak`, `exit`, `recovery`, `repair`,
-    `by-hand`.
-    result: `done`, `refused`, `failed`, `unverified`, `left out` (nobody waited any more) and the like, then words if needed.
-    levels: the levels that stand after this event; None when it is not about levels. After a power cut
-    they are one of the witnesses of how closed the gate was.
+    event: `level`, `rollback`, `reload`, `start`, `stop`, `intent`, `forbidden`, `tamper`, `fight`,
+    `leak`, `exit`, `recovery`, `repair`, `by-hand`.
+    result: `done`, `refused`, `failed`, `unverified`, `left out` (nobody waited any more) and the
+    like, then words if needed.
+    levels: the levels that stand after this event; None when it is not about levels. After a power
+    cut they are one of the witnesses of how closed the gate was.
     """
 
     event: str
@@ -93,7 +97,9 @@ class AuditRecord:
 
 
 KEEP = timedelta(minutes=30)
-"""How long an address stays kept after it was last seen, in an answer or in traffic: rotating names lose no connection."""
+"""How long an address stays kept after it was last seen, in an answer or in traffic: rotating names
+lose no connection.
+"""
 
 LONGEST_TTL = timedelta(days=1)
 """As much of a TTL as is honoured when an address left: what resolvers cache at most, as a rule."""
@@ -103,10 +109,11 @@ LONGEST_TTL = timedelta(days=1)
 class KnownAddress:
     """One resolved address of a host name.
 
-    seen: when a resolver last gave it. expires: until when its TTL lets it be believed
-    (the minimum over the CNAME chain); past that it is kept as last known good until a resolver answers again.
+    seen: when a resolver last gave it. expires: until when its TTL lets it be believed (the minimum
+    over the CNAME chain); past that it is kept as last known good until a resolver answers again.
     ttl: seconds, as the resolvers said. by: the resolvers that gave it then.
-    left: since when answers of its family are without it. used: when a live connection to it was last found.
+    left: since when answers of its family are without it. used: when a live connection to it was
+    last found.
     """
 
     address: str
@@ -130,9 +137,11 @@ class KnownAddress:
 
 @dataclass(frozen=True, slots=True)
 class KnownName:
-    """What is known of a host name: addresses, when last asked, and the last failure in words (empty when none).
+    """What is known of a host name: addresses, when last asked, and the last failure in words
+    (empty when none).
 
-    since: when it was first asked for. alias: the name at the end of its CNAMEs, empty when it has none.
+    since: when it was first asked for. alias: the name at the end of its CNAMEs, empty when it has
+    none.
     """
 
     name: str
@@ -147,9 +156,12 @@ class KnownName:
 class NameStatistics:
     """What came of a name's look-ups since the daemon began to count.
 
-    outcomes: resolver -> outcome (`answered`, `empty`, `nxdomain`, `timeout`, ...) -> how often; a question for each family.
-    answers: look-ups that gave an address. turned: those of them that gave one which was not known, the first left out.
-    early: those in which the resolvers disagreed, or the addresses were others although the TTL had not run out.
+    outcomes: resolver -> outcome (`answered`, `empty`, `nxdomain`, `timeout`, ...) -> how often; a
+    question for each family.
+    answers: look-ups that gave an address. turned: those of them that gave one which was not known,
+    the first left out.
+    early: those in which the resolvers disagreed, or the addresses were others although the TTL had
+    not run out.
     """
 
     lookups: int = 0

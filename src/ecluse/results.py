@@ -12,8 +12,9 @@ from ecluse.records import Generation
 class AddressState:
     """An address that a service's name has now; age in whole seconds since a resolver last gave it.
 
-    ttl: as these resolvers said. left: since when answers are without it. used: when a connection to it was last found
-    alive. kept_until: when it goes if it is not given again and nobody uses it; None while answers have it.
+    ttl: as these resolvers said. left: since when answers are without it. used: when a connection
+    to it was last found alive. kept_until: when it goes if it is not given again and nobody uses
+    it; None while answers have it.
     """
 
     name: str
@@ -29,12 +30,15 @@ class AddressState:
 
 @dataclass(frozen=True, slots=True)
 class NameState:
-    """A host name of a service now. addresses: how many; left: how many of them are in no answer any more.
+    """A host name of a service now.
 
-    alias: the name at the end of its CNAMEs. failure: of the last look-up. kept_until: when its last known good
-    addresses go, should it never be resolved again; None while it is resolved. used: when a connection to one of them
-    was last found alive. outcomes: resolver -> outcome -> how often, since the daemon started. warnings: what a person
-    can do about it; what is wrong just now stands in the service's.
+    addresses: how many; left: how many of them are in no answer any more.
+
+    alias: the name at the end of its CNAMEs. failure: of the last look-up. kept_until: when its
+    last known good addresses go, should it never be resolved again; None while it is resolved.
+    used: when a connection to one of them was last found alive. outcomes: resolver -> outcome ->
+    how often, since the daemon started. warnings: what a person can do about it; what is wrong just
+    now stands in the service's.
     """
 
     name: str
@@ -52,11 +56,16 @@ class NameState:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """A service now. state: `kept`, `partly kept` (some of its zones are), `closed`, `open` (its zones pass everything).
+    """A service now.
 
-    `no link`: a level keeps it, but no interface of its zones lives; `not known`: and they could not be looked at.
+    state: `kept`, `partly kept` (some of its zones are), `closed`, `open` (its zones pass
+    everything).
 
-    packets, bytes: since the table was loaded, both directions, counted only while a level judges (not while open).
+    `no link`: a level keeps it, but no interface of its zones lives; `not known`: and they could
+    not be looked at.
+
+    packets, bytes: since the table was loaded, both directions, counted only while a level judges
+    (not while open).
     last_packet: when the counter was last seen to rise (it is read every few seconds).
     """
 
@@ -79,10 +88,13 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Connections that are not kept and yet got through while the table was gone, as conntrack counted them.
+    """Connections that are not kept and yet got through while the table was gone, as conntrack
+    counted them.
 
-    Near enough, not exact: answers count too, and what knocked in vain until the connection was ended; and where no
-    other rule on the machine needs conntrack, the kernel tracks nothing while our table is away. packets and bytes are 0 when the kernel does not account (net.netfilter.nf_conntrack_acct=0).
+    Near enough, not exact: answers count too, and what knocked in vain until the connection was
+    ended; and where no other rule on the machine needs conntrack, the kernel tracks nothing while
+    our table is away. packets and bytes are 0 when the kernel does not account
+    (net.netfilter.nf_conntrack_acct=0).
     """
 
     at: datetime
@@ -94,7 +106,10 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class Tamper:
-    """Somebody else changed or deleted our table. process and pid are the kernel's word (NFTA_GEN_PROC_*)."""
+    """Somebody else changed or deleted our table.
+
+    process and pid are the kernel's word (NFTA_GEN_PROC_*).
+    """
 
     at: datetime
     process: str
@@ -105,7 +120,10 @@ class Tamper:
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """The end of connections that are no longer kept, after a switch. state: `running`, `done`, `failed`."""
+    """The end of connections that are no longer kept, after a switch.
+
+    state: `running`, `done`, `failed`.
+    """
 
     generation: int
     state: str
@@ -117,7 +135,8 @@ class Purge:
 
 @dataclass(frozen=True, slots=True)
 class LimitedMachine:
-    """A machine that asked the DNS gate more than `client_queries` a second: the questions of it that were dropped.
+    """A machine that asked the DNS gate more than `client_queries` a second: the questions of it
+    that were dropped.
 
     last: seconds since the last of them; who asked no more for an hour is not listed.
     """
@@ -130,12 +149,18 @@ class LimitedMachine:
 
 @dataclass(frozen=True, slots=True)
 class DnsState:
-    """The DNS gate now. working: it answered by the orders that hold, a moment ago. refused: questions, since it was started.
+    """The DNS gate now.
 
-    learned: addresses that it holds in the kernel's sets. strained: why what its engine let through did not leave, and how often.
-    removed: addresses that somebody else put into those sets, and it took out, the newest last; adopted: those that it found
-    there when its record was lost, and left. Both since its process began. limited: who asked too much, most first, at most ten.
-    validating: DNS servers of the inside that prove what they are told (DNSSEC), as they asked in the last hour.
+    working: it answered by the orders that hold, a moment ago. refused: questions, since it was
+    started.
+
+    learned: addresses that it holds in the kernel's sets. strained: why what its engine let through
+    did not leave, and how often.
+    removed: addresses that somebody else put into those sets, and it took out, the newest last;
+    adopted: those that it found there when its record was lost, and left. Both since its process
+    began. limited: who asked too much, most first, at most ten.
+    validating: DNS servers of the inside that prove what they are told (DNSSEC), as they asked in
+    the last hour.
     """
 
     mode: str
@@ -152,7 +177,10 @@ class DnsState:
 
 @dataclass(frozen=True, slots=True)
 class TableUse:
-    """A table of the kernel's that has a bound. used, most: entries. knob: the sysctl that sets `most`."""
+    """A table of the kernel's that has a bound.
+
+    used, most: entries. knob: the sysctl that sets `most`.
+    """
 
     name: str
     used: int
@@ -162,7 +190,10 @@ class TableUse:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole answer to 'where are we'. in_step: the kernel shows what it should, last checked at `checked`."""
+    """The whole answer to 'where are we'.
+
+    in_step: the kernel shows what it should, last checked at `checked`.
+    """
 
     site: str
     title: str
@@ -190,12 +221,17 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The answer to a command. changed is False when the state was already so (still a new line in the audit log).
+    """The answer to a command.
 
-    kept: services with at least one zone that keeps them and is not open. ended: services that were passing before and now nowhere do.
-    opened: services that passed nowhere before, and do now. no_link: services that a level keeps, of zones without a living interface alone: no packet of theirs comes.
+    changed is False when the state was already so (still a new line in the audit log).
+
+    kept: services with at least one zone that keeps them and is not open. ended: services that were
+    passing before and now nowhere do.
+    opened: services that passed nowhere before, and do now. no_link: services that a level keeps,
+    of zones without a living interface alone: no packet of theirs comes.
     not_known: services that a level keeps, and the machine's links could not be looked at.
-    verified: the gate was read back from the kernel. unrecorded: what could not be put on disk, in words; empty when all was.
+    verified: the gate was read back from the kernel. unrecorded: what could not be put on disk, in
+    words; empty when all was.
     """
 
     generation: Generation
@@ -213,7 +249,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class LiveFlow:
-    """One live connection, in words: `tcp 10.10.0.5:40000 -> 203.0.113.10:443`; service is empty when it is not kept."""
+    """One live connection, in words: `tcp 10.10.0.5:40000 -> 203.0.113.10:443`; service is empty
+    when it is not kept.
+    """
 
     flow: str
     zone: str
@@ -222,9 +260,12 @@ class LiveFlow:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a change would do, with nothing done. digest: give it back as `expect` so that what was shown is what is applied.
+    """What a change would do, with nothing done.
 
-    services_kept, services_ended, services_opened, no_link, not_known: as in `Change`. connections_opened: are refused now and would pass.
+    digest: give it back as `expect` so that what was shown is what is applied.
+
+    services_kept, services_ended, services_opened, no_link, not_known: as in `Change`.
+    connections_opened: are refused now and would pass.
     """
 
     levels: Levels
@@ -245,7 +286,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class RefusedFlow:
-    """Who keeps trying to get out. last: seconds since the last try, as the kernel's element time-out tells."""
+    """Who keeps trying to get out.
+
+    last: seconds since the last try, as the kernel's element time-out tells.
+    """
 
     source: str
     destination: str
@@ -259,7 +303,10 @@ class RefusedFlow:
 
 @dataclass(frozen=True, slots=True)
 class RefusedName:
-    """A name that a machine asked the DNS gate for in vain. why: `name` (not kept), `type` or `length`. last: seconds since."""
+    """A name that a machine asked the DNS gate for in vain.
+
+    why: `name` (not kept), `type` or `length`. last: seconds since.
+    """
 
     client: str
     zone: str
@@ -274,8 +321,10 @@ class RefusedName:
 class Refused:
     """The refused flows, most packets first, and the machines behind them, most packets first.
 
-    The kernel's sets are bounded: `full` says that a set has no room, so that there are more than are listed.
-    names: what the DNS gate refused, most often first. unread: rows of either that were no such rows, and are left out.
+    The kernel's sets are bounded: `full` says that a set has no room, so that there are more than
+    are listed.
+    names: what the DNS gate refused, most often first. unread: rows of either that were no such
+    rows, and are left out.
     """
 
     flows: tuple[RefusedFlow, ...]
@@ -287,7 +336,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something happened. kind: `level`, `rollback`, `reload`, `start`, `purge`, `tamper`, `fight`, `leak`, `address`, `link`, `exit`, `warning`, `forbidden`."""
+    """Something happened.
+
+    kind: `level`, `rollback`, `reload`, `start`, `purge`, `tamper`, `fight`, `leak`, `address`,
+    `link`, `exit`, `warning`, `forbidden`.
+    """
 
     at: datetime
     kind: str

@@ -7,7 +7,8 @@ import socket
 def notify(message: str) -> bool:
     """Send a message (`READY=1`, `WATCHDOG=1`, `STOPPING=1`, `STATUS=...`) to the service manager.
 
-    False when there is none (no NOTIFY_SOCKET) or it does not take it now (never waited for); a daemon runs on without.
+    False when there is none (no NOTIFY_SOCKET) or it does not take it now (never waited for); a
+    daemon runs on without.
     """
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
@@ -22,7 +23,9 @@ def notify(message: str) -> bool:
 
 
 def watchdog_seconds() -> float | None:
-    """Give how often the service manager wants a sign of life, halved as sd_watchdog_enabled(3) asks; None when never."""
+    """Give how often the service manager wants a sign of life, halved as sd_watchdog_enabled(3)
+    asks; None when never.
+    """
     try:
         microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
         pid = int(os.environ.get("WATCHDOG_PID", str(os.getpid())))

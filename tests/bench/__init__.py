@@ -1,1 +1,3 @@
-"""The benchmark: `python -m tests.bench` measures in namespaces of its own and writes docs/benchmarks.md."""
+"""The benchmark: `python -m tests.bench` measures in namespaces of its own and writes
+docs/benchmarks.md.
+"""

@@ -1,4 +1,5 @@
-"""`python -m tests.bench [--quick] [--rows cut,leak,...] [--sizes 10,100000] [--who Écluse,switch]`: measure, print, write.
+"""`python -m tests.bench [--quick] [--rows cut,leak,...] [--sizes 10,100000] [--who
+Écluse,switch]`: measure, print, write.
 
 Writes docs/benchmarks.md and the pictures beside it, unless `--out` says where else.
 """
@@ -31,7 +32,10 @@ from tests.lab.hosts import ROOT
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to be measured. sizes: in place of a row's own, if any. who: parts of contenders' names, all if empty."""
+    """What is to be measured.
+
+    sizes: in place of a row's own, if any. who: parts of contenders' names, all if empty.
+    """
 
     quick: bool
     folder: Path
@@ -51,7 +55,8 @@ def _cut(wish: Wish) -> list[Section]:
         + " ".join(f"{one.name}: `{one.command}`." for one in contenders.CONTENDERS),
     )
     rollback = Section(
-        "Rollback", "`POST /v1/rollback` after each cut by the API, to its answer: verified and on disk."
+        "Rollback",
+        "`POST /v1/rollback` after each cut by the API, to its answer: verified and on disk.",
     )
     taking_part = [
         one for one in contenders.CONTENDERS if not wish.who or any(w in one.name for w in wish.who)
@@ -73,7 +78,9 @@ def _leak(wish: Wish) -> list[Section]:
 
 
 def _load(wish: Wish) -> list[Section]:
-    made = Section("Load", "From the start of the process, its files written, until the API says `armed`.")
+    made = Section(
+        "Load", "From the start of the process, its files written, until the API says `armed`."
+    )
     rows_cost.load(made, 1 if wish.quick else 5, exact=wish.some((10_000,))[-1])
     rows_cost.dns(made, wish.some(SIZES[:1]), 2 if wish.quick else 10)
     return [made]
@@ -110,7 +117,8 @@ def _purge(wish: Wish) -> list[Section]:
 
 def _storm(wish: Wish) -> list[Section]:
     made = Section(
-        "Refusal storm", "5,000 sources of the guests' network send UDP to random places, all of it refused."
+        "Refusal storm",
+        "5,000 sources of the guests' network send UDP to random places, all of it refused.",
     )
     rows_flow.storm(made, 1.0 if wish.quick else 5.0)
     return [made]
@@ -123,7 +131,9 @@ def _dns(wish: Wish) -> list[Section]:
         "others for kept names: one for a name whose answer the gate holds, one for new names under a wildcard, whose addresses go to the kernel before "
         "the answer. Timed to the packet's arrival; one without an answer within a second counts as 1,000 ms.",
     )
-    rows_dns.crowd(made, 1 if wish.quick else 2, 1.0 if wish.quick else 10.0, 2.0 if wish.quick else 20.0)
+    rows_dns.crowd(
+        made, 1 if wish.quick else 2, 1.0 if wish.quick else 10.0, 2.0 if wish.quick else 20.0
+    )
     return [made]
 
 
@@ -178,13 +188,17 @@ def main() -> int:
         default="",
         help="entries of the allowlist, in place of the rows' own (10,1000,10000,100000)",
     )
-    parser.add_argument("--who", default="", help="who takes part in 'cut': parts of names, all if empty")
+    parser.add_argument(
+        "--who", default="", help="who takes part in 'cut': parts of names, all if empty"
+    )
     parser.add_argument(
         "--out", type=Path, default=ROOT / "docs", help="folder for benchmarks.md and pictures"
     )
     args = parser.parse_args()
     if os.geteuid() != 0:
-        print("the benchmark needs root for its network namespaces: run it with sudo", file=sys.stderr)
+        print(
+            "the benchmark needs root for its network namespaces: run it with sudo", file=sys.stderr
+        )
         return 1
     unknown = set(args.rows.split(",")) - set(ROWS)
     if unknown:

@@ -1,10 +1,13 @@
-"""Runs in a namespace: asks for names that are kept, one after the other, and times each answer. `asker.py SERVER`.
+"""Runs in a namespace: asks for names that are kept, one after the other, and times each answer.
 
-Orders on standard input, a line each: `RATE SECONDS NAME` (a `%` in the name becomes another text each time). Answered by a line of
-JSON: `[[ms, ...], how many were not answered]`; one without an answer counts as the second that was waited for it. End of input ends it.
+`asker.py SERVER`.
 
-Each question has a port of its own, as those of a resolver's library have. An answer's time is the kernel's, of its arrival
-in this namespace: how soon this process is woken is no matter of the gate.
+Orders on standard input, a line each: `RATE SECONDS NAME` (a `%` in the name becomes another text
+each time). Answered by a line of JSON: `[[ms, ...], how many were not answered]`; one without an
+answer counts as the second that was waited for it. End of input ends it.
+
+Each question has a port of its own, as those of a resolver's library have. An answer's time is the
+kernel's, of its arrival in this namespace: how soon this process is woken is no matter of the gate.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""Who is measured: ours by API and by command, the floor that nftables itself sets, and what people would use instead."""
+"""Who is measured: ours by API and by command, the floor that nftables itself sets, and what people
+would use instead.
+"""
 
 import os
 import shutil
@@ -28,9 +30,13 @@ def install() -> dict[str, str]:
     """Install the peers' packages where they are missing; give package -> version, or "missing"."""
     if missing() and shutil.which("apt-get"):
         new = [unit for unit in _UNITS if _version(unit) == "missing"]
-        # No service is started by the installation (RUNLEVEL, invoke-rc.d(8)): the machine's own rules stay as they are.
+        # No service is started by the installation (RUNLEVEL, invoke-rc.d(8)): the machine's own
+        # rules stay as they are.
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        for command in (("update", "-q"), ("install", "-q", "-y", "--no-install-recommends", *PACKAGES)):
+        for command in (
+            ("update", "-q"),
+            ("install", "-q", "-y", "--no-install-recommends", *PACKAGES),
+        ):
             subprocess.run(
                 ["apt-get", *command],
                 env=environment,
@@ -40,7 +46,9 @@ def install() -> dict[str, str]:
             )
         # Nor by the next boot: firewalld would be.
         if new and shutil.which("systemctl"):
-            subprocess.run(["systemctl", "--quiet", "disable", *new], check=False, capture_output=True)
+            subprocess.run(
+                ["systemctl", "--quiet", "disable", *new], check=False, capture_output=True
+            )
     return {package: _version(package) for package in PACKAGES}
 
 
@@ -52,9 +60,12 @@ def _version(package: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """prepare: bring a gateway with n entries to open. cut, reopen: as named. command: what is run, for the report.
+    """prepare: bring a gateway with n entries to open.
 
-    shares: contenders of the same name here use one gateway. most: the largest size that it is tried with.
+    cut, reopen: as named. command: what is run, for the report.
+
+    shares: contenders of the same name here use one gateway. most: the largest size that it is
+    tried with.
     """
 
     name: str
@@ -152,20 +163,27 @@ def firewalld_zones(gate: Gate) -> None:
     """Write its zones: what is inside is trusted, the link to the internet is external."""
     inside = '<interface name="care0"/><interface name="admin0"/><interface name="guest0"/>'
     gate.write("firewalld/zones/trusted.xml", f'{_HEAD}<zone target="ACCEPT">{inside}</zone>\n')
-    gate.write("firewalld/zones/external.xml", f'{_HEAD}<zone><interface name="wan0"/><masquerade/></zone>\n')
+    gate.write(
+        "firewalld/zones/external.xml",
+        f'{_HEAD}<zone><interface name="wan0"/><masquerade/></zone>\n',
+    )
 
 
 def _firewalld(gate: Gate, size: int) -> None:
     entries = "".join(f"<entry>{address}</entry>\n" for address in site.addresses(size))
     options = '<option name="maxelem" value="262144"/>'
-    gate.write("firewalld/ipsets/kept.xml", f'{_HEAD}<ipset type="hash:ip">{options}\n{entries}</ipset>\n')
+    gate.write(
+        "firewalld/ipsets/kept.xml", f'{_HEAD}<ipset type="hash:ip">{options}\n{entries}</ipset>\n'
+    )
     gate.write("firewalld/policies/inside-out.xml", _POLICY)
     firewalld_zones(gate)
     start_firewalld(gate)
 
 
 def start_firewalld(gate: Gate) -> None:
-    """Start firewalld on a system bus of its own, with the files of `firewalld/` in the gate's directory."""
+    """Start firewalld on a system bus of its own, with the files of `firewalld/` in the gate's
+    directory.
+    """
     gate.shell(
         f"cp -a /etc/firewalld {gate.directory}/etc; mount -t tmpfs none /etc/firewalld; cp -a {gate.directory}/etc/. /etc/firewalld/; "
         f"cp -a {gate.directory}/firewalld/. /etc/firewalld/; "
@@ -179,10 +197,10 @@ def _panic_off(gate: Gate) -> Run:
     return gate.launch("firewall-cmd", "--panic-off")
 
 
-_FIREWALLD_CUT = (
-    "firewall-cmd --permanent --policy inside-out --set-target DROP; firewall-cmd --reload; conntrack -F"
+_FIREWALLD_CUT = "firewall-cmd --permanent --policy inside-out --set-target DROP; firewall-cmd --reload; conntrack -F"
+_FIREWALLD_OPEN = (
+    "firewall-cmd --permanent --policy inside-out --set-target ACCEPT; firewall-cmd --reload"
 )
-_FIREWALLD_OPEN = "firewall-cmd --permanent --policy inside-out --set-target ACCEPT; firewall-cmd --reload"
 
 # -- ufw
 
@@ -200,7 +218,9 @@ def own_ufw(gate: Gate) -> None:
 def _ufw(gate: Gate, size: int) -> None:
     own_ufw(gate)
     default = gate.directory / "default"
-    text = default.read_text().replace('DEFAULT_FORWARD_POLICY="DROP"', 'DEFAULT_FORWARD_POLICY="ACCEPT"')
+    text = default.read_text().replace(
+        'DEFAULT_FORWARD_POLICY="DROP"', 'DEFAULT_FORWARD_POLICY="ACCEPT"'
+    )
     default.write_text(text)
     rules = "".join(
         f"### tuple ### route:allow tcp 443 {address} any 0.0.0.0/0 in\n"
@@ -215,7 +235,9 @@ def _ufw(gate: Gate, size: int) -> None:
 _UFW_CUT = "ufw default deny routed; conntrack -F"
 
 CONTENDERS = (
-    Contender("Écluse, API call", OURS, "POST /v1/level", _ours, lambda g: g.level("cut"), _quiet, "ours"),
+    Contender(
+        "Écluse, API call", OURS, "POST /v1/level", _ours, lambda g: g.level("cut"), _quiet, "ours"
+    ),
     Contender(
         "Écluse, whole command",
         OURS,

@@ -1,4 +1,6 @@
-"""Figures and what is written of them: medians with minimum and maximum, ratios within one run, tables and pictures."""
+"""Figures and what is written of them: medians with minimum and maximum, ratios within one run,
+tables and pictures.
+"""
 
 import math
 import os
@@ -15,7 +17,8 @@ class Figure:
     """What was measured of one thing: `values` in `unit`, in the order of the rounds.
 
     who: the contender or the state. size: entries of the allowlist, 0 where it does not matter.
-    target: in words, empty when there is none; met: None when there is none. note: what a reader has to know.
+    target: in words, empty when there is none; met: None when there is none. note: what a reader
+    has to know.
     """
 
     what: str
@@ -33,7 +36,11 @@ class Figure:
 
     def quantile(self, share: float) -> float:
         ordered = sorted(self.values)
-        return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+        return (
+            ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
+            if ordered
+            else math.nan
+        )
 
 
 @dataclass
@@ -53,11 +60,19 @@ class Section:
         self.figures.append(made)
         return made
 
-    def below(self, what: str, who: str, unit: str, values: Sequence[float], most: float, **more) -> Figure:
+    def below(
+        self, what: str, who: str, unit: str, values: Sequence[float], most: float, **more
+    ) -> Figure:
         """Add a figure whose median has to stay under `most`."""
         made = Figure(what, who, 0, unit, tuple(values))
         return self.add(
-            what, who, unit, values, target=f"< {number(most)} {unit}", met=made.median < most, **more
+            what,
+            who,
+            unit,
+            values,
+            target=f"< {number(most)} {unit}",
+            met=made.median < most,
+            **more,
         )
 
     def find(self, what: str, who: str, size: int = 0) -> Figure | None:
@@ -83,7 +98,12 @@ def table(figures: Sequence[Figure]) -> str:
         size = f"{f.size:,}" if f.size else ""
         if f.values:
             p99 = number(f.quantile(0.99)) if len(f.values) >= 100 else ""
-            cells = [f"{number(f.median)} {f.unit}", number(min(f.values)), number(max(f.values)), p99]
+            cells = [
+                f"{number(f.median)} {f.unit}",
+                number(min(f.values)),
+                number(max(f.values)),
+                p99,
+            ]
         else:
             cells = [f.note or "not measured", "", "", ""]
         met = {True: "yes", False: "**no**", None: ""}[f.met]
@@ -109,7 +129,9 @@ def machine() -> str:
         ),
         platform.machine(),
     )
-    nft = subprocess.run(["nft", "--version"], capture_output=True, text=True, check=False).stdout.split()[1]
+    nft = subprocess.run(
+        ["nft", "--version"], capture_output=True, text=True, check=False
+    ).stdout.split()[1]
     return (
         f"{os.cpu_count()} cores ({model}), {memory} GiB, kernel {platform.release().split('-')[0]}, "
         f"nftables {nft.lstrip('v')}, Python {platform.python_version()}"
@@ -152,7 +174,10 @@ Curves = dict[str, dict[int, tuple[float, float, float]]]
 
 
 def draw(path: Path, title: str, ylabel: str, curves: Curves, *, log: bool = True) -> bool:
-    """Draw curves over the number of entries: median, and minimum to maximum as bars. False when matplotlib is missing."""
+    """Draw curves over the number of entries: median, and minimum to maximum as bars.
+
+    False when matplotlib is missing.
+    """
     try:
         import matplotlib as mpl
 
@@ -166,9 +191,14 @@ def draw(path: Path, title: str, ylabel: str, curves: Curves, *, log: bool = Tru
     for name, points in curves.items():
         xs = sorted(points)
         ys = [points[x][0] for x in xs]
-        spread = [[points[x][0] - points[x][1] for x in xs], [points[x][2] - points[x][0] for x in xs]]
+        spread = [
+            [points[x][0] - points[x][1] for x in xs],
+            [points[x][2] - points[x][0] for x in xs],
+        ]
         ours = name.startswith("Écluse")
-        axes.errorbar(xs, ys, yerr=spread, label=name, marker="o", capsize=3, linewidth=2.5 if ours else 1.2)
+        axes.errorbar(
+            xs, ys, yerr=spread, label=name, marker="o", capsize=3, linewidth=2.5 if ours else 1.2
+        )
     axes.set_xscale("log")
     if log:
         axes.set_yscale("log")

@@ -1,4 +1,6 @@
-"""One contender's gateway: a hospital of its own, a stream that is not kept, the witness, and a way to run commands."""
+"""One contender's gateway: a hospital of its own, a stream that is not kept, the witness, and a way
+to run commands.
+"""
 
 import json
 import select
@@ -23,7 +25,9 @@ PATIENCE = 240.0  # seconds for one command of a peer; firewalld with 100,000 en
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A command that ran: when it was sent off and when its answer was there, nanoseconds since the epoch."""
+    """A command that ran: when it was sent off and when its answer was there, nanoseconds since the
+    epoch.
+    """
 
     began: int
     ended: int
@@ -105,7 +109,10 @@ class Gate:
     def _build(self) -> None:
         gateway = self.hospital.namespace("gw")
         self.hospital.nft(site.DEAD_END, "inet")
-        for address in (site.CUT_OFF.v4, site.CUT_OFF.v6):  # neighbours are found before anything is timed
+        for address in (
+            site.CUT_OFF.v4,
+            site.CUT_OFF.v6,
+        ):  # neighbours are found before anything is timed
             self.hospital.care.udp(address, 5001)
         self.launcher = Helper(gateway, str(ROOT / "tests/bench/launcher.py"))
         self.witness = raw.Witness(self.hospital.namespace("inet"), "uplink")
@@ -205,7 +212,9 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Cutting:
-    """One cut. to_last: ms from the trigger to the last packet outside, None when it went on; to_answer: ms.
+    """One cut.
+
+    to_last: ms from the trigger to the last packet outside, None when it went on; to_answer: ms.
 
     leaked: packets seen outside after the answer.
     """
@@ -216,7 +225,9 @@ class Cutting:
 
 
 def measure_cut(gate: Gate, cut: Callable[[Gate], Run], settle: float = 0.02) -> Cutting:
-    """Cut while the stream of 10,000 packets a second runs, and look outside when its last packet was seen."""
+    """Cut while the stream of 10,000 packets a second runs, and look outside when its last packet
+    was seen.
+    """
     gate.witness.take()
     gate.stream.say("go")
     deadline = time.monotonic() + 2.0
@@ -232,7 +243,9 @@ def measure_cut(gate: Gate, cut: Callable[[Gate], Run], settle: float = 0.02) ->
     time.sleep(0.02)
     gate.stream.ask("stop")
     gate.witness.take(flows)
-    wanted = [t for key, times in flows.items() if raw.destination(key) == site.CUT_OFF.v4 for t in times]
+    wanted = [
+        t for key, times in flows.items() if raw.destination(key) == site.CUT_OFF.v4 for t in times
+    ]
     after = [t for t in wanted if t > run.began]
     late = [t for t in wanted if t > run.ended]
     last = max(after, default=run.began)

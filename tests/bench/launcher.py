@@ -1,7 +1,9 @@
-"""Runs in the gateway's namespace with mounts of its own: starts commands at once and says when they began and ended.
+"""Runs in the gateway's namespace with mounts of its own: starts commands at once and says when
+they began and ended.
 
-JSON lines in: a list, the command. JSON lines out: `[began, ended, exit code, output]`, times in nanoseconds since the epoch.
-So every contender's command is started the same way, without the cost of entering a namespace.
+JSON lines in: a list, the command. JSON lines out: `[began, ended, exit code, output]`, times in
+nanoseconds since the epoch. So every contender's command is started the same way, without the cost
+of entering a namespace.
 """
 
 import ctypes
@@ -36,7 +38,12 @@ def run(argv: list[str]) -> tuple[int, int, int, str]:
         status = os.waitpid(pid, 0)[1]
         ended = time.time_ns()
         output.seek(0)
-        return began, ended, os.waitstatus_to_exitcode(status), output.read().decode(errors="replace")[-2000:]
+        return (
+            began,
+            ended,
+            os.waitstatus_to_exitcode(status),
+            output.read().decode(errors="replace")[-2000:],
+        )
 
 
 def main() -> None:

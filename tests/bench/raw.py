@@ -1,4 +1,6 @@
-"""Packets by hand: frames, sockets in other namespaces, a witness that costs next to nothing while it watches."""
+"""Packets by hand: frames, sockets in other namespaces, a witness that costs next to nothing while
+it watches.
+"""
 
 import ctypes
 import ipaddress
@@ -36,7 +38,9 @@ _PSH_ACK = 0x18
 
 
 def in_namespace(namespace: str, make: Callable[[], Any]) -> Any:
-    """Call `make` on a thread inside a namespace; a socket stays where it was made (network_namespaces(7))."""
+    """Call `make` on a thread inside a namespace; a socket stays where it was made
+    (network_namespaces(7)).
+    """
     found: list[Any] = []
     problems: list[Exception] = []
 
@@ -78,7 +82,8 @@ def _transport(kind: int, addresses: bytes, ports: tuple[int, int], body: bytes)
         head = struct.pack("!HHHH", *ports, 8 + len(body), 0)
         at = 6
     else:
-        # The echo identifier is what tells flows of ICMP apart, so the source port stands in for it.
+        # The echo identifier is what tells flows of ICMP apart, so the source port stands in for
+        # it.
         head = struct.pack("!BBHHH", 8 if kind == ICMP else 128, 0, 0, ports[0], 1)
         at = 2
     if kind == UDP and len(addresses) == 8:
@@ -98,9 +103,11 @@ def frame(
     size: int = 64,
     body: bytes | None = None,
 ) -> bytes:
-    """Build an Ethernet frame of `size` bytes (without its checksum) with a whole packet in it, or around a body.
+    """Build an Ethernet frame of `size` bytes (without its checksum) with a whole packet in it, or
+    around a body.
 
-    macs: destination, source. kind: `tcp` (a segment of a stream that is under way), `udp`, `icmp` (echo request).
+    macs: destination, source. kind: `tcp` (a segment of a stream that is under way), `udp`, `icmp`
+    (echo request).
     """
     one, other = ipaddress.ip_address(source), ipaddress.ip_address(destination)
     protocol = _KINDS[kind if kind != "icmp" else f"icmp{one.version}"]
@@ -112,7 +119,9 @@ def frame(
     if one.version == 6:
         head = struct.pack("!IHBB", 0x60000000, len(payload), protocol, 64) + addresses
         return macs[0] + macs[1] + b"\x86\xdd" + head + payload
-    blank = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0x4000, 64, protocol, 0) + addresses
+    blank = (
+        struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0x4000, 64, protocol, 0) + addresses
+    )
     head = blank[:10] + struct.pack("!H", internet_checksum(blank)) + blank[12:]
     return macs[0] + macs[1] + b"\x08\x00" + head + payload
 
@@ -145,7 +154,8 @@ class Witness:
     def take(self, flows: dict[bytes, "array[int]"] | None = None) -> dict[bytes, "array[int]"]:
         """Give what came in since the last time: flow key -> times in nanoseconds since the epoch.
 
-        The key is that of `capture.flow_key`. flows: add to these. RuntimeError when the ring overflowed.
+        The key is that of `capture.flow_key`. flows: add to these. RuntimeError when the ring
+        overflowed.
         """
         flows = {} if flows is None else flows
         ring = self._ring
@@ -182,7 +192,9 @@ def source_port(key: bytes) -> int:
 
 
 def backlog_drops() -> int:
-    """Give how many packets this machine's queues dropped (softnet_stat): the rig's fault, never the gate's."""
+    """Give how many packets this machine's queues dropped (softnet_stat): the rig's fault, never
+    the gate's.
+    """
     lines = Path("/proc/net/softnet_stat").read_text(encoding="ascii").splitlines()
     return sum(int(line.split()[1], 16) for line in lines)
 

@@ -1,4 +1,6 @@
-"""What it costs: load, reload, a changed address, memory, a quiet minute, the client, a full connection table."""
+"""What it costs: load, reload, a changed address, memory, a quiet minute, the client, a full
+connection table.
+"""
 
 import socket
 import struct
@@ -11,7 +13,11 @@ from tests.bench.figures import Section
 from tests.bench.gate import PATIENCE, Gate
 
 NAME = "moving.bench.example"
-NFNL_SUBSYS_NFTABLES, NFNLGRP_NFTABLES, NFT_MSG_NEWGEN = 10, 7, 15  # include/uapi/linux/netfilter/nf_tables.h
+NFNL_SUBSYS_NFTABLES, NFNLGRP_NFTABLES, NFT_MSG_NEWGEN = (
+    10,
+    7,
+    15,
+)  # include/uapi/linux/netfilter/nf_tables.h
 
 
 def load(section: Section, rounds: int, exact: int = 100_000, many: int = 2_000) -> None:
@@ -38,7 +44,9 @@ def load(section: Section, rounds: int, exact: int = 100_000, many: int = 2_000)
 
 
 def _start(gate: Gate) -> float:
-    """Start the daemon; give the milliseconds until its API says that it is armed (looked at every 10 ms)."""
+    """Start the daemon; give the milliseconds until its API says that it is armed (looked at every
+    10 ms).
+    """
     began = time.monotonic()
     gate.daemon.start(PATIENCE)
     while not gate.daemon.status()["armed"]:
@@ -49,7 +57,9 @@ def _start(gate: Gate) -> float:
 
 
 class _Commits:
-    """Hears when nf_tables of a namespace commits (NFNLGRP_NFTABLES; include/uapi/linux/netfilter/nfnetlink.h)."""
+    """Hears when nf_tables of a namespace commits (NFNLGRP_NFTABLES;
+    include/uapi/linux/netfilter/nfnetlink.h).
+    """
 
     def __init__(self, namespace: str) -> None:
         self.sock = raw.in_namespace(namespace, self._make)
@@ -75,7 +85,9 @@ class _Commits:
 
 
 def dns(section: Section, sizes: Sequence[int], rounds: int) -> None:
-    """One address of a name changes: from the resolver's last answer at the gateway to the kernel's commit."""
+    """One address of a name changes: from the resolver's last answer at the gateway to the kernel's
+    commit.
+    """
     for size in sizes:
         with Gate() as gate:
             zone = {NAME: {"a": ["203.0.113.100"], "ttl": 1}}
@@ -159,7 +171,12 @@ def idle(section: Section, sizes: Sequence[int], seconds: float) -> None:
             section.below("resident memory", "eclused", "MiB", [now], most, size=size)
             section.add("resident memory, highest so far", "eclused", "MiB", [peak], size=size)
             section.below(
-                f"CPU over {seconds:.0f} quiet seconds", "eclused", "% of a core", [share], 0.1, size=size
+                f"CPU over {seconds:.0f} quiet seconds",
+                "eclused",
+                "% of a core",
+                [share],
+                0.1,
+                size=size,
             )
 
 
@@ -180,7 +197,8 @@ def purge(section: Section, entries: int, patience: float = 120.0) -> None:
         gate.hospital.shell("gw", "echo 600 > /proc/sys/net/netfilter/nf_conntrack_udp_timeout")
         gate.start_daemon(site.allowlist(site.addresses(1_000)))
         macs = gate.macs()
-        # One way or the other in turns; a source port each, and a second port of the partner past 50,000.
+        # One way or the other in turns; a source port each, and a second port of the partner past
+        # 50,000.
         frames = [
             raw.frame(
                 macs,

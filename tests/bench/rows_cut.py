@@ -17,7 +17,9 @@ API, COMMAND = CONTENDERS[0].name, CONTENDERS[1].name
 def _gates(
     stack: ExitStack, contenders: Sequence[Contender], size: int, section: Section
 ) -> list[tuple[Contender, Gate]]:
-    """Give who takes part at a size, each with a gateway that is open; who can't is said in the table."""
+    """Give who takes part at a size, each with a gateway that is open; who can't is said in the
+    table.
+    """
     made: dict[str, Gate | str] = {}
     found = []
     for one in contenders:
@@ -45,7 +47,8 @@ def _gates(
 def _rounds(
     taking_part: Sequence[tuple[Contender, Gate]], seconds: float, rounds: tuple[int, int]
 ) -> tuple[dict[str, list[Cutting]], list[float], dict[str, str]]:
-    """Measure in turns until everyone has used `seconds` (ours three times as much), within the least and most rounds.
+    """Measure in turns until everyone has used `seconds` (ours three times as much), within the
+    least and most rounds.
 
     Give the cuts, the rollbacks in ms, and why a peer dropped out.
     """
@@ -70,7 +73,10 @@ def _rounds(
             for one, gate in playing
             if one.name not in failed
             and len(results[one.name]) < most
-            and (spent[one.name] < seconds * (3 if one.kind == OURS else 1) or len(results[one.name]) < least)
+            and (
+                spent[one.name] < seconds * (3 if one.kind == OURS else 1)
+                or len(results[one.name]) < least
+            )
         ]
     return results, backs, failed
 
@@ -106,15 +112,21 @@ def cut(
     _growth(section, sizes)
 
 
-def _note(section: Section, one: Contender, size: int, cuttings: list[Cutting], problem: str) -> None:
+def _note(
+    section: Section, one: Contender, size: int, cuttings: list[Cutting], problem: str
+) -> None:
     lasts = [c.to_last for c in cuttings if c.to_last is not None]
     went_on = len(cuttings) - len(lasts)
     note = f"went on after the answer in {went_on} of {len(cuttings)}" if went_on else problem
     if one.name == API:
         section.below(LAST, one.name, "ms", lasts, 5, size=size, note=note)
-        figure = section.below(ANSWER, one.name, "ms", [c.to_answer for c in cuttings], 5, size=size)
+        figure = section.below(
+            ANSWER, one.name, "ms", [c.to_answer for c in cuttings], 5, size=size
+        )
         p99 = figure.quantile(0.99)
-        section.add(f"{ANSWER}, p99", one.name, "ms", [p99], size=size, target="< 20 ms", met=p99 < 20)
+        section.add(
+            f"{ANSWER}, p99", one.name, "ms", [p99], size=size, target="< 20 ms", met=p99 < 20
+        )
     elif one.name == COMMAND:
         section.below(LAST, one.name, "ms", lasts, 50, size=size, note=note)
         section.add(ANSWER, one.name, "ms", [c.to_answer for c in cuttings], size=size)
@@ -122,7 +134,9 @@ def _note(section: Section, one: Contender, size: int, cuttings: list[Cutting], 
         section.add(LAST, one.name, "ms", lasts, size=size, note=note)
         section.add(ANSWER, one.name, "ms", [c.to_answer for c in cuttings], size=size)
     if one.kind == OURS and (leaked := sum(c.leaked for c in cuttings)):
-        section.remarks.append(f"{one.name}, {size:,} entries: {leaked} packets outside after the answer.")
+        section.remarks.append(
+            f"{one.name}, {size:,} entries: {leaked} packets outside after the answer."
+        )
 
 
 def _compare(section: Section, size: int) -> None:
@@ -138,9 +152,12 @@ def _compare(section: Section, size: int) -> None:
         what = f"API call : {one.name}"
         section.add("ratio of medians", what, "", [ratio], size=size, target="< 1", met=ratio < 1)
         ratio, limit = command.median / peer.median, {PRODUCT: 1.0, FLOOR: 5.0}.get(one.kind)
-        # A script that loads everything is neither a product nor the floor: no target for the whole command.
+        # A script that loads everything is neither a product nor the floor: no target for the whole
+        # command.
         goal = {"target": f"< {number(limit)}", "met": ratio < limit} if limit else {}
-        section.add("ratio of medians", f"whole command : {one.name}", "", [ratio], size=size, **goal)
+        section.add(
+            "ratio of medians", f"whole command : {one.name}", "", [ratio], size=size, **goal
+        )
 
 
 def _growth(section: Section, sizes: Sequence[int]) -> None:

@@ -1,4 +1,6 @@
-"""The DNS gate under a crowd that asks for what nobody keeps: what kept names wait for, what it costs, what leaves."""
+"""The DNS gate under a crowd that asks for what nobody keeps: what kept names wait for, what it
+costs, what leaves.
+"""
 
 import ipaddress
 import json
@@ -29,16 +31,22 @@ CACHED, FRESH = "results.bench.example", "%.operator.example"
 NOBODYS = "nobody.example"
 _ZONE = {
     CACHED: {"a": [places.LABORATORY.v4], "ttl": 300},
-    "*.operator.example": {"a": [f"203.0.113.{n}" for n in range(100, 200)], "ttl": 60, "rotate": True},
+    "*.operator.example": {
+        "a": [f"203.0.113.{n}" for n in range(100, 200)],
+        "ttl": 60,
+        "rotate": True,
+    },
     # Whatever leaves is answered, as a tunnel's own server would.
     f"*.{NOBODYS}": {"a": ["198.51.100.99"], "ttl": 0},
 }
-# New names come slower than the bound on them as shipped (10 a second), and each machine's below its own (50).
+# New names come slower than the bound on them as shipped (10 a second), and each machine's below
+# its own (50).
 ASKED = {
     "cached": ("care", 40, CACHED),
     "new under a wildcard": ("admin", 8, FRESH),
 }
-ROOM = 16  # MiB: 2,000 refused names with their machines, 20,000 names of wildcards, dnsmasq's 5,000 answers
+# MiB: 2,000 refused names with their machines, 20,000 names of wildcards, dnsmasq's 5,000 answers
+ROOM = 16
 _CROWDS_COUNTERS = """
 table inet crowd {
   counter refused { }
@@ -58,7 +66,8 @@ def _crowds_frames(macs: tuple[bytes, bytes], machines: list[str], count: int) -
     label = 16
     size = 12 + 1 + label + len(last)
     heads = [
-        raw.frame(macs, "udp", one, places.DNS_SERVER.v4, 1, 53, body=bytes(size))[:42] for one in machines
+        raw.frame(macs, "udp", one, places.DNS_SERVER.v4, 1, 53, body=bytes(size))[:42]
+        for one in machines
     ]
     query = struct.pack("!5H", 0x0100, 1, 0, 0, 0) + bytes([label])
     some = os.urandom(label // 2 * count).hex().encode()
@@ -83,9 +92,11 @@ class Outside:
 
 
 class Asked:
-    """A gateway at `cut` with its DNS gate, a crowd that is silent until told, and two machines that ask for kept names.
+    """A gateway at `cut` with its DNS gate, a crowd that is silent until told, and two machines
+    that ask for kept names.
 
-    questions: how many different ones the crowd has. Use as a context manager inside that of the gateway.
+    questions: how many different ones the crowd has. Use as a context manager inside that of the
+    gateway.
     """
 
     def __init__(self, gate: Gate, questions: int) -> None:
@@ -103,11 +114,14 @@ class Asked:
         first = int(ipaddress.ip_address("10.30.64.1"))
         machines = [str(ipaddress.ip_address(first + n)) for n in range(MACHINES)]
         macs = gate.macs("guests", "guest0")
-        # The crowd is one host: the gateway need not find 500 neighbours, and what is answered ends at a counter.
+        # The crowd is one host: the gateway need not find 500 neighbours, and what is answered ends
+        # at a counter.
         there = macs[1].hex(":")
         hospital.shell(
             "gw",
-            "".join(f"ip neigh add {one} lladdr {there} dev guest0 nud permanent\n" for one in machines),
+            "".join(
+                f"ip neigh add {one} lladdr {there} dev guest0 nud permanent\n" for one in machines
+            ),
         )
         hospital.nft(_CROWDS_COUNTERS, "guests")
         self.crowd = gate.sender(_crowds_frames(macs, machines, questions), RATE, "guests")
@@ -132,11 +146,15 @@ class Asked:
             asker.close()
 
     def ask(self, seconds: float) -> dict[str, tuple[list[float], int]]:
-        """Have both kinds of kept names asked for so long; give the milliseconds, and how many were not answered."""
+        """Have both kinds of kept names asked for so long; give the milliseconds, and how many were
+        not answered.
+        """
         for kind, asker in self._askers.items():
             _, rate, name = ASKED[kind]
             asker.say(f"{rate} {seconds} {name}")
-        return {kind: json.loads(asker.answer(seconds + 30)) for kind, asker in self._askers.items()}
+        return {
+            kind: json.loads(asker.answer(seconds + 30)) for kind, asker in self._askers.items()
+        }
 
     def counters(self) -> Counter[str]:
         """Give what became of the crowd's questions so far, by the words of the report."""
@@ -149,7 +167,8 @@ class Asked:
             found[what] = next(
                 o["counter"]["packets"] for o in json.loads(said)["nftables"] if "counter" in o
             )
-        # Of all UDP sockets of the gateway's namespace; the others are idle (snmp_counter, Documentation/networking).
+        # Of all UDP sockets of the gateway's namespace; the others are idle (snmp_counter,
+        # Documentation/networking).
         udp = [
             line.split()[1:]
             for line in Path(f"/proc/{self.dns.process.pid}/net/snmp")
@@ -180,13 +199,18 @@ class Asked:
         self.gate.witness.take(self._flows)
         names = [name for name, _ in self.gate.hospital.dns_asked()]
         refused = sum(name.endswith(NOBODYS) for name in names)
-        packets = sum(len(times) for key, times in self._flows.items() if key[1] in {raw.TCP, raw.UDP})
+        packets = sum(
+            len(times) for key, times in self._flows.items() if key[1] in {raw.TCP, raw.UDP}
+        )
         return Outside(refused, packets - (len(names) - refused))
 
 
 @dataclass
 class _Found:
-    """What was measured. took: kind and state -> ms; lost: kind and state -> not answered; rates: questions a second."""
+    """What was measured.
+
+    took: kind and state -> ms; lost: kind and state -> not answered; rates: questions a second.
+    """
 
     took: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     lost: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -213,7 +237,9 @@ def _flooded(asked: Asked, seconds: float, found: _Found) -> None:
 
 
 def crowd(section: Section, rounds: int, quiet: float, flooded: float) -> None:
-    """20,000 questions a second of 500 machines for names that nobody keeps, and kept names: without and with, in turns."""
+    """20,000 questions a second of 500 machines for names that nobody keeps, and kept names:
+    without and with, in turns.
+    """
     found = _Found()
     with Gate() as gate, Asked(gate, min(400_000, int(RATE * flooded * rounds))) as asked:
         asked.ask(1.0)  # what is cached is cached, and what is loaded at first is loaded
@@ -270,4 +296,6 @@ def _tell_answers(section: Section, found: _Found, became: Counter[str]) -> None
             section.add("answer for a kept name", who, "ms", times)
     for (kind, state), times in found.took.items():
         share = found.lost[kind, state] / len(times)
-        section.add("kept names not answered within 1 s, share", f"{kind}, {state} the crowd", "", [share])
+        section.add(
+            "kept names not answered within 1 s, share", f"{kind}, {state} the crowd", "", [share]
+        )

@@ -1,4 +1,6 @@
-"""Leak and loss over many cuts; the refusal storm; what is sent is numbered by what the witness outside sees."""
+"""Leak and loss over many cuts; the refusal storm; what is sent is numbered by what the witness
+outside sees.
+"""
 
 import itertools
 import threading
@@ -28,12 +30,16 @@ def mixed(gate: Gate, to: places.Place, count: int, first_port: int) -> list[byt
 def _late(flows: dict, place: places.Place, since: int) -> int:
     wanted = {place.v4, place.v6}
     return sum(
-        sum(1 for t in times if t > since) for key, times in flows.items() if raw.destination(key) in wanted
+        sum(1 for t in times if t > since)
+        for key, times in flows.items()
+        if raw.destination(key) in wanted
     )
 
 
 def leaked_after(gate: Gate, answered: int, quiet: float = 0.005) -> int:
-    """Wait a little and count packets of what is not kept, seen outside after `answered` (ns since the epoch)."""
+    """Wait a little and count packets of what is not kept, seen outside after `answered` (ns since
+    the epoch).
+    """
     time.sleep(quiet)
     return _late(gate.witness.take(), site.CUT_OFF, answered)
 
@@ -46,7 +52,9 @@ def refused_of_kept(gate: Gate) -> int:
 
 
 def leak(section: Section, cuts: int) -> None:
-    """64 flows that are not kept knock all the while; each cut is looked at outside until the reopening."""
+    """64 flows that are not kept knock all the while; each cut is looked at outside until the
+    reopening.
+    """
     with Gate() as gate:
         gate.start_daemon(site.allowlist(site.addresses(1_000)))
         knocking = gate.sender(mixed(gate, site.CUT_OFF, FLOWS, 30_000), RATE)
@@ -77,7 +85,9 @@ def leak(section: Section, cuts: int) -> None:
 
 
 def loss(section: Section, changes: int, reloads: int) -> None:
-    """Kept flows of all kinds run through cuts, reopenings and reloads: what was sent has to be seen outside."""
+    """Kept flows of all kinds run through cuts, reopenings and reloads: what was sent has to be
+    seen outside.
+    """
     with Gate() as gate:
         gate.start_daemon(site.allowlist(site.addresses(1_000)))
         frames = mixed(gate, site.KEPT, 60, 31_000)
@@ -102,7 +112,9 @@ def loss(section: Section, changes: int, reloads: int) -> None:
         stop.set()
         reader.join()
         gate.witness.take(flows)
-        seen = sum(n for to, n in raw.by_destination(flows).items() if to in {site.KEPT.v4, site.KEPT.v6})
+        seen = sum(
+            n for to, n in raw.by_destination(flows).items() if to in {site.KEPT.v4, site.KEPT.v6}
+        )
         refused = refused_of_kept(gate)
         rig = raw.backlog_drops() - drops
     who = f"kept, {changes:,} switches, {reloads} reloads"
@@ -116,7 +128,9 @@ def loss(section: Section, changes: int, reloads: int) -> None:
         met=seen == sent,
     )
     if rig:
-        section.remarks.append(f"The rig's own queues dropped {rig} packets meanwhile (softnet_stat).")
+        section.remarks.append(
+            f"The rig's own queues dropped {rig} packets meanwhile (softnet_stat)."
+        )
 
 
 def read_on(gate: Gate, flows: dict, stop: threading.Event) -> None:
@@ -125,7 +139,9 @@ def read_on(gate: Gate, flows: dict, stop: threading.Event) -> None:
 
 
 def storm(section: Section, seconds: float) -> None:
-    """5,000 sources of the guests' network send to random places, as fast as one core builds packets."""
+    """5,000 sources of the guests' network send to random places, as fast as one core builds
+    packets.
+    """
     with Gate() as gate:
         gate.start_daemon(site.allowlist(site.addresses(10_000)))
         gate.level("cut")
@@ -170,7 +186,9 @@ def storm(section: Section, seconds: float) -> None:
         refused = gate.ask("/v1/status")[1]["refused_packets"]
     through = {state: shares[state] / seconds / 3 for state in shares}
     ratio = through["with"] / through["without"]
-    section.add("storm, sent", "guests", "packets/s", [rate], target=">= 200,000", met=rate >= 190_000)
+    section.add(
+        "storm, sent", "guests", "packets/s", [rate], target=">= 200,000", met=rate >= 190_000
+    )
     section.add("kept packets/s outside", "without the storm", "packets/s", [through["without"]])
     section.add("kept packets/s outside", "with the storm", "packets/s", [through["with"]])
     section.add("ratio", "with : without", "", [ratio], target=">= 0.9", met=ratio >= 0.9)

@@ -1,4 +1,6 @@
-"""What the gate costs kept traffic: throughput, packets, new connections, beside a gateway without the table and the peers."""
+"""What the gate costs kept traffic: throughput, packets, new connections, beside a gateway without
+the table and the peers.
+"""
 
 import os
 import socket
@@ -20,7 +22,11 @@ PREFIXES = "Écluse, cut, prefixes"
 HOOK = "nft, one chain that accepts all"  # what any gate pays that looks at packets at all
 PACKETS, CONNECTIONS, THROUGHPUT = "packets of 64 bytes", "new connections", "TCP throughput"
 _TARGETS = {PACKETS: 0.97, CONNECTIONS: 0.95, THROUGHPUT: 0.97}
-_PEERS = ("nft, switch alone", "iptables-restore over a loaded ipset", "firewalld, policy with ipset")
+_PEERS = (
+    "nft, switch alone",
+    "iptables-restore over a loaded ipset",
+    "firewalld, policy with ipset",
+)
 _KEPT_ELEMENTS = {
     "nft switch": f"nft add element inet site kept '{{ {site.KEPT.v4} . {site.PORT}, {site.KEPT.v4} . {site.BULK_PORT} }}'",
     "iptables": f"for p in udp:{site.PORT} tcp:{site.BULK_PORT}; do ipset add kept {site.KEPT.v4},$p; done",
@@ -37,14 +43,25 @@ class Course:
         macs, ours = gate.macs(), places.CARE_HOST.v4
         self.few = gate.sender([gate.frame("udp", site.KEPT.v4, 41_000 + n) for n in range(64)], 0)
         many = [
-            raw.frame(macs, "udp", f"10.10.{5 + n // 40_000}.7", site.KEPT.v4, 10_000 + n % 40_000, site.PORT)
+            raw.frame(
+                macs,
+                "udp",
+                f"10.10.{5 + n // 40_000}.7",
+                site.KEPT.v4,
+                10_000 + n % 40_000,
+                site.PORT,
+            )
             for n in range(connections)
         ]
         self.many = gate.sender(many, 0)
         self.gate.witness.close()  # it would take its share of every packet
         inet = gate.hospital.namespace("inet")
-        self.counters = raw.in_namespace(inet, lambda: os.open("/proc/thread-self/net/dev", os.O_RDONLY))
-        self.listener = raw.in_namespace(inet, lambda: socket.create_server((site.KEPT.v4, site.BULK_PORT)))
+        self.counters = raw.in_namespace(
+            inet, lambda: os.open("/proc/thread-self/net/dev", os.O_RDONLY)
+        )
+        self.listener = raw.in_namespace(
+            inet, lambda: socket.create_server((site.KEPT.v4, site.BULK_PORT))
+        )
         care = gate.hospital.namespace("care")
         self.pipe = raw.in_namespace(
             care, lambda: socket.create_connection((site.KEPT.v4, site.BULK_PORT), 5.0, (ours, 0))
@@ -134,7 +151,9 @@ def _prepare(state: State) -> Callable[[Gate], None]:
     return peer
 
 
-def forward(section: Section, sizes: Sequence[int], rounds: int, connections: int, seconds: float) -> None:
+def forward(
+    section: Section, sizes: Sequence[int], rounds: int, connections: int, seconds: float
+) -> None:
     """Measure every state in turns."""
     states: list[State] = [
         (ABSENT, 0),
@@ -181,7 +200,13 @@ def _ratio(section: Section, what: str, state: State, results: dict) -> None:
     if state[0] == OPEN or state[0].startswith(CUT):
         goal = _TARGETS[what]
         section.figures[-1] = type(figure)(
-            figure.what, figure.who, figure.size, "", figure.values, f">= {goal}", figure.median >= goal
+            figure.what,
+            figure.who,
+            figure.size,
+            "",
+            figure.values,
+            f">= {goal}",
+            figure.median >= goal,
         )
 
 

@@ -1,4 +1,6 @@
-"""What each look at a packet costs in nf_tables itself: why a gate that judges every packet cannot be free."""
+"""What each look at a packet costs in nf_tables itself: why a gate that judges every packet cannot
+be free.
+"""
 
 import statistics
 from collections import defaultdict
@@ -17,7 +19,9 @@ _SETS = f"""
   map from {{ type ifname : verdict; elements = {{ "care0" : goto gate, "guest0" : goto gate, "admin0" : goto gate }}
   }}
 """
-_LOOK_UP = "counter name ct original ip daddr . ct original proto-dst . ct protocol map @kept accept"
+_LOOK_UP = (
+    "counter name ct original ip daddr . ct original proto-dst . ct protocol map @kept accept"
+)
 _PORTED = "meta nfproto ipv4 ct protocol { 6, 17, 33, 132, 136 }"
 _GATE = f"""
   chain out4 {{

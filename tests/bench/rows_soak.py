@@ -1,4 +1,6 @@
-"""What a long night costs: cut and open over and over, and how memory, files and answers are at its end."""
+"""What a long night costs: cut and open over and over, and how memory, files and answers are at its
+end.
+"""
 
 import os
 import time
@@ -11,12 +13,16 @@ from tests.bench.rows_cost import memory
 RATE = 3.0
 """Switches a second."""
 SETTLED = 0.1
-"""Share of the time after which memory is taken for the first figure: allocators and caches have filled by then."""
+"""Share of the time after which memory is taken for the first figure: allocators and caches have
+filled by then.
+"""
 KEPT = 50
 
 
 def soak(section: Section, seconds: float) -> None:
-    """Switch RATE times a second for so long; give memory, first and last, state files, and the answers' times."""
+    """Switch RATE times a second for so long; give memory, first and last, state files, and the
+    answers' times.
+    """
     with Gate() as gate:
         daemon = gate.start_daemon(
             site.allowlist(site.addresses(1_000)), flags=("--keep-generations", str(KEPT))

@@ -1,7 +1,10 @@
-"""Runs in a namespace: sends frames, paced or as fast as it can. `sender.py INTERFACE FILE RATE` (0: full speed).
+"""Runs in a namespace: sends frames, paced or as fast as it can.
+
+`sender.py INTERFACE FILE RATE` (0: full speed).
 
 Orders on standard input, a line each, answered by a line with how many frames were sent so far:
-`go` (send in turn until `stop`), `stop`, `once N` (send N frames, then answer). End of input ends it.
+`go` (send in turn until `stop`), `stop`, `once N` (send N frames, then answer). End of input ends
+it.
 """
 
 import ctypes
@@ -46,7 +49,9 @@ class Frames:
     def send(self, most: int) -> None:
         """Send at most so many, in turn."""
         number = min(most, self.count - self.turn)
-        done = self.libc.sendmmsg(self.sock.fileno(), ctypes.c_void_p(self.first + 64 * self.turn), number, 0)
+        done = self.libc.sendmmsg(
+            self.sock.fileno(), ctypes.c_void_p(self.first + 64 * self.turn), number, 0
+        )
         if done > 0:
             self.turn = (self.turn + done) % self.count
             self.sent += done

@@ -43,11 +43,15 @@ def prefixes(count: int) -> list[str]:
 def _services(name: str, entries: list[str]) -> Iterator[dict[str, Any]]:
     for number, start in enumerate(range(0, len(entries), _PER_SERVICE)):
         to = entries[start : start + _PER_SERVICE]
-        yield policy.service(f"{name}-{number}", "vital", ["care"], [{"to": to, "ports": ["tcp/443"]}])
+        yield policy.service(
+            f"{name}-{number}", "vital", ["care"], [{"to": to, "ports": ["tcp/443"]}]
+        )
 
 
 def allowlist(entries: list[str], *names: str) -> dict[str, list[dict[str, Any]]]:
-    """Give the allowlist: what is kept in every measurement, host names, and these addresses or prefixes."""
+    """Give the allowlist: what is kept in every measurement, host names, and these addresses or
+    prefixes.
+    """
     ports = [
         f"udp/{PORT}",
         f"udp/{SPARE_PORT}",

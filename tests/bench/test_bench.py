@@ -1,4 +1,6 @@
-"""The benchmark's own measuring: it sees a leak when nothing is cut, and a loss when the allowlist is wrong."""
+"""The benchmark's own measuring: it sees a leak when nothing is cut, and a loss when the allowlist
+is wrong.
+"""
 
 import os
 import signal
@@ -21,7 +23,9 @@ def gate():
 
 def test_the_leak_detector_sees_a_leak_when_the_table_is_absent(gate: Gate):
     gate.start_daemon(site.allowlist(site.addresses(10)))
-    knocking = gate.sender(rows_flow.mixed(gate, site.CUT_OFF, rows_flow.FLOWS, 30_000), rows_flow.RATE)
+    knocking = gate.sender(
+        rows_flow.mixed(gate, site.CUT_OFF, rows_flow.FLOWS, 30_000), rows_flow.RATE
+    )
     knocking.say("go")
     answered = gate.level("cut").ended
     time.sleep(0.05)
@@ -41,8 +45,19 @@ def test_every_kind_of_flow_is_seen_outside(gate: Gate):
     knocking.ask(f"once {len(frames)}")
     time.sleep(0.1)
     wanted = {site.CUT_OFF.v4, site.CUT_OFF.v6}
-    flows = {key: len(times) for key, times in gate.witness.take().items() if raw.destination(key) in wanted}
-    assert {(key[0], key[1]) for key in flows} == {(4, 6), (4, 17), (4, 1), (6, 6), (6, 17), (6, 58)}
+    flows = {
+        key: len(times)
+        for key, times in gate.witness.take().items()
+        if raw.destination(key) in wanted
+    }
+    assert {(key[0], key[1]) for key in flows} == {
+        (4, 6),
+        (4, 17),
+        (4, 1),
+        (6, 6),
+        (6, 17),
+        (6, 58),
+    }
     assert sum(flows.values()) == len(frames)
 
 

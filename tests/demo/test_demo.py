@@ -19,7 +19,9 @@ def test_the_demo_plays_the_day(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_demo_fails_when_a_vital_service_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     without = {
-        name: services for name, services in policy.ALLOWLIST.items() if services is not policy.FINANCE
+        name: services
+        for name, services in policy.ALLOWLIST.items()
+        if services is not policy.FINANCE
     }
     code = demo.run(allowlist=without)
     printed = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Golden cases, a folder each: the site's files and addresses in, the whole ruleset out.
 
-`python -m tests.golden.cases` writes the expected texts anew; read the difference before you commit it.
+`python -m tests.golden.cases` writes the expected texts anew; read the difference before you commit
+it.
 """
 
 import json

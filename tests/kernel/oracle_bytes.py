@@ -1,4 +1,6 @@
-"""Packets as bytes, each with a number in it by which a witness knows it again, and what a witness reads from them."""
+"""Packets as bytes, each with a number in it by which a witness knows it again, and what a witness
+reads from them.
+"""
 
 import re
 import struct
@@ -39,7 +41,10 @@ def ip(protocol: int, ends: Ends, payload: bytes, hop_limit: int = 64) -> bytes:
     source, destination = ends.source.packed, ends.destination.packed
     if ends.source.version == 6:
         return (
-            struct.pack("!IHBB", 6 << 28, len(payload), protocol, hop_limit) + source + destination + payload
+            struct.pack("!IHBB", 6 << 28, len(payload), protocol, hop_limit)
+            + source
+            + destination
+            + payload
         )
     blank = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 1, 0, hop_limit, protocol, 0)
     blank += source + destination
@@ -48,7 +53,11 @@ def ip(protocol: int, ends: Ends, payload: bytes, hop_limit: int = 64) -> bytes:
 
 def _summed(protocol: int, ends: Ends, segment: bytes, at: int) -> bytes:
     """Write the checksum with pseudo header at an offset (RFC 9293, 3.1; RFC 8200, 8.1)."""
-    pseudo = ends.source.packed + ends.destination.packed + struct.pack("!IHBB", len(segment), 0, 0, protocol)
+    pseudo = (
+        ends.source.packed
+        + ends.destination.packed
+        + struct.pack("!IHBB", len(segment), 0, 0, protocol)
+    )
     total = internet_checksum(pseudo + segment)
     if protocol == UDP:
         total = total or 0xFFFF  # 0 says that there is none (RFC 768)
@@ -68,7 +77,9 @@ def _udp(ends: Ends, payload: bytes) -> bytes:
 
 
 def _sctp(ends: Ends, turn: int, payload: bytes) -> bytes:
-    """Say INIT, INIT ACK, COOKIE ECHO, COOKIE ACK in turn (RFC 9260); conntrack follows kinds and verification tags."""
+    """Say INIT, INIT ACK, COOKIE ECHO, COOKIE ACK in turn (RFC 9260); conntrack follows kinds and
+    verification tags.
+    """
     kind = (1, 2, 10, 11)[turn]
     ours, theirs = (0xAAAA, 0xBBBB) if turn in {OPENING, NEXT} else (0xBBBB, 0xAAAA)
     body = payload
@@ -79,12 +90,17 @@ def _sctp(ends: Ends, turn: int, payload: bytes) -> bytes:
             + payload
         )
     chunk = struct.pack("!BBH", kind, 0, 4 + len(body)) + body
-    head = struct.pack("!HHI", ends.source_port, ends.destination_port, 0 if turn == OPENING else theirs)
+    head = struct.pack(
+        "!HHI", ends.source_port, ends.destination_port, 0 if turn == OPENING else theirs
+    )
     return head + struct.pack("<I", crc32c(head + bytes(4) + chunk)) + chunk
 
 
 def icmp(ends: Ends, kind: int, code: int, rest: int, payload: bytes) -> tuple[int, bytes]:
-    """Build an ICMP message of the family of `ends`: protocol number and bytes. rest: the header's last four bytes."""
+    """Build an ICMP message of the family of `ends`: protocol number and bytes.
+
+    rest: the header's last four bytes.
+    """
     blank = struct.pack("!BBHI", kind, code, 0, rest) + payload
     if ends.source.version == 6:
         return ICMPV6, _summed(ICMPV6, ends, blank, 2)
@@ -94,8 +110,8 @@ def icmp(ends: Ends, kind: int, code: int, rest: int, payload: bytes) -> tuple[i
 def message(kind: str, ends: Ends, turn: int, number: int, hop_limit: int = 64) -> bytes:
     """Build what a flow of some kind says in its turn.
 
-    kind: syn, ack (picked up in mid-stream), stray (an answer to nothing: invalid to conntrack), udp, echo, esp, gre, sctp, vrrp, or
-    `icmp6-TYPE` for a message of ICMPv6 that is no flow.
+    kind: syn, ack (picked up in mid-stream), stray (an answer to nothing: invalid to conntrack),
+    udp, echo, esp, gre, sctp, vrrp, or `icmp6-TYPE` for a message of ICMPv6 that is no flow.
     """
     payload = tag(number)
     six = ends.source.version == 6
@@ -127,7 +143,9 @@ def message(kind: str, ends: Ends, turn: int, number: int, hop_limit: int = 64) 
 
 
 def error_about(packet: bytes, ends: Ends, number: int, *, too_big: bool) -> bytes:
-    """Build an ICMP error about a packet: it can't be delivered (port unreachable), or is too big for a link (RFC 792, RFC 4443)."""
+    """Build an ICMP error about a packet: it can't be delivered (port unreachable), or is too big
+    for a link (RFC 792, RFC 4443).
+    """
     if ends.source.version == 4:
         kind, code, rest = (3, 4, 1400) if too_big else (3, 3, 0)
     else:
@@ -138,7 +156,10 @@ def error_about(packet: bytes, ends: Ends, number: int, *, too_big: bool) -> byt
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A packet as a witness read it. numbers: of all tags in it, in order. kind, code: of ICMP. flags: of TCP."""
+    """A packet as a witness read it.
+
+    numbers: of all tags in it, in order. kind, code: of ICMP. flags: of TCP.
+    """
 
     protocol: int
     ends: Ends
@@ -153,7 +174,9 @@ class Read:
 
     @property
     def is_prohibition(self) -> bool:
-        """Whether it says that a packet was administratively prohibited (RFC 1812, 5.2.7.1; RFC 4443, 3.1)."""
+        """Whether it says that a packet was administratively prohibited (RFC 1812, 5.2.7.1; RFC
+        4443, 3.1).
+        """
         return (self.protocol, self.kind, self.code) in {(ICMP, 3, 13), (ICMPV6, 1, 1)}
 
 

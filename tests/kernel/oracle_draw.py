@@ -1,4 +1,6 @@
-"""What the property tests draw: sites, allowlists, NAT, and flows that often meet them, at their edges above all."""
+"""What the property tests draw: sites, allowlists, NAT, and flows that often meet them, at their
+edges above all.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -45,8 +47,10 @@ _HOUSEKEEPING = (133, 134, 135, 136, 137, 130, 143)
 
 
 class _Dice(Random):
-    """What a case is drawn with. From a number, and not choice by choice: hypothesis would spend five of six examples on
-    copies of parts of the one before, and the test has a way of its own to make a case small.
+    """What a case is drawn with.
+
+    From a number, and not choice by choice: hypothesis would spend five of six examples on copies
+    of parts of the one before, and the test has a way of its own to make a case small.
     """
 
     def some(self, of: Sequence[T], least: int, most: int) -> tuple[T, ...]:
@@ -56,7 +60,13 @@ class _Dice(Random):
         return self.randrange(n) == 0
 
 
-_HOSTS = ("10.10.0.5/32", "10.20.0.0/28", "2001:db8:10::5/128", "10.30.0.128/25", "2001:db8:20::/64")
+_HOSTS = (
+    "10.10.0.5/32",
+    "10.20.0.0/28",
+    "2001:db8:10::5/128",
+    "10.30.0.128/25",
+    "2001:db8:20::/64",
+)
 _SERVERS = tuple(
     map(ip_address, ("10.10.0.9", "10.20.0.5", "10.30.0.200", "2001:db8:10::5", "2001:db8:20::5"))
 )
@@ -75,7 +85,9 @@ def _traffic(dice: _Dice) -> Traffic:
 def _destination(dice: _Dice) -> Destination:
     hosts, networks = dice.some(w.NAMES, 0, 1), dice.some(NETWORKS, 0, 3)
     traffic = tuple(_traffic(dice) for _ in range(dice.randint(1, 3)))
-    return Destination(dice.choice(list(Direction)), hosts, tuple(map(ip_network, networks)), traffic)
+    return Destination(
+        dice.choice(list(Direction)), hosts, tuple(map(ip_network, networks)), traffic
+    )
 
 
 def _service(dice: _Dice, name: str) -> Service:
@@ -96,19 +108,32 @@ def _policy(dice: _Dice) -> Policy:
 
 def _nat(dice: _Dice, policy: Policy) -> Nat:
     """Draw the site's NAT; port forwards are often of what the allowlist lets in."""
-    inward = [d.traffic for s in policy.services for d in s.destinations if d.direction is Direction.INBOUND]
+    inward = [
+        d.traffic
+        for s in policy.services
+        for d in s.destinations
+        if d.direction is Direction.INBOUND
+    ]
     ports = [(t.protocol, t.last) for traffic in inward for t in traffic if t.last] * 2
     ports += [(6, 22), (6, 443), (17, 500), (132, 1000)]
     forwards = {}
     for _ in range(dice.randint(0, 6)):
         (protocol, port), server = dice.choice(ports), dice.choice(_SERVERS)
-        forwards[protocol, port, server.version] = (protocol, port, server, dice.choice([443, 8443]))
+        forwards[protocol, port, server.version] = (
+            protocol,
+            port,
+            server,
+            dice.choice([443, 8443]),
+        )
     masquerade = dice.choice([frozenset[int](), frozenset({4}), frozenset({4, 6})])
     return Nat(masquerade, tuple(forwards.values()), dice.one_in(2))
 
 
 def _levels(dice: _Dice) -> Levels:
-    return {zone: dice.choice(["open", "reduced", "reduced", "cut", "cut", "isolate"]) for zone in w.ZONES}
+    return {
+        zone: dice.choice(["open", "reduced", "reduced", "cut", "cut", "isolate"])
+        for zone in w.ZONES
+    }
 
 
 def _of_family(addresses: Iterable[str], version: int) -> list[str]:
@@ -139,7 +164,9 @@ def _foreign(dice: _Dice, link: str, destination: IPAddress) -> IPAddress:
 def _anything(dice: _Dice) -> _Try:
     """Anybody to anybody: mostly from inside out, or from outside to the gateway."""
     version = dice.choice([4, 4, 6])
-    link = dice.choice([GATEWAY, "wan0", "wan0", "care0", "care0", "core0", "core0", "wlan7", "stick0"])
+    link = dice.choice(
+        [GATEWAY, "wan0", "wan0", "care0", "care0", "core0", "core0", "wlan7", "stick0"]
+    )
     inner = link in {*INSIDE, GATEWAY}
     if dice.one_in(5):
         there: Sequence[str] = (*_EVERYWHERE, *_TO_GATEWAY)
@@ -151,18 +178,24 @@ def _anything(dice: _Dice) -> _Try:
     homes = [str(WAN[version])] if link == GATEWAY else _of_family(LINK_OF_ALL[link], version)
     homes = [a for a in homes if a != str(destination)]
     source = (
-        ip_address(dice.choice(homes)) if homes and not dice.one_in(6) else _foreign(dice, link, destination)
+        ip_address(dice.choice(homes))
+        if homes and not dice.one_in(6)
+        else _foreign(dice, link, destination)
     )
     return _Try(dice.choice(KINDS), link, source, destination, dice.choice(PORTS))
 
 
 def _aimed(dice: _Dice, policy: Policy, addresses: Addresses, nat: Nat) -> _Try | None:
-    """Aim at a claim of the allowlist: its protocol, an edge of its ports, an end of its networks; None when it has no target."""
+    """Aim at a claim of the allowlist: its protocol, an edge of its ports, an end of its networks;
+    None when it has no target.
+    """
     service = dice.choice(policy.services)
     claim = dice.choice(service.destinations)
     known = [a for host in claim.hosts for a in addresses.get(host, ())]
     everybody = tuple(map(ip_address, (*OUTSIDE, *STICK)))
-    known += [a for a in everybody if any(a.version == n.version and a in n for n in claim.networks)]
+    known += [
+        a for a in everybody if any(a.version == n.version and a in n for n in claim.networks)
+    ]
     if not known:
         return None
     outside, traffic = dice.choice(known), dice.choice(claim.traffic)
@@ -180,7 +213,11 @@ def _aimed(dice: _Dice, policy: Policy, addresses: Addresses, nat: Nat) -> _Try 
     if "gateway" in service.zones or inbound:
         inner += [str(WAN[outside.version])] * (len(inner) or 1)
     inside = ip_address(dice.choice(inner if inner and not dice.one_in(5) else everywhere))
-    home = GATEWAY if inside in WAN.values() else next(k for k, v in INSIDE.items() if str(inside) in v)
+    home = (
+        GATEWAY
+        if inside in WAN.values()
+        else next(k for k, v in INSIDE.items() if str(inside) in v)
+    )
     kind, port = _KIND_OF[traffic.protocol], dice.choice(ports)
     # Now and then opened from the wrong end: what is kept one way is not kept the other.
     if inbound != dice.one_in(6):
@@ -198,7 +235,9 @@ def _lifeline(dice: _Dice, policy: Policy) -> _Try | None:
     line = policy.site.lifeline
     if dice.one_in(2) and line.management_ports:
         traffic = dice.choice(line.management_ports)
-        source = dice.choice(_of_family([a for a in OUTSIDE if "192.0.2" in a or ":64:" in a], version))
+        source = dice.choice(
+            _of_family([a for a in OUTSIDE if "192.0.2" in a or ":64:" in a], version)
+        )
         port = dice.choice([traffic.first or 0, traffic.last or 0, (traffic.last or 0) + 1])
         return _Try(_KIND_OF[traffic.protocol], "wan0", ip_address(source), WAN[version], port)
     resolvers = [r for r in policy.site.resolvers if r.version == version]
@@ -252,7 +291,9 @@ def _probe(dice: _Dice, policy: Policy, addresses: Addresses, nat: Nat, number: 
 
 
 def _distinct(probes: Iterable[Probe]) -> tuple[Probe, ...]:
-    """Leave out flows that conntrack or NAT can't tell from one before them: nothing but addresses tells ESP and GRE apart."""
+    """Leave out flows that conntrack or NAT can't tell from one before them: nothing but addresses
+    tells ESP and GRE apart.
+    """
     taken: set[object] = set()
     result = []
     for probe in probes:
@@ -260,7 +301,11 @@ def _distinct(probes: Iterable[Probe]) -> tuple[Probe, ...]:
         keys: set[object] = set()
         if one.source_port < 1000:
             ports = sorted((one.source_port, one.destination_port))
-            keys = {(probe.kind, *ports, a) for a in (one.source, one.destination) if a not in WAN.values()}
+            keys = {
+                (probe.kind, *ports, a)
+                for a in (one.source, one.destination)
+                if a not in WAN.values()
+            }
         if not taken & keys:
             taken |= keys
             result.append(probe)

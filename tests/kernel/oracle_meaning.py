@@ -1,4 +1,6 @@
-"""What an allowlist means, said directly and apart from compiler and oracle: does this packet pass, and for which services?"""
+"""What an allowlist means, said directly and apart from compiler and oracle: does this packet pass,
+and for which services?
+"""
 
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -12,8 +14,12 @@ from tests.unit.ruleset.policies import keeps
 _MLD = {130, 131, 132, 143}
 
 
-def meaning(policy: Policy, addresses: Addresses, levels: Levels, packet: Packet) -> tuple[bool, set[str]]:
-    """Say whether a packet is to pass, and the counters of the services that keep it (none: it passes for another reason)."""
+def meaning(
+    policy: Policy, addresses: Addresses, levels: Levels, packet: Packet
+) -> tuple[bool, set[str]]:
+    """Say whether a packet is to pass, and the counters of the services that keep it (none: it
+    passes for another reason).
+    """
     inside_in, inside_out = packet.iif in INSIDE, packet.oif in INSIDE
     if packet.hook != "forward":
         if packet.oif == "lo" or inside_in or inside_out or _lifeline(policy, packet):
@@ -32,7 +38,9 @@ def meaning(policy: Policy, addresses: Addresses, levels: Levels, packet: Packet
     own = packet.source if inside_in else packet.destination
     zone = _zone(policy, packet.iif if inside_in else packet.oif, own)
     if zone is None:
-        return all(level_named(policy.site, levels[z]).passes_all for z in policy.zone_names()), set()
+        return all(
+            level_named(policy.site, levels[z]).passes_all for z in policy.zone_names()
+        ), set()
     return _kept(policy, addresses, levels, zone, packet)
 
 
@@ -43,8 +51,12 @@ def is_error(packet: Packet) -> bool:
 
 
 def _zone(policy: Policy, link: str, own: IPAddress) -> str | None:
-    """Name the zone of a link; where several share it, the one that the inside end's address lies in."""
-    zones = [z for z in policy.site.zones if any(fnmatch(link, pattern) for pattern in z.interfaces)]
+    """Name the zone of a link; where several share it, the one that the inside end's address lies
+    in.
+    """
+    zones = [
+        z for z in policy.site.zones if any(fnmatch(link, pattern) for pattern in z.interfaces)
+    ]
     if len(zones) > 1:
         zones = [z for z in zones if _within(own, z.subnets)]
     return zones[0].name if zones else None
@@ -75,7 +87,9 @@ def _kept(policy, addresses, levels, zone, packet) -> tuple[bool, set[str]]:
 
 
 def _lifeline(policy: Policy, packet: Packet) -> bool:
-    """Whether a packet to or from the gateway's outside is management, a look-up of the daemon's own, or housekeeping."""
+    """Whether a packet to or from the gateway's outside is management, a look-up of the daemon's
+    own, or housekeeping.
+    """
     line, connection = policy.site.lifeline, packet.connection
     if connection is not None and not connection.spoofed:
         one = connection.original
@@ -105,7 +119,9 @@ def _lifeline(policy: Policy, packet: Packet) -> bool:
 
 
 def _neighbour(packet: Packet) -> bool:
-    """Whether a neighbour on the link says this, or is told it: nothing that is said may reach further but what it needs."""
+    """Whether a neighbour on the link says this, or is told it: nothing that is said may reach
+    further but what it needs.
+    """
     source, to = packet.source, packet.destination
     if packet.protocol != 58:
         return False
@@ -124,7 +140,9 @@ def _dhcp(packet: Packet) -> bool:
     six = packet.source.version == 6
     server, client = (547, 546) if six else (67, 68)
     ports = (packet.source_port, packet.destination_port)
-    if packet.protocol != 17 or ports != ((server, client) if packet.hook == "input" else (client, server)):
+    if packet.protocol != 17 or ports != (
+        (server, client) if packet.hook == "input" else (client, server)
+    ):
         return False
     if not six:
         return packet.hook == "input" or str(packet.destination) == "255.255.255.255"

@@ -1,4 +1,6 @@
-"""What should become of a packet: where it meets a hook, what the oracle says of it there, and what a witness then sees."""
+"""What should become of a packet: where it meets a hook, what the oracle says of it there, and what
+a witness then sees.
+"""
 
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +14,16 @@ from tests.kernel.oracle_bytes import Ends
 from tests.kernel.oracle_rig import GATEWAY, LOCAL, WAN, leads_to
 from tests.kernel.oracle_world import INSIDE, NOTRACK_PORT, UID, Nat, Probe
 
-_PROTOCOLS = {"syn": 6, "ack": 6, "stray": 6, "udp": 17, "esp": 50, "gre": 47, "sctp": 132, "vrrp": 112}
+_PROTOCOLS = {
+    "syn": 6,
+    "ack": 6,
+    "stray": 6,
+    "udp": 17,
+    "esp": 50,
+    "gre": 47,
+    "sctp": 132,
+    "vrrp": 112,
+}
 _UNTRACKED6 = {130, 131, 132, 133, 134, 135, 136, 143}
 """What conntrack never tracks (noct_valid_new in nf_conntrack_proto_icmpv6.c)."""
 WITH_PORTS = frozenset({6, 17, 132})
@@ -24,9 +35,11 @@ def protocol_of(kind: str, version: int) -> int:
 
 @dataclass
 class Flow:
-    """A probe, its connection as conntrack should have it (None: none), and what was seen of it so far.
+    """A probe, its connection as conntrack should have it (None: none), and what was seen of it so
+    far.
 
-    there: (link, ends as they are on it, bytes) of the opening, where it came out. back: the same of the answer.
+    there: (link, ends as they are on it, bytes) of the opening, where it came out. back: the same
+    of the answer.
     """
 
     probe: Probe
@@ -56,14 +69,19 @@ def flow_of(probe: Probe, nat: Nat) -> Flow:
         server, port = forward
     reply = Tuple(server, one.source, port, ports[0])
     return Flow(
-        probe, ConntrackEntry(protocol, Tuple(one.source, one.destination, *ports), reply), bool(forward)
+        probe,
+        ConntrackEntry(protocol, Tuple(one.source, one.destination, *ports), reply),
+        bool(forward),
     )
 
 
 def _hook(link: str, to: IPAddress) -> tuple[str, str, str]:
-    """Name the hook, and the interfaces in and out, of a packet that came by a link (or is ours) and goes to an address."""
+    """Name the hook, and the interfaces in and out, of a packet that came by a link (or is ours)
+    and goes to an address.
+    """
     if link == GATEWAY:
-        # Ours to ourselves goes by the loopback; what goes to a group goes where the default route leads.
+        # Ours to ourselves goes by the loopback; what goes to a group goes where the default route
+        # leads.
         out = "wan0" if to.is_multicast else leads_to(to) or "lo"
         return "output", "", out
     out = leads_to(to)
@@ -105,7 +123,9 @@ def opening(flow: Flow) -> Packet:
 
 
 def answer(flow: Flow, link: str, uid: int) -> Packet:
-    """Give the answer as its hook sees it: NAT of its destination is undone before, of its source after."""
+    """Give the answer as its hook sees it: NAT of its destination is undone before, of its source
+    after.
+    """
     connection = flow.connection
     assert connection is not None
     to = connection.original.source
@@ -127,7 +147,9 @@ def answer(flow: Flow, link: str, uid: int) -> Packet:
     )
 
 
-def error(flow: Flow, link: str, source: IPAddress, direction: str, uid: int, *, too_big: bool) -> Packet:
+def error(
+    flow: Flow, link: str, source: IPAddress, direction: str, uid: int, *, too_big: bool
+) -> Packet:
     """Give an ICMP error about the flow, travelling in a direction, as its hook sees it."""
     connection = flow.connection
     assert connection is not None
@@ -152,9 +174,11 @@ def error(flow: Flow, link: str, source: IPAddress, direction: str, uid: int, *,
 class Expected:
     """What the oracle's verdict means on the wire.
 
-    out: link by which the packet leaves, GATEWAY when the gateway takes it in; None when nothing of it is seen.
-    reset, prohibited: link on which the answer to a refusal is seen (None: no such answer). limited: how much of the
-    rate limit of answers it spends. evidence: keys of elements of the refused sets, as (source, destination, protocol, port).
+    out: link by which the packet leaves, GATEWAY when the gateway takes it in; None when nothing of
+    it is seen.
+    reset, prohibited: link on which the answer to a refusal is seen (None: no such answer).
+    limited: how much of the rate limit of answers it spends. evidence: keys of elements of the
+    refused sets, as (source, destination, protocol, port).
     """
 
     verdict: str
@@ -170,7 +194,8 @@ class Expected:
 def expected(oracle: Simulator, packet: Packet) -> Expected:
     """Judge a packet, and the answer that its refusal makes the gateway send.
 
-    Such an answer meets our output hook itself, and belongs to the connection that was refused (nf_ct_attach).
+    Such an answer meets our output hook itself, and belongs to the connection that was refused
+    (nf_ct_attach).
     """
     judged = oracle.judge(packet)
     counters, evidence = judged.counters, _evidence(packet, judged.counters)
@@ -179,7 +204,12 @@ def expected(oracle: Simulator, packet: Packet) -> Expected:
         return Expected("accept", judged.service, counters, out)
     if judged.verdict == "drop" or not _answerable(packet):
         return Expected(
-            judged.verdict, "", counters, None, limited=int(judged.verdict == "reject"), evidence=evidence
+            judged.verdict,
+            "",
+            counters,
+            None,
+            limited=int(judged.verdict == "reject"),
+            evidence=evidence,
         )
     reset = packet.protocol == b.TCP
     limited = int(not reset)
@@ -191,18 +221,29 @@ def expected(oracle: Simulator, packet: Packet) -> Expected:
         link = link if again.verdict == "accept" else None
         limited += int(again.verdict == "reject" and not reset)
     return Expected(
-        "reject", "", counters, None, link if reset else None, None if reset else link, limited, evidence
+        "reject",
+        "",
+        counters,
+        None,
+        link if reset else None,
+        None if reset else link,
+        limited,
+        evidence,
     )
 
 
 def _answerable(packet: Packet) -> bool:
-    """Whether a host may answer such a packet with an error: never an error, never a group (RFC 1122, 3.2.2; RFC 4443, 2.4)."""
+    """Whether a host may answer such a packet with an error: never an error, never a group (RFC
+    1122, 3.2.2; RFC 4443, 2.4).
+    """
     is_error = packet.protocol in {b.ICMP, b.ICMPV6} and packet.icmp_type in {1, 2, 3, 137}
     return not (is_error or packet.destination.is_multicast)
 
 
 def _refusal(packet: Packet, *, reset: bool) -> tuple[str | None, tuple[Packet, ...]]:
-    """Say by which link the answer to a refused packet leaves, and what the output hook sees when it has to judge it."""
+    """Say by which link the answer to a refused packet leaves, and what the output hook sees when
+    it has to judge it.
+    """
     back = packet.source
     hook, _, oif = _hook(GATEWAY, back)
     if oif == "lo":
@@ -237,8 +278,8 @@ def _evidence(packet: Packet, counters: tuple[str, ...]) -> tuple[tuple[str, str
 def honest(flow: Flow, policy: Policy) -> bool:
     """Whether what the connection table knows is all that its packets are judged by.
 
-    It knows no link (a spoofed source; an address on an inside link that lies in no zone), no user (look-ups are
-    lifeline only for the daemon's) and no hop limit (VRRP).
+    It knows no link (a spoofed source; an address on an inside link that lies in no zone), no user
+    (look-ups are lifeline only for the daemon's) and no hop limit (VRRP).
     """
     connection = flow.connection
     assert connection is not None
@@ -246,16 +287,21 @@ def honest(flow: Flow, policy: Policy) -> bool:
     link = flow.probe.link
     home = "gateway" if one.source in LOCAL else leads_to(one.source)
     homeless = any(
-        leads_to(a) in INSIDE and zone_of(policy, a) is None for a in (one.source, connection.reply.source)
+        leads_to(a) in INSIDE and zone_of(policy, a) is None
+        for a in (one.source, connection.reply.source)
     )
     if homeless or home != (link or "gateway") or connection.protocol == b.VRRP:
         return False
-    asks = link == GATEWAY and one.destination in policy.site.resolvers and one.destination_port == 53
+    asks = (
+        link == GATEWAY and one.destination in policy.site.resolvers and one.destination_port == 53
+    )
     return not (asks and flow.probe.uid != UID)
 
 
 def is_spoofed(policy: Policy, link: str, source: IPAddress) -> bool:
-    """Whether a source does not live where a packet came from: an outside one inside, an inside one outside."""
+    """Whether a source does not live where a packet came from: an outside one inside, an inside one
+    outside.
+    """
     if link == GATEWAY:
         return False
     listed = zone_of(policy, source) not in {None, GATEWAY_ZONE}

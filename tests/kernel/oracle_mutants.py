@@ -22,7 +22,9 @@ def _rules(change: Callable[[Rule], Rule | None], chains: str = "_at.") -> Spoil
         return replace(
             program,
             chains=tuple(
-                replace(chain, rules=tuple(r for rule in chain.rules if (r := change(rule)) is not None))
+                replace(
+                    chain, rules=tuple(r for rule in chain.rules if (r := change(rule)) is not None)
+                )
                 if chains in chain.name
                 else chain
                 for chain in program.chains
@@ -55,7 +57,9 @@ def _elements(change: Callable[[NamedSet, Key], Key]) -> Spoil:
     def one(named: NamedSet) -> NamedSet:
         if "_ranges" not in named.name:
             return named
-        return replace(named, elements={change(named, key): value for key, value in named.elements.items()})
+        return replace(
+            named, elements={change(named, key): value for key, value in named.elements.items()}
+        )
 
     return Spoil(program=lambda program: replace(program, sets=tuple(map(one, program.sets))))
 
@@ -67,7 +71,8 @@ def _text(old: str, new: str) -> Spoil:
 def _lower(part: int) -> Callable[[NamedSet, Key], Key]:
     """Take one from the upper end of a field's ranges: nothing overlaps then that did not before."""
     return lambda _, key: tuple(
-        (low, high - 1) if n == part and low < high else (low, high) for n, (low, high) in enumerate(key)
+        (low, high - 1) if n == part and low < high else (low, high)
+        for n, (low, high) in enumerate(key)
     )
 
 
@@ -123,11 +128,15 @@ MUTANTS: dict[str, Spoil] = {
     "packet's own port instead of the connection's": _text(
         "ct original proto-dst . ct protocol", "th dport . ct protocol"
     ),
-    "protocol of the packet instead of the connection's": _text(". ct protocol map", ". meta l4proto map"),
+    "protocol of the packet instead of the connection's": _text(
+        ". ct protocol map", ". meta l4proto map"
+    ),
     "established passes": _text(
         "\tchain k3_forward {\n", "\tchain k3_forward {\n\t\tct state established,related accept\n"
     ),
-    "evidence the wrong way round": _text("ip saddr . ip daddr . meta", "ip daddr . ip saddr . meta"),
+    "evidence the wrong way round": _text(
+        "ip saddr . ip daddr . meta", "ip daddr . ip saddr . meta"
+    ),
     "evidence of hosts forgotten": _text(
         "update @refused_hosts6 { ip6 saddr timeout 1d counter }", "continue"
     ),

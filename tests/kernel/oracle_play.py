@@ -1,7 +1,9 @@
 """Plays one example on the rig, in three acts, and holds all that is seen against the oracle.
 
-1. at the first levels, every flow is opened; 2. those that passed are answered, and errors about them come back;
-3. the gate is switched, and every flow goes on: its next packet, the next answer, errors both ways; what did not
+1. at the first levels, every flow is opened; 2. those that passed are answered, and errors about
+   them come back;
+3. the gate is switched, and every flow goes on: its next packet, the next answer, errors both ways;
+   what did not
 pass is opened again.
 """
 
@@ -38,19 +40,28 @@ SLOT = 3
 
 @dataclass(frozen=True, slots=True)
 class Spoil:
-    """What to put wrong, so that the comparison shows that it sees it: the compiled program, or the kernel's text of it alone."""
+    """What to put wrong, so that the comparison shows that it sees it: the compiled program, or the
+    kernel's text of it alone.
+    """
 
     program: Callable[[Program], Program] = lambda program: program
     text: Callable[[str], str] = lambda text: text
 
 
 class Play:
-    """One example under way. `tally` counts what was compared, so that a test can see that it saw enough."""
+    """One example under way.
 
-    def __init__(self, rig: Rig, case: Case, tally: Counter[str], spoil: Spoil | None = None) -> None:
+    `tally` counts what was compared, so that a test can see that it saw enough.
+    """
+
+    def __init__(
+        self, rig: Rig, case: Case, tally: Counter[str], spoil: Spoil | None = None
+    ) -> None:
         self.rig, self.case, self.tally = rig, case, tally
         self.spoil = spoil or Spoil()
-        self.program = self.spoil.program(compile_program(case.policy, case.addresses, SLOT, (UID,)))
+        self.program = self.spoil.program(
+            compile_program(case.policy, case.addresses, SLOT, (UID,))
+        )
         self.flows = [flow_of(probe, case.nat) for probe in case.probes]
         self.levels = case.levels
         self.counted: Counter[str] = Counter()
@@ -59,7 +70,10 @@ class Play:
         self.talk = Talk(rig)
 
     def run(self) -> None:
-        """Play all three acts. AssertionError naming every packet that the kernel and the oracle see differently."""
+        """Play all three acts.
+
+        AssertionError naming every packet that the kernel and the oracle see differently.
+        """
         case = self.case
         self.rig.forget_connections()
         self.rig.nft(
@@ -97,13 +111,17 @@ class Play:
         return Said(flow, what, link, data, packet, expected(oracle, packet), uid)
 
     def _come_in(self, oracle: Simulator, flow: Flow, what: str, packet: Packet) -> Packet:
-        """Give a packet as it is once it was asked where its source lives; the oracle has to say the same of that."""
+        """Give a packet as it is once it was asked where its source lives; the oracle has to say
+        the same of that.
+        """
         if packet.iif == GATEWAY:
             return packet
         policy = self.case.policy
         packet = replace(packet, route=leads_to(packet.source))
         spoofed = is_spoofed(policy, packet.iif, packet.source)
-        shut = not all(level_named(policy.site, self.levels[z]).passes_all for z in policy.zone_names())
+        shut = not all(
+            level_named(policy.site, self.levels[z]).passes_all for z in policy.zone_names()
+        )
         tracked = not (spoofed and shut and packet.iif in INSIDE) or is_error(packet)
         if (oracle.is_tracked(packet), oracle.is_spoofed(packet)) != (tracked, spoofed):
             self.wrong.append(f"{what}: the oracle mistakes the source of {packet}")
@@ -141,7 +159,9 @@ class Play:
         return self._said(oracle, flow, "answer", link, data, answer(flow, link, 0))
 
     def _error(self, oracle: Simulator, flow: Flow, direction: str, *, too_big: bool) -> Said:
-        """An error about the opening comes from where that went to; one about the answer from where the flow began."""
+        """An error about the opening comes from where that went to; one about the answer from where
+        the flow began.
+        """
         if direction == "reply":
             link, ends, quoted = flow.there
             back = ends.turned()
@@ -150,12 +170,15 @@ class Play:
             _, ends, quoted = flow.back
             back = ends.turned()
         uid = flow.probe.uid if direction == "original" else 0
-        data = b.error_about(quoted, Ends(back.source, back.destination), self.talk.number(), too_big=too_big)
+        data = b.error_about(
+            quoted, Ends(back.source, back.destination), self.talk.number(), too_big=too_big
+        )
         packet = error(flow, link, back.source, direction, uid, too_big=too_big)
         return self._said(oracle, flow, f"error ({direction})", link, data, packet, uid=uid)
 
     def _told(self, oracle: Simulator, flow: Flow) -> list[Said]:
-        """The gateway itself tells the outside end of a forwarded flow that its packet was too large for the link inside.
+        """The gateway itself tells the outside end of a forwarded flow that its packet was too
+        large for the link inside.
 
         It quotes the packet as it would have sent it on, its destination translated.
         """
@@ -172,7 +195,10 @@ class Play:
     def _answers(self, oracle: Simulator, flow: Flow) -> list[Said]:
         if flow.probe.ends.destination.is_multicast:
             return []
-        return [self._error(oracle, flow, "reply", too_big=False), self._answer(oracle, flow, b.ANSWER)]
+        return [
+            self._error(oracle, flow, "reply", too_big=False),
+            self._answer(oracle, flow, b.ANSWER),
+        ]
 
     def _next(self, oracle: Simulator, flow: Flow) -> list[Said]:
         if not (flow.there and flow.connection):
@@ -193,7 +219,9 @@ class Play:
         witnessed = self.talk.exchange(said)
         for one in said:
             self._hold(when, one, witnessed)
-        strange = [f"{link or 'gateway'}: {ends}" for (link, ends), n in witnessed.resets.items() if n > 0]
+        strange = [
+            f"{link or 'gateway'}: {ends}" for (link, ends), n in witnessed.resets.items() if n > 0
+        ]
         if witnessed.strange:
             self.wrong.append(f"{when}: packets that nobody sent: {witnessed.strange}")
         if strange:
@@ -211,7 +239,10 @@ class Play:
         wanted = one.expected
         told = witnessed.prohibited.get(number, [])
         turned = Ends(
-            one.packet.destination, one.packet.source, one.packet.destination_port, one.packet.source_port
+            one.packet.destination,
+            one.packet.source,
+            one.packet.destination_port,
+            one.packet.source_port,
         )
         resets = [
             link
@@ -288,7 +319,9 @@ class Play:
     # -- what the connection table and its judge say
 
     def _judge_connections(self, followed: list[Flow]) -> list[tuple[Flow, str]]:
-        """Check that conntrack has the connections that the model has, and judge each at the levels to come."""
+        """Check that conntrack has the connections that the model has, and judge each at the levels
+        to come.
+        """
         table = {(c.protocol, c.original): c for c in self.rig.connections()}
         local = frozenset(map(str, LOCAL))
         judge = FlowJudge(self.case.policy, self.program, self.case.then, local, UID)
@@ -318,7 +351,8 @@ class Play:
             one = flow.connection
             ends = [zone_of(policy, one.original.source), zone_of(policy, one.reply.source)]
             self.tally[f"flow {verdict}"] += 1
-            # Of the gateway with a neighbour of no zone's subnets conntrack does not tell by which interface.
+            # Of the gateway with a neighbour of no zone's subnets conntrack does not tell by which
+            # interface.
             inside = any(end not in {None, "gateway"} for end in ends)
             if (verdict == "unknown" and inside) or (verdict != "unknown" and ends == [None, None]):
                 self.wrong.append(f"FlowJudge says {verdict} of {one}, whose ends lie in {ends}")
@@ -332,6 +366,8 @@ class Play:
 
 
 def _gateway_as_one(source: str) -> str:
-    """Say `gateway`'s own errors all come from one address: which of its own it picks is routing's business (RFC 6724)."""
+    """Say `gateway`'s own errors all come from one address: which of its own it picks is routing's
+    business (RFC 6724).
+    """
     one = address(source)
     return str(WAN[one.version]) if one in LOCAL else source

@@ -1,8 +1,10 @@
-"""A gateway in a network namespace of its own, and around it the far ends of its links, held by sockets of this process.
+"""A gateway in a network namespace of its own, and around it the far ends of its links, held by
+sockets of this process.
 
-No machine stands behind the far ends: a test writes frames onto a link and reads what comes out of the others, so
-that nothing but what the test sends is on the wire. What the gateway itself takes in is read by NFLOG from a hook behind
-ours; what its own stack would say to that is marked there and taken out before our output hook.
+No machine stands behind the far ends: a test writes frames onto a link and reads what comes out of
+the others, so that nothing but what the test sends is on the wire. What the gateway itself takes in
+is read by NFLOG from a hook behind ours; what its own stack would say to that is marked there and
+taken out before our output hook.
 """
 
 import asyncio
@@ -43,7 +45,14 @@ LOCAL = frozenset(
     map(
         address,
         (
-            *("192.0.2.1", "2001:db8:1::1", "10.10.0.1", "2001:db8:10::1", "10.20.0.1", "2001:db8:20::1"),
+            *(
+                "192.0.2.1",
+                "2001:db8:1::1",
+                "10.10.0.1",
+                "2001:db8:10::1",
+                "10.20.0.1",
+                "2001:db8:20::1",
+            ),
             *("10.30.0.1", "198.51.100.129", "2001:db8:fe::1"),
         ),
     )
@@ -91,8 +100,9 @@ net/netfilter/nf_conntrack_tcp_be_liberal=1
 net/netfilter/nf_conntrack_tcp_loose=1
 net/netfilter/nf_conntrack_checksum=1
 """
-# 9 is the mark of what reached the gateway: answers of its own stack take it over (fwmark_reflect) and are dropped
-# before they are judged, so that only the test's packets (7 is their mark) and our own refusals are.
+# 9 is the mark of what reached the gateway: answers of its own stack take it over (fwmark_reflect)
+# and are dropped before they are judged, so that only the test's packets (7 is their mark) and our
+# own refusals are.
 _WITNESS = """
 table inet witness {
   chain input {
@@ -136,7 +146,10 @@ def _mac(link: str, *, gateway: bool) -> str:
 
 
 class Rig:
-    """The gateway and the far ends. The thread that makes it lives in the gateway's namespace until `close`."""
+    """The gateway and the far ends.
+
+    The thread that makes it lives in the gateway's namespace until `close`.
+    """
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
@@ -199,7 +212,12 @@ class Rig:
             via = "169.254.0.2" if net.version == 4 else "fe80::2"
             batch += f"route add {net} via {via} dev {link} onlink\n"
         subprocess.run(
-            ["ip", "-batch", "-"], input=batch, text=True, check=True, capture_output=True, pass_fds=[world]
+            ["ip", "-batch", "-"],
+            input=batch,
+            text=True,
+            check=True,
+            capture_output=True,
+            pass_fds=[world],
         )
 
     def _packet_socket(self, link: str) -> socket.socket:
@@ -232,12 +250,16 @@ class Rig:
         )
         six = self._raw_socket(6, 0)
         six.setsockopt(
-            socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, address("ff02::12").packed + struct.pack("=I", index)
+            socket.IPPROTO_IPV6,
+            socket.IPV6_JOIN_GROUP,
+            address("ff02::12").packed + struct.pack("=I", index),
         )
         self._wan_index = index
 
     def _raw_socket(self, version: int, uid: int) -> socket.socket:
-        """Give a socket that sends whole packets as the gateway's own, by a user (meta skuid is who opened the socket)."""
+        """Give a socket that sends whole packets as the gateway's own, by a user (meta skuid is who
+        opened the socket).
+        """
         if (version, uid) not in self._raw:
             _LIBC.setfsuid(uid)
             try:
@@ -283,7 +305,9 @@ class Rig:
         version = packet[0] >> 4
         if link:
             kind = b"\x08\x00" if version == 4 else b"\x86\xdd"
-            macs = b"".join(bytes.fromhex(_mac(link, gateway=g).replace(":", "")) for g in (True, False))
+            macs = b"".join(
+                bytes.fromhex(_mac(link, gateway=g).replace(":", "")) for g in (True, False)
+            )
             self._far[link].send(macs + kind + packet)
             return
         to = b.read(packet).ends.destination
@@ -292,11 +316,15 @@ class Rig:
             if version == 4
             else (str(to), 0, 0, self._wan_index if to.is_link_local or to.is_multicast else 0)
         )
-        with contextlib.suppress(PermissionError):  # a refusal by the output hook; the far ends tell
+        with contextlib.suppress(
+            PermissionError
+        ):  # a refusal by the output hook; the far ends tell
             self._raw_socket(version, uid).sendto(packet, where)
 
     def seen(self) -> list[tuple[str, bytes, Read]]:
-        """Give what came out of the gateway, or into it (GATEWAY), since the last time: link, bytes, reading."""
+        """Give what came out of the gateway, or into it (GATEWAY), since the last time: link,
+        bytes, reading.
+        """
         found = []
         for link, sock in self._far.items():
             with contextlib.suppress(BlockingIOError):

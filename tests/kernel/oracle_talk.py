@@ -1,4 +1,6 @@
-"""Says packets on the rig, in order and no faster than refusals are answered, and sorts what comes out."""
+"""Says packets on the rig, in order and no faster than refusals are answered, and sorts what comes
+out.
+"""
 
 import os
 import time
@@ -13,7 +15,10 @@ from tests.kernel.oracle_bytes import Ends, Read, address
 from tests.kernel.oracle_model import Expected, Flow
 from tests.kernel.oracle_rig import Rig
 
-_BURST, _RATE = 4, 900.0  # a little below what the rule grants (limit rate 1000/second, nft's own burst of 5)
+_BURST, _RATE = (
+    4,
+    900.0,
+)  # a little below what the rule grants (limit rate 1000/second, nft's own burst of 5)
 BARRIER = Ends(address("10.10.0.250"), address("10.20.0.250"), 19999, 19999)
 PATIENCE = 2.0  # seconds; what is refused is known by then, as what was sent after it has passed
 
@@ -24,7 +29,9 @@ Seen = tuple[str, bytes, Read]
 
 @contextmanager
 def one_processor() -> Iterator[None]:
-    """Keep this thread, and so the kernel's work on what it sends, on one processor: there it is done in order."""
+    """Keep this thread, and so the kernel's work on what it sends, on one processor: there it is
+    done in order.
+    """
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {sorted(before)[os.getpid() % len(before)]})
     try:
@@ -48,7 +55,9 @@ class Said:
 
 @dataclass
 class Witnessed:
-    """What came out, by packet number: where packets passed, where they were said to be prohibited; and resets, by ends."""
+    """What came out, by packet number: where packets passed, where they were said to be prohibited;
+    and resets, by ends.
+    """
 
     passed: dict[int, list[Seen]] = field(default_factory=dict)
     prohibited: dict[int, list[str]] = field(default_factory=dict)
@@ -57,7 +66,9 @@ class Witnessed:
 
 
 class Talk:
-    """One example's packets: their numbers, and what is left of the rate limit that its ruleset began with."""
+    """One example's packets: their numbers, and what is left of the rate limit that its ruleset
+    began with.
+    """
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
@@ -80,7 +91,9 @@ class Talk:
                 self.rig.send(one.link, one.data, one.uid)
                 if one.expected.prohibited is not None:
                     come = self._seen_until(number, patience)
-                    patience = PATIENCE if any(r.numbers[-1:] == (number,) for _, _, r in come) else 0.01
+                    patience = (
+                        PATIENCE if any(r.numbers[-1:] == (number,) for _, _, r in come) else 0.01
+                    )
                     found += come
                 elif one.expected.limited:
                     found += self.settle()
@@ -100,7 +113,9 @@ class Talk:
         return result
 
     def settle(self) -> list[Seen]:
-        """Give what came out up to now: the kernel, on one processor, is done when a packet that always passes comes out too."""
+        """Give what came out up to now: the kernel, on one processor, is done when a packet that
+        always passes comes out too.
+        """
         last = self.number()
         self.rig.send("care0", b.message("udp", BARRIER, b.OPENING, last))
         found = self._seen_until(last, PATIENCE)
@@ -110,16 +125,23 @@ class Talk:
         return [one for one in found if one[2].numbers[-1:] != (last,)]
 
     def _seen_until(self, number: int, patience: float) -> list[Seen]:
-        """Read until a packet (or the answer to it) has come out: on a busy machine the kernel may fall behind."""
+        """Read until a packet (or the answer to it) has come out: on a busy machine the kernel may
+        fall behind.
+        """
         deadline = time.monotonic() + patience
         found = self.rig.seen()
-        while not any(r.numbers[-1:] == (number,) for _, _, r in found) and time.monotonic() < deadline:
+        while (
+            not any(r.numbers[-1:] == (number,) for _, _, r in found)
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.0005)
             found += self.rig.seen()
         return found + self.rig.seen()
 
     def _pace(self, cost: int) -> None:
-        """Wait until the kernel surely grants as many answers more: it counts from when it came to the last one, we from later."""
+        """Wait until the kernel surely grants as many answers more: it counts from when it came to
+        the last one, we from later.
+        """
         if not cost:
             return
         gained = (time.monotonic() - self._spent) * _RATE

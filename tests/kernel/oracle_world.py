@@ -1,4 +1,6 @@
-"""The small world of the property tests: who lives where, the site's own NAT, flows to try, and a whole example."""
+"""The small world of the property tests: who lives where, the site's own NAT, flows to try, and a
+whole example.
+"""
 
 from dataclasses import dataclass
 
@@ -10,7 +12,8 @@ UID = 990
 """The daemon's user in compiled programs; 0 is another."""
 
 
-# Where they live inside: link -> addresses. 10.77 and 2001:db8:77 lie on core0 and belong to no zone.
+# Where they live inside: link -> addresses. 10.77 and 2001:db8:77 lie on core0 and belong to no
+# zone.
 INSIDE = {
     "care0": ("10.10.0.5", "10.10.0.9", "10.10.0.255", "2001:db8:10::5", "2001:db8:10::6"),
     "core0": (
@@ -60,7 +63,8 @@ NOTRACK_PORT = 999
 
 @dataclass(frozen=True, slots=True)
 class Nat:
-    """What the site's own firewall does: masquerade on wan0 (by family), port forwards, and one port untracked.
+    """What the site's own firewall does: masquerade on wan0 (by family), port forwards, and one
+    port untracked.
 
     forwards: (protocol, port on the gateway) -> (inside IPv4 and IPv6 server, its port).
     """
@@ -89,7 +93,8 @@ class Nat:
             for protocol, port, s, there in self.forwards
         )
         masquerade = "\n".join(
-            f'oifname "wan0" meta nfproto ipv{family} masquerade' for family in sorted(self.masquerade)
+            f'oifname "wan0" meta nfproto ipv{family} masquerade'
+            for family in sorted(self.masquerade)
         )
         untracked = f"udp dport {NOTRACK_PORT} notrack" if self.notrack else ""
         return f"""table inet site
@@ -109,9 +114,12 @@ table inet site {{
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A flow to try. link: by which its opening reaches the gateway; GATEWAY: the gateway opens it, by a user.
+    """A flow to try.
 
-    ends: as they are on that link. kind: see oracle_bytes.message; `error` is an ICMP error about a flow that never was.
+    link: by which its opening reaches the gateway; GATEWAY: the gateway opens it, by a user.
+
+    ends: as they are on that link. kind: see oracle_bytes.message; `error` is an ICMP error about a
+    flow that never was.
     """
 
     kind: str
@@ -123,7 +131,9 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One example: what is compiled, how the gate stands first and then, what the site's NAT does, what is tried."""
+    """One example: what is compiled, how the gate stands first and then, what the site's NAT does,
+    what is tried.
+    """
 
     policy: Policy
     addresses: Addresses

@@ -1,4 +1,6 @@
-"""The lab itself: what it shows open, what it sees cut, that it notices loss, and that nothing is left of it."""
+"""The lab itself: what it shows open, what it sees cut, that it notices loss, and that nothing is
+left of it.
+"""
 
 import os
 import signal
@@ -20,7 +22,8 @@ pytestmark = pytest.mark.kernel
 FAMILIES = (4, 6)
 GRE, ESP, SCTP = 47, 50, 132
 
-# Keeps care's traffic with the laboratory and the treasury's HTTPS, by the original tuple, and ends all else.
+# Keeps care's traffic with the laboratory and the treasury's HTTPS, by the original tuple, and ends
+# all else.
 CUT = """
 table inet ecluse {
   set inside { type ifname; elements = { "care0", "admin0", "guest0" } }
@@ -59,7 +62,13 @@ def test_while_nothing_is_cut_everybody_reaches_everything(hospital: Hospital, f
     for host in (hospital.care, hospital.admin, hospital.guest, hospital.gateway):
         for place in (places.LABORATORY, places.TREASURY, places.WEB):
             to = place.address(family)
-            for answer in (host.tcp(to), host.udp(to), host.icmp(to), host.http(to), host.raw(SCTP, to)):
+            for answer in (
+                host.tcp(to),
+                host.udp(to),
+                host.icmp(to),
+                host.http(to),
+                host.raw(SCTP, to),
+            ):
                 assert answer, (host.place.name, place.name, answer)
     for protocol in (
         GRE,
@@ -71,7 +80,9 @@ def test_while_nothing_is_cut_everybody_reaches_everything(hospital: Hospital, f
 def test_the_partner_comes_in_through_the_port_forward_and_over_ipv6(hospital: Hospital) -> None:
     with hospital.sniff("care", "eth0") as inside:
         assert hospital.partner.tcp(places.GATEWAY_WAN.v4, places.FORWARDED_PORT)
-        assert inside.count(port=places.SERVER_PORT, destination=places.CARE_SERVER.v4, from_gateway=True)
+        assert inside.count(
+            port=places.SERVER_PORT, destination=places.CARE_SERVER.v4, from_gateway=True
+        )
     assert hospital.partner.tcp(places.CARE_SERVER.v6, places.FORWARDED_PORT)
     assert hospital.stranger.tcp(places.GATEWAY_WAN.v4, 2576).error == "ECONNREFUSED"
 
@@ -108,7 +119,9 @@ def test_dns_is_what_dnspython_understands(hospital: Hospital) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_of_a_flow_that_is_cut_the_witness_sees_nothing_more(hospital: Hospital, family: int) -> None:
+def test_of_a_flow_that_is_cut_the_witness_sees_nothing_more(
+    hospital: Hospital, family: int
+) -> None:
     kept, cut = places.LABORATORY.address(family), places.WEB.address(family)
     stranger = hospital.stranger.address(family)
     with hospital.sniff() as outside, hospital.sniff("guests", "eth0") as inside:
@@ -122,7 +135,10 @@ def test_of_a_flow_that_is_cut_the_witness_sees_nothing_more(hospital: Hospital,
         since = time.time_ns()
 
         assert cut_line.talk().error == "ECONNRESET"
-        assert cut_udp.talk(timeout=0.2).error in {"EHOSTUNREACH", "EACCES"}  # ip(7), ipv6(7): prohibited
+        assert cut_udp.talk(timeout=0.2).error in {
+            "EHOSTUNREACH",
+            "EACCES",
+        }  # ip(7), ipv6(7): prohibited
         assert hospital.guest.tcp(cut).error == "ECONNREFUSED"
         tries = [
             hospital.guest.icmp(cut, 0.2, ident=7),
@@ -181,7 +197,9 @@ def test_a_stream_that_is_cut_says_so(hospital: Hospital) -> None:
 
 
 def test_a_machine_that_calls_out_is_counted(hospital: Hospital) -> None:
-    beacon = hospital.guest.beacon([("tcp", places.WEB.v4, 443), ("udp", places.WEB.v4, 5000)], rate=100)
+    beacon = hospital.guest.beacon(
+        [("tcp", places.WEB.v4, 443), ("udp", places.WEB.v4, 5000)], rate=100
+    )
     time.sleep(0.3)
     before = beacon.tally()
     hospital.nft(CUT)
@@ -197,7 +215,9 @@ def test_a_machine_that_calls_out_is_counted(hospital: Hospital) -> None:
 
 def test_the_witness_misses_nothing_of_twenty_thousand_packets_a_second(hospital: Hospital) -> None:
     with hospital.sniff() as outside:
-        streams = [hospital.care.stream(places.LABORATORY.v4, 5000, "udp", rate=5000) for _ in range(2)]
+        streams = [
+            hospital.care.stream(places.LABORATORY.v4, 5000, "udp", rate=5000) for _ in range(2)
+        ]
         time.sleep(1.0)
         reports = [stream.stop() for stream in streams]
         seen = outside.count(protocol="udp", port=5000, from_gateway=True)
@@ -246,7 +266,9 @@ with Hospital() as h:
 
 
 def _child() -> tuple[subprocess.Popen[str], str, int]:
-    child = subprocess.Popen([sys.executable, "-c", _CHILD], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
     prefix, worker = child.stdout.readline().split()
     assert len(netns.namespaces(prefix)) == 5
     return child, prefix, int(worker)
@@ -278,7 +300,11 @@ def test_what_a_killed_run_left_is_swept_and_the_living_are_spared(hospital: Hos
     assert _gone(worker), "a worker outlived its hospital"
     assert set(netns.namespaces(prefix)) <= set(netns.leftovers())
     done = subprocess.run(
-        [sys.executable, "-m", "tests.lab.sweep"], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-m", "tests.lab.sweep"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
     )
     assert f"removed {prefix}-gw" in done.stdout
     assert netns.namespaces(prefix) == []
@@ -312,7 +338,9 @@ def test_the_daemon_helper_starts_kills_and_restarts(hospital: Hospital) -> None
     assert first == daemon.pid
     assert "wan0" in daemon.tail(), "it does not run in the gateway's namespace"
     assert (daemon.config / "site.yaml").exists()
-    assert sorted(p.name for p in (daemon.config / "allowlist.d").iterdir()) == sorted(policy.ALLOWLIST)
+    assert sorted(p.name for p in (daemon.config / "allowlist.d").iterdir()) == sorted(
+        policy.ALLOWLIST
+    )
     daemon.kill9()
     assert _gone(first)
     with pytest.raises(OSError):
@@ -339,7 +367,9 @@ def test_a_daemon_dies_with_who_started_it() -> None:
         "print(h.daemon(argv=('-c', stub)).start().pid, flush=True)\n"
         "os.kill(os.getpid(), 9)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     assert done.returncode == -signal.SIGKILL
     assert _gone(int(done.stdout)), "the daemon outlived the run"
     netns.sweep()

@@ -1,8 +1,9 @@
-"""The oracle against the kernel: random allowlists, levels, NAT and packets; every verdict, counter and record compared.
+"""The oracle against the kernel: random allowlists, levels, NAT and packets; every verdict, counter
+and record compared.
 
-The same packets are held against what the allowlist means (oracle_meaning), so that a compiler that is wrong is seen
-too, and not only one that the oracle misreads. ORACLE_EXAMPLES=1500 runs more examples, new ones each time
-(ORACLE_SEED=7 repeats a run).
+The same packets are held against what the allowlist means (oracle_meaning), so that a compiler that
+is wrong is seen too, and not only one that the oracle misreads. ORACLE_EXAMPLES=1500 runs more
+examples, new ones each time (ORACLE_SEED=7 repeats a run).
 """
 
 import os
@@ -76,7 +77,9 @@ def wrong_of(rig: Rig, case: Case) -> str:
 
 
 def smallest(rig: Rig, case: Case) -> Case:
-    """Leave out of a case what it can go wrong without; quicker here than hypothesis's own way, which knows less of it."""
+    """Leave out of a case what it can go wrong without; quicker here than hypothesis's own way,
+    which knows less of it.
+    """
     while found := next((c for c in smaller(case) if wrong_of(rig, c)), None):
         case = found
     return case
@@ -100,7 +103,11 @@ def test_kernel_and_oracle_agree(rig):
     both = [f"{kind} v{n}" for kind in KINDS for n in (4, 6) if (kind, n) != ("icmp6", 4)]
     verdicts = ("accept", "drop", "reject")
     enough = [
-        *(f"{hook} {how}" for hook in ("forward", "input", "output") for how in ("accept", "accept service")),
+        *(
+            f"{hook} {how}"
+            for hook in ("forward", "input", "output")
+            for how in ("accept", "accept service")
+        ),
         *("forward drop", "forward reject", "input drop", "output reject"),
         *(f"{kind} {verdict}" for kind in both for verdict in ("accept", "drop")),
         *(
@@ -109,7 +116,10 @@ def test_kernel_and_oracle_agree(rig):
             for verdict in verdicts
         ),
         *(f"told {verdict}" for verdict in ("accept", "reject")),
-        *(f"flow {verdict}" for verdict in ("inside", "open", "kept", "lifeline", "refused", "unknown")),
+        *(
+            f"flow {verdict}"
+            for verdict in ("inside", "open", "kept", "lifeline", "refused", "unknown")
+        ),
         *("untracked", "spoofed"),
     ]
     rare = {what: tally[what] for what in enough if tally[what] < 3}
@@ -130,7 +140,9 @@ def knock(rig: Rig, kind: str, source: str, target: str, ports: Sequence[int]) -
     """Open a flow from care to each port of a machine outside; give how many came out."""
     ends = Ends(ip_address(source), ip_address(target), 20000, 0)
     talk, found = Talk(rig), []
-    packet = bytearray(b.message(kind, ends, b.OPENING, 2**32 - 1))  # a number that `talk` never comes to
+    packet = bytearray(
+        b.message(kind, ends, b.OPENING, 2**32 - 1)
+    )  # a number that `talk` never comes to
     header = 20 if ends.source.version == 4 else 40
     checksum = header + (6 if kind == "udp" else 16)
     blank = int.from_bytes(packet[checksum : checksum + 2], "big")
@@ -150,7 +162,9 @@ def knock(rig: Rig, kind: str, source: str, target: str, ports: Sequence[int]) -
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_full_sets_of_refused_flows_open_nothing(rig, version):
-    """More distinct flows than a set holds: all are refused, the set keeps what it has, and says that it is full."""
+    """More distinct flows than a set holds: all are refused, the set keeps what it has, and says
+    that it is full.
+    """
     policy = Policy(w.SITE, ())
     program = compile_program(policy, {}, SLOT, (UID,))
     source, *targets = (
@@ -163,7 +177,9 @@ def test_full_sets_of_refused_flows_open_nothing(rig, version):
     rig.forget_connections()
     rig.nft(Nat().text() + switch.whole_text(program) + switch.gate_text(policy, SLOT, every_open))
     rig.seen()
-    assert knock(rig, "udp", source, targets[0], range(1, more + 1)) == more, "the way was not even there"
+    assert knock(rig, "udp", source, targets[0], range(1, more + 1)) == more, (
+        "the way was not even there"
+    )
     rig.forget_connections()
     rig.nft(switch.gate_text(policy, SLOT, dict.fromkeys(every_open, "isolate")))
     missing = set(range(1, size))

@@ -39,19 +39,24 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Daemon:
-    """An `eclused` of its own: configuration, state, run directory, socket and log under `directory`.
+    """An `eclused` of its own: configuration, state, run directory, socket and log under
+    `directory`.
 
     argv: what the interpreter runs, for tests that inject crashes. flags: more flags of the daemon.
-    site, allowlist: see `policy.write`. environment: more variables. The files are written at once, nothing is
-    started before `start`. Start it from a thread that lives as long as it should: it dies with that thread
-    (PR_SET_PDEATHSIG, prctl(2)), so that nothing can be left running.
+    site, allowlist: see `policy.write`. environment: more variables. The files are written at once,
+    nothing is started before `start`. Start it from a thread that lives as long as it should: it
+    dies with that thread (PR_SET_PDEATHSIG, prctl(2)), so that nothing can be left running.
     """
 
     running: ClassVar[set["Daemon"]] = set()
     held_up: ClassVar[list[str]] = []
-    """What held the event loop of a daemon for over 20 ms (tests/lab/loopwatch), until the test's end asks for it."""
+    """What held the event loop of a daemon for over 20 ms (tests/lab/loopwatch), until the test's
+    end asks for it.
+    """
     watched: ClassVar[bool] = False
-    """Whether that is looked at: in every test (tests/conftest.py), and never while speed is measured."""
+    """Whether that is looked at: in every test (tests/conftest.py), and never while speed is
+    measured.
+    """
 
     def __init__(
         self,
@@ -70,7 +75,9 @@ class Daemon:
         self.pass_fds: tuple[int, ...] = ()
         self.output: int | None = None
         """A descriptor that takes what it says, in place of its log file."""
-        self.config, self.state, self.rundir = (directory / name for name in ("config", "state", "run"))
+        self.config, self.state, self.rundir = (
+            directory / name for name in ("config", "state", "run")
+        )
         self.socket = self.rundir / "ecluse.sock"
         self.log = directory / "eclused.log"
         for folder in (self.config, self.state, self.rundir):
@@ -78,7 +85,9 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self.write_config(site, allowlist)
 
-    def write_config(self, site: dict | None = None, allowlist: dict[str, list[dict]] | None = None) -> None:
+    def write_config(
+        self, site: dict | None = None, allowlist: dict[str, list[dict]] | None = None
+    ) -> None:
         """Write the site's files anew (None: the lab's own); the daemon only looks on `reload`."""
         policy.write(self.config, site, allowlist)
 
@@ -92,7 +101,9 @@ class Daemon:
         return self.process.pid
 
     def start(self, patience: float = 15.0, *, wait: bool = True) -> "Daemon":
-        """Start it and wait until `GET /v1/status` answers 200. RuntimeError with its log when it does not.
+        """Start it and wait until `GET /v1/status` answers 200.
+
+        RuntimeError with its log when it does not.
 
         wait=False: only start it, for tests in which it is to die on the way.
         """
@@ -135,10 +146,14 @@ class Daemon:
                 if self.api("GET", "/v1/status", timeout=2.0).status == 200:
                     return
             time.sleep(0.01)
-        raise RuntimeError(f"the daemon did not answer within {patience} s; its log:\n{self.tail()}")
+        raise RuntimeError(
+            f"the daemon did not answer within {patience} s; its log:\n{self.tail()}"
+        )
 
     def wait(self, patience: float = 15.0) -> int:
-        """Wait until it has ended by itself; give its exit code (negative: the signal that killed it)."""
+        """Wait until it has ended by itself; give its exit code (negative: the signal that killed
+        it).
+        """
         if self.process is None:
             raise RuntimeError("the daemon is not running")
         code = self.process.wait(patience)
@@ -161,7 +176,9 @@ class Daemon:
             return self.wait(patience)
         except subprocess.TimeoutExpired:
             self.kill9()
-            raise RuntimeError(f"the daemon ignored SIGTERM for {patience} s:\n{self.tail()}") from None
+            raise RuntimeError(
+                f"the daemon ignored SIGTERM for {patience} s:\n{self.tail()}"
+            ) from None
 
     def restart(self) -> None:
         self.stop()
@@ -196,7 +213,9 @@ class Daemon:
         """Give the end of its log."""
         if not self.log.exists():
             return ""
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        return "\n".join(
+            self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+        )
 
     # -- speaking with it
 
@@ -245,7 +264,8 @@ class Daemon:
         groups: Sequence[int] = (),
         timeout: float = 60.0,
     ) -> subprocess.CompletedProcess[str]:
-        """Run `ecluse` with these arguments against this daemon, with stdin as given (never the terminal's).
+        """Run `ecluse` with these arguments against this daemon, with stdin as given (never the
+        terminal's).
 
         user, groups: run it as this uid, with the first group as its own.
         """

@@ -1,6 +1,9 @@
-"""`make demo`: the day of the attack, played with real traffic. Every figure printed was measured in this run.
+"""`make demo`: the day of the attack, played with real traffic.
 
-Exit code 0 when everything behaved as it should, 1 when something did not (said in words), 130 after Ctrl-C.
+Every figure printed was measured in this run.
+
+Exit code 0 when everything behaved as it should, 1 when something did not (said in words), 130
+after Ctrl-C.
 """
 
 import os
@@ -27,13 +30,18 @@ NAMES = places.NAMES | {
     WILDCARD: {"a": OPERATOR, "ttl": 0, "rotate": True},
     "*.tunnel.example": {"a": [places.STRANGER.v4], "txt": ["go on"], "ttl": 0},
 }
-SECURE_MAIL = policy.service("secure-mail", "vital", ["care"], [{"to": WILDCARD, "ports": ["tcp/443"]}])
+SECURE_MAIL = policy.service(
+    "secure-mail", "vital", ["care"], [{"to": WILDCARD, "ports": ["tcp/443"]}]
+)
 REASON = "ransomware seen in guests, advised by the CERT"
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Who calls whom, and whether level `cut` should keep it. live: a connection stays open through the day."""
+    """Who calls whom, and whether level `cut` should keep it.
+
+    live: a connection stays open through the day.
+    """
 
     client: str
     service: str
@@ -78,7 +86,17 @@ def ways(lab: Hospital) -> list[Way]:
         Way("care", "laboratory", lab.care, lab_, 4, "tcp", 443, kept=True, live=True),
         Way("care", "laboratory", lab.care, lab_, 6, "tcp", 443, kept=True, live=True),
         Way("care", "laboratory", lab.care, lab_, 4, "udp", 5000, kept=True, live=True),
-        Way("care", "remote maintenance", lab.care, places.MAINTENANCE, 4, "tcp", 443, kept=False, live=True),
+        Way(
+            "care",
+            "remote maintenance",
+            lab.care,
+            places.MAINTENANCE,
+            4,
+            "tcp",
+            443,
+            kept=False,
+            live=True,
+        ),
         Way("care", "web site", lab.care, web, 4, "tcp", 443, kept=False, live=True),
         Way("administration", "treasury", lab.admin, pay, 4, "tcp", 443, kept=True, live=True),
         Way("administration", "treasury", lab.admin, pay, 6, "tcp", 443, kept=True),
@@ -88,7 +106,17 @@ def ways(lab: Hospital) -> list[Way]:
         Way("guests", "web site", lab.guest, web, 6, "udp", 5000, kept=False),
         Way("guests", "treasury", lab.guest, pay, 4, "tcp", 443, kept=False),
         Way("gateway", "web site", lab.gateway, web, 4, "tcp", 80, kept=False),
-        Way("partner", "results in", lab.partner, places.GATEWAY_WAN, 4, "tcp", 2575, kept=True, live=True),
+        Way(
+            "partner",
+            "results in",
+            lab.partner,
+            places.GATEWAY_WAN,
+            4,
+            "tcp",
+            2575,
+            kept=True,
+            live=True,
+        ),
         Way("partner", "results in", lab.partner, places.CARE_SERVER, 6, "tcp", 2575, kept=True),
         Way("stranger", "results in", lab.stranger, places.GATEWAY_WAN, 4, "tcp", 2575, kept=False),
     ]
@@ -108,7 +136,9 @@ class Demo:
             self.wrong.append(words)
 
     def command(self, *arguments: str) -> tuple[int, int]:
-        """Run `ecluse` and show exactly what it prints; give the nanoseconds of its begin and its end."""
+        """Run `ecluse` and show exactly what it prints; give the nanoseconds of its begin and its
+        end.
+        """
         shown = " ".join(f"'{a}'" if " " in a else a for a in arguments)
         print(f"\n$ ecluse {shown}", flush=True)
         began = time.time_ns()
@@ -149,17 +179,27 @@ class Demo:
             report = line.report = line.stream.stop(grace=0.3)
             way = line.way
             if way.kept:
-                self.expect(report.whole, f"the live connection {way.label} ({way.how}) was harmed: {report}")
+                self.expect(
+                    report.whole,
+                    f"the live connection {way.label} ({way.how}) was harmed: {report}",
+                )
                 continue
             leaving = {"destination": way.to, "port": way.port, "protocol": way.protocol}
             seen = self.outside.seen(began, from_gateway=True, **leaving)
             line.last_packet_ms = (max(flow.last for flow in seen) - began) / 1e6 if seen else 0.0
             line.late_packets = self.outside.count(answered, from_gateway=True, **leaving)
-            self.expect(not line.late_packets, f"{way.label}: packets left after the cut had answered")
-            self.expect(report.lost > 0 or report.ended != "", f"the live connection {way.label} was not cut")
+            self.expect(
+                not line.late_packets, f"{way.label}: packets left after the cut had answered"
+            )
+            self.expect(
+                report.lost > 0 or report.ended != "",
+                f"the live connection {way.label} was not cut",
+            )
 
     def show_names(self) -> None:
-        """Use a service that is known by a wildcard alone, and send what a tunnel would: to every server, in every way."""
+        """Use a service that is known by a wildcard alone, and send what a tunnel would: to every
+        server, in every way.
+        """
         server, care, guest = places.DNS_SERVER.v4, self.lab.care, self.lab.guest
         done = care.resolve_and_connect(server, "node7.operator.example", 443, 100)
         self.expect(done["good"] == 100, f"secure-mail was to be reached each time: {done}")
@@ -173,10 +213,13 @@ class Demo:
             for protocol in ("udp", "tcp"):
                 for to in (server, "10.30.0.1", places.DNS_SERVER.v6):
                     pieces += 1
-                    reply = guest.resolve(to, f"secret{pieces}.tunnel.example", kind, protocol=protocol)
+                    reply = guest.resolve(
+                        to, f"secret{pieces}.tunnel.example", kind, protocol=protocol
+                    )
                     refused = reply.more["rcode"] == 5
                     self.expect(
-                        refused, f"a tunnel's question was not refused: {kind} over {protocol}: {reply}"
+                        refused,
+                        f"a tunnel's question was not refused: {kind} over {protocol}: {reply}",
                     )
         leaked = [name for name, _ in self.lab.dns_asked() if name.endswith("tunnel.example")]
         self.expect(not leaked, f"a tunnel's questions left: {leaked[:3]}")
@@ -192,7 +235,9 @@ class Demo:
 
 
 def outcome(answer: Answer) -> str:
-    """Say in at most eleven characters how a try went; a refusal with the time until the client knew."""
+    """Say in at most eleven characters how a try went; a refusal with the time until the client
+    knew.
+    """
     if answer:
         return "yes"
     return "silence" if answer.error == "timeout" else f"no, {answer.ms:.1f} ms"
@@ -241,7 +286,9 @@ def play(demo: Demo) -> None:
     beacon = lab.guest.beacon([("tcp", places.WEB.v4, port) for port in (443, 8080, 8443)], rate=20)
     time.sleep(1.0)
     calls = beacon.tally()
-    demo.expect(calls.get("ok", 0) > 0, f"the infected machine should get out before the cut: {calls}")
+    demo.expect(
+        calls.get("ok", 0) > 0, f"the infected machine should get out before the cut: {calls}"
+    )
     print(f"{lab.guest.v4}: {calls.get('ok', 0)} calls got out in the first second.")
 
     title("What would a cut do? Nothing is changed by asking")
@@ -275,7 +322,9 @@ def play(demo: Demo) -> None:
 
     title("Who keeps trying to get out?")
     demo.command("refused")
-    demo.expect(lab.guest.v4 in demo.refused_sources(), f"{lab.guest.v4} is not among the refused machines")
+    demo.expect(
+        lab.guest.v4 in demo.refused_sources(), f"{lab.guest.v4} is not among the refused machines"
+    )
     demo.command("status")
 
     title("Back to the state before")
@@ -328,7 +377,10 @@ def run(**options: Any) -> int:
 
 def main() -> int:
     if os.geteuid() != 0:
-        print("The demo builds network namespaces, which needs root: type: sudo make demo", file=sys.stderr)
+        print(
+            "The demo builds network namespaces, which needs root: type: sudo make demo",
+            file=sys.stderr,
+        )
         return 1
     try:
         return run()

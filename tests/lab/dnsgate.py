@@ -1,4 +1,6 @@
-"""The process of the DNS gate beside a daemon of the lab, as its unit runs it: another user, one capability, ahead of others."""
+"""The process of the DNS gate beside a daemon of the lab, as its unit runs it: another user, one
+capability, ahead of others.
+"""
 
 import os
 import signal
@@ -59,7 +61,9 @@ class DnsGate:
             text=True,
             check=False,
         ).stdout
-        return next((int(line.split()[0]) for line in children.splitlines() if "dnsmasq" in line), 0)
+        return next(
+            (int(line.split()[0]) for line in children.splitlines() if "dnsmasq" in line), 0
+        )
 
     def kill9(self) -> None:
         """SIGKILL; harmless when it is gone already."""
@@ -78,20 +82,30 @@ class DnsGate:
         return code
 
     def wait_until_well(self, patience: float = 10.0) -> None:
-        """Wait until the daemon says that it works, and nothing else of it. RuntimeError with its words."""
-        wrong = self.wait_for(lambda said: not said and self.daemon.status()["dns"]["working"], patience)
+        """Wait until the daemon says that it works, and nothing else of it.
+
+        RuntimeError with its words.
+        """
+        wrong = self.wait_for(
+            lambda said: not said and self.daemon.status()["dns"]["working"], patience
+        )
         if wrong or not self.daemon.status()["dns"]["working"]:
             raise RuntimeError(f"{wrong}\n{self.log.read_text()[-3000:]}\n{self.daemon.tail(20)}")
 
     def wait_until_said(self, patience: float = 5.0) -> float:
-        """Wait until the daemon says that it does not work; give after how many seconds. RuntimeError when it never does."""
+        """Wait until the daemon says that it does not work; give after how many seconds.
+
+        RuntimeError when it never does.
+        """
         began = time.monotonic()
         if not self.wait_for(bool, patience):
             raise RuntimeError(f"nothing was said for {patience} s")
         return time.monotonic() - began
 
     def wait_for(self, enough, patience: float) -> list[str]:
-        """Look at what the daemon says of it until that is enough, or for so long; give what was said last."""
+        """Look at what the daemon says of it until that is enough, or for so long; give what was
+        said last.
+        """
         deadline = time.monotonic() + patience
         while True:
             said = [w for w in self.daemon.status()["warnings"] if w.startswith("the DNS gate:")]

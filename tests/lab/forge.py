@@ -1,4 +1,6 @@
-"""Packets that a machine of the lab writes with addresses that are not its own, straight onto its link."""
+"""Packets that a machine of the lab writes with addresses that are not its own, straight onto its
+link.
+"""
 
 import sys
 from ipaddress import ip_address

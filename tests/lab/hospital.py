@@ -4,9 +4,10 @@
     admin  eth0 --- admin0  > gw   wan0 --- uplink  inet
     guests eth0 --- guest0 /
 
-Addresses and names stand in `places`. The gateway forwards both families, masquerades IPv4 and forwards one
-port, in its own table `ip nat` as the site's firewall would. The internet is one namespace in which every outside
-address is local: one server process answers on all of them, on the ports of `places`.
+Addresses and names stand in `places`. The gateway forwards both families, masquerades IPv4 and
+forwards one port, in its own table `ip nat` as the site's firewall would. The internet is one
+namespace in which every outside address is local: one server process answers on all of them, on the
+ports of `places`.
 """
 
 import atexit
@@ -29,8 +30,8 @@ from tests.lab.sniffer import Sniffer
 
 ROLES = ("care", "admin", "guests", "gw", "inet")
 
-# Duplicate address detection would hold IPv6 back for a second; TCP's tail loss probe would send segments
-# again that were not lost, and retransmissions are what tells loss of TCP.
+# Duplicate address detection would hold IPv6 back for a second; TCP's tail loss probe would send
+# segments again that were not lost, and retransmissions are what tells loss of TCP.
 _SYSCTL = """
 echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
 echo 0 > /proc/sys/net/ipv4/tcp_early_retrans
@@ -81,12 +82,15 @@ def _batches() -> dict[str, str]:
     outside = "".join(f"route add local {network} dev lo\n" for network in places.OUTSIDE_NETWORKS)
     uplink = "link set uplink up\n" + _addresses("uplink", router, (28, 64))
     # routes need the uplink's addresses first
-    batches["inet"] = batches["inet"].replace("link set lo up\n", "link set lo up\n" + uplink + outside)
+    batches["inet"] = batches["inet"].replace(
+        "link set lo up\n", "link set lo up\n" + uplink + outside
+    )
     return batches
 
 
 class Hospital:
-    """Builds the lab on entry and removes every trace of it on exit, also after an exception or a signal.
+    """Builds the lab on entry and removes every trace of it on exit, also after an exception or a
+    signal.
 
     care, care_server, admin, management, guest: machines inside. gateway: the gateway itself.
     partner, stranger: machines outside that connect in. `directory` is for files of this run.
@@ -129,7 +133,10 @@ class Hospital:
         for daemon in self._daemons:
             with contextlib.suppress(Exception):
                 daemon.kill9()
-        for closing in [*(s.close for s in self._sniffers), *(w.stop for w in self._workers.values())]:
+        for closing in [
+            *(s.close for s in self._sniffers),
+            *(w.stop for w in self._workers.values()),
+        ]:
             with contextlib.suppress(Exception):
                 closing()
         netns.remove(self.prefix)
@@ -144,7 +151,8 @@ class Hospital:
         for role in ROLES:
             self.shell(role, _SYSCTL + _ROLE_SYSCTL.get(role, ""))
         self._join(
-            [(zone.interface, "eth0", zone.role) for zone in places.ZONES] + [("wan0", "uplink", "inet")]
+            [(zone.interface, "eth0", zone.role) for zone in places.ZONES]
+            + [("wan0", "uplink", "inet")]
         )
         for role, batch in _batches().items():
             if role != "gw":
@@ -157,7 +165,9 @@ class Hospital:
         self.care_server.listen("tcp", places.FORWARDED_PORT, places.SERVER_PORT)
 
     def _join(self, ends: list[tuple[str, str, str]]) -> None:
-        """Join the gateway with the others: `(the gateway's interface, the other's, the other's role)` each."""
+        """Join the gateway with the others: `(the gateway's interface, the other's, the other's
+        role)` each.
+        """
         gateway = self.namespace("gw")
         links = "".join(
             f"link add {ours} netns {gateway} type veth peer name {theirs} netns {self.namespace(role)}\n"
@@ -180,7 +190,10 @@ class Hospital:
         return netns.run("ip", "netns", "exec", self.namespace(role), "sh", "-eu", text=script)
 
     def nft(self, text: str, role: str = "gw") -> str:
-        """Load a ruleset (`nft -f -`) into a namespace. RuntimeError with nft's words when it was refused."""
+        """Load a ruleset (`nft -f -`) into a namespace.
+
+        RuntimeError with nft's words when it was refused.
+        """
         return netns.run("ip", "netns", "exec", self.namespace(role), "nft", "-f", "-", text=text)
 
     def dns(self, zone: dict) -> None:
@@ -192,7 +205,9 @@ class Hospital:
         return [tuple(one) for one in self._server.do("asked")]
 
     def dns_gate(self, daemon: Daemon) -> DnsGate:
-        """Make the process of the DNS gate that works for a daemon, not started; it ends with the hospital."""
+        """Make the process of the DNS gate that works for a daemon, not started; it ends with the
+        hospital.
+        """
         gate = DnsGate(self.namespace("gw"), daemon)
         self._gates.append(gate)
         return gate
@@ -260,11 +275,15 @@ class Hospital:
     def run(self, role: str, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run a program in a namespace; its exit code is for the caller to judge."""
         command = ["ip", "netns", "exec", self.namespace(role), *argv]
-        return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
 
 
 def _exit_on_sigterm() -> None:
-    """Have SIGTERM end this process by SystemExit, so that the namespaces go; leave another handler as it is."""
+    """Have SIGTERM end this process by SystemExit, so that the namespaces go; leave another handler
+    as it is.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:

@@ -1,4 +1,6 @@
-"""Machines of the lab, as a test sees them: a host sends, asks, streams; each order goes to a process in its namespace."""
+"""Machines of the lab, as a test sees them: a host sends, asks, streams; each order goes to a
+process in its namespace.
+"""
 
 import contextlib
 import itertools
@@ -18,7 +20,9 @@ PATIENCE = 30.0  # seconds for any one order; far above every time-out inside
 
 
 class Worker:
-    """A process inside a namespace that obeys orders (inside/agent.py); ends with this process at the latest."""
+    """A process inside a namespace that obeys orders (inside/agent.py); ends with this process at
+    the latest.
+    """
 
     def __init__(self, namespace: str, *arguments: str) -> None:
         self._process = subprocess.Popen(
@@ -37,7 +41,8 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            start_new_session=True,  # Ctrl-C is for whoever started the lab; that one ends this process
+            # Ctrl-C is for whoever started the lab; that one ends this process
+            start_new_session=True,
         )
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Future] = {0: Future()}
@@ -66,7 +71,9 @@ class Worker:
         number = next(self._numbers)
         with self._lock:
             self._waiting[number] = future
-            self._process.stdin.write(json.dumps({"id": number, "do": order, "with": arguments}) + "\n")
+            self._process.stdin.write(
+                json.dumps({"id": number, "do": order, "with": arguments}) + "\n"
+            )
             self._process.stdin.flush()
         return future
 
@@ -89,7 +96,11 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a try went. True when it went well; error: `timeout` or the errno's name (`ECONNRESET`); ms: how long it took."""
+    """How a try went.
+
+    True when it went well; error: `timeout` or the errno's name (`ECONNRESET`); ms: how long it
+    took.
+    """
 
     ok: bool
     error: str
@@ -106,10 +117,13 @@ def _answer(result: dict) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class StreamReport:
-    """What became of a paced stream, echo included. `lost`, `rig_drops` and `retransmits - spurious` are 0 when nothing was lost.
+    """What became of a paced stream, echo included.
+
+    `lost`, `rig_drops` and `retransmits - spurious` are 0 when nothing was lost.
 
     retransmits, spurious (needless by the peer's word, DSACK), segments: TCP, both ends together.
-    rig_drops: packets that the lab's own sockets dropped; more than 0 means that the measurement is void.
+    rig_drops: packets that the lab's own sockets dropped; more than 0 means that the measurement is
+    void.
     errors: errno name -> count. ended: why a TCP stream broke, empty when it did not.
     silent_ms: since the last echo came; longest_gap_ms: the longest time between two.
     """
@@ -144,7 +158,10 @@ class StreamReport:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """An open connection (or a connected UDP socket). number 0: it did not come about, `opened` says why."""
+    """An open connection (or a connected UDP socket).
+
+    number 0: it did not come about, `opened` says why.
+    """
 
     worker: Worker
     number: int
@@ -250,26 +267,37 @@ class Host:
         outer: Future = Future()
         inner.add_done_callback(
             lambda f: (
-                outer.set_exception(f.exception()) if f.exception() else outer.set_result(_answer(f.result()))
+                outer.set_exception(f.exception())
+                if f.exception()
+                else outer.set_result(_answer(f.result()))
             )
         )
         return outer
 
     def icmp(self, to: str, timeout: float = 1.0, ident: int = 0) -> Answer:
         """Send one echo request; the same `ident` (1-65535) is the same flow to conntrack."""
-        return _answer(self.worker.do("icmp", host=to, source=self._source(to), timeout=timeout, ident=ident))
+        return _answer(
+            self.worker.do("icmp", host=to, source=self._source(to), timeout=timeout, ident=ident)
+        )
 
     def raw(self, protocol: int, to: str, timeout: float = 1.0, port: int = 2905) -> Answer:
         """Send one GRE (47), ESP (50) or SCTP (132, to `port`) packet and have it answered."""
         return _answer(
             self.worker.do(
-                "raw", protocol=protocol, host=to, source=self._source(to), timeout=timeout, port=port
+                "raw",
+                protocol=protocol,
+                host=to,
+                source=self._source(to),
+                timeout=timeout,
+                port=port,
             )
         )
 
     def http(self, to: str, port: int = 80, timeout: float = 1.0) -> Answer:
         """GET /; `more["status"]` is the answer's."""
-        return _answer(self.worker.do("http", host=to, port=port, source=self._source(to), timeout=timeout))
+        return _answer(
+            self.worker.do("http", host=to, port=port, source=self._source(to), timeout=timeout)
+        )
 
     def resolve(
         self,
@@ -282,7 +310,9 @@ class Host:
         port: int = 53,
         edns: bool = False,
     ) -> Answer:
-        """Ask a DNS server; `more["addresses"]` and `more["rcode"]`, and in hex the whole `more["reply"]`."""
+        """Ask a DNS server; `more["addresses"]` and `more["rcode"]`, and in hex the whole
+        `more["reply"]`.
+        """
         asked = {
             "server": server,
             "name": name,
@@ -291,10 +321,19 @@ class Host:
             "port": port,
             "edns": edns,
         }
-        return _answer(self.worker.do("resolve", source=self._source(server), timeout=timeout, **asked))
+        return _answer(
+            self.worker.do("resolve", source=self._source(server), timeout=timeout, **asked)
+        )
 
     def ask_often(
-        self, server: str, names: list[str], kind: str, seconds: float, rate: float, *, port: int = 53
+        self,
+        server: str,
+        names: list[str],
+        kind: str,
+        seconds: float,
+        rate: float,
+        *,
+        port: int = 53,
     ) -> dict:
         """Ask a DNS server for names in turn; give how many questions were `sent`, and `rcodes`."""
         asked = {
@@ -307,12 +346,18 @@ class Host:
         }
         return self.worker.do("ask_often", source=self._source(server), **asked)
 
-    def resolve_and_connect(self, server: str, name: str, port: int, times: int, kind: str = "a") -> dict:
-        """Resolve a name and connect to what it stands for, over and over; give `good`, `failed`, `addresses`."""
+    def resolve_and_connect(
+        self, server: str, name: str, port: int, times: int, kind: str = "a"
+    ) -> dict:
+        """Resolve a name and connect to what it stands for, over and over; give `good`, `failed`,
+        `addresses`.
+        """
         asked = {"server": server, "name": name, "port": port, "times": times, "kind": kind}
         return self.worker.do("resolve_and_connect", source=self._source(server), **asked)
 
-    def open(self, to: str, port: int = 443, protocol: str = "tcp", timeout: float = 1.0) -> Connection:
+    def open(
+        self, to: str, port: int = 443, protocol: str = "tcp", timeout: float = 1.0
+    ) -> Connection:
         """Open a connection, prove it with an echo, and keep it."""
         result = self.worker.do(
             "open", protocol=protocol, host=to, port=port, source=self._source(to), timeout=timeout
@@ -323,7 +368,9 @@ class Host:
     def stream(
         self, to: str, port: int = 5000, protocol: str = "udp", rate: int = 1000, size: int = 64
     ) -> Stream:
-        """Start a paced, numbered stream of `rate` messages of `size` bytes a second, echoed by the other end."""
+        """Start a paced, numbered stream of `rate` messages of `size` bytes a second, echoed by the
+        other end.
+        """
         source = self._source(to)
         number = self.worker.do(
             "stream", protocol=protocol, host=to, port=port, rate=rate, size=size, source=source
@@ -331,10 +378,17 @@ class Host:
         return Stream(self.worker, self.server, number)
 
     def beacon(self, targets: list[tuple[str, str, int]], rate: float = 10.0) -> Beacon:
-        """Keep calling `(protocol, address, port)` in turn, `rate` calls a second. One family only."""
+        """Keep calling `(protocol, address, port)` in turn, `rate` calls a second.
+
+        One family only.
+        """
         source = self._source(targets[0][1])
-        return Beacon(self.worker, self.worker.do("beacon", targets=targets, rate=rate, source=source))
+        return Beacon(
+            self.worker, self.worker.do("beacon", targets=targets, rate=rate, source=source)
+        )
 
     def listen(self, protocol: str, *ports: int) -> None:
-        """Listen (echo) on these ports, on every address of the namespace; `raw` takes protocol numbers."""
+        """Listen (echo) on these ports, on every address of the namespace; `raw` takes protocol
+        numbers.
+        """
         self.worker.do("listen", protocol=protocol, ports=ports)

@@ -1,4 +1,6 @@
-"""The site's resolvers as a test wants them: two servers on the internet side, each told how to answer for each name."""
+"""The site's resolvers as a test wants them: two servers on the internet side, each told how to
+answer for each name.
+"""
 
 import json
 import subprocess
@@ -15,7 +17,10 @@ FIRST, SECOND = "198.51.100.53", "198.51.100.54"
 
 
 class Resolvers:
-    """Two servers in the internet's namespace (inside/authority.py). They answer NXDOMAIN for what they were not told."""
+    """Two servers in the internet's namespace (inside/authority.py).
+
+    They answer NXDOMAIN for what they were not told.
+    """
 
     def __init__(self, hospital: Hospital) -> None:
         self._hospital = hospital
@@ -31,17 +36,37 @@ class Resolvers:
             for protocol in ("udp", "tcp")
         )
         chain = "type nat hook prerouting priority dstnat;"
-        self._hospital.nft(f"table ip resolvers {{\nchain at53 {{\n{chain}\n{rules}}}\n}}\n", "inet")
+        self._hospital.nft(
+            f"table ip resolvers {{\nchain at53 {{\n{chain}\n{rules}}}\n}}\n", "inet"
+        )
         self._process = subprocess.Popen(
             [
-                *("setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self._hospital.namespace("inet")),
-                *(sys.executable, "-m", "tests.lab.inside.authority", str(self._file), FIRST, SECOND),
+                *(
+                    "setpriv",
+                    "--pdeathsig",
+                    "KILL",
+                    "ip",
+                    "netns",
+                    "exec",
+                    self._hospital.namespace("inet"),
+                ),
+                *(
+                    sys.executable,
+                    "-m",
+                    "tests.lab.inside.authority",
+                    str(self._file),
+                    FIRST,
+                    SECOND,
+                ),
             ],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 20
-        while self._hospital.gateway.resolve(FIRST, "ready.example", timeout=0.2).more.get("rcode") != 3:
+        while (
+            self._hospital.gateway.resolve(FIRST, "ready.example", timeout=0.2).more.get("rcode")
+            != 3
+        ):
             if time.monotonic() > deadline or self._process.poll() is not None:
                 raise RuntimeError("the resolvers of the lab do not answer")
         return self
@@ -51,7 +76,9 @@ class Resolvers:
         self._process.wait()
 
     def tell(self, name: str, *way: Any, server: str = "") -> None:
-        """Have both servers, or the one named, answer so from now on (the ways: inside/authority.py)."""
+        """Have both servers, or the one named, answer so from now on (the ways:
+        inside/authority.py).
+        """
         for address in [server] if server else self._told:
             self._told[address][name] = list(way)
         self._write()

@@ -1,7 +1,8 @@
 """Network namespaces by name, and the removal of those whose maker is dead.
 
-A name is `ecluse-PID-START-RANDOM-ROLE`: PID and start time (field 22 of /proc/PID/stat) tell for certain
-whether the process that made it still lives. Directories in the temporary directory are named alike.
+A name is `ecluse-PID-START-RANDOM-ROLE`: PID and start time (field 22 of /proc/PID/stat) tell for
+certain whether the process that made it still lives. Directories in the temporary directory are
+named alike.
 """
 
 import contextlib
@@ -20,7 +21,9 @@ _NETNS = Path("/run/netns")
 
 
 def start_time(pid: int) -> int:
-    """Give when a process started, in clock ticks since boot (proc(5)); 0 when it does not live (a zombie does not)."""
+    """Give when a process started, in clock ticks since boot (proc(5)); 0 when it does not live (a
+    zombie does not).
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -35,7 +38,10 @@ def unique() -> str:
 
 
 def run(*argv: str, text: str = "", check: bool = True) -> str:
-    """Run a program and give its standard output. RuntimeError with its own words when it failed."""
+    """Run a program and give its standard output.
+
+    RuntimeError with its own words when it failed.
+    """
     done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
     if check and done.returncode:
         raise RuntimeError(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.strip()}")
@@ -59,7 +65,14 @@ def remove(prefix: str) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
     if names:
-        run("ip", "-force", "-batch", "-", text="".join(f"netns del {name}\n" for name in names), check=False)
+        run(
+            "ip",
+            "-force",
+            "-batch",
+            "-",
+            text="".join(f"netns del {name}\n" for name in names),
+            check=False,
+        )
     for directory in directories(prefix):
         shutil.rmtree(directory, ignore_errors=True)
 

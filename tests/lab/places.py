@@ -44,7 +44,9 @@ OUTSIDE_NETWORKS = (
 )
 
 FORWARDED_PORT, SERVER_PORT = 2575, 12575
-"""The port forward: tcp/2575 of the gateway's public IPv4 address leads to tcp/12575 of CARE_SERVER."""
+"""The port forward: tcp/2575 of the gateway's public IPv4 address leads to tcp/12575 of
+CARE_SERVER.
+"""
 
 TCP_PORTS = (22, 25, 53, 80, 443, 853, 2575, 5000, 5001, 8080, 8443)
 UDP_PORTS = (53, 123, 500, 443, 4500, 5000, 5001, 5060)

@@ -25,11 +25,15 @@ SITE: dict[str, Any] = {
         "presets": ["nd"],
     },
     "resolvers": [places.DNS_SERVER.v4],
-    "levels": [{"name": "reduced", "title": "Vital and important", "keeps": ["vital", "important"]}],
+    "levels": [
+        {"name": "reduced", "title": "Vital and important", "keeps": ["vital", "important"]}
+    ],
 }
 
 
-def service(name: str, criticality: str, zones: list[str], destinations: list[dict], **more: Any) -> dict:
+def service(
+    name: str, criticality: str, zones: list[str], destinations: list[dict], **more: Any
+) -> dict:
     """Give one service of an allowlist file; owner, contact and title are filled in."""
     return {
         "name": name,
@@ -63,7 +67,12 @@ LABS = [
         "health-data",
         "vital",
         ["care", "gateway"],
-        [{"to": _both(places.HEALTH_DATA), "ports": ["udp/500", "udp/4500", "esp", "gre", "sctp/2905"]}],
+        [
+            {
+                "to": _both(places.HEALTH_DATA),
+                "ports": ["udp/500", "udp/4500", "esp", "gre", "sctp/2905"],
+            }
+        ],
     ),
     service(
         "partner-results",
@@ -119,7 +128,9 @@ def site(**changes: Any) -> dict[str, Any]:
     return copy.deepcopy(SITE) | changes
 
 
-def write(directory: Path, site: dict | None = None, allowlist: dict[str, list[dict]] | None = None) -> None:
+def write(
+    directory: Path, site: dict | None = None, allowlist: dict[str, list[dict]] | None = None
+) -> None:
     """Write a configuration directory whole: files of `allowlist.d` that are not given are removed."""
     folder = directory / "allowlist.d"
     folder.mkdir(parents=True, exist_ok=True)

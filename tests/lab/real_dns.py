@@ -1,7 +1,8 @@
-"""Debian's own unbound and BIND in the lab: as the site's resolver with signed zones, and as DNS servers of the inside.
+"""Debian's own unbound and BIND in the lab: as the site's resolver with signed zones, and as DNS
+servers of the inside.
 
-`make dns-servers` unpacks them below build/ and installs nothing, so no service is started on the machine. What is
-installed is taken where nothing was unpacked.
+`make dns-servers` unpacks them below build/ and installs nothing, so no service is started on the
+machine. What is installed is taken where nothing was unpacked.
 """
 
 import os
@@ -22,7 +23,9 @@ from tests.lab.hosts import ROOT
 UNPACKED = ROOT / "build" / "dns-servers" / "root"
 PROGRAMS = ("unbound", "named", "dnssec-keygen", "dnssec-signzone")
 RESOLVER = "198.51.100.53"
-"""Where the site's resolver answers; the lab's own server has port 53 of every address, so it is led to another."""
+"""Where the site's resolver answers; the lab's own server has port 53 of every address, so it is
+led to another.
+"""
 _PORT = 5353
 _FOLDERS = [UNPACKED / one for one in ("usr/sbin", "usr/bin")]
 _PATH = ":".join([*map(str, _FOLDERS), os.defpath, "/usr/sbin", "/sbin"])
@@ -49,7 +52,9 @@ def _environment() -> dict[str, str]:
 
 
 def _run(*command: str, cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, env=_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, env=_environment(), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{command[0]}: {done.stdout}{done.stderr}")
     return done.stdout
@@ -71,9 +76,11 @@ class Server:
 
 
 class RealDns:
-    """BIND as the site's resolver, with its zones signed at run time; unbound and BIND inside as they are asked for.
+    """BIND as the site's resolver, with its zones signed at run time; unbound and BIND inside as
+    they are asked for.
 
-    zones: origin -> lines below its SOA; one whose name is in `unsigned` has no keys. A zone below another is delegated.
+    zones: origin -> lines below its SOA; one whose name is in `unsigned` has no keys. A zone below
+    another is delegated.
     """
 
     def __init__(
@@ -120,7 +127,15 @@ class RealDns:
                 keygen = (_program("dnssec-keygen"), "-q", "-a", "ECDSAP256SHA256")
                 _run(*keygen, origin, cwd=self._directory)
                 key = _run(*keygen, "-f", "KSK", origin, cwd=self._directory).strip()
-                sign = (_program("dnssec-signzone"), "-S", "-o", origin, "-f", f"{file}.signed", file)
+                sign = (
+                    _program("dnssec-signzone"),
+                    "-S",
+                    "-o",
+                    origin,
+                    "-f",
+                    f"{file}.signed",
+                    file,
+                )
                 _run(*sign, cwd=self._directory)
                 if origin == ".":
                     self._key = (self._directory / f"{key}.key").read_text().splitlines()[-1]
@@ -152,8 +167,12 @@ class RealDns:
             "inet",
         )
         self._hospital.shell("inet", f"ip addr add {RESOLVER}/32 dev lo")
-        self._start("inet", [_program("named"), "-g", "-c", str(conf)], self._directory / "named.log")
-        self._wait(lambda: self._hospital.gateway.resolve(RESOLVER, "ns.example", timeout=0.3), "named")
+        self._start(
+            "inet", [_program("named"), "-g", "-c", str(conf)], self._directory / "named.log"
+        )
+        self._wait(
+            lambda: self._hospital.gateway.resolve(RESOLVER, "ns.example", timeout=0.3), "named"
+        )
 
     def asked(self) -> set[tuple[str, str]]:
         """Give what the site's resolver was asked since the last look: names and types, lower case."""
@@ -163,7 +182,9 @@ class RealDns:
         return {(name.lower(), kind.lower()) for name, kind in found}
 
     def unbound(self, address: str, *, validating: bool, role: str = "care") -> Server:
-        """Start one that forwards everything to the site's resolver, as Debian has it: validating or not."""
+        """Start one that forwards everything to the site's resolver, as Debian has it: validating
+        or not.
+        """
         directory, label = self._folder("unbound", validating=validating)
         anchor = f'trust-anchor: "{self._key}"'.replace("\t", " ") if validating else ""
         conf = directory / "unbound.conf"
@@ -174,7 +195,9 @@ class RealDns:
             f" module-config: '{'validator iterator' if validating else 'iterator'}'\n {anchor}\n"
             f"remote-control:\n control-enable: no\nforward-zone:\n name: '.'\n forward-addr: {RESOLVER}\n"
         )
-        return self._serve(label, address, role, [_program("unbound"), "-d", "-c", str(conf)], directory)
+        return self._serve(
+            label, address, role, [_program("unbound"), "-d", "-c", str(conf)], directory
+        )
 
     def bind(self, address: str, *, validating: bool, role: str = "care") -> Server:
         """Start one that forwards everything to the site's resolver."""
@@ -188,7 +211,9 @@ class RealDns:
             " allow-query { any; }; empty-zones-enable no; };\ncontrols { };\n"
             f'trust-anchors {{ "." static-key {flags} {protocol} {algorithm} "{"".join(key)}"; }};\n'
         )
-        return self._serve(label, address, role, [_program("named"), "-g", "-c", str(conf)], directory)
+        return self._serve(
+            label, address, role, [_program("named"), "-g", "-c", str(conf)], directory
+        )
 
     def _folder(self, program: str, *, validating: bool) -> tuple[Path, str]:
         self._number += 1
@@ -196,14 +221,17 @@ class RealDns:
         directory.mkdir()
         return directory, f"{program}{' validating' if validating else ''}"
 
-    def _serve(self, label: str, address: str, role: str, command: list[str], directory: Path) -> Server:
+    def _serve(
+        self, label: str, address: str, role: str, command: list[str], directory: Path
+    ) -> Server:
         self._hospital.shell(role, f"ip addr replace {address}/16 dev eth0")
         log = directory / "log"
         process = self._start(role, command, log)
         host = self._hospital.care if role == "care" else self._hospital.admin
         # The root's own question is answered by every server that runs, be it with a failure.
         self._wait(
-            lambda: host.resolve(address, "version.bind", timeout=0.3).more.get("rcode", -1) >= 0, label
+            lambda: host.resolve(address, "version.bind", timeout=0.3).more.get("rcode", -1) >= 0,
+            label,
         )
         return Server(label, address, process, log)
 

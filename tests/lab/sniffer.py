@@ -7,7 +7,16 @@ from typing import Self
 from tests.lab.hosts import Worker
 
 _HOUSEKEEPING = {58: {130, 131, 132, 133, 134, 135, 136, 137, 143}, 2: None}
-NUMBERS = {"icmp": 1, "igmp": 2, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "icmpv6": 58, "sctp": 132}
+NUMBERS = {
+    "icmp": 1,
+    "igmp": 2,
+    "tcp": 6,
+    "udp": 17,
+    "gre": 47,
+    "esp": 50,
+    "icmpv6": 58,
+    "sctp": 132,
+}
 
 
 class WitnessBlindError(AssertionError):
@@ -18,7 +27,8 @@ class WitnessBlindError(AssertionError):
 class Seen:
     """Packets of one flow and one set of TCP flags, in the time asked for.
 
-    from_gateway: on its way out of the gateway. protocol: IANA number. For ICMP the ports are type and code.
+    from_gateway: on its way out of the gateway. protocol: IANA number. For ICMP the ports are type
+    and code.
     first, last: nanoseconds since the epoch, the kernel's time. longest_gap: nanoseconds.
     """
 
@@ -36,7 +46,9 @@ class Seen:
 
     @property
     def housekeeping(self) -> bool:
-        """Neighbour discovery, multicast listening: what every link says by itself (RFC 4861, RFC 3810)."""
+        """Neighbour discovery, multicast listening: what every link says by itself (RFC 4861, RFC
+        3810).
+        """
         kinds = _HOUSEKEEPING.get(self.protocol, set())
         return kinds is None or self.source_port in kinds
 
@@ -49,9 +61,12 @@ def _within(address: str, network: str | None) -> bool:
 
 
 class Sniffer:
-    """Watches one interface. Every question ends with the check that the witness itself lost nothing.
+    """Watches one interface.
 
-    Use as a context manager, or through the hospital, which closes it. Times are nanoseconds of time.time_ns().
+    Every question ends with the check that the witness itself lost nothing.
+
+    Use as a context manager, or through the hospital, which closes it. Times are nanoseconds of
+    time.time_ns().
     """
 
     def __init__(self, namespace: str, interface: str) -> None:
@@ -72,8 +87,8 @@ class Sniffer:
     ) -> list[Seen]:
         """Give the flows with packets between two times (0: no bound) that fit, oldest first.
 
-        source, destination: address or prefix. port: the destination's. housekeeping: neighbour discovery and the like too.
-        WitnessBlindError when the sniffer dropped packets.
+        source, destination: address or prefix. port: the destination's. housekeeping: neighbour
+        discovery and the like too. WitnessBlindError when the sniffer dropped packets.
         """
         number = NUMBERS[protocol] if isinstance(protocol, str) else protocol
         found = [

@@ -1,4 +1,6 @@
-"""`python -m tests.lab.sweep`: remove the namespaces and directories that dead runs of the lab left behind."""
+"""`python -m tests.lab.sweep`: remove the namespaces and directories that dead runs of the lab left
+behind.
+"""
 
 from tests.lab.netns import sweep
 

@@ -1,6 +1,8 @@
-"""The smallest BPF programs (they pass every packet), attached to an interface of the namespace that the caller is in.
+"""The smallest BPF programs (they pass every packet), attached to an interface of the namespace
+that the caller is in.
 
-By bpf(2) and rtnetlink alone: struct bpf_attr and the instructions from linux/bpf.h, IFLA_XDP_* from linux/if_link.h.
+By bpf(2) and rtnetlink alone: struct bpf_attr and the instructions from linux/bpf.h, IFLA_XDP_*
+from linux/if_link.h.
 """
 
 import ctypes
@@ -34,7 +36,9 @@ def _loaded(kind: int, verdict: int) -> Iterator[int]:
     # r0 = verdict; exit
     code = struct.pack("=BBhi", 0xB7, 0, 0, verdict) + struct.pack("=BBhi", 0x95, 0, 0, 0)
     program, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"GPL")
-    attr = struct.pack("=IIQQ", kind, len(code) // 8, ctypes.addressof(program), ctypes.addressof(licence))
+    attr = struct.pack(
+        "=IIQQ", kind, len(code) // 8, ctypes.addressof(program), ctypes.addressof(licence)
+    )
     handle = _bpf(BPF_PROG_LOAD, attr)
     try:
         yield handle
@@ -43,7 +47,10 @@ def _loaded(kind: int, verdict: int) -> Iterator[int]:
 
 
 def attach(interface: str) -> None:
-    """Attach an XDP program; it stays until the interface goes. OSError when this kernel does not allow it."""
+    """Attach an XDP program; it stays until the interface goes.
+
+    OSError when this kernel does not allow it.
+    """
     with _loaded(BPF_PROG_TYPE_XDP, XDP_PASS) as handle, Netlink(0) as route:
         inner = attribute(IFLA_XDP_FD, struct.pack("=i", handle))
         inner += attribute(IFLA_XDP_FLAGS, struct.pack("=I", XDP_FLAGS_SKB_MODE))
@@ -52,9 +59,15 @@ def attach(interface: str) -> None:
 
 
 def attach_tcx(interface: str, side: str) -> None:
-    """Attach a program to a tcx hook (Linux 6.6); it stays until the interface goes. OSError: EINVAL before that."""
+    """Attach a program to a tcx hook (Linux 6.6); it stays until the interface goes.
+
+    OSError: EINVAL before that.
+    """
     with _loaded(BPF_PROG_TYPE_SCHED_CLS, TCX_NEXT) as handle:
-        _bpf(BPF_PROG_ATTACH, struct.pack("=III", socket.if_nametoindex(interface), handle, BPF_TCX[side]))
+        _bpf(
+            BPF_PROG_ATTACH,
+            struct.pack("=III", socket.if_nametoindex(interface), handle, BPF_TCX[side]),
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Disks for a daemon's state that are really small, full, read-only or frozen: a tmpfs, or ext4 on a loop device."""
+"""Disks for a daemon's state that are really small, full, read-only or frozen: a tmpfs, or ext4 on
+a loop device.
+"""
 
 import contextlib
 import errno
@@ -44,7 +46,9 @@ def _mounted(daemon: Daemon, *what: str) -> Iterator[None]:
 
 
 def settle(folder: Path) -> None:
-    """Wait until a daemon that has just started writes nothing any more, the room for a full disk included."""
+    """Wait until a daemon that has just started writes nothing any more, the room for a full disk
+    included.
+    """
     before: dict[Path, int] | None = None
     for _ in range(50):
         with contextlib.suppress(FileNotFoundError):
@@ -73,7 +77,10 @@ def fill(folder: Path) -> None:
 
 
 def use_up_inodes(folder: Path) -> None:
-    """Leave not one inode: `ballast-N`. ext4 holds back those of files just deleted for some seconds."""
+    """Leave not one inode: `ballast-N`.
+
+    ext4 holds back those of files just deleted for some seconds.
+    """
     end = time.monotonic() + 15
     for number in itertools.count():
         try:
@@ -87,7 +94,9 @@ def use_up_inodes(folder: Path) -> None:
 
 
 def give_spare_back(folder: Path) -> None:
-    """Take away the room that the daemon keeps for a full disk (its names stay: ext4 holds inodes back for seconds)."""
+    """Take away the room that the daemon keeps for a full disk (its names stay: ext4 holds inodes
+    back for seconds).
+    """
     for path in (folder / "spare").iterdir():
         os.truncate(path, 0)
 
@@ -99,7 +108,9 @@ def empty(folder: Path) -> None:
 
 
 def remount(daemon: Daemon, how: str) -> None:
-    """Remount: `ro` or `rw`; also as the daemon sees it, which `ip netns exec` gave mounts of its own."""
+    """Remount: `ro` or `rw`; also as the daemon sees it, which `ip netns exec` gave mounts of its
+    own.
+    """
     command = ("mount", "-o", f"remount,{how}", str(daemon.state))
     netns.run(*command)
     if daemon.process:
@@ -113,7 +124,9 @@ def fail(folder: Path) -> None:
 
 
 def freeze(folder: Path) -> None:
-    """Have every write and every fsync wait until `thaw`, as on storage that went away (fsfreeze(8))."""
+    """Have every write and every fsync wait until `thaw`, as on storage that went away
+    (fsfreeze(8)).
+    """
     netns.run("fsfreeze", "-f", str(folder))
 
 

@@ -1,7 +1,8 @@
 """The real daemon whose clock a test can set: `python -m tests.system.hasty_names -- flags`.
 
-The file `ahead` beside the state directory says by how many seconds its clock is ahead. It looks at names, and renews the
-boot ruleset, several times a second, and to it half a second without a word from the resolvers is a day, or half an hour.
+The file `ahead` beside the state directory says by how many seconds its clock is ahead. It looks at
+names, and renews the boot ruleset, several times a second, and to it half a second without a word
+from the resolvers is a day, or half an hour.
 """
 
 import sys

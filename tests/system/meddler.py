@@ -1,6 +1,8 @@
-"""Somebody else on the gateway who changes nf_tables by raw netlink; run it in the gateway's namespace (`python -m`).
+"""Somebody else on the gateway who changes nf_tables by raw netlink; run it in the gateway's
+namespace (`python -m`).
 
-It calls itself `meddler`, as the kernel then tells. What it does: the first argument, with its own arguments.
+It calls itself `meddler`, as the kernel then tells. What it does: the first argument, with its own
+arguments.
 """
 
 import contextlib
@@ -48,7 +50,8 @@ def fight(netlink: Netlink, seconds: str, period: str) -> None:
     while time.monotonic() < until:
         with contextlib.suppress(FileNotFoundError):
             netlink.transaction(
-                read_table.NFNL_SUBSYS_NFTABLES, [inet(DELTABLE, 0, text_attribute(1, read_table.TABLE))]
+                read_table.NFNL_SUBSYS_NFTABLES,
+                [inet(DELTABLE, 0, text_attribute(1, read_table.TABLE))],
             )
             found += 1
         time.sleep(float(period))

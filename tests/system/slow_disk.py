@@ -1,8 +1,9 @@
 """The real daemon on a disk that a test can stop: `python -m tests.system.slow_disk -- flags`.
 
-While the file `hangs` stands beside the state directory, every reading and writing of the store waits, as fsync(2) does
-on storage that went away. While `slow` does, each waits as many seconds as that file says. While `fsync` does, each
-fsync(2) and fdatasync(2) waits so long, and while `broken` does, each fails with EIO, and nothing else is touched.
+While the file `hangs` stands beside the state directory, every reading and writing of the store
+waits, as fsync(2) does on storage that went away. While `slow` does, each waits as many seconds as
+that file says. While `fsync` does, each fsync(2) and fdatasync(2) waits so long, and while `broken`
+does, each fails with EIO, and nothing else is touched.
 """
 
 import errno
@@ -20,7 +21,15 @@ from ecluse.controller.context import Ports
 ON_DISK = frozenset(
     {
         *("write_intent", "clear_intent", "write_generation", "write_policy", "read_policy"),
-        *("write_program", "point_boot", "keep_room", "write_closed", "forget", "write_names", "append"),
+        *(
+            "write_program",
+            "point_boot",
+            "keep_room",
+            "write_closed",
+            "forget",
+            "write_names",
+            "append",
+        ),
     }
 )
 
@@ -68,7 +77,9 @@ def main() -> int:
     def behind_a_disk(ports: Ports) -> Ports:
         return replace(ports, store=Disk(ports.store, folder), audit=Disk(ports.audit, folder))
 
-    return daemon.main(flags, make=lambda settings, log: daemon.Daemon(settings, log, adapters=behind_a_disk))
+    return daemon.main(
+        flags, make=lambda settings, log: daemon.Daemon(settings, log, adapters=behind_a_disk)
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Closing without the daemon: by command, watched by packets, and on record when the daemon is back."""
+"""Closing without the daemon: by command, watched by packets, and on record when the daemon is
+back.
+"""
 
 import json
 import os
@@ -39,7 +41,9 @@ def alone(
         f"ECLUSE_STATE_DIR={daemon.state}",
         f"ECLUSE_SOCKET={daemon.socket}",
     )
-    return hospital.run("gw", ["env", *environment, *more, sys.executable, "-m", "ecluse.cli", *words])
+    return hospital.run(
+        "gw", ["env", *environment, *more, sys.executable, "-m", "ecluse.cli", *words]
+    )
 
 
 def closed(hospital: Hospital) -> bool:
@@ -48,12 +52,21 @@ def closed(hospital: Hospital) -> bool:
     )
 
 
-def test_a_cut_without_the_daemon_is_a_cut_and_is_recorded_when_it_is_back(hospital: Hospital, dead: Daemon):
+def test_a_cut_without_the_daemon_is_a_cut_and_is_recorded_when_it_is_back(
+    hospital: Hospital, dead: Daemon
+):
     leaking, kept = hospital.care.open(places.WEB.v4), hospital.care.open(places.LABORATORY.v4)
     assert leaking.talk()
     assert kept.talk()
     done = alone(
-        hospital, dead, "cut", "--no-daemon", "--reason", "ransom note", "--authorised-by", "Dr Example"
+        hospital,
+        dead,
+        "cut",
+        "--no-daemon",
+        "--reason",
+        "ransom note",
+        "--authorised-by",
+        "Dr Example",
     )
     assert done.returncode == 0, done.stderr
     assert "CUT: every zone, without the daemon" in done.stdout
@@ -100,7 +113,9 @@ def test_it_outlasts_a_reboot_without_the_boot_unit(hospital: Hospital, dead: Da
     assert set(dead.status()["levels"].values()) == {"open"}
 
 
-def test_where_the_level_cannot_be_loaded_the_lifeline_alone_is_kept(hospital: Hospital, dead: Daemon):
+def test_where_the_level_cannot_be_loaded_the_lifeline_alone_is_kept(
+    hospital: Hospital, dead: Daemon
+):
     (dead.state / "ruleset" / "cut.nft").write_text("this is no ruleset\n")
     done = alone(hospital, dead, "cut", "--no-daemon")
     assert done.returncode == 0, done.stderr
@@ -112,7 +127,9 @@ def test_where_the_level_cannot_be_loaded_the_lifeline_alone_is_kept(hospital: H
 
 def _only_its_include(path: Path) -> None:
     path.write_text(
-        "".join(line for line in path.read_text().splitlines(True) if line.startswith(("#", "include")))
+        "".join(
+            line for line in path.read_text().splitlines(True) if line.startswith(("#", "include"))
+        )
     )
 
 
@@ -199,7 +216,9 @@ def test_torn_notes_are_told_and_do_no_harm(hospital: Hospital, dead: Daemon):
 
 @pytest.fixture
 def unconfigured(hospital: Hospital) -> Daemon:
-    """A gateway right after the package was installed: no site's files, a state directory with nothing in it."""
+    """A gateway right after the package was installed: no site's files, a state directory with
+    nothing in it.
+    """
     daemon = hospital.daemon()
     shutil.rmtree(daemon.config)
     return daemon
@@ -210,7 +229,9 @@ def installed(hospital: Hospital, daemon: Daemon, *words: str) -> subprocess.Com
     return alone(hospital, daemon, *words, more=more)
 
 
-def test_after_an_install_without_files_what_is_said_is_true(hospital: Hospital, unconfigured: Daemon):
+def test_after_an_install_without_files_what_is_said_is_true(
+    hospital: Hospital, unconfigured: Daemon
+):
     told = installed(hospital, unconfigured, "status")
     assert told.returncode == 4
     assert "there is no gate yet, and everything passes" in " ".join(told.stderr.split())
@@ -224,7 +245,9 @@ def test_after_an_install_without_files_what_is_said_is_true(hospital: Hospital,
     (way_back,) = (line.strip() for line in done.stderr.splitlines() if "nft delete table" in line)
     hospital.shell("gw", way_back)
     assert hospital.care.tcp(places.WEB.v4)
-    assert "there is no gate yet" in " ".join(installed(hospital, unconfigured, "status").stderr.split())
+    assert "there is no gate yet" in " ".join(
+        installed(hospital, unconfigured, "status").stderr.split()
+    )
 
 
 def test_set_up_after_a_closing_without_it_the_daemon_stays_shut_until_it_is_opened(

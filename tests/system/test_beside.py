@@ -1,4 +1,6 @@
-"""Beside the site's own firewall: what it denies stays denied, what it allows of ours is kept, its reloads open nothing."""
+"""Beside the site's own firewall: what it denies stays denied, what it allows of ours is kept, its
+reloads open nothing.
+"""
 
 import fcntl
 import tempfile
@@ -19,7 +21,10 @@ from tests.lab.hosts import ROOT
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 ALLOWED = (places.LABORATORY.v4, places.MAINTENANCE.v4)
-"""What the site's rules let out. We keep the laboratory and not the maintenance; of what the site denies, the treasury."""
+"""What the site's rules let out.
+
+We keep the laboratory and not the maintenance; of what the site denies, the treasury.
+"""
 
 
 class Site:
@@ -78,7 +83,8 @@ done
 
 def _firewalld(site: Site) -> None:
     rules = "".join(
-        f'<rule family="ipv4"><destination address="{address}"/><accept/></rule>' for address in ALLOWED
+        f'<rule family="ipv4"><destination address="{address}"/><accept/></rule>'
+        for address in ALLOWED
     )
     site.write(
         "firewalld/policies/inside-out.xml",
@@ -96,7 +102,10 @@ def _ufw(site: Site) -> None:
 
 @dataclass(frozen=True)
 class Firewall:
-    """prepare: bring it up with its rules. again: what a colleague, or a program, does to it while we are cut."""
+    """prepare: bring it up with its rules.
+
+    again: what a colleague, or a program, does to it while we are cut.
+    """
 
     prepare: Callable[[Site], None]
     again: str
@@ -110,7 +119,8 @@ FIREWALLS = {
     ),
     "iptables-legacy": Firewall(
         _iptables("iptables-legacy"),
-        "iptables-legacy-restore {directory}/site.rules;" + _CONTAINERS.replace("{0}", "iptables-legacy"),
+        "iptables-legacy-restore {directory}/site.rules;"
+        + _CONTAINERS.replace("{0}", "iptables-legacy"),
     ),
     "firewalld": Firewall(_firewalld, "firewall-cmd --reload; firewall-cmd --complete-reload"),
     "ufw": Firewall(_ufw, "ufw reload; ufw --force disable; ufw --force enable"),
@@ -119,7 +129,9 @@ FIREWALLS = {
 
 @pytest.fixture(scope="session")
 def firewalls() -> None:
-    """Have them all: what is missing is installed, by one worker at a time, and no service of it is left enabled."""
+    """Have them all: what is missing is installed, by one worker at a time, and no service of it is
+    left enabled.
+    """
     with (Path(tempfile.gettempdir()) / "ecluse-firewalls.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if contenders.missing():
@@ -153,12 +165,18 @@ def test_what_the_site_denies_stays_denied_and_what_it_reloads_opens_nothing(
         kept = hospital.care.stream(places.LABORATORY.v4, 5000, rate=200)
         leaking = hospital.care.stream(places.MAINTENANCE.v4, 5000, rate=1000)  # 1 ms
         time.sleep(0.2)
-        assert witness.count(destination=places.MAINTENANCE.v4), "positive control: the witness sees it"
+        assert witness.count(destination=places.MAINTENANCE.v4), (
+            "positive control: the witness sees it"
+        )
         daemon.level("cut")
         cut = time.time_ns()
         assert hospital.care.tcp(places.LABORATORY.v4)
-        assert not hospital.admin.tcp(places.TREASURY.v4, timeout=0.3), "kept by us, denied by the site"
-        assert not hospital.care.tcp(places.MAINTENANCE.v4, timeout=0.3), "allowed by the site, cut by us"
+        assert not hospital.admin.tcp(places.TREASURY.v4, timeout=0.3), (
+            "kept by us, denied by the site"
+        )
+        assert not hospital.care.tcp(places.MAINTENANCE.v4, timeout=0.3), (
+            "allowed by the site, cut by us"
+        )
         site.shell(firewall.again.replace("{directory}", str(site.directory)))
         assert line.talk()
         assert hospital.care.tcp(places.LABORATORY.v4)
@@ -169,7 +187,9 @@ def test_what_the_site_denies_stays_denied_and_what_it_reloads_opens_nothing(
             time.sleep(0.05)
         assert leaking.stop(grace=0).sent > 200
         left = witness.seen(since=cut, from_gateway=True)
-        assert {one.destination for one in left} <= {places.LABORATORY.v4, places.DNS_SERVER.v4}, left
+        assert {one.destination for one in left} <= {places.LABORATORY.v4, places.DNS_SERVER.v4}, (
+            left
+        )
         report = kept.stop()
     assert not report.rig_drops
     print(

@@ -1,4 +1,7 @@
-"""A crowd at the socket of the real daemon: whoever closes stands behind nobody. By packets, and by what was done before it."""
+"""A crowd at the socket of the real daemon: whoever closes stands behind nobody.
+
+By packets, and by what was done before it.
+"""
 
 import contextlib
 import os

@@ -1,4 +1,6 @@
-"""eclused as a process: what it tells its service manager, signals, socket activation, a second one beside it."""
+"""eclused as a process: what it tells its service manager, signals, socket activation, a second one
+beside it.
+"""
 
 import json
 import os
@@ -39,7 +41,9 @@ def test_ready_only_when_armed_then_signs_of_life_then_stopping(hospital: Hospit
     environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "400000"}
     daemon = hospital.daemon(environment=environment).start()
     assert said(sock).startswith("READY=1")
-    assert "goto k" in hospital.run("gw", ["nft", "list", "chain", "inet", "ecluse", "forward"]).stdout
+    assert (
+        "goto k" in hospital.run("gw", ["nft", "list", "chain", "inet", "ecluse", "forward"]).stdout
+    )
     began = time.monotonic()
     assert [said(sock) for _ in range(3)] == ["WATCHDOG=1"] * 3
     assert time.monotonic() - began < 3
@@ -82,7 +86,9 @@ def test_sighup_reloads_and_a_broken_file_changes_nothing(hospital: Hospital, da
     assert "Traceback" not in daemon.tail()
 
 
-def test_a_changed_file_alone_changes_nothing_and_is_said_after_a_restart(hospital: Hospital, daemon: Daemon):
+def test_a_changed_file_alone_changes_nothing_and_is_said_after_a_restart(
+    hospital: Hospital, daemon: Daemon
+):
     daemon.level("cut")
     daemon.write_config(None, {k: v for k, v in policy.ALLOWLIST.items() if k != "20-finance.yaml"})
     daemon.restart()
@@ -101,7 +107,9 @@ def test_a_second_daemon_on_the_same_state_is_refused(hospital: Hospital, daemon
 
 
 def test_a_second_daemon_in_the_same_network_is_refused_whoever_squats_names(hospital: Hospital):
-    """Anybody may bind an abstract name: the guard must neither fall to a stranger nor keep the daemon from starting."""
+    """Anybody may bind an abstract name: the guard must neither fall to a stranger nor keep the
+    daemon from starting.
+    """
     strangers = subprocess.Popen(
         ["ip", "netns", "exec", hospital.namespace("gw"), sys.executable, "-c", _SQUATTERS],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -248,11 +256,16 @@ def test_metrics_and_services_follow_the_packets(hospital: Hospital, daemon: Dae
     daemon.level("cut")
     for _ in range(5):
         assert hospital.care.udp(places.LABORATORY.v4)
-    service = next(s for s in daemon.api("GET", "/v1/services").body["services"] if s["name"] == "laboratory")
+    service = next(
+        s for s in daemon.api("GET", "/v1/services").body["services"] if s["name"] == "laboratory"
+    )
     assert service["packets"] >= 10
     assert service["state"] == "kept"
     assert service["last_packet"]
-    assert {a["address"] for a in service["addresses"]} == {places.LABORATORY.v4, places.LABORATORY.v6}
+    assert {a["address"] for a in service["addresses"]} == {
+        places.LABORATORY.v4,
+        places.LABORATORY.v6,
+    }
     metrics = daemon.api("GET", "/metrics").body
     assert any("laboratory" in line and "packets" in line for line in metrics.splitlines())
 
@@ -265,17 +278,22 @@ def test_console_log_is_words(hospital: Hospital):
     daemon.stop()
 
 
-def test_names_are_saved_and_a_dead_resolver_at_start_changes_nothing(hospital: Hospital, daemon: Daemon):
+def test_names_are_saved_and_a_dead_resolver_at_start_changes_nothing(
+    hospital: Hospital, daemon: Daemon
+):
     daemon.level("cut")
     # Known by name alone: an allowlist whose only destination is the name.
-    byname = policy.service("by-name", "vital", ["care"], [{"to": ["www.web.example"], "ports": ["tcp/443"]}])
+    byname = policy.service(
+        "by-name", "vital", ["care"], [{"to": ["www.web.example"], "ports": ["tcp/443"]}]
+    )
     daemon.write_config(None, policy.ALLOWLIST | {"50-name.yaml": [byname]})
     assert daemon.api("POST", "/v1/reload", {"reason": "a name"}).status == 200
     assert hospital.care.tcp(places.WEB.v4)
     hospital.dns({"www.web.example": {"silent": True}})
     time.sleep(0.2)
     daemon.kill9()
-    # A start that waited for the resolver, which never answers, would outlast the patience of `start` here.
+    # A start that waited for the resolver, which never answers, would outlast the patience of
+    # `start` here.
     daemon.flags = [*daemon.flags, "--dns-timeout", "30"]
     daemon.start()
     assert hospital.care.tcp(places.WEB.v4), "the last good answer stands"
@@ -306,7 +324,8 @@ def test_the_example_hospital_comes_up_and_is_cut(hospital: Hospital):
     daemon.start()
     change = daemon.level("cut")
     assert change["verified"]
-    # No zone of it but the gateway has a living interface here, and what no packet can come of is not called kept.
+    # No zone of it but the gateway has a living interface here, and what no packet can come of is
+    # not called kept.
     assert any("laboratory" in words for words in change["no_link"]), change
     assert not any("laboratory" in words for words in change["kept"]), change
     assert change["kept"], "the gateway's own services"
@@ -319,12 +338,16 @@ def test_the_example_hospital_comes_up_and_is_cut(hospital: Hospital):
 
 def test_an_interface_whose_name_is_no_utf8_starves_no_watchdog(hospital: Hospital, manager):
     sock, path = manager
-    daemon = hospital.daemon(environment={"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "400000"}).start()
+    daemon = hospital.daemon(
+        environment={"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "400000"}
+    ).start()
     try:
         daemon.level("cut")
         hospital.run("gw", ["ip", "link", "add", os.fsdecode(b"caf\xe9"), "type", "bridge"])
         hospital.run("gw", ["ip", "link", "set", os.fsdecode(b"caf\xe9"), "up"])
-        hospital.run("gw", ["ip", "addr", "add", "203.0.113.222/32", "dev", os.fsdecode(b"caf\xe9")])
+        hospital.run(
+            "gw", ["ip", "addr", "add", "203.0.113.222/32", "dev", os.fsdecode(b"caf\xe9")]
+        )
         wanted = "caf\N{REPLACEMENT CHARACTER}"
         deadline = time.monotonic() + 15
         while not any(wanted in text for text in daemon.status()["warnings"]):

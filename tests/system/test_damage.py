@@ -19,7 +19,9 @@ def files(daemon: Daemon) -> list[str]:
     return sorted(
         str(path.relative_to(daemon.state))
         for path in daemon.state.rglob("*")
-        if path.is_file() and path.name != "lock" and path.parent.name != "spare"  # nothing stands there
+        if path.is_file()
+        and path.name != "lock"
+        and path.parent.name != "spare"  # nothing stands there
     )
 
 
@@ -63,7 +65,8 @@ def test_each_file_in_turn(hospital: Hospital, kind: str, reboot: bool):
         # Prepared level files and the ruleset of last resort are simply made anew.
         said = json.dumps(status["warnings"]) + daemon.tail(400)
         quietly_renewed = name.startswith("ruleset/") or name == "closed.nft"
-        # The oldest generation is forgotten at some time, the copy of the names comes with the first save of them.
+        # The oldest generation is forgotten at some time, the copy of the names comes with the
+        # first save of them.
         may_lack = damaged is None and name in {"generations/00000001.json", "names.copy.json"}
         if damaged != data and not quietly_renewed and not may_lack:
             assert path.name in said or path.stem in said, (name, kind, said[-2000:])

@@ -1,4 +1,6 @@
-"""A disk that is really full, out of inodes, read-only, broken, slow or frozen: it closes, it says, it writes when it can."""
+"""A disk that is really full, out of inodes, read-only, broken, slow or frozen: it closes, it says,
+it writes when it can.
+"""
 
 import contextlib
 import json
@@ -26,7 +28,10 @@ ANSWER = 5.0
 
 FULL = {
     "tmpfs without a byte": (disks.tmpfs, disks.fill),
-    "tmpfs without an inode": (lambda daemon: disks.tmpfs(daemon, "nr_inodes=400"), disks.use_up_inodes),
+    "tmpfs without an inode": (
+        lambda daemon: disks.tmpfs(daemon, "nr_inodes=400"),
+        disks.use_up_inodes,
+    ),
     "ext4 without a byte": (disks.ext4, disks.fill),
     "ext4 without an inode": (lambda daemon: disks.ext4(daemon, "-N", "400"), disks.use_up_inodes),
 }
@@ -56,7 +61,9 @@ def leaks(hospital: Hospital) -> bool:
 
 
 def reboot(hospital: Hospital, daemon: Daemon) -> None:
-    """As a reboot: the daemon ends, the kernel forgets, the boot unit loads `boot.nft`; the daemon is not started yet."""
+    """As a reboot: the daemon ends, the kernel forgets, the boot unit loads `boot.nft`; the daemon
+    is not started yet.
+    """
     daemon.kill9()
     hospital.nft("delete table inet ecluse")
     assert leaks(hospital), "positive control"
@@ -74,7 +81,10 @@ def audited(daemon: Daemon) -> list[dict]:
 
 
 def whole(hospital: Hospital, daemon: Daemon, *, by_itself: bool = False) -> None:
-    """All is on disk, in order, and the chain says so. by_itself: without a command, which tries at once what waits."""
+    """All is on disk, in order, and the chain says so.
+
+    by_itself: without a command, which tries at once what waits.
+    """
     if not by_itself:
         daemon.level(daemon.status()["levels"]["care"])
     wait_for(lambda: daemon.status()["recorded"])
@@ -82,7 +92,9 @@ def whole(hospital: Hospital, daemon: Daemon, *, by_itself: bool = False) -> Non
     environment = (f"PYTHONPATH={ROOT / 'src'}", f"ECLUSE_STATE_DIR={daemon.state}")
     verified = hospital.run("gw", ["env", *environment, *command])
     assert verified.returncode == 0, verified.stdout + verified.stderr
-    done = [line for line in audited(daemon) if line["event"] == "level" and line["result"] == "done"]
+    done = [
+        line for line in audited(daemon) if line["event"] == "level" and line["result"] == "done"
+    ]
     reached = [line["to_generation"] for line in done]
     assert reached == sorted(reached)
     newest = daemon.status()["generation"]
@@ -125,7 +137,9 @@ def test_a_closing_on_a_full_disk_is_recorded_and_outlasts_a_reboot(hospital: Ho
     assert not leaks(hospital)
 
 
-def test_without_the_room_that_was_kept_it_waits_in_memory_and_is_written_later(hospital: Hospital, small):
+def test_without_the_room_that_was_kept_it_waits_in_memory_and_is_written_later(
+    hospital: Hospital, small
+):
     daemon, fill = small
     disks.give_spare_back(daemon.state)
     fill(daemon.state)
@@ -161,7 +175,9 @@ def test_without_the_daemon_on_a_full_disk(hospital: Hospital, small):
     assert not leaks(hospital)
     disks.empty(daemon.state)
     whole(hospital, daemon)
-    assert [line["reason"] for line in audited(daemon) if line["event"] == "by-hand"] == ["ransom note"]
+    assert [line["reason"] for line in audited(daemon) if line["event"] == "by-hand"] == [
+        "ransom note"
+    ]
 
 
 # -- read-only, broken
@@ -173,7 +189,9 @@ def test_read_only_then_mended(hospital: Hospital):
         daemon.start()
         disks.settle(folder)
         daemon.kill9()
-        shutil.rmtree(daemon.state / "spare")  # as after an upgrade to the first version that has it
+        shutil.rmtree(
+            daemon.state / "spare"
+        )  # as after an upgrade to the first version that has it
         disks.remount(daemon, "ro")  # the kernel refuses that while a file is open to be written
         daemon.start()
         assert leaks(hospital), "positive control"
@@ -240,7 +258,9 @@ def test_a_disk_that_reports_errors_then_mended(hospital: Hospital, slow):
 
 
 def cut_in_a_stream(hospital: Hospital, daemon: Daemon) -> tuple[float, float, list[str]]:
-    """Cut while a stream that is not kept runs: ms to its last packet outside, seconds to the answer, what is not recorded."""
+    """Cut while a stream that is not kept runs: ms to its last packet outside, seconds to the
+    answer, what is not recorded.
+    """
     with hospital.sniff() as witness:
         stream = hospital.guest.stream(places.WEB.v4, 5000, rate=2000)
         time.sleep(0.3)
@@ -318,7 +338,9 @@ def test_root_leaves_the_daemons_user_files_that_it_can_use(hospital: Hospital):
         for name in ("boot.nft", "by-hand.log"):
             found = (state / name).stat()
             assert (found.st_uid, found.st_gid) == (DAEMON, DAEMON), name
-            copy = f"cp {state}/{name} {state}/{name}.new && mv -f {state}/{name}.new {state}/{name}"
+            copy = (
+                f"cp {state}/{name} {state}/{name}.new && mv -f {state}/{name}.new {state}/{name}"
+            )
             done = hospital.run("gw", as_daemon("sh", "-c", copy))
             assert done.returncode == 0, done.stderr
 

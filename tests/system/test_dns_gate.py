@@ -1,4 +1,6 @@
-"""The DNS gate by packets: names that are kept resolve and are reached at once, and nothing else leaves by DNS."""
+"""The DNS gate by packets: names that are kept resolve and are reached at once, and nothing else
+leaves by DNS.
+"""
 
 import os
 import re
@@ -38,7 +40,9 @@ DNS = places.DNS_SERVER.v4
 REFUSED = 5
 
 
-def started(hospital: Hospital, dns_gate: dict, allowlist: dict = ALLOWLIST) -> tuple[Daemon, DnsGate]:
+def started(
+    hospital: Hospital, dns_gate: dict, allowlist: dict = ALLOWLIST
+) -> tuple[Daemon, DnsGate]:
     """Start a daemon, open, and its DNS gate; give both when the gate works."""
     daemon = hospital.daemon(site=policy.site(dns_gate=dns_gate), allowlist=allowlist)
     gate = hospital.dns_gate(daemon).start()
@@ -66,13 +70,15 @@ def test_a_rotating_wildcard_name_is_reached_at_once(hospital: Hospital, gated, 
     done = hospital.care.resolve_and_connect(server, "node.operator.example", 443, 500, kind)
     assert done == {"good": 500, "failed": {}, "addresses": 100}
     assert daemon.status()["last_tamper"] is None, "what the gate puts into its sets is its work"
-    # The names below the wildcard alone: neither the domain nor another port, nor another zone's machine.
+    # The names below the wildcard alone: neither the domain nor another port, nor another zone's
+    # machine.
     held = ROTATING[0] if family == 4 else ROTATING6[0]
     assert hospital.care.tcp(held).error == ""
     assert not hospital.care.tcp(held, 8443)
     assert not hospital.admin.tcp(held)
     assert hospital.care.resolve(server, "operator.example", kind).more["rcode"] == REFUSED
-    # Kept connections of learned addresses outlast what follows a change: they are judged by what was learned.
+    # Kept connections of learned addresses outlast what follows a change: they are judged by what
+    # was learned.
     talking = hospital.care.open(held)
     daemon.level("reduced")
     daemon.level("cut")
@@ -88,7 +94,9 @@ def wait_for_purge(daemon: Daemon) -> None:
 
 
 def test_nothing_leaves_by_dns(hospital: Hospital, gated):
-    """Straight to a server outside, in every way, and through the gate: only kept names reach it, of kept types."""
+    """Straight to a server outside, in every way, and through the gate: only kept names reach it,
+    of kept types.
+    """
     daemon, _ = gated
     care, guest, web = hospital.care, hospital.guest, places.WEB
     ways = {
@@ -130,7 +138,10 @@ def test_nothing_leaves_by_dns(hospital: Hospital, gated):
         ]
         for name, kind in refused:
             for protocol in ("udp", "tcp"):
-                assert care.resolve(DNS, name, kind, protocol=protocol).more["rcode"] == REFUSED, (name, kind)
+                assert care.resolve(DNS, name, kind, protocol=protocol).more["rcode"] == REFUSED, (
+                    name,
+                    kind,
+                )
         # Not by the engine's own port either, nor from outside.
         assert not care.resolve("10.10.0.1", "node.operator.example", timeout=0.3, port=5300)
         assert not hospital.stranger.resolve(
@@ -160,7 +171,9 @@ WAYS = [
 
 
 def test_hints_are_reached_at_once_and_lead_nowhere_else(hospital: Hospital, gated):
-    """A browser that asks for HTTPS records connects to what they hint at, and never asked for an address."""
+    """A browser that asks for HTTPS records connects to what they hint at, and never asked for an
+    address.
+    """
     daemon, _ = gated
     care = hospital.care
     fresh = [f"203.0.113.{n}" for n in range(210, 210 + len(WAYS))]
@@ -172,7 +185,9 @@ def test_hints_are_reached_at_once_and_lead_nowhere_else(hospital: Hospital, gat
         )
         for n, way in enumerate(WAYS)
     }
-    many = [f"{n} . ipv4hint=" + ",".join(f"203.0.113.{m}" for m in range(1, 60)) for n in (1, 2, 3)]
+    many = [
+        f"{n} . ipv4hint=" + ",".join(f"203.0.113.{m}" for m in range(1, 60)) for n in (1, 2, 3)
+    ]
     zone["many.operator.example"] = bindings("https", *many)
     zone["away.operator.example"] = bindings(
         "https", "1 www.web.example. ipv4hint=203.0.113.9", "2 . port=8443 ipv4hint=203.0.113.8"
@@ -200,8 +215,8 @@ def test_hints_are_reached_at_once_and_lead_nowhere_else(hospital: Hospital, gat
     assert not short.answer
     for way in ({"edns": True}, {"protocol": "tcp"}):
         assert len(asked(care, "many.operator.example", **way).answer[0]) == len(many)
-    # The engine caches none (it tells who asks), the strainer holds what it taught the kernel: over long before the kernel's
-    # hour, as one that a client caches is.
+    # The engine caches none (it tells who asks), the strainer holds what it taught the kernel: over
+    # long before the kernel's hour, as one that a client caches is.
     hospital.dns_asked()
     for _ in range(3):
         assert asked(care, "n0.operator.example").answer[0].ttl <= 300
@@ -235,7 +250,9 @@ def test_questions_from_before_the_cut_are_answered_anew(hospital: Hospital, gat
 
 
 def test_rates_hold(hospital: Hospital):
-    """One machine asks under an allowed wildcard as fast as it can: a bound for it, and a tighter one for new names."""
+    """One machine asks under an allowed wildcard as fast as it can: a bound for it, and a tighter
+    one for new names.
+    """
     hospital.dns(ZONE)
     limits = {"client_queries": 100, "wildcard_names": 5}
     daemon, _ = started(hospital, {"limits": limits})
@@ -244,21 +261,29 @@ def test_rates_hold(hospital: Hospital):
     done = hospital.care.ask_often(DNS, ["%.operator.example"], "a", 4.0, 2000)
     leaked = [name for name, _ in hospital.dns_asked() if name.endswith("operator.example")]
     assert done["sent"] > 4000
-    assert 5 <= len(set(leaked)) <= 5 * (10 + 4 + 2), "ten seconds' worth at once, then five a second"
+    assert 5 <= len(set(leaked)) <= 5 * (10 + 4 + 2), (
+        "ten seconds' worth at once, then five a second"
+    )
     answered = sum(done["rcodes"].values())
-    assert answered <= 100 * (2 + 4 + 1), "of each client so much a second, and twice as much at once"
+    assert answered <= 100 * (2 + 4 + 1), (
+        "of each client so much a second, and twice as much at once"
+    )
     assert hospital.admin.resolve(DNS, "results.lab.example"), "others are answered meanwhile"
     daemon.stop()
 
 
 def test_whoever_is_beyond_the_bound_is_named_until_it_may_ask_more(hospital: Hospital):
-    """A server of the inside loses kept names by the bound of one machine: `status` says whose, and what to type."""
+    """A server of the inside loses kept names by the bound of one machine: `status` says whose, and
+    what to type.
+    """
     hospital.dns(ZONE)
     limits = {"client_queries": 20, "wildcard_names": 5}
     daemon, _ = started(hospital, {"limits": limits})
     daemon.level("cut")
     assert not daemon.status()["dns"]["limited"], "nobody asked too much yet"
-    assert hospital.admin.resolve(DNS, "results.lab.example"), "asks within its bound, and is not named"
+    assert hospital.admin.resolve(DNS, "results.lab.example"), (
+        "asks within its bound, and is not named"
+    )
     done = hospital.care.ask_often(DNS, ["n%.blocked.example"], "a", 2.0, 300)
     dropped = done["sent"] - sum(done["rcodes"].values())
     assert dropped > 300
@@ -272,7 +297,9 @@ def test_whoever_is_beyond_the_bound_is_named_until_it_may_ask_more(hospital: Ho
     servers = [{"names": ["hospital.example"], "servers": [hospital.care.v4]}]
     daemon.write_config(policy.site(dns_gate={"limits": limits, "internal": servers}), ALLOWLIST)
     assert daemon.cli("reload", "--yes").returncode == 0
-    assert not daemon.status()["dns"]["limited"], "it is a server of the inside now, without that bound"
+    assert not daemon.status()["dns"]["limited"], (
+        "it is a server of the inside now, without that bound"
+    )
     again = hospital.care.ask_often(DNS, ["m%.blocked.example"], "a", 2.0, 100)
     assert sum(again["rcodes"].values()) > 20 * (2 + 2 + 1), "more than one machine may"
     daemon.stop()
@@ -305,13 +332,19 @@ def ask(
     protocol: str = "udp",
     flags: int = 0x100,
 ) -> str:
-    """Ask for a name of these labels, whatever stands in them; give the answer's code, or `silence`."""
+    """Ask for a name of these labels, whatever stands in them; give the answer's code, or
+    `silence`.
+    """
     told = (server, str(port), protocol, str(flags), *(label.hex() for label in labels))
     return hospital.run(role, [sys.executable, "-c", SENDS, *told]).stdout.strip()
 
 
-def test_the_strainer_answers_the_engine_alone_and_names_are_what_their_labels_are(hospital: Hospital, gated):
-    """A program on the gateway asks past the engine, a machine hides a dot in a label or another question in a name."""
+def test_the_strainer_answers_the_engine_alone_and_names_are_what_their_labels_are(
+    hospital: Hospital, gated
+):
+    """A program on the gateway asks past the engine, a machine hides a dot in a label or another
+    question in a name.
+    """
     daemon, gate = gated
     daemon.level("cut")
     hospital.dns_asked()
@@ -325,8 +358,15 @@ def test_the_strainer_answers_the_engine_alone_and_names_are_what_their_labels_a
     assert asked >= {"here.operator.example", "there.operator.example"}
     for protocol in ("udp", "tcp"):
         assert ask(hospital, "gw", "127.0.0.1", 5301, [b"past", *below[1:]], protocol) == "silence"
-        assert ask(hospital, "gw", "127.0.0.1", 5301, [b"past", *below[1:]], protocol, 0x8100) == "silence"
-    for labels in ([b"evil.operator", b"example"], [b"x.operator.example"], [b"a\\.operator", b"example"]):
+        assert (
+            ask(hospital, "gw", "127.0.0.1", 5301, [b"past", *below[1:]], protocol, 0x8100)
+            == "silence"
+        )
+    for labels in (
+        [b"evil.operator", b"example"],
+        [b"x.operator.example"],
+        [b"a\\.operator", b"example"],
+    ):
         assert ask(hospital, "care", DNS, 53, labels) == str(REFUSED)
     forged = [b"x query[A] innocent", b"example from 10", b"30", b"5", b"30"]
     assert ask(hospital, "care", DNS, 53, forged) == str(REFUSED)
@@ -366,7 +406,9 @@ for n in range(300):
 
 @pytest.mark.parametrize("how", ["plain", "forged"])
 def test_one_machine_does_not_use_up_a_wildcard(hospital: Hospital, how: str):
-    """A machine that asks for ever new names leaves room for the others', also when it says that others ask."""
+    """A machine that asks for ever new names leaves room for the others', also when it says that
+    others ask.
+    """
     hospital.dns(ZONE)
     limits = {"client_queries": 50, "wildcard_names": 5}
     daemon, _ = started(hospital, {"limits": limits})
@@ -375,12 +417,22 @@ def test_one_machine_does_not_use_up_a_wildcard(hospital: Hospital, how: str):
     began = time.monotonic()
     infected = subprocess.Popen(
         [
-            *("ip", "netns", "exec", hospital.namespace("care"), sys.executable, "-c", ASKS_FOR_NEW_NAMES),
+            *(
+                "ip",
+                "netns",
+                "exec",
+                hospital.namespace("care"),
+                sys.executable,
+                "-c",
+                ASKS_FOR_NEW_NAMES,
+            ),
             *(DNS, hospital.care.v4, how),
         ]
     )
     time.sleep(3.0)
-    others = [hospital.admin.resolve(DNS, f"mine{n}.operator.example").more["rcode"] for n in range(5)]
+    others = [
+        hospital.admin.resolve(DNS, f"mine{n}.operator.example").more["rcode"] for n in range(5)
+    ]
     still_at_it = infected.poll() is None
     assert infected.wait(30) == 0
     assert still_at_it
@@ -394,8 +446,12 @@ def test_one_machine_does_not_use_up_a_wildcard(hospital: Hospital, how: str):
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_made_up_sources_are_not_answered_and_at_open_share_a_bound(hospital: Hospital, family: int):
-    """A source outside the zone's subnets: refused before the engine at a cut, one machine's share for all of them at open."""
+def test_made_up_sources_are_not_answered_and_at_open_share_a_bound(
+    hospital: Hospital, family: int
+):
+    """A source outside the zone's subnets: refused before the engine at a cut, one machine's share
+    for all of them at open.
+    """
     hospital.dns(ZONE)
     limits = {"client_queries": 20, "wildcard_names": 1000}
     daemon, _ = started(hospital, {"mode": "always", "limits": limits})
@@ -406,8 +462,12 @@ def test_made_up_sources_are_not_answered_and_at_open_share_a_bound(hospital: Ho
     strangers = [nobody.format(n) for n in range(1, 41)]
     bits = {4: 32, 6: 128}[family]
     for one in (*strangers, of_admin, another):
-        hospital.shell("care", f"ip addr add {one}/{bits} dev eth0 {'nodad' if family == 6 else ''}")
-        hospital.shell("gw", f"ip route add {one}/{bits} dev care0")  # so that an answer would be seen
+        hospital.shell(
+            "care", f"ip addr add {one}/{bits} dev eth0 {'nodad' if family == 6 else ''}"
+        )
+        hospital.shell(
+            "gw", f"ip route add {one}/{bits} dev care0"
+        )  # so that an answer would be seen
     server, own = places.DNS_SERVER.address(family), places.CARE.gateway.address(family)
 
     def ask(source: str, name: str, to: str = server, port: int = 53) -> int:
@@ -437,35 +497,52 @@ def test_made_up_sources_are_not_answered_and_at_open_share_a_bound(hospital: Ho
     assert ask(strangers[0], "www.web.example") == 0
     assert hospital.care.resolve(server, "www.web.example").more["rcode"] == 0
     several = answered_at_open()
-    assert 0 < several <= 5 + 20 * (time.monotonic() - began), "one bound for all of them, however many"
-    assert hospital.care.resolve(server, "www.web.example").more["rcode"] == 0, "and not that of the others"
+    assert 0 < several <= 5 + 20 * (time.monotonic() - began), (
+        "one bound for all of them, however many"
+    )
+    assert hospital.care.resolve(server, "www.web.example").more["rcode"] == 0, (
+        "and not that of the others"
+    )
     inside = hospital.admin.worker
     inside.do("listen", protocol="udp", ports=[53])
     inside.do("dns", zone={"*.hospital.example": {"a": ["10.20.0.7"]}})
     daemon.level("cut")
     wait_for_purge(daemon)
     hospital.dns_asked()
-    assert ask(strangers[0], "x.hospital.example", places.ADMIN_HOST.address(family)) == 0, "inside to inside"
+    assert ask(strangers[0], "x.hospital.example", places.ADMIN_HOST.address(family)) == 0, (
+        "inside to inside"
+    )
     for number, source in enumerate((strangers[0], another)):
         for to, port in ((server, 53), (own, 53), (own, 5300)):
             assert ask(source, f"made-up{number}.operator.example", to, port) == -1
-    assert hospital.care.resolve(server, "own.operator.example").more["rcode"] == 0, "positive control"
+    assert hospital.care.resolve(server, "own.operator.example").more["rcode"] == 0, (
+        "positive control"
+    )
     assert hospital.care.resolve(own, "own2.operator.example").more["rcode"] == 0
     asked = {name for name, _ in hospital.dns_asked()}
     assert {"own.operator.example", "own2.operator.example"} <= asked
     assert not [name for name in asked if name.startswith("made-up")]
     rate = hospital.shell("gw", f"nft list set inet ecluse dns_rate_{family}")
-    assert another not in rate.partition("elements")[2], "nor was it counted as the machine of the other zone"
+    assert another not in rate.partition("elements")[2], (
+        "nor was it counted as the machine of the other zone"
+    )
     refused = hospital.shell("gw", f"nft list set inet ecluse refused_hosts{family}")
     assert another in refused
     daemon.stop()
 
 
 def test_one_machine_does_not_take_all_places_with_names_that_are_slow(hospital: Hospital):
-    """Questions that nobody answers wait for two seconds each: of one machine only so many, so that others are asked for."""
+    """Questions that nobody answers wait for two seconds each: of one machine only so many, so that
+    others are asked for.
+    """
     hospital.dns(ZONE | {"*.slow.example": {"silent": True}})
-    slow = policy.service("slow", "vital", ["care"], [{"to": "*.slow.example", "ports": ["tcp/443"]}])
-    limits = {"client_queries": 5000, "wildcard_names": 5000}  # what ends the flood is the places alone
+    slow = policy.service(
+        "slow", "vital", ["care"], [{"to": "*.slow.example", "ports": ["tcp/443"]}]
+    )
+    limits = {
+        "client_queries": 5000,
+        "wildcard_names": 5000,
+    }  # what ends the flood is the places alone
     allowlist = ALLOWLIST | {"50-slow.yaml": [slow]}
     daemon, _ = started(hospital, {"limits": limits}, allowlist)
     daemon.level("cut")
@@ -474,8 +551,12 @@ def test_one_machine_does_not_take_all_places_with_names_that_are_slow(hospital:
     time.sleep(2.0)
 
     def asked() -> int:
-        """Ask as a stub resolver does, again where nothing came: a loaded machine drops a datagram now and then."""
-        tries = (hospital.admin.resolve(DNS, "node.operator.example").more["rcode"] for _ in range(5))
+        """Ask as a stub resolver does, again where nothing came: a loaded machine drops a datagram
+        now and then.
+        """
+        tries = (
+            hospital.admin.resolve(DNS, "node.operator.example").more["rcode"] for _ in range(5)
+        )
         return next((rcode for rcode in tries if rcode == 0), -1)
 
     answers = []
@@ -517,7 +598,9 @@ def test_the_record_tells_who_asked(hospital: Hospital, gated):
 
 
 def test_the_gate_dies_hangs_and_is_broken(hospital: Hospital, gated):
-    """Nothing opens, kept services by names that were resolved before go on, and it is said within five seconds."""
+    """Nothing opens, kept services by names that were resolved before go on, and it is said within
+    five seconds.
+    """
     daemon, gate = gated
     care = hospital.care
     daemon.level("cut")
@@ -536,7 +619,9 @@ def test_the_gate_dies_hangs_and_is_broken(hospital: Hospital, gated):
         first = gate.engine
         os.kill(first, signal.SIGKILL)
         still_shut()
-        wait_until(lambda: gate.engine not in {0, first} and care.resolve(DNS, "node.operator.example"))
+        wait_until(
+            lambda: gate.engine not in {0, first} and care.resolve(DNS, "node.operator.example")
+        )
         gate.wait_until_well()
         # The engine hangs: said, and replaced.
         second = gate.engine
@@ -551,7 +636,8 @@ def test_the_gate_dies_hangs_and_is_broken(hospital: Hospital, gated):
         still_shut()
         gate.process.send_signal(signal.SIGCONT)
         gate.wait_until_well()
-        # The process is killed: what it started ends with it, and nothing answers until it is started again.
+        # The process is killed: what it started ends with it, and nothing answers until it is
+        # started again.
         gate.kill9()
         still_shut()
         assert gate.wait_until_said() < 5
@@ -582,14 +668,18 @@ def wait_until(true, patience: float = 5.0) -> None:
 
 
 def test_learned_addresses_outlast_everything(hospital: Hospital, gated):
-    """Reload, rollback, daemon's restart and crash, the gate's own restart, and the table made anew."""
+    """Reload, rollback, daemon's restart and crash, the gate's own restart, and the table made
+    anew.
+    """
     daemon, gate = gated
     care = hospital.care
     daemon.level("cut")
     held = care.resolve(DNS, "node.operator.example").more["addresses"][0]
     assert care.tcp(held)
     number = daemon.status()["generation"]
-    more = policy.service("other", "vital", ["care"], [{"to": "203.0.113.250", "ports": ["tcp/22"]}])
+    more = policy.service(
+        "other", "vital", ["care"], [{"to": "203.0.113.250", "ports": ["tcp/22"]}]
+    )
     daemon.write_config(policy.site(dns_gate=ROOM), ALLOWLIST | {"50-more.yaml": [more]})
     assert daemon.cli("reload", "--yes", "--reason", "test").returncode == 0
     assert care.tcp(held)
@@ -607,7 +697,8 @@ def test_learned_addresses_outlast_everything(hospital: Hospital, gated):
     hospital.nft(SITE_NAT)
     gate.start()
     wait_until(lambda: care.tcp(held, timeout=0.3))
-    # Without the reload's name nothing is left of what it learned: prune takes the sets of services that are gone.
+    # Without the reload's name nothing is left of what it learned: prune takes the sets of services
+    # that are gone.
     assert "dns_svc_secure_mail_4" in hospital.shell("gw", "nft list sets")
 
 
@@ -622,7 +713,9 @@ def test_open_is_left_alone_and_always_is_not(hospital: Hospital, gated):
     wait_until(lambda: hospital.care.resolve("10.10.0.1", "www.web.example").more["addresses"])
     assert not hospital.care.resolve("10.10.0.1", "nobody.example").more["addresses"]
     # What is learned at open is there at the cut: a connection to a wildcard's address outlasts it.
-    talking = hospital.care.open(hospital.care.resolve(DNS, "node.operator.example").more["addresses"][0])
+    talking = hospital.care.open(
+        hospital.care.resolve(DNS, "node.operator.example").more["addresses"][0]
+    )
     hospital.dns_asked()
     daemon.level("cut")
     wait_for_purge(daemon)
@@ -638,17 +731,29 @@ def test_open_is_left_alone_and_always_is_not(hospital: Hospital, gated):
 
 
 def test_a_flood_at_open_is_bounded_for_each_machine(hospital: Hospital):
-    """`mode: always`: one machine that floods the gate in peace time does not take the others' DNS away."""
+    """`mode: always`: one machine that floods the gate in peace time does not take the others' DNS
+    away.
+    """
     hospital.dns(ZONE)
     own = {"mode": "always", "limits": {"client_queries": 50, "wildcard_names": 10}}
     daemon, _ = started(hospital, own)
     wait_until(lambda: hospital.admin.resolve(DNS, "www.web.example").more["addresses"])
 
     def flood(server: str = DNS, port: int = 53, host: Host = hospital.guest) -> tuple[int, int]:
-        """Flood for three seconds from a machine; give how much was answered, and how often another was not."""
-        asked = {"server": server, "names": ["www.web.example"], "kind": "a", "seconds": 3.0, "rate": 2000}
+        """Flood for three seconds from a machine; give how much was answered, and how often another
+        was not.
+        """
+        asked = {
+            "server": server,
+            "names": ["www.web.example"],
+            "kind": "a",
+            "seconds": 3.0,
+            "rate": 2000,
+        }
         asking = host.worker.begin("ask_often", source=host.v4, port=port, **asked)
-        others = [hospital.admin.resolve(DNS, "www.web.example").more["addresses"] for _ in range(100)]
+        others = [
+            hospital.admin.resolve(DNS, "www.web.example").more["addresses"] for _ in range(100)
+        ]
         done = asking.result(60)
         assert done["sent"] > 4000
         return sum(done["rcodes"].values()), others.count([])
@@ -660,7 +765,8 @@ def test_a_flood_at_open_is_bounded_for_each_machine(hospital: Hospital):
     assert flood("10.30.0.1", 5300)[0] <= most, "the engine's own port is no way round it"
     # Only questions are bounded: whatever else goes to the gateway is not looked at.
     assert hospital.guest.tcp(places.WEB.v4)
-    # One zone cut, the others open: it has the same bound of the same set, and they ask as if there were no gate.
+    # One zone cut, the others open: it has the same bound of the same set, and they ask as if there
+    # were no gate.
     daemon.level("cut", zones=["care"])
     wait_for_purge(daemon)
     answered, missed = flood(host=hospital.care)
@@ -669,7 +775,8 @@ def test_a_flood_at_open_is_bounded_for_each_machine(hospital: Hospital):
     with hospital.sniff() as outside:
         assert hospital.guest.resolve(DNS, "www.web.example").more["addresses"] == [places.WEB.v4]
         assert outside.seen(destination=DNS, port=53)
-    # Positive control: with the bound taken out, and nobody there to put it back, the flood gets through.
+    # Positive control: with the bound taken out, and nobody there to put it back, the flood gets
+    # through.
     daemon.level("open")
     assert flood()[0] <= most
     daemon.kill9()
@@ -682,11 +789,16 @@ def test_a_flood_at_open_is_bounded_for_each_machine(hospital: Hospital):
 
 @pytest.mark.parametrize(
     ("names", "rate"),
-    [([f"n{number}.nobody.example" for number in range(64)], 20_000), (["results.lab.example"], 5_000)],
+    [
+        ([f"n{number}.nobody.example" for number in range(64)], 20_000),
+        (["results.lab.example"], 5_000),
+    ],
     ids=["in vain", "for a kept name"],
 )
 def test_a_crowd_that_asks_holds_nobody_up(hospital: Hospital, gated, names, rate):
-    """500 machines that ask for names that nobody keeps, or all for the same one; kept names are answered beside them."""
+    """500 machines that ask for names that nobody keeps, or all for the same one; kept names are
+    answered beside them.
+    """
     daemon, gate = gated
     daemon.level("cut")
     crowd = [f"10.10.{100 + n // 250}.{1 + n % 250}" for n in range(500)]
@@ -720,7 +832,9 @@ def memory_of(gate: DnsGate) -> int:
 
 
 def test_new_names_come_without_a_gap(hospital: Hospital, gated):
-    """Five reloads, each with another name, under a machine that asks all the time: no question is lost or refused."""
+    """Five reloads, each with another name, under a machine that asks all the time: no question is
+    lost or refused.
+    """
     daemon, gate = gated
     daemon.level("cut")
     engine = gate.engine
@@ -736,7 +850,9 @@ def test_new_names_come_without_a_gap(hospital: Hospital, gated):
     for number in range(5):
         name = f"new{number}.lab.example"
         hospital.dns(ZONE | {name: {"a": [f"203.0.113.{30 + number}"]}})
-        more = policy.service(f"new{number}", "vital", ["care"], [{"to": name, "ports": ["tcp/443"]}])
+        more = policy.service(
+            f"new{number}", "vital", ["care"], [{"to": name, "ports": ["tcp/443"]}]
+        )
         daemon.write_config(policy.site(dns_gate=ROOM), ALLOWLIST | {"50-more.yaml": [more]})
         assert daemon.cli("reload", "--yes", "--reason", "test").returncode == 0
         wait_until(lambda name=name: hospital.admin.resolve(DNS, name).more["addresses"])
@@ -747,7 +863,9 @@ def test_new_names_come_without_a_gap(hospital: Hospital, gated):
 
 
 def test_an_address_lives_as_long_as_it_is_answered_or_used(hospital: Hospital, gated):
-    """Kept for an hour after it was answered, refreshed by each packet; a short time-out stands for the hour here."""
+    """Kept for an hour after it was answered, refreshed by each packet; a short time-out stands for
+    the hour here.
+    """
     daemon, gate = gated
     care = hospital.care
     daemon.level("cut")
@@ -760,7 +878,8 @@ def test_an_address_lives_as_long_as_it_is_answered_or_used(hospital: Hospital, 
         for name in LEARNED_SETS:
             element = f"inet ecluse {name} '{{ {address}"
             hospital.shell(
-                "gw", f"nft delete element {element} }}' && nft add element {element} timeout 2s }}'"
+                "gw",
+                f"nft delete element {element} }}' && nft add element {element} timeout 2s }}'",
             )
     talking = care.open(used)
     for _ in range(12):
@@ -795,7 +914,9 @@ def put_in(hospital: Hospital, address: str) -> None:
 
 
 def test_what_somebody_else_puts_into_the_sets_is_taken_out(hospital: Hospital, gated):
-    """It passes for a moment at most, as everything that root does to the table, and is no more saved as if it were ours."""
+    """It passes for a moment at most, as everything that root does to the table, and is no more
+    saved as if it were ours.
+    """
     daemon, gate = gated
     care, strange = hospital.care, "203.0.113.210"
     daemon.level("cut")
@@ -811,7 +932,9 @@ def test_what_somebody_else_puts_into_the_sets_is_taken_out(hospital: Hospital, 
     gate.wait_until_well()
     wait_until(lambda: daemon.status()["dns"]["removed"] == 2)
     assert strange in daemon.status()["dns"]["removed_last"]
-    assert "2 addresses that somebody else put into its sets taken out" in daemon.cli("status").stdout
+    assert (
+        "2 addresses that somebody else put into its sets taken out" in daemon.cli("status").stdout
+    )
     wait_until(lambda: "somebody else's addresses out of its sets" in daemon.tail(200))
     # By the kernel's word, not by the save once a minute.
     for number in range(211, 214):
@@ -823,7 +946,9 @@ def test_what_somebody_else_puts_into_the_sets_is_taken_out(hospital: Hospital, 
     assert strange not in (gate.state / "learned.nft").read_text()
 
 
-def test_a_gate_that_is_killed_right_after_it_learned_an_address_keeps_it(hospital: Hospital, gated):
+def test_a_gate_that_is_killed_right_after_it_learned_an_address_keeps_it(
+    hospital: Hospital, gated
+):
     """What it learned since it saved last stays in the kernel, and its connections notice nothing."""
     daemon, gate = gated
     care, strange = hospital.care, "203.0.113.210"
@@ -852,7 +977,10 @@ def test_names_of_the_inside_are_answered_by_the_inside(hospital: Hospital):
     server = places.CARE_SERVER.v4
     inside = hospital.care_server.worker
     inside.do("listen", protocol="udp", ports=[53])
-    inside.do("dns", zone={"*.hospital.example": {"a": ["10.20.0.7"]}, "other.example": {"a": ["192.0.2.9"]}})
+    inside.do(
+        "dns",
+        zone={"*.hospital.example": {"a": ["10.20.0.7"]}, "other.example": {"a": ["192.0.2.9"]}},
+    )
     own = {
         "internal": [{"names": ["hospital.example"], "servers": [server]}],
         "limits": {"client_queries": 5},
@@ -887,12 +1015,19 @@ def test_at_isolate_no_name_is_answered(hospital: Hospital, gated):
     hospital.dns_asked()
     for name in ("node.operator.example", "results.lab.example", "a.tunnel.example"):
         assert not hospital.care.resolve(DNS, name, timeout=0.3).more["addresses"]
-        assert not hospital.care.resolve("10.10.0.1", name, timeout=0.3, port=5300).more["addresses"]
+        assert not hospital.care.resolve("10.10.0.1", name, timeout=0.3, port=5300).more[
+            "addresses"
+        ]
     assert "operator.example" not in str(hospital.dns_asked())
 
 
-def test_a_connection_outlasts_the_cut_however_long_ago_its_name_was_asked_for(hospital: Hospital, gated):
-    """At open no packet comes by the gate's sets: the daemon looks at the connections. A short time-out stands for the hour."""
+def test_a_connection_outlasts_the_cut_however_long_ago_its_name_was_asked_for(
+    hospital: Hospital, gated
+):
+    """At open no packet comes by the gate's sets: the daemon looks at the connections.
+
+    A short time-out stands for the hour.
+    """
     daemon, gate = gated
     care = hospital.care
     daemon.write_config(policy.site(dns_gate=ROOM | {"mode": "always"}), ALLOWLIST)
@@ -923,12 +1058,15 @@ def addresses_in(hospital: Hospital, asking: Host | None = None) -> set[str]:
         asking.resolve(DNS, "node.operator.example")
     return set(
         re.findall(
-            r"203\.0\.113\.\d+", hospital.shell("gw", "nft list set inet ecluse dns_svc_secure_mail_4")
+            r"203\.0\.113\.\d+",
+            hospital.shell("gw", "nft list set inet ecluse dns_svc_secure_mail_4"),
         )
     )
 
 
-def test_a_wildcard_that_is_taken_out_of_a_service_is_cut_off_by_the_reload(hospital: Hospital, gated):
+def test_a_wildcard_that_is_taken_out_of_a_service_is_cut_off_by_the_reload(
+    hospital: Hospital, gated
+):
     daemon, _ = gated
     care = hospital.care
     also = policy.service(
@@ -971,7 +1109,9 @@ with socket.create_connection((sys.argv[1], 53), 5):
 
 
 def test_what_the_engine_forked_for_a_connection_ends_with_it(hospital: Hospital, gated):
-    """dnsmasq forks for TCP; such a child held the log open, and the gate could not be stopped for minutes (Python 3.13)."""
+    """dnsmasq forks for TCP; such a child held the log open, and the gate could not be stopped for
+    minutes (Python 3.13).
+    """
     daemon, gate = gated
     daemon.level("cut")
     command = [

@@ -1,4 +1,7 @@
-"""A way past the gate is one: packets leave by it at isolate. And it is named, in status, in the events, by `check --host`."""
+"""A way past the gate is one: packets leave by it at isolate.
+
+And it is named, in status, in the events, by `check --host`.
+"""
 
 import json
 import subprocess
@@ -51,7 +54,8 @@ def test_a_tc_redirect_leaks_at_isolate_and_is_named(hospital: Hospital, daemon:
     assert "ingress of guest0) redirects to wan0" in " ".join(found.stdout.split())
     told = json.loads(check_host(hospital, daemon, "--json").stdout)["findings"]
     assert [one["kind"] for one in told if one["is_exit"]] == ["tc"]
-    # A filter is no change of links: the daemon sees it at its next look, once a minute or when a link changes.
+    # A filter is no change of links: the daemon sees it at its next look, once a minute or when a
+    # link changes.
     hospital.shell("gw", "ip link add late0 type veth peer name late1")
     assert wait_until(lambda: named(daemon, "redirects to wan0"), 5)
     assert '"event":"exit"' in (daemon.state / "audit.log").read_text()
@@ -59,7 +63,9 @@ def test_a_tc_redirect_leaks_at_isolate_and_is_named(hospital: Hospital, daemon:
     assert wait_until(lambda: not named(daemon, "redirects to wan0"), 5)
 
 
-def test_a_macvlan_of_the_outside_in_a_container_gets_out_and_is_named(hospital: Hospital, daemon: Daemon):
+def test_a_macvlan_of_the_outside_in_a_container_gets_out_and_is_named(
+    hospital: Hospital, daemon: Daemon
+):
     daemon.level("isolate")
     hospital.shell(
         "gw",
@@ -71,13 +77,17 @@ def test_a_macvlan_of_the_outside_in_a_container_gets_out_and_is_named(hospital:
     )
     with hospital.sniff() as outside:
         hospital.run("guests", ["ping", "-c", "1", "-W", "1", places.WEB.v4])
-        assert outside.count(destination=places.WEB.v4, protocol="icmp"), "positive control: it leaves"
+        assert outside.count(destination=places.WEB.v4, protocol="icmp"), (
+            "positive control: it leaves"
+        )
     assert wait_until(lambda: named(daemon, "mv0 in another network namespace"), 5)
     assert check_host(hospital, daemon).returncode == 1
 
 
 def test_a_way_out_that_a_zones_wildcard_takes_for_the_inside_is_named_as_one(hospital: Hospital):
-    """As when somebody renames the outside interface into it: all that leaves by it goes from inside to inside."""
+    """As when somebody renames the outside interface into it: all that leaves by it goes from
+    inside to inside.
+    """
     site = policy.site()
     site["zones"][0]["interfaces"] = ["care0", "wan*"]
     daemon = hospital.daemon(site=site).start()

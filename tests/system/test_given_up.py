@@ -1,4 +1,5 @@
-"""Commands that nobody waits for any more, or that were sent before somebody closed the gate: they close, and open nothing.
+"""Commands that nobody waits for any more, or that were sent before somebody closed the gate: they
+close, and open nothing.
 
 Every way in which that comes about, with systemd's socket and the real daemon, by packets.
 """
@@ -35,7 +36,9 @@ runpy.run_module('ecluse.eclused', run_name='__main__', alter_sys=True)
 
 @pytest.fixture
 def held(hospital: Hospital) -> Iterator[Daemon]:
-    """A daemon behind a socket that somebody else holds, as systemd does: it takes commands while no daemon runs."""
+    """A daemon behind a socket that somebody else holds, as systemd does: it takes commands while
+    no daemon runs.
+    """
     daemon = hospital.daemon()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(daemon.socket))
@@ -131,7 +134,9 @@ def test_a_cut_that_was_given_up_opens_no_isolated_gate(
     assert told(held) == ["left out"]
 
 
-@pytest.mark.parametrize("words", [("cut",), ("level", "reduced"), ("open", "--yes", "--reason", "x")])
+@pytest.mark.parametrize(
+    "words", [("cut",), ("level", "reduced"), ("open", "--yes", "--reason", "x")]
+)
 def test_who_waits_through_a_closing_by_hand_is_told_and_opens_nothing(
     hospital: Hospital, held: Daemon, typed: Typed, words: tuple[str, ...]
 ):
@@ -183,7 +188,9 @@ def test_an_opening_goes_through_a_restart_only_with_whoever_waits_for_it(
     assert keeps_nothing(hospital) is given_up
 
 
-def test_a_cut_whose_command_line_lost_patience_opens_no_isolated_gate(hospital: Hospital, held: Daemon):
+def test_a_cut_whose_command_line_lost_patience_opens_no_isolated_gate(
+    hospital: Hospital, held: Daemon
+):
     """The client's own time-out, as a script with `curl --max-time` has it."""
     held.kill9()
     with contextlib.suppress(OSError):
@@ -231,7 +238,9 @@ def test_a_hung_daemon_that_wakes_opens_nothing_that_was_closed_by_hand(
 def test_a_zone_that_was_isolated_and_all_the_others_that_were_cut_by_hand_stay_so(
     hospital: Hospital, hung: Daemon
 ):
-    """What was loaded by hand closes more in some zones and less in one: each keeps the most closed of the two."""
+    """What was loaded by hand closes more in some zones and less in one: each keeps the most closed
+    of the two.
+    """
     hung.level("isolate", zones=["care"])
     time.sleep(0.3)
     assert hospital.guest.tcp(places.WEB.v4), "positive control"

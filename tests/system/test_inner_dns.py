@@ -1,4 +1,6 @@
-"""The inside's own DNS servers behind the DNS gate: Debian's unbound and BIND, forwarding, caching, validating."""
+"""The inside's own DNS servers behind the DNS gate: Debian's unbound and BIND, forwarding, caching,
+validating.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -64,7 +66,8 @@ SITE = {
     },
 }
 TARGETS = {"front.cdn.example", "edge.cdn.example"}
-# What may be asked for keys: names of the site's files, what lies above them, and above what those led to.
+# What may be asked for keys: names of the site's files, what lies above them, and above what those
+# led to.
 PROVEN = {".", "example", "lab.example", "results.lab.example", "treasury.example"}
 PROVEN |= {"pay.treasury.example", "partner.example", LONG, "operator.example", "cdn.example"}
 PROVEN |= {"deep.operator.example", *(n for n in KEPT if n.endswith("operator.example")), *TARGETS}
@@ -90,7 +93,9 @@ def gated(hospital: Hospital, real: RealDns) -> Iterator[tuple[Daemon, DnsGate]]
 
 def all_four(real: RealDns) -> list[Server]:
     """Start one of each, with nothing in its cache."""
-    ways = [(make, validating) for validating in (False, True) for make in (real.unbound, real.bind)]
+    ways = [
+        (make, validating) for validating in (False, True) for make in (real.unbound, real.bind)
+    ]
     return [
         make(address, validating=validating)
         for address, (make, validating) in zip(FORWARDERS, ways, strict=True)
@@ -130,12 +135,16 @@ def unkept(hospital: Hospital, servers: list[Server]) -> None:
 def test_names_are_answered_through_inside_servers_whose_caches_are_empty(
     hospital: Hospital, real: RealDns, gated
 ):
-    """Aliases (the server asks for the target itself) and keys (one that validates asks for all zones above)."""
+    """Aliases (the server asks for the target itself) and keys (one that validates asks for all
+    zones above).
+    """
     daemon, _ = gated
     servers = all_four(real)
     check_all(hospital, servers)
     asked = {name for name, kind in real.asked() if kind in {"a", "aaaa"}}
-    assert asked >= TARGETS, "positive control: at open an inside server asks for the targets of aliases"
+    assert asked >= TARGETS, (
+        "positive control: at open an inside server asks for the targets of aliases"
+    )
     for one in servers:
         one.stop()
     daemon.level("cut")
@@ -165,7 +174,9 @@ def test_names_are_answered_through_inside_servers_whose_caches_are_empty(
 def test_names_go_on_through_inside_servers_that_were_warm_at_the_cut(
     hospital: Hospital, real: RealDns, gated
 ):
-    """They hold the alias for ten minutes and its address for two seconds: then they ask for the target alone."""
+    """They hold the alias for ten minutes and its address for two seconds: then they ask for the
+    target alone.
+    """
     daemon, gate = gated
     servers = all_four(real)
     own = {name: address for name, address in KEPT.items() if "operator" not in name}
@@ -183,7 +194,9 @@ def test_names_go_on_through_inside_servers_that_were_warm_at_the_cut(
     wait_until(lambda: not [one for s in servers for one in resolved(hospital, s)], 30.0)
     # Another name by a reload, beside them; then it is taken back.
     site = policy.site(**SITE)
-    more = policy.service("more", "vital", ["care"], [{"to": "new.lab.example", "ports": ["tcp/443"]}])
+    more = policy.service(
+        "more", "vital", ["care"], [{"to": "new.lab.example", "ports": ["tcp/443"]}]
+    )
     before = daemon.status()["generation"]
     daemon.write_config(site, {"40-partners.yaml": SERVICES, "50-more.yaml": [more]})
     assert daemon.cli("reload", "--yes", "--reason", "test").returncode == 0

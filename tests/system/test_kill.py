@@ -1,4 +1,6 @@
-"""kill -9 between any two steps of a change, then start: the old state or the new one, never a mix; while cut, always cut."""
+"""kill -9 between any two steps of a change, then start: the old state or the new one, never a mix;
+while cut, always cut.
+"""
 
 import http.client
 import json
@@ -59,9 +61,9 @@ def check_whole(hospital: Hospital, daemon: Daemon, *allowed: dict[str, str]) ->
         assert passes(hospital, zone) == (levels[zone] == "open"), (zone, levels)
     assert hospital.care.tcp(places.LABORATORY.v4)
     boot = json.loads(
-        next(x for x in (daemon.state / "boot.nft").read_text().splitlines() if "levels:" in x).partition(
-            "levels:"
-        )[2]
+        next(
+            x for x in (daemon.state / "boot.nft").read_text().splitlines() if "levels:" in x
+        ).partition("levels:")[2]
     )
     assert boot == levels
     return levels
@@ -70,7 +72,9 @@ def check_whole(hospital: Hospital, daemon: Daemon, *allowed: dict[str, str]) ->
 CLOSING = ["applied", "verified", "boot", "audit"]
 OPENING = ["intent", "applied", "verified", "boot", "audit"]
 AFTER = ["generation", "cleared"]
-"""Steps that no answer waits for: whether it came before the end is chance, and what it said stands in either case."""
+"""Steps that no answer waits for: whether it came before the end is chance, and what it said stands
+in either case.
+"""
 
 
 def check_filed(daemon: Daemon, number: int, reason: str) -> None:
@@ -126,7 +130,9 @@ def test_killed_while_opening(hospital: Hospital, step: str):
         living(daemon)
         levels = check_whole(hospital, daemon, all_at("cut"), all_at("open"))
         if step in {"intent", "applied", "verified"}:
-            assert levels == all_at("cut"), "nobody was told that it is open, and nothing on disk says so"
+            assert levels == all_at("cut"), (
+                "nobody was told that it is open, and nothing on disk says so"
+            )
     if levels == all_at("open"):
         check_filed(daemon, 3, "all clear")
 
@@ -139,7 +145,9 @@ def test_killed_in_a_change_that_closes_one_zone_and_opens_another(hospital: Hos
     daemon.level("open", zones=["guests"])
     daemon.level("cut", zones=["care"])
     second = daemon.status()
-    assert not command(daemon, "/v1/rollback", {"generation": first["generation"], "reason": "swap"})
+    assert not command(
+        daemon, "/v1/rollback", {"generation": first["generation"], "reason": "swap"}
+    )
     living(daemon)
     check_whole(hospital, daemon, first["levels"], second["levels"])
 
@@ -148,7 +156,9 @@ def test_killed_in_a_change_that_closes_one_zone_and_opens_another(hospital: Hos
 def test_killed_while_reloading(hospital: Hospital, step: str):
     daemon = dying(hospital, step).start()
     daemon.level("cut")
-    fewer = {name: services for name, services in policy.ALLOWLIST.items() if name != "20-finance.yaml"}
+    fewer = {
+        name: services for name, services in policy.ALLOWLIST.items() if name != "20-finance.yaml"
+    }
     daemon.write_config(None, fewer)
     assert hospital.admin.tcp(places.TREASURY.v4)
     assert not command(daemon, "/v1/reload", {"reason": "no treasury"})
@@ -177,9 +187,13 @@ def test_killed_at_start(hospital: Hospital):
         assert outside.seen(since, destination=places.WEB.v4) == []
 
 
-@pytest.mark.parametrize("step", ["applied", "verified", "program", "boot", "policy", "generation", "audit"])
+@pytest.mark.parametrize(
+    "step", ["applied", "verified", "program", "boot", "policy", "generation", "audit"]
+)
 def test_killed_at_the_very_first_start(hospital: Hospital, step: str):
-    """Nobody has cut anything yet: the hospital must not find itself cut because an installation was interrupted."""
+    """Nobody has cut anything yet: the hospital must not find itself cut because an installation
+    was interrupted.
+    """
     daemon = dying(hospital, step)
     (daemon.directory / "armed").touch()
     daemon.start(wait=False)

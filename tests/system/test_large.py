@@ -1,7 +1,7 @@
 """A large allowlist, and everything that is asked and done with it: nothing of it holds up a cut.
 
-What is asserted is the rule of the whole suite (tests/conftest.py): no callback holds the loop for over 20 ms of its own
-processor time.
+What is asserted is the rule of the whole suite (tests/conftest.py): no callback holds the loop for
+over 20 ms of its own processor time.
 """
 
 import threading
@@ -69,7 +69,9 @@ def test_nothing_that_is_asked_or_done_holds_the_loop(hospital: Hospital, allowl
 
 
 def test_a_cut_beside_a_plan_of_a_large_allowlist(hospital: Hospital):
-    """The plan goes on meanwhile, and the answer to the cut says how long the person waited (printed, not asserted)."""
+    """The plan goes on meanwhile, and the answer to the cut says how long the person waited
+    (printed, not asserted).
+    """
     daemon = hospital.daemon(allowlist=large()).start(60)
     daemon.write_config(None, large(CHANGED))
     plan = threading.Thread(

@@ -1,4 +1,6 @@
-"""What the gateway itself sends is judged where its last link is known, and of its errors those about kept flows pass."""
+"""What the gateway itself sends is judged where its last link is known, and of its errors those
+about kept flows pass.
+"""
 
 import json
 import time
@@ -50,7 +52,9 @@ def left(outside, since: int, *towards: str) -> list:
 def test_what_nat_of_the_output_hook_sends_out_is_judged(
     hospital: Hospital, daemon: Daemon, family: int, level: str
 ):
-    """The gateway writes an inside address; the site's rules make it an outside one, after the link was first chosen."""
+    """The gateway writes an inside address; the site's rules make it an outside one, after the link
+    was first chosen.
+    """
     hospital.nft(BY_NAT)
     inside, web = places.GUEST_HOST.address(family), places.WEB.address(family)
     gateway = hospital.host(places.GUESTS.gateway, "gw")
@@ -68,8 +72,12 @@ def test_what_nat_of_the_output_hook_sends_out_is_judged(
 
 @pytest.mark.parametrize("level", ["cut", "isolate"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_a_mark_sends_another_way_is_judged(hospital: Hospital, daemon: Daemon, family: int, level: str):
-    """Its own packets, and its refusals with what was refused in them (several links by mark, RFC 5737 addresses)."""
+def test_what_a_mark_sends_another_way_is_judged(
+    hospital: Hospital, daemon: Daemon, family: int, level: str
+):
+    """Its own packets, and its refusals with what was refused in them (several links by mark, RFC
+    5737 addresses).
+    """
     hospital.nft(BY_MARK)
     hospital.shell("gw", SECOND_WAY)
     inside, web = places.GUEST_HOST.address(family), places.WEB.address(family)
@@ -88,22 +96,32 @@ def test_what_a_mark_sends_another_way_is_judged(hospital: Hospital, daemon: Dae
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_kept_flow_of_the_gateway_may_be_sent_another_way(hospital: Hospital, daemon: Daemon, family: int):
+def test_a_kept_flow_of_the_gateway_may_be_sent_another_way(
+    hospital: Hospital, daemon: Daemon, family: int
+):
     """Several providers by mark: what is kept is kept by whichever link."""
     health = places.HEALTH_DATA.address(family)
     ip = "ip" if family == 4 else "ip6"
     chain = f"type route hook output priority mangle; {ip} daddr {health} meta mark set 7"
     hospital.nft(f"table inet site_out {{\n chain output {{\n {chain}\n }}\n}}\n")
     hospital.shell("gw", SECOND_WAY)
-    hospital.shell("gw", f"ip -{family} route add unreachable {health}/{32 if family == 4 else 128} || true")
+    hospital.shell(
+        "gw", f"ip -{family} route add unreachable {health}/{32 if family == 4 else 128} || true"
+    )
     daemon.level("cut")
-    hospital.shell("gw", f"ip -{family} route del unreachable {health}/{32 if family == 4 else 128}")
+    hospital.shell(
+        "gw", f"ip -{family} route del unreachable {health}/{32 if family == 4 else 128}"
+    )
     assert hospital.gateway.udp(health, 4500)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_narrow_link_inside_is_told_to_kept_partners_alone(hospital: Hospital, daemon: Daemon, family: int):
-    """Both ends believe in 1,500 bytes, the link to care has 1,400: whoever sends more has to be told by the gateway."""
+def test_a_narrow_link_inside_is_told_to_kept_partners_alone(
+    hospital: Hospital, daemon: Daemon, family: int
+):
+    """Both ends believe in 1,500 bytes, the link to care has 1,400: whoever sends more has to be
+    told by the gateway.
+    """
     lab, web = places.LABORATORY.address(family), places.WEB.address(family)
     hospital.shell("gw", "ip link set care0 mtu 1400; ip link set guest0 mtu 1400\n")
     with hospital.sniff() as outside:
@@ -125,7 +143,8 @@ def test_a_narrow_link_inside_is_told_to_kept_partners_alone(hospital: Hospital,
                 "a black hole: the laboratory is not told how narrow the link is"
             )
         assert outside.count(since, destination=lab, protocol="icmp" if family == 4 else "icmpv6")
-        # Somebody outside writes to a guest, or goes on with what was cut: no error goes out about either.
+        # Somebody outside writes to a guest, or goes on with what was cut: no error goes out about
+        # either.
         strange.talk(60_000, timeout=0.3)
         send_large(hospital, family, places.GUEST_HOST.v6 if family == 6 else places.GATEWAY_WAN.v4)
         strangers = [places.STRANGER.address(family), web]
@@ -143,8 +162,12 @@ def forget_widths(hospital: Hospital) -> None:
 
 
 def send_large(hospital: Hospital, family: int, to: str) -> None:
-    """Have a stranger outside send a datagram that is too large for the inside, and not to be cut up."""
-    kind, level, option = ("AF_INET", 0, 10) if family == 4 else ("AF_INET6", 41, 23)  # IP(V6)_MTU_DISCOVER
+    """Have a stranger outside send a datagram that is too large for the inside, and not to be cut
+    up.
+    """
+    kind, level, option = (
+        ("AF_INET", 0, 10) if family == 4 else ("AF_INET6", 41, 23)
+    )  # IP(V6)_MTU_DISCOVER
     code = (
         "import socket, sys\n"
         f"s = socket.socket(socket.{kind}, socket.SOCK_DGRAM)\n"
@@ -157,7 +180,9 @@ def send_large(hospital: Hospital, family: int, to: str) -> None:
 
 
 def test_link_housekeeping_does_not_reach_beyond_the_link(hospital: Hospital, daemon: Daemon):
-    """With presets `nd` and `dhcp`: a server far away is no DHCP server of the link, a router is asked for on the link."""
+    """With presets `nd` and `dhcp`: a server far away is no DHCP server of the link, a router is
+    asked for on the link.
+    """
     lifeline = policy.site()["lifeline"] | {"presets": ["nd", "dhcp"]}
     daemon.write_config(policy.site(lifeline=lifeline))
     daemon.api("POST", "/v1/reload", {"reason": "test"})
@@ -194,7 +219,9 @@ def test_link_housekeeping_does_not_reach_beyond_the_link(hospital: Hospital, da
         daemon.level("isolate")
         after = say(time.time_ns())
         assert [f for f in after if f.destination in {far4, far6}] == []
-        assert {"255.255.255.255", "ff02::2"} <= {f.destination for f in after}, "what the link needs leaves"
+        assert {"255.255.255.255", "ff02::2"} <= {f.destination for f in after}, (
+            "what the link needs leaves"
+        )
         hospital.shell("gw", "ip -6 neigh flush dev wan0")
         daemon.level("cut")
         assert hospital.care.tcp(places.LABORATORY.v6), "neighbours find each other at cut"
@@ -203,8 +230,12 @@ def test_link_housekeeping_does_not_reach_beyond_the_link(hospital: Hospital, da
 def test_after_the_answer_a_queue_of_the_outside_link_holds_what_it_held_and_gets_no_more(
     hospital: Hospital, daemon: Daemon
 ):
-    """The limit of promise 1: a shaper (64 kbit/s) sends what was in its queue, and nothing that is not kept enters it."""
-    hospital.shell("gw", "tc qdisc add dev wan0 root handle 1: tbf rate 64kbit burst 3000 limit 60000\n")
+    """The limit of promise 1: a shaper (64 kbit/s) sends what was in its queue, and nothing that is
+    not kept enters it.
+    """
+    hospital.shell(
+        "gw", "tc qdisc add dev wan0 root handle 1: tbf rate 64kbit burst 3000 limit 60000\n"
+    )
     web = places.WEB.v4
 
     def waiting() -> int:

@@ -1,7 +1,9 @@
-"""Services that are known by name alone, while their name server fails in every way: packets before and after.
+"""Services that are known by name alone, while their name server fails in every way: packets before
+and after.
 
-The whole way is real: two name servers on the internet side that do as they are told (tests/lab/names.py), the daemon with
-a clock that can be set (hasty_names.py), the kernel, and machines inside that connect.
+The whole way is real: two name servers on the internet side that do as they are told
+(tests/lab/names.py), the daemon with a clock that can be set (hasty_names.py), the kernel, and
+machines inside that connect.
 """
 
 import itertools
@@ -29,7 +31,8 @@ def resolvers(hospital: Hospital) -> Iterator[Resolvers]:
         yield told
 
 
-# A connection that ended counts as use until the kernel forgets it: after a second here, not after two minutes.
+# A connection that ended counts as use until the kernel forgets it: after a second here, not after
+# two minutes.
 _FORGETFUL = "".join(
     f"echo 1 > /proc/sys/net/netfilter/nf_conntrack_{name}\n"
     for name in ("tcp_timeout_time_wait", "tcp_timeout_close", "udp_timeout", "udp_timeout_stream")
@@ -81,7 +84,9 @@ class Site:
         return self.daemon.api("GET", "/v1/services").body["services"]
 
     def addresses(self, name: str) -> dict[str, dict]:
-        return {a["address"]: a for s in self.services() for a in s["addresses"] if a["name"] == name}
+        return {
+            a["address"]: a for s in self.services() for a in s["addresses"] if a["name"] == name
+        }
 
     def outcomes(self, name: str) -> set[str]:
         return {word for by in self.names()[name]["outcomes"].values() for word in by}
@@ -178,7 +183,9 @@ def test_each_failure_takes_nothing_away_is_counted_and_heals(site: Site):
 
 
 def test_answers_that_are_odd_are_used(site: Site):
-    many = [f"203.0.113.{n}" for n in range(100, 200)] + [f"198.51.100.{n}" for n in range(100, 200)]
+    many = [f"203.0.113.{n}" for n in range(100, 200)] + [
+        f"198.51.100.{n}" for n in range(100, 200)
+    ]
     chain = ["chain.example", *(f"alias{n}.example" for n in range(15))]
     rows = [[one, 1, two] for one, two in itertools.pairwise(chain)]
     site.resolvers.tell("long.example", "long", *(["long.example", 1, a] for a in many))
@@ -189,9 +196,16 @@ def test_answers_that_are_odd_are_used(site: Site):
     site.resolvers.put("one-dead.example", "203.0.113.24")
     site.resolvers.tell("one-dead.example", "silence", server=FIRST)
     site.resolvers.put("united.example", "203.0.113.25")
-    site.resolvers.tell("united.example", "records", ["united.example", 1, "203.0.113.26"], server=SECOND)
     site.resolvers.tell(
-        "rotates.example", "rotate", "rotates.example", 1, 4, *(f"203.0.113.{n}" for n in range(200, 240))
+        "united.example", "records", ["united.example", 1, "203.0.113.26"], server=SECOND
+    )
+    site.resolvers.tell(
+        "rotates.example",
+        "rotate",
+        "rotates.example",
+        1,
+        4,
+        *(f"203.0.113.{n}" for n in range(200, 240)),
     )
     pool = [f"2001:db8:ffff:2::{n:x}" for n in range(1, 201)]
     site.resolvers.tell("turns-200.example", "rotate", "turns-200.example", 1, 16, *pool)
@@ -199,10 +213,15 @@ def test_answers_that_are_odd_are_used(site: Site):
     site.start([f"{name}.example" for name in names]).level("cut")
     until(lambda: all(site.addresses(f"{name}.example") for name in names))
     # Only until the whole pool is known: then no machine can be given an address that is not.
-    until(lambda: any("nearly every answer" in w for w in site.names()["rotates.example"]["warnings"]))
+    until(
+        lambda: any("nearly every answer" in w for w in site.names()["rotates.example"]["warnings"])
+    )
     until(lambda: len(site.addresses("rotates.example")) == 40, 40)
     until(lambda: len(site.addresses("turns-200.example")) == 200, 40)
-    assert any("IPv6 addresses only" in warning for warning in site.names()["turns-200.example"]["warnings"])
+    assert any(
+        "IPv6 addresses only" in warning
+        for warning in site.names()["turns-200.example"]["warnings"]
+    )
     passing = [*many, *pool, "203.0.113.21", "203.0.113.22", "2001:db8:ffff::22"]
     passing += [f"203.0.113.{n}" for n in (23, 24, 25, 26, *range(200, 240))]
     assert site.refuses(*passing) == []
@@ -225,7 +244,9 @@ def test_answers_that_are_odd_are_used(site: Site):
         site.forward(31 * MINUTE)
         time.sleep(1.5)
     assert site.passes("203.0.113.26")
-    site.resolvers.tell("united.example", "records", ["united.example", 1, "203.0.113.25"], server=SECOND)
+    site.resolvers.tell(
+        "united.example", "records", ["united.example", 1, "203.0.113.25"], server=SECOND
+    )
     until(lambda: forget(site) and "203.0.113.26" not in site.addresses("united.example"))
     assert not site.passes("203.0.113.26")
 
@@ -308,7 +329,9 @@ def test_last_known_good_has_an_upper_bound_that_is_told(site: Site):
     assert site.passes("203.0.113.101")
     until(lambda: forget(site) and not site.addresses("lab.example"))
     assert not site.passes("203.0.113.101")
-    assert any("lab.example has no address yet" in warning for warning in daemon.status()["warnings"])
+    assert any(
+        "lab.example has no address yet" in warning for warning in daemon.status()["warnings"]
+    )
 
 
 def test_private_answers_lead_out_only_where_the_service_says_so(site: Site):
@@ -323,7 +346,9 @@ def test_private_answers_lead_out_only_where_the_service_says_so(site: Site):
         assert outside.count(since, destination=inside_tunnel) == 0
         told = " ".join(site.services()[0]["warnings"])
         assert f"refused {inside_tunnel} (a private address); if it is meant" in told
-        daemon.write_config(policy.site(resolvers=[FIRST, SECOND]), site.files(["lab.example"], private=True))
+        daemon.write_config(
+            policy.site(resolvers=[FIRST, SECOND]), site.files(["lab.example"], private=True)
+        )
         assert daemon.api("POST", "/v1/reload", {"reason": "it is behind the tunnel"}).status == 200
         until(lambda: inside_tunnel in site.addresses("lab.example"))
         since = time.time_ns()
@@ -352,7 +377,9 @@ def test_learned_addresses_are_back_at_boot_without_network_daemon_or_dns(site: 
     began = time.monotonic()
     daemon.start()
     assert time.monotonic() - began < 5
-    assert site.passes(*every, "203.0.113.99") == every, "and by the daemon, whose resolvers are away"
+    assert site.passes(*every, "203.0.113.99") == every, (
+        "and by the daemon, whose resolvers are away"
+    )
     assert set(site.addresses("lab.example")) == set(every)
     left = [a for a, one in site.addresses("lab.example").items() if one["left"]]
     assert set(left) == set(first), "it remembers which of them have left"
@@ -382,7 +409,12 @@ def is_on_disk(boot: Path, address: str) -> bool:
 def test_check_online_asks_the_sites_resolvers_and_says_what_to_do(site: Site):
     site.resolvers.put("lab.example", "203.0.113.101", ttl=300)
     site.resolvers.tell(
-        "turns.example", "rotate", "turns.example", 600, 1, *(f"203.0.113.{n}" for n in range(100, 200))
+        "turns.example",
+        "rotate",
+        "turns.example",
+        600,
+        1,
+        *(f"203.0.113.{n}" for n in range(100, 200)),
     )
     site.resolvers.tell(
         "shared.example",

@@ -1,4 +1,7 @@
-"""A daemon whose own words nobody takes: closed, full, or not read. What it promises to patients does not depend on its log."""
+"""A daemon whose own words nobody takes: closed, full, or not read.
+
+What it promises to patients does not depend on its log.
+"""
 
 import io
 import json

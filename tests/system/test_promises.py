@@ -1,4 +1,6 @@
-"""The seven promises of docs/security.md, by packets, watched from the internet side, each with its positive control."""
+"""The seven promises of docs/security.md, by packets, watched from the internet side, each with its
+positive control.
+"""
 
 import json
 import sys
@@ -17,7 +19,9 @@ GRE, ESP, SCTP = 47, 50, 132
 
 
 def everything_that_must_end(hospital: Hospital, family: int) -> dict:
-    """Flows that no service of the lab keeps at `cut`: name -> a try that says whether it came through."""
+    """Flows that no service of the lab keeps at `cut`: name -> a try that says whether it came
+    through.
+    """
     web, lab = places.WEB.address(family), places.LABORATORY.address(family)
     mail, treasury = places.MAIL_RELAY.address(family), places.TREASURY.address(family)
     care, admin, guest, gateway = hospital.care, hospital.admin, hospital.guest, hospital.gateway
@@ -61,7 +65,9 @@ def everything_that_is_kept(hospital: Hospital, family: int) -> dict:
         "health data sctp": lambda: care.raw(SCTP, health, port=2905),
         "health data gre": lambda: care.raw(GRE, health),
         "health data from the gateway": lambda: gateway.udp(health, 4500),
-        "dns from the gateway": lambda: gateway.resolve(places.DNS_SERVER.address(family), "www.web.example"),
+        "dns from the gateway": lambda: gateway.resolve(
+            places.DNS_SERVER.address(family), "www.web.example"
+        ),
         "partner comes in": lambda: hospital.partner.tcp(partner, places.FORWARDED_PORT),
     }
 
@@ -74,7 +80,10 @@ def tries(table: dict) -> dict[str, bool]:
 def test_promise_1_after_cut_nothing_that_is_not_kept_crosses(
     hospital: Hospital, daemon: Daemon, family: int
 ):
-    ending, kept = everything_that_must_end(hospital, family), everything_that_is_kept(hospital, family)
+    ending, kept = (
+        everything_that_must_end(hospital, family),
+        everything_that_is_kept(hospital, family),
+    )
     outsiders = [places.WEB, places.MAIL_RELAY, places.STRANGER]
     with hospital.sniff() as outside:
         assert all(tries(ending).values()), "positive control: all of it passes while open"
@@ -100,18 +109,26 @@ def test_promise_1_after_cut_nothing_that_is_not_kept_crosses(
             assert outside.seen(since, destination=address) == []
         # Towards the laboratory and the treasury only what is kept has left.
         allowed = {(6, 443), (6, 22), (17, 5000), (17, 5001)}
-        for flow in outside.seen(since, destination=places.LABORATORY.address(family), from_gateway=True):
-            assert flow.protocol in {1, 58} or (flow.protocol, flow.destination_port) in allowed, flow
+        for flow in outside.seen(
+            since, destination=places.LABORATORY.address(family), from_gateway=True
+        ):
+            assert flow.protocol in {1, 58} or (flow.protocol, flow.destination_port) in allowed, (
+                flow
+            )
         for line in lines:
             line.close()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_promise_1_at_isolate_the_lifeline_alone_is_left(hospital: Hospital, daemon: Daemon, family: int):
+def test_promise_1_at_isolate_the_lifeline_alone_is_left(
+    hospital: Hospital, daemon: Daemon, family: int
+):
     daemon.level("isolate")
     since = time.time_ns()
     with hospital.sniff() as outside:
-        everything = everything_that_must_end(hospital, family) | everything_that_is_kept(hospital, family)
+        everything = everything_that_must_end(hospital, family) | everything_that_is_kept(
+            hospital, family
+        )
         own = everything.pop("dns from the gateway")
         after = tries(everything)
         assert not any(after.values()), after
@@ -130,11 +147,17 @@ def test_promise_1_at_isolate_the_lifeline_alone_is_left(hospital: Hospital, dae
             if f.destination_port != 53 and f.destination != "ff02::16"
         ]
         assert left == []
-    assert hospital.care.tcp(places.ADMIN_HOST.address(family), 9).error == "ECONNREFUSED", "inside to inside"
+    assert hospital.care.tcp(places.ADMIN_HOST.address(family), 9).error == "ECONNREFUSED", (
+        "inside to inside"
+    )
 
 
-def test_promise_1_what_the_gateway_says_in_answer_is_judged_too(hospital: Hospital, daemon: Daemon):
-    """An infected host that writes an outside address into its packets must not have the gateway answer to it."""
+def test_promise_1_what_the_gateway_says_in_answer_is_judged_too(
+    hospital: Hospital, daemon: Daemon
+):
+    """An infected host that writes an outside address into its packets must not have the gateway
+    answer to it.
+    """
     target = places.WEB.v4
     code = (
         "import socket, sys\n"
@@ -160,8 +183,11 @@ def test_promise_1_what_the_gateway_says_in_answer_is_judged_too(hospital: Hospi
         done = hospital.run("guests", [sys.executable, "-c", code, "0"])
         assert done.returncode == 0, done.stderr
         time.sleep(0.3)
-        assert outside.count(destination=target), "positive control: while open the gateway answers outwards"
-        # The gateway itself still open: what is refused of the guests is not answered to an address outside.
+        assert outside.count(destination=target), (
+            "positive control: while open the gateway answers outwards"
+        )
+        # The gateway itself still open: what is refused of the guests is not answered to an address
+        # outside.
         daemon.level("cut", zones=["guests"])
         since = time.time_ns()
         hospital.run("guests", [sys.executable, "-c", code, "2"])
@@ -179,7 +205,19 @@ def test_promise_1_an_exit_that_appears_at_night_is_closed(hospital: Hospital, d
     """A 4G stick: a new interface with a better default route."""
     gateway, inet = hospital.namespace("gw"), hospital.namespace("inet")
     netns.run(
-        "ip", "link", "add", "stick0", "netns", gateway, "type", "veth", "peer", "name", "far0", "netns", inet
+        "ip",
+        "link",
+        "add",
+        "stick0",
+        "netns",
+        gateway,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "far0",
+        "netns",
+        inet,
     )
     hospital.shell(
         "inet",
@@ -194,7 +232,9 @@ def test_promise_1_an_exit_that_appears_at_night_is_closed(hospital: Hospital, d
         assert stick.count(destination=places.WEB.v4)
         daemon.level("cut", zones=["administration"])
         since = time.time_ns()
-        assert hospital.guest.tcp(places.WEB.v4, timeout=0.3), "guests are open, whatever way they leave by"
+        assert hospital.guest.tcp(places.WEB.v4, timeout=0.3), (
+            "guests are open, whatever way they leave by"
+        )
         assert not hospital.admin.tcp(places.WEB.v4, timeout=0.3)
         daemon.level("cut")
         since = time.time_ns()
@@ -229,7 +269,9 @@ def test_promise_3_no_time_out_stop_or_restart_opens(hospital: Hospital, daemon:
     daemon.level("cut")
     with hospital.sniff() as outside:
         since = time.time_ns()
-        beacon = hospital.guest.beacon([("tcp", places.WEB.v4, 443), ("udp", places.WEB.v4, 5000)], rate=200)
+        beacon = hospital.guest.beacon(
+            [("tcp", places.WEB.v4, 443), ("udp", places.WEB.v4, 5000)], rate=200
+        )
         daemon.stop()
         time.sleep(0.2)
         daemon.start()
@@ -248,7 +290,9 @@ def test_promise_3_no_time_out_stop_or_restart_opens(hospital: Hospital, daemon:
     assert any("fault" in warning for warning in daemon.status()["warnings"])
 
 
-def test_promise_4_a_ruleset_that_the_kernel_refuses_changes_nothing(hospital: Hospital, daemon: Daemon):
+def test_promise_4_a_ruleset_that_the_kernel_refuses_changes_nothing(
+    hospital: Hospital, daemon: Daemon
+):
     daemon.level("cut")
     before = daemon.status()
     (daemon.config / "allowlist.d/20-finance.yaml").write_text("services: [{name: x}]")
@@ -261,9 +305,9 @@ def test_promise_4_a_ruleset_that_the_kernel_refuses_changes_nothing(hospital: H
 
 
 def test_promise_5_what_was_answered_is_on_disk(hospital: Hospital, daemon: Daemon):
-    number = daemon.level("cut", reason="encryption seen", authorised_by="the director")["generation"][
-        "number"
-    ]
+    number = daemon.level("cut", reason="encryption seen", authorised_by="the director")[
+        "generation"
+    ]["number"]
     daemon.kill9()
     last = (daemon.state / "audit.log").read_text().splitlines()[-1]
     assert "the director" in last
@@ -329,4 +373,6 @@ def test_the_ruleset_of_last_resort_keeps_management_alone(hospital: Hospital, d
         assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
         assert bool(hospital.care.tcp(places.LABORATORY.v4, timeout=0.3)) == (level != "isolate")
     daemon.start()
-    assert daemon.status()["levels"]["care"] == "reduced", "a level that was loaded by hand is followed"
+    assert daemon.status()["levels"]["care"] == "reduced", (
+        "a level that was loaded by hand is followed"
+    )

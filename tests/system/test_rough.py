@@ -1,4 +1,6 @@
-"""Rough nights: dead DNS, storage that hangs or is full, clumsy colleagues, orders that come all at once. By packets."""
+"""Rough nights: dead DNS, storage that hangs or is full, clumsy colleagues, orders that come all at
+once. By packets.
+"""
 
 import contextlib
 import json
@@ -23,7 +25,9 @@ pytestmark = pytest.mark.system
 ZONES = ("care", "administration", "guests", "gateway")
 CUT, OPEN = dict.fromkeys(ZONES, "cut"), dict.fromkeys(ZONES, "open")
 SOON = 1.0
-"""Seconds that a closing may take, answer not included; what hung before this held was 5 s and more."""
+"""Seconds that a closing may take, answer not included; what hung before this held was 5 s and
+more.
+"""
 
 
 def wait_until(condition, seconds: float = 5.0) -> bool:
@@ -41,7 +45,9 @@ def leaks(hospital: Hospital) -> bool:
 
 
 def more_services(*destinations: str) -> dict:
-    one = policy.service("one-more", "vital", ["care"], [{"to": list(destinations), "ports": ["tcp/443"]}])
+    one = policy.service(
+        "one-more", "vital", ["care"], [{"to": list(destinations), "ports": ["tcp/443"]}]
+    )
     return policy.ALLOWLIST | {"40-more.yaml": [one]}
 
 
@@ -95,7 +101,9 @@ def test_a_cut_does_not_wait_for_the_names_of_a_reload(hospital: Hospital, daemo
     assert not leaks(hospital)
 
 
-def test_a_table_that_is_deleted_during_a_reload_is_put_back_at_once(hospital: Hospital, daemon: Daemon):
+def test_a_table_that_is_deleted_during_a_reload_is_put_back_at_once(
+    hospital: Hospital, daemon: Daemon
+):
     hospital.dns({"never.answers.example": {"silent": True}})
     daemon.level("cut")
     daemon.write_config(None, more_services("never.answers.example"))
@@ -144,7 +152,11 @@ def test_two_cuts_while_the_disk_hangs_and_each_is_recorded_once(hospital: Hospi
     disk.mend()
     assert wait_until(lambda: daemon.status()["recorded"])
     time.sleep(0.2)
-    done = [(line["to_generation"], line["levels"]) for line in audited(daemon) if line["event"] == "level"]
+    done = [
+        (line["to_generation"], line["levels"])
+        for line in audited(daemon)
+        if line["event"] == "level"
+    ]
     assert [number for number, _ in done] == [2, 3, 4]
     assert max(os.listdir(daemon.state / "generations")) == "00000004.json"
 
@@ -197,7 +209,9 @@ def test_stopped_in_the_middle_of_an_opening_it_is_taken_back(hospital: Hospital
 # -- a disk that is full or read-only
 
 
-def test_a_full_disk_holds_up_no_closing_even_where_the_same_order_opens_elsewhere(hospital: Hospital):
+def test_a_full_disk_holds_up_no_closing_even_where_the_same_order_opens_elsewhere(
+    hospital: Hospital,
+):
     daemon = hospital.daemon()
     with disks.tmpfs(daemon) as state:
         daemon.start()
@@ -221,9 +235,13 @@ def test_a_full_disk_holds_up_no_closing_even_where_the_same_order_opens_elsewhe
         daemon.level("open")
         time.sleep(0.3)
         done = [
-            (line["event"], line["to_generation"]) for line in audited(daemon) if line["result"] == "done"
+            (line["event"], line["to_generation"])
+            for line in audited(daemon)
+            if line["result"] == "done"
         ]
-        assert done == sorted(done, key=lambda one: one[1]), "nothing old is written over what is newer"
+        assert done == sorted(done, key=lambda one: one[1]), (
+            "nothing old is written over what is newer"
+        )
         daemon.restart()
         assert daemon.status()["levels"] == OPEN, "a reboot does not bring an old cut back either"
 
@@ -331,7 +349,9 @@ def test_a_reload_that_takes_a_level_away_keeps_what_is_vital(hospital: Hospital
     line.close()
 
 
-def test_zones_may_be_renamed_taken_away_and_brought_back_while_cut(hospital: Hospital, daemon: Daemon):
+def test_zones_may_be_renamed_taken_away_and_brought_back_while_cut(
+    hospital: Hospital, daemon: Daemon
+):
     daemon.level("cut", zones=["guests"])
     before = daemon.status()["generation"]
     site = policy.site()
@@ -349,7 +369,9 @@ def test_zones_may_be_renamed_taken_away_and_brought_back_while_cut(hospital: Ho
     daemon.level("cut", zones=["administration"])
     assert daemon.api("POST", "/v1/reload", {"reason": "gone"}).status == 200
     assert not leaks(hospital), "an interface of no zone is closed while anything is"
-    assert daemon.api("POST", "/v1/rollback", {"generation": before, "reason": "back"}).status == 200
+    assert (
+        daemon.api("POST", "/v1/rollback", {"generation": before, "reason": "back"}).status == 200
+    )
     assert daemon.status()["levels"] == OPEN | {"guests": "cut"}
     assert not leaks(hospital)
     assert hospital.care.tcp(places.WEB.v4)
@@ -358,7 +380,9 @@ def test_zones_may_be_renamed_taken_away_and_brought_back_while_cut(hospital: Ho
 
 
 def test_a_gate_that_is_closed_by_hand_stays_closed(hospital: Hospital, daemon: Daemon):
-    """What the command line says to type when the daemon does not answer must hold when it runs after all."""
+    """What the command line says to type when the daemon does not answer must hold when it runs
+    after all.
+    """
     daemon.level("cut", zones=["guests"])
     assert hospital.care.tcp(places.WEB.v4)
     done = hospital.run("gw", ["nft", "-f", str(daemon.state / "ruleset" / "cut.nft")])
@@ -381,7 +405,9 @@ def test_a_gate_that_is_closed_by_hand_stays_closed(hospital: Hospital, daemon: 
 
 
 def test_a_load_beside_leaves_the_policies_of_a_shut_gate(hospital: Hospital, daemon: Daemon):
-    """They drop what no rule judges, should somebody empty our chains; a reload, and what it arms, must not soften them."""
+    """They drop what no rule judges, should somebody empty our chains; a reload, and what it arms,
+    must not soften them.
+    """
 
     def policies() -> set[str]:
         listed = [

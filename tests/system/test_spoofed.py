@@ -1,4 +1,6 @@
-"""Who opened a connection: no machine opens one in the name of an address that does not live where it is."""
+"""Who opened a connection: no machine opens one in the name of an address that does not live where
+it is.
+"""
 
 import pytest
 
@@ -75,7 +77,9 @@ def outside(hospital: Hospital):
         yield sniffer
 
 
-def leaves(hospital: Hospital, outside: Sniffer, port: int, to: str, there: int, family: int) -> bool:
+def leaves(
+    hospital: Hospital, outside: Sniffer, port: int, to: str, there: int, family: int
+) -> bool:
     """Whether a datagram of the care server's, from one of its ports, is seen outside."""
     before = outside.count(destination=to, port=there, from_gateway=True)
     forge.send(hospital, "care", forge.packet("udp", SERVER.address(family), port, to, there))
@@ -92,13 +96,23 @@ def leaves(hospital: Hospital, outside: Sniffer, port: int, to: str, there: int,
     ids=["the partner's other ports", "anybody at all"],
 )
 def test_nobody_gets_out_through_a_connection_opened_in_an_outside_name(
-    hospital: Hospital, daemon: Daemon, outside: Sniffer, family: int, when: str, who: str, port, to, there
+    hospital: Hospital,
+    daemon: Daemon,
+    outside: Sniffer,
+    family: int,
+    when: str,
+    who: str,
+    port,
+    to,
+    there,
 ):
     one, inside = to.address(family), SERVER.address(family)
     # A connection that has been there before the cut is another one than what is forged at the cut.
     early = there if when == "before the cut" else there + 1
     forge.send(hospital, who, forge.packet("udp", one, early, inside, port))
-    assert leaves(hospital, outside, port, one, early, family), "positive control: all passes while open"
+    assert leaves(hospital, outside, port, one, early, family), (
+        "positive control: all passes while open"
+    )
     daemon.level("cut")
     forged = forge.packet("udp", one, there, inside, port)
     for _ in range(2):
@@ -133,7 +147,8 @@ def test_no_frame_in_a_partners_name_ends_a_kept_flow(
         "esp": forge.packet("esp", lab, 0, inside, 0),
         "ike": forge.packet("udp", lab, 500, gateway, 500),
     }
-    # The victim says nothing to what it did not ask for, so that the entry stays as the frame made it.
+    # The victim says nothing to what it did not ask for, so that the entry stays as the frame made
+    # it.
     hospital.nft(
         "table inet deaf {\n chain in {\n type filter hook input priority filter\n"
         "tcp flags & (syn | ack) == syn drop\n}\n}\n",
@@ -146,7 +161,9 @@ def test_no_frame_in_a_partners_name_ends_a_kept_flow(
 def test_a_frame_before_the_cut_ends_no_kept_flow_for_longer_than_the_purge_takes(
     hospital: Hospital, daemon: Daemon
 ):
-    """Without translation the flow goes on in the connection that the frame opened: it is made anew, and kept."""
+    """Without translation the flow goes on in the connection that the frame opened: it is made
+    anew, and kept.
+    """
     forge.send(hospital, "guests", forge.packet("udp", LAB.v6, SIP, HERE.v6, SIP))
     assert forge.talk(hospital, "care", HERE.v6, SIP, LAB.v6, SIP)
     daemon.level("cut")
@@ -159,17 +176,23 @@ def test_a_frame_before_the_cut_ends_no_kept_flow_for_longer_than_the_purge_take
 def test_nobody_gets_in_through_a_connection_opened_in_an_inside_name(
     hospital: Hospital, daemon: Daemon, family: int, when: str
 ):
-    """A service to anybody's clock is none from anybody: not for who writes an inside source on a packet from outside."""
+    """A service to anybody's clock is none from anybody: not for who writes an inside source on a
+    packet from outside.
+    """
     inside, stranger = HERE.address(family), STRANGER.address(family)
     forged = {
-        "another machine's question": forge.packet("udp", SERVER.address(family), 4000, inside, 123),
+        "another machine's question": forge.packet(
+            "udp", SERVER.address(family), 4000, inside, 123
+        ),
         "its own answer": forge.packet("udp", stranger, 123, inside, 4001),
     }
     opened = forge.packet("udp", inside, 4001, stranger, 123)
     with hospital.sniff("care", "eth0") as witness:
 
         def comes_in() -> list[str]:
-            before = {name: witness.count(destination=inside, port=port) for name, port in ports.items()}
+            before = {
+                name: witness.count(destination=inside, port=port) for name, port in ports.items()
+            }
             for packet in forged.values():
                 forge.send(hospital, "inet", packet)
             assert hospital.care.udp(LAB.address(family), 5060)
@@ -193,7 +216,9 @@ def test_nobody_gets_in_through_a_connection_opened_in_an_inside_name(
 def test_what_the_site_forgot_to_list_has_its_translation_and_goes_from_inside_to_inside(
     hospital: Hospital, daemon: Daemon
 ):
-    """At `open`, and while another zone is cut; what is translated from inside to inside stays so at a cut."""
+    """At `open`, and while another zone is cut; what is translated from inside to inside stays so
+    at a cut.
+    """
     hospital.shell("care", "ip addr add 10.77.0.5/32 dev eth0")
     hospital.shell("gw", "ip route add 10.77.0.0/24 dev care0")
     hospital.nft(
@@ -234,7 +259,9 @@ def test_in_an_outside_name_from_inside_to_inside_passes_at_every_level(
             until(lambda n=number: witness.count(destination=frame_to, port=4001) == n)
 
 
-def test_a_machine_without_an_address_is_heard_by_a_stateful_firewall(hospital: Hospital, daemon: Daemon):
+def test_a_machine_without_an_address_is_heard_by_a_stateful_firewall(
+    hospital: Hospital, daemon: Daemon
+):
     """DHCP: the site takes the question by `ct state new`."""
     hospital.nft(
         "table inet dhcp {\n counter heard {\n }\n chain in {\n type filter hook input priority filter\n"
@@ -250,11 +277,16 @@ def test_a_machine_without_an_address_is_heard_by_a_stateful_firewall(hospital: 
 def test_the_purge_ends_nothing_that_goes_from_inside_to_inside(
     hospital: Hospital, daemon: Daemon, level: str
 ):
-    """A source in no zone's subnets, and what the site translates to such a machine: both are routed to the inside."""
+    """A source in no zone's subnets, and what the site translates to such a machine: both are
+    routed to the inside.
+    """
     hospital.shell(
-        "care", "ip addr add 10.77.0.5/32 dev eth0\nip -6 addr add 2001:db8:77::5/128 dev eth0 nodad"
+        "care",
+        "ip addr add 10.77.0.5/32 dev eth0\nip -6 addr add 2001:db8:77::5/128 dev eth0 nodad",
     )
-    hospital.shell("gw", "ip route add 10.77.0.0/24 dev care0\nip -6 route add 2001:db8:77::/64 dev care0")
+    hospital.shell(
+        "gw", "ip route add 10.77.0.0/24 dev care0\nip -6 route add 2001:db8:77::/64 dev care0"
+    )
     hospital.nft(
         "table ip more {\n chain pre {\n type nat hook prerouting priority dstnat\n"
         'iifname "guest0" ip daddr 203.0.113.99 dnat to 10.77.0.5\n}\n}\n'
@@ -273,7 +305,9 @@ def test_the_purge_ends_nothing_that_goes_from_inside_to_inside(
 
     def there() -> list[str]:
         with_port = hospital.shell("gw", "cat /proc/net/nf_conntrack").splitlines()
-        lines = [line.replace(":0db8:0077:0000:0000:0000:0000:0005", ":db8:77::5") for line in with_port]
+        lines = [
+            line.replace(":0db8:0077:0000:0000:0000:0000:0005", ":db8:77::5") for line in with_port
+        ]
         return [what for what in ways if any(what in line for line in lines)]
 
     assert there() == list(ways)

@@ -1,4 +1,6 @@
-"""Kept streams at 5,000 packets a second through everything that may happen to the gate: not one packet refused."""
+"""Kept streams at 5,000 packets a second through everything that may happen to the gate: not one
+packet refused.
+"""
 
 import time
 
@@ -35,7 +37,9 @@ def test_kept_streams_lose_nothing(hospital: Hospital, daemon: Daemon):
         for family in (4, 6)
     }
     # What is not kept goes on knocking, so that the refused sets are at work.
-    knocking = hospital.guest.beacon([("udp", places.WEB.v4, 5000), ("tcp", places.WEB.v4, 443)], rate=100)
+    knocking = hospital.guest.beacon(
+        [("udp", places.WEB.v4, 5000), ("tcp", places.WEB.v4, 443)], rate=100
+    )
     time.sleep(0.3)
     daemon.level("cut")
     began = time.monotonic()
@@ -71,7 +75,9 @@ def test_kept_streams_lose_nothing(hospital: Hospital, daemon: Daemon):
         assert report.lost == 0, (name, report, elsewhere(hospital))
     print(
         f"{SWITCHES} switches in {switched:.1f} s; "
-        + "; ".join(f"{n}: {r.sent} sent, {r.lost} lost, {r.resent} resent" for n, r in reports.items())
+        + "; ".join(
+            f"{n}: {r.sent} sent, {r.lost} lost, {r.resent} resent" for n, r in reports.items()
+        )
     )
 
 

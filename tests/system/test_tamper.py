@@ -1,4 +1,6 @@
-"""Somebody else changes or deletes the table while cut: put back, said who, leaked packets counted; over and over, too."""
+"""Somebody else changes or deletes the table while cut: put back, said who, leaked packets counted;
+over and over, too.
+"""
 
 import json
 import os
@@ -69,7 +71,8 @@ def wait_until(condition, seconds: float = 3.0) -> bool:
 @pytest.mark.parametrize("how", TAMPERING)
 def test_put_back_and_said(hospital: Hospital, daemon: Daemon, how: str):
     daemon.level("cut")
-    # In IPv6, which the site does not translate: flushing its NAT rules ends translated connections by itself.
+    # In IPv6, which the site does not translate: flushing its NAT rules ends translated connections
+    # by itself.
     line = hospital.care.open(places.LABORATORY.v6)
     assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
     hospital.nft(TAMPERING[how])
@@ -142,7 +145,9 @@ def test_by_raw_netlink_too(hospital: Hospital, daemon: Daemon, words: tuple[str
 
 
 @pytest.mark.parametrize("how", ["flush ruleset", "delete table inet ecluse"])
-def test_over_within_100_ms_and_what_leaked_is_counted(hospital: Hospital, daemon: Daemon, how: str):
+def test_over_within_100_ms_and_what_leaked_is_counted(
+    hospital: Hospital, daemon: Daemon, how: str
+):
     daemon.level("cut")
     lost = places.STRANGER.v4
     with hospital.sniff() as outside:
@@ -161,19 +166,22 @@ def test_over_within_100_ms_and_what_leaked_is_counted(hospital: Hospital, daemo
         assert leaked > 0, "positive control: packets got through meanwhile"
         last = max(flow.last for flow in seen)
         first = min(flow.first for flow in seen)
-        # About 20 ms on a quiet machine; a clock in a test that shares its cores only tells soon from never.
+        # About 20 ms on a quiet machine; a clock in a test that shares its cores only tells soon
+        # from never.
         assert (last - first) / 1e6 < 1000, "from the first packet that leaked to the last"
         status = daemon.status()
         assert status["last_tamper"]["restored_ms"] < 1000
-        # A flush takes the last rule that needs conntrack: the kernel stops tracking until our rules are back, and the
-        # figure is then a lower bound, as status says; where it stopped before the first packet, nothing is known of it.
+        # A flush takes the last rule that needs conntrack: the kernel stops tracking until our
+        # rules are back, and the figure is then a lower bound, as status says; where it stopped
+        # before the first packet, nothing is known of it.
         if how == "flush ruleset" and not status["last_leak"]:
             return
         assert wait_until(lambda: daemon.status()["last_leak"])
         status = daemon.status()
         assert status["last_leak"]["connections"] == 1
         counted = status["last_leak"]["packets"]
-        # Echoes are counted with them, and what knocked in vain until the connection was ended: here a second at most.
+        # Echoes are counted with them, and what knocked in vain until the connection was ended:
+        # here a second at most.
         assert counted <= 2 * leaked + 5000
         assert counted >= (1 if how == "flush ruleset" else leaked)
         assert lost in json.dumps(status["last_leak"]["examples"])
@@ -190,7 +198,9 @@ def test_foreign_rules_elsewhere_are_nobodys_business(hospital: Hospital, daemon
 
 
 def test_a_fight_is_won_alarmed_and_bounded(hospital: Hospital, daemon: Daemon):
-    """Every 5 ms somebody deletes the table: the gate is shut nearly all the time, the daemon answers and obeys."""
+    """Every 5 ms somebody deletes the table: the gate is shut nearly all the time, the daemon
+    answers and obeys.
+    """
     daemon.level("cut")
     lost = places.STRANGER.v6
     with hospital.sniff() as outside:
@@ -205,7 +215,10 @@ def test_a_fight_is_won_alarmed_and_bounded(hospital: Hospital, daemon: Daemon):
                 status = daemon.status()
                 slowest = max(slowest, time.monotonic() - began)
                 asked += 1
-                said += any("meddler (pid" in text and "over and over" in text for text in status["warnings"])
+                said += any(
+                    "meddler (pid" in text and "over and over" in text
+                    for text in status["warnings"]
+                )
                 time.sleep(0.05)
             deleted = int(fighter.stdout.read())
         over = time.time_ns()
@@ -231,7 +244,9 @@ def test_a_fight_is_won_alarmed_and_bounded(hospital: Hospital, daemon: Daemon):
 
 @pytest.mark.parametrize("period", ["0.005", "0.3"])
 def test_commands_work_in_a_fight(hospital: Hospital, daemon: Daemon, period: str):
-    """A closing always; an opening where the table stands long enough to be read back, else it fails and is repeated."""
+    """A closing always; an opening where the table stands long enough to be read back, else it
+    fails and is repeated.
+    """
     daemon.level("cut", zones=["guests"])
     assert hospital.care.tcp(places.WEB.v6), "positive control"
     with meddler(hospital, "fight", "6", period):
@@ -241,7 +256,9 @@ def test_commands_work_in_a_fight(hospital: Hospital, daemon: Daemon, period: st
             assert answer.returncode in {0, 6}, answer.stderr
             assert set(daemon.status()["levels"].values()) == {level}
         if period == "0.3":
-            assert wait_until(lambda: daemon.cli("open", "--yes", "--reason", "fight").returncode == 0)
+            assert wait_until(
+                lambda: daemon.cli("open", "--yes", "--reason", "fight").returncode == 0
+            )
             assert set(daemon.status()["levels"].values()) == {"open"}
             assert daemon.cli("cut").returncode in {0, 6}
     assert wait_until(lambda: daemon.status()["in_step"])
@@ -265,7 +282,9 @@ def test_over_and_over_while_cut(hospital: Hospital, daemon: Daemon):
 
 
 def test_a_large_allowlist_leaks_no_longer_than_a_small_one(hospital: Hospital):
-    """20,000 entries take a while to load; a small table holds the line meanwhile, and what is kept goes on after."""
+    """20,000 entries take a while to load; a small table holds the line meanwhile, and what is kept
+    goes on after.
+    """
     many = [
         policy.service(
             f"many-{n}",
@@ -293,7 +312,9 @@ def test_a_large_allowlist_leaks_no_longer_than_a_small_one(hospital: Hospital):
         assert seen, "positive control: packets got through in between"
         leaked_ms = (max(f.last for f in seen) - awake) / 1e6
         restored_ms = daemon.status()["last_tamper"]["restored_ms"]
-        print(f"leaked until {leaked_ms:.1f} ms after the daemon woke, whole after {restored_ms:.0f} ms")
+        print(
+            f"leaked until {leaked_ms:.1f} ms after the daemon woke, whole after {restored_ms:.0f} ms"
+        )
         assert leaked_ms < restored_ms, "the line is held before the allowlist is loaded"
     assert line.talk(timeout=3)
     assert hospital.care.tcp(places.LABORATORY.v4)
@@ -318,7 +339,9 @@ def test_a_table_that_root_makes_anew_as_its_own_is_told_and_healed_when_its_own
         owner.stdin.flush()
         words = f"netlink port {owner.pid}"
         assert wait_until(lambda: any(words in text for text in daemon.status()["warnings"]), 10)
-        assert any(f"'ps -p {owner.pid}' and end that process" in t for t in daemon.status()["warnings"])
+        assert any(
+            f"'ps -p {owner.pid}' and end that process" in t for t in daemon.status()["warnings"]
+        )
         refused = daemon.cli("isolate", "--reason", "test")
         assert refused.returncode == 5
         assert words in " ".join(refused.stderr.split())
@@ -326,4 +349,6 @@ def test_a_table_that_root_makes_anew_as_its_own_is_told_and_healed_when_its_own
     finally:
         owner.stdin.close()
         owner.wait(10)
-    assert wait_until(lambda: not hospital.care.udp(places.WEB.v4), 10), "its table went, ours is back"
+    assert wait_until(lambda: not hospital.care.udp(places.WEB.v4), 10), (
+        "its table went, ours is back"
+    )

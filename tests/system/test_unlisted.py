@@ -29,7 +29,9 @@ def daemon(hospital: Hospital):
 def test_a_router_inside_that_nobody_lists_tells_kept_partners_how_narrow_the_way_is(
     hospital: Hospital, daemon: Daemon, family: int
 ):
-    """Its error has a source in no zone's subnets and of no route to the inside: a black hole, should it be refused."""
+    """Its error has a source in no zone's subnets and of no route to the inside: a black hole,
+    should it be refused.
+    """
     lab, here, router = (one.address(family) for one in (LAB, HERE, ROUTER))
     ends = oracle_bytes.Ends
     word = "icmp" if family == 4 else "icmpv6"
@@ -39,7 +41,9 @@ def test_a_router_inside_that_nobody_lists_tells_kept_partners_how_narrow_the_wa
         outer = ends(forge.ip_address(router), forge.ip_address(to), 0, 0)
         before = outside.count(destination=to, protocol=word, from_gateway=True)
         forge.send(hospital, "care", oracle_bytes.error_about(answer, outer, 1, too_big=True))
-        assert forge.talk(hospital, "care", here, 4001, lab, SIP), "behind the error on the same links"
+        assert forge.talk(hospital, "care", here, 4001, lab, SIP), (
+            "behind the error on the same links"
+        )
         return outside.count(destination=to, protocol=word, from_gateway=True) > before
 
     with hospital.sniff() as outside:
@@ -58,11 +62,15 @@ def test_a_router_inside_that_nobody_lists_tells_kept_partners_how_narrow_the_wa
 def test_rules_of_the_site_that_name_a_helper_do_not_have_outside_names_tracked(
     hospital: Hospital, daemon: Daemon, order: str
 ):
-    """`-j CT --helper` gives each packet a template at `raw`; one that has it can't be left untracked any more."""
+    """`-j CT --helper` gives each packet a template at `raw`; one that has it can't be left
+    untracked any more.
+    """
 
     def name_helpers():
         for tool in ("iptables-nft", "ip6tables-nft"):
-            hospital.shell("gw", f"{tool} -t raw -A PREROUTING -p udp --dport {SIP} -j CT --helper sip\n")
+            hospital.shell(
+                "gw", f"{tool} -t raw -A PREROUTING -p udp --dport {SIP} -j CT --helper sip\n"
+            )
 
     if order == "before":
         name_helpers()
@@ -77,8 +85,12 @@ def test_rules_of_the_site_that_name_a_helper_do_not_have_outside_names_tracked(
         assert forge.talk(hospital, "care", here, SIP, lab, SIP), "refused, by one frame of a guest"
 
 
-def test_a_table_of_an_earlier_build_is_brought_up_without_a_gap(hospital: Hospital, daemon: Daemon):
-    """Cut, upgraded, started: an earlier build's table has no base chains but forward, input and output."""
+def test_a_table_of_an_earlier_build_is_brought_up_without_a_gap(
+    hospital: Hospital, daemon: Daemon
+):
+    """Cut, upgraded, started: an earlier build's table has no base chains but forward, input and
+    output.
+    """
     strange = [places.WEB.v4, places.WEB.v6]
     assert all(hospital.guest.udp(web, 5000) for web in strange), "positive control: while open"
     daemon.level("cut")
@@ -99,4 +111,6 @@ def test_a_table_of_an_earlier_build_is_brought_up_without_a_gap(hospital: Hospi
         for stream in kept:
             assert stream.stop().lost == 0
         assert not inside.udp(places.WEB.v4, 5000, timeout=0.2)
-        assert [f for to in strange for f in outside.seen(since, destination=to, from_gateway=True)] == []
+        assert [
+            f for to in strange for f in outside.seen(since, destination=to, from_gateway=True)
+        ] == []

@@ -1,4 +1,6 @@
-"""What is said of a zone is what comes by its interfaces: no zone without a living one is ever "kept"."""
+"""What is said of a zone is what comes by its interfaces: no zone without a living one is ever
+"kept".
+"""
 
 import json
 from collections.abc import Iterator
@@ -41,7 +43,9 @@ def reaches_laboratory(hospital: Hospital) -> bool:
 
 
 def says_dead(hospital: Hospital, daemon: Daemon, why: str) -> None:
-    """See that each answer says it, before the cut and after; that packets bear it out; that the machines are named."""
+    """See that each answer says it, before the cut and after; that packets bear it out; that the
+    machines are named.
+    """
     assert reaches_laboratory(hospital), "positive control: at open it is reached"
     plan = daemon.api("POST", "/v1/plan", {"level": "cut"}).body
     assert set(CARE) <= set(plan["no_link"])
@@ -74,7 +78,9 @@ def test_a_wrong_interface_name_is_never_kept(hospital: Hospital):
     daemon.write_config()
     reload = json.loads(daemon.cli("--json", "reload", "--yes").stdout)
     assert "laboratory" in reload["kept"]
-    assert not any("care9" in text for text in reload["warnings"]), "mended at once, and said at once"
+    assert not any("care9" in text for text in reload["warnings"]), (
+        "mended at once, and said at once"
+    )
     assert not any("care9" in text or "care0" in text for text in daemon.status()["warnings"])
     assert reaches_laboratory(hospital)
     daemon.write_config(with_interface("care8"))
@@ -110,7 +116,10 @@ def test_a_link_that_goes_is_told_at_once_and_so_is_its_return(hospital: Hospita
         assert any(why in text for text in status["warnings"])
         assert {one["name"]: one["state"] for one in status["services"]}["laboratory"] == "no link"
         hospital.shell("gw", open_)
-        wait_until(lambda: "NO-CARRIER" not in hospital.run("gw", ["ip", "link", "show", "care0"]).stdout, 5)
+        wait_until(
+            lambda: "NO-CARRIER" not in hospital.run("gw", ["ip", "link", "show", "care0"]).stdout,
+            5,
+        )
         assert not any(why in text for text in daemon.status()["warnings"])
 
 
@@ -146,10 +155,14 @@ def test_a_site_of_one_family_hears_nothing_of_the_other(hospital: Hospital, ipv
     found = check_host(hospital, ipv4_site)
     assert "0 remarks" in found.stdout, found.stdout
     hospital.shell("gw", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
-    assert "2001:db8:10::1/48 on care0 is in none" in " ".join(check_host(hospital, ipv4_site).stdout.split())
+    assert "2001:db8:10::1/48 on care0 is in none" in " ".join(
+        check_host(hospital, ipv4_site).stdout.split()
+    )
     ipv4_site.write_config()
     hospital.shell("gw", "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding")
-    assert "net.ipv6.conf.all.forwarding is 0" in check_host(hospital, ipv4_site).stdout, "positive control"
+    assert "net.ipv6.conf.all.forwarding is 0" in check_host(hospital, ipv4_site).stdout, (
+        "positive control"
+    )
 
 
 def test_a_bridge_of_containers_is_told_before_the_cut(hospital: Hospital):

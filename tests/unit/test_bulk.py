@@ -1,4 +1,6 @@
-"""The cycle collector beside a large allowlist, in a process of its own: what it is told concerns the whole process."""
+"""The cycle collector beside a large allowlist, in a process of its own: what it is told concerns
+the whole process.
+"""
 
 import os
 import subprocess

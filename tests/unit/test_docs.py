@@ -56,7 +56,8 @@ def functions(file: Path) -> frozenset[str]:
         found |= {
             prefix + one.name
             for one in inner
-            if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) and one.name.startswith("test_")
+            if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
+            and one.name.startswith("test_")
         }
     return frozenset(found)
 
@@ -127,7 +128,9 @@ def verbs() -> list[str]:
 
 
 def test_every_verb_is_told():
-    text = "\n".join(file.read_text(encoding="utf-8") for file in PAGES if file.name != "known-issues.md")
+    text = "\n".join(
+        file.read_text(encoding="utf-8") for file in PAGES if file.name != "known-issues.md"
+    )
     assert len(verbs()) > 10
     missing = [verb for verb in verbs() if not re.search(rf"\becluse {verb}\b", text)]
     assert not missing
@@ -137,7 +140,9 @@ def test_no_verb_is_told_that_does_not_exist():
     known = {verb.split()[0] for verb in verbs()}
     for file in PAGES:
         told = re.findall(
-            r"(?:`|^ {4}(?:sudo )?|; )ecluse ([a-z]+)", file.read_text(encoding="utf-8"), re.MULTILINE
+            r"(?:`|^ {4}(?:sudo )?|; )ecluse ([a-z]+)",
+            file.read_text(encoding="utf-8"),
+            re.MULTILINE,
         )
         assert set(told) <= known, file.name
 
@@ -164,7 +169,9 @@ def test_every_kind_of_problem_is_told():
 async def test_every_metric_is_told():
     status = await FakeCommands().status()
     exposed = metrics.exposition(status, metrics.Doorkeeping({"root": 1}, 0, 0)).decode()
-    names = {line.partition(" ")[0].partition("{")[0] for line in exposed.splitlines() if line[0] != "#"}
+    names = {
+        line.partition(" ")[0].partition("{")[0] for line in exposed.splitlines() if line[0] != "#"
+    }
     assert len(names) > 10
     assert set(re.findall(r"`(ecluse_\w+)`", page("api.md"))) - {"ecluse_in_step"} == names - {
         "ecluse_in_step"
@@ -172,7 +179,9 @@ async def test_every_metric_is_told():
 
 
 def test_every_setting_is_told():
-    rows = dict(re.findall(r"^\| `(\w+)` \|[^|]*\| ([^|]*) \|", page("configuration.md"), re.MULTILINE))
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \|[^|]*\| ([^|]*) \|", page("configuration.md"), re.MULTILINE)
+    )
     for name, info in Settings.model_fields.items():
         assert name in rows, name
         if info.default is not None and name != "socket":
@@ -196,7 +205,9 @@ HOLDERS = {"lifeline", "management", "dns_gate", "internal", "limits"}
 
 
 def keys(model: type[Strict]) -> list[str]:
-    """Give a model's keys as a person writes them, without those that only hold other keys told by themselves."""
+    """Give a model's keys as a person writes them, without those that only hold other keys told by
+    themselves.
+    """
     found = [info.alias or name for name, info in model.model_fields.items()]
     return [key for key in found if key not in HOLDERS]
 

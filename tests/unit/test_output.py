@@ -97,7 +97,9 @@ def test_nothing_that_is_said_raises(pipe):
 def test_without_a_thread_the_next_line_tries_again(monkeypatch, pipe):
     real = threading.Thread.start
     monkeypatch.setattr(
-        threading.Thread, "start", lambda _self: (_ for _ in ()).throw(RuntimeError("can't start new thread"))
+        threading.Thread,
+        "start",
+        lambda _self: (_ for _ in ()).throw(RuntimeError("can't start new thread")),
     )
     output = made(pipe[1])
     output.write("a\n")

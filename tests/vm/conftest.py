@@ -1,4 +1,7 @@
-"""Fixtures of the machines with a real systemd. A failing test shows what the machines that run have to say."""
+"""Fixtures of the machines with a real systemd.
+
+A failing test shows what the machines that run have to say.
+"""
 
 import os
 from collections.abc import Iterator
@@ -77,7 +80,8 @@ def rig(disk: Disk) -> Iterator[Rig]:
 def scene(request: pytest.FixtureRequest, rig: Rig) -> Iterator[Scene]:
     """The gateway up and cut, everybody trying. A test that fails has its machine thrown away.
 
-    `@pytest.mark.parametrize("scene", [{"level": "open", "rate": 1000}], indirect=True)` for another beginning.
+    `@pytest.mark.parametrize("scene", [{"level": "open", "rate": 1000}], indirect=True)` for
+    another beginning.
     """
     wanted = {"level": "cut"} | getattr(request, "param", {})
     failed = request.session.testsfailed

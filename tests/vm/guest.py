@@ -1,4 +1,6 @@
-"""What is laid over a virtual machine's disk: the gateway's networks, the site's NAT and files, a prober. Nothing of ours."""
+"""What is laid over a virtual machine's disk: the gateway's networks, the site's NAT and files, a
+prober. Nothing of ours.
+"""
 
 import tempfile
 from pathlib import Path
@@ -23,12 +25,14 @@ def files() -> dict[str, str]:
     """Give path -> text."""
     laid = {
         "/etc/sysctl.d/50-gateway.conf": "net.ipv4.ip_forward = 1\nnet.ipv6.conf.all.forwarding = 1\n",
-        # as Debian's own begins (and 'nat' is the name that iptables wants for itself): who restarts nftables flushes everybody's rules
+        # as Debian's own begins (and 'nat' is the name that iptables wants for itself): who
+        # restarts nftables flushes everybody's rules
         "/etc/nftables.conf": f"#!/usr/sbin/nft -f\nflush ruleset\n{SITE_NAT.replace('table ip nat', 'table ip site')}",
         # the agent writes a line for each question
         "/etc/systemd/system/qemu-guest-agent.service.d/quiet.conf": "[Service]\nLogLevelMax=warning\n",
         "/usr/local/sbin/commander": _COMMANDER,
-        # emulation on a busy host is twenty to a hundred times slower than a gateway: no time-out is the product's fault
+        # emulation on a busy host is twenty to a hundred times slower than a gateway: no time-out
+        # is the product's fault
         "/etc/systemd/system.conf.d/patience.conf": "[Manager]\nDefaultTimeoutStartSec=600\nDefaultTimeoutStopSec=60\n",
         "/usr/local/sbin/prober": _PROBER,
         "/etc/systemd/system/prober.service": _PROBER_UNIT,
@@ -36,7 +40,9 @@ def files() -> dict[str, str]:
     for zone in places.ZONES:
         laid |= _network(zone.interface, zone.gateway, (16, 48))
     router = places.INTERNET_ROUTER
-    laid |= _network("wan0", places.GATEWAY_WAN, (28, 64), f"Gateway={router.v4}\nGateway={router.v6}\n")
+    laid |= _network(
+        "wan0", places.GATEWAY_WAN, (28, 64), f"Gateway={router.v4}\nGateway={router.v6}\n"
+    )
     with tempfile.TemporaryDirectory() as folder:
         policy.write(Path(folder))
         for path in sorted(Path(folder).rglob("*.yaml")):
@@ -48,7 +54,9 @@ UNITS = ("nftables.service", "prober.service")
 """Enabled beside what the package enables."""
 
 
-def _network(interface: str, place: Place, prefixes: tuple[int, int], more: str = "") -> dict[str, str]:
+def _network(
+    interface: str, place: Place, prefixes: tuple[int, int], more: str = ""
+) -> dict[str, str]:
     folder = "/etc/systemd/network"
     return {
         f"{folder}/10-{interface}.link": f"[Match]\nMACAddress={mac(interface)}\n[Link]\nName={interface}\n",
@@ -63,9 +71,10 @@ def _network(interface: str, place: Place, prefixes: tuple[int, int], more: str 
     }
 
 
-# The gateway's own malware: from the first moment at which anything can run to the last, 400 datagrams a second to where
-# nothing is kept, in both families, now and then a connection, and a datagram to a kept partner. It takes a tenth of
-# an emulated processor; the prober that counts milliseconds is outside the machine.
+# The gateway's own malware: from the first moment at which anything can run to the last, 400
+# datagrams a second to where nothing is kept, in both families, now and then a connection, and a
+# datagram to a kept partner. It takes a tenth of an emulated processor; the prober that counts
+# milliseconds is outside the machine.
 _PROBER = f"""\
 import itertools, socket, time
 AWAY = [(socket.AF_INET, {places.WEB.v4!r}), (socket.AF_INET6, {places.WEB.v6!r})]
@@ -93,7 +102,8 @@ for number in itertools.count():
     time.sleep(0.005)
 """
 
-# Commands without a pause, and says before and after each what it is about to do and what was answered.
+# Commands without a pause, and says before and after each what it is about to do and what was
+# answered.
 _COMMANDER = f"""\
 import http.client, json, os, socket
 

@@ -1,7 +1,8 @@
 """Base systems, disks and an emulator, made from Debian's packages and kept in build/vm.
 
-A file is named by a hash of all that went into it, so a changed recipe or package makes a new one and nothing is ever
-stale. `python -m tests.vm.images [12|13] [--deb FILE]` builds ahead of the tests and says how long it took.
+A file is named by a hash of all that went into it, so a changed recipe or package makes a new one
+and nothing is ever stale. `python -m tests.vm.images [12|13] [--deb FILE]` builds ahead of the
+tests and says how long it took.
 """
 
 import argparse
@@ -33,15 +34,26 @@ NEEDS = {
 """Program -> the package of this machine that brings it."""
 
 _SYSTEM = (
-    *("systemd-sysv", "udev", "dbus", "kmod", "iproute2", "procps", "libcap2-bin", "qemu-guest-agent"),
+    *(
+        "systemd-sysv",
+        "udev",
+        "dbus",
+        "kmod",
+        "iproute2",
+        "procps",
+        "libcap2-bin",
+        "qemu-guest-agent",
+    ),
     *("iputils-ping", "python3", "linux-image-cloud-amd64"),
 )
 _PRODUCT = ("nftables", "python3-nftables", "python3-yaml", "dnsmasq-base", "adduser")
-"""What the package depends on: an image is installed offline, so all of it has to be there before."""
+"""What the package depends on: an image is installed offline, so all of it has to be there before.
+"""
 _NEIGHBOURS = ("conntrack", "iptables", "ipset", "firewalld", "ufw")
 """Other firewalls and tools that a gateway may have. None of them is enabled."""
 
-# No manuals: a third of the size. The one customize hook is one line for each thing that a test would trip over.
+# No manuals: a third of the size. The one customize hook is one line for each thing that a test
+# would trip over.
 _PATHS = ("doc", "man", "locale", "info")
 _CUSTOMIZE = r"""
 set -eu
@@ -66,13 +78,19 @@ touch etc/.updated var/.updated
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A Debian release. number: as in `make test-vm-12`; name: as apt and the package's folder call it."""
+    """A Debian release.
+
+    number: as in `make test-vm-12`; name: as apt and the package's folder call it.
+    """
 
     number: str
     name: str
 
     def deb(self) -> Path:
-        """Give the newest package that `make deb` built for it. FileNotFoundError when there is none."""
+        """Give the newest package that `make deb` built for it.
+
+        FileNotFoundError when there is none.
+        """
         folder = ROOT / "build" / "deb" / self.name
         found = sorted(folder.glob("ecluse_*_amd64.deb"), key=lambda path: path.stat().st_mtime)
         if not found:
@@ -86,27 +104,39 @@ SUITES = (BOOKWORM, TRIXIE)
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """What a virtual machine starts from. image: raw ext4, never written to; kernel: the suite's own."""
+    """What a virtual machine starts from.
+
+    image: raw ext4, never written to; kernel: the suite's own.
+    """
 
     image: Path
     kernel: Path
 
 
 def need() -> None:
-    """Install what is missing on this machine from Debian. RuntimeError when that takes root and we are not."""
+    """Install what is missing on this machine from Debian.
+
+    RuntimeError when that takes root and we are not.
+    """
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    missing = [package for program, package in NEEDS.items() if not shutil.which(program, path=path)]
+    missing = [
+        package for program, package in NEEDS.items() if not shutil.which(program, path=path)
+    ]
     if not missing:
         return
     if os.geteuid() != 0:
-        raise RuntimeError(f"missing: sudo apt-get install --no-install-recommends {' '.join(missing)}")
+        raise RuntimeError(
+            f"missing: sudo apt-get install --no-install-recommends {' '.join(missing)}"
+        )
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     _run("apt-get", "update", "-q", env=environment)
     _run("apt-get", "install", "-q", "-y", "--no-install-recommends", *missing, env=environment)
 
 
 def base(suite: Suite) -> Path:
-    """Give the tar of the suite's minimal system with all that the tests need, without our package (40 s)."""
+    """Give the tar of the suite's minimal system with all that the tests need, without our package
+    (40 s).
+    """
     packages = ",".join((*_SYSTEM, *_PRODUCT, *_NEIGHBOURS))
     key = _hash(suite.name, packages, _CUSTOMIZE, *_PATHS)
 
@@ -131,13 +161,17 @@ def base(suite: Suite) -> Path:
 
 
 def emulator() -> list[str]:
-    """Give the command of QEMU 10, from a folder with Debian 13's: 7.2 of Debian 12 hangs now and then (30 s)."""
+    """Give the command of QEMU 10, from a folder with Debian 13's: 7.2 of Debian 12 hangs now and
+    then (30 s).
+    """
     key = _hash("qemu-system-x86")
     folder = _made(
         "qemu",
         key,
         "",
-        lambda target: _mmdebstrap("trixie", target, "--format=directory", "--include=qemu-system-x86"),
+        lambda target: _mmdebstrap(
+            "trixie", target, "--format=directory", "--include=qemu-system-x86"
+        ),
     )
     library = folder / "usr/lib/x86_64-linux-gnu"
     return [
@@ -148,13 +182,24 @@ def emulator() -> list[str]:
 
 
 def root(suite: Suite, deb: Path) -> Path:
-    """Give a folder with the suite's system and the package installed, offline; never written to later (5 s)."""
+    """Give a folder with the suite's system and the package installed, offline; never written to
+    later (5 s).
+    """
     tar = base(suite)
     key = _hash(tar.name, deb.read_bytes(), _INSTALL)
 
     def build(target: Path) -> None:
         target.mkdir()
-        _run("tar", "-C", str(target), "-xpf", str(tar), "--xattrs", "--xattrs-include=*", "--numeric-owner")
+        _run(
+            "tar",
+            "-C",
+            str(target),
+            "-xpf",
+            str(tar),
+            "--xattrs",
+            "--xattrs-include=*",
+            "--numeric-owner",
+        )
         shutil.copy(deb, target / "root" / "ecluse.deb")
         _run("unshare", "--net", "chroot", str(target), "sh", "-euc", _INSTALL)
 
@@ -166,13 +211,16 @@ _INSTALL = "dpkg -i /root/ecluse.deb; rm /root/ecluse.deb; rm -f /etc/machine-id
 
 
 def disk(suite: Suite, deb: Path) -> Disk:
-    """Give the disk of a virtual machine: the same system, with the files of `guest` laid over it (10 s).
+    """Give the disk of a virtual machine: the same system, with the files of `guest` laid over it
+    (10 s).
 
     In its /root lies the package once more, as the version after it (`next.deb`).
     """
     folder = root(suite, deb)
     laid = guest.files()
-    key = _hash(folder.name, *(f"{path}\n{text}" for path, text in sorted(laid.items())), *guest.UNITS)
+    key = _hash(
+        folder.name, *(f"{path}\n{text}" for path, text in sorted(laid.items())), *guest.UNITS
+    )
 
     def build(target: Path) -> None:
         tree = target.with_suffix(".tree")
@@ -208,8 +256,12 @@ def _next_version(deb: Path, to: Path) -> None:
 
 def _mmdebstrap(suite: str, target: Path, *arguments: str) -> None:
     """Build from the mirror that this machine's own apt uses: none is written down here."""
-    listed = _output("apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages")
-    mirrors = [line.removeprefix("Debian ") for line in listed.splitlines() if line.startswith("Debian ")]
+    listed = _output(
+        "apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages"
+    )
+    mirrors = [
+        line.removeprefix("Debian ") for line in listed.splitlines() if line.startswith("Debian ")
+    ]
     if not mirrors:
         raise RuntimeError("this machine's apt knows no Debian mirror: type `apt-get update`")
     _run(
@@ -219,7 +271,10 @@ def _mmdebstrap(suite: str, target: Path, *arguments: str) -> None:
 
 
 def _made(name: str, key: str, suffix: str, build) -> Path:
-    """Give build/vm/NAME-KEY, built when it is not there; older ones of that name go. One process builds at a time."""
+    """Give build/vm/NAME-KEY, built when it is not there; older ones of that name go.
+
+    One process builds at a time.
+    """
     CACHE.mkdir(parents=True, exist_ok=True)
     target = CACHE / f"{name}-{key}{suffix}"
     if target.exists():
@@ -274,7 +329,9 @@ def _hash(*parts: str | bytes) -> str:
 
 
 def _output(*argv: str, env: dict[str, str] | None = None) -> str:
-    environment = (env or dict(os.environ)) | {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
+    environment = (env or dict(os.environ)) | {
+        "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    }
     done = subprocess.run(
         argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environment
     )

@@ -1,4 +1,5 @@
-"""Runs on the machine: sends to an address without a pause while the product puts it into its set again and again.
+"""Runs on the machine: sends to an address without a pause while the product puts it into its set
+again and again.
 
 In a network namespace of its own. Tells as JSON what became of it.
 """
@@ -39,7 +40,13 @@ def main(rounds: int, packets: int) -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     subprocess.run(["nft", "-f", "-"], input=TABLE, text=True, check=True)
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    told = {"kernel": os.uname().release, "sent": 0, "refused": 0, "rounds": 0, "left_at_least": 1 << 30}
+    told = {
+        "kernel": os.uname().release,
+        "sent": 0,
+        "refused": 0,
+        "rounds": 0,
+        "left_at_least": 1 << 30,
+    }
     told["refused_without_it"] = send(sock, OTHER)
     going = threading.Event()
     going.set()
@@ -53,7 +60,9 @@ def main(rounds: int, packets: int) -> None:
         for seconds in (30, 1200, 3000, None):
             put(netlink, [SetElement(SET, ip_address(OTHER), seconds)])
             put(netlink, [SetElement(SET, ip_address(OTHER))])
-            told["left_at_least"] = min(told["left_at_least"], left(netlink, SET)[ip_address(OTHER)])
+            told["left_at_least"] = min(
+                told["left_at_least"], left(netlink, SET)[ip_address(OTHER)]
+            )
         put(netlink, [SetElement(SET, ip_address(ADDRESS))])
         thread = threading.Thread(target=sender)
         thread.start()

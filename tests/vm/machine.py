@@ -1,7 +1,9 @@
-"""The gateway as a virtual machine: Debian's own kernel, boots in 10 to 20 s under emulation, loses power when told to.
+"""The gateway as a virtual machine: Debian's own kernel, boots in 10 to 20 s under emulation, loses
+power when told to.
 
-It is commanded through the guest agent (a serial line: no cut reaches it), its network cards end in the lab's namespaces.
-Its writes go to an overlay of its own. A reboot ends the emulator and starts it anew on the same disk.
+It is commanded through the guest agent (a serial line: no cut reaches it), its network cards end in
+the lab's namespaces. Its writes go to an overlay of its own. A reboot ends the emulator and starts
+it anew on the same disk.
 """
 
 import base64
@@ -21,10 +23,20 @@ from tests.vm.nspawn import Done
 
 # Parts of a boot that no test looks at; each costs up to a second under emulation.
 _MASKED = (
-    *("e2scrub_reap.service", "systemd-logind.service", "getty@tty1.service", "serial-getty@ttyS0.service"),
+    *(
+        "e2scrub_reap.service",
+        "systemd-logind.service",
+        "getty@tty1.service",
+        "serial-getty@ttyS0.service",
+    ),
     *("systemd-binfmt.service", "systemd-pstore.service", "systemd-random-seed.service"),
     *("modprobe@configfs.service", "modprobe@drm.service", "modprobe@efi_pstore.service"),
-    *("modprobe@loop.service", "modprobe@dm_mod.service", "dev-hugepages.mount", "dev-mqueue.mount"),
+    *(
+        "modprobe@loop.service",
+        "modprobe@dm_mod.service",
+        "dev-hugepages.mount",
+        "dev-mqueue.mount",
+    ),
     *("sys-kernel-debug.mount", "sys-kernel-tracing.mount"),
 )
 _KERNEL = (
@@ -33,7 +45,9 @@ _KERNEL = (
 )
 
 
-PATIENCE = 400.0  # seconds for a boot: 15 on an idle machine with two cores, ten times that on a busy one
+PATIENCE = (
+    400.0  # seconds for a boot: 15 on an idle machine with two cores, ten times that on a busy one
+)
 
 
 class _Line:
@@ -72,10 +86,12 @@ class _Line:
 
 
 class Machine:
-    """One virtual machine; `start` or `boot` it, act with `sh`, end it with `reboot`, `poweroff` or `power_cut`.
+    """One virtual machine; `start` or `boot` it, act with `sh`, end it with `reboot`, `poweroff` or
+    `power_cut`.
 
-    backing: a raw image or another machine's overlay, never written to. links: for each network card, in the order of
-    guest.INTERFACES, `(namespace, tap)`. home: the namespace of the emulator itself.
+    backing: a raw image or another machine's overlay, never written to. links: for each network
+    card, in the order of guest.INTERFACES, `(namespace, tap)`. home: the namespace of the emulator
+    itself.
     """
 
     switched_on: ClassVar[set["Machine"]] = set()
@@ -99,7 +115,18 @@ class Machine:
         folder.mkdir(parents=True)
         base, kind = (backing, "qcow2") if backing else (disk.image, "raw")
         subprocess.run(
-            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", kind, str(self.disk)],
+            [
+                "qemu-img",
+                "create",
+                "-q",
+                "-f",
+                "qcow2",
+                "-b",
+                str(base),
+                "-F",
+                kind,
+                str(self.disk),
+            ],
             check=True,
         )
 
@@ -160,9 +187,25 @@ class Machine:
             )
         ]
         return [
-            *("-M", "q35", "-accel", "tcg,thread=multi", "-smp", "2", "-cpu", "Nehalem", "-m", "512M"),
+            *(
+                "-M",
+                "q35",
+                "-accel",
+                "tcg,thread=multi",
+                "-smp",
+                "2",
+                "-cpu",
+                "Nehalem",
+                "-m",
+                "512M",
+            ),
             *("-nodefaults", "-display", "none", "-no-reboot", "-S"),
-            *("-chardev", f"file,id=console,path={self._console},append=on", "-serial", "chardev:console"),
+            *(
+                "-chardev",
+                f"file,id=console,path={self._console},append=on",
+                "-serial",
+                "chardev:console",
+            ),
             *(
                 "-drive",
                 f"file={self.disk},if=none,id=disk,format=qcow2",
@@ -180,7 +223,11 @@ class Machine:
         ]
 
     def boot(
-        self, patience: float = PATIENCE, *, without: Sequence[str] = (), until: str = "multi-user.target"
+        self,
+        patience: float = PATIENCE,
+        *,
+        without: Sequence[str] = (),
+        until: str = "multi-user.target",
     ) -> float:
         """Switch it on, wait until that unit is active; give the seconds that took."""
         began = time.monotonic()
@@ -188,8 +235,13 @@ class Machine:
         self.wait_until_up(patience, until=until)
         return time.monotonic() - began
 
-    def wait_until_up(self, patience: float = PATIENCE, *, until: str = "multi-user.target") -> None:
-        """Wait until its agent answers and that unit is active. RuntimeError with the console when it takes longer."""
+    def wait_until_up(
+        self, patience: float = PATIENCE, *, until: str = "multi-user.target"
+    ) -> None:
+        """Wait until its agent answers and that unit is active.
+
+        RuntimeError with the console when it takes longer.
+        """
         deadline = time.monotonic() + patience
         if self._agent is None:
             self._agent = self._attempt(lambda: _Line(self.folder / "agent", deadline))
@@ -235,7 +287,10 @@ class Machine:
         self._gone()
 
     def power_cut(self) -> None:
-        """SIGKILL to the emulator: what the guest had not flushed to its disk is gone. Harmless when it is off."""
+        """SIGKILL to the emulator: what the guest had not flushed to its disk is gone.
+
+        Harmless when it is off.
+        """
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -251,8 +306,13 @@ class Machine:
     # -- acting in it
 
     def sh(self, script: str, *, timeout: float = PATIENCE, check: bool = False) -> Done:
-        """Run a shell script inside, as its root. check=True: RuntimeError with its words when it fails."""
-        started = self._ask("guest-exec", path="/bin/sh", arg=["-c", script], **{"capture-output": True})
+        """Run a shell script inside, as its root.
+
+        check=True: RuntimeError with its words when it fails.
+        """
+        started = self._ask(
+            "guest-exec", path="/bin/sh", arg=["-c", script], **{"capture-output": True}
+        )
         deadline = time.monotonic() + timeout
         pause = 0.02
         while not (state := self._ask("guest-exec-status", pid=started["pid"]))["exited"]:
@@ -279,7 +339,9 @@ class Machine:
         try:
             answer = self._agent.receive(PATIENCE)
         except (TimeoutError, EOFError, OSError) as error:
-            raise RuntimeError(f"the guest agent does not answer ({error!r}):\n{self.logs()}") from None
+            raise RuntimeError(
+                f"the guest agent does not answer ({error!r}):\n{self.logs()}"
+            ) from None
         if "return" not in answer:
             raise RuntimeError(f"{order}: {answer}")
         return answer["return"]
@@ -299,8 +361,12 @@ class Machine:
         self.monitor("set_link", name=interface, up=plugged)
 
     def told(self) -> list[str]:
-        """Give the lines that the guest wrote to guest.TOLD, of all its boots; a torn last one is not among them."""
-        text = self._told.read_text(encoding="utf-8", errors="replace") if self._told.exists() else ""
+        """Give the lines that the guest wrote to guest.TOLD, of all its boots; a torn last one is
+        not among them.
+        """
+        text = (
+            self._told.read_text(encoding="utf-8", errors="replace") if self._told.exists() else ""
+        )
         return text.split("\n")[:-1]
 
     def logs(self, lines: int = 60) -> str:

@@ -1,7 +1,9 @@
-"""A container with systemd as its first process: half a second to boot, this machine's kernel, for units and packages.
+"""A container with systemd as its first process: half a second to boot, this machine's kernel, for
+units and packages.
 
-Each runs in a PID and a mount namespace of its own, so that the death of one process, or of the test itself, ends all
-of it. Its root is an overlay over a folder that is never written to: nothing that a test does outlives it.
+Each runs in a PID and a mount namespace of its own, so that the death of one process, or of the
+test itself, ends all of it. Its root is an overlay over a folder that is never written to: nothing
+that a test does outlives it.
 
     with nspawn.Container(images.root(suite, suite.deb())) as box:
         box.boot()
@@ -25,7 +27,8 @@ REBOOT = 133  # how nspawn says that the inside asked for a reboot (systemd-nspa
 _CGROUPS = ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-# In the namespaces of unshare(1): an overlay that vanishes with them, a control group that no other container shares.
+# In the namespaces of unshare(1): an overlay that vanishes with them, a control group that no other
+# container shares.
 _START = r"""
 set -eu
 for group in $GROUPS_OF_IT; do mkdir -p "$group"; echo $$ > "$group/cgroup.procs"; done
@@ -49,10 +52,13 @@ class Done:
 
 
 class Container:
-    """One container; `boot` it, act with `sh`, `reboot` it, `kill9` it. As a context manager it leaves nothing.
+    """One container; `boot` it, act with `sh`, `reboot` it, `kill9` it.
 
-    lower: the folder to start from (images.root). network: a network namespace of the lab to live in, by name; None: one
-    of its own, with a loopback alone. Write into `upper` before the boot to have files of the test's own there.
+    As a context manager it leaves nothing.
+
+    lower: the folder to start from (images.root). network: a network namespace of the lab to live
+    in, by name; None: one of its own, with a loopback alone. Write into `upper` before the boot to
+    have files of the test's own there.
     """
 
     running: ClassVar[set["Container"]] = set()
@@ -75,7 +81,9 @@ class Container:
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file, before the boot or while it runs."""
-        target = Path(f"/proc/{self._leader}/root" if self._leader else self.upper) / path.lstrip("/")
+        target = Path(f"/proc/{self._leader}/root" if self._leader else self.upper) / path.lstrip(
+            "/"
+        )
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
         target.chmod(mode)
@@ -85,13 +93,16 @@ class Container:
     def boot(self, patience: float = 60.0, *, wait: bool = True) -> float:
         """Start it and wait until it has come up (`multi-user.target`); give the seconds that took.
 
-        wait=False: only wait until its systemd can be asked. RuntimeError with the console when it does not come up.
+        wait=False: only wait until its systemd can be asked. RuntimeError with the console when it
+        does not come up.
         """
         if self._process is not None:
             raise RuntimeError("the container is running already")
         began = time.monotonic()
         link = (
-            f"--network-namespace-path=/run/netns/{self._network}" if self._network else "--private-network"
+            f"--network-namespace-path=/run/netns/{self._network}"
+            if self._network
+            else "--private-network"
         )
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -128,7 +139,9 @@ class Container:
             if self._process.poll() is not None:
                 code = self._process.returncode
                 self._gone()
-                raise RuntimeError(f"the container ended with {code} before it was up:\n{self.console()}")
+                raise RuntimeError(
+                    f"the container ended with {code} before it was up:\n{self.console()}"
+                )
             self._leader = self._leader or self._find_leader()
             if self._leader and Path(f"/proc/{self._leader}/root/run/systemd/private").exists():
                 asked = self.sh("systemctl is-active -q multi-user.target" if wait else "true")
@@ -138,7 +151,9 @@ class Container:
         raise RuntimeError(f"the container did not come up in time:\n{self.console()}")
 
     def _find_leader(self) -> int:
-        """Give the host's number of the systemd inside: the child of nspawn, the child of unshare; 0 while there is none."""
+        """Give the host's number of the systemd inside: the child of nspawn, the child of unshare;
+        0 while there is none.
+        """
         for parent in _children(self._process.pid):
             for child in _children(parent):
                 with contextlib.suppress(OSError):
@@ -152,7 +167,9 @@ class Container:
         self.sh("systemctl reboot --no-block")
         code = self._ended(patience)
         if code != REBOOT:
-            raise RuntimeError(f"the container ended with {code}, a reboot is {REBOOT}:\n{self.console()}")
+            raise RuntimeError(
+                f"the container ended with {code}, a reboot is {REBOOT}:\n{self.console()}"
+            )
         self.boot(patience)
         return time.monotonic() - began
 
@@ -170,7 +187,9 @@ class Container:
         return code
 
     def kill9(self) -> None:
-        """End every process of it at once, as a power cut would (but what was not fsynced survives: this machine's cache does)."""
+        """End every process of it at once, as a power cut would (but what was not fsynced survives:
+        this machine's cache does).
+        """
         if self._process is None:
             return
         for pid in _children(
@@ -204,7 +223,10 @@ class Container:
     # -- acting in it
 
     def sh(self, script: str, *, timeout: float = 60.0, check: bool = False) -> Done:
-        """Run a shell script inside, as its root. check=True: RuntimeError with its words when it fails."""
+        """Run a shell script inside, as its root.
+
+        check=True: RuntimeError with its words when it fails.
+        """
         done = subprocess.run(
             [
                 *("nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-n", "-p", "-C"),
@@ -227,11 +249,17 @@ class Container:
         """Give the end of what it wrote on its console, its boots one after the other."""
         if not self.log.exists():
             return ""
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        return "\n".join(
+            self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+        )
 
     def journal(self, lines: int = 100) -> str:
         """Give the end of its journal, while it runs."""
-        return self.sh(f"journalctl -n {lines} --no-pager -o short-monotonic").out if self._leader else ""
+        return (
+            self.sh(f"journalctl -n {lines} --no-pager -o short-monotonic").out
+            if self._leader
+            else ""
+        )
 
 
 def sweep() -> None:

@@ -1,4 +1,7 @@
-"""One gateway for many tests: a boot under emulation costs too much for one each. A test finds it up and cut, and may leave it anyhow."""
+"""One gateway for many tests: a boot under emulation costs too much for one each.
+
+A test finds it up and cut, and may leave it anyhow.
+"""
 
 import json
 import time
@@ -39,7 +42,9 @@ def command(machine: Machine, *words: str) -> int:
 
 @dataclass
 class Scene:
-    """What a test plays with: the machine is cut since `since`, and everybody tries to get out and in."""
+    """What a test plays with: the machine is cut since `since`, and everybody tries to get out and
+    in.
+    """
 
     ward: Ward
     witness: Witness
@@ -51,14 +56,18 @@ class Scene:
         return self.witness.judge(since or self.since)
 
     def must_hold(self) -> None:
-        """Fail unless the gate held since `since`: nothing of nobody's left or entered, and the kept services answer now."""
+        """Fail unless the gate held since `since`: nothing of nobody's left or entered, and the
+        kept services answer now.
+        """
         verdict = self.verdict()
         assert not verdict.nobodys, str(verdict)
         unserved = traffic.unserved(self.ward)
         assert not unserved, f"kept, and not served: {unserved}"
 
     def must_stay_shut(self) -> None:
-        """Fail unless the kernel's gate is shut now and nothing of nobody's passed since `since`; who is kept may still wait."""
+        """Fail unless the kernel's gate is shut now and nothing of nobody's passed since `since`;
+        who is kept may still wait.
+        """
         assert is_shut(self.machine)
         verdict = self.verdict()
         assert not verdict.nobodys, str(verdict)

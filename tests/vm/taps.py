@@ -1,7 +1,9 @@
-"""Starts a program with tap devices of other network namespaces open: `python -m tests.vm.taps HOME NS:IF ... -- ARGV`.
+"""Starts a program with tap devices of other network namespaces open: `python -m tests.vm.taps HOME
+NS:IF ... -- ARGV`.
 
-The devices become file descriptors 3, 4, ... of the program, which runs in namespace HOME. So the ends of a virtual
-machine's network cards are interfaces of the lab's namespaces, and the emulator itself reaches nothing.
+The devices become file descriptors 3, 4, ... of the program, which runs in namespace HOME. So the
+ends of a virtual machine's network cards are interfaces of the lab's namespaces, and the emulator
+itself reaches nothing.
 """
 
 import ctypes
@@ -35,7 +37,9 @@ def main(arguments: list[str]) -> None:
         enter(namespace)
         # far from the numbers that they get in the end
         handle = fcntl.fcntl(os.open("/dev/net/tun", os.O_RDWR), fcntl.F_DUPFD, 100)
-        fcntl.ioctl(handle, TUNSETIFF, struct.pack("16sH22x", interface.encode(), IFF_TAP | IFF_NO_PI))
+        fcntl.ioctl(
+            handle, TUNSETIFF, struct.pack("16sH22x", interface.encode(), IFF_TAP | IFF_NO_PI)
+        )
         held.append(handle)
     for number, handle in enumerate(held, FIRST):
         os.dup2(handle, number)

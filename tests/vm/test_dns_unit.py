@@ -1,4 +1,6 @@
-"""The unit of the DNS gate under a real systemd: what it may, that it answers, that it is replaced when it hangs."""
+"""The unit of the DNS gate under a real systemd: what it may, that it answers, that it is replaced
+when it hangs.
+"""
 
 import pytest
 
@@ -25,7 +27,9 @@ def test_the_dns_gate_works_locked_down_and_is_replaced(container: Container):
     container.boot()
     container.sh("systemctl enable -q ecluse-dns.service")
     up(container)
-    container.sh("until ecluse status | grep -q 'answers for what is kept'; do sleep 0.2; done", check=True)
+    container.sh(
+        "until ecluse status | grep -q 'answers for what is kept'; do sleep 0.2; done", check=True
+    )
     assert "rcode 5" in container.sh("python3 /root/ask.py nobody.example").out
     assert container.sh("systemd-analyze verify ecluse-dns.service").out == ""
     exposure = container.sh("systemd-analyze security ecluse-dns.service | tail -1").out
@@ -35,7 +39,8 @@ def test_the_dns_gate_works_locked_down_and_is_replaced(container: Container):
     assert "0000000000001000" in status
     engine = container.sh("pgrep -x dnsmasq").out.strip()
     assert "CapEff:\t0000000000000000" in container.sh(f"cat /proc/{engine}/status").out
-    # What somebody else puts into its sets goes: it hears the kernel's events, keeps its record and may write to the sets.
+    # What somebody else puts into its sets goes: it hears the kernel's events, keeps its record and
+    # may write to the sets.
     container.sh("grep -q '^boot [0-9a-f-]' /run/ecluse-dns/learned.record", check=True)
     container.sh("nft add element inet ecluse dns_all_4 '{ 203.0.113.66 }'", check=True)
     container.sh(
@@ -78,7 +83,9 @@ def test_what_was_learned_is_back_before_the_network_without_any_process(contain
     container.boot()
     up(container)
     container.sh("ecluse cut", check=True)
-    container.sh("systemctl disable -q ecluse.service ecluse.socket; systemctl stop ecluse", check=True)
+    container.sh(
+        "systemctl disable -q ecluse.service ecluse.socket; systemctl stop ecluse", check=True
+    )
     container.write("/var/lib/ecluse-dns/learned.nft", LEARNED)
     container.reboot()
     found = container.sh(

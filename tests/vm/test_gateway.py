@@ -1,4 +1,5 @@
-"""A cut holds whatever happens to the gateway, on Debian's own kernels, watched from outside from link-up to shutdown.
+"""A cut holds whatever happens to the gateway, on Debian's own kernels, watched from outside from
+link-up to shutdown.
 
 The tests share one machine (see `rig`): each begins with it up and cut.
 """
@@ -63,7 +64,9 @@ for i in $(seq 300); do nft list table inet firewalld 2>&1 | grep -q masquerade 
 
 
 def test_firewalld(scene: Scene):
-    """It stops nftables.service and does the site's NAT instead; its own rules let everything else through."""
+    """It stops nftables.service and does the site's NAT instead; its own rules let everything else
+    through.
+    """
     scene.machine.sh(_FIREWALLD, check=True)
     try:
         for action in ("start", "reload", "restart"):
@@ -102,7 +105,9 @@ def test_a_user_of_iptables_like_docker(scene: Scene):
         assert "100% packet loss" in away.out, away
         scene.must_stay_shut()
     scene.must_hold()
-    scene.machine.sh("ip netns del box; ip link del docker0; iptables-save | sed '/^-/d' | iptables-restore")
+    scene.machine.sh(
+        "ip netns del box; ip link del docker0; iptables-save | sed '/^-/d' | iptables-restore"
+    )
 
 
 # -- flows that skip the rules
@@ -124,16 +129,22 @@ def test_offloaded_flows_that_are_not_kept_end_within_a_second(scene: Scene):
     care = scene.ward.care
     ways = [(protocol, family) for protocol in ("tcp", "udp") for family in (4, 6)]
     kept = [
-        care.stream(places.LABORATORY.address(f), {"tcp": 443, "udp": 5000}[p], p, rate=100) for p, f in ways
+        care.stream(places.LABORATORY.address(f), {"tcp": 443, "udp": 5000}[p], p, rate=100)
+        for p, f in ways
     ]
-    others = [care.stream(places.WEB.address(f), {"tcp": 443, "udp": 5000}[p], p, rate=100) for p, f in ways]
+    others = [
+        care.stream(places.WEB.address(f), {"tcp": 443, "udp": 5000}[p], p, rate=100)
+        for p, f in ways
+    ]
     time.sleep(3)
     listed = scene.machine.sh("conntrack -L 2>/dev/null; conntrack -L -f ipv6 2>/dev/null").out
     offloaded = [line for line in listed.splitlines() if "OFFLOAD" in line]
     for place in (places.LABORATORY, places.WEB):
         for protocol, family in ways:
             wanted = (f"{protocol} ", f"dst={place.address(family)} ")
-            assert any(all(word in line for word in wanted) for line in offloaded), f"{wanted}:\n{listed}"
+            assert any(all(word in line for word in wanted) for line in offloaded), (
+                f"{wanted}:\n{listed}"
+            )
     answered = rig.command(scene.machine, "cut")
     time.sleep(3)
     scene.since = answered + 1_000_000_000
@@ -143,8 +154,11 @@ def test_offloaded_flows_that_are_not_kept_end_within_a_second(scene: Scene):
         assert stream.stop(grace=0).silent_ms > 1000
     for stream in kept:
         report = stream.stop(grace=5)
-        # not `resent`: an emulated gateway stands still for longer than TCP waits, and then it has to send again
-        assert (report.lost, report.errors, report.ended, report.rig_drops) == (0, {}, "", 0), report
+        # not `resent`: an emulated gateway stands still for longer than TCP waits, and then it has
+        # to send again
+        assert (report.lost, report.errors, report.ended, report.rig_drops) == (0, {}, "", 0), (
+            report
+        )
 
 
 # -- the daemon and its package
@@ -152,7 +166,8 @@ def test_offloaded_flows_that_are_not_kept_end_within_a_second(scene: Scene):
 
 def test_an_upgrade_loses_nothing_and_lets_nothing_through(scene: Scene):
     streams = [
-        scene.ward.care.stream(places.LABORATORY.address(family), 5001, rate=1000) for family in (4, 6)
+        scene.ward.care.stream(places.LABORATORY.address(family), 5001, rate=1000)
+        for family in (4, 6)
     ]
     away = scene.ward.care.stream(places.WEB.v4, 5001, rate=1000)
     asked = "dpkg-query -W -f '${Version}' ecluse"
@@ -188,7 +203,8 @@ def _restarts(scene: Scene, count: int) -> None:
     """Wait until systemd has started the daemon so many times in vain."""
     asked = "systemctl show --value -p NRestarts ecluse"
     scene.machine.sh(
-        f"for i in $(seq 600); do [ $({asked}) -ge {count} ] && exit 0; sleep .5; done; exit 1", check=True
+        f"for i in $(seq 600); do [ $({asked}) -ge {count} ] && exit 0; sleep .5; done; exit 1",
+        check=True,
     )
 
 
@@ -209,7 +225,9 @@ def test_a_power_cut_and_a_boot_with_the_daemon_masked(scene: Scene):
     scene.machine.boot()
     scene.must_stay_shut()
     scene.must_hold()
-    scene.machine.sh("systemctl unmask ecluse.service ecluse.socket && systemctl start ecluse", check=True)
+    scene.machine.sh(
+        "systemctl unmask ecluse.service ecluse.socket && systemctl start ecluse", check=True
+    )
     scene.must_be_cut()
 
 
@@ -235,7 +253,9 @@ _STATE = "/var/lib/ecluse"
     "damage",
     [
         pytest.param(f"truncate -s -80 {_STATE}/boot.nft", id="boot.nft torn"),
-        pytest.param(f"truncate -s 0 {_STATE}/boot.nft {_STATE}/closed.nft", id="both rulesets empty"),
+        pytest.param(
+            f"truncate -s 0 {_STATE}/boot.nft {_STATE}/closed.nft", id="both rulesets empty"
+        ),
         pytest.param(f"find {_STATE} -type f -exec truncate -s 0 {{}} +", id="every file empty"),
     ],
 )

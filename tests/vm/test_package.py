@@ -1,4 +1,6 @@
-"""The package under a real systemd: installed offline, upgraded while cut, and removed only when somebody says how."""
+"""The package under a real systemd: installed offline, upgraded while cut, and removed only when
+somebody says how.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -20,7 +22,9 @@ UNITS = "ecluse-boot.service ecluse.service ecluse.socket"
 
 @pytest.fixture
 def box(container: Container, suite: Suite) -> Iterator[Container]:
-    """A gateway whose site's files are there and whose daemon is up and open; the package lies in /root."""
+    """A gateway whose site's files are there and whose daemon is up and open; the package lies in
+    /root.
+    """
     (container.upper / "root").mkdir()
     shutil.copy(suite.deb(), container.upper / "root/ecluse.deb")
     container.write("/etc/ecluse/site.yaml", SITE)
@@ -39,7 +43,9 @@ def newer(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dpkg(box: Container, words: str, how: str = "") -> Done:
-    return box.sh(f"env ECLUSE_REMOVE_WHILE_CUT={how} dpkg {words} 2>&1" if how else f"dpkg {words} 2>&1")
+    return box.sh(
+        f"env ECLUSE_REMOVE_WHILE_CUT={how} dpkg {words} 2>&1" if how else f"dpkg {words} 2>&1"
+    )
 
 
 def cut(box: Container) -> None:
@@ -71,7 +77,10 @@ def test_without_files_it_is_enabled_and_says_what_to_type(box: Container):
     assert box.sh("systemctl is-active ecluse").out != "active\n"
     assert table(box) == ""
     assert box.sh("ecluse check /usr/share/ecluse/examples/config").ok
-    assert box.sh("ecluse --version; eclused --version").out.splitlines() == ["ecluse 0.1.0", "eclused 0.1.0"]
+    assert box.sh("ecluse --version; eclused --version").out.splitlines() == [
+        "ecluse 0.1.0",
+        "eclused 0.1.0",
+    ]
     # What is bundled is for our two programs alone.
     assert not box.sh("python3 -c 'import aiohttp'").ok
     assert not box.sh("python3 -c 'import ecluse'").ok
@@ -155,7 +164,11 @@ def test_removal_and_purge_are_refused_while_cut(box: Container, beside: str):
     for words in ("-r ecluse", "-P ecluse"):
         done = dpkg(box, words)
         assert not done.ok
-        for way in ("ecluse open", "ECLUSE_REMOVE_WHILE_CUT=leave-cut", "ECLUSE_REMOVE_WHILE_CUT=open"):
+        for way in (
+            "ecluse open",
+            "ECLUSE_REMOVE_WHILE_CUT=leave-cut",
+            "ECLUSE_REMOVE_WHILE_CUT=open",
+        ):
             assert way in done.out
     assert not dpkg(box, "-r ecluse", "yes").ok
     assert box.sh("dpkg-query -W -f '${db:Status-Status}' ecluse").out == "installed"
@@ -175,7 +188,10 @@ def test_removal_that_leaves_it_cut_holds_without_the_package(box: Container):
     assert is_shut(box)
     box.reboot()
     assert is_shut(box)
-    assert "ECLUSE_DNS_STATE_DIR=/" in box.sh("systemctl show -p Environment ecluse-left-cut.service").out
+    assert (
+        "ECLUSE_DNS_STATE_DIR=/"
+        in box.sh("systemctl show -p Environment ecluse-left-cut.service").out
+    )
     done = dpkg(box, "-P ecluse", "leave-cut")
     assert not done.ok
     assert "NOT purged" in done.out
@@ -195,7 +211,9 @@ def test_removal_that_opens_is_recorded(box: Container, beside: str):
     done = dpkg(box, "-r ecluse", "open")
     assert done.ok, done.out
     assert table(box) == ""
-    assert box.sh(f"grep -h ECLUSE_REMOVE_WHILE_CUT=open {STATE}/audit.log /etc/ecluse/removal.log").out
+    assert box.sh(
+        f"grep -h ECLUSE_REMOVE_WHILE_CUT=open {STATE}/audit.log /etc/ecluse/removal.log"
+    ).out
     box.reboot()
     assert table(box) == ""
     done = dpkg(box, "-P ecluse")

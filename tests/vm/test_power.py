@@ -19,9 +19,11 @@ OPENNESS = {"cut": 0, "open": 1}
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What was commanded and answered before the power went, as it was told outside before the power went.
+    """What was commanded and answered before the power went, as it was told outside before the
+    power went.
 
-    answered: the level that was answered last; begun: the level that was commanded and not answered, if one was;
+    answered: the level that was answered last; begun: the level that was commanded and not
+    answered, if one was;
     generation: the newest number that was answered; commands: how many were.
     """
 
@@ -32,7 +34,9 @@ class Told:
 
     @property
     def possible(self) -> set[str]:
-        """The state before or after, and never less closed than what was answered as done, unless an opening was under way."""
+        """The state before or after, and never less closed than what was answered as done, unless
+        an opening was under way.
+        """
         return {self.answered, self.begun or self.answered}
 
 
@@ -67,7 +71,9 @@ def test_the_outcome_of_every_power_cut_is_the_state_before_or_after(scene: Scen
     machine, level, interrupted = scene.machine, "cut", 0
     for round_ in range(ROUNDS):
         generation, after = rig.status(machine)["generation"], len(machine.told())
-        machine.sh("systemd-run -q --unit=commander python3 -S -E /usr/local/sbin/commander", check=True)
+        machine.sh(
+            "systemd-run -q --unit=commander python3 -S -E /usr/local/sbin/commander", check=True
+        )
         _wait_for(machine, draw.randint(2, 9), after)
         time.sleep(draw.uniform(0, 0.5))
         scene.power_cut()
@@ -84,4 +90,6 @@ def test_the_outcome_of_every_power_cut_is_the_state_before_or_after(scene: Scen
         level = found.pop()
         if told.possible == {"cut"}:
             scene.must_hold()
-    assert interrupted, "no power cut came while a command ran: these were not ten moments of a change"
+    assert interrupted, (
+        "no power cut came while a command ran: these were not ten moments of a change"
+    )

@@ -1,4 +1,6 @@
-"""The units under a real systemd, in a container: what the daemon may, what a boot without it comes to, what restarts do."""
+"""The units under a real systemd, in a container: what the daemon may, what a boot without it comes
+to, what restarts do.
+"""
 
 import re
 from collections.abc import Iterator
@@ -62,7 +64,10 @@ def gateway(container: Container) -> Iterator[Container]:
 
 
 def up(box: Container) -> None:
-    """Have the daemon up and answering. `--no-block` and the question after it: a first start may go on already."""
+    """Have the daemon up and answering.
+
+    `--no-block` and the question after it: a first start may go on already.
+    """
     box.sh(
         "systemctl enable -q ecluse.service ecluse.socket ecluse-boot.service; systemctl start ecluse",
         check=True,
@@ -80,7 +85,9 @@ def is_shut(box: Container) -> bool:
 
 def handle(box: Container) -> str:
     """Give the table's handle: another one means that it was taken away and made anew."""
-    found = re.search(r"table inet ecluse \{ # handle (\d+)", box.sh("nft -a list table inet ecluse").out)
+    found = re.search(
+        r"table inet ecluse \{ # handle (\d+)", box.sh("nft -a list table inet ecluse").out
+    )
     return found[1] if found else ""
 
 
@@ -92,12 +99,16 @@ def test_verified_and_locked_down(gateway: Container):
     units = "ecluse.service ecluse.socket ecluse-boot.service nftables.service"
     verified = gateway.sh(f"systemd-analyze verify --man=no {units} 2>&1")
     assert (verified.code, verified.out) == (0, "")
-    said = gateway.sh("systemd-analyze security --no-pager ecluse.service | tail -n 1", check=True).out
+    said = gateway.sh(
+        "systemd-analyze security --no-pager ecluse.service | tail -n 1", check=True
+    ).out
     assert float(re.search(r"([0-9.]+) OK", said)[1]) <= 2.0
 
 
 def test_the_daemon_is_a_user_with_one_capability(gateway: Container):
-    status = gateway.sh("cat /proc/$(systemctl show --value -p MainPID ecluse)/status", check=True).out
+    status = gateway.sh(
+        "cat /proc/$(systemctl show --value -p MainPID ecluse)/status", check=True
+    ).out
     found = dict(line.split(":", 1) for line in status.splitlines())
     net_admin = f"{1 << 12:016x}"
     assert {found[key].strip() for key in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {net_admin}
@@ -109,11 +120,17 @@ def test_the_daemon_is_a_user_with_one_capability(gateway: Container):
         "eclused",
         "600",
     ]
-    assert gateway.sh("stat -c '%U %G %a' /run/ecluse/ecluse.sock").out.split() == ["root", "ecluse", "666"]
+    assert gateway.sh("stat -c '%U %G %a' /run/ecluse/ecluse.sock").out.split() == [
+        "root",
+        "ecluse",
+        "666",
+    ]
 
 
 def test_who_may_look_command_and_neither(gateway: Container):
-    gateway.sh("useradd -G ecluse looker; useradd -G ecluse-operators oncall; useradd stranger", check=True)
+    gateway.sh(
+        "useradd -G ecluse looker; useradd -G ecluse-operators oncall; useradd stranger", check=True
+    )
     assert gateway.sh("setpriv --reuid looker --init-groups ecluse status").ok
     assert gateway.sh("setpriv --reuid looker --init-groups ecluse cut").code == 3
     assert gateway.sh("setpriv --reuid stranger --init-groups ecluse status").code == 3
@@ -154,7 +171,10 @@ def test_a_gateway_that_was_never_in_service_boots_open(container: Container):
     container.boot()
     assert "table inet ecluse" not in container.sh("nft list tables", check=True).out
     assert (
-        container.sh("systemctl is-failed ecluse-boot ecluse ecluse.socket").out.split().count("failed") == 0
+        container.sh("systemctl is-failed ecluse-boot ecluse ecluse.socket")
+        .out.split()
+        .count("failed")
+        == 0
     )
 
 
@@ -174,7 +194,9 @@ def test_a_cut_whose_boot_ruleset_is_broken_boots_closed(gateway: Container, how
 
 
 @pytest.mark.parametrize("how", ["torn", "deleted", "closed.nft too"])
-def test_a_broken_boot_ruleset_of_an_open_gate_does_not_isolate_a_hospital(gateway: Container, how: str):
+def test_a_broken_boot_ruleset_of_an_open_gate_does_not_isolate_a_hospital(
+    gateway: Container, how: str
+):
     gateway.sh(f"systemctl mask ecluse.service ecluse.socket; {BROKEN[how]}", check=True)
     gateway.reboot()
     assert is_shut(gateway), "until the records were read"
@@ -201,12 +223,15 @@ def test_nftables_service_leaves_the_gate_alone(gateway: Container):
     assert gateway.sh("nft list table inet site").out == site, "whole or not at all"
     assert "tamper" not in gateway.sh("ecluse status", check=True).out
     gateway.sh("nft flush ruleset", check=True)
-    assert "tamper" in gateway.sh("sleep 1; ecluse status", check=True).out, "the measurement can fail"
+    assert "tamper" in gateway.sh("sleep 1; ecluse status", check=True).out, (
+        "the measurement can fail"
+    )
 
 
 def test_a_hung_daemon_is_ended_by_the_watchdog_and_the_gate_stands(gateway: Container):
     gateway.write(
-        "/run/systemd/system/ecluse.service.d/t.conf", "[Service]\nWatchdogSec=2\nTimeoutAbortSec=2\n"
+        "/run/systemd/system/ecluse.service.d/t.conf",
+        "[Service]\nWatchdogSec=2\nTimeoutAbortSec=2\n",
     )
     gateway.sh("systemctl daemon-reload; systemctl restart ecluse; ecluse cut", check=True)
     before, pid = handle(gateway), gateway.sh("systemctl show --value -p MainPID ecluse").out
@@ -244,10 +269,14 @@ def test_closed_without_the_daemon_and_recorded_by_it(gateway: Container):
     up(gateway)
     assert levels(gateway) == "CUT       care, gateway"
     assert "cut without the daemon" in gateway.sh(f"grep drill {STATE}/audit.log", check=True).out
-    assert gateway.sh(f"find {STATE} ! -user eclused").out == "", "the daemon can replace what root wrote"
+    assert gateway.sh(f"find {STATE} ! -user eclused").out == "", (
+        "the daemon can replace what root wrote"
+    )
 
 
-def test_a_table_that_was_saved_with_the_sites_rules_is_not_taken_for_the_recorded_gate(gateway: Container):
+def test_a_table_that_was_saved_with_the_sites_rules_is_not_taken_for_the_recorded_gate(
+    gateway: Container,
+):
     gateway.sh(
         "(echo 'flush ruleset'; nft list ruleset) > /etc/nftables.conf; systemctl enable -q nftables",
         check=True,

@@ -1,4 +1,6 @@
-"""Inside and outside in one VRF, on Debian's own kernels, which call what comes by either of them by the VRF's name."""
+"""Inside and outside in one VRF, on Debian's own kernels, which call what comes by either of them
+by the VRF's name.
+"""
 
 import json
 import time
@@ -48,9 +50,13 @@ def gateway(disk: Disk) -> Iterator[tuple[Ward, Machine, Sniffer]]:
 
 
 def _kept(ward: Ward) -> list[str]:
-    """Name what is kept for the care zone and does not answer; an emulated machine that is busy answers late."""
+    """Name what is kept for the care zone and does not answer; an emulated machine that is busy
+    answers late.
+    """
     deadline = time.monotonic() + 60
-    waiting = [(call, places.LABORATORY.address(family)) for call in ("tcp", "udp") for family in (4, 6)]
+    waiting = [
+        (call, places.LABORATORY.address(family)) for call in ("tcp", "udp") for family in (4, 6)
+    ]
     while waiting and time.monotonic() < deadline:
         waiting = [(call, to) for call, to in waiting if not _answers(ward, call, to)]
     return [f"{call} to {to}" for call, to in waiting]
@@ -68,7 +74,8 @@ def _strangers_inside(ward: Ward, inside: Sniffer) -> int:
         for family in (4, 6):
             ward.stranger.udp(places.CARE_SERVER.address(family), 5001, timeout=0.3)
     return sum(
-        inside.count(source=places.STRANGER.address(f), protocol="udp", from_gateway=True) for f in (4, 6)
+        inside.count(source=places.STRANGER.address(f), protocol="udp", from_gateway=True)
+        for f in (4, 6)
     )
 
 
@@ -76,7 +83,9 @@ def _remarks(machine: Machine) -> tuple[list[str], list[str]]:
     """Give what `check --host` and `status` say of VRFs."""
     found = json.loads(machine.sh("ecluse check --host --json").out)["findings"]
     told = rig.status(machine)["warnings"]
-    return [one["what"] for one in found if "VRF" in one["what"]], [text for text in told if "VRF" in text]
+    return [one["what"] for one in found if "VRF" in one["what"]], [
+        text for text in told if "VRF" in text
+    ]
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["the VRF in the zone", "the VRF in no zone"])
@@ -94,7 +103,11 @@ def test_a_stranger_in_the_inside_vrf_gets_in_at_no_level_and_the_kept_services_
     assert _kept(ward) == [], "kept, and not served"
     assert inside.count(source=places.LABORATORY.v4), "the witness sees what is let in"
     assert not ward.care.udp(places.WEB.v4, 5001), "not kept"
-    words = "the VRF vall of zone care holds wan0 too" if named else "in the VRF vall, which is in no zone"
+    words = (
+        "the VRF vall of zone care holds wan0 too"
+        if named
+        else "in the VRF vall, which is in no zone"
+    )
     for told in _remarks(machine):
         assert len(told) == 1, told
         assert words in told[0]

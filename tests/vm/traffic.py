@@ -1,4 +1,6 @@
-"""What goes on at a gateway all day: streams a millisecond apart, calls that should fail, and whether everybody is served."""
+"""What goes on at a gateway all day: streams a millisecond apart, calls that should fail, and
+whether everybody is served.
+"""
 
 import time
 from collections.abc import Iterator
@@ -9,13 +11,16 @@ from tests.lab import places
 from tests.lab.hosts import Beacon, Host, Stream, StreamReport
 from tests.vm.ward import Ward
 
-RATE = 100  # a second on each stream, by default: the lab's own processes share two cores with the emulator
+# a second on each stream, by default: the lab's own processes share two cores with the emulator
+RATE = 100
 _AWAY = [("tcp", 443), ("udp", 5060)]
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """kept: to the laboratory, both families; others: to a web site, from care and from guests; calls: TCP and UDP now and then."""
+    """kept: to the laboratory, both families; others: to a web site, from care and from guests;
+    calls: TCP and UDP now and then.
+    """
 
     kept: tuple[Stream, ...]
     others: tuple[Stream, ...]
@@ -31,7 +36,8 @@ def running(ward: Ward, *, rate: int = RATE) -> Iterator[Traffic]:
     """Keep all of it going. A datagram that finds no gateway is lost; the stream goes on."""
     care, guest, stranger = ward.care, ward.guest, ward.stranger
     kept = tuple(
-        care.stream(place, 5000, rate=rate) for place in (places.LABORATORY.v4, places.LABORATORY.v6)
+        care.stream(place, 5000, rate=rate)
+        for place in (places.LABORATORY.v4, places.LABORATORY.v6)
     )
     others = tuple(
         host.stream(to, 5000, rate=rate)
@@ -59,7 +65,8 @@ def _calls(host: Host, to: str) -> Beacon:
 def unserved(ward: Ward, patience: float = 60.0) -> list[str]:
     """Name the kept services that do not answer: none, when all is well.
 
-    patience: seconds in which each is tried again; an emulated machine that is busy answers late, one that is shut never.
+    patience: seconds in which each is tried again; an emulated machine that is busy answers late,
+    one that is shut never.
     """
     gateway, forwarded = places.GATEWAY_WAN, places.FORWARDED_PORT
     waiting = {

@@ -1,4 +1,6 @@
-"""The hospital of tests/lab, with a virtual machine for its gateway: same places, same people, same internet."""
+"""The hospital of tests/lab, with a virtual machine for its gateway: same places, same people, same
+internet.
+"""
 
 from pathlib import Path
 
@@ -9,7 +11,10 @@ from tests.vm.machine import Machine
 
 
 class Ward(Hospital):
-    """A hospital whose links end in tap devices. They stay when the machine goes, so a witness sees whole lives of it."""
+    """A hospital whose links end in tap devices.
+
+    They stay when the machine goes, so a witness sees whole lives of it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,12 +30,18 @@ class Ward(Hospital):
             self._ends.append((namespace, theirs))
 
     def _dress_gateway(self) -> None:
-        """Nothing: the machine dresses itself (see `guest`), and its namespace is only where the emulator runs."""
+        """Nothing: the machine dresses itself (see `guest`), and its namespace is only where the
+        emulator runs.
+        """
 
     def machine(self, name: str, disk: Disk, backing: Path | None = None) -> Machine:
         """Make a machine with this hospital's cables in it, switched off; one runs at a time."""
         machine = Machine(
-            self.directory / name, disk, home=self.namespace("gw"), links=self._ends, backing=backing
+            self.directory / name,
+            disk,
+            home=self.namespace("gw"),
+            links=self._ends,
+            backing=backing,
         )
         self._machines.append(machine)
         return machine

@@ -1,8 +1,9 @@
 """The outside witness of a whole life of the machine, and its judge: whose was each packet?
 
-It listens where the gateway's cables end: on the internet's side, and inside on care's. A packet is a kept service's, the
-lifeline's, or nobody's. The list of what is kept is written by hand here, next to nothing of the product's: it is
-the lab's allowlist (tests/lab/policy.py) as a network engineer would read it.
+It listens where the gateway's cables end: on the internet's side, and inside on care's. A packet is
+a kept service's, the lifeline's, or nobody's. The list of what is kept is written by hand here,
+next to nothing of the product's: it is the lab's allowlist (tests/lab/policy.py) as a network
+engineer would read it.
 """
 
 import time
@@ -37,12 +38,15 @@ def _kept_outside(address: str) -> bool:
 def _is_partner(address: str) -> bool:
     one = ip_address(address)
     return any(
-        one in ip_network(network) for network in _PARTNERS if ip_network(network).version == one.version
+        one in ip_network(network)
+        for network in _PARTNERS
+        if ip_network(network).version == one.version
     )
 
 
 def _kept(protocol: int, theirs: str, their_port: int, our_port: int) -> bool:
-    """Whether a packet between us and an outside address belongs to a kept service (or is an ICMP error about one).
+    """Whether a packet between us and an outside address belongs to a kept service (or is an ICMP
+    error about one).
 
     For ICMP their_port is the type.
     """
@@ -61,11 +65,14 @@ def _kept(protocol: int, theirs: str, their_port: int, our_port: int) -> bool:
 
 def kept_leaving(flow: Seen) -> bool:
     """Whether a packet on its way out of the gateway into the internet may be there during a cut."""
-    return _kept(flow.protocol, flow.destination, _their_port(flow, flow.destination_port), flow.source_port)
+    return _kept(
+        flow.protocol, flow.destination, _their_port(flow, flow.destination_port), flow.source_port
+    )
 
 
 def kept_entering(flow: Seen) -> bool:
-    """Whether a packet on its way out of the gateway to the inside may be there: also what comes from no outside address, and a reset,
+    """Whether a packet on its way out of the gateway to the inside may be there: also what comes
+    from no outside address, and a reset,
 
     with which the gateway itself refuses a connection in the name of who was called.
     """
@@ -75,7 +82,9 @@ def kept_entering(flow: Seen) -> bool:
         return True
     if flow.protocol == NUMBERS["tcp"] and flow.flags & RST:
         return True
-    return _kept(flow.protocol, flow.source, _their_port(flow, flow.source_port), flow.destination_port)
+    return _kept(
+        flow.protocol, flow.source, _their_port(flow, flow.source_port), flow.destination_port
+    )
 
 
 def _their_port(flow: Seen, port: int) -> int:
@@ -84,7 +93,10 @@ def _their_port(flow: Seen, port: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was seen in a time. kept: packets of kept services; nobodys: the flows that should not have been there."""
+    """What was seen in a time.
+
+    kept: packets of kept services; nobodys: the flows that should not have been there.
+    """
 
     kept: int
     nobodys: tuple[Seen, ...]

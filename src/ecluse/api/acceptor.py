@@ -1,7 +1,8 @@
 """The door: accepts connections, asks the kernel who comes, and turns away who has had his share.
 
-asyncio's own accept loop makes a transport and a task before anybody can look at the peer, up to `backlog` at once.
-Here a connection that is turned away costs two system calls, so that a local flood cannot starve the loop.
+asyncio's own accept loop makes a transport and a task before anybody can look at the peer, up to
+`backlog` at once. Here a connection that is turned away costs two system calls, so that a local
+flood cannot starve the loop.
 """
 
 import asyncio
@@ -10,7 +11,12 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ecluse.api.http_connection import REQUEST_SECONDS, STALL_SECONDS, ConnectionRegistry, HttpConnection
+from ecluse.api.http_connection import (
+    REQUEST_SECONDS,
+    STALL_SECONDS,
+    ConnectionRegistry,
+    HttpConnection,
+)
 from ecluse.api.listener import BACKLOG, Listener
 from ecluse.api.log import Log
 from ecluse.api.peer import Role, Roles, peer_of
@@ -20,7 +26,8 @@ from ecluse.api.quota import Quota, QuotaCounter, pool_of
 _AT_ONCE = 32  # accepts before the loop may do something else
 _PAUSE = 0.1  # seconds without accepting when the machine has no descriptors or memory left
 _QUIET = 1.0  # seconds between two lines of the log about that
-_IDLE = 0.1  # seconds without a question after which a connection has to go where another needs its place
+# seconds without a question after which a connection has to go where another needs its place
+_IDLE = 0.1
 _AT_A_TIME = 8  # connections that are ended so
 _LATE_SECONDS = 1.0  # for a request of somebody who has no place left
 _LATE = Quota(16, 16)
@@ -30,7 +37,11 @@ _OUT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # accept(2)
 def no_place() -> HttpRefusalError:
     """Say that a peer has had his share of connections."""
     return HttpRefusalError(
-        503, "too many connections of yours are open", kind="busy", hint="close some, or wait", close=True
+        503,
+        "too many connections of yours are open",
+        kind="busy",
+        hint="close some, or wait",
+        close=True,
     )
 
 
@@ -61,11 +72,15 @@ class Acceptor:
         self._early = False
         self._said = -_QUIET
         self.admission = QuotaCounter()
-        # One who has had his share may close all the same: these places are for the reading of what he asks.
+        # One who has had his share may close all the same: these places are for the reading of what
+        # he asks.
         self._late = QuotaCounter({Role.OPERATOR.value: _LATE, "root": _LATE})
 
     def open(self) -> None:
-        """Begin to accept. What waits by now was sent to a socket that systemd held while no daemon ran."""
+        """Begin to accept.
+
+        What waits by now was sent to a socket that systemd held while no daemon ran.
+        """
         self._early = True
         for listener in self._listeners:
             for _ in range(BACKLOG // _AT_ONCE):
@@ -100,18 +115,24 @@ class Acceptor:
         return True
 
     def _make_room(self, error: OSError) -> None:
-        """End the connections that are idle for the longest, so that whoever has something to ask comes in."""
+        """End the connections that are idle for the longest, so that whoever has something to ask
+        comes in.
+        """
         idle = self._manager.idle(self._loop.time() - _IDLE)
         for connection in sorted(idle, key=lambda one: one.role is not Role.NONE)[:_AT_A_TIME]:
             connection.end_idle()
         if self._loop.time() - self._said >= _QUIET:
             self._said = self._loop.time()
             self._log.error(
-                "no connection can be accepted", error=error.strerror, idle_ended=min(len(idle), _AT_A_TIME)
+                "no connection can be accepted",
+                error=error.strerror,
+                idle_ended=min(len(idle), _AT_A_TIME),
             )
 
     def _pause(self, listener: Listener) -> None:
-        """Leave the listener alone for a while: it stays readable, and would be asked again at once."""
+        """Leave the listener alone for a while: it stays readable, and would be asked again at
+        once.
+        """
         self._loop.remove_reader(listener.sock.fileno())
 
         def again() -> None:

@@ -1,7 +1,7 @@
 """Asks the daemon over its UNIX socket. Standard library only, and little of it.
 
-http.client alone would cost 29 ms of start (it pulls in email, ssl and more), so this and `ask` speak the small part of
-HTTP that is needed.
+http.client alone would cost 29 ms of start (it pulls in email, ssl and more), so this and `ask`
+speak the small part of HTTP that is needed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from ecluse import errors
 from ecluse.api.request_socket import PATIENCE, RequestSocket
 from ecluse.errors import ConfigError, EcluseError, Fault, ForbiddenError, UnreachableError
 
-TYPE_CHECKING = False  # for type checkers alone: importing typing takes as long as asking the daemon
+TYPE_CHECKING = (
+    False  # for type checkers alone: importing typing takes as long as asking the daemon
+)
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable, Iterator, Mapping
@@ -35,9 +37,10 @@ _KINDS: Mapping[str, type[EcluseError]] = {
 class Client:
     """One daemon's socket. timeout: seconds for a whole question and its answer.
 
-    waiting: called once, with LATE or FULL, for a question that is not answered within PATIENCE. systemd holds the socket while the daemon is
-    down, so that a daemon which is gone for good looks like one that is slow.
-    Every method may raise UnreachableError (no answer), ForbiddenError, or the error that the daemon reports.
+    waiting: called once, with LATE or FULL, for a question that is not answered within PATIENCE.
+    systemd holds the socket while the daemon is down, so that a daemon which is gone for good looks
+    like one that is slow. Every method may raise UnreachableError (no answer), ForbiddenError, or
+    the error that the daemon reports.
     """
 
     def __init__(
@@ -58,7 +61,8 @@ class Client:
     def lines(self, path: str) -> Iterator[Any]:
         """Follow a stream: give the JSON of each line, for as long as the daemon sends.
 
-        The daemon's heartbeats are among them; a silence longer than `timeout` is an UnreachableError.
+        The daemon's heartbeats are among them; a silence longer than `timeout` is an
+        UnreachableError.
         """
         question = self._question("GET", path, None)
         try:
@@ -117,7 +121,9 @@ class Client:
     def _lost(self, method: str, error: Exception) -> UnreachableError:
         slow = isinstance(error, TimeoutError)
         what = (
-            f"did not answer within {self.timeout:g} s" if slow else "ended the connection without an answer"
+            f"did not answer within {self.timeout:g} s"
+            if slow
+            else "ended the connection without an answer"
         )
         doubt = "; it is not known whether the command was carried out" if method == "POST" else ""
         return UnreachableError(
@@ -140,7 +146,8 @@ class Client:
         if question.unreached is not None:
             if isinstance(question.unreached, BlockingIOError):
                 raise UnreachableError(
-                    f"the queue of {self.socket_path} stayed full: the daemon is down or busy", retry=True
+                    f"the queue of {self.socket_path} stayed full: the daemon is down or busy",
+                    retry=True,
                 )
             why = question.unreached.strerror or str(question.unreached) or "no answer"
             raise UnreachableError(f"no daemon answers at {self.socket_path} ({why.lower()})")
@@ -163,7 +170,8 @@ class Client:
 class _Reader:
     """Reads lines and counted bytes from a socket.
 
-    tick: called before each read, to set what time is left. late: called when that is over; says whether there is more.
+    tick: called before each read, to set what time is left. late: called when that is over; says
+    whether there is more.
     """
 
     def __init__(
@@ -229,7 +237,9 @@ def _json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except ValueError:
-        raise UnreachableError("the daemon's answer cannot be read; is it of another version?") from None
+        raise UnreachableError(
+            "the daemon's answer cannot be read; is it of another version?"
+        ) from None
 
 
 def _raise_problem(status: int, data: bytes) -> NoReturn:
@@ -241,7 +251,11 @@ def _raise_problem(status: int, data: bytes) -> NoReturn:
     if not isinstance(problem, dict):
         raise EcluseError(f"the daemon answered {status} without a word")
     detail = str(problem.get("detail") or problem.get("title") or f"the daemon answered {status}")
-    kind, retry, hint = str(problem.get("kind", "")), bool(problem.get("retry")), str(problem.get("hint", ""))
+    kind, retry, hint = (
+        str(problem.get("kind", "")),
+        bool(problem.get("retry")),
+        str(problem.get("hint", "")),
+    )
     if kind == ConfigError.kind:
         raise ConfigError(tuple(_fault(one) for one in problem.get("faults", ())))
     error = _KINDS.get(kind, EcluseError)(detail, retry=retry, hint=hint)

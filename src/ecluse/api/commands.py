@@ -1,4 +1,6 @@
-"""What the API asks of the controller: one Protocol, so that the server can be tested without a kernel."""
+"""What the API asks of the controller: one Protocol, so that the server can be tested without a
+kernel.
+"""
 
 from collections.abc import AsyncIterator, Awaitable
 from typing import Protocol
@@ -8,7 +10,10 @@ from ecluse.results import Change, Event, Plan, Purge, Refused, ServiceStatus, S
 
 
 class Commands(Protocol):
-    """The controller as the API sees it. Every method may raise an EcluseError, which becomes a problem document."""
+    """The controller as the API sees it.
+
+    Every method may raise an EcluseError, which becomes a problem document.
+    """
 
     async def status(self) -> Status:
         """Say where we are."""
@@ -41,8 +46,8 @@ class Commands(Protocol):
     ) -> Change:
         """Set a level in these zones, None: in all. RequestError for an unknown level or zone.
 
-        What closes is always done. What opens is not when another generation than `expect` stands (StaleError), or when
-        nobody waits any more (GivenUpError).
+        What closes is always done. What opens is not when another generation than `expect` stands
+        (StaleError), or when nobody waits any more (GivenUpError).
         """
 
     async def rollback(
@@ -55,7 +60,10 @@ class Commands(Protocol):
         expect: int | None = None,
         sender: Sender | None = None,
     ) -> Change:
-        """Go back to a generation, None: to the one before this. NotFoundError when it is not kept; else as for a level."""
+        """Go back to a generation, None: to the one before this.
+
+        NotFoundError when it is not kept; else as for a level.
+        """
 
     async def reload(
         self,
@@ -66,10 +74,18 @@ class Commands(Protocol):
         authorised_by: str,
         sender: Sender | None = None,
     ) -> Change:
-        """Apply the site's files. ConfigError; StaleError when `expect` is not the digest of the plan now; GivenUpError."""
+        """Apply the site's files.
+
+        ConfigError; StaleError when `expect` is not the digest of the plan now; GivenUpError.
+        """
 
     async def plan(
-        self, *, level: str | None, zones: tuple[str, ...] | None, rollback: int | None, reload: bool
+        self,
+        *,
+        level: str | None,
+        zones: tuple[str, ...] | None,
+        rollback: int | None,
+        reload: bool,
     ) -> Plan:
         """Say what a change would do, doing nothing."""
 
@@ -77,7 +93,10 @@ class Commands(Protocol):
         """Give at most `limit` refused flows and sources, most packets first."""
 
     def events(self) -> AsyncIterator[Event]:
-        """Give every event from now on. A subscriber that does not keep up is ended, never waited for."""
+        """Give every event from now on.
+
+        A subscriber that does not keep up is ended, never waited for.
+        """
 
     def forbidden(self, actor: Actor, what: str) -> Awaitable[None]:
         """Record in the audit log that somebody tried what he may not."""

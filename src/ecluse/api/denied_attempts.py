@@ -1,4 +1,6 @@
-"""Writes down who tried what he may not, in bounded lines a minute and a day: a flood of attempts must not fill the disk."""
+"""Writes down who tried what he may not, in bounded lines a minute and a day: a flood of attempts
+must not fill the disk.
+"""
 
 import asyncio
 from collections import Counter
@@ -16,7 +18,9 @@ MAX_UIDS = 32
 WINDOW = 60.0
 """Seconds."""
 LINES_PER_UID_A_DAY, LINES_A_DAY = 100, 1000
-"""Lines of one uid and of all in one day; the first of each further uid is written beyond that, as many again at the most."""
+"""Lines of one uid and of all in one day; the first of each further uid is written beyond that, as
+many again at the most.
+"""
 DAY = 86400.0
 """Seconds."""
 
@@ -34,7 +38,10 @@ class _Tally:
 
 @dataclass(slots=True)
 class _Day:
-    """The lines of one day. told: that some are left out. left_out: attempts that are only counted, and the last of them."""
+    """The lines of one day.
+
+    told: that some are left out. left_out: attempts that are only counted, and the last of them.
+    """
 
     lines: Counter[_Whose] = field(default_factory=Counter)
     told: bool = False
@@ -51,9 +58,13 @@ class _Day:
 
 
 class DeniedAttempts:
-    """Passes attempts on to the audit log: the first few of each uid as they are, the rest as one line at the end."""
+    """Passes attempts on to the audit log: the first few of each uid as they are, the rest as one
+    line at the end.
+    """
 
-    def __init__(self, commands: Commands, log: Log, window: float = WINDOW, day: float = DAY) -> None:
+    def __init__(
+        self, commands: Commands, log: Log, window: float = WINDOW, day: float = DAY
+    ) -> None:
         self._commands = commands
         self._log = log
         self._window, self._length = window, day
@@ -64,10 +75,15 @@ class DeniedAttempts:
         self._tasks: set[asyncio.Task[None]] = set()
         self.total = 0
 
-    async def record(self, actor: Callable[[], Actor], uid: int, what: str, *, page: bool = False) -> None:
-        """Record one attempt. Never raises: a full disk must not turn a refusal into something else.
+    async def record(
+        self, actor: Callable[[], Actor], uid: int, what: str, *, page: bool = False
+    ) -> None:
+        """Record one attempt.
 
-        page: it may be a web page's in the browser of `uid`; counted apart from what that person tries.
+        Never raises: a full disk must not turn a refusal into something else.
+
+        page: it may be a web page's in the browser of `uid`; counted apart from what that person
+        tries.
         """
         self.total += 1
         key, tally = self._tally(actor, (uid, page), what)
@@ -86,7 +102,9 @@ class DeniedAttempts:
             summary = f"{day.left_out} more attempts were left out, beyond the lines that a day has for them; the last: {what}"
             self._spawn(replace(actor, pid=0, command=""), summary)
 
-    def _tally(self, actor: Callable[[], Actor], who: tuple[int, bool], what: str) -> tuple[_Whose, _Tally]:
+    def _tally(
+        self, actor: Callable[[], Actor], who: tuple[int, bool], what: str
+    ) -> tuple[_Whose, _Tally]:
         loop = asyncio.get_running_loop()
         if self._timer is None:
             self._timer = loop.call_later(self._window, self._end_window)
@@ -104,9 +122,7 @@ class DeniedAttempts:
             if not tally.unwritten:
                 continue
             whose = "" if key[0] is not None else " by many users"
-            summary = (
-                f"{tally.unwritten} more attempts within {self._window:.0f} s{whose}, the last: {tally.what}"
-            )
+            summary = f"{tally.unwritten} more attempts within {self._window:.0f} s{whose}, the last: {tally.what}"
             if self._day.may(key):
                 self._spawn(replace(tally.actor, pid=0, command=""), summary)
             elif not self._day.told:
@@ -127,7 +143,9 @@ class DeniedAttempts:
         try:
             await self._commands.forbidden(actor, what)
         except Exception as error:  # noqa: BLE001 - see record(): the refusal stands whatever the log says
-            self._log.error("a forbidden attempt could not be recorded", what=what, error=str(error))
+            self._log.error(
+                "a forbidden attempt could not be recorded", what=what, error=str(error)
+            )
 
     async def close(self) -> None:
         """Write the summaries that are due and wait for what is being written."""

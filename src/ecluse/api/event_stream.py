@@ -19,10 +19,15 @@ HEARTBEAT_SECONDS = 15.0
 async def stream(
     request: BaseRequest, connection: HttpConnection, events: AsyncIterator[Event], heartbeat: float
 ) -> StreamResponse:
-    """Write events until the client is gone or the server stops. A client that does not read is dropped."""
+    """Write events until the client is gone or the server stops.
+
+    A client that does not read is dropped.
+    """
     response = StreamResponse(headers={**HEADERS, "Content-Type": NDJSON})
     coming = asyncio.ensure_future(_next(events))
-    await asyncio.sleep(0)  # an async generator subscribes at its first step: let it, before we say we listen
+    await asyncio.sleep(
+        0
+    )  # an async generator subscribes at its first step: let it, before we say we listen
     try:
         await response.prepare(request)
         await response.write(_pulse())

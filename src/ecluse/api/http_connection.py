@@ -1,7 +1,8 @@
 """One client's connection: aiohttp's HTTP protocol with the deadlines it lacks.
 
-aiohttp 3.14 (web_protocol.py) bounds an idle connection only. Here: a request has REQUEST_SECONDS from its first
-byte to its last, and an answer STALL_SECONDS to be taken, after which the connection is ended.
+aiohttp 3.14 (web_protocol.py) bounds an idle connection only. Here: a request has REQUEST_SECONDS
+from its first byte to its last, and an answer STALL_SECONDS to be taken, after which the connection
+is ended.
 """
 
 import asyncio
@@ -24,7 +25,8 @@ HEADERS = MappingProxyType(
     {
         "Cache-Control": "no-store",
         "Server": f"ecluse/{__version__}",
-        "X-Content-Type-Options": "nosniff",  # no browser may take an answer for a script or a style (Fetch, WHATWG)
+        # no browser may take an answer for a script or a style (Fetch, WHATWG)
+        "X-Content-Type-Options": "nosniff",
     }
 )
 MAX_HEADER = 4096  # bytes of a header line
@@ -34,7 +36,8 @@ MAX_HEADERS = 64
 class HttpConnection(RequestHandler):
     """The protocol of one accepted socket, with the peer that the kernel named at accept.
 
-    gone: done as soon as the client is away or the server wants the connection to end (for streams).
+    gone: done as soon as the client is away or the server wants the connection to end (for
+    streams).
     early: it was made before the daemon ran, by a socket that systemd holds.
     late: it came when its peer had no place left, so that only what closes is taken from it.
     """
@@ -96,7 +99,9 @@ class HttpConnection(RequestHandler):
         self._since = loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start; any byte that the client does not take counts as a stall, so that none can pin memory."""
+        """Start; any byte that the client does not take counts as a stall, so that none can pin
+        memory.
+        """
         super().connection_made(transport)
         if isinstance(transport, asyncio.WriteTransport):
             transport.set_write_buffer_limits(high=0)
@@ -111,7 +116,9 @@ class HttpConnection(RequestHandler):
         super().data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it; aiohttp's is an empty one
-        """Go on with a client that only stopped sending (shutdown(2)) until its request is answered; True then."""
+        """Go on with a client that only stopped sending (shutdown(2)) until its request is
+        answered; True then.
+        """
         if self.hung_up() or (self._due is None and not self._busy):
             return False
         self.close()  # aiohttp: once what is being handled is answered
@@ -120,7 +127,9 @@ class HttpConnection(RequestHandler):
     def begin(self) -> float:
         """Note that a request's handler runs; give the loop time by which its body must have come."""
         self._busy, self.idle_since = True, None
-        due = self._due.when() if self._due is not None else self._loop.time() + self._request_seconds
+        due = (
+            self._due.when() if self._due is not None else self._loop.time() + self._request_seconds
+        )
         self._cancel_due()
         return due
 
@@ -143,7 +152,9 @@ class HttpConnection(RequestHandler):
             self.gone.set_result(None)
 
     def hung_up(self) -> bool:
-        """Ask the kernel whether the client has closed its end for good; one that only stopped sending has not (poll(2))."""
+        """Ask the kernel whether the client has closed its end for good; one that only stopped
+        sending has not (poll(2)).
+        """
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
         if sock is None:
             return True
@@ -152,7 +163,9 @@ class HttpConnection(RequestHandler):
         return any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def sender_gone(self) -> bool:
-        """Say whether the process that connected may be gone, and its number another's: it hung up or, where told, ended."""
+        """Say whether the process that connected may be gone, and its number another's: it hung up
+        or, where told, ended.
+        """
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
         return self.hung_up() or sock is None or has_ended(sock)
 
@@ -186,7 +199,8 @@ class HttpConnection(RequestHandler):
 
     @staticmethod
     def _drop(transport: asyncio.Transport | None) -> None:
-        # The transport is held from when it stalled: by now aiohttp may have let go of it and wait for the flush.
+        # The transport is held from when it stalled: by now aiohttp may have let go of it and wait
+        # for the flush.
         if transport is not None:
             transport.abort()
 
@@ -209,7 +223,9 @@ class HttpConnection(RequestHandler):
         del message
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is under way already")
-        detail = "this is not an HTTP request that can be read" + (f": {type(exc).__name__}" if exc else "")
+        detail = "this is not an HTTP request that can be read" + (
+            f": {type(exc).__name__}" if exc else ""
+        )
         problem = problem_of(HttpRefusalError(status, detail), "")
         response = Response(
             status=status, body=to_json(problem, Problem), headers=HEADERS, content_type=MEDIA
@@ -222,11 +238,15 @@ class ConnectionRegistry(Server):
     """aiohttp's record of connections; it makes none itself, the door does."""
 
     def idle(self, since: float) -> list[HttpConnection]:
-        """Give the connections on which nothing is asked since then (loop time), the longest idle first."""
+        """Give the connections on which nothing is asked since then (loop time), the longest idle
+        first.
+        """
         found = [
             (one.idle_since, one)
             for one in self.connections
-            if isinstance(one, HttpConnection) and one.idle_since is not None and one.idle_since < since
+            if isinstance(one, HttpConnection)
+            and one.idle_since is not None
+            and one.idle_since < since
         ]
         return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 

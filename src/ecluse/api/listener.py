@@ -18,7 +18,10 @@ _PATH_LIMIT = 107  # sockaddr_un.sun_path less its final NUL, unix(7)
 
 @dataclass(slots=True)
 class Listener:
-    """A socket that listens. inode: (device, inode) of the file that we made, None when it is not ours to remove."""
+    """A socket that listens.
+
+    inode: (device, inode) of the file that we made, None when it is not ours to remove.
+    """
 
     sock: socket.socket
     path: Path | None = None
@@ -35,7 +38,9 @@ class Listener:
 
 
 def activated_fds(environ: Mapping[str, str], pid: int | None = None) -> tuple[int, ...]:
-    """Give the descriptors that systemd passed to this process, none if it passed none (sd_listen_fds(3))."""
+    """Give the descriptors that systemd passed to this process, none if it passed none
+    (sd_listen_fds(3)).
+    """
     try:
         meant = int(environ.get("LISTEN_PID", ""))
         count = int(environ.get("LISTEN_FDS", ""))
@@ -47,13 +52,18 @@ def activated_fds(environ: Mapping[str, str], pid: int | None = None) -> tuple[i
 
 
 def adopt(descriptor: int) -> Listener:
-    """Take over a listening UNIX stream socket that was passed to us. StateError when it is something else."""
+    """Take over a listening UNIX stream socket that was passed to us.
+
+    StateError when it is something else.
+    """
     try:
         sock = socket.socket(fileno=descriptor)
         fits = sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM
         fits = fits and bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
     except OSError as error:
-        raise StateError(f"descriptor {descriptor} from systemd is no socket: {error.strerror}") from None
+        raise StateError(
+            f"descriptor {descriptor} from systemd is no socket: {error.strerror}"
+        ) from None
     if not fits:
         sock.detach()
         raise StateError(
@@ -68,8 +78,8 @@ def adopt(descriptor: int) -> Listener:
 def listen(path: Path, mode: int, gid: int | None) -> Listener:
     """Listen at `path`, with these permission bits and group (None: the process' own).
 
-    A socket file of a dead daemon is replaced, in one step. StateError when a living one answers there, when
-    something else than a socket is there, or when the place cannot be written.
+    A socket file of a dead daemon is replaced, in one step. StateError when a living one answers
+    there, when something else than a socket is there, or when the place cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     if len(os.fsencode(temporary)) > _PATH_LIMIT:
@@ -93,7 +103,8 @@ def listen(path: Path, mode: int, gid: int | None) -> Listener:
     except OSError as error:
         _discard(sock, temporary)
         raise StateError(
-            f"cannot listen at {path}: {error.strerror}", hint="run the daemon as root, or choose --socket"
+            f"cannot listen at {path}: {error.strerror}",
+            hint="run the daemon as root, or choose --socket",
         ) from None
     except StateError:
         _discard(sock, temporary)
@@ -115,7 +126,9 @@ def _must_be_free(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(kind):
-        raise StateError(f"{path} is there and is no socket", hint="move it away, or choose another --socket")
+        raise StateError(
+            f"{path} is there and is no socket", hint="move it away, or choose another --socket"
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         code = probe.connect_ex(os.fspath(path))

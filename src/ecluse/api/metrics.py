@@ -16,7 +16,10 @@ MEDIA = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Doorkeeping:
-    """What the server counts about itself. connections: by pool, now. turned_away, forbidden: since it started."""
+    """What the server counts about itself.
+
+    connections: by pool, now. turned_away, forbidden: since it started.
+    """
 
     connections: Mapping[str, int]
     turned_away: int
@@ -24,7 +27,10 @@ class Doorkeeping:
 
 
 def exposition(status: Status, door: Doorkeeping) -> bytes:
-    """Write every metric of one status. A registry of its own: nothing of this process' own collectors leaks in."""
+    """Write every metric of one status.
+
+    A registry of its own: nothing of this process' own collectors leaks in.
+    """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Snapshot(status, door))
     return generate_latest(registry)
@@ -46,36 +52,56 @@ def _gate(status: Status) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "ecluse", "The site and this version.", {"site": status.site, "version": status.version}
     )
-    level = GaugeMetricFamily("ecluse_level", "1 for the level that the zone has.", labels=("zone", "level"))
-    is_open = GaugeMetricFamily("ecluse_zone_open", "1 when everything of the zone passes.", labels=("zone",))
+    level = GaugeMetricFamily(
+        "ecluse_level", "1 for the level that the zone has.", labels=("zone", "level")
+    )
+    is_open = GaugeMetricFamily(
+        "ecluse_zone_open", "1 when everything of the zone passes.", labels=("zone",)
+    )
     for zone, name in sorted(status.levels.items()):
         level.add_metric((zone, name), 1)
         is_open.add_metric((zone,), float(name == "open"))
     yield level
     yield is_open
     yield _gauge("ecluse_generation", "Number of the state that is applied.", status.generation)
-    yield _gauge("ecluse_generation_since_seconds", "When it was applied, UNIX time.", _unix(status.since))
-    yield _gauge("ecluse_armed", "1 when every level is loaded, so that a switch is instant.", status.armed)
+    yield _gauge(
+        "ecluse_generation_since_seconds", "When it was applied, UNIX time.", _unix(status.since)
+    )
+    yield _gauge(
+        "ecluse_armed", "1 when every level is loaded, so that a switch is instant.", status.armed
+    )
     yield _gauge("ecluse_in_step", "1 when the kernel shows what it should.", status.in_step)
     yield _gauge(
-        "ecluse_checked_seconds", "When the kernel was last compared, UNIX time.", _unix(status.checked)
+        "ecluse_checked_seconds",
+        "When the kernel was last compared, UNIX time.",
+        _unix(status.checked),
     )
     yield _gauge("ecluse_recorded", "1 when the state is on disk.", status.recorded)
     yield from _tables(status)
-    refused = CounterMetricFamily("ecluse_refused_packets", "Packets refused.", labels=("direction",))
+    refused = CounterMetricFamily(
+        "ecluse_refused_packets", "Packets refused.", labels=("direction",)
+    )
     refused.add_metric(("outbound",), status.refused_packets)
     refused.add_metric(("inbound",), status.refused_inbound_packets)
     yield refused
     if status.dns:
         yield _gauge(
-            "ecluse_dns_gate_working", "1 when the DNS gate answers by its orders.", status.dns.working
+            "ecluse_dns_gate_working",
+            "1 when the DNS gate answers by its orders.",
+            status.dns.working,
         )
-        yield _gauge("ecluse_dns_learned", "Addresses that the DNS gate holds for names.", status.dns.learned)
-        yield CounterMetricFamily(
-            "ecluse_dns_removed", "Addresses of others that the DNS gate took out.", value=status.dns.removed
+        yield _gauge(
+            "ecluse_dns_learned", "Addresses that the DNS gate holds for names.", status.dns.learned
         )
         yield CounterMetricFamily(
-            "ecluse_dns_refused_questions", "Questions that the DNS gate refused.", value=status.dns.refused
+            "ecluse_dns_removed",
+            "Addresses of others that the DNS gate took out.",
+            value=status.dns.removed,
+        )
+        yield CounterMetricFamily(
+            "ecluse_dns_refused_questions",
+            "Questions that the DNS gate refused.",
+            value=status.dns.refused,
         )
     yield _gauge("ecluse_warnings", "How many warnings the status has.", len(status.warnings))
     yield _gauge("ecluse_last_tamper_seconds", "When our table was last changed by another, UNIX time, 0: never.",
@@ -91,7 +117,9 @@ def _tables(status: Status) -> Iterator[Metric]:
     used = GaugeMetricFamily(
         "ecluse_kernel_table_entries", "Entries of a table of the kernel's.", labels=("table",)
     )
-    most = GaugeMetricFamily("ecluse_kernel_table_most", "Entries that it can hold.", labels=("table",))
+    most = GaugeMetricFamily(
+        "ecluse_kernel_table_most", "Entries that it can hold.", labels=("table",)
+    )
     for one in status.tables:
         used.add_metric((one.name,), one.used)
         most.add_metric((one.name,), one.most)
@@ -100,16 +128,26 @@ def _tables(status: Status) -> Iterator[Metric]:
 
 
 def _services(services: tuple[ServiceStatus, ...]) -> Iterator[Metric]:
-    packets = CounterMetricFamily("ecluse_service_packets", "Packets, both directions.", labels=("service",))
-    size = CounterMetricFamily("ecluse_service_bytes", "Bytes, both directions.", labels=("service",))
+    packets = CounterMetricFamily(
+        "ecluse_service_packets", "Packets, both directions.", labels=("service",)
+    )
+    size = CounterMetricFamily(
+        "ecluse_service_bytes", "Bytes, both directions.", labels=("service",)
+    )
     state = GaugeMetricFamily(
-        "ecluse_service_state", "1 for the state that it has.", labels=("service", "criticality", "state")
+        "ecluse_service_state",
+        "1 for the state that it has.",
+        labels=("service", "criticality", "state"),
     )
     last = GaugeMetricFamily(
-        "ecluse_service_last_packet_seconds", "When its counter last rose, UNIX time.", labels=("service",)
+        "ecluse_service_last_packet_seconds",
+        "When its counter last rose, UNIX time.",
+        labels=("service",),
     )
     age = GaugeMetricFamily(
-        "ecluse_service_address_age_seconds", "Age of the oldest resolved address.", labels=("service",)
+        "ecluse_service_address_age_seconds",
+        "Age of the oldest resolved address.",
+        labels=("service",),
     )
     for one in services:
         packets.add_metric((one.name,), one.packets)
@@ -126,7 +164,9 @@ def _names(services: tuple[ServiceStatus, ...]) -> Iterator[Metric]:
     count = GaugeMetricFamily(
         "ecluse_name_addresses", "Addresses that a host name has.", labels=("name", "state")
     )
-    failing = GaugeMetricFamily("ecluse_name_failing", "1 when the last look-up failed.", labels=("name",))
+    failing = GaugeMetricFamily(
+        "ecluse_name_failing", "1 when the last look-up failed.", labels=("name",)
+    )
     until = GaugeMetricFamily(
         "ecluse_name_kept_until_seconds",
         "When the last known good addresses of a name that is not resolved go, UNIX time.",
@@ -137,7 +177,9 @@ def _names(services: tuple[ServiceStatus, ...]) -> Iterator[Metric]:
         "What came of the questions for a name.",
         labels=("name", "resolver", "outcome"),
     )
-    for name, one in sorted({one.name: one for service in services for one in service.names}.items()):
+    for name, one in sorted(
+        {one.name: one for service in services for one in service.names}.items()
+    ):
         count.add_metric((name, "current"), one.addresses - one.left)
         count.add_metric((name, "left"), one.left)
         failing.add_metric((name,), float(bool(one.failure)))
@@ -159,7 +201,9 @@ def _door(door: Doorkeeping) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "ecluse_api_turned_away", "Connections refused for want of room.", door.turned_away
     )
-    yield CounterMetricFamily("ecluse_api_forbidden", "Requests by those who may not.", door.forbidden)
+    yield CounterMetricFamily(
+        "ecluse_api_forbidden", "Requests by those who may not.", door.forbidden
+    )
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

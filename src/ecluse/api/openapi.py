@@ -1,4 +1,6 @@
-"""The OpenAPI 3.1 description, written from the route table and the types that the server itself uses."""
+"""The OpenAPI 3.1 description, written from the route table and the types that the server itself
+uses.
+"""
 
 import json
 from collections.abc import Iterable
@@ -79,7 +81,10 @@ def _operation(route: Route, refs: dict[Any, Any]) -> dict[str, Any]:
     if parameters := [*_path_parameters(route), *_query_parameters(route.query)]:
         operation["parameters"] = parameters
     if route.body is not None:
-        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": refs[route.body]}}}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {JSON: {"schema": refs[route.body]}},
+        }
     operation["operationId"] = operation["operationId"].replace("{", "").replace("}", "")
     return operation
 
@@ -91,7 +96,14 @@ def _description(route: Route) -> str:
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
     if "{number}" not in route.path:
         return []
-    return [{"name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0}}]
+    return [
+        {
+            "name": "number",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "integer", "minimum": 0},
+        }
+    ]
 
 
 def _query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:

@@ -1,12 +1,13 @@
 """Who is at the other end of the socket, in the kernel's words, and what role that gives.
 
-Sources: SO_PEERCRED in socket(7) and unix(7); SO_PEERGROUPS (Linux 4.13) and SO_PEERPIDFD (Linux 6.5) in
-linux/net/core/sock.c (`sk_getsockopt`); pidfd_open(2);
-/proc/PID/comm and /proc/PID/loginuid in proc(5); passwd(5), group(5).
+Sources: SO_PEERCRED in socket(7) and unix(7); SO_PEERGROUPS (Linux 4.13) and SO_PEERPIDFD (Linux
+6.5) in linux/net/core/sock.c (`sk_getsockopt`); pidfd_open(2); /proc/PID/comm and
+/proc/PID/loginuid in proc(5); passwd(5), group(5).
 
-Accounts are read straight from /etc/passwd and /etc/group, never through NSS: with the network cut, a directory
-server that does not answer would hang the daemon in the very minute it is needed. /proc/PID/cmdline is not read
-either: that needs the memory map of the peer, which a hostile peer can hold locked.
+Accounts are read straight from /etc/passwd and /etc/group, never through NSS: with the network cut,
+a directory server that does not answer would hang the daemon in the very minute it is needed.
+/proc/PID/cmdline is not read either: that needs the memory map of the peer, which a hostile peer
+can hold locked.
 """
 
 import ctypes
@@ -46,7 +47,10 @@ class Role(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process that connected, as it was at connect(2). groups: its own group and the supplementary ones."""
+    """The process that connected, as it was at connect(2).
+
+    groups: its own group and the supplementary ones.
+    """
 
     uid: int
     pid: int
@@ -55,12 +59,16 @@ class Peer:
 
 def peer_of(sock: socket.socket) -> Peer:
     """Ask the kernel who connected to this UNIX stream socket. OSError when it is none."""
-    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    pid, uid, gid = _UCRED.unpack(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    )
     return Peer(uid, pid, frozenset((gid, *_peer_groups(sock))))
 
 
 def has_ended(sock: socket.socket) -> bool:
-    """Say whether the process that connected has ended, whoever holds its end now; False where the kernel cannot tell."""
+    """Say whether the process that connected has ended, whoever holds its end now; False where the
+    kernel cannot tell.
+    """
     try:
         pidfd = sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
     except OSError as error:
@@ -140,7 +148,9 @@ def _is_number(text: str) -> bool:
 class Accounts:
     """The machine's own account files, read when they change."""
 
-    def __init__(self, passwd: Path = Path("/etc/passwd"), group: Path = Path("/etc/group")) -> None:
+    def __init__(
+        self, passwd: Path = Path("/etc/passwd"), group: Path = Path("/etc/group")
+    ) -> None:
         self._passwd = _Cached(passwd, _users)
         self._group = _Cached(group, _groups)
 
@@ -158,7 +168,10 @@ class Accounts:
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Two UNIX groups (name or number) and who is in them by the groups of his process. Root is an operator."""
+    """Two UNIX groups (name or number) and who is in them by the groups of his process.
+
+    Root is an operator.
+    """
 
     readers: str
     operators: str
@@ -181,19 +194,28 @@ class Roles:
 
 
 def actor_of(
-    peer: Peer, accounts: Accounts, proc: Path = Path("/proc"), *, gone: Callable[[], bool] = lambda: False
+    peer: Peer,
+    accounts: Accounts,
+    proc: Path = Path("/proc"),
+    *,
+    gone: Callable[[], bool] = lambda: False,
 ) -> Actor:
-    """Describe a peer for the audit log. command: its name in the kernel (comm), empty when it is gone.
+    """Describe a peer for the audit log.
 
-    gone: says whether the peer is. /proc goes by a number that another process may have by then: command and login of a
-    peer that is gone are left out. It is asked after they were read, so that a peer which goes meanwhile counts as gone.
+    command: its name in the kernel (comm), empty when it is gone.
+
+    gone: says whether the peer is. /proc goes by a number that another process may have by then:
+    command and login of a peer that is gone are left out. It is asked after they were read, so that
+    a peer which goes meanwhile counts as gone.
     """
     command = printable(_read(proc / str(peer.pid) / "comm").strip(), 64)
     login = _read(proc / str(peer.pid) / "loginuid").strip()
     if gone():
         return Actor(peer.uid, accounts.user(peer.uid), peer.pid, "")
     known = _is_number(login) and int(login) != _NO_LOGIN
-    return Actor(peer.uid, accounts.user(peer.uid), peer.pid, command, int(login) if known else None)
+    return Actor(
+        peer.uid, accounts.user(peer.uid), peer.pid, command, int(login) if known else None
+    )
 
 
 def _read(path: Path) -> str:
@@ -210,5 +232,7 @@ def _read(path: Path) -> str:
 
 
 def printable(text: str, limit: int) -> str:
-    """Give at most `limit` characters of text, with every control, format and unassigned character as `?`."""
+    """Give at most `limit` characters of text, with every control, format and unassigned character
+    as `?`.
+    """
     return "".join(c if c.isprintable() else "?" for c in text[:limit])

@@ -1,4 +1,6 @@
-"""Errors as problem documents (RFC 9457): every one says what failed and what to do next, none carries a traceback."""
+"""Errors as problem documents (RFC 9457): every one says what failed and what to do next, none
+carries a traceback.
+"""
 
 from http import HTTPStatus
 
@@ -46,7 +48,10 @@ _TITLES = {
 
 
 class HttpRefusalError(Exception):
-    """What HTTP itself refuses: a wrong path, method, size, type or time. close: the connection cannot go on."""
+    """What HTTP itself refuses: a wrong path, method, size, type or time.
+
+    close: the connection cannot go on.
+    """
 
     def __init__(
         self,

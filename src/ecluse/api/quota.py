@@ -1,4 +1,6 @@
-"""How many connections each kind of peer may hold, so that nobody can take the operator's place at the door."""
+"""How many connections each kind of peer may hold, so that nobody can take the operator's place at
+the door.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -23,11 +25,13 @@ ROOMS: Mapping[str, Quota] = MappingProxyType(
         Role.NONE.value: Quota(64, 16),
         Role.READER.value: Quota(192, 96),
         Role.OPERATOR.value: Quota(192, 96),
-        # Apart from the operators, so that a script of root's that leaks connections locks out no person.
+        # Apart from the operators, so that a script of root's that leaks connections locks out no
+        # person.
         "root": Quota(256, 256),
     }
 )
-"""At most 704 connections in all, below the 1,024 file descriptors that a process has by default."""
+"""At most 704 connections in all, below the 1,024 file descriptors that a process has by default.
+"""
 
 
 def pool_of(uid: int, role: Role) -> str:

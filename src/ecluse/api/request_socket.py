@@ -1,7 +1,8 @@
-"""The first half of a question to the daemon: connect and send, with nothing but what the interpreter has in itself.
+"""The first half of a question to the daemon: connect and send, with nothing but what the
+interpreter has in itself.
 
-Whatever is imported here a cut waits for: `socket` alone would cost 1.6 ms, `json` 4 ms (it pulls in `re`). The answer
-is read by `client`, which may take its time.
+Whatever is imported here a cut waits for: `socket` alone would cost 1.6 ms, `json` 4 ms (it pulls
+in `re`). The answer is read by `client`, which may take its time.
 """
 
 import posix
@@ -18,16 +19,24 @@ _AGAIN = 0.02
 
 
 class RequestSocket:
-    """A request on its way. What kept it from going is in `unreached` or `unsent`, for whoever reads the answer.
+    """A request on its way.
 
-    timeout: seconds for the whole question and its answer; `deadline` is when they are over (time.monotonic).
-    A BlockingIOError in `unreached`: the queue of connections stayed full for PATIENCE; `send` tries on.
+    What kept it from going is in `unreached` or `unsent`, for whoever reads the answer.
+
+    timeout: seconds for the whole question and its answer; `deadline` is when they are over
+    (time.monotonic). A BlockingIOError in `unreached`: the queue of connections stayed full for
+    PATIENCE; `send` tries on.
     """
 
     __slots__ = ("_request", "_socket_path", "deadline", "method", "sock", "unreached", "unsent")
 
     def __init__(
-        self, socket_path: "str | bytes", timeout: float, method: str, path: str, body: "bytes | None" = None
+        self,
+        socket_path: "str | bytes",
+        timeout: float,
+        method: str,
+        path: str,
+        body: "bytes | None" = None,
     ) -> None:
         self.method = method
         self.deadline = time.monotonic() + timeout
@@ -40,8 +49,9 @@ class RequestSocket:
     def send(self, seconds: float) -> None:
         """Connect and send. Where the queue of connections is full, try so long.
 
-        Anybody may fill the queue of systemd's socket while the daemon is down. connect(2) then fails at once (EAGAIN), but
-        there is room as soon as the daemon runs, or whoever filled it goes.
+        Anybody may fill the queue of systemd's socket while the daemon is down. connect(2) then
+        fails at once (EAGAIN), but there is room as soon as the daemon runs, or whoever filled it
+        goes.
         """
         until = min(self.deadline, time.monotonic() + seconds)
         self.unreached = self._connected(until)
@@ -83,7 +93,11 @@ def _request(method: str, path: str, body: "bytes | None") -> bytes:
 
 def json_text(text: str) -> str:
     """Write a text as JSON in ASCII, as `json.dumps` would."""
-    return '"' + "".join(c if " " <= c <= "~" and c not in '"\\' else _escaped(ord(c)) for c in text) + '"'
+    return (
+        '"'
+        + "".join(c if " " <= c <= "~" and c not in '"\\' else _escaped(ord(c)) for c in text)
+        + '"'
+    )
 
 
 def _escaped(code: int) -> str:

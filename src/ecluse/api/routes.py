@@ -1,4 +1,6 @@
-"""Every route of the API in one table: the server dispatches by it and the OpenAPI document is written from it."""
+"""Every route of the API in one table: the server dispatches by it and the OpenAPI document is
+written from it.
+"""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -51,7 +53,9 @@ class _By(TypedDict):
 
 @dataclass(frozen=True)
 class Route:
-    """One thing that can be asked. act is None where the server itself answers (streams, metrics, this very list).
+    """One thing that can be asked.
+
+    act is None where the server itself answers (streams, metrics, this very list).
 
     changes: it may change what passes; such a call runs to its end even when who asked is gone.
     """
@@ -104,7 +108,9 @@ async def _level(call: Call) -> Change:
 
 async def _rollback(call: Call) -> Change:
     asked: RollbackRequest = call.body
-    return await call.commands.rollback(asked.generation, expect=asked.expect_generation, **_by(call))
+    return await call.commands.rollback(
+        asked.generation, expect=asked.expect_generation, **_by(call)
+    )
 
 
 async def _reload(call: Call) -> Change:
@@ -124,8 +130,17 @@ _R, _O = Role.READER, Role.OPERATOR
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/status", "Where we are", _R, Status, lambda call: call.commands.status()),
     Route("GET", "/v1/services", "Every service of the allowlist", _R, Services, _services),
-    Route("GET", "/v1/generations", "Every recorded state, newest first", _R, Generations, _generations),
-    Route("GET", "/v1/generations/{number}", "One recorded state", _R, GenerationDetail, _generation),
+    Route(
+        "GET",
+        "/v1/generations",
+        "Every recorded state, newest first",
+        _R,
+        Generations,
+        _generations,
+    ),
+    Route(
+        "GET", "/v1/generations/{number}", "One recorded state", _R, GenerationDetail, _generation
+    ),
     Route(
         "POST",
         "/v1/level",
@@ -146,8 +161,25 @@ ROUTES: tuple[Route, ...] = (
         RollbackRequest,
         changes=True,
     ),
-    Route("POST", "/v1/reload", "Apply the site's files", _O, Change, _reload, ReloadRequest, changes=True),
-    Route("POST", "/v1/plan", "What a change would do, with nothing done", _R, Plan, _plan, PlanRequest),
+    Route(
+        "POST",
+        "/v1/reload",
+        "Apply the site's files",
+        _O,
+        Change,
+        _reload,
+        ReloadRequest,
+        changes=True,
+    ),
+    Route(
+        "POST",
+        "/v1/plan",
+        "What a change would do, with nothing done",
+        _R,
+        Plan,
+        _plan,
+        PlanRequest,
+    ),
     Route(
         "GET",
         "/v1/refused",
@@ -157,14 +189,23 @@ ROUTES: tuple[Route, ...] = (
         lambda call: call.commands.refused(call.query.limit),
         query=LimitQuery,
     ),
-    Route("GET", "/v1/events", "What happens, a line of JSON each", _R, Event | Heartbeat, media=NDJSON),
+    Route(
+        "GET",
+        "/v1/events",
+        "What happens, a line of JSON each",
+        _R,
+        Event | Heartbeat,
+        media=NDJSON,
+    ),
     Route("GET", "/metrics", "The status for Prometheus", _R, str, media=METRICS),
     Route("GET", "/v1/openapi.json", "This description", _R, dict[str, Any]),
 )
 
 
 def find(method: str, path: str) -> tuple[Route | None, int, tuple[str, ...]]:
-    """Give the route of a request, the number in its path (0: none), and the methods that the path has at all."""
+    """Give the route of a request, the number in its path (0: none), and the methods that the path
+    has at all.
+    """
     allowed: list[str] = []
     for route in ROUTES:
         match = route.pattern.fullmatch(path)

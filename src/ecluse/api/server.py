@@ -31,7 +31,15 @@ from ecluse.api.peer import Accounts, Role, Roles, actor_of, printable
 from ecluse.api.problems import MEDIA, HttpRefusalError, problem_of
 from ecluse.api.quota import Quota, QuotaCounter, pool_of
 from ecluse.api.routes import JSON, METRICS, NDJSON, Call, find
-from ecluse.api.wire import MAX_BODY, LevelRequest, Problem, in_pieces, read_body, read_query, to_json
+from ecluse.api.wire import (
+    MAX_BODY,
+    LevelRequest,
+    Problem,
+    in_pieces,
+    read_body,
+    read_query,
+    to_json,
+)
 from ecluse.errors import EcluseError
 
 _STREAM_ROOMS: Mapping[str, Quota] = MappingProxyType(
@@ -45,7 +53,10 @@ _STREAM_ROOMS: Mapping[str, Quota] = MappingProxyType(
 
 
 class ApiServer:
-    """A server that runs. Made by `serve`; `warnings` names role groups that do not exist on this machine."""
+    """A server that runs.
+
+    Made by `serve`; `warnings` names role groups that do not exist on this machine.
+    """
 
     def __init__(
         self,
@@ -70,7 +81,8 @@ class ApiServer:
         self._door: Acceptor | None = None
         self._heartbeat = heartbeat_seconds
         self._running: set[asyncio.Future[Any]] = set()
-        # Readings wait in a lane of their role: commands never stand behind more than these few in the controller.
+        # Readings wait in a lane of their role: commands never stand behind more than these few in
+        # the controller.
         self._lanes = {Role.READER: asyncio.Semaphore(1), Role.OPERATOR: asyncio.Semaphore(2)}
 
     @property
@@ -108,7 +120,10 @@ class ApiServer:
         hung_up = isinstance(error, ConnectionError) and request.transport is None
         if not hung_up and not isinstance(error, (HttpRefusalError, EcluseError)):
             self._log.error(
-                "a request failed unexpectedly", request=_what(request), error=repr(error), at=_at(error)
+                "a request failed unexpectedly",
+                request=_what(request),
+                error=repr(error),
+                at=_at(error),
             )
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is under way already") from error
@@ -121,7 +136,9 @@ class ApiServer:
                 response.force_close()
         return response
 
-    async def _answer(self, request: BaseRequest, connection: HttpConnection, due: float) -> StreamResponse:
+    async def _answer(
+        self, request: BaseRequest, connection: HttpConnection, due: float
+    ) -> StreamResponse:
         route, number, methods = find(request.method, request.path)
         needed = route.needs if route is not None else Role.READER
         page = mark_of(request.headers.items())
@@ -134,7 +151,9 @@ class ApiServer:
             raise HttpRefusalError(415, "every POST says that it is JSON", hint=hint, close=True)
         try:
             query = read_query(request.rel_url.query, route.query)
-            body = read_body(await _read(request, due), route.body) if route.body is not None else None
+            body = (
+                read_body(await _read(request, due), route.body) if route.body is not None else None
+            )
         except ValueError as error:
             raise HttpRefusalError(
                 400, str(error), hint="GET /v1/openapi.json describes every request"
@@ -181,7 +200,9 @@ class ApiServer:
             page=bool(page),
         )
         if page:
-            detail = f"requests of web pages are refused, and this may be one: {printable(page, 80)}"
+            detail = (
+                f"requests of web pages are refused, and this may be one: {printable(page, 80)}"
+            )
             return HttpRefusalError(403, detail, kind="forbidden", hint=HINT, close=True)
         who = accounts.user(peer.uid)
         group = self._roles.operators if needed is Role.OPERATOR else self._roles.readers
@@ -223,7 +244,9 @@ def _no_route(request: BaseRequest, methods: tuple[str, ...]) -> HttpRefusalErro
             405, f"{printable(request.method, 20)} is not for this path", hint=allow, allow=allow
         )
     return HttpRefusalError(
-        404, f"nothing is at {printable(request.path, 200)}", hint="GET /v1/openapi.json lists every path"
+        404,
+        f"nothing is at {printable(request.path, 200)}",
+        hint="GET /v1/openapi.json lists every path",
     )
 
 
@@ -247,7 +270,9 @@ async def _read(request: BaseRequest, due: float) -> bytes:
     except TimeoutError:
         raise HttpRefusalError(408, "the body did not arrive in time", close=True) from None
     except (RequestPayloadError, HttpProcessingError) as error:
-        raise HttpRefusalError(400, f"the body cannot be read: {type(error).__name__}", close=True) from None
+        raise HttpRefusalError(
+            400, f"the body cannot be read: {type(error).__name__}", close=True
+        ) from None
     return bytes(body)
 
 
@@ -261,7 +286,9 @@ def _what(request: BaseRequest) -> str:
 
 def _at(error: Exception) -> list[str]:
     """Name the last places of a traceback, for the log alone."""
-    return [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-6:]]
+    return [
+        f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-6:]
+    ]
 
 
 async def serve(
@@ -281,7 +308,8 @@ async def serve(
 ) -> ApiServer:
     """Serve `commands` on the sockets that systemd passed (`listen_fds`), or else at `socket_path`.
 
-    mode, group: permission bits and group (name or number, empty: the daemon's) of the socket file that is made.
+    mode, group: permission bits and group (name or number, empty: the daemon's) of the socket file
+    that is made.
     readers, operators: groups (name or number) that may look, and command. All times in seconds.
     StateError when it cannot listen. Close the server with `close()`.
     """

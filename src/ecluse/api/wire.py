@@ -1,4 +1,6 @@
-"""What goes over the wire: requests checked strictly, answers written field for field from the frozen values."""
+"""What goes over the wire: requests checked strictly, answers written field for field from the
+frozen values.
+"""
 
 import json
 from collections.abc import Mapping
@@ -55,7 +57,8 @@ class _Why(_Strict):
 class LevelRequest(_Why):
     """Set a level. zones: where, left out: everywhere.
 
-    expect_generation: the one that stood when somebody decided; if another stands, nothing is opened.
+    expect_generation: the one that stood when somebody decided; if another stands, nothing is
+    opened.
     """
 
     level: Name
@@ -74,13 +77,18 @@ class RollbackRequest(_Why):
 
 
 class ReloadRequest(_Why):
-    """Apply the site's files. expect: digest of the plan that was shown; if it is no longer true nothing is done."""
+    """Apply the site's files.
+
+    expect: digest of the plan that was shown; if it is no longer true nothing is done.
+    """
 
     expect: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
 
 
 class PlanRequest(_Strict):
-    """Ask what one change would do: `level` (and `zones`), or `generation` (a rollback), or `reload`."""
+    """Ask what one change would do: `level` (and `zones`), or `generation` (a rollback), or
+    `reload`.
+    """
 
     level: Name | None = None
     zones: Zones | None = None
@@ -153,7 +161,8 @@ class FaultAt:
 class Problem:
     """A problem document (RFC 9457). kind, retry, hint and faults are ours.
 
-    kind: of ecluse.errors, or `http` for what HTTP itself refuses. retry: the same request may work in a moment.
+    kind: of ecluse.errors, or `http` for what HTTP itself refuses. retry: the same request may work
+    in a moment.
     """
 
     type: str
@@ -179,12 +188,16 @@ def to_json(value: Any, kind: Any) -> bytes:
 
 
 def in_pieces(value: Any, kind: Any) -> bytes:
-    """Write as `to_json` does, long lists of values one by one: on a thread no piece keeps the interpreter from the loop."""
+    """Write as `to_json` does, long lists of values one by one: on a thread no piece keeps the
+    interpreter from the loop.
+    """
     if not (isinstance(kind, type) and is_dataclass(kind)):
         return to_json(value, kind)
     return (
         b"{"
-        + b",".join(f'"{name}":'.encode() + _field(getattr(value, name), of) for name, of in _hints(kind))
+        + b",".join(
+            f'"{name}":'.encode() + _field(getattr(value, name), of) for name, of in _hints(kind)
+        )
         + b"}"
     )
 
@@ -247,4 +260,6 @@ def _in_words(error: ValidationError) -> str:
         message = str(one["msg"]).removeprefix("Value error, ")
         return f"{place}: {message}" if place else message
 
-    return "; ".join(words(one) for one in error.errors(include_url=False, include_context=False)[:8])
+    return "; ".join(
+        words(one) for one in error.errors(include_url=False, include_context=False)[:8]
+    )

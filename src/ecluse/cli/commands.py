@@ -27,7 +27,10 @@ _POLL = 0.005  # at first, then a quarter of what was waited
 
 
 def level(args: SimpleNamespace, screen: Screen) -> int:
-    """`ecluse level NAME`, `cut`, `isolate`: never asks, since closing must not wait. `open` asks."""
+    """`ecluse level NAME`, `cut`, `isolate`: never asks, since closing must not wait.
+
+    `open` asks.
+    """
     if args.level == "open":
         return open_gate(args, screen)
     if getattr(args, "no_daemon", False):
@@ -61,10 +64,14 @@ def open_gate(args: SimpleNamespace, screen: Screen) -> int:
 
 def _must_ask(args: SimpleNamespace, screen: Screen) -> None:
     if args.json or not screen.can_ask():
-        raise UsageError("there is nobody to ask: add --yes to go ahead unasked. Nothing was changed.")
+        raise UsageError(
+            "there is nobody to ask: add --yes to go ahead unasked. Nothing was changed."
+        )
 
 
-def _set_level(args: SimpleNamespace, screen: Screen, reason: str, expect: int | None = None) -> int:
+def _set_level(
+    args: SimpleNamespace, screen: Screen, reason: str, expect: int | None = None
+) -> int:
     # A closing that was typed plainly is on its way already.
     question = args.question
     if question is None:
@@ -78,7 +85,9 @@ def _set_level(args: SimpleNamespace, screen: Screen, reason: str, expect: int |
 
 
 def rollback(args: SimpleNamespace, screen: Screen) -> int:
-    """`ecluse rollback [N]`: on a terminal it says what it would open, and asks; what it showed is what it sends."""
+    """`ecluse rollback [N]`: on a terminal it says what it would open, and asks; what it showed is
+    what it sends.
+    """
     body = _why(args, args.reason or "")
     if args.number is not None:
         body["generation"] = args.number
@@ -92,9 +101,11 @@ def rollback(args: SimpleNamespace, screen: Screen) -> int:
 
 
 def _shown(args: SimpleNamespace, screen: Screen) -> dict[str, int] | None:
-    """Ask before a rollback opens a zone: after a cut it is the last line on the screen, and one key away.
+    """Ask before a rollback opens a zone: after a cut it is the last line on the screen, and one
+    key away.
 
-    Gives what was shown, so that nothing else is done: another operator may cut before the answer is typed. None: no.
+    Gives what was shown, so that nothing else is done: another operator may cut before the answer
+    is typed. None: no.
     """
     daemon = client(args, CHANGE_SECONDS)
     now = daemon.get("/v1/status")
@@ -108,7 +119,9 @@ def _shown(args: SimpleNamespace, screen: Screen) -> dict[str, int] | None:
     opened = [zone for zone, name in then.items() if name == "open" != now["levels"].get(zone)]
     if not opened:
         return shown
-    screen.noted(f"Going back to generation {number} opens {listed(opened)} to the whole internet.", "warn")
+    screen.noted(
+        f"Going back to generation {number} opens {listed(opened)} to the whole internet.", "warn"
+    )
     return shown if (screen.ask("Go back? [y/N]") or "").lower() in {"y", "yes"} else None
 
 
@@ -124,7 +137,9 @@ def reload(args: SimpleNamespace, screen: Screen) -> int:
     if not args.yes and (screen.ask("Apply this? [y/N]") or "").lower() not in {"y", "yes"}:
         screen.note("Not applied. Nothing was changed.")
         return REFUSED
-    return _carry_out(args, screen, "/v1/reload", {"expect": plan["digest"], **_why(args, args.reason or "")})
+    return _carry_out(
+        args, screen, "/v1/reload", {"expect": plan["digest"], **_why(args, args.reason or "")}
+    )
 
 
 def _why(args: SimpleNamespace, reason: str) -> dict[str, Any]:
@@ -174,7 +189,10 @@ def show_change(screen: Screen, change: Json) -> None:
 
 
 def _show_purge(screen: Screen, daemon: Client, change: Json) -> None:
-    """Wait a little for the end of connections and say how it went. It never changes the outcome."""
+    """Wait a little for the end of connections and say how it went.
+
+    It never changes the outcome.
+    """
     g = change["generation"]
     if set(g["levels"].values()) == {"open"}:
         return
@@ -183,14 +201,18 @@ def _show_purge(screen: Screen, daemon: Client, change: Json) -> None:
     try:
         while (waited := time.monotonic() - begin) < _PURGE_SECONDS:
             purge = daemon.get(f"/v1/generations/{g['number']}")["purge"]
-            if (purge and purge["state"] != "running") or (purge is None and waited > _PURGE_STARTS):
+            if (purge and purge["state"] != "running") or (
+                purge is None and waited > _PURGE_STARTS
+            ):
                 break
             time.sleep(max(_POLL, min(waited / 4, 0.1)))
     except EcluseError as error:
         screen.wrapped("  live      ", f"not known: {error.message}", "warn")
         return
     if purge is not None:
-        screen.wrapped("  live      ", purge_words(purge), "bad" if purge["state"] == "failed" else "")
+        screen.wrapped(
+            "  live      ", purge_words(purge), "bad" if purge["state"] == "failed" else ""
+        )
         examples = purge["examples"][:3]
         for example in examples:
             screen.line(f"            ended {example}")

@@ -4,7 +4,14 @@ import os
 from types import SimpleNamespace
 
 from ecluse.cli.terminal import Screen
-from ecluse.errors import ConfigError, EcluseError, ForbiddenError, RequestError, StaleError, UnreachableError
+from ecluse.errors import (
+    ConfigError,
+    EcluseError,
+    ForbiddenError,
+    RequestError,
+    StaleError,
+    UnreachableError,
+)
 
 DONE = 0
 FOUND = 1
@@ -55,13 +62,14 @@ def report(error: EcluseError, args: SimpleNamespace, screen: Screen) -> int:
     return code_of(error)
 
 
-IN_SERVICE = (
-    "in-service"  # in the configuration directory, since the daemon first ran as a unit (ecluse.service)
-)
+# in the configuration directory, since the daemon first ran as a unit (ecluse.service)
+IN_SERVICE = "in-service"
 
 
 def without_daemon() -> str:
-    """Say what to type when no daemon answers: what is true of this machine, whose daemon may never have run."""
+    """Say what to type when no daemon answers: what is true of this machine, whose daemon may never
+    have run.
+    """
     state = os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse"
     if not _ever_ran(state):
         return _never_ran(state)
@@ -91,7 +99,9 @@ def config_dir() -> str:
 
 
 def _may_be(state: str, name: str) -> bool:
-    """Say whether there is such a file of the daemon's; True where that can't be seen, as the directory is its own."""
+    """Say whether there is such a file of the daemon's; True where that can't be seen, as the
+    directory is its own.
+    """
     hidden = os.access(state, os.F_OK) and not os.access(state, os.X_OK)
     return hidden or os.access(f"{state}/{name}", os.F_OK)
 
@@ -139,7 +149,13 @@ def _as_json(error: EcluseError) -> str:
     problem: dict[str, object] = {"error": error.kind, "message": error.message, "hint": error.hint}
     if isinstance(error, ConfigError):
         problem["faults"] = [
-            {"file": f.file, "line": f.line, "column": f.column, "wrong": f.wrong, "expected": f.expected}
+            {
+                "file": f.file,
+                "line": f.line,
+                "column": f.column,
+                "wrong": f.wrong,
+                "expected": f.expected,
+            }
             for f in error.faults
         ]
     return json.dumps(problem, indent=2)

@@ -1,6 +1,8 @@
-"""Reads the command lines that are typed in a hurry without argparse, which takes as long to load as the daemon to cut.
+"""Reads the command lines that are typed in a hurry without argparse, which takes as long to load
+as the daemon to cut.
 
-Only the plainest forms are read here, in the same way as `parser` reads them; everything else is left to it.
+Only the plainest forms are read here, in the same way as `parser` reads them; everything else is
+left to it.
 """
 
 TYPE_CHECKING = False  # as in main
@@ -20,7 +22,10 @@ _VERBS: "dict[str, dict[str, Any]]" = {
 
 
 def parse_fast(words: "Sequence[str]") -> "dict[str, Any] | None":
-    """Read `[OPTION].. VERB [OPTION]..`; give what argparse would. None for whatever is not of that form."""
+    """Read `[OPTION]..
+
+    VERB [OPTION]..`; give what argparse would. None for whatever is not of that form.
+    """
     found: dict[str, Any] = {}
     allowed = {"json", "socket"}
     rest = iter(words)

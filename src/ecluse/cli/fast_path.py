@@ -1,8 +1,9 @@
-"""Where the process `ecluse` begins: a closing is on the socket before anything is loaded that only its answer needs.
+"""Where the process `ecluse` begins: a closing is on the socket before anything is loaded that only
+its answer needs.
 
-Python itself takes 6 ms to start. Each module that is imported on the way to the request is time in which packets
-leave, so this, `quick` and `api.ask` import none but those of the interpreter itself (and write annotations as texts:
-`from __future__` is a module, too).
+Python itself takes 6 ms to start. Each module that is imported on the way to the request is time in
+which packets leave, so this, `quick` and `api.ask` import none but those of the interpreter itself
+(and write annotations as texts: `from __future__` is a module, too).
 """
 
 import posix
@@ -41,15 +42,23 @@ def run() -> "NoReturn":
 
 
 def ask_closing(words: "Sequence[str]") -> RequestSocket | None:
-    """Send what the command line asks for, if it closes and is of a form that `quick` reads; else leave it to `main`."""
+    """Send what the command line asks for, if it closes and is of a form that `quick` reads; else
+    leave it to `main`.
+    """
     found = fast_args.parse_fast(words)
     if found is None or "level" not in found or found["no_daemon"]:
         return None
     if not (found["zone"] and "gateway" not in found["zone"]):
         tell_session()
-    socket_path = found.get("socket", posix.environ.get(b"ECLUSE_SOCKET") or fast_args.DEFAULT_SOCKET)
+    socket_path = found.get(
+        "socket", posix.environ.get(b"ECLUSE_SOCKET") or fast_args.DEFAULT_SOCKET
+    )
     return ask_level(
-        socket_path, found["level"], found["zone"] or (), found["reason"] or "", found["authorised_by"] or ""
+        socket_path,
+        found["level"],
+        found["zone"] or (),
+        found["reason"] or "",
+        found["authorised_by"] or "",
     )
 
 
@@ -76,9 +85,13 @@ def ask_level(
         body += f', "zones": [{", ".join(map(json_text, zones))}]'
     if expect is not None:
         body += f', "expect_generation": {expect}'
-    return RequestSocket(socket_path, CHANGE_SECONDS, "POST", "/v1/level", f"{{{body}}}".encode("ascii"))
+    return RequestSocket(
+        socket_path, CHANGE_SECONDS, "POST", "/v1/level", f"{{{body}}}".encode("ascii")
+    )
 
 
 def sendable(text: str) -> str:
-    """Give what the daemon takes: arguments may hold bytes that are no UTF-8, and no cut may fail on its reason."""
+    """Give what the daemon takes: arguments may hold bytes that are no UTF-8, and no cut may fail
+    on its reason.
+    """
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")[:_MOST_REASON]

@@ -1,4 +1,7 @@
-"""`ecluse`: the command line. Standard library only on the way to the daemon, so that it answers at once."""
+"""`ecluse`: the command line.
+
+Standard library only on the way to the daemon, so that it answers at once.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from ecluse.cli.exit_codes import FAILED, INTERRUPTED, UNREACHABLE, USAGE, Usage
 from ecluse.cli.terminal import LeftAloneError, Screen
 from ecluse.errors import EcluseError
 
-# Set by type checkers alone. What is imported below it, here and in what this imports, takes as long to load as all
-# the rest; so no annotation may be looked at while running.
+# Set by type checkers alone. What is imported below it, here and in what this imports, takes as
+# long to load as all the rest; so no annotation may be looked at while running.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,10 +51,13 @@ def main(
 ) -> int:
     """Run one command line; give its exit code. No traceback ever leaves here.
 
-    question: what this command line asks of the daemon, where it is on its way already (`hurry`). trouble: what kept it.
+    question: what this command line asks of the daemon, where it is on its way already (`hurry`).
+    trouble: what kept it.
     """
     screen = Screen()
-    args = SimpleNamespace(json=False, socket=os.environ.get("ECLUSE_SOCKET") or fast_args.DEFAULT_SOCKET)
+    args = SimpleNamespace(
+        json=False, socket=os.environ.get("ECLUSE_SOCKET") or fast_args.DEFAULT_SOCKET
+    )
     args.question = question
     args.waiting = lambda why: _waiting(args, screen, why)
     try:
@@ -64,7 +70,9 @@ def main(
         return report(error, args, screen)
     except LeftAloneError:
         screen.note()
-        screen.noted("interrupted at a question: nothing of the command was sent, nothing was changed.")
+        screen.noted(
+            "interrupted at a question: nothing of the command was sent, nothing was changed."
+        )
         return INTERRUPTED
     except KeyboardInterrupt:
         return _interrupted(args, screen)
@@ -107,17 +115,23 @@ def _interrupted(args: SimpleNamespace, screen: Screen) -> int:
         return 0
     screen.note("interrupted")
     if verb in _CHANGING:
-        screen.noted("If the command had been sent it may be carried out: look with 'ecluse status'.")
+        screen.noted(
+            "If the command had been sent it may be carried out: look with 'ecluse status'."
+        )
         return UNREACHABLE
     return INTERRUPTED
 
 
 def _waiting(args: SimpleNamespace, screen: Screen, why: str) -> None:
-    """Say what to do about a daemon that does not answer: systemd's socket takes the question even when none runs."""
+    """Say what to do about a daemon that does not answer: systemd's socket takes the question even
+    when none runs.
+    """
     screen.note(why, "warn")
     if args.verb in {"cut", "isolate"}:
         where = " EVERY zone" if args.zone else ""
-        screen.note(f"It closes as soon as it runs. To close{where} now without it: Ctrl-C, then as root:")
+        screen.note(
+            f"It closes as soon as it runs. To close{where} now without it: Ctrl-C, then as root:"
+        )
         screen.note(f"    ecluse {args.verb} --no-daemon")
     else:
         screen.note("Why: systemctl status ecluse. The gate as it stands holds without it.")
@@ -127,7 +141,8 @@ def _waiting(args: SimpleNamespace, screen: Screen, why: str) -> None:
 def run(question: RequestSocket | None, trouble: BaseException | None) -> NoReturn:
     """Run the command line of this process, then end it at once.
 
-    Python's own end takes apart every module, for 4 ms. Here nothing is left to be done: both outputs are flushed.
+    Python's own end takes apart every module, for 4 ms. Here nothing is left to be done: both
+    outputs are flushed.
     """
     try:
         code = main(None, question, trouble)
@@ -137,7 +152,8 @@ def run(question: RequestSocket | None, trouble: BaseException | None) -> NoRetu
 
 
 if __name__ == "__main__":
-    # Not the way in any more (`python -m ecluse.cli` is), but a cut that does nothing and exits with 0 must not be one.
+    # Not the way in any more (`python -m ecluse.cli` is), but a cut that does nothing and exits
+    # with 0 must not be one.
     from ecluse.cli import fast_path
 
     fast_path.run()

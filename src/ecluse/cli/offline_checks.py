@@ -42,7 +42,11 @@ def check(args: SimpleNamespace, screen: Screen) -> int:
     warnings = tuple(source.warnings())
     code, told = _names(args, policy)
     if args.json:
-        found = {"faults": [], "warnings": [_fault(w) for w in warnings], "services": len(policy.services)}
+        found = {
+            "faults": [],
+            "warnings": [_fault(w) for w in warnings],
+            "services": len(policy.services),
+        }
         write_json(screen, found | ({"names": told} if args.online else {}))
         return code
     for warning in warnings:
@@ -63,7 +67,10 @@ def check(args: SimpleNamespace, screen: Screen) -> int:
 
 
 def _names(args: SimpleNamespace, policy: "Policy") -> tuple[int, list[dict[str, Any]]]:
-    """Ask the site's resolvers for every name, where that is wanted. Gives the exit code, and what there is to tell."""
+    """Ask the site's resolvers for every name, where that is wanted.
+
+    Gives the exit code, and what there is to tell.
+    """
     if not args.online:
         return DONE, []
     from ecluse.cli.online_check import ask_names  # noqa: PLC0415 - as for `check`
@@ -82,7 +89,9 @@ def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
         host = consistently(look)
     sight = Sight(host)
     out = sight.ways_out(policy)
-    links = [BypassFinding("zone", what, is_exit=what in out) for what in sight.words(policy, cut=False)]
+    links = [
+        BypassFinding("zone", what, is_exit=what in out) for what in sight.words(policy, cut=False)
+    ]
     found = sorted((*findings(host, policy), *links), key=lambda one: not one.is_exit)
     exits = sum(one.is_exit for one in found)
     if args.json:
@@ -90,7 +99,9 @@ def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
         write_json(screen, {"findings": told, "unseen": host.unseen})
         return FOUND if exits else DONE
     for one in found:
-        screen.wrapped("exit: " if one.is_exit else "remark: ", one.what, "bad" if one.is_exit else "warn")
+        screen.wrapped(
+            "exit: " if one.is_exit else "remark: ", one.what, "bad" if one.is_exit else "warn"
+        )
     said = f"{count(exits, 'way')} past the gate, {count(len(found) - exits, 'remark')} on this machine"
     if host.unseen:
         said += f"; not looked for: {', '.join(host.unseen)}"
@@ -121,7 +132,9 @@ def _fault(fault: Fault) -> dict[str, Any]:
 
 
 def _log(args: SimpleNamespace, verb: str) -> Path:
-    path = Path(args.file or Path(os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse") / "audit.log")
+    path = Path(
+        args.file or Path(os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse") / "audit.log"
+    )
     try:
         path.stat()
     except FileNotFoundError:
@@ -129,7 +142,9 @@ def _log(args: SimpleNamespace, verb: str) -> Path:
             f"there is no audit log at {path}", hint=f"name it: ecluse audit {verb} FILE"
         ) from None
     except OSError as error:
-        raise EcluseError(f"{path} cannot be read: {error.strerror}", hint="run it as root (sudo)") from None
+        raise EcluseError(
+            f"{path} cannot be read: {error.strerror}", hint="run it as root (sudo)"
+        ) from None
     if not os.access(path, os.R_OK):
         raise EcluseError(f"{path} may not be read by this user", hint="run it as root (sudo)")
     return path
@@ -149,15 +164,24 @@ def audit_verify(args: SimpleNamespace, screen: Screen) -> int:
     for problem in problems:
         screen.line(f"{path}: {problem}", "bad")
     if problems:
-        screen.note(f"{count(len(problems), 'problem')}: somebody changed this log, or the disk did.", "bad")
-        screen.noted("Keep a copy as it is (cp -a) before anything else, and tell the security officer.")
+        screen.note(
+            f"{count(len(problems), 'problem')}: somebody changed this log, or the disk did.", "bad"
+        )
+        screen.noted(
+            "Keep a copy as it is (cp -a) before anything else, and tell the security officer."
+        )
         return FOUND
-    screen.line(f"{path}: {count(lines, 'record')}, every one as it was written and none missing", "good")
+    screen.line(
+        f"{path}: {count(lines, 'record')}, every one as it was written and none missing", "good"
+    )
     return DONE
 
 
 def audit_show(args: SimpleNamespace, screen: Screen) -> int:
-    """`ecluse audit show [FILE]`: the newest records, oldest of them first. What is no record is left out, counted and said."""
+    """`ecluse audit show [FILE]`: the newest records, oldest of them first.
+
+    What is no record is left out, counted and said.
+    """
     from collections import deque  # noqa: PLC0415 - as for `check`
 
     from ecluse.lenient_rows import sift  # noqa: PLC0415 - as for `check`
@@ -170,7 +194,10 @@ def audit_show(args: SimpleNamespace, screen: Screen) -> int:
         write_json(screen, [record for record, _ in rows])
     else:
         screen.table(("SEQ", "WHEN", "EVENT", "WHO", "WHAT", "RESULT"), [row for _, row in rows])
-    for number, what in ((unread, "cannot be read and left out"), (altered, "altered and shown as found")):
+    for number, what in (
+        (unread, "cannot be read and left out"),
+        (altered, "altered and shown as found"),
+    ):
         if number:
             said = f"{count(number, 'line')} of these {'is' if number == 1 else 'are'} {what}"
             screen.note(f"{said}; see 'ecluse audit verify'", "bad")
@@ -178,13 +205,23 @@ def audit_show(args: SimpleNamespace, screen: Screen) -> int:
 
 
 def _shown(record: dict[str, Any] | None) -> tuple[dict[str, Any], tuple[object, ...]]:
-    """Give a record, and its row. Whoever altered a line may have put anything there: any fault is this line's alone."""
+    """Give a record, and its row.
+
+    Whoever altered a line may have put anything there: any fault is this line's alone.
+    """
     if record is None:
         raise ValueError("no record")
     json.dumps(record, indent=2)
     when = local(str(record.get("at") or ""))
     return record, (
-        *(record["seq"], when, record["event"], _who(record), _text(record), record.get("result", "")),
+        *(
+            record["seq"],
+            when,
+            record["event"],
+            _who(record),
+            _text(record),
+            record.get("result", ""),
+        ),
     )
 
 

@@ -1,6 +1,8 @@
-"""`ecluse cut --no-daemon`: close the gate by the prepared ruleset alone, when the daemon does not answer.
+"""`ecluse cut --no-daemon`: close the gate by the prepared ruleset alone, when the daemon does not
+answer.
 
-Needs root, nft(8) and one file that can be read; no daemon, no network, no disk that takes anything.
+Needs root, nft(8) and one file that can be read; no daemon, no network, no disk that takes
+anything.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ _PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"  # a shell by plain su h
 
 
 def close(args: SimpleNamespace, screen: Screen) -> int:
-    """Close every zone. ForbiddenError for whoever is not root; KernelError when no ruleset could be loaded."""
+    """Close every zone.
+
+    ForbiddenError for whoever is not root; KernelError when no ruleset could be loaded.
+    """
     if args.zone:
         raise UsageError("--no-daemon closes every zone: leave --zone out. Nothing was changed.")
     if os.geteuid() != 0:
@@ -47,7 +52,12 @@ def close(args: SimpleNamespace, screen: Screen) -> int:
     if verified:
         _end_precaution()
     if args.json:
-        answer = {"level": args.level, "file": str(loaded), "verified": verified, "unrecorded": unrecorded}
+        answer = {
+            "level": args.level,
+            "file": str(loaded),
+            "verified": verified,
+            "unrecorded": unrecorded,
+        }
         screen.raw(json.dumps(answer, indent=2))
     else:
         _tell(args.level, loaded, at, screen, verified=verified, unrecorded=unrecorded)
@@ -55,7 +65,9 @@ def close(args: SimpleNamespace, screen: Screen) -> int:
 
 
 def _load_first(at: Layout, level: str, screen: Screen) -> tuple[Path, bool]:
-    """Load the first ruleset that shuts the gate, the wanted one first; give it, and whether the gate is seen to be shut."""
+    """Load the first ruleset that shuts the gate, the wanted one first; give it, and whether the
+    gate is seen to be shut.
+    """
     loaded: Path | None = None
     troubles: list[str] = []
     for path in (
@@ -81,7 +93,9 @@ def _load_first(at: Layout, level: str, screen: Screen) -> tuple[Path, bool]:
 
 
 def _flaw(at: Layout, path: Path) -> str:
-    """Say why a file is not what the daemon wrote: one that lost its end would load, and leave every base chain accepting."""
+    """Say why a file is not what the daemon wrote: one that lost its end would load, and leave
+    every base chain accepting.
+    """
     try:
         text = state_files.read_ruleset_file(path)
         if text is None:
@@ -96,7 +110,9 @@ def _flaw(at: Layout, path: Path) -> str:
 
 
 def _end_precaution() -> None:
-    """Take away the boot unit's note that what stands is nobody's command (systemd/boot.sh): now it is somebody's."""
+    """Take away the boot unit's note that what stands is nobody's command (systemd/boot.sh): now it
+    is somebody's.
+    """
     with contextlib.suppress(OSError):
         (Path(os.environ.get("ECLUSE_RUN_DIR") or "/run/ecluse") / CLOSED_AT_BOOT).unlink()
 
@@ -127,15 +143,20 @@ def _load(path: Path) -> str:
 
 
 def _is_shut() -> bool:
-    """Read the base chains back: each there, each with policy drop; what passes them is said by the file, which is whole."""
+    """Read the base chains back: each there, each with policy drop; what passes them is said by the
+    file, which is whole.
+    """
     found = [_nft("list", "chain", "inet", "ecluse", hook) for hook in BASE_CHAINS]
     return all(not code and "policy drop;" in text for code, text, _ in found)
 
 
 def _boot_so(at: Layout, loaded: Path) -> list[str]:
-    """Have the machine boot into what was loaded: a dead daemon is often followed by a reboot. Say why not.
+    """Have the machine boot into what was loaded: a dead daemon is often followed by a reboot.
 
-    The daemon reads the level in such a `boot.nft`, follows the most closed witness, and writes its own.
+    Say why not.
+
+    The daemon reads the level in such a `boot.nft`, follows the most closed witness, and writes its
+    own.
     """
     try:
         DiskReserve(at.spare).write(at.boot, durable_files.read_file(loaded) or b"")
@@ -148,7 +169,12 @@ def _note(at: Layout, args: SimpleNamespace, loaded: Path) -> list[str]:
     """Leave a line for the daemon's records; say why that was not possible."""
     actor = actor_of(Peer(os.getuid(), os.getpid(), frozenset()), Accounts())
     closing = offline_closings.OfflineClosing(
-        datetime.now(tz=UTC), args.level, str(loaded), actor, args.reason or "", args.authorised_by or ""
+        datetime.now(tz=UTC),
+        args.level,
+        str(loaded),
+        actor,
+        args.reason or "",
+        args.authorised_by or "",
     )
     try:
         offline_closings.append_closing(at.by_hand, closing)

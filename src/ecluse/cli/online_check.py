@@ -1,4 +1,6 @@
-"""`ecluse check --online`: every host name of the files asked of the site's resolvers, with no daemon."""
+"""`ecluse check --online`: every host name of the files asked of the site's resolvers, with no
+daemon.
+"""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -15,7 +17,9 @@ from ecluse.resolve.lookup import look_up
 from ecluse.state.codec import encode
 
 _ROUNDS = 4
-"""How often each name is asked for: enough to see one whose addresses change before its TTL has run out."""
+"""How often each name is asked for: enough to see one whose addresses change before its TTL has run
+out.
+"""
 _PAUSE = 1.0  # seconds between two rounds
 _SECONDS = 3.0  # for one question to one resolver, as the daemon's default
 _AT_ONCE = 16
@@ -47,12 +51,19 @@ async def _learn(policy: Policy) -> Knowledge:
 
 
 def ask_names(policy: Policy) -> tuple[int, list[dict[str, Any]]]:
-    """Ask for every name of a policy. Gives the exit code, and what is to be told of each service that has names."""
+    """Ask for every name of a policy.
+
+    Gives the exit code, and what is to be told of each service that has names.
+    """
     if not policy.host_names():
         return DONE, []
     if not policy.site.resolvers:
         return FOUND, [
-            {"service": "", "names": [], "warnings": ["the site has no resolvers: no name is asked for"]}
+            {
+                "service": "",
+                "names": [],
+                "warnings": ["the site has no resolvers: no name is asked for"],
+            }
         ]
     knowledge = asyncio.run(_learn(policy))
     told: list[dict[str, Any]] = []
@@ -64,7 +75,13 @@ def ask_names(policy: Policy) -> tuple[int, list[dict[str, Any]]]:
             encode(name) | {"addresses": [a for a in addresses if a["name"] == name.name]}
             for name in name_states(policy, service, knowledge)
         ]
-        told.append({"service": service.name, "names": names, "warnings": list(failures(service, knowledge))})
+        told.append(
+            {
+                "service": service.name,
+                "names": names,
+                "warnings": list(failures(service, knowledge)),
+            }
+        )
     return (DONE if all(entry.addresses for entry in knowledge.known.values()) else FOUND), told
 
 

@@ -1,4 +1,6 @@
-"""Every word of the command line, by argparse: help, faults of usage, and what `quick` does not read."""
+"""Every word of the command line, by argparse: help, faults of usage, and what `quick` does not
+read.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def _part(**settings: Any) -> argparse.ArgumentParser:
 
 
 def _everywhere() -> argparse.ArgumentParser:
-    """Options that may stand before or after the verb (so no default may overwrite what was given before)."""
+    """Options that may stand before or after the verb (so no default may overwrite what was given
+    before).
+    """
     options = _part(argument_default=argparse.SUPPRESS)
     options.add_argument("--json", action="store_true", help="write JSON")
     options.add_argument("--socket", metavar="PATH", help=f"the daemon's socket ({DEFAULT_SOCKET})")
@@ -42,8 +46,8 @@ def _everywhere() -> argparse.ArgumentParser:
 def build_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
     """Make the parser of the command line.
 
-    argv: make what these words may need, since each verb costs half a millisecond: the verbs among them, or all
-    verbs by name only when there is none (help, or a fault). None: everything.
+    argv: make what these words may need, since each verb costs half a millisecond: the verbs among
+    them, or all verbs by name only when there is none (help, or a fault). None: everything.
     """
     everywhere = _everywhere()
     parser = argparse.ArgumentParser(
@@ -84,7 +88,9 @@ def _why(verb: argparse.ArgumentParser) -> None:
 
 
 def _zones(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--zone", metavar="ZONE", action="append", help="only this zone; may be repeated")
+    verb.add_argument(
+        "--zone", metavar="ZONE", action="append", help="only this zone; may be repeated"
+    )
 
 
 def _level(verb: argparse.ArgumentParser) -> None:
@@ -99,7 +105,9 @@ def _fixed_level(level: str, *, asks: bool = False) -> Callable[[argparse.Argume
         if level:
             verb.set_defaults(level=level)
         if asks:
-            verb.add_argument("--yes", action="store_true", help="do not ask before opening (needs --reason)")
+            verb.add_argument(
+                "--yes", action="store_true", help="do not ask before opening (needs --reason)"
+            )
         else:
             verb.add_argument(
                 "--no-daemon",
@@ -112,8 +120,12 @@ def _fixed_level(level: str, *, asks: bool = False) -> Callable[[argparse.Argume
 
 def _rollback(verb: argparse.ArgumentParser) -> None:
     _why(verb)
-    verb.add_argument("--yes", action="store_true", help="do not ask (nobody is asked without a terminal)")
-    verb.add_argument("number", metavar="N", type=_number, nargs="?", help="to which (the one before this)")
+    verb.add_argument(
+        "--yes", action="store_true", help="do not ask (nobody is asked without a terminal)"
+    )
+    verb.add_argument(
+        "number", metavar="N", type=_number, nargs="?", help="to which (the one before this)"
+    )
 
 
 def _show(verb: argparse.ArgumentParser) -> None:
@@ -132,7 +144,9 @@ def _refused(verb: argparse.ArgumentParser) -> None:
 def _check(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("directory", metavar="DIR", nargs="?", help="the site's files (/etc/ecluse)")
     more = verb.add_mutually_exclusive_group()
-    more.add_argument("--online", action="store_true", help="ask the site's resolvers for every host name")
+    more.add_argument(
+        "--online", action="store_true", help="ask the site's resolvers for every host name"
+    )
     more.add_argument(
         "--host", action="store_true", help="look, as root, for ways past the gate on this machine"
     )
@@ -156,7 +170,9 @@ def _audit(verb: argparse.ArgumentParser) -> None:
         one = verbs.add_parser(
             name, help=text, description=text, parents=[everywhere], formatter_class=_Formatter
         )
-        one.add_argument("file", metavar="FILE", nargs="?", help="the log (/var/lib/ecluse/audit.log)")
+        one.add_argument(
+            "file", metavar="FILE", nargs="?", help="the log (/var/lib/ecluse/audit.log)"
+        )
         if name == "show":
             one.add_argument("--limit", metavar="N", type=_limit, default=50, help="how many (50)")
 

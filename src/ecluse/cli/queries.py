@@ -50,7 +50,9 @@ def show_status(screen: Screen, s: Json) -> None:
     screen.line(f"{s['title']} ({s['site']})", "bold")
     screen.line()
     for level, zones in by_level(s["levels"]):
-        screen.wrapped(f"  {level.upper():<9} ", listed(zones), "warn" if level == "open" else "bold")
+        screen.wrapped(
+            f"  {level.upper():<9} ", listed(zones), "warn" if level == "open" else "bold"
+        )
     screen.line()
     screen.line(
         f"  since     {local(s['since'])} ({ago(s['since'])}), generation {s['generation']}, by {s['by']}"
@@ -62,11 +64,16 @@ def show_status(screen: Screen, s: Json) -> None:
     if s["in_step"]:
         screen.line(f"  kernel    in step, checked {ago(s['checked'])}")
     else:
-        screen.line(f"  kernel    NOT IN STEP with what it should be, checked {ago(s['checked'])}", "bad")
+        screen.line(
+            f"  kernel    NOT IN STEP with what it should be, checked {ago(s['checked'])}", "bad"
+        )
     screen.line(
-        f"  armed     {'yes, a switch is instant' if s['armed'] else 'NO'}", "" if s["armed"] else "bad"
+        f"  armed     {'yes, a switch is instant' if s['armed'] else 'NO'}",
+        "" if s["armed"] else "bad",
     )
-    screen.line(f"  recorded  {'yes' if s['recorded'] else 'NOT FULLY'}", "" if s["recorded"] else "bad")
+    screen.line(
+        f"  recorded  {'yes' if s['recorded'] else 'NOT FULLY'}", "" if s["recorded"] else "bad"
+    )
     screen.line(
         f"  refused   {count(s['refused_packets'], 'packet')} outbound, {s['refused_inbound_packets']:,} inbound"
     )
@@ -74,7 +81,9 @@ def show_status(screen: Screen, s: Json) -> None:
         _show_dns(screen, gate)
     if s.get("purge"):
         screen.wrapped(
-            "  ended     ", purge_words(s["purge"]), "bad" if s["purge"]["state"] == "failed" else ""
+            "  ended     ",
+            purge_words(s["purge"]),
+            "bad" if s["purge"]["state"] == "failed" else "",
         )
     _show_incidents(screen, s)
     if s["services"]:
@@ -106,7 +115,9 @@ def _show_incidents(screen: Screen, s: Json) -> None:
         restored = tamper["restored_ms"]
         back = f"put back in {restored:.0f} ms" if restored is not None else "NOT put back"
         by = f"{tamper['process']} (pid {tamper['pid']})"
-        screen.wrapped("  tamper    ", f"{local(tamper['at'])}: {tamper['what']} by {by}, {back}", "bad")
+        screen.wrapped(
+            "  tamper    ", f"{local(tamper['at'])}: {tamper['what']} by {by}, {back}", "bad"
+        )
     if leak := s.get("last_leak"):
         what = f"{count(leak['connections'], 'connection')}, {count(leak['packets'], 'packet')}, {size(leak['bytes'])}"
         screen.wrapped("  leak      ", f"{local(leak['at'])}: {what} got through unkept", "bad")
@@ -115,7 +126,9 @@ def _show_incidents(screen: Screen, s: Json) -> None:
 def purge_words(purge: Json) -> str:
     """Say how the end of connections goes."""
     if purge["state"] == "failed":
-        return f"ending connections FAILED: {purge['error']} (their packets are refused all the same)"
+        return (
+            f"ending connections FAILED: {purge['error']} (their packets are refused all the same)"
+        )
     state = "" if purge["state"] == "done" else " so far"
     return f"{count(purge['ended'], 'connection')} ended{state}, {purge['kept']:,} kept"
 
@@ -160,7 +173,10 @@ def services(args: SimpleNamespace, screen: Screen) -> int:
 
 
 def show_name(screen: Screen, name: Json, addresses: list[Json], *, live: bool = True) -> None:
-    """Write all about a host name of a service. live: as the daemon has it, so that it knows of its use."""
+    """Write all about a host name of a service.
+
+    live: as the daemon has it, so that it knows of its use.
+    """
     words = name["name"] + (f", an alias of {name['alias']}" if name["alias"] else "")
     if live:
         used = f"used {ago(name['used'])}" if name["used"] else "never seen in use"
@@ -230,9 +246,13 @@ def show(args: SimpleNamespace, screen: Screen) -> int:
     for level, zones in by_level(g["levels"]):
         screen.wrapped(f"  {level.upper():<9} ", listed(zones))
     screen.line(f"  when      {local(g['at'])} ({ago(g['at'])})")
-    screen.line(f"  who       {who(actor)}, uid {actor['uid']}, by '{actor['command']}' (pid {actor['pid']})")
+    screen.line(
+        f"  who       {who(actor)}, uid {actor['uid']}, by '{actor['command']}' (pid {actor['pid']})"
+    )
     screen.wrapped("  reason    ", g["reason"] or "none given")
-    screen.wrapped("  on word   ", f"of {g['authorised_by']}" if g["authorised_by"] else "none named")
+    screen.wrapped(
+        "  on word   ", f"of {g['authorised_by']}" if g["authorised_by"] else "none named"
+    )
     screen.line(f"  previous  {g['previous'] or 'none'}")
     screen.line(f"  policy    {g['policy']}")
     screen.line(f"  ruleset   {g['ruleset']}")
@@ -262,7 +282,10 @@ def refused(args: SimpleNamespace, screen: Screen) -> int:
     screen.line()
     screen.table(
         ("FROM", "TO", "WHAT", "PACKETS", "LAST TRY"),
-        ((r["source"], r["destination"], _what(r), f"{r['packets']:,}", _last(r)) for r in answer["flows"]),
+        (
+            (r["source"], r["destination"], _what(r), f"{r['packets']:,}", _last(r))
+            for r in answer["flows"]
+        ),
     )
     if answer["names"]:
         screen.line()
@@ -329,7 +352,10 @@ def _state_words(s: Json) -> str:
 def show_services(
     screen: Screen, levels: Mapping[str, str], kept: list[str], opened: list[str], told: Json
 ) -> None:
-    """Write what becomes of services at levels. told: a change or a plan, for what is kept in no zone that lives."""
+    """Write what becomes of services at levels.
+
+    told: a change or a plan, for what is kept in no zone that lives.
+    """
     passing = [zone for zone, name in levels.items() if name == "open"]
     words = listed(kept)
     if len(passing) == len(levels):
@@ -346,12 +372,17 @@ def show_services(
 
 
 def show_plan(screen: Screen, p: Json, *, files: bool) -> None:
-    """Write what a change would do. files: of the site's files. Rules are shown where the allowlist changes alone."""
+    """Write what a change would do.
+
+    files: of the site's files. Rules are shown where the allowlist changes alone.
+    """
     screen.line("This would be:", "bold")
     for level, zones in by_level(p["levels"]):
         screen.wrapped(f"  {level.upper():<9} ", listed(zones))
     show_services(screen, p["levels"], p["services_kept"], p["services_opened"], p)
-    screen.wrapped("  ended     ", listed(p["services_ended"]), "warn" if p["services_ended"] else "")
+    screen.wrapped(
+        "  ended     ", listed(p["services_ended"]), "warn" if p["services_ended"] else ""
+    )
     live = f"{count(p['connections_ended'], 'connection')} ended, {p['connections_kept']:,} kept"
     if opened := p.get("connections_opened"):
         live += f", {opened:,} let through that are refused now"
@@ -364,7 +395,9 @@ def show_plan(screen: Screen, p: Json, *, files: bool) -> None:
     for line in rules[:_MOST_DIFF]:
         screen.line(f"    {line}")
     if len(rules) > _MOST_DIFF:
-        screen.line(f"    .. and {count(len(rules) - _MOST_DIFF, 'more line')} of ruleset (--json shows all)")
+        screen.line(
+            f"    .. and {count(len(rules) - _MOST_DIFF, 'more line')} of ruleset (--json shows all)"
+        )
     if files and not rules and not p["policy_changes"]:
         screen.line("  change    none: the files are what is live already")
     for warning in p["warnings"]:

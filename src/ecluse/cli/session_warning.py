@@ -1,6 +1,9 @@
-"""Says, before a command is sent, that it may end the very session in which it is typed. No question, no wait, no daemon.
+"""Says, before a command is sent, that it may end the very session in which it is typed.
 
-Loaded on the way of a cut only where it is typed over SSH; so it imports nothing that the interpreter has not in itself.
+No question, no wait, no daemon.
+
+Loaded on the way of a cut only where it is typed over SSH; so it imports nothing that the
+interpreter has not in itself.
 """
 
 import posix
@@ -16,13 +19,19 @@ _MOST = 1 << 20  # bytes of site.yaml
 
 
 def warning() -> str:
-    """Give one line for a session from an address that site.yaml names nowhere; empty for every other."""
+    """Give one line for a session from an address that site.yaml names nowhere; empty for every
+    other.
+    """
     client = _client()
     value = _packed(client)
     if value is None:
         return ""
-    networks = list(_named(_read(posix.environ.get(b"ECLUSE_CONFIG_DIR", b"/etc/ecluse") + b"/site.yaml")))
-    if any(len(network) == len(value) and _starts(value, network, bits) for network, bits in networks):
+    networks = list(
+        _named(_read(posix.environ.get(b"ECLUSE_CONFIG_DIR", b"/etc/ecluse") + b"/site.yaml"))
+    )
+    if any(
+        len(network) == len(value) and _starts(value, network, bits) for network, bits in networks
+    ):
         return ""
     named = "no network of site.yaml" if networks else "a network that is not known here"
     return f"This session comes from {client}, in {named}: it may end now. The command goes on without it."
@@ -39,7 +48,10 @@ def tell() -> None:
 
 
 def _client() -> str:
-    """Give the address from which this session's SSH connection comes; empty where it is none. sudo(8) takes it from the environment."""
+    """Give the address from which this session's SSH connection comes; empty where it is none.
+
+    sudo(8) takes it from the environment.
+    """
     told, pid = posix.environ.get(SSH, b""), posix.getppid()
     for _ in range(_ANCESTORS):
         if told or pid <= 1:
@@ -75,7 +87,9 @@ def _packed(text: str) -> "bytes | None":
 
 
 def _named(site: bytes) -> "Iterator[tuple[bytes, int]]":
-    """Find what is written as a prefix, whatever it is there for: the zones' subnets and who may manage the gateway."""
+    """Find what is written as a prefix, whatever it is there for: the zones' subnets and who may
+    manage the gateway.
+    """
     for line in site.split(b"\n"):
         words = line.partition(b"#")[0].decode("utf-8", "replace")
         for word in "".join(c if c not in "[]{},\"'" else " " for c in words).split():

@@ -1,7 +1,8 @@
 """What a person sees: plain lines, safe on any terminal, in 80 columns.
 
-Texts come from files, from host names and from other users; none of them may move the cursor or hide a line, so every
-line is neutralised here, at the only place that writes. Colour is put around whole lines and never says anything alone.
+Texts come from files, from host names and from other users; none of them may move the cursor or
+hide a line, so every line is neutralised here, at the only place that writes. Colour is put around
+whole lines and never says anything alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class LeftAloneError(Exception):
 
 
 def printable_text(text: object) -> str:
-    """Give text in which every control, format or unassigned character shows by its hex code, a line end too."""
+    """Give text in which every control, format or unassigned character shows by its hex code, a
+    line end too.
+    """
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text))
 
 
@@ -59,7 +62,9 @@ class Screen:
         self._write(self._err, text, style)
 
     def noted(self, text: str, style: str = "") -> None:
-        """Write lines to standard error, each wrapped; an indented line is a command to type and stays whole."""
+        """Write lines to standard error, each wrapped; an indented line is a command to type and
+        stays whole.
+        """
         for line in text.splitlines():
             if line.startswith(" "):
                 self.note(line, style)
@@ -76,7 +81,10 @@ class Screen:
         return bool(sys.stdin and sys.stdin.isatty())
 
     def ask(self, question: str) -> str | None:
-        """Ask on standard error and read a line. None when there is nobody to answer; LeftAloneError at Ctrl-C."""
+        """Ask on standard error and read a line.
+
+        None when there is nobody to answer; LeftAloneError at Ctrl-C.
+        """
         if not self.can_ask():
             return None
         self._put(self._err, printable_text(question) + " ")
@@ -112,7 +120,9 @@ class Screen:
             self._give_up(stream)
 
     def _give_up(self, stream: TextIO) -> None:
-        """Go on without a reader (`ecluse cut | head -1`): what was commanded is done, and the exit code says how."""
+        """Go on without a reader (`ecluse cut | head -1`): what was commanded is done, and the exit
+        code says how.
+        """
         self.broken = self.broken or stream is self._out
         try:
             null = os.open(os.devnull, os.O_WRONLY)
@@ -162,7 +172,9 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def fit(rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Give a width for each column so that all fit: the widest column gives way first, none below 4."""
+    """Give a width for each column so that all fit: the widest column gives way first, none below
+    4.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     room = width - _MARGIN * (len(widths) - 1)
     while sum(widths) > room and max(widths) > 4:

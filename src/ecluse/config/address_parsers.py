@@ -80,7 +80,9 @@ _SPECIAL = {
 
 
 def is_wide(network: IPNetwork) -> bool:
-    """Say whether a prefix is so wide that it amounts to "the internet": shorter than /8 (IPv4) or /16 (IPv6)."""
+    """Say whether a prefix is so wide that it amounts to "the internet": shorter than /8 (IPv4) or
+    /16 (IPv6).
+    """
     return network.prefixlen < (8 if network.version == 4 else 16)
 
 
@@ -89,7 +91,12 @@ def unicast(network: IPNetwork, *, unbounded: bool) -> IPNetwork:
     first, last = interval(network)
     # Prefixes are disjoint, or one lies in the other.
     met = next(
-        (special for special in _SPECIAL[network.version] if special[0] <= last and first <= special[1]), None
+        (
+            special
+            for special in _SPECIAL[network.version]
+            if special[0] <= last and first <= special[1]
+        ),
+        None,
     )
     within = met is not None and met[0] <= first and last <= met[1]
     if is_wide(network) and not within:
@@ -110,7 +117,9 @@ def subnet(text: str) -> IPNetwork:
     """Read a subnet of the inside."""
     network = prefix(text)
     if is_wide(network):
-        raise InvalidValueError(f"'{written(network)}' is far more than one zone", "the subnets of this zone")
+        raise InvalidValueError(
+            f"'{written(network)}' is far more than one zone", "the subnets of this zone"
+        )
     return unicast(network, unbounded=False)
 
 

@@ -1,4 +1,6 @@
-"""Rules that concern several values at once: zones against zones, services against zones and each other."""
+"""Rules that concern several values at once: zones against zones, services against zones and each
+other.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -57,7 +59,9 @@ def _twice(document: Document, key: str, names: Iterable[tuple[int, str]]) -> li
 
 
 def _interface_faults(document: Document, zones: Sequence[Placed]) -> list[Fault]:
-    """Patterns may be identical in two zones (a shared interface); one that covers another in part is a fault."""
+    """Patterns may be identical in two zones (a shared interface); one that covers another in part
+    is a fault.
+    """
     wildcards = {i[:-1]: zone.name for _, zone in zones for i in zone.interfaces if i.endswith("*")}
     faults: list[Fault] = []
     for index, zone in zones:
@@ -69,7 +73,9 @@ def _interface_faults(document: Document, zones: Sequence[Placed]) -> list[Fault
                 wrong = f"'{interface}' is also covered by '{stem_above}*' of zone '{wildcards[stem_above]}'"
                 faults.append(
                     document.fault(
-                        ("zones", index, "interfaces", place), wrong, "each interface in one pattern only"
+                        ("zones", index, "interfaces", place),
+                        wrong,
+                        "each interface in one pattern only",
                     )
                 )
     return faults
@@ -87,11 +93,15 @@ def _subnet_faults(document: Document, zones: Sequence[Placed]) -> list[Fault]:
     for network, at, zone in sorted(every, key=lambda item: (item[0].prefixlen, item[1])):
         for other, (other_at, other_zone) in index_of.around(network):
             # Said at the later one of the two in the file, where the mistake probably is.
-            late, here, there = (at, network, other) if at > other_at else (other_at, other, network)
+            late, here, there = (
+                (at, network, other) if at > other_at else (other_at, other, network)
+            )
             name = other_zone if at > other_at else zone
             wrong = f"the subnet '{written(here)}' overlaps '{written(there)}' of zone '{name}'"
             faults.append(
-                document.fault(("zones", late[0], "subnets", late[1]), wrong, "subnets that are disjoint")
+                document.fault(
+                    ("zones", late[0], "subnets", late[1]), wrong, "subnets that are disjoint"
+                )
             )
             break
         index_of.add(network, (at, zone))
@@ -99,7 +109,9 @@ def _subnet_faults(document: Document, zones: Sequence[Placed]) -> list[Fault]:
 
 
 def level_faults(document: Document, levels: Sequence[tuple[int, LevelModel]]) -> list[Fault]:
-    """Check the site's own levels: each keeps vital, is less closed than `cut`, and differs from the others."""
+    """Check the site's own levels: each keeps vital, is less closed than `cut`, and differs from
+    the others.
+    """
     faults = _twice(document, "levels", ((index, level.name) for index, level in levels))
     seen: dict[frozenset[Criticality], str] = {}
     for index, level in levels:
@@ -107,13 +119,17 @@ def level_faults(document: Document, levels: Sequence[tuple[int, LevelModel]]) -
         loc = ("levels", index, "keeps")
         if Criticality.VITAL not in keeps:
             wrong = "a level that does not keep 'vital' would be more closed than 'cut'"
-            faults.append(document.fault(loc, wrong, "vital and more (for less there is 'isolate')"))
+            faults.append(
+                document.fault(loc, wrong, "vital and more (for less there is 'isolate')")
+            )
         elif keeps == CUT.keeps:
             wrong = "a level that keeps 'vital' alone is the same as 'cut'"
             faults.append(document.fault(loc, wrong, "vital and more"))
         elif Criticality.IMPORTANT not in keeps:
             wrong = "'deferrable' is kept and 'important' is not"
-            faults.append(document.fault(loc, wrong, "[vital, important] or [vital, important, deferrable]"))
+            faults.append(
+                document.fault(loc, wrong, "[vital, important] or [vital, important, deferrable]")
+            )
         elif keeps in seen:
             wrong = f"the level '{seen[keeps]}' keeps the same"
             faults.append(document.fault(loc, wrong, "levels that differ"))
@@ -128,9 +144,13 @@ def in_order(levels: Iterable[LevelModel]) -> tuple[Level, ...]:
 
 
 def service_faults(
-    services: Sequence[PlacedService], zone_names: Sequence[str] | None, subnets: NetworkIndex[str] | None
+    services: Sequence[PlacedService],
+    zone_names: Sequence[str] | None,
+    subnets: NetworkIndex[str] | None,
 ) -> list[Fault]:
-    """Check services against each other, the zones' names and subnets (None: these are at fault themselves)."""
+    """Check services against each other, the zones' names and subnets (None: these are at fault
+    themselves).
+    """
     first: dict[str, PlacedService] = {}
     faults: list[Fault] = []
     for service in services:
@@ -145,7 +165,9 @@ def service_faults(
         if subnets is not None:
             faults += [
                 service.fault(
-                    ("hosts", place), f"'{written(host)}' lies in no zone's subnets", "a host of the inside"
+                    ("hosts", place),
+                    f"'{written(host)}' lies in no zone's subnets",
+                    "a host of the inside",
                 )
                 for place, host in enumerate(service.model.hosts)
                 if next(subnets.around(host), None) is None
@@ -157,7 +179,9 @@ def _unknown_zones(service: PlacedService, zone_names: Sequence[str]) -> list[Fa
     known = [*zone_names, GATEWAY]
     return [
         service.fault(
-            ("zones", place), f"there is no zone {shown(zone)}{did_you_mean(zone, known)}", listed(known)
+            ("zones", place),
+            f"there is no zone {shown(zone)}{did_you_mean(zone, known)}",
+            listed(known),
         )
         for place, zone in enumerate(service.model.zones)
         if zone not in known
@@ -169,7 +193,9 @@ def gate_faults(
     gate: DnsGateModel,
     subnets: NetworkIndex[str] | None,
 ) -> list[Fault]:
-    """Check the DNS gate's own part of the site's file: an inside server lies inside, a domain has one answer."""
+    """Check the DNS gate's own part of the site's file: an inside server lies inside, a domain has
+    one answer.
+    """
     faults: list[Fault] = []
     seen: set[str] = set()
     for index, each in enumerate(gate.internal):
@@ -177,7 +203,9 @@ def gate_faults(
         for place, server in enumerate(each.servers):
             if subnets is not None and next(subnets.around(ip_network(server)), None) is None:
                 wrong = f"'{server}' lies in no zone's subnets: names of the inside would be asked outside"
-                faults.append(document.fault((*loc, "servers", place), wrong, "a DNS server of the inside"))
+                faults.append(
+                    document.fault((*loc, "servers", place), wrong, "a DNS server of the inside")
+                )
         for place, name in enumerate(each.names):
             if name in seen:
                 wrong = f"the domain {shown(name)} a second time"
@@ -200,7 +228,9 @@ def name_faults(services: Sequence[PlacedService], gate: DnsGateModel) -> list[F
     suffixes = PublicSuffixes()
     for service in services:
         for index, destination in enumerate(service.model.destinations):
-            wild = [(place, one) for place, one in destination.each() if str(one).startswith(WILDCARD)]
+            wild = [
+                (place, one) for place, one in destination.each() if str(one).startswith(WILDCARD)
+            ]
             loc = ("destinations", index)
             for place, one in wild:
                 if destination.from_:
@@ -209,7 +239,10 @@ def name_faults(services: Sequence[PlacedService], gate: DnsGateModel) -> list[F
                         "prefixes: who connects in has no name",
                     )
                 elif gate.mode is DnsMode.NEVER:
-                    wrong, expected = f"'{one}' and 'dns_gate: {{mode: never}}'", "mode: cut, or host names"
+                    wrong, expected = (
+                        f"'{one}' and 'dns_gate: {{mode: never}}'",
+                        "mode: cut, or host names",
+                    )
                 elif shared := _shared(str(one), suffixes):
                     wrong, expected = shared.wrong, shared.expected
                 else:
@@ -218,12 +251,16 @@ def name_faults(services: Sequence[PlacedService], gate: DnsGateModel) -> list[F
             named = wild or any(isinstance(one, str) for _, one in destination.each())
             if destination.records and (destination.from_ or not named):
                 wrong = "'records' without a host name or a wildcard in 'to'"
-                faults.append(service.fault((*loc, "records"), wrong, "none, or the names that have them"))
+                faults.append(
+                    service.fault((*loc, "records"), wrong, "none, or the names that have them")
+                )
     return faults
 
 
 def protocol_faults(services: Sequence[PlacedService]) -> list[Fault]:
-    """Check for what can't be kept: `ah` over IPv6, where connection tracking steps over that header (ipv6_skip_exthdr)."""
+    """Check for what can't be kept: `ah` over IPv6, where connection tracking steps over that
+    header (ipv6_skip_exthdr).
+    """
     return [
         service.fault(
             ("destinations", index, destination.key, place),

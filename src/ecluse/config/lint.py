@@ -41,7 +41,9 @@ class LintResult:
         return tuple(sorted((*self.always, *late)))
 
 
-def find_warnings(policy: Policy, site: Document, services: Sequence[PlacedService]) -> Iterator[Fault]:
+def find_warnings(
+    policy: Policy, site: Document, services: Sequence[PlacedService]
+) -> Iterator[Fault]:
     """Give every remark that no day changes. `services` stand in the order of `policy.services`."""
     yield from _about_site(policy, site)
     yield from find_examples(policy, site, services)
@@ -65,30 +67,38 @@ _EXAMPLE_NAME = re.compile(r"(?:.*\.)?(?:example|invalid|test|example\.(?:com|ne
 
 
 def is_example(value: str | IPNetwork | IPAddress) -> bool:
-    """Say whether an address, a prefix or a name is one of those for documentation: it leads nowhere."""
+    """Say whether an address, a prefix or a name is one of those for documentation: it leads
+    nowhere.
+    """
     if isinstance(value, str):
         return _EXAMPLE_NAME.fullmatch(value) is not None
     first = int(value.network_address if isinstance(value, IPv4Network | IPv6Network) else value)
-    return any(n.version == value.version and low <= first <= high for n, low, high in _EXAMPLE_RANGES)
+    return any(
+        n.version == value.version and low <= first <= high for n, low, high in _EXAMPLE_RANGES
+    )
 
 
 _EXAMPLE_RANGES = [(network, *interval(network)) for network in _EXAMPLES]
 
 
-def find_examples(policy: Policy, document: Document, services: Sequence[PlacedService]) -> Iterator[Fault]:
-    """Say once how much of a site is still as the example has it: nothing of it will be reached, or keep anything."""
+def find_examples(
+    policy: Policy, document: Document, services: Sequence[PlacedService]
+) -> Iterator[Fault]:
+    """Say once how much of a site is still as the example has it: nothing of it will be reached, or
+    keep anything.
+    """
     site = policy.site
     places = [placed.fault(loc, "") for placed in services for loc in _examples_of(placed)]
     places += [
-        document.fault(("resolvers", n), "") for n, one in enumerate(site.resolvers) if is_example(one)
+        document.fault(("resolvers", n), "")
+        for n, one in enumerate(site.resolvers)
+        if is_example(one)
     ]
     if places:
         many, leads, they = f"{len(places)} addresses and names are examples", "lead", "they"
         if len(places) == 1:
             many, leads, they = "an example", "leads", "it"
-        wrong = (
-            f"{many} of the documentation, which {leads} nowhere: what {they} should keep is refused at a cut"
-        )
+        wrong = f"{many} of the documentation, which {leads} nowhere: what {they} should keep is refused at a cut"
         yield places[0].here(wrong, "the partners' own, before these files are put into service")
 
 
@@ -104,7 +114,12 @@ def find_reviews(services: Sequence[PlacedService]) -> Iterator[tuple[date, Faul
     for placed in services:
         if (due := placed.model.review) is not None:
             wrong = f"the review of '{placed.model.name}' was due on {due}"
-            yield due, placed.fault(("review",), wrong, "addresses checked with the partner, and a new date")
+            yield (
+                due,
+                placed.fault(
+                    ("review",), wrong, "addresses checked with the partner, and a new date"
+                ),
+            )
 
 
 def _about_site(policy: Policy, document: Document) -> Iterator[Fault]:
@@ -121,9 +136,13 @@ def _about_site(policy: Policy, document: Document) -> Iterator[Fault]:
     if six and Preset.ND not in site.lifeline.presets:
         wrong = "zones have IPv6 subnets and the lifeline has no 'nd': without neighbour discovery IPv6 stops at a cut"
         yield document.fault(("lifeline", "presets"), wrong, "presets: [nd]")
-    names = sum(len(d.hosts) + len(d.wildcards) for service in policy.services for d in service.destinations)
+    names = sum(
+        len(d.hosts) + len(d.wildcards) for service in policy.services for d in service.destinations
+    )
     if names and not site.resolvers:
-        wrong = f"{names} destinations are host names and there are no resolvers: these are never found"
+        wrong = (
+            f"{names} destinations are host names and there are no resolvers: these are never found"
+        )
         yield document.fault(("resolvers",), wrong, "the addresses of DNS servers")
     for place, resolver in enumerate(site.resolvers):
         if resolver.is_loopback:
@@ -142,7 +161,9 @@ def _about_people(placed: PlacedService, service: Service) -> Iterator[Fault]:
         )
     if not service.owner:
         yield placed.fault(
-            (), f"'{service.name}' has no owner: nobody to ask whether it may be cut", "who needs it"
+            (),
+            f"'{service.name}' has no owner: nobody to ask whether it may be cut",
+            "who needs it",
         )
     if service.review is None:
         yield placed.fault((), f"'{service.name}' has no review date", "review: YYYY-MM-DD")
@@ -165,7 +186,9 @@ def _about_names(placed: PlacedService, service: Service) -> Iterator[Fault]:
 
 
 def _about_wildcards(placed: PlacedService, service: Service, policy: Policy) -> Iterator[Fault]:
-    """Say which connections end at a cut that the allowlist keeps: their addresses are not known before it."""
+    """Say which connections end at a cut that the allowlist keeps: their addresses are not known
+    before it.
+    """
     site = policy.site
     kept = any(not level.passes_all and service.criticality in level.keeps for level in site.levels)
     if site.dns.mode is not DnsMode.CUT or not kept or set(service.zones) == {GATEWAY}:
@@ -205,8 +228,14 @@ def _about_destinations(
                 said.setdefault(odd[0], []).append((place, *odd[1:]))
         for places in said.values():
             place, wrong, expected = places[0]
-            more = f" (and {len(places) - 1} more of this destination alike)" if len(places) > 1 else ""
-            yield placed.fault(("destinations", index, destination.key, place), wrong + more, expected)
+            more = (
+                f" (and {len(places) - 1} more of this destination alike)"
+                if len(places) > 1
+                else ""
+            )
+            yield placed.fault(
+                ("destinations", index, destination.key, place), wrong + more, expected
+            )
 
 
 def _about_network(
@@ -221,7 +250,9 @@ def _about_network(
         )
     zone = next((zone for _, zone in inside.around(network)), None)
     if zone is not None:
-        wrong = f"'{written(network)}' lies inside zone '{zone}': traffic to it never crosses the gate"
+        wrong = (
+            f"'{written(network)}' lies inside zone '{zone}': traffic to it never crosses the gate"
+        )
         return "inside", wrong, "the partner's address outside"
     if network.version not in families:
         return (

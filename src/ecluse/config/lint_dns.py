@@ -1,4 +1,6 @@
-"""What is odd about DNS: zones whose machines can look nothing up at a cut, a DNS gate that bounds the inside's own servers."""
+"""What is odd about DNS: zones whose machines can look nothing up at a cut, a DNS gate that bounds
+the inside's own servers.
+"""
 
 from collections.abc import Iterator
 
@@ -12,7 +14,9 @@ _NAMED = 3
 
 
 def about_dns(policy: Policy, document: Document) -> Iterator[Fault]:
-    """Give what is odd between the services' names, the DNS that is kept for them, and the DNS gate."""
+    """Give what is odd between the services' names, the DNS that is kept for them, and the DNS
+    gate.
+    """
     lacking: dict[str, tuple[Level, list[str]]] = {}
     asking = [service for service in policy.services if _asks_outside(service)]
     used = zones_by_service(policy)
@@ -32,18 +36,22 @@ def about_dns(policy: Policy, document: Document) -> Iterator[Fault]:
             yield _without_dns(policy, document, *lacking[zone], zone)
     gate = policy.site.dns
     # Who writes 'internal: []' has none and was asked.
-    if gate.mode is not DnsMode.NEVER and not gate.internal and not document.at(("dns_gate", "internal")):
+    if (
+        gate.mode is not DnsMode.NEVER
+        and not gate.internal
+        and not document.at(("dns_gate", "internal"))
+    ):
         wrong = (
             "the DNS gate knows no DNS server of the inside: one that asks outside has the bound of one machine "
             f"({gate.limits.client_queries} questions a second) for all that ask it, and beyond it kept names fail"
         )
-        expected = (
-            "internal: [{names: [...], servers: [...]}] with every DNS server of the inside, [] for none"
-        )
+        expected = "internal: [{names: [...], servers: [...]}] with every DNS server of the inside, [] for none"
         yield document.fault(("dns_gate",), wrong, expected)
 
 
-def _without_dns(policy: Policy, document: Document, level: Level, services: list[str], zone: str) -> Fault:
+def _without_dns(
+    policy: Policy, document: Document, level: Level, services: list[str], zone: str
+) -> Fault:
     said = ", ".join(f"'{name}'" for name in services[:_NAMED])
     more = f" and {len(services) - _NAMED} more" if len(services) > _NAMED else ""
     are = "is" if len(services) == 1 else "are"
@@ -59,10 +67,12 @@ def _without_dns(policy: Policy, document: Document, level: Level, services: lis
 
 
 def _has_dns(policy: Policy, servers: list[Service], zone: str) -> bool:
-    """Say whether a zone's machines can ask: the DNS gate, a server outside, one that is named by `hosts`, the gateway's.
+    """Say whether a zone's machines can ask: the DNS gate, a server outside, one that is named by
+    `hosts`, the gateway's.
 
-    Inside to inside, and between the inside and the gateway, all passes. That the gateway answers for the zones is taken on
-    trust where its own questions are kept; the gate does not answer the gateway's own programs, the inside's servers do.
+    Inside to inside, and between the inside and the gateway, all passes. That the gateway answers
+    for the zones is taken on trust where its own questions are kept; the gate does not answer the
+    gateway's own programs, the inside's servers do.
     servers: the services that are kept and may ask outside.
     """
     gate = policy.site.dns
@@ -81,4 +91,6 @@ def _asks_outside(service: Service) -> bool:
 
 
 def _by_name(service: Service) -> bool:
-    return any((d.hosts or d.wildcards) and d.direction is Direction.OUTBOUND for d in service.destinations)
+    return any(
+        (d.hosts or d.wildcards) and d.direction is Direction.OUTBOUND for d in service.destinations
+    )

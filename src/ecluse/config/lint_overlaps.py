@@ -14,7 +14,8 @@ from ecluse.policy.network_index import NetworkIndex
 
 
 class _End(NamedTuple):
-    """A network or host name that a written target stands for, and the target's place: which service, destination, item.
+    """A network or host name that a written target stands for, and the target's place: which
+    service, destination, item.
 
     first, last: the network's addresses as numbers, 0 for a host name.
     """
@@ -30,7 +31,9 @@ class _End(NamedTuple):
 def find_overlaps(
     policy: Policy, services: Sequence[PlacedService], inside: NetworkIndex[str]
 ) -> Iterator[Fault]:
-    """Say, once for each two services, what they share and how often; of very many pairs, how many more there are."""
+    """Say, once for each two services, what they share and how often; of very many pairs, how many
+    more there are.
+    """
 
     @cache
     def same_inside(early: int, late: int) -> bool:
@@ -82,7 +85,8 @@ def _meetings(services: Sequence[PlacedService]) -> Iterator[tuple[_End, _End, s
     """Give the targets of different services that meet, and what of the outside they share."""
     networks: dict[Direction, NetworkIndex[_End]] = defaultdict(NetworkIndex)
     names: dict[tuple[Direction, str], list[_End]] = defaultdict(list)
-    # The widest first: then whatever contains a target has been seen before it, wherever in the files it stands.
+    # The widest first: then whatever contains a target has been seen before it, wherever in the
+    # files it stands.
     for end in sorted(_crowded(services), key=_by_width):
         direction = services[end.service].model.destinations[end.destination].direction
         if isinstance(end.value, str):
@@ -98,12 +102,17 @@ def _meetings(services: Sequence[PlacedService]) -> Iterator[tuple[_End, _End, s
 
 
 def _by_width(end: _End) -> tuple[int, ...]:
-    length, version = (-1, 0) if isinstance(end.value, str) else (end.value.prefixlen, end.value.version)
+    length, version = (
+        (-1, 0) if isinstance(end.value, str) else (end.value.prefixlen, end.value.version)
+    )
     return (length, end.service, end.destination, end.item, version)
 
 
 def _crowded(services: Sequence[PlacedService]) -> list[_End]:
-    """Give the targets that may meet one of another service. A large allowlist has few of them, and all else takes its time."""
+    """Give the targets that may meet one of another service.
+
+    A large allowlist has few of them, and all else takes its time.
+    """
     names: dict[tuple[Direction, str], list[_End]] = defaultdict(list)
     networks: dict[tuple[Direction, int], list[_End]] = defaultdict(list)
     for position, placed in enumerate(services):
@@ -117,12 +126,17 @@ def _crowded(services: Sequence[PlacedService]) -> list[_End]:
                     networks[direction, value.version].append(end)
     groups = chain(names.values(), *map(_clusters, networks.values()))
     return [
-        end for group in groups if len(group) > 1 and len({end.service for end in group}) > 1 for end in group
+        end
+        for group in groups
+        if len(group) > 1 and len({end.service for end in group}) > 1
+        for end in group
     ]
 
 
 def _clusters(ends: list[_End]) -> Iterator[list[_End]]:
-    """Give networks of one family in groups, so that no two of different groups have an address in common."""
+    """Give networks of one family in groups, so that no two of different groups have an address in
+    common.
+    """
     group: list[_End] = []
     reach = -1
     for end in sorted(ends):

@@ -52,7 +52,9 @@ class ParsedConfig:
 
 
 def load_policy(directory: Path) -> Policy:
-    """Read and validate `site.yaml` and `allowlist.d/*.yaml`. ConfigError with every fault of every file.
+    """Read and validate `site.yaml` and `allowlist.d/*.yaml`.
+
+    ConfigError with every fault of every file.
 
     Looks at no clock, asks no resolver, and waits for nothing but the disk.
     """
@@ -75,7 +77,10 @@ class ConfigDirectory:
     """The configuration directory as the controller's `ports.PolicySource`."""
 
     def __init__(self, directory: Path, today: Callable[[], date] | None = None) -> None:
-        """Name the directory. today: gives the day for review dates; the machine's own by default."""
+        """Name the directory.
+
+        today: gives the day for review dates; the machine's own by default.
+        """
         self._directory = directory
         self._today = today or (lambda: datetime.now(tz=UTC).astimezone().date())
         self._lock = Lock()
@@ -84,14 +89,19 @@ class ConfigDirectory:
         self._warnings: tuple[date, tuple[Fault, ...]] = (date.min, ())
 
     def load(self) -> Policy:
-        """Read and validate the files. ConfigError with every fault; the warnings then stay those of before."""
+        """Read and validate the files.
+
+        ConfigError with every fault; the warnings then stay those of before.
+        """
         loaded = read_directory(self._directory)
         with self._lock:
             self._unread = loaded
         return loaded.policy
 
     def fault_at(self, service: str, wrong: str, expected: str) -> Fault:
-        """Give a fault at a service of what was just loaded; of the whole allowlist where it is not known."""
+        """Give a fault at a service of what was just loaded; of the whole allowlist where it is not
+        known.
+        """
         with self._lock:
             loaded = self._unread
         for placed in loaded.services if loaded else ():
@@ -100,10 +110,11 @@ class ConfigDirectory:
         return Fault(file_name(self._directory / ALLOWLIST), 0, 0, wrong, expected)
 
     def warnings(self) -> Sequence[Fault]:
-        """Give what is odd but not wrong in what was loaded last, as of today; nothing before the first good load.
+        """Give what is odd but not wrong in what was loaded last, as of today; nothing before the
+        first good load.
 
-        The first call after a load looks for it (0.2 s for 100,000 addresses), so call it on a thread. It is not part of
-        the load, because nothing waits for it.
+        The first call after a load looks for it (0.2 s for 100,000 addresses), so call it on a
+        thread. It is not part of the load, because nothing waits for it.
         """
         with self._lock:
             today = self._today()
@@ -118,7 +129,10 @@ class ConfigDirectory:
 
 @without_gc()
 def read_directory(directory: Path) -> ParsedConfig:
-    """Read and validate the files, keeping the places. ConfigError with every fault (at most 1,000 are listed)."""
+    """Read and validate the files, keeping the places.
+
+    ConfigError with every fault (at most 1,000 are listed).
+    """
     faults: list[Fault] = []
     site_document = _document(directory / SITE_FILE, faults)
     site, zones, zones_complete = _site(site_document, faults)
@@ -132,13 +146,21 @@ def read_directory(directory: Path) -> ParsedConfig:
     if readable and not services and not _any_service_fault(faults, paths):
         where = file_name(directory / ALLOWLIST)
         faults.append(
-            Fault(where, 0, 0, "the allowlist is empty: 'cut' would keep nothing", "at least one service")
+            Fault(
+                where,
+                0,
+                0,
+                "the allowlist is empty: 'cut' would keep nothing",
+                "at least one service",
+            )
         )
     faults += service_faults(services, names, subnets)
     gate = (_gate(site_document) if site_document else None) or DnsGateModel()
     faults += [*name_faults(services, gate), *protocol_faults(services)]
     own = site.levels if site else ()
-    faults += service_bounds(services, gate, [each.keeps for each in own if each not in (OPEN, CUT, ISOLATE)])
+    faults += service_bounds(
+        services, gate, [each.keeps for each in own if each not in (OPEN, CUT, ISOLATE)]
+    )
     if site_document is not None:
         faults += gate_faults(site_document, gate, subnets)
     if faults or site is None or site_document is None:
@@ -146,14 +168,19 @@ def read_directory(directory: Path) -> ParsedConfig:
     made = tuple(service.model.service() for service in services)
     needed = any(destination.wildcards for one in made for destination in one.destinations)
     policy = Policy(replace(site, dns=gate.gate(needed=needed)), made)
-    loose = filter(None, map(loose_mode, (directory, directory / SITE_FILE, directory / ALLOWLIST, *paths)))
+    loose = filter(
+        None, map(loose_mode, (directory, directory / SITE_FILE, directory / ALLOWLIST, *paths))
+    )
     return ParsedConfig(policy, site_document, tuple(services), (*remarks, *loose))
 
 
 def _read_all(
     paths: Sequence[Path], services: list[PlacedService], remarks: list[Fault], faults: list[Fault]
 ) -> bool:
-    """Add the services of all files. False when one can't be read; stops where nobody reads more faults."""
+    """Add the services of all files.
+
+    False when one can't be read; stops where nobody reads more faults.
+    """
     readable = True
     for path in paths:
         if len(faults) >= MAX_FAULTS:
@@ -195,7 +222,9 @@ def _document(path: Path, faults: list[Fault]) -> Document | None:
 
 
 def _allowlist(path: Path, remarks: list[Fault], faults: list[Fault]) -> Document | None:
-    """Give a file of the allowlist; one of comments alone is remarked on, and counts as one without services."""
+    """Give a file of the allowlist; one of comments alone is remarked on, and counts as one without
+    services.
+    """
     data = read_file(path)
     if isinstance(data, Fault):
         faults.append(data)
@@ -209,7 +238,9 @@ def _allowlist(path: Path, remarks: list[Fault], faults: list[Fault]) -> Documen
     return document
 
 
-def _site(document: Document | None, faults: list[Fault]) -> tuple[Site | None, list[ZoneModel], bool]:
+def _site(
+    document: Document | None, faults: list[Fault]
+) -> tuple[Site | None, list[ZoneModel], bool]:
     """Give the site, the zones that are right in themselves, and whether that is all of them."""
     if document is None:
         return None, [], False
@@ -224,7 +255,9 @@ def _site(document: Document | None, faults: list[Fault]) -> tuple[Site | None, 
     if model is None:
         node = document.at(("zones",))
         complete = (
-            node is not None and isinstance(node.content, Items) and 0 < len(node.content) == len(zones)
+            node is not None
+            and isinstance(node.content, Items)
+            and 0 < len(node.content) == len(zones)
         )
         return None, [zone for _, zone in zones], complete
     site = Site(
@@ -239,12 +272,16 @@ def _site(document: Document | None, faults: list[Fault]) -> tuple[Site | None, 
 
 
 def _gate(document: Document) -> DnsGateModel | None:
-    """Give the DNS gate's part of the site's file where it is right in itself; None when it is absent or at fault."""
+    """Give the DNS gate's part of the site's file where it is right in itself; None when it is
+    absent or at fault.
+    """
     return validate(DnsGateModel, document, ("dns_gate",))[0]
 
 
 def _each(model: type[M], document: Document, key: str) -> list[tuple[int, M]]:
-    """Give the items of a list that are right in themselves; the faults of the others are said elsewhere."""
+    """Give the items of a list that are right in themselves; the faults of the others are said
+    elsewhere.
+    """
     node = document.at((key,))
     count = len(node.content) if node and isinstance(node.content, Items) else 0
     read = ((index, validate(model, document, (key, index))[0]) for index in range(count))

@@ -1,4 +1,6 @@
-"""How values from files are shown to a person: bounded, and unable to write on a terminal or into a log."""
+"""How values from files are shown to a person: bounded, and unable to write on a terminal or into a
+log.
+"""
 
 import difflib
 import unicodedata
@@ -20,13 +22,17 @@ _LINE_ENDS = {"Zl", "Zp"}
 
 
 def is_plain(character: str) -> bool:
-    """Say whether a character may be printed: no control, no direction mark, no line end (Unicode C*, Zl, Zp)."""
+    """Say whether a character may be printed: no control, no direction mark, no line end (Unicode
+    C*, Zl, Zp).
+    """
     category = unicodedata.category(character)
     return not category.startswith("C") and category not in _LINE_ENDS
 
 
 def escaped(text: str) -> str:
-    r"""Give the text with every character that is not plain written as `\xNN`, `\uNNNN` or `\UNNNNNNNN`."""
+    r"""Give the text with every character that is not plain written as `\xNN`, `\uNNNN` or
+    `\UNNNNNNNN`.
+    """
     if text.isprintable():  # stricter than is_plain, and fast
         return text
     return "".join(c if is_plain(c) else ascii(c)[1:-1] for c in text)

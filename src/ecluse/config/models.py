@@ -123,19 +123,26 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
         if value in seen:
             twice.append((place, f"{shown(_written(value))} stands twice in this list"))
         seen.add(value)
-    # One error for all of them, as pydantic takes one of a validator; `validate.py` gives each its place.
+    # One error for all of them, as pydantic takes one of a validator; `validate.py` gives each its
+    # place.
     raise PydanticCustomError("twice", "twice", {"twice": twice})
 
 
 def _written(value: object) -> str:
     """Give a parsed value as a person would write it."""
     if isinstance(value, Traffic):
-        names = {number: word for word, number in (parsers.WITH_PORTS | parsers.WITHOUT_PORTS).items()}
+        names = {
+            number: word for word, number in (parsers.WITH_PORTS | parsers.WITHOUT_PORTS).items()
+        }
         ports = f"/{value.first}" + (f"-{value.last}" if value.last != value.first else "")
         return names[value.protocol] + (ports if value.first else "")
     if isinstance(value, tuple):
         return " and ".join(map(_written, value))
-    return address_parsers.written(value) if isinstance(value, IPv4Network | IPv6Network) else str(value)
+    return (
+        address_parsers.written(value)
+        if isinstance(value, IPv4Network | IPv6Network)
+        else str(value)
+    )
 
 
 def _between(low: int, high: int) -> PlainValidator:
@@ -171,13 +178,19 @@ _Criticality = Annotated[
     Criticality,
     _read(lambda text: Criticality(parsers.one_of(text, tuple(Criticality))), listed(Criticality)),
 ]
-_Preset = Annotated[Preset, _read(lambda text: Preset(parsers.one_of(text, tuple(Preset))), listed(Preset))]
+_Preset = Annotated[
+    Preset, _read(lambda text: Preset(parsers.one_of(text, tuple(Preset))), listed(Preset))
+]
 _Interface = Annotated[str, _read(parsers.interface, "an interface name")]
 _Subnet = Annotated[IPNetwork, _read(address_parsers.subnet, "an address or a prefix")]
 _Prefix = Annotated[IPNetwork, _read(address_parsers.prefix, "an address or a prefix")]
 _Resolver = Annotated[IPAddress, _read(address_parsers.resolver, "the address of a DNS server")]
-_Mode = Annotated[DnsMode, _read(lambda text: DnsMode(parsers.one_of(text, tuple(DnsMode))), listed(DnsMode))]
-_Domain = Annotated[str, _read(parsers.domain, "a domain such as hospital.example or 10.in-addr.arpa")]
+_Mode = Annotated[
+    DnsMode, _read(lambda text: DnsMode(parsers.one_of(text, tuple(DnsMode))), listed(DnsMode))
+]
+_Domain = Annotated[
+    str, _read(parsers.domain, "a domain such as hospital.example or 10.in-addr.arpa")
+]
 _Record = Annotated[str, _read(parsers.record_type, listed(parsers.RECORD_TYPES))]
 _Traffic = Annotated[Traffic, _read(parsers.traffic, "a protocol and port such as tcp/443")]
 _Target = Annotated[Target, PlainValidator(_target)]
@@ -186,8 +199,11 @@ _Day = Annotated[date, PlainValidator(_day)]
 _Number = Annotated[int, _between(1, 10_000)]
 _Label = Annotated[int, _between(1, 63)]  # RFC 1035, 2.3.4
 _Length = Annotated[int, _between(10, 253)]
-_Port = Annotated[int, _between(1024, 65534)]  # above what needs a privilege; the next one is taken too
-# The order matters: the list is checked to be non-empty before its items, to be distinct after them.
+_Port = Annotated[
+    int, _between(1024, 65534)
+]  # above what needs a privilege; the next one is taken too
+# The order matters: the list is checked to be non-empty before its items, to be distinct after
+# them.
 _Some = Annotated[tuple[T, ...], AfterValidator(_distinct), BeforeValidator(_not_empty)]
 _OneOrSome = Annotated[_Some[T], BeforeValidator(_list_of_one)]
 
@@ -195,7 +211,9 @@ _OneOrSome = Annotated[_Some[T], BeforeValidator(_list_of_one)]
 class Strict(BaseModel):
     """No key but these, no conversion of types, no change afterwards."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, arbitrary_types_allowed=True
+    )
 
 
 class ZoneModel(Strict):
@@ -261,7 +279,10 @@ class LimitsModel(Strict):
 
 
 class DnsGateModel(Strict):
-    """How the gateway answers the zones' DNS. No mode: `cut` where a service needs it, which has a wildcard."""
+    """How the gateway answers the zones' DNS.
+
+    No mode: `cut` where a service needs it, which has a wildcard.
+    """
 
     mode: _Mode | None = None
     port: _Port = _GATE.port
@@ -312,7 +333,9 @@ class DestinationModel(Strict):
         return "to" if self.to else "from"
 
     def each(self) -> Iterator[tuple[int, str | IPNetwork]]:
-        """Give every target's position in the list and what it stands for (`any` stands for two networks)."""
+        """Give every target's position in the list and what it stands for (`any` stands for two
+        networks).
+        """
         for place, target in enumerate(self.to or self.from_):
             if isinstance(target, tuple):
                 yield from ((place, network) for network in target)
@@ -366,6 +389,8 @@ class ServiceModel(Strict):
 
 
 class AllowlistModel(Strict):
-    """A file of `allowlist.d/`; each service is validated by itself, so that one fault hides no other."""
+    """A file of `allowlist.d/`; each service is validated by itself, so that one fault hides no
+    other.
+    """
 
     services: tuple[Any, ...]

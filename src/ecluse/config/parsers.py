@@ -16,7 +16,8 @@ def name(text: str) -> str:
     """Check a name that will stand in identifiers of nftables: `[a-z][a-z0-9-]{0,47}`."""
     if not NAME.fullmatch(text):
         raise InvalidValueError(
-            f"{shown(text)} is no name", "1 to 48 of a-z, 0-9 and '-', a letter first (a title may say more)"
+            f"{shown(text)} is no name",
+            "1 to 48 of a-z, 0-9 and '-', a letter first (a title may say more)",
         )
     return text
 
@@ -24,12 +25,16 @@ def name(text: str) -> str:
 def one_of(text: str, words: Collection[str]) -> str:
     """Check that a word is one of those known."""
     if text not in words:
-        raise InvalidValueError(f"{shown(text)} is unknown{did_you_mean(text, words)}", listed(words))
+        raise InvalidValueError(
+            f"{shown(text)} is unknown{did_you_mean(text, words)}", listed(words)
+        )
     return text
 
 
 def line(text: str, limit: int) -> str:
-    """Check text for people: one line, at most `limit` characters, nothing that could write on a terminal or in a log."""
+    """Check text for people: one line, at most `limit` characters, nothing that could write on a
+    terminal or in a log.
+    """
     if not text.strip():
         raise InvalidValueError("an empty text", "words for a person")
     if len(text) > limit:
@@ -61,8 +66,9 @@ def day(value: object) -> date:
     raise TypeError
 
 
-# IFNAMSIZ is 16 with the NUL (linux/if.h); dev_valid_name() refuses '/', ':' and blanks, and "." and "..".
-# The rest is what may stand in nft's double quotes with no escape; not '@', which no name has but in `ip link`'s words.
+# IFNAMSIZ is 16 with the NUL (linux/if.h); dev_valid_name() refuses '/', ':' and blanks, and "."
+# and "..". The rest is what may stand in nft's double quotes with no escape; not '@', which no name
+# has but in `ip link`'s words.
 _INTERFACE = re.compile(r"[A-Za-z0-9_.+-]{1,15}|[A-Za-z0-9_.+-]{1,14}\*")
 
 
@@ -70,7 +76,8 @@ def interface(text: str) -> str:
     """Check an interface name or a pattern with one trailing `*`."""
     if text == "*":
         raise InvalidValueError(
-            "'*' alone would make every interface an inside one", "a name, or a pattern such as 'vlan1*'"
+            "'*' alone would make every interface an inside one",
+            "a name, or a pattern such as 'vlan1*'",
         )
     name, at, below = text.partition("@")
     if at and _INTERFACE.fullmatch(name):
@@ -92,7 +99,9 @@ EVERYTHING: tuple[IPNetwork, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0
 Target = str | IPNetwork | tuple[IPNetwork, ...]
 """A written destination: a host name or a wildcard, a network, or EVERYTHING."""
 WILDCARD = "*."
-"""Begins a destination that stands for every name below a domain, at whatever depth, and not for the domain itself."""
+"""Begins a destination that stands for every name below a domain, at whatever depth, and not for
+the domain itself.
+"""
 
 
 _WITH_PORT = re.compile(r"(?P<host>[^:\[\]]+|\[[^\]]+\]):(?P<port>[0-9]{1,5})")
@@ -100,19 +109,23 @@ _ADDRESS_RANGE = re.compile(r"[0-9.]+-[0-9.]+")
 
 
 def target(text: str, *, unbounded: bool) -> Target:
-    """Read a destination: a host name (lower case, no trailing dot, A-labels), an address, a prefix or `any`."""
+    """Read a destination: a host name (lower case, no trailing dot, A-labels), an address, a prefix
+    or `any`.
+    """
     network = network_of(text)
     if network is not None:  # none of the texts below
         return unicast(not_mapped(network, text), unbounded=unbounded)
     if text == "any":
         if not unbounded:
             raise InvalidValueError(
-                "'any' is the whole internet", "the partner's addresses, or 'unbounded: true' beside it"
+                "'any' is the whole internet",
+                "the partner's addresses, or 'unbounded: true' beside it",
             )
         return EVERYTHING
     if "://" in text:
         raise InvalidValueError(
-            f"{shown(text)} is the address of a page", "the host name alone, the port in ports: [tcp/443]"
+            f"{shown(text)} is the address of a page",
+            "the host name alone, the port in ports: [tcp/443]",
         )
     if "*" in text:
         return _wildcard(text)
@@ -122,27 +135,34 @@ def target(text: str, *, unbounded: bool) -> Target:
             f"{shown(with_port['host'].strip('[]'))} here and the port in ports: [tcp/{with_port['port']}]",
         )
     if _ADDRESS_RANGE.fullmatch(text):
-        raise InvalidValueError(f"{shown(text)} is a range of addresses", "prefixes, such as 203.0.113.8/29")
+        raise InvalidValueError(
+            f"{shown(text)} is a range of addresses", "prefixes, such as 203.0.113.8/29"
+        )
     if ":" in text or "/" in text or re.fullmatch(r"[0-9.]+", text):
         return unicast(prefix(text), unbounded=unbounded)
     return host_name(text)
 
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-# IDNA 2003 (all that the standard library has) maps these to other letters; IDNA 2008 keeps them apart.
-# A registry may hold either, so the site has to say which.
+# IDNA 2003 (all that the standard library has) maps these to other letters; IDNA 2008 keeps them
+# apart. A registry may hold either, so the site has to say which.
 _DEVIATIONS = re.compile("[\u00df\u1e9e\u03c2\u200c\u200d]")
 
 
 def host_name(text: str) -> str:
-    """Read a full host name (RFC 1123, 2.1): letters become A-labels (RFC 3490), lower case, no trailing dot."""
+    """Read a full host name (RFC 1123, 2.1): letters become A-labels (RFC 3490), lower case, no
+    trailing dot.
+    """
     expected = "a full host name such as results.lab.example"
     given = text.removesuffix(".")
     if not given or len(given) > 253:
-        raise InvalidValueError(f"{shown(text)} is no host name", f"{expected}, of at most 253 characters")
+        raise InvalidValueError(
+            f"{shown(text)} is no host name", f"{expected}, of at most 253 characters"
+        )
     if "" in given.split("."):
         raise InvalidValueError(
-            f"{shown(text)} is no host name: two dots in a row, or one that begins it", _meant(given)
+            f"{shown(text)} is no host name: two dots in a row, or one that begins it",
+            _meant(given),
         )
     if _DEVIATIONS.search(given):
         raise InvalidValueError(
@@ -167,7 +187,9 @@ def host_name(text: str) -> str:
 
 
 def _meant(given: str) -> str:
-    """Say what somebody may have meant who wrote a dot too many: in other tools `.partner.example` is a wildcard."""
+    """Say what somebody may have meant who wrote a dot too many: in other tools `.partner.example`
+    is a wildcard.
+    """
     name = ".".join(filter(None, given.lower().split(".")))
     right = all(map(_LABEL.fullmatch, name.split("."))) and "." in name
     if not right:
@@ -183,7 +205,9 @@ def _wildcard(text: str) -> str:
             f"{shown(text)} is no wildcard", "'*.' before a domain, such as *.operator.example"
         )
     if "." not in domain.strip("."):
-        raise InvalidValueError(f"{shown(text)} is much of the internet", "a domain of the partner's own")
+        raise InvalidValueError(
+            f"{shown(text)} is much of the internet", "a domain of the partner's own"
+        )
     return WILDCARD + host_name(domain)
 
 
@@ -193,7 +217,9 @@ def record_type(text: str) -> str:
 
 
 RECORD_TYPES = ("MX", "SRV")
-"""What mail, telephony and directories find their servers by; none of them can hold much that a partner did not publish."""
+"""What mail, telephony and directories find their servers by; none of them can hold much that a
+partner did not publish.
+"""
 
 
 def domain(text: str) -> str:
@@ -227,7 +253,9 @@ def traffic(text: str) -> Traffic:
         raise InvalidValueError(f"{shown(text)} names no port", every)
     first, last = int(written[1]), int(written[2] or written[1])
     if last < first:
-        raise InvalidValueError(f"{shown(text)}: the range is reversed", f"{protocol}/{last}-{first}")
+        raise InvalidValueError(
+            f"{shown(text)}: the range is reversed", f"{protocol}/{last}-{first}"
+        )
     if first < 1 or last > 65535:
         raise InvalidValueError(
             f"{shown(text)}: there is no port {first if first < 1 else last}", "ports 1 to 65535"
@@ -250,11 +278,24 @@ def _no_traffic(text: str, protocol: str, ports: str) -> InvalidValueError:
     return _by_number(text, protocol.lower())
 
 
-_OTHER_PROTOCOLS = ("ospf", "ospfigp", "eigrp", "pim", "igmp", "ipip", "ipencap", "6in4", "sit", "l2tp")
+_OTHER_PROTOCOLS = (
+    "ospf",
+    "ospfigp",
+    "eigrp",
+    "pim",
+    "igmp",
+    "ipip",
+    "ipencap",
+    "6in4",
+    "sit",
+    "l2tp",
+)
 
 
 def _by_number(text: str, protocol: str) -> InvalidValueError:
-    """Say what stands for a protocol that was written by its number, or by a word that is no service's."""
+    """Say what stands for a protocol that was written by its number, or by a word that is no
+    service's.
+    """
     if protocol == "vrrp" or text == "proto/112":
         return InvalidValueError(
             f"{shown(text)} is no service's protocol", "lifeline: {presets: [vrrp]} in site.yaml"
@@ -263,6 +304,8 @@ def _by_number(text: str, protocol: str) -> InvalidValueError:
     known = WITH_PORTS | WITHOUT_PORTS
     word = next((w for w, n in known.items() if number and int(number[1]) == n), "")
     if word:
-        return InvalidValueError(shown(text), word if word in WITHOUT_PORTS else f"{word}/443, with its port")
+        return InvalidValueError(
+            shown(text), word if word in WITHOUT_PORTS else f"{word}/443, with its port"
+        )
     ended = ": every level but 'open' ends it" if number or protocol in _OTHER_PROTOCOLS else ""
     return InvalidValueError(f"{shown(text)} is no protocol that can be kept{ended}", _TRAFFIC_FORM)

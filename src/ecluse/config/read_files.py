@@ -1,4 +1,6 @@
-"""Reading a directory of files that a person edits: only regular files, bounded, each refusal a fault."""
+"""Reading a directory of files that a person edits: only regular files, bounded, each refusal a
+fault.
+"""
 
 import os
 import stat
@@ -17,10 +19,14 @@ def file_name(path: Path | str) -> str:
 
 
 def read_file(path: Path) -> bytes | Fault:
-    """Read a regular file of at most 4 MiB (a link to one as well). Never waits, as a FIFO would make it."""
+    """Read a regular file of at most 4 MiB (a link to one as well).
+
+    Never waits, as a FIFO would make it.
+    """
     shown = file_name(path)
     try:
-        # Before the open, because to open a device is already to use it; after it, because only that is sure.
+        # Before the open, because to open a device is already to use it; after it, because only
+        # that is sure.
         before = path.stat()
         if not stat.S_ISREG(before.st_mode):
             return Fault(shown, 0, 0, _kind(before.st_mode), "a regular file")
@@ -33,7 +39,11 @@ def read_file(path: Path) -> bytes | Fault:
         return Fault(shown, 0, 0, *_trouble(path, error))
     if len(data) > MAX_BYTES:
         return Fault(
-            shown, 0, 0, f"the file is larger than {MAX_BYTES} bytes", "several files in allowlist.d"
+            shown,
+            0,
+            0,
+            f"the file is larger than {MAX_BYTES} bytes",
+            "several files in allowlist.d",
         )
     return data
 
@@ -41,7 +51,8 @@ def read_file(path: Path) -> bytes | Fault:
 def allowlist_files(directory: Path) -> tuple[list[Path], list[Fault], list[Fault]]:
     """Give the `*.yaml` files of `allowlist.d` in bytewise name order, then faults, then remarks.
 
-    Hidden files are editors' own and passed over. A `.yml` is a fault: it was meant, and would be missing.
+    Hidden files are editors' own and passed over. A `.yml` is a fault: it was meant, and would be
+    missing.
     """
     shown = file_name(directory)
     try:
@@ -60,11 +71,15 @@ def allowlist_files(directory: Path) -> tuple[list[Path], list[Fault], list[Faul
             paths.append(path)
         elif name.lower().endswith((".yml", ".yaml")):
             faults.append(
-                Fault(file_name(path), 0, 0, "the file would not be read", "a name that ends in .yaml")
+                Fault(
+                    file_name(path), 0, 0, "the file would not be read", "a name that ends in .yaml"
+                )
             )
         else:
             remarks.append(
-                Fault(file_name(path), 0, 0, "this file is not read: its name does not end in .yaml")
+                Fault(
+                    file_name(path), 0, 0, "this file is not read: its name does not end in .yaml"
+                )
             )
     if len(paths) > MAX_FILES:
         faults.append(Fault(shown, 0, 0, f"{len(paths)} files", f"at most {MAX_FILES}"))

@@ -1,8 +1,9 @@
-"""The daemon's settings: flags, then `ECLUSE_*`, then `ecluse.toml`, then defaults; each fault names its source.
+"""The daemon's settings: flags, then `ECLUSE_*`, then `ecluse.toml`, then defaults; each fault
+names its source.
 
-Every source is judged by itself, also where another one wins: a wrong value that is hidden today is a daemon
-that does not start tomorrow. pydantic-settings says neither file nor line nor which source, so the layers are read
-here and only joined in the model.
+Every source is judged by itself, also where another one wins: a wrong value that is hidden today is
+a daemon that does not start tomorrow. pydantic-settings says neither file nor line nor which
+source, so the layers are read here and only joined in the model.
 """
 
 import argparse
@@ -39,7 +40,9 @@ class SettingsError(ConfigError):
         super().__init__(faults)
         count = len(self.faults)
         lines = "\n".join(str(fault) for fault in self.faults)
-        self.message = f"{count} fault{'s' if count != 1 else ''} in the daemon's settings:\n{lines}"
+        self.message = (
+            f"{count} fault{'s' if count != 1 else ''} in the daemon's settings:\n{lines}"
+        )
         self.args = (self.message,)
         self.hint = "mend what is named above, then start eclused again; 'eclused --help' lists the settings"
 
@@ -57,7 +60,9 @@ def _path(value: object) -> Path:
 def _socket(value: object) -> Path:
     path = _path(value)
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
-        raise _wrong(f"a path of at most {MAX_SOCKET_PATH} bytes, more does not fit into a socket's address")
+        raise _wrong(
+            f"a path of at most {MAX_SOCKET_PATH} bytes, more does not fit into a socket's address"
+        )
     return path
 
 
@@ -70,7 +75,9 @@ def _mode(value: object) -> str:
 def _group(value: object) -> str:
     # A number may stand bare in the file: 998 and "998" are the same group.
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}|0|[1-9][0-9]{0,9}", text):
+    if not isinstance(text, str) or not re.fullmatch(
+        r"[a-z_][a-z0-9_-]{0,31}|0|[1-9][0-9]{0,9}", text
+    ):
         raise _wrong("the name or number of a UNIX group")
     return text
 
@@ -90,26 +97,34 @@ class Settings(BaseSettings):
     )
     run_dir: _Path = Field(Path("/run/ecluse"), description="directory for what a reboot may lose")
     dns_dir: _Path = Field(
-        Path("/run/ecluse-dns"), description="directory where the DNS gate's process tells how it is"
+        Path("/run/ecluse-dns"),
+        description="directory where the DNS gate's process tells how it is",
     )
     dns_user: _Group = Field("ecluse-dns", description="user of the DNS gate's process")
     socket: Annotated[Path, PlainValidator(_socket)] = Field(
         Path("/run/ecluse") / SOCKET_NAME, description=f"the API's socket (RUN_DIR/{SOCKET_NAME})"
     )
     socket_mode: Annotated[str, PlainValidator(_mode)] = Field(
-        # Everybody may connect: the daemon asks the kernel who it is, and an attempt must reach the audit log.
+        # Everybody may connect: the daemon asks the kernel who it is, and an attempt must reach the
+        # audit log.
         "0666",
         description="mode of the socket, octal",
     )
-    socket_group: _Group | None = Field(None, description="group of the socket file (the daemon's own)")
+    socket_group: _Group | None = Field(
+        None, description="group of the socket file (the daemon's own)"
+    )
     readers_group: _Group = Field("ecluse", description="group that may look")
     operators_group: _Group = Field("ecluse-operators", description="group that may command")
     log_format: Literal["json", "console"] = Field("json", description="json or console")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug, info, warning or error"
     )
-    dns_timeout: float = Field(3.0, ge=0.1, le=30, description="seconds that one DNS question may take")
-    dns_minimum_ttl: int = Field(30, ge=1, le=3600, description="seconds between two questions for a name")
+    dns_timeout: float = Field(
+        3.0, ge=0.1, le=30, description="seconds that one DNS question may take"
+    )
+    dns_minimum_ttl: int = Field(
+        30, ge=1, le=3600, description="seconds between two questions for a name"
+    )
     dns_keep_days: int = Field(
         30,
         ge=1,
@@ -143,14 +158,17 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values from load_settings() alone: never from the environment of whoever imports this."""
+        """Take values from load_settings() alone: never from the environment of whoever imports
+        this.
+        """
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
 
 
 _NAMES = tuple(Settings.model_fields)
 _INTEGERS, _FLOATS = (
-    {name for name, info in Settings.model_fields.items() if info.annotation is kind} for kind in (int, float)
+    {name for name, info in Settings.model_fields.items() if info.annotation is kind}
+    for kind in (int, float)
 )
 
 
@@ -179,7 +197,8 @@ def load_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     try:
         return Settings(**values)
     except ValidationError as error:
-        # Each value by itself is right: it can only be the socket's path, made from the run directory.
+        # Each value by itself is right: it can only be the socket's path, made from the run
+        # directory.
         places = {**file.places, **environment.places, **flags.places}
         place = places.get("run_dir", Fault("settings", 0, 0, ""))
         found = (_said(place, "run_dir", detail) for detail in error.errors(include_url=False))
@@ -190,12 +209,16 @@ def _checked(layer: _Layer, faults: list[Fault]) -> dict[str, Any]:
     """Give the values of a source that are right, and add the faults of the others."""
     good: dict[str, Any] = {}
     for name, value in layer.values.items():
-        # With a socket of its own, because the one made from the run directory is judged at the end.
+        # With a socket of its own, because the one made from the run directory is judged at the
+        # end.
         alone: dict[str, Any] = {"socket": "/run/s", name: value}
         try:
             Settings(**alone)
         except ValidationError as error:
-            faults += [_said(layer.places[name], name, detail) for detail in error.errors(include_url=False)]
+            faults += [
+                _said(layer.places[name], name, detail)
+                for detail in error.errors(include_url=False)
+            ]
         else:
             good[name] = value
     return good
@@ -214,7 +237,9 @@ def _said(place: Fault, name: str, detail: ErrorDetails) -> Fault:
     if detail["type"] == "literal_error":
         expected = listed(get_args(info.annotation))
     elif detail["type"] in {"greater_than_equal", "less_than_equal"}:
-        low, high = (getattr(bound, key) for bound, key in zip(info.metadata, ("ge", "le"), strict=True))
+        low, high = (
+            getattr(bound, key) for bound, key in zip(info.metadata, ("ge", "le"), strict=True)
+        )
         expected = f"{low} to {high}"
     value = detail["input"]
     bare = isinstance(value, str | int | float | Path) and not isinstance(value, bool)
@@ -268,7 +293,11 @@ def _flags(argv: Sequence[str], faults: list[Fault]) -> _Layer:
         near = did_you_mean(word.partition("=")[0], known) if word.startswith("-") else ""
         faults.append(
             Fault(
-                "command line", 0, 0, f"{shown(word)} is unknown{near}", "a flag that 'eclused --help' lists"
+                "command line",
+                0,
+                0,
+                f"{shown(word)} is unknown{near}",
+                "a flag that 'eclused --help' lists",
             )
         )
     values = {name: text for name, text in vars(found).items() if text is not None}
@@ -286,12 +315,16 @@ def _environment(environ: Mapping[str, str], faults: list[Fault]) -> _Layer:
         else:
             known = [PREFIX + known.upper() for known in _NAMES]
             wrong = f"the variable is unknown{did_you_mean(variable, known)}"
-            faults.append(Fault(file_name(variable), 0, 0, wrong, "a variable that 'eclused --help' names"))
+            faults.append(
+                Fault(file_name(variable), 0, 0, wrong, "a variable that 'eclused --help' names")
+            )
     return _from_texts(values, {name: PREFIX + name.upper() for name in values})
 
 
 def _from_texts(texts: Mapping[str, str], sources: Mapping[str, str]) -> _Layer:
-    """Read numbers and make paths absolute, as a shell user expects; what is no number stays for the model to refuse."""
+    """Read numbers and make paths absolute, as a shell user expects; what is no number stays for
+    the model to refuse.
+    """
     values: dict[str, object] = {}
     for name, text in texts.items():
         values[name] = text
@@ -341,16 +374,23 @@ def _toml_fault(file: str, error: ValueError | RecursionError) -> Fault:
     if isinstance(error, RecursionError):
         return Fault(file, 0, 0, "lists nested too deeply", "lines of the form: name = value")
     message = re.fullmatch(
-        r"(?P<what>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", str(error)
+        r"(?P<what>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)",
+        str(error),
     )
     if message is None:
-        return Fault(file, 0, 0, f"not TOML: {shown(str(error))}", "lines of the form: name = value")
+        return Fault(
+            file, 0, 0, f"not TOML: {shown(str(error))}", "lines of the form: name = value"
+        )
     line, column = int(message["line"] or 0), int(message["column"] or 0)
-    return Fault(file, line, column, f"not TOML: {message['what']}", "lines of the form: name = value")
+    return Fault(
+        file, line, column, f"not TOML: {message['what']}", "lines of the form: name = value"
+    )
 
 
 def _toml_places(file: str, text: str, key: str) -> tuple[Fault, Fault]:
-    """Give the places of a key and its value; tomllib keeps none, and the settings are one to a line."""
+    """Give the places of a key and its value; tomllib keeps none, and the settings are one to a
+    line.
+    """
     word = re.escape(key)
     for number, line in enumerate(text.splitlines(), start=1):
         if match := re.match(

@@ -1,7 +1,9 @@
-"""How much a site may write: everything that is built from the files has a bound, and this is where it is checked.
+"""How much a site may write: everything that is built from the files has a bound, and this is where
+it is checked.
 
-A bound stands where something beyond the files would give way: libnftables, the kernel's memory, the time of a load.
-What a name may look like (so that it fits nftables and a file name) stands in `fields.py`.
+A bound stands where something beyond the files would give way: libnftables, the kernel's memory,
+the time of a load. What a name may look like (so that it fits nftables and a file name) stands in
+`fields.py`.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -24,16 +26,21 @@ INTERNAL = 1000
 """Names times servers: lines of the engine's list."""
 SERVICES = 20_000
 ENTRIES = 500_000
-"""Elements of maps: targets times ports times the inside (the zones count as one, each of `hosts` as one)."""
+"""Elements of maps: targets times ports times the inside (the zones count as one, each of `hosts`
+as one).
+"""
 NAMES = 10_000
 """Host names and wildcards: each is asked for, again and again."""
 BY_NAME = 250
-"""Services with names, where there is a DNS gate: each has two sets, for which the kernel takes 4 MiB (Linux 6.18)."""
+"""Services with names, where there is a DNS gate: each has two sets, for which the kernel takes 4
+MiB (Linux 6.18).
+"""
 PORTS = 1000
 """Ports and ranges of one service."""
 LOOK_UPS = 20_000
-"""In the chains of zones and levels: the kernel takes 5 s to load so many (each has an unnamed set, and a new one is
-compared with all before it), and walks those of the live levels at each switch."""
+"""In the chains of zones and levels: the kernel takes 5 s to load so many (each has an unnamed set,
+and a new one is compared with all before it), and walks those of the live levels at each switch.
+"""
 RULES_BY_NAME = 30_000
 """Rules for what the DNS gate learns, in the same chains: 4 s."""
 
@@ -43,7 +50,9 @@ Count = tuple[Loc, int]
 
 def zone_bounds(document: Document, zones: Sequence[Placed]) -> list[Fault]:
     """Check how many zones there are, and how many interfaces and subnets they have together."""
-    interfaces = [(("zones", i, "interfaces", p), 1) for i, z in zones for p in range(len(z.interfaces))]
+    interfaces = [
+        (("zones", i, "interfaces", p), 1) for i, z in zones for p in range(len(z.interfaces))
+    ]
     subnets = [(("zones", i, "subnets", p), 1) for i, z in zones for p in range(len(z.subnets))]
     return [
         *_over(document.fault, [(("zones", index), 1) for index, _ in zones], ZONES, "zones"),
@@ -57,7 +66,9 @@ def site_bounds(document: Document, site: SiteModel) -> list[Fault]:
     management = site.lifeline.management
     here = ("lifeline", "management", "networks")
     ends = (
-        [((*here, p), len(management.ports)) for p in range(len(management.networks))] if management else []
+        [((*here, p), len(management.ports)) for p in range(len(management.networks))]
+        if management
+        else []
     )
     internal: list[Count] = [
         (("dns_gate", "internal", index, "names", place), len(each.servers))
@@ -82,13 +93,19 @@ def service_bounds(
     faults = [
         *_of_all(((one, 1) for one in services), SERVICES, "services"),
         *_of_all(((one, _entries(one.model, d)) for one, d in every), ENTRIES, _ENTRIES),
-        *_of_all(((one, len(_names(one.model))) for one in named), NAMES, "host names and wildcards"),
+        *_of_all(
+            ((one, len(_names(one.model))) for one in named), NAMES, "host names and wildcards"
+        ),
     ]
     for one in services:
         ports = sum(len(destination.ports) for destination in one.model.destinations)
-        faults += _of_all([(one, ports)], PORTS, f"ports of '{one.model.name}' in all its destinations")
+        faults += _of_all(
+            [(one, ports)], PORTS, f"ports of '{one.model.name}' in all its destinations"
+        )
     if gated:
-        faults += _of_all(((one, 1) for one in named), BY_NAME, "services with names, beside a DNS gate")
+        faults += _of_all(
+            ((one, 1) for one in named), BY_NAME, "services with names, beside a DNS gate"
+        )
     return [*faults, *_rule_bounds(services, gated=bool(gated), levels=levels)]
 
 
@@ -114,7 +131,9 @@ def _places(service: ServiceModel, levels: Sequence[frozenset[Criticality]]) -> 
     return keeping * (len(service.zones) + len(service.hosts))
 
 
-def _destinations(services: Iterable[PlacedService]) -> Iterator[tuple[PlacedService, DestinationModel]]:
+def _destinations(
+    services: Iterable[PlacedService],
+) -> Iterator[tuple[PlacedService, DestinationModel]]:
     return ((one, destination) for one in services for destination in one.model.destinations)
 
 
@@ -127,7 +146,9 @@ def _names(service: ServiceModel) -> list[str]:
 
 
 def _entries(service: ServiceModel, destination: DestinationModel) -> int:
-    targets = sum(len(t) if isinstance(t, tuple) else 1 for t in (*destination.to, *destination.from_))
+    targets = sum(
+        len(t) if isinstance(t, tuple) else 1 for t in (*destination.to, *destination.from_)
+    )
     return targets * len(destination.ports) * (bool(service.zones) + len(service.hosts))
 
 
@@ -143,20 +164,25 @@ def _look_ups(services: Iterable[PlacedService]) -> Iterator[tuple[PlacedService
 
 
 def _by_name(service: ServiceModel) -> int:
-    """Count the rules for what is learned for a service, in one chain each: two families, each kind of traffic."""
+    """Count the rules for what is learned for a service, in one chain each: two families, each kind
+    of traffic.
+    """
     outward = (d for d in service.destinations if d.direction is Direction.OUTBOUND)
     return 2 * len({p for d in outward if any(isinstance(t, str) for t in d.to) for p in d.ports})
 
 
 def _kinds(service: ServiceModel) -> Iterator[tuple[Hashable, ...]]:
-    """Give what has a look-up of its own: direction, family, by name, without or with one port or a range."""
+    """Give what has a look-up of its own: direction, family, by name, without or with one port or a
+    range.
+    """
     for destination in service.destinations:
         forms = {(p.first is None, p.first == p.last) for p in destination.ports}
         for _, target in destination.each():
             for version in (4, 6) if isinstance(target, str) else (target.version,):
                 whole = not isinstance(target, str) and target.prefixlen == target.max_prefixlen
                 yield from (
-                    (destination.direction, version, isinstance(target, str), whole, form) for form in forms
+                    (destination.direction, version, isinstance(target, str), whole, form)
+                    for form in forms
                 )
 
 

@@ -1,7 +1,9 @@
-"""Domains below which anybody may register names: the public suffix list, a copy of which is in the package.
+"""Domains below which anybody may register names: the public suffix list, a copy of which is in the
+package.
 
-`public_suffixes.txt` says of what date it is; `make public-suffixes` writes it anew from Debian's package `publicsuffix`.
-The rules: https://github.com/publicsuffix/list/wiki/Format. Nothing is asked of the network.
+`public_suffixes.txt` says of what date it is; `make public-suffixes` writes it anew from Debian's
+package `publicsuffix`. The rules: https://github.com/publicsuffix/list/wiki/Format. Nothing is
+asked of the network.
 """
 
 from functools import cached_property
@@ -13,7 +15,9 @@ LIST = Path(__file__).parent / "public_suffixes.txt"
 
 
 class PublicSuffixes:
-    """The list, read where the first wildcard is looked at (20 ms, 1.4 MiB) and gone with its reader."""
+    """The list, read where the first wildcard is looked at (20 ms, 1.4 MiB) and gone with its
+    reader.
+    """
 
     @cached_property
     def _lines(self) -> list[str]:
@@ -22,7 +26,9 @@ class PublicSuffixes:
     @cached_property
     def date(self) -> str:
         """Say of what day the list is."""
-        return next(line.removeprefix("# of: ") for line in self._lines if line.startswith("# of: "))
+        return next(
+            line.removeprefix("# of: ") for line in self._lines if line.startswith("# of: ")
+        )
 
     @cached_property
     def _rules(self) -> frozenset[str]:
@@ -47,12 +53,15 @@ class PublicSuffixes:
         return domain in self._rules or f"*.{domain.partition('.')[2]}" in self._rules
 
     def check(self, domain: str) -> None:
-        """Refuse a wildcard over a domain (lower case, A-labels) below which anybody may register a name. WrongError."""
+        """Refuse a wildcard over a domain (lower case, A-labels) below which anybody may register a
+        name. WrongError.
+        """
         own = f'"partner.{domain}", or "*.partner.{domain}"'
         if self.is_one(domain):
             wrong = f"anybody can register a name below '{domain}', and '*.{domain}' keeps them all"
             raise InvalidValueError(
-                f"{wrong} (public suffix list of {self.date})", f"the partner's own host, such as {own}"
+                f"{wrong} (public suffix list of {self.date})",
+                f"the partner's own host, such as {own}",
             )
         below = self._above.get(domain)
         if below is not None:

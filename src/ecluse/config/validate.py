@@ -33,9 +33,12 @@ def validate(model: type[M], document: Document, loc: Loc = ()) -> tuple[M | Non
     try:
         return model.model_validate(node.plain()), []
     except ValidationError as error:
-        # Of a list of thousands, each at fault, nobody reads more than the reader of the files will list.
+        # Of a list of thousands, each at fault, nobody reads more than the reader of the files will
+        # list.
         details = islice(error.errors(include_url=False, include_input=False), MAX_FAULTS + 1)
-        return None, [fault for detail in details for fault in _faults(model, document, loc, detail)]
+        return None, [
+            fault for detail in details for fault in _faults(model, document, loc, detail)
+        ]
 
 
 def service_at(document: Document, loc: Loc) -> tuple[ServiceModel | None, list[Fault]]:
@@ -59,14 +62,18 @@ def _ways(document: Document, loc: Loc, destination: object) -> list[Fault]:
         return []
     if "to" in destination and "from" in destination:
         return [
-            document.fault((*loc, "from"), "'to' and 'from' in one destination", "two destinations", key=True)
+            document.fault(
+                (*loc, "from"), "'to' and 'from' in one destination", "two destinations", key=True
+            )
         ]
     if "to" not in destination and "from" not in destination:
         return [document.fault(loc, "neither 'to' nor 'from'", "one of the two")]
     return []
 
 
-def _faults(model: type[BaseModel], document: Document, base: Loc, detail: ErrorDetails) -> Iterator[Fault]:
+def _faults(
+    model: type[BaseModel], document: Document, base: Loc, detail: ErrorDetails
+) -> Iterator[Fault]:
     if detail["type"] == "twice":
         for place, wrong in detail.get("ctx", {})["twice"][: MAX_FAULTS + 1]:
             yield document.fault((*base, *detail["loc"], place), wrong, "each once")
@@ -74,7 +81,9 @@ def _faults(model: type[BaseModel], document: Document, base: Loc, detail: Error
         yield fault
 
 
-def _fault(model: type[BaseModel], document: Document, base: Loc, detail: ErrorDetails) -> Fault | None:
+def _fault(
+    model: type[BaseModel], document: Document, base: Loc, detail: ErrorDetails
+) -> Fault | None:
     """Say one of pydantic's errors in words. None when the place already has its fault."""
     loc = (*base, *detail["loc"])
     kind, context = detail["type"], detail.get("ctx", {})
@@ -82,10 +91,15 @@ def _fault(model: type[BaseModel], document: Document, base: Loc, detail: ErrorD
         known = _keys(model, detail["loc"])
         word = str(loc[-1])
         return document.fault(
-            loc, f"the key {shown(word)} is unknown{did_you_mean(word, known)}", listed(known), key=True
+            loc,
+            f"the key {shown(word)} is unknown{did_you_mean(word, known)}",
+            listed(known),
+            key=True,
         )
     if kind == "missing":
-        return document.fault(loc[:-1], f"the key '{loc[-1]}' is missing", _needs(model, detail["loc"]))
+        return document.fault(
+            loc[:-1], f"the key '{loc[-1]}' is missing", _needs(model, detail["loc"])
+        )
     if kind == "wrong":
         return document.fault(loc, context["wrong"], context["expected"])
     value = document.nearest(loc).plain()

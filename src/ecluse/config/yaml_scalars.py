@@ -36,9 +36,12 @@ _OTHER_NUMBER = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0
 
 
 def read_bare(text: str) -> object:
-    """Give the value of a bare word: only forms that every YAML reader agrees on are anything but text."""
+    """Give the value of a bare word: only forms that every YAML reader agrees on are anything but
+    text.
+    """
     if "/" in text or "::" in text or text.count(".") > 1:
-        return text  # addresses, ports, most host names: nothing else that a reader knows has any of these
+        # addresses, ports, most host names: nothing else that a reader knows has any of these
+        return text
     return _resolved(text)
 
 

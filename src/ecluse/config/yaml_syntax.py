@@ -9,8 +9,9 @@ from ecluse.errors import Fault
 
 MAX_CHARACTER_FAULTS = 20
 
-# What neither YAML text nor a terminal should carry: controls (C0, C1, DEL), a bare carriage return, the
-# Unicode line ends that YAML 1.1 counts as new lines, and marks that make text look other than it is.
+# What neither YAML text nor a terminal should carry: controls (C0, C1, DEL), a bare carriage
+# return, the Unicode line ends that YAML 1.1 counts as new lines, and marks that make text look
+# other than it is.
 _FORBIDDEN = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]"
 )
@@ -18,7 +19,9 @@ _COMMENT = re.compile(r"(?:^|\s)#")
 
 
 def decode(file: str, data: bytes) -> tuple[str, list[Fault]]:
-    """Give the text of a file in UTF-8 (a leading byte order mark is dropped), or a fault for each bad character."""
+    """Give the text of a file in UTF-8 (a leading byte order mark is dropped), or a fault for each
+    bad character.
+    """
     data = data.removeprefix(b"\xef\xbb\xbf")
     try:
         text = data.decode("utf-8")
@@ -39,7 +42,13 @@ def decode(file: str, data: bytes) -> tuple[str, list[Fault]]:
             tab = match[0] == "\t"
             wrong = "a tab" if tab else f"the character U+{ord(match[0]):04X}, which can't be seen"
             faults.append(
-                Fault(file, number, match.start() + 1, wrong, "spaces" if tab else "text that can be seen")
+                Fault(
+                    file,
+                    number,
+                    match.start() + 1,
+                    wrong,
+                    "spaces" if tab else "text that can be seen",
+                )
             )
             if len(faults) == MAX_CHARACTER_FAULTS:
                 return text, faults
@@ -80,7 +89,10 @@ _SYNTAX = {
         "a '- ' on the line of its key",
         "the list on the next line",
     ),
-    "found unknown escape character": ("an unknown '\\' in double quotes", "'\\\\', or single quotes"),
+    "found unknown escape character": (
+        "an unknown '\\' in double quotes",
+        "'\\\\', or single quotes",
+    ),
 }
 
 
@@ -100,9 +112,17 @@ def syntax_fault(file: str, text: str, error: yaml.MarkedYAMLError) -> Fault:
     if problem == "found unexpected end of stream" and error.context_mark:
         start = error.context_mark
         return Fault(
-            file, start.line + 1, start.column + 1, "a quote that is never closed", "a closing quote"
+            file,
+            start.line + 1,
+            start.column + 1,
+            "a quote that is never closed",
+            "a closing quote",
         )
-    if problem == _UNQUOTED and (star := _STAR.match(_line(text, line)[column - 2 :] if column > 1 else "")):
-        return Fault(file, line, column - 1, f"{shown(star[0])} without quotes", f'"{star[0]}" in quotes')
+    if problem == _UNQUOTED and (
+        star := _STAR.match(_line(text, line)[column - 2 :] if column > 1 else "")
+    ):
+        return Fault(
+            file, line, column - 1, f"{shown(star[0])} without quotes", f'"{star[0]}" in quotes'
+        )
     wrong, expected = _SYNTAX.get(problem, (f"not YAML ({problem})", "a key, a value or a list"))
     return Fault(file, line, column, wrong, expected)

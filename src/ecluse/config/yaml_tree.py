@@ -1,9 +1,9 @@
 """YAML as a person meant it: plain values, each with its line and column, and no surprises.
 
 What YAML readers disagree about (`no`, `010`, `22:22`) is kept apart as `Unclear`, so that a field
-can ask for quotes. Anchors, aliases, merge keys, tags, directives and a second document are refused.
-The tree is built from the parser's events and not by `yaml.compose`, which recurses in C and has no
-bound: deeply nested input ends the process there, and one fault here.
+can ask for quotes. Anchors, aliases, merge keys, tags, directives and a second document are
+refused. The tree is built from the parser's events and not by `yaml.compose`, which recurses in C
+and has no bound: deeply nested input ends the process there, and one fault here.
 """
 
 from array import array
@@ -56,7 +56,10 @@ class Entry:
 
 @dataclass(slots=True)
 class Items:
-    """The values of a list. A bare one is kept without a Node of its own: there may be a hundred thousand."""
+    """The values of a list.
+
+    A bare one is kept without a Node of its own: there may be a hundred thousand.
+    """
 
     _values: list[object] = field(default_factory=list)
     _lines: "array[int]" = field(default_factory=lambda: array("I"))
@@ -74,7 +77,11 @@ class Items:
 
     def __getitem__(self, index: int) -> Node:
         value = self._values[index]
-        return value if isinstance(value, Node) else Node(self._lines[index], self._columns[index], value)
+        return (
+            value
+            if isinstance(value, Node)
+            else Node(self._lines[index], self._columns[index], value)
+        )
 
     def plain(self) -> tuple[object, ...]:
         """Give the values without places."""
@@ -98,7 +105,9 @@ class Document:
         return self._follow(loc)[0]
 
     def fault(self, loc: Loc, wrong: str, expected: str = "", *, key: bool = False) -> Fault:
-        """Give a fault at that value, or at the nearest value around it; key: at the key that names it."""
+        """Give a fault at that value, or at the nearest value around it; key: at the key that names
+        it.
+        """
         node, rest = self._follow(loc)
         place: Node | Entry = node
         if key and not rest and loc:
@@ -120,10 +129,15 @@ class Document:
         return node, ()
 
 
-def compose(file: str, data: bytes, *, comments: bool = False) -> tuple[Document | None, list[Fault]]:
-    """Read one YAML document of at most 4 MiB. The document is None when the file as a whole can't be read.
+def compose(
+    file: str, data: bytes, *, comments: bool = False
+) -> tuple[Document | None, list[Fault]]:
+    """Read one YAML document of at most 4 MiB.
 
-    file: the name to put into faults. comments: a file of comments alone is no fault, and no document. Never raises: whatever the bytes are, the answer is faults.
+    The document is None when the file as a whole can't be read.
+
+    file: the name to put into faults. comments: a file of comments alone is no fault, and no
+    document. Never raises: whatever the bytes are, the answer is faults.
     """
     if len(data) > MAX_BYTES:
         return None, [Fault(file, 0, 0, f"{len(data)} bytes", f"at most {MAX_BYTES}")]
@@ -147,7 +161,9 @@ def compose(file: str, data: bytes, *, comments: bool = False) -> tuple[Document
         all_comments = bool(written) and all(line.lstrip().startswith("#") for line in written)
         if not builder.faults and not (comments and all_comments):
             what = "has nothing but comments" if all_comments else "is empty"
-            meant = "services, or a comment that says why there are none" if comments else "a mapping"
+            meant = (
+                "services, or a comment that says why there are none" if comments else "a mapping"
+            )
             builder.faults.append(Fault(file, 1, 1, f"the file {what}", meant))
         return None, builder.faults
     return Document(file, builder.root), builder.faults
@@ -189,7 +205,9 @@ class _Builder:
             case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
                 self._add(self._stack.pop().node)
             case yaml.AliasEvent():
-                self._fault(event, f"the alias {shown('*' + str(event.anchor))}", "the value itself")
+                self._fault(
+                    event, f"the alias {shown('*' + str(event.anchor))}", "the value itself"
+                )
                 self._add(self._node(event, Broken()))
             case yaml.DocumentStartEvent():
                 self._begin(event)
@@ -210,7 +228,9 @@ class _Builder:
     def _node(self, event: yaml.Event, content: object) -> Node:
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            self._stop(event, f"more than {MAX_NODES} values in one file", "several files in allowlist.d")
+            self._stop(
+                event, f"more than {MAX_NODES} values in one file", "several files in allowlist.d"
+            )
         return Node(*_place(event), content)
 
     def _add(self, node: Node) -> None:

@@ -39,7 +39,9 @@ from ecluse.results import Event, Leak, Purge, TableUse, Tamper
 from ecluse.zone_links import Sight
 
 _LINKS_SECONDS = 0.5
-"""How long an answer waits for a look at the machine's links, which is a millisecond's work; then it says that it did not see them."""
+"""How long an answer waits for a look at the machine's links, which is a millisecond's work; then
+it says that it did not see them.
+"""
 
 
 _DISK_THREADS = 4
@@ -68,12 +70,13 @@ class Ports:
 class Options:
     """Numbers of the daemon's settings.
 
-    seconds: how long an answer waits for the disk. tick: seconds between two looks at the kernel's counters.
+    seconds: how long an answer waits for the disk. tick: seconds between two looks at the kernel's
+    counters.
     new_name_seconds: how long a reload waits for names that were never resolved.
     dns_uid: the user of the DNS gate, None when this machine has none.
     last_good: how long an address of a host name outlives its last answer while the resolvers fail.
-    closed_at_boot: why the boot unit closed the gate as a precaution, empty when it did not: then what stands in the
-    kernel at start is nobody's command.
+    closed_at_boot: why the boot unit closed the gate as a precaution, empty when it did not: then
+    what stands in the kernel at start is nobody's command.
     """
 
     version: str
@@ -89,7 +92,9 @@ class Options:
 
     @property
     def uids(self) -> tuple[int, ...]:
-        """Give the users whose look-ups to the site's resolvers no level cuts, the daemon's own first."""
+        """Give the users whose look-ups to the site's resolvers no level cuts, the daemon's own
+        first.
+        """
         return (self.daemon_uid,) if self.dns_uid is None else (self.daemon_uid, self.dns_uid)
 
 
@@ -110,7 +115,9 @@ class Command:
 
 @dataclass
 class Notes:
-    """What was noticed and is told in `status`. warnings: by topic, so that one that is over can be taken away.
+    """What was noticed and is told in `status`.
+
+    warnings: by topic, so that one that is over can be taken away.
 
     Only the event loop changes it; a thread is given a `copy`.
     """
@@ -141,10 +148,11 @@ class Notes:
 
 
 class Context:
-    """The one mutable state of the controller; only whoever holds `writer` changes `live` or the kernel.
+    """The one mutable state of the controller; only whoever holds `writer` changes `live` or the
+    kernel.
 
-    closings: how often something was closed in this run, or was told again to be where it stood so; one more where the
-    start itself found it closed by something else than the newest record.
+    closings: how often something was closed in this run, or was told again to be where it stood so;
+    one more where the start itself found it closed by something else than the newest record.
     """
 
     def __init__(self, ports: Ports, options: Options, step: Step) -> None:
@@ -167,7 +175,9 @@ class Context:
     def live(self) -> CurrentState:
         """Give the live state. EcluseError while the daemon is still starting."""
         if self._live is None:
-            raise EcluseError("the daemon is still starting", retry=True, hint="try again in a moment")
+            raise EcluseError(
+                "the daemon is still starting", retry=True, hint="try again in a moment"
+            )
         return self._live
 
     @live.setter
@@ -191,21 +201,33 @@ class Context:
         try:
             self.tell(event)
         except Exception as error:  # noqa: BLE001 - whoever listens to what is done never undoes it
-            self.notes.warnings["tell"] = f"an event could not be told to the daemon's log: {error!r}"
+            self.notes.warnings["tell"] = (
+                f"an event could not be told to the daemon's log: {error!r}"
+            )
 
     async def on_disk(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-        """Do what may wait for the disk, on a thread that only such work has. The writer's lock is not held meanwhile."""
-        return await asyncio.get_running_loop().run_in_executor(self._disk, partial(work, *given, **named))
+        """Do what may wait for the disk, on a thread that only such work has.
+
+        The writer's lock is not held meanwhile.
+        """
+        return await asyncio.get_running_loop().run_in_executor(
+            self._disk, partial(work, *given, **named)
+        )
 
     def close(self) -> None:
         """Let the threads end once they have done what is begun."""
         self._disk.shutdown(wait=False, cancel_futures=True)
         self.gate.end()
 
-    async def not_kept(self, judge: FlowJudge, connections: Sequence[ConntrackEntry]) -> list[ConntrackEntry]:
-        """Give the connections that a judge refuses; on a thread, one such work at a time. KernelError.
+    async def not_kept(
+        self, judge: FlowJudge, connections: Sequence[ConntrackEntry]
+    ) -> list[ConntrackEntry]:
+        """Give the connections that a judge refuses; on a thread, one such work at a time.
 
-        What goes from inside to inside is none of them, though an end may be in no zone's subnets: routes tell.
+        KernelError.
+
+        What goes from inside to inside is none of them, though an end may be in no zone's subnets:
+        routes tell.
         """
 
         def refused(those: Sequence[ConntrackEntry]) -> tuple[list[ConntrackEntry], set[IPAddress]]:
@@ -222,7 +244,10 @@ class Context:
             return (await asyncio.to_thread(refused, found))[0]
 
     async def see_links(self) -> Sight:
-        """Look at the machine's links, before an answer says what is kept. Never raises, and never waits for long."""
+        """Look at the machine's links, before an answer says what is kept.
+
+        Never raises, and never waits for long.
+        """
         try:
             async with asyncio.timeout(_LINKS_SECONDS):
                 host = await self.ports.links.look()
@@ -235,7 +260,8 @@ class Context:
         else:
             return Sight(replace(host, default_routes=self.notes.default_routes))
         return Sight(
-            None, f"the machine's links could not be looked at, so what is kept is not known: {trouble}"
+            None,
+            f"the machine's links could not be looked at, so what is kept is not known: {trouble}",
         )
 
     def knowledge(self) -> Knowledge:
@@ -255,7 +281,9 @@ class Context:
         return await self.judge_of(live.loaded, live.levels if levels is None else levels)
 
     async def judge_of(self, loaded: CompiledPolicy, levels: Levels) -> FlowJudge:
-        """Make a judge of connections for a compiled policy at some levels, by what the DNS gate has learned until now."""
+        """Make a judge of connections for a compiled policy at some levels, by what the DNS gate
+        has learned until now.
+        """
         local = await self.ports.links.local_addresses()
         learned = await self.ports.firewall.learned() if loaded.program.learned else {}
         return loaded.judge(levels, local, self.options.daemon_uid, learned)

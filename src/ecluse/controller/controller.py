@@ -1,4 +1,6 @@
-"""The controller: commands in, one at a time; each change applied whole, verified, recorded, then answered."""
+"""The controller: commands in, one at a time; each change applied whole, verified, recorded, then
+answered.
+"""
 
 import asyncio
 import contextlib
@@ -19,7 +21,14 @@ from ecluse.controller.table.manager import Step
 from ecluse.controller.tasks.keeper import Keeper
 from ecluse.controller.tasks.preload import Preloader
 from ecluse.controller.transition import Transition
-from ecluse.errors import ConfigError, EcluseError, GivenUpError, KernelError, StaleError, StateError
+from ecluse.errors import (
+    ConfigError,
+    EcluseError,
+    GivenUpError,
+    KernelError,
+    StaleError,
+    StateError,
+)
 from ecluse.policy import CUT, ISOLATE, Levels, Policy, at_least_as_closed, most_closed
 from ecluse.ports import Recovered
 from ecluse.records import Action, Actor, AuditRecord, Generation, Sender
@@ -29,7 +38,9 @@ from ecluse.zone_links import Sight
 
 
 class Controller:
-    """See the module. Create, `await start()`, then command; `await stop()` leaves the kernel as it is.
+    """See the module.
+
+    Create, `await start()`, then command; `await stop()` leaves the kernel as it is.
 
     tell: takes every event. troubles: gives what the process itself suffers from, for `status`.
     """
@@ -45,20 +56,22 @@ class Controller:
     ) -> None:
         self._s = Context(ports, options, step)
         self._s.tell, self._s.troubles = tell, troubles
-        self._ledger = ChangeRecords(self._s, WriteQueue(options.seconds, self._s.writer.urgent_waiting))
+        self._ledger = ChangeRecords(
+            self._s, WriteQueue(options.seconds, self._s.writer.urgent_waiting)
+        )
         self._loader = Preloader(self._s)
         self._keeper = Keeper(self._s, self._ledger, self._loader)
         self._planner = Planner(self._s, self._ledger)
         self._changer = Transition(self._s, self._ledger, self._keeper)
         self._preparing = asyncio.Lock()
 
-    # -- start and stop --------------------------------------------------------------------------------------------
+    # -- start and stop ----------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Bring up what was recorded, never less closed than anything that can still be read says.
 
-        ConfigError on a first install with faults in the files; KernelError when the kernel refuses; StateError when
-        the state directory can't be used. The kernel stays as it was then.
+        ConfigError on a first install with faults in the files; KernelError when the kernel
+        refuses; StateError when the state directory can't be used. The kernel stays as it was then.
         """
         ports = self._s.ports
         self._keeper.listen()
@@ -86,7 +99,9 @@ class Controller:
         for text in (*precaution, *found.damage, *by_hand, *decision.why):
             self._s.say("warning", text)
         self._keeper.begin()
-        self._keeper.aside(self._compare_files(digest) if found.generations else self._find_remarks())
+        self._keeper.aside(
+            self._compare_files(digest) if found.generations else self._find_remarks()
+        )
         # A daemon that was killed just after a switch has ended no connections.
         self._keeper.after(self._s.live.generation)
 
@@ -99,7 +114,8 @@ class Controller:
             if levels and set(levels.values()) == {ISOLATE.name}:
                 levels = None  # that is the boot unit's; anything else somebody loaded since
         if levels is None and found.first_install and await self._s.gate.is_shut():
-            # The records are gone, and the table speaks of other zones or is the boot unit's: nobody commanded an opening.
+            # The records are gone, and the table speaks of other zones or is the boot unit's:
+            # nobody commanded an opening.
             return dict.fromkeys(policy.zone_names(), CUT.name)
         return levels
 
@@ -122,7 +138,9 @@ class Controller:
             return policy, generation.policy
         policy = await self._s.on_disk(self._s.ports.source.load)
         if problem:
-            self._s.notes.warnings["policy"] = f"{problem}; the allowlist was read from the files instead"
+            self._s.notes.warnings["policy"] = (
+                f"{problem}; the allowlist was read from the files instead"
+            )
         return policy, await self._s.on_disk(self._s.ports.store.digest_policy, policy)
 
     async def _stored_or(self, digest: str, other: tuple[Policy, str]) -> tuple[Policy, str]:
@@ -132,7 +150,9 @@ class Controller:
             return other
 
     async def _find_remarks(self) -> None:
-        """Look for what is odd in the files that were just loaded, before anybody asks: it takes its time, and memory until then."""
+        """Look for what is odd in the files that were just loaded, before anybody asks: it takes
+        its time, and memory until then.
+        """
         await self._s.on_disk(self._s.ports.source.warnings)
 
     async def _compare_files(self, digest: str) -> None:
@@ -164,10 +184,13 @@ class Controller:
         ):
             action = Action.START if found.first_install else Action.RECOVERY
             reason = "; ".join(why) or "first start: everything passes until somebody cuts"
-            generation = self._ledger.next(Command(action, self._s.itself, reason, ""), loaded, levels)
+            generation = self._ledger.next(
+                Command(action, self._s.itself, reason, ""), loaded, levels
+            )
         line = self._ledger.line(generation, "start", "; ".join(why) or "brought up", "done")
         line = replace(line, actor=self._s.itself)
-        # The boot ruleset comes first: a first start that dies here must not leave traces that say nothing of levels.
+        # The boot ruleset comes first: a first start that dies here must not leave traces that say
+        # nothing of levels.
         jobs = [
             self._ledger.boot(loaded, generation),
             self._ledger.policy(loaded.policy),
@@ -175,7 +198,11 @@ class Controller:
         ]
         if generation.number not in self._ledger.generations:
             jobs.append(self._ledger.record(generation))
-        jobs += [self._ledger.clear(), *self._ledger.by_hand(found.by_hand), self._ledger.audit(line)]
+        jobs += [
+            self._ledger.clear(),
+            *self._ledger.by_hand(found.by_hand),
+            self._ledger.audit(line),
+        ]
         jobs.append(self._ledger.names())
         await self._ledger.recorder.should(jobs)
         self._ledger.recorder.later([self._ledger.room()])
@@ -200,7 +227,7 @@ class Controller:
         self._ledger.recorder.close()
         self._s.close()
 
-    # -- commands --------------------------------------------------------------------------------------------------
+    # -- commands ----------------------------------------------------------------------------------
 
     def closes(self, level: str, zones: tuple[str, ...] | None) -> bool:
         """Say whether a level would close something that passes now, or repeat what stands."""
@@ -219,8 +246,9 @@ class Controller:
     ) -> Change:
         """Set the level of these zones (None: all). NotFoundError for an unknown level or zone.
 
-        expect: the generation that was shown; None: the newest that `sender` can have known. What closes is done
-        whatever came since, what opens is not: StaleError, GivenUpError, and what was to close is closed.
+        expect: the generation that was shown; None: the newest that `sender` can have known. What
+        closes is done whatever came since, what opens is not: StaleError, GivenUpError, and what
+        was to close is closed.
         """
         sender = sender or Sender()
         seen = self._seen(sender)
@@ -238,7 +266,8 @@ class Controller:
                     await self._left_out(order, f"{status.levels_text(levels)}: {nothing.message}")
                     raise nothing
                 return await self._changer.change(order, live.loaded, levels)
-            # What closes does not wait for the record that what opens must have: two changes, one after the other.
+            # What closes does not wait for the record that what opens must have: two changes, one
+            # after the other.
             first = await self._changer.change(order, live.loaded, shut)
             if first.generation.levels != shut:
                 nothing = StaleError("somebody closed more by hand just now")
@@ -249,18 +278,24 @@ class Controller:
                 except StateError as error:
                     nothing = error
             if change is None:
-                raise _the_rest_was_not_opened(first, nothing or StateError("it failed", retry=True))
+                raise _the_rest_was_not_opened(
+                    first, nothing or StateError("it failed", retry=True)
+                )
             ended = tuple(name for name in first.ended if name not in change.kept)
             return replace(change, ended=ended, unrecorded=(*first.unrecorded, *change.unrecorded))
 
     def _seen(self, sender: Sender) -> int:
-        """Give how many closings (`Shared`) a sender can have known of: none where he sent it before this run."""
+        """Give how many closings (`Shared`) a sender can have known of: none where he sent it
+        before this run.
+        """
         return 0 if sender.early else self._s.closings
 
     def _why_not(
         self, what: str, sender: Sender, seen: int, expect: int | None = None
     ) -> StaleError | GivenUpError | None:
-        """Say why something that opens is not done any more, None when it still means what it did when it was sent."""
+        """Say why something that opens is not done any more, None when it still means what it did
+        when it was sent.
+        """
         if sender.gone():
             return GivenUpError(f"nobody waits for {what} any more; nothing was opened")
         now = self._s.live.generation.number
@@ -274,7 +309,12 @@ class Controller:
     async def _left_out(self, order: Command, what: str) -> None:
         """Put on record that a command was not begun."""
         line = AuditRecord(
-            order.action.value, order.actor, what, order.reason, order.authorised_by, result="left out"
+            order.action.value,
+            order.actor,
+            what,
+            order.reason,
+            order.authorised_by,
+            result="left out",
         )
         self._s.say("warning", f"{order.actor.user}: {what}")
         await self._ledger.recorder.should([self._ledger.audit(line)])
@@ -289,10 +329,12 @@ class Controller:
         expect: int | None = None,
         sender: Sender | None = None,
     ) -> Change:
-        """Go back to the generation before (None) or to generation `number`: its levels and its allowlist, exactly.
+        """Go back to the generation before (None) or to generation `number`: its levels and its
+        allowlist, exactly.
 
-        expect: the generation that was shown; None: the newest that `sender` can have known. StaleError when another
-        came first, GivenUpError when nobody waits any more and it does more than close.
+        expect: the generation that was shown; None: the newest that `sender` can have known.
+        StaleError when another came first, GivenUpError when nobody waits any more and it does more
+        than close.
         """
         sender = sender or Sender()
         seen = self._seen(sender)
@@ -310,13 +352,19 @@ class Controller:
             nothing: EcluseError | None = None
             if live.generation.number != began_at or self._s.closings != seen:
                 now = live.generation.number
-                message = f"another command came first (generation {now} stands); nothing was rolled back"
-                nothing = StaleError(message, hint="look at 'ecluse status', then repeat the command")
+                message = (
+                    f"another command came first (generation {now} stands); nothing was rolled back"
+                )
+                nothing = StaleError(
+                    message, hint="look at 'ecluse status', then repeat the command"
+                )
             elif sender.gone() and not (
                 loaded.digest == live.loaded.digest
                 and at_least_as_closed(live.policy.site, target.levels, live.levels)
             ):
-                nothing = GivenUpError("nobody waits for the rollback any more; nothing was changed")
+                nothing = GivenUpError(
+                    "nobody waits for the rollback any more; nothing was changed"
+                )
             if nothing is not None:
                 await self._left_out(order, nothing.message)
                 raise nothing
@@ -331,7 +379,9 @@ class Controller:
         authorised_by: str,
         sender: Sender | None = None,
     ) -> Change:
-        """Make the files' allowlist live. expect: digest of the plan that was shown; StaleError when it changed since.
+        """Make the files' allowlist live.
+
+        expect: digest of the plan that was shown; StaleError when it changed since.
 
         GivenUpError when nobody waits any more by the time it could begin.
         """
@@ -351,7 +401,9 @@ class Controller:
                 levels = self._carried_over(policy)
                 self._planner.must_let_nobody_out(levels)
                 if sender.gone():
-                    nothing = GivenUpError("nobody waits for the reload any more; nothing was changed")
+                    nothing = GivenUpError(
+                        "nobody waits for the reload any more; nothing was changed"
+                    )
                     await self._left_out(order, nothing.message)
                     raise nothing
                 change = await self._changer.change(order, loaded, levels)
@@ -359,7 +411,10 @@ class Controller:
                 return change
 
     async def _prepared(self, digest: str) -> Policy:
-        """Give a recorded policy, its names learnt. The writer's lock is not held: disk and DNS may take their time."""
+        """Give a recorded policy, its names learnt.
+
+        The writer's lock is not held: disk and DNS may take their time.
+        """
         held = self._s.gate.loaded.get(digest)
         if held is not None:
             return held.policy
@@ -369,11 +424,16 @@ class Controller:
             return policy
 
     async def _learn_names(self, policy: Policy) -> None:
-        """Ask for the names that were never resolved, and follow them from now on. The writer's lock is not held."""
+        """Ask for the names that were never resolved, and follow them from now on.
+
+        The writer's lock is not held.
+        """
         resolver = self._s.ports.resolver
         self._keeper.follow_names(policy)
         known = resolver.known()
-        missing = [name for name in policy.host_names() if name not in known or not known[name].addresses]
+        missing = [
+            name for name in policy.host_names() if name not in known or not known[name].addresses
+        ]
         if missing:
             await resolver.refresh(missing, self._s.options.new_name_seconds)
 
@@ -384,7 +444,9 @@ class Controller:
     async def _turn_with(
         self, policy: Policy, digest: str, urgent: Urgent = never
     ) -> AsyncIterator[CompiledPolicy]:
-        """Hold the writer's lock with a policy loaded beside the live one; its names are followed, unless it all fails."""
+        """Hold the writer's lock with a policy loaded beside the live one; its names are followed,
+        unless it all fails.
+        """
         try:
             async with self._loader.turn(policy, digest, urgent) as loaded:
                 self._s.step("loaded")
@@ -399,7 +461,7 @@ class Controller:
         await self._ledger.recorder.should([self._ledger.audit(line)])
         self._s.say("forbidden", f"{actor.user} (uid {actor.uid}, {actor.command}) may not: {what}")
 
-    # -- questions -------------------------------------------------------------------------------------------------
+    # -- questions ---------------------------------------------------------------------------------
 
     async def status(self) -> Status:
         """Say where we are, with the kernel asked now."""
@@ -407,14 +469,18 @@ class Controller:
             await self._keeper.look()
         except KernelError as error:
             # Whoever asks at night wants what is known all the same; `checked` says how old it is.
-            self._s.notes.warnings["kernel"] = f"the kernel could not be compared just now: {error.message}"
+            self._s.notes.warnings["kernel"] = (
+                f"the kernel could not be compared just now: {error.message}"
+            )
         else:
             self._s.notes.warnings.pop("kernel", None)
         seen = await self._s.see_links()
         live, notes, waiting = self._s.live, self._s.notes.copy(), self._ledger.recorder.waiting
         return await asyncio.to_thread(self._told, live, notes, seen, waiting)
 
-    def _told(self, live: CurrentState, notes: Notes, seen: Sight, waiting: tuple[str, ...]) -> Status:
+    def _told(
+        self, live: CurrentState, notes: Notes, seen: Sight, waiting: tuple[str, ...]
+    ) -> Status:
         """Word the status, on a thread: a large allowlist takes its time."""
         notices = (*self._s.troubles(), *map(str, self._s.ports.source.warnings()))
         return status.status(
@@ -440,11 +506,18 @@ class Controller:
         return self._ledger.generation(number)
 
     def purge(self, number: int) -> Purge | None:
-        """Give what became of connections after a generation, None when nothing is known of it (any more)."""
+        """Give what became of connections after a generation, None when nothing is known of it (any
+        more).
+        """
         return self._s.notes.purges.get(number)
 
     async def plan(
-        self, *, level: str | None, zones: tuple[str, ...] | None, rollback: int | None, reload: bool
+        self,
+        *,
+        level: str | None,
+        zones: tuple[str, ...] | None,
+        rollback: int | None,
+        reload: bool,
     ) -> Plan:
         """Say what a change would do; nothing is changed."""
         return await self._planner.plan(level=level, zones=zones, rollback=rollback, reload=reload)
@@ -471,7 +544,9 @@ class Controller:
         return self._keeper.alive
 
     async def prove_alive(self) -> None:
-        """Ask the kernel something through the whole path; raises when that does not work (for the watchdog)."""
+        """Ask the kernel something through the whole path; raises when that does not work (for the
+        watchdog).
+        """
         await self._keeper.look()
 
 

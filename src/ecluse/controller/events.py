@@ -1,4 +1,6 @@
-"""Events to whoever listens: each subscriber has a bounded queue, and one that does not read is let go."""
+"""Events to whoever listens: each subscriber has a bounded queue, and one that does not read is let
+go.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -28,7 +28,8 @@ class Use:
 class CompiledPolicy:
     """A policy that stands in the kernel under a slot, compiled with the addresses of the moment.
 
-    digest: of the policy. ruleset: of the compiled text. Both are made when it is loaded, never during a trigger.
+    digest: of the policy. ruleset: of the compiled text. Both are made when it is loaded, never
+    during a trigger.
     seal: makes `ruleset` anew for other addresses of names, at the cost of the names.
     indices: what judges of connections look up in, made once.
     """
@@ -53,11 +54,14 @@ class CompiledPolicy:
         daemon_uid: int,
         learned: Mapping[str, frozenset[int]],
     ) -> FlowJudge:
-        """Make a judge of connections at these levels; it costs the same whatever the allowlist's size.
+        """Make a judge of connections at these levels; it costs the same whatever the allowlist's
+        size.
 
         learned: what the DNS gate put into its sets.
         """
-        return FlowJudge(self.policy, self.program, levels, local, daemon_uid, self.indices, learned)
+        return FlowJudge(
+            self.policy, self.program, levels, local, daemon_uid, self.indices, learned
+        )
 
 
 @without_gc()
@@ -80,7 +84,9 @@ def with_addresses(loaded: CompiledPolicy, addresses: Addresses) -> CompiledPoli
 
 @dataclass(frozen=True, slots=True)
 class CurrentState:
-    """The state that is applied: which loaded policy, at which levels, recorded as which generation."""
+    """The state that is applied: which loaded policy, at which levels, recorded as which
+    generation.
+    """
 
     loaded: CompiledPolicy
     generation: Generation
@@ -99,7 +105,8 @@ class CurrentState:
 def addresses_of(known: Mapping[str, KnownName]) -> Addresses:
     """Give the plain addresses of resolved names, for the compiler."""
     return {
-        name: tuple(ip_address(item.address) for item in entry.addresses) for name, entry in known.items()
+        name: tuple(ip_address(item.address) for item in entry.addresses)
+        for name, entry in known.items()
     }
 
 
@@ -116,7 +123,9 @@ Living = Mapping[str, bool | None]
 
 
 def kept_in(loaded: CompiledPolicy, use: Use, levels: Levels, living: Living) -> tuple[str, ...]:
-    """Give the zones in which a level keeps a service (those where everything passes, or no packet comes, are not among them)."""
+    """Give the zones in which a level keeps a service (those where everything passes, or no packet
+    comes, are not among them).
+    """
     by_name = {level.name: level for level in loaded.policy.site.levels}
     return tuple(
         zone
@@ -130,8 +139,8 @@ def kept_in(loaded: CompiledPolicy, use: Use, levels: Levels, living: Living) ->
 def states(loaded: CompiledPolicy, levels: Levels, living: Living) -> dict[str, str]:
     """Say in a word what each service is at these levels.
 
-    `kept`, `partly kept`, `closed`, `open`; `no link` and `not known` where a level keeps it, but in zones that have no
-    living interface, or whose links could not be looked at.
+    `kept`, `partly kept`, `closed`, `open`; `no link` and `not known` where a level keeps it, but
+    in zones that have no living interface, or whose links could not be looked at.
     """
     known: dict[tuple[Criticality, tuple[str, ...]], str] = {}
     result: dict[str, str] = {}
@@ -148,7 +157,9 @@ def _state(loaded: CompiledPolicy, use: Use, levels: Levels, living: Living) -> 
     there = {zone: by_name[levels[zone]] for zone in use.zones}
     passing = sum(level.passes_all for level in there.values())
     judged = [
-        zone for zone, level in there.items() if not level.passes_all and use.criticality in level.keeps
+        zone
+        for zone, level in there.items()
+        if not level.passes_all and use.criticality in level.keeps
     ]
     kept = sum(living[zone] is True for zone in judged)
     if passing == len(there):
@@ -164,10 +175,13 @@ def _state(loaded: CompiledPolicy, use: Use, levels: Levels, living: Living) -> 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a change of state does to services. kept: a level keeps them after it. ended: passed before and do not after.
+    """What a change of state does to services.
+
+    kept: a level keeps them after it. ended: passed before and do not after.
 
     opened: passed nowhere before, and do after.
-    no_link, not_known: a level keeps them, and no zone of theirs has a living interface, or that could not be looked at.
+    no_link, not_known: a level keeps them, and no zone of theirs has a living interface, or that
+    could not be looked at.
     """
 
     kept: tuple[str, ...]
@@ -185,7 +199,9 @@ def effect(before: CurrentState, after: CompiledPolicy, levels: Levels, living: 
     def of(*words: str) -> tuple[str, ...]:
         return tuple(name for name, state in new.items() if state in words)
 
-    opened = tuple(name for name in of("kept", "partly kept", "open") if old.get(name, "closed") == "closed")
+    opened = tuple(
+        name for name in of("kept", "partly kept", "open") if old.get(name, "closed") == "closed"
+    )
     passed = [name for name, state in old.items() if state != "closed"]
     ended = tuple(name for name in passed if new.get(name, "closed") == "closed")
     return Effect(of("kept", "partly kept"), ended, of("no link"), of("not known"), opened)
@@ -196,12 +212,16 @@ def describe_policy_change(old: Policy, new: Policy) -> tuple[str, ...]:
     before = {s.name: s for s in old.services}
     after = {s.name: s for s in new.services}
     lines = [
-        f"service {name} is new ({one.criticality})" for name, one in after.items() if name not in before
+        f"service {name} is new ({one.criticality})"
+        for name, one in after.items()
+        if name not in before
     ]
     lines += [f"service {name} is gone" for name in before if name not in after]
     for name, one in after.items():
         if name in before and before[name] != one:
-            changed = [f.name for f in fields(one) if getattr(before[name], f.name) != getattr(one, f.name)]
+            changed = [
+                f.name for f in fields(one) if getattr(before[name], f.name) != getattr(one, f.name)
+            ]
             lines.append(f"service {name} changes: {', '.join(changed)}")
     lines += [
         f"site.yaml changes: {f.name}"

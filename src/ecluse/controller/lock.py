@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 Urgent = Callable[[], int]
-"""Says how urgent somebody is now, 0 for who waits his turn: what a command closes depends on what stands when it is asked."""
+"""Says how urgent somebody is now, 0 for who waits his turn: what a command closes depends on what
+stands when it is asked.
+"""
 
 
 def always() -> int:
@@ -21,8 +23,9 @@ def never() -> int:
 class PriorityLock:
     """Held by whoever changes the live state or the kernel's table.
 
-    hurry: set while somebody who must not wait (a closing, a healing, the end) wants the lock. Whoever holds it then
-    stops waiting for the disk (`Recorder`); an opening that is not on disk by then does not count and is taken back.
+    hurry: set while somebody who must not wait (a closing, a healing, the end) wants the lock.
+    Whoever holds it then stops waiting for the disk (`Recorder`); an opening that is not on disk by
+    then does not count and is taken back.
     """
 
     def __init__(self) -> None:
@@ -35,7 +38,10 @@ class PriorityLock:
         return self._taken
 
     async def acquire(self, urgent: Urgent = always) -> None:
-        """Take the lock, and keep it. Whoever is the most urgent by then is next; of these the first."""
+        """Take the lock, and keep it.
+
+        Whoever is the most urgent by then is next; of these the first.
+        """
         if not self._taken:
             self._taken = True
             return

@@ -32,7 +32,10 @@ class Planner:
         self._ledger = ledger
 
     def levels_with(self, level: str, zones: tuple[str, ...] | None) -> dict[str, str]:
-        """Give the levels after setting some zones (None: all). NotFoundError for an unknown level or zone."""
+        """Give the levels after setting some zones (None: all).
+
+        NotFoundError for an unknown level or zone.
+        """
         live = self._s.live
         known = [one.name for one in live.policy.site.levels]
         if level not in known:
@@ -41,13 +44,17 @@ class Planner:
         for zone in zones or ():
             if zone not in every:
                 raise NotFoundError(f"there is no zone '{zone}'", hint="zones: " + ", ".join(every))
-        return {zone: level if zones is None or zone in zones else live.levels[zone] for zone in every}
+        return {
+            zone: level if zones is None or zone in zones else live.levels[zone] for zone in every
+        }
 
     def urgent(self, levels: Callable[[], dict[str, str]]) -> int:
-        """Say how urgent these levels are (`Writer`): 2 when they close something that passes now, 1 when they repeat what stands.
+        """Say how urgent these levels are (`Writer`): 2 when they close something that passes now,
+        1 when they repeat what stands.
 
-        The one meaning of a closing, by what passes: what is wanted beside what is live (`most_closed`). It is asked
-        again whenever the writer's lock goes on, and what is done is decided once that is held.
+        The one meaning of a closing, by what passes: what is wanted beside what is live
+        (`most_closed`). It is asked again whenever the writer's lock goes on, and what is done is
+        decided once that is held.
         """
         live = self._s.live
         try:
@@ -58,7 +65,10 @@ class Planner:
         return 1 if wanted == now else 2 * (most_closed(live.policy.site, now, wanted) != now)
 
     def must_let_nobody_out(self, levels: Levels) -> None:
-        """See that a reload does not open everything by taking the last shut zone away. RequestError when it would."""
+        """See that a reload does not open everything by taking the last shut zone away.
+
+        RequestError when it would.
+        """
         live = self._s.live.levels
         shut = [zone for zone, level in live.items() if level != OPEN.name]
         if shut and set(levels.values()) == {OPEN.name}:
@@ -67,16 +77,29 @@ class Planner:
             raise RequestError(message, hint=hint)
 
     def rollback_target(self, number: int | None) -> Generation:
-        """Give the generation that a rollback means: `number`, or the one before. NotFoundError, RequestError."""
+        """Give the generation that a rollback means: `number`, or the one before.
+
+        NotFoundError, RequestError.
+        """
         live = self._s.live
         if number is None and not live.generation.previous:
-            raise RequestError("there is no generation before this one", hint="'ecluse history' lists them")
+            raise RequestError(
+                "there is no generation before this one", hint="'ecluse history' lists them"
+            )
         return self._ledger.generation(live.generation.previous if number is None else number)
 
     async def plan(
-        self, *, level: str | None, zones: tuple[str, ...] | None, rollback: int | None, reload: bool
+        self,
+        *,
+        level: str | None,
+        zones: tuple[str, ...] | None,
+        rollback: int | None,
+        reload: bool,
     ) -> Plan:
-        """Say what one of the three changes would do. RequestError unless exactly one is asked for."""
+        """Say what one of the three changes would do.
+
+        RequestError unless exactly one is asked for.
+        """
         if (level is not None) + (rollback is not None) + reload != 1:
             raise RequestError("a plan is for one of: a level, a rollback, a reload")
         live = self._s.live
@@ -104,9 +127,13 @@ class Planner:
         seen = await self._s.see_links()
         judges = await self._s.judge_of(wanted, levels), await self._s.judge()
         every = await self._s.ports.conntrack.connections()
-        await self._s.not_kept(judges[0], every)  # from here on it knows which ends are routed to the inside
+        await self._s.not_kept(
+            judges[0], every
+        )  # from here on it knows which ends are routed to the inside
         notes = self._s.notes.copy()
-        return await asyncio.to_thread(self._compared, live, wanted, levels, seen, judges, every, notes)
+        return await asyncio.to_thread(
+            self._compared, live, wanted, levels, seen, judges, every, notes
+        )
 
     def _compared(
         self,
@@ -126,7 +153,9 @@ class Planner:
         for one in connections:
             flow = judges[0].judge(one)
             passes_now = judges[1].judge(one).verdict != "refused"
-            stays = flow.verdict != "refused" and not (flow.verdict == "kept" and living[flow.zone] is False)
+            stays = flow.verdict != "refused" and not (
+                flow.verdict == "kept" and living[flow.zone] is False
+            )
             if stays:
                 kept += passes_now
                 opened += not passes_now
@@ -163,7 +192,9 @@ class Planner:
 
 
 def _difference(live: CurrentState, wanted: CompiledPolicy, levels: Levels) -> tuple[str, ...]:
-    """Compare the ruleset texts, both under the live slot, gates included; cut after so many lines, and said so."""
+    """Compare the ruleset texts, both under the live slot, gates included; cut after so many lines,
+    and said so.
+    """
     old = switch.gate_text(live.policy, live.loaded.slot, live.levels)
     new = switch.gate_text(wanted.policy, live.loaded.slot, levels)
     if wanted.ruleset != live.loaded.ruleset:

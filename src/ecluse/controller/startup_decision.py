@@ -1,4 +1,7 @@
-"""What state to bring up at start, from all that can still be read. Pure: never less closed than what was answered."""
+"""What state to bring up at start, from all that can still be read.
+
+Pure: never less closed than what was answered.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,12 +26,15 @@ class StartupDecision:
     why: tuple[str, ...]
 
 
-def decide(site: Site, zones: tuple[str, ...], found: Recovered, kernel: Levels | None) -> StartupDecision:
+def decide(
+    site: Site, zones: tuple[str, ...], found: Recovered, kernel: Levels | None
+) -> StartupDecision:
     """Choose among the record, the boot ruleset, the audit log and the kernel's own gates.
 
-    A closing is in the kernel before it is on disk, an opening after; so where sources differ, the most closed
-    whole state was either the old one or the new one of a change that nobody was told was done. Where none is
-    the most closed (a change that opened one zone and closed another), one side of the change stands whole.
+    A closing is in the kernel before it is on disk, an opening after; so where sources differ, the
+    most closed whole state was either the old one or the new one of a change that nobody was told
+    was done. Where none is the most closed (a change that opened one zone and closed another), one
+    side of the change stands whole.
     """
     if found.first_install and kernel is None:
         return StartupDecision(dict.fromkeys(zones, OPEN.name), None, recorded=False, why=())
@@ -42,16 +48,21 @@ def decide(site: Site, zones: tuple[str, ...], found: Recovered, kernel: Levels 
     if kernel:
         sources.append(("the kernel", kernel))
     if found.closed_by_hand:
-        # Last: where the kernel shows it too, the kernel is the witness. After a reboot this may be the only one.
+        # Last: where the kernel shows it too, the kernel is the witness. After a reboot this may be
+        # the only one.
         sources.append(("a closing without the daemon", dict.fromkeys(zones, found.closed_by_hand)))
     if not sources:
         why = "nothing of the state before could be read: every zone is cut"
         return StartupDecision(dict.fromkeys(zones, CUT.name), None, recorded=False, why=(why,))
-    if found.damage and not (found.boot_levels or found.audit_levels or kernel or found.closed_by_hand):
+    if found.damage and not (
+        found.boot_levels or found.audit_levels or kernel or found.closed_by_hand
+    ):
         # The newest record that can be read need not be the newest there was.
         closed = most_closed(site, sources[0][1], dict.fromkeys(zones, CUT.name))
         why = "the records are damaged and nothing else says what the state was: every zone is at least cut"
-        return StartupDecision(_complete(site, zones, closed), found.recorded, recorded=False, why=(why,))
+        return StartupDecision(
+            _complete(site, zones, closed), found.recorded, recorded=False, why=(why,)
+        )
     return _among(site, zones, found, sources)
 
 
@@ -63,7 +74,9 @@ def _among(
         if all(at_least_as_closed(site, levels, other) for _, other in sources):
             same = record is not None and dict(record.levels) == dict(levels)
             why = (
-                () if same else (f"{name} was more closed than the newest readable record, and was followed",)
+                ()
+                if same
+                else (f"{name} was more closed than the newest readable record, and was followed",)
             )
             before = _generation_with(found, levels)
             whole = _complete(site, zones, levels)
@@ -74,10 +87,14 @@ def _among(
     if whole_state is not None and not found.damage:
         why_whole = f"a change was interrupted; generation {whole_state.number} stands whole"
         levels = _complete(site, zones, whole_state.levels)
-        return StartupDecision(levels, whole_state, recorded=whole_state == record, why=(why_whole,))
+        return StartupDecision(
+            levels, whole_state, recorded=whole_state == record, why=(why_whole,)
+        )
     closed = most_closed(site, *(levels for _, levels in sources))
     why_closed = "the sources disagree: every zone is as closed as the most closed of them says"
-    return StartupDecision(_complete(site, zones, closed), record, recorded=False, why=(why_closed,))
+    return StartupDecision(
+        _complete(site, zones, closed), record, recorded=False, why=(why_closed,)
+    )
 
 
 def _before_intent(found: Recovered) -> Generation | None:
@@ -88,7 +105,8 @@ def _before_intent(found: Recovered) -> Generation | None:
 
 
 def _either_side(found: Recovered, sources: list[tuple[str, Levels]]) -> Generation | None:
-    """Give the state to restore whole after a change that opened here and closed there was interrupted.
+    """Give the state to restore whole after a change that opened here and closed there was
+    interrupted.
 
     Not recorded yet: the state before it. Recorded, and another file not yet: the recorded one.
     None when the sources say more than the two sides of one change.
@@ -102,7 +120,9 @@ def _either_side(found: Recovered, sources: list[tuple[str, Levels]]) -> Generat
 
 
 def _generation_with(found: Recovered, levels: Levels) -> Generation | None:
-    """Find the record of these levels among the last two: its policy is the one that they were applied with."""
+    """Find the record of these levels among the last two: its policy is the one that they were
+    applied with.
+    """
     before = _before_intent(found)
     if before is None and found.recorded is not None:
         before = found.generations.get(found.recorded.previous)
@@ -112,7 +132,9 @@ def _generation_with(found: Recovered, levels: Levels) -> Generation | None:
 
 
 def _complete(site: Site, zones: tuple[str, ...], levels: Levels) -> dict[str, str]:
-    """Give every zone a level: one that is new gets the most closed of the others; an unknown level is `isolate`."""
+    """Give every zone a level: one that is new gets the most closed of the others; an unknown level
+    is `isolate`.
+    """
     known = most_closed(site, levels)
     others: dict[str, str] = most_closed(site, *({"": level} for level in known.values()))
     default = others.get("", OPEN.name)
@@ -120,7 +142,8 @@ def _complete(site: Site, zones: tuple[str, ...], levels: Levels) -> dict[str, s
 
 
 def carry_over(site: Site, zones: tuple[str, ...], levels: Mapping[str, str]) -> dict[str, str]:
-    """Give the levels for a policy whose zones or levels changed: never less closed for what was there.
+    """Give the levels for a policy whose zones or levels changed: never less closed for what was
+    there.
 
     A level that is gone was one of the site's own; each of those keeps at least what `cut` keeps.
     """

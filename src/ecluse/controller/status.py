@@ -1,4 +1,7 @@
-"""Answers in words and figures, from what is known. Pure, but for `note_counters`, which remembers what it was shown."""
+"""Answers in words and figures, from what is known.
+
+Pure, but for `note_counters`, which remembers what it was shown.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +18,15 @@ from ecluse.name_advice import Knowledge, address_states, failures, name_states
 from ecluse.policy import GATEWAY, DnsMode, Levels, Policy, Service, level_named
 from ecluse.ports import CounterValue, DeniedQuery, RefusedElement, SetReading
 from ecluse.records import Action, Generation
-from ecluse.results import DnsState, LimitedMachine, Refused, RefusedFlow, RefusedName, ServiceStatus, Status
+from ecluse.results import (
+    DnsState,
+    LimitedMachine,
+    Refused,
+    RefusedFlow,
+    RefusedName,
+    ServiceStatus,
+    Status,
+)
 from ecluse.ruleset import dns_redirect, table_names
 from ecluse.ruleset.compile import zones_by_service
 from ecluse.zone_links import Sight
@@ -50,7 +61,8 @@ def note_counters(notes: Notes, counters: Mapping[str, CounterValue], now: datet
     """Remember when each counter was seen to rise; a counter that fell was made anew."""
     for name, value in counters.items():
         before = notes.counters.get(name)
-        # On the first look a counter may have stood for long: when its last packet came is not known then.
+        # On the first look a counter may have stood for long: when its last packet came is not
+        # known then.
         if before is not None and value.packets and value.packets != before.packets:
             notes.last_packet[name] = now
     notes.counters = dict(counters)
@@ -112,15 +124,19 @@ def status(
 
 
 def machine_warnings(notes: Notes, seen: Sight, policy: Policy, levels: Levels) -> tuple[str, ...]:
-    """Say what is wrong on this machine for a policy at some levels: what was noticed, and what was seen of its links just now."""
+    """Say what is wrong on this machine for a policy at some levels: what was noticed, and what was
+    seen of its links just now.
+    """
     cut = not all(level_named(policy.site, level).passes_all for level in levels.values())
     return (*notes.warnings.values(), *seen.words(policy, cut=cut))
 
 
 def stale_caches(before: Policy, left: Levels, policy: Policy, levels: Levels) -> tuple[str, ...]:
-    """Say of which wildcards DNS servers inside may hold addresses that the DNS gate never learned, when zones come under it.
+    """Say of which wildcards DNS servers inside may hold addresses that the DNS gate never learned,
+    when zones come under it.
 
-    before, left: the policy and levels until now. Such an address is refused until it is asked for anew.
+    before, left: the policy and levels until now. Such an address is refused until it is asked for
+    anew.
     """
     come = {
         zone
@@ -172,7 +188,9 @@ def _dns(live: CurrentState, notes: Notes) -> DnsState | None:
 
 
 def _limited(policy: Policy, elements: Iterable[RefusedElement]) -> tuple[LimitedMachine, ...]:
-    """Say who asks the DNS gate too much; a server that is named under `internal` by now has no such bound."""
+    """Say who asks the DNS gate too much; a server that is named under `internal` by now has no
+    such bound.
+    """
     servers = {str(server) for each in policy.site.dns.internal for server in each.servers}
     rows = sorted(elements, key=lambda e: (-e.packets, e.source))
     return tuple(
@@ -227,7 +245,9 @@ def _service(
     )
 
 
-def refused_names(questions: Iterable[DeniedQuery], policy: Policy, now: datetime) -> Iterator[RefusedName]:
+def refused_names(
+    questions: Iterable[DeniedQuery], policy: Policy, now: datetime
+) -> Iterator[RefusedName]:
     """Say what the DNS gate refused, with the zone of who asked, and how long ago."""
     for one in _gathered(questions):
         idle = max(0, int(now.timestamp() - one.last))
@@ -243,7 +263,9 @@ def refused_names(questions: Iterable[DeniedQuery], policy: Policy, now: datetim
 
 
 def _gathered(questions: Iterable[DeniedQuery]) -> Iterable[DeniedQuery]:
-    """Make one of many names under one domain that a machine asked for: a tunnel asks for each but once."""
+    """Make one of many names under one domain that a machine asked for: a tunnel asks for each but
+    once.
+    """
     families: dict[tuple[str, str, str], list[DeniedQuery]] = {}
     for one in questions:
         families.setdefault((one.client, one.name.partition(".")[2], one.why), []).append(one)
@@ -259,7 +281,10 @@ def _gathered(questions: Iterable[DeniedQuery]) -> Iterable[DeniedQuery]:
 
 
 def refused(evidence: SetReading, policy: Policy, local: frozenset[str], limit: int) -> Refused:
-    """Sort the kernel's evidence: flows and machines, most packets first. local: the gateway's own addresses."""
+    """Sort the kernel's evidence: flows and machines, most packets first.
+
+    local: the gateway's own addresses.
+    """
     rows = sorted(evidence.rows, key=lambda e: (-e.packets, e.source, e.destination, e.port))
     flows = islice((e for e in rows if e.destination), limit)
     sources = islice((e for e in rows if not e.destination), limit)

@@ -1,4 +1,7 @@
-"""One change of state: applied, verified, recorded, answered. A closing waits for nothing; an opening for its record."""
+"""One change of state: applied, verified, recorded, answered.
+
+A closing waits for nothing; an opening for its record.
+"""
 
 import asyncio
 import time
@@ -28,8 +31,9 @@ class Transition:
     async def change(self, order: Command, loaded: CompiledPolicy, levels: Levels) -> Change:
         """Apply, verify, record, answer.
 
-        A closing is applied first and recorded after: it waits for nothing. An opening (and a change of the
-        allowlist) is announced on disk first, and without its record it is taken back.
+        A closing is applied first and recorded after: it waits for nothing. An opening (and a
+        change of the allowlist) is announced on disk first, and without its record it is taken
+        back.
         """
         before = self._s.live
         same_policy = loaded.digest == before.loaded.digest
@@ -38,7 +42,9 @@ class Transition:
         closing = same_policy and at_least_as_closed(loaded.policy.site, levels, before.levels)
         generation = self._ledger.next(order, loaded, levels)
         if closing:
-            generation, loaded, verified, unrecorded, seen = await self._close(order, loaded, generation)
+            generation, loaded, verified, unrecorded, seen = await self._close(
+                order, loaded, generation
+            )
         else:
             verified, unrecorded = True, ()
             await self._open(order, loaded, generation)
@@ -70,11 +76,12 @@ class Transition:
     async def _close(
         self, order: Command, loaded: CompiledPolicy, generation: Generation
     ) -> tuple[Generation, CompiledPolicy, bool, tuple[str, ...], Sight]:
-        """Apply a closing, and record it while it is read back: once the kernel has it, nothing takes it away again.
+        """Apply a closing, and record it while it is read back: once the kernel has it, nothing
+        takes it away again.
 
-        Gives the generation (more closed than wanted, where somebody closed by hand meanwhile), what is loaded, whether
-        it was read back, what could not be recorded, and what was seen of the links meanwhile: the switch waited for no
-        look.
+        Gives the generation (more closed than wanted, where somebody closed by hand meanwhile),
+        what is loaded, whether it was read back, what could not be recorded, and what was seen of
+        the links meanwhile: the switch waited for no look.
         """
         known = self._s.ports.resolver.known
         recording: list[asyncio.Task[tuple[str, ...]]] = []
@@ -93,11 +100,14 @@ class Transition:
             raise
         if not recording:
             if levels != generation.levels:
-                self._s.say("warning", "the gate was closed further by hand meanwhile, and stays so")
+                self._s.say(
+                    "warning", "the gate was closed further by hand meanwhile, and stays so"
+                )
                 generation = replace(generation, levels=levels)
             record()
         self._s.step("verified")
-        # It stands from here on, whatever its record meets: nothing may heal the table back to what was before.
+        # It stands from here on, whatever its record meets: nothing may heal the table back to what
+        # was before.
         self._ledger.generations[generation.number] = generation
         self._s.live = CurrentState(now, generation)
         self._s.notes.in_step = verified
@@ -107,9 +117,7 @@ class Transition:
         """Announce, apply, record. KernelError, StateError: the state before stands."""
         before = self._s.live
         await self._ledger.announce(order, generation, loaded)
-        text = (
-            f"{status.levels_text(generation.levels)}: this is being applied, and counts once it is on disk"
-        )
+        text = f"{status.levels_text(generation.levels)}: this is being applied, and counts once it is on disk"
         self._s.notes.warnings["change"] = text
         try:
             await self._s.gate.switch(loaded, generation.levels)
@@ -118,7 +126,8 @@ class Transition:
             self._s.step("verified")
             await self._record_opening(loaded, generation, before)
         except Exception as error:
-            # It may stand, or have stood for a moment: what is live is compared with the kernel, and what began then ends.
+            # It may stand, or have stood for a moment: what is live is compared with the kernel,
+            # and what began then ends.
             self._keeper.compare(f"{order.action.value} that failed")
             if isinstance(error, KernelError):
                 await self._ledger.failed(order, generation, error.message)
@@ -156,16 +165,22 @@ class Transition:
             raise must_not_lack(problem) from problem
 
     async def _already(self, order: Command, live: CurrentState) -> Change:
-        """The state is already so: heal it if the kernel says otherwise, and put the command on record all the same."""
+        """The state is already so: heal it if the kernel says otherwise, and put the command on
+        record all the same.
+        """
         if set(live.levels.values()) != {OPEN.name}:
-            self._s.closings += 1  # what opens and was sent before this is overtaken by it all the same
+            self._s.closings += (
+                1  # what opens and was sent before this is overtaken by it all the same
+            )
         verified = True
         try:
             if not await self._s.gate.in_step(live.loaded, live.levels):
                 await self._keeper.restore("", 0, "found out of step by a command")
         except Exception:  # noqa: BLE001 - somebody else is at the table, no thread, no memory: it is said that nobody saw it
             verified = False
-        line = self._ledger.line(live.generation, order.action.value, "already so", "done", order=order)
+        line = self._ledger.line(
+            live.generation, order.action.value, "already so", "done", order=order
+        )
         failed = await self._ledger.recorder.should([self._ledger.audit(line)], records_only=True)
         seen = await self._s.see_links()
         effect = lv.effect(live, live.loaded, live.levels, seen.living(live.policy))

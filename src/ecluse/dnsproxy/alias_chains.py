@@ -1,8 +1,10 @@
-"""What answers to kept names lead to: the targets of aliases, and the zones whose keys prove an answer. No clock of its own.
+"""What answers to kept names lead to: the targets of aliases, and the zones whose keys prove an
+answer. No clock of its own.
 
-A DNS server of the inside takes the first link of a chain and asks for the next one itself; one that validates (DNSSEC) asks
-for the keys of every zone above. Neither stands in the allowlist. So what was answered is remembered here, for as long as
-its addresses are kept in the kernel: a target is answered as the kept name that led to it, and only that name leaves.
+A DNS server of the inside takes the first link of a chain and asks for the next one itself; one
+that validates (DNSSEC) asks for the keys of every zone above. Neither stands in the allowlist. So
+what was answered is remembered here, for as long as its addresses are kept in the kernel: a target
+is answered as the kept name that led to it, and only that name leaves.
 """
 
 import re
@@ -18,7 +20,9 @@ from ecluse.dnsproxy.dnsmasq_config import CACHED, zones_above
 from ecluse.dnsproxy.message_filter import DnsQuestion, links, written
 
 LATELY = 3600.0
-"""Seconds that a name is known after it was last in an answer, as long as the kernel keeps the addresses."""
+"""Seconds that a name is known after it was last in an answer, as long as the kernel keeps the
+addresses.
+"""
 MOST = 2000
 """Targets, zones and whole answers of each; what was answered longest ago gives way."""
 MOST_HEADS = 16
@@ -50,14 +54,17 @@ class _Known:
 class AliasChains:
     """Learns from the resolvers' answers to kept names; nothing that a machine asks for adds to it.
 
-    What names below wildcards lead to is bounded by itself: whoever invents such names pushes out nothing of the site's own.
+    What names below wildcards lead to is bounded by itself: whoever invents such names pushes out
+    nothing of the site's own.
     """
 
     def __init__(self) -> None:
         self._own, self._below = _Known(), _Known()
 
     def note(self, question: DnsQuestion, answer: dns.message.Message, now: float) -> bool:
-        """Take note of an answer to a kept name; say whether the engine has to be told of names that were not known."""
+        """Take note of an answer to a kept name; say whether the engine has to be told of names
+        that were not known.
+        """
         known = self._below if question.wildcard else self._own
         chain = links(answer, dns.name.from_text(question.name))[1:]
         said = (written(name) for name in chain)
@@ -79,7 +86,9 @@ class AliasChains:
         return fresh
 
     def heads(self, target: str, now: float) -> tuple[str, ...]:
-        """Name the kept names that led to a target lately, the site's own first; none where it is no target."""
+        """Name the kept names that led to a target lately, the site's own first; none where it is
+        no target.
+        """
         return tuple(
             head
             for known in (self._own, self._below)
@@ -103,10 +112,14 @@ class AliasChains:
 
     def is_zone(self, name: str, now: float) -> bool:
         """Say whether a name may be a zone that an answer came out of lately."""
-        return any(now - known.zones.get(name, -LATELY) < LATELY for known in (self._own, self._below))
+        return any(
+            now - known.zones.get(name, -LATELY) < LATELY for known in (self._own, self._below)
+        )
 
     def held(self, question: DnsQuestion, now: float) -> dns.message.Message | None:
-        """Give the answer to a kept name again, its TTLs counted down; None when it has to be asked for."""
+        """Give the answer to a kept name again, its TTLs counted down; None when it has to be asked
+        for.
+        """
         known = self._below if question.wildcard else self._own
         one = known.held.get(question)
         if one is None:
@@ -122,7 +135,9 @@ class AliasChains:
 
 
 def _below_wildcard(question: DnsQuestion) -> Iterator[str]:
-    """Give the name that was asked for below a wildcard and what lies above it there: all of it has left already."""
+    """Give the name that was asked for below a wildcard and what lies above it there: all of it has
+    left already.
+    """
     for zone in zones_above(question.name) if question.wildcard else ():
         if zone == question.wildcard:
             return

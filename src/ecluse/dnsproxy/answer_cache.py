@@ -1,6 +1,8 @@
-"""Answers that are given again: the engine keeps none, since it tells us who asks (dnsmasq(8), `--add-subnet`).
+"""Answers that are given again: the engine keeps none, since it tells us who asks (dnsmasq(8),
+`--add-subnet`).
 
-Found by the question's own bytes, before anything is parsed: a crowd that asks for the same kept name costs next to nothing.
+Found by the question's own bytes, before anything is parsed: a crowd that asks for the same kept
+name costs next to nothing.
 """
 
 from collections import OrderedDict
@@ -19,7 +21,9 @@ FEWEST = 512
 
 _HEADER, _QTYPE_QCLASS = 12, 4
 _WISHES = 9
-"""Bytes of an OPT record as far as what can be taken, and whether signatures are wanted: name, type, payload, flags (RFC 6891)."""
+"""Bytes of an OPT record as far as what can be taken, and whether signatures are wanted: name,
+type, payload, flags (RFC 6891).
+"""
 _ONE_QUESTION = b"\0\1\0\0\0\0"
 _LABEL = 63
 
@@ -33,7 +37,8 @@ def room(reply: dns.message.Message) -> int:
 class _Held:
     """An answer as it is given now. age: the whole seconds that its TTLs have been counted down by.
 
-    Bytes alone: parsed, an answer of many records is thirty times as large, and MOST of them would not fit into the unit's memory.
+    Bytes alone: parsed, an answer of many records is thirty times as large, and MOST of them would
+    not fit into the unit's memory.
     """
 
     wire: bytes
@@ -46,7 +51,11 @@ class _Held:
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """An answer, ready to be sent. while_open: it may be given only while everything is passed on. keys: it is about those of a zone."""
+    """An answer, ready to be sent.
+
+    while_open: it may be given only while everything is passed on. keys: it is about those of a
+    zone.
+    """
 
     wire: bytes
     while_open: bool
@@ -82,7 +91,13 @@ class AnswerCache:
         return CachedAnswer(wire, held.while_open, held.keys)
 
     def keep(
-        self, data: bytes, reply: dns.message.Message, now: float, *, while_open: bool, keys: bool = False
+        self,
+        data: bytes,
+        reply: dns.message.Message,
+        now: float,
+        *,
+        while_open: bool,
+        keys: bool = False,
     ) -> None:
         """Hold an answer that says something, as long as all of it may be held."""
         # That something does not exist is held as well, with the proof of it.
@@ -112,7 +127,9 @@ def _end_of_question(data: bytes) -> int:
 
 
 def _counted_down(wire: bytes, end: int, seconds: int) -> bytes:
-    """Give an answer with the TTLs of its records, which follow the question's end, so many seconds shorter."""
+    """Give an answer with the TTLs of its records, which follow the question's end, so many seconds
+    shorter.
+    """
     made, at = bytearray(wire), end
     for _ in range(int.from_bytes(wire[6:8]) + int.from_bytes(wire[8:10])):
         while 0 < wire[at] <= _LABEL:
@@ -125,6 +142,10 @@ def _counted_down(wire: bytes, end: int, seconds: int) -> bytes:
 
 
 def _key(data: bytes, end: int) -> bytes:
-    """Tell questions apart by name (in any case), type, class, whether options follow, and what is wished for then."""
+    """Tell questions apart by name (in any case), type, class, whether options follow, and what is
+    wished for then.
+    """
     name = end - _QTYPE_QCLASS
-    return data[_HEADER:name].lower() + data[name:end] + data[10:_HEADER] + data[end : end + _WISHES]
+    return (
+        data[_HEADER:name].lower() + data[name:end] + data[10:_HEADER] + data[end : end + _WISHES]
+    )

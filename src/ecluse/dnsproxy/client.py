@@ -1,4 +1,6 @@
-"""The daemon's side of the DNS gate: writes its orders, asks it whether it works, reads what it tells. The port `DnsGate`."""
+"""The daemon's side of the DNS gate: writes its orders, asks it whether it works, reads what it
+tells. The port `DnsGate`.
+"""
 
 import asyncio
 from pathlib import Path
@@ -21,11 +23,16 @@ _LARGEST = 1 << 20
 """Bytes of a report; one of 200 questions (tally.py) has a tenth."""
 _SECONDS = 0.8
 _AGAIN = 0.05
-"""New orders are taken up within a quarter of a second: so often it is asked meanwhile whether they are."""
+"""New orders are taken up within a quarter of a second: so often it is asked meanwhile whether they
+are.
+"""
 
 
 class DnsProxyClient:
-    """run_dir: where the orders are written. told_dir: where the gate's process writes its report."""
+    """run_dir: where the orders are written.
+
+    told_dir: where the gate's process writes its report.
+    """
 
     def __init__(self, run_dir: Path, told_dir: Path) -> None:
         self._orders_file, self._report_file = run_dir / ORDERS, told_dir / REPORT
@@ -33,7 +40,10 @@ class DnsProxyClient:
         self._digest = ""
 
     async def publish(self, orders: ProxyConfig | None) -> None:
-        """Write the orders, if they are others than before. StateError when they could not be written."""
+        """Write the orders, if they are others than before.
+
+        StateError when they could not be written.
+        """
         data = canonical(orders) if orders else b""
         self._orders = orders
         if (digest(data) if data else "") == self._digest and self._orders_file.exists():
@@ -46,9 +56,11 @@ class DnsProxyClient:
         self._digest = digest(data) if data else ""
 
     async def check(self) -> str:
-        """Ask the gate, the whole way through, whether it works by the orders; give what is wrong, empty when nothing is.
+        """Ask the gate, the whole way through, whether it works by the orders; give what is wrong,
+        empty when nothing is.
 
-        One that works by older orders is given a moment: each change of level would else be followed by an alarm.
+        One that works by older orders is given a moment: each change of level would else be
+        followed by an alarm.
         """
         if self._orders is None:
             return ""
@@ -68,13 +80,16 @@ class DnsProxyClient:
         if reply.rcode() == dns.rcode.NOERROR:
             return ""
         return (
-            "it works by older orders" if reply.rcode() == dns.rcode.REFUSED else "its engine alone answers"
+            "it works by older orders"
+            if reply.rcode() == dns.rcode.REFUSED
+            else "its engine alone answers"
         )
 
     async def report(self) -> DnsReport | None:
         """Read what the gate's process told last, None when it told nothing.
 
-        It is another user's file: whatever stands there, the daemon neither waits for it nor runs out of memory.
+        It is another user's file: whatever stands there, the daemon neither waits for it nor runs
+        out of memory.
         """
         try:
             told = await asyncio.to_thread(durable_files.read_file, self._report_file, _LARGEST)

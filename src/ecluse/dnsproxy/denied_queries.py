@@ -1,4 +1,7 @@
-"""Who asked for what and was refused, how often: read from the engine's own log. Bounded, whatever is asked."""
+"""Who asked for what and was refused, how often: read from the engine's own log.
+
+Bounded, whatever is asked.
+"""
 
 import re
 import time
@@ -21,9 +24,11 @@ _QUERY = re.compile(
     rb"query\[([!-Z^-~]{1,32})\] ([ -~]{1,300}) from \1$",
     re.MULTILINE,
 )
-"""A question, whole: `dnsmasq[7]: 12 10.10.4.7/4000 query[A] some.name from 10.10.4.7` (log-queries=extra, dnsmasq 2.90).
+"""A question, whole: `dnsmasq[7]: 12 10.10.4.7/4000 query[A] some.name from 10.10.4.7`
+(log-queries=extra, dnsmasq 2.90).
 
-A name may hold anything printable, ` from 10.10.9.9` too: who asks is what dnsmasq wrote before the name, and again behind it.
+A name may hold anything printable, ` from 10.10.9.9` too: who asks is what dnsmasq wrote before the
+name, and again behind it.
 """
 _LONGEST = 1000
 """Bytes of a line; dnsmasq writes none as long about a question."""
@@ -49,7 +54,9 @@ class DeniedName:
 
 
 class DeniedQueries:
-    """Counts what was refused. judge: says of a name and type why it is refused, None when it is not.
+    """Counts what was refused.
+
+    judge: says of a name and type why it is refused, None when it is not.
 
     unread: lines about questions that are not written as dnsmasq writes them, and count for nobody.
     """
@@ -95,7 +102,9 @@ class DeniedQueries:
         entry.last = now
 
     def _make_room(self) -> None:
-        """Forget the rarer half: a tunnel never asks for a name twice, and must not push out who else is at it."""
+        """Forget the rarer half: a tunnel never asks for a name twice, and must not push out who
+        else is at it.
+        """
         often = sorted(self._asked.items(), key=lambda item: (-item[1].times, -item[1].last))
         self._asked = dict(often[: MOST // 2])
 

@@ -24,21 +24,28 @@ _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _PAUSE = 0.5
 _MOST = 65536
 _READS_LINE = 10e-6
-"""Three times what dnsmasq takes to read a line of its names anew (2.90: 60 ms for 20,000), during which it answers nobody."""
+"""Three times what dnsmasq takes to read a line of its names anew (2.90: 60 ms for 20,000), during
+which it answers nobody.
+"""
 _READS = 0.02
 
 
 def _bind() -> None:
-    """Have a child end with us and gain nothing (prctl(2)). What we can do it can't: we keep no ambient capability (run.py).
+    """Have a child end with us and gain nothing (prctl(2)).
 
-    Between fork and exec; setpriv(1) would do the same, but sets capabilities first, which the unit's filter refuses.
+    What we can do it can't: we keep no ambient capability (run.py).
+
+    Between fork and exec; setpriv(1) would do the same, but sets capabilities first, which the
+    unit's filter refuses.
     """
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 class Dnsmasq:
-    """Holds one dnsmasq. log: told each piece of its log. trouble: what is wrong with it, empty when nothing is.
+    """Holds one dnsmasq.
+
+    log: told each piece of its log. trouble: what is wrong with it, empty when nothing is.
 
     word: what its questions carry, and nobody else knows: its file is ours alone.
     """
@@ -65,9 +72,14 @@ class Dnsmasq:
         return self._process.pid if self._process and self._process.returncode is None else 0
 
     async def obey(self, orders: ProxyConfig) -> None:
-        """Have it work by these orders: a signal where names alone changed, another process otherwise. OSError."""
+        """Have it work by these orders: a signal where names alone changed, another process
+        otherwise. OSError.
+        """
         self._orders = orders
-        config, servers = config_text(orders, self._servers, self.word), servers_text(orders, *self._reached)
+        config, servers = (
+            config_text(orders, self._servers, self.word),
+            servers_text(orders, *self._reached),
+        )
         before = self._written
         if servers != before[1]:
             write_whole(self._servers, servers)
@@ -80,7 +92,9 @@ class Dnsmasq:
         await self.tend()
 
     async def reach(self, chains: AliasChains) -> None:
-        """Have it let through what answers led to, too. It has read that before it reads an answer that is sent after this.
+        """Have it let through what answers led to, too.
+
+        It has read that before it reads an answer that is sent after this.
 
         Those that come while it may not read again yet are in the next reading.
         """
@@ -136,7 +150,10 @@ class Dnsmasq:
         self._reader = asyncio.create_task(self._read(self._process))
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
-        """Read its log as it comes. It drops lines rather than wait for us (log-async), and so never waits with an answer."""
+        """Read its log as it comes.
+
+        It drops lines rather than wait for us (log-async), and so never waits with an answer.
+        """
         if process.stderr is None:
             return
         while data := await process.stderr.read(_MOST):
@@ -144,9 +161,11 @@ class Dnsmasq:
             self._log(data)
 
     async def stop(self) -> None:
-        """End it, and what it forked for each TCP connection: nothing is held that a kill would lose.
+        """End it, and what it forked for each TCP connection: nothing is held that a kill would
+        lose.
 
-        Those hold its log open for minutes else, and Python 3.13 waits for that too (`Process.wait`).
+        Those hold its log open for minutes else, and Python 3.13 waits for that too
+        (`Process.wait`).
         """
         async with self._one:
             process, self._process, self._next = self._process, None, 0.0

@@ -8,7 +8,9 @@ from ecluse.ruleset.dns_redirect import REFUSING
 from ecluse.ruleset.proxy_config import HEALTH, ProxyConfig
 
 CACHED = 300
-"""Seconds that an answer is given again without asking: far below the time that its addresses are kept in the kernel."""
+"""Seconds that an answer is given again without asking: far below the time that its addresses are
+kept in the kernel.
+"""
 
 WORD_OPTION = 65074
 """The EDNS option in which dnsmasq sends it (EDNS0_OPTION_NOMCPEID in its dns-protocol.h)."""
@@ -41,9 +43,12 @@ log-async=100
 
 
 def config_text(orders: ProxyConfig, servers: Path, word: str) -> str:
-    """Write the file that dnsmasq is started with. A change of it needs another dnsmasq; names stand in `servers`.
+    """Write the file that dnsmasq is started with.
 
-    word: what tells its questions from those of others (`add-cpe-id`, which replaces what a client wrote there).
+    A change of it needs another dnsmasq; names stand in `servers`.
+
+    word: what tells its questions from those of others (`add-cpe-id`, which replaces what a client
+    wrote there).
     """
     lines = [f"port={orders.port}", f"servers-file={servers}", f"add-cpe-id={word}"]
     lines += [f"interface={name}" for name in ("lo", *orders.interfaces)]
@@ -59,7 +64,8 @@ def zones_above(name: str) -> Iterator[str]:
 
 
 def own_zones(orders: ProxyConfig) -> frozenset[str]:
-    """Give the zones whose keys prove answers to the site's own names: what is written in its files, and all above.
+    """Give the zones whose keys prove answers to the site's own names: what is written in its
+    files, and all above.
 
     A machine adds nothing to them, whatever it asks. Names of the inside have their own servers.
     """
@@ -71,11 +77,12 @@ def own_zones(orders: ProxyConfig) -> frozenset[str]:
 def servers_text(
     orders: ProxyConfig, targets: frozenset[str] = frozenset(), zones: frozenset[str] = frozenset()
 ) -> str:
-    """Write the list of names that are let through, and where to; dnsmasq reads it anew at SIGHUP, without a gap.
+    """Write the list of names that are let through, and where to; dnsmasq reads it anew at SIGHUP,
+    without a gap.
 
-    targets, zones: what answers led to (chains.py). A zone is let through alone: without the second line all below it were
-    too. The root is dnsmasq's empty name, which only a server for everything matches; so whatever ends in a letter that
-    names end in is told apart from it, and refused.
+    targets, zones: what answers led to (chains.py). A zone is let through alone: without the second
+    line all below it were too. The root is dnsmasq's empty name, which only a server for everything
+    matches; so whatever ends in a letter that names end in is told apart from it, and refused.
     """
     strainer, refusing = (f"{address}#{orders.port + 1}" for address in (LOOPBACK, REFUSING))
     if not (orders.names or orders.wildcards):

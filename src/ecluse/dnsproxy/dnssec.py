@@ -1,4 +1,7 @@
-"""Which DNS servers of the inside prove what they are told (DNSSEC), and whether they can. No clock of its own."""
+"""Which DNS servers of the inside prove what they are told (DNSSEC), and whether they can.
+
+No clock of its own.
+"""
 
 from collections import OrderedDict
 
@@ -30,7 +33,9 @@ class ValidatingServers:
             self._clients.popitem(last=False)
 
     def heard(self, question: DnsQuestion, answer: dns.message.Message) -> None:
-        """Take note of what a resolver said: one that leaves signatures out gives nothing to prove an answer by."""
+        """Take note of what a resolver said: one that leaves signatures out gives nothing to prove
+        an answer by.
+        """
         if question.keys and question.dnssec and answer.rcode() == dns.rcode.NOERROR:
             records = (*answer.answer, *answer.authority)
             self._unsigned = not any(one.rdtype == dns.rdatatype.RRSIG for one in records)

@@ -1,4 +1,6 @@
-"""Listens on loopback for what the engine lets through, asks the site's resolvers, teaches the kernel, and then answers."""
+"""Listens on loopback for what the engine lets through, asks the site's resolvers, teaches the
+kernel, and then answers.
+"""
 
 import asyncio
 import contextlib
@@ -30,23 +32,31 @@ from ecluse.ruleset.proxy_config import ProxyConfig
 SECONDS = 2.0
 """For one question to all resolvers: the engine and its client ask again by themselves."""
 DOUBT = 0.5
-"""How long the others are waited for when one says that a kept name does not exist: one of them may be dead."""
+"""How long the others are waited for when one says that a kept name does not exist: one of them may
+be dead.
+"""
 MOST_AT_ONCE = 300
 MOST_OF_ONE = 60
-"""Of these, how many may wait for one machine: names whose servers are slow would else hold all places for one that floods."""
+"""Of these, how many may wait for one machine: names whose servers are slow would else hold all
+places for one that floods.
+"""
 DNS_PORT = 53
 WARM_SECONDS = LATELY / 2
-"""The site's own names are asked for so often, so that what they lead to is known when an inside server asks for it alone."""
+"""The site's own names are asked for so often, so that what they lead to is known when an inside
+server asks for it alone.
+"""
 _WARM_PAUSE, _WARM_AGAIN = 0.02, 60.0
 _IDLE = 10.0
 _LENGTH, _OPTION = struct.Struct("!H"), struct.Struct("!HH")
 
 
 class Forwarder:
-    """Answers the engine, and nobody else: only it knows `word`, and adds it to each question that it lets through.
+    """Answers the engine, and nobody else: only it knows `word`, and adds it to each question that
+    it lets through.
 
-    now_in_force: the digest of the orders, for the question about the gate itself. reach: called with names that answers led
-    to, before such an answer is given; done once the engine lets them through.
+    now_in_force: the digest of the orders, for the question about the gate itself. reach: called
+    with names that answers led to, before such an answer is given; done once the engine lets them
+    through.
     """
 
     def __init__(
@@ -105,7 +115,9 @@ class Forwarder:
         self._listening, self._port = [], 0
 
     def _is_the_engines(self, data: bytes) -> bool:
-        """Say whether a question is the engine's: any program on the gateway can send one here, past the engine's bounds."""
+        """Say whether a question is the engine's: any program on the gateway can send one here,
+        past the engine's bounds.
+        """
         known = self._word in data
         if not known:
             self.counted["stranger"] += 1
@@ -117,7 +129,9 @@ class Forwarder:
         found = self._answers.find(data, time.monotonic())
         if found is not None and (not found.while_open or self._memory.is_open()):
             if found.keys:
-                self.validating.note(message_filter.client(dns.message.from_wire(data)), time.monotonic())
+                self.validating.note(
+                    message_filter.client(dns.message.from_wire(data)), time.monotonic()
+                )
             send(found.wire)
             return
         if self._at_once >= MOST_AT_ONCE:
@@ -195,13 +209,17 @@ class Forwarder:
             self._waiting += Counter()  # forgets who waits for nothing
         if orders is self._orders:
             while_open = not (verdict.services or verdict.keys)
-            self._answers.keep(data, reply, time.monotonic(), while_open=while_open, keys=verdict.keys)
+            self._answers.keep(
+                data, reply, time.monotonic(), while_open=while_open, keys=verdict.keys
+            )
         return reply
 
     def _judge(
         self, name: str, kind: dns.rdatatype.RdataType, client: str, orders: ProxyConfig
     ) -> DnsQuestion | Refusal:
-        """Judge a question by the orders, then by what only this moment tells: the kernel's gates, and the bounds."""
+        """Judge a question by the orders, then by what only this moment tells: the kernel's gates,
+        and the bounds.
+        """
         now = time.monotonic()
         head = self._head(name, orders, now)
         verdict = message_filter.judge(head or name, kind, orders, self._zones_of(name, now))
@@ -217,17 +235,23 @@ class Forwarder:
         return verdict
 
     def _head(self, name: str, orders: ProxyConfig, now: float) -> str:
-        """Give the kept name that led to this one lately, as the target of an alias; empty where it is kept itself, or none did."""
+        """Give the kept name that led to this one lately, as the target of an alias; empty where it
+        is kept itself, or none did.
+        """
         if orders.answers(name) is not None:
             return ""
-        return next((head for head in self.chains.heads(name, now) if orders.answers(head) is not None), "")
+        return next(
+            (head for head in self.chains.heads(name, now) if orders.answers(head) is not None), ""
+        )
 
     def _zones_of(self, name: str, now: float) -> tuple[str, ...]:
         """Give the name itself where it is a zone whose keys may be asked for."""
         return (name,) if name in self._zones or self.chains.is_zone(name, now) else ()
 
     def why(self, name: str, kind: dns.rdatatype.RdataType) -> Refusal | None:
-        """Say why a question is refused by the orders and by what answers led to; None when it is not."""
+        """Say why a question is refused by the orders and by what answers led to; None when it is
+        not.
+        """
         orders, now = self._orders, time.monotonic()
         if orders is None:
             return None
@@ -266,7 +290,9 @@ class Forwarder:
             self._memory.learn(question.services, found.addresses, question.led)
             self._learn_for_others(query, question, found.addresses, orders)
         except OSError as error:
-            self.trouble = f"an address of {question.name} could not be put into the kernel: {error.strerror}"
+            self.trouble = (
+                f"an address of {question.name} could not be put into the kernel: {error.strerror}"
+            )
             self.counted["untaught"] += 1
             return message_filter.empty(query, dns.rcode.SERVFAIL)
         self.trouble = ""
@@ -279,14 +305,20 @@ class Forwarder:
         addresses: tuple[IPAddress, ...],
         orders: ProxyConfig,
     ) -> None:
-        """Keep addresses of a target for the services of every kept name that leads to it: their machines are given them too."""
+        """Keep addresses of a target for the services of every kept name that leads to it: their
+        machines are given them too.
+        """
         name = message_filter.name_of(query)
         for head in self.chains.heads(name, time.monotonic()) if addresses else ():
             other = message_filter.judge(head, question.type, orders)
             if isinstance(other, DnsQuestion) and head != question.name:
-                self._memory.learn(other.services, message_filter.fit(addresses, other, orders), other.led)
+                self._memory.learn(
+                    other.services, message_filter.fit(addresses, other, orders), other.led
+                )
 
-    async def _answer_for_all(self, question: DnsQuestion, orders: ProxyConfig) -> dns.message.Message | None:
+    async def _answer_for_all(
+        self, question: DnsQuestion, orders: ProxyConfig
+    ) -> dns.message.Message | None:
         """Ask once for all who want to know the same at the same time."""
         task = self._outward.get(question)
         if task is None:
@@ -295,7 +327,9 @@ class Forwarder:
             task.add_done_callback(lambda _: self._outward.pop(question, None))
         return await asyncio.shield(task)
 
-    async def _new_answer(self, question: DnsQuestion, orders: ProxyConfig) -> dns.message.Message | None:
+    async def _new_answer(
+        self, question: DnsQuestion, orders: ProxyConfig
+    ) -> dns.message.Message | None:
         """Ask, and have the engine know what the answer leads to before anybody has it."""
         answer = await self._first_answer(question, orders)
         if answer is None:
@@ -328,12 +362,17 @@ class Forwarder:
                 async with asyncio.timeout(_WARM_AGAIN):
                     await self._other_orders.wait()
 
-    async def _first_answer(self, question: DnsQuestion, orders: ProxyConfig) -> dns.message.Message | None:
-        """Ask every resolver at once; the first that knows the name counts, NXDOMAIN or a failure only when there is no other.
+    async def _first_answer(
+        self, question: DnsQuestion, orders: ProxyConfig
+    ) -> dns.message.Message | None:
+        """Ask every resolver at once; the first that knows the name counts, NXDOMAIN or a failure
+        only when there is no other.
 
-        Of a name that nobody keeps NXDOMAIN counts at once: at `open` most of them do not exist (machines try their suffixes).
+        Of a name that nobody keeps NXDOMAIN counts at once: at `open` most of them do not exist
+        (machines try their suffixes).
 
-        A datagram that is no answer to the question (another number, another sender) ends no waiting: anybody can send one.
+        A datagram that is no answer to the question (another number, another sender) ends no
+        waiting: anybody can send one.
         """
         outward = [
             asyncio.ensure_future(

@@ -1,4 +1,6 @@
-"""The question about the gate itself, which only orders in force answer: asked the whole way through, as a machine would."""
+"""The question about the gate itself, which only orders in force answer: asked the whole way
+through, as a machine would.
+"""
 
 import socket
 
@@ -11,7 +13,9 @@ from ecluse.ruleset.proxy_config import HEALTH
 
 _LOOPBACK = "127.0.0.1"
 TIMES = 5
-"""A question is sent so often before nothing came: under a flood one may find the engine's queue full, and the engine well."""
+"""A question is sent so often before nothing came: under a flood one may find the engine's queue
+full, and the engine well.
+"""
 
 
 async def ask(word: str, port: int, seconds: float) -> dns.message.Message:

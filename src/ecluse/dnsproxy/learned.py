@@ -1,7 +1,9 @@
-"""What was answered, by set: recorded, put into the kernel before the answer is given, put back when it is gone, kept on disk.
+"""What was answered, by set: recorded, put into the kernel before the answer is given, put back
+when it is gone, kept on disk.
 
-Nobody else fills these sets. What they hold and was never learned here is taken out; what was learned and is missing is
-put back. Both need to know what was learned, whatever process of the gate it was: see `record`.
+Nobody else fills these sets. What they hold and was never learned here is taken out; what was
+learned and is missing is put back. Both need to know what was learned, whatever process of the gate
+it was: see `record`.
 """
 
 import contextlib
@@ -25,22 +27,32 @@ from ecluse.ruleset.proxy_config import ProxyConfig
 _TABLE_HANDLE = 4
 _PIECE = 1000
 _FRESH = 15
-"""Seconds in which an address is not put in again: each time is a transaction, which disturbs whoever reads the table."""
+"""Seconds in which an address is not put in again: each time is a transaction, which disturbs
+whoever reads the table.
+"""
 _GRACE = 120.0
-"""Seconds in which an address that is over is still known: packets refresh it in the kernel, and we read that once a minute."""
+"""Seconds in which an address that is over is still known: packets refresh it in the kernel, and we
+read that once a minute.
+"""
 _SURELY = 2.0
-"""An address with as many seconds left is not over in the kernel either, whose clock is read in whole seconds: it was deleted."""
+"""An address with as many seconds left is not over in the kernel either, whose clock is read in
+whole seconds: it was deleted.
+"""
 _PAUSE, _SHARE = 0.25, 10
-"""Sets that others change are read again after so many seconds, and ten times what the reading took: a flood costs little."""
+"""Sets that others change are read again after so many seconds, and ten times what the reading
+took: a flood costs little.
+"""
 _EVENT_BUFFER = 1 << 20
-"""A load of the daemon's with 100,000 elements need not be heard out: what is dropped is said, and we look."""
+"""A load of the daemon's with 100,000 elements need not be heard out: what is dropped is said, and
+we look.
+"""
 
 
 class LearnedAddresses:
     """The addresses in the kernel's sets, and until when they are kept.
 
-    removed: addresses of others that were taken out, last: the newest. adopted: those that nothing told of, when the
-    record was lost; they stay, since a kept connection may live on each.
+    removed: addresses of others that were taken out, last: the newest. adopted: those that nothing
+    told of, when the record was lost; they stay, since a kept connection may live on each.
     """
 
     def __init__(self, state_dir: Path, run_dir: Path) -> None:
@@ -86,7 +98,9 @@ class LearnedAddresses:
         return self._record.trouble
 
     def learn(self, services: Iterable[str], addresses: Iterable[IPAddress], led: str) -> None:
-        """Put addresses into the sets of these services. OSError: they are not all there, so do not answer with them.
+        """Put addresses into the sets of these services.
+
+        OSError: they are not all there, so do not answer with them.
 
         led: the name that stands for itself, or `*.operator.example` for one below a wildcard.
         """
@@ -107,7 +121,8 @@ class LearnedAddresses:
         due = [
             one
             for one in wanted
-            if one.set not in self._sets or self._held.get(one.set, {}).get(one.address, 0.0) < fresh
+            if one.set not in self._sets
+            or self._held.get(one.set, {}).get(one.address, 0.0) < fresh
         ]
         new: Held = {}
         for one in due:
@@ -142,7 +157,9 @@ class LearnedAddresses:
 
     @contextlib.contextmanager
     def _fresh_after_fault(self) -> Iterator[None]:
-        """Take another socket after a refusal: answers of what the kernel refused may still be under way on this one."""
+        """Take another socket after a refusal: answers of what the kernel refused may still be
+        under way on this one.
+        """
         try:
             yield
         except OSError:
@@ -151,7 +168,9 @@ class LearnedAddresses:
             raise
 
     def is_open(self) -> bool:
-        """Say whether the kernel lets everything pass now: its own word, in the moment of the question. No word is a no."""
+        """Say whether the kernel lets everything pass now: its own word, in the moment of the
+        question. No word is a no.
+        """
         try:
             with self._fresh_after_fault():
                 target = read_table.targets(self._netlink, ["forward"])["forward"]
@@ -159,14 +178,19 @@ class LearnedAddresses:
             return False
         return (target or "").endswith("_open")
 
-    # -- what names lead to ---------------------------------------------------------------------------------------
+    # -- what names lead to ------------------------------------------------------------------------
 
     def obey(self, orders: ProxyConfig) -> None:
-        """Know by which names addresses are kept from now on; `tend` lets those go to which none leads any more."""
+        """Know by which names addresses are kept from now on; `tend` lets those go to which none
+        leads any more.
+        """
         self._orders, self._outdated = orders, True
 
     def _let_go(self) -> None:
-        """Take out of a service's sets what its names no longer lead to. A service that is not in the orders is left alone."""
+        """Take out of a service's sets what its names no longer lead to.
+
+        A service that is not in the orders is left alone.
+        """
         orders = self._orders
         if orders is None:
             return
@@ -179,9 +203,14 @@ class LearnedAddresses:
                 lead = {led for led in set().union(*origins.values()) if orders.leads(led, service)}
                 gone = [address for address, led in origins.items() if led.isdisjoint(lead)]
                 every = table_names.learned(digit)
-                others = [n for n in self._held if n not in {name, every} and n.endswith(f"_{digit}")]
-                # The service's own set last: should the kernel refuse, the next try finds the same to do.
-                self._forget(every, [a for a in gone if not any(a in self._held[n] for n in others)])
+                others = [
+                    n for n in self._held if n not in {name, every} and n.endswith(f"_{digit}")
+                ]
+                # The service's own set last: should the kernel refuse, the next try finds the same
+                # to do.
+                self._forget(
+                    every, [a for a in gone if not any(a in self._held[n] for n in others)]
+                )
                 self._forget(name, gone)
 
     def _forget(self, name: str, gone: Sequence[IPAddress]) -> None:
@@ -195,7 +224,7 @@ class LearnedAddresses:
             held.pop(address, None)
             origins.pop(address, None)
 
-    # -- the kernel's sets -----------------------------------------------------------------------------------------
+    # -- the kernel's sets -------------------------------------------------------------------------
 
     def changes(self) -> NetlinkStream[KernelChange]:
         """Hear the kernel's transactions from now on. OSError when that is not possible."""
@@ -210,12 +239,18 @@ class LearnedAddresses:
         return change.touched or bool(change.filled)
 
     def tend(self) -> None:
-        """Look at the sets that were made anew, and at those that others changed. OSError: try again later."""
+        """Look at the sets that were made anew, and at those that others changed.
+
+        OSError: try again later.
+        """
         with contextlib.suppress(DumpInterruptedError):
             self._look(every=False)
 
     def _look(self, *, every: bool) -> None:
-        """Set right what is due. Those made anew are at once: a kept flow may be waiting. DumpInterruptedError: not all."""
+        """Set right what is due.
+
+        Those made anew are at once: a kept flow may be waiting. DumpInterruptedError: not all.
+        """
         table = read_table.table(self._netlink)
         serial = number(table.get(_TABLE_HANDLE, b"")) if table else 0
         now = {name: (serial, handle) for name, handle in handles(self._netlink).items()}
@@ -254,7 +289,9 @@ class LearnedAddresses:
             self._record.renew(self._held, self._origins)
 
     def _settle(self, name: str) -> None:
-        """Bring a set and what we know of it together: who is no child of ours goes, who is missing comes back."""
+        """Bring a set and what we know of it together: who is no child of ours goes, who is missing
+        comes back.
+        """
         now = clock()
         there, everything = contents(self._netlink, name)
         if everything:
@@ -267,7 +304,9 @@ class LearnedAddresses:
         elif strange and self._record.is_sound:
             self._take_out(name, strange)
         endless = [
-            address for address, seconds in there.items() if seconds > KEPT_SECONDS and address in held
+            address
+            for address, seconds in there.items()
+            if seconds > KEPT_SECONDS and address in held
         ]
         for address in held.keys() & there.keys():
             held[address] = now + min(there[address], KEPT_SECONDS)
@@ -286,13 +325,18 @@ class LearnedAddresses:
             self.removed += len(piece)
         self.last = printable(f"{strange[-1] or '*'} in {name}")
 
-    # -- the disk --------------------------------------------------------------------------------------------------
+    # -- the disk ----------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Look at what packets have kept alive, forget what is over, and put the rest on disk. OSError when that fails."""
+        """Look at what packets have kept alive, forget what is over, and put the rest on disk.
+
+        OSError when that fails.
+        """
         try:
             self._look(every=True)
-        except OSError:  # `tend` says so; what is known is saved all the same, and nothing is forgotten
+        except (
+            OSError
+        ):  # `tend` says so; what is known is saved all the same, and nothing is forgotten
             if self._adopting:
                 return
         else:
@@ -303,7 +347,11 @@ class LearnedAddresses:
             }
             self._held = {name: every for name, every in alive.items() if every}
             self._origins = {
-                name: {address: led for address, led in every.items() if address in self._held.get(name, ())}
+                name: {
+                    address: led
+                    for address, led in every.items()
+                    if address in self._held.get(name, ())
+                }
                 for name, every in self._origins.items()
             }
         self._record.renew(self._held, self._origins)

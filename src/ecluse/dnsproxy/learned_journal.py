@@ -1,8 +1,10 @@
-"""What was learned since the machine started, in a file that outlives the process and not the machine.
+"""What was learned since the machine started, in a file that outlives the process and not the
+machine.
 
-An address stands here before it is in the kernel. So what the kernel's sets hold beside it, somebody else put in, and
-that stays true when the process is killed at any moment: what a process has written is not lost with it, and needs no
-fsync, since a machine that goes down takes the kernel's sets with it.
+An address stands here before it is in the kernel. So what the kernel's sets hold beside it,
+somebody else put in, and that stays true when the process is killed at any moment: what a process
+has written is not lost with it, and needs no fsync, since a machine that goes down takes the
+kernel's sets with it.
 """
 
 import contextlib
@@ -19,22 +21,29 @@ from ecluse.ruleset.table_names import is_learned
 
 FILE = "learned.record"
 GROWTH = 4 << 20
-"""Bytes of new lines after which the file is written anew, so that it stays in proportion to what is held."""
+"""Bytes of new lines after which the file is written anew, so that it stays in proportion to what
+is held.
+"""
 
 Held = dict[str, dict[IPAddress, float]]
 """Set -> address -> until when it is kept, in seconds of CLOCK_BOOTTIME: no one sets that clock."""
 
 Origins = dict[str, dict[IPAddress, frozenset[str]]]
-"""A service's set -> address -> what led to it: names of their own, `*.operator.example` for what lies below a wildcard."""
+"""A service's set -> address -> what led to it: names of their own, `*.operator.example` for what
+lies below a wildcard.
+"""
 
 _ROW = re.compile(r"(\w+) ([0-9a-f.:]{2,45}) ([0-9]{1,15}) ([!-~]*)", re.ASCII)
 _UNTOLD: frozenset[str] = frozenset()
 
 
 class LearnedJournal:
-    """The file. boot: the kernel's word for this run of the machine; without one nothing can be told of before.
+    """The file.
 
-    trouble: why it can't be written, empty when it can. While it can't, nobody may be taken for a stranger.
+    boot: the kernel's word for this run of the machine; without one nothing can be told of before.
+
+    trouble: why it can't be written, empty when it can. While it can't, nobody may be taken for a
+    stranger.
     """
 
     def __init__(self, directory: Path, boot: str) -> None:
@@ -45,9 +54,11 @@ class LearnedJournal:
         self.trouble = ""
 
     def load(self) -> tuple[Held, Origins, bool]:
-        """Give what it holds, what led to it, and whether that is all: not when it is missing, damaged, or of another run of the machine.
+        """Give what it holds, what led to it, and whether that is all: not when it is missing,
+        damaged, or of another run of the machine.
 
-        A last line without its end was being written when the process ended; its address is not in the kernel.
+        A last line without its end was being written when the process ended; its address is not in
+        the kernel.
         """
         try:
             head, *lines = self._file.read_bytes().decode(errors="replace").split("\n")
@@ -89,7 +100,9 @@ class LearnedJournal:
             self._give_up(os.strerror(errno.ENOSPC))
 
     def renew(self, held: Held, origins: Origins) -> None:
-        """Write it anew, with what is held now; where that is not possible the old one goes on for as long as it may."""
+        """Write it anew, with what is held now; where that is not possible the old one goes on for
+        as long as it may.
+        """
         try:
             write_whole(self._file, f"{self._head}\n{_lines(held, origins)}", 0o600)
             descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
@@ -101,7 +114,9 @@ class LearnedJournal:
         self._descriptor, self._grown, self.trouble = descriptor, 0, ""
 
     def _give_up(self, why: str | None) -> None:
-        """Empty it, which a full disk allows: half of what was learned must not be taken for all of it by the next process."""
+        """Empty it, which a full disk allows: half of what was learned must not be taken for all of
+        it by the next process.
+        """
         with contextlib.suppress(OSError):
             os.truncate(self._file, 0)
         self.close()

@@ -1,7 +1,9 @@
-"""What was learned, on disk: for after a reboot, when the kernel's sets are empty and the record is gone.
+"""What was learned, on disk: for after a reboot, when the kernel's sets are empty and the record is
+gone.
 
-Lines of nft, so that the boot unit can put them back before the network, without a process of ours (systemd/boot.sh, which
-takes lines of this form alone). Above them a comment tells when they were written.
+Lines of nft, so that the boot unit can put them back before the network, without a process of ours
+(systemd/boot.sh, which takes lines of this form alone). Above them a comment tells when they were
+written.
 """
 
 import json
@@ -23,7 +25,8 @@ FILE = "learned.nft"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _TITLE = "# What the DNS gate of ecluse learned: "
 _LINE = re.compile(
-    rf"add element {TABLE} (\w+) {{ ([0-9a-f.:]+) expires ([0-9]{{1,9}})s }}(?: # ([!-~]+))?", re.ASCII
+    rf"add element {TABLE} (\w+) {{ ([0-9a-f.:]+) expires ([0-9]{{1,9}})s }}(?: # ([!-~]+))?",
+    re.ASCII,
 )
 
 
@@ -41,7 +44,10 @@ def clock() -> float:
 
 
 def write_snapshot(file: Path, held: Held, origins: Origins, boot: str) -> None:
-    """Save what is held, each with the seconds that it has left and what led to it. OSError when that is not possible."""
+    """Save what is held, each with the seconds that it has left and what led to it.
+
+    OSError when that is not possible.
+    """
     now = clock()
     lines = [_TITLE + json.dumps({"boot": boot, "clock": now, "date": time.time()})]
     lines += [
@@ -56,16 +62,22 @@ def write_snapshot(file: Path, held: Held, origins: Origins, boot: str) -> None:
 
 
 def read_snapshot(file: Path, boot: str) -> tuple[Held, Origins, str]:
-    """Give what was saved, what led to it, and in which run of the machine that was; nothing where it is missing or damaged: names are asked again.
+    """Give what was saved, what led to it, and in which run of the machine that was; nothing where
+    it is missing or damaged: names are asked again.
 
-    How long the machine was down is told by its date alone, and one that went back counts as no time. What is over by then
-    is given as over now: the boot unit, which trusts no date, may have put it back, and it is no stranger's.
+    How long the machine was down is told by its date alone, and one that went back counts as no
+    time. What is over by then is given as over now: the boot unit, which trusts no date, may have
+    put it back, and it is no stranger's.
     """
     now = clock()
     try:
         title, *lines = file.read_bytes().decode(errors="replace").split("\n")
         told = json.loads(title.removeprefix(_TITLE))
-        written, clock_then, date_then = str(told["boot"]), float(told["clock"]), float(told["date"])
+        written, clock_then, date_then = (
+            str(told["boot"]),
+            float(told["clock"]),
+            float(told["date"]),
+        )
     except FAULTS:
         return {}, {}, ""
     if not (math.isfinite(clock_then) and math.isfinite(date_then)):

@@ -1,7 +1,9 @@
-"""What of a question leaves, and what of an answer comes back: decisions on DNS messages, without a socket or a clock.
+"""What of a question leaves, and what of an answer comes back: decisions on DNS messages, without a
+socket or a clock.
 
-The question that leaves is made anew: name in lower case, our own options. Neither letters' case nor an option of the
-client's carries anything out. The answer is made anew too: the records that were asked for, and nothing beside them.
+The question that leaves is made anew: name in lower case, our own options. Neither letters' case
+nor an option of the client's carries anything out. The answer is made anew too: the records that
+were asked for, and nothing beside them.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -30,11 +32,14 @@ _ADDRESSES = (A, AAAA)
 # Browsers ask for these with every name. What they hint at is judged and learned as an address is.
 _BINDINGS = (dns.rdatatype.HTTPS, dns.rdatatype.SVCB)
 _MOST_ADDRESSES = 256
-"""Addresses of one answer, as of a look-up of the daemon's (resolve/lookup.py): a set has room for some hundreds of such answers."""
+"""Addresses of one answer, as of a look-up of the daemon's (resolve/lookup.py): a set has room for
+some hundreds of such answers.
+"""
 MOST_LINKS = 8
 """Names of a chain of aliases that are followed (resolvers give up at about as many)."""
 KEYS = (dns.rdatatype.DS, dns.rdatatype.DNSKEY)
-"""What a server that validates asks of every zone above a name, beside the name itself (RFC 4035)."""
+"""What a server that validates asks of every zone above a name, beside the name itself (RFC 4035).
+"""
 _PROOFS = (dns.rdatatype.SOA, dns.rdatatype.NSEC, dns.rdatatype.NSEC3)
 """What proves that something does not exist, in the authority section."""
 
@@ -50,8 +55,8 @@ class Refusal:
 class DnsQuestion:
     """A question that may leave. wildcard: the one that lets it, empty for a name of its own.
 
-    dnssec: with the signatures. keys: for those of a zone, which belong to no service and are answered at every level that
-    keeps something.
+    dnssec: with the signatures. keys: for those of a zone, which belong to no service and are
+    answered at every level that keeps something.
     """
 
     name: str
@@ -69,7 +74,9 @@ class DnsQuestion:
 
 
 def parse_question(query: dns.message.Message) -> tuple[str, dns.rdatatype.RdataType] | None:
-    """Give the name (lower case, no dot at the end) and the type of a plain question, None for anything else."""
+    """Give the name (lower case, no dot at the end) and the type of a plain question, None for
+    anything else.
+    """
     if query.opcode() != 0 or query.flags & dns.flags.QR or len(query.question) != 1:
         return None
     one = query.question[0]
@@ -84,14 +91,18 @@ def name_of(query: dns.message.Message) -> str:
 
 
 def written(name: dns.name.Name) -> str:
-    r"""Write a name in lower case without its last dot, so that each dot parts two labels: one within a label is `\046`.
+    r"""Write a name in lower case without its last dot, so that each dot parts two labels: one
+    within a label is `\046`.
 
-    `evil\.operator.example` has two labels, lies below `example`, and is none of `*.operator.example` (RFC 1035, 5.1).
+    `evil\.operator.example` has two labels, lies below `example`, and is none of
+    `*.operator.example` (RFC 1035, 5.1).
     """
     text = name.to_text(omit_final_dot=True).lower()
     if "\\" not in text:
         return text
-    labels = (dns.name.Name([label]).to_text().replace("\\.", "\\046") for label in name.labels if label)
+    labels = (
+        dns.name.Name([label]).to_text().replace("\\.", "\\046") for label in name.labels if label
+    )
     return ".".join(labels).lower()
 
 
@@ -103,7 +114,10 @@ def client(query: dns.message.Message) -> str:
 def judge(
     name: str, kind: dns.rdatatype.RdataType, orders: ProxyConfig, zones: Container[str] = ()
 ) -> DnsQuestion | Refusal:
-    """Say whether a question may leave: the question; or why not. zones: those whose keys may be asked for."""
+    """Say whether a question may leave: the question; or why not.
+
+    zones: those whose keys may be asked for.
+    """
     if kind in KEYS and name in zones:
         return DnsQuestion(name, kind, (), "", keys=True)
     answers = orders.answers(name)
@@ -121,7 +135,9 @@ def judge(
 
 
 def _too_long(name: str, wildcard: str, limits: DnsLimits) -> bool:
-    """Say whether a machine could carry too much in a name. What the site wrote, its wildcards too, it did not invent.
+    """Say whether a machine could carry too much in a name.
+
+    What the site wrote, its wildcards too, it did not invent.
 
     A wildcard that leaves next to nothing of a whole name's length leaves one part all the same.
     """
@@ -131,17 +147,23 @@ def _too_long(name: str, wildcard: str, limits: DnsLimits) -> bool:
 
 
 def is_health(name: str) -> str:
-    """Give the digest that a question about the gate itself asks for, empty when it is another question."""
+    """Give the digest that a question about the gate itself asks for, empty when it is another
+    question.
+    """
     return name.removesuffix(f".{HEALTH}") if name.endswith(f".{HEALTH}") else ""
 
 
 def outward(question: DnsQuestion) -> dns.message.Message:
     """Make the question that leaves."""
     name = dns.name.from_text(question.name)
-    return dns.message.make_query(name, question.type, use_edns=0, payload=1232, want_dnssec=question.dnssec)
+    return dns.message.make_query(
+        name, question.type, use_edns=0, payload=1232, want_dnssec=question.dnssec
+    )
 
 
-def empty(query: dns.message.Message, rcode: dns.rcode.Rcode = dns.rcode.NOERROR) -> dns.message.Message:
+def empty(
+    query: dns.message.Message, rcode: dns.rcode.Rcode = dns.rcode.NOERROR
+) -> dns.message.Message:
     """Answer with nothing but a code."""
     reply = dns.message.make_response(query, recursion_available=True)
     reply.set_rcode(rcode)
@@ -164,13 +186,17 @@ class FilteredAnswer:
 
 
 def filter_answer(
-    query: dns.message.Message, answer: dns.message.Message, question: DnsQuestion, orders: ProxyConfig
+    query: dns.message.Message,
+    answer: dns.message.Message,
+    question: DnsQuestion,
+    orders: ProxyConfig,
 ) -> FilteredAnswer:
-    """Make the answer anew from what a resolver said: the chain of aliases and the records at its end.
+    """Make the answer anew from what a resolver said: the chain of aliases and the records at its
+    end.
 
-    A target of the chain that is asked for by itself is answered from there on; where the kept name leads elsewhere by now,
-    with what stands at the end. Signatures and proofs come with it where the question wants them: they prove what was not
-    changed here, and nothing else.
+    A target of the chain that is asked for by itself is answered from there on; where the kept name
+    leads elsewhere by now, with what stands at the end. Signatures and proofs come with it where
+    the question wants them: they prove what was not changed here, and nothing else.
     """
     reply = empty(query, answer.rcode())
     wanted, asked = query.question[0].rdtype, query.question[0].name
@@ -179,7 +205,9 @@ def filter_answer(
     chain = links(answer, dns.name.from_text(question.name))
     chain = chain[chain.index(asked) :] if asked in chain else chain[-1:]
     for name in chain:
-        found = [one for one in answer.answer if one.name == name and one.rdclass == dns.rdataclass.IN]
+        found = [
+            one for one in answer.answer if one.name == name and one.rdclass == dns.rdataclass.IN
+        ]
         alias = next((one for one in found if one.rdtype == CNAME), None)
         signatures = {one.covers: one for one in found if one.rdtype == dns.rdatatype.RRSIG}
         for one in found:
@@ -253,7 +281,9 @@ def _given(
 
 
 def links(answer: dns.message.Message, name: dns.name.Name) -> list[dns.name.Name]:
-    """Follow the aliases of a name in an answer: the name itself, and every target; a ring ends where it closes."""
+    """Follow the aliases of a name in an answer: the name itself, and every target; a ring ends
+    where it closes.
+    """
     found = [name]
     while len(found) < MOST_LINKS:
         alias = answer.get_rrset(answer.answer, found[-1], dns.rdataclass.IN, CNAME)
@@ -263,19 +293,26 @@ def links(answer: dns.message.Message, name: dns.name.Name) -> list[dns.name.Nam
     return found
 
 
-def _asked(query: dns.message.Message, one: dns.rrset.RRset, owner: dns.name.Name) -> dns.rrset.RRset:
+def _asked(
+    query: dns.message.Message, one: dns.rrset.RRset, owner: dns.name.Name
+) -> dns.rrset.RRset:
     """Write the first name as the client did: some compare letter by letter."""
     asked = query.question[0].name
     return dns.rrset.from_rdata_list(asked, one.ttl, list(one)) if one.name == owner else one
 
 
 def _leave(question: DnsQuestion, orders: ProxyConfig) -> svcb.Leave:
-    """Say what the client of this question is let do. A name that nobody keeps is asked for at open: all is passed then."""
+    """Say what the client of this question is let do.
+
+    A name that nobody keeps is asked for at open: all is passed then.
+    """
     answers = orders.answers(question.name)
 
     def name(other: dns.name.Name) -> bool:
         there = orders.answers(written(other))
-        return not question.services or (there is not None and set(question.services) <= set(there.services))
+        return not question.services or (
+            there is not None and set(question.services) <= set(there.services)
+        )
 
     def port(protocol: int, number: int) -> bool:
         return answers is None or answers.keeps(protocol, number)
@@ -283,13 +320,19 @@ def _leave(question: DnsQuestion, orders: ProxyConfig) -> svcb.Leave:
     return svcb.Leave(partial(_may_be, question=question, orders=orders), name, port)
 
 
-def fit(addresses: Iterable[IPAddress], question: DnsQuestion, orders: ProxyConfig) -> list[IPAddress]:
+def fit(
+    addresses: Iterable[IPAddress], question: DnsQuestion, orders: ProxyConfig
+) -> list[IPAddress]:
     """Give those addresses that the answer to this question might have."""
     return [one for one in addresses if _may_be(str(one), question, orders)]
 
 
 def _may_be(text: str, question: DnsQuestion, orders: ProxyConfig) -> bool:
-    """Say whether a name of the outside may stand for this address (policy/special_addresses.py); never for one of the inside."""
+    """Say whether a name of the outside may stand for this address (policy/special_addresses.py);
+    never for one of the inside.
+    """
     address = ip_address(text)
-    inside = any(address in subnet for subnet in orders.subnets if subnet.version == address.version)
+    inside = any(
+        address in subnet for subnet in orders.subnets if subnet.version == address.version
+    )
     return not (inside or never_outside(address) or (private(address) and not question.private))

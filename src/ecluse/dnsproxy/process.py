@@ -1,8 +1,10 @@
-"""`eclused dns-gate`: the process of the DNS gate, in the foreground, until SIGTERM. It asks the daemon for nothing.
+"""`eclused dns-gate`: the process of the DNS gate, in the foreground, until SIGTERM.
 
-Every quarter of a second it looks whether the daemon wrote other orders, whether the engine lives and whether the kernel's
-sets are still those it filled; at once when the kernel says that somebody changed the table. A look costs next to nothing,
-and misses no event that a watch might.
+It asks the daemon for nothing.
+
+Every quarter of a second it looks whether the daemon wrote other orders, whether the engine lives
+and whether the kernel's sets are still those it filled; at once when the kernel says that somebody
+changed the table. A look costs next to nothing, and misses no event that a watch might.
 """
 
 import argparse
@@ -37,15 +39,22 @@ from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.state.codec import digest, read_json
 
 NAME = b"ecluse-dns"
-"""What the kernel calls us: the daemon tells by it whose the addresses in the sets are (controller/tasks/tamper.py)."""
-ORDERS_FILE, RUN_DIR, STATE_DIR = "/run/ecluse/dns-orders.json", "/run/ecluse-dns", "/var/lib/ecluse-dns"
+"""What the kernel calls us: the daemon tells by it whose the addresses in the sets are
+(controller/tasks/tamper.py).
+"""
+ORDERS_FILE, RUN_DIR, STATE_DIR = (
+    "/run/ecluse/dns-orders.json",
+    "/run/ecluse-dns",
+    "/var/lib/ecluse-dns",
+)
 REPORT, LAST, LOCK = "report.json", "last-orders.json", "lock"
 _LOOK = 0.25
 _BREATH = 0.01
 """Between two looks at least, in seconds, however often others change the table."""
 _HEALTH, _SAVE = 1.0, 60.0
 _AGAIN, _CALM = 1.0, 60.0
-"""Seconds before what failed is begun again, and without a fault until it is no trouble any more."""
+"""Seconds before what failed is begun again, and without a fault until it is no trouble any more.
+"""
 _PR_SET_NAME, _PR_SET_PDEATHSIG, _PR_CAP_AMBIENT, _CLEAR_ALL = 15, 1, 47, 4
 
 
@@ -69,7 +78,9 @@ class DnsProxyProcess:
         self._report = ""
 
     def _why(self, name: str, kind: str) -> Refusal | None:
-        """Say why a question from the log was refused; what the inside's own servers answer was not."""
+        """Say why a question from the log was refused; what the inside's own servers answer was
+        not.
+        """
         orders = self._orders
         if orders is None or message_filter.is_health(name) or self._is_internal(name):
             return None
@@ -81,7 +92,9 @@ class DnsProxyProcess:
     def _is_internal(self, name: str) -> bool:
         orders = self._orders
         return orders is not None and any(
-            name == one or name.endswith(f".{one}") for each in orders.internal for one in each.names
+            name == one or name.endswith(f".{one}")
+            for each in orders.internal
+            for one in each.names
         )
 
     async def run(self) -> None:
@@ -92,8 +105,12 @@ class DnsProxyProcess:
         changes = self._memory.changes()
         beside = [
             asyncio.create_task(for_ever(self._trouble, "asking the engine", self._health)),
-            asyncio.create_task(for_ever(self._trouble, "hearing of changes", lambda: self._hear(changes))),
-            asyncio.create_task(for_ever(self._trouble, "asking for the site's names", self._strainer.warm)),
+            asyncio.create_task(
+                for_ever(self._trouble, "hearing of changes", lambda: self._hear(changes))
+            ),
+            asyncio.create_task(
+                for_ever(self._trouble, "asking for the site's names", self._strainer.warm)
+            ),
         ]
         systemd_notify.notify("READY=1")
         told = time.monotonic()
@@ -177,13 +194,17 @@ class DnsProxyProcess:
             self._keep()
 
     def _keep(self) -> None:
-        """Put the orders that are followed on disk for the next boot; where that fails they are followed all the same."""
+        """Put the orders that are followed on disk for the next boot; where that fails they are
+        followed all the same.
+        """
         if self._unkept is None:
             return
         try:
             write_whole(self._last, self._unkept)
         except OSError as error:
-            self._trouble["last"] = f"the orders could not be kept for the next boot: {error.strerror}"
+            self._trouble["last"] = (
+                f"the orders could not be kept for the next boot: {error.strerror}"
+            )
         else:
             self._unkept, self._trouble["last"] = None, ""
 
@@ -192,7 +213,9 @@ class DnsProxyProcess:
             self._memory.tend()
             self._trouble["kernel"] = ""
         except OSError as error:
-            self._trouble["kernel"] = f"the kernel's sets could not be looked after: {error.strerror}"
+            self._trouble["kernel"] = (
+                f"the kernel's sets could not be looked after: {error.strerror}"
+            )
 
     def _save(self) -> None:
         self._keep()
@@ -256,8 +279,12 @@ class DnsProxyProcess:
                 self._report = text
 
 
-async def for_ever(trouble: dict[str, str], what: str, work: Callable[[], Awaitable[object]]) -> None:
-    """Have `work` done until cancelled: where it fails or ends it is begun again a second later, and `trouble` says so."""
+async def for_ever(
+    trouble: dict[str, str], what: str, work: Callable[[], Awaitable[object]]
+) -> None:
+    """Have `work` done until cancelled: where it fails or ends it is begun again a second later,
+    and `trouble` says so.
+    """
     while True:
         calm = asyncio.get_running_loop().call_later(_CALM, trouble.pop, what, None)
         try:
@@ -270,7 +297,8 @@ async def for_ever(trouble: dict[str, str], what: str, work: Callable[[], Awaita
 
 
 def _only_one(run_dir: Path) -> int:
-    """Hold the lock of this directory until we end: two processes would take each other's addresses for a stranger's.
+    """Hold the lock of this directory until we end: two processes would take each other's addresses
+    for a stranger's.
 
     OSError where another holds it; a lock that can't be made at all stops nobody.
     """
@@ -287,7 +315,9 @@ def _only_one(run_dir: Path) -> int:
 
 
 def _take_place() -> None:
-    """Take our name, and leave no capability to the engine: what it is started with is what we are still given."""
+    """Take our name, and leave no capability to the engine: what it is started with is what we are
+    still given.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NAME, NAME, 0, 0, 0)
     libc.prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
@@ -296,14 +326,22 @@ def _take_place() -> None:
 def parser() -> argparse.ArgumentParser:
     """Give the flags: where its files are. The manual is made from them."""
     made = argparse.ArgumentParser(
-        prog="eclused dns-gate", description="Answer the zones' DNS for what is kept, and refuse the rest."
+        prog="eclused dns-gate",
+        description="Answer the zones' DNS for what is kept, and refuse the rest.",
     )
     for flag, metavar, default, text in (
         ("--orders", "FILE", ORDERS_FILE, "the daemon's orders"),
         ("--run-dir", "DIR", RUN_DIR, "what a reboot may lose: its report, the engine's files"),
-        ("--state-dir", "DIR", STATE_DIR, "what outlasts a reboot: learned addresses, the last orders"),
+        (
+            "--state-dir",
+            "DIR",
+            STATE_DIR,
+            "what outlasts a reboot: learned addresses, the last orders",
+        ),
     ):
-        made.add_argument(flag, type=Path, metavar=metavar, default=Path(default), help=f"{text} ({default})")
+        made.add_argument(
+            flag, type=Path, metavar=metavar, default=Path(default), help=f"{text} ({default})"
+        )
     return made
 
 
@@ -319,6 +357,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         say_last(f"eclused dns-gate: {error}\n")
         return 1
     except Exception as error:  # noqa: BLE001 - it is started anew; nobody is helped by a traceback
-        say_last(f"eclused dns-gate: {type(error).__name__}: {error}; it ends, and what was learned stays\n")
+        say_last(
+            f"eclused dns-gate: {type(error).__name__}: {error}; it ends, and what was learned stays\n"
+        )
         return 1
     return 0

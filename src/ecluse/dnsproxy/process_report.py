@@ -1,4 +1,6 @@
-"""The report of the gate's process, as the daemon takes it: another user's file, so each row is judged by itself."""
+"""The report of the gate's process, as the daemon takes it: another user's file, so each row is
+judged by itself.
+"""
 
 import json
 import math
@@ -16,7 +18,10 @@ _LONGEST = 1000
 
 
 def parse(data: bytes) -> DnsReport | None:
-    """Read a report; None when it is no such thing at all. What of it can't be read is left out, counted and told."""
+    """Read a report; None when it is no such thing at all.
+
+    What of it can't be read is left out, counted and told.
+    """
     try:
         told = json.loads(data)
     except (ValueError, RecursionError):
@@ -83,7 +88,10 @@ def _number(value: Any) -> int:
 
 
 def _text(value: Any) -> str:
-    """Give a text that can be written anywhere. ValueError: it is none, too long, or half of a character (a lone surrogate)."""
+    """Give a text that can be written anywhere.
+
+    ValueError: it is none, too long, or half of a character (a lone surrogate).
+    """
     if not isinstance(value, str) or len(value) > _LONGEST:
         raise ValueError("no text")
     value.encode()

@@ -1,4 +1,7 @@
-"""How much may be asked: buckets that fill with time, and the names that were asked for lately. No clock of their own."""
+"""How much may be asked: buckets that fill with time, and the names that were asked for lately.
+
+No clock of their own.
+"""
 
 from collections import OrderedDict
 
@@ -7,9 +10,13 @@ BURST_SECONDS = 10
 LATELY = 3600.0
 MOST_NAMES = 20_000
 MOST_CLIENTS = 4096
-"""Pairs of client and wildcard of which it is known how much they asked; the one that asked longest ago gives way."""
+"""Pairs of client and wildcard of which it is known how much they asked; the one that asked longest
+ago gives way.
+"""
 SHARE, SERVERS_SHARE = 0.1, 0.5
-"""What part of a wildcard's bound a machine may use and still counts as one that asks for few; a DNS server of the inside."""
+"""What part of a wildcard's bound a machine may use and still counts as one that asks for few; a
+DNS server of the inside.
+"""
 
 
 class TokenBucket:
@@ -33,10 +40,12 @@ class TokenBucket:
 
 
 class NewNameLimit:
-    """Bounds how many names under each wildcard may be asked for that nobody asked for in the last hour.
+    """Bounds how many names under each wildcard may be asked for that nobody asked for in the last
+    hour.
 
-    Whoever carries something out in names needs a new one for each piece; whoever uses a service asks for few, again and again.
-    So that the first does not use up what the second needs, half of each bucket is left for machines that ask for few.
+    Whoever carries something out in names needs a new one for each piece; whoever uses a service
+    asks for few, again and again. So that the first does not use up what the second needs, half of
+    each bucket is left for machines that ask for few.
     """
 
     def __init__(self) -> None:
@@ -50,7 +59,9 @@ class NewNameLimit:
         self._buckets.clear()
         self._own.clear()
 
-    def may(self, name: str, wildcard: str, now: float, client: str = "", share: float = SHARE) -> bool:
+    def may(
+        self, name: str, wildcard: str, now: float, client: str = "", share: float = SHARE
+    ) -> bool:
         """Say whether this client may ask for this name now. share: see SHARE."""
         before = self._seen.get(name)
         if before is None or now - before > LATELY:

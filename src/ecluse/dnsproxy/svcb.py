@@ -1,7 +1,9 @@
-"""What of a service binding (HTTPS, SVCB; RFC 9460) comes back: each record is made anew, from what is known to be safe.
+"""What of a service binding (HTTPS, SVCB; RFC 9460) comes back: each record is made anew, from what
+is known to be safe.
 
-Such a record tells a client where else to go: another name, another port, another protocol, addresses that it never asked
-for. So it stays only as far as the client is let through there. A client without it does as before there were such records.
+Such a record tells a client where else to go: another name, another port, another protocol,
+addresses that it never asked for. So it stays only as far as the client is let through there. A
+client without it does as before there were such records.
 """
 
 from collections.abc import Callable
@@ -32,7 +34,9 @@ _PROTOCOLS: Callable[[list[bytes]], Param] = ALPNParam
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """What the orders let a client do: connect to an address (text), follow to another name, use a protocol's port."""
+    """What the orders let a client do: connect to an address (text), follow to another name, use a
+    protocol's port.
+    """
 
     address: Callable[[str], bool]
     name: Callable[[dns.name.Name], bool]
@@ -41,7 +45,10 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What stays of one record. record: None when nothing does. taken_out: hints that may not be."""
+    """What stays of one record.
+
+    record: None when nothing does. taken_out: hints that may not be.
+    """
 
     record: SVCBBase | None
     addresses: tuple[IPAddress, ...] = ()
@@ -49,7 +56,10 @@ class Binding:
 
 
 def filter_binding(record: SVCBBase, owner: dns.name.Name, leave: Leave) -> Binding:
-    """Make a record anew. Known parameters alone: no key, no path and no unknown one comes in by it (docs/security.md)."""
+    """Make a record anew.
+
+    Known parameters alone: no key, no path and no unknown one comes in by it (docs/security.md).
+    """
     if record.target not in {dns.name.root, owner} and not leave.name(record.target):
         return Binding(None)
     stays: dict[ParamKey, Param | None] = {}
@@ -66,7 +76,8 @@ def filter_binding(record: SVCBBase, owner: dns.name.Name, leave: Leave) -> Bind
         return Binding(None, taken_out=taken_out)
     mandatory = record.params.get(ParamKey.MANDATORY)
     if mandatory:
-        # A client that does without what is mandatory would be led astray: it must pass over such a record, and so do we.
+        # A client that does without what is mandatory would be led astray: it must pass over such a
+        # record, and so do we.
         if not set(mandatory.keys) <= set(stays):
             return Binding(None, taken_out=taken_out)
         stays[ParamKey.MANDATORY] = mandatory
@@ -75,9 +86,11 @@ def filter_binding(record: SVCBBase, owner: dns.name.Name, leave: Leave) -> Bind
 
 
 def _reachable(record: SVCBBase, stays: dict[ParamKey, Param | None], leave: Leave) -> bool:
-    """Take over port and protocols as far as they are kept; say whether a client that follows them arrives.
+    """Take over port and protocols as far as they are kept; say whether a client that follows them
+    arrives.
 
-    Without a port of its own a record leads where the client would go anyway, so there is nothing to judge.
+    Without a port of its own a record leads where the client would go anyway, so there is nothing
+    to judge.
     """
     port = record.params.get(ParamKey.PORT)
     at = port.port if port else _HTTPS_PORT

@@ -5,7 +5,9 @@ from pathlib import Path
 
 
 def write_whole(path: Path, text: str, mode: int = 0o644, *, lasting: bool = True) -> None:
-    """Replace a file as one: whoever reads it finds the old one or the new one. OSError when that is not possible.
+    """Replace a file as one: whoever reads it finds the old one or the new one.
+
+    OSError when that is not possible.
 
     lasting: it is to be there after a power cut too.
     """

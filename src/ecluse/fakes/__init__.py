@@ -1,4 +1,6 @@
-"""In-memory ports, honest like the real ones: for unit tests, and for looking at pages without a kernel."""
+"""In-memory ports, honest like the real ones: for unit tests, and for looking at pages without a
+kernel.
+"""
 
 from ecluse.fakes.firewall import FakeFirewall
 from ecluse.fakes.ports import (

@@ -1,7 +1,9 @@
-"""A firewall in memory that understands the texts that `ruleset/` writes: whole or not at all, like the kernel.
+"""A firewall in memory that understands the texts that `ruleset/` writes: whole or not at all, like
+the kernel.
 
-It judges no packets (`ruleset/simulator.py` does); it keeps what stands in table `inet ecluse`, refuses what the kernel
-refuses for the same reasons (a goto to a chain that is not there, a chain deleted while it is used), and announces changes.
+It judges no packets (`ruleset/simulator.py` does); it keeps what stands in table `inet ecluse`,
+refuses what the kernel refuses for the same reasons (a goto to a chain that is not there, a chain
+deleted while it is used), and announces changes.
 """
 
 import copy
@@ -29,7 +31,9 @@ _TARGET = re.compile(r"\b(?:goto|jump) ([\w.]+)")
 
 @dataclass
 class Table:
-    """What stands in the table: chains as their rules' texts, sets and maps as their texts, counters."""
+    """What stands in the table: chains as their rules' texts, sets and maps as their texts,
+    counters.
+    """
 
     chains: dict[str, list[str]] = field(default_factory=dict)
     policies: dict[str, str] = field(default_factory=dict)
@@ -46,7 +50,11 @@ class Table:
 
 
 class FakeFirewall(Failing):
-    """See the module. table: None when there is none. refusal: why each switch goes as a text only. counted: give a counter packets to see them in status."""
+    """See the module.
+
+    table: None when there is none. refusal: why each switch goes as a text only. counted: give a
+    counter packets to see them in status.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +73,9 @@ class FakeFirewall(Failing):
         try:
             _applied(self.table, text)
         except ValueError as error:
-            raise RulesetRejectedError(f"the kernel would not take this ruleset: {error}") from error
+            raise RulesetRejectedError(
+                f"the kernel would not take this ruleset: {error}"
+            ) from error
 
     async def apply(self, text: str) -> None:
         """Apply `text` whole or not at all. KernelError with the reason."""
@@ -101,7 +111,10 @@ class FakeFirewall(Failing):
             "\t}",
         ]
         for hook in BASE_CHAINS:
-            lines += [f"\tchain {hook} {{", f"type filter hook {hook} priority filter - 10; policy drop;"]
+            lines += [
+                f"\tchain {hook} {{",
+                f"type filter hook {hook} priority filter - 10; policy drop;",
+            ]
             lines += [*(f'iifname "{n}" jump {GUARD}' for n in inside), "\t}"]
         self._commit("\n".join([*lines, "}"]), process="eclused", pid=1, ours=True)
         return True
@@ -114,7 +127,9 @@ class FakeFirewall(Failing):
         try:
             table = _applied(self.table, text)
         except ValueError as error:
-            raise KernelError(f"the kernel refused the transaction, nothing was changed: {error}") from error
+            raise KernelError(
+                f"the kernel refused the transaction, nothing was changed: {error}"
+            ) from error
         touched = table != self.table
         gone = self.table is not None and table is None
         self.table = table
@@ -128,7 +143,9 @@ class FakeFirewall(Failing):
         """Read the switch back."""
         held = self.table
         hooks = {} if held is None or held.dormant else dict(held.hooks)
-        return SwitchReading(await self.targets(chains), await self.policies(), hooks, self.generation)
+        return SwitchReading(
+            await self.targets(chains), await self.policies(), hooks, self.generation
+        )
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Give each chain's goto target, None where it does anything else, or does not exist."""
@@ -138,7 +155,9 @@ class FakeFirewall(Failing):
         for name in chains:
             rules = held.get(name, [])
             single = (
-                rules[0].removeprefix("goto ") if len(rules) == 1 and rules[0].startswith("goto ") else None
+                rules[0].removeprefix("goto ")
+                if len(rules) == 1 and rules[0].startswith("goto ")
+                else None
             )
             result[name] = single
         return result
@@ -165,16 +184,25 @@ class FakeFirewall(Failing):
         return {kind: tuple(sorted(held)) for kind, held in kinds.items()}
 
     async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
-        """Give the elements of each set as one text, and under the empty name all else that is not switched."""
+        """Give the elements of each set as one text, and under the empty name all else that is not
+        switched.
+        """
         self._may_fail("fingerprint")
         if self.table is None:
             return {}
         held = {**self.table.sets, **self.table.maps}
-        found = {name: repr(sorted(held[name])) for name in (held if sets is None else sets) if name in held}
+        found = {
+            name: repr(sorted(held[name]))
+            for name in (held if sets is None else sets)
+            if name in held
+        }
         if sets is not None:
             return found
         program = {n: r for n, r in self.table.chains.items() if not is_switched(n)}
-        return {"": repr((sorted(program.items()), sorted(held), sorted(self.table.counters))), **found}
+        return {
+            "": repr((sorted(program.items()), sorted(held), sorted(self.table.counters))),
+            **found,
+        }
 
     async def ruleset_generation(self) -> int:
         """Give the number of transactions so far."""
@@ -190,10 +218,14 @@ class FakeFirewall(Failing):
         self._may_fail("learned")
         return dict(self.answered)
 
-    async def half_over(self, used: Mapping[str, frozenset[IPAddress]]) -> Mapping[str, frozenset[IPAddress]]:
+    async def half_over(
+        self, used: Mapping[str, frozenset[IPAddress]]
+    ) -> Mapping[str, frozenset[IPAddress]]:
         """Give them all but those that were held on to."""
         return {
-            name: old for name, every in used.items() if (old := every - self.held.get(name, frozenset()))
+            name: old
+            for name, every in used.items()
+            if (old := every - self.held.get(name, frozenset()))
         }
 
     async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
@@ -221,7 +253,10 @@ _ANOTHERS = re.compile(rf"add table (?!{TABLE}\b)")
 
 
 def _applied(table: Table | None, text: str) -> Table | None:
-    """Give the table after a text. ValueError, with the reason, where the kernel would refuse it."""
+    """Give the table after a text.
+
+    ValueError, with the reason, where the kernel would refuse it.
+    """
     work = copy.deepcopy(table)
     lines = iter(text.splitlines())
     for line in lines:
@@ -324,4 +359,6 @@ def _elements(work: Table, verb: str, name: str, rest: str) -> None:
         there = [e for e in held[name] if e.partition(" : ")[0] == key]
         if verb == "delete" and not there:
             raise ValueError(f"element {key}: No such file or directory")
-        held[name] = [e for e in held[name] if e not in there] + ([element] if verb == "add" else [])
+        held[name] = [e for e in held[name] if e not in there] + (
+            [element] if verb == "add" else []
+        )

@@ -1,9 +1,11 @@
-"""In-memory ports, honest like the real ones: a call that fails changes nothing, and what was not kept is not there.
+"""In-memory ports, honest like the real ones: a call that fails changes nothing, and what was not
+kept is not there.
 
-Each fake has `fail`: method name -> the exception that its next calls raise, until it is taken out again.
+Each fake has `fail`: method name -> the exception that its next calls raise, until it is taken out
+again.
 
-Parts: files and records (FakeState, FakeAudit, FakePolicySource), names and time (FakeResolver, FakeClock), kernel
-beside nf_tables (FakeConntrack, FakeLinks, FakeExits).
+Parts: files and records (FakeState, FakeAudit, FakePolicySource), names and time (FakeResolver,
+FakeClock), kernel beside nf_tables (FakeConntrack, FakeLinks, FakeExits).
 """
 
 import asyncio
@@ -38,7 +40,9 @@ class Failing:
 
 
 class Feed(Generic[T]):
-    """What `changes()` of a fake gives: every reader gets each item that is put after it began to read."""
+    """What `changes()` of a fake gives: every reader gets each item that is put after it began to
+    read.
+    """
 
     def __init__(self) -> None:
         self._readers: list[asyncio.Queue[T]] = []
@@ -60,11 +64,15 @@ async def _drain(queue: asyncio.Queue[T]) -> AsyncIterator[T]:
         yield await queue.get()
 
 
-# --- files and records ------------------------------------------------------------------------------------------------
+# --- files and records
+# ------------------------------------------------------------------------------------------------
 
 
 class FakeState(Failing):
-    """ports.StateStore in memory. `damage` is what the next `recover` tells; all else is what was written."""
+    """ports.StateStore in memory.
+
+    `damage` is what the next `recover` tells; all else is what was written.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +95,9 @@ class FakeState(Failing):
             self.generations[self.boot[2].number] = self.boot[2]
         newest = max(self.generations, default=0)
         pending = self.intent if self.intent is not None and self.intent.number > newest else None
-        used = bool(self.generations or self.policies or self.boot or self.intent or self.audit_levels)
+        used = bool(
+            self.generations or self.policies or self.boot or self.intent or self.audit_levels
+        )
         return Recovered(
             first_install=not used,
             generations=dict(self.generations),
@@ -150,8 +160,12 @@ class FakeState(Failing):
         """Say whether it was kept."""
         return name in self.programs
 
-    def point_boot(self, program: str, gate: str, generation: Generation, *, spare: bool = False) -> None:  # noqa: ARG002 - memory has room
-        """Keep what the machine would load at boot: program, gate text, and the record of the state."""
+    def point_boot(
+        self, program: str, gate: str, generation: Generation, *, spare: bool = False  # noqa: ARG002
+    ) -> None:
+        """Keep what the machine would load at boot: program, gate text, and the record of the
+        state.
+        """
         self._may_fail("point_boot")
         self.boot = (program, gate, generation)
 
@@ -172,7 +186,9 @@ class FakeState(Failing):
         users = [*self.generations.values(), *([self.intent] if self.intent else [])]
         users += [self.boot[2]] if self.boot else []
         policies = {each.policy for each in users}
-        self.policies = {digest: each for digest, each in self.policies.items() if digest in policies}
+        self.policies = {
+            digest: each for digest, each in self.policies.items() if digest in policies
+        }
         programs = {f"program-{each.ruleset.removeprefix('sha256:')}.nft" for each in users}
         programs |= {program for program, _ in self.levels_files.values()} | (
             {self.boot[0]} if self.boot else set()
@@ -191,7 +207,10 @@ class FakeState(Failing):
 
 
 class FakeAudit(Failing):
-    """ports.AuditLog in memory. records: every line that was written, in order; spare: those that might use the room kept."""
+    """ports.AuditLog in memory.
+
+    records: every line that was written, in order; spare: those that might use the room kept.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -207,7 +226,9 @@ class FakeAudit(Failing):
 
 
 class FakePolicySource(Failing):
-    """ports.PolicySource that gives `policy` and `faults`, both of which may be changed between loads."""
+    """ports.PolicySource that gives `policy` and `faults`, both of which may be changed between
+    loads.
+    """
 
     def __init__(self, policy: Policy, faults: Sequence[Fault] = ()) -> None:
         super().__init__()
@@ -225,7 +246,8 @@ class FakePolicySource(Failing):
         return self.faults
 
 
-# --- names and time ---------------------------------------------------------------------------------------------------
+# --- names and time
+# ---------------------------------------------------------------------------------------------------
 
 
 class FakeClock:
@@ -246,10 +268,13 @@ class FakeClock:
 class FakeResolver(Failing):
     """ports.Resolver that knows what `answer` told it.
 
-    watched, servers, private: those of the last `watch`. overdue: what `due` gives. tally: what `tallies` gives.
+    watched, servers, private: those of the last `watch`. overdue: what `due` gives. tally: what
+    `tallies` gives.
     """
 
-    def __init__(self, clock: FakeClock, addresses: Mapping[str, Iterable[str]] | None = None) -> None:
+    def __init__(
+        self, clock: FakeClock, addresses: Mapping[str, Iterable[str]] | None = None
+    ) -> None:
         super().__init__()
         self._clock = clock
         self._known: dict[str, KnownName] = {}
@@ -262,18 +287,30 @@ class FakeResolver(Failing):
         for name, those in (addresses or {}).items():
             self.answer(name, those)
 
-    def answer(self, name: str, addresses: Iterable[str], *, ttl: float = 300, failure: str = "") -> None:
-        """Let the resolvers have answered now; readers of `changes` are told when the addresses are others."""
+    def answer(
+        self, name: str, addresses: Iterable[str], *, ttl: float = 300, failure: str = ""
+    ) -> None:
+        """Let the resolvers have answered now; readers of `changes` are told when the addresses are
+        others.
+        """
         now = self._clock()
         expires = now + timedelta(seconds=ttl)
-        self.put(KnownName(name, tuple(KnownAddress(each, now, expires) for each in addresses), now, failure))
+        self.put(
+            KnownName(
+                name, tuple(KnownAddress(each, now, expires) for each in addresses), now, failure
+            )
+        )
 
     def put(self, known: KnownName) -> None:
-        """Know just this of a name from now on; readers of `changes` are told when the addresses are others."""
+        """Know just this of a name from now on; readers of `changes` are told when the addresses
+        are others.
+        """
         name = known.name
         before = self._known.get(name)
         self._known[name] = known
-        if before is None or {a.address for a in before.addresses} != {a.address for a in known.addresses}:
+        if before is None or {a.address for a in before.addresses} != {
+            a.address for a in known.addresses
+        }:
             self._feed.put(frozenset({name}))
 
     def known(self) -> Mapping[str, KnownName]:
@@ -304,7 +341,9 @@ class FakeResolver(Failing):
         """Note the time of use."""
         for name, found in addresses.items():
             entry = self._known[name]
-            marked = (replace(e, used=self._clock()) if e.address in found else e for e in entry.addresses)
+            marked = (
+                replace(e, used=self._clock()) if e.address in found else e for e in entry.addresses
+            )
             self.put(replace(entry, addresses=tuple(marked)))
 
     def let_go(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
@@ -312,7 +351,9 @@ class FakeResolver(Failing):
         for name, gone in addresses.items():
             entry = self._known[name]
             left = gone & self.overdue.pop(name, frozenset())
-            self.put(replace(entry, addresses=tuple(e for e in entry.addresses if e.address not in left)))
+            self.put(
+                replace(entry, addresses=tuple(e for e in entry.addresses if e.address not in left))
+            )
 
     def changes(self) -> AsyncIterator[frozenset[str]]:
         """Give the names of every `answer` from now on that changed addresses."""
@@ -324,7 +365,8 @@ class FakeResolver(Failing):
         return {name: self._known[name] for name in names if name in self._known}
 
 
-# --- kernel beside nf_tables ------------------------------------------------------------------------------------------
+# --- kernel beside nf_tables
+# ------------------------------------------------------------------------------------------
 
 
 class FakeConntrack(Failing):
@@ -355,13 +397,18 @@ class FakeConntrack(Failing):
 
 
 class FakeLinks(Failing):
-    """ports.Links over three values: every interface is up and has an IP. `change` replaces some of them and tells it.
+    """ports.Links over three values: every interface is up and has an IP.
+
+    `change` replaces some of them and tells it.
 
     host: what `look` gives instead, where a test sets it. full: what `tables` gives.
     """
 
     def __init__(
-        self, interfaces: Iterable[str] = (), addresses: Iterable[str] = (), routes: Iterable[str] = ()
+        self,
+        interfaces: Iterable[str] = (),
+        addresses: Iterable[str] = (),
+        routes: Iterable[str] = (),
     ) -> None:
         super().__init__()
         self._interfaces = tuple(sorted(interfaces))
@@ -420,7 +467,10 @@ class FakeLinks(Failing):
 
 
 class FakeDnsGate(Failing):
-    """ports.DnsGate in memory. wrong: what `check` gives. told: what `report` gives. orders: what was published last."""
+    """ports.DnsGate in memory.
+
+    wrong: what `check` gives. told: what `report` gives. orders: what was published last.
+    """
 
     def __init__(self) -> None:
         super().__init__()

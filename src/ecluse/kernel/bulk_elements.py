@@ -1,7 +1,9 @@
-"""Elements of maps by raw netlink: at 100,000 entries libnftables takes longer than all the rest of a start.
+"""Elements of maps by raw netlink: at 100,000 entries libnftables takes longer than all the rest of
+a start.
 
-Only the bulk goes this way: maps to counters, whose keys are joined addresses, ports and protocols. Tables, chains,
-rules and all other sets stay libnftables' (docs/datapath.md), but for the switch (kernel/switch_commit.py). Source: NFTA_SET_ELEM_* in linux/netfilter/nf_tables.h.
+Only the bulk goes this way: maps to counters, whose keys are joined addresses, ports and protocols.
+Tables, chains, rules and all other sets stay libnftables' (docs/datapath.md), but for the switch
+(kernel/switch_commit.py). Source: NFTA_SET_ELEM_* in linux/netfilter/nf_tables.h.
 """
 
 import errno
@@ -25,7 +27,9 @@ LIST_ELEMENT, DATA_VALUE = 1, 1
 ELEMENT_OBJREF, ELEMENT_KEY_END = 9, 10
 
 WIDTHS: Mapping[str, int] = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_service": 2, "inet_proto": 1}
-"""Bytes of a field; in a joined key each is filled up to a multiple of four (nft(8), concatenations)."""
+"""Bytes of a field; in a joined key each is filled up to a multiple of four (nft(8),
+concatenations).
+"""
 
 LARGEST_LIST = 60_000
 """Bytes of elements in one message: an attribute's length has 16 bits."""
@@ -36,7 +40,9 @@ _LENGTH = struct.Struct("=HH")
 def transaction(gone: Iterable[NamedSet], come: Iterable[NamedSet]) -> list[Request]:
     """Give the messages that take the elements of `gone` out and put those of `come` in."""
     deleted = [request for named in gone for request in _requests(named, DELSETELEM, 0)]
-    return deleted + [request for named in come for request in _requests(named, NEWSETELEM, NLM_F_CREATE)]
+    return deleted + [
+        request for named in come for request in _requests(named, NEWSETELEM, NLM_F_CREATE)
+    ]
 
 
 def _requests(named: NamedSet, message: int, flags: int) -> Iterator[Request]:
@@ -60,13 +66,20 @@ def _requests(named: NamedSet, message: int, flags: int) -> Iterator[Request]:
 
 
 def _elements(named: NamedSet, *, with_value: bool) -> Iterator[bytes]:
-    """Encode each element. The hot loop of a load: all but the address is made once for many elements."""
+    """Encode each element.
+
+    The hot loop of a load: all but the address is made once for many elements.
+    """
     widths = [WIDTHS[kind] for kind in named.types]
     first = widths[0]  # the address, a multiple of four bytes
     tails: dict[tuple[Key, str], tuple[bytes, bytes]] = {}
     length = 4 + 4 + sum((width + 3) & ~3 for width in widths)
-    begin = _LENGTH.pack(length, read_table.ELEMENT_KEY | NLA_F_NESTED) + _LENGTH.pack(length - 4, DATA_VALUE)
-    end = _LENGTH.pack(length, ELEMENT_KEY_END | NLA_F_NESTED) + _LENGTH.pack(length - 4, DATA_VALUE)
+    begin = _LENGTH.pack(length, read_table.ELEMENT_KEY | NLA_F_NESTED) + _LENGTH.pack(
+        length - 4, DATA_VALUE
+    )
+    end = _LENGTH.pack(length, ELEMENT_KEY_END | NLA_F_NESTED) + _LENGTH.pack(
+        length - 4, DATA_VALUE
+    )
     heads: dict[int, bytes] = {}
     for key, value in named.elements.items():
         (low, high), rest = key[0], key[1:]
@@ -74,7 +87,9 @@ def _elements(named: NamedSet, *, with_value: bool) -> Iterator[bytes]:
         if tail is None:
             reference = text_attribute(ELEMENT_OBJREF, value) if with_value else b""
             low_rest, high_rest = (_joined(rest, widths[1:], side) for side in (0, 1))
-            tail = (low_rest, high_rest + reference) if named.interval else (low_rest + reference, b"")
+            tail = (
+                (low_rest, high_rest + reference) if named.interval else (low_rest + reference, b"")
+            )
             tails[rest, value] = tail
         body = begin + low.to_bytes(first, "big") + tail[0]
         if named.interval:

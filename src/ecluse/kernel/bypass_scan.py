@@ -1,7 +1,9 @@
-"""The port `Exits`: what on this machine may carry packets past the gate, by raw netlink dumps and /proc/sys.
+"""The port `Exits`: what on this machine may carry packets past the gate, by raw netlink dumps and
+/proc/sys.
 
-It changes nothing and needs CAP_NET_ADMIN for other tables' rules and for tcx (`kernel/tcx_programs.py`) alone. Sources: linux/if_link.h, linux/rtnetlink.h,
-linux/pkt_sched.h, linux/tc_act/tc_mirred.h, linux/net_namespace.h, linux/netfilter/nf_tables.h.
+It changes nothing and needs CAP_NET_ADMIN for other tables' rules and for tcx
+(`kernel/tcx_programs.py`) alone. Sources: linux/if_link.h, linux/rtnetlink.h, linux/pkt_sched.h,
+linux/tc_act/tc_mirred.h, linux/net_namespace.h, linux/netfilter/nf_tables.h.
 """
 
 import asyncio
@@ -37,7 +39,14 @@ NETLINK_ROUTE = 0
 GET_STRICT_CHK = 12  # NETLINK_GET_STRICT_CHK, linux/netlink.h
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 GETLINK, GETADDR, GETROUTE, GETQDISC, GETTFILTER, GETNSID = 18, 22, 26, 38, 46, 90
-IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, IFLA_XDP, IFLA_TARGET_NETNSID = 3, 5, 10, 18, 43, 46
+IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, IFLA_XDP, IFLA_TARGET_NETNSID = (
+    3,
+    5,
+    10,
+    18,
+    43,
+    46,
+)
 INFO_KIND, XDP_ATTACHED, NSID = 1, 2, 1
 XDP_WORDS = {1: "in the driver", 2: "generic", 3: "in hardware", 4: "several"}
 IFA_ADDRESS, IFA_LOCAL = 1, 2
@@ -45,7 +54,8 @@ RTA_DST, RTA_OIF, RTA_MULTIPATH, RTN_UNICAST = 1, 4, 9, 1
 TCA_KIND, TCA_OPTIONS, MIRRED_PARMS = 1, 2, 2
 MIRRED_WORDS = {1: "redirects to", 2: "copies to", 3: "redirects into", 4: "copies into"}
 RUNS_BPF = -1  # an action of kind `bpf`, beside mirred's
-# Where the filters of each kind of queue hang: TC_H_CLSACT's two sides; 0: those of the root queue, on the way out
+# Where the filters of each kind of queue hang: TC_H_CLSACT's two sides; 0: those of the root queue,
+# on the way out
 INGRESS, EGRESS, ROOT = (0xFFFFFFF2, "ingress"), (0xFFFFFFF3, "egress"), (0, "egress")
 PARENTS = {"clsact": (INGRESS, EGRESS), "ingress": (INGRESS,), "noqueue": ()}
 FLOWTABLE_FLAGS, NFT_FLOWTABLE_HW_OFFLOAD = 7, 1
@@ -75,7 +85,8 @@ def look() -> HostReading:
     with Netlink(NETLINK_ROUTE) as route, Netlink(NETLINK_NETFILTER) as netfilter:
         names, links = _links_of(route)
         devices = (
-            replace(one, tc_in_hardware=not one.kind and _offloads_tc(one.name)) for one in links.devices
+            replace(one, tc_in_hardware=not one.kind and _offloads_tc(one.name))
+            for one in links.devices
         )
         return HostReading(
             devices=(*devices, *_elsewhere(route, names)),
@@ -90,20 +101,30 @@ def look() -> HostReading:
 
 
 def look_at_links() -> HostReading:
-    """Read the interfaces and their addresses alone, a millisecond's work. OSError in the kernel's words."""
+    """Read the interfaces and their addresses alone, a millisecond's work.
+
+    OSError in the kernel's words.
+    """
     with Netlink(NETLINK_ROUTE) as route:
         return _links_of(route)[1]
 
 
 def _links_of(route: Netlink) -> tuple[dict[int, str], HostReading]:
-    """Read the interfaces, each by its number and with what there is to say of it, and their addresses."""
+    """Read the interfaces, each by its number and with what there is to say of it, and their
+    addresses.
+    """
     bodies = _links(route)
-    names = {_LINK.unpack_from(body)[2]: text(fields(body, _LINK.size)[IFLA_IFNAME]) for body in bodies}
+    names = {
+        _LINK.unpack_from(body)[2]: text(fields(body, _LINK.size)[IFLA_IFNAME]) for body in bodies
+    }
     addresses = tuple(_addresses(route, names))
     numbered = {name for name, one in addresses if not ip_interface(one).is_link_local}
     indexes = {name: index for index, name in names.items()}
     found = tuple(_devices(bodies, names))
-    layer3 = {"", *(one.name for one in found if one.kind == "vrf")}  # masters that leave a port its own IP
+    layer3 = {
+        "",
+        *(one.name for one in found if one.kind == "vrf"),
+    }  # masters that leave a port its own IP
 
     def has_own_ip(one: Device) -> bool:
         return one.name in numbered or (
@@ -115,7 +136,9 @@ def _links_of(route: Netlink) -> tuple[dict[int, str], HostReading]:
 
 
 def _has_route(index: int) -> bool:
-    """Say whether a route beyond the link itself leads to an interface; the kernel looks through its tables (rtnetlink(7))."""
+    """Say whether a route beyond the link itself leads to an interface; the kernel looks through
+    its tables (rtnetlink(7)).
+    """
     with Netlink(NETLINK_ROUTE) as route:
         route.socket.setsockopt(SOL_NETLINK, GET_STRICT_CHK, 1)  # or it would send every route
         for family in (socket.AF_INET, socket.AF_INET6):
@@ -157,10 +180,11 @@ def _offloads_tc(name: str) -> bool:
 
 
 def _elsewhere(route: Netlink, names: dict[int, str]) -> Iterator[Device]:
-    """List what shares an interface of ours from another namespace, as far as ours knows it by a number.
+    """List what shares an interface of ours from another namespace, as far as ours knows it by a
+    number.
 
-    The kernel gives a namespace a number when an interface moves into it from here. One that may not be looked into,
-    or is gone by now, is passed over.
+    The kernel gives a namespace a number when an interface moves into it from here. One that may
+    not be looked into, or is gone by now, is passed over.
     """
     for listed in list(route.dump(GETNSID, bytes(4))):
         nsid = _native(fields(listed, 4).get(NSID))
@@ -177,7 +201,10 @@ def _elsewhere(route: Netlink, names: dict[int, str]) -> Iterator[Device]:
 
 @contextmanager
 def _passed_over(*more: int) -> Iterator[None]:
-    """Take what the kernel refuses for nothing there. What changed while it was read is not: it is read again."""
+    """Take what the kernel refuses for nothing there.
+
+    What changed while it was read is not: it is read again.
+    """
     try:
         yield
     except OSError as error:
@@ -223,7 +250,9 @@ def _filter(names: dict[int, str], index: int, where: str, body: bytes) -> Itera
 
 
 def _tcx() -> tuple[list[Filter], tuple[str, ...]]:
-    """List the sides of interfaces that have programs at their tcx hook; else say why they could not be looked for."""
+    """List the sides of interfaces that have programs at their tcx hook; else say why they could
+    not be looked for.
+    """
     try:
         found = [
             Filter(os.fsencode(name).decode(errors="replace"), side, "tcx")
@@ -254,7 +283,9 @@ def actions(data: bytes) -> Iterator[tuple[int, int]]:
             parameters = fields(inner.get(TCA_OPTIONS, b"")).get(MIRRED_PARMS, b"")
         except OSError:
             return
-        if len(parameters) >= 28:  # struct tc_mirred: five words that all actions have, then these two
+        if (
+            len(parameters) >= 28
+        ):  # struct tc_mirred: five words that all actions have, then these two
             action, target = struct.unpack_from("=iI", parameters, 20)
             yield action, target
         return
@@ -265,7 +296,9 @@ def actions(data: bytes) -> Iterator[tuple[int, int]]:
 
 def _all(netfilter: Netlink, what: int) -> Iterator[tuple[str, bytes]]:
     """Dump one kind of thing of every table; give each one's family in words, and its attributes."""
-    for body in netfilter.dump(netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, what), netfilter_header(0)):
+    for body in netfilter.dump(
+        netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, what), netfilter_header(0)
+    ):
         yield FAMILIES.get(body[0], str(body[0])), body[4:]
 
 
@@ -279,7 +312,9 @@ def offload(family: str, body: bytes) -> Offload:
     found = fields(body)
     flags = number(found.get(FLOWTABLE_FLAGS, b""))
     table = f"{family} {text(found[read_table.FLOWTABLE_TABLE])}"
-    return Offload(table, text(found[read_table.FLOWTABLE_NAME]), bool(flags & NFT_FLOWTABLE_HW_OFFLOAD))
+    return Offload(
+        table, text(found[read_table.FLOWTABLE_NAME]), bool(flags & NFT_FLOWTABLE_HW_OFFLOAD)
+    )
 
 
 def _statements(netfilter: Netlink) -> Iterator[Statement]:

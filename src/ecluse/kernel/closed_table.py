@@ -1,8 +1,9 @@
 """The smallest table that shuts the gate, by raw netlink: it stands while the real one is put back.
 
-It is one transaction of some twenty messages without a look at what is there, so that it is in the kernel before libnftables
-has asked its first question. Inside to inside passes, and what the gateway and the inside say to each other; the
-rest is dropped in silence. Source: NFTA_* in linux/netfilter/nf_tables.h.
+It is one transaction of some twenty messages without a look at what is there, so that it is in the
+kernel before libnftables has asked its first question. Inside to inside passes, and what the
+gateway and the inside say to each other; the rest is dropped in silence. Source: NFTA_* in
+linux/netfilter/nf_tables.h.
 """
 
 import struct
@@ -38,9 +39,12 @@ IFNAMSIZ = 16
 
 @lru_cache(maxsize=4)
 def requests(inside: tuple[str, ...]) -> list[Request]:
-    """Give the transaction. inside: interfaces of the zones, as site.yaml names them (`care0`, `vlan1*`).
+    """Give the transaction.
 
-    It fails with EEXIST where any table of ours stands: then somebody was quicker, and nothing is to be done.
+    inside: interfaces of the zones, as site.yaml names them (`care0`, `vlan1*`).
+
+    It fails with EEXIST where any table of ours stands: then somebody was quicker, and nothing is
+    to be done.
     """
     table = text_attribute(1, read_table.TABLE) + _number(2, 0)
     return [
@@ -50,12 +54,21 @@ def requests(inside: tuple[str, ...]) -> list[Request]:
         _chain("forward", FORWARD),
         *(_rule("forward", [*_named(IIFNAME, name), _verdict(NFT_JUMP, GUARD)]) for name in inside),
         _chain("input", LOCAL_IN),
-        *(_rule("input", [*_named(IIFNAME, name), _verdict(NF_ACCEPT)]) for name in ("lo", *inside)),
+        *(
+            _rule("input", [*_named(IIFNAME, name), _verdict(NF_ACCEPT)])
+            for name in ("lo", *inside)
+        ),
         _chain("output", LOCAL_OUT),
-        *(_rule("output", [*_named(OIFNAME, name), _verdict(NF_ACCEPT)]) for name in ("lo", *inside)),
+        *(
+            _rule("output", [*_named(OIFNAME, name), _verdict(NF_ACCEPT)])
+            for name in ("lo", *inside)
+        ),
         _chain("postrouting", POST_ROUTING),
         _rule("postrouting", [*_forwarded(), _verdict(NF_ACCEPT)]),
-        *(_rule("postrouting", [*_named(OIFNAME, name), _verdict(NF_ACCEPT)]) for name in ("lo", *inside)),
+        *(
+            _rule("postrouting", [*_named(OIFNAME, name), _verdict(NF_ACCEPT)])
+            for name in ("lo", *inside)
+        ),
     ]
 
 
@@ -79,7 +92,10 @@ def _chain(name: str, hook: int | None = None) -> Request:
         text_attribute(read_table.CHAIN_NAME, name),
     ]
     if hook is not None:
-        place = [_number(read_table.HOOK_NUMBER, hook), _number(read_table.HOOK_PRIORITY, PRIORITY_NUMBER)]
+        place = [
+            _number(read_table.HOOK_NUMBER, hook),
+            _number(read_table.HOOK_PRIORITY, PRIORITY_NUMBER),
+        ]
         parts += [
             _nest(read_table.CHAIN_HOOK, place),
             _number(read_table.CHAIN_POLICY, NF_DROP),
@@ -99,12 +115,15 @@ def _rule(chain: str, expressions: Iterable[bytes]) -> Request:
 
 def _expression(name: str, data: Iterable[bytes]) -> bytes:
     return _nest(
-        LIST_ELEMENT, [text_attribute(read_table.EXPR_NAME, name), _nest(read_table.EXPR_DATA, data)]
+        LIST_ELEMENT,
+        [text_attribute(read_table.EXPR_NAME, name), _nest(read_table.EXPR_DATA, data)],
     )
 
 
 def _named(key: int, pattern: str) -> list[bytes]:
-    """Match an interface by its whole name, or by its beginning where a `*` ends the pattern (nft does the same)."""
+    """Match an interface by its whole name, or by its beginning where a `*` ends the pattern (nft
+    does the same).
+    """
     stem = pattern.encode()
     value = stem[:-1] if stem.endswith(b"*") else stem.ljust(IFNAMSIZ, b"\0")
     load = _expression("meta", [_number(META_DREG, REG_1), _number(META_KEY, key)])
@@ -114,7 +133,9 @@ def _named(key: int, pattern: str) -> list[bytes]:
 
 
 def _forwarded() -> list[bytes]:
-    """Match what came by a link: at the last hook nothing else tells it from what the gateway made itself."""
+    """Match what came by a link: at the last hook nothing else tells it from what the gateway made
+    itself.
+    """
     load = _expression("meta", [_number(META_DREG, REG_1), _number(META_KEY, IIF)])
     return [load, _compare(CMP_NEQ, bytes(4))]
 
@@ -130,5 +151,6 @@ def _verdict(code: int, chain: str = "") -> bytes:
         parts.append(text_attribute(read_table.VERDICT_CHAIN, chain))
     verdict = _nest(read_table.DATA_VERDICT, parts)
     return _expression(
-        "immediate", [_number(IMMEDIATE_DREG, REG_VERDICT), _nest(read_table.IMMEDIATE_DATA, [verdict])]
+        "immediate",
+        [_number(IMMEDIATE_DREG, REG_VERDICT), _nest(read_table.IMMEDIATE_DATA, [verdict])],
     )

@@ -1,4 +1,5 @@
-"""The connection table by raw netlink (linux/netfilter/nfnetlink_conntrack.h): dump, delete, accounting.
+"""The connection table by raw netlink (linux/netfilter/nfnetlink_conntrack.h): dump, delete,
+accounting.
 
 pyroute2 takes 37 s for a dump of 50,000 entries; this takes 10 µs of processor time for an entry.
 """
@@ -36,7 +37,14 @@ from ecluse.ruleset.table_names import SPOOFED
 NFNL_SUBSYS_CTNETLINK = 1
 CT_GET, CT_DELETE = 1, 2
 CTA_STATUS, IPS_SEEN_REPLY = 3, 1 << 1
-CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY, CTA_ID, CTA_ZONE = 1, 2, 9, 10, 12, 18
+CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY, CTA_ID, CTA_ZONE = (
+    1,
+    2,
+    9,
+    10,
+    12,
+    18,
+)
 CTA_LABELS = 22
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 CTA_IP_V4_SRC, CTA_IP_V4_DST, CTA_IP_V6_SRC, CTA_IP_V6_DST = 1, 2, 3, 4
@@ -56,7 +64,8 @@ Fields = tuple[int, bytes, bytes, int, int]
 
 
 def _layout(width: int, source: int, destination: int) -> tuple[struct.Struct, tuple[bytes, ...]]:
-    """Describe the bytes of a tuple with ports as ctnetlink_dump_tuples writes it, and the headers in them.
+    """Describe the bytes of a tuple with ports as ctnetlink_dump_tuples writes it, and the headers
+    in them.
 
     width: bytes of an address; source, destination: the attributes that hold them.
     """
@@ -74,7 +83,8 @@ LAYOUTS = (_layout(4, CTA_IP_V4_SRC, CTA_IP_V4_DST), _layout(16, CTA_IP_V6_SRC, 
 
 
 class NfConntrack:
-    """The connection table of the network namespace that the process lives in; the port `Conntrack`.
+    """The connection table of the network namespace that the process lives in; the port
+    `Conntrack`.
 
     Works on one thread of its own, in small steps, so that the event loop stays alive beside it.
     """
@@ -94,7 +104,9 @@ class NfConntrack:
         return found
 
     async def end(self, connections: Iterable[ConntrackEntry]) -> int:
-        """Delete these entries; give how many were still there. One that is already gone is no error.
+        """Delete these entries; give how many were still there.
+
+        One that is already gone is no error.
 
         KernelError when some could not be deleted; all were tried.
         """
@@ -102,7 +114,9 @@ class NfConntrack:
         with kernel_errors("end connections"):
             ended, failed = await self._run(lambda: _delete(handles))
         if failed:
-            reasons = ", ".join(f"{count}: {os.strerror(code)}" for code, count in failed.most_common(3))
+            reasons = ", ".join(
+                f"{count}: {os.strerror(code)}" for code, count in failed.most_common(3)
+            )
             raise KernelError(
                 f"{failed.total()} of {len(handles)} connections could not be ended ({reasons}); {ended} were ended. "
                 "Their packets are judged by the rules all the same",
@@ -111,7 +125,10 @@ class NfConntrack:
         return ended
 
     async def enable_accounting(self) -> bool:
-        """Let entries count packets and bytes (connections made from now on). False when that was not possible."""
+        """Let entries count packets and bytes (connections made from now on).
+
+        False when that was not possible.
+        """
         return await self._run(_enable_accounting)
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -129,17 +146,23 @@ def _enable_accounting() -> bool:
 
 
 def _dump() -> tuple[list[ConntrackEntry], int]:
-    """Give the entries, and how many could not be read: one of a kind that we do not know hides no other."""
+    """Give the entries, and how many could not be read: one of a kind that we do not know hides no
+    other.
+    """
     kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, CT_GET)
     addresses: Addresses = {}
     with Netlink(NETLINK_NETFILTER) as netlink, _no_full_collection():
-        # Each read of the socket (about 100 entries) lets go of the interpreter: the event loop gets its turn.
-        return sift(netlink.dump(kind, netfilter_header(0)), lambda body: connection(body, addresses))
+        # Each read of the socket (about 100 entries) lets go of the interpreter: the event loop
+        # gets its turn.
+        return sift(
+            netlink.dump(kind, netfilter_header(0)), lambda body: connection(body, addresses)
+        )
 
 
 @contextmanager
 def _no_full_collection() -> Iterator[None]:
-    """Keep the collector from walking all entries again and again while their list grows; they hold no cycles.
+    """Keep the collector from walking all entries again and again while their list grows; they hold
+    no cycles.
 
     At 200,000 entries that was half of the time, in pauses of 0.3 s that held the event loop too.
     """
@@ -180,7 +203,9 @@ def connection(body: bytes, known: Addresses) -> ConntrackEntry:
 
 
 def _has_label(labels: bytes, bit: int) -> bool:
-    """Say whether a connection has a label: 128 bits as `unsigned long`s in host byte order (nf_conn_labels)."""
+    """Say whether a connection has a label: 128 bits as `unsigned long`s in host byte order
+    (nf_conn_labels).
+    """
     return bool(int.from_bytes(labels, sys.byteorder) >> bit & 1)
 
 
@@ -195,12 +220,23 @@ def _tuple(data: bytes, known: Addresses) -> tuple[int, Tuple]:
 
 
 def _usual(data: bytes) -> Fields | None:
-    """Read a tuple with ports and nothing unusual by its layout: a third of the time that walking it takes."""
+    """Read a tuple with ports and nothing unusual by its layout: a third of the time that walking
+    it takes.
+    """
     for layout, headers in LAYOUTS:
         if layout.size == len(data):
-            one, source, two, destination, three, protocol, four, source_port, five, destination_port = (
-                layout.unpack(data)
-            )
+            (
+                one,
+                source,
+                two,
+                destination,
+                three,
+                protocol,
+                four,
+                source_port,
+                five,
+                destination_port,
+            ) = layout.unpack(data)
             if (one, two, three, four, five) == headers and protocol in WITH_PORTS:
                 return protocol, source, destination, source_port, destination_port
     return None
@@ -229,7 +265,9 @@ def _address(packed: bytes) -> IPv4Address | IPv6Address:
 
 
 def _delete(handles: Sequence[bytes]) -> tuple[int, Counter[int]]:
-    """Delete by handle, in batches; give how many went and what else than 'already gone' went wrong."""
+    """Delete by handle, in batches; give how many went and what else than 'already gone' went
+    wrong.
+    """
     kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, CT_DELETE)
     failed: Counter[int] = Counter()
     with Netlink(NETLINK_NETFILTER) as netlink:

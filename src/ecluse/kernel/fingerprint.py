@@ -1,6 +1,8 @@
-"""Digests of table `inet ecluse`, by part: all that a person or program can change in it, nothing that packets change.
+"""Digests of table `inet ecluse`, by part: all that a person or program can change in it, nothing
+that packets change.
 
-Chosen by attribute, not by leaving out what is known to move: a newer kernel's new counters change nothing.
+Chosen by attribute, not by leaving out what is known to move: a newer kernel's new counters change
+nothing.
 """
 
 import errno
@@ -12,11 +14,13 @@ from ecluse.kernel import read_table
 from ecluse.kernel.netlink import Netlink, attribute, attributes, number, text
 from ecluse.ruleset.table_names import is_switched
 
-# What is kept of each kind, by NFTA_* number (linux/netfilter/nf_tables.h). Never handles, use counts, packets.
+# What is kept of each kind, by NFTA_* number (linux/netfilter/nf_tables.h). Never handles, use
+# counts, packets.
 TABLE_KEPT = (2,)  # flags, dormant among them
 # The policy of the base chains goes with the levels and is read by itself (Firewall.policies).
 CHAIN_KEPT = (3, 4, 7, 10, 12)  # name, hook, type, flags, userdata (comments)
-# Of a set: name, flags, types and lengths, policy, description, time-outs, userdata, object type, expressions.
+# Of a set: name, flags, types and lengths, policy, description, time-outs, userdata, object type,
+# expressions.
 SET_KEPT = (2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 17, 18)
 OBJECT_KEPT = (2, 3, 8)  # name, type, userdata
 FLOWTABLE_KEPT = (2, 3, 7)  # name, hook, flags
@@ -31,7 +35,8 @@ _LENGTH = struct.Struct("=H")
 
 
 def fingerprint(netlink: Netlink, only: Iterable[str] | None = None) -> dict[str, str]:
-    """Digest the table: the elements of each set under its name, the rest under the empty name; nothing without a table.
+    """Digest the table: the elements of each set under its name, the rest under the empty name;
+    nothing without a table.
 
     only: read the elements of these sets, and nothing else. Costs 1 µs an element.
     An element that expires by its own time-out changes the digest, as it changes what is kept.
@@ -52,17 +57,24 @@ def fingerprint(netlink: Netlink, only: Iterable[str] | None = None) -> dict[str
         *(_record("chain", kept(one, CHAIN_KEPT)) for one in read_table.chains(netlink)),
         *(_record("set", kept(one, SET_KEPT)) for one in sets),
         *(_record("object", kept(one, OBJECT_KEPT)) for one in read_table.objects(netlink)),
-        *(_record("flowtable", kept(one, FLOWTABLE_KEPT)) for one in read_table.flowtables(netlink)),
+        *(
+            _record("flowtable", kept(one, FLOWTABLE_KEPT))
+            for one in read_table.flowtables(netlink)
+        ),
         *_rule_records(netlink),
     ]
     found = {
-        text(one[read_table.SET_NAME]): _elements_digest(netlink, one) for one in sets if _is_static(one)
+        text(one[read_table.SET_NAME]): _elements_digest(netlink, one)
+        for one in sets
+        if _is_static(one)
     }
     return {"": "sha256:" + hashlib.sha256(b"".join(sorted(records))).hexdigest(), **found}
 
 
 def _record(kind: str, content: bytes) -> bytes:
-    """Make one thing's part of the digest; of fixed length, so that parts cannot run into each other."""
+    """Make one thing's part of the digest; of fixed length, so that parts cannot run into each
+    other.
+    """
     return hashlib.sha256(kind.encode() + b"\0" + content).digest()
 
 
@@ -97,10 +109,12 @@ def stable_rule(rule: dict[int, bytes]) -> bytes:
 
 
 def _elements_digest(netlink: Netlink, one: dict[int, bytes]) -> str:
-    """Digest a set's elements in whatever order the kernel lists them: their number and the sum of their hashes.
+    """Digest a set's elements in whatever order the kernel lists them: their number and the sum of
+    their hashes.
 
-    Python's own hash of bytes, keyed anew by each process (SipHash): quick enough to read 100,000 elements unnoticed.
-    No sorting: that alone would hold the interpreter, and so the event loop, for 30 ms.
+    Python's own hash of bytes, keyed anew by each process (SipHash): quick enough to read 100,000
+    elements unnoticed. No sorting: that alone would hold the interpreter, and so the event loop,
+    for 30 ms.
     """
     walk = moving_elements if _may_move(one) else elements
     count = total = 0
@@ -112,17 +126,23 @@ def _elements_digest(netlink: Netlink, one: dict[int, bytes]) -> str:
 
 
 def _may_move(one: dict[int, bytes]) -> bool:
-    """Tell whether this set's elements have time-outs or statements of their own, as none of ours has that packets do not fill.
+    """Tell whether this set's elements have time-outs or statements of their own, as none of ours
+    has that packets do not fill.
 
-    An element that somebody gave a counter where the set has none moves the digest with each packet: it is not ours.
+    An element that somebody gave a counter where the set has none moves the digest with each
+    packet: it is not ours.
     """
     return bool(number(one.get(read_table.SET_FLAGS, b"")) & read_table.NFT_SET_TIMEOUT) or any(
-        kind in one for kind in (read_table.SET_TIMEOUT, read_table.SET_EXPR, read_table.SET_EXPRESSIONS)
+        kind in one
+        for kind in (read_table.SET_TIMEOUT, read_table.SET_EXPR, read_table.SET_EXPRESSIONS)
     )
 
 
 def elements(listed: bytes) -> Iterator[bytes]:
-    """Give each element of a list as bytes, its length first. The hot loop: nothing in it but the length."""
+    """Give each element of a list as bytes, its length first.
+
+    The hot loop: nothing in it but the length.
+    """
     unpack = _LENGTH.unpack_from
     start, end = 0, len(listed)
     while start < end:

@@ -1,9 +1,12 @@
-"""Tables of the kernel's that have a bound: how full they are. Where one is full, new kept flows fail.
+"""Tables of the kernel's that have a bound: how full they are.
 
-What can be read where (tried on 6.18; net/netfilter/nf_conntrack_standalone.c, net/core/neighbour.c):
-connections are counted for each network namespace, and the bound is the whole machine's: every namespace reads it, the
-first alone may set it. Neighbours are counted for the whole machine, all namespaces together, and so is their bound;
-sysctl shows it in the first namespace alone, rtnetlink in all. What is permanent is in the neighbours' count, too.
+Where one is full, new kept flows fail.
+
+What can be read where (tried on 6.18; net/netfilter/nf_conntrack_standalone.c,
+net/core/neighbour.c): connections are counted for each network namespace, and the bound is the
+whole machine's: every namespace reads it, the first alone may set it. Neighbours are counted for
+the whole machine, all namespaces together, and so is their bound; sysctl shows it in the first
+namespace alone, rtnetlink in all. What is permanent is in the neighbours' count, too.
 """
 
 import struct
@@ -29,14 +32,18 @@ _NEIGHBOURS = {
 
 
 def tables() -> tuple[TableUse, ...]:
-    """Read how full each table is; one that this kernel does not have is left out. OSError in the kernel's words."""
+    """Read how full each table is; one that this kernel does not have is left out.
+
+    OSError in the kernel's words.
+    """
     return (*_connections(), *_neighbours(), *_routes())
 
 
 def _connections() -> Iterator[TableUse]:
     try:
         used, most = (
-            int((CONNTRACK / f"nf_conntrack_{name}").read_text("ascii")) for name in ("count", "max")
+            int((CONNTRACK / f"nf_conntrack_{name}").read_text("ascii"))
+            for name in ("count", "max")
         )
     except FileNotFoundError:  # nobody tracks connections yet
         return
@@ -49,7 +56,9 @@ def _neighbours() -> Iterator[TableUse]:
         for body in route.dump(GETNEIGHTBL, _FAMILY.pack(0)):
             found = fields(body, _FAMILY.size)
             name = text(found.get(NDTA_NAME, b""))
-            if name in _NEIGHBOURS and NDTA_THRESH3 in found:  # what comes for each interface has none
+            if (
+                name in _NEIGHBOURS and NDTA_THRESH3 in found
+            ):  # what comes for each interface has none
                 (used,) = struct.unpack_from("=I", found[NDTA_CONFIG], NDTC_ENTRIES)
                 (most,) = struct.unpack("=I", found[NDTA_THRESH3])
                 words, knob = _NEIGHBOURS[name]
@@ -62,4 +71,6 @@ def _routes() -> Iterator[TableUse]:
         most, stats = int(ROUTES[0].read_text("ascii")), ROUTES[1].read_text("ascii").split()
     except FileNotFoundError:
         return
-    yield TableUse("IPv6 routes in use", int(stats[RT6_DST_ENTRIES], 16), most, "net.ipv6.route.max_size")
+    yield TableUse(
+        "IPv6 routes in use", int(stats[RT6_DST_ENTRIES], 16), most, "net.ipv6.route.max_size"
+    )

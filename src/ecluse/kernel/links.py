@@ -1,4 +1,5 @@
-"""Interfaces, addresses and default routes (rtnetlink(7)): readings by pyroute2, events by the raw socket.
+"""Interfaces, addresses and default routes (rtnetlink(7)): readings by pyroute2, events by the raw
+socket.
 
 pyroute2's event reader dies of ENOBUFS in a burst; ours says that something was missed.
 """
@@ -35,13 +36,22 @@ from ecluse.results import TableUse
 NETLINK_ROUTE = 0
 # RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE
 GROUPS = (1, 5, 7, 9, 11)
-RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE = 16, 17, 20, 21, 24, 25
+RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE = (
+    16,
+    17,
+    20,
+    21,
+    24,
+    25,
+)
 RTM_GETADDR, RTM_GETROUTE = 22, 26
 IFLA_IFNAME, IFA_ADDRESS, IFA_LOCAL, RTA_DST, RTA_OIF = 3, 1, 2, 1, 4
 IFF_RUNNING = 0x40
 RTN_UNICAST = 1
 NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
-"""What the kernel answers for no route, and for routes of type unreachable, prohibit and blackhole (rtnetlink(7))."""
+"""What the kernel answers for no route, and for routes of type unreachable, prohibit and blackhole
+(rtnetlink(7)).
+"""
 
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
@@ -52,7 +62,9 @@ _RTMSG = struct.Struct(
 T = TypeVar("T")
 
 _TRUSTED = 120.0
-"""Seconds after which links are read again although the kernel announced no change; the regular look comes every 60."""
+"""Seconds after which links are read again although the kernel announced no change; the regular
+look comes every 60.
+"""
 _NEWS_BUFFER = 1 << 16  # bytes; what does not fit counts as a change
 _MOST_NEWS = 1000
 
@@ -62,7 +74,8 @@ class RtnlLinks:
 
     def __init__(self) -> None:
         self._streams: list[NetlinkStream[str]] = []
-        # One of its own: where the kernel holds a look up (its rtnl lock), the next ones wait here and take no other's thread.
+        # One of its own: where the kernel holds a look up (its rtnl lock), the next ones wait here
+        # and take no other's thread.
         self._thread = ThreadPoolExecutor(1, "links")
         self._news: Netlink | None = None
         self._seen: tuple[float, HostReading] | None = None
@@ -77,9 +90,11 @@ class RtnlLinks:
             stream.close()
 
     async def look(self) -> HostReading:
-        """Read every interface and its addresses, by raw netlink: it is asked for while somebody waits for an answer.
+        """Read every interface and its addresses, by raw netlink: it is asked for while somebody
+        waits for an answer.
 
-        As long as the kernel has announced no change since, what was read last is how it is: a cut then pays nothing for it.
+        As long as the kernel has announced no change since, what was read last is how it is: a cut
+        then pays nothing for it.
         """
         with kernel_errors("look at the interfaces"):
             now = time.monotonic()
@@ -95,7 +110,9 @@ class RtnlLinks:
             return host
 
     def _changed(self) -> bool:
-        """Say whether the kernel announced a change since this was last asked, one that it had to drop among them."""
+        """Say whether the kernel announced a change since this was last asked, one that it had to
+        drop among them.
+        """
         if self._news is None:
             self._news = Netlink(NETLINK_ROUTE, GROUPS, _NEWS_BUFFER)
             self._news.socket.setblocking(False)
@@ -119,13 +136,18 @@ class RtnlLinks:
             return await loop.run_in_executor(self._thread, consistently, kernel_limits.tables)
 
     async def local_addresses(self) -> frozenset[str]:
-        """Give every address of the machine itself, as text; a point-to-point link's own end, not the peer's."""
+        """Give every address of the machine itself, as text; a point-to-point link's own end, not
+        the peer's.
+        """
         with kernel_errors("list the addresses"):
-            # Not by pyroute2: this is asked after every change, and what that leaves behind is garbage in cycles.
+            # Not by pyroute2: this is asked after every change, and what that leaves behind is
+            # garbage in cycles.
             return await asyncio.to_thread(consistently, _local_addresses)
 
     async def default_routes(self) -> tuple[str, ...]:
-        """Name every interface with a unicast default route of either family, in any routing table, sorted."""
+        """Name every interface with a unicast default route of either family, in any routing table,
+        sorted.
+        """
         links = await _read("list the interfaces", lambda route: route.link("dump"))
         names = {link["index"]: _named(link) for link in links}
         routes = await _read("list the routes", lambda route: route.route("dump"))
@@ -138,7 +160,8 @@ class RtnlLinks:
         return tuple(sorted(names[index] for index in indexes if index in names))
 
     async def reached_by(self, addresses: Iterable[IPAddress]) -> dict[IPAddress, str]:
-        """Say by which interface the machine would reach each address; one that it has no way to is left out. KernelError.
+        """Say by which interface the machine would reach each address; one that it has no way to is
+        left out. KernelError.
 
         10 us an address, on a thread.
         """
@@ -146,7 +169,9 @@ class RtnlLinks:
         if not wanted:
             return {}
         with kernel_errors("ask for routes"):
-            return await asyncio.get_running_loop().run_in_executor(self._thread, _reached_by, wanted)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thread, _reached_by, wanted
+            )
 
     def changes(self) -> NetlinkStream[str]:
         """Tell in words, from now on, whenever an interface, an address or a route comes or goes."""
@@ -171,7 +196,10 @@ async def _read(doing: str, ask: Callable[[Any], Any]) -> list[Any]:
 
 
 def _named(link: Any) -> str:
-    """Give an interface's name as text. The kernel takes any bytes but '/', ':' and spaces (dev_valid_name)."""
+    """Give an interface's name as text.
+
+    The kernel takes any bytes but '/', ':' and spaces (dev_valid_name).
+    """
     name = link.get_attr("IFLA_IFNAME")
     return name if isinstance(name, str) else text(name)
 
@@ -179,14 +207,17 @@ def _named(link: Any) -> str:
 def _local_addresses() -> frozenset[str]:
     with Netlink(NETLINK_ROUTE) as route:
         found = [
-            fields(body, _IFADDRMSG.size) for body in route.dump(RTM_GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0))
+            fields(body, _IFADDRMSG.size)
+            for body in route.dump(RTM_GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0))
         ]
     packed = (one.get(IFA_LOCAL) or one.get(IFA_ADDRESS) for one in found)
     return frozenset(str(ip_address(one)) for one in packed if one)
 
 
 def _outputs(route: Any) -> list[int]:
-    """Give the interface indexes that a route sends to: of each hop where it is multipath, else its own."""
+    """Give the interface indexes that a route sends to: of each hop where it is multipath, else its
+    own.
+    """
     hops = route.get_attr("RTA_MULTIPATH") or ()
     return [hop["oif"] for hop in hops] or [route.get_attr("RTA_OIF")]
 

@@ -1,7 +1,7 @@
 """The project's only raw netlink: requests, dumps, batches, events, attributes.
 
-Sources: linux/netlink.h, linux/netfilter/nfnetlink.h, netlink(7), netlink(3). Numbers in a header are in host
-byte order; what netfilter puts into attributes is big endian (see `number`).
+Sources: linux/netlink.h, linux/netfilter/nfnetlink.h, netlink(7), netlink(3). Numbers in a header
+are in host byte order; what netfilter puts into attributes is big endian (see `number`).
 """
 
 import errno
@@ -39,7 +39,8 @@ _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 _GENERIC = struct.Struct("!BBH")  # struct nfgenmsg: family, version, resource
 
 Request = tuple[int, int, bytes]
-"""One message of a transaction: kind and flags as in struct nlmsghdr, body from struct nfgenmsg on."""
+"""One message of a transaction: kind and flags as in struct nlmsghdr, body from struct nfgenmsg on.
+"""
 
 T = TypeVar("T")
 
@@ -72,7 +73,9 @@ def text_attribute(kind: int, value: str) -> bytes:
 
 
 def attributes(data: bytes, start: int = 0) -> list[tuple[int, bytes]]:
-    """List the attributes of `data` from `start` on: type without flag bits, payload without padding."""
+    """List the attributes of `data` from `start` on: type without flag bits, payload without
+    padding.
+    """
     found = []
     end = len(data)
     while start + 4 <= end:
@@ -114,8 +117,13 @@ def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
     return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
 
 
-def messages(data: bytes, passed_over: Callable[[int, int], bool] | None = None) -> Iterator[Message]:
-    """Walk the messages of one datagram. passed_over: says by kind and port which are not worth making."""
+def messages(
+    data: bytes, passed_over: Callable[[int, int], bool] | None = None
+) -> Iterator[Message]:
+    """Walk the messages of one datagram.
+
+    passed_over: says by kind and port which are not worth making.
+    """
     start, end = 0, len(data)
     while start + _HEADER.size <= end:
         length, kind, flags, sequence, port = _HEADER.unpack_from(data, start)
@@ -127,15 +135,20 @@ def messages(data: bytes, passed_over: Callable[[int, int], bool] | None = None)
 
 
 class Netlink:
-    """One netlink socket in the network namespace of the thread that makes it. Not for two threads at once.
+    """One netlink socket in the network namespace of the thread that makes it.
 
-    groups: multicast groups by number. receive_buffer: bytes; what CAP_NET_ADMIN allows is used beyond rmem_max.
+    Not for two threads at once.
+
+    groups: multicast groups by number. receive_buffer: bytes; what CAP_NET_ADMIN allows is used
+    beyond rmem_max.
     """
 
     def __init__(
         self, protocol: int, groups: Sequence[int] = (), receive_buffer: int = RECEIVE_BUFFER
     ) -> None:
-        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self.socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
+        )
         self._sequence = 0
         self._room = 65536
         try:
@@ -159,12 +172,17 @@ class Netlink:
 
     def _buffer(self, size: int) -> None:
         try:
-            self.socket.setsockopt(socket.SOL_SOCKET, 33, size)  # SO_RCVBUFFORCE, asm-generic/socket.h
+            self.socket.setsockopt(
+                socket.SOL_SOCKET, 33, size
+            )  # SO_RCVBUFFORCE, asm-generic/socket.h
         except PermissionError:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     def receive(self) -> bytes:
-        """Read one datagram. OSError: ENOBUFS when the kernel dropped some, EMSGSIZE when this one was cut off."""
+        """Read one datagram.
+
+        OSError: ENOBUFS when the kernel dropped some, EMSGSIZE when this one was cut off.
+        """
         data, _, flags, _ = self.socket.recvmsg(DATAGRAM)
         if flags & socket.MSG_TRUNC:
             raise OSError(errno.EMSGSIZE, "a netlink message was longer than the buffer")
@@ -189,9 +207,12 @@ class Netlink:
                 answer = reply.body
 
     def dump(self, kind: int, body: bytes) -> Iterator[bytes]:
-        """List things; give each answer's body as it comes. DumpInterruptedError, in the end, when they changed meanwhile.
+        """List things; give each answer's body as it comes.
 
-        Read it to its end, or close the socket: the kernel refuses the next dump while one is unread (EBUSY).
+        DumpInterruptedError, in the end, when they changed meanwhile.
+
+        Read it to its end, or close the socket: the kernel refuses the next dump while one is
+        unread (EBUSY).
         """
         sequence = self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
         interrupted = False
@@ -209,16 +230,20 @@ class Netlink:
                     yield reply.body
 
     def batch(self, kind: int, flags: int, bodies: Sequence[bytes]) -> list[int]:
-        """Send many requests in one datagram; give the errno of each that failed (the kernel does them all).
+        """Send many requests in one datagram; give the errno of each that failed (the kernel does
+        them all).
 
-        Only the last asks for an acknowledgement: the kernel answers in order, so it ends the answers.
+        Only the last asks for an acknowledgement: the kernel answers in order, so it ends the
+        answers.
         """
         first, count = self._sequence + 1, len(bodies)
         self._sequence += count
         last = self._sequence
         self.socket.send(
             b"".join(
-                message(kind, NLM_F_REQUEST | flags | (NLM_F_ACK if number == last else 0), number, body)
+                message(
+                    kind, NLM_F_REQUEST | flags | (NLM_F_ACK if number == last else 0), number, body
+                )
                 for number, body in enumerate(bodies, first)
             )
         )
@@ -235,9 +260,9 @@ class Netlink:
     def transaction(self, subsystem: int, requests: Sequence[Request]) -> None:
         """Carry out a netfilter transaction: whole, or not at all with the first fault as OSError.
 
-        requests: one at least. Source: nfnetlink_rcv_batch in
-        net/netfilter/nfnetlink.c: it acknowledges in order, after the commit, whose own fault names the batch's first
-        message and comes before that.
+        requests: one at least. Source: nfnetlink_rcv_batch in net/netfilter/nfnetlink.c: it
+        acknowledges in order, after the commit, whose own fault names the batch's first message and
+        comes before that.
         """
         frame = _GENERIC.pack(0, 0, subsystem)
         first, last = self._sequence + 1, self._sequence + len(requests) + 2
@@ -259,7 +284,9 @@ class Netlink:
                     raise_error(reply)
                 except OSError as error:
                     fault = fault or error
-                    if reply.sequence == first:  # the batch itself: nothing follows that can be relied on
+                    if (
+                        reply.sequence == first
+                    ):  # the batch itself: nothing follows that can be relied on
                         raise
                 if reply.sequence == last - 1:
                     if fault:
@@ -269,12 +296,15 @@ class Netlink:
     def _send_room(self, size: int) -> None:
         """Let the socket take a datagram of this size; netlink charges it whole (netlink_sendmsg)."""
         if size > self._room:
-            self.socket.setsockopt(socket.SOL_SOCKET, 32, size)  # SO_SNDBUFFORCE, asm-generic/socket.h
+            self.socket.setsockopt(
+                socket.SOL_SOCKET, 32, size
+            )  # SO_SNDBUFFORCE, asm-generic/socket.h
             self._room = size
 
 
 class Sockets:
-    """Sockets of one protocol, kept open between uses: closing one waits for nf_tables, 10 ms just after a transaction.
+    """Sockets of one protocol, kept open between uses: closing one waits for nf_tables, 10 ms just
+    after a transaction.
 
     Any thread may borrow one; all threads must be in one network namespace.
     """
@@ -310,20 +340,25 @@ class Sockets:
 
 
 def raise_error(reply: Message) -> None:
-    """Raise the OSError that NLMSG_ERROR or NLMSG_DONE carries, with the kernel's own words if it gave some."""
+    """Raise the OSError that NLMSG_ERROR or NLMSG_DONE carries, with the kernel's own words if it
+    gave some.
+    """
     code = -struct.unpack_from("=i", reply.body)[0] if len(reply.body) >= 4 else 0
     if code <= 0:
         return
     words = os.strerror(code)
     if reply.kind == NLMSG_ERROR and reply.flags & NLM_F_ACK_TLVS:
-        # struct nlmsgerr, capped: the error and the header of the request stand before the attributes
+        # struct nlmsgerr, capped: the error and the header of the request stand before the
+        # attributes
         said = fields(reply.body, 4 + _HEADER.size).get(NLMSGERR_ATTR_MSG)
         words = f"{words} ({text(said)})" if said else words
     raise OSError(code, words)
 
 
 def consistently(read: Callable[[], T]) -> T:
-    """Read again for as long as DumpInterruptedError says that it was a mix, at most 20 times, then raise it."""
+    """Read again for as long as DumpInterruptedError says that it was a mix, at most 20 times, then
+    raise it.
+    """
     for _ in range(TRIES - 1):
         try:
             return read()
@@ -334,12 +369,15 @@ def consistently(read: Callable[[], T]) -> T:
 
 @contextmanager
 def kernel_errors(doing: str, hint: str = "") -> Iterator[None]:
-    """Turn an OSError into a KernelError that says what was being done (`read the chains of inet ecluse`)."""
+    """Turn an OSError into a KernelError that says what was being done (`read the chains of inet
+    ecluse`).
+    """
     try:
         yield
     except OSError as error:
         raise KernelError(
             f"could not {doing}: {error.strerror or error}; nothing was changed by trying",
             retry=error.errno in {errno.EINTR, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN},
-            hint=hint or ("run eclused as root" if error.errno in {errno.EPERM, errno.EACCES} else ""),
+            hint=hint
+            or ("run eclused as root" if error.errno in {errno.EPERM, errno.EACCES} else ""),
         ) from error

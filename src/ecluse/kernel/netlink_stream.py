@@ -1,4 +1,6 @@
-"""Kernel events in the asyncio loop: the kernel's own buffer is the queue, and what it dropped is said."""
+"""Kernel events in the asyncio loop: the kernel's own buffer is the queue, and what it dropped is
+said.
+"""
 
 import asyncio
 import errno
@@ -9,8 +11,8 @@ from typing import Generic, Self, TypeVar
 
 from ecluse.kernel.netlink import Netlink
 
-# A transaction with 100,000 elements announces each of them: 17 MiB of socket memory, all at once. The kernel doubles
-# what is asked for, and memory is used only while events wait in it.
+# A transaction with 100,000 elements announces each of them: 17 MiB of socket memory, all at once.
+# The kernel doubles what is asked for, and memory is used only while events wait in it.
 EVENT_BUFFER = 32 << 20
 # How long decoding may hold the loop before others get their turn, in seconds.
 SLICE = 0.004
@@ -20,10 +22,12 @@ T = TypeVar("T")
 
 
 class NetlinkStream(Generic[T]):
-    """What a subscribed netlink socket says, from the moment this is made; an async iterator that never ends by itself.
+    """What a subscribed netlink socket says, from the moment this is made; an async iterator that
+    never ends by itself.
 
-    decode: one datagram -> items. lost: an error (ENOBUFS: the kernel had to drop events) -> the item that says so.
-    Waiting for an item may be cancelled and begun again; nothing is lost by it. Close it at the end.
+    decode: one datagram -> items. lost: an error (ENOBUFS: the kernel had to drop events) -> the
+    item that says so. Waiting for an item may be cancelled and begun again; nothing is lost by it.
+    Close it at the end.
     """
 
     def __init__(
@@ -53,7 +57,10 @@ class NetlinkStream(Generic[T]):
         return self._ready.popleft()
 
     def close(self) -> None:
-        """Close the socket and end the iteration; whoever waits for an item is told. In the loop's thread only."""
+        """Close the socket and end the iteration; whoever waits for an item is told.
+
+        In the loop's thread only.
+        """
         self._is_closed = True
         if self._closed is not None:
             _settle(self._closed)

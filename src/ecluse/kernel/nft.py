@@ -1,4 +1,6 @@
-"""The firewall port: programs as text through libnftables; the switch, elements and readings by raw netlink beside it."""
+"""The firewall port: programs as text through libnftables; the switch, elements and readings by raw
+netlink beside it.
+"""
 
 import asyncio
 import importlib
@@ -40,7 +42,9 @@ MOST_LINES, LONGEST = 20, 2000
 T = TypeVar("T")
 
 _LONG_NAME = re.compile(r"[\w.]{256}")
-"""One more than a name may have (NFT_NAME_MAXLEN is 256 with the NUL): libnftables aborts the process at such a chain."""
+"""One more than a name may have (NFT_NAME_MAXLEN is 256 with the NUL): libnftables aborts the
+process at such a chain.
+"""
 
 
 def _owner() -> int:
@@ -51,12 +55,15 @@ def _owner() -> int:
 class NftFirewall:
     """nf_tables of the network namespace that the process lives in; the port `Firewall`.
 
-    Transactions run one after the other on one thread of their own: two threads in one libnftables context crash.
-    A transaction once handed over is carried out, even when whoever awaits it is cancelled. Readings run beside it.
+    Transactions run one after the other on one thread of their own: two threads in one libnftables
+    context crash. A transaction once handed over is carried out, even when whoever awaits it is
+    cancelled. Readings run beside it.
     """
 
     def __init__(self) -> None:
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="nft", initializer=self._know_thread)
+        self._writer = ThreadPoolExecutor(
+            1, thread_name_prefix="nft", initializer=self._know_thread
+        )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="nft-read")
         self._context: Any = None
         self._trial: Any = None
@@ -67,7 +74,10 @@ class NftFirewall:
         self._closed = False
 
     async def check(self, text: str) -> None:
-        """Ask the kernel whether it would take `text`. RulesetRejectedError with libnftables' own words."""
+        """Ask the kernel whether it would take `text`.
+
+        RulesetRejectedError with libnftables' own words.
+        """
         refusal = await self._run(text, dry=True)
         if refusal:
             raise RulesetRejectedError(
@@ -76,7 +86,10 @@ class NftFirewall:
             )
 
     async def apply(self, text: str) -> None:
-        """Apply `text` as one transaction, whole or not at all. KernelError with libnftables' own words."""
+        """Apply `text` as one transaction, whole or not at all.
+
+        KernelError with libnftables' own words.
+        """
         refusal = await self._run(text, dry=False)
         if refusal:
             await self._tell_owner(refusal)
@@ -86,7 +99,9 @@ class NftFirewall:
             )
 
     async def _tell_owner(self, refusal: str) -> None:
-        """Say whose the table is, where it was refused because somebody made it anew for himself alone. KernelError."""
+        """Say whose the table is, where it was refused because somebody made it anew for himself
+        alone. KernelError.
+        """
         if NOT_PERMITTED not in refusal:
             return
         port = await asyncio.get_running_loop().run_in_executor(self._readers, _owner)
@@ -99,10 +114,12 @@ class NftFirewall:
             )
 
     async def switch(self, position: Position) -> str:
-        """Put the switch into a position as one transaction. KernelError in the kernel's words and libnftables'.
+        """Put the switch into a position as one transaction.
 
-        What the kernel refuses as it is sent is tried once more as a text: libnftables may put it otherwise, or knows
-        words for it. Gives the words of a refusal where that helped.
+        KernelError in the kernel's words and libnftables'.
+
+        What the kernel refuses as it is sent is tried once more as a text: libnftables may put it
+        otherwise, or knows words for it. Gives the words of a refusal where that helped.
         """
         refused, refusal = await asyncio.get_running_loop().run_in_executor(
             self._writer, self._switch, position
@@ -113,10 +130,16 @@ class NftFirewall:
                 f"the kernel refused the switch ({refused}); it is whole or not at all, so nothing was changed\n{refusal}",
                 hint=LOOK,
             )
-        return f"the kernel refused the switch ({refused}), and took it from libnftables" if refused else ""
+        return (
+            f"the kernel refused the switch ({refused}), and took it from libnftables"
+            if refused
+            else ""
+        )
 
     def _switch(self, position: Position) -> tuple[str, str]:
-        """Switch; give why the kernel did not take it as it was sent, and why not as a text either; nothing where it did."""
+        """Switch; give why the kernel did not take it as it was sent, and why not as a text either;
+        nothing where it did.
+        """
         try:
             self._commit(switch_commit.transaction(position))
         except OSError as error:
@@ -124,7 +147,10 @@ class NftFirewall:
         return "", ""
 
     async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
-        """Change elements of maps to counters as one transaction. KernelError in the kernel's words."""
+        """Change elements of maps to counters as one transaction.
+
+        KernelError in the kernel's words.
+        """
         try:
             await asyncio.get_running_loop().run_in_executor(self._writer, self._change, gone, come)
         except OSError as error:
@@ -139,29 +165,39 @@ class NftFirewall:
             self._commit(requests)
 
     def _commit(self, requests: Sequence[Request]) -> None:
-        """Carry out a transaction by raw netlink. OSError with the first fault's errno, in the kernel's words."""
+        """Carry out a transaction by raw netlink.
+
+        OSError with the first fault's errno, in the kernel's words.
+        """
         with self._sockets.one() as netlink:
             netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, requests)
 
     def guard(self, inside: Sequence[str]) -> bool:
-        """Shut the gate by the smallest table, where none stands. On the caller's thread: a hop to another costs time.
+        """Shut the gate by the smallest table, where none stands.
 
-        Whoever deletes a table by `nft` ends right after it, and the kernel then holds nf_tables for 20 ms (it waits for
-        RCU with the commit mutex held, nft_rcv_nl_event): this has to come before that. A transaction that fails costs as
-        much (nf_tables_abort): so it is asked first whether there is a table.
+        On the caller's thread: a hop to another costs time.
+
+        Whoever deletes a table by `nft` ends right after it, and the kernel then holds nf_tables
+        for 20 ms (it waits for RCU with the commit mutex held, nft_rcv_nl_event): this has to come
+        before that. A transaction that fails costs as much (nf_tables_abort): so it is asked first
+        whether there is a table.
         """
         with kernel_errors("shut the gate in the absence of table inet ecluse"):
             try:
                 with self._sockets.one() as netlink:
                     if read_table.table(netlink) is not None:
                         return False
-                    netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, closed_table.requests(tuple(inside)))
+                    netlink.transaction(
+                        read_table.NFNL_SUBSYS_NFTABLES, closed_table.requests(tuple(inside))
+                    )
             except FileExistsError:
                 return False
         return True
 
     async def standing(self, chains: Iterable[str]) -> SwitchReading:
-        """Read the switch back, as of one transaction: each chain's goto target, the base chains' policies and hooks."""
+        """Read the switch back, as of one transaction: each chain's goto target, the base chains'
+        policies and hooks.
+        """
         names = tuple(chains)
 
         def read(netlink: Netlink) -> SwitchReading:
@@ -194,7 +230,9 @@ class NftFirewall:
         return await self._read("read the chains", read_table.chain_names)
 
     async def objects(self) -> dict[str, tuple[str, ...]]:
-        """Name what the table holds: keys chain, set, map, counter; sorted; empty when there is no table."""
+        """Name what the table holds: keys chain, set, map, counter; sorted; empty when there is no
+        table.
+        """
 
         def read(netlink: Netlink) -> dict[str, tuple[str, ...]]:
             return in_one_generation(netlink, lambda: read_table.names(netlink))
@@ -202,7 +240,9 @@ class NftFirewall:
         return await self._read("read what the table holds", read)
 
     async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
-        """Digest all of the table that packets do not change, by part (see the port); nothing when there is no table."""
+        """Digest all of the table that packets do not change, by part (see the port); nothing when
+        there is no table.
+        """
         only = None if sets is None else frozenset(sets)
 
         def read(netlink: Netlink) -> dict[str, str]:
@@ -211,7 +251,9 @@ class NftFirewall:
         return await self._read("read the whole table", read)
 
     async def ruleset_generation(self) -> int:
-        """Give nf_tables' generation id: it changes with every transaction by anyone in this namespace."""
+        """Give nf_tables' generation id: it changes with every transaction by anyone in this
+        namespace.
+        """
         return await self._read("read the ruleset's generation", read_table.generation)
 
     async def counters(self) -> dict[str, CounterValue]:
@@ -222,18 +264,28 @@ class NftFirewall:
         """Read what the DNS gate put into its sets."""
         return await self._read("read the DNS gate's sets", learned)
 
-    async def half_over(self, used: Mapping[str, frozenset[IPAddress]]) -> dict[str, frozenset[IPAddress]]:
+    async def half_over(
+        self, used: Mapping[str, frozenset[IPAddress]]
+    ) -> dict[str, frozenset[IPAddress]]:
         """Give those of these learned addresses half of whose time is over."""
-        return await self._read("read the DNS gate's sets", lambda netlink: half_over(netlink, used))
+        return await self._read(
+            "read the DNS gate's sets", lambda netlink: half_over(netlink, used)
+        )
 
     async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
-        """Give learned addresses their whole time again, as one transaction. KernelError in the kernel's words."""
+        """Give learned addresses their whole time again, as one transaction.
+
+        KernelError in the kernel's words.
+        """
         with kernel_errors("hold on to what the DNS gate learned in its sets of table inet ecluse"):
             await asyncio.get_running_loop().run_in_executor(self._writer, self._hold, addresses)
 
     def _hold(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
         with self._sockets.one() as netlink:
-            put(netlink, [SetElement(name, one) for name, every in addresses.items() for one in every])
+            put(
+                netlink,
+                [SetElement(name, one) for name, every in addresses.items() for one in every],
+            )
 
     async def refused(self) -> SetReading:
         """Read the refused sets."""
@@ -244,14 +296,20 @@ class NftFirewall:
         return await self._read("read who asked the DNS gate too much", read_table.limited)
 
     def changes(self) -> NetlinkStream[KernelChange]:
-        """Give every transaction from now on, in order, ours included. Ends when the firewall is closed."""
+        """Give every transaction from now on, in order, ours included.
+
+        Ends when the firewall is closed.
+        """
         with kernel_errors("subscribe to nf_tables' changes"):
             stream = watch(self._is_ours)
         self._streams.append(stream)
         return stream
 
     def close(self) -> None:
-        """End the threads and the streams of changes; the kernel stays as it is. Waits for a running transaction."""
+        """End the threads and the streams of changes; the kernel stays as it is.
+
+        Waits for a running transaction.
+        """
         for stream in self._streams:
             stream.close()
         if not self._closed:
@@ -269,7 +327,9 @@ class NftFirewall:
                 return read(netlink)
 
         with kernel_errors(f"{doing} of table inet ecluse"):
-            return await asyncio.get_running_loop().run_in_executor(self._readers, consistently, once)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._readers, consistently, once
+            )
 
     async def _run(self, text: str, *, dry: bool) -> str:
         """Run one transaction on its thread; give libnftables' words when it failed, else nothing."""
@@ -279,27 +339,33 @@ class NftFirewall:
             text.encode()
         except UnicodeEncodeError as error:
             return f"the text can't be written as UTF-8: {error.reason}"
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._command, text, dry)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._writer, self._command, text, dry
+        )
 
     def _command(self, text: str, dry: bool) -> str:
-        """Run a transaction, or the dry run of one; give the words of its refusal, nothing when it was taken."""
+        """Run a transaction, or the dry run of one; give the words of its refusal, nothing when it
+        was taken.
+        """
         if long := _LONG_NAME.search(text):
-            return (
-                f"a name of more than 255 characters, where libnftables ends the process: {long[0][:60]}..."
-            )
+            return f"a name of more than 255 characters, where libnftables ends the process: {long[0][:60]}..."
         if dry:
             return self._try(text)
         if self._context is None:
             self._context = new_context()
         code, _, error = self._context.cmd(text)
-        return (self._try(text) or refusal(code, error)) if code else ""  # a dry run's words name the line
+        return (
+            (self._try(text) or refusal(code, error)) if code else ""
+        )  # a dry run's words name the line
 
     def _try(self, text: str) -> str:
-        """Dry-run in a context of its own, from a file in memory: only of files does libnftables name the line.
+        """Dry-run in a context of its own, from a file in memory: only of files does libnftables
+        name the line.
 
-        libnftables 1.0.6 keeps what was only tried in its cache: the next command in that context meets false
-        conflicts of intervals, or an assertion that ends the process. The used context is freed at the next dry run, not
-        here: closing its socket waits for nf_tables, 10 ms just after a transaction, and `apply` may be next.
+        libnftables 1.0.6 keeps what was only tried in its cache: the next command in that context
+        meets false conflicts of intervals, or an assertion that ends the process. The used context
+        is freed at the next dry run, not here: closing its socket waits for nf_tables, 10 ms just
+        after a transaction, and `apply` may be next.
         """
         self._trial = None
         self._trial = new_context()
@@ -309,7 +375,9 @@ class NftFirewall:
             file.flush()
             path = f"/proc/self/fd/{file.fileno()}"
             code, _, error = self._trial.cmd_from_file(path)
-        self._trial.cmd("!")  # a command that fails empties the cache: its memory need not wait that long
+        self._trial.cmd(
+            "!"
+        )  # a command that fails empties the cache: its memory need not wait that long
         return refusal(code, error.replace(f"{path}:", "line "))
 
     def _know_thread(self) -> None:
@@ -320,7 +388,8 @@ class NftFirewall:
         self._context = self._trial = None
 
     def _is_ours(self, port: int, thread: int) -> bool:
-        """Tell whether this process made a transaction: by its netlink port, which is unique in a network namespace.
+        """Tell whether this process made a transaction: by its netlink port, which is unique in a
+        network namespace.
 
         Where /proc hides the ports: by the thread, as the kernel names it.
         """
@@ -333,24 +402,35 @@ class NftFirewall:
 
 
 def new_context() -> Any:
-    """Open libnftables. KernelError saying what to install when it or its Python binding is not there."""
+    """Open libnftables.
+
+    KernelError saying what to install when it or its Python binding is not there.
+    """
     hint = "apt install python3-nftables (the copies on PyPI are too old)"
     try:
         context = importlib.import_module("nftables").Nftables()
     except (ImportError, OSError) as error:
-        raise KernelError(f"libnftables can't be used: {error}; nothing was changed", hint=hint) from error
+        raise KernelError(
+            f"libnftables can't be used: {error}; nothing was changed", hint=hint
+        ) from error
     if not (hasattr(context, "set_dry_run") and hasattr(context, "cmd_from_file")):
-        raise KernelError("python-nftables is too old: it has no dry run; nothing was changed", hint=hint)
+        raise KernelError(
+            "python-nftables is too old: it has no dry run; nothing was changed", hint=hint
+        )
     return context
 
 
 def netfilter_ports() -> frozenset[int]:
-    """Give the netlink ports of this process's netfilter sockets in this thread's namespace; empty if /proc hides them.
+    """Give the netlink ports of this process's netfilter sockets in this thread's namespace; empty
+    if /proc hides them.
 
-    Of each line of /proc/net/netlink, proc(5): the second field is the protocol, the third the port, the last the inode.
+    Of each line of /proc/net/netlink, proc(5): the second field is the protocol, the third the
+    port, the last the inode.
     """
     try:
-        handles = {str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_socket()}
+        handles = {
+            str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_socket()
+        }
         lines = Path("/proc/thread-self/net/netlink").read_text(encoding="ascii").splitlines()[1:]
     except OSError:
         return frozenset()

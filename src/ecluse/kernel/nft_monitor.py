@@ -1,7 +1,8 @@
 """The transactions that nf_tables announces (group NFNLGRP_NFTABLES), told in words.
 
-The kernel sends one message for each thing that a transaction did, then NFT_MSG_NEWGEN with the id, process and
-command name of whoever made it (nf_tables_commit in net/netfilter/nf_tables_api.c); transactions never mix.
+The kernel sends one message for each thing that a transaction did, then NFT_MSG_NEWGEN with the id,
+process and command name of whoever made it (nf_tables_commit in net/netfilter/nf_tables_api.c);
+transactions never mix.
 """
 
 import re
@@ -28,7 +29,8 @@ GEN_PROC_PID, GEN_PROC_NAME = 2, 3
 NEWTABLE, DELTABLE, NEWSETELEM, DELSETELEM = 0, 2, 12, 14
 TABLE_FLAGS, NFT_TABLE_F_DORMANT = 2, 1
 
-# Message -> which attribute names the thing (table names are attribute 1 everywhere), what happened, to one and to many.
+# Message -> which attribute names the thing (table names are attribute 1 everywhere), what
+# happened, to one and to many.
 WORDS: dict[int, tuple[int, str, str]] = {
     0: (0, "table added or altered", ""),
     2: (0, "table deleted", ""),
@@ -55,7 +57,8 @@ DORMANT = "table made dormant"
 class TransactionReader:
     """Gathers messages until NEWGEN ends their transaction.
 
-    ours: (netlink port, process or thread id) -> whether it is our own context that made the transaction.
+    ours: (netlink port, process or thread id) -> whether it is our own context that made the
+    transaction.
     """
 
     def __init__(self, ours: Callable[[int, int], bool]) -> None:
@@ -85,7 +88,9 @@ class TransactionReader:
                 self._note(what, body)
 
     def _is_passed_over(self, kind: int, port: int) -> bool:
-        """Say whether a message needs no look: a load of ours has 100,000 of them, and only its end matters."""
+        """Say whether a message needs no look: a load of ours has 100,000 of them, and only its end
+        matters.
+        """
         return port in self._our_ports and kind & 0xFF != NEWGEN
 
     def lost(self, error: OSError) -> KernelChange:
@@ -101,7 +106,10 @@ class TransactionReader:
         )
 
     def _note(self, what: int, body: bytes) -> None:
-        """Count one message if it is about our table. The table's name comes first, the thing's soon after."""
+        """Count one message if it is about our table.
+
+        The table's name comes first, the thing's soon after.
+        """
         words = WORDS.get(what)
         found = attributes(body, 4)
         if words is None or not found or text(found[0][1]) != read_table.TABLE:
@@ -109,7 +117,9 @@ class TransactionReader:
         if what == NEWTABLE:
             flags = number(dict(found).get(TABLE_FLAGS, b""))
             self._dormant = bool(flags & NFT_TABLE_F_DORMANT)
-        name = next((payload for kind, payload in found if kind == words[0]), b"") if words[0] else b""
+        name = (
+            next((payload for kind, payload in found if kind == words[0]), b"") if words[0] else b""
+        )
         if what in {NEWSETELEM, DELSETELEM} and is_learned(text(name)):
             self._filled = text(name)  # what it is there for
             return
@@ -141,7 +151,9 @@ class TransactionReader:
                 continue
             count = self._seen[what, name]
             _, one, many = WORDS[what]
-            phrases.append((many if many and count > 1 else one).format(count=count, name=text(name)))
+            phrases.append(
+                (many if many and count > 1 else one).format(count=count, name=text(name))
+            )
         more = len(phrases) - MOST_PHRASES
         told = ", ".join(phrases[:MOST_PHRASES])[:LONGEST]
         return printable(told + (f" and {more} more" if more > 0 else ""))
@@ -152,8 +164,13 @@ def printable(words: str) -> str:
     return re.sub(r"[^\x20-\x7e]", "?", words)
 
 
-def watch(ours: Callable[[int, int], bool], buffer: int = EVENT_BUFFER) -> NetlinkStream[KernelChange]:
-    """Subscribe to the transactions of this thread's network namespace, from now on. buffer: bytes that may wait."""
+def watch(
+    ours: Callable[[int, int], bool], buffer: int = EVENT_BUFFER
+) -> NetlinkStream[KernelChange]:
+    """Subscribe to the transactions of this thread's network namespace, from now on.
+
+    buffer: bytes that may wait.
+    """
     batches = TransactionReader(ours)
     netlink = Netlink(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,), buffer)
     return NetlinkStream(netlink, batches.decode, batches.lost)

@@ -1,4 +1,6 @@
-"""Which features of a network card are on (ethtool's ioctl, linux/ethtool.h): it needs no privilege to read them."""
+"""Which features of a network card are on (ethtool's ioctl, linux/ethtool.h): it needs no privilege
+to read them.
+"""
 
 import ctypes
 import fcntl
@@ -22,7 +24,9 @@ def active(interface: str) -> frozenset[str]:
             fcntl.ioctl(asked, SIOCETHTOOL, struct.pack("=16sQ16x", name, ctypes.addressof(held)))
             return held.raw
 
-        count = struct.unpack_from("=I", ask(struct.pack("=IIQI", GSSET_INFO, 0, 1 << SS_FEATURES, 0)), 16)[0]
+        count = struct.unpack_from(
+            "=I", ask(struct.pack("=IIQI", GSSET_INFO, 0, 1 << SS_FEATURES, 0)), 16
+        )[0]
         names = ask(struct.pack("=III", GSTRINGS, SS_FEATURES, count) + bytes(count * STRING))[12:]
         blocks = (count + 31) // 32
         told = ask(struct.pack("=II", GFEATURES, blocks) + bytes(blocks * BLOCK))[8:]

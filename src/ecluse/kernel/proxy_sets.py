@@ -1,8 +1,10 @@
-"""What the DNS gate learned, in the kernel: addresses put into its sets, and read from them, by raw netlink.
+"""What the DNS gate learned, in the kernel: addresses put into its sets, and read from them, by raw
+netlink.
 
-A living key is never deleted. Where one transaction exchanges an element for another of the same key, a packet may find neither (Debian 12's Linux 6.1;
-upstream b2f742c). Since Linux 6.12 an add gives an element that is there its new time. Before, it keeps the old one: there
-it is left alone while half of its time is before it, and every packet that it lets through gives it the whole anew.
+A living key is never deleted. Where one transaction exchanges an element for another of the same
+key, a packet may find neither (Debian 12's Linux 6.1; upstream b2f742c). Since Linux 6.12 an add
+gives an element that is there its new time. Before, it keeps the old one: there it is left alone
+while half of its time is before it, and every packet that it lets through gives it the whole anew.
 Source: NFTA_SET_ELEM_* in linux/netfilter/nf_tables.h.
 """
 
@@ -36,14 +38,17 @@ from ecluse.ruleset.table_names import is_learned
 SET_HANDLE = 16
 _WIDTHS = (4, 16)
 ELEMENT_FLAGS, CATCH_ALL = 3, 2
-"""NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_CATCHALL: an element that stands for every address (nft's `*`)."""
+"""NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_CATCHALL: an element that stands for every address (nft's `*`).
+"""
 ENDLESS = 1 << 31
 """Seconds that an element without a time-out has left."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetElement:
-    """An address that a set shall hold, for so many seconds from now (None: as long as the set says)."""
+    """An address that a set shall hold, for so many seconds from now (None: as long as the set
+    says).
+    """
 
     set: str
     address: IPAddress
@@ -60,7 +65,9 @@ AN_ADD_RENEWS = _an_add_renews(os.uname().release)
 
 
 def put(netlink: Netlink, elements: Iterable[SetElement]) -> None:
-    """Put addresses into their sets, each with its whole time before it; whole or not at all. OSError when the kernel refuses.
+    """Put addresses into their sets, each with its whole time before it; whole or not at all.
+
+    OSError when the kernel refuses.
 
     Before Linux 6.12 one that is there has half of its time at least, and an hour at most.
     """
@@ -72,7 +79,9 @@ def put(netlink: Netlink, elements: Iterable[SetElement]) -> None:
         return
     old = [one for one in every if not _has_time(one, _left_of(netlink, one))]
     if old:
-        messages = [r for one in old for r in (*_in_and_out(one.set, _key(one.address)), _added(one))]
+        messages = [
+            r for one in old for r in (*_in_and_out(one.set, _key(one.address)), _added(one))
+        ]
         netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, messages)
 
 
@@ -83,7 +92,9 @@ def _has_time(one: SetElement, seconds: int) -> bool:
 def _left_of(netlink: Netlink, one: SetElement) -> int:
     """Read how many whole seconds an element has left; 0 when it is not there."""
     try:
-        answer = netlink.request(*_request(read_table.GETSETELEM, 0, one.set, _key(one.address))[::2])
+        answer = netlink.request(
+            *_request(read_table.GETSETELEM, 0, one.set, _key(one.address))[::2]
+        )
     except FileNotFoundError:
         return 0
     listed = fields(answer or b"", 4).get(read_table.ELEMENTS, b"")
@@ -91,7 +102,9 @@ def _left_of(netlink: Netlink, one: SetElement) -> int:
 
 
 def take_out(netlink: Netlink, name: str, elements: Iterable[IPAddress | None]) -> None:
-    """Take addresses out of a set (None: the element for every address); one transaction. OSError when the kernel refuses.
+    """Take addresses out of a set (None: the element for every address); one transaction.
+
+    OSError when the kernel refuses.
 
     Each is added before it is deleted: one that is over meanwhile would fail the transaction.
     """
@@ -103,7 +116,9 @@ def take_out(netlink: Netlink, name: str, elements: Iterable[IPAddress | None]) 
 
 def _added(one: SetElement) -> Request:
     time = struct.pack("!Q", (one.seconds or KEPT_SECONDS) * 1000)
-    times = attribute(read_table.ELEMENT_TIMEOUT, time) + attribute(read_table.ELEMENT_EXPIRATION, time)
+    times = attribute(read_table.ELEMENT_TIMEOUT, time) + attribute(
+        read_table.ELEMENT_EXPIRATION, time
+    )
     return _request(NEWSETELEM, NLM_F_CREATE, one.set, _key(one.address) + times)
 
 
@@ -115,7 +130,9 @@ def _in_and_out(name: str, key: bytes) -> Iterator[Request]:
 def _key(address: IPAddress | None) -> bytes:
     if address is None:
         return attribute(ELEMENT_FLAGS, struct.pack("!I", CATCH_ALL))
-    return attribute(read_table.ELEMENT_KEY | NLA_F_NESTED, attribute(read_table.DATA_VALUE, address.packed))
+    return attribute(
+        read_table.ELEMENT_KEY | NLA_F_NESTED, attribute(read_table.DATA_VALUE, address.packed)
+    )
 
 
 def _request(message: int, flags: int, name: str, element: bytes) -> Request:
@@ -125,23 +142,33 @@ def _request(message: int, flags: int, name: str, element: bytes) -> Request:
         netfilter_header(read_table.NFPROTO_INET)
         + text_attribute(read_table.ELEMENTS_TABLE, read_table.TABLE)
         + text_attribute(read_table.ELEMENTS_SET, name)
-        + attribute(read_table.ELEMENTS | NLA_F_NESTED, attribute(LIST_ELEMENT | NLA_F_NESTED, element)),
+        + attribute(
+            read_table.ELEMENTS | NLA_F_NESTED, attribute(LIST_ELEMENT | NLA_F_NESTED, element)
+        ),
     )
 
 
-def half_over(netlink: Netlink, used: Mapping[str, Iterable[IPAddress]]) -> dict[str, frozenset[IPAddress]]:
-    """Give those of these addresses, by set, half of whose time is over; one that is in no set is none of them."""
+def half_over(
+    netlink: Netlink, used: Mapping[str, Iterable[IPAddress]]
+) -> dict[str, frozenset[IPAddress]]:
+    """Give those of these addresses, by set, half of whose time is over; one that is in no set is
+    none of them.
+    """
     found: dict[str, frozenset[IPAddress]] = {}
     for name, addresses in used.items():
         there = left(netlink, name)
-        old = frozenset(one for one in addresses if there.get(one, KEPT_SECONDS) < KEPT_SECONDS // 2)
+        old = frozenset(
+            one for one in addresses if there.get(one, KEPT_SECONDS) < KEPT_SECONDS // 2
+        )
         if old:
             found[name] = old
     return found
 
 
 def handles(netlink: Netlink) -> dict[str, int]:
-    """Give the kernel's handle of each set that the gate fills: another one tells that the set was made anew, and is empty."""
+    """Give the kernel's handle of each set that the gate fills: another one tells that the set was
+    made anew, and is empty.
+    """
     return {
         text(one[read_table.SET_NAME]): number(one.get(SET_HANDLE, b""))
         for one in read_table.sets(netlink)
@@ -155,9 +182,11 @@ def left(netlink: Netlink, name: str) -> Mapping[IPAddress, int]:
 
 
 def contents(netlink: Netlink, name: str) -> tuple[Mapping[IPAddress, int], bool]:
-    """Read a set: each address with the whole seconds that it has left, and whether it has an element for every address.
+    """Read a set: each address with the whole seconds that it has left, and whether it has an
+    element for every address.
 
-    What is no address is passed over: the set is not ours then, and the daemon puts its own in its place.
+    What is no address is passed over: the set is not ours then, and the daemon puts its own in its
+    place.
     """
     found: dict[IPAddress, int] = {}
     everything = False

@@ -1,7 +1,9 @@
-"""Readings of table `inet ecluse` by raw netlink (linux/netfilter/nf_tables.h): no libnftables, no cache.
+"""Readings of table `inet ecluse` by raw netlink (linux/netfilter/nf_tables.h): no libnftables, no
+cache.
 
-Each function takes an open netfilter socket, costs what it reads and nothing for the elements beside it, and
-raises OSError in the kernel's words. A table or chain that does not exist is an answer, not an error.
+Each function takes an open netfilter socket, costs what it reads and nothing for the elements
+beside it, and raises OSError in the kernel's words. A table or chain that does not exist is an
+answer, not an error.
 """
 
 import errno
@@ -30,7 +32,16 @@ TABLE = "ecluse"
 NFPROTO_INET = 1
 NFNL_SUBSYS_NFTABLES = 10
 TABLE_OWNER = 7  # NFTA_TABLE_OWNER
-GETTABLE, GETCHAIN, GETRULE, GETSET, GETSETELEM, GETGEN, GETOBJ, GETFLOWTABLE = 1, 4, 7, 10, 13, 16, 19, 23
+GETTABLE, GETCHAIN, GETRULE, GETSET, GETSETELEM, GETGEN, GETOBJ, GETFLOWTABLE = (
+    1,
+    4,
+    7,
+    10,
+    13,
+    16,
+    19,
+    23,
+)
 
 TABLE_FLAGS, NFT_TABLE_F_DORMANT = 2, 1
 CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE = 1, 3, 4, 5, 7
@@ -38,7 +49,15 @@ HOOK_NUMBER, HOOK_PRIORITY = 1, 2
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")  # enum nf_inet_hooks
 POLICIES = ("drop", "accept")  # NF_DROP, NF_ACCEPT (linux/netfilter.h)
 RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS = 1, 2, 4
-SET_TABLE, SET_NAME, SET_FLAGS, SET_DESC, SET_TIMEOUT, SET_EXPR, SET_EXPRESSIONS = 1, 2, 3, 9, 11, 17, 18
+SET_TABLE, SET_NAME, SET_FLAGS, SET_DESC, SET_TIMEOUT, SET_EXPR, SET_EXPRESSIONS = (
+    1,
+    2,
+    3,
+    9,
+    11,
+    17,
+    18,
+)
 SET_DESC_SIZE = 1
 ELEMENTS_TABLE, ELEMENTS_SET, ELEMENTS = 1, 2, 3
 ELEMENT_KEY, ELEMENT_TIMEOUT, ELEMENT_EXPIRATION, ELEMENT_EXPR, ELEMENT_EXPRESSIONS = 1, 4, 5, 7, 11
@@ -51,7 +70,13 @@ DATA_VALUE, DATA_VERDICT = 1, 2
 VERDICT_CODE, VERDICT_CHAIN = 1, 2
 IMMEDIATE_DATA = 2
 
-NFT_SET_ANONYMOUS, NFT_SET_MAP, NFT_SET_TIMEOUT, NFT_SET_EVAL, NFT_SET_OBJECT = 0x01, 0x08, 0x10, 0x20, 0x40
+NFT_SET_ANONYMOUS, NFT_SET_MAP, NFT_SET_TIMEOUT, NFT_SET_EVAL, NFT_SET_OBJECT = (
+    0x01,
+    0x08,
+    0x10,
+    0x20,
+    0x40,
+)
 NFT_OBJECT_COUNTER = 1
 # NFT_OBJECT_*, linux/netfilter/nf_tables.h, in nft's words
 OBJECT_KINDS = {
@@ -69,7 +94,10 @@ T = TypeVar("T")
 
 
 def ask(netlink: Netlink, what: int, *conditions: bytes) -> Iterator[bytes]:
-    """Dump one kind of thing of family inet; give each answer's attributes. Nothing when there is no table."""
+    """Dump one kind of thing of family inet; give each answer's attributes.
+
+    Nothing when there is no table.
+    """
     body = netfilter_header(NFPROTO_INET) + b"".join(conditions)
     try:
         for answer in netlink.dump(netfilter_kind(NFNL_SUBSYS_NFTABLES, what), body):
@@ -79,7 +107,10 @@ def ask(netlink: Netlink, what: int, *conditions: bytes) -> Iterator[bytes]:
 
 
 def in_table(netlink: Netlink, what: int, table_attribute: int) -> Iterator[dict[int, bytes]]:
-    """Dump one kind of thing of our table. The kernel filters most kinds itself; chains it does not."""
+    """Dump one kind of thing of our table.
+
+    The kernel filters most kinds itself; chains it does not.
+    """
     for answer in ask(netlink, what, text_attribute(table_attribute, TABLE)):
         found = fields(answer)
         if text(found[table_attribute]) == TABLE:
@@ -97,7 +128,9 @@ def table(netlink: Netlink) -> dict[int, bytes] | None:
 
 
 def owner(netlink: Netlink) -> int:
-    """Give the netlink port of whoever alone may change our table (NFT_TABLE_F_OWNER); 0: anybody may, or it is not there."""
+    """Give the netlink port of whoever alone may change our table (NFT_TABLE_F_OWNER); 0: anybody
+    may, or it is not there.
+    """
     return int.from_bytes((table(netlink) or {}).get(TABLE_OWNER, b""), "big")
 
 
@@ -110,7 +143,10 @@ def generation(netlink: Netlink) -> int:
 
 
 def in_one_generation(netlink: Netlink, read: Callable[[], T]) -> T:
-    """Read several things as of one transaction. DumpInterruptedError when another came in between."""
+    """Read several things as of one transaction.
+
+    DumpInterruptedError when another came in between.
+    """
     before = generation(netlink)
     result = read()
     if generation(netlink) != before:
@@ -158,7 +194,8 @@ def policies(netlink: Netlink) -> dict[str, str]:
 
 
 def base_chains(netlink: Netlink) -> tuple[dict[str, str], dict[str, str]]:
-    """Give each base chain's policy, and where it hangs, as `filter forward -10`: type, hook, priority.
+    """Give each base chain's policy, and where it hangs, as `filter forward -10`: type, hook,
+    priority.
 
     None hangs anywhere in a dormant table.
     """
@@ -196,14 +233,18 @@ def flowtables(netlink: Netlink) -> list[dict[int, bytes]]:
 
 
 def element_lists(netlink: Netlink, set_name: str) -> Iterator[bytes]:
-    """Read the elements of one set as they come: each item a list of NFTA_LIST_ELEM; none when it does not exist."""
+    """Read the elements of one set as they come: each item a list of NFTA_LIST_ELEM; none when it
+    does not exist.
+    """
     conditions = text_attribute(ELEMENTS_TABLE, TABLE), text_attribute(ELEMENTS_SET, set_name)
     for answer in ask(netlink, GETSETELEM, *conditions):
         yield fields(answer).get(ELEMENTS, b"")
 
 
 def names(netlink: Netlink) -> dict[str, tuple[str, ...]]:
-    """Name what the table holds: keys chain, set, map, counter, and what we never make; empty when there is no table."""
+    """Name what the table holds: keys chain, set, map, counter, and what we never make; empty when
+    there is no table.
+    """
     if table(netlink) is None:
         return {}
     named = [
@@ -222,12 +263,16 @@ def names(netlink: Netlink) -> dict[str, tuple[str, ...]]:
 
 
 def _foreign(netlink: Netlink) -> dict[str, tuple[str, ...]]:
-    """Name the kinds of things that we never make, by nft's word for them (an unknown kind by its number)."""
+    """Name the kinds of things that we never make, by nft's word for them (an unknown kind by its
+    number).
+    """
     found: dict[str, list[str]] = {}
     for one in objects(netlink):
         kind = number(one[OBJECT_TYPE])
         if kind != NFT_OBJECT_COUNTER:
-            found.setdefault(OBJECT_KINDS.get(kind, f"object-{kind}"), []).append(text(one[OBJECT_NAME]))
+            found.setdefault(OBJECT_KINDS.get(kind, f"object-{kind}"), []).append(
+                text(one[OBJECT_NAME])
+            )
     for one in flowtables(netlink):
         found.setdefault("flowtable", []).append(text(one[FLOWTABLE_NAME]))
     return {kind: tuple(sorted(held)) for kind, held in found.items()}
@@ -258,7 +303,10 @@ def limited(netlink: Netlink) -> SetReading:
 
 
 def _evidence(netlink: Netlink, wanted: Iterable[str]) -> SetReading:
-    """Read sets of addresses or flows, each element with its counter. One that is of another kind hides no other."""
+    """Read sets of addresses or flows, each element with its counter.
+
+    One that is of another kind hides no other.
+    """
     found = {text(one[SET_NAME]): one for one in sets(netlink)}
     rows: list[RefusedElement] = []
     full, unread = False, 0
@@ -278,7 +326,9 @@ def _evidence(netlink: Netlink, wanted: Iterable[str]) -> SetReading:
 
 
 def _refused_element(data: bytes, width: int, set_timeout: int, *, flow: bool) -> RefusedElement:
-    """Read one element; times are in milliseconds. width: bytes of an address in its key. ValueError for another key.
+    """Read one element; times are in milliseconds.
+
+    width: bytes of an address in its key. ValueError for another key.
 
     A key is source, and of a flow: destination, protocol, port, each padded to 4 bytes.
     """
@@ -301,7 +351,9 @@ def _refused_element(data: bytes, width: int, set_timeout: int, *, flow: bool) -
 
 
 def _element_counter(element: dict[int, bytes]) -> CounterValue:
-    """Find the counter of an element: alone (NFTA_SET_ELEM_EXPR) or in a list (NFTA_SET_ELEM_EXPRESSIONS)."""
+    """Find the counter of an element: alone (NFTA_SET_ELEM_EXPR) or in a list
+    (NFTA_SET_ELEM_EXPRESSIONS).
+    """
     listed = [one for _, one in attributes(element.get(ELEMENT_EXPRESSIONS, b""))]
     for expression in map(fields, [*listed, element.get(ELEMENT_EXPR, b"")]):
         if expression.get(EXPR_NAME) == b"counter\0":

@@ -1,7 +1,9 @@
-"""The switch by raw netlink: what `Position.text` says, without the time that libnftables takes for its cache.
+"""The switch by raw netlink: what `Position.text` says, without the time that libnftables takes for
+its cache.
 
-Only what a change of level states goes this way: policies of base chains that are there, chains emptied, rules of one
-goto. Source: NFTA_CHAIN_*, NFTA_RULE_*, NFTA_EXPR_*, NFTA_IMMEDIATE_*, NFTA_VERDICT_* in linux/netfilter/nf_tables.h.
+Only what a change of level states goes this way: policies of base chains that are there, chains
+emptied, rules of one goto. Source: NFTA_CHAIN_*, NFTA_RULE_*, NFTA_EXPR_*, NFTA_IMMEDIATE_*,
+NFTA_VERDICT_* in linux/netfilter/nf_tables.h.
 """
 
 import struct
@@ -30,7 +32,8 @@ _HEADER = netfilter_header(read_table.NFPROTO_INET)
 def transaction(position: Position) -> list[Request]:
     """Give the messages that put the switch into a position, in the order of its text.
 
-    The kernel empties a chain when a rule is deleted by no handle, and changes only what a message about a chain names.
+    The kernel empties a chain when a rule is deleted by no handle, and changes only what a message
+    about a chain names.
     """
     verdict = attribute(
         read_table.CHAIN_POLICY, struct.pack("!I", read_table.POLICIES.index(position.verdict))
@@ -56,9 +59,13 @@ def _request(message: int, flags: int, body: bytes) -> Request:
 
 
 def goto_rule(target: str) -> bytes:
-    """Give the expressions of a rule that goes to a chain and does nothing else (see `tables.goto_target`)."""
+    """Give the expressions of a rule that goes to a chain and does nothing else (see
+    `tables.goto_target`).
+    """
     code = attribute(read_table.VERDICT_CODE, struct.pack("!i", read_table.NFT_GOTO))
-    verdict = _nested(read_table.DATA_VERDICT, code + text_attribute(read_table.VERDICT_CHAIN, target))
+    verdict = _nested(
+        read_table.DATA_VERDICT, code + text_attribute(read_table.VERDICT_CHAIN, target)
+    )
     register = attribute(IMMEDIATE_REGISTER, struct.pack("!I", VERDICT_REGISTER))
     data = _nested(read_table.EXPR_DATA, register + _nested(read_table.IMMEDIATE_DATA, verdict))
     expression = _nested(LIST_ELEMENT, text_attribute(read_table.EXPR_NAME, "immediate") + data)

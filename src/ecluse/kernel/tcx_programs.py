@@ -1,7 +1,8 @@
-"""BPF programs at an interface's tcx hooks (Linux 6.6), by bpf(2): no dump of rtnetlink tells of them.
+"""BPF programs at an interface's tcx hooks (Linux 6.6), by bpf(2): no dump of rtnetlink tells of
+them.
 
-Sources: BPF_PROG_QUERY and union bpf_attr in linux/bpf.h, `bpf_mprog_query` in linux/kernel/bpf/mprog.c. It needs
-CAP_NET_ADMIN, and a seccomp filter that lets bpf(2) pass.
+Sources: BPF_PROG_QUERY and union bpf_attr in linux/bpf.h, `bpf_mprog_query` in
+linux/kernel/bpf/mprog.c. It needs CAP_NET_ADMIN, and a seccomp filter that lets bpf(2) pass.
 """
 
 import ctypes
@@ -15,19 +16,29 @@ SYSCALLS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390
 BPF_PROG_QUERY = 16
 SIDES = {"ingress": 46, "egress": 47}  # BPF_TCX_INGRESS, BPF_TCX_EGRESS
 
-# interface, attach type, flags of the question and the answer, ids, count, and what else is told of each
+# interface, attach type, flags of the question and the answer, ids, count, and what else is told of
+# each
 _QUERY = struct.Struct("=IIIIQIxxxxQQQQ")
 
 
 def programs(index: int, side: str) -> int:
-    """Count the programs at one side of an interface, given by its number. OSError: EPERM where it may not be asked."""
+    """Count the programs at one side of an interface, given by its number.
+
+    OSError: EPERM where it may not be asked.
+    """
     number = SYSCALLS.get(os.uname().machine)
     if number is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    asked = ctypes.create_string_buffer(_QUERY.pack(index, SIDES[side], 0, 0, 0, 0, 0, 0, 0, 0), _QUERY.size)
+    asked = ctypes.create_string_buffer(
+        _QUERY.pack(index, SIDES[side], 0, 0, 0, 0, 0, 0, 0, 0), _QUERY.size
+    )
     if ctypes.CDLL(None, use_errno=True).syscall(number, BPF_PROG_QUERY, asked, _QUERY.size) < 0:
         code = ctypes.get_errno()
-        if code in {errno.EINVAL, errno.ENOENT, errno.ENODEV}:  # a kernel without tcx, nothing there, gone
+        if code in {
+            errno.EINVAL,
+            errno.ENOENT,
+            errno.ENODEV,
+        }:  # a kernel without tcx, nothing there, gone
             return 0
         raise OSError(code, os.strerror(code))
     return int(_QUERY.unpack(asked.raw)[5])

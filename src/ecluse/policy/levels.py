@@ -16,7 +16,10 @@ def level_named(site: Site, name: str) -> Level:
 
 
 def rank(site: Site, name: str) -> int:
-    """Say how closed a level is: 0 for `open`, rising. A level that the site does not know counts as `isolate`."""
+    """Say how closed a level is: 0 for `open`, rising.
+
+    A level that the site does not know counts as `isolate`.
+    """
     names = [level.name for level in site.levels]
     return names.index(name) if name in names else len(names) - 1
 
@@ -28,7 +31,9 @@ def at_least_as_closed(site: Site, one: Levels, other: Levels) -> bool:
 
 
 def most_closed(site: Site, *many: Levels) -> dict[str, str]:
-    """Give, zone by zone, the most closed level of those given; a zone that is nowhere named does not appear."""
+    """Give, zone by zone, the most closed level of those given; a zone that is nowhere named does
+    not appear.
+    """
     result: dict[str, str] = {}
     for levels in many:
         for zone, name in levels.items():

@@ -1,4 +1,6 @@
-"""Which networks lie in which: a look-up by prefix length, so that thousands are compared without comparing pairs."""
+"""Which networks lie in which: a look-up by prefix length, so that thousands are compared without
+comparing pairs.
+"""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -15,7 +17,8 @@ T = TypeVar("T")
 class NetworkIndex(Generic[T]):
     """Networks of both families, each with something attached."""
 
-    # By family, the widest first: length, bits to shift an address by, and what stands at the address's first bits.
+    # By family, the widest first: length, bits to shift an address by, and what stands at the
+    # address's first bits.
     _levels: dict[int, list[tuple[int, int, dict[int, list[tuple[IPNetwork, T]]]]]] = field(
         default_factory=lambda: {4: [], 6: []}
     )

@@ -10,10 +10,12 @@ _LENGTHS = {str(length): length for length in range(129)}
 
 
 def network_of(text: str) -> IPNetwork | None:
-    """Read an address (a network of full length) or a prefix without host bits; None when it is anything else.
+    """Read an address (a network of full length) or a prefix without host bits; None when it is
+    anything else.
 
-    Takes no text that `ipaddress.ip_network` refuses, in a third of its time; for what this refuses, that one says why.
-    A network of full length has no working `hosts()`: ipaddress hangs a function on each, more than half its memory.
+    Takes no text that `ipaddress.ip_network` refuses, in a third of its time; for what this
+    refuses, that one says why. A network of full length has no working `hosts()`: ipaddress hangs a
+    function on each, more than half its memory.
     """
     base, slash, length = text.partition("/")
     family, bits = (AF_INET6, 128) if ":" in base else (AF_INET, 32)
@@ -38,7 +40,8 @@ def text_of(network: IPv4Network) -> str:
 def interval(network: IPNetwork) -> tuple[int, int]:
     """Give the first and last address of a network as numbers.
 
-    Not from `broadcast_address`: ipaddress would keep it, and a dictionary to hold it, with every network for ever.
+    Not from `broadcast_address`: ipaddress would keep it, and a dictionary to hold it, with every
+    network for ever.
     """
     first = int(network.network_address)
     size = network.max_prefixlen - network.prefixlen

@@ -1,4 +1,6 @@
-"""Addresses that an answer of the DNS may not lead to: never, or only where a destination says `private: true`."""
+"""Addresses that an answer of the DNS may not lead to: never, or only where a destination says
+`private: true`.
+"""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
@@ -12,7 +14,10 @@ def _kinds(*rows: tuple[str, tuple[str, ...]]) -> _Kinds:
 
 
 _PRIVATE = _kinds(
-    ("a private address", ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fec0::/10")),
+    (
+        "a private address",
+        ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fec0::/10"),
+    ),
     ("a private address of a provider", ("100.64.0.0/10",)),  # RFC 6598
     (
         "a private address of a translator",
@@ -28,11 +33,15 @@ _NEVER = _kinds(
     ("a reserved address", ("192.0.0.0/24", "240.0.0.0/4", "::ffff:0:0/96", "::/96", "100::/64")),
 )
 _CARRIERS = ((IPv6Network("64:ff9b::/96"), 0), (IPv6Network("2002::/16"), 80))
-"""NAT64 (RFC 6052) and 6to4 (RFC 3056): addresses that stand for the IPv4 address in them, and how far left it is."""
+"""NAT64 (RFC 6052) and 6to4 (RFC 3056): addresses that stand for the IPv4 address in them, and how
+far left it is.
+"""
 
 
 def never_outside(address: IPAddress) -> str:
-    """Say why an address can't be a destination at all (IANA's special-purpose registries); empty when it may be one."""
+    """Say why an address can't be a destination at all (IANA's special-purpose registries); empty
+    when it may be one.
+    """
     return _kind(_NEVER, address)
 
 
@@ -42,7 +51,9 @@ def private(address: IPAddress) -> str:
 
 
 def _kind(kinds: _Kinds, address: IPAddress) -> str:
-    found = next((kind for net, kind in kinds if net.version == address.version and address in net), "")
+    found = next(
+        (kind for net, kind in kinds if net.version == address.version and address in net), ""
+    )
     carried = next((int(address) >> bits for net, bits in _CARRIERS if address in net), None)
     if found or carried is None:
         return found

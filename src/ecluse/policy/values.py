@@ -17,7 +17,8 @@ Levels = Mapping[str, str]
 """Zone name -> level name, every zone of the site and `gateway` included."""
 
 ADDED = MappingProxyType({"added": True})
-"""Metadata of a field that came later than records were first written: it is not written while it has its default.
+"""Metadata of a field that came later than records were first written: it is not written while it
+has its default.
 
 So what an earlier version recorded is read as before, and keeps its digest.
 """
@@ -42,7 +43,9 @@ class Direction(enum.StrEnum):
 
 
 class DnsMode(enum.StrEnum):
-    """When the gate answers the zones' DNS: never, where a level keeps only some services, or at `open` as well."""
+    """When the gate answers the zones' DNS: never, where a level keeps only some services, or at
+    `open` as well.
+    """
 
     NEVER = "never"
     CUT = "cut"
@@ -59,11 +62,12 @@ class Preset(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Traffic:
-    """A protocol (IANA number) and, for one that has ports, the range of destination ports, both ends included.
+    """A protocol (IANA number) and, for one that has ports, the range of destination ports, both
+    ends included.
 
-    `first` and `last` are both None for a protocol without ports (ESP, GRE, ICMP).
-    ICMP is protocol 1 here for both families; the compiler writes 58 for IPv6.
-    For an inbound destination the ports are those that the partner connects to, before any port forward.
+    `first` and `last` are both None for a protocol without ports (ESP, GRE, ICMP). ICMP is protocol
+    1 here for both families; the compiler writes 58 for IPv6. For an inbound destination the ports
+    are those that the partner connects to, before any port forward.
     """
 
     protocol: int
@@ -77,8 +81,10 @@ class Destination:
 
     An address is a network of full length. INBOUND: `hosts` and `networks` are the sources outside.
     private: host names may lead to private addresses (a partner behind a tunnel), see `ranges.py`.
-    wildcards: `operator.example` stands for every name below it, and not for itself; OUTBOUND alone.
-    records: types of DNS records that the DNS gate answers for its names beside addresses (`MX`, `SRV`).
+    wildcards: `operator.example` stands for every name below it, and not for itself; OUTBOUND
+    alone.
+    records: types of DNS records that the DNS gate answers for its names beside addresses (`MX`,
+    `SRV`).
     """
 
     direction: Direction
@@ -113,7 +119,8 @@ class Service:
 class Zone:
     """A named part of the inside: interface names (a trailing `*` is a wildcard) and subnets.
 
-    Zones may share an interface; then a packet's own address tells them apart. Subnets of two zones never overlap.
+    Zones may share an interface; then a packet's own address tells them apart. Subnets of two zones
+    never overlap.
     """
 
     name: str
@@ -124,7 +131,10 @@ class Zone:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How far the gate is shut. `keeps` is what stays; `open` (passes_all) is not judged by services at all."""
+    """How far the gate is shut.
+
+    `keeps` is what stays; `open` (passes_all) is not judged by services at all.
+    """
 
     name: str
     title: str
@@ -143,7 +153,9 @@ class Lifeline:
 
 @dataclass(frozen=True, slots=True)
 class InternalDomains:
-    """Names of the inside (with all below them) and the inside's own DNS servers that answer for them."""
+    """Names of the inside (with all below them) and the inside's own DNS servers that answer for
+    them.
+    """
 
     names: tuple[str, ...]
     servers: tuple[IPAddress, ...]
@@ -151,10 +163,11 @@ class InternalDomains:
 
 @dataclass(frozen=True, slots=True)
 class DnsLimits:
-    """What one machine, and one allowed wildcard, may ask of the DNS gate: the bound on what can be carried out in names.
+    """What one machine, and one allowed wildcard, may ask of the DNS gate: the bound on what can be
+    carried out in names.
 
-    client_queries: a second, of one address. wildcard_names: names a second under one wildcard that were not asked for
-    lately. label, name: characters.
+    client_queries: a second, of one address. wildcard_names: names a second under one wildcard that
+    were not asked for lately. label, name: characters.
     """
 
     client_queries: int = 50
@@ -165,7 +178,10 @@ class DnsLimits:
 
 @dataclass(frozen=True, slots=True)
 class DnsProxySettings:
-    """How the gateway answers the zones' DNS. port: where the engine listens; nobody reaches it but by the redirect."""
+    """How the gateway answers the zones' DNS.
+
+    port: where the engine listens; nobody reaches it but by the redirect.
+    """
 
     mode: DnsMode = DnsMode.NEVER
     port: int = 5300
@@ -175,7 +191,9 @@ class DnsProxySettings:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The hospital's side: zones, lifeline, resolvers, and every level from `open` to `isolate`, in that order."""
+    """The hospital's side: zones, lifeline, resolvers, and every level from `open` to `isolate`, in
+    that order.
+    """
 
     name: str
     title: str
@@ -190,14 +208,18 @@ class Site:
         inside = (
             zone.name
             for zone in self.zones
-            if any(subnet.version == address.version and address in subnet for subnet in zone.subnets)
+            if any(
+                subnet.version == address.version and address in subnet for subnet in zone.subnets
+            )
         )
         return next(inside, "")
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A site and its allowlist, in the order of the files: all that the compiler needs but addresses of names."""
+    """A site and its allowlist, in the order of the files: all that the compiler needs but
+    addresses of names.
+    """
 
     site: Site
     services: tuple[Service, ...]

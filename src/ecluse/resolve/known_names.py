@@ -1,9 +1,11 @@
-"""What is known of a name, after one more answer: pure, so that the rule is read and tested in one place.
+"""What is known of a name, after one more answer: pure, so that the rule is read and tested in one
+place.
 
-An answer never takes an address away. It says that an address is there, or has left; when KEEP has passed since it was last
-seen, in an answer or in traffic, it is due, and whoever keeps the gate lets it go once no connection to it lives
-(`DnsResolver.due`, `let_go`). A look-up that failed, or that found nothing at all, does not even say that: an empty answer
-cuts a laboratory off as surely as a rule does, and an attacker who holds the resolver must not be able to do that.
+An answer never takes an address away. It says that an address is there, or has left; when KEEP has
+passed since it was last seen, in an answer or in traffic, it is due, and whoever keeps the gate
+lets it go once no connection to it lives (`DnsResolver.due`, `let_go`). A look-up that failed, or
+that found nothing at all, does not even say that: an empty answer cuts a laboratory off as surely
+as a rule does, and an attacker who holds the resolver must not be able to do that.
 """
 
 from collections.abc import Set as AbstractSet
@@ -21,8 +23,13 @@ MOST_FAILURE = 500
 """Characters of a failure's words."""
 
 
-def learn(known: KnownName, answer: LookupResult, at: datetime, shortest: float, longest: float) -> KnownName:
-    """Give what is known after `answer`, received at `at`. TTLs count as at least `shortest` and at most `longest` seconds."""
+def learn(
+    known: KnownName, answer: LookupResult, at: datetime, shortest: float, longest: float
+) -> KnownName:
+    """Give what is known after `answer`, received at `at`.
+
+    TTLs count as at least `shortest` and at most `longest` seconds.
+    """
     before = {each.address: each for each in known.addresses}
     fresh = {
         str(address): KnownAddress(
@@ -74,8 +81,8 @@ def _no_later(moment: datetime | None, at: datetime) -> datetime | None:
 def _is_news(old: KnownAddress, answer: LookupResult) -> bool:
     """Say whether an answer without this address means something.
 
-    It does not when nobody answered for its family, when the name looks gone altogether, and when those who gave the
-    address are asked still and silent: another resolver may never have had it.
+    It does not when nobody answered for its family, when the name looks gone altogether, and when
+    those who gave the address are asked still and silent: another resolver may never have had it.
     """
     family = ip_address(old.address).version
     if not answer.ttls or family not in answer.answered:
@@ -90,7 +97,9 @@ def _order(address: str) -> tuple[int, int]:
     return value.version, int(value)
 
 
-def count(tally: NameStatistics, before: KnownName, answer: LookupResult, at: datetime) -> NameStatistics:
+def count(
+    tally: NameStatistics, before: KnownName, answer: LookupResult, at: datetime
+) -> NameStatistics:
     """Count one more look-up, with what was known before it."""
     outcomes = {server: dict(by_outcome) for server, by_outcome in tally.outcomes.items()}
     for server, outcome in answer.outcomes:
@@ -98,7 +107,9 @@ def count(tally: NameStatistics, before: KnownName, answer: LookupResult, at: da
         of_server[outcome] = of_server.get(outcome, 0) + 1
     known = addresses_of(before)
     given = {str(address) for address in answer.ttls}
-    valid = {each.address for each in before.addresses if each.seen + timedelta(seconds=each.ttl) > at}
+    valid = {
+        each.address for each in before.addresses if each.seen + timedelta(seconds=each.ttl) > at
+    }
     moved = any(
         family in answer.answered and {a for a in valid if ip_address(a).version == family} - given
         for family in {address.version for address in answer.ttls}
@@ -119,13 +130,19 @@ def addresses_of(known: KnownName) -> frozenset[str]:
 
 def overdue(known: KnownName, at: datetime, last_good: timedelta) -> tuple[KnownAddress, ...]:
     """Give the addresses whose time is over, unless a connection to them lives."""
-    newest = at - KEEP  # the quick half of the question: this is asked of every address every few seconds
-    return tuple(each for each in known.addresses if each.seen <= newest and each.kept_until(last_good) <= at)
+    newest = (
+        at - KEEP
+    )  # the quick half of the question: this is asked of every address every few seconds
+    return tuple(
+        each for each in known.addresses if each.seen <= newest and each.kept_until(last_good) <= at
+    )
 
 
 def used(known: KnownName, addresses: AbstractSet[str], at: datetime) -> KnownName:
     """Give what is known when connections to these addresses were just found alive."""
-    found = (replace(each, used=at) if each.address in addresses else each for each in known.addresses)
+    found = (
+        replace(each, used=at) if each.address in addresses else each for each in known.addresses
+    )
     return replace(known, addresses=tuple(found))
 
 
@@ -135,7 +152,9 @@ def without(known: KnownName, addresses: AbstractSet[str]) -> KnownName:
 
 
 def is_old(known: KnownName, at: datetime) -> bool:
-    """Say whether a name that nobody watches may be forgotten: KEEP has passed since it was asked for and seen."""
+    """Say whether a name that nobody watches may be forgotten: KEEP has passed since it was asked
+    for and seen.
+    """
     last = max((each.seen for each in known.addresses), default=None)
     moments = [moment for moment in (known.asked, last) if moment is not None]
     return all(at - moment >= KEEP for moment in moments)

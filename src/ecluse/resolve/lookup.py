@@ -1,4 +1,7 @@
-"""One host name asked of every resolver at once: what they answered, judged and united. Nothing is kept here."""
+"""One host name asked of every resolver at once: what they answered, judged and united.
+
+Nothing is kept here.
+"""
 
 import asyncio
 import socket
@@ -30,20 +33,26 @@ _BROKEN = (dns.exception.DNSException, OSError, EOFError, ValueError, struct.err
 _MOST_ALIASES = 15
 """CNAMEs on the way to an address; dnspython's own bound for one message is the same."""
 _MOST_ADDRESSES = 256
-"""Addresses of one answer, so that a resolver that gives thousands does not crowd out what the others gave (`cache.py`)."""
+"""Addresses of one answer, so that a resolver that gives thousands does not crowd out what the
+others gave (`cache.py`).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class LookupResult:
     """What the resolvers together said of a name.
 
-    ttls: address -> seconds, the minimum over the CNAME chain; the longest when several resolvers gave it.
-    answered: families (4, 6) that at least one resolver answered without failure, be it with no address.
+    ttls: address -> seconds, the minimum over the CNAME chain; the longest when several resolvers
+    gave it.
+    answered: families (4, 6) that at least one resolver answered without failure, be it with no
+    address.
     heard: which resolver that was, for each family.
     failures: in words, once each: what failed, and which addresses were refused.
-    by: address -> the resolvers that gave it. alias: the name at the end of the CNAMEs, empty when there are none.
-    outcomes: resolver and what came of each question to it, in a word; more than one word for a question that was
-    answered in an odd way (`truncated`: it came by TCP; `ttl-0`; `too-many`; `refused-address`).
+    by: address -> the resolvers that gave it. alias: the name at the end of the CNAMEs, empty when
+    there are none.
+    outcomes: resolver and what came of each question to it, in a word; more than one word for a
+    question that was answered in an odd way (`truncated`: it came by TCP; `ttl-0`; `too-many`;
+    `refused-address`).
     split: two resolvers gave addresses of one family, and not the same.
     """
 
@@ -59,7 +68,9 @@ class LookupResult:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One resolver's answer about one family; failure is empty when it answered. outcomes: see `Answer`.
+    """One resolver's answer about one family; failure is empty when it answered.
+
+    outcomes: see `Answer`.
 
     odd: what is to be told of it although it answered.
     """
@@ -76,8 +87,8 @@ class _Part:
 def refusal(address: IPAddress, *, may_be_private: bool = False) -> str:
     """Say why an address is no destination on the outside; empty when it may be one.
 
-    A public name that leads to an inside or local address is a mistake or an attack (DNS rebinding), unless the
-    allowlist says that it may.
+    A public name that leads to an inside or local address is a mistake or an attack (DNS
+    rebinding), unless the allowlist says that it may.
     """
     return never_outside(address) or ("" if may_be_private else private(address))
 
@@ -90,9 +101,12 @@ async def look_up(
     may_be_private: bool = False,
     heard: Callable[[], None] = lambda: None,
 ) -> LookupResult:
-    """Ask every server for A and AAAA at the same time, for at most `seconds` each. Never raises but when cancelled.
+    """Ask every server for A and AAAA at the same time, for at most `seconds` each.
 
-    heard: called once both have an answer from some server; those that are silent yet are waited for all the same.
+    Never raises but when cancelled.
+
+    heard: called once both have an answer from some server; those that are silent yet are waited
+    for all the same.
     """
     try:
         question = dns.name.from_text(name)
@@ -124,7 +138,10 @@ def _unite(judged: Sequence[tuple[_Part, str]]) -> LookupResult:
     # One resolver of two that answers is enough; what was refused is told all the same.
     broken = [part.failure for part in parts if part.failure and part.family not in answered]
     refused = [words for part, why in judged for words in (part.odd, why) if words]
-    given = {family: {frozenset(p.ttls) for p in parts if p.family == family and p.ttls} for family in (4, 6)}
+    given = {
+        family: {frozenset(p.ttls) for p in parts if p.family == family and p.ttls}
+        for family in (4, 6)
+    }
     return LookupResult(
         ttls,
         answered,
@@ -138,7 +155,10 @@ def _unite(judged: Sequence[tuple[_Part, str]]) -> LookupResult:
 
 
 def _refuse(part: _Part, may_be_private: bool) -> tuple[_Part, str]:
-    """Take out what is no destination, and say so in words. A part of nothing else counts as a failure, not as empty."""
+    """Take out what is no destination, and say so in words.
+
+    A part of nothing else counts as a failure, not as empty.
+    """
     why = {address: refusal(address, may_be_private=may_be_private) for address in part.ttls}
     words = ", ".join(f"{address} ({reason})" for address, reason in why.items() if reason)
     if not words:
@@ -151,7 +171,9 @@ def _refuse(part: _Part, may_be_private: bool) -> tuple[_Part, str]:
     return replace(part, ttls=ttls, failure="" if ttls else told, outcomes=outcomes), told
 
 
-async def _ask(server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataType, seconds: float) -> _Part:
+async def _ask(
+    server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataType, seconds: float
+) -> _Part:
     failed = _Part(server[0], 4 if kind == dns.rdatatype.A else 6, {})
     try:
         async with asyncio.timeout(seconds):
@@ -163,7 +185,9 @@ async def _ask(server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataTyp
         return replace(failed, failure=error.words, outcomes=(error.outcome,))
     except _BROKEN as error:
         outcome = "unreachable" if isinstance(error, OSError | EOFError) else "malformed"
-        return replace(failed, failure=f"{server[0]}: {error or type(error).__name__}", outcomes=(outcome,))
+        return replace(
+            failed, failure=f"{server[0]}: {error or type(error).__name__}", outcomes=(outcome,)
+        )
     except Exception as error:  # noqa: BLE001 - what one resolver sent must not silence the others, whatever it set off
         return replace(failed, failure=f"{server[0]}: {error!r}", outcomes=("malformed",))
 
@@ -171,7 +195,10 @@ async def _ask(server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataTyp
 async def _follow(
     server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataType, seconds: float
 ) -> _Part:
-    """Ask for a name, and for the one that its CNAMEs lead to where the server leaves that to us. _WrongError."""
+    """Ask for a name, and for the one that its CNAMEs lead to where the server leaves that to us.
+
+    _WrongError.
+    """
     asked = [name]
     aliases, ttl = 0, dns.ttl.MAX_TTL
     marks: tuple[str, ...] = ()
@@ -180,7 +207,9 @@ async def _follow(
         marks = ("truncated",) if truncated else marks
         chain = _read(server[0], response)
         aliases += len(chain.cnames)
-        ttl = min(ttl, *(alias.ttl for alias in chain.cnames), chain.answer.ttl if chain.answer else ttl)
+        ttl = min(
+            ttl, *(alias.ttl for alias in chain.cnames), chain.answer.ttl if chain.answer else ttl
+        )
         end = chain.canonical_name
         if chain.answer is not None or end == asked[-1]:
             break
@@ -192,7 +221,11 @@ async def _follow(
     if len(found) > _MOST_ADDRESSES:
         odd = f"{server[0]} gave {len(found)} addresses; the first {_MOST_ADDRESSES} are used"
         marks = (*marks, "too-many")
-    outcomes = ("answered" if found else "empty", *marks, *(("ttl-0",) if found and not ttl else ()))
+    outcomes = (
+        "answered" if found else "empty",
+        *marks,
+        *(("ttl-0",) if found and not ttl else ()),
+    )
     alias = end.to_text(omit_final_dot=True).lower() if end != name else ""
     family = 4 if kind == dns.rdatatype.A else 6
     ttls = dict.fromkeys(found[:_MOST_ADDRESSES], ttl)
@@ -226,12 +259,15 @@ def _read(server: str, response: dns.message.Message) -> dns.message.ChainingRes
 async def _exchange(
     server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataType, seconds: float
 ) -> tuple[dns.message.Message, bool]:
-    """Give the server's response: by UDP, twice if need be, and by TCP when it was truncated; and whether it was.
+    """Give the server's response: by UDP, twice if need be, and by TCP when it was truncated; and
+    whether it was.
 
-    Both times from one socket, so that an answer to the first question is heard as long as the second one's.
+    Both times from one socket, so that an answer to the first question is heard as long as the
+    second one's.
 
-    dnspython draws the query id, the kernel the port; a datagram from elsewhere, with another id or another question
-    is not looked at (ignore_errors), so that a forged one does not end the wait for the real one.
+    dnspython draws the query id, the kernel the port; a datagram from elsewhere, with another id or
+    another question is not looked at (ignore_errors), so that a forged one does not end the wait
+    for the real one.
     """
     query = dns.message.make_query(name, kind, use_edns=0, payload=_EDNS_PAYLOAD)
     address, port = server

@@ -1,4 +1,7 @@
-"""Host names kept fresh ahead of time (ports.Resolver). A trigger never asks here: it uses what is known."""
+"""Host names kept fresh ahead of time (ports.Resolver).
+
+A trigger never asks here: it uses what is known.
+"""
 
 import asyncio
 import contextlib
@@ -22,20 +25,26 @@ _AT_ONCE = 16
 """Names that are asked for at the same time; each is two questions to every resolver."""
 
 _WAITING = 128
-"""Names for which some resolver is waited for although another has answered, those asked for included.
+"""Names for which some resolver is waited for although another has answered, those asked for
+included.
 
-So one dead resolver of two does not hold all names up: 40 a second rather than 5. Two sockets each for every silent one.
+So one dead resolver of two does not hold all names up: 40 a second rather than 5. Two sockets each
+for every silent one.
 """
 
 _PACE, _BURST = 100, 200
-"""Look-ups a second, and at once: with thousands of names the event loop belongs to commands, not to answers.
+"""Look-ups a second, and at once: with thousands of names the event loop belongs to commands, not
+to answers.
 
-Measured with 5,000 names and two resolvers: without a bound four fifths of a processor, and a cut waited a second for its turn.
+Measured with 5,000 names and two resolvers: without a bound four fifths of a processor, and a cut
+waited a second for its turn.
 """
 _ROUND = 0.1  # seconds between two looks at which names are due; it looks at all of them
 
 _LONGEST_BACK_OFF = 600.0
-"""Seconds between two tries while a name fails: ten minutes after the resolvers are back all is fresh again."""
+"""Seconds between two tries while a name fails: ten minutes after the resolvers are back all is
+fresh again.
+"""
 
 _MOST_DOUBLINGS = 20
 _JITTER = 0.1  # of the wait
@@ -43,7 +52,8 @@ _MOST_JITTER = 10.0  # seconds
 _HOUSEKEEPING = 60.0  # seconds
 _LAST_GOOD = timedelta(days=30)
 _SILENT = 86400.0
-"""Seconds that we ourselves must have heard nothing of a family, before its last known good addresses may go.
+"""Seconds that we ourselves must have heard nothing of a family, before its last known good
+addresses may go.
 
 By the monotonic clock: a clock that is set (a dead battery, then NTP) would end them in a moment.
 """
@@ -55,15 +65,18 @@ _RANDOM = random.SystemRandom()
 class DnsResolver:
     """Names to addresses by dnspython, all servers asked in parallel and their answers united.
 
-    The servers, (address, port), come with `watch`: they belong to the site, which a reload may change.
+    The servers, (address, port), come with `watch`: they belong to the site, which a reload may
+    change.
     clock: the time written into what is known. timeout: seconds for one server to answer.
-    minimum_ttl, maximum_ttl: seconds; bounds of what a TTL may say and so of the time between two look-ups.
-    known: what was saved before, used until asked anew. How long an address stays: `resolve/known_names.py`.
+    minimum_ttl, maximum_ttl: seconds; bounds of what a TTL may say and so of the time between two
+    look-ups.
+    known: what was saved before, used until asked anew. How long an address stays:
+    `resolve/known_names.py`.
     last_good: how long an address outlives its last answer while the resolvers fail.
 
-    A name is asked for again when its first address expires, up to 10 s later so that not all come at once; after a
-    failure following 30 s, then twice as long each time, to 10 minutes. All of it runs in the event loop that `watch` or
-    `refresh` is first called in; `close` ends it.
+    A name is asked for again when its first address expires, up to 10 s later so that not all come
+    at once; after a failure following 30 s, then twice as long each time, to 10 minutes. All of it
+    runs in the event loop that `watch` or `refresh` is first called in; `close` ends it.
     """
 
     def __init__(
@@ -107,12 +120,16 @@ class DnsResolver:
         return dict(self._tallies)
 
     def watch(
-        self, names: Iterable[str], servers: Sequence[Server], private: AbstractSet[str] = frozenset()
+        self,
+        names: Iterable[str],
+        servers: Sequence[Server],
+        private: AbstractSet[str] = frozenset(),
     ) -> None:
         """Keep these names fresh from now on by these servers, and forget others once they are old.
 
-        private: those of them that may lead to private addresses; of others these are forgotten at once. Call it inside
-        the event loop. With other servers than before, names that fail are asked for at once.
+        private: those of them that may lead to private addresses; of others these are forgotten at
+        once. Call it inside the event loop. With other servers than before, names that fail are
+        asked for at once.
         """
         now = asyncio.get_running_loop().time()
         wanted = {_normal(name) for name in names}
@@ -121,21 +138,28 @@ class DnsResolver:
         allowed = {_normal(name) for name in private}
         due = {name: moment for name, moment in due.items() if name not in allowed - self._private}
         for name in self._private - allowed:
-            addresses = {a for a in known_names.addresses_of(self._now(name)) if is_private(ip_address(a))}
+            addresses = {
+                a for a in known_names.addresses_of(self._now(name)) if is_private(ip_address(a))
+            }
             self._put(known_names.without(self._now(name), addresses))
         self._private = frozenset(allowed)
         if tuple(servers) != self._servers:
             self._servers = tuple(servers)
             due = {name: moment for name, moment in due.items() if name not in self._failed}
             self._failed = {}
-        self._watched = {name: due[name] if name in due else self._first_due(name, now) for name in wanted}
+        self._watched = {
+            name: due[name] if name in due else self._first_due(name, now) for name in wanted
+        }
         self._failed = {name: count for name, count in self._failed.items() if name in wanted}
         self._wake.set()
         if self._keeper is None and not self._closed:
             self._keeper = asyncio.create_task(self._keep_fresh(), name="resolver")
 
     def changes(self) -> AsyncIterator[frozenset[str]]:
-        """Give the names whose addresses changed since the last item, from this call on. It ends with `close`."""
+        """Give the names whose addresses changed since the last item, from this call on.
+
+        It ends with `close`.
+        """
         listener = _Changes()
         self._listeners.add(listener)
         if self._closed:
@@ -143,7 +167,9 @@ class DnsResolver:
         return listener
 
     def due(self) -> Mapping[str, frozenset[str]]:
-        """Give the addresses whose time is over, by name: to be let go (`let_go`) unless a connection to them lives."""
+        """Give the addresses whose time is over, by name: to be let go (`let_go`) unless a
+        connection to them lives.
+        """
         now = self._clock()
         found = {
             name: frozenset(
@@ -158,16 +184,22 @@ class DnsResolver:
     def _long_silent(self, name: str, each: KnownAddress) -> bool:
         now = asyncio.get_running_loop().time()
         since = self._silent.get(name, {}).get(each.address, now)
-        return now - since >= (_HELD if each.left else min(_SILENT, self._last_good.total_seconds()))
+        return now - since >= (
+            _HELD if each.left else min(_SILENT, self._last_good.total_seconds())
+        )
 
     def used(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
-        """Take note that connections to these addresses, by name, were just found alive: their time begins anew."""
+        """Take note that connections to these addresses, by name, were just found alive: their time
+        begins anew.
+        """
         now = self._clock()
         for name in addresses.keys() & self._known.keys():
             self._known[name] = known_names.used(self._known[name], addresses[name], now)
 
     def let_go(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
-        """Forget these addresses, by name, and tell it; one that an answer has given again meanwhile stays."""
+        """Forget these addresses, by name, and tell it; one that an answer has given again
+        meanwhile stays.
+        """
         due = self.due()
         for name in addresses.keys() & due.keys():
             self._put(known_names.without(self._known[name], addresses[name] & due[name]))
@@ -196,7 +228,11 @@ class DnsResolver:
     def _first_due(self, name: str, now: float) -> float:
         known = self._known.get(name)
         moment = known_names.expires(known) if known else None
-        wait = (moment - self._clock()).total_seconds() if moment and not (known and known.failure) else 0.0
+        wait = (
+            (moment - self._clock()).total_seconds()
+            if moment and not (known and known.failure)
+            else 0.0
+        )
         return now + min(max(wait, 0.0), self._longest)
 
     async def _keep_fresh(self) -> None:
@@ -204,21 +240,27 @@ class DnsResolver:
         while True:
             self._wake.clear()
             now = loop.time()
-            for name in [n for n, due in self._watched.items() if due <= now and n not in self._running]:
+            for name in [
+                n for n, due in self._watched.items() if due <= now and n not in self._running
+            ]:
                 self._start(name)
             self._forget_old()
-            # A name that is being asked for gets its next time when the answer is in, which wakes us if that is sooner.
+            # A name that is being asked for gets its next time when the answer is in, which wakes
+            # us if that is sooner.
             waiting = (due for name, due in self._watched.items() if name not in self._running)
             wait = min(max(min(waiting, default=now + _HOUSEKEEPING) - now, _ROUND), _HOUSEKEEPING)
             self._wakes_at = now + wait
-            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the wake-up (CPython 86296).
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the
+            # wake-up (CPython 86296).
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
 
     def _forget_old(self) -> None:
         now = self._clock()
-        for name in [name for name in self._known if name not in self._watched and name not in self._running]:
+        for name in [
+            name for name in self._known if name not in self._watched and name not in self._running
+        ]:
             if known_names.is_old(self._known[name], now):
                 del self._known[name]
                 self._tallies.pop(name, None)
@@ -227,7 +269,9 @@ class DnsResolver:
     def _start(self, name: str) -> asyncio.Task[None]:
         """Begin to ask for a name, unless that is under way."""
         task = self._running.get(name)
-        if task is None or task.done():  # one that has just ended gave its answer before this was asked
+        if (
+            task is None or task.done()
+        ):  # one that has just ended gave its answer before this was asked
             task = asyncio.create_task(self._ask(name), name=f"resolve {name}")
             self._running[name] = task
             task.add_done_callback(partial(self._done, name))
@@ -281,7 +325,9 @@ class DnsResolver:
 
     async def _learn(self, name: str, heard: Callable[[], None]) -> KnownName:
         if not self._servers:
-            return replace(self._now(name), asked=self._clock(), failure="no resolver is configured")
+            return replace(
+                self._now(name), asked=self._clock(), failure="no resolver is configured"
+            )
         answer = await look_up(
             name, self._servers, self._timeout, may_be_private=name in self._private, heard=heard
         )
@@ -300,7 +346,9 @@ class DnsResolver:
             self._failed.pop(known.name, None)
             wait = min(fresh).total_seconds()
         else:
-            count = self._failed[known.name] = min(self._failed.get(known.name, 0) + 1, _MOST_DOUBLINGS)
+            count = self._failed[known.name] = min(
+                self._failed.get(known.name, 0) + 1, _MOST_DOUBLINGS
+            )
             wait = min(self._shortest * 2 ** (count - 1), _LONGEST_BACK_OFF)
         wait += _RANDOM.uniform(0.0, min(wait * _JITTER, _MOST_JITTER))
         self._watched[known.name] = asyncio.get_running_loop().time() + wait
@@ -328,7 +376,9 @@ class _Place:
 
 
 class _Changes(AsyncIterator[frozenset[str]]):
-    """One reader of changes: names heap up until it asks, each once, so that a slow reader costs no memory."""
+    """One reader of changes: names heap up until it asks, each once, so that a slow reader costs no
+    memory.
+    """
 
     def __init__(self) -> None:
         self._names: set[str] = set()

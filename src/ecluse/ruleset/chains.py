@@ -14,11 +14,15 @@ from ecluse.ruleset.service_maps import GroupLookups
 from ecluse.ruleset.source_check import SPOOFED
 
 REJECTS_PER_SECOND = 1000
-"""Answers to what is refused without TCP; a flood gets silence beyond it, and costs the gateway nothing."""
+"""Answers to what is refused without TCP; a flood gets silence beyond it, and costs the gateway
+nothing.
+"""
 
 
 def subnet_sets(policy: Policy, slot: int) -> list[NamedSet]:
-    """Give a set of the subnets of each zone that has several of a family, so that a spoofed source is not kept."""
+    """Give a set of the subnets of each zone that has several of a family, so that a spoofed source
+    is not kept.
+    """
     sets = []
     for zone in policy.site.zones:
         for family in FAMILIES:
@@ -34,7 +38,8 @@ def _boxes(zone: Zone, family: Family) -> list[Box]:
 
 
 def _within(zone: Zone, family: Family, field: Field, slot: int) -> tuple[Part, ...]:
-    """Say 'of this family, and the field is in one of the zone's subnets'; a single one is compared and not looked up.
+    """Say 'of this family, and the field is in one of the zone's subnets'; a single one is compared
+    and not looked up.
 
     Empty when the zone has no subnet of the family.
     """
@@ -48,7 +53,9 @@ def _within(zone: Zone, family: Family, field: Field, slot: int) -> tuple[Part, 
 
 
 def _answered_sets(policy: Policy, slot: int) -> list[NamedSet]:
-    """Give the subnets of all zones together: only a source of theirs gets an answer when it is refused."""
+    """Give the subnets of all zones together: only a source of theirs gets an answer when it is
+    refused.
+    """
     sets = []
     for family in FAMILIES:
         boxes: list[Box] = [
@@ -58,7 +65,9 @@ def _answered_sets(policy: Policy, slot: int) -> list[NamedSet]:
             if s.version == family.version
         ]
         if boxes:
-            sets.append(NamedSet(_answered(slot, family), (family.type,), True, "", dict(disjoint(boxes))))
+            sets.append(
+                NamedSet(_answered(slot, family), (family.type,), True, "", dict(disjoint(boxes)))
+            )
     return sets
 
 
@@ -75,8 +84,11 @@ def answered(policy: Policy, slot: int) -> dict[Family, str]:
     return {family: _answered(slot, family) for family in FAMILIES if family.version in versions}
 
 
-def zone_chains(policy: Policy, kept: list[GroupLookups], learned: list[ByName], slot: int) -> list[Chain]:
-    """Judge a zone's traffic at each level: look-ups for connections of its own, then for those opened towards it.
+def zone_chains(
+    policy: Policy, kept: list[GroupLookups], learned: list[ByName], slot: int
+) -> list[Chain]:
+    """Judge a zone's traffic at each level: look-ups for connections of its own, then for those
+    opened towards it.
 
     They say what is kept, and nothing of the rest: what becomes of that is the hook's to say.
     """
@@ -90,7 +102,11 @@ def zone_chains(policy: Policy, kept: list[GroupLookups], learned: list[ByName],
             for direction, word in _WORDS:
                 for family in FAMILIES:
                     lookups = _lookups_at(kept, zone.name, level.keeps, direction, family)
-                    inner = family.original_source if direction is Direction.OUTBOUND else family.reply_source
+                    inner = (
+                        family.original_source
+                        if direction is Direction.OUTBOUND
+                        else family.reply_source
+                    )
                     guard = _within(zone, family, inner, slot)
                     named = _learned_at(learned, zone.name, level.keeps, family)
                     if direction is Direction.OUTBOUND and named and guard:
@@ -109,7 +125,11 @@ def _unless_spoofed(rules: Sequence[Rule]) -> tuple[Rule, ...]:
 
 
 def _lookups_at(
-    kept: list[GroupLookups], zone: str, keeps: frozenset[Criticality], direction: Direction, family: Family
+    kept: list[GroupLookups],
+    zone: str,
+    keeps: frozenset[Criticality],
+    direction: Direction,
+    family: Family,
 ) -> tuple[Rule, ...]:
     return tuple(
         rule
@@ -131,12 +151,18 @@ def _learned_at(
 
 
 def _to_named(family: Family, chain: str) -> Rule:
-    """Look into the services' own sets only for an address that some service was answered: one look-up for all others."""
-    return (p.InSet((family.original_destination,), table_names.learned(family.digit)), p.jump(chain))
+    """Look into the services' own sets only for an address that some service was answered: one
+    look-up for all others.
+    """
+    return (
+        p.InSet((family.original_destination,), table_names.learned(family.digit)),
+        p.jump(chain),
+    )
 
 
 def gateway_chains(policy: Policy, kept: list[GroupLookups], slot: int) -> list[Chain]:
-    """Judge the gateway's own traffic by who opened the connection: its own addresses may change, so none is asked.
+    """Judge the gateway's own traffic by who opened the connection: its own addresses may change,
+    so none is asked.
 
     At input the original direction is a connection from outside; at output it is one of ours.
     """
@@ -149,7 +175,9 @@ def gateway_chains(policy: Policy, kept: list[GroupLookups], slot: int) -> list[
             for family in FAMILIES:
                 lookups = _lookups_at(kept, GATEWAY, level.keeps, direction, family)
                 if lookups:
-                    name = f"{table_names.level_chain(slot, level.name, GATEWAY)}.{word}{family.digit}"
+                    name = (
+                        f"{table_names.level_chain(slot, level.name, GATEWAY)}.{word}{family.digit}"
+                    )
                     chains.append(Chain(name, lookups))
                     jumps[word].append((p.Match(p.NFPROTO, (family.nfproto,)), p.jump(name)))
         for hook, ours in (("input", "reply"), ("output", "original")):
@@ -160,15 +188,21 @@ def gateway_chains(policy: Policy, kept: list[GroupLookups], slot: int) -> list[
                 for rest in jumps[word]
             )
             chains.append(
-                Chain(table_names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"), _unless_spoofed(rules))
+                Chain(
+                    table_names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"),
+                    _unless_spoofed(rules),
+                )
             )
     return chains
 
 
 def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
-    """Say which gate an interface leads to. Where zones share an interface, the inside end's own address decides.
+    """Say which gate an interface leads to.
 
-    What comes from the inside and goes to the inside passes: that is asked once it is known that it goes there.
+    Where zones share an interface, the inside end's own address decides.
+
+    What comes from the inside and goes to the inside passes: that is asked once it is known that it
+    goes there.
     """
     stem = table_names.prefix(slot)
     users: dict[str, list[str]] = {}
@@ -176,7 +210,9 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
         for pattern in zone.interfaces:
             users.setdefault(pattern, []).append(zone.name)
     inside: dict[Key, str] = {(p.ifname_interval(pattern),): "" for pattern in users}
-    wild = any(pattern.endswith("*") for pattern in users)  # plain names make a hash, which is quicker
+    wild = any(
+        pattern.endswith("*") for pattern in users
+    )  # plain names make a hash, which is quicker
     sets = [NamedSet(table_names.inside(slot), ("ifname",), wild, "", dict(sorted(inside.items())))]
     passes: Rule = (*by_link(slot), p.ACCEPT)
     chains = [
@@ -195,9 +231,13 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
                 if side == "from"
                 else f"{stem}inward.{table_names.identifier(zones[0])}"
             )
-            together = f"{stem}shared{shared.index(tuple(zones)) + 1}.{side}" if len(zones) > 1 else alone
+            together = (
+                f"{stem}shared{shared.index(tuple(zones)) + 1}.{side}" if len(zones) > 1 else alone
+            )
             where[(p.ifname_interval(pattern),)] = together
-        sets.append(NamedSet(stem + side, ("ifname",), wild, "verdict", dict(sorted(where.items()))))
+        sets.append(
+            NamedSet(stem + side, ("ifname",), wild, "verdict", dict(sorted(where.items())))
+        )
         for number, some in enumerate(shared, 1):
             rules: list[Rule] = [] if side == "from" else [passes]
             for family in FAMILIES:
@@ -207,7 +247,11 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
                     for zone in policy.site.zones
                     if zone.name in some
                 ]
-                rules += [(*guard, p.goto(table_names.gate(slot, zone))) for guard, zone in guards if guard]
+                rules += [
+                    (*guard, p.goto(table_names.gate(slot, zone)))
+                    for guard, zone in guards
+                    if guard
+                ]
             # An address of no zone is as foreign as an interface of no zone.
             end = p.goto(table_names.gate(slot, table_names.ELSEWHERE))
             chains.append(Chain(f"{stem}shared{number}.{side}", (*rules, (end,))))
@@ -215,13 +259,14 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
 
 
 def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
-    """Refuse fast towards the inside, in silence towards the outside, and let the kernel keep the evidence.
+    """Refuse fast towards the inside, in silence towards the outside, and let the kernel keep the
+    evidence.
 
-    An invalid packet gets no reset: it may belong to a kept connection that went astray, which a reset would end.
-    Nor is a source answered that is no zone's: the answer would go to whatever outside address was written there,
-    and an ICMP error carries the refused payload with it.
-    A zone's machines whose packets come by an interface in no zone (a wrong name in site.yaml) are evidence too, and
-    get no answer; what an outsider writes as its source is not.
+    An invalid packet gets no reset: it may belong to a kept connection that went astray, which a
+    reset would end. Nor is a source answered that is no zone's: the answer would go to whatever
+    outside address was written there, and an ICMP error carries the refused payload with it. A
+    zone's machines whose packets come by an interface in no zone (a wrong name in site.yaml) are
+    evidence too, and get no answer; what an outsider writes as its source is not.
     """
     stem = table_names.prefix(slot)
     ports = p.Match(p.L4PROTO, (6, 17, 132))
@@ -232,7 +277,11 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
         ends = (family.source.text, family.destination.text)
         evidence += [
             (here, p.AddToSet(ends[:1], f"refused_hosts{family.digit}")),
-            (here, ports, p.AddToSet((*ends, "meta l4proto", "th dport"), f"refused{family.digit}")),
+            (
+                here,
+                ports,
+                p.AddToSet((*ends, "meta l4proto", "th dport"), f"refused{family.digit}"),
+            ),
             (here, no_ports, p.AddToSet((*ends, "meta l4proto", "0"), f"refused{family.digit}")),
         ]
     strayed: list[Rule] = [
@@ -245,7 +294,11 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
         for family, name in answered(policy, slot).items()
     ]
     to_inside: list[Rule] = [
-        (p.Match(p.NFPROTO, (family.nfproto,)), p.InSet((family.source,), name), p.goto(stem + "reject"))
+        (
+            p.Match(p.NFPROTO, (family.nfproto,)),
+            p.InSet((family.source,), name),
+            p.goto(stem + "reject"),
+        )
         for family, name in answered(policy, slot).items()
     ]
     return [
@@ -275,7 +328,9 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
 
 
 def gate_places(policy: Policy) -> tuple[str, ...]:
-    """Name every gate: one for each zone, two for the gateway (by hook), one for interfaces of no zone."""
+    """Name every gate: one for each zone, two for the gateway (by hook), one for interfaces of no
+    zone.
+    """
     zones = (zone.name for zone in policy.site.zones)
     return (*zones, f"{GATEWAY}.input", f"{GATEWAY}.output", table_names.ELSEWHERE)
 
@@ -283,7 +338,8 @@ def gate_places(policy: Policy) -> tuple[str, ...]:
 def gate_chains(policy: Policy, slot: int) -> list[Chain]:
     """Make every gate shut: a program that is loaded and not yet switched to lets nothing through.
 
-    A zone's gate keeps or says nothing. What no zone keeps ends at the gate of no zone, or at its hook's end.
+    A zone's gate keeps or says nothing. What no zone keeps ends at the gate of no zone, or at its
+    hook's end.
     """
     stem = table_names.prefix(slot)
     closed = {table_names.ELSEWHERE: stem + "refuse"}
@@ -295,10 +351,12 @@ def gate_chains(policy: Policy, slot: int) -> list[Chain]:
 
 
 def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
-    """Judge an error that the gateway makes about a flow between a zone and the outside as that flow is judged.
+    """Judge an error that the gateway makes about a flow between a zone and the outside as that
+    flow is judged.
 
-    A partner has to be told that a link is too narrow (RFC 1191, RFC 8201). Of which zone the flow is its inside end
-    says: conntrack gives the error the tuples of the flow that it quotes. Give the chain, and the rules that lead to it.
+    A partner has to be told that a link is too narrow (RFC 1191, RFC 8201). Of which zone the flow
+    is its inside end says: conntrack gives the error the tuples of the flow that it quotes. Give
+    the chain, and the rules that lead to it.
     """
     name = f"{table_names.prefix(slot)}errors"
     rules: list[Rule] = [
@@ -316,11 +374,13 @@ def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
 
 
 def hook_chains(policy: Policy, slot: int) -> list[Chain]:
-    """Give the chains that the base chains go to: inside to inside passes, the lifeline passes, the rest goes to a gate.
+    """Give the chains that the base chains go to: inside to inside passes, the lifeline passes, the
+    rest goes to a gate.
 
-    What the gateway sends is judged twice. At output, where a refusal can still be told to whoever sent it; and where it leaves:
-    the site's own output rules (DNAT, marks) may have chosen another link since, and output still sees the first
-    (nf_hook_state.out; ip_route_me_harder). What is forwarded came by a link, and passes there at once.
+    What the gateway sends is judged twice. At output, where a refusal can still be told to whoever
+    sent it; and where it leaves: the site's own output rules (DNAT, marks) may have chosen another
+    link since, and output still sees the first (nf_hook_state.out; ip_route_me_harder). What is
+    forwarded came by a link, and passes there at once.
     """
     stem = table_names.prefix(slot)
     to_inside = p.InSet((p.OIFNAME,), table_names.inside(slot))
@@ -363,7 +423,9 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
                 (p.goto(stem + "refuse"),),
             ),
         ),
-        Chain(stem + "output", (*dns_redirect.engine_guard(policy), *ours, (p.goto(stem + "reject"),))),
+        Chain(
+            stem + "output", (*dns_redirect.engine_guard(policy), *ours, (p.goto(stem + "reject"),))
+        ),
         Chain(
             stem + "postrouting",
             ((p.Match(p.IIF, (0,), negate=True), p.ACCEPT), *ours, (p.goto(stem + "drop"),)),

@@ -1,7 +1,8 @@
 """Policy and addresses to a program: pure, the same input gives the same program.
 
-The design and what was measured: docs/datapath.md. In short: every packet is judged by the original tuple of
-its connection; a zone's level is a chain; a service's destinations are elements of maps to its counter.
+The design and what was measured: docs/datapath.md. In short: every packet is judged by the original
+tuple of its connection; a zone's level is a chain; a service's destinations are elements of maps to
+its counter.
 """
 
 from dataclasses import replace
@@ -14,7 +15,9 @@ from ecluse.ruleset.service_maps import group_lookups, homes, maps_by_name, plac
 
 
 def zones_by_service(policy: Policy) -> dict[str, tuple[str, ...]]:
-    """Give the zones from which each service is used: those named, and those its hosts lie in, in site order."""
+    """Give the zones from which each service is used: those named, and those its hosts lie in, in
+    site order.
+    """
     inside = homes(policy)
     order = {zone: number for number, zone in enumerate(policy.zone_names())}
     found = {}
@@ -24,13 +27,15 @@ def zones_by_service(policy: Policy) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def compile_program(policy: Policy, addresses: Addresses, slot: int, uids: tuple[int, ...] = (0,)) -> Program:
+def compile_program(
+    policy: Policy, addresses: Addresses, slot: int, uids: tuple[int, ...] = (0,)
+) -> Program:
     """Compile a policy for one slot of the kernel's table.
 
     addresses: what is known of every host name; a name without addresses keeps nothing yet.
     slot: number that prefixes every name, so that programs stand side by side.
-    uids: whose look-ups to the site's resolvers are lifeline (others are a way out): the daemon's own user first, the DNS
-    gate's after it.
+    uids: whose look-ups to the site's resolvers are lifeline (others are a way out): the daemon's
+    own user first, the DNS gate's after it.
     """
     kept = group_lookups(policy, addresses, slot)
     learned = dns_redirect.learned_lookups(policy, places(policy))
@@ -64,6 +69,8 @@ def compile_program(policy: Policy, addresses: Addresses, slot: int, uids: tuple
 
 
 def with_addresses(program: Program, policy: Policy, addresses: Addresses) -> Program:
-    """Give the policy's program with these addresses of host names: as compiled anew, at the cost of the names alone."""
+    """Give the policy's program with these addresses of host names: as compiled anew, at the cost
+    of the names alone.
+    """
     fresh = maps_by_name(policy, addresses, program.slot)
     return replace(program, sets=tuple(fresh.get(named.name, named) for named in program.sets))

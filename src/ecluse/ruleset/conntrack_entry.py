@@ -6,7 +6,10 @@ from ipaddress import IPv4Address, IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Tuple:
-    """One direction of a connection as conntrack has it (nf_conntrack_tuple). Ports are 0 where the protocol has none."""
+    """One direction of a connection as conntrack has it (nf_conntrack_tuple).
+
+    Ports are 0 where the protocol has none.
+    """
 
     source: IPv4Address | IPv6Address
     destination: IPv4Address | IPv6Address
@@ -18,10 +21,13 @@ class Tuple:
 class ConntrackEntry:
     """An entry of the kernel's connection table.
 
-    protocol: IANA number. packets, bytes: both directions together, 0 when the kernel does not account.
+    protocol: IANA number. packets, bytes: both directions together, 0 when the kernel does not
+    account.
     answered: the other end has answered (IPS_SEEN_REPLY).
-    spoofed: who opened it wrote an address that does not live where the packet came from (the label `names.SPOOFED`).
-    handle: the kernel's own attribute bytes (tuple, zone, id) that a delete has to send back; opaque.
+    spoofed: who opened it wrote an address that does not live where the packet came from (the label
+    `names.SPOOFED`).
+    handle: the kernel's own attribute bytes (tuple, zone, id) that a delete has to send back;
+    opaque.
     """
 
     protocol: int

@@ -1,4 +1,6 @@
-"""What must change in the kernel when the addresses of host names change: elements, and nothing else."""
+"""What must change in the kernel when the addresses of host names change: elements, and nothing
+else.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -7,7 +9,9 @@ from ecluse.ruleset.program import Key, NamedSet, Program
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Element changes that make one program into another, to be made in one transaction: what goes, then what comes."""
+    """Element changes that make one program into another, to be made in one transaction: what goes,
+    then what comes.
+    """
 
     gone: tuple[NamedSet, ...]
     come: tuple[NamedSet, ...]
@@ -23,8 +27,9 @@ class Delta:
 def delta(old: Program, new: Program) -> Delta | None:
     """Find the element changes that make `old` into `new`; None when a fresh load is needed.
 
-    A fresh load is needed when more than elements of large maps differ, and when an interval is replaced by one that
-    overlaps it: the kernel shows the new one only a moment after the old one is gone, and a kept packet could be refused.
+    A fresh load is needed when more than elements of large maps differ, and when an interval is
+    replaced by one that overlaps it: the kernel shows the new one only a moment after the old one
+    is gone, and a kept packet could be refused.
     """
     if old.chains != new.chains or old.counters != new.counters or old.slot != new.slot:
         return None

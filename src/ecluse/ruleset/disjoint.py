@@ -1,4 +1,5 @@
-"""Make overlapping boxes disjoint: the kernel refuses overlapping elements in a concatenated interval map.
+"""Make overlapping boxes disjoint: the kernel refuses overlapping elements in a concatenated
+interval map.
 
 One rule decides who owns what several claim: first come, first served, in the order of the files.
 """
@@ -19,7 +20,10 @@ SPARE_STEPS, STEPS_FOR_EACH = 1_000_000, 10
 
 
 class TangledError(EcluseError):
-    """So many boxes overlap that they can't be taken apart in reasonable time. value: of one of them."""
+    """So many boxes overlap that they can't be taken apart in reasonable time.
+
+    value: of one of them.
+    """
 
     kind = "config"
 
@@ -39,7 +43,8 @@ class _Steps:
 
 
 def disjoint(boxes: Sequence[Box], spare: int = SPARE_STEPS) -> list[Box]:
-    """Split boxes so that none overlap and every point keeps the value of the first box that held it.
+    """Split boxes so that none overlap and every point keeps the value of the first box that held
+    it.
 
     n boxes of which few overlap cost about n log n. TangledError where it would take many
     more steps than there are boxes (`spare`).
@@ -50,8 +55,8 @@ def disjoint(boxes: Sequence[Box], spare: int = SPARE_STEPS) -> list[Box]:
 def _disjoint(boxes: Sequence[Box], steps: _Steps) -> list[Box]:
     """Sweep the first field from edge to edge.
 
-    Between two edges the boxes that are there form the same problem with one field less. Neighbours that came out
-    alike are joined again.
+    Between two edges the boxes that are there form the same problem with one field less. Neighbours
+    that came out alike are joined again.
     """
     if not boxes:
         return []

@@ -1,7 +1,9 @@
-"""The DNS gate in the kernel: the redirect of the zones' questions, and what is kept by the names that it answers.
+"""The DNS gate in the kernel: the redirect of the zones' questions, and what is kept by the names
+that it answers.
 
-The sets that it fills belong to no slot: a reload, a rollback and a restart lose no learned address. Packets keep an
-address alive as long as they flow. docs/datapath.md tells the way of a question.
+The sets that it fills belong to no slot: a reload, a rollback and a restart lose no learned
+address. Packets keep an address alive as long as they flow. docs/datapath.md tells the way of a
+question.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +29,9 @@ from ecluse.ruleset.program import Chain, Key, NamedSet, Rule
 from ecluse.ruleset.service_maps import ServiceGroup, protocol_in
 
 PRIORITY, PRIORITY_NUMBER = "dstnat - 10", -110
-"""Before the site's own port forwards: the first that translates a connection's destination decides."""
+"""Before the site's own port forwards: the first that translates a connection's destination
+decides.
+"""
 
 HOOK = f"nat prerouting {PRIORITY_NUMBER}"
 """Where the redirect's base chain hangs: type, hook, priority."""
@@ -42,12 +46,16 @@ SIZE = 65535
 LIMITED_FOR = "1h"
 """How long a machine that asked too much is told of after its last question that was dropped."""
 LIMITED_SIZE = 1024
-"""Machines of which that is known, of each family: one that makes up sources fills no more. A full set drops all the same."""
+"""Machines of which that is known, of each family: one that makes up sources fills no more.
+
+A full set drops all the same.
+"""
 
 DNS_PORT = 53
 REFUSING = "127.0.0.2"
-"""The engine asks here for what no list of its names holds: refused at once by UDP, which it then answers itself (`engine_guard`),
-and by TCP by who listens there."""
+"""The engine asks here for what no list of its names holds: refused at once by UDP, which it then
+answers itself (`engine_guard`), and by TCP by who listens there.
+"""
 
 
 def is_on(policy: Policy) -> bool:
@@ -56,9 +64,12 @@ def is_on(policy: Policy) -> bool:
 
 
 def redirects(policy: Policy, levels: Levels, zone: str) -> bool:
-    """Say whether the gate answers a zone's DNS at these levels. Where nothing is kept nobody's name is answered.
+    """Say whether the gate answers a zone's DNS at these levels.
 
-    A zone that is open beside one that is not asks as if there were no gate: the gate passes on all names for all or for none.
+    Where nothing is kept nobody's name is answered.
+
+    A zone that is open beside one that is not asks as if there were no gate: the gate passes on all
+    names for all or for none.
     """
     level = level_named(policy.site, levels[zone])
     if level.passes_all:
@@ -77,7 +88,9 @@ def by_name(service: Service) -> bool:
 
 
 def traffic_by_name(service: Service) -> tuple[Traffic, ...]:
-    """Give the kinds of traffic that a service has with names: what is learned for it is kept for these."""
+    """Give the kinds of traffic that a service has with names: what is learned for it is kept for
+    these.
+    """
     return tuple(
         dict.fromkeys(
             one
@@ -89,7 +102,9 @@ def traffic_by_name(service: Service) -> tuple[Traffic, ...]:
 
 
 def learned_sets(policy: Policy) -> tuple[str, ...]:
-    """Name the sets that the gate fills: of each family one for all services, and one for each that is known by name."""
+    """Name the sets that the gate fills: of each family one for all services, and one for each that
+    is known by name.
+    """
     if not is_on(policy):
         return ()
     services = [s.name for s in policy.services if by_name(s)]
@@ -104,7 +119,9 @@ def learned_sets(policy: Policy) -> tuple[str, ...]:
 
 
 def skeleton_parts() -> Iterator[str]:
-    """Write what all slots share of the gate, but for the sets: the hook of the redirect, and the bound of each client."""
+    """Write what all slots share of the gate, but for the sets: the hook of the redirect, and the
+    bound of each client.
+    """
     yield f"\tcounter {table_names.DNS_LIMITED} {{\n\t}}"
     for family in FAMILIES:
         body = f"type {family.type}\n\t\tsize {SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout 1m"
@@ -125,16 +142,22 @@ def learned_parts(sets: tuple[str, ...]) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class ByName:
-    """Look-ups for what the gate learned, of the services of one keep: for packets of one family, from one zone or more."""
+    """Look-ups for what the gate learned, of the services of one keep: for packets of one family,
+    from one zone or more.
+    """
 
     keep: ServiceGroup
     rules: Mapping[Family, tuple[Rule, ...]]
 
 
 def learned_lookups(
-    policy: Policy, keeps: Mapping[str, tuple[tuple[ServiceGroup, tuple[IPNetwork, ...] | None], ...]]
+    policy: Policy,
+    keeps: Mapping[str, tuple[tuple[ServiceGroup, tuple[IPNetwork, ...] | None], ...]],
 ) -> list[ByName]:
-    """Compile the look-ups of every service that is known by name. keeps: service -> where and for which hosts."""
+    """Compile the look-ups of every service that is known by name.
+
+    keeps: service -> where and for which hosts.
+    """
     if not is_on(policy):
         return []
     return [
@@ -145,8 +168,12 @@ def learned_lookups(
     ]
 
 
-def _service_rules(service: Service, hosts: tuple[IPNetwork, ...] | None, family: Family) -> Iterator[Rule]:
-    """Write a rule for each kind of traffic: the address is learned, the port is the service's, the source may use it."""
+def _service_rules(
+    service: Service, hosts: tuple[IPNetwork, ...] | None, family: Family
+) -> Iterator[Rule]:
+    """Write a rule for each kind of traffic: the address is learned, the port is the service's, the
+    source may use it.
+    """
     sources: tuple[p.Part, ...] = ()
     if hosts is not None:
         mine = tuple(network_interval(host) for host in hosts if host.version == family.version)
@@ -180,7 +207,9 @@ def redirect_gate(slot: int, zone: str) -> str:
 
 
 def redirect_targets(policy: Policy, slot: int, levels: Levels) -> dict[str, str]:
-    """Say where the redirect's own base chain and gates go at these levels; nothing for a site without a gate."""
+    """Say where the redirect's own base chain and gates go at these levels; nothing for a site
+    without a gate.
+    """
     if not is_on(policy):
         return {}
     stem = table_names.prefix(slot)
@@ -226,7 +255,9 @@ def _from(slot: int) -> str:
 
 
 def _sharing(users: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, ...], int]:
-    """Number the groups of zones that share an interface: a name made of theirs would have no bound."""
+    """Number the groups of zones that share an interface: a name made of theirs would have no
+    bound.
+    """
     groups = sorted({zones for zones in users.values() if len(zones) > 1})
     return {zones: number for number, zones in enumerate(groups, 1)}
 
@@ -239,10 +270,12 @@ _QUESTION = (p.Match(p.L4PROTO, (6, 17)), p.Match(p.TH_DPORT, (DNS_PORT,)))
 
 
 def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -> list[Chain]:
-    """Give the way of a zone's question: its zone's gate, then here, whatever server it was meant for.
+    """Give the way of a zone's question: its zone's gate, then here, whatever server it was meant
+    for.
 
-    A server in another zone is left alone (inside to inside is never touched); one on the gateway itself is not: what it
-    would ask outside is what the gate is there to judge. answered: the sets of all zones' subnets.
+    A server in another zone is left alone (inside to inside is never touched); one on the gateway
+    itself is not: what it would ask outside is what the gate is there to judge. answered: the sets
+    of all zones' subnets.
     """
     if not is_on(policy):
         return []
@@ -251,7 +284,9 @@ def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -
     here: Rule = (p.LOCAL, *_QUESTION[:1], p.Redirect(gate.port))
     rules: list[Rule] = [here]
     for family, name in answered.items():
-        rules.append((p.Match(p.NFPROTO, (family.nfproto,)), p.InSet((family.destination,), name), p.ACCEPT))
+        rules.append(
+            (p.Match(p.NFPROTO, (family.nfproto,)), p.InSet((family.destination,), name), p.ACCEPT)
+        )
     rules.append((*_QUESTION[:1], p.Redirect(gate.port)))
     shared = []
     for zones, number in _sharing(_users(policy)).items():
@@ -285,10 +320,12 @@ def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -
 
 
 def _own_redirect_chain(zone: Zone, slot: int) -> Chain:
-    """Where a level judges the zone: only its own subnets are answered, or it could ask in others' names without a bound.
+    """Where a level judges the zone: only its own subnets are answered, or it could ask in others'
+    names without a bound.
 
-    Others go on as they came: inside to inside is never touched, and forward refuses the rest. What is meant for the gateway is
-    dropped here, recorded and in silence: a server of its own must not be asked in our stead.
+    Others go on as they came: inside to inside is never touched, and forward refuses the rest. What
+    is meant for the gateway is dropped here, recorded and in silence: a server of its own must not
+    be asked in our stead.
     """
     own = [
         (
@@ -299,20 +336,27 @@ def _own_redirect_chain(zone: Zone, slot: int) -> Chain:
         for family in FAMILIES
         if (sources := _sources(zone.subnets, family))
     ]
-    drop: tuple[Rule, ...] = ((p.LOCAL, p.jump(table_names.prefix(slot) + "evidence")), (p.LOCAL, p.DROP))
+    drop: tuple[Rule, ...] = (
+        (p.LOCAL, p.jump(table_names.prefix(slot) + "evidence")),
+        (p.LOCAL, p.DROP),
+    )
     return Chain(_own_redirect(slot, zone.name), (*own, *drop))
 
 
 def _sources(subnets: tuple[IPNetwork, ...], family: Family) -> tuple[p.Interval, ...]:
-    """Give what a family's sources in these subnets may be; link-local ones are everywhere (a router names itself so)."""
+    """Give what a family's sources in these subnets may be; link-local ones are everywhere (a
+    router names itself so).
+    """
     found = tuple(network_interval(s) for s in subnets if s.version == family.version)
     return found if family.version == 4 else (*found, LINK_LOCAL6)
 
 
 def _client_rules(policy: Policy, slot: int) -> Iterator[Rule]:
-    """Judge what reaches the engine: only what was redirected, and of each client only so much a second.
+    """Judge what reaches the engine: only what was redirected, and of each client only so much a
+    second.
 
-    A packet from outside that conntrack does not know has no port to be judged by: it goes on to be refused as all such are.
+    A packet from outside that conntrack does not know has no port to be judged by: it goes on to be
+    refused as all such are.
     """
     for family in FAMILIES:
         yield (
@@ -331,8 +375,9 @@ def _bound(slot: int) -> str:
 def _bound_rules(policy: Policy, slot: int, answered: Mapping[Family, str]) -> Iterator[Rule]:
     """Bound the questions of each client, whatever the level.
 
-    The inside's own DNS servers ask for all the machines behind them: they have no bound but that of the wildcards.
-    Sources in no zone's subnets get here at `open` alone. Whoever makes them up has as many as he likes: all have one bound.
+    The inside's own DNS servers ask for all the machines behind them: they have no bound but that
+    of the wildcards. Sources in no zone's subnets get here at `open` alone. Whoever makes them up
+    has as many as he likes: all have one bound.
     """
     gate = policy.site.dns
     for family in FAMILIES:
@@ -344,7 +389,9 @@ def _bound_rules(policy: Policy, slot: int, answered: Mapping[Family, str]) -> I
         yield (*stranger, p.RateLimit(gate.limits.client_queries), p.ACCEPT)
         yield (*stranger, p.Counter(table_names.DNS_LIMITED), p.DROP)
     for family in FAMILIES:
-        every = {int(a) for each in gate.internal for a in each.servers if a.version == family.version}
+        every = {
+            int(a) for each in gate.internal for a in each.servers if a.version == family.version
+        }
         if every:
             servers = tuple((address, address) for address in sorted(every))
             yield (p.Match(p.NFPROTO, (family.nfproto,)), p.Match(family.source, servers), p.ACCEPT)
@@ -356,7 +403,9 @@ def _bound_rules(policy: Policy, slot: int, answered: Mapping[Family, str]) -> I
 
 
 def asked_here(policy: Policy) -> tuple[Rule, ...]:
-    """Give the rule that has questions to the gateway itself tracked whatever their source: the redirect has to judge them."""
+    """Give the rule that has questions to the gateway itself tracked whatever their source: the
+    redirect has to judge them.
+    """
     return ((*_QUESTION, p.LOCAL, p.ACCEPT),) if is_on(policy) else ()
 
 
@@ -365,23 +414,31 @@ def _over(slot: int) -> str:
 
 
 def _over_chain(slot: int) -> Chain:
-    """Drop what is more than a machine may ask, and write down whose it was: a set without room costs that alone."""
+    """Drop what is more than a machine may ask, and write down whose it was: a set without room
+    costs that alone.
+    """
     noted = (
-        (p.Match(p.NFPROTO, (family.nfproto,)), p.AddToSet((family.source.text,), name, LIMITED_FOR))
+        (
+            p.Match(p.NFPROTO, (family.nfproto,)),
+            p.AddToSet((family.source.text,), name, LIMITED_FOR),
+        )
         for family, name in zip(FAMILIES, table_names.LIMITED_SETS, strict=True)
     )
     return Chain(_over(slot), ((p.Counter(table_names.DNS_LIMITED),), *noted, (p.DROP,)))
 
 
 def client_jump(policy: Policy, slot: int) -> tuple[Rule, ...]:
-    """Give the rule of input that sends the engine's packets to be judged; nothing for a site without a gate."""
+    """Give the rule of input that sends the engine's packets to be judged; nothing for a site
+    without a gate.
+    """
     if not is_on(policy):
         return ()
     return ((*_to_engine(policy), p.jump(f"{table_names.prefix(slot)}{table_names.DNS}.client")),)
 
 
 def engine_guard(policy: Policy) -> tuple[Rule, ...]:
-    """Give the rule of output that refuses what the engine sends to nobody: it is told at once (EPERM), and says REFUSED.
+    """Give the rule of output that refuses what the engine sends to nobody: it is told at once
+    (EPERM), and says REFUSED.
 
     Without the rule such a question costs four times as much, and is refused all the same.
     """
@@ -397,15 +454,19 @@ def _to_engine(policy: Policy) -> Rule:
 
 
 def open_input(policy: Policy, slot: int) -> str:
-    """Name the chain that input goes to while every zone is open: to nothing, but where the gate answers then too."""
+    """Name the chain that input goes to while every zone is open: to nothing, but where the gate
+    answers then too.
+    """
     answers = policy.site.dns.mode is DnsMode.ALWAYS
     return table_names.prefix(slot) + (f"{table_names.DNS}.open" if answers else "open")
 
 
 def _open_input_chains(policy: Policy, slot: int) -> list[Chain]:
-    """Bound each machine of the inside where the gate answers at `open`: one of them could take the DNS away from all.
+    """Bound each machine of the inside where the gate answers at `open`: one of them could take the
+    DNS away from all.
 
-    Only an excess of packets for the engine's port is dropped, asked there outright or redirected; all else passes unseen.
+    Only an excess of packets for the engine's port is dropped, asked there outright or redirected;
+    all else passes unseen.
     """
     if policy.site.dns.mode is not DnsMode.ALWAYS:
         return []

@@ -23,7 +23,9 @@ class Family:
     destination: p.Field
     icmp_type: p.Field
     icmp_errors: tuple[int, ...]
-    """Unreachable, (packet too big,) time exceeded, parameter problem (RFC 792, RFC 4443): what an ICMP error is."""
+    """Unreachable, (packet too big,) time exceeded, parameter problem (RFC 792, RFC 4443): what an
+    ICMP error is.
+    """
 
 
 IPV4 = Family(

@@ -1,7 +1,8 @@
 """By which interface a packet came, in forward and input: its own one, also where that is in a VRF.
 
-There the kernel calls a VRF's packets by the VRF's name (`iifname`), whichever of its interfaces they came by: one that holds
-inside and outside would make strangers count as inside. What is inside is asked of the real interface (`meta sdifname`).
+There the kernel calls a VRF's packets by the VRF's name (`iifname`), whichever of its interfaces
+they came by: one that holds inside and outside would make strangers count as inside. What is inside
+is asked of the real interface (`meta sdifname`).
 """
 
 from ecluse.ruleset import program as p
@@ -17,5 +18,10 @@ def by_link(slot: int) -> Rule:
 
 
 def from_inside(slot: int, *then: p.Part) -> tuple[Rule, ...]:
-    """Give the rules that do so with what came from the inside: by an interface of a zone, in a VRF or not."""
-    return ((*by_link(slot), *then), (BY_VRF, p.InSet((p.SDIFNAME,), table_names.inside(slot)), *then))
+    """Give the rules that do so with what came from the inside: by an interface of a zone, in a VRF
+    or not.
+    """
+    return (
+        (*by_link(slot), *then),
+        (BY_VRF, p.InSet((p.SDIFNAME,), table_names.inside(slot)), *then),
+    )

@@ -1,6 +1,7 @@
 """What no level ever cuts: management of the gateway, link housekeeping, the daemon's own look-ups.
 
-These rules stand before every gate, in input and output only: nothing that is forwarded is lifeline.
+These rules stand before every gate, in input and output only: nothing that is forwarded is
+lifeline.
 """
 
 from ecluse.policy import IPAddress, IPNetwork, Lifeline, Preset, Site, Traffic
@@ -26,14 +27,20 @@ _LINK_MULTICAST6 = (0xFF02 << 112, (0xFF03 << 112) - 1)
 _BROADCAST4 = 0xFFFF_FFFF
 _ROUTER_ASKED, _ROUTER_SAYS = 133, 134
 _NEIGHBOURS = (135, 136)
-"""Neighbour solicitation and advertisement (RFC 4861); redirects are not needed to keep a link alive."""
+"""Neighbour solicitation and advertisement (RFC 4861); redirects are not needed to keep a link
+alive.
+"""
 _NEIGHBOUR_BYTES = 40
 """24, a link-layer address, a nonce (RFC 7527)."""
 _MLD = (130, 131, 132, 143)
-"""Multicast listener queries, reports and done (RFC 2710, RFC 3810): without them a switch forgets who listens."""
+"""Multicast listener queries, reports and done (RFC 2710, RFC 3810): without them a switch forgets
+who listens.
+"""
 
 
-def _ends(version: int, networks: tuple[IPNetwork, ...], ports: tuple[Traffic, ...]) -> dict[Key, str]:
+def _ends(
+    version: int, networks: tuple[IPNetwork, ...], ports: tuple[Traffic, ...]
+) -> dict[Key, str]:
     boxes: list[Box] = [
         (
             (
@@ -52,7 +59,11 @@ def _ends(version: int, networks: tuple[IPNetwork, ...], ports: tuple[Traffic, .
 
 def _resolver_keys(version: int, resolvers: tuple[IPAddress, ...]) -> dict[Key, str]:
     keys: set[Key] = {
-        ((int(address), int(address)), (port.first or 0, port.last or 0), (port.protocol, port.protocol))
+        (
+            (int(address), int(address)),
+            (port.first or 0, port.last or 0),
+            (port.protocol, port.protocol),
+        )
         for address in resolvers
         if address.version == version
         for port in _DNS
@@ -68,33 +79,57 @@ def lifeline_sets(site: Site, slot: int) -> list[NamedSet]:
         types = (f"ipv{digit}_addr", "inet_service", "inet_proto")
         management = _ends(version, line.management_networks, line.management_ports)
         if management:
-            sets.append(NamedSet(f"{table_names.prefix(slot)}management{digit}", types, True, "", management))
+            sets.append(
+                NamedSet(
+                    f"{table_names.prefix(slot)}management{digit}", types, True, "", management
+                )
+            )
         resolvers = _resolver_keys(version, site.resolvers)
         if resolvers:
-            sets.append(NamedSet(f"{table_names.prefix(slot)}resolvers{digit}", types, False, "", resolvers))
+            sets.append(
+                NamedSet(f"{table_names.prefix(slot)}resolvers{digit}", types, False, "", resolvers)
+            )
     return sets
 
 
 def _conversations(site: Site, slot: int, hook: str, uids: tuple[int, ...]) -> list[Rule]:
-    """Keep management (opened from outside to the gateway) and look-ups (opened by the daemon's own user and the DNS gate's)."""
+    """Keep management (opened from outside to the gateway) and look-ups (opened by the daemon's own
+    user and the DNS gate's).
+    """
     theirs, ours = ("original", "reply") if hook == "input" else ("reply", "original")
     made = {named.name for named in lifeline_sets(site, slot)}
     ports = p.Match(p.CT_PROTOCOL, p.PORTS)
     rules: list[Rule] = []
-    for digit, source, destination in (("4", p.CT_SADDR4, p.CT_DADDR4), ("6", p.CT_SADDR6, p.CT_DADDR6)):
+    for digit, source, destination in (
+        ("4", p.CT_SADDR4, p.CT_DADDR4),
+        ("6", p.CT_SADDR6, p.CT_DADDR6),
+    ):
         family = p.Match(p.NFPROTO, (f"ipv{digit}",))
         management = f"{table_names.prefix(slot)}management{digit}"
         if management in made:
             key = (source, p.CT_PORT, p.CT_PROTOCOL)
             rules.append(
-                (p.Match(p.CT_DIRECTION, (theirs,)), family, ports, p.InSet(key, management), p.ACCEPT)
+                (
+                    p.Match(p.CT_DIRECTION, (theirs,)),
+                    family,
+                    ports,
+                    p.InSet(key, management),
+                    p.ACCEPT,
+                )
             )
         resolvers = f"{table_names.prefix(slot)}resolvers{digit}"
         if resolvers in made:
             key = (destination, p.CT_PORT, p.CT_PROTOCOL)
             who = (p.Match(p.SKUID, uids),) if hook == "output" else ()
             rules.append(
-                (*who, p.Match(p.CT_DIRECTION, (ours,)), family, ports, p.InSet(key, resolvers), p.ACCEPT)
+                (
+                    *who,
+                    p.Match(p.CT_DIRECTION, (ours,)),
+                    family,
+                    ports,
+                    p.InSet(key, resolvers),
+                    p.ACCEPT,
+                )
             )
     return rules
 
@@ -122,7 +157,8 @@ def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
         else:
             servers = (_LINK_LOCAL6, (_DHCP6_SERVERS, _DHCP6_SERVERS))
             rules += [
-                # Not to a single server, which may be far: a lease that can't be renewed so is by broadcast (RFC 2131, 4.4.5).
+                # Not to a single server, which may be far: a lease that can't be renewed so is by
+                # broadcast (RFC 2131, 4.4.5).
                 (
                     v4,
                     p.Match(p.DADDR4, ((_BROADCAST4, _BROADCAST4),)),
@@ -161,11 +197,13 @@ def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
 
 
 def _neighbours(hook: str) -> list[Rule]:
-    """Keep what the gateway and its neighbours on the outside say to each other, as that can be right.
+    """Keep what the gateway and its neighbours on the outside say to each other, as that can be
+    right.
 
-    A hop limit of 255 cannot come from beyond the link (RFC 4861, 7.1); one that is sent may go there. So the gateway asks for
-    routers on the link alone and is none for the outside. A neighbour is asked at whatever address it has (7.3.3), briefly.
-    A listener's report has the hop limit 1.
+    A hop limit of 255 cannot come from beyond the link (RFC 4861, 7.1); one that is sent may go
+    there. So the gateway asks for routers on the link alone and is none for the outside. A
+    neighbour is asked at whatever address it has (7.3.3), briefly. A listener's report has the hop
+    limit 1.
     """
     v6, near, said = p.Match(p.NFPROTO, ("ipv6",)), p.Match(p.HOPLIMIT6, (255,)), p.ICMPV6_TYPE
     brief = p.Match(p.LENGTH6, ((0, _NEIGHBOUR_BYTES),))
@@ -178,7 +216,13 @@ def _neighbours(hook: str) -> list[Rule]:
         ]
     return [
         (v6, near, brief, p.Match(said, _NEIGHBOURS), p.ACCEPT),
-        (v6, near, p.Match(p.DADDR6, (_LINK_MULTICAST6,)), p.Match(said, (_ROUTER_ASKED,)), p.ACCEPT),
+        (
+            v6,
+            near,
+            p.Match(p.DADDR6, (_LINK_MULTICAST6,)),
+            p.Match(said, (_ROUTER_ASKED,)),
+            p.ACCEPT,
+        ),
         (v6, p.Match(p.HOPLIMIT6, (1,)), group, p.Match(said, _MLD), p.ACCEPT),
     ]
 

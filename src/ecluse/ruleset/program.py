@@ -1,4 +1,5 @@
-"""An nftables program as values: what the compiler makes, what is written as text, what the oracle evaluates.
+"""An nftables program as values: what the compiler makes, what is written as text, what the oracle
+evaluates.
 
 One representation serves all three, so that the oracle judges by what the kernel is given.
 Syntax: nft(8). Only constructs that nftables 1.0.6 and Linux 6.1 know are used.
@@ -11,13 +12,17 @@ from socket import inet_ntoa
 
 TABLE = "inet ecluse"
 PORTS = (6, 17, 33, 132, 136)
-"""Protocols whose conntrack tuple holds ports: TCP, UDP, DCCP, SCTP, UDP-Lite (IANA protocol numbers)."""
+"""Protocols whose conntrack tuple holds ports: TCP, UDP, DCCP, SCTP, UDP-Lite (IANA protocol
+numbers).
+"""
 
 Interval = tuple[int, int]
 """First and last value, both included."""
 
 Key = tuple[Interval, ...]
-"""One interval for each field of a set or map; an interface name is an interval of its own, see `ifname_interval`."""
+"""One interval for each field of a set or map; an interface name is an interval of its own, see
+`ifname_interval`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +38,18 @@ IIF = Field("iif", "integer")
 IIFNAME = Field("iifname", "ifname")
 OIFNAME = Field("oifname", "ifname")
 SDIF = Field("meta sdif", "integer")
-"""Index of the link that a packet came by where `iif` is its VRF; 0 where it is not (inet_sdif; forward and input alone)."""
+"""Index of the link that a packet came by where `iif` is its VRF; 0 where it is not (inet_sdif;
+forward and input alone).
+"""
 SDIFNAME = Field("meta sdifname", "ifname")
-"""That link's name; empty where the packet came by no VRF, so it is asked only where `sdif` is not 0."""
+"""That link's name; empty where the packet came by no VRF, so it is asked only where `sdif` is not
+0.
+"""
 IIFKIND = Field("meta iifkind", "ifname")
 SOURCE_ROUTE = Field("fib saddr oifname", "ifname")
-"""The interface by which the source would be reached (nft_fib); none for an address of the machine itself."""
+"""The interface by which the source would be reached (nft_fib); none for an address of the machine
+itself.
+"""
 NFPROTO = Field("meta nfproto", "nf_proto")
 L4PROTO = Field("meta l4proto", "inet_proto")
 SKUID = Field("meta skuid", "uid")
@@ -73,7 +84,9 @@ Value = int | str | Interval
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The field has one of these values (an address interval is written as a range); `negate` turns it round."""
+    """The field has one of these values (an address interval is written as a range); `negate` turns
+    it round.
+    """
 
     field: Field
     values: tuple[Value, ...]
@@ -91,7 +104,9 @@ class InSet:
 
 @dataclass(frozen=True, slots=True)
 class CountByMap:
-    """Count the packet into the counter that a map gives; a packet that the map does not know ends the rule here."""
+    """Count the packet into the counter that a map gives; a packet that the map does not know ends
+    the rule here.
+    """
 
     fields: tuple[Field, ...]
     map: str
@@ -106,7 +121,8 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class AddToSet:
-    """Record the packet's fields in a bounded dynamic set; a full set ends the rule here (nft_dynset breaks).
+    """Record the packet's fields in a bounded dynamic set; a full set ends the rule here
+    (nft_dynset breaks).
 
     lasts: how long the element stays after its last packet, as nft writes it.
     """
@@ -140,7 +156,9 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class VerdictMap:
-    """Jump where a map of verdicts says; what it does not know, or is not judged there, passes on to the next rule."""
+    """Jump where a map of verdicts says; what it does not know, or is not judged there, passes on
+    to the next rule.
+    """
 
     fields: tuple[Field, ...]
     map: str
@@ -156,7 +174,9 @@ class RefreshInSet:
 
 @dataclass(frozen=True, slots=True)
 class RateOver:
-    """Pass on to the rest of the rule what is more than so many packets a second of one source (twice as many at once)."""
+    """Pass on to the rest of the rule what is more than so many packets a second of one source
+    (twice as many at once).
+    """
 
     field: Field
     set: str
@@ -170,7 +190,9 @@ class ToThisMachine:
 
 @dataclass(frozen=True, slots=True)
 class ReversePathOk:
-    """The way back to the packet's source leads by the interface that it came by: nobody else wrote that source."""
+    """The way back to the packet's source leads by the interface that it came by: nobody else wrote
+    that source.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +204,9 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class SetConntrack:
-    """What conntrack is told of the packet or its connection; the last part of a rule that says no more of it."""
+    """What conntrack is told of the packet or its connection; the last part of a rule that says no
+    more of it.
+    """
 
     what: str
 
@@ -236,8 +260,8 @@ class Chain:
 class NamedSet:
     """A set (`value` empty) or map: key types, and elements from key to value, disjoint, in order.
 
-    value: `counter` for a map to named counters, `verdict` for a map to chains (the element's value is
-    the chain of a jump), empty for a set (values empty).
+    value: `counter` for a map to named counters, `verdict` for a map to chains (the element's value
+    is the chain of a jump), empty for a set (values empty).
     by_name: filled from addresses of host names alone, so that DNS changes no other set.
     """
 
@@ -250,7 +274,9 @@ class NamedSet:
 
     @property
     def is_bulk(self) -> bool:
-        """Say whether its elements may be many, and go to the kernel by `Firewall.elements`, not in a text."""
+        """Say whether its elements may be many, and go to the kernel by `Firewall.elements`, not in
+        a text.
+        """
         return self.value == "counter"
 
     def empty(self) -> "NamedSet":
@@ -262,7 +288,8 @@ class NamedSet:
 class Program:
     """All that one policy needs in the kernel under one slot number. Loading it touches no traffic.
 
-    learned: the sets that the DNS gate fills, which belong to no slot; none where the site has no gate.
+    learned: the sets that the DNS gate fills, which belong to no slot; none where the site has no
+    gate.
     """
 
     slot: int
@@ -280,7 +307,8 @@ _IFNAMSIZ = 16
 
 
 def ifname_interval(pattern: str) -> Interval:
-    """Give the interval of interface names that a pattern means: one name, or all that start so (`vlan*`).
+    """Give the interval of interface names that a pattern means: one name, or all that start so
+    (`vlan*`).
 
     Names compare as 16 zero-filled bytes, as in the kernel (IFNAMSIZ, nft's wildcard interval).
     """
@@ -301,7 +329,10 @@ def _range_text(low: str, high: str) -> str:
 
 
 def interval_text(kind: str, interval: Interval) -> str:
-    """Write an interval of an nft type. Numbers and addresses only: nothing that nft would look up."""
+    """Write an interval of an nft type.
+
+    Numbers and addresses only: nothing that nft would look up.
+    """
     low, high = interval
     match kind:
         case "ifname":
@@ -317,7 +348,9 @@ def interval_text(kind: str, interval: Interval) -> str:
 
 
 def _prefix_text(kind: str, interval: Interval) -> str:
-    """Write an interval of addresses as a prefix, which the kernel compares quicker than a range; empty if it is none."""
+    """Write an interval of addresses as a prefix, which the kernel compares quicker than a range;
+    empty if it is none.
+    """
     low, size = interval[0], interval[1] - interval[0] + 1
     bits = {"ipv4_addr": 32, "ipv6_addr": 128}.get(kind, 0)
     if not bits or size == 1 or size & (size - 1) or low % size:
@@ -376,7 +409,9 @@ def part_text(part: Part) -> str:  # noqa: C901, PLR0911, PLR0912 -- one line a 
 
 def element_text(named: NamedSet, key: Key) -> str:
     """Write one element of a set or map, with its value."""
-    text = " . ".join(interval_text(kind, part) for kind, part in zip(named.types, key, strict=True))
+    text = " . ".join(
+        interval_text(kind, part) for kind, part in zip(named.types, key, strict=True)
+    )
     return text + _value(named, named.elements[key])
 
 
@@ -391,14 +426,20 @@ def _value(named: NamedSet, value: str) -> str:
 
 
 def elements_text(named: NamedSet) -> str:
-    """Write all elements of a set or map, a line each. What follows the first field is written once for all that share it."""
+    """Write all elements of a set or map, a line each.
+
+    What follows the first field is written once for all that share it.
+    """
     first, others = named.types[0], named.types[1:]
     tails: dict[tuple[Key, str], str] = {}
     lines = []
     for key, value in named.elements.items():
         tail = tails.get((key[1:], value))
         if tail is None:
-            rest = (f" . {interval_text(kind, part)}" for kind, part in zip(others, key[1:], strict=True))
+            rest = (
+                f" . {interval_text(kind, part)}"
+                for kind, part in zip(others, key[1:], strict=True)
+            )
             tail = tails[key[1:], value] = "".join(rest) + _value(named, value)
         lines.append(interval_text(first, key[0]) + tail)
     return ",\n\t\t\t".join(lines)
@@ -419,10 +460,13 @@ def _chain_text(chain: Chain) -> str:
 
 
 def texts(program: Program, *, bulk: bool = True) -> Iterator[tuple[str, bool]]:
-    """Write a program piece by piece, as a text that adds it to table `inet ecluse`; same program, same bytes.
+    """Write a program piece by piece, as a text that adds it to table `inet ecluse`; same program,
+    same bytes.
 
-    With each piece: whether it is elements of a map that may be large (no name that belongs to a slot stands in it).
-    bulk: these elements too; else the maps are empty. Sets that are filled by host names come last (`by_name_text`).
+    With each piece: whether it is elements of a map that may be large (no name that belongs to a
+    slot stands in it).
+    bulk: these elements too; else the maps are empty. Sets that are filled by host names come last
+    (`by_name_text`).
     """
     yield f"table {TABLE} {{\n", False
     yield "".join(f"\tcounter {name} {{\n\t}}\n" for name in program.counters), False

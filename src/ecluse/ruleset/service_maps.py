@@ -1,4 +1,6 @@
-"""Services to maps and look-ups: what is kept, for whom, shared by all levels and zones that keep it."""
+"""Services to maps and look-ups: what is kept, for whom, shared by all levels and zones that keep
+it.
+"""
 
 from dataclasses import dataclass
 
@@ -24,7 +26,9 @@ ICMP, ICMPV6 = 1, 58
 
 @dataclass(frozen=True, slots=True)
 class ServiceGroup:
-    """Services that share criticality and zones share maps: no entry is in the kernel once for every zone and level."""
+    """Services that share criticality and zones share maps: no entry is in the kernel once for
+    every zone and level.
+    """
 
     criticality: Criticality
     zones: tuple[str, ...]
@@ -32,7 +36,9 @@ class ServiceGroup:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """One service's claim to one destination: whose, from which inside hosts (None: every host of the zone)."""
+    """One service's claim to one destination: whose, from which inside hosts (None: every host of
+    the zone).
+    """
 
     service: str
     destination: Destination
@@ -48,8 +54,12 @@ def homes(policy: Policy) -> NetworkIndex[str]:
     return index
 
 
-def places(policy: Policy) -> dict[str, tuple[tuple[ServiceGroup, tuple[IPNetwork, ...] | None], ...]]:
-    """Say of every service where it is kept, and there for which hosts (None: for every host of the zone)."""
+def places(
+    policy: Policy,
+) -> dict[str, tuple[tuple[ServiceGroup, tuple[IPNetwork, ...] | None], ...]]:
+    """Say of every service where it is kept, and there for which hosts (None: for every host of the
+    zone).
+    """
     inside = homes(policy)
     order = {zone: number for number, zone in enumerate(policy.zone_names())}
     found: dict[str, tuple[tuple[ServiceGroup, tuple[IPNetwork, ...] | None], ...]] = {}
@@ -58,7 +68,9 @@ def places(policy: Policy) -> dict[str, tuple[tuple[ServiceGroup, tuple[IPNetwor
         by_home: dict[str, list[IPNetwork]] = {}
         for host in service.hosts:
             by_home.setdefault(next(zone for _, zone in inside.around(host)), []).append(host)
-        wanted: list[tuple[tuple[str, ...], tuple[IPNetwork, ...] | None]] = [(zones, None)] if zones else []
+        wanted: list[tuple[tuple[str, ...], tuple[IPNetwork, ...] | None]] = (
+            [(zones, None)] if zones else []
+        )
         wanted += [((zone,), tuple(hosts)) for zone, hosts in by_home.items() if zone not in zones]
         found[service.name] = tuple(
             (ServiceGroup(service.criticality, where), hosts) for where, hosts in wanted
@@ -79,7 +91,9 @@ def _claims(policy: Policy) -> dict[ServiceGroup, list[_Claim]]:
 
 @dataclass(frozen=True, slots=True)
 class _Maps:
-    """The maps of one keep, direction and family; a name is None where nothing can ever need the map."""
+    """The maps of one keep, direction and family; a name is None where nothing can ever need the
+    map.
+    """
 
     exact: NamedSet | None
     ranges: NamedSet | None
@@ -91,7 +105,9 @@ class _Maps:
 
 
 def _networks(claim: _Claim, family: Family) -> tuple[p.Interval, ...]:
-    return tuple(network_interval(n) for n in claim.destination.networks if n.version == family.version)
+    return tuple(
+        network_interval(n) for n in claim.destination.networks if n.version == family.version
+    )
 
 
 def _sources(claim: _Claim, family: Family) -> tuple[p.Interval, ...]:
@@ -116,12 +132,14 @@ def protocol_in(traffic: Traffic, family: Family) -> int:
 
 
 def _maps(claims: list[_Claim], addresses: Addresses | None, family: Family, stem: str) -> _Maps:
-    """Sort one keep's claims into three maps: exact (a hash), ranges, and plain (protocols without ports).
+    """Sort one keep's claims into three maps: exact (a hash), ranges, and plain (protocols without
+    ports).
 
-    addresses: what host names stand for, to make the maps that names fill; None for those of addresses and prefixes.
-    A map exists as soon as a host name could fill it, so that a change of addresses never changes chains.
-    Field order is address first: the kernel's concatenated interval sets (nft_set_pipapo) cost much more to load when the
-    first field hardly varies (measured, docs/datapath.md).
+    addresses: what host names stand for, to make the maps that names fill; None for those of
+    addresses and prefixes. A map exists as soon as a host name could fill it, so that a change of
+    addresses never changes chains. Field order is address first: the kernel's concatenated interval
+    sets (nft_set_pipapo) cost much more to load when the first field hardly varies (measured,
+    docs/datapath.md).
     """
     exact: dict[Key, str] = {}
     ranges: list[Box] = []
@@ -130,13 +148,19 @@ def _maps(claims: list[_Claim], addresses: Addresses | None, family: Family, ste
     for claim in claims:
         counter = table_names.counter(claim.service)
         sources = _sources(claim, family)
-        targets = _networks(claim, family) if addresses is None else _addresses(claim, addresses, family)
+        targets = (
+            _networks(claim, family) if addresses is None else _addresses(claim, addresses, family)
+        )
         if not sources or not (targets or (addresses is not None and claim.destination.hosts)):
             continue
         for traffic in claim.destination.traffic:
             protocol = (protocol_in(traffic, family),) * 2
             if traffic.first is None or traffic.last is None:
-                plain += [((target, protocol, source), counter) for target in targets for source in sources]
+                plain += [
+                    ((target, protocol, source), counter)
+                    for target in targets
+                    for source in sources
+                ]
                 possible.add("plain")
                 continue
             ports = (traffic.first, traffic.last)
@@ -165,9 +189,11 @@ def _maps(claims: list[_Claim], addresses: Addresses | None, family: Family, ste
 
 
 def _lookups(maps: _Maps, family: Family, direction: Direction) -> list[Rule]:
-    """Write the look-ups of one keep: the outside end by address, the inside end as the source field.
+    """Write the look-ups of one keep: the outside end by address, the inside end as the source
+    field.
 
-    nft takes the port of a connection only in a rule that asks for family and protocol first (evaluate.c, expr_evaluate_ct).
+    nft takes the port of a connection only in a rule that asks for family and protocol first
+    (evaluate.c, expr_evaluate_ct).
     """
     outbound = direction is Direction.OUTBOUND
     peer = family.original_destination if outbound else family.original_source
@@ -175,10 +201,16 @@ def _lookups(maps: _Maps, family: Family, direction: Direction) -> list[Rule]:
     ported = p.Match(p.NFPROTO, (family.nfproto,)), p.Match(p.CT_PROTOCOL, p.PORTS)
     rules: list[Rule] = []
     if maps.exact:
-        rules.append((*ported, p.CountByMap((peer, p.CT_PORT, p.CT_PROTOCOL), maps.exact.name), p.ACCEPT))
+        rules.append(
+            (*ported, p.CountByMap((peer, p.CT_PORT, p.CT_PROTOCOL), maps.exact.name), p.ACCEPT)
+        )
     if maps.ranges:
         rules.append(
-            (*ported, p.CountByMap((peer, p.CT_PORT, p.CT_PROTOCOL, inner), maps.ranges.name), p.ACCEPT)
+            (
+                *ported,
+                p.CountByMap((peer, p.CT_PORT, p.CT_PROTOCOL, inner), maps.ranges.name),
+                p.ACCEPT,
+            )
         )
     if maps.plain:
         rules.append((p.CountByMap((peer, p.CT_PROTOCOL, inner), maps.plain.name), p.ACCEPT))
@@ -187,7 +219,9 @@ def _lookups(maps: _Maps, family: Family, direction: Direction) -> list[Rule]:
 
 @dataclass(frozen=True, slots=True)
 class GroupLookups:
-    """A keep, compiled: its maps, and its look-ups for each direction and family (for packets of that family alone)."""
+    """A keep, compiled: its maps, and its look-ups for each direction and family (for packets of
+    that family alone).
+    """
 
     keep: ServiceGroup
     sets: tuple[NamedSet, ...]
@@ -225,11 +259,15 @@ def group_lookups(policy: Policy, addresses: Addresses, slot: int) -> list[Group
 
 
 def maps_by_name(policy: Policy, addresses: Addresses, slot: int) -> dict[str, NamedSet]:
-    """Compile the maps that host names fill, and nothing else: map name -> map, as `kept_services` makes them."""
+    """Compile the maps that host names fill, and nothing else: map name -> map, as `kept_services`
+    makes them.
+    """
     found: dict[str, NamedSet] = {}
     for number, claims in enumerate(_claims(policy).values(), 1):
         for direction in Direction:
-            mine = [c for c in claims if c.destination.direction is direction and c.destination.hosts]
+            mine = [
+                c for c in claims if c.destination.direction is direction and c.destination.hosts
+            ]
             for family in FAMILIES if mine else ():
                 maps = _maps(mine, addresses, family, _stem(slot, number, direction))
                 found |= {named.name: named for named in maps.made()}

@@ -1,4 +1,6 @@
-"""Judge a packet by a compiled program, in Python: the model of the kernel that property tests hold against the kernel."""
+"""Judge a packet by a compiled program, in Python: the model of the kernel that property tests hold
+against the kernel.
+"""
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
@@ -15,11 +17,16 @@ from ecluse.ruleset.source_check import LABEL
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A packet as a hook sees it. Addresses are the packet's own; `connection` has the tuples (None: untracked or invalid).
+    """A packet as a hook sees it.
 
-    hook: forward, input, output or postrouting (what is judged at output is judged there too, where it passes).
-    direction: original or reply, of this packet in its connection. from_here: the route back to its source leads by `iif`.
-    route: the interface by which its source is reached, empty for none. slave: what it came by where `iif` is a VRF.
+    Addresses are the packet's own; `connection` has the tuples (None: untracked or invalid).
+
+    hook: forward, input, output or postrouting (what is judged at output is judged there too, where
+    it passes).
+    direction: original or reply, of this packet in its connection. from_here: the route back to its
+    source leads by `iif`.
+    route: the interface by which its source is reached, empty for none. slave: what it came by
+    where `iif` is a VRF.
     """
 
     hook: str
@@ -57,9 +64,11 @@ class Judgement:
 
 
 class _Index:
-    """Look-ups in one set or map: its own elements for exact keys, else intervals sorted by their first field (they are disjoint).
+    """Look-ups in one set or map: its own elements for exact keys, else intervals sorted by their
+    first field (they are disjoint).
 
-    A hash in the kernel (`interval` false) holds exact keys alone and is not looked through, however large it is.
+    A hash in the kernel (`interval` false) holds exact keys alone and is not looked through,
+    however large it is.
     """
 
     def __init__(self, named: NamedSet) -> None:
@@ -73,7 +82,8 @@ class _Index:
         value = self.named.elements.get(tuple(zip(point, point, strict=True)))
         if value is not None:
             return value
-        # First fields of two elements are equal or apart (see disjoint()), so walk back only over equal starts.
+        # First fields of two elements are equal or apart (see disjoint()), so walk back only over
+        # equal starts.
         at = bisect_right(self._starts, point[0]) - 1
         start = self._starts[at] if at >= 0 else None
         while at >= 0 and self._starts[at] == start:
@@ -89,9 +99,11 @@ def _single(key: Key) -> bool:
 
 
 class Indices:
-    """Look-ups in the sets of a program, made when first asked for and kept for the program that follows it.
+    """Look-ups in the sets of a program, made when first asked for and kept for the program that
+    follows it.
 
-    Programs of one slot that differ by addresses of host names share all other sets, and so their indices.
+    Programs of one slot that differ by addresses of host names share all other sets, and so their
+    indices.
     """
 
     def __init__(self) -> None:
@@ -107,10 +119,11 @@ class Indices:
 
 @dataclass
 class Simulator:
-    """A program with gates set: `targets` says where each base chain and gate goes (see switch.targets).
+    """A program with gates set: `targets` says where each base chain and gate goes (see
+    switch.targets).
 
-    learned: what the DNS gate put into its sets. The redirect itself is another hook's, and not judged here: whoever asks
-    gives the packet as it is after it.
+    learned: what the DNS gate put into its sets. The redirect itself is another hook's, and not
+    judged here: whoever asks gives the packet as it is after it.
     """
 
     program: Program
@@ -138,15 +151,21 @@ class Simulator:
         return Judgement(verdict, tuple(counters))
 
     def is_tracked(self, packet: Packet) -> bool:
-        """Say whether conntrack is to look at a packet that comes in: not at one in an outside name, where a level judges."""
+        """Say whether conntrack is to look at a packet that comes in: not at one in an outside
+        name, where a level judges.
+        """
         return self._walk(table_names.RAW, packet, []) != p.NOTRACK.what
 
     def is_spoofed(self, packet: Packet) -> bool:
-        """Say whether the connection that a packet opens is marked: its source does not live where it came from."""
+        """Say whether the connection that a packet opens is marked: its source does not live where
+        it came from.
+        """
         return self._walk(table_names.PREROUTING, packet, []) == LABEL.what
 
     def keeper(self, chain: str, packet: Packet) -> str:
-        """Name the counter of the service for which a chain of look-ups keeps a packet, empty when it does not."""
+        """Name the counter of the service for which a chain of look-ups keeps a packet, empty when
+        it does not.
+        """
         counters: list[str] = []
         verdict = self._walk(chain, packet, counters)
         return Judgement(verdict or "", tuple(counters)).service
@@ -182,7 +201,11 @@ class Simulator:
                     return "reject"
                 case p.VerdictMap(fields, name):
                     chain_or_none = self._find(fields, name, packet)
-                    return None if chain_or_none is None else self._walk(chain_or_none, packet, counters)
+                    return (
+                        None
+                        if chain_or_none is None
+                        else self._walk(chain_or_none, packet, counters)
+                    )
                 case _ if not self._passes(part, packet, counters):
                     return None
         return None
@@ -220,7 +243,9 @@ class Simulator:
         values = [read_set(what, packet) for what in fields]
         if any(value is None for value in values):
             return None
-        return tuple(p.ifname_interval(v)[0] if isinstance(v, str) else v for v in values if v is not None)
+        return tuple(
+            p.ifname_interval(v)[0] if isinstance(v, str) else v for v in values if v is not None
+        )
 
 
 def _equal(value: int | str, wanted: p.Value) -> bool:
@@ -232,7 +257,9 @@ def _equal(value: int | str, wanted: p.Value) -> bool:
 
 
 def _is_error(packet: Packet) -> bool:
-    """Say whether a packet is an ICMP error about a connection (nf_conntrack_icmpv4_error, nf_conntrack_icmpv6_error)."""
+    """Say whether a packet is an ICMP error about a connection (nf_conntrack_icmpv4_error,
+    nf_conntrack_icmpv6_error).
+    """
     errors = {1: {3, 4, 5, 11, 12}, 58: set(range(128))}
     return packet.connection is not None and packet.icmp_type in errors.get(packet.protocol, ())
 
@@ -284,5 +311,7 @@ _READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
 
 
 def read_set(what: p.Field, packet: Packet) -> int | str | None:
-    """Read a field; None where the kernel's expression breaks (another family, no connection, no such header)."""
+    """Read a field; None where the kernel's expression breaks (another family, no connection, no
+    such header).
+    """
     return _READERS[what](packet)

@@ -1,15 +1,21 @@
-"""Where a packet's source lives, asked before conntrack trusts it: who opened a connection is what every look-up goes by.
+"""Where a packet's source lives, asked before conntrack trusts it: who opened a connection is what
+every look-up goes by.
 
-An inside machine that writes an outside address could else open a connection "as the partner" by one frame that goes from
-inside to inside. Two base chains, ahead of those that judge:
+An inside machine that writes an outside address could else open a connection "as the partner" by
+one frame that goes from inside to inside. Two base chains, ahead of those that judge:
 
-- `prerouting`, at every level: a connection whose first packet has a source that does not live where it came from is
-  marked by a label. It changes nothing for the packet. The chains of a level keep nothing that is so marked.
-- `raw`, only while any zone is not open: what an inside machine sends in an outside name is not tracked, so no entry arises
-  that a kept flow of somebody else would run into. ICMP errors are tracked: they make no entry, and a kept flow needs them.
+- `prerouting`, at every level: a connection whose first packet has a source that does not live
+  where it came from is
+  marked by a label. It changes nothing for the packet. The chains of a level keep nothing that is
+  so marked.
+- `raw`, only while any zone is not open: what an inside machine sends in an outside name is not
+  tracked, so no entry arises
+  that a kept flow of somebody else would run into. ICMP errors are tracked: they make no entry, and
+  a kept flow needs them.
 
-A source lives inside where it is in a zone's subnets, or routed to an inside interface: at `open` a range that the site
-forgot to list has its NAT and its stateful firewall as ever. docs/datapath.md tells what else was tried.
+A source lives inside where it is in a zone's subnets, or routed to an inside interface: at `open` a
+range that the site forgot to list has its NAT and its stateful firewall as ever. docs/datapath.md
+tells what else was tried.
 """
 
 from collections.abc import Mapping
@@ -23,15 +29,18 @@ from ecluse.ruleset.program import Chain, Rule
 PRIORITIES = {table_names.RAW: ("raw - 10", -310), table_names.PREROUTING: ("mangle", -150)}
 """One before conntrack (NF_IP_PRI_CONNTRACK, -200), one after it and before any translation.
 
-The first comes after reassembly (-400), and before what the site has at `raw`: a packet to which a rule there gave a template
-(`-j CT --helper`, `--zone`) can't be left untracked any more (nft_notrack_eval).
+The first comes after reassembly (-400), and before what the site has at `raw`: a packet to which a
+rule there gave a template (`-j CT --helper`, `--zone`) can't be left untracked any more
+(nft_notrack_eval).
 """
 
 HOOKS = {chain: f"filter prerouting {number}" for chain, (_, number) in PRIORITIES.items()}
 """Where each base chain hangs: type, hook, priority."""
 
 _COMPARED = 4
-"""So many subnets of one family are compared one after the other: about 15 ns each, a set of intervals costs 100 ns."""
+"""So many subnets of one family are compared one after the other: about 15 ns each, a set of
+intervals costs 100 ns.
+"""
 
 LABEL = p.SetConntrack(f"ct label set {table_names.SPOOFED}")
 SPOOFED = p.Match(p.CT_LABEL, (table_names.SPOOFED,))
@@ -63,27 +72,44 @@ def source_chains(
     """
     stem = table_names.prefix(slot)
     from_inside = p.InSet((p.IIFNAME,), table_names.inside(slot))
-    routes = tuple(dict.fromkeys(pattern for zone in policy.site.zones for pattern in zone.interfaces))
+    routes = tuple(
+        dict.fromkeys(pattern for zone in policy.site.zones for pattern in zone.interfaces)
+    )
     outside_name = [_outside_name(family, zones.get(family), routes) for family in FAMILIES]
-    # Every packet passes here, kept ones too: the source that most have is asked for first, the interface after it.
-    lives_here = [rule for family, name in zones.items() for rule in _in_a_zone(policy, family, name)]
+    # Every packet passes here, kept ones too: the source that most have is asked for first, the
+    # interface after it.
+    lives_here = [
+        rule for family, name in zones.items() for rule in _in_a_zone(policy, family, name)
+    ]
     not_inside = p.InSet((p.IIFNAME,), stem + "inside", negate=True)
-    # An error makes no entry: it belongs to the one that it quotes. A router inside may send it by an address of no route.
+    # An error makes no entry: it belongs to the one that it quotes. A router inside may send it by
+    # an address of no route.
     errors = ((p.Match(family.icmp_type, family.icmp_errors), p.ACCEPT) for family in FAMILIES)
     untracked = ((*_outside_name(family, None, routes), p.NOTRACK) for family in FAMILIES)
     return [
-        Chain(stem + table_names.RAW, (*tracked, *lives_here, (not_inside, p.ACCEPT), *errors, *untracked)),
-        Chain(f"{stem}{table_names.PREROUTING}.inside", tuple((*name, LABEL) for name in outside_name)),
+        Chain(
+            stem + table_names.RAW,
+            (*tracked, *lives_here, (not_inside, p.ACCEPT), *errors, *untracked),
+        ),
+        Chain(
+            f"{stem}{table_names.PREROUTING}.inside", tuple((*name, LABEL) for name in outside_name)
+        ),
         Chain(
             stem + table_names.PREROUTING,
             (
-                # Of a connection's packets only the first: a later one in its name must not mark what others opened.
+                # Of a connection's packets only the first: a later one in its name must not mark
+                # what others opened.
                 (p.Match(p.CT_STATUS, ("confirmed",)), p.ACCEPT),
                 # What comes by a VRF passes here twice, first by its own interface.
                 (p.Match(p.IIFKIND, ("vrf",)), p.ACCEPT),
                 (from_inside, p.goto(f"{stem}{table_names.PREROUTING}.inside")),
                 *(
-                    (_of(family), p.InSet((family.source,), name), p.Match(p.SOURCE_ROUTE, routes), LABEL)
+                    (
+                        _of(family),
+                        p.InSet((family.source,), name),
+                        p.Match(p.SOURCE_ROUTE, routes),
+                        LABEL,
+                    )
                     for family, name in zones.items()
                 ),
             ),
@@ -92,11 +118,15 @@ def source_chains(
 
 
 def _in_a_zone(policy: Policy, family: Family, zones: str) -> list[Rule]:
-    """Accept what has its source in a zone's subnets: a few are compared one by one, which is quicker than the set."""
+    """Accept what has its source in a zone's subnets: a few are compared one by one, which is
+    quicker than the set.
+    """
     subnets = [s for zone in policy.site.zones for s in zone.subnets if s.version == family.version]
     if len(subnets) > _COMPARED:
         return [(_of(family), p.InSet((family.source,), zones), p.ACCEPT)]
-    return [(_of(family), p.Match(family.source, (network_interval(s),)), p.ACCEPT) for s in subnets]
+    return [
+        (_of(family), p.Match(family.source, (network_interval(s),)), p.ACCEPT) for s in subnets
+    ]
 
 
 def _of(family: Family) -> p.Part:
@@ -104,9 +134,11 @@ def _of(family: Family) -> p.Part:
 
 
 def _outside_name(family: Family, zones: str | None, routes: tuple[str, ...]) -> Rule:
-    """Say of what comes from inside that its source is in no zone's subnets, nor routed to the inside.
+    """Say of what comes from inside that its source is in no zone's subnets, nor routed to the
+    inside.
 
-    A host without an address yet (DHCP) and link-local addresses live on every link: no router passes them on.
+    A host without an address yet (DHCP) and link-local addresses live on every link: no router
+    passes them on.
     """
     nowhere: p.Interval = (0, 0) if family.version == 4 else LINK_LOCAL6
     return (

@@ -1,6 +1,8 @@
-"""What changes what is live: the skeleton, the position of the switch, and removal of old slots, as values and texts.
+"""What changes what is live: the skeleton, the position of the switch, and removal of old slots, as
+values and texts.
 
-Each text is one transaction, whole or not at all (nft(8), "the entire input is processed as a single transaction").
+Each text is one transaction, whole or not at all (nft(8), "the entire input is processed as a
+single transaction").
 """
 
 import hashlib
@@ -28,7 +30,9 @@ from ecluse.ruleset.program import (
 PRIORITY, PRIORITY_NUMBER = "filter - 10", -10
 """Before the site's own filter chains: our `accept` only ends our chain, our `drop` is final."""
 
-HOOKS = {chain: f"filter {chain} {PRIORITY_NUMBER}" for chain in table_names.BASE_CHAINS} | source_check.HOOKS
+HOOKS = {
+    chain: f"filter {chain} {PRIORITY_NUMBER}" for chain in table_names.BASE_CHAINS
+} | source_check.HOOKS
 """Where each base chain hangs: type, hook, priority."""
 
 REFUSED_SIZE = 65535
@@ -44,15 +48,21 @@ NEW_TABLE = f"table {TABLE} {{\n}}\ndelete table {TABLE}\n"
 
 
 def skeleton(learned: tuple[str, ...] = ()) -> str:
-    """Write what all slots share: base chains without rules, refused sets, counters. Harmless when it is there already.
+    """Write what all slots share: base chains without rules, refused sets, counters.
 
-    learned: the sets that the DNS gate fills (`Program.learned`); with them comes the rest that a gate needs.
+    Harmless when it is there already.
 
-    No policy is stated: a new base chain accepts until a `Position` says otherwise, and one of a shut gate keeps its drop.
+    learned: the sets that the DNS gate fills (`Program.learned`); with them comes the rest that a
+    gate needs.
+
+    No policy is stated: a new base chain accepts until a `Position` says otherwise, and one of a
+    shut gate keeps its drop.
     """
     dynamic = f"size {REFUSED_SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout 1d\n\t\tcounter"
     parts = [f"table {TABLE} {{"]
-    parts += [f"\tcounter {name} {{\n\t}}" for name in (table_names.REFUSED_OUT, table_names.REFUSED_IN)]
+    parts += [
+        f"\tcounter {name} {{\n\t}}" for name in (table_names.REFUSED_OUT, table_names.REFUSED_IN)
+    ]
     for digit in ("4", "6"):
         address = f"ipv{digit}_addr"
         flow = f"{address} . {address} . inet_proto . inet_service"
@@ -72,9 +82,9 @@ def skeleton(learned: tuple[str, ...] = ()) -> str:
 class Position:
     """Where the switch stands: the whole of what a change of level states, whatever stood before.
 
-    targets: base chain or gate -> the chain that its one rule goes to. verdict: policy of the base chains.
-    Its size does not depend on the allowlist's. Written here for files and for people; `Firewall.switch` sends it to
-    the kernel, in whatever words.
+    targets: base chain or gate -> the chain that its one rule goes to. verdict: policy of the base
+    chains. Its size does not depend on the allowlist's. Written here for files and for people;
+    `Firewall.switch` sends it to the kernel, in whatever words.
     """
 
     targets: Mapping[str, str]
@@ -82,16 +92,25 @@ class Position:
 
     def hooks(self) -> dict[str, str]:
         """Say where each base chain hangs: type, hook, priority."""
-        return HOOKS | ({table_names.DNS: dns_redirect.HOOK} if table_names.DNS in self.targets else {})
+        return HOOKS | (
+            {table_names.DNS: dns_redirect.HOOK} if table_names.DNS in self.targets else {}
+        )
 
     def policies(self) -> dict[str, str]:
-        """Say what becomes of a packet that no rule of a base chain judges; those that look at sources refuse nothing."""
-        accept = dict.fromkeys((c for c in table_names.SOURCE_CHAINS if c in self.targets), "accept")
+        """Say what becomes of a packet that no rule of a base chain judges; those that look at
+        sources refuse nothing.
+        """
+        accept = dict.fromkeys(
+            (c for c in table_names.SOURCE_CHAINS if c in self.targets), "accept"
+        )
         return dict.fromkeys(table_names.BASE_CHAINS, self.verdict) | accept
 
     def text(self) -> str:
         """Write it as nft does."""
-        lines = [f"add chain {TABLE} {hook} {{ policy {self.verdict}; }}" for hook in table_names.BASE_CHAINS]
+        lines = [
+            f"add chain {TABLE} {hook} {{ policy {self.verdict}; }}"
+            for hook in table_names.BASE_CHAINS
+        ]
         for chain, target in self.targets.items():
             lines += [f"flush chain {TABLE} {chain}", f"add rule {TABLE} {chain} goto {target}"]
         return "\n".join([*lines, ""])
@@ -105,12 +124,15 @@ def position(policy: Policy, slot: int, levels: Levels, *, redirect: bool = Fals
 def targets(policy: Policy, slot: int, levels: Levels, *, redirect: bool = False) -> dict[str, str]:
     """Say for every base chain and gate where its one rule goes: the whole state of the switch.
 
-    redirect: the chain that redirects DNS stands in the table, so a site without a DNS gate has to say that it is idle.
-    levels: a level for every zone of the site and for `gateway`. KeyError when one is missing or unknown.
+    redirect: the chain that redirects DNS stands in the table, so a site without a DNS gate has to
+    say that it is idle.
+    levels: a level for every zone of the site and for `gateway`. KeyError when one is missing or
+    unknown.
     """
     stem = table_names.prefix(slot)
     all_open = all(_passes_all(policy.site, levels[zone]) for zone in policy.zone_names())
-    # Every day, when all is open, a packet is not asked where it comes from: that costs a tenth of what a gateway forwards.
+    # Every day, when all is open, a packet is not asked where it comes from: that costs a tenth of
+    # what a gateway forwards.
     result = {hook: stem + ("open" if all_open else hook) for hook in table_names.BASE_CHAINS}
     if all_open:
         result["input"] = dns_redirect.open_input(policy, slot)
@@ -136,7 +158,11 @@ def base_policy(policy: Policy, levels: Levels) -> str:
 
     No packet gets there while our rules stand. It matters when somebody empties a base chain.
     """
-    return "accept" if all(_passes_all(policy.site, levels[z]) for z in policy.zone_names()) else "drop"
+    return (
+        "accept"
+        if all(_passes_all(policy.site, levels[z]) for z in policy.zone_names())
+        else "drop"
+    )
 
 
 def gate_text(policy: Policy, slot: int, levels: Levels) -> str:
@@ -145,7 +171,8 @@ def gate_text(policy: Policy, slot: int, levels: Levels) -> str:
 
 
 def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str] | None:
-    """Say which levels the kernel's gates stand for; None when they do not form one whole state of this policy.
+    """Say which levels the kernel's gates stand for; None when they do not form one whole state of
+    this policy.
 
     read: chain -> goto target, as the kernel has them (`Firewall.targets`).
     """
@@ -176,7 +203,8 @@ def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str
 def load_text(program: Program) -> str:
     """Write the transaction that puts a program beside those that are there, touching no traffic.
 
-    The elements of its large maps are not in it: they follow by `Firewall.elements`, before anything switches to it.
+    The elements of its large maps are not in it: they follow by `Firewall.elements`, before
+    anything switches to it.
     """
     return skeleton(program.learned) + structure(program)
 
@@ -188,7 +216,8 @@ PIECE = 10_000
 def pieces(program: Program) -> Iterator[NamedSet]:
     """Give the elements that `load_text` leaves out, in pieces for a transaction each.
 
-    An interval map is not cut up: the kernel copies it whole (nft_set_pipapo) for each transaction that touches it.
+    An interval map is not cut up: the kernel copies it whole (nft_set_pipapo) for each transaction
+    that touches it.
     """
     for named in program.sets:
         if not named.is_bulk or not named.elements:
@@ -202,7 +231,9 @@ def pieces(program: Program) -> Iterator[NamedSet]:
 
 
 def whole_text(program: Program) -> str:
-    """Write the whole table anew, without any gate open: for boot, and when our table is gone or broken."""
+    """Write the whole table anew, without any gate open: for boot, and when our table is gone or
+    broken.
+    """
     return NEW_TABLE + skeleton(program.learned) + render(program)
 
 
@@ -212,11 +243,13 @@ def removal_text(
     counters: Iterable[str],
     learned: Iterable[str] = (),
 ) -> str:
-    """Write the removal of all that is not of these slots, of what they share, or a counter in use: old or somebody's own.
+    """Write the removal of all that is not of these slots, of what they share, or a counter in use:
+    old or somebody's own.
 
-    objects: what the table holds (`Firewall.objects`). learned: the sets that the DNS gate fills for the slots that stay;
-    without any there is no redirect either. Chains are emptied first: they go to one another.
-    ValueError for a name that no text can hold: whoever made it did not do so by `nft`.
+    objects: what the table holds (`Firewall.objects`). learned: the sets that the DNS gate fills
+    for the slots that stay; without any there is no redirect either. Chains are emptied first: they
+    go to one another. ValueError for a name that no text can hold: whoever made it did not do so by
+    `nft`.
     """
     keep = set(keep_slots)
     shared = {
@@ -261,7 +294,10 @@ def removal_text(
 
 
 def undo_text(program: Program) -> str:
-    """Write the removal of a program that nothing was switched to. Counters stay: other programs may count in them."""
+    """Write the removal of a program that nothing was switched to.
+
+    Counters stay: other programs may count in them.
+    """
     held = {
         "chain": [chain.name for chain in program.chains],
         "map": [named.name for named in program.sets if named.value],
@@ -271,7 +307,9 @@ def undo_text(program: Program) -> str:
 
 
 def _slot_names(program: Program) -> re.Pattern[str]:
-    """Match the slot's prefix where a name begins: a zone or an interface may be called like it (`k2-labor`)."""
+    """Match the slot's prefix where a name begins: a zone or an interface may be called like it
+    (`k2-labor`).
+    """
     return re.compile(rf'(?<![\w."]){table_names.prefix(program.slot)}')
 
 
@@ -288,10 +326,11 @@ def _boot_names(program: Program) -> str:
 
 
 class BootText:
-    """A program's boot text and its digest: the whole table as the files on disk hold it, under BOOT_SLOT, gates shut.
+    """A program's boot text and its digest: the whole table as the files on disk hold it, under
+    BOOT_SLOT, gates shut.
 
-    The same in whatever slot the program stands. What host names fill comes last in it: for other addresses of names the
-    digest goes on from where they begin.
+    The same in whatever slot the program stands. What host names fill comes last in it: for other
+    addresses of names the digest goes on from where they begin.
     """
 
     def __init__(self, program: Program) -> None:
@@ -301,22 +340,29 @@ class BootText:
             self._fixed.update(text.encode())
 
     def digest(self, program: Program) -> str:
-        """Give `sha256:HEX` of the boot text of this program, or of one that differs by addresses of names alone."""
+        """Give `sha256:HEX` of the boot text of this program, or of one that differs by addresses
+        of names alone.
+        """
         whole = self._fixed.copy()
         whole.update(_boot_names(program).encode())
         return "sha256:" + whole.hexdigest()
 
     def text(self, program: Program) -> str:
-        """Give the boot text itself. What was written for the digest serves the first caller, and is let go then."""
+        """Give the boot text itself.
+
+        What was written for the digest serves the first caller, and is let go then.
+        """
         parts, self._parts = self._parts, None
         return "".join(parts or _boot_parts(program)) + _boot_names(program)
 
 
 def hold_text(policy: Policy, slot: int, uids: tuple[int, ...] = (0,)) -> str:
-    """Write a table that holds the line while the real one is loaded: the lifeline passes, the rest is dropped in silence.
+    """Write a table that holds the line while the real one is loaded: the lifeline passes, the rest
+    is dropped in silence.
 
-    Small whatever the allowlist's size. No reset and no evidence: what it drops may be kept, and will be sent again.
-    Its gates stay as they are loaded and stand for no level: a daemon that dies here must not find a level at its start.
+    Small whatever the allowlist's size. No reset and no evidence: what it drops may be kept, and
+    will be sent again. Its gates stay as they are loaded and stand for no level: a daemon that dies
+    here must not find a level at its start.
     """
     bare = Policy(policy.site, ())
     program = compile_program(bare, {}, slot, uids)

@@ -1,13 +1,20 @@
-"""Names inside table `inet ecluse`. A `-` of a site's name becomes `_`; a dot parts words, so that none collide."""
+"""Names inside table `inet ecluse`.
+
+A `-` of a site's name becomes `_`; a dot parts words, so that none collide.
+"""
 
 BASE_CHAINS = ("forward", "input", "output", "postrouting")
 """The chains that judge; each holds one rule, a goto into the slot that is live."""
 
 SOURCE_CHAINS = RAW, PREROUTING = ("raw", "prerouting")
-"""Base chains before those, which ask where a source comes from and refuse nothing (`ruleset.sources`)."""
+"""Base chains before those, which ask where a source comes from and refuse nothing
+(`ruleset.sources`).
+"""
 
 SPOOFED = 127
-"""The connection's label (`ct label`) that says that its opener wrote an address which does not live where it came from."""
+"""The connection's label (`ct label`) that says that its opener wrote an address which does not
+live where it came from.
+"""
 
 SERVICE_COUNTER = "svc_"
 REFUSED_OUT = "refused_out"
@@ -16,13 +23,19 @@ FLOW_SETS = ("refused4", "refused6")
 REFUSED_SETS = (*FLOW_SETS, "refused_hosts4", "refused_hosts6")
 
 DNS = "dns"
-"""The base chain of the redirect, at its own hook; there where the site has a DNS gate, and one goto as the others."""
+"""The base chain of the redirect, at its own hook; there where the site has a DNS gate, and one
+goto as the others.
+"""
 DNS_LIMITED = "dns_limited"
 LIMITED_SETS = ("dns_limited_4", "dns_limited_6")
-"""Which machines asked the DNS gate more than they may, and how many of their questions were dropped."""
+"""Which machines asked the DNS gate more than they may, and how many of their questions were
+dropped.
+"""
 LEARNED = "dns_"
 GUARD = "k0_guard"
-"""The chain of the smallest table (`Firewall.guard`): slot 0 is nobody else's, so it goes with the next tidying."""
+"""The chain of the smallest table (`Firewall.guard`): slot 0 is nobody else's, so it goes with the
+next tidying.
+"""
 
 ELSEWHERE = "elsewhere"
 """The gate for interfaces that are in no zone: open only while every zone is open."""
@@ -60,7 +73,10 @@ def service_of(counter_name: str) -> str:
 
 
 def learned(digit: str, service: str = "") -> str:
-    """Name a set that the DNS gate fills: for one service, or for all of them. It belongs to no slot."""
+    """Name a set that the DNS gate fills: for one service, or for all of them.
+
+    It belongs to no slot.
+    """
     return f"{LEARNED}svc_{identifier(service)}_{digit}" if service else f"{LEARNED}all_{digit}"
 
 
@@ -75,7 +91,9 @@ def is_learned(name: str) -> bool:
 
 
 def is_switched(chain: str) -> bool:
-    """Say whether a chain's rules are a level's position, not the program: a switch changes them, `targets` reads them."""
+    """Say whether a chain's rules are a level's position, not the program: a switch changes them,
+    `targets` reads them.
+    """
     return chain in BASE_CHAINS or chain in SOURCE_CHAINS or chain == DNS or is_gate(chain)
 
 
@@ -95,5 +113,7 @@ def subnets(slot: int, digit: str, zone: str) -> str:
 
 
 def is_gate(name: str) -> bool:
-    """Say whether a chain is a gate: its one rule is the state of the switch, not part of the program."""
+    """Say whether a chain is a gate: its one rule is the state of the switch, not part of the
+    program.
+    """
     return slot_of(name) is not None and name.partition("_")[2].startswith("gate.")

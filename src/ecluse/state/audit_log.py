@@ -1,4 +1,7 @@
-"""The audit log on disk: append durably, repair a torn end, tell what stood last. Standard library only."""
+"""The audit log on disk: append durably, repair a torn end, tell what stood last.
+
+Standard library only.
+"""
 
 import contextlib
 import os
@@ -16,7 +19,15 @@ from ecluse.state import durable_files, hash_chain
 from ecluse.state.disk_reserve import DiskReserve, is_full
 from ecluse.state.hash_chain import ChainFault, Head, Line, verify
 
-__all__ = ["ChainFault", "HashChainAudit", "last_levels", "read_audit", "repair", "survey", "verify"]
+__all__ = [
+    "ChainFault",
+    "HashChainAudit",
+    "last_levels",
+    "read_audit",
+    "repair",
+    "survey",
+    "verify",
+]
 
 _CHECKED_AT_START = 16 * 1024 * 1024
 """Bytes at the end of the log that `survey` checks (half a second); `verify` checks all of it."""
@@ -42,10 +53,11 @@ class _Open:
 
 
 class HashChainAudit:
-    """ports.AuditLog in one file of JSON lines, each with the hash of the one before (format: `state/hash_chain.py`).
+    """ports.AuditLog in one file of JSON lines, each with the hash of the one before (format:
+    `state/hash_chain.py`).
 
-    Nothing is touched before the first `append` or `open`, so that `DirectoryState.recover` sees what a crash left.
-    An append is one write(2) and one fdatasync(2): 0.2 to 0.4 ms on a disk.
+    Nothing is touched before the first `append` or `open`, so that `DirectoryState.recover` sees
+    what a crash left. An append is one write(2) and one fdatasync(2): 0.2 to 0.4 ms on a disk.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:
@@ -55,7 +67,10 @@ class HashChainAudit:
         self._spare = DiskReserve(path.parent / "spare")
 
     def open(self) -> tuple[str, ...]:
-        """Open the log, repairing a torn end; give what was repaired, in words. StateError when it cannot be opened."""
+        """Open the log, repairing a torn end; give what was repaired, in words.
+
+        StateError when it cannot be opened.
+        """
         self.close()
         repaired = _mend_end(self._path)
         last = _last(self._path)
@@ -68,10 +83,12 @@ class HashChainAudit:
         return repaired
 
     def append(self, record: AuditRecord, *, spare: bool = False) -> None:
-        """Write one line, durably. StateError when it could not be: then no part of it stays in the log.
+        """Write one line, durably.
 
-        spare: use the room that is kept for a full disk. For the line of a closing alone: whatever others can cause
-        (attempts, tampering, leaks, starts) would use it up.
+        StateError when it could not be: then no part of it stays in the log.
+
+        spare: use the room that is kept for a full disk. For the line of a closing alone: whatever
+        others can cause (attempts, tampering, leaks, starts) would use it up.
         """
         try:
             self._append(record)
@@ -92,7 +109,9 @@ class HashChainAudit:
             self._open = None
 
     def _unmoved(self, log: _Open) -> bool:
-        """Say whether the path still leads to our file and nobody else wrote to it (a rotated log gets a new file)."""
+        """Say whether the path still leads to our file and nobody else wrote to it (a rotated log
+        gets a new file).
+        """
         try:
             there = self._path.lstat()
             ours = os.fstat(log.log)
@@ -113,12 +132,16 @@ class HashChainAudit:
             raise durable_files.failure("write", self._path, error) from error
         log.size += len(line)
         log.last = head
-        # Not synced: after a power cut the head may name an earlier line, which is still in the log.
+        # Not synced: after a power cut the head may name an earlier line, which is still in the
+        # log.
         with contextlib.suppress(OSError):
             os.pwrite(log.head, hash_chain.head_bytes(head), 0)
 
     def _take_back(self, log: _Open) -> None:
-        """Cut off what a failed write left. If even that fails, the next append opens anew and repairs the end."""
+        """Cut off what a failed write left.
+
+        If even that fails, the next append opens anew and repairs the end.
+        """
         try:
             os.ftruncate(log.log, log.size)
             os.fdatasync(log.log)
@@ -135,7 +158,8 @@ def _open_files(path: Path, last: Head) -> _Open:
         durable_files.regular_file(path, flags | os.O_APPEND) as log,
         durable_files.regular_file(head_path, flags) as head,
     ):
-        # Before the first line: a log with lines and no head then means that somebody took the head away.
+        # Before the first line: a log with lines and no head then means that somebody took the head
+        # away.
         os.pwrite(head, hash_chain.head_bytes(last), 0)
         os.ftruncate(head, len(hash_chain.head_bytes(last)))
         os.fsync(head)
@@ -147,7 +171,9 @@ def _open_files(path: Path, last: Head) -> _Open:
 
 
 def _last(path: Path) -> Head:
-    """Give the head to go on from: the last line's, or the head file's when lines after the last one are gone."""
+    """Give the head to go on from: the last line's, or the head file's when lines after the last
+    one are gone.
+    """
     last = hash_chain.NO_LINES
     for line in hash_chain.read_chain(path, _line_start(path, _TAIL)):
         last = hash_chain.follow(last, line)
@@ -165,7 +191,9 @@ def _clear(path: Path) -> None:
 
 
 def _line_start(path: Path, wanted: int) -> int:
-    """Give the offset of the first line that begins in the last `wanted` bytes; 0 when the log is that short or missing."""
+    """Give the offset of the first line that begins in the last `wanted` bytes; 0 when the log is
+    that short or missing.
+    """
     try:
         with durable_files.regular_file(path) as fd:
             start = os.fstat(fd).st_size - wanted
@@ -180,10 +208,11 @@ def _line_start(path: Path, wanted: int) -> int:
 
 
 def repair(path: Path, clock: Clock) -> tuple[str, ...]:
-    """Cut off a torn last line (a power cut in the middle of a write) to a side file, and write a `repair` line.
+    """Cut off a torn last line (a power cut in the middle of a write) to a side file, and write a
+    `repair` line.
 
-    Gives what was done, in words; empty when nothing was. CorruptError when the log is not a regular file,
-    StateError when it could not be done: then nothing was cut.
+    Gives what was done, in words; empty when nothing was. CorruptError when the log is not a
+    regular file, StateError when it could not be done: then nothing was cut.
     """
     if not _torn_end(path)[1]:
         return ()
@@ -203,7 +232,9 @@ def _torn_end(path: Path) -> tuple[int, bytes]:
             start = size
             while start > 0 and not (parts and b"\n" in parts[-1]):
                 if size - start > durable_files.LARGEST_FILE:
-                    raise CorruptError(f"{path} is no log: the last {size - start} bytes have no newline")
+                    raise CorruptError(
+                        f"{path} is no log: the last {size - start} bytes have no newline"
+                    )
                 step = min(_TAIL, start)
                 start -= step
                 parts.append(os.pread(fd, step, start))
@@ -260,8 +291,9 @@ def _myself() -> Actor:
 class Survey:
     """What the newest 16 MiB of the log say.
 
-    lines: whether there is any. damage: what is wrong, at most ten things and how many more. levels: those of
-    the newest intact line that tells any. generation: the highest that an intact line says was reached, 0 for none.
+    lines: whether there is any. damage: what is wrong, at most ten things and how many more.
+    levels: those of the newest intact line that tells any. generation: the highest that an intact
+    line says was reached, 0 for none.
     """
 
     lines: bool
@@ -271,7 +303,10 @@ class Survey:
 
 
 def survey(path: Path) -> Survey:
-    """Read the newest 16 MiB of the log once. CorruptError when it is not a regular file, StateError when it won't read."""
+    """Read the newest 16 MiB of the log once.
+
+    CorruptError when it is not a regular file, StateError when it won't read.
+    """
     count = generation = 0
     levels: Levels | None = None
     start = _line_start(path, _CHECKED_AT_START)
@@ -288,7 +323,8 @@ def survey(path: Path) -> Survey:
             yield line
 
     found = [
-        f"{path.name}: {problem}" for problem in hash_chain.problems(path, watched(), from_start=start == 0)
+        f"{path.name}: {problem}"
+        for problem in hash_chain.problems(path, watched(), from_start=start == 0)
     ]
     more = len(found) - _MOST_PROBLEMS
     words = found[:_MOST_PROBLEMS] + (
@@ -298,12 +334,16 @@ def survey(path: Path) -> Survey:
 
 
 def last_levels(path: Path) -> Levels | None:
-    """Give the levels of the newest intact line that tells any; None when there is none in the newest 16 MiB."""
+    """Give the levels of the newest intact line that tells any; None when there is none in the
+    newest 16 MiB.
+    """
     return survey(path).levels
 
 
 def read_audit(path: Path) -> Iterator[dict[str, Any]]:
-    """Give each record of the log in order, as the JSON object that it is; lines that are none are left out."""
+    """Give each record of the log in order, as the JSON object that it is; lines that are none are
+    left out.
+    """
     for line in hash_chain.read_chain(path):
         if line.record is not None:
             yield line.record

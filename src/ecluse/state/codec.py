@@ -1,4 +1,6 @@
-"""Frozen dataclasses to canonical JSON and back: equal values give equal bytes, and the bytes give an equal value."""
+"""Frozen dataclasses to canonical JSON and back: equal values give equal bytes, and the bytes give
+an equal value.
+"""
 
 import dataclasses
 import enum
@@ -23,7 +25,9 @@ _AS_IS = (str, int, bool)
 
 
 def encode(value: Any) -> Any:
-    """Give what JSON can hold: dataclass -> object, tuple -> list, frozenset -> sorted list, address, date -> text."""
+    """Give what JSON can hold: dataclass -> object, tuple -> list, frozenset -> sorted list,
+    address, date -> text.
+    """
     if isinstance(value, _AS_TEXT):
         return text_of(value) if type(value) is IPv4Network else str(value)
     if isinstance(value, tuple):
@@ -38,7 +42,9 @@ def encode(value: Any) -> Any:
 
 
 def _written(value: Any) -> Iterator[tuple[str, Any]]:
-    """Give the parts of a dataclass that are written: one that was added later (policy.ADDED) only when it says something."""
+    """Give the parts of a dataclass that are written: one that was added later (policy.ADDED) only
+    when it says something.
+    """
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
         if not field.metadata or item != field.default:
@@ -56,14 +62,19 @@ def _encode_scalar(value: Any) -> str | int | bool | None:
 
 
 def decode(kind: type[T], value: Any) -> T:
-    """Give the value of type `kind` that `value` stands for. ValueError when it is not one: nothing is coerced."""
+    """Give the value of type `kind` that `value` stands for.
+
+    ValueError when it is not one: nothing is coerced.
+    """
     hashable: Any = kind  # as every type is; mypy is not so sure of a type[T]
     return typing.cast("T", _decoder(hashable)(value))
 
 
 @functools.cache
 def _decoder(kind: Any) -> Callable[[Any], Any]:
-    """Make the function that reads a value of this type: types are looked into once, and not for every value."""
+    """Make the function that reads a value of this type: types are looked into once, and not for
+    every value.
+    """
     origin = typing.get_origin(kind)
     if origin is None:
         return _object_decoder(kind) if dataclasses.is_dataclass(kind) else _scalar_decoder(kind)
@@ -134,7 +145,10 @@ def canonical(value: Any) -> bytes:
 
 @without_gc()
 def read_json(kind: type[T], data: bytes) -> T:
-    """Read what `canonical` wrote, where a digest already proves that it is those bytes. ValueError when it is no `kind`."""
+    """Read what `canonical` wrote, where a digest already proves that it is those bytes.
+
+    ValueError when it is no `kind`.
+    """
     try:
         return decode(kind, json.loads(data))
     except RecursionError as error:
@@ -142,7 +156,10 @@ def read_json(kind: type[T], data: bytes) -> T:
 
 
 def read_canonical(kind: type[T], data: bytes) -> T:
-    """Read what `canonical` wrote. ValueError when it is anything else, another spelling of the same value included."""
+    """Read what `canonical` wrote.
+
+    ValueError when it is anything else, another spelling of the same value included.
+    """
     value = read_json(kind, data)
     if canonical(value) != data:
         raise ValueError("not the canonical spelling")

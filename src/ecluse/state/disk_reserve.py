@@ -1,10 +1,13 @@
-"""Room on the disk that is taken beforehand: a closing is recorded, and outlasts a reboot, also when the disk is full.
+"""Room on the disk that is taken beforehand: a closing is recorded, and outlasts a reboot, also
+when the disk is full.
 
-Files of zeros, written and fsynced in peace time. On a full disk one of them is overwritten in place, cut to length and
-renamed to what it is to be: that needs no block, no inode and no folder entry which is not there already, so that
-whoever fills the disk cannot be quicker. Those for the log are given back, one at a time, for lines that are appended.
+Files of zeros, written and fsynced in peace time. On a full disk one of them is overwritten in
+place, cut to length and renamed to what it is to be: that needs no block, no inode and no folder
+entry which is not there already, so that whoever fills the disk cannot be quicker. Those for the
+log are given back, one at a time, for lines that are appended.
 
-Tried on ext4 and tmpfs. A file system that never writes in place (btrfs) may need room all the same, and then says so.
+Tried on ext4 and tmpfs. A file system that never writes in place (btrfs) may need room all the
+same, and then says so.
 """
 
 import contextlib
@@ -36,7 +39,9 @@ class DiskReserve:
         """Make what is missing. StateError when the disk has no room."""
         whole = BOOT | LOG
         missing = {
-            name: bytes(size) for name, size in whole.items() if not _is_whole(self._folder / name, size)
+            name: bytes(size)
+            for name, size in whole.items()
+            if not _is_whole(self._folder / name, size)
         }
         if missing:
             durable_files.make_folder(self._folder)
@@ -44,7 +49,10 @@ class DiskReserve:
             durable_files.write_all(self._folder, missing)
 
     def write(self, path: Path, data: bytes) -> None:
-        """Replace a file as `durable.write` does; where the disk is full, by a file of this folder. StateError."""
+        """Replace a file as `durable.write` does; where the disk is full, by a file of this folder.
+
+        StateError.
+        """
         try:
             durable_files.write_file(path, data)
         except StateError as error:
@@ -73,7 +81,9 @@ class DiskReserve:
         for name in LOG:
             try:
                 (self._folder / name).unlink()
-                durable_files.sync_folder(self._folder)  # ext4 gives blocks back once its journal is written
+                durable_files.sync_folder(
+                    self._folder
+                )  # ext4 gives blocks back once its journal is written
             except OSError:
                 continue
             return True

@@ -1,7 +1,8 @@
-"""Files that are whole or not there: atomic replacement, durable append, bounded reading, each with a checksum.
+"""Files that are whole or not there: atomic replacement, durable append, bounded reading, each with
+a checksum.
 
-A write is on the disk when it returns (fsync(2) of the file and of its folder), unless it says otherwise. What fails
-is a StateError with words and a hint; what was there before stands.
+A write is on the disk when it returns (fsync(2) of the file and of its folder), unless it says
+otherwise. What fails is a StateError with words and a hint; what was there before stands.
 """
 
 import contextlib
@@ -28,8 +29,14 @@ _FOLDER_MODE = 0o750
 _MOST_SET_ASIDE = 9
 
 _WORDS: Mapping[int, tuple[str, str]] = {
-    errno.ENOSPC: ("the disk is full", "see 'df -h {folder}', free some space, then repeat the command"),
-    errno.EDQUOT: ("the disk quota is used up", "see 'quota', free some space, then repeat the command"),
+    errno.ENOSPC: (
+        "the disk is full",
+        "see 'df -h {folder}', free some space, then repeat the command",
+    ),
+    errno.EDQUOT: (
+        "the disk quota is used up",
+        "see 'quota', free some space, then repeat the command",
+    ),
     errno.EROFS: (
         "the file system is read-only",
         "see 'dmesg | tail' for why, then 'mount -o remount,rw' its mount point",
@@ -37,7 +44,10 @@ _WORDS: Mapping[int, tuple[str, str]] = {
     errno.EIO: ("the disk reports an error", "see 'dmesg | tail': the disk may be failing"),
     errno.EACCES: ("not permitted", "see 'ls -ld {folder}': eclused must own it and may need root"),
     errno.EPERM: ("not permitted", "see 'lsattr -d {folder}' and 'ls -ld {folder}'"),
-    errno.ELOOP: ("a symbolic link stands in its place", "see 'ls -l {folder}' and remove the link"),
+    errno.ELOOP: (
+        "a symbolic link stands in its place",
+        "see 'ls -l {folder}' and remove the link",
+    ),
     errno.EISDIR: ("a folder stands in its place", "see 'ls -l {folder}' and move the folder away"),
     errno.ENOTDIR: ("a file stands where a folder should be", "see 'ls -ld {folder}'"),
     errno.ENOENT: ("it is missing", "see 'ls -l {folder}'"),
@@ -64,7 +74,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder (mode 0750) and those above it, durably, unless it is there. StateError when that fails."""
+    """Make a folder (mode 0750) and those above it, durably, unless it is there.
+
+    StateError when that fails.
+    """
     try:
         if folder.is_dir():
             return
@@ -81,7 +94,8 @@ def make_folder(folder: Path) -> None:
 
 
 def give_to_owner(fd: int, folder: Path) -> None:
-    """Give a file that root has made to the folder's owner: `ecluse cut --no-daemon` is root, the daemon need not be.
+    """Give a file that root has made to the folder's owner: `ecluse cut --no-daemon` is root, the
+    daemon need not be.
 
     OSError as fchown(2). Only for a file that is ours alone: one name, made by root.
     """
@@ -99,7 +113,10 @@ def _give_folder_to_owner(folder: Path) -> None:
 
 
 def write_fully(fd: int, data: bytes) -> None:
-    """Write all of `data`. A disk that fills gives a short write first (write(2)), then ENOSPC: go on until it says so."""
+    """Write all of `data`.
+
+    A disk that fills gives a short write first (write(2)), then ENOSPC: go on until it says so.
+    """
     view = memoryview(data)
     while view:
         count = os.write(fd, view)
@@ -132,16 +149,19 @@ def _remove_quietly(path: Path) -> None:
 
 
 def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Replace one file, whole or not at all: temporary beside it, fsync, rename(2), fsync of the folder (mode 0640).
+    """Replace one file, whole or not at all: temporary beside it, fsync, rename(2), fsync of the
+    folder (mode 0640).
 
-    durable=False: without the last of these. It outlives the process, kill -9 included; after a power cut there is this
-    file or what was there before, each of them whole.
+    durable=False: without the last of these. It outlives the process, kill -9 included; after a
+    power cut there is this file or what was there before, each of them whole.
     """
     write_all(path.parent, {path.name: data}, durable=durable)
 
 
 def write_all(folder: Path, files: Mapping[str, bytes], *, durable: bool = True) -> None:
-    """Replace several files of one folder, each whole or not at all, in the order given; one fsync of the folder."""
+    """Replace several files of one folder, each whole or not at all, in the order given; one fsync
+    of the folder.
+    """
     path = folder
     try:
         for name, data in files.items():
@@ -169,7 +189,9 @@ def remove(path: Path, *, durable: bool = True) -> None:
 
 
 def entries(folder: Path) -> list[str]:
-    """Name what a folder holds, sorted, temporaries left out, at most MOST_ENTRIES; empty when there is no folder."""
+    """Name what a folder holds, sorted, temporaries left out, at most MOST_ENTRIES; empty when
+    there is no folder.
+    """
     try:
         with os.scandir(folder) as found:
             names = [entry.name for entry in itertools.islice(found, MOST_ENTRIES)]
@@ -191,8 +213,9 @@ def sweep(folder: Path) -> None:
 def read_file(path: Path, limit: int = LARGEST_FILE) -> bytes | None:
     """Read a whole file of at most `limit` bytes; None when it is missing.
 
-    CorruptError when something else stands there (a link, a folder, a FIFO: open(2) O_NOFOLLOW and O_NONBLOCK,
-    so that none of them is followed or waited for) or it is too large. StateError when the disk will not read.
+    CorruptError when something else stands there (a link, a folder, a FIFO: open(2) O_NOFOLLOW and
+    O_NONBLOCK, so that none of them is followed or waited for) or it is too large. StateError when
+    the disk will not read.
     """
     try:
         with regular_file(path) as fd:
@@ -211,11 +234,15 @@ def read_file(path: Path, limit: int = LARGEST_FILE) -> bytes | None:
 
 @contextlib.contextmanager
 def regular_file(path: Path, flags: int = os.O_RDONLY, mode: int = _FILE_MODE) -> Iterator[int]:
-    """Open a regular file and nothing else; gives the descriptor. CorruptError when it is not one; OSError as open(2)."""
+    """Open a regular file and nothing else; gives the descriptor.
+
+    CorruptError when it is not one; OSError as open(2).
+    """
     try:
         fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     except OSError as error:
-        # ELOOP: a symbolic link. ENXIO: a FIFO without reader, or a socket. EISDIR: a folder opened to write.
+        # ELOOP: a symbolic link. ENXIO: a FIFO without reader, or a socket. EISDIR: a folder opened
+        # to write.
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
             raise CorruptError(f"{path} is not a regular file") from error
         raise
@@ -228,7 +255,9 @@ def regular_file(path: Path, flags: int = os.O_RDONLY, mode: int = _FILE_MODE) -
 
 
 def set_aside(path: Path) -> Path:
-    """Rename what stands at `path` to `NAME.damaged-N`, so that evidence stays and the place is free. Bounded: N to 9."""
+    """Rename what stands at `path` to `NAME.damaged-N`, so that evidence stays and the place is
+    free. Bounded: N to 9.
+    """
     for number in range(1, _MOST_SET_ASIDE + 1):
         aside = path.with_name(f"{path.name}.damaged-{number}")
         if not os.path.lexists(aside):
@@ -258,7 +287,10 @@ def seal(data: bytes, form: str) -> bytes:
 
 
 def unseal(path: Path, sealed: bytes, form: str) -> bytes:
-    """Take the checksum line off again. CorruptError when any byte is not the one that was written."""
+    """Take the checksum line off again.
+
+    CorruptError when any byte is not the one that was written.
+    """
     length = len(form) - len("HEX") + hashlib.sha256().digest_size * 2
     data, trailer = sealed[:-length], sealed[-length:]
     if trailer != _trailer(data, form):

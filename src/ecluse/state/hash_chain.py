@@ -1,12 +1,15 @@
-"""The audit chain as bytes: how a line is made, read back and checked. Standard library only: the CLI imports it.
+"""The audit chain as bytes: how a line is made, read back and checked.
 
-A line is a JSON object whose last two parts are `prev`, the hash of the line before, and `hash`, the sha256 of the
-line's own bytes without that last part. The first line's `prev` is GENESIS. Lines are pure ASCII: what a caller typed
-cannot move a terminal's cursor.
+Standard library only: the CLI imports it.
 
-What the chain alone cannot show: that the last lines were cut off, or that all was written anew from some line on.
-The head file beside the log (`audit.head`: number and hash of the last line) shows the first, and the second unless
-the head was rewritten too. Whoever is root can rewrite both: for that, copy the log, or its last hash, elsewhere.
+A line is a JSON object whose last two parts are `prev`, the hash of the line before, and `hash`,
+the sha256 of the line's own bytes without that last part. The first line's `prev` is GENESIS. Lines
+are pure ASCII: what a caller typed cannot move a terminal's cursor.
+
+What the chain alone cannot show: that the last lines were cut off, or that all was written anew
+from some line on. The head file beside the log (`audit.head`: number and hash of the last line)
+shows the first, and the second unless the head was rewritten too. Whoever is root can rewrite both:
+for that, copy the log, or its last hash, elsewhere.
 """
 
 import hashlib
@@ -49,7 +52,8 @@ NO_LINES = Head(0, GENESIS)
 class Line:
     """One line of the log, without its newline.
 
-    number: counts from 1 where reading began. record: None when it is no record. intact: its hash is its own.
+    number: counts from 1 where reading began. record: None when it is no record. intact: its hash
+    is its own.
     whole: it ends in a newline.
     """
 
@@ -60,7 +64,9 @@ class Line:
     whole: bool
 
     def end(self) -> str:
-        """Give the hash that the next line must name as `prev`: its own, or that of its bytes when it has none."""
+        """Give the hash that the next line must name as `prev`: its own, or that of its bytes when
+        it has none.
+        """
         own = self.record["hash"] if self.record else ""
         return own if _HASH.fullmatch(own) else hashlib.sha256(self.raw).hexdigest()
 
@@ -78,12 +84,16 @@ class ChainFault:
 
 
 def make_line(record: AuditRecord, head: Head, at: datetime) -> tuple[bytes, Head]:
-    """Write the line that follows `head`, newline included, and give the new head. Long texts are cut to fit LONGEST_LINE."""
+    """Write the line that follows `head`, newline included, and give the new head.
+
+    Long texts are cut to fit LONGEST_LINE.
+    """
     for limit in _TEXT_LIMITS:
         line, new = _make_line(record, head, at, limit, with_levels=True)
         if len(line) <= LONGEST_LINE:
             return line, new
-    # Only hundreds of zones get here: the line is worth more than the levels in it, which the generation holds too.
+    # Only hundreds of zones get here: the line is worth more than the levels in it, which the
+    # generation holds too.
     return _make_line(record, head, at, _TEXT_LIMITS[-1], with_levels=False)
 
 
@@ -135,11 +145,17 @@ def _own_hash(raw: bytes, record: dict[str, Any]) -> bool:
     if not _HASH.fullmatch(record["hash"]):
         return False
     tail = f',"hash":"{record["hash"]}"}}'.encode()
-    return raw.endswith(tail) and hashlib.sha256(raw[: -len(tail)] + b"}").hexdigest() == record["hash"]
+    return (
+        raw.endswith(tail)
+        and hashlib.sha256(raw[: -len(tail)] + b"}").hexdigest() == record["hash"]
+    )
 
 
 def follow(last: Head, line: Line) -> Head:
-    """Give the head after `line`. A line that is not intact is taken for the next one: its own number means nothing."""
+    """Give the head after `line`.
+
+    A line that is not intact is taken for the next one: its own number means nothing.
+    """
     number = line.record["seq"] if line.record and line.intact else last.seq + 1
     return Head(number, line.end())
 
@@ -151,13 +167,16 @@ def _record(raw: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(value, dict) or type(value.get("seq")) is not int:
         return None
-    return value if all(isinstance(value.get(key), str) for key in ("prev", "hash", "event")) else None
+    return (
+        value if all(isinstance(value.get(key), str) for key in ("prev", "hash", "event")) else None
+    )
 
 
 def read_chain(path: Path, start: int = 0) -> Iterator[Line]:
     """Give the lines of the log from byte `start` on, one at a time; none when it is missing.
 
-    Of a line longer than LONGEST_LINE only the start is given; it is no record. CorruptError when `path` is not a regular file.
+    Of a line longer than LONGEST_LINE only the start is given; it is no record. CorruptError when
+    `path` is not a regular file.
     """
     try:
         with durable_files.regular_file(path) as fd, os.fdopen(os.dup(fd), "rb") as log:
@@ -203,7 +222,9 @@ def _parse_head(data: bytes) -> Head | None:
 
 
 def head_bytes(head: Head) -> bytes:
-    """Spell the head file: fixed width, so that one write within one disk sector overwrites it; its own check last."""
+    """Spell the head file: fixed width, so that one write within one disk sector overwrites it; its
+    own check last.
+    """
     text = f"{head.seq:020d} {head.hash}"
     return f"{text} {hashlib.sha256(text.encode()).hexdigest()[:16]}\n".encode()
 
@@ -211,8 +232,9 @@ def head_bytes(head: Head) -> bytes:
 def verify(path: Path) -> list[ChainFault]:
     """Check the whole log against itself and against its head file; empty when nothing is wrong.
 
-    Finds altered, removed, inserted and reordered lines, by line number, and a cut-off end as far as the head file
-    tells (see the module's own words for what cannot be seen). StateError when it cannot be read.
+    Finds altered, removed, inserted and reordered lines, by line number, and a cut-off end as far
+    as the head file tells (see the module's own words for what cannot be seen). StateError when it
+    cannot be read.
     """
     return list(problems(path, read_chain(path)))
 
@@ -220,7 +242,8 @@ def verify(path: Path) -> list[ChainFault]:
 def problems(path: Path, lines: Iterable[Line], *, from_start: bool = True) -> Iterator[ChainFault]:
     """Give what `verify` finds in `lines` of the log at `path`, one at a time.
 
-    from_start: the lines begin with the log's first; else what the first of them follows is not judged.
+    from_start: the lines begin with the log's first; else what the first of them follows is not
+    judged.
     """
     last = NO_LINES
     trusted = not from_start
@@ -236,15 +259,18 @@ def problems(path: Path, lines: Iterable[Line], *, from_start: bool = True) -> I
     elif head is None:
         if last.seq:
             yield ChainFault(
-                0, f"{head_path(path).name} is missing: whether the last lines are all there cannot be told"
+                0,
+                f"{head_path(path).name} is missing: whether the last lines are all there cannot be told",
             )
     elif head.seq > last.seq:
         yield ChainFault(
-            0, f"lines are missing at the end: record {head.seq} was written, the last one here is {last.seq}"
+            0,
+            f"lines are missing at the end: record {head.seq} was written, the last one here is {last.seq}",
         )
     elif not head_seen:
         yield ChainFault(
-            0, f"record {head.seq} is not the one that {head_path(path).name} names: it was rewritten"
+            0,
+            f"record {head.seq} is not the one that {head_path(path).name} names: it was rewritten",
         )
 
 
@@ -268,11 +294,13 @@ def _problems_of(line: Line, last: Head, *, trusted: bool) -> Iterator[ChainFaul
         return
     if record["seq"] != last.seq + 1:
         yield ChainFault(
-            line.number, f"record {record['seq']} follows record {last.seq}: {_gap(record['seq'], last.seq)}"
+            line.number,
+            f"record {record['seq']} follows record {last.seq}: {_gap(record['seq'], last.seq)}",
         )
     elif record["prev"] != last.hash:
         yield ChainFault(
-            line.number, "does not follow the line before it: one of them was altered, removed or inserted"
+            line.number,
+            "does not follow the line before it: one of them was altered, removed or inserted",
         )
 
 
@@ -284,7 +312,9 @@ def _gap(found: int, last: int) -> str:
 
 
 def levels_of(line: Line) -> dict[str, str] | None:
-    """Give the levels that stand after this line's event; None when it tells none (an intent, a refusal, a failure)."""
+    """Give the levels that stand after this line's event; None when it tells none (an intent, a
+    refusal, a failure).
+    """
     record = line.record
     if record is None or not line.intact or record["event"] == "intent":
         return None

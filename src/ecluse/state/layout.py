@@ -9,7 +9,9 @@ from ecluse.errors import StateError
 from ecluse.state import durable_files
 
 CLOSED_AT_BOOT = "closed-at-boot"
-"""In the run directory: the boot unit's note that it closed the gate because the recorded state could not be loaded."""
+"""In the run directory: the boot unit's note that it closed the gate because the recorded state
+could not be loaded.
+"""
 
 _GENERATION = re.compile(r"([0-9]{8,18})\.json(\.damaged-[0-9])?")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -59,7 +61,9 @@ class Layout:
 
     @property
     def names_copy(self) -> Path:
-        """The same of some minutes before, for when the other can't be read and no resolver answers."""
+        """The same of some minutes before, for when the other can't be read and no resolver
+        answers.
+        """
         return self.root / "names.copy.json"
 
     @property
@@ -86,7 +90,9 @@ class Layout:
         return self.generations / f"{number:08d}.json"
 
     def number_of(self, name: str) -> int | None:
-        """Give the generation that a file of `generations/` belongs to (one set aside too); None for a foreign name."""
+        """Give the generation that a file of `generations/` belongs to (one set aside too); None
+        for a foreign name.
+        """
         match = _GENERATION.fullmatch(name)
         return int(match[1]) if match else None
 
@@ -97,7 +103,10 @@ class Layout:
         return sorted(number for number in numbers if self.generation(number).name in found)
 
     def policy(self, digest: str) -> Path:
-        """Give the file of a policy. StateError when `digest` is not `sha256:HEX`: it may come from a request."""
+        """Give the file of a policy.
+
+        StateError when `digest` is not `sha256:HEX`: it may come from a request.
+        """
         if not _DIGEST.fullmatch(digest):
             raise StateError(f"{digest!r:.80} is not the digest of a policy")
         return self.policies / self.policy_name(digest)
@@ -119,7 +128,9 @@ class Layout:
         """Give the files of levels that are there."""
         names = durable_files.entries(self.ruleset)
         return [
-            self.ruleset / name for name in names if name.endswith(".nft") and self.digest_in(name) is None
+            self.ruleset / name
+            for name in names
+            if name.endswith(".nft") and self.digest_in(name) is None
         ]
 
     def told(self, path: Path) -> str:

@@ -1,6 +1,8 @@
-"""Closings without the daemon: noted by `ecluse cut --no-daemon`, taken into the audit log at the daemon's next start.
+"""Closings without the daemon: noted by `ecluse cut --no-daemon`, taken into the audit log at the
+daemon's next start.
 
-Root wrote them beside a dead daemon, perhaps on a dying disk: no checksum, nothing believed but that somebody closed.
+Root wrote them beside a dead daemon, perhaps on a dying disk: no checksum, nothing believed but
+that somebody closed.
 """
 
 import os
@@ -21,7 +23,10 @@ MOST = 100
 
 @dataclass(frozen=True, slots=True)
 class OfflineClosing:
-    """One closing without the daemon. level: `cut` or `isolate`, of every zone. file: the ruleset that was loaded."""
+    """One closing without the daemon.
+
+    level: `cut` or `isolate`, of every zone. file: the ruleset that was loaded.
+    """
 
     at: datetime
     level: str
@@ -37,9 +42,12 @@ class OfflineClosing:
 
 
 def append_closing(path: Path, closing: OfflineClosing) -> None:
-    """Append a closing, durably. StateError when the disk does not take it: then no part of it stays.
+    """Append a closing, durably.
 
-    The folder may belong to another user than root: what he planted there is not followed, and he gets what is made.
+    StateError when the disk does not take it: then no part of it stays.
+
+    The folder may belong to another user than root: what he planted there is not followed, and he
+    gets what is made.
     """
     try:
         _append(path, codec.canonical(closing) + b"\n")
@@ -68,7 +76,10 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def read_closings(path: Path) -> tuple[tuple[OfflineClosing, ...], str]:
-    """Give what was noted, and what of the file cannot be read, in words. StateError: none of it can."""
+    """Give what was noted, and what of the file cannot be read, in words.
+
+    StateError: none of it can.
+    """
     lines = (durable_files.read_file(path) or b"").splitlines()
     found = tuple(filter(None, map(_closing, lines[:MOST])))
     unread = len(lines) - len(found)

@@ -1,4 +1,6 @@
-"""What a state directory says at start: everything read, each damage in words, nothing believed that has no checksum."""
+"""What a state directory says at start: everything read, each damage in words, nothing believed
+that has no checksum.
+"""
 
 import os
 from collections.abc import Callable, Mapping
@@ -57,7 +59,9 @@ class _Recovery:
         if boot is not None:
             self._boot_program(boot)
         self._names()
-        self._read(at.closed, partial(state_files.read_ruleset_file, at.closed), "it is written anew")
+        self._read(
+            at.closed, partial(state_files.read_ruleset_file, at.closed), "it is written anew"
+        )
         self._named_by_digest()
         self._level_files()
         if generations or (used and boot is not None):
@@ -93,7 +97,9 @@ class _Recovery:
 
     def _boot(self) -> Boot | None:
         at = self._at
-        return self._read(at.boot, partial(state_files.read_boot, at), "the levels it set are unknown")
+        return self._read(
+            at.boot, partial(state_files.read_boot, at), "the levels it set are unknown"
+        )
 
     def _folders(self) -> None:
         at = self._at
@@ -116,15 +122,22 @@ class _Recovery:
         )
 
     def _names(self) -> None:
-        """Look at the saved addresses of host names. Where they can't be read, their copy is used."""
+        """Look at the saved addresses of host names.
+
+        Where they can't be read, their copy is used.
+        """
         at = self._at
-        copy = self._read(at.names_copy, partial(state_files.read_names, at.names_copy), "it is written anew")
+        copy = self._read(
+            at.names_copy, partial(state_files.read_names, at.names_copy), "it is written anew"
+        )
         if copy is not None:
             self._without_names = "its copy, of some minutes before, is used"
         self._read(at.names, partial(state_files.read_names, at.names), self._without_names)
 
     def _read(self, path: Path, reader: Callable[[], T | None], consequence: str) -> T | None:
-        """Read one file; damage is noted with what follows from it, and what is no file is moved out of the way."""
+        """Read one file; damage is noted with what follows from it, and what is no file is moved
+        out of the way.
+        """
         try:
             return reader()
         except CorruptError as error:
@@ -149,7 +162,9 @@ class _Recovery:
         try:
             aside = self._at.told(durable_files.set_aside(path))
         except StateError as error:
-            self._damage.append(f"{told} {words}, and {self._relative(error.message)}; {consequence}")
+            self._damage.append(
+                f"{told} {words}, and {self._relative(error.message)}; {consequence}"
+            )
         else:
             self._damage.append(f"{told} {words}, renamed to {aside}; {consequence}")
 
@@ -171,15 +186,19 @@ class _Recovery:
         return found
 
     def _file_late(self, record: Generation, intent: Generation | None) -> None:
-        """Write the file of the newest generation from `boot.nft`, which holds its record before that file is there.
+        """Write the file of the newest generation from `boot.nft`, which holds its record before
+        that file is there.
 
-        Told, since somebody may have taken the file away; not where an intent shows that the daemon died in between.
+        Told, since somebody may have taken the file away; not where an intent shows that the daemon
+        died in between.
         """
         path = self._at.generation(record.number)
         if os.path.lexists(path):
             return  # damaged: that was told, and stays as evidence
         if intent is None or intent.number != record.number:
-            self._damage.append(f"{self._at.told(path)} was not there; it was written from boot.nft")
+            self._damage.append(
+                f"{self._at.told(path)} was not there; it was written from boot.nft"
+            )
         try:
             durable_files.write_file(path, state_files.sealed_json(record))
         except StateError as error:
@@ -207,7 +226,9 @@ class _Recovery:
         at = self._at
         text = state_files.read_ruleset_file(at.boot) or ""
         if state_files.programs_in(at, text) != {boot.program}:
-            self._damage.append(f"boot.nft includes another program than {boot.program}; it is written anew")
+            self._damage.append(
+                f"boot.nft includes another program than {boot.program}; it is written anew"
+            )
         elif not os.path.lexists(at.ruleset / boot.program):
             self._damage.append(
                 f"ruleset/{boot.program} is missing: boot.nft cannot be loaded until it is written anew"
@@ -216,19 +237,28 @@ class _Recovery:
     def _named_by_digest(self) -> None:
         for folder, consequence in (
             (self._at.policies, "generations that name it cannot be restored"),
-            (self._at.ruleset, "rulesets that include it cannot be loaded until it is written anew"),
+            (
+                self._at.ruleset,
+                "rulesets that include it cannot be loaded until it is written anew",
+            ),
         ):
             for name in durable_files.entries(folder):
                 if self._at.digest_in(name) is not None:
                     path = folder / name
-                    self._read(path, partial(state_files.check_named_by_digest, self._at, path), consequence)
+                    self._read(
+                        path,
+                        partial(state_files.check_named_by_digest, self._at, path),
+                        consequence,
+                    )
 
     def _level_files(self) -> None:
         at = self._at
         there = at.level_files()
         expected: set[str] = set()
         for path in there:
-            text = self._read(path, partial(state_files.read_ruleset_file, path), "do not load it by hand")
+            text = self._read(
+                path, partial(state_files.read_ruleset_file, path), "do not load it by hand"
+            )
             if text is None:
                 continue
             expected |= {f"{level}.nft" for level in state_files.levels_in(text)}
@@ -242,14 +272,21 @@ class _Recovery:
             self._damage.append(f"ruleset/{name} is missing; it is written anew")
 
     def _missing_files(self, *, interrupted: bool) -> None:
-        """Say what is missing beside the generations. A crash in the middle of the very first change explains most."""
+        """Say what is missing beside the generations.
+
+        A crash in the middle of the very first change explains most.
+        """
         at = self._at
         if interrupted:
             return
         if not os.path.lexists(at.boot) and not self._said_of("boot.nft"):
-            self._damage.append("boot.nft is missing: what this gateway loaded at boot is not known from it")
+            self._damage.append(
+                "boot.nft is missing: what this gateway loaded at boot is not known from it"
+            )
         if not os.path.lexists(at.closed) and not self._said_of("closed.nft"):
-            self._damage.append("closed.nft is missing: the ruleset of last resort; it is written anew")
+            self._damage.append(
+                "closed.nft is missing: the ruleset of last resort; it is written anew"
+            )
         if not _has_content(at.audit) and not self._said_of("audit.log"):
             self._damage.append(
                 "audit.log is missing or empty: who did what until now cannot be told from it"
@@ -257,7 +294,9 @@ class _Recovery:
         if not os.path.lexists(at.names) and not self._said_of("names.json"):
             self._damage.append(f"names.json is missing: {self._without_names}")
         if not at.level_files():
-            self._damage.append("ruleset/: the files of the levels are missing; they are written anew")
+            self._damage.append(
+                "ruleset/: the files of the levels are missing; they are written anew"
+            )
 
     def _said_of(self, name: str) -> bool:
         return any(words.startswith(name) for words in self._damage)
@@ -282,7 +321,9 @@ class _Recovery:
         for name, numbers in users.items():
             if not os.path.lexists(self._at.policies / name):
                 which = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-                self._damage.append(f"policies/{name} is missing: generation {which} cannot be restored")
+                self._damage.append(
+                    f"policies/{name} is missing: generation {which} cannot be restored"
+                )
 
 
 def _has_content(path: Path) -> bool:

@@ -1,4 +1,6 @@
-"""How each state file is written and read back; a reader gives None for a missing file, CorruptError for a damaged one."""
+"""How each state file is written and read back; a reader gives None for a missing file,
+CorruptError for a damaged one.
+"""
 
 import json
 import re
@@ -20,7 +22,9 @@ _INCLUDE = re.compile(r'^include "([^"\n]*)"$', re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What `boot.nft` says of itself: the file name of its program, and the whole record of the state that it sets."""
+    """What `boot.nft` says of itself: the file name of its program, and the whole record of the
+    state that it sets.
+    """
 
     program: str
     record: Generation
@@ -43,7 +47,10 @@ def _read_json(kind: type[T], path: Path) -> T | None:
 
 
 def read_generation(at: Layout, number: int) -> Generation | None:
-    """Read one generation. CorruptError too when its content is another generation than its name says."""
+    """Read one generation.
+
+    CorruptError too when its content is another generation than its name says.
+    """
     path = at.generation(number)
     found = _read_json(Generation, path)
     if found is not None and found.number != number:
@@ -82,14 +89,20 @@ def read_policy(at: Layout, digest: str) -> Policy | None:
 
 
 def check_named_by_digest(at: Layout, path: Path) -> None:
-    """Read a file that is named by its digest (a policy, a program). CorruptError when its bytes have another."""
+    """Read a file that is named by its digest (a policy, a program).
+
+    CorruptError when its bytes have another.
+    """
     data = durable_files.read_file(path)
     if data is not None and codec.digest(data) != at.digest_in(path.name):
         raise CorruptError(f"{path} is not what was written (checksum differs)")
 
 
 def boot_text(at: Layout, boot: Boot, gate: str) -> bytes:
-    """Write `boot.nft`. What it says of itself comes first, in comments, for people and then for us; the checksum last."""
+    """Write `boot.nft`.
+
+    What it says of itself comes first, in comments, for people and then for us; the checksum last.
+    """
     lines = (
         f"# Ecluse: what this gateway loads at boot. By hand: nft -f {at.boot}",
         f"# levels: {json.dumps(dict(boot.record.levels), sort_keys=True)}",
@@ -132,7 +145,10 @@ def read_ruleset_file(path: Path) -> str | None:
 
 
 def read_boot(at: Layout) -> Boot | None:
-    """Read what `boot.nft` says of itself. Whether its program is there and whole is not looked at."""
+    """Read what `boot.nft` says of itself.
+
+    Whether its program is there and whole is not looked at.
+    """
     text = read_ruleset_file(at.boot)
     if text is None:
         return None
@@ -147,7 +163,8 @@ def read_boot(at: Layout) -> Boot | None:
 
 
 def level_by_hand(at: Layout) -> str:
-    """Give the level of a `boot.nft` that a closing without the daemon put there: the file of a level, or of last resort.
+    """Give the level of a `boot.nft` that a closing without the daemon put there: the file of a
+    level, or of last resort.
 
     Empty when it is another's, or damaged.
     """
@@ -171,7 +188,9 @@ def _said(line: str, key: str) -> str:
 
 
 def programs_in(at: Layout, text: str) -> set[str]:
-    """Name the programs of this state directory that a ruleset file includes; one elsewhere is given by its path."""
+    """Name the programs of this state directory that a ruleset file includes; one elsewhere is
+    given by its path.
+    """
     paths = (Path(found) for found in _INCLUDE.findall(text))
     return {path.name if path.parent == at.ruleset else str(path) for path in paths}
 

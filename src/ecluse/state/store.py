@@ -1,17 +1,21 @@
-"""The state directory: generations, policies, the journal, the boot ruleset, the saved addresses (ports.StateStore).
+"""The state directory: generations, policies, journal, boot ruleset, addresses (ports.StateStore).
 
-generations/00000007.json   one applied state each; never rewritten; the newest may come after its `boot.nft`
-policies/HEX.json           site and allowlist, named by the sha256 of the bytes
-ruleset/program-HEX.nft     a compiled table, named by the sha256 of the text
-ruleset/LEVEL.nft           the newest program with every zone at that level, complete by itself
-boot.nft                    what the machine loads before its network and what a person loads by hand, with its record
-closed.nft                  the ruleset of last resort
-journal.json                a change that was begun (the intent): for a daemon that is killed, not for a power cut
-spare/                      room for the records of closings on a full disk (`state/disk_reserve.py`)
-by-hand.log                 closings without the daemon, until they are in the audit log
-names.json                  last known addresses of host names
-names.copy.json             the same, at most some minutes older
-audit.log, audit.head       the audit chain (`state/audit_log.py`)
+generations/00000007.json  one applied state each, never rewritten; the newest may come after its
+                           `boot.nft`
+policies/HEX.json          site and allowlist, named by the sha256 of the bytes
+ruleset/program-HEX.nft    a compiled table, named by the sha256 of the text
+ruleset/LEVEL.nft          the newest program with every zone at that level, complete by itself
+boot.nft                   what the machine loads before its network and what a person loads by
+                           hand, with its record
+closed.nft                 the ruleset of last resort
+journal.json               a change that was begun (the intent): for a daemon that is killed, not
+                           for a power cut
+spare/                     reserved room for the records of closings on a full disk
+                           (`state/disk_reserve.py`)
+by-hand.log                closings without the daemon, until they are in the audit log
+names.json                 last known addresses of host names
+names.copy.json            the same, at most some minutes older
+audit.log, audit.head      the audit chain (`state/audit_log.py`)
 """
 
 import contextlib
@@ -34,15 +38,21 @@ _NO_NFT_PATH = re.compile(
     r'["\\*?\[\]{}\x00-\x1f]'
 )  # nft globs the path of an include, and has no escapes in it
 _COPY = 300.0
-"""Seconds between two copies of the saved addresses: another file, so that one bad sector does not take both."""
-# As the site's files have it; shorter than any name by a digest (`Layout.digest_in`), so that none is taken for one.
+"""Seconds between two copies of the saved addresses: another file, so that one bad sector does not
+take both.
+"""
+# As the site's files have it; shorter than any name by a digest (`Layout.digest_in`), so that none
+# is taken for one.
 _LEVEL = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 
 
 class DirectoryState:
-    """ports.StateStore in a directory (mode 0750, files 0640). Nothing is touched before the first call.
+    """ports.StateStore in a directory (mode 0750, files 0640).
 
-    A write of the boot ruleset or of a generation is two fsyncs (file and folder), that of the intent one (the file).
+    Nothing is touched before the first call.
+
+    A write of the boot ruleset or of a generation is two fsyncs (file and folder), that of the
+    intent one (the file).
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -66,9 +76,9 @@ class DirectoryState:
     def recover(self) -> Recovered:
         """Read everything, repair what can be (a torn audit tail), say what was found.
 
-        Damaged content never raises: it is in `damage`, each with the file's name and what was made of it.
-        What stands in a file's place and is none (a folder, a link, a FIFO) is renamed to `NAME.damaged-N`.
-        StateError only when the directory itself cannot be made, listed or read.
+        Damaged content never raises: it is in `damage`, each with the file's name and what was made
+        of it. What stands in a file's place and is none (a folder, a link, a FIFO) is renamed to
+        `NAME.damaged-N`. StateError only when the directory itself cannot be made, listed or read.
         """
         found = recover(self._at)
         self._ready = True
@@ -77,26 +87,33 @@ class DirectoryState:
         return found
 
     def write_intent(self, generation: Generation) -> None:
-        """Record a change that is about to be made, for a daemon that is killed in the middle of it.
+        """Record a change that is about to be made, for a daemon that is killed in the middle of
+        it.
 
-        A power cut may lose it: what it explains is a kernel that differs from the files, which no power cut leaves.
+        A power cut may lose it: what it explains is a kernel that differs from the files, which no
+        power cut leaves.
         """
         self._prepare()
-        durable_files.write_file(self._at.journal, state_files.sealed_json(generation), durable=False)
+        durable_files.write_file(
+            self._at.journal, state_files.sealed_json(generation), durable=False
+        )
         self._intent = generation
 
     def clear_intent(self) -> None:
         """Forget the intent: the change is recorded, or was not made.
 
-        No fsync when its generation is recorded: an intent that comes back after a power cut is then told
-        to be done by the generation of its number.
+        No fsync when its generation is recorded: an intent that comes back after a power cut is
+        then told to be done by the generation of its number.
         """
         done = self._intent is not None and self._intent.number <= self._recorded
         durable_files.remove(self._at.journal, durable=not done)
         self._intent = None
 
     def write_generation(self, generation: Generation) -> None:
-        """Record an applied state. What stands under its number and differs is set aside, not overwritten."""
+        """Record an applied state.
+
+        What stands under its number and differs is set aside, not overwritten.
+        """
         self._prepare()
         path = self._at.generation(generation.number)
         data = state_files.sealed_json(generation)
@@ -112,7 +129,10 @@ class DirectoryState:
         return codec.digest(data)
 
     def write_policy(self, policy: Policy) -> str:
-        """Store a policy under its digest (`sha256:HEX`); give the digest. The same policy is stored once."""
+        """Store a policy under its digest (`sha256:HEX`); give the digest.
+
+        The same policy is stored once.
+        """
         self._prepare()
         held, self._encoded = self._encoded, None  # mostly asked for its digest just before
         data = held[1] if held and held[0] is policy else codec.canonical(policy)
@@ -123,17 +143,24 @@ class DirectoryState:
         return digest
 
     def read_policy(self, digest: str) -> Policy:
-        """Read a stored policy. StateError when missing, CorruptError when it is not what was written."""
+        """Read a stored policy.
+
+        StateError when missing, CorruptError when it is not what was written.
+        """
         policy = state_files.read_policy(self._at, digest)
         if policy is None:
-            raise StateError(f"the policy {digest} is not stored: {self._at.policy(digest)} is missing")
+            raise StateError(
+                f"the policy {digest} is not stored: {self._at.policy(digest)} is missing"
+            )
         return policy
 
     def write_program(self, text: str, gates: Mapping[str, str]) -> str:
-        """Store a compiled ruleset (the whole table) and one small ruleset file for each level; give its name.
+        """Store a compiled ruleset (the whole table) and one small ruleset file for each level;
+        give its name.
 
-        gates: level name -> the gate transaction that sets every zone to it. The name is `program-HEX.nft`,
-        HEX the sha256 of the text in UTF-8. StateError for a level name that cannot be a file name.
+        gates: level name -> the gate transaction that sets every zone to it. The name is
+        `program-HEX.nft`, HEX the sha256 of the text in UTF-8. StateError for a level name that
+        cannot be a file name.
         """
         for level in gates:
             if not _LEVEL.fullmatch(level):
@@ -153,10 +180,14 @@ class DirectoryState:
         """Say whether a program of that name is stored. Costs no reading of it."""
         return self._at.digest_in(name) is not None and (self._at.ruleset / name).is_file()
 
-    def point_boot(self, program: str, gate: str, generation: Generation, *, spare: bool = False) -> None:
-        """Make `boot.nft` the named program with this gate text, and record the state that it sets: both or neither.
+    def point_boot(
+        self, program: str, gate: str, generation: Generation, *, spare: bool = False
+    ) -> None:
+        """Make `boot.nft` the named program with this gate text, and record the state that it sets:
+        both or neither.
 
-        The whole record stands in it with a checksum, so that a change is one file; `write_generation` may follow.
+        The whole record stands in it with a checksum, so that a change is one file;
+        `write_generation` may follow.
         spare: on a full disk take a file of `spare/` for it.
         """
         self._prepare()
@@ -181,10 +212,11 @@ class DirectoryState:
         )
 
     def forget(self, keep_generations: int) -> None:
-        """Delete generations older than the newest `keep_generations`, and policies and programs that nothing uses.
+        """Delete generations older than the newest `keep_generations`, and policies and programs
+        that nothing uses.
 
-        Used is what a kept generation, the intent, `boot.nft` or a level's file names. While one of these
-        cannot be read, nothing of its kind is deleted. keep_generations below 1 counts as 1.
+        Used is what a kept generation, the intent, `boot.nft` or a level's file names. While one of
+        these cannot be read, nothing of its kind is deleted. keep_generations below 1 counts as 1.
         """
         numbers = self._at.generation_numbers()
         kept = numbers[-max(1, keep_generations) :]
@@ -203,7 +235,9 @@ class DirectoryState:
         _forget_file(self._at.by_hand)
 
     def read_names(self) -> Mapping[str, KnownName]:
-        """Read the saved addresses of host names; the copy's when missing or damaged (damage shows in recover())."""
+        """Read the saved addresses of host names; the copy's when missing or damaged (damage shows
+        in recover()).
+        """
         for path in (self._at.names, self._at.names_copy):
             with contextlib.suppress(StateError):
                 found = state_files.read_names(path)
@@ -212,7 +246,9 @@ class DirectoryState:
         return {}
 
     def write_names(self, names: Mapping[str, KnownName]) -> None:
-        """Save the addresses of host names, and now and then a copy: without them and the DNS a service is cut off."""
+        """Save the addresses of host names, and now and then a copy: without them and the DNS a
+        service is cut off.
+        """
         self._prepare()
         sealed = state_files.sealed_names(tuple(names[name] for name in sorted(names)))
         durable_files.write_file(self._at.names, sealed)
@@ -239,15 +275,22 @@ class DirectoryState:
             return None, None
         policies = {at.policy_name(each.policy) for each in present}
         try:
-            programs = {at.program_name(each.ruleset) for each in present} | self._programs_included()
+            programs = {
+                at.program_name(each.ruleset) for each in present
+            } | self._programs_included()
         except StateError:
             return policies, None
         return policies, programs
 
     def _programs_included(self) -> set[str]:
-        texts = (state_files.read_ruleset_file(path) for path in (self._at.boot, *self._at.level_files()))
+        texts = (
+            state_files.read_ruleset_file(path) for path in (self._at.boot, *self._at.level_files())
+        )
         return {
-            name for text in texts if text is not None for name in state_files.programs_in(self._at, text)
+            name
+            for text in texts
+            if text is not None
+            for name in state_files.programs_in(self._at, text)
         }
 
 
@@ -259,7 +302,10 @@ def _is_so(path: Path, data: bytes) -> bool:
 
 
 def _holds(path: Path, data: bytes) -> bool:
-    """Say whether `path` holds just these bytes, durably. What stands there and differs is set aside."""
+    """Say whether `path` holds just these bytes, durably.
+
+    What stands there and differs is set aside.
+    """
     try:
         found = durable_files.read_file(path)
     except StateError:
@@ -279,6 +325,9 @@ def _holds(path: Path, data: bytes) -> bool:
 
 
 def _forget_file(path: Path) -> None:
-    """Remove what is not needed any more. A folder in its place stays; no fsync: coming back does no harm."""
+    """Remove what is not needed any more.
+
+    A folder in its place stays; no fsync: coming back does no harm.
+    """
     if not path.is_dir():
         durable_files.remove(path, durable=False)

@@ -1,4 +1,6 @@
-"""A network namespace of the test's own, entered by the test itself: it has no name and ends with its last user."""
+"""A network namespace of the test's own, entered by the test itself: it has no name and ends with
+its last user.
+"""
 
 import asyncio
 import ctypes
@@ -101,7 +103,8 @@ def send_udp(source, destination, port, times=1):
 class Heart:
     """Beats in the event loop, and knows the longest time between two beats, in seconds of `clock`.
 
-    With time.thread_time it is how long the loop's own thread was held by something, whatever else the machine does.
+    With time.thread_time it is how long the loop's own thread was held by something, whatever else
+    the machine does.
     """
 
     def __init__(self, clock):
@@ -124,7 +127,9 @@ class Heart:
 
 @pytest.fixture
 def namespace():
-    """Enter a new network namespace with its loopback up and a few addresses on it; threads begun in it are in it."""
+    """Enter a new network namespace with its loopback up and a few addresses on it; threads begun
+    in it are in it.
+    """
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         assert LIBC.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())

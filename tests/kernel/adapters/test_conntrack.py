@@ -13,13 +13,21 @@ from hypothesis import strategies as st
 from ecluse.errors import KernelError
 from ecluse.flow_judge import ConntrackEntry, Tuple
 from ecluse.kernel import conntrack as adapter
-from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink, attribute, netfilter_header, netfilter_kind
+from ecluse.kernel.netlink import (
+    NETLINK_NETFILTER,
+    Netlink,
+    attribute,
+    netfilter_header,
+    netfilter_kind,
+)
 from ecluse.lenient_rows import sift
 from tests.kernel.adapters.conftest import Heart, nft, run
 
 pytestmark = pytest.mark.kernel
 
-TRACKING = "table inet other { chain o { type filter hook output priority 0; \n ct state new accept\n }\n}"
+TRACKING = (
+    "table inet other { chain o { type filter hook output priority 0; \n ct state new accept\n }\n}"
+)
 CT_NEW, NLM_F_CREATE = 0, 0x400
 
 
@@ -142,7 +150,9 @@ async def test_a_protocol_without_ports_has_ports_zero(conntrack):
     run("ping", "-c1", "-W2", "-I", "10.10.0.5", "203.0.113.10")
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, 47) as raw:
         raw.bind(("10.10.0.5", 0))
-        raw.sendto(b"\x20\x00\x08\x00\x00\x00\x00\x07", ("203.0.113.10", 0))  # GRE with a key, RFC 2890
+        raw.sendto(
+            b"\x20\x00\x08\x00\x00\x00\x00\x07", ("203.0.113.10", 0)
+        )  # GRE with a key, RFC 2890
     found = {c.protocol: c for c in await conntrack.connections() if c.protocol in {1, 47}}
     assert set(found) == {1, 47}
     expected = Tuple(ip_address("10.10.0.5"), ip_address("203.0.113.10"), 0, 0)
@@ -154,10 +164,15 @@ async def test_a_protocol_without_ports_has_ports_zero(conntrack):
 @pytest.mark.parametrize(
     ("protocol", "ports"), [(6, (40000, 443)), (132, (40000, 443)), (47, (0, 0)), (50, (0, 0))]
 )
-def test_the_short_way_through_a_tuple_reads_what_the_long_way_reads(number, protocol, ports, monkeypatch):
+def test_the_short_way_through_a_tuple_reads_what_the_long_way_reads(
+    number, protocol, ports, monkeypatch
+):
     body = synthetic(number, protocol)  # GRE's keys stand where others have ports
     short = adapter.connection(body, {})
-    assert (short.protocol, short.original.source_port, short.original.destination_port) == (protocol, *ports)
+    assert (short.protocol, short.original.source_port, short.original.destination_port) == (
+        protocol,
+        *ports,
+    )
     assert (short.reply.source, short.reply.destination) == (
         short.original.destination,
         short.original.source,
@@ -175,7 +190,9 @@ async def test_nat_shows_in_the_reply(conntrack):
         sender.sendto(b"x", ("192.0.2.1", 53)) if run(
             "ip", "route", "add", "192.0.2.0/24", "dev", "lo"
         ) else None
-    (one,) = [c for c in await conntrack.connections() if str(c.original.destination) == "192.0.2.1"]
+    (one,) = [
+        c for c in await conntrack.connections() if str(c.original.destination) == "192.0.2.1"
+    ]
     assert str(one.reply.source) == "203.0.113.10"
 
 
@@ -212,7 +229,9 @@ async def test_zones_are_told_apart(conntrack):
     assert len({c.handle for c in found}) == 2
     in_zone = next(c for c in found if attribute(18, struct.pack("!H", 7)) in c.handle)
     assert await conntrack.end([in_zone]) == 1
-    assert [c.handle for c in await conntrack.connections()] == [c.handle for c in found if c != in_zone]
+    assert [c.handle for c in await conntrack.connections()] == [
+        c.handle for c in found if c != in_zone
+    ]
 
 
 async def test_twenty_thousand_are_read_and_ended_while_the_loop_lives(conntrack):
@@ -235,7 +254,9 @@ async def test_a_refused_delete_is_said_and_the_others_are_done(conntrack):
     nonsense = ConntrackEntry(
         17, found[0].original, found[0].reply, handle=netfilter_header(2) + attribute(1, b"junk")
     )
-    with pytest.raises(KernelError, match=r"1 of 11 connections could not be ended \(1: .*10 were ended"):
+    with pytest.raises(
+        KernelError, match=r"1 of 11 connections could not be ended \(1: .*10 were ended"
+    ):
         await conntrack.end([nonsense, *found])
     assert await conntrack.connections() == []
 
@@ -246,7 +267,9 @@ async def test_accounting_that_cannot_be_turned_on_is_no_error(conntrack, monkey
 
 
 async def test_an_entry_that_cannot_be_read_hides_no_other(conntrack, monkeypatch):
-    """RED before: one entry of another kind made the whole reading fail, and with it the end of what is not kept."""
+    """RED before: one entry of another kind made the whole reading fail, and with it the end of
+    what is not kept.
+    """
     fill(range(1, 5))
     strange = netfilter_header(2) + attribute(adapter.CTA_TUPLE_ORIG, b"")
     dump = Netlink.dump
@@ -266,7 +289,11 @@ async def test_an_entry_that_cannot_be_read_hides_no_other(conntrack, monkeypatc
 
 
 @settings(deadline=None)
-@given(st.lists(st.binary(max_size=60) | st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=5))
+@given(
+    st.lists(
+        st.binary(max_size=60) | st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=5
+    )
+)
 def test_an_entry_of_any_bytes_is_a_connection_or_is_counted(rows):
     sound = synthetic(3)
 

@@ -1,4 +1,6 @@
-"""Elements by raw netlink: what libnftables would have put there, whole or not at all, in steps that no cut waits for."""
+"""Elements by raw netlink: what libnftables would have put there, whole or not at all, in steps
+that no cut waits for.
+"""
 
 import random
 import subprocess
@@ -18,18 +20,27 @@ COUNTERS = ("svc_lab", "svc_treasury")
 
 def exact(count, first=0xC6120000):
     entries = {((first + n, first + n), (443, 443), (6, 6)): COUNTERS[n % 2] for n in range(count)}
-    return NamedSet("k1_exact4", ("ipv4_addr", "inet_service", "inet_proto"), False, "counter", entries)
+    return NamedSet(
+        "k1_exact4", ("ipv4_addr", "inet_service", "inet_proto"), False, "counter", entries
+    )
 
 
 def exact6(count):
     entries = {((DOC6 + n, DOC6 + n), (53, 53), (17, 17)): COUNTERS[n % 2] for n in range(count)}
-    return NamedSet("k1_exact6", ("ipv6_addr", "inet_service", "inet_proto"), False, "counter", entries)
+    return NamedSet(
+        "k1_exact6", ("ipv6_addr", "inet_service", "inet_proto"), False, "counter", entries
+    )
 
 
 def ranges4(count):
     types = ("ipv4_addr", "inet_service", "inet_proto", "ipv4_addr")
     entries = {
-        ((0xC6120000 + 32 * n, 0xC6120000 + 32 * n + n % 32), (500, 510), (17, 17), EVERY4): COUNTERS[n % 2]
+        (
+            (0xC6120000 + 32 * n, 0xC6120000 + 32 * n + n % 32),
+            (500, 510),
+            (17, 17),
+            EVERY4,
+        ): COUNTERS[n % 2]
         for n in range(count)
     }
     return NamedSet("k1_ranges4", types, True, "counter", entries)
@@ -37,7 +48,10 @@ def ranges4(count):
 
 def plain6(count):
     types = ("ipv6_addr", "inet_proto", "ipv6_addr")
-    entries = {((DOC6 + 64 * n, DOC6 + 64 * n + 63), (50, 50), EVERY6): COUNTERS[n % 2] for n in range(count)}
+    entries = {
+        ((DOC6 + 64 * n, DOC6 + 64 * n + 63), (50, 50), EVERY6): COUNTERS[n % 2]
+        for n in range(count)
+    }
     return NamedSet("k1_plain6", types, True, "counter", entries)
 
 

@@ -1,4 +1,6 @@
-"""KernelExits: every way past the gate that this kernel can make is seen on a real interface, and goes when it goes."""
+"""KernelExits: every way past the gate that this kernel can make is seen on a real interface, and
+goes when it goes.
+"""
 
 import errno
 import json
@@ -15,7 +17,13 @@ from ecluse.cli import offline_checks
 from ecluse.cli.terminal import Screen
 from ecluse.errors import KernelError
 from ecluse.kernel import bypass_scan, nic_features, read_table
-from ecluse.kernel.netlink import NLA_F_NESTED, DumpInterruptedError, Netlink, attribute, text_attribute
+from ecluse.kernel.netlink import (
+    NLA_F_NESTED,
+    DumpInterruptedError,
+    Netlink,
+    attribute,
+    text_attribute,
+)
 from ecluse.policy import Policy, Site, Zone
 from tests.kernel.adapters.conftest import nft, run
 from tests.lab import netns, xdp
@@ -46,7 +54,9 @@ def policy() -> Policy:
 
 
 async def found():
-    return {one.kind: one for one in findings(await bypass_scan.KernelBypassScan().look(), policy())}
+    return {
+        one.kind: one for one in findings(await bypass_scan.KernelBypassScan().look(), policy())
+    }
 
 
 async def test_a_plain_gateway_has_no_exit(gateway):
@@ -80,7 +90,9 @@ async def test_tc_copies_too_and_a_filter_that_sends_nothing_is_none(gateway):
         "tc filter add dev care0 ingress protocol ip u32 match u32 0 0 classid 1:1",
     )
     assert "tc" not in await found()
-    do("tc filter add dev care0 ingress protocol all u32 match u32 0 0 action mirred egress mirror dev wan0")
+    do(
+        "tc filter add dev care0 ingress protocol all u32 match u32 0 0 action mirred egress mirror dev wan0"
+    )
     assert "copies to wan0" in (await found())["tc"].what
 
 
@@ -218,7 +230,10 @@ async def test_macvlan_here_and_in_another_namespace(gateway):
     do(f"ip netns add {other}")
     try:
         do(f"ip link set mv0 netns {other}")
-        assert "mv0 in another network namespace (macvlan) shares wan0" in (await found())["macvlan"].what
+        assert (
+            "mv0 in another network namespace (macvlan) shares wan0"
+            in (await found())["macvlan"].what
+        )
     finally:
         do(f"ip netns del {other}")
     assert "macvlan" not in await found()

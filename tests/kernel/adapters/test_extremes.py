@@ -1,4 +1,6 @@
-"""The largest sites that `ecluse check` takes are taken by libnftables and the kernel, and can be cut."""
+"""The largest sites that `ecluse check` takes are taken by libnftables and the kernel, and can be
+cut.
+"""
 
 import pytest
 

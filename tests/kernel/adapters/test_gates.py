@@ -1,4 +1,6 @@
-"""The switch by raw netlink: what its text would have done, whole or not at all, and libnftables where it is refused."""
+"""The switch by raw netlink: what its text would have done, whole or not at all, and libnftables
+where it is refused.
+"""
 
 import asyncio
 import subprocess
@@ -104,22 +106,35 @@ async def test_a_refusal_changes_nothing_and_says_both_reasons(firewall, lacking
             await firewall.apply("flush chain inet ecluse output\ndelete chain inet ecluse output")
         case "the table":
             await firewall.apply("delete table inet ecluse")
-    before = await firewall.fingerprint(), await firewall.targets(cut.targets), await firewall.policies()
+    before = (
+        await firewall.fingerprint(),
+        await firewall.targets(cut.targets),
+        await firewall.policies(),
+    )
     generation = await firewall.ruleset_generation()
-    with pytest.raises(KernelError, match=r"the kernel refused the switch \(.+\); .*nothing was changed\n.+"):
+    with pytest.raises(
+        KernelError, match=r"the kernel refused the switch \(.+\); .*nothing was changed\n.+"
+    ):
         await firewall.switch(cut)
-    after = await firewall.fingerprint(), await firewall.targets(cut.targets), await firewall.policies()
+    after = (
+        await firewall.fingerprint(),
+        await firewall.targets(cut.targets),
+        await firewall.policies(),
+    )
     assert after == before
     assert await firewall.ruleset_generation() == generation
     if lacking in {"a target", "a gate"}:
-        assert await firewall.switch(switch.position(simple(), 1, CUT)) == ""  # the socket is in order
+        assert (
+            await firewall.switch(switch.position(simple(), 1, CUT)) == ""
+        )  # the socket is in order
 
 
 async def test_what_is_refused_as_sent_goes_as_a_text_and_is_said(firewall, monkeypatch):
     await firewall.apply(loaded())
     cut = switch.position(simple(), 1, CUT)
     right = switch_commit.transaction(cut)
-    # The last message names a chain of no table: all before it are right, and must not stand by themselves.
+    # The last message names a chain of no table: all before it are right, and must not stand by
+    # themselves.
     wrong = [*right[:-1], (*right[-1][:2], right[-1][2].replace(b"ecluse\0", b"ecluss\0"))]
     monkeypatch.setattr(adapter.switch_commit, "transaction", lambda _position: wrong)
     assert "took it from libnftables" in await firewall.switch(cut)
@@ -127,7 +142,9 @@ async def test_what_is_refused_as_sent_goes_as_a_text_and_is_said(firewall, monk
 
 
 @pytest.mark.parametrize("known", ["by port", "by thread"])
-async def test_a_switch_is_known_as_ours_even_if_it_comes_first(firewall, namespace, monkeypatch, known):
+async def test_a_switch_is_known_as_ours_even_if_it_comes_first(
+    firewall, namespace, monkeypatch, known
+):
     if known == "by thread":
         monkeypatch.setattr(adapter, "netfilter_ports", frozenset)
     subprocess.run(["nft", "-f", "-"], input=loaded(), text=True, check=True)
@@ -138,10 +155,13 @@ async def test_a_switch_is_known_as_ours_even_if_it_comes_first(firewall, namesp
 
 
 async def test_elements_and_texts_and_switches_take_their_turns(firewall):
-    """One thread for all: a program that was just loaded as a text is switched to by raw netlink, and back."""
+    """One thread for all: a program that was just loaded as a text is switched to by raw netlink,
+    and back.
+    """
     await firewall.apply(switch.whole_text(PROGRAM))
     cut, opened = (
-        switch.position(POLICY, 1, dict.fromkeys(POLICY.zone_names(), one)) for one in ("cut", "open")
+        switch.position(POLICY, 1, dict.fromkeys(POLICY.zone_names(), one))
+        for one in ("cut", "open")
     )
     work = [
         step
@@ -178,8 +198,12 @@ async def test_where_the_base_chains_hang(firewall):
 
 
 @pytest.mark.parametrize("meddling", [PUT_TO_SLEEP, HANG_LATER])
-async def test_a_switch_in_a_table_that_judges_nothing_is_not_taken_for_verified(firewall, meddling):
-    """Targets and policies are those of the level all the same: only a table that hangs on its hooks is one that acts."""
+async def test_a_switch_in_a_table_that_judges_nothing_is_not_taken_for_verified(
+    firewall, meddling
+):
+    """Targets and policies are those of the level all the same: only a table that hangs on its
+    hooks is one that acts.
+    """
     gate = TableManager(firewall, (0,), lambda _step: None, lambda _words: None)
     here = await gate.bring_up(simple(), "sha256:1", {}, OPEN)
     nft(meddling.replace("k1_", f"k{here.slot}_"))

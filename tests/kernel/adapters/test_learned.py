@@ -1,4 +1,6 @@
-"""The DNS gate's part of the table: sets that lose nothing when a program is loaded, and whose filling is no touch."""
+"""The DNS gate's part of the table: sets that lose nothing when a program is loaded, and whose
+filling is no touch.
+"""
 
 import asyncio
 import hashlib
@@ -52,7 +54,9 @@ class Watched(Netlink):
 
 
 @pytest.mark.parametrize("seconds", [30, 1700, None])
-@pytest.mark.parametrize("renews", [True, False], ids=["an add renews", "an add keeps the old time"])
+@pytest.mark.parametrize(
+    "renews", [True, False], ids=["an add renews", "an add keeps the old time"]
+)
 async def test_a_key_that_packets_may_need_is_never_deleted(table, monkeypatch, seconds, renews):
     """How a kernel of before 6.12 does it is told by tests/vm/test_learned.py, on one."""
     monkeypatch.setattr(module, "AN_ADD_RENEWS", renews)
@@ -66,7 +70,12 @@ async def test_a_key_that_packets_may_need_is_never_deleted(table, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("release", "renews"),
-    [("6.1.0-41-cloud-amd64", False), ("6.11.9", False), ("6.12.57+deb13-amd64", True), ("7.0.0", True)],
+    [
+        ("6.1.0-41-cloud-amd64", False),
+        ("6.11.9", False),
+        ("6.12.57+deb13-amd64", True),
+        ("7.0.0", True),
+    ],
 )
 def test_which_kernels_renew(release, renews):
     assert module._an_add_renews(release) == renews
@@ -90,7 +99,9 @@ async def test_a_load_a_switch_and_a_removal_lose_nothing(table):
         position = switch.position(POLICY, 2, levels)
         assert await firewall.switch(position) == ""
         assert await firewall.targets(position.targets) == position.targets
-    await firewall.apply(switch.removal_text(await firewall.objects(), [2], other.counters, other.learned))
+    await firewall.apply(
+        switch.removal_text(await firewall.objects(), [2], other.counters, other.learned)
+    )
     assert handles(netlink) == before
     assert (await firewall.learned())[SET] == {int(ADDRESS)}
 
@@ -101,22 +112,31 @@ async def test_filling_is_no_touch_and_is_told(table):
     changes = firewall.changes()
     put(netlink, [SetElement(SET, ADDRESS)])
     subprocess.run(["nft", "flush set inet ecluse dns_svc_secure_mail_4"], check=True)
-    subprocess.run(["nft", "add element inet ecluse k1_resolvers4 { 192.0.2.54 . 53 . 17 }"], check=True)
+    subprocess.run(
+        ["nft", "add element inet ecluse k1_resolvers4 { 192.0.2.54 . 53 . 17 }"], check=True
+    )
     async with asyncio.timeout(5):
         first, emptied, second = [await anext(changes) for _ in range(3)]
     assert (first.touched, first.filled) == (False, SET)
     assert (emptied.touched, emptied.filled) == (False, SET)
     assert second.touched
     assert not second.filled
-    assert {name for name, one in (await firewall.fingerprint()).items() if one != digests[name]} == {
-        "k1_resolvers4"
-    }
+    assert {
+        name for name, one in (await firewall.fingerprint()).items() if one != digests[name]
+    } == {"k1_resolvers4"}
 
 
 async def test_what_is_in_use_has_its_whole_hour_again_and_nothing_else_comes_in(table):
     firewall, netlink = table
-    young, idle, strange = ip_address("203.0.113.10"), ip_address("203.0.113.11"), ip_address("203.0.113.12")
-    put(netlink, [SetElement(SET, ADDRESS, 900), SetElement(SET, young, 3000), SetElement(SET, idle, 900)])
+    young, idle, strange = (
+        ip_address("203.0.113.10"),
+        ip_address("203.0.113.11"),
+        ip_address("203.0.113.12"),
+    )
+    put(
+        netlink,
+        [SetElement(SET, ADDRESS, 900), SetElement(SET, young, 3000), SetElement(SET, idle, 900)],
+    )
     used = {SET: frozenset({ADDRESS, young, strange}), "dns_all_6": frozenset({SIX})}
     old = await firewall.half_over(used)
     assert old == {SET: {ADDRESS}}
@@ -132,7 +152,9 @@ async def test_what_is_in_use_has_its_whole_hour_again_and_nothing_else_comes_in
 async def test_at_boot_what_was_learned_is_back_and_no_file_of_the_gates_holds_the_machine_up(
     firewall, tmp_path
 ):
-    """systemd/boot.sh itself, with less patience: its file is another user's, who may write anything into it."""
+    """systemd/boot.sh itself, with less patience: its file is another user's, who may write
+    anything into it.
+    """
     script = tmp_path / "boot.sh"
     text = (Path(__file__).parents[3] / "systemd" / "boot.sh").read_text()
     assert text.count("patience=60") == text.count("/dev/kmsg") == 1
@@ -144,7 +166,11 @@ async def test_at_boot_what_was_learned_is_back_and_no_file_of_the_gates_holds_t
     (tmp_path / "learned.nft").write_text(
         line("dns_all_4") + "".join(line(f"dns_svc_{n:x}_4") for n in range(50_000))
     )
-    where = {"PATH": "/usr/bin", "ECLUSE_STATE_DIR": str(tmp_path), "ECLUSE_DNS_STATE_DIR": str(tmp_path)}
+    where = {
+        "PATH": "/usr/bin",
+        "ECLUSE_STATE_DIR": str(tmp_path),
+        "ECLUSE_DNS_STATE_DIR": str(tmp_path),
+    }
     began = time.monotonic()
     done = await asyncio.to_thread(
         subprocess.run,

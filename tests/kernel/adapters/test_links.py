@@ -43,7 +43,14 @@ async def test_readings(links):
     ip("addr add 2001:db8:1::2/64 dev wan0 nodad")
     assert sorted(one.name for one in (await links.look()).devices) == ["lan0", "lo", "wan0"]
     addresses = await links.local_addresses()
-    assert addresses >= {"127.0.0.1", "::1", "10.10.0.5", "198.51.100.2", "192.0.2.1", "2001:db8:1::2"}
+    assert addresses >= {
+        "127.0.0.1",
+        "::1",
+        "10.10.0.5",
+        "198.51.100.2",
+        "192.0.2.1",
+        "2001:db8:1::2",
+    }
     assert "192.0.2.2" not in addresses
     assert await links.default_routes() == ()
 
@@ -53,8 +60,14 @@ async def test_readings(links):
     [
         (["route add default via 198.51.100.1"], ("wan0",)),
         (["-6 route add default via 2001:db8:1::1"], ("wan0",)),
-        (["route add default dev lan0", "-6 route add default via 2001:db8:1::1"], ("lan0", "wan0")),
-        (["route add default nexthop via 198.51.100.1 dev wan0 nexthop dev lan0"], ("lan0", "wan0")),
+        (
+            ["route add default dev lan0", "-6 route add default via 2001:db8:1::1"],
+            ("lan0", "wan0"),
+        ),
+        (
+            ["route add default nexthop via 198.51.100.1 dev wan0 nexthop dev lan0"],
+            ("lan0", "wan0"),
+        ),
         (["route add default dev lan0 table 100"], ("lan0",)),
         (["route add unreachable default", "-6 route add unreachable default"], ()),
         (["route add 203.0.113.0/24 via 198.51.100.1"], ()),
@@ -135,13 +148,17 @@ async def test_a_look_costs_nothing_until_the_kernel_announces_a_change(links, m
         assert reads, change
     reads.clear()
     burst = "".join(f"addr add 10.{n // 250}.{n % 250}.1/24 dev lo\n" for n in range(1500))
-    run("ip", "-b", "-", text=burst)  # more than the socket holds: that something was lost is a change, too
+    run(
+        "ip", "-b", "-", text=burst
+    )  # more than the socket holds: that something was lost is a change, too
     assert len((await links.look()).addresses) > 1500
     assert reads
 
 
 async def test_a_look_is_not_made_of_all_routes(links):
-    """A gateway with a full table of routes is looked at as quickly as any: the kernel sends only what was asked for."""
+    """A gateway with a full table of routes is looked at as quickly as any: the kernel sends only
+    what was asked for.
+    """
     ip("link add wan0 type veth peer name lan0")
     ip("link set wan0 up")
     ip("link set lan0 up")
@@ -167,9 +184,13 @@ async def test_how_full_the_kernels_tables_are(links, conntrack):
     after = {one.name: one for one in await links.tables()}
     assert after["connections"].used >= before["connections"].used + 500
     limit = Path("/proc/sys/net/netfilter/nf_conntrack_max")
-    assert after["connections"].most == int(limit.read_text()), "the machine's, as every namespace reads it"
+    assert after["connections"].most == int(limit.read_text()), (
+        "the machine's, as every namespace reads it"
+    )
     assert after["IPv4 neighbours"].used >= 20
-    shown = subprocess.run(["ip", "-s", "ntable", "show"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["ip", "-s", "ntable", "show"], capture_output=True, text=True, check=True
+    ).stdout
     assert f"thresh3 {after['IPv4 neighbours'].most} " in shown
     assert {"IPv4 neighbours", "IPv6 neighbours"} <= after.keys()
 
@@ -194,7 +215,9 @@ async def test_changes_are_told(links):
     )
     ip("route del default")
     ip("addr del 198.51.100.2/24 dev wan0")
-    await gather(stream, {"route default by wan0 is gone", "address 198.51.100.2/24 on wan0 is gone"})
+    await gather(
+        stream, {"route default by wan0 is gone", "address 198.51.100.2/24 on wan0 is gone"}
+    )
     ip("link del wan0")
     await gather(stream, {"interface wan0 is gone", "interface lan0 is gone"})
 
@@ -217,7 +240,9 @@ async def test_a_burst_is_said_and_the_stream_lives_on(links):
 
 
 async def test_a_thousand_events_do_not_hold_the_loop(links, monkeypatch):
-    """The stream lets the loop go after each slice of time, however many wait: here time is what the test says."""
+    """The stream lets the loop go after each slice of time, however many wait: here time is what
+    the test says.
+    """
     clock = itertools.count()
     time_of_test = SimpleNamespace(monotonic=lambda: next(clock) * 0.6 * netlink_stream.SLICE)
     monkeypatch.setattr(netlink_stream, "time", time_of_test)
@@ -263,7 +288,10 @@ async def test_by_which_interface_an_address_is_reached(links, namespace):
         *("route add blackhole 10.77.6.0/24", "-6 route add 2001:db8:77::/64 dev care0"),
     ):
         ip(words)
-    asked = [ip_address(a) for a in ("10.77.0.5", "10.77.5.1", "10.77.6.1", "203.0.113.1", "2001:db8:77::5")]
+    asked = [
+        ip_address(a)
+        for a in ("10.77.0.5", "10.77.5.1", "10.77.6.1", "203.0.113.1", "2001:db8:77::5")
+    ]
     assert await links.reached_by(asked) == {asked[0]: "care0", asked[4]: "care0"}
     assert await links.reached_by([]) == {}
 

@@ -1,4 +1,6 @@
-"""What the DNS gate learned, and nothing else, is in its sets: whoever fills or empties them, and whatever process it was."""
+"""What the DNS gate learned, and nothing else, is in its sets: whoever fills or empties them, and
+whatever process it was.
+"""
 
 import asyncio
 import errno
@@ -57,7 +59,9 @@ class World:
             self.last.close()
 
     def reboot(self) -> None:
-        """Leave what a machine finds that was booted anew: the disk, and what the boot unit put back of it."""
+        """Leave what a machine finds that was booted anew: the disk, and what the boot unit put
+        back of it.
+        """
         (self.run / learned_journal.FILE).unlink()
         file = self.state / learned_snapshot.FILE
         file.write_text(file.read_text().replace(learned_snapshot.boot_id(), "another"))
@@ -176,7 +180,9 @@ def test_an_address_is_in_the_record_before_it_is_in_the_kernel(world, monkeypat
 def test_sets_that_others_change_all_the_time_cost_a_look_now_and_then(world, monkeypatch):
     gate = world.process()
     looks = []
-    monkeypatch.setattr(module, "contents", lambda *where: looks.append(where[1]) or contents(*where))
+    monkeypatch.setattr(
+        module, "contents", lambda *where: looks.append(where[1]) or contents(*where)
+    )
     for _ in range(50):
         gate.hear(KernelChange("nft", 1, ours=False, touched=False, what="", filled=SET))
         gate.tend()
@@ -244,7 +250,9 @@ def test_an_address_that_packets_kept_alive_is_known_after_its_time(world, monke
 def test_an_address_that_is_over_is_forgotten_after_a_while_and_then_a_stranger(world, monkeypatch):
     gate = world.process()
     gate.learn([SERVICE], [LEARNED], LED)
-    nft(f"delete element inet ecluse {SET} {{ {LEARNED} }}; delete element inet ecluse {ALL} {{ {LEARNED} }}")
+    nft(
+        f"delete element inet ecluse {SET} {{ {LEARNED} }}; delete element inet ecluse {ALL} {{ {LEARNED} }}"
+    )
     later(monkeypatch, 3601)
     gate.save()
     put(world.netlink, [SetElement(SET, LEARNED)])  # a packet that came in the moment of its end
@@ -288,7 +296,9 @@ def test_a_learned_address_that_was_given_a_year_has_an_hour(world):
     # Less is the kernel's word: it is not prolonged.
     put(world.netlink, [SetElement(SET, LEARNED, 30)])
     gate.save()
-    told = re.findall(r"(dns_\w+) \{ \S+ expires (\d+)s", (world.state / learned_snapshot.FILE).read_text())
+    told = re.findall(
+        r"(dns_\w+) \{ \S+ expires (\d+)s", (world.state / learned_snapshot.FILE).read_text()
+    )
     assert {name: int(seconds) <= 30 for name, seconds in told} == {SET: True, ALL: False}
 
 
@@ -329,13 +339,17 @@ def test_nobody_is_taken_for_a_stranger_while_the_record_cannot_be_written(world
         gate.save()
         fill(world.run)
         many = [ip_address(f"203.0.113.{number}") for number in range(100, 200)]
-        gate.learn([SERVICE], many, LED)  # more than what is left of the file's last page: written by half
+        gate.learn(
+            [SERVICE], many, LED
+        )  # more than what is left of the file's last page: written by half
         world.strange()
         gate.save()
         assert world.held() == {STRANGE, *many}
         assert "No space left" in gate.trouble
         after = world.process()
-        assert world.held() == {STRANGE, *many}, "one that comes after it knows that it does not know"
+        assert world.held() == {STRANGE, *many}, (
+            "one that comes after it knows that it does not know"
+        )
         assert after.adopted > 0
         (world.run / "ballast").unlink()
         after.save()
@@ -354,7 +368,9 @@ def test_the_first_process_since_the_machine_started_has_nobody_to_take_for_its_
     gate.save()
     gate.learn([SERVICE], [STRANGE], LED)
     lines = (world.run / learned_journal.FILE).read_text()
-    (world.run / learned_journal.FILE).write_text(lines.replace(learned_snapshot.boot_id(), "another"))
+    (world.run / learned_journal.FILE).write_text(
+        lines.replace(learned_snapshot.boot_id(), "another")
+    )
     file = world.state / learned_snapshot.FILE
     file.write_text(file.read_text().replace(learned_snapshot.boot_id(), "another"))
     nft(f"flush set inet ecluse {SET}")
@@ -434,7 +450,9 @@ def test_the_record_does_not_grow_for_ever(world, monkeypatch):
     gate = world.process()
     for number in range(1, 200):
         with pytest.MonkeyPatch.context() as full:
-            full.setattr(gate, "_put", lambda _: (_ for _ in ()).throw(OSError(errno.ENFILE, "full")))
+            full.setattr(
+                gate, "_put", lambda _: (_ for _ in ()).throw(OSError(errno.ENFILE, "full"))
+            )
             with pytest.raises(OSError, match="full"):
                 gate.learn([SERVICE], [ip_address(f"203.0.113.{number}")], LED)
     assert (world.run / learned_journal.FILE).stat().st_size < 2600
@@ -492,7 +510,9 @@ SHARED = ip_address("203.0.113.11")
 
 @pytest.mark.parametrize("after", ["at once", "saved", "killed", "rebooted"])
 def test_where_a_service_loses_a_name_what_it_alone_led_to_goes(world, after):
-    """Whatever process it was that learned it; nothing else goes, and nobody is said to have been a stranger."""
+    """Whatever process it was that learned it; nothing else goes, and nobody is said to have been a
+    stranger.
+    """
     gate = world.process()
     taught(gate)
     if after in {"saved", "rebooted"}:
@@ -513,7 +533,8 @@ def test_where_a_service_loses_a_name_what_it_alone_led_to_goes(world, after):
     assert gate.removed == 0
     gate.learn([SERVICE], [LEARNED], LED)
     assert world.held() == {OTHER, SHARED}, "a question that was under way teaches nothing any more"
-    # A service that is not kept at this level is left alone, and so is a wildcard that another stands above.
+    # A service that is not kept at this level is left alone, and so is a wildcard that another
+    # stands above.
     gate.obey(orders(names=(), wildcards=(), more=["else.example"]))
     gate.tend()
     assert world.held() == {OTHER, SHARED}

@@ -1,4 +1,6 @@
-"""The raw netlink helper: mixes are read again, errors are told in the kernel's words, sockets are not mixed up."""
+"""The raw netlink helper: mixes are read again, errors are told in the kernel's words, sockets are
+not mixed up.
+"""
 
 import errno
 import struct
@@ -103,7 +105,9 @@ def test_consistently_asks_again_and_not_for_ever():
 
 
 def test_an_error_says_what_was_being_done_and_whether_to_try_again():
-    with pytest.raises(KernelError, match="could not read the moon: Operation not permitted") as caught:
+    with pytest.raises(
+        KernelError, match="could not read the moon: Operation not permitted"
+    ) as caught:
         with nl.kernel_errors("read the moon"):
             raise PermissionError(errno.EPERM, "Operation not permitted")
     assert (caught.value.retry, caught.value.hint) == (False, "run eclused as root")
@@ -117,12 +121,18 @@ def test_the_kernel_says_more_than_a_number(namespace):
     with nl.Netlink(nl.NETLINK_NETFILTER) as made:
         body = nl.netfilter_header(read_table.NFPROTO_INET)
         with pytest.raises(OSError) as caught:
-            made.request(nl.netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, read_table.GETTABLE), body)
+            made.request(
+                nl.netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, read_table.GETTABLE), body
+            )
     assert caught.value.errno == errno.EINVAL
-    with nl.Netlink(nl.NETLINK_NETFILTER) as made:  # RTM_GETLINK's kernel speaks; here a policy error does
+    with nl.Netlink(
+        nl.NETLINK_NETFILTER
+    ) as made:  # RTM_GETLINK's kernel speaks; here a policy error does
         body += nl.attribute(1, b"x" * 300 + b"\0")
         with pytest.raises(OSError, match=r"\(.+\)"):
-            made.request(nl.netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, read_table.GETTABLE), body)
+            made.request(
+                nl.netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, read_table.GETTABLE), body
+            )
 
 
 def test_a_socket_is_lent_again_unless_an_error_left_answers_in_it(namespace):

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.kernel import read_table
-from ecluse.kernel.netlink import NETLINK_NETFILTER, NLA_F_NESTED, DumpInterruptedError, Netlink, attribute
+from ecluse.kernel.netlink import (
+    NETLINK_NETFILTER,
+    NLA_F_NESTED,
+    DumpInterruptedError,
+    Netlink,
+    attribute,
+)
 from ecluse.kernel.nft import shortened
 from ecluse.lenient_rows import sift
 from ecluse.ports import CounterValue
@@ -26,7 +32,8 @@ SWITCH = "flush chain inet ecluse k1_gate.care\nadd rule inet ecluse k1_gate.car
 
 def elements(count):
     return ", ".join(
-        f'6 . 198.{18 + i // 65536}.{i // 256 % 256}.{i % 256} . 443 : "svc_lab"' for i in range(count)
+        f'6 . 198.{18 + i // 65536}.{i // 256 % 256}.{i % 256} . 443 : "svc_lab"'
+        for i in range(count)
     )
 
 
@@ -63,7 +70,8 @@ async def test_check_after_a_rejection_and_apply_after_a_check_do_what_they_say(
 async def test_apply_is_whole_or_nothing(firewall):
     await firewall.apply(PROGRAM)
     before = await firewall.fingerprint()
-    # The last line is right in itself and refused by the kernel only when it meets the map's other element.
+    # The last line is right in itself and refused by the kernel only when it meets the map's other
+    # element.
     clash = 'add element inet ecluse k1_nets4 { 6 . 198.51.100.128/25 . 440-445 : "svc_lab" }'
     with pytest.raises(KernelError, match="whole or not at all") as caught:
         await firewall.apply(f"add chain inet ecluse k2_new\n{SWITCH}\n{clash}")
@@ -188,7 +196,10 @@ async def test_idle_counts_from_the_last_packet(firewall):
     await asyncio.sleep(1.3)
     send_udp("10.10.0.5", "203.0.113.10", 9)
     found, _, _ = await firewall.refused()
-    assert {e.source: e.idle for e in found if not e.destination} == {"10.10.0.5": 0, "10.10.0.6": 1}
+    assert {e.source: e.idle for e in found if not e.destination} == {
+        "10.10.0.5": 0,
+        "10.10.0.6": 1,
+    }
 
 
 async def test_idle_of_an_element_with_a_time_out_of_its_own(firewall):
@@ -206,14 +217,18 @@ async def test_a_full_set_says_so(firewall):
     assert (await firewall.refused())[1] is True
 
 
-@pytest.mark.parametrize("kind", ["inet_service", "ipv6_addr", "ipv4_addr . inet_service", "ether_addr"])
+@pytest.mark.parametrize(
+    "kind", ["inet_service", "ipv6_addr", "ipv4_addr . inet_service", "ether_addr"]
+)
 async def test_a_set_of_another_kind_hides_no_row_of_the_others(firewall, kind):
     """RED before: one element whose key is no address made the whole list fail."""
     await firewall.apply(PROGRAM)
     send_udp("10.10.0.5", "203.0.113.10", 9)
-    value = {"inet_service": "7", "ipv6_addr": "2001:db8::9", "ether_addr": "02:00:00:00:00:01"}.get(
-        kind, "192.0.2.9 . 7"
-    )
+    value = {
+        "inet_service": "7",
+        "ipv6_addr": "2001:db8::9",
+        "ether_addr": "02:00:00:00:00:01",
+    }.get(kind, "192.0.2.9 . 7")
     nft(f"add set inet ecluse dns_limited_4 {{ type {kind}; }}")
     nft(f"add element inet ecluse dns_limited_4 {{ {value} }}")
     nft("add set inet ecluse dns_limited_6 { type ipv6_addr; }")
@@ -294,7 +309,10 @@ def _handle_of_the_rule_in(chain):
     import subprocess
 
     listed = subprocess.run(
-        ["nft", "-a", "list", "chain", "inet", "ecluse", chain], capture_output=True, text=True, check=True
+        ["nft", "-a", "list", "chain", "inet", "ecluse", chain],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     return re.findall(r"handle (\d+)", listed)[-1]
 
@@ -323,7 +341,9 @@ async def test_the_fingerprint_does_not_notice_our_switches(firewall):
     await firewall.apply(PROGRAM)
     before = await firewall.fingerprint()
     await firewall.apply(SWITCH)
-    await firewall.apply("flush chain inet ecluse forward\nadd rule inet ecluse forward goto k1_output")
+    await firewall.apply(
+        "flush chain inet ecluse forward\nadd rule inet ecluse forward goto k1_output"
+    )
     assert await firewall.targets(["forward"]) == {"forward": "k1_output"}
     assert await firewall.fingerprint() == before
 
@@ -348,7 +368,9 @@ async def test_the_fingerprint_is_the_same_for_the_same_table_made_otherwise(fir
     await firewall.apply('add element inet ecluse k1_hosts4 { 6 . 203.0.113.10 . 443 : "svc_lab" }')
     assert await firewall.fingerprint() == before
     for n in reversed(range(200)):
-        await firewall.apply(f'add element inet ecluse k1_hosts4 {{ 6 . 192.0.2.{n} . 443 : "svc_lab" }}')
+        await firewall.apply(
+            f'add element inet ecluse k1_hosts4 {{ 6 . 192.0.2.{n} . 443 : "svc_lab" }}'
+        )
     assert await firewall.fingerprint() == filled != before
 
 

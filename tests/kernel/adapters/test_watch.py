@@ -91,7 +91,10 @@ async def test_what_was_done_is_said_in_words(firewall, text, what):
 
 async def test_words_are_bounded(firewall):
     stream = firewall.changes()
-    nft("add table inet ecluse\n" + "\n".join(f"add chain inet ecluse {'c' * 90}{n}" for n in range(40)))
+    nft(
+        "add table inet ecluse\n"
+        + "\n".join(f"add chain inet ecluse {'c' * 90}{n}" for n in range(40))
+    )
     change = await after(stream)
     assert len(change.what) < 320
     assert change.what.endswith("35 more")

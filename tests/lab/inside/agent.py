@@ -1,7 +1,9 @@
-"""The process that acts inside a namespace: takes JSON lines on standard input, answers on standard output.
+"""The process that acts inside a namespace: takes JSON lines on standard input, answers on standard
+output.
 
-`{"id": 1, "do": "ping", "with": {...}}` gives `{"id": 1, "result": ...}` or `{"id": 1, "failed": "why"}`.
-Each order runs on a thread of its own. End of input ends it: it never outlives whoever started it.
+`{"id": 1, "do": "ping", "with": {...}}` gives `{"id": 1, "result": ...}` or `{"id": 1, "failed":
+"why"}`. Each order runs on a thread of its own. End of input ends it: it never outlives whoever
+started it.
 """
 
 import json

@@ -1,7 +1,9 @@
-"""An authoritative server that fails as it is told: `python -m tests.lab.inside.authority FILE ADDRESS...`.
+"""An authoritative server that fails as it is told: `python -m tests.lab.inside.authority FILE
+ADDRESS...`.
 
-Answers on port 5353 of each address. FILE, read anew for every question, is JSON: address -> name -> how to answer,
-a word of WAYS with its arguments: `["records", [OWNER, TTL, ADDRESS or ALIAS], ...]`, `["rcode", "SERVFAIL"]`.
+Answers on port 5353 of each address. FILE, read anew for every question, is JSON: address -> name
+-> how to answer, a word of WAYS with its arguments: `["records", [OWNER, TTL, ADDRESS or ALIAS],
+...]`, `["rcode", "SERVFAIL"]`.
 """
 
 import asyncio
@@ -40,7 +42,9 @@ WAYS: dict[str, Callable] = {
     "records": server.records,
     "rcode": lambda word: server.rcode(dns.rcode.from_text(word)),
     "silence": lambda: server.drop,
-    "garbage": lambda: server.truncated_on_udp(lambda q, t: server.framed(b"garbage that is no message")),
+    "garbage": lambda: server.truncated_on_udp(
+        lambda q, t: server.framed(b"garbage that is no message")
+    ),
     "long": lambda *rows: server.truncated_on_udp(server.records(*rows)),
     "rotate": _rotate,
 }

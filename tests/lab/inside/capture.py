@@ -1,7 +1,8 @@
-"""A witness on one interface: every packet, by flow, with the kernel's time, from a memory-mapped ring.
+"""A witness on one interface: every packet, by flow, with the kernel's time, from a memory-mapped
+ring.
 
-The ring (packet(7), PACKET_RX_RING, TPACKET_V2) copies the head of each packet, so neither bulk streams
-nor a held-up reader overflow it soon; what it drops, it counts.
+The ring (packet(7), PACKET_RX_RING, TPACKET_V2) copies the head of each packet, so neither bulk
+streams nor a held-up reader overflow it soon; what it drops, it counts.
 """
 
 import array
@@ -23,14 +24,18 @@ TCP, UDP, SCTP, ICMP, ICMPV6, HOP_BY_HOP = 6, 17, 132, 1, 58, 0
 
 
 def flow_key(frame: bytes) -> bytes | None:
-    """Give what tells flows apart: family, protocol, TCP flags, addresses, ports (or ICMP type and code); None if not IP."""
+    """Give what tells flows apart: family, protocol, TCP flags, addresses, ports (or ICMP type and
+    code); None if not IP.
+    """
     if frame[12:14] == b"\x08\x00":
         family, protocol, addresses = b"\x04", frame[23], frame[26:34]
         at = 14 + (frame[14] & 15) * 4
         later_fragment = (frame[20] & 0x1F) or frame[21]
     elif frame[12:14] == b"\x86\xdd":
         family, protocol, addresses, at, later_fragment = b"\x06", frame[20], frame[22:54], 54, 0
-        if protocol == HOP_BY_HOP and len(frame) > 55:  # before every multicast listener report (RFC 3810, 5)
+        if (
+            protocol == HOP_BY_HOP and len(frame) > 55
+        ):  # before every multicast listener report (RFC 3810, 5)
             protocol, at = frame[54], 62 + frame[55] * 8
     else:
         return None
@@ -51,7 +56,9 @@ class Capture:
         self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._sock.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V2)
         frames = BLOCKS * BLOCK // FRAME
-        self._sock.setsockopt(SOL_PACKET, PACKET_RX_RING, struct.pack("=4I", BLOCK, BLOCKS, FRAME, frames))
+        self._sock.setsockopt(
+            SOL_PACKET, PACKET_RX_RING, struct.pack("=4I", BLOCK, BLOCKS, FRAME, frames)
+        )
         self._ring = mmap.mmap(self._sock.fileno(), BLOCK * BLOCKS)
         self._frames, self._next = frames, 0
         self._flows: dict[tuple[bool, bytes], array.array] = {}
@@ -87,8 +94,8 @@ class Capture:
     def flows(self, since: int = 0, until: int = 0) -> list:
         """Give every flow with packets in the time asked for (0: no bound), counted in that time.
 
-        Each is `[outgoing, protocol, flags, source, destination, source port, destination port, packets,
-        first, last, longest gap]`; for ICMP the ports are type and code.
+        Each is `[outgoing, protocol, flags, source, destination, source port, destination port,
+        packets, first, last, longest gap]`; for ICMP the ports are type and code.
         """
         with self._lock:
             self._drain()
@@ -105,7 +112,9 @@ class Capture:
     def drops(self) -> int:
         """Give how many packets the capture itself lost since it began."""
         with self._lock:
-            self._drops += struct.unpack("=II", self._sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
+            self._drops += struct.unpack(
+                "=II", self._sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
+            )[1]
             return self._drops
 
     def clear(self) -> None:
@@ -117,7 +126,11 @@ class Capture:
 
 def _words(key: bytes) -> list:
     size = 4 if key[0] == 4 else 16
-    source, destination, ports = key[3 : 3 + size], key[3 + size : 3 + 2 * size], key[3 + 2 * size :]
+    source, destination, ports = (
+        key[3 : 3 + size],
+        key[3 + size : 3 + 2 * size],
+        key[3 + 2 * size :],
+    )
     return [
         key[1],
         key[2],

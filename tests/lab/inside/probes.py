@@ -1,6 +1,9 @@
-"""What a client does: connect, talk, ping, send raw packets. Every answer is `{ok, error, ms, ...}`.
+"""What a client does: connect, talk, ping, send raw packets.
 
-error: `` when it went well, `timeout`, or the name of the errno (`ECONNRESET`, `EHOSTUNREACH`, ...).
+Every answer is `{ok, error, ms, ...}`.
+
+error: `` when it went well, `timeout`, or the name of the errno (`ECONNRESET`, `EHOSTUNREACH`,
+...).
 """
 
 import errno
@@ -58,7 +61,10 @@ def dial(protocol: str, host: str, port: int, source: str, timeout: float) -> so
 
 
 def echo(sock: socket.socket, payload: bytes) -> None:
-    """Send the payload and wait until it has come back, byte for byte. OSError or _RefusedError when it has not."""
+    """Send the payload and wait until it has come back, byte for byte.
+
+    OSError or _RefusedError when it has not.
+    """
     sock.sendall(payload)
     if sock.type == socket.SOCK_DGRAM:
         while sock.recv(65536) != payload:  # a late echo of an earlier try
@@ -82,7 +88,9 @@ class Probes:
         self._beacons: dict[int, tuple[threading.Event, threading.Thread, Counter]] = {}
         self._numbers = itertools.count(1)
 
-    def ping(self, protocol: str, host: str, port: int, source: str = "", timeout: float = 1.0) -> dict:
+    def ping(
+        self, protocol: str, host: str, port: int, source: str = "", timeout: float = 1.0
+    ) -> dict:
         """Connect, have 64 bytes echoed, close."""
         began = time.monotonic_ns()
         try:
@@ -92,7 +100,9 @@ class Probes:
             return answer(began, fault(error))
         return answer(began)
 
-    def open(self, protocol: str, host: str, port: int, source: str = "", timeout: float = 1.0) -> dict:
+    def open(
+        self, protocol: str, host: str, port: int, source: str = "", timeout: float = 1.0
+    ) -> dict:
         """Connect, have the first bytes echoed, and stay connected."""
         began = time.monotonic_ns()
         tag = os.urandom(TAG)
@@ -132,18 +142,28 @@ class Probes:
         wanted = struct.pack("!HH", ident, sequence) + payload
         request = wire.echo_request(6 if six else 4, ident, sequence, payload)
         protocol = socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP
-        return self._exchange(host, source, timeout, protocol, request, lambda got: got[4:] == wanted)
+        return self._exchange(
+            host, source, timeout, protocol, request, lambda got: got[4:] == wanted
+        )
 
-    def raw(self, protocol: int, host: str, source: str = "", timeout: float = 1.0, port: int = 2905) -> dict:
-        """Send one raw GRE, ESP or SCTP (to `port`) packet and wait for the peer's answer in that protocol."""
+    def raw(
+        self, protocol: int, host: str, source: str = "", timeout: float = 1.0, port: int = 2905
+    ) -> dict:
+        """Send one raw GRE, ESP or SCTP (to `port`) packet and wait for the peer's answer in that
+        protocol.
+        """
         if protocol == SCTP:
             mine = random.randrange(1024, 65536)
             request = wire.sctp(mine, port, wire.SCTP_INIT, 0)
             wanted = struct.pack("!HH", port, mine)
-            return self._exchange(host, source, timeout, protocol, request, lambda got: got[:4] == wanted)
+            return self._exchange(
+                host, source, timeout, protocol, request, lambda got: got[:4] == wanted
+            )
         mark = os.urandom(16)
         head = struct.pack("!HH", 0, 0x0800) if protocol == GRE else struct.pack("!II", 0xEC105E, 1)
-        return self._exchange(host, source, timeout, protocol, head + mark, lambda got: got[-16:] == mark)
+        return self._exchange(
+            host, source, timeout, protocol, head + mark, lambda got: got[-16:] == mark
+        )
 
     def _exchange(self, host, source, timeout, protocol, request, is_reply) -> dict:
         began = time.monotonic_ns()
@@ -158,7 +178,9 @@ class Probes:
                 while True:
                     sock.settimeout(max(deadline - time.monotonic(), 0.001))
                     got = sock.recv(2048)
-                    if family == socket.AF_INET:  # a raw IPv4 socket gives the IP header too (raw(7))
+                    if (
+                        family == socket.AF_INET
+                    ):  # a raw IPv4 socket gives the IP header too (raw(7))
                         got = got[(got[0] & 15) * 4 :]
                     if is_reply(got):
                         return answer(began)
@@ -209,7 +231,9 @@ class Probes:
             return answer(began, fault(error), rcode=-1, addresses=[], reply="")
         return answer(began, rcode=rcode, addresses=addresses, reply=got.hex())
 
-    def crowd(self, server: str, sources: list[str], names: list[str], rate: float, seconds: float) -> dict:
+    def crowd(
+        self, server: str, sources: list[str], names: list[str], rate: float, seconds: float
+    ) -> dict:
         """Ask as many machines would for names in turn, `rate` questions a second together."""
         query = [wire.dns_query(names[number % len(names)], "a", number) for number in range(64)]
         sockets = []
@@ -240,7 +264,9 @@ class Probes:
         }
 
     def question(self, server: str, name: str, source: str = "", local: int = 0) -> dict:
-        """Ask for a name from a local port (0: any); give that port with the answer's code, -1 when there is none."""
+        """Ask for a name from a local port (0: any); give that port with the answer's code, -1 when
+        there is none.
+        """
         with socket.socket(family_of(server), socket.SOCK_DGRAM) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((source, local))
@@ -263,7 +289,8 @@ class Probes:
         source: str = "",
         port: int = 53,
     ) -> dict:
-        """Ask for names in turn, `rate` a second for some seconds, from one port; `rcodes` counts the answers by code.
+        """Ask for names in turn, `rate` a second for some seconds, from one port; `rcodes` counts
+        the answers by code.
 
         A `%` in a name becomes another number each time.
         """
@@ -298,7 +325,9 @@ class Probes:
     def resolve_and_connect(
         self, server: str, name: str, port: int, times: int, kind: str = "a", source: str = ""
     ) -> dict:
-        """Resolve a name and connect at once to the address, over and over; `ok`, and what failed: word -> times."""
+        """Resolve a name and connect at once to the address, over and over; `ok`, and what failed:
+        word -> times.
+        """
         failed: Counter = Counter()
         good, addresses = 0, set()
         for _ in range(times):
@@ -314,7 +343,9 @@ class Probes:
         return {"good": good, "failed": dict(failed), "addresses": len(addresses)}
 
     def beacon(self, targets: list, rate: float, source: str = "", timeout: float = 0.3) -> int:
-        """Keep calling targets `[protocol, host, port]` in turn, `rate` calls a second, until told to stop."""
+        """Keep calling targets `[protocol, host, port]` in turn, `rate` calls a second, until told
+        to stop.
+        """
         stop, tally = threading.Event(), Counter()
 
         def call() -> None:

@@ -41,7 +41,9 @@ class Server:
         threading.Thread(target=self._run, daemon=True).start()
 
     def listen(self, protocol: str, ports: list[int]) -> None:
-        """Listen on `tcp` or `udp` ports, or for `raw` protocols by number; both families, every address."""
+        """Listen on `tcp` or `udp` ports, or for `raw` protocols by number; both families, every
+        address.
+        """
         starters = {"tcp": self._listen_tcp, "udp": self._listen_udp, "raw": self._listen_raw}
         for port in ports:
             if (protocol, port) not in self._listening:
@@ -53,7 +55,9 @@ class Server:
         self._zone = zone
 
     def asked(self) -> list[tuple[str, str]]:
-        """Give what the DNS server was asked for since it was asked this last: names in lower case and types."""
+        """Give what the DNS server was asked for since it was asked this last: names in lower case
+        and types.
+        """
         asked, self._asked = self._asked, []
         return asked
 
@@ -64,7 +68,9 @@ class Server:
         return wire.dns_answer(query, self._zone)
 
     def served(self, tag: str) -> dict:
-        """Give the server's own TCP counts for the connection that began with this tag; empty when unknown."""
+        """Give the server's own TCP counts for the connection that began with this tag; empty when
+        unknown.
+        """
         for peer in list(self._peers):
             if peer.first[:TAG].hex() == tag:
                 self._note(peer)
@@ -74,7 +80,9 @@ class Server:
         """Give how many datagrams the server's own sockets dropped."""
         return sum(own_drops(sock) for sock in self._datagram_sockets)
 
-    def _watch(self, sock: socket.socket, ready: Callable[[], None], events=selectors.EVENT_READ) -> None:
+    def _watch(
+        self, sock: socket.socket, ready: Callable[[], None], events=selectors.EVENT_READ
+    ) -> None:
         sock.setblocking(False)
         self._selector.register(sock, events, ready)
 
@@ -173,7 +181,9 @@ class Server:
             packet, sender = four.recvfrom(65536)
             asked, payload = packet[16:20], packet[(packet[0] & 15) * 4 :]
             info = struct.pack("=i4s4s", 0, asked, bytes(4))
-            four.sendmsg([_raw_reply(protocol, payload)], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, sender)
+            four.sendmsg(
+                [_raw_reply(protocol, payload)], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, sender
+            )
 
         def answer_six() -> None:
             payload, control, _, sender = six.recvmsg(65536, 64)

@@ -1,4 +1,6 @@
-"""Paced, numbered streams that an echo server sends back: they tell loss, reordering, gaps and retransmissions."""
+"""Paced, numbered streams that an echo server sends back: they tell loss, reordering, gaps and
+retransmissions.
+"""
 
 import itertools
 import os
@@ -17,14 +19,18 @@ SO_MEMINFO, SK_MEMINFO_DROPS = 55, 8  # include/uapi/linux/sock_diag.h
 
 
 def roomy(sock: socket.socket) -> None:
-    """Give a socket buffers that a held-up reader does not overflow (the FORCE options of socket(7), root)."""
+    """Give a socket buffers that a held-up reader does not overflow (the FORCE options of
+    socket(7), root).
+    """
     sock.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
     sock.setsockopt(socket.SOL_SOCKET, 32, 16 << 20)  # SO_SNDBUFFORCE
 
 
 def own_drops(sock: socket.socket) -> int:
     """Give how many packets this socket itself dropped: the rig's fault, never the gateway's."""
-    return struct.unpack("=9I", sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))[SK_MEMINFO_DROPS]
+    return struct.unpack("=9I", sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))[
+        SK_MEMINFO_DROPS
+    ]
 
 
 def tcp_counts(sock: socket.socket) -> dict:
@@ -168,7 +174,9 @@ class Streams:
         self._running: dict[int, _Stream] = {}
         self._numbers = itertools.count(1)
 
-    def start(self, protocol: str, host: str, port: int, rate: int, size: int = 64, source: str = "") -> int:
+    def start(
+        self, protocol: str, host: str, port: int, rate: int, size: int = 64, source: str = ""
+    ) -> int:
         """Start `rate` messages of `size` bytes a second. OSError when it can't even connect."""
         number = next(self._numbers)
         self._running[number] = _Stream(protocol, host, port, rate, size, source)

@@ -22,7 +22,10 @@ def internet_checksum(data: bytes) -> int:
 
 
 def crc32c(data: bytes) -> int:
-    """Give the Castagnoli checksum (RFC 9260, appendix A). Conntrack drops SCTP without a valid one."""
+    """Give the Castagnoli checksum (RFC 9260, appendix A).
+
+    Conntrack drops SCTP without a valid one.
+    """
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -42,7 +45,11 @@ def echo_request(family: int, ident: int, sequence: int, payload: bytes) -> byte
     """Build an ICMP (4) or ICMPv6 (6) echo request; the kernel fills in the checksum of ICMPv6."""
     kind = 8 if family == 4 else 128
     blank = struct.pack("!BBHHH", kind, 0, 0, ident, sequence) + payload
-    return blank[:2] + struct.pack("!H", internet_checksum(blank)) + blank[4:] if family == 4 else blank
+    return (
+        blank[:2] + struct.pack("!H", internet_checksum(blank)) + blank[4:]
+        if family == 4
+        else blank
+    )
 
 
 def encode_name(name: str) -> bytes:
@@ -52,7 +59,9 @@ def encode_name(name: str) -> bytes:
 
 
 def decode_name(message: bytes, at: int) -> tuple[str, int]:
-    """Decode the name at an offset, pointers followed; give it in lower case with the offset behind it."""
+    """Decode the name at an offset, pointers followed; give it in lower case with the offset behind
+    it.
+    """
     labels, end = [], 0
     while message[at]:
         if message[at] >= 0xC0:
@@ -65,7 +74,10 @@ def decode_name(message: bytes, at: int) -> tuple[str, int]:
 
 
 def dns_query(name: str, kind: str, ident: int, *, edns: bool = False) -> bytes:
-    """Build a DNS query for records of a kind of QTYPES. edns: tell that 1,232 bytes may come back (RFC 6891)."""
+    """Build a DNS query for records of a kind of QTYPES.
+
+    edns: tell that 1,232 bytes may come back (RFC 6891).
+    """
     qtype = next(number for number, text in QTYPES.items() if text == kind)
     more = struct.pack("!BHHIH", 0, 41, 1232, 0, 0) if edns else b""
     head = struct.pack("!6H", ident, 0x0100, 1, 0, 0, int(edns))
@@ -79,10 +91,11 @@ def _record(owner: str, qtype: int, ttl: int, data: bytes) -> bytes:
 def dns_answer(query: bytes, zone: dict) -> bytes | None:
     """Answer a query from a zone; None when the zone wants silence.
 
-    zone: name -> {"a": [...], "aaaa": [...], "cname": name, "ttl": seconds, "rcode": n, "silent": bool}.
-    A CNAME is followed inside the zone, each link with its own TTL. An unknown name gives NXDOMAIN.
-    `*.operator.example` answers for whatever has no entry below it; "rotate": one address of the list, another each time;
-    "txt": texts; "https" and "svcb": the bytes of each record's data, in hex.
+    zone: name -> {"a": [...], "aaaa": [...], "cname": name, "ttl": seconds, "rcode": n, "silent":
+    bool}. A CNAME is followed inside the zone, each link with its own TTL. An unknown name gives
+    NXDOMAIN. `*.operator.example` answers for whatever has no entry below it; "rotate": one address
+    of the list, another each time; "txt": texts; "https" and "svcb": the bytes of each record's
+    data, in hex.
     """
     ident = struct.unpack_from("!H", query)[0]
     name, end = decode_name(query, 12)

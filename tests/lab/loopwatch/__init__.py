@@ -8,11 +8,13 @@ SURE = 50.0
 
 
 def by_the_daemon(lines: Iterable[str]) -> list[str]:
-    """Give the lines of one test (`sitecustomize.py`: "MS ms: PLACE") that the daemon's own code is to blame for.
+    """Give the lines of one test (`sitecustomize.py`: "MS ms: PLACE") that the daemon's own code is
+    to blame for.
 
-    The kernel counts interrupts, the packets that they bring and time that the hypervisor took as the running thread's own:
-    in a run of 609 tests two callbacks that do next to nothing were charged 24 and 25 ms. Code that takes too long does so
-    again at the same place, or for much longer.
+    The kernel counts interrupts, the packets that they bring and time that the hypervisor took as
+    the running thread's own: in a run of 609 tests two callbacks that do next to nothing were
+    charged 24 and 25 ms. Code that takes too long does so again at the same place, or for much
+    longer.
     """
     places: dict[str, list[str]] = defaultdict(list)
     for line in lines:

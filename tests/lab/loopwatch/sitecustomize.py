@@ -1,7 +1,9 @@
-"""Loaded by the daemon under test at its start (site(7)): writes down whatever holds its event loop for too long.
+"""Loaded by the daemon under test at its start (site(7)): writes down whatever holds its event loop
+for too long.
 
-What counts is the processor time of the loop's own thread, callback by callback (time.thread_time), so that a loaded
-machine accuses nobody: while others run, nothing is counted. What the loop waits for in the kernel is not counted either.
+What counts is the processor time of the loop's own thread, callback by callback (time.thread_time),
+so that a loaded machine accuses nobody: while others run, nothing is counted. What the loop waits
+for in the kernel is not counted either.
 """
 
 import os
@@ -27,14 +29,17 @@ def _watch() -> None:
 
 
 def _words(callback) -> str:
-    """Name a task with the chain of what it waits for after this step; anything else as it shows itself."""
+    """Name a task with the chain of what it waits for after this step; anything else as it shows
+    itself.
+    """
     task = getattr(callback, "__self__", None)
     coro = getattr(task, "get_coro", lambda: None)()
     names = []
     while coro is not None and len(names) < 12:
         frame = getattr(coro, "cr_frame", None)
         names.append(
-            getattr(coro, "__qualname__", repr(coro)) + (f":{frame.f_lineno}" if frame else " (ended)")
+            getattr(coro, "__qualname__", repr(coro))
+            + (f":{frame.f_lineno}" if frame else " (ended)")
         )
         coro = getattr(coro, "cr_await", None)
     return " > ".join(names) or repr(callback)

@@ -86,7 +86,9 @@ class FakeCommands:
         made = self._new(action, actor, reason, authorised_by, back_to)
         closed = any(level != "open" for level in self.levels.values())
         kept, ended = (("laboratory",), ("web-mail",)) if closed else ((), ())
-        return Change(made, before != self.levels, self.verified, kept, ended, self.unrecorded, 1.25)
+        return Change(
+            made, before != self.levels, self.verified, kept, ended, self.unrecorded, 1.25
+        )
 
     async def status(self):
         await self._reads()
@@ -123,7 +125,9 @@ class FakeCommands:
 
     def generation(self, number):
         if not 1 <= number <= len(self.history):
-            raise NotFoundError(f"there is no generation {number}", hint="'ecluse history' lists them")
+            raise NotFoundError(
+                f"there is no generation {number}", hint="'ecluse history' lists them"
+            )
         return self.history[number - 1]
 
     def purge(self, number):
@@ -132,12 +136,16 @@ class FakeCommands:
         self.purge_polls -= 1
         if self.purge_polls > 0:
             return Purge(number, "running")
-        return Purge(number, "done", ended=3, kept=5, examples=("tcp 10.10.0.5:40000 -> 198.51.100.7:443",))
+        return Purge(
+            number, "done", ended=3, kept=5, examples=("tcp 10.10.0.5:40000 -> 198.51.100.7:443",)
+        )
 
     def closes(self, level, zones):
         return level in {"cut", "isolate"}
 
-    async def set_level(self, level, zones, *, actor, reason, authorised_by, expect=None, sender=None):
+    async def set_level(
+        self, level, zones, *, actor, reason, authorised_by, expect=None, sender=None
+    ):
         self.calls.append(("level", level, zones, actor, reason, authorised_by))
         self._expects(expect, sender)
         if level not in {"open", "reduced", "cut", "isolate"}:
@@ -153,13 +161,17 @@ class FakeCommands:
         self._expects(expect, sender)
         target = self.generation(number if number is not None else len(self.history) - 1)
         before, self.levels = dict(self.levels), dict(target.levels)
-        return await self._change(Action.ROLLBACK, actor, reason, authorised_by, before, target.number)
+        return await self._change(
+            Action.ROLLBACK, actor, reason, authorised_by, before, target.number
+        )
 
     async def reload(self, *, expect, actor, reason, authorised_by, sender=None):
         self.calls.append(("reload", expect, actor, reason, authorised_by))
         self.senders.append((sender.gone(), sender.early))
         if expect not in {None, DIGEST}:
-            raise StaleError("the files changed since the plan was shown", hint="look at the plan again")
+            raise StaleError(
+                "the files changed since the plan was shown", hint="look at the plan again"
+            )
         return await self._change(Action.RELOAD, actor, reason, authorised_by, None)
 
     async def plan(self, *, level, zones, rollback, reload):
@@ -175,7 +187,9 @@ class FakeCommands:
         self.calls.append(("refused", limit))
         await self._reads()
         flow = RefusedFlow("10.10.0.66", "198.51.100.7", "tcp", 443, 900, 54_000, 12, "care")
-        return Refused((flow,)[:limit], (replace(flow, destination="", port=0),)[:limit], full=False)
+        return Refused(
+            (flow,)[:limit], (replace(flow, destination="", port=0),)[:limit], full=False
+        )
 
     async def events(self):
         queue = asyncio.Queue(100)

@@ -51,7 +51,9 @@ async def running(commands=None, **settings):
     log = ListLog()
     with open_folder() as folder:
         path = settings.pop("socket_path", folder / "e.sock")
-        (folder / "passwd").write_text("root:x:0:0::/root:/bin/sh\nreader:x:61011:61011::/:/bin/sh\n")
+        (folder / "passwd").write_text(
+            "root:x:0:0::/root:/bin/sh\nreader:x:61011:61011::/:/bin/sh\n"
+        )
         (folder / "group").write_text(f"ecluse:x:{READERS}:\necluse-operators:x:{OPERATORS}:\n")
         settings.setdefault("readers", "ecluse")
         settings.setdefault("operators", "ecluse-operators")
@@ -75,7 +77,12 @@ class ServerThread:
 
     async def _serve(self):
         self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with running(self.commands, **self._settings) as (_, self.path, self.server, self.log):
+        async with running(self.commands, **self._settings) as (
+            _,
+            self.path,
+            self.server,
+            self.log,
+        ):
             self._ready.set()
             await self._stop.wait()
 

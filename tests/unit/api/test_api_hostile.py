@@ -18,7 +18,16 @@ from ecluse.api.denied_attempts import (
 from ecluse.api.quota import ROOMS, Quota, QuotaCounter
 from ecluse.records import Actor
 from tests.unit.api.fake_commands import FakeCommands
-from tests.unit.api.harness import SYSTEM_PYTHON, ListLog, ask, hold, parse, raw, request_bytes, running
+from tests.unit.api.harness import (
+    SYSTEM_PYTHON,
+    ListLog,
+    ask,
+    hold,
+    parse,
+    raw,
+    request_bytes,
+    running,
+)
 
 GET = request_bytes("GET", "/v1/status")
 
@@ -68,7 +77,9 @@ async def test_a_request_that_does_not_end_is_ended(start):
 async def test_a_request_that_trickles_is_ended_at_the_same_time():
     async with running(request_seconds=0.8) as (_, path, *_rest):
         begin = time.monotonic()
-        with hold(path, b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n") as sock:
+        with hold(
+            path, b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n"
+        ) as sock:
             with contextlib.suppress(OSError):
                 for byte in b"Content-Type: application/json\r\n\r\n" + b" " * 500:
                     sock.sendall(bytes([byte]))
@@ -79,7 +90,10 @@ async def test_a_request_that_trickles_is_ended_at_the_same_time():
 async def test_a_connection_that_never_speaks_or_goes_idle_is_ended(monkeypatch):
     monkeypatch.setattr("ecluse.api.http_connection.IDLE_SECONDS", 0.5)
     async with running() as (_, path, *_rest):
-        with hold(path) as silent, hold(path, request_bytes("GET", "/v1/status", close=False)) as idle:
+        with (
+            hold(path) as silent,
+            hold(path, request_bytes("GET", "/v1/status", close=False)) as idle,
+        ):
             assert (await closes(silent, 5))[0] == b""
             assert b"200 OK" in (await closes(idle, 5))[0]
 
@@ -140,7 +154,8 @@ async def test_200_clients_at_once_are_all_answered_and_nothing_is_left():
 
 
 async def test_200_lying_connections_do_not_slow_a_normal_client():
-    # None of them is ended within the test: whoever had to wait for one would wait longer than he does here.
+    # None of them is ended within the test: whoever had to wait for one would wait longer than he
+    # does here.
     async with running(request_seconds=600.0) as (_, path, *_rest):
         before = descriptors()
         kinds = [
@@ -207,7 +222,9 @@ async def test_who_is_turned_away_is_told_why():
 
 
 async def test_who_has_had_his_share_may_close_all_the_same():
-    """The door knows nothing of what somebody wants; so a few places are there to hear it, for a second each."""
+    """The door knows nothing of what somebody wants; so a few places are there to hear it, for a
+    second each.
+    """
     async with running() as (commands, path, server, _log):
         nothing = Quota(0, 0)
         server._door.admission.rooms = dict.fromkeys(("reader", "operator", "none"), nothing) | {
@@ -230,7 +247,9 @@ async def test_who_has_had_his_share_may_close_all_the_same():
 
 
 async def test_idle_connections_go_where_descriptors_run_out():
-    """60 idle connections on 40 descriptors: whoever has something to ask does not wait for their 15 seconds."""
+    """60 idle connections on 40 descriptors: whoever has something to ask does not wait for their
+    15 seconds.
+    """
     async with running() as (_, path, server, _log):
         idle = [hold(path) for _ in range(20)]
         await asyncio.sleep(0.3)
@@ -248,7 +267,9 @@ async def test_idle_connections_go_where_descriptors_run_out():
 
         real = listener.sock
         listener.sock = Short()
-        assert (await asyncio.wait_for(ask(path, "POST", "/v1/level", {"level": "cut"}), 5))[0] == 200
+        assert (await asyncio.wait_for(ask(path, "POST", "/v1/level", {"level": "cut"}), 5))[
+            0
+        ] == 200
         listener.sock = real
         for one in idle:
             one.setblocking(False)
@@ -270,8 +291,14 @@ async def test_who_does_not_read_his_answer_blocks_nobody_and_is_dropped():
 
 @pytest.mark.parametrize("size", [150_000, 250_000, 400_000])
 async def test_an_answer_that_is_half_taken_does_not_stay_for_ever(size):
-    # Sizes around what the socket itself holds: some of it stays in the transport with no writer waiting for it.
-    async with running(FakeCommands(title="x" * size), stall_seconds=0.5) as (_, path, server, _log):
+    # Sizes around what the socket itself holds: some of it stays in the transport with no writer
+    # waiting for it.
+    async with running(FakeCommands(title="x" * size), stall_seconds=0.5) as (
+        _,
+        path,
+        server,
+        _log,
+    ):
         with hold(path, request_bytes("GET", "/v1/status")):
             await asyncio.sleep(1.2)
             assert sum(server._door.admission.held().values()) == 0
@@ -294,7 +321,9 @@ async def test_event_streams_are_bounded():
     async with running() as (_, path, *_rest):
         with contextlib.ExitStack() as stack:
             for _ in range(32):
-                stack.enter_context(hold(path, b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+                stack.enter_context(
+                    hold(path, b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                )
             await asyncio.sleep(0.3)
             status, _, answer = await ask(path, "GET", "/v1/events")
             assert (status, answer["kind"]) == (503, "busy")

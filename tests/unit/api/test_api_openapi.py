@@ -80,7 +80,9 @@ async def test_both_kinds_of_event_lines_fit():
         ]["schema"]
         import asyncio
 
-        stream = asyncio.ensure_future(raw(path, b"GET /v1/events HTTP/1.0\r\nHost: localhost\r\n\r\n"))
+        stream = asyncio.ensure_future(
+            raw(path, b"GET /v1/events HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        )
         await asyncio.sleep(0.1)
         commands.tell("one")
         commands.subscribers[0].put_nowait(None)
@@ -95,7 +97,9 @@ async def test_both_kinds_of_event_lines_fit():
 async def test_the_description_names_just_what_the_server_has():
     async with running() as (_, path, *_rest):
         served = await described(path)
-        named = {(method.upper(), where) for where, found in served["paths"].items() for method in found}
+        named = {
+            (method.upper(), where) for where, found in served["paths"].items() for method in found
+        }
         assert named == {(route.method, route.path) for route in ROUTES}
         for where in served["paths"]:
             real = where.replace("{number}", "1")
@@ -115,12 +119,15 @@ async def test_bodies_that_the_server_refuses_are_refused_by_the_description_too
         {"generation": 1}, {"generation": 0}, {"generation": -1}, {"generation": 1.5}, {"generation": "1"},
         {"generation": None}, {"expect": DIGEST}, {"expect": ""}, {"expect": 5}, {"reload": True}, {"reload": "yes"}, [], 3,
     ]  # fmt: skip
-    # What JSON Schema does not say: the one rule of /v1/plan about its parts, and `strict` about true for 1.
+    # What JSON Schema does not say: the one rule of /v1/plan about its parts, and `strict` about
+    # true for 1.
     unsaid = "give exactly one of"
     async with running() as (_, path, *_rest):
         served = await described(path)
         for where in BODIES:
-            schema = operation(served, "POST", where)["requestBody"]["content"]["application/json"]["schema"]
+            schema = operation(served, "POST", where)["requestBody"]["content"]["application/json"][
+                "schema"
+            ]
             for word in words:
                 status, _, answer = await ask(path, "POST", where, word)
                 try:

@@ -4,7 +4,17 @@ import socket
 
 import pytest
 
-from ecluse.api.peer import SO_PEERPIDFD, Accounts, Peer, Role, Roles, actor_of, has_ended, peer_of, printable
+from ecluse.api.peer import (
+    SO_PEERPIDFD,
+    Accounts,
+    Peer,
+    Role,
+    Roles,
+    actor_of,
+    has_ended,
+    peer_of,
+    printable,
+)
 from tests.unit.api.harness import SYSTEM_PYTHON, open_folder
 
 
@@ -106,12 +116,20 @@ def test_a_peer_that_is_gone_has_no_command(accounts, tmp_path):
 
 
 def test_a_peer_that_went_meanwhile_has_neither_command_nor_login(accounts, tmp_path):
-    """Its number may be another process's by now; who it was at connect(2) is the kernel's word and stays."""
+    """Its number may be another process's by now; who it was at connect(2) is the kernel's word and
+    stays.
+    """
     (tmp_path / "9").mkdir()
     (tmp_path / "9" / "comm").write_text("other\n")
     (tmp_path / "9" / "loginuid").write_text("1000")
     actor = actor_of(Peer(1000, 9, frozenset()), accounts, tmp_path, gone=lambda: True)
-    assert (actor.uid, actor.user, actor.pid, actor.command, actor.login) == (1000, "marie", 9, "", None)
+    assert (actor.uid, actor.user, actor.pid, actor.command, actor.login) == (
+        1000,
+        "marie",
+        9,
+        "",
+        None,
+    )
 
 
 async def test_a_process_that_left_its_connection_to_another_has_ended(tmp_path):

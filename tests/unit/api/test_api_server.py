@@ -22,7 +22,17 @@ from ecluse.errors import (
 )  # fmt: skip
 from ecluse.records import Actor
 from tests.unit.api.fake_commands import DIGEST, FakeCommands
-from tests.unit.api.harness import OPERATORS, READERS, ask, ask_as, hold, parse, raw, request_bytes, running
+from tests.unit.api.harness import (
+    OPERATORS,
+    READERS,
+    ask,
+    ask_as,
+    hold,
+    parse,
+    raw,
+    request_bytes,
+    running,
+)
 
 LEVEL = {"level": "cut", "reason": "ransomware", "authorised_by": "Dr Martin", "zones": ["care"]}
 
@@ -106,11 +116,15 @@ async def test_roles_of_other_users(groups, expected):
         found = {}
         for what in expected:
             method, where = what.split()
-            found[what], _, answer = await ask_as(61011, groups, path, method, where, bodies.get(what))
+            found[what], _, answer = await ask_as(
+                61011, groups, path, method, where, bodies.get(what)
+            )
             if found[what] == 403:
                 assert answer["kind"] == "forbidden"
                 assert "group" in answer["hint"]
-                assert answer["detail"].startswith("user reader may not "), "a user may be called nobody"
+                assert answer["detail"].startswith("user reader may not "), (
+                    "a user may be called nobody"
+                )
         assert found == expected
         refused = [what for what, status in expected.items() if status == 403]
         assert [what for _, what in commands.attempts] == refused
@@ -126,7 +140,12 @@ async def test_a_group_by_primary_gid_counts_and_numbers_are_groups():
 
 
 async def test_unknown_role_groups_are_said_and_lock_nobody_but_non_root_out():
-    async with running(readers="nowhere", operators="no-such", group="neither") as (_, path, server, log):
+    async with running(readers="nowhere", operators="no-such", group="neither") as (
+        _,
+        path,
+        server,
+        log,
+    ):
         assert len(server.warnings) == 2
         assert len([line for line in log.lines if line[0] == "warning"]) == 3
         assert (await ask(path, "GET", "/v1/status"))[0] == 200
@@ -161,7 +180,9 @@ async def test_a_refusal_stands_when_it_cannot_be_recorded():
 
 async def test_web_pages_are_refused():
     async with running() as (commands, path, *_):
-        status, _, answer = await ask(path, "POST", "/v1/level", LEVEL, ["Origin: http://evil.example"])
+        status, _, answer = await ask(
+            path, "POST", "/v1/level", LEVEL, ["Origin: http://evil.example"]
+        )
         assert (status, answer["kind"]) == (403, "forbidden")
         assert not commands.calls
         assert "web page" in commands.attempts[0][1]
@@ -184,7 +205,9 @@ BROWSERS = [
 @pytest.mark.parametrize("headers", BROWSERS, ids=" ".join)
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 async def test_what_a_browser_sends_is_refused_by_every_route(route, headers):
-    """DNS rebinding through a forwarded socket: a page of anybody's read the status, and a bare POST rolled back."""
+    """DNS rebinding through a forwarded socket: a page of anybody's read the status, and a bare
+    POST rolled back.
+    """
     where = route.path.replace("{number}", "1")
     body = b"{}" if route.method == "POST" else b""
     lines = [f"{route.method} {where} HTTP/1.0", *headers, "Content-Type: application/json"]
@@ -200,7 +223,11 @@ async def test_what_a_browser_sends_is_refused_by_every_route(route, headers):
 async def test_two_hosts_are_no_request_at_all():
     async with running() as (commands, path, *_):
         head = b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nHost: rebind.example\r\n"
-        data = head + b"Content-Type: application/json\r\nContent-Length: 15\r\n\r\n" + b'{"level":"cut"}'
+        data = (
+            head
+            + b"Content-Type: application/json\r\nContent-Length: 15\r\n\r\n"
+            + b'{"level":"cut"}'
+        )
         assert parse(await raw(path, data))[0] == 400
         assert not commands.calls
 
@@ -225,7 +252,9 @@ async def test_pages_do_not_use_up_the_lines_of_the_person_whose_browser_it_is()
 POSTS = [route for route in ROUTES if route.method == "POST"]
 
 
-@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
+@pytest.mark.parametrize(
+    "kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"]
+)
 @pytest.mark.parametrize("body", [b"", b"{}"])
 @pytest.mark.parametrize("route", POSTS, ids=lambda route: route.path)
 async def test_every_post_says_that_it_is_json(route, kind, body):
@@ -257,11 +286,16 @@ async def test_no_answer_may_be_taken_for_something_else():
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize(
-    ("method", "where", "body"), [("POST", "/v1/level", b'{"level":"cut"}'), ("GET", "/v1/status", b"")]
+    ("method", "where", "body"),
+    [("POST", "/v1/level", b'{"level":"cut"}'), ("GET", "/v1/status", b"")],
 )
 async def test_a_client_that_only_stopped_sending_gets_its_answer(version, method, where, body):
     """shutdown(2) with SHUT_WR after the request: what `nc -N` and some proxies do."""
-    lines = [f"{method} {where} HTTP/{version}", "Host: localhost", "Content-Type: application/json"]
+    lines = [
+        f"{method} {where} HTTP/{version}",
+        "Host: localhost",
+        "Content-Type: application/json",
+    ]
     data = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
     async with running(FakeCommands(delay=0.2)) as (_commands, path, server, _log):
         reader, writer = await asyncio.open_unix_connection(str(path))
@@ -334,7 +368,9 @@ async def test_problems_are_documents_and_change_nothing():
             what = (method, where, (body or b"")[:40])
             assert (status, answer["status"]) == (expected, expected), (what, answer)
             assert found["content-type"] == "application/problem+json", what
-            assert {"type", "title", "detail", "instance", "hint", "kind", "retry"} <= set(answer), what
+            assert {"type", "title", "detail", "instance", "hint", "kind", "retry"} <= set(
+                answer
+            ), what
             assert answer["detail"], what
             assert "Traceback" not in json.dumps(answer), what
         assert len(commands.history) == 1
@@ -418,8 +454,11 @@ async def test_who_hangs_up_does_not_stop_the_command():
 async def test_a_command_that_was_sent_before_the_daemon_was_up_is_known_as_such(
     tmp_path, path, body, gives_up
 ):
-    """systemd holds the socket while the daemon is down: what waits there may be minutes old. What of it is begun, and
-    what is left out, the controller decides (tests/system/test_given_up.py)."""
+    """systemd holds the socket while the daemon is down: what waits there may be minutes old.
+
+    What of it is begun, and what is left out, the controller decides
+    (tests/system/test_given_up.py).
+    """
     waiting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     waiting.bind(str(tmp_path / "s"))
     waiting.listen(8)
@@ -444,7 +483,9 @@ async def test_only_the_first_request_of_an_early_connection_is_early(tmp_path):
     waiting.listen(8)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.connect(str(tmp_path / "s"))
-        request = request_bytes("POST", "/v1/level", json.dumps({"level": "cut"}).encode(), close=False)
+        request = request_bytes(
+            "POST", "/v1/level", json.dumps({"level": "cut"}).encode(), close=False
+        )
         client.sendall(request)
         client.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -457,7 +498,9 @@ async def test_only_the_first_request_of_an_early_connection_is_early(tmp_path):
 
 async def test_who_stops_sending_and_waits_for_the_answer_has_not_given_up():
     async with running() as (commands, path, *_):
-        with hold(path, request_bytes("POST", "/v1/level", json.dumps({"level": "open"}).encode())) as sock:
+        with hold(
+            path, request_bytes("POST", "/v1/level", json.dumps({"level": "open"}).encode())
+        ) as sock:
             sock.shutdown(socket.SHUT_WR)
             await asyncio.sleep(0.2)
         assert commands.calls
@@ -481,7 +524,9 @@ async def test_readings_of_readers_wait_in_their_own_lane():
 
 async def test_keep_alive_and_pipelining():
     async with running() as (_commands, path, *_):
-        two = request_bytes("GET", "/v1/status", close=False) + request_bytes("GET", "/v1/generations")
+        two = request_bytes("GET", "/v1/status", close=False) + request_bytes(
+            "GET", "/v1/generations"
+        )
         answer = await raw(path, two)
         assert answer.count(b"HTTP/1.1 200 OK") == 2
 
@@ -497,7 +542,10 @@ async def test_metrics():
     async with running() as (commands, path, *_):
         commands.levels["care"] = "cut"
         status, headers, text = await ask(path, "GET", "/metrics")
-        assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        assert (status, headers["content-type"]) == (
+            200,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )
         found = {
             (s.name, *sorted(s.labels.values())): s.value
             for family in text_string_to_metric_families(text.decode())
@@ -509,7 +557,11 @@ async def test_metrics():
         assert found["ecluse_service_packets_total", "laboratory"] == 1200
         assert found["ecluse_service_bytes_total", "laboratory"] == 90_000
         assert found["ecluse_refused_packets_total", "outbound"] == 7
-        assert (found["ecluse_in_step",], found["ecluse_generation",], found["ecluse_armed",]) == (1, 1, 1)
+        assert (found["ecluse_in_step",], found["ecluse_generation",], found["ecluse_armed",]) == (
+            1,
+            1,
+            1,
+        )
         assert found["ecluse_api_connections", "root"] == 1
         assert not [name for name, *_ in found if not name.startswith("ecluse")]
 
@@ -533,11 +585,15 @@ async def test_events_come_as_lines_with_heartbeats_and_end_with_the_client():
 
 async def test_events_end_when_the_server_stops_or_the_source_ends():
     async with running() as (commands, path, server, _):
-        first = asyncio.ensure_future(raw(path, b"GET /v1/events HTTP/1.0\r\nHost: localhost\r\n\r\n"))
+        first = asyncio.ensure_future(
+            raw(path, b"GET /v1/events HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        )
         await asyncio.sleep(0.1)
         commands.subscribers[0].put_nowait(None)
         assert b"heartbeat" in await asyncio.wait_for(first, 2)
-        second = asyncio.ensure_future(raw(path, b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+        second = asyncio.ensure_future(
+            raw(path, b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        )
         await asyncio.sleep(0.1)
         await asyncio.wait_for(server.close(), 3)
         assert (await asyncio.wait_for(second, 2)).endswith(b"0\r\n\r\n")

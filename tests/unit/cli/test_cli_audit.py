@@ -43,7 +43,9 @@ LINE = b'{"seq":3,"event":"level","prev":"x","hash":"y",%s}\n'
     ],
 )
 def test_one_altered_line_hides_no_other(ecluse, tmp_path, line):
-    """RED before: `audit show` ended with a traceback, and whoever altered a line had hidden them all."""
+    """RED before: `audit show` ended with a traceback, and whoever altered a line had hidden them
+    all.
+    """
     path, lines = written_log(tmp_path, 5)
     path.write_bytes(b"".join([*lines[:2], line, *lines[3:]]))
     code, out, err = ecluse("audit", "show", str(path))
@@ -66,7 +68,9 @@ def written_log(tmp_path, number):
     return path, path.read_bytes().splitlines(keepends=True)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
+)
 @given(
     st.dictionaries(
         st.sampled_from(

@@ -1,4 +1,6 @@
-"""What closes is sent before anything is loaded that only its answer needs: once, and just as it was typed."""
+"""What closes is sent before anything is loaded that only its answer needs: once, and just as it
+was typed.
+"""
 
 import json
 import subprocess

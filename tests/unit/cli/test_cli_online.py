@@ -1,4 +1,6 @@
-"""`ecluse check --online` without a network: what there is to ask, and whom; with packets in tests/system/test_names.py."""
+"""`ecluse check --online` without a network: what there is to ask, and whom; with packets in
+tests/system/test_names.py.
+"""
 
 import asyncio
 import json
@@ -59,20 +61,27 @@ def test_each_name_its_addresses_and_who_gave_them(check, files, server):
     assert "asked 127.0.0.1: 8 answered" in said, "two questions, four times"
     code, said = check("--json")
     (service,) = json.loads(said)["names"]
-    assert [a["address"] for a in service["names"][0]["addresses"]] == ["203.0.113.10", "2001:db8::10"]
+    assert [a["address"] for a in service["names"][0]["addresses"]] == [
+        "203.0.113.10",
+        "2001:db8::10",
+    ]
 
 
 def test_a_name_without_an_address_is_a_finding_and_asked_for_once(check, files, server):
     files.site(RESOLVERS, "resolvers: [127.0.0.1]")
     code, said = check()
     assert code == 1
-    assert "results.lab.example has no address yet (127.0.0.1 answered NXDOMAIN)" in " ".join(said.split())
+    assert "results.lab.example has no address yet (127.0.0.1 answered NXDOMAIN)" in " ".join(
+        said.split()
+    )
     assert server.asked["results.lab.example", "A", "udp"] == 1
 
 
 def test_one_name_without_an_address_among_others_is_a_finding(check, files, server):
     files.site(RESOLVERS, "resolvers: [127.0.0.1]")
-    files.labs("to: [results.lab.example, 203.0.113.10]", "to: [results.lab.example, gone.lab.example]")
+    files.labs(
+        "to: [results.lab.example, 203.0.113.10]", "to: [results.lab.example, gone.lab.example]"
+    )
     server.put("results.lab.example", "203.0.113.10")
     code, said = check()
     assert code == 1

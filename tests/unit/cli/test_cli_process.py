@@ -114,7 +114,10 @@ def test_ctrl_c_during_a_command_says_the_doubt():
     with (
         ServerThread(FakeCommands(delay=1.0)) as running,
         subprocess.Popen(
-            command(running, "cut"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+            command(running, "cut"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
         ) as process,
     ):
         for _ in range(100):
@@ -133,7 +136,10 @@ def test_ctrl_c_during_a_command_says_the_doubt():
 def test_events_end_with_the_daemon():
     with ServerThread() as running:
         process = subprocess.Popen(
-            command(running, "events"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+            command(running, "events"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
         )
         for _ in range(100):
             if running.commands.subscribers:
@@ -191,7 +197,9 @@ def test_the_way_to_the_daemon_loads_nothing_heavy(server, words):
         check=False, capture_output=True, text=True, timeout=30, env=environment(),
     )  # fmt: skip
     loaded = {
-        line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")
+        line.rsplit("|", 1)[1].strip()
+        for line in done.stderr.splitlines()
+        if line.startswith("import time:")
     }
     heavy = {
         "typing", "dataclasses", "inspect", "pydantic", "asyncio", "aiohttp", "yaml", "structlog", "http.client", "email", "ssl", "ecluse.results",
@@ -209,14 +217,21 @@ def test_it_starts_at_once(server):
         subprocess.run(line, capture_output=True, check=True, env=environment())
         return time.perf_counter() - begin
 
-    # Beside what it does not load, in turns: the machine's load moves both. Ours takes about half of it.
-    other = [sys.executable, "-c", "import argparse, dataclasses, http.client, ssl, typing, pathlib"]
+    # Beside what it does not load, in turns: the machine's load moves both. Ours takes about half
+    # of it.
+    other = [
+        sys.executable,
+        "-c",
+        "import argparse, dataclasses, http.client, ssl, typing, pathlib",
+    ]
     pairs = [(seconds(command(server, "status")), seconds(other)) for _ in range(9)]
     assert min(ours for ours, _ in pairs) < min(theirs for _, theirs in pairs)
 
 
 def test_a_full_queue_is_waited_for_and_told(tmp_path):
-    """Anybody may fill the queue of systemd's socket while the daemon is down: a closing gets through all the same."""
+    """Anybody may fill the queue of systemd's socket while the daemon is down: a closing gets
+    through all the same.
+    """
     with socket.socket(socket.AF_UNIX) as held, contextlib.ExitStack() as crowd:
         held.bind(str(tmp_path / "s"))
         held.listen(1)
@@ -227,7 +242,9 @@ def test_a_full_queue_is_waited_for_and_told(tmp_path):
                 one.setblocking(False)
                 one.connect(str(tmp_path / "s"))
         line = [sys.executable, "-m", "ecluse.cli", "--socket", str(tmp_path / "s"), "cut"]
-        with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        with subprocess.Popen(
+            line, stderr=subprocess.PIPE, text=True, env=environment()
+        ) as process:
             told = [process.stderr.readline() for _ in range(3)]
             assert process.poll() is None, "it still tries"
             crowd.close()
@@ -267,7 +284,9 @@ def test_a_socket_that_nobody_answers_is_told_before_the_time_is_over(tmp_path, 
         held.bind(str(tmp_path / "s"))
         held.listen()
         line = [sys.executable, "-m", "ecluse.cli", "--socket", str(tmp_path / "s"), verb]
-        with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        with subprocess.Popen(
+            line, stderr=subprocess.PIPE, text=True, env=environment()
+        ) as process:
             lines = 3 if verb == "cut" else 2
             told = "".join(process.stderr.readline() for _ in range(lines))
             assert process.poll() is None, "it still waits"

@@ -1,4 +1,6 @@
-"""Whoever cuts the session in which he types hears it in one line, before anything is sent; nothing is asked or waited for."""
+"""Whoever cuts the session in which he types hears it in one line, before anything is sent; nothing
+is asked or waited for.
+"""
 
 import os
 import subprocess
@@ -46,10 +48,13 @@ def ecluse(server, config, *words, client="", sudo="", **more):
         environment["SSH_CONNECTION"] = f"{client} 50022 192.0.2.2 22"
     command = [sys.executable, "-m", "ecluse.cli", *words]
     if sudo:
-        between = (
-            "import os, subprocess, sys; del os.environ['SSH_CONNECTION']; os.environ['SUDO_UID'] = '1000'; "
-        )
-        command = [sys.executable, "-c", f"{between}sys.exit(subprocess.call(sys.argv[1:]))", *command]
+        between = "import os, subprocess, sys; del os.environ['SSH_CONNECTION']; os.environ['SUDO_UID'] = '1000'; "
+        command = [
+            sys.executable,
+            "-c",
+            f"{between}sys.exit(subprocess.call(sys.argv[1:]))",
+            *command,
+        ]
         environment["SSH_CONNECTION"] = f"{sudo} 50022 192.0.2.2 22"
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=30, **more

@@ -32,7 +32,9 @@ def _interrupted():
 @pytest.fixture
 def ecluse(capsys, monkeypatch):
     def run(*words, typed=None):
-        """Exit code, standard output, standard error; `typed`: what a person at a terminal types (KeyboardInterrupt: Ctrl-C)."""
+        """Exit code, standard output, standard error; `typed`: what a person at a terminal types
+        (KeyboardInterrupt: Ctrl-C).
+        """
         stdin = io.StringIO("" if typed is KeyboardInterrupt else typed or "")
         stdin.isatty = lambda: typed is not None
         if typed is KeyboardInterrupt:
@@ -202,7 +204,9 @@ def test_rollback_that_opens_asks_on_a_terminal(server, ecluse):
 
 
 @pytest.mark.parametrize("words", [("rollback",), ("open",)])
-def test_what_another_operator_did_while_it_was_asked_is_not_undone(server, ecluse, monkeypatch, words):
+def test_what_another_operator_did_while_it_was_asked_is_not_undone(
+    server, ecluse, monkeypatch, words
+):
     """The question named a state; the answer is for that state alone."""
     ecluse("cut", "--zone", "guests")
 
@@ -237,7 +241,8 @@ def test_reload_shows_asks_and_sends_what_it_showed(server, ecluse):
 def test_a_reload_of_what_changed_since_is_refused(server, ecluse, monkeypatch):
     async def other_plan(**_):
         return replace(
-            await FakeCommands().plan(level=None, zones=None, rollback=None, reload=True), digest="sha256:0"
+            await FakeCommands().plan(level=None, zones=None, rollback=None, reload=True),
+            digest="sha256:0",
         )
 
     monkeypatch.setattr(server.commands, "plan", other_plan)
@@ -295,7 +300,9 @@ def test_what_is_let_through_again_is_told_before_and_after(server, ecluse, monk
     plan = asyncio.run(FakeCommands().plan(level="cut", zones=None, rollback=None, reload=False))
 
     async def some(**_):
-        return replace(plan, levels=dict.fromkeys(plan.levels, "cut"), services_opened=("laboratory",))
+        return replace(
+            plan, levels=dict.fromkeys(plan.levels, "cut"), services_opened=("laboratory",)
+        )
 
     monkeypatch.setattr(server.commands, "plan", some)
     assert "  opened    laboratory, refused until now" in ecluse("plan", "cut")[1]
@@ -322,7 +329,9 @@ def test_services_history_show_refused(server, ecluse):
 
 
 def test_exit_code_6_when_done_but_not_recorded(ecluse):
-    with ServerThread(FakeCommands(unrecorded=("the audit log: No space left on device",))) as running:
+    with ServerThread(
+        FakeCommands(unrecorded=("the audit log: No space left on device",))
+    ) as running:
         code, out, _ = ecluse("cut", "--socket", str(running.path))
     assert code == 6
     assert "NOT FULLY" in out
@@ -403,7 +412,12 @@ def test_exit_code_4_says_what_to_type_without_the_daemon(ecluse, tmp_path, monk
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"garbage\n", b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{", b"HTTP/1.1 200 OK\r\n\r\nno"],
+    [
+        b"",
+        b"garbage\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\n\r\nno",
+    ],
 )
 def test_an_answer_that_is_none_is_exit_code_4(ecluse, tmp_path, answer):
     async def strange(reader, writer):
@@ -500,7 +514,9 @@ def test_audit(ecluse, tmp_path):
     for number in range(5):
         levels = {"care": "cut", "guests": "open"}
         log.append(
-            AuditRecord("level", Actor(0, "root", 1, "ecluse"), f"to cut {number}", "why", levels=levels)
+            AuditRecord(
+                "level", Actor(0, "root", 1, "ecluse"), f"to cut {number}", "why", levels=levels
+            )
         )
     log.close()
     code, out, _ = ecluse("audit", "verify", str(path))

@@ -73,7 +73,9 @@ class Files:
         self.write("site.yaml", SITE.replace(old, new))
 
     def dns(self, criticality: str = "vital") -> None:
-        """Keep a DNS server for the gateway, which all may ask: without it the sample's name is warned about."""
+        """Keep a DNS server for the gateway, which all may ask: without it the sample's name is
+        warned about.
+        """
         self.write("allowlist.d/90-dns.yaml", DNS.replace("vital", criticality))
 
     def labs(self, old: str, new: str) -> None:

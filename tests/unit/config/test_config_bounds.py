@@ -1,4 +1,6 @@
-"""Whatever `ecluse check` takes can be built: every name and every amount has a bound, and what exceeds it has its place."""
+"""Whatever `ecluse check` takes can be built: every name and every amount has a bound, and what
+exceeds it has its place.
+"""
 
 import re
 from dataclasses import replace
@@ -52,7 +54,9 @@ def sites(draw):
     """Zones with whatever names they may have, on whatever interfaces they share."""
     zones = draw(st.lists(written, min_size=1, max_size=64, unique=True))
     shared = draw(
-        st.lists(st.sampled_from(["lan0", "a" * 15, "b" * 14 + "*", "vlan*"]), min_size=1, unique=True)
+        st.lists(
+            st.sampled_from(["lan0", "a" * 15, "b" * 14 + "*", "vlan*"]), min_size=1, unique=True
+        )
     )
     made = []
     for number, zone in enumerate(zones):
@@ -93,8 +97,16 @@ def zones(count, interfaces=1, subnets=1):
 
 SITE = {
     "zones": (zones(65), "", "195:5: 65 zones, expected at most 64"),
-    "interfaces": (zones(2, 129), "", "7:924: 258 interfaces in all zones together, expected at most 256"),
-    "subnets": (zones(5, 1, 201), "", "17:2845: 1005 subnets in all zones together, expected at most 1000"),
+    "interfaces": (
+        zones(2, 129),
+        "",
+        "7:924: 258 interfaces in all zones together, expected at most 256",
+    ),
+    "subnets": (
+        zones(5, 1, 201),
+        "",
+        "17:2845: 1005 subnets in all zones together, expected at most 1000",
+    ),
     "resolvers": (
         zones(1),
         f"resolvers: [{', '.join(f'192.0.2.{n}' for n in range(17))}]\n",

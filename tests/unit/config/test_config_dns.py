@@ -100,7 +100,11 @@ def test_connections_to_a_wildcard_that_a_cut_ends(files, gate, labs, said):
         assert old in text
         text = text.replace(old, new)
     files.write("allowlist.d/10-labs.yaml", text)
-    found = [fault for fault in warnings_of(read_directory(files.path), DAY) if fault.wrong.startswith(ENDS)]
+    found = [
+        fault
+        for fault in warnings_of(read_directory(files.path), DAY)
+        if fault.wrong.startswith(ENDS)
+    ]
     assert len(found) == said
     if found:
         assert (found[0].line, found[0].column) == (9, 13)
@@ -117,11 +121,17 @@ def test_a_wildcard_of_the_gateway_alone_is_odd(files):
         .replace(TO, 'to: "*.updates.example"'),
     )
     said = [f.wrong for f in warnings_of(read_directory(files.path), DAY)]
-    assert any("the gateway alone, whose own DNS the gate does not answer" in wrong for wrong in said), said
+    assert any(
+        "the gateway alone, whose own DNS the gate does not answer" in wrong for wrong in said
+    ), said
 
 
 def test_a_wildcard_may_lead_to_private_addresses_too(files):
     text = (files.path / "allowlist.d/10-labs.yaml").read_text()
-    files.write("allowlist.d/10-labs.yaml", text.replace(TO, 'to: "*.lab.example"\n        private: true'))
+    files.write(
+        "allowlist.d/10-labs.yaml", text.replace(TO, 'to: "*.lab.example"\n        private: true')
+    )
     with_gate(files, "  mode: always\n")
-    assert not [f.wrong for f in warnings_of(read_directory(files.path), DAY) if "'private'" in f.wrong]
+    assert not [
+        f.wrong for f in warnings_of(read_directory(files.path), DAY) if "'private'" in f.wrong
+    ]

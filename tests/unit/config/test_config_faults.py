@@ -29,13 +29,21 @@ IFACE = "at most 15 of letters, digits and _.+-, '*' only at the end"
 
 SITE_CASES = {
     # what is written -> what is said, with its place in site.yaml
-    "name in capitals": ("site: chu-example", "site: CHU", f"1:7: 'CHU' is no name, expected {NAME}"),
+    "name in capitals": (
+        "site: chu-example",
+        "site: CHU",
+        f"1:7: 'CHU' is no name, expected {NAME}",
+    ),
     "name is a YAML truth value": (
         "name: offices",
         "name: no",
         "8:11: 'no' (which YAML takes for yes or no), expected a name: write it in quotes, \"no\"",
     ),
-    "name of 49": ("name: offices", f"name: {'a' * 49}", f"8:11: '{'a' * 49}' is no name, expected {NAME}"),
+    "name of 49": (
+        "name: offices",
+        f"name: {'a' * 49}",
+        f"8:11: '{'a' * 49}' is no name, expected {NAME}",
+    ),
     "zone gateway": (
         "name: offices",
         "name: gateway",
@@ -81,7 +89,11 @@ SITE_CASES = {
         'title: "\\e[2J"',
         "2:8: the character U+001B in a text, expected one line of text that can be seen",
     ),
-    "title empty": ("title: CHU d'Example", 'title: ""', "2:8: an empty text, expected words for a person"),
+    "title empty": (
+        "title: CHU d'Example",
+        'title: ""',
+        "2:8: an empty text, expected words for a person",
+    ),
     "title is nothing": ("title: CHU d'Example", "title:", "2:7: nothing, expected a text"),
     "title is a list": ("title: CHU d'Example", "title: [x]", "2:8: a list, expected a text"),
     "unknown key": (
@@ -109,7 +121,11 @@ SITE_CASES = {
         "interfaces: lan1",
         "9:17: the text 'lan1', expected a list, such as [ ... ] or lines that begin with '- '",
     ),
-    "empty list": ("interfaces: [lan1]", "interfaces: []", "9:17: an empty list, expected at least one"),
+    "empty list": (
+        "interfaces: [lan1]",
+        "interfaces: []",
+        "9:17: an empty list, expected at least one",
+    ),
     "interface twice": (
         "interfaces: [lan1]",
         "interfaces: [lan1, lan1]",
@@ -276,8 +292,16 @@ SITE_CASES = {
         "title: 'CHU dExample",
         "2:8: a quote that is never closed, expected a closing quote",
     ),
-    "anchor": ("title: CHU d'Example", "title: &a CHU", "2:8: the anchor '&a', expected the value alone"),
-    "alias": ("title: CHU d'Example", "title: *a", "2:8: the alias '*a', expected the value itself"),
+    "anchor": (
+        "title: CHU d'Example",
+        "title: &a CHU",
+        "2:8: the anchor '&a', expected the value alone",
+    ),
+    "alias": (
+        "title: CHU d'Example",
+        "title: *a",
+        "2:8: the alias '*a', expected the value itself",
+    ),
     "tag": (
         "title: CHU d'Example",
         "title: !!python/name:os.system x",
@@ -293,7 +317,11 @@ SITE_CASES = {
         "---\n",
         "2:1: a second document begins here, expected one document in a file",
     ),
-    "number as key": ("title: CHU d'Example", "1: x", "2:1: the number 1 as a key, expected a word"),
+    "number as key": (
+        "title: CHU d'Example",
+        "1: x",
+        "2:1: the number 1 as a key, expected a word",
+    ),
     "tab": ("title: CHU d'Example", "title:\tx", "2:7: a tab, expected spaces"),
     "NUL": (
         "title: CHU d'Example",
@@ -319,7 +347,8 @@ def test_site(files, case):
     files.site(old, new)
     found = faults(files)
     assert f"site.yaml:{said}" in found
-    # One mistake is said once. Where the file can't be read to its end, no other mistake is guessed.
+    # One mistake is said once. Where the file can't be read to its end, no other mistake is
+    # guessed.
     assert len(found) == 1 or case in {"unknown key", "second document", "nesting"}, found
 
 
@@ -454,7 +483,9 @@ def test_unknown_zones_are_not_guessed_while_a_zone_is_wrong(files):
 
 def test_not_utf8(files):
     files.write("site.yaml", "site: chu-example\ntitle: H\xf4pital\n".encode("latin-1"))
-    assert faults(files) == ["site.yaml:2:9: the byte 0xf4 is not UTF-8, expected a file saved as UTF-8"]
+    assert faults(files) == [
+        "site.yaml:2:9: the byte 0xf4 is not UTF-8, expected a file saved as UTF-8"
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "\n", "---\n", "---\n# nothing\n"])
@@ -552,7 +583,10 @@ def test_thousands_of_faults_are_counted_and_a_thousand_listed(files):
 
 def test_the_same_places_with_windows_line_ends_and_a_byte_order_mark(files):
     text = (
-        (files.path / "site.yaml").read_text().replace("name: offices", "name: Offices").replace("\n", "\r\n")
+        (files.path / "site.yaml")
+        .read_text()
+        .replace("name: offices", "name: Offices")
+        .replace("\n", "\r\n")
     )
     files.write("site.yaml", b"\xef\xbb\xbf" + text.encode())
     assert faults(files) == [f"site.yaml:8:11: 'Offices' is no name, expected {NAME}"]

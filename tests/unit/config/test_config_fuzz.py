@@ -1,4 +1,6 @@
-"""Whatever the bytes are: a policy, or a ConfigError whose every fault has words and a place that exists."""
+"""Whatever the bytes are: a policy, or a ConfigError whose every fault has words and a place that
+exists.
+"""
 
 import os
 import re
@@ -40,7 +42,10 @@ EDITS = st.lists(
 
 
 def is_fit(text):
-    """Say whether a terminal shows it as it is. Any space may be there: French has two kinds of its own before colons."""
+    """Say whether a terminal shows it as it is.
+
+    Any space may be there: French has two kinds of its own before colons.
+    """
     return all(c.isprintable() or unicodedata.category(c) == "Zs" for c in text)
 
 
@@ -140,7 +145,9 @@ def test_any_well_formed_values(tree):
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name) / "conf"
         shutil.copytree(EXAMPLE, copy)
-        text = yaml.safe_dump({"services": tree if isinstance(tree, list) else [tree]}, allow_unicode=True)
+        text = yaml.safe_dump(
+            {"services": tree if isinstance(tree, list) else [tree]}, allow_unicode=True
+        )
         (copy / "allowlist.d/50-fuzz.yaml").write_text(text, encoding="utf-8")
         judge(copy)
         text = yaml.safe_dump(
@@ -197,7 +204,9 @@ def test_damaged_settings(change):
 @given(
     st.lists(
         st.text(max_size=12)
-        | st.sampled_from(["--socket", "--socket=", "--config-dir=/nowhere", "--", "-", "--x=\x1b"]),
+        | st.sampled_from(
+            ["--socket", "--socket=", "--config-dir=/nowhere", "--", "-", "--x=\x1b"]
+        ),
         max_size=5,
     ),
     st.dictionaries(

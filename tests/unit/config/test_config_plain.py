@@ -1,4 +1,6 @@
-"""What people write by habit of other tools, or half way: each is told in one go, with what to write instead."""
+"""What people write by habit of other tools, or half way: each is told in one go, with what to
+write instead.
+"""
 
 from datetime import date
 from pathlib import Path
@@ -27,7 +29,9 @@ def faults(files):
     st.one_of(
         st.text("ab.*-_}; \n", max_size=12),
         st.builds(
-            "{}{}.example".format, st.sampled_from(["", "*.", ".", "*..", "a..", "-."]), st.text("ab.-; {}")
+            "{}{}.example".format,
+            st.sampled_from(["", "*.", ".", "*..", "a..", "-."]),
+            st.text("ab.-; {}"),
         ),
     )
 )
@@ -43,7 +47,9 @@ def test_a_name_that_is_taken_has_nothing_but_whole_labels(text):
         except InvalidValueError:
             continue
         if isinstance(name, str):
-            assert all(parsers._LABEL.fullmatch(label) for label in name.removeprefix("*.").split("."))
+            assert all(
+                parsers._LABEL.fullmatch(label) for label in name.removeprefix("*.").split(".")
+            )
 
 
 NAMES = {
@@ -134,7 +140,8 @@ def test_services_that_share_many_targets_are_told_once_for_each_two(files):
 
 
 def test_thousands_of_oddities_of_one_kind_are_few_lines(files):
-    # 200 services in pairs that each share a prefix; and one with a thousand addresses of a family nobody has
+    # 200 services in pairs that each share a prefix; and one with a thousand addresses of a family
+    # nobody has
     services = "".join(
         f"  - name: s{n}\n    title: x\n    owner: x\n    contact: x\n    criticality: vital\n    zones: [offices]\n"
         f"    review: 2031-03-31\n    destinations:\n      - to: 203.0.{n // 2}.0/24\n        ports: [tcp/443]\n"
@@ -150,7 +157,9 @@ def test_thousands_of_oddities_of_one_kind_are_few_lines(files):
     )
     said = [w.wrong for w in warnings_of(read_directory(files.path), DAY)]
     assert len([w for w in said if " share " in w and "packets are" in w]) == 50
-    assert "50 more pairs of services share packets: each is counted for the first of its two" in said
+    assert (
+        "50 more pairs of services share packets: each is counted for the first of its two" in said
+    )
     assert [w for w in said if "is of no use" in w] == [
         (
             "'2001:db8:99::1' is of no use: the inside of 'laboratory' has no IPv6 subnet"
@@ -164,14 +173,18 @@ def test_thousands_of_oddities_of_one_kind_are_few_lines(files):
 def test_the_example_unchanged_is_warned_about_before_it_goes_into_service():
     loaded = read_directory(Path(__file__).parents[3] / "config")
     (only,) = warnings_of(loaded, DAY)
-    assert "36 addresses and names are examples of the documentation, which lead nowhere" in only.wrong
+    assert (
+        "36 addresses and names are examples of the documentation, which lead nowhere" in only.wrong
+    )
     assert (Path(only.file).name, only.line) == ("10-infrastructure.yaml", 18)
 
 
 @pytest.mark.examples
 def test_one_example_is_told_as_one(files):
     files.labs("[results.lab.example, 203.0.113.10]", "[results.laboratory.fr, 195.0.0.10]")
-    (only,) = [w.wrong for w in warnings_of(read_directory(files.path), DAY) if "documentation" in w.wrong]
+    (only,) = [
+        w.wrong for w in warnings_of(read_directory(files.path), DAY) if "documentation" in w.wrong
+    ]
     assert only.startswith(
         "an example of the documentation, which leads nowhere: what it should keep is refused"
     )
@@ -186,7 +199,12 @@ def test_a_site_of_its_own_addresses_has_no_example(files):
 
 @pytest.mark.parametrize(
     ("text", "example"),
-    [("203.0.113.0/28", True), ("2001:db8:1::/48", True), ("0.0.0.0/0", False), ("203.0.112.0/22", False)],
+    [
+        ("203.0.113.0/28", True),
+        ("2001:db8:1::/48", True),
+        ("0.0.0.0/0", False),
+        ("203.0.112.0/22", False),
+    ],
 )
 def test_a_prefix_is_an_example_where_all_of_it_is(text, example):
     network = network_of(text)

@@ -1,4 +1,6 @@
-"""What right files mean: the policy's values, the order of levels and files, and the example that is shipped."""
+"""What right files mean: the policy's values, the order of levels and files, and the example that
+is shipped.
+"""
 
 import dataclasses
 from datetime import date
@@ -42,11 +44,17 @@ def test_the_whole_sample_as_values(files):
             Zone("care", "Care", ("lan0", "vlan1*"), nets("10.10.0.0/16", "2001:db8:10::/48")),
             Zone("offices", "offices", ("lan1",), nets("10.20.0.0/16")),
         ),
-        Lifeline(nets("10.90.0.0/24"), (Traffic(6, 22, 22),), (Preset.DHCP, Preset.ND, Preset.VRRP)),
+        Lifeline(
+            nets("10.90.0.0/24"), (Traffic(6, 22, 22),), (Preset.DHCP, Preset.ND, Preset.VRRP)
+        ),
         (IPv4Address("192.0.2.53"),),
         (
             OPEN,
-            Level("reduced", "Vital and important", frozenset({Criticality.VITAL, Criticality.IMPORTANT})),
+            Level(
+                "reduced",
+                "Vital and important",
+                frozenset({Criticality.VITAL, Criticality.IMPORTANT}),
+            ),
             CUT,
             ISOLATE,
         ),
@@ -132,7 +140,9 @@ def test_zone_gateway_and_hosts(files):
 
 
 def test_a_note_over_several_lines_becomes_one(files):
-    files.labs("    review: 2027-01-31", "    note: |\n      first\n      second\n    review: '2027-01-31'")
+    files.labs(
+        "    review: 2027-01-31", "    note: |\n      first\n      second\n    review: '2027-01-31'"
+    )
     service = load_policy(files.path).services[0]
     assert (service.note, service.review) == ("first second", date(2027, 1, 31))
 
@@ -160,7 +170,13 @@ def test_files_merge_in_bytewise_name_order(files):
     text = (files.path / "allowlist.d/10-labs.yaml").read_text()
     for name in ("9", "B", "a", "\u00e9"):
         files.write(f"allowlist.d/{name}.yaml", text.replace("laboratory", f"s{ord(name)}", 1))
-    assert [s.name for s in load_policy(files.path).services] == ["laboratory", "s57", "s66", "s97", "s233"]
+    assert [s.name for s in load_policy(files.path).services] == [
+        "laboratory",
+        "s57",
+        "s66",
+        "s97",
+        "s233",
+    ]
 
 
 def test_management_from_everywhere_when_that_is_meant(files):
@@ -169,7 +185,9 @@ def test_management_from_everywhere_when_that_is_meant(files):
 
 
 def test_everything_optional_may_be_left_out(files):
-    files.write("site.yaml", "site: s\nzones: [{name: z, interfaces: [lan0], subnets: [10.0.0.0/8]}]\n")
+    files.write(
+        "site.yaml", "site: s\nzones: [{name: z, interfaces: [lan0], subnets: [10.0.0.0/8]}]\n"
+    )
     files.write(
         "allowlist.d/10-labs.yaml",
         "services: [{name: x, title: X, criticality: vital, zones: [z], destinations: [{to: 192.0.2.1, ports: [icmp]}]}]\n",
@@ -203,7 +221,11 @@ def test_the_example_loads_without_a_word():
     closed = {s.name for s in policy.services if s.criticality is Criticality.DEFERRABLE}
     assert closed == {"remote-maintenance", "offsite-backup"}
     host = next(s for s in policy.services if s.name == "health-data-host")
-    assert host.destinations[0].traffic == (Traffic(17, 500, 500), Traffic(17, 4500, 4500), Traffic(50))
+    assert host.destinations[0].traffic == (
+        Traffic(17, 500, 500),
+        Traffic(17, 4500, 4500),
+        Traffic(50),
+    )
     assert any(d.direction is Direction.INBOUND for s in policy.services for d in s.destinations)
 
 
@@ -213,7 +235,9 @@ def test_the_example_names_documentation_addresses_only():
         for destination in service.destinations:
             assert all(host.endswith(".example") for host in destination.hosts)
             for network in destination.networks:
-                assert any(n.version == network.version and network.subnet_of(n) for n in outside), network
+                assert any(
+                    n.version == network.version and network.subnet_of(n) for n in outside
+                ), network
 
 
 def test_the_directory_as_the_controllers_source(files):
@@ -232,13 +256,17 @@ def test_a_thousand_services(files):
     files.dns()
     one = (files.path / "allowlist.d/10-labs.yaml").read_text().partition("\n")[2]
     many = "".join(
-        one.replace("laboratory", f"s{n}", 1).replace("203.0.113.10", f"198.51.{n // 250}.{n % 250}")
+        one.replace("laboratory", f"s{n}", 1).replace(
+            "203.0.113.10", f"198.51.{n // 250}.{n % 250}"
+        )
         for n in range(1000)
     )
     files.write("allowlist.d/20-many.yaml", "services:\n" + many)
     loaded = read_directory(files.path)
     assert len(loaded.policy.services) == 1002
-    assert len(warnings_of(loaded, DAY)) == 51  # each shares the laboratory's host name; more are counted
+    assert (
+        len(warnings_of(loaded, DAY)) == 51
+    )  # each shares the laboratory's host name; more are counted
 
 
 def test_the_package_does_without_the_daemons_libraries():
@@ -251,6 +279,10 @@ def test_the_package_does_without_the_daemons_libraries():
     )
     path = str(EXAMPLE.parent / "src")
     answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": path}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": path},
     )
     assert answer.stdout.strip() == "[]"

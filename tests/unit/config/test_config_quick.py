@@ -1,4 +1,6 @@
-"""A large allowlist is read by short cuts: each gives what the long way gives, for whatever a person may write."""
+"""A large allowlist is read by short cuts: each gives what the long way gives, for whatever a
+person may write.
+"""
 
 import gc
 import re
@@ -44,11 +46,15 @@ PREFIXES = st.builds(
 )  # fmt: skip
 LENGTHS = st.sampled_from(["", "/", "/0", "/8", "/032", "/32", "/33", "/64", "/128", "/129", "/255.255.255.0", "/ 8", "/٣", ":443", "%lo", "//1"])  # fmt: skip
 DAMAGED = st.builds(
-    lambda text, at, cut, insert: text[: at % (len(text) + 1)] + insert + text[at % (len(text) + 1) + cut :],
+    lambda text, at, cut, insert: (
+        text[: at % (len(text) + 1)] + insert + text[at % (len(text) + 1) + cut :]
+    ),
     st.builds(str.__add__, ADDRESSES, LENGTHS) | PREFIXES,
     st.integers(0, 50),
     st.integers(0, 2),
-    st.sampled_from(["", ":", "::", ".", "0", "9", "a", "g", "/", "-", "*", "%", "\0", "\udc80", "٣", " "]),
+    st.sampled_from(
+        ["", ":", "::", ".", "0", "9", "a", "g", "/", "-", "*", "%", "\0", "\udc80", "٣", " "]
+    ),
 )
 WRITTEN = PREFIXES | DAMAGED | st.text(max_size=12)
 
@@ -76,7 +82,12 @@ def test_a_network_is_read_as_ipaddress_reads_it(text):
         # only other ways to write a length: /032 and /255.255.255.0
         assert not re.fullmatch(r"0|[1-9][0-9]*", text.partition("/")[2] or "0") or "%" in text
     else:
-        assert (quick, type(quick), str(quick), hash(quick)) == (slow, type(slow), str(slow), hash(slow))
+        assert (quick, type(quick), str(quick), hash(quick)) == (
+            slow,
+            type(slow),
+            str(slow),
+            hash(slow),
+        )
         assert interval(quick) == (int(slow.network_address), int(slow.broadcast_address))
 
 
@@ -100,7 +111,10 @@ def test_reading_a_network_leaves_no_function_on_it():
 @example("0.0.0.0/7", True)
 @example("::ffff:203.0.113.9", True)
 def test_a_target_is_read_as_on_the_long_way(text, unbounded):
-    quick = outcome(parsers.target, text, unbounded=unbounded), outcome(address_parsers.prefix, text)
+    quick = (
+        outcome(parsers.target, text, unbounded=unbounded),
+        outcome(address_parsers.prefix, text),
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parsers, "network_of", lambda _: None)
         patch.setattr(address_parsers, "network_of", lambda _: None)
@@ -124,7 +138,10 @@ def test_what_is_no_host_is_what_ipaddress_finds_inside(text, unbounded):
     said = outcome(address_parsers.unicast, network, unbounded=unbounded)
     if within or (around and not address_parsers.is_wide(network)):
         shown = address_parsers.written(network)
-        assert said == (f"'{shown}' is or contains {within or around}", "addresses of single hosts (unicast)")
+        assert said == (
+            f"'{shown}' is or contains {within or around}",
+            "addresses of single hosts (unicast)",
+        )
     elif address_parsers.is_wide(network) and not unbounded:
         assert "the whole internet" in said[0]
     else:
@@ -158,7 +175,9 @@ def test_networks_around_one_are_found_widest_first(networks, inner):
     index = NetworkIndex()
     for number, network in enumerate(networks):
         index.add(network, number)
-    around = [(n, i) for i, n in enumerate(networks) if n.version == inner.version and inner.subnet_of(n)]
+    around = [
+        (n, i) for i, n in enumerate(networks) if n.version == inner.version and inner.subnet_of(n)
+    ]
     assert list(index.around(inner)) == sorted(around, key=lambda found: found[0].prefixlen)
 
 
@@ -189,7 +208,9 @@ def every_end(services):
 
 
 @given(SERVICES)
-@example([[("to", ["198.18.0.0/24"], "tcp/443")], [("to", ["198.18.0.1", "198.18.0.2"], "tcp/443")]])
+@example(
+    [[("to", ["198.18.0.0/24"], "tcp/443")], [("to", ["198.18.0.1", "198.18.0.2"], "tcp/443")]]
+)
 @example([[("to", ["any"], "esp")], [("to", ["any", "2001:db8::1"], "esp")]])
 def test_leaving_out_what_meets_nothing_changes_no_remark(tmp_path_factory, services):
     directory = tmp_path_factory.mktemp("conf")
@@ -202,7 +223,9 @@ def test_leaving_out_what_meets_nothing_changes_no_remark(tmp_path_factory, serv
             "title": "S",
             "criticality": "vital",
             "zones": ["care"],
-            "destinations": [{w: to, "ports": [ports], "unbounded": True} for w, to, ports in destinations],
+            "destinations": [
+                {w: to, "ports": [ports], "unbounded": True} for w, to, ports in destinations
+            ],
         }
         for number, destinations in enumerate(services)
     ]

@@ -13,7 +13,8 @@ def remarks(files, day=DAY, dns="vital"):
     if dns:
         files.dns(dns)
     return [
-        str(fault).replace(f"{files.path}/", "") for fault in warnings_of(read_directory(files.path), day)
+        str(fault).replace(f"{files.path}/", "")
+        for fault in warnings_of(read_directory(files.path), day)
     ]
 
 
@@ -57,7 +58,9 @@ def test_services(files, case):
 
 def test_a_family_that_nobody_inside_has(files):
     text = (files.path / "allowlist.d/10-labs.yaml").read_text()
-    text = text.replace("[care]", "[offices]").replace("203.0.113.10", "203.0.113.10, 2001:db8:99::1")
+    text = text.replace("[care]", "[offices]").replace(
+        "203.0.113.10", "203.0.113.10, 2001:db8:99::1"
+    )
     files.write("allowlist.d/10-labs.yaml", text)
     said = "'2001:db8:99::1' is of no use: the inside of 'laboratory' has no IPv6 subnet"
     assert remarks(files) == [f"{L}9:49: {said}"]
@@ -96,7 +99,9 @@ services:
 """
 
 
-SERVER = SECOND.format(inside="hosts: [10.20.0.53]", way="to", target="192.0.2.53", ports="udp/53, tcp/53")
+SERVER = SECOND.format(
+    inside="hosts: [10.20.0.53]", way="to", target="192.0.2.53", ports="udp/53, tcp/53"
+)
 NO_DNS = "and port 53 is kept neither for it nor for a server that it could ask"
 
 
@@ -107,12 +112,16 @@ def without_dns(files, *, site: str = "", more: str = "") -> dict[str, str]:
     if more:
         files.write("allowlist.d/20-more.yaml", more)
     said = [line for line in remarks(files, dns="") if NO_DNS in line]
-    return {line.split("zone '")[1].split("'")[0]: line.split("at '")[1].split("'")[0] for line in said}
+    return {
+        line.split("zone '")[1].split("'")[0]: line.split("at '")[1].split("'")[0] for line in said
+    }
 
 
 def test_a_zone_that_can_look_nothing_up_at_a_cut_is_named(files):
     """Each zone by itself, the gateway too, at the most closed level that keeps a name for it."""
-    said = f"site.yaml:4:5: at 'cut' zone 'care' has no DNS: 'laboratory' is known by name, {NO_DNS}"
+    said = (
+        f"site.yaml:4:5: at 'cut' zone 'care' has no DNS: 'laboratory' is known by name, {NO_DNS}"
+    )
     assert remarks(files, dns="") == [
         f"{said}, expected a service that 'cut' keeps with ports: [udp/53, tcp/53] for the DNS servers, or dns_gate: {{mode: cut}}"
     ]
@@ -123,17 +132,22 @@ def test_a_zone_that_can_look_nothing_up_at_a_cut_is_named(files):
     assert (
         without_dns(
             files,
-            more=SERVER.replace("important", "vital").replace("hosts: [10.20.0.53]", "zones: [gateway]"),
+            more=SERVER.replace("important", "vital").replace(
+                "hosts: [10.20.0.53]", "zones: [gateway]"
+            ),
         )
         == {}
     )
-    # Machines that ask outside themselves are asked by nobody; DNS that a level does not keep is none there.
+    # Machines that ask outside themselves are asked by nobody; DNS that a level does not keep is
+    # none there.
     own = SERVER.replace("important", "vital").replace("hosts: [10.20.0.53]", "zones: [care]")
     assert without_dns(files, more=own) == {"offices": "cut", "gateway": "cut"}
     assert set(without_dns(files, more=SERVER)) == {"care", "offices", "gateway"}
     assert without_dns(files, more=SERVER.replace("udp/53, ", "")) != {}, "TCP alone is no DNS"
     files.labs("criticality: vital", "criticality: important")
-    assert without_dns(files, more=own.replace("zones: [care]", "zones: [offices]")) == {"care": "reduced"}
+    assert without_dns(files, more=own.replace("zones: [care]", "zones: [offices]")) == {
+        "care": "reduced"
+    }
 
 
 def test_the_gate_is_dns_for_the_zones_and_the_insides_servers_for_the_gateway(files):
@@ -155,7 +169,9 @@ def test_the_gate_is_dns_for_the_zones_and_the_insides_servers_for_the_gateway(f
 )
 def test_a_gate_that_knows_no_server_of_the_inside_is_warned_about(files, written, said):
     files.site("resolvers: [192.0.2.53]", f"resolvers: [192.0.2.53]\n{written}")
-    found = [line for line in remarks(files) if "bound of one machine (50 questions a second)" in line]
+    found = [
+        line for line in remarks(files) if "bound of one machine (50 questions a second)" in line
+    ]
     assert len(found) == said
 
 
@@ -176,7 +192,8 @@ def test_a_gate_that_knows_no_server_of_the_inside_is_warned_about(files, writte
 )
 def test_overlaps(files, file, inside, way, target, ports, shared):
     files.write(
-        f"allowlist.d/{file}-second.yaml", SECOND.format(inside=inside, way=way, target=target, ports=ports)
+        f"allowlist.d/{file}-second.yaml",
+        SECOND.format(inside=inside, way=way, target=target, ports=ports),
     )
     found = [line.partition(": ")[2] for line in remarks(files) if "share" in line]
     first, later = ("laboratory", "second") if file == "20" else ("second", "laboratory")
@@ -185,7 +202,9 @@ def test_overlaps(files, file, inside, way, target, ports, shared):
 
 
 def test_a_service_does_not_overlap_itself(files):
-    files.labs("ports: [tcp/443]", "ports: [tcp/443]\n      - to: 203.0.113.10\n        ports: [tcp/443]")
+    files.labs(
+        "ports: [tcp/443]", "ports: [tcp/443]\n      - to: 203.0.113.10\n        ports: [tcp/443]"
+    )
     assert remarks(files) == []
 
 
@@ -199,4 +218,6 @@ def test_files_that_are_not_read_are_named(files):
 def test_files_that_everyone_may_change(files):
     path = files.path / "allowlist.d/10-labs.yaml"
     path.chmod(0o666)
-    assert remarks(files) == [f"{L[:-1]}: every user of this machine may change it; type: chmod o-w {L[:-1]}"]
+    assert remarks(files) == [
+        f"{L[:-1]}: every user of this machine may change it; type: chmod o-w {L[:-1]}"
+    ]

@@ -26,7 +26,9 @@ def faults(argv, environ=None):
     with pytest.raises(SettingsError) as caught:
         load_settings(argv, environ or {})
     assert isinstance(caught.value, ConfigError)
-    return [str(fault).rpartition("/ecluse.toml:")[2] or str(fault) for fault in caught.value.faults]
+    return [
+        str(fault).rpartition("/ecluse.toml:")[2] or str(fault) for fault in caught.value.faults
+    ]
 
 
 def test_defaults(tmp_path):
@@ -88,8 +90,12 @@ def test_every_setting_has_a_flag_and_a_variable(tmp_path):
         "log_level": "error", "dns_dir": "/d", "dns_user": "64089", "dns_timeout": "1.5", "dns_minimum_ttl": "5", "dns_keep_days": "7", "keep_generations": "9", "keep_in_kernel": "4",
     }  # fmt: skip
     assert set(values) == set(Settings.model_fields)
-    by_flag = load_settings([f"--{name.replace('_', '-')}={value}" for name, value in values.items()], {})
-    by_variable = load_settings([], {f"ECLUSE_{name.upper()}": value for name, value in values.items()})
+    by_flag = load_settings(
+        [f"--{name.replace('_', '-')}={value}" for name, value in values.items()], {}
+    )
+    by_variable = load_settings(
+        [], {f"ECLUSE_{name.upper()}": value for name, value in values.items()}
+    )
     assert by_flag == by_variable
     assert {name: str(value) for name, value in by_flag.model_dump().items()} == values
 
@@ -180,9 +186,17 @@ def test_faults_of_the_file(conf, text, said):
             "--log-level: 'loud' for log_level, expected debug, info, warning or error",
         ),
         (["--dns-timeout=1e9"], {}, "--dns-timeout: '1e9' for dns_timeout, expected a number"),
-        ([], {"ECLUSE_SOKET": "/x"}, "ECLUSE_SOKET: the variable is unknown: did you mean 'ECLUSE_SOCKET'?"),
+        (
+            [],
+            {"ECLUSE_SOKET": "/x"},
+            "ECLUSE_SOKET: the variable is unknown: did you mean 'ECLUSE_SOCKET'?",
+        ),
         ([], {"ECLUSE_socket": "/x"}, "ECLUSE_socket: the variable is unknown"),
-        ([], {"ECLUSE_STATE_DIR": ""}, "ECLUSE_STATE_DIR: '' for state_dir, expected an absolute path"),
+        (
+            [],
+            {"ECLUSE_STATE_DIR": ""},
+            "ECLUSE_STATE_DIR: '' for state_dir, expected an absolute path",
+        ),
         (
             [],
             {"ECLUSE_KEEP_GENERATIONS": "many"},

@@ -1,4 +1,6 @@
-"""Wildcards over domains where anybody registers names are faults, by a list that is in the package."""
+"""Wildcards over domains where anybody registers names are faults, by a list that is in the
+package.
+"""
 
 import re
 import socket
@@ -31,7 +33,9 @@ def test_each_shared_wildcard_is_told_at_its_place_with_the_way_out(files, monke
     assert [each.partition(": ")[0].rpartition(":")[2] for each in told] == ["14", "41", "52"]
     for wildcard, each in zip(INPUTS, told, strict=True):
         domain = wildcard.removeprefix("*.")
-        assert f"anybody can register a name below '{domain}', and '{wildcard}' keeps them all" in each
+        assert (
+            f"anybody can register a name below '{domain}', and '{wildcard}' keeps them all" in each
+        )
         assert f'"partner.{domain}", or "*.partner.{domain}"' in each
         assert re.search(r"\(public suffix list of 20\d\d-\d\d-\d\d\)", each)
 
@@ -67,7 +71,14 @@ def test_what_is_shared(domain):
 
 @pytest.mark.parametrize(
     "domain",
-    ["operator.example", "city.kawasaki.jp", "www.ck", "partner.co.uk", "b.any.kawasaki.jp", "unknown.zz"],
+    [
+        "operator.example",
+        "city.kawasaki.jp",
+        "www.ck",
+        "partner.co.uk",
+        "b.any.kawasaki.jp",
+        "unknown.zz",
+    ],
 )
 def test_what_is_somebodys_own(domain):
     PublicSuffixes().check(domain)

@@ -1,4 +1,6 @@
-"""A controller over fakes, in an event loop of its own, that can be commanded, broken, killed and started again."""
+"""A controller over fakes, in an event loop of its own, that can be commanded, broken, killed and
+started again.
+"""
 
 import asyncio
 import gc
@@ -66,7 +68,9 @@ class Machine:
             self.clock,
             self.exits,
         )
-        options = Options(version="0", dns_uid=989, tick=3600, seconds=5, closed_at_boot=closed_at_boot)
+        options = Options(
+            version="0", dns_uid=989, tick=3600, seconds=5, closed_at_boot=closed_at_boot
+        )
 
         async def up() -> None:
             self.controller = Controller(ports, options, tell=self.events.append)
@@ -131,15 +135,21 @@ class Machine:
 
     def set(self, level: str, *zones: str):
         return self.give(
-            self.controller.set_level(level, zones or None, actor=WHO, reason="why", authorised_by="")
+            self.controller.set_level(
+                level, zones or None, actor=WHO, reason="why", authorised_by=""
+            )
         )
 
     def rollback(self, number=None):
-        return self.give(self.controller.rollback(number, actor=WHO, reason="why", authorised_by=""))
+        return self.give(
+            self.controller.rollback(number, actor=WHO, reason="why", authorised_by="")
+        )
 
     def reload(self, policy: Policy):
         self.source.policy = policy
-        return self.give(self.controller.reload(expect=None, actor=WHO, reason="why", authorised_by=""))
+        return self.give(
+            self.controller.reload(expect=None, actor=WHO, reason="why", authorised_by="")
+        )
 
     def status(self):
         return self.run(self.controller.status())

@@ -1,4 +1,6 @@
-"""The boot unit closed the gate because the boot ruleset could not be loaded: a precaution, and nobody's command."""
+"""The boot unit closed the gate because the boot ruleset could not be loaded: a precaution, and
+nobody's command.
+"""
 
 from dataclasses import replace
 
@@ -14,7 +16,9 @@ BUILT_IN = "table inet ecluse {\n}\ndelete table inet ecluse\n" + switch.hold_te
 
 
 def rebooted(level: str, ruleset: str) -> Machine:
-    """A gateway that was at this level when it went down, with a torn boot.nft, and came up with this ruleset."""
+    """A gateway that was at this level when it went down, with a torn boot.nft, and came up with
+    this ruleset.
+    """
     machine = Machine(simple())
     machine.start()
     machine.set(level)
@@ -33,7 +37,9 @@ def replace_boot(found, machine):
     )
 
 
-@pytest.mark.parametrize("ruleset", [switch.closed_text(simple()), BUILT_IN], ids=["closed.nft", "built in"])
+@pytest.mark.parametrize(
+    "ruleset", [switch.closed_text(simple()), BUILT_IN], ids=["closed.nft", "built in"]
+)
 @pytest.mark.parametrize(("level", "wanted"), [("open", OPEN), ("cut", CUT)])
 def test_the_records_say_what_it_comes_to(level, wanted, ruleset):
     machine = rebooted(level, ruleset)
@@ -61,7 +67,9 @@ def test_what_somebody_closed_by_hand_since_the_boot_is_followed():
     machine.close()
 
 
-@pytest.mark.parametrize("ruleset", [switch.closed_text(simple()), BUILT_IN], ids=["closed.nft", "built in"])
+@pytest.mark.parametrize(
+    "ruleset", [switch.closed_text(simple()), BUILT_IN], ids=["closed.nft", "built in"]
+)
 def test_with_no_records_left_the_vital_services_are_kept_and_nothing_else(ruleset):
     machine = Machine(simple())
     machine.run(machine.firewall.apply(ruleset))

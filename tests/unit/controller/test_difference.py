@@ -20,7 +20,12 @@ def texts(draw):
     for head in draw(st.lists(st.sampled_from(HEADS), unique=True)):
         parts += [head, *draw(st.lists(line, max_size=6)), "\t}"]
     return "\n".join(
-        [*parts, "}", *draw(st.lists(st.sampled_from(["flush chain a", "add rule a"]), max_size=3)), ""]
+        [
+            *parts,
+            "}",
+            *draw(st.lists(st.sampled_from(["flush chain a", "add rule a"]), max_size=3)),
+            "",
+        ]
     )
 
 
@@ -42,7 +47,9 @@ def test_nothing_differs_from_itself(text):
 
 
 def test_it_shows_what_difflib_shows_of_elements_that_change():
-    old = "table inet ecluse {\n\tmap m {\n" + "".join(f"\t\t{n},\n" for n in range(50)) + "\t}\n}\n"
+    old = (
+        "table inet ecluse {\n\tmap m {\n" + "".join(f"\t\t{n},\n" for n in range(50)) + "\t}\n}\n"
+    )
     new = old.replace("\t\t7,\n", "\t\t70,\n").replace("\t\t49,\n", "")
     wanted = [
         one.replace("\t", "  ")

@@ -1,4 +1,6 @@
-"""The DNS gate and the controller: orders, what is said of it, and who is ended when the redirect changes."""
+"""The DNS gate and the controller: orders, what is said of it, and who is ended when the redirect
+changes.
+"""
 
 import asyncio
 from dataclasses import replace
@@ -26,7 +28,10 @@ PLAIN = replace(
     site=replace(POLICY.site, dns=DnsProxySettings()),
     services=tuple(
         replace(
-            s, destinations=tuple(replace(d, wildcards=(), hosts=("a.lab.example",)) for d in s.destinations)
+            s,
+            destinations=tuple(
+                replace(d, wildcards=(), hosts=("a.lab.example",)) for d in s.destinations
+            ),
         )
         for s in POLICY.services
     ),
@@ -64,7 +69,11 @@ def test_orders_follow_the_level(machine):
 
 def test_a_gate_that_does_not_work_is_said_and_unsaid(machine):
     def said():
-        return [w for w in machine.controller._s.notes.warnings.values() if w.startswith("the DNS gate:")]
+        return [
+            w
+            for w in machine.controller._s.notes.warnings.values()
+            if w.startswith("the DNS gate:")
+        ]
 
     machine.dns.wrong = "it does not answer"
     machine.controller._keeper._dns.soon()
@@ -81,12 +90,18 @@ def test_a_gate_that_does_not_work_is_said_and_unsaid(machine):
 def test_what_the_gate_found_in_its_sets_is_said_once_and_in_the_status(machine):
     told: list[str] = []
     machine.controller._s.say = lambda kind, text: told.append(f"{kind}: {text}")
-    machine.dns.told = replace(TELLS, removed=2, removed_last="203.0.113.66 in dns_all_4", adopted=3)
+    machine.dns.told = replace(
+        TELLS, removed=2, removed_last="203.0.113.66 in dns_all_4", adopted=3
+    )
     for _ in range(2):
         machine.controller._keeper._dns.soon()
         until(machine, lambda: not machine.controller._keeper._dns._changed.is_set())
     until(machine, lambda: len(told) >= 2)
-    assert len([t for t in told if "203.0.113.66" in t]) == len([t for t in told if "was lost: 3" in t]) == 1
+    assert (
+        len([t for t in told if "203.0.113.66" in t])
+        == len([t for t in told if "was lost: 3" in t])
+        == 1
+    )
     status = machine.run(machine.controller.status())
     assert (status.dns.removed, status.dns.adopted) == (2, 3)
     assert status.dns.working
@@ -95,7 +110,9 @@ def test_what_the_gate_found_in_its_sets_is_said_once_and_in_the_status(machine)
 def test_trouble_that_leaves_names_answered_says_nothing_else(machine):
     told: list[str] = []
     machine.controller._s.say = lambda kind, text: told.append(f"{kind}: {text}")
-    machine.dns.told = replace(TELLS, trouble=("learned addresses could not be saved: No space left",))
+    machine.dns.told = replace(
+        TELLS, trouble=("learned addresses could not be saved: No space left",)
+    )
     machine.controller._keeper._dns.soon()
     warnings = machine.controller._s.notes.warnings
     until(machine, lambda: "dns" in warnings)
@@ -126,7 +143,9 @@ def test_the_redirect_is_part_of_the_switch(machine):
 def test_a_policy_without_a_gate_leaves_none_behind_once_it_is_alone(machine):
     machine.set("cut")
     machine.reload(PLAIN)
-    assert machine.firewall.table.chains[DNS][0].endswith("_open"), "idle while another policy is held ready"
+    assert machine.firewall.table.chains[DNS][0].endswith("_open"), (
+        "idle while another policy is held ready"
+    )
     program = compile_program(PLAIN, {}, 9)
     held = machine.run(machine.firewall.objects())
     text = switch.removal_text(held, [9], program.counters, program.learned)
@@ -151,7 +170,11 @@ TO_INSIDE = question("10.30.0.9", "10.30.0.9", 53)
 
 @pytest.mark.parametrize(
     ("levels", "ended"),
-    [(CUT, {STRAIGHT, TO_GATEWAY}), (OPEN, {REDIRECTED}), (OPEN | {"care": "cut"}, {STRAIGHT, TO_GATEWAY})],
+    [
+        (CUT, {STRAIGHT, TO_GATEWAY}),
+        (OPEN, {REDIRECTED}),
+        (OPEN | {"care": "cut"}, {STRAIGHT, TO_GATEWAY}),
+    ],
 )
 def test_questions_that_go_elsewhere_than_the_level_says_are_ended(levels, ended):
     judge = FlowJudge(POLICY, compile_program(POLICY, {}, 1), levels, frozenset({"10.10.0.1"}))
@@ -176,7 +199,9 @@ def test_a_learned_address_keeps_a_connection():
 
 
 def test_a_tunnel_is_told_as_one():
-    asked = [DeniedQuery("10.10.4.7", f"n{i}.t.evil.example", "TXT", "name", 1, 100.0) for i in range(9)]
+    asked = [
+        DeniedQuery("10.10.4.7", f"n{i}.t.evil.example", "TXT", "name", 1, 100.0) for i in range(9)
+    ]
     asked.append(DeniedQuery("10.30.0.9", "www.web.example", "A", "name", 2, 90.0))
     rows = list(status.refused_names(asked, POLICY, datetime.fromtimestamp(130, UTC)))
     assert [(r.client, r.zone, r.name, r.times, r.last) for r in rows] == [
@@ -186,19 +211,24 @@ def test_a_tunnel_is_told_as_one():
 
 
 def test_always_redirects_at_open_too():
-    always = replace(POLICY, site=replace(POLICY.site, dns=replace(POLICY.site.dns, mode=DnsMode.ALWAYS)))
+    always = replace(
+        POLICY, site=replace(POLICY.site, dns=replace(POLICY.site.dns, mode=DnsMode.ALWAYS))
+    )
     assert switch.targets(always, 1, OPEN)[DNS] == "k1_dns"
     assert switch.targets(POLICY, 1, OPEN)[DNS] == "k1_open"
     assert DNS not in switch.targets(PLAIN, 1, CUT)
     assert switch.targets(PLAIN, 1, CUT, redirect=True)[DNS] == "k1_open"
-    # With it comes the bound of each machine; whoever leaves DNS alone at open looks at nothing there.
+    # With it comes the bound of each machine; whoever leaves DNS alone at open looks at nothing
+    # there.
     assert switch.targets(always, 1, OPEN)["input"] == "k1_dns.open"
     assert {switch.targets(always, 1, OPEN)[hook] for hook in ("forward", "output")} == {"k1_open"}
     assert {switch.targets(POLICY, 1, OPEN)[hook] for hook in BASE_CHAINS} == {"k1_open"}
     mixed = switch.targets(always, 1, OPEN | {"care": "cut"})
     assert mixed["input"] == "k1_input"
     assert mixed["k1_gate.dns.care"] == "k1_dns.redirect.care"
-    assert mixed["k1_gate.dns.guest_wifi"] == "k1_open", "all names are passed on for all or for none"
+    assert mixed["k1_gate.dns.guest_wifi"] == "k1_open", (
+        "all names are passed on for all or for none"
+    )
     assert switch.read_levels(always, switch.targets(always, 1, OPEN)) == OPEN
 
 
@@ -221,7 +251,9 @@ def test_what_lives_at_open_is_held_for_the_cut(machine):
 
 
 def test_what_lives_is_held_between_two_changes_and_not_within_one(machine):
-    """A load that met it in its midst would take it for a stranger's, and put the whole table in anew."""
+    """A load that met it in its midst would take it for a stranger's, and put the whole table in
+    anew.
+    """
     held = ip_address("203.0.113.130")
     machine.firewall.answered = {"dns_svc_secure_mail_4": frozenset({int(held)})}
     inside = ip_address("10.10.0.5")
@@ -242,7 +274,9 @@ def test_what_lives_is_held_between_two_changes_and_not_within_one(machine):
 
 
 def test_who_asks_too_much_is_named_with_what_to_type(machine):
-    """By the kernel's own count; a server that is under `internal` by now is none of them, nor is any when nobody is over."""
+    """By the kernel's own count; a server that is under `internal` by now is none of them, nor is
+    any when nobody is over.
+    """
     over = [RefusedElement(f"10.10.4.{n}", "", 0, 0, 100 * n, 0, 3) for n in range(7, 20)]
     server = RefusedElement("10.10.0.53", "", 0, 0, 99_999, 0, 3)
     link_local = RefusedElement("fe80::7", "", 0, 0, 1, 0, 3)
@@ -273,12 +307,16 @@ def test_rows_that_could_not_be_read_are_counted_beside_those_that_could(machine
 
 
 def test_a_cut_says_which_names_servers_inside_may_hold_old_addresses_of(machine):
-    """With `mode: cut` the gate learned nothing of wildcards before it: told by the plan and by the answer, once."""
+    """With `mode: cut` the gate learned nothing of wildcards before it: told by the plan and by the
+    answer, once.
+    """
 
     def told(warnings):
         return [one for one in warnings if "flush_zone" in one]
 
-    plan = machine.run(machine.controller.plan(level="cut", zones=None, rollback=None, reload=False))
+    plan = machine.run(
+        machine.controller.plan(level="cut", zones=None, rollback=None, reload=False)
+    )
     assert len(told(plan.warnings)) == 1
     done = machine.set("cut")
     (said,) = told(done.warnings)
@@ -294,7 +332,9 @@ def test_a_cut_says_which_names_servers_inside_may_hold_old_addresses_of(machine
 
 
 def test_where_the_gate_answers_at_open_too_nothing_is_held_that_it_did_not_learn():
-    always = replace(POLICY, site=replace(POLICY.site, dns=replace(POLICY.site.dns, mode=DnsMode.ALWAYS)))
+    always = replace(
+        POLICY, site=replace(POLICY.site, dns=replace(POLICY.site.dns, mode=DnsMode.ALWAYS))
+    )
     assert status.stale_caches(always, OPEN, always, CUT) == ()
     # Beside a zone that is cut an open one asks past the gate.
     beside = OPEN | {"guest-wifi": "cut"}

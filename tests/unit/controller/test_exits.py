@@ -1,4 +1,6 @@
-"""Ways past the gate over fakes: named once as an event and in the audit log, for as long as they last in status."""
+"""Ways past the gate over fakes: named once as an event and in the audit log, for as long as they
+last in status.
+"""
 
 import asyncio
 
@@ -43,7 +45,9 @@ def containers(number: int) -> HostReading:
         Device(f"veth{number}", master="br0"),
         Device("br0", kind="bridge"),
     )
-    return HostReading(devices=(*ports, Device("wan0"), Device(f"mv{number}", kind="macvlan", parent="wan0")))
+    return HostReading(
+        devices=(*ports, Device("wan0"), Device(f"mv{number}", kind="macvlan", parent="wan0"))
+    )
 
 
 def test_containers_that_come_and_go_make_no_line_each(monkeypatch):
@@ -55,7 +59,9 @@ def test_containers_that_come_and_go_make_no_line_each(monkeypatch):
 
     for number in range(5):
         machine.exits.host = containers(number)
-        assert sum(f"veth{number}" in text for text in look(machine)) == 1, "status tells what is there now"
+        assert sum(f"veth{number}" in text for text in look(machine)) == 1, (
+            "status tells what is there now"
+        )
         machine.exits.host = HostReading()
         look(machine)
     assert lines() == 1

@@ -43,7 +43,10 @@ def test_a_cron_job_of_every_minute_is_a_fight_and_a_slip_is_none(passed):
     assert not fight.due()
     fight.note(passed.pass_by(MINUTE), "nft", 77)
     assert fight.lasting
-    assert "nft (pid 77 at last) changed the gate's table over and over: 5 times since 12:00" in fight.words()
+    assert (
+        "nft (pid 77 at last) changed the gate's table over and over: 5 times since 12:00"
+        in fight.words()
+    )
     slow = AlarmThrottle(passed)
     for n in range(20):
         slow.note(passed.pass_by(WINDOW / 4 + MINUTE), "nft", n)
@@ -60,8 +63,12 @@ def test_a_day_of_fighting_is_told_in_some_thirty_lines(passed):
 
 
 @pytest.mark.parametrize("hours", [-24, -1, 1, 24 * 400])
-def test_whoever_sets_the_date_hides_neither_a_fight_nor_its_end_nor_a_first_tampering(passed, hours):
-    """RED before: a clock that was put back held the fight up for as long, and told no new tampering meanwhile."""
+def test_whoever_sets_the_date_hides_neither_a_fight_nor_its_end_nor_a_first_tampering(
+    passed, hours
+):
+    """RED before: a clock that was put back held the fight up for as long, and told no new
+    tampering meanwhile.
+    """
     fight = AlarmThrottle(passed)
     for n in range(ROUNDS):
         fight.note(passed.date, "nft", n)

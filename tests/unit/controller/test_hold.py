@@ -1,4 +1,6 @@
-"""Dying while a small table holds the line: the recorded levels come back, not the shut table taken for one."""
+"""Dying while a small table holds the line: the recorded levels come back, not the shut table taken
+for one.
+"""
 
 import pytest
 
@@ -21,7 +23,9 @@ def test_killed_while_the_line_is_held():
     machine.close()
 
 
-@pytest.mark.parametrize("meddling", [{"dormant": True}, {"hooks": {"forward": "filter forward 300"}}])
+@pytest.mark.parametrize(
+    "meddling", [{"dormant": True}, {"hooks": {"forward": "filter forward 300"}}]
+)
 def test_a_closing_into_a_table_that_judges_nothing_puts_it_in_anew(meddling):
     """Nobody told of it yet: the switch is taken, and all that it shows is as it should be."""
     machine = Machine(simple())

@@ -1,4 +1,6 @@
-"""A disk that takes nothing for long: what waits is bounded, and what was left out is counted and said."""
+"""A disk that takes nothing for long: what waits is bounded, and what was left out is counted and
+said.
+"""
 
 import asyncio
 import threading
@@ -47,7 +49,9 @@ def test_closings_alone_may_use_the_room_that_is_kept_for_lines(machine):
     assert [dict(record.levels)["care"] for record in machine.audit.spare] == ["cut", "isolate"]
 
 
-def test_the_line_of_a_closing_passes_those_that_have_no_room_and_stays_the_newest_to_tell_levels(machine):
+def test_the_line_of_a_closing_passes_those_that_have_no_room_and_stays_the_newest_to_tell_levels(
+    machine,
+):
     append, full = machine.audit.append, [True]
 
     def on_a_full_disk(record, *, spare=False):
@@ -96,7 +100,9 @@ def test_even_commands_are_bounded(machine):
     machine.audit.fail["append"] = StateError("the disk is full")
     for _ in range(3 * MOST):
         machine.run(
-            machine.controller.set_level("cut", None, actor=STRANGER, reason="again", authorised_by="")
+            machine.controller.set_level(
+                "cut", None, actor=STRANGER, reason="again", authorised_by=""
+            )
         )
     assert machine.controller._ledger.recorder.lines == 2 * MOST + 1
 
@@ -169,11 +175,15 @@ def test_lines_stay_in_order_and_one_try_a_round_is_enough():
     async def work() -> None:
         recorder = WriteQueue(5)
         jobs = [job("a"), job("b"), job("c", ahead=True), job("d", ahead=True), job("e")]
-        assert await recorder.should(jobs) == tuple(f"{name} (the disk is full)" for name in "abcde")
+        assert await recorder.should(jobs) == tuple(
+            f"{name} (the disk is full)" for name in "abcde"
+        )
         assert tries == ["a", "c"]
         full.remove("c")
         assert await recorder.should([]) == tuple(f"{name} (the disk is full)" for name in "abe")
-        assert written == ["c", "d"], "a closing's line passes refused attempts, and no other closing's"
+        assert written == ["c", "d"], (
+            "a closing's line passes refused attempts, and no other closing's"
+        )
         full.clear()
         assert await recorder.should([]) == ()
         recorder.close()

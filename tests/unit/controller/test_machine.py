@@ -1,4 +1,6 @@
-"""Any sequence of commands, failures, tampering, kills and reboots: what was answered stands, and nothing opens by itself."""
+"""Any sequence of commands, failures, tampering, kills and reboots: what was answered stands, and
+nothing opens by itself.
+"""
 
 import asyncio
 import os
@@ -65,7 +67,9 @@ class Gateway(RuleBasedStateMachine):
         assert dict(answer.generation.levels) == wanted
         if self.broken_disk and answer.changed:
             assert answer.unrecorded, "what is not on disk is said"
-            assert at_least_as_closed(SITE, wanted, self.answered), "nothing opens without its record"
+            assert at_least_as_closed(SITE, wanted, self.answered), (
+                "nothing opens without its record"
+            )
         self.answered = dict(wanted)
 
     @rule(to=level, zones=st.lists(st.sampled_from(ZONES), unique=True, max_size=3))
@@ -78,7 +82,9 @@ class Gateway(RuleBasedStateMachine):
             self.answered = most_closed(SITE, wanted, self.answered)
         self.judge(answer, wanted)
         if closing:
-            assert not isinstance(answer, EcluseError), "a closing is never refused for the disk's sake"
+            assert not isinstance(answer, EcluseError), (
+                "a closing is never refused for the disk's sake"
+            )
 
     @rule()
     def rollback(self):
@@ -106,7 +112,9 @@ class Gateway(RuleBasedStateMachine):
         )
     )
     def tamper(self, text):
-        """What touches our table is put back (the invariant) and told with whoever did it; another's table is theirs."""
+        """What touches our table is put back (the invariant) and told with whoever did it;
+        another's table is theirs.
+        """
         before, pid = self.machine.status().last_tamper, 5000 + len(self.machine.events)
         self.machine.firewall.tamper(text, "meddler", pid)
         self.machine.heal()
@@ -204,7 +212,9 @@ TestGateway.settings = settings(
 
 
 def simple(names=("svc-0",)):
-    lab = Destination(Direction.OUTBOUND, (), (ip_network("203.0.113.1/32"),), (Traffic(6, 443, 443),))
+    lab = Destination(
+        Direction.OUTBOUND, (), (ip_network("203.0.113.1/32"),), (Traffic(6, 443, 443),)
+    )
     one = Service("", "", "", "", Criticality.VITAL, ("care",), (), (lab,))
     return Policy(SITE, tuple(replace(one, name=name) for name in names))
 
@@ -227,7 +237,8 @@ def test_unknown_level_and_zone_are_said_and_change_nothing(machine):
 def test_reload_with_another_zone_is_never_less_closed(machine):
     machine.set("cut")
     more = replace(
-        SITE, zones=(*SITE.zones, replace(SITE.zones[0], name="new", interfaces=("new0",), subnets=()))
+        SITE,
+        zones=(*SITE.zones, replace(SITE.zones[0], name="new", interfaces=("new0",), subnets=())),
     )
     answer = machine.reload(Policy(more, simple().services))
     assert answer.generation.levels["new"] == "cut"

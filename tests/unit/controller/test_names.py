@@ -38,8 +38,12 @@ def policy(*services):
 def line(inside, outside, port=443, protocol=6, *, inbound=False, answered=True):
     a, b = ip_address(inside), ip_address(outside)
     if inbound:
-        return ConntrackEntry(protocol, Tuple(b, a, 40000, port), Tuple(a, b, port, 40000), answered=answered)
-    return ConntrackEntry(protocol, Tuple(a, b, 40000, port), Tuple(b, a, port, 40000), answered=answered)
+        return ConntrackEntry(
+            protocol, Tuple(b, a, 40000, port), Tuple(a, b, port, 40000), answered=answered
+        )
+    return ConntrackEntry(
+        protocol, Tuple(a, b, 40000, port), Tuple(b, a, port, 40000), answered=answered
+    )
 
 
 RESOLVED = {"a.example": (ip_address(OLD), ip_address(NEW)), "b.example": (ip_address(OLD),)}
@@ -62,15 +66,17 @@ def test_a_live_connection_of_the_service_itself_counts_and_nobody_elses(case):
 
 def test_who_else_may_use_a_service():
     hosts = policy(service(destination("a.example"), zones=(), hosts=("10.30.0.5/32",)))
-    assert in_use([hosts], RESOLVED, [line("10.30.0.5", OLD), line("10.30.0.6", NEW)]) == {"a.example": {OLD}}
+    assert in_use([hosts], RESOLVED, [line("10.30.0.5", OLD), line("10.30.0.6", NEW)]) == {
+        "a.example": {OLD}
+    }
     gateway = policy(service(destination("a.example"), zones=("gateway",)))
     assert in_use([gateway], RESOLVED, [line("192.0.2.2", OLD), line("10.10.0.5", NEW)]) == {
         "a.example": {OLD}
     }
     inbound = policy(service(destination("a.example", direction=Direction.INBOUND)))
-    assert in_use([inbound], RESOLVED, [line("10.10.0.5", OLD, inbound=True), line("10.10.0.5", NEW)]) == {
-        "a.example": {OLD}
-    }
+    assert in_use(
+        [inbound], RESOLVED, [line("10.10.0.5", OLD, inbound=True), line("10.10.0.5", NEW)]
+    ) == {"a.example": {OLD}}
     ping = policy(service(destination("c.example", traffic=(Traffic(1),))))
     six = {"c.example": (ip_address("2001:db8:ff::1"),)}
     assert in_use([ping], six, [line("2001:db8:10::5", "2001:db8:ff::1", 0, 58)]) == {
@@ -80,7 +86,9 @@ def test_who_else_may_use_a_service():
 
 def test_any_policy_that_is_loaded_counts():
     other = policy(service(destination("b.example", traffic=(Traffic(6, 22, 22),))))
-    found = in_use([policy(), other], RESOLVED, [line("10.10.0.5", OLD), line("10.10.0.5", OLD, 22)])
+    found = in_use(
+        [policy(), other], RESOLVED, [line("10.10.0.5", OLD), line("10.10.0.5", OLD, 22)]
+    )
     assert found == {"a.example": {OLD}, "b.example": {OLD}}
 
 
@@ -95,17 +103,24 @@ def machine():
     made.close()
 
 
-LEARNED = {"dns_svc_lab_4": frozenset({int(ip_address(OLD))}), "dns_all_4": frozenset({int(ip_address(OLD))})}
+LEARNED = {
+    "dns_svc_lab_4": frozenset({int(ip_address(OLD))}),
+    "dns_all_4": frozenset({int(ip_address(OLD))}),
+}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_learned_address_is_in_use_by_its_services_own_connections_alone(case):
     connection, counts = CASES[case]
-    wild = policy(service(Destination(Direction.OUTBOUND, (), (), HTTPS, wildcards=("operator.example",))))
+    wild = policy(
+        service(Destination(Direction.OUTBOUND, (), (), HTTPS, wildcards=("operator.example",)))
+    )
     address = ip_address(OLD)
     wanted = {"dns_svc_lab_4": {address}, "dns_all_4": {address}} if counts else {}
     assert learned_in_use([wild], LEARNED, [connection]) == wanted
-    fixed = policy(service(Destination(Direction.OUTBOUND, (), (ip_network("203.0.113.0/24"),), HTTPS)))
+    fixed = policy(
+        service(Destination(Direction.OUTBOUND, (), (ip_network("203.0.113.0/24"),), HTTPS))
+    )
     assert learned_in_use([fixed], LEARNED, [connection]) == {}, "nothing is learned for it"
 
 
@@ -259,9 +274,9 @@ def test_ipv6_alone_where_the_inside_has_none():
     assert "the inside of 'lab' has no IPv6" in state.warnings[0]
     gateway = service(destination("a.example"), zones=("guests", "gateway"))
     state, _ = states(known("a.example", "2001:db8:ff::1"), service_=gateway)
-    assert state.warnings == ("a.example has IPv6 addresses only: machines without IPv6 don't reach it",), (
-        "nobody knows what the gateway has"
-    )
+    assert state.warnings == (
+        "a.example has IPv6 addresses only: machines without IPv6 don't reach it",
+    ), "nobody knows what the gateway has"
 
 
 def test_until_when_an_address_stays_is_said_of_those_that_left_or_whose_time_is_over_alone():
@@ -270,8 +285,14 @@ def test_until_when_an_address_stays_is_said_of_those_that_left_or_whose_time_is
     left = replace(left, left=NOW)
     entry = replace(known("a.example"), addresses=(fresh, over, left))
     knowledge = Knowledge({"a.example": entry}, {}, timedelta(days=30), NOW, {})
-    shown = [each.kept_until for each in address_states(service(destination("a.example")), knowledge)]
-    assert shown == [None, NOW - timedelta(hours=1) + timedelta(days=30), NOW + timedelta(minutes=30)]
+    shown = [
+        each.kept_until for each in address_states(service(destination("a.example")), knowledge)
+    ]
+    assert shown == [
+        None,
+        NOW - timedelta(hours=1) + timedelta(days=30),
+        NOW + timedelta(minutes=30),
+    ]
 
 
 def test_no_advice_where_there_is_nothing_to_say():
@@ -279,13 +300,18 @@ def test_no_advice_where_there_is_nothing_to_say():
     used = replace(used, addresses=tuple(replace(each, used=NOW) for each in used.addresses))
     for entries, tally in (
         ([used], NameStatistics(answers=50, turned=3, early=2)),
-        ([known("a.example", NEW, alias="a.notb-cdn.net.example"), known("b.a.example", NEW)], None),
+        (
+            [known("a.example", NEW, alias="a.notb-cdn.net.example"), known("b.a.example", NEW)],
+            None,
+        ),
     ):
         assert states(*entries, tally=tally)[0].warnings == ()
 
 
 def test_a_name_that_is_not_resolved_says_for_how_long_it_is_kept():
-    entry = known("a.example", NEW, seen=NOW - timedelta(days=1), failure="192.0.2.53 answered SERVFAIL")
+    entry = known(
+        "a.example", NEW, seen=NOW - timedelta(days=1), failure="192.0.2.53 answered SERVFAIL"
+    )
     state, (wrong,) = states(entry, days=7)
     assert state.kept_until == NOW + timedelta(days=6)
     assert "kept until 2026-03-10 03:00 UTC at most" in wrong
@@ -293,7 +319,9 @@ def test_a_name_that_is_not_resolved_says_for_how_long_it_is_kept():
 
 
 def test_a_name_of_which_one_address_was_refused_is_not_called_unresolved():
-    state, (wrong,) = states(known("a.example", NEW, failure="refused 10.0.0.1 (a private address)"))
+    state, (wrong,) = states(
+        known("a.example", NEW, failure="refused 10.0.0.1 (a private address)")
+    )
     assert "resolved in part only (refused 10.0.0.1" in wrong
     assert state.kept_until is None
 
@@ -307,4 +335,7 @@ def test_private_addresses_that_another_service_has_by_a_name_are_not_this_ones(
 
 def test_a_name_without_addresses():
     _, (wrong,) = states(KnownName("a.example", (), NOW, "192.0.2.53 answered NXDOMAIN"))
-    assert wrong == "a.example has no address yet (192.0.2.53 answered NXDOMAIN): nothing is kept for it"
+    assert (
+        wrong
+        == "a.example has no address yet (192.0.2.53 answered NXDOMAIN): nothing is kept for it"
+    )

@@ -15,7 +15,9 @@ def machine():
 
 
 def plan(machine, level):
-    return machine.run(machine.controller.plan(level=level, zones=None, rollback=None, reload=False))
+    return machine.run(
+        machine.controller.plan(level=level, zones=None, rollback=None, reload=False)
+    )
 
 
 def test_a_cut_at_isolate_says_which_services_it_lets_through(machine):

@@ -1,4 +1,6 @@
-"""Commands that wait for each other: what closes goes before all else, and what opens means what it did when it was sent."""
+"""Commands that wait for each other: what closes goes before all else, and what opens means what it
+did when it was sent.
+"""
 
 import asyncio
 
@@ -25,7 +27,9 @@ def machine():
 
 
 def level(machine, name, *zones, **more):
-    return machine.controller.set_level(name, zones or None, actor=WHO, reason="", authorised_by="", **more)
+    return machine.controller.set_level(
+        name, zones or None, actor=WHO, reason="", authorised_by="", **more
+    )
 
 
 def test_a_closing_overtakes_all_that_waits_and_what_was_sent_before_it_opens_nothing(machine):
@@ -34,7 +38,8 @@ def test_a_closing_overtakes_all_that_waits_and_what_was_sent_before_it_opens_no
 
     async def crowd():
         openings = [
-            asyncio.ensure_future(level(machine, turns[turn % 4], ZONES[turn % 4])) for turn in range(40)
+            asyncio.ensure_future(level(machine, turns[turn % 4], ZONES[turn % 4]))
+            for turn in range(40)
         ]
         await asyncio.sleep(0)
         cut = await level(machine, "isolate")
@@ -55,7 +60,9 @@ def test_whoever_repeats_what_stands_holds_up_no_closing(machine):
         again = [asyncio.ensure_future(level(machine, "open")) for _ in range(40)]
         await asyncio.sleep(0)
         await level(machine, "cut")
-        return sum(one.done() for one in again), await asyncio.gather(*again, return_exceptions=True)
+        return sum(one.done() for one in again), await asyncio.gather(
+            *again, return_exceptions=True
+        )
 
     before, _ = machine.run(crowd())
     assert before <= 1
@@ -64,7 +71,9 @@ def test_whoever_repeats_what_stands_holds_up_no_closing(machine):
 
 
 def test_what_a_command_closes_is_asked_when_its_turn_comes(machine):
-    """Sent as an opening (from isolate to cut), it closes once somebody has opened wider: it goes before the rest."""
+    """Sent as an opening (from isolate to cut), it closes once somebody has opened wider: it goes
+    before the rest.
+    """
     machine.set("isolate")
     done = []
 
@@ -76,7 +85,8 @@ def test_what_a_command_closes_is_asked_when_its_turn_comes(machine):
                 done.append((name, *zones))
 
             waiting = [
-                asyncio.ensure_future(one(*words)) for words in (("reduced",), ("open", "guests"), ("cut",))
+                asyncio.ensure_future(one(*words))
+                for words in (("reduced",), ("open", "guests"), ("cut",))
             ]
             await asyncio.sleep(0)
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -91,7 +101,9 @@ def test_openings_of_two_people_at_once_are_both_done(machine):
     machine.set("cut")
 
     async def both():
-        return await asyncio.gather(level(machine, "open", "care"), level(machine, "reduced", "guests"))
+        return await asyncio.gather(
+            level(machine, "open", "care"), level(machine, "reduced", "guests")
+        )
 
     machine.run(both())
     machine.settle()
@@ -153,7 +165,9 @@ def test_an_order_for_a_state_that_was_shown_is_for_that_state_alone(machine, or
     assert isinstance(answer, StaleError)
     assert not answer.retry, "a script that tries again would undo the closing all the same"
     assert machine.kernel() == ISOLATE
-    assert machine.give(level(machine, "isolate", expect=shown)).verified, "what closes is done whatever came"
+    assert machine.give(level(machine, "isolate", expect=shown)).verified, (
+        "what closes is done whatever came"
+    )
 
 
 def test_what_was_sent_before_the_start_opens_nothing_that_the_start_found_closed(machine):
@@ -161,7 +175,9 @@ def test_what_was_sent_before_the_start_opens_nothing_that_the_start_found_close
     machine.set("cut")
     machine.kill()
     machine.start()
-    assert machine.give(level(machine, "reduced", "care", sender=early)).changed, "nothing came in between"
+    assert machine.give(level(machine, "reduced", "care", sender=early)).changed, (
+        "nothing came in between"
+    )
     machine.kill()
     program, _, _ = machine.state.boot
     gate = switch.gate_text(simple(), switch.BOOT_SLOT, ISOLATE)
@@ -243,14 +259,18 @@ def test_a_reload_does_not_starve_behind_closings_without_end(machine):
 
 
 @pytest.mark.parametrize("order", ["level", "rollback"])
-def test_a_closing_that_repeats_what_stands_is_not_undone_by_what_was_sent_before_it(machine, order):
+def test_a_closing_that_repeats_what_stands_is_not_undone_by_what_was_sent_before_it(
+    machine, order
+):
     machine.set("isolate")
 
     async def both():
         async with machine.controller._s.writer.hold():
             sent = {
                 "level": lambda: level(machine, "open"),
-                "rollback": lambda: machine.controller.rollback(1, actor=WHO, reason="", authorised_by=""),
+                "rollback": lambda: machine.controller.rollback(
+                    1, actor=WHO, reason="", authorised_by=""
+                ),
             }[order]()
             opening = asyncio.ensure_future(sent)
             await asyncio.sleep(0.05)

@@ -1,4 +1,6 @@
-"""Corners of the controller over fakes: a kernel that cannot be read, records that hang, orders that overtake each other."""
+"""Corners of the controller over fakes: a kernel that cannot be read, records that hang, orders
+that overtake each other.
+"""
 
 import asyncio
 import threading
@@ -23,7 +25,9 @@ OPEN, CUT = dict.fromkeys(ZONES, "open"), dict.fromkeys(ZONES, "cut")
 
 
 def allowlist(*names: str, hosts: tuple[str, ...] = ()) -> Policy:
-    lab = Destination(Direction.OUTBOUND, hosts, (ip_network("203.0.113.1/32"),), (Traffic(6, 443, 443),))
+    lab = Destination(
+        Direction.OUTBOUND, hosts, (ip_network("203.0.113.1/32"),), (Traffic(6, 443, 443),)
+    )
     one = Service("", "", "", "", Criticality.VITAL, ("care",), (), (lab,))
     return Policy(SITE, tuple(replace(one, name=name) for name in names or ("lab",)))
 
@@ -212,7 +216,9 @@ def test_old_records_go_although_somebody_commands_all_the_time(monkeypatch):
     machine.start()
 
     async def busy() -> int:
-        """Hold the writer's lock at every regular look: as commands do, one after the other, on a slow disk."""
+        """Hold the writer's lock at every regular look: as commands do, one after the other, on a
+        slow disk.
+        """
         for number in range(30):
             who = {"actor": WHO, "reason": "", "authorised_by": ""}
             await machine.controller.set_level(("cut", "open")[number % 2], None, **who)
@@ -240,7 +246,9 @@ def test_the_boot_ruleset_has_the_addresses_that_are_live_after_they_came_and_we
 
 
 class Disk:
-    """Jobs that append their name, in the order in which they reach the disk; `open` lets them through."""
+    """Jobs that append their name, in the order in which they reach the disk; `open` lets them
+    through.
+    """
 
     def __init__(self) -> None:
         self.written: list[str] = []
@@ -288,11 +296,15 @@ def test_what_failed_before_is_not_written_over_what_must_be_newer():
     disk.full = True
 
     async def work(recorder):
-        await recorder.should([disk.job("boot", "boot cut"), disk.job("line", "line cut", in_order=True)])
+        await recorder.should(
+            [disk.job("boot", "boot cut"), disk.job("line", "line cut", in_order=True)]
+        )
         with pytest.raises(StateError, match="came before"):
             await recorder.must([disk.job("boot", "boot open")])
         disk.full = False
-        await recorder.must([disk.job("boot", "boot open"), disk.job("line 2", "line open", in_order=True)])
+        await recorder.must(
+            [disk.job("boot", "boot open"), disk.job("line 2", "line open", in_order=True)]
+        )
         assert await recorder.should([]) == ()
 
     record(work)
@@ -304,7 +316,9 @@ def test_an_opening_that_was_given_up_writes_nothing_more_once_the_disk_is_back(
 
     async def work(recorder):
         with pytest.raises(StateError, match="did not take 'boot'"):
-            await recorder.must([disk.job("boot", "boot open"), disk.job("line", "line open", in_order=True)])
+            await recorder.must(
+                [disk.job("boot", "boot open"), disk.job("line", "line open", in_order=True)]
+            )
         disk.open.set()
         assert await recorder.should([disk.job("boot", "boot cut")]) == ()
 
@@ -365,7 +379,9 @@ def test_after_its_end_nothing_is_recorded_and_that_is_a_state_error():
     async def work():
         recorder = WriteQueue(1)
         recorder.close()
-        assert await recorder.should([Write("late", lambda: None)]) == ("late (the daemon is stopping)",)
+        assert await recorder.should([Write("late", lambda: None)]) == (
+            "late (the daemon is stopping)",
+        )
         with pytest.raises(StateError):
             await WriteQueue.must(recorder, [Write("late", lambda: None)])
 

@@ -1,4 +1,6 @@
-"""What is brought up at start: the old state or the new one, never a mix, never less closed than what was answered."""
+"""What is brought up at start: the old state or the new one, never a mix, never less closed than
+what was answered.
+"""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,7 +22,9 @@ MIXED_B = {**OPEN, "guests": "cut"}
 
 def generation(number, at_levels, policy="sha256:p"):
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    return Generation(number, now, Action.LEVEL, at_levels, policy, "sha256:r", WHO, "", "", number - 1)
+    return Generation(
+        number, now, Action.LEVEL, at_levels, policy, "sha256:r", WHO, "", "", number - 1
+    )
 
 
 def found(*, old=None, new=None, boot=None, audit=None, intent=None, damage=(), first=False):
@@ -95,7 +99,10 @@ def test_never_less_closed_than_any_source_unless_an_old_whole_state_is_restored
     record, boot, audit, kernel, damaged
 ):
     recovered = found(
-        old=generation(1, record) if record else None, boot=boot, audit=audit, damage=["x"] if damaged else []
+        old=generation(1, record) if record else None,
+        boot=boot,
+        audit=audit,
+        damage=["x"] if damaged else [],
     )
     decision = choose(recovered, kernel)
     for source in (record, boot, audit, kernel):

@@ -1,4 +1,6 @@
-"""Tables of the kernel's that fill: told before they are full, once, and once when there is room again."""
+"""Tables of the kernel's that fill: told before they are full, once, and once when there is room
+again.
+"""
 
 import asyncio
 
@@ -25,7 +27,9 @@ def told(machine, used):
     machine.links.full = (TableUse("connections", used, 1000, "net.netfilter.nf_conntrack_max"),)
     machine.run(asyncio.sleep(0.02))
     events = [event.message for event in machine.events if "table of connections" in event.message]
-    return [text for text in machine.status().warnings if "table of connections" in text], len(events)
+    return [text for text in machine.status().warnings if "table of connections" in text], len(
+        events
+    )
 
 
 def test_it_is_told_once_before_it_is_full_and_once_when_it_has_room(machine):
@@ -45,7 +49,9 @@ def test_it_is_told_once_before_it_is_full_and_once_when_it_has_room(machine):
 def test_it_stands_in_the_answer_to_a_cut_and_in_a_plan(machine):
     told(machine, 900)
     assert any("table of connections" in text for text in machine.set("cut").warnings)
-    plan = machine.run(machine.controller.plan(level="isolate", zones=None, rollback=None, reload=False))
+    plan = machine.run(
+        machine.controller.plan(level="isolate", zones=None, rollback=None, reload=False)
+    )
     assert any("table of connections" in text for text in plan.warnings)
 
 

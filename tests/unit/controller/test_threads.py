@@ -43,21 +43,28 @@ def hung(machine):
     over.set()
 
 
-@pytest.mark.parametrize("plan", [{"rollback": 1, "reload": False}, {"rollback": None, "reload": True}])
+@pytest.mark.parametrize(
+    "plan", [{"rollback": 1, "reload": False}, {"rollback": None, "reload": True}]
+)
 def test_plans_that_wait_for_the_disk_hold_up_no_healing_and_no_closing(machine, hung, plan):
-    """RED before: a healing compiled in the pool in which they waited, and had the writer's lock meanwhile."""
+    """RED before: a healing compiled in the pool in which they waited, and had the writer's lock
+    meanwhile.
+    """
     machine.set("cut")
     ask = machine.controller.plan
 
     async def bad_night():
         plans = [
-            asyncio.create_task(ask(level=None, zones=None, **plan)) for _ in range(MORE_THAN_ALL_THREADS)
+            asyncio.create_task(ask(level=None, zones=None, **plan))
+            for _ in range(MORE_THAN_ALL_THREADS)
         ]
         await asyncio.sleep(0.01)
         machine.firewall.tamper("flush ruleset", "meddler", 4242)
         while not machine.controller._s.writer.locked():
             await asyncio.sleep(0)
-        answer = await machine.controller.set_level("isolate", None, actor=WHO, reason="", authorised_by="")
+        answer = await machine.controller.set_level(
+            "isolate", None, actor=WHO, reason="", authorised_by=""
+        )
         status = await machine.controller.status()
         hung.set()
         await asyncio.gather(*plans)
@@ -86,7 +93,9 @@ def fail_once_it_is_switched(machine, call, error):
 
 @pytest.mark.parametrize("call", ["targets", "chains"])
 def test_a_closing_that_finds_no_thread_to_be_read_back_stands(machine, call):
-    """RED before: it stood in the kernel alone; the command failed, and the daemon took what was before for what stands."""
+    """RED before: it stood in the kernel alone; the command failed, and the daemon took what was
+    before for what stands.
+    """
     machine.firewall.fail["targets"] = NO_THREAD
     fail_once_it_is_switched(machine, call, NO_THREAD)
     with contextlib.suppress(RuntimeError):
@@ -99,7 +108,9 @@ def test_a_closing_that_finds_no_thread_to_be_read_back_stands(machine, call):
 
 
 def test_a_closing_for_which_there_is_no_thread_at_all_is_refused_in_words(machine):
-    machine.firewall.fail |= dict.fromkeys(("switch", "apply", "targets", "chains", "guard"), NO_THREAD)
+    machine.firewall.fail |= dict.fromkeys(
+        ("switch", "apply", "targets", "chains", "guard"), NO_THREAD
+    )
     answer = machine.set("cut")
     assert isinstance(answer, KernelError)
     assert "can't start new thread" in answer.message
@@ -110,7 +121,9 @@ def test_a_closing_for_which_there_is_no_thread_at_all_is_refused_in_words(machi
 
 @pytest.mark.parametrize("error", [KernelError("it changed while it was being read"), NO_THREAD])
 def test_an_opening_that_cannot_be_read_back_does_not_stay(machine, error):
-    """RED before: the kernel stayed at the opening that was answered as failed, until the next regular look."""
+    """RED before: the kernel stayed at the opening that was answered as failed, until the next
+    regular look.
+    """
     machine.set("cut")
     fail_once_it_is_switched(machine, "targets", error)
 

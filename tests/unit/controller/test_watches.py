@@ -1,4 +1,7 @@
-"""Background work that meets what nobody foresaw: contained, told, counted, begun again. Over fakes."""
+"""Background work that meets what nobody foresaw: contained, told, counted, begun again.
+
+Over fakes.
+"""
 
 import asyncio
 from ipaddress import ip_address
@@ -49,7 +52,9 @@ async def no_warning(machine: Machine, words: str) -> None:
 def test_a_watch_that_meets_what_it_did_not_expect_begins_again(machine, error):
     machine.links.fail["default_routes"] = error
     machine.links.change("interface \ufffd is up", interfaces=["lo", "wan0"])
-    wait_until(machine, lambda: machine.controller._keeper._watches._faults["looking at the links"] > 1)
+    wait_until(
+        machine, lambda: machine.controller._keeper._watches._faults["looking at the links"] > 1
+    )
     assert machine.controller.alive, "the watchdog is fed"
     assert warned(machine, "looking at the links failed")
     assert warned(machine, "times since the start")
@@ -57,7 +62,9 @@ def test_a_watch_that_meets_what_it_did_not_expect_begins_again(machine, error):
     del machine.links.fail["default_routes"]
     machine.run(no_warning(machine, "looking at the links failed"))
     machine.links.change("interface wan1 is up", interfaces=["lo", "wan1"])
-    wait_until(machine, lambda: any("wan1" in e.message for e in machine.events if e.kind == "link"))
+    wait_until(
+        machine, lambda: any("wan1" in e.message for e in machine.events if e.kind == "link")
+    )
 
 
 def test_a_healing_that_meets_what_it_did_not_expect_heals_all_the_same(machine):
@@ -94,10 +101,14 @@ def test_a_change_that_cannot_be_noted_is_compared(machine):
 
 def test_connections_that_could_not_be_ended_are_ended_at_the_regular_look(machine):
     care, web = ip_address("10.10.0.7"), ip_address("198.51.100.80")
-    machine.conntrack.table = [ConntrackEntry(6, Tuple(care, web, 1, 443), Tuple(web, care, 443, 1))]
+    machine.conntrack.table = [
+        ConntrackEntry(6, Tuple(care, web, 1, 443), Tuple(web, care, 443, 1))
+    ]
     machine.conntrack.fail["connections"] = NO_THREAD
     machine.set("cut")
-    assert warned(machine, "old connections could not be ended (RuntimeError: can't start new thread")
+    assert warned(
+        machine, "old connections could not be ended (RuntimeError: can't start new thread"
+    )
     assert len([e for e in machine.events if "could not be ended" in e.message]) == 1
     del machine.conntrack.fail["connections"]
     machine.run(no_warning(machine, "could not be ended"))
@@ -137,7 +148,10 @@ def test_one_step_of_the_regular_look_does_not_keep_the_others_from_their_turn(m
         raise NO_THREAD
 
     machine.firewall.counters, sound = fails, machine.firewall.counters
-    wait_until(machine, lambda: machine.controller._keeper._watches._faults["comparing with the kernel"] > 2)
+    wait_until(
+        machine,
+        lambda: machine.controller._keeper._watches._faults["comparing with the kernel"] > 2,
+    )
     machine.set("cut")
     wait_until(machine, lambda: not machine.controller._keeper._tidying_due)
     machine.firewall.counters = sound

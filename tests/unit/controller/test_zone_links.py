@@ -1,4 +1,6 @@
-"""Links over fakes: nothing is called kept that was not looked at just now, and no switch waits for a look."""
+"""Links over fakes: nothing is called kept that was not looked at just now, and no switch waits for
+a look.
+"""
 
 import asyncio
 from dataclasses import replace
@@ -25,7 +27,9 @@ def machine():
 
 
 def plan(machine, level):
-    return machine.run(machine.controller.plan(level=level, zones=None, rollback=None, reload=False))
+    return machine.run(
+        machine.controller.plan(level=level, zones=None, rollback=None, reload=False)
+    )
 
 
 def names(machine):
@@ -39,7 +43,9 @@ def kept_nowhere(machine, answer):
     assert any("could not be looked at" in text for text in answer.warnings)
 
 
-@pytest.mark.parametrize("error", [KernelError("dump interrupted"), RuntimeError("can't start new thread")])
+@pytest.mark.parametrize(
+    "error", [KernelError("dump interrupted"), RuntimeError("can't start new thread")]
+)
 def test_a_look_that_fails_keeps_nothing_and_says_so(machine, error):
     assert set(machine.set("cut").kept) == set(names(machine)), "positive control"
     machine.set("open")
@@ -55,7 +61,9 @@ def test_a_look_that_fails_keeps_nothing_and_says_so(machine, error):
     assert not any("looked at" in text for text in machine.status().warnings)
 
 
-def test_a_look_that_hangs_holds_up_neither_the_switch_nor_the_answer_for_long(machine, monkeypatch):
+def test_a_look_that_hangs_holds_up_neither_the_switch_nor_the_answer_for_long(
+    machine, monkeypatch
+):
     monkeypatch.setattr(context, "_LINKS_SECONDS", 0.05)
     levels_when_asked = []
     real = machine.links.look
@@ -72,7 +80,9 @@ def test_a_look_that_hangs_holds_up_neither_the_switch_nor_the_answer_for_long(m
     change = machine.set("cut")
     assert change.verified
     kept_nowhere(machine, change)
-    assert set(levels_when_asked[0].values()) == {"cut"}, "it was asked for when the kernel had the switch"
+    assert set(levels_when_asked[0].values()) == {"cut"}, (
+        "it was asked for when the kernel had the switch"
+    )
     machine.links.look = real
     assert machine.status().services[0].state == "kept"
 
@@ -121,11 +131,15 @@ def test_of_what_a_wildcard_stands_for_one_is_enough():
         )
         if "lan0" in t
     )
-    assert told.startswith("zone care: lan0 has no address and no route of its own (above it: lan0.10)")
+    assert told.startswith(
+        "zone care: lan0 has no address and no route of its own (above it: lan0.10)"
+    )
 
 
 def in_vrf(*interfaces, also=("wan0",)):
-    """Give the remarks on VRFs where care's interfaces are these, and lan0 and others are in the VRF vall."""
+    """Give the remarks on VRFs where care's interfaces are these, and lan0 and others are in the
+    VRF vall.
+    """
     site = simple()
     zones = (replace(site.site.zones[0], interfaces=interfaces), *site.site.zones[1:])
     policy = replace(site, site=replace(site.site, zones=zones))
@@ -175,6 +189,10 @@ def test_an_interface_that_was_meant_for_a_zone_is_told_once():
     care = SITE.zones[0]
     text = f"{care.subnets[0][1]}/{care.subnets[0].prefixlen}"
     devices = (Device("lan9"), Device("docker9"))
-    words = Sight(HostReading(devices=devices, addresses=(("lan9", text),))).words(simple(), cut=True)
+    words = Sight(HostReading(devices=devices, addresses=(("lan9", text),))).words(
+        simple(), cut=True
+    )
     assert len([one for one in words if "lan9" in one]) == 1, words
-    assert "closed while any zone is: docker9 (in no zone of site.yaml)" in words, "positive control"
+    assert "closed while any zone is: docker9 (in no zone of site.yaml)" in words, (
+        "positive control"
+    )

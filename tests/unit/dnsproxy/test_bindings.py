@@ -1,4 +1,6 @@
-"""Service bindings (HTTPS, SVCB): what stays of a record, and that no address, name or port that is not kept ever does."""
+"""Service bindings (HTTPS, SVCB): what stays of a record, and that no address, name or port that is
+not kept ever does.
+"""
 
 from ipaddress import ip_address, ip_network
 
@@ -20,8 +22,12 @@ REDUCED = at("reduced")
 
 
 def bound(*records: str, kind: str = "HTTPS", private: bool = False):
-    """Strain an answer of these records; give what stays as text, and the rest of what is said of it."""
-    found = answered("\n".join(f"{NAME}. 60 IN {kind} {one}" for one in records), NAME, kind, private)
+    """Strain an answer of these records; give what stays as text, and the rest of what is said of
+    it.
+    """
+    found = answered(
+        "\n".join(f"{NAME}. 60 IN {kind} {one}" for one in records), NAME, kind, private
+    )
     texts = [data.to_text().replace('"', "") for one in found.reply.answer for data in one]
     return texts, [str(one) for one in found.addresses], found.taken_out, found.dropped
 
@@ -40,7 +46,8 @@ def test_what_is_kept_stays_and_every_hint_is_learned():
 @pytest.mark.parametrize(
     ("record", "stays", "taken_out"),
     [
-        # Addresses as in an answer of addresses: nothing of the inside, nothing private, nothing reserved.
+        # Addresses as in an answer of addresses: nothing of the inside, nothing private, nothing
+        # reserved.
         ("1 . ipv4hint=10.30.0.7,203.0.113.9", "1 . ipv4hint=203.0.113.9", 1),
         ("1 . ipv4hint=192.168.0.1,127.0.0.1", "1 .", 2),
         ("1 . ipv4hint=203.0.113.9 ipv6hint=::1,fe80::1,2001:db8:30::9", "1 . ipv4hint=203.0.113.9", 3),
@@ -79,10 +86,14 @@ def test_a_record_stays_as_far_as_it_leads_to_what_is_kept(record, stays, taken_
 
 
 def test_a_name_of_another_service_is_no_way_for_this_one():
-    """The console is kept at `reduced`, for other machines: whoever asks for the mail is not led there."""
+    """The console is kept at `reduced`, for other machines: whoever asks for the mail is not led
+    there.
+    """
     query = dns.message.make_query(NAME, "HTTPS")
     reply = dns.message.make_response(query)
-    reply.answer.append(dns.rrset.from_text(f"{NAME}.", 60, "IN", "HTTPS", "1 a.console.example. alpn=h2"))
+    reply.answer.append(
+        dns.rrset.from_text(f"{NAME}.", 60, "IN", "HTTPS", "1 a.console.example. alpn=h2")
+    )
     question = message_filter.judge(NAME, dns.rdatatype.HTTPS, REDUCED)
     assert REDUCED.answers("a.console.example")
     assert message_filter.filter_answer(query, reply, question, REDUCED).dropped == 1
@@ -127,8 +138,24 @@ def test_ports_of_all_services_of_a_name_count():
 def packed(version: int):
     """Draw addresses, half of them from where something lies."""
     some = {
-        4: ["10.10.0.1", "10.30.0.7", "127.0.0.1", "192.168.1.1", "203.0.113.9", "198.51.100.4", "224.0.0.1"],
-        6: ["::1", "fe80::1", "2001:db8:30::7", "2001:db8:ffff::9", "fc00::1", "ff02::1", "::ffff:10.0.0.1"],
+        4: [
+            "10.10.0.1",
+            "10.30.0.7",
+            "127.0.0.1",
+            "192.168.1.1",
+            "203.0.113.9",
+            "198.51.100.4",
+            "224.0.0.1",
+        ],
+        6: [
+            "::1",
+            "fe80::1",
+            "2001:db8:30::7",
+            "2001:db8:ffff::9",
+            "fc00::1",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+        ],
     }
     return st.one_of(st.sampled_from(some[version]), st.ip_addresses(v=version).map(str))
 
@@ -137,12 +164,16 @@ def packed(version: int):
 def records(draw):
     """Draw a record as text, of whatever stands in RFC 9460."""
     target = draw(
-        st.sampled_from([".", f"{NAME}.", "results.lab.example.", "y.cdn.example.", "a.console.example."])
+        st.sampled_from(
+            [".", f"{NAME}.", "results.lab.example.", "y.cdn.example.", "a.console.example."]
+        )
     )
     if draw(st.integers(0, 9)) == 0:
         return f"0 {target}"
     params = {
-        "alpn": draw(st.none() | st.lists(st.sampled_from(["h2", "h3", "http/1.1", "dot", "x"]), min_size=1)),
+        "alpn": draw(
+            st.none() | st.lists(st.sampled_from(["h2", "h3", "http/1.1", "dot", "x"]), min_size=1)
+        ),
         "port": draw(st.none() | st.sampled_from([[443], [505], [8443], [0], [53]])),
         "ipv4hint": draw(st.none() | st.lists(packed(4), min_size=1, max_size=5)),
         "ipv6hint": draw(st.none() | st.lists(packed(6), min_size=1, max_size=5)),
@@ -168,7 +199,9 @@ def test_whatever_a_resolver_says_no_more_than_what_is_kept_comes_back(texts, ki
     said = dns.message.make_response(query)
     said.answer.append(dns.rrset.from_text(f"{NAME}.", 60, "IN", kind, *texts))
     question = message_filter.judge(NAME, query.question[0].rdtype, ORDERS)
-    found = message_filter.filter_answer(query, dns.message.from_wire(said.to_wire()), question, ORDERS)
+    found = message_filter.filter_answer(
+        query, dns.message.from_wire(said.to_wire()), question, ORDERS
+    )
     reply = dns.message.from_wire(found.reply.to_wire())
     stayed = [one for rrset in reply.answer for one in rrset]
     assert len(stayed) + found.dropped >= 1
@@ -184,7 +217,13 @@ def test_whatever_a_resolver_says_no_more_than_what_is_kept_comes_back(texts, ki
     assert set(hints) == set(found.addresses), "what stays is learned, and nothing else"
     for one in stayed:
         assert set(one.params) <= KNOWN
-        assert one.target.to_text(omit_final_dot=True) in {"@", ".", "", NAME, "results.lab.example"}
+        assert one.target.to_text(omit_final_dot=True) in {
+            "@",
+            ".",
+            "",
+            NAME,
+            "results.lab.example",
+        }
         protocols = one.params[1].ids if 1 in one.params else ()
         port = one.params[3].port if 3 in one.params else 443
         assert port in {443, *range(500, 511)}

@@ -1,4 +1,6 @@
-"""What answers lead to: targets of aliases are answered as the kept name, keys of zones within a list that nobody adds to."""
+"""What answers lead to: targets of aliases are answered as the kept name, keys of zones within a
+list that nobody adds to.
+"""
 
 import asyncio
 from dataclasses import replace
@@ -35,7 +37,14 @@ CHAIN = ("CNAME front.cdn.example.", "front.cdn.example. 60 IN A 203.0.113.20")
 
 def answer(name: str, *rows: str, kind: str = "A", authority: str = "") -> dns.message.Message:
     first, *rest = rows
-    head = ["id 1", "opcode QUERY", "rcode NOERROR", "flags QR RD RA", ";QUESTION", f"{name}. IN {kind}"]
+    head = [
+        "id 1",
+        "opcode QUERY",
+        "rcode NOERROR",
+        "flags QR RD RA",
+        ";QUESTION",
+        f"{name}. IN {kind}",
+    ]
     records = [";ANSWER", f"{name}. 600 IN {first}", *rest, ";AUTHORITY", authority]
     return dns.message.from_text("\n".join([*head, *records, ""]))
 
@@ -84,7 +93,9 @@ def ask(strainer: Forwarder, name: str, kind: str = "A"):
     return strainer._answer(dns.message.make_query(name, kind, use_edns=0).to_wire())
 
 
-def test_a_target_is_answered_from_what_is_held_for_the_same_services_and_nothing_leaves(monkeypatch):
+def test_a_target_is_answered_from_what_is_held_for_the_same_services_and_nothing_leaves(
+    monkeypatch,
+):
     async def main() -> None:
         strainer, kernel, outside, told = await strainer_of(monkeypatch)
         outside.says["pay.treasury.example"] = CHAIN
@@ -98,7 +109,11 @@ def test_a_target_is_answered_from_what_is_held_for_the_same_services_and_nothin
         assert [str(one) for one in reply.answer] == ["FRONT.cdn.example. 60 IN A 203.0.113.20"]
         assert kernel.learned == {("treasury", "203.0.113.20", "pay.treasury.example")}
         assert outside.asked == ["pay.treasury.example"]
-        for name, kind in (("x.front.cdn.example", "A"), ("cdn.example", "A"), ("front.cdn.example", "TXT")):
+        for name, kind in (
+            ("x.front.cdn.example", "A"),
+            ("cdn.example", "A"),
+            ("front.cdn.example", "TXT"),
+        ):
             assert (await ask(strainer, name, kind)).rcode() == dns.rcode.REFUSED
         assert strainer.why("front.cdn.example", A) is None, "nor is it told as refused"
         # Another kept name leads to the same target: its address is kept for both.
@@ -137,7 +152,9 @@ def test_a_target_that_the_kept_name_left_is_answered_with_where_it_leads_now(mo
 
 def test_a_private_address_is_learned_for_who_may_have_it_alone(monkeypatch):
     async def main() -> None:
-        names = {name: replace(one, private=name.startswith("pay")) for name, one in TWO.names.items()}
+        names = {
+            name: replace(one, private=name.startswith("pay")) for name, one in TWO.names.items()
+        }
         strainer, kernel, outside, _ = await strainer_of(monkeypatch, replace(TWO, names=names))
         both = ("CNAME front.cdn.example.", "front.cdn.example. 60 IN A 10.200.0.7")
         outside.says = dict.fromkeys(("portal.lab.example", "pay.treasury.example"), both)
@@ -181,7 +198,9 @@ def test_below_a_wildcard_keys_are_asked_of_what_has_left_already():
     found = answer(asked.name, "A 203.0.113.9")
     chains.note(asked, found, 0.0)
     assert not chains.zones(0.0), "who does not validate asks for no keys"
-    assert not chains.note(replace(asked, dnssec=True), found, 0.0), "the engine lets all of it through"
+    assert not chains.note(replace(asked, dnssec=True), found, 0.0), (
+        "the engine lets all of it through"
+    )
     assert chains.zones(0.0) == {"a.b.operator.example", "b.operator.example"}
     assert chains.is_zone("b.operator.example", LATELY - 1)
     assert not chains.is_zone("b.operator.example", LATELY + 1)
@@ -193,7 +212,9 @@ def test_what_names_below_wildcards_lead_to_pushes_out_nothing_of_the_sites_own(
     assert chains.note(own, answer(own.name, *CHAIN), 0.0)
     assert not chains.note(own, answer(own.name, *CHAIN), 0.0), "known"
     for n in range(MOST + 50):
-        asked = DnsQuestion(f"n{n}.operator.example", A, ("secure-mail",), "operator.example", dnssec=True)
+        asked = DnsQuestion(
+            f"n{n}.operator.example", A, ("secure-mail",), "operator.example", dnssec=True
+        )
         chains.note(asked, answer(asked.name, f"CNAME t{n}.cdn.example."), 1.0)
     assert chains.heads("front.cdn.example", 1.0) == ("pay.treasury.example",)
     assert chains.held(own, 1.0) is not None
@@ -213,16 +234,22 @@ def test_a_target_that_is_no_plain_name_never_reaches_the_engines_list(target):
 
 
 def test_the_engine_lets_a_zone_through_and_nothing_below_it():
-    text = servers_text(ORDERS, frozenset({"front.cdn.example"}), frozenset({"cdn.example"})).splitlines()
+    text = servers_text(
+        ORDERS, frozenset({"front.cdn.example"}), frozenset({"cdn.example"})
+    ).splitlines()
     for zone in ("example", "lab.example", "cdn.example", "front.cdn.example"):
         assert f"server=/{zone}/127.0.0.1#5311" in text
         assert f"server=/*.{zone}/127.0.0.2#5311" in text
     assert "server=/*.operator.example/127.0.0.1#5311" in text
     assert "server=/*.operator.example/127.0.0.2#5311" not in text
-    assert text[-1] == "server=127.0.0.1#5311", "the root alone: all that ends in a letter is refused"
+    assert text[-1] == "server=127.0.0.1#5311", (
+        "the root alone: all that ends in a letter is refused"
+    )
     nothing = replace(ORDERS, names={}, wildcards={})
     assert not [
-        one for one in servers_text(nothing, frozenset({"a.b"})).splitlines() if "a.b" in one or "=1" in one
+        one
+        for one in servers_text(nothing, frozenset({"a.b"})).splitlines()
+        if "a.b" in one or "=1" in one
     ]
 
 
@@ -235,12 +262,18 @@ def test_signatures_and_proofs_come_back_where_they_are_wanted(dnssec):
     name = "x.operator.example"
     query = dns.message.make_query(name, "A", want_dnssec=dnssec)
     rows = ("A 203.0.113.9", f"{name}. 600 IN RRSIG {SIGNED}")
-    authority = PROOF + '\noperator.example. 60 IN NS ns.example.\noperator.example. 60 IN TXT "carried in"'
+    authority = (
+        PROOF + '\noperator.example. 60 IN NS ns.example.\noperator.example. 60 IN TXT "carried in"'
+    )
     question = DnsQuestion(name, A, ("secure-mail",), "operator.example", dnssec=dnssec)
     assert bool(message_filter.outward(question).ednsflags & dns.flags.DO) is dnssec
-    found = message_filter.filter_answer(query, answer(name, *rows, authority=authority), question, ORDERS)
+    found = message_filter.filter_answer(
+        query, answer(name, *rows, authority=authority), question, ORDERS
+    )
     assert found.addresses == (ip_address("203.0.113.9"),)
-    kinds = [dns.rdatatype.to_text(one.rdtype) for one in (*found.reply.answer, *found.reply.authority)]
+    kinds = [
+        dns.rdatatype.to_text(one.rdtype) for one in (*found.reply.answer, *found.reply.authority)
+    ]
     assert kinds == (["A", "RRSIG", "NSEC"] if dnssec else ["A"])
 
 

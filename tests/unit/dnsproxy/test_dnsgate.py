@@ -1,4 +1,6 @@
-"""The DNS gate's decisions: what it answers at which level, what leaves, what comes back, how much, who is told of."""
+"""The DNS gate's decisions: what it answers at which level, what leaves, what comes back, how much,
+who is told of.
+"""
 
 import json
 import tracemalloc
@@ -56,7 +58,9 @@ def test_a_level_answers_what_it_keeps_and_open_is_ready_for_a_cut():
 
 
 def test_everything_is_passed_on_only_while_every_zone_is_open_and_the_site_says_always():
-    always = replace(POLICY, site=replace(POLICY.site, dns=replace(POLICY.site.dns, mode=DnsMode.ALWAYS)))
+    always = replace(
+        POLICY, site=replace(POLICY.site, dns=replace(POLICY.site.dns, mode=DnsMode.ALWAYS))
+    )
     assert proxy_config_of(always, dict.fromkeys(ZONES, "open")).everything
     assert not proxy_config_of(always, dict.fromkeys(ZONES, "open") | {"care": "cut"}).everything
     assert not at("open").everything
@@ -68,7 +72,9 @@ def test_orders_are_read_back_as_they_were_written():
 
 
 def test_orders_from_before_ports_were_told_are_read():
-    """An upgrade finds the last orders of the version before it, and a name that they know is answered."""
+    """An upgrade finds the last orders of the version before it, and a name that they know is
+    answered.
+    """
     told = json.loads(canonical(at("cut")))
     for answers in (*told["names"].values(), *told["wildcards"].values()):
         del answers["traffic"]
@@ -82,10 +88,14 @@ def test_a_name_below_a_wildcard_is_answered_for_both():
         POLICY.services[1],
         criticality=POLICY.services[0].criticality,
         destinations=(
-            replace(POLICY.services[1].destinations[0], hosts=("mx.operator.example",), wildcards=()),
+            replace(
+                POLICY.services[1].destinations[0], hosts=("mx.operator.example",), wildcards=()
+            ),
         ),
     )
-    orders = proxy_config_of(replace(POLICY, services=(POLICY.services[0], own)), dict.fromkeys(ZONES, "cut"))
+    orders = proxy_config_of(
+        replace(POLICY, services=(POLICY.services[0], own)), dict.fromkeys(ZONES, "cut")
+    )
     assert set(orders.answers("mx.operator.example").services) == {"secure-mail", "console"}
     assert orders.answers("x.mx.operator.example").services == ("secure-mail",)
 
@@ -127,7 +137,10 @@ def test_the_question_that_leaves_is_our_own():
     assert outward.question[0].name.to_text() == "results.lab.example."
     assert not outward.options
     assert outward.id != query.id or outward.to_wire() != query.to_wire()
-    assert message_filter.parse_question(dns.message.make_query("x.example", "A", rdclass="CH")) is None
+    assert (
+        message_filter.parse_question(dns.message.make_query("x.example", "A", rdclass="CH"))
+        is None
+    )
 
 
 def answered(text: str, name: str = "x.operator.example", kind: str = "A", private=False):
@@ -159,7 +172,9 @@ def test_of_one_answer_only_so_many_addresses_are_learned_and_given(kind, record
     every = [f"198.51.{n // 200}.{n % 200}" for n in range(3000)]
     hints = [f"{n} . ipv4hint={','.join(every[n * 100 :][:100])}" for n in range(1, 30)]
     data = every if kind == "A" else hints
-    found = answered("\n".join(f"x.operator.example. 60 IN {kind} {one}" for one in data), kind=kind)
+    found = answered(
+        "\n".join(f"x.operator.example. 60 IN {kind} {one}" for one in data), kind=kind
+    )
     assert 200 <= len(found.addresses) <= 256
     assert (len(found.reply.answer[0]), found.dropped) == (records, dropped)
 
@@ -168,7 +183,9 @@ def test_of_one_answer_only_so_many_addresses_are_learned_and_given(kind, record
     "address", ["10.1.2.3", "127.0.0.1", "169.254.0.9", "0.0.0.0", "224.0.0.1", "10.30.0.7"]
 )
 def test_no_name_of_the_outside_stands_for_the_inside(address):
-    found = answered(f"x.operator.example. 60 IN A {address}\nx.operator.example. 60 IN A 203.0.113.9")
+    found = answered(
+        f"x.operator.example. 60 IN A {address}\nx.operator.example. 60 IN A 203.0.113.9"
+    )
     assert found.addresses == (ip_address("203.0.113.9"),)
     assert found.taken_out == 1
     assert address not in found.reply.to_text()
@@ -187,13 +204,21 @@ def test_a_ring_of_aliases_ends():
 def test_new_names_are_bounded_and_known_ones_are_not():
     names = NewNameLimit()
     names.limit(5)
-    let = sum(names.may(f"n{i}.operator.example", "operator.example", 0.0, f"c{i}") for i in range(200))
+    let = sum(
+        names.may(f"n{i}.operator.example", "operator.example", 0.0, f"c{i}") for i in range(200)
+    )
     assert let == 50
     assert all(names.may("n1.operator.example", "operator.example", 0.0) for _ in range(100))
     assert (
-        sum(names.may(f"m{i}.operator.example", "operator.example", 2.0, f"c{i}") for i in range(200)) == 10
+        sum(
+            names.may(f"m{i}.operator.example", "operator.example", 2.0, f"c{i}")
+            for i in range(200)
+        )
+        == 10
     )
-    assert names.may("x.other.example", "other.example", 2.0), "each wildcard has a bound of its own"
+    assert names.may("x.other.example", "other.example", 2.0), (
+        "each wildcard has a bound of its own"
+    )
 
 
 def test_a_machine_that_asks_for_many_names_leaves_half_for_those_that_ask_for_few():
@@ -202,21 +227,27 @@ def test_a_machine_that_asks_for_many_names_leaves_half_for_those_that_ask_for_f
 
     def let(client: str, times: int, now: float, share: float = SHARE) -> int:
         return sum(
-            names.may(f"{client}-{now}-{n}.operator.example", "operator.example", now, client, share)
+            names.may(
+                f"{client}-{now}-{n}.operator.example", "operator.example", now, client, share
+            )
             for n in range(times)
         )
 
-    # Ten that are its own share, then down to half of the hundred; what comes in beyond the half is for anybody.
+    # Ten that are its own share, then down to half of the hundred; what comes in beyond the half is
+    # for anybody.
     assert let("infected", 500, 0.0) == 50
     assert let("infected", 500, 1.0) == 10
     assert [let(f"ward{n}", 10, 1.0) for n in range(4)] == [10] * 4
     assert let("infected", 500, 2.0) == 1, "its share of a second"
-    assert let("server", 40, 2.0, SERVERS_SHARE) == 19, "the bound of all together holds: 100 + 2 * 10"
+    assert let("server", 40, 2.0, SERVERS_SHARE) == 19, (
+        "the bound of all together holds: 100 + 2 * 10"
+    )
     assert let("ward9", 1, 2.0) == 0
     assert let("ward9", 5, 3.0) == 5
     # Whoever asks for nothing new is not counted, and what is known of machines is bounded.
     assert all(
-        names.may("infected-0.0-1.operator.example", "operator.example", 3.0, "ward9") for _ in range(50)
+        names.may("infected-0.0-1.operator.example", "operator.example", 3.0, "ward9")
+        for _ in range(50)
     )
     for n in range(MOST_SHARES + 10):
         names.may(f"crowd{n}.operator.example", "operator.example", 4.0, f"client{n}")
@@ -255,7 +286,11 @@ def test_an_answer_is_given_again_for_its_ttl_to_whoever_asks():
     assert not found.while_open
     again = dns.message.from_wire(found.wire)
     assert again.id == 4711
-    assert again.question[0].name.to_text() == again.answer[0].name.to_text() == "NoDe.Operator.example."
+    assert (
+        again.question[0].name.to_text()
+        == again.answer[0].name.to_text()
+        == "NoDe.Operator.example."
+    )
     assert [one.ttl for one in again.answer] == [40, 70]
     assert again.rcode() == 0
     assert dns.message.from_wire(other).is_response(again)
@@ -299,7 +334,9 @@ def test_what_says_nothing_or_may_not_be_held_is_not():
     held = AnswerCache()
     data = asked("node.operator.example")
     held.keep(data, reply_to(data), 0.0, while_open=False)
-    held.keep(data, reply_to(data, "node.operator.example. 0 IN A 203.0.113.9"), 0.0, while_open=False)
+    held.keep(
+        data, reply_to(data, "node.operator.example. 0 IN A 203.0.113.9"), 0.0, while_open=False
+    )
     many = [f"node.operator.example. 60 IN A 203.0.{n // 250}.{n % 250}" for n in range(300)]
     held.keep(data, reply_to(data, *many), 0.0, while_open=False)
     refused = reply_to(data, "node.operator.example. 60 IN A 203.0.113.9")
@@ -379,7 +416,10 @@ def machine(number: int) -> tuple[int, int, int]:
 
 
 def test_a_million_names_of_a_hundred_thousand_machines_are_held_within_the_bounds():
-    """What memory a flood can take: counted, not timed. All that the gate's process keys by what a machine chose."""
+    """What memory a flood can take: counted, not timed.
+
+    All that the gate's process keys by what a machine chose.
+    """
     told, names = tally(), NewNameLimit()
     names.limit(10_000)
     most = {"pairs": 0, "machines": 0, "names": 0, "rest": 0}

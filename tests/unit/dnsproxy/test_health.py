@@ -1,4 +1,6 @@
-"""The gate's question about itself: what a full queue loses is asked again; what is silent is silent."""
+"""The gate's question about itself: what a full queue loses is asked again; what is silent is
+silent.
+"""
 
 import asyncio
 import os
@@ -19,7 +21,10 @@ POLICY, _ = compiled(HERE / "10-dns-gate")
 
 
 class Engine(asyncio.DatagramProtocol):
-    """Answers every question but the first few. older: how many it refuses, since they are about orders that it has not read."""
+    """Answers every question but the first few.
+
+    older: how many it refuses, since they are about orders that it has not read.
+    """
 
     def __init__(self, lost: int, older: int = 0) -> None:
         self.lost, self.older, self.asked = lost, older, list[dns.message.Message]()
@@ -39,7 +44,9 @@ class Engine(asyncio.DatagramProtocol):
 
 async def asked(lost: int) -> tuple[Engine, dns.message.Message | None]:
     loop = asyncio.get_running_loop()
-    transport, engine = await loop.create_datagram_endpoint(lambda: Engine(lost), local_addr=("127.0.0.1", 0))
+    transport, engine = await loop.create_datagram_endpoint(
+        lambda: Engine(lost), local_addr=("127.0.0.1", 0)
+    )
     try:
         return engine, await health.ask("word", transport.get_extra_info("sockname")[1], 0.5)
     except dns.exception.Timeout:

@@ -1,4 +1,6 @@
-"""What the DNS gate learned, over a reboot: how long each address is still kept, whatever the machine's date says."""
+"""What the DNS gate learned, over a reboot: how long each address is still kept, whatever the
+machine's date says.
+"""
 
 import json
 import re
@@ -26,7 +28,9 @@ def retitle(file: Path, **told) -> None:
 
 
 def back(tmp_path, boot: str, **told) -> float | None:
-    """Save an address with half an hour left, alter what is on disk, read it in this run of the machine; give what is left."""
+    """Save an address with half an hour left, alter what is on disk, read it in this run of the
+    machine; give what is left.
+    """
     file = tmp_path / learned_snapshot.FILE
     learned_snapshot.write_snapshot(
         file, {"dns_all_4": {ADDRESS: learned_snapshot.clock() + 1800}}, {}, "this"
@@ -42,7 +46,9 @@ def back(tmp_path, boot: str, **told) -> float | None:
     ("seconds", "expected"),
     [(0, 1800), (600, 1200), (1810, 0), (DAY, 0), (-600, 1800), (-400 * DAY, 1800)],
 )
-def test_after_a_reboot_the_date_tells_what_is_over_and_prolongs_nothing(tmp_path, seconds, expected):
+def test_after_a_reboot_the_date_tells_what_is_over_and_prolongs_nothing(
+    tmp_path, seconds, expected
+):
     assert back(tmp_path, "another", date=time.time() - seconds) == expected
 
 
@@ -61,7 +67,9 @@ def test_what_claims_more_than_its_hour_has_an_hour(tmp_path):
     assert 3590 < held["dns_all_4"][ADDRESS] - learned_snapshot.clock() <= 3600
 
 
-@pytest.mark.parametrize("text", ["", "[]", "# another file\n", learned_snapshot._TITLE + "{}\n", "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "# another file\n", learned_snapshot._TITLE + "{}\n", "\xff"]
+)
 def test_a_damaged_file_is_none(tmp_path, text):
     file = tmp_path / learned_snapshot.FILE
     file.write_text(text, encoding="latin-1")
@@ -69,7 +77,9 @@ def test_a_damaged_file_is_none(tmp_path, text):
 
 
 def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
-    """By its own words and tools: what it would load of a file that somebody wrote into (systemd/boot.sh)."""
+    """By its own words and tools: what it would load of a file that somebody wrote into
+    (systemd/boot.sh).
+    """
     script = (Path(__file__).parents[3] / "systemd" / "boot.sh").read_text()
     form = re.search(r"form='(.*)'", script)[1]
     file = tmp_path / learned_snapshot.FILE
@@ -78,7 +88,9 @@ def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
         "dns_svc_secure_mail_4": {ADDRESS: learned_snapshot.clock() + 1800},
         "dns_all_6": {six: learned_snapshot.clock() + 60},
     }
-    origins = {"dns_svc_secure_mail_4": {ADDRESS: frozenset({"*.operator.example", "mail.example"})}}
+    origins = {
+        "dns_svc_secure_mail_4": {ADDRESS: frozenset({"*.operator.example", "mail.example"})}
+    }
     learned_snapshot.write_snapshot(file, held, origins, "this")
     lines = file.read_text().splitlines()[1:]
     good = lines[0]
@@ -100,7 +112,9 @@ def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
     ).stdout.splitlines()
     assert (taken, len(lines)) == (lines, 2)
     back, led, _ = learned_snapshot.read_snapshot(file, "this")
-    assert {name: set(every) for name, every in back.items()} == {n: set(every) for n, every in held.items()}
+    assert {name: set(every) for name, every in back.items()} == {
+        n: set(every) for n, every in held.items()
+    }
     assert led == origins
 
 
@@ -126,7 +140,9 @@ BAD_ROWS = [
 @example(BAD_ROWS, 1)
 @example(BAD_ROWS, 2)
 def test_one_bad_row_hides_no_other(tmp_path, rows, at):
-    """RED before: one address of five parts, a byte that is no UTF-8 or a huge number took everything, or the process."""
+    """RED before: one address of five parts, a byte that is no UTF-8 or a huge number took
+    everything, or the process.
+    """
     rows = [row.replace(b"\n", b" ") for row in rows]
     record = LearnedJournal(tmp_path, "this")
     record.renew(HELD, {})
@@ -142,7 +158,11 @@ def test_one_bad_row_hides_no_other(tmp_path, rows, at):
         for name, every in HELD.items():
             assert every.keys() <= found[name].keys()
     assert whole is (not rows)
-    assert all(until < learned_snapshot.clock() + 3601 for every in kept.values() for until in every.values())
+    assert all(
+        until < learned_snapshot.clock() + 3601
+        for every in kept.values()
+        for until in every.values()
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,5 +177,7 @@ def test_a_title_that_tells_no_time_is_none(tmp_path, text):
     file = tmp_path / learned_snapshot.FILE
     file.write_text(learned_snapshot._TITLE + text + "\n")
     assert (
-        learned_snapshot.read_snapshot(file, "x") == learned_snapshot.read_snapshot(file, "y") == ({}, {}, "")
+        learned_snapshot.read_snapshot(file, "x")
+        == learned_snapshot.read_snapshot(file, "y")
+        == ({}, {}, "")
     )

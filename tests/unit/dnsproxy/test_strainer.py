@@ -1,4 +1,6 @@
-"""The strainer's own bounds: how much may wait for one machine, and that what many ask is asked once."""
+"""The strainer's own bounds: how much may wait for one machine, and that what many ask is asked
+once.
+"""
 
 import asyncio
 from collections import Counter
@@ -52,8 +54,12 @@ def kernel() -> Kernel:
     return Kernel()
 
 
-async def strainer_of(kernel: Kernel, monkeypatch, *, everything: bool = False) -> tuple[Forwarder, Outside]:
-    """Make one that listens nowhere and asks nobody; every name under the wildcard may be asked for."""
+async def strainer_of(
+    kernel: Kernel, monkeypatch, *, everything: bool = False
+) -> tuple[Forwarder, Outside]:
+    """Make one that listens nowhere and asks nobody; every name under the wildcard may be asked
+    for.
+    """
     strainer, outside = Forwarder(kernel, WORD), Outside()
     orders = proxy_config_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut"))
     assert orders is not None
@@ -84,9 +90,13 @@ def test_of_one_machine_only_so_many_wait(kernel, monkeypatch):
             "another machine, and a server of the inside"
         )
         outside.answers.set()
-        assert {reply.rcode() for reply in await asyncio.gather(*waiting, *others)} == {dns.rcode.NOERROR}
+        assert {reply.rcode() for reply in await asyncio.gather(*waiting, *others)} == {
+            dns.rcode.NOERROR
+        }
         assert not strainer._waiting
-        assert (await ask(900, "10.10.4.7")).rcode() == dns.rcode.NOERROR, "as soon as there is room"
+        assert (await ask(900, "10.10.4.7")).rcode() == dns.rcode.NOERROR, (
+            "as soon as there is room"
+        )
 
     asyncio.run(asyncio.wait_for(main(), 10))
 
@@ -174,7 +184,9 @@ def test_neither_a_forged_datagram_nor_one_resolver_ends_the_waiting_for_an_answ
     ("name", "doubt"), [("results.lab.example", 0.1), ("www.web.example.suffix.example", 60)]
 )
 def test_one_dead_resolver_does_not_hold_up_what_does_not_exist(kernel, monkeypatch, name, doubt):
-    """For a moment where a kept name is concerned, in case it exists; at `open`, where most of them do not, for none."""
+    """For a moment where a kept name is concerned, in case it exists; at `open`, where most of them
+    do not, for none.
+    """
 
     async def main() -> None:
         kernel.opened = True
@@ -198,7 +210,9 @@ def test_one_dead_resolver_does_not_hold_up_what_does_not_exist(kernel, monkeypa
 
 
 def test_only_the_engine_is_answered_by_either_protocol(kernel, monkeypatch):
-    """RED before: any program on the gateway asked here, past the engine's list of names and the kernel's bounds."""
+    """RED before: any program on the gateway asked here, past the engine's list of names and the
+    kernel's bounds.
+    """
 
     async def main() -> None:
         strainer, outside = await strainer_of(kernel, monkeypatch)
@@ -221,14 +235,21 @@ def test_only_the_engine_is_answered_by_either_protocol(kernel, monkeypatch):
             writer.close()
         server.close()
         assert [dns.message.from_wire(one).rcode() for one in given] == [dns.rcode.NOERROR]
-        assert outside.asked == {"a.operator.example": 1} or outside.asked == {"a.operator.example": 2}
+        assert outside.asked == {"a.operator.example": 1} or outside.asked == {
+            "a.operator.example": 2
+        }
         assert strainer.counted["stranger"] == 2 * len(others)
 
     asyncio.run(asyncio.wait_for(main(), 10))
 
 
 @pytest.mark.parametrize(
-    "labels", [[b"evil.operator", b"example"], [b"evil\\.operator", b"example"], [b"a.operator.example", b""]]
+    "labels",
+    [
+        [b"evil.operator", b"example"],
+        [b"evil\\.operator", b"example"],
+        [b"a.operator.example", b""],
+    ],
 )
 def test_names_are_compared_by_their_labels(kernel, monkeypatch, labels):
     """RED before: a label with a dot in it passed as two, so as a name below a kept wildcard."""
@@ -241,7 +262,9 @@ def test_names_are_compared_by_their_labels(kernel, monkeypatch, labels):
         assert reply.rcode() == dns.rcode.REFUSED
         assert not outside.asked
         below = dns.name.Name([b"a.b", b"operator", b"example", b""])
-        assert (await strainer._answer(asked(below))).rcode() == dns.rcode.NOERROR, "below it by its labels"
+        assert (await strainer._answer(asked(below))).rcode() == dns.rcode.NOERROR, (
+            "below it by its labels"
+        )
         (left,) = outside.asked
         assert dns.name.from_text(left) == below, "and it leaves as it is"
 
@@ -267,7 +290,9 @@ def test_an_answer_is_answered_by_nobody(kernel, monkeypatch):
     st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=4),
     st.integers(0, 80),
 )
-def test_whatever_comes_is_answered_or_not_and_leaves_no_traceback(kernel, monkeypatch, noise, flips, cut):
+def test_whatever_comes_is_answered_or_not_and_leaves_no_traceback(
+    kernel, monkeypatch, noise, flips, cut
+):
     async def main() -> None:
         strainer, outside = await strainer_of(kernel, monkeypatch)
         outside.answers.set()

@@ -1,4 +1,6 @@
-"""What others wrote, the engine's log and the report: each row is judged by itself, and a bad one hides and forges nothing."""
+"""What others wrote, the engine's log and the report: each row is judged by itself, and a bad one
+hides and forges nothing.
+"""
 
 import json
 from ipaddress import ip_address
@@ -37,7 +39,9 @@ def read(*pieces: bytes) -> DeniedQueries:
     ],
 )
 def test_who_asks_is_never_what_a_name_says(name):
-    """RED before: a name with spaces was taken for another question, by another machine, or by no machine at all."""
+    """RED before: a name with spaces was taken for another question, by another machine, or by no
+    machine at all.
+    """
     told = read(line(name), line("next.example"))
     assert [(row["client"], row["name"]) for row in told.told()] == [
         (REAL, name.lower()),
@@ -99,8 +103,22 @@ GOOD = {
     "removed_last": "203.0.113.66 in dns_all_4",
     "strained": {"private": 5},
     "questions": [
-        {"client": REAL, "name": "evil.example", "type": "A", "why": "name", "times": 3, "last": 1.5},
-        {"client": "2001:db8::7", "name": "more.example", "type": "A", "why": "name", "times": 2, "last": 2},
+        {
+            "client": REAL,
+            "name": "evil.example",
+            "type": "A",
+            "why": "name",
+            "times": 3,
+            "last": 1.5,
+        },
+        {
+            "client": "2001:db8::7",
+            "name": "more.example",
+            "type": "A",
+            "why": "name",
+            "times": 2,
+            "last": 2,
+        },
     ],
 }
 
@@ -108,7 +126,13 @@ GOOD = {
 def test_a_whole_report_is_read_whole():
     report = parse(json.dumps(GOOD).encode())
     assert report.trouble == tuple(GOOD["trouble"])
-    assert (report.starts, report.learned, report.refused, report.removed, report.adopted) == (1, 3, 7, 1, 2)
+    assert (report.starts, report.learned, report.refused, report.removed, report.adopted) == (
+        1,
+        3,
+        7,
+        1,
+        2,
+    )
     assert report.unread == 4
     assert [one.client for one in report.questions] == [REAL, "2001:db8::7"]
 
@@ -148,7 +172,8 @@ ANYTHING = st.recursive(
     | st.text(st.characters(exclude_categories=()), max_size=20)
     | st.sampled_from([REAL, 10**400, "\ud800"]),
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*GOOD, *GOOD["questions"][0]]), inner)
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from([*GOOD, *GOOD["questions"][0]]), inner)
     ),
     max_leaves=15,
 )
@@ -163,7 +188,9 @@ def test_whatever_a_report_says_its_good_rows_come_and_go_on(changes, rows):
     for one in report.questions:
         assert str(ip_address(one.client)) == one.client
         json.dumps([one.name, one.type, one.why, one.times, one.last], allow_nan=False).encode()
-    json.dumps([*report.trouble, report.removed_last, dict(report.strained)], ensure_ascii=False).encode()
+    json.dumps(
+        [*report.trouble, report.removed_last, dict(report.strained)], ensure_ascii=False
+    ).encode()
 
 
 @settings(deadline=None)

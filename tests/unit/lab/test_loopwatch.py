@@ -1,4 +1,6 @@
-"""The judge of what held an event loop: the machine's noise fails no test, the daemon's own doing does."""
+"""The judge of what held an event loop: the machine's noise fails no test, the daemon's own doing
+does.
+"""
 
 from tests.lab.loopwatch import by_the_daemon
 

@@ -39,7 +39,9 @@ def test_another_user_reads_a_checkout_in_a_shut_home_and_gains_nothing_else(tmp
 
 
 def test_ctrl_c_reaches_what_tests_start_also_when_they_run_in_the_background():
-    """`sh -c 'make test &'` ignores SIGINT for all that it starts (POSIX, 2.11); conftest takes that back."""
+    """`sh -c 'make test &'` ignores SIGINT for all that it starts (POSIX, 2.11); conftest takes
+    that back.
+    """
     run = [
         sys.executable,
         "-m",

@@ -1,4 +1,6 @@
-"""What goes into the package: pins, versions, units, and the questions that its scripts ask of the gate."""
+"""What goes into the package: pins, versions, units, and the questions that its scripts ask of the
+gate.
+"""
 
 import hashlib
 import json
@@ -97,7 +99,9 @@ def test_maintainer_scripts_are_filled_in_and_sound(name, tmp_path):
     text = package._script(name, SUITES[0], units)
     assert not re.search(r"#[A-Z]+#", text)
     (tmp_path / name).write_text(text)
-    done = subprocess.run(["dash", "-n", str(tmp_path / name)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["dash", "-n", str(tmp_path / name)], capture_output=True, text=True, check=False
+    )
     assert (done.stderr, done.returncode) == ("", 0)
     strange = subprocess.run(
         ["dash", str(tmp_path / name), "nonsense"], capture_output=True, text=True, check=False

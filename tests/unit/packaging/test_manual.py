@@ -1,4 +1,6 @@
-"""Manual pages and completion name all that the code has; the shells and the formatters take them without a word."""
+"""Manual pages and completion name all that the code has; the shells and the formatters take them
+without a word.
+"""
 
 import re
 import shutil
@@ -17,7 +19,10 @@ from make_deb import completion, manual
 PAGES = manual.pages("2026-11-23")
 COMPLETION = completion.files()
 SHELLS = {
-    name: Path(path).name for path in COMPLETION for name in ("bash", "zsh", "fish") if f"/{name}" in path
+    name: Path(path).name
+    for path in COMPLETION
+    for name in ("bash", "zsh", "fish")
+    if f"/{name}" in path
 }
 
 
@@ -30,11 +35,14 @@ def test_every_verb_and_option_is_in_the_manual():
     found = manual.verbs(build_parser())
     assert len(found) >= 16
     for name, (_, parser) in found.items():
-        (part,) = re.findall(rf"^\.SS ecluse {name}(?: .*)?\n((?:(?!\.S[SH]).*\n)*)", text, re.MULTILINE)
+        (part,) = re.findall(
+            rf"^\.SS ecluse {name}(?: .*)?\n((?:(?!\.S[SH]).*\n)*)", text, re.MULTILINE
+        )
         for action in manual.options(parser, manual.EVERYWHERE):
             heads = action.option_strings or [action.metavar]
             assert all(
-                re.search(rf"^\.TP\n(?:.*, )?{re.escape(head)}\b", part, re.MULTILINE) for head in heads
+                re.search(rf"^\.TP\n(?:.*, )?{re.escape(head)}\b", part, re.MULTILINE)
+                for head in heads
             ), (name, heads)
     assert all(
         re.search(rf"^\.TP\n{code}\n", text, re.MULTILINE)
@@ -46,11 +54,15 @@ def test_every_verb_and_option_is_in_the_manual():
 
 def test_every_setting_is_in_the_manual():
     for name in Settings.model_fields:
-        assert re.search(rf"^\.TP\n--{name.replace('_', '-')} [A-Z]", plain("eclused.8"), re.MULTILINE), name
+        assert re.search(
+            rf"^\.TP\n--{name.replace('_', '-')} [A-Z]", plain("eclused.8"), re.MULTILINE
+        ), name
 
 
 def test_the_dns_gate_is_in_the_manual(tmp_path):
-    """Its options, the files that it is made with by default, its exit codes, and that systemd runs it."""
+    """Its options, the files that it is made with by default, its exit codes, and that systemd runs
+    it.
+    """
     text = plain("eclused.8")
     assert re.search(r"^\.SH SYNOPSIS\n(?:.*\n){2}eclused dns-gate", text, re.MULTILINE)
     (part,) = re.findall(r"^\.SH THE DNS GATE\n((?:(?!\.SH).*\n)*)", text, re.MULTILINE)
@@ -116,7 +128,9 @@ def test_formatters_have_nothing_to_say(name, tmp_path):
         ["groff", "-K", "utf8", "-man", "-ww", "-T", "utf8"],
     ):
         if shutil.which(command[0]):
-            done = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [*command, str(path)], capture_output=True, text=True, check=False
+            )
             assert (done.stderr, done.returncode) == ("", 0)
             assert command[0] != "mandoc" or not done.stdout
     assert not re.search(r"^\.(?!\\\"|TH|SH|SS|TP|PP|IP|RS|RE|nf|fi|I )", PAGES[name], re.MULTILINE)

@@ -15,7 +15,8 @@ import dns.rrset
 
 
 class Server:
-    """answers: name -> behaviour, called with the query; it gives a response, raw bytes, a list of these, or None.
+    """answers: name -> behaviour, called with the query; it gives a response, raw bytes, a list of
+    these, or None.
 
     asked: how often each (name, type, transport) was asked. delay: seconds before every answer.
     """
@@ -83,7 +84,9 @@ class Server:
             query = dns.message.from_wire(await reader.readexactly(length))
             await asyncio.sleep(self.delay)
             for reply in self.judge(query, "tcp"):
-                writer.write(reply if isinstance(reply, bytes) else framed(reply.to_wire(max_size=65535)))
+                writer.write(
+                    reply if isinstance(reply, bytes) else framed(reply.to_wire(max_size=65535))
+                )
             await writer.drain()
 
 
@@ -126,7 +129,9 @@ def drop(query, transport):
 
 
 def records(*rows):
-    """Answer with rows of (owner, ttl, address or alias): all aliases, and the addresses of the asked family."""
+    """Answer with rows of (owner, ttl, address or alias): all aliases, and the addresses of the
+    asked family.
+    """
 
     def behaviour(query, transport):
         response = dns.message.make_response(query)
@@ -151,7 +156,9 @@ def kind_of(value):
 
 
 def truncated_on_udp(behaviour):
-    """Set TC and leave the records out on UDP, as a server does whose answer is too long (RFC 1035, 4.2.1)."""
+    """Set TC and leave the records out on UDP, as a server does whose answer is too long (RFC 1035,
+    4.2.1).
+    """
 
     def short(query, transport):
         if transport == "tcp":

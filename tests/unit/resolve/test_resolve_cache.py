@@ -18,7 +18,9 @@ DAYS = timedelta(days=30)
 
 
 def said(*addresses, ttl=300, answered=BOTH, failures=()):
-    return LookupResult({ip_address(a): ttl for a in addresses}, frozenset(answered), tuple(failures))
+    return LookupResult(
+        {ip_address(a): ttl for a in addresses}, frozenset(answered), tuple(failures)
+    )
 
 
 def learn(known, answer, minutes=0.0):
@@ -33,7 +35,9 @@ def test_a_fresh_answer_is_dated_and_sorted():
     known = learn(NOTHING, said("2001:db8::1", "203.0.113.11", "203.0.113.9"))
     assert texts(known) == ["203.0.113.9", "203.0.113.11", "2001:db8::1"]
     assert known.asked == START and known.failure == ""
-    assert {(a.seen, a.expires) for a in known.addresses} == {(START, START + timedelta(seconds=300))}
+    assert {(a.seen, a.expires) for a in known.addresses} == {
+        (START, START + timedelta(seconds=300))
+    }
 
 
 def test_ttls_are_bounded_both_ways():
@@ -44,7 +48,8 @@ def test_ttls_are_bounded_both_ways():
 
 def overdue(known, minutes, last_good=DAYS):
     return {
-        each.address for each in known_names.overdue(known, START + timedelta(minutes=minutes), last_good)
+        each.address
+        for each in known_names.overdue(known, START + timedelta(minutes=minutes), last_good)
     }
 
 
@@ -55,7 +60,9 @@ def test_an_address_that_left_is_due_half_an_hour_after_it_was_last_seen_and_lea
     assert known.addresses[0].seen == START
     assert known.addresses[0].left == START + timedelta(minutes=10)
     known = learn(known, said("203.0.113.10"), 20)
-    assert known.addresses[0].left == START + timedelta(minutes=10), "since when, not when last noticed"
+    assert known.addresses[0].left == START + timedelta(minutes=10), (
+        "since when, not when last noticed"
+    )
     assert overdue(known, 29.9) == set()
     assert overdue(known, 30) == {"203.0.113.9"}
     assert texts(learn(known, said("203.0.113.10"), 300)) == ["203.0.113.9", "203.0.113.10"]
@@ -76,15 +83,21 @@ def test_a_ttl_longer_than_we_wait_to_ask_is_kept_too_for_a_day_at_most():
 
 
 def by(answer, **givers):
-    """Let resolvers r1 and r2 have been asked, and have given these addresses; None: it did not answer."""
+    """Let resolvers r1 and r2 have been asked, and have given these addresses; None: it did not
+    answer.
+    """
     return replace(
         answer,
         by={
             address: tuple(r for r, those in givers.items() if str(address) in (those or ()))
             for address in answer.ttls
         },
-        heard=frozenset((r, family) for r, those in givers.items() if those is not None for family in (4, 6)),
-        outcomes=tuple((r, "timeout" if those is None else "answered") for r, those in givers.items()),
+        heard=frozenset(
+            (r, family) for r, those in givers.items() if those is not None for family in (4, 6)
+        ),
+        outcomes=tuple(
+            (r, "timeout" if those is None else "answered") for r, those in givers.items()
+        ),
     )
 
 
@@ -96,10 +109,14 @@ def test_an_address_has_not_left_while_those_who_gave_it_are_silent():
     spoke = learn(silent, by(said(one), r1=[one], r2=[]), 2)
     assert [each.address for each in spoke.addresses if each.left] == [two]
     elsewhere = learn(silent, by(said(one), r1=[one]), 2)
-    assert [each.address for each in elsewhere.addresses if each.left] == [two], "r2 is asked no more"
+    assert [each.address for each in elsewhere.addresses if each.left] == [two], (
+        "r2 is asked no more"
+    )
     both = learn(NOTHING, by(said(one, two), r1=[one, two], r2=[two]))
     gone = learn(both, by(said(one), r1=[one], r2=None), 1)
-    assert [each.address for each in gone.addresses if each.left] == [two], "r1 had it too, and is without it"
+    assert [each.address for each in gone.addresses if each.left] == [two], (
+        "r1 had it too, and is without it"
+    )
 
 
 def test_traffic_begins_its_time_anew():
@@ -122,12 +139,16 @@ def test_what_nobody_answers_for_is_due_after_its_upper_bound_and_not_before():
     known = learn(known, said(answered=(), failures=["timeout"]), 60)
     assert overdue(known, 30 * 1440 - 1) == set()
     assert overdue(known, 30 * 1440) == {"203.0.113.9"}
-    assert overdue(known, 31, timedelta(minutes=1)) == {"203.0.113.9"}, "never sooner than half an hour"
+    assert overdue(known, 31, timedelta(minutes=1)) == {"203.0.113.9"}, (
+        "never sooner than half an hour"
+    )
 
 
 def test_a_clock_that_was_ahead_keeps_nothing_for_longer():
     ahead = known_names.used(
-        learn(NOTHING, said("203.0.113.9"), 10_000), {"203.0.113.9"}, START + timedelta(minutes=10_001)
+        learn(NOTHING, said("203.0.113.9"), 10_000),
+        {"203.0.113.9"},
+        START + timedelta(minutes=10_001),
     )
     known = learn(ahead, said("203.0.113.10"), 0)
     assert known.addresses[0].seen == known.since == START
@@ -168,7 +189,9 @@ def test_since_when_and_where_it_leads_outlast_a_failure():
 
 def test_one_family_that_fails_keeps_its_addresses():
     known = learn(NOTHING, said("203.0.113.9", "2001:db8::9"))
-    known = learn(known, said("203.0.113.10", answered=(4,), failures=["::53 answered SERVFAIL"]), 60)
+    known = learn(
+        known, said("203.0.113.10", answered=(4,), failures=["::53 answered SERVFAIL"]), 60
+    )
     assert [(each.address, bool(each.left)) for each in known.addresses] == [
         ("203.0.113.9", True),
         ("203.0.113.10", False),
@@ -191,13 +214,18 @@ def test_addresses_and_words_are_bounded_and_the_newest_stay():
     assert len(known.addresses) == known_names.MOST_ADDRESSES == 2048
     assert sum(a.address.startswith("203.") for a in known.addresses) == 200
     assert len(known.failure) <= known_names.MOST_FAILURE
-    assert "2200 addresses; the newest 2048 are used" in learn(old, some("203.0.112.0", 200), 1).failure
+    assert (
+        "2200 addresses; the newest 2048 are used"
+        in learn(old, some("203.0.112.0", 200), 1).failure
+    )
 
 
 def test_two_hundred_addresses_that_rotate_are_all_kept_for_half_an_hour():
     known = NOTHING
     for minute in range(30):
-        known = learn(known, said(*(f"203.0.113.{(minute * 8 + n) % 200}" for n in range(8))), minute)
+        known = learn(
+            known, said(*(f"203.0.113.{(minute * 8 + n) % 200}" for n in range(8))), minute
+        )
     assert len(known.addresses) == 200 and known.failure == ""
     assert overdue(known, 29) == set()
 
@@ -219,12 +247,19 @@ def test_a_name_that_turns_and_one_that_turns_before_its_ttl_are_counted():
     assert counted(*(said(f"203.0.113.{n}", ttl=600) for n in range(4))).early == 3
     split = replace(said("203.0.113.9"), split=True)
     assert counted(split, split).early == 2
-    assert counted(said(failures=["x"]), said("203.0.113.9")).turned == 0, "the first answer turns nothing"
+    assert counted(said(failures=["x"]), said("203.0.113.9")).turned == 0, (
+        "the first answer turns nothing"
+    )
 
 
 def test_what_came_of_each_question_is_counted_by_resolver():
-    one = replace(said("203.0.113.9"), outcomes=(("192.0.2.53", "answered"), ("192.0.2.54", "timeout")))
-    assert counted(one, one).outcomes == {"192.0.2.53": {"answered": 2}, "192.0.2.54": {"timeout": 2}}
+    one = replace(
+        said("203.0.113.9"), outcomes=(("192.0.2.53", "answered"), ("192.0.2.54", "timeout"))
+    )
+    assert counted(one, one).outcomes == {
+        "192.0.2.53": {"answered": 2},
+        "192.0.2.54": {"timeout": 2},
+    }
 
 
 def test_old_names_may_be_forgotten_and_expiry_is_that_of_the_newest():

@@ -14,7 +14,15 @@ import dns.rrset
 import pytest
 
 from ecluse.resolve.lookup import look_up, refusal
-from tests.unit.resolve.server import Server, changed, drop, framed, rcode, records, truncated_on_udp
+from tests.unit.resolve.server import (
+    Server,
+    changed,
+    drop,
+    framed,
+    rcode,
+    records,
+    truncated_on_udp,
+)
 
 NAME = "lab.example"
 
@@ -182,8 +190,14 @@ async def test_each_outcome_has_its_word(server, outcome):
 async def test_what_was_answered_oddly_is_said_beside_it(server):
     server.put(NAME, "203.0.113.10", ttl=0)
     answer = await look_up(NAME, [server.address], 1)
-    assert answer.outcomes == (("127.0.0.1", "answered"), ("127.0.0.1", "ttl-0"), ("127.0.0.1", "empty"))
-    server.answers[NAME] = truncated_on_udp(records((NAME, 60, "203.0.113.10"), (NAME, 60, "10.0.0.1")))
+    assert answer.outcomes == (
+        ("127.0.0.1", "answered"),
+        ("127.0.0.1", "ttl-0"),
+        ("127.0.0.1", "empty"),
+    )
+    server.answers[NAME] = truncated_on_udp(
+        records((NAME, 60, "203.0.113.10"), (NAME, 60, "10.0.0.1"))
+    )
     answer = await look_up(NAME, [server.address], 1)
     assert [word for _, word in answer.outcomes] == [
         *("answered", "truncated", "refused-address"),
@@ -245,7 +259,9 @@ async def test_what_one_resolver_sets_off_in_the_parser_does_not_silence_the_oth
 
 
 class _TwoVoices(asyncio.DatagramProtocol):
-    """A server beside which somebody else answers first, from another port, with the right id and question."""
+    """A server beside which somebody else answers first, from another port, with the right id and
+    question.
+    """
 
     def __init__(self, stranger):
         self.stranger = stranger
@@ -327,7 +343,9 @@ async def test_a_forged_answer_is_not_taken_and_does_not_end_the_wait(server, fo
 
 async def test_records_of_other_names_are_not_taken(server):
     server.answers[NAME] = records(
-        ("evil.example", 60, "198.51.100.66"), (NAME, 60, "a.example"), ("b.example", 60, "198.51.100.67")
+        ("evil.example", 60, "198.51.100.66"),
+        (NAME, 60, "a.example"),
+        ("b.example", 60, "198.51.100.67"),
     )
     assert (await look_up(NAME, [server.address], 1)).ttls == {}
 
@@ -371,12 +389,22 @@ async def test_a_refused_address_is_told_and_counts_as_a_failure(server, address
     assert answer.answered == {4, 6} and len(answer.failures) == 1
 
 
-PRIVATE = ["10.0.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", "198.18.0.1", "fd00::1", "fec0::1"]
+PRIVATE = [
+    "10.0.0.1",
+    "172.31.255.255",
+    "192.168.1.1",
+    "100.64.0.1",
+    "198.18.0.1",
+    "fd00::1",
+    "fec0::1",
+]
 PRIVATE += ["64:ff9b::a00:1", "64:ff9b:1::1", "2002:c0a8:101::1"]
 
 
 @pytest.mark.parametrize("address", REFUSED)
-async def test_private_addresses_pass_where_the_destination_says_so_and_nothing_else_does(server, address):
+async def test_private_addresses_pass_where_the_destination_says_so_and_nothing_else_does(
+    server, address
+):
     server.put(NAME, address)
     answer = await look_up(NAME, [server.address], 1, may_be_private=True)
     assert set(texts(answer)) == ({address} if address in PRIVATE else set())
@@ -386,7 +414,9 @@ async def test_private_addresses_pass_where_the_destination_says_so_and_nothing_
     )
 
 
-@pytest.mark.parametrize("name", ["", ".", "a" * 64 + ".example", "..", "a." * 200, "bad\\999.example"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "a" * 64 + ".example", "..", "a." * 200, "bad\\999.example"]
+)
 async def test_no_host_name_is_a_failure_not_an_error(server, name):
     answer = await look_up(name, [server.address], 0.5)
     assert answer.ttls == {}

@@ -1,4 +1,6 @@
-"""The resolver as it runs: schedule, changes, refresh, close; against a real server that fails each way."""
+"""The resolver as it runs: schedule, changes, refresh, close; against a real server that fails each
+way.
+"""
 
 import asyncio
 import time
@@ -99,7 +101,9 @@ async def test_maximum_ttl_bounds_the_wait(server, make):
     await until(lambda: server.asked[NAME, "A", "udp"] >= 2)
 
 
-async def test_thousands_of_names_are_asked_for_at_a_pace_and_the_loop_stays_free(make, monkeypatch):
+async def test_thousands_of_names_are_asked_for_at_a_pace_and_the_loop_stays_free(
+    make, monkeypatch
+):
     asked = []
 
     async def answered(name, servers, seconds, **_):
@@ -124,7 +128,9 @@ async def test_thousands_of_names_are_asked_for_at_a_pace_and_the_loop_stays_fre
     assert set(turns[:200]) == {0.0}, "200 at once"
     assert len(asked) <= 200 + 100 * (asked[-1] - begun) + 1, "then 100 a second"
     assert len(rounds) < 10, "all of them are looked through now and then, not at every answer"
-    assert resolver._wakes_at - asyncio.get_running_loop().time() > 30, "and nobody looks until one is due"
+    assert resolver._wakes_at - asyncio.get_running_loop().time() > 30, (
+        "and nobody looks until one is due"
+    )
 
 
 async def test_the_shortest_ttl_of_an_answer_says_when_to_ask_again(server, make):
@@ -135,7 +141,9 @@ async def test_the_shortest_ttl_of_an_answer_says_when_to_ask_again(server, make
 
 
 def waits(resolver, known, times):
-    """Give the seconds until the next look-up of a name, for each of so many times that this became known."""
+    """Give the seconds until the next look-up of a name, for each of so many times that this became
+    known.
+    """
     found = []
     for _ in range(times):
         resolver._schedule(known)
@@ -306,7 +314,8 @@ async def test_one_dead_resolver_of_two_does_not_hold_up_all_names(server, make)
             dead.answers[name] = drop
         patient = make([server.address, dead.address], timeout=600.0)
         asking = asyncio.ensure_future(patient.refresh(names, 600))
-        # Each waits for the dead one meanwhile, so if they kept their places no more than 16 would have been asked for.
+        # Each waits for the dead one meanwhile, so if they kept their places no more than 16 would
+        # have been asked for.
         await until(lambda: all(server.asked[name, "A", "udp"] for name in names), 60)
         assert not patient.known(), "it is waited for"
         await patient.close()
@@ -411,7 +420,9 @@ async def test_use_that_is_noted_while_a_question_is_under_way_is_not_lost(serve
 
 
 async def test_a_clock_that_is_set_far_ahead_ends_no_last_good_address(server, make):
-    """The bound is days, and some of them must have been ours: NTP may set the clock while the resolvers are away."""
+    """The bound is days, and some of them must have been ours: NTP may set the clock while the
+    resolvers are away.
+    """
     at = [datetime(2000, 1, 1, tzinfo=UTC)]
     server.put(NAME, "203.0.113.10", ttl=0)
     resolver = make(clock=lambda: at[0])

@@ -27,9 +27,16 @@ CARE = Zone("care", "Care", ("care0",), (net("10.10.0.0/24"), net("2001:db8:10::
 ADMIN = Zone("admin", "Administration", ("core0",), (net("10.20.0.0/24"), net("2001:db8:20::/64")))
 GUESTS = Zone("guests", "Guests", ("core0", "wlan*"), (net("10.30.0.0/24"),))
 REDUCED = Level("reduced", "Reduced", frozenset({Criticality.VITAL, Criticality.IMPORTANT}))
-LIFELINE = Lifeline((net("192.0.2.64/28"),), (Traffic(6, 22, 22),), (Preset.DHCP, Preset.ND, Preset.VRRP))
+LIFELINE = Lifeline(
+    (net("192.0.2.64/28"),), (Traffic(6, 22, 22),), (Preset.DHCP, Preset.ND, Preset.VRRP)
+)
 SITE = Site(
-    "golden", "", (CARE, ADMIN, GUESTS), LIFELINE, (ip_address("192.0.2.53"),), (OPEN, REDUCED, CUT, ISOLATE)
+    "golden",
+    "",
+    (CARE, ADMIN, GUESTS),
+    LIFELINE,
+    (ip_address("192.0.2.53"),),
+    (OPEN, REDUCED, CUT, ISOLATE),
 )
 ZONES = ("care", "admin", "guests", "gateway")
 INSIDE = {
@@ -37,7 +44,14 @@ INSIDE = {
     "admin": ["10.20.0.5", "2001:db8:20::5"],
     "guests": ["10.30.0.5"],
 }
-OUTSIDE = ["203.0.113.1", "203.0.113.9", "203.0.113.77", "198.51.100.3", "2001:db8:ff::1", "2001:db8:ff:1::9"]
+OUTSIDE = [
+    "203.0.113.1",
+    "203.0.113.9",
+    "203.0.113.77",
+    "198.51.100.3",
+    "2001:db8:ff::1",
+    "2001:db8:ff:1::9",
+]
 NETWORKS = [
     *(f"{a}/32" for a in OUTSIDE[:4]),
     "203.0.113.0/25",
@@ -54,7 +68,9 @@ NAMES = ["a.example", "b.example"]
 
 traffics = st.one_of(
     st.builds(
-        lambda proto, port: Traffic(proto, port, port), st.sampled_from([6, 17]), st.sampled_from(PORTS)
+        lambda proto, port: Traffic(proto, port, port),
+        st.sampled_from([6, 17]),
+        st.sampled_from(PORTS),
     ),
     st.builds(
         lambda proto, a, b: Traffic(proto, min(a, b), max(a, b)),
@@ -107,7 +123,9 @@ def policies(draw):
 addresses = st.fixed_dictionaries(
     {},
     optional={
-        name: st.lists(st.sampled_from([ip_address(a) for a in OUTSIDE]), max_size=3, unique=True).map(tuple)
+        name: st.lists(
+            st.sampled_from([ip_address(a) for a in OUTSIDE]), max_size=3, unique=True
+        ).map(tuple)
         for name in NAMES
     },
 )
@@ -135,14 +153,18 @@ def connections(draw, zone):
     sport = 40000 if port else 0
     return (
         ConntrackEntry(
-            protocol, Tuple(source, destination, sport, port), Tuple(destination, source, port, sport)
+            protocol,
+            Tuple(source, destination, sport, port),
+            Tuple(destination, source, port, sport),
         ),
         ours,
     )
 
 
 def keeps(policy, addresses_, level, zone, connection, ours) -> set[str]:
-    """The meaning of an allowlist, said directly: which services keep this connection from this zone at this level."""
+    """The meaning of an allowlist, said directly: which services keep this connection from this
+    zone at this level.
+    """
     found = set()
     inside = connection.original.source if ours else connection.reply.source
     outside = connection.original.destination if ours else connection.original.source

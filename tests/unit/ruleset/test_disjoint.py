@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from ecluse.ruleset.disjoint import TangledError, disjoint
 
 interval = st.tuples(st.integers(0, 12), st.integers(0, 12)).map(lambda t: (min(t), max(t)))
-boxes = st.lists(st.tuples(st.tuples(interval, interval, interval), st.sampled_from("abc")), max_size=8)
+boxes = st.lists(
+    st.tuples(st.tuples(interval, interval, interval), st.sampled_from("abc")), max_size=8
+)
 
 
 def holds(key, point):

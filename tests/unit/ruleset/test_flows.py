@@ -1,4 +1,6 @@
-"""The judge of connections against the oracle: the short way gives what walking all the rules gives."""
+"""The judge of connections against the oracle: the short way gives what walking all the rules
+gives.
+"""
 
 from dataclasses import replace
 from ipaddress import ip_address
@@ -21,7 +23,10 @@ def test_the_short_way_is_the_whole_way(policy, addresses, levels, zone, data):
     connection, ours = data.draw(w.connections(zone))
     connection = replace(connection, spoofed=data.draw(st.sampled_from([False, False, True])))
     judge = FlowJudge(
-        policy, compile_program(policy, addresses, 3), levels, frozenset({"192.0.2.1", "2001:db8:1::1"})
+        policy,
+        compile_program(policy, addresses, 3),
+        levels,
+        frozenset({"192.0.2.1", "2001:db8:1::1"}),
     )
     flow = judge.judge(connection)
     if flow.verdict in {"kept", "refused"}:
@@ -33,17 +38,24 @@ def test_the_short_way_is_the_whole_way(policy, addresses, levels, zone, data):
 
 def exact(*addresses, hosts=()):
     one = Destination(
-        Direction.OUTBOUND, hosts, tuple(w.net(a) for a in addresses), (Traffic(6, 443, 443), Traffic(50))
+        Direction.OUTBOUND,
+        hosts,
+        tuple(w.net(a) for a in addresses),
+        (Traffic(6, 443, 443), Traffic(50)),
     )
     return Policy(w.SITE, (Service("lab", "", "", "", Criticality.VITAL, ("care",), (), (one,)),))
 
 
 def test_a_judge_looks_in_the_program_itself_and_keeps_what_it_made_for_the_next(monkeypatch):
-    """The purge comes after each cut: it must not read the allowlist, and a changed address is one small map."""
+    """The purge comes after each cut: it must not read the allowlist, and a changed address is one
+    small map.
+    """
     made = []
     really = simulator._Index.__init__
     monkeypatch.setattr(
-        simulator._Index, "__init__", lambda self, named: (made.append(named.name), really(self, named))[1]
+        simulator._Index,
+        "__init__",
+        lambda self, named: (made.append(named.name), really(self, named))[1],
     )
     policy = exact("203.0.113.1/32", "198.51.100.0/24", hosts=("a.example",))
     known = {"a.example": (ip_address("203.0.113.9"),)}
@@ -63,7 +75,9 @@ def test_a_judge_looks_in_the_program_itself_and_keeps_what_it_made_for_the_next
     assert len(made) == len(set(made)) > 1
     del made[:]
     moved = lv.with_addresses(loaded, {"a.example": (ip_address("203.0.113.10"),)})
-    assert [verdict(moved, to) for to in ("203.0.113.1", "203.0.113.9", "203.0.113.10", "198.51.100.7")] == [
+    assert [
+        verdict(moved, to) for to in ("203.0.113.1", "203.0.113.9", "203.0.113.10", "198.51.100.7")
+    ] == [
         "kept",
         "refused",
         "kept",

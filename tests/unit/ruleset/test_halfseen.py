@@ -25,7 +25,9 @@ def connection(source, to, source_port=40000, port=443, *, answered=False, proto
 @pytest.fixture
 def judge():
     policy = exact("203.0.113.1/32", "203.0.113.2/32")
-    return FlowJudge(policy, compile_program(policy, {}, 1), dict.fromkeys(w.ZONES, "cut"), frozenset())
+    return FlowJudge(
+        policy, compile_program(policy, {}, 1), dict.fromkeys(w.ZONES, "cut"), frozenset()
+    )
 
 
 OUT = connection("10.10.0.5", "203.0.113.1")

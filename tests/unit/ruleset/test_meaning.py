@@ -122,21 +122,31 @@ def test_a_spoofed_source_is_not_kept(policy):
 
 
 def test_what_was_opened_in_anothers_name_is_not_kept(policy):
-    """Neither by who poses as a partner, nor by who poses as a machine of the inside; nor is it management."""
+    """Neither by who poses as a partner, nor by who poses as a machine of the inside; nor is it
+    management.
+    """
     out, back = flow("10.10.0.5", "203.0.113.1"), flow("203.0.113.9", "10.10.0.5")
-    answer = {"direction": "reply", "source": back.reply.source, "destination": back.original.source}
+    answer = {
+        "direction": "reply",
+        "source": back.reply.source,
+        "destination": back.original.source,
+    }
     for one, more in ((out, {}), (back, answer)):
         assert cut(policy).judge(packet(one, **more)).verdict == "accept"
         assert cut(policy).judge(packet(replace(one, spoofed=True), **more)).verdict == "reject"
     management = replace(flow("192.0.2.65", "192.0.2.1", port=22), spoofed=True)
     assert cut(policy).judge(packet(management, iif="wan0", oif="", hook="input")).verdict == "drop"
-    assert cut(policy).judge(packet(management, hook="output", direction="reply")).verdict == "reject"
+    assert (
+        cut(policy).judge(packet(management, hook="output", direction="reply")).verdict == "reject"
+    )
 
 
 def test_a_source_that_is_routed_to_the_inside_lives_there(policy):
     stranger = packet(flow("198.51.100.7", "10.20.0.5"), oif="core0")
     oracle, opened = cut(policy), cut(policy, level="open")
-    forgotten = replace(stranger, source=flow("10.99.0.5", "10.20.0.5").original.source, route="wlan7")
+    forgotten = replace(
+        stranger, source=flow("10.99.0.5", "10.20.0.5").original.source, route="wlan7"
+    )
     posing = replace(packet(flow("10.10.0.5", "203.0.113.9"), iif="wan0"), route="care0")
     assert [oracle.is_tracked(one) for one in (stranger, forgotten, posing)] == [False, True, True]
     assert [opened.is_tracked(one) for one in (stranger, forgotten, posing)] == [True, True, True]
@@ -144,14 +154,20 @@ def test_a_source_that_is_routed_to_the_inside_lives_there(policy):
     assert oracle.is_tracked(told), "an error about a kept flow, by a router of no route"
     assert not oracle.is_tracked(replace(told, icmp_type=8))
     for either in (oracle, opened):
-        assert [either.is_spoofed(one) for one in (stranger, forgotten, posing)] == [True, False, True]
+        assert [either.is_spoofed(one) for one in (stranger, forgotten, posing)] == [
+            True,
+            False,
+            True,
+        ]
         assert not either.is_spoofed(replace(posing, route="tun0")), (
             "a partner in a range as wide as the zone's"
         )
 
 
 def test_another_zone_does_not_get_a_service_that_is_not_for_it(policy):
-    assert cut(policy).judge(packet(flow("10.20.0.5", "203.0.113.1"), iif="core0")).verdict == "reject"
+    assert (
+        cut(policy).judge(packet(flow("10.20.0.5", "203.0.113.1"), iif="core0")).verdict == "reject"
+    )
 
 
 def test_an_inside_host_cannot_pose_as_an_inbound_partner(policy):
@@ -173,7 +189,9 @@ def test_untracked_and_invalid_packets_are_refused_and_invalid_ones_get_no_reset
 @pytest.mark.parametrize("case", ["10-dns-gate", "11-dns-always"])
 def test_the_engines_port_takes_nothing_from_outside_that_conntrack_does_not_know(case):
     site, program = compiled(HERE / case)
-    oracle = Simulator(program, switch.targets(site, program.slot, dict.fromkeys(site.zone_names(), "cut")))
+    oracle = Simulator(
+        program, switch.targets(site, program.slot, dict.fromkeys(site.zone_names(), "cut"))
+    )
     known = packet(flow("198.51.100.7", "192.0.2.1", port=53), iif="wan0", oif="", hook="input")
     stray = replace(known, connection=None, invalid=True, destination_port=site.site.dns.port)
     assert oracle.judge(stray).verdict == "drop"
@@ -191,7 +209,9 @@ def test_an_unknown_interface_is_closed_unless_everything_is_open(policy):
 
 def test_inside_to_inside_is_never_touched(policy):
     assert (
-        cut(policy, level="isolate").judge(packet(flow("10.10.0.5", "10.20.0.5"), oif="core0")).verdict
+        cut(policy, level="isolate")
+        .judge(packet(flow("10.10.0.5", "10.20.0.5"), oif="core0"))
+        .verdict
         == "accept"
     )
 
@@ -225,7 +245,9 @@ def test_shared_interface_is_told_apart_by_address(policy):
 
 @settings(max_examples=60, deadline=None)
 @given(w.policies(), w.addresses, w.addresses, w.levels)
-def test_compiling_is_deterministic_and_deltas_lead_from_one_to_the_other(policy, before, after, levels):
+def test_compiling_is_deterministic_and_deltas_lead_from_one_to_the_other(
+    policy, before, after, levels
+):
     one, other = compile_program(policy, before, 2), compile_program(policy, after, 2)
     assert render(one) == render(compile_program(policy, before, 2))
     change = delta(one, other)

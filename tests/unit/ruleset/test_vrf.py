@@ -1,4 +1,6 @@
-"""What comes by a VRF is judged by its real interface: the kernel calls such packets by the VRF's name (docs/datapath.md)."""
+"""What comes by a VRF is judged by its real interface: the kernel calls such packets by the VRF's
+name (docs/datapath.md).
+"""
 
 from dataclasses import replace
 from ipaddress import ip_address
@@ -17,7 +19,9 @@ LEVELS = ("cut", "isolate")
 
 
 def oracle(*interfaces, level="cut", **others):
-    """Give the judge of a site whose zone care has these interfaces, with a service kept to the partner."""
+    """Give the judge of a site whose zone care has these interfaces, with a service kept to the
+    partner.
+    """
     care = replace(w.CARE, interfaces=interfaces)
     site = replace(w.SITE, zones=(care, *w.SITE.zones[1:]))
     to = Destination(Direction.OUTBOUND, (), (w.net("203.0.113.1/32"),), (Traffic(17, 443, 443),))
@@ -55,7 +59,9 @@ def test_a_stranger_in_the_vrf_of_the_inside_gets_in_at_no_level(level, names_):
     to_us = packet("vall", "wan0", "", STRANGER, ip_address("10.10.0.1"), hook="input")
     assert judge.judge(to_us).verdict == "drop"
     assert oracle(*names_, level="open").judge(strange).verdict == "accept", "positive control"
-    assert judge.judge(packet("vall", "lan0", "lan0", INSIDE, INSIDE)).verdict == "accept", "inside to inside"
+    assert judge.judge(packet("vall", "lan0", "lan0", INSIDE, INSIDE)).verdict == "accept", (
+        "inside to inside"
+    )
     here = packet("vall", "lan0", "", INSIDE, ip_address("10.10.0.1"), hook="input")
     assert judge.judge(here).verdict == "accept"
 

@@ -30,10 +30,20 @@ SITE = Site(
     name="hopital",
     title="Hôpital d'Écluse",
     zones=(
-        Zone("care", "Care", ("eth1", "vlan*"), (ip_network("10.10.0.0/24"), ip_network("2001:db8:10::/64"))),
+        Zone(
+            "care",
+            "Care",
+            ("eth1", "vlan*"),
+            (ip_network("10.10.0.0/24"), ip_network("2001:db8:10::/64")),
+        ),
     ),
-    lifeline=Lifeline((ip_network("10.99.0.0/24"),), (Traffic(6, 22, 22),), (Preset.DHCP, Preset.ND)),
-    resolvers=(ip_network("203.0.113.53/32").network_address, ip_network("2001:db8::53/128").network_address),
+    lifeline=Lifeline(
+        (ip_network("10.99.0.0/24"),), (Traffic(6, 22, 22),), (Preset.DHCP, Preset.ND)
+    ),
+    resolvers=(
+        ip_network("203.0.113.53/32").network_address,
+        ip_network("2001:db8::53/128").network_address,
+    ),
     levels=(OPEN, CUT, ISOLATE),
 )
 LAB = Service(
@@ -46,7 +56,10 @@ LAB = Service(
     hosts=(ip_network("10.10.0.7/32"),),
     destinations=(
         Destination(
-            Direction.OUTBOUND, ("lab.example",), (ip_network("203.0.113.10/32"),), (Traffic(6, 443, 443),)
+            Direction.OUTBOUND,
+            ("lab.example",),
+            (ip_network("203.0.113.10/32"),),
+            (Traffic(6, 443, 443),),
         ),
         Destination(Direction.INBOUND, (), (ip_network("2001:db8:99::/48"),), (Traffic(50),)),
     ),
@@ -89,7 +102,12 @@ def names():
 
 
 def audit_record(**changes):
-    values = {"event": "level", "actor": ACTOR, "what": "level cut in every zone", "reason": "attaque"}
+    values = {
+        "event": "level",
+        "actor": ACTOR,
+        "what": "level cut in every zone",
+        "reason": "attaque",
+    }
     return AuditRecord(**{**values, **changes})
 
 

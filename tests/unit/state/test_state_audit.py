@@ -80,7 +80,11 @@ def rewritten_from(lines, index):
 
 
 TAMPERINGS = {
-    "a letter": (lambda ls: [*ls[:2], ls[2].replace(b"attaque", b"attacke"), *ls[3:]], 3, "altered"),
+    "a letter": (
+        lambda ls: [*ls[:2], ls[2].replace(b"attaque", b"attacke"), *ls[3:]],
+        3,
+        "altered",
+    ),
     "the hash": (lambda ls: [*ls[:2], ls[2][:-4] + b'0"}\n', *ls[3:]], 3, "altered"),
     "the hash's length": (lambda ls: [*ls[:2], ls[2][:-4] + b'"}\n', *ls[3:]], 3, "altered"),
     "a hash of half a character": (
@@ -102,7 +106,11 @@ TAMPERINGS = {
         3,
         "does not follow",
     ),
-    "an inserted line": (lambda ls: [*ls[:2], rewritten(ls[1], reason="x"), *ls[2:]], 3, "repeated"),
+    "an inserted line": (
+        lambda ls: [*ls[:2], rewritten(ls[1], reason="x"), *ls[2:]],
+        3,
+        "repeated",
+    ),
     "an inserted text": (lambda ls: [*ls[:2], b"hello\n", *ls[2:]], 3, "not a record"),
     "an empty line": (lambda ls: [*ls[:2], b"\n", *ls[2:]], 3, "not a record"),
     "a doubled line": (lambda ls: [*ls[:3], ls[2], *ls[3:]], 4, "repeated"),
@@ -217,7 +225,12 @@ def test_append_repairs_by_itself_when_nobody_did(path):
     with path.open("ab") as log:
         log.write(b"\0" * 100)
     write(path, 1)
-    assert [record["event"] for record in audit_log.read_audit(path)] == ["level", "level", "repair", "level"]
+    assert [record["event"] for record in audit_log.read_audit(path)] == [
+        "level",
+        "level",
+        "repair",
+        "level",
+    ]
     assert verify(path) == []
 
 
@@ -279,7 +292,9 @@ def test_last_levels_are_those_that_stood(path):
     assert audit_log.last_levels(path) is None
     log.append(samples.audit_record(levels=samples.CUT_LEVELS, to_generation=2))
     log.append(samples.audit_record(event="intent", levels=samples.OPEN_LEVELS, to_generation=3))
-    log.append(samples.audit_record(result="failed: no", levels=samples.OPEN_LEVELS, to_generation=3))
+    log.append(
+        samples.audit_record(result="failed: no", levels=samples.OPEN_LEVELS, to_generation=3)
+    )
     log.append(samples.audit_record(result="refused", levels=samples.OPEN_LEVELS))
     log.append(samples.audit_record(event="start"))
     assert audit_log.last_levels(path) == samples.CUT_LEVELS
@@ -341,6 +356,10 @@ def test_verify_and_read_need_the_standard_library_only():
         "print([m for m in ('pydantic', 'structlog', 'aiohttp', 'dns') if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], env={"PYTHONPATH": "src"}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": "src"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == "[]\n"

@@ -32,7 +32,9 @@ def test_a_value_comes_back_equal(kind, value):
 
 
 def test_what_an_earlier_version_wrote_is_read_and_keeps_its_digest():
-    """Fields that were added later (policy.ADDED) are left out while they say nothing, and only then."""
+    """Fields that were added later (policy.ADDED) are left out while they say nothing, and only
+    then.
+    """
     plain = samples.names()["lab.example"]
     data = codec.canonical(plain)
     assert set(json.loads(data)) == {"name", "addresses", "asked", "failure"}
@@ -112,7 +114,9 @@ def test_a_network_is_text(value):
             codec.decode(kind, value)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[" * 100_000, b"\xff", b'{"site":{},"services":[]}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[" * 100_000, b"\xff", b'{"site":{},"services":[]}']
+)
 def test_bytes_with_the_right_digest_may_still_be_no_policy(data):
     with pytest.raises(ValueError):
         codec.read_json(Policy, data)

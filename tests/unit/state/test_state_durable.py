@@ -55,7 +55,9 @@ FAILURES = [
 
 @pytest.mark.parametrize("number, words", FAILURES)
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "fchmod"])
-def test_a_failing_disk_leaves_the_file_before_and_says_why(tmp_path, monkeypatch, call, number, words):
+def test_a_failing_disk_leaves_the_file_before_and_says_why(
+    tmp_path, monkeypatch, call, number, words
+):
     path = tmp_path / "file"
     durable_files.write_file(path, b"before")
 

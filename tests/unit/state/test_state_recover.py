@@ -1,4 +1,6 @@
-"""recover(): whatever became of the files, it never raises, it says what it found, and it stays closed enough."""
+"""recover(): whatever became of the files, it never raises, it says what it found, and it stays
+closed enough.
+"""
 
 import os
 import shutil
@@ -41,14 +43,18 @@ def root(original, tmp_path):
 
 def files_of(root):
     return sorted(
-        os.path.relpath(os.path.join(at, name), root) for at, _, names in os.walk(root) for name in names
+        os.path.relpath(os.path.join(at, name), root)
+        for at, _, names in os.walk(root)
+        for name in names
     )
 
 
 def witnesses(found):
     """What the controller may believe: the newest generation, the boot ruleset, the audit log."""
     recorded = found.recorded.levels if found.recorded else None
-    return [levels for levels in (recorded, found.boot_levels, found.audit_levels) if levels is not None]
+    return [
+        levels for levels in (recorded, found.boot_levels, found.audit_levels) if levels is not None
+    ]
 
 
 def judge(root, name, damage_expected=True):
@@ -59,7 +65,9 @@ def judge(root, name, damage_expected=True):
         assert any(os.path.basename(name) in words for words in found.damage), (name, found.damage)
     assert not any(str(root) in words for words in found.damage)
     # One file is damaged: some witness still says that care is cut.
-    assert any(at_least_as_closed(samples.SITE, levels, CUT_LEVELS) for levels in witnesses(found)), found
+    assert any(
+        at_least_as_closed(samples.SITE, levels, CUT_LEVELS) for levels in witnesses(found)
+    ), found
     again = DirectoryState(root).recover()
     assert not again.first_install
     return found
@@ -130,7 +138,9 @@ def test_every_missing_file_is_told(root, tmp_path):
         copy = tmp_path / "copy"
         shutil.move(root, copy)
         shutil.copytree(copy, root)
-        (root / "journal.json").unlink(missing_ok=True)  # a change under way explains what is missing
+        (root / "journal.json").unlink(
+            missing_ok=True
+        )  # a change under way explains what is missing
         (root / name).unlink(missing_ok=True)
         judge(root, name, damage_expected=name not in SILENT_WHEN_GONE)
         shutil.rmtree(root)
@@ -156,7 +166,10 @@ def test_a_file_in_place_of_a_folder_is_moved_away(root):
 @settings(max_examples=250, deadline=None)
 @given(data=st.data())
 def test_random_damage_is_always_told(original, tmp_path_factory, data):
-    """Bytes flipped, cut out or put in, anywhere in any one file. The original stays where its includes point."""
+    """Bytes flipped, cut out or put in, anywhere in any one file.
+
+    The original stays where its includes point.
+    """
     root = original
     name = data.draw(st.sampled_from(files_of(root)))
     whole = (root / name).read_bytes()
@@ -183,7 +196,9 @@ def test_all_files_at_once_never_raise(tmp_path_factory, data):
     root = tmp_path_factory.mktemp("many") / "state"
     samples.fill(DirectoryState(root), HashChainAudit(root / "audit.log", lambda: samples.NOW), 2)
     for name in files_of(root):
-        fate = data.draw(st.sampled_from(["keep", "gone", *KINDS[:4], *KINDS[6:7], "random", "half"]))
+        fate = data.draw(
+            st.sampled_from(["keep", "gone", *KINDS[:4], *KINDS[6:7], "random", "half"])
+        )
         if fate == "gone":
             (root / name).unlink()
         elif fate != "keep":
@@ -219,7 +234,9 @@ def test_the_newest_generation_gone_is_told_and_comes_back_from_the_boot_file(ro
     before = lost.read_bytes()
     lost.unlink()
     found = DirectoryState(root).recover()
-    assert any("00000003.json was not there; it was written from boot.nft" in w for w in found.damage)
+    assert any(
+        "00000003.json was not there; it was written from boot.nft" in w for w in found.damage
+    )
     assert found.recorded == generation(3, CUT_LEVELS)
     assert lost.read_bytes() == before
     assert DirectoryState(root).recover().damage == ()
@@ -228,7 +245,10 @@ def test_the_newest_generation_gone_is_told_and_comes_back_from_the_boot_file(ro
 def test_the_newest_generation_gone_is_seen_by_the_audit_log(root):
     (root / "generations/00000003.json").unlink()
     (root / "boot.nft").unlink()
-    assert any("00000003.json cannot be read: audit.log" in w for w in DirectoryState(root).recover().damage)
+    assert any(
+        "00000003.json cannot be read: audit.log" in w
+        for w in DirectoryState(root).recover().damage
+    )
 
 
 def test_a_damaged_newest_generation_is_read_from_the_boot_file_and_stays_as_evidence(root):

@@ -104,7 +104,9 @@ def test_room_for_lines_is_given_back_one_at_a_time(root):
 
 
 def test_the_line_of_a_closing_alone_uses_the_room_for_lines(root, monkeypatch):
-    """Lines of attempts, tampering, leaks and starts tell the levels too, and others cause them as often as they like."""
+    """Lines of attempts, tampering, leaks and starts tell the levels too, and others cause them as
+    often as they like.
+    """
     write = durable_files.write_fully
 
     def while_no_room_was_given(fd, data):

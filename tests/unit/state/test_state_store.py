@@ -68,7 +68,11 @@ class TestBothStores:
                 store.read_policy(missing)
 
     def test_both_stores_name_things_alike(self, store):
-        assert store.digest_policy(POLICY) == store.write_policy(POLICY) == samples.generation(1).policy
+        assert (
+            store.digest_policy(POLICY)
+            == store.write_policy(POLICY)
+            == samples.generation(1).policy
+        )
         hexes = hashlib.sha256(PROGRAM.encode()).hexdigest()
         assert store.write_program(PROGRAM, GATES) == f"program-{hexes}.nft"
 
@@ -104,7 +108,11 @@ class TestBothStores:
             if isinstance(store, FakeState)
             else {n for n in os.listdir(store._at.ruleset) if n.startswith("program-")}
         )
-        assert there == {programs[1], programs[2], programs[3]}  # boot, a kept generation, the level files
+        assert there == {
+            programs[1],
+            programs[2],
+            programs[3],
+        }  # boot, a kept generation, the level files
         store.forget(0)
         assert sorted(store.recover().generations) == [4]
 
@@ -119,7 +127,9 @@ class TestBothStores:
 
 
 def life(root, last=3):
-    samples.fill(DirectoryState(root), HashChainAudit(root / "audit.log", lambda: samples.NOW), last)
+    samples.fill(
+        DirectoryState(root), HashChainAudit(root / "audit.log", lambda: samples.NOW), last
+    )
 
 
 def test_a_whole_life_has_no_damage(root):
@@ -140,7 +150,10 @@ def test_modes_shut_others_out(root):
 
 
 def test_a_change_costs_few_fsyncs(root, monkeypatch):
-    """Intent: the file; boot ruleset: file and folder; the audit line: one. After the answer the generation: file and folder."""
+    """Intent: the file; boot ruleset: file and folder; the audit line: one.
+
+    After the answer the generation: file and folder.
+    """
     life(root)
     store, audit = DirectoryState(root), HashChainAudit(root / "audit.log", lambda: samples.NOW)
     store.recover()
@@ -148,7 +161,9 @@ def test_a_change_costs_few_fsyncs(root, monkeypatch):
     syncs = []
     for name in ("fsync", "fdatasync"):
         real = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda fd, real=real, name=name: (syncs.append(name), real(fd)))
+        monkeypatch.setattr(
+            os, name, lambda fd, real=real, name=name: (syncs.append(name), real(fd))
+        )
     program = next(n for n in os.listdir(root / "ruleset") if n.startswith("program-"))
     store.write_intent(generation(4))
     store.point_boot(program, GATE, generation(4))
@@ -261,7 +276,11 @@ def test_nft_loads_each_file_by_itself(root, tmp_path, file):
     store.write_closed("table inet ecluse {\n\tchain closed {\n\t}\n}")
     script = f"nft -f {root / file} && nft -f {root / file} && nft list table inet ecluse"
     done = subprocess.run(
-        ["unshare", "--net", "sh", "-c", script], check=False, cwd="/", capture_output=True, text=True
+        ["unshare", "--net", "sh", "-c", script],
+        check=False,
+        cwd="/",
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert f"chain {file.rpartition('/')[2].removesuffix('.nft')} " in done.stdout
@@ -287,9 +306,13 @@ def test_names_come_back_from_their_copy(root, way):
     raw = path.read_bytes()
     path.unlink()
     if way != "gone":
-        path.write_bytes({"torn": raw[:-9], "empty": b"", "altered": raw.replace(b"lab", b"lap", 1)}[way])
+        path.write_bytes(
+            {"torn": raw[:-9], "empty": b"", "altered": raw.replace(b"lab", b"lap", 1)}[way]
+        )
     assert store.read_names() == samples.names()
-    told = any("its copy, of some minutes before, is used" in words for words in store.recover().damage)
+    told = any(
+        "its copy, of some minutes before, is used" in words for words in store.recover().damage
+    )
     assert told == (way != "gone"), "what is gone beside no generation may never have been"
     (root / "names.copy.json").write_bytes(raw[:-1])
     assert store.read_names() == {}
@@ -300,7 +323,9 @@ def test_the_copy_is_older_and_never_written_first(root, monkeypatch):
     store.write_names(samples.names())
     store.write_names({})
     assert store.read_names() == {}, "what is newer counts"
-    assert store._at.names_copy.read_bytes() != store._at.names.read_bytes(), "one writing, as a rule"
+    assert store._at.names_copy.read_bytes() != store._at.names.read_bytes(), (
+        "one writing, as a rule"
+    )
     monkeypatch.setattr(store, "_copy_due", 0.0)
     store.write_names({})
     assert store._at.names_copy.read_bytes() == store._at.names.read_bytes()

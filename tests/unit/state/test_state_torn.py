@@ -1,4 +1,7 @@
-"""Power cuts: every small file cut off at every byte. Never less closed than the others say, and told."""
+"""Power cuts: every small file cut off at every byte.
+
+Never less closed than the others say, and told.
+"""
 
 import os
 import shutil
@@ -56,28 +59,38 @@ def restored(root, names):
 
 
 def all_files(root):
-    return [os.path.relpath(os.path.join(at, name), root) for at, _, names in os.walk(root) for name in names]
+    return [
+        os.path.relpath(os.path.join(at, name), root)
+        for at, _, names in os.walk(root)
+        for name in names
+    ]
 
 
 def levels_told(found):
     recorded = found.recorded.levels if found.recorded else None
-    return [levels for levels in (recorded, found.boot_levels, found.audit_levels) if levels is not None]
+    return [
+        levels for levels in (recorded, found.boot_levels, found.audit_levels) if levels is not None
+    ]
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_cut_off_at_every_byte(original, name):
     back = restored(original, all_files(original))
     whole = (original / name).read_bytes()
-    first = len(whole) - sum(map(len, whole.splitlines(keepends=True)[-TAIL:])) if name == "audit.log" else 0
+    first = (
+        len(whole) - sum(map(len, whole.splitlines(keepends=True)[-TAIL:]))
+        if name == "audit.log"
+        else 0
+    )
     ends = {place for place, byte in enumerate(whole) if byte == ord("\n")} if first else set()
     for length in range(first, len(whole)):
         try:
             (original / name).write_bytes(whole[:length])
             found = DirectoryState(original).recover()
             assert not found.first_install
-            assert any(at_least_as_closed(samples.SITE, one, CUT_LEVELS) for one in levels_told(found)), (
-                length
-            )
+            assert any(
+                at_least_as_closed(samples.SITE, one, CUT_LEVELS) for one in levels_told(found)
+            ), length
             told = any(os.path.basename(name) in words for words in found.damage)
             assert told, (length, found.damage)
             if name == "audit.log":
@@ -107,7 +120,9 @@ CLOSINGS = [
 
 @pytest.mark.parametrize("boot", [True, False], ids=["boot.nft by hand", "boot.nft as before"])
 def test_notes_by_hand_cut_off_at_every_byte(original, boot):
-    """The note comes after `boot.nft`: torn, it was never answered; whatever is left of it, the closing before it counts."""
+    """The note comes after `boot.nft`: torn, it was never answered; whatever is left of it, the
+    closing before it counts.
+    """
     back = restored(original, all_files(original))
     path = original / "by-hand.log"
     try:
@@ -148,7 +163,9 @@ def test_a_note_after_a_torn_one_counts(tmp_path):
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_several_files_cut_off_at_once(original, data):
-    """As after a power cut on a disk that forgot more than one write: while one witness is whole, it stays closed."""
+    """As after a power cut on a disk that forgot more than one write: while one witness is whole,
+    it stays closed.
+    """
     names = ("boot.nft", "generations/00000003.json", "audit.log", "journal.json", "names.json")
     spared = data.draw(st.sampled_from(names[:3]))
     back = restored(original, all_files(original))

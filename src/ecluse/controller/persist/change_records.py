@@ -14,7 +14,8 @@ from ecluse.records import AuditRecord, Generation
 from ecluse.ruleset import switch
 
 MOST_LINES = 1000
-"""Audit lines that wait for a disk which takes nothing; the lines of commands may be twice as many."""
+"""Audit lines that wait for a disk which takes nothing; the lines of commands may be twice as many.
+"""
 
 _FROM_ANYBODY = frozenset({"forbidden", "tamper", "leak"})
 """Events that others than the operators cause, as often as they like."""
@@ -37,9 +38,14 @@ class ChangeRecords:
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def generation(self, number: int) -> Generation:
-        """Give a recorded generation. NotFoundError when there is none of that number (any more)."""
+        """Give a recorded generation.
+
+        NotFoundError when there is none of that number (any more).
+        """
         if number not in self.generations:
-            raise NotFoundError(f"there is no generation {number}", hint="'ecluse history' lists them")
+            raise NotFoundError(
+                f"there is no generation {number}", hint="'ecluse history' lists them"
+            )
         return self.generations[number]
 
     def next(self, order: Command, loaded: CompiledPolicy, levels: Levels) -> Generation:
@@ -59,7 +65,7 @@ class ChangeRecords:
             back_to=order.back_to,
         )
 
-    # -- jobs ------------------------------------------------------------------------------------------------------
+    # -- jobs --------------------------------------------------------------------------------------
 
     def _job(self, label: str, step: str, write: Callable[[], object]) -> Write:
         def run() -> None:
@@ -69,7 +75,9 @@ class ChangeRecords:
         return Write(label, run)
 
     def program(self, loaded: CompiledPolicy) -> Write:
-        """Store the compiled ruleset and the small files for every level; nothing to do when these are of it already."""
+        """Store the compiled ruleset and the small files for every level; nothing to do when these
+        are of it already.
+        """
 
         def write() -> None:
             if self._prepared == loaded.ruleset and self._stored(self._newest.get(loaded.digest)):
@@ -92,12 +100,14 @@ class ChangeRecords:
         return name is not None and self.shared.ports.store.has_program(name)
 
     def boot(self, loaded: CompiledPolicy, generation: Generation, *, spare: bool = False) -> Write:
-        """Point the boot ruleset at a state, which records it: `boot.nft` holds the whole generation.
+        """Point the boot ruleset at a state, which records it: `boot.nft` holds the whole
+        generation.
 
         spare: use the room that is kept for a full disk (`StateStore.keep_room`).
 
-        A program file of this policy that is there already serves, even if an address has changed since: a
-        trigger never waits for a file of the allowlist's size, and the file is renewed soon after (Keeper).
+        A program file of this policy that is there already serves, even if an address has changed
+        since: a trigger never waits for a file of the allowlist's size, and the file is renewed
+        soon after (Keeper).
         """
         gate = switch.gate_text(loaded.policy, switch.BOOT_SLOT, generation.levels)
         program = self.program(loaded)
@@ -116,9 +126,11 @@ class ChangeRecords:
         return self._job("boot ruleset", "boot", write)
 
     def _older_program(self, policy: str) -> str:
-        """Name a program of this policy that a generation left on disk; its host names may have other addresses by now.
+        """Name a program of this policy that a generation left on disk; its host names may have
+        other addresses by now.
 
-        Empty when there is none. For a daemon that was started on a full disk: a boot that is cut beats the newest address.
+        Empty when there is none. For a daemon that was started on a full disk: a boot that is cut
+        beats the newest address.
         """
         rulesets = (
             g.ruleset
@@ -130,10 +142,14 @@ class ChangeRecords:
 
     def policy(self, policy: Policy) -> Write:
         """Store a policy under its digest; nothing to do when it is there."""
-        return self._job("allowlist", "policy", lambda: self.shared.ports.store.write_policy(policy))
+        return self._job(
+            "allowlist", "policy", lambda: self.shared.ports.store.write_policy(policy)
+        )
 
     def closed(self, policy: Policy) -> Write:
-        """Store the ruleset of last resort; made and compared only when the allowlist is another than last time."""
+        """Store the ruleset of last resort; made and compared only when the allowlist is another
+        than last time.
+        """
 
         def write() -> None:
             if policy is self._closed_of:
@@ -152,18 +168,26 @@ class ChangeRecords:
     def names(self) -> Write:
         """Store the addresses that names have now, for a start without DNS."""
         known = self.shared.ports.resolver.known()
-        return Write("addresses", lambda: self.shared.ports.store.write_names(known), housekeeping=True)
+        return Write(
+            "addresses", lambda: self.shared.ports.store.write_names(known), housekeeping=True
+        )
 
     def record(self, generation: Generation) -> Write:
-        """File a generation by its number: once `boot.nft` holds it, that may come after the answer."""
+        """File a generation by its number: once `boot.nft` holds it, that may come after the
+        answer.
+        """
         store = self.shared.ports.store
         return self._job(
-            f"generation {generation.number}", "generation", lambda: store.write_generation(generation)
+            f"generation {generation.number}",
+            "generation",
+            lambda: store.write_generation(generation),
         )
 
     def intent(self, generation: Generation) -> Write:
         """Store what is about to be done."""
-        return self._job("journal", "intent", lambda: self.shared.ports.store.write_intent(generation))
+        return self._job(
+            "journal", "intent", lambda: self.shared.ports.store.write_intent(generation)
+        )
 
     def clear(self) -> Write:
         """Take the intent away again."""
@@ -172,8 +196,8 @@ class ChangeRecords:
     def audit(self, record: AuditRecord, *, spare: bool = False) -> Write:
         """Append a line to the audit log; beyond what may wait, count it. spare: as for `boot`.
 
-        On a full disk the line of a closing passes those that wait. They tell no levels then: the newest that the log
-        tells are to be those that stand.
+        On a full disk the line of a closing passes those that wait. They tell no levels then: the
+        newest that the log tells are to be those that stand.
         """
         most = MOST_LINES if record.event in _FROM_ANYBODY else 2 * MOST_LINES
         if self.recorder.lines >= most:
@@ -183,14 +207,18 @@ class ChangeRecords:
 
         def write() -> None:
             passed = number < self._newest_spare
-            self.shared.ports.audit.append(replace(record, levels=None) if passed else record, spare=spare)
+            self.shared.ports.audit.append(
+                replace(record, levels=None) if passed else record, spare=spare
+            )
             self._newest_spare = max(self._newest_spare, number if spare else 0)
 
         label = f"audit line '{record.event}' (number {number} since the start)"
         return replace(self._job(label, "audit", write), in_order=True, ahead=spare)
 
     def _counted(self, record: AuditRecord) -> Write:
-        """Count a line that cannot be kept: a flood must not eat the memory while the disk takes nothing."""
+        """Count a line that cannot be kept: a flood must not eat the memory while the disk takes
+        nothing.
+        """
         with self._counting:
             self._left_out[record.event] += 1
 
@@ -200,7 +228,9 @@ class ChangeRecords:
             if not counts:
                 return  # an earlier round has written it, and no more came
             each = ", ".join(f"{count} of '{event}'" for event, count in sorted(counts.items()))
-            what = f"the disk took nothing for long: {counts.total()} lines could not be kept ({each})"
+            what = (
+                f"the disk took nothing for long: {counts.total()} lines could not be kept ({each})"
+            )
             self.shared.ports.audit.append(AuditRecord("left-out", self.shared.itself, what))
             with self._counting:
                 self._left_out -= counts
@@ -208,7 +238,9 @@ class ChangeRecords:
         return Write("audit lines that were too many to keep, as a number", write, in_order=True)
 
     def by_hand(self, records: Sequence[AuditRecord]) -> list[Write]:
-        """Take what was closed without the daemon into the audit log, and only then forget the notes of it."""
+        """Take what was closed without the daemon into the audit log, and only then forget the
+        notes of it.
+        """
         lines = [self.audit(record) for record in records]
 
         def write() -> None:
@@ -216,10 +248,20 @@ class ChangeRecords:
                 raise StateError("the audit log has not taken it yet")
             self.shared.ports.store.forget_by_hand()
 
-        return [*lines, Write("notes of what was closed by hand", write, housekeeping=True)] if lines else []
+        return (
+            [*lines, Write("notes of what was closed by hand", write, housekeeping=True)]
+            if lines
+            else []
+        )
 
     def line(
-        self, generation: Generation, event: str, what: str, result: str, *, order: Command | None = None
+        self,
+        generation: Generation,
+        event: str,
+        what: str,
+        result: str,
+        *,
+        order: Command | None = None,
     ) -> AuditRecord:
         """Make the audit line of a change; the levels stand in it only when they were applied."""
         applied = result == "done"
@@ -236,13 +278,21 @@ class ChangeRecords:
             levels=generation.levels if applied else None,
         )
 
-    # -- a change's records, in order ------------------------------------------------------------------------------
+    # -- a change's records, in order --------------------------------------------------------------
 
-    async def announce(self, order: Command, generation: Generation, loaded: CompiledPolicy) -> None:
-        """Put an opening or a reload on disk before anything happens. StateError: nothing happened."""
+    async def announce(
+        self, order: Command, generation: Generation, loaded: CompiledPolicy
+    ) -> None:
+        """Put an opening or a reload on disk before anything happens.
+
+        StateError: nothing happened.
+        """
         begun = self.line(generation, "intent", order.action.value, "begun", order=order)
-        # The policy after the intent that names it: what nothing names may be tidied away meanwhile.
-        policy = [] if self.shared.live.loaded.digest == loaded.digest else [self.policy(loaded.policy)]
+        # The policy after the intent that names it: what nothing names may be tidied away
+        # meanwhile.
+        policy = (
+            [] if self.shared.live.loaded.digest == loaded.digest else [self.policy(loaded.policy)]
+        )
         jobs = [self.intent(generation), *policy, self.audit(begun), self.program(loaded)]
         try:
             await self.recorder.must(jobs)
@@ -258,7 +308,9 @@ class ChangeRecords:
 
     async def closing(self, loaded: CompiledPolicy, generation: Generation) -> tuple[str, ...]:
         """Record a closing that is applied already; give what could not be recorded, in words."""
-        failed = await self.recorder.should(self._done(loaded, generation, spare=True), records_only=True)
+        failed = await self.recorder.should(
+            self._done(loaded, generation, spare=True), records_only=True
+        )
         self.recorder.later([replace(self.record(generation), housekeeping=True), self.room()])
         return failed
 
@@ -269,15 +321,21 @@ class ChangeRecords:
         self.recorder.later([replace(job, housekeeping=True) for job in jobs])
 
     def _done(self, loaded: CompiledPolicy, generation: Generation, *, spare: bool) -> list[Write]:
-        """Make all that an answer waits for: the boot ruleset with the record in it, and who commanded it.
+        """Make all that an answer waits for: the boot ruleset with the record in it, and who
+        commanded it.
 
-        spare: a closing may use the room that is kept for a full disk. An opening may not: there is no hurry.
+        spare: a closing may use the room that is kept for a full disk. An opening may not: there is
+        no hurry.
         """
         line = self.line(generation, generation.action.value, "applied", "done")
         return [self.boot(loaded, generation, spare=spare), self.audit(line, spare=spare)]
 
-    async def taken_back(self, before: CurrentState, lost: Generation, again: Generation) -> tuple[str, ...]:
-        """Record that a state stands again after an opening that could not be recorded, part of which may be on disk."""
+    async def taken_back(
+        self, before: CurrentState, lost: Generation, again: Generation
+    ) -> tuple[str, ...]:
+        """Record that a state stands again after an opening that could not be recorded, part of
+        which may be on disk.
+        """
         self.generations[lost.number] = lost
         self.generations[again.number] = again
         line = self.line(again, "recovery", again.reason, "done")

@@ -12,24 +12,34 @@ from typing import Any
 from ecluse.errors import StateError
 
 SECONDS = 5.0
-"""How long an answer waits for the disk. A cut that the disk has not taken by then is answered as done, not recorded."""
+"""How long an answer waits for the disk.
+
+A cut that the disk has not taken by then is answered as done, not recorded.
+"""
 
 HASTE = 0.1
-"""How long it still waits once somebody who must not wait wants the writer's lock, in seconds: a sound disk is done by then."""
+"""How long it still waits once somebody who must not wait wants the writer's lock, in seconds: a
+sound disk is done by then.
+"""
 
 MOST_TOLD = 12
 """Labels that an answer names of what is not on disk; then it counts."""
 
 SOON = 0.01
-"""When that which no answer waits for is written, in seconds: an answer on its way shares the processor with nobody."""
+"""When that which no answer waits for is written, in seconds: an answer on its way shares the
+processor with nobody.
+"""
 
 
 @dataclass(slots=True, eq=False)
 class Write:
-    """One durable write. label: what it records, in words; a newer job of the same label replaces a waiting one.
+    """One durable write.
+
+    label: what it records, in words; a newer job of the same label replaces a waiting one.
 
     in_order: nothing newer may be on disk before it (a line of the audit log).
-    ahead: of these, one that may pass those which are not (the line of a closing, which has room kept for it).
+    ahead: of these, one that may pass those which are not (the line of a closing, which has room
+    kept for it).
     housekeeping: no record of what was done; worth telling only once it has failed.
     """
 
@@ -43,7 +53,10 @@ class Write:
 
 
 class _Pass:
-    """One going through all that waits; `future` is its outcome. begun: what comes now is not in it any more."""
+    """One going through all that waits; `future` is its outcome.
+
+    begun: what comes now is not in it any more.
+    """
 
     def __init__(self) -> None:
         self.begun = False
@@ -53,8 +66,9 @@ class _Pass:
 class WriteQueue:
     """Writes jobs in order; keeps what failed and tries it again before anything newer.
 
-    hurry: while it is set, nobody waits for the disk longer than HASTE (`Writer`). While the disk hangs, at most one
-    round is under way and one more waits, however many ask: memory goes with what waits alone, which the ledger bounds.
+    hurry: while it is set, nobody waits for the disk longer than HASTE (`Writer`). While the disk
+    hangs, at most one round is under way and one more waits, however many ask: memory goes with
+    what waits alone, which the ledger bounds.
     """
 
     def __init__(self, seconds: float = SECONDS, hurry: asyncio.Event | None = None) -> None:
@@ -86,13 +100,16 @@ class WriteQueue:
         self._waiting = {label: job for label, job in self._waiting.items() if not job.written}
 
     async def must(self, jobs: Sequence[Write]) -> None:
-        """Write all or fail: StateError at the first that does not reach the disk in time; nothing is tried again.
+        """Write all or fail: StateError at the first that does not reach the disk in time; nothing
+        is tried again.
 
         What failed before comes first: written later, it would undo what these say.
         """
         failed = await self.should(())
         if any(job.in_order for job in self._waiting.values()):
-            raise StateError(f"what came before is not on disk yet: {'; '.join(failed[:3])}", retry=True)
+            raise StateError(
+                f"what came before is not on disk yet: {'; '.join(failed[:3])}", retry=True
+            )
         for job in jobs:
             self._waiting.pop(job.label, None)
         given_up = threading.Event()
@@ -106,17 +123,23 @@ class WriteQueue:
         future.result()
 
     def later(self, jobs: Sequence[Write]) -> None:
-        """Write what no answer waits for, out of its way; what could not be stays in memory to be tried again."""
+        """Write what no answer waits for, out of its way; what could not be stays in memory to be
+        tried again.
+        """
         self._queue(jobs)
         asyncio.get_running_loop().call_later(SOON, self._write_waiting)
 
     def _write_waiting(self) -> None:
         self._settle()
-        with contextlib.suppress(StateError):  # the daemon is stopping, and has written all it could
+        with contextlib.suppress(
+            StateError
+        ):  # the daemon is stopping, and has written all it could
             self._next_round()
 
     def _next_round(self) -> asyncio.Future[Any]:
-        """Give the round that will write all that waits now: the one that has not begun, or a new one."""
+        """Give the round that will write all that waits now: the one that has not begun, or a new
+        one.
+        """
         if self._round is None or self._round.begun or self._round.future is None:
             self._round = _Pass()
             self._round.future = self._begin(partial(self._drain, self._round))
@@ -134,7 +157,8 @@ class WriteQueue:
             self._waiting[job.label] = job
 
     async def should(self, jobs: Sequence[Write], *, records_only: bool = False) -> tuple[str, ...]:
-        """Write what can be; give the labels of what could not, which stays in memory to be tried again.
+        """Write what can be; give the labels of what could not, which stays in memory to be tried
+        again.
 
         records_only: tell nothing of housekeeping; it is no record of what was done.
         """
@@ -182,7 +206,9 @@ class WriteQueue:
 
 def _write_all(jobs: Sequence[Write], given_up: threading.Event) -> None:
     for job in jobs:
-        if given_up.is_set():  # what nobody waits for any more is taken back, and must not come after that
+        if (
+            given_up.is_set()
+        ):  # what nobody waits for any more is taken back, and must not come after that
             return
         job.write()
         job.written = True

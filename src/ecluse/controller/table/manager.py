@@ -1,4 +1,7 @@
-"""The gate in the kernel: load beside, switch, read back, heal. Knows nothing of records and people."""
+"""The gate in the kernel: load beside, switch, read back, heal.
+
+Knows nothing of records and people.
+"""
 
 import asyncio
 import contextlib
@@ -22,7 +25,9 @@ class PreemptedError(EcluseError):
 
 
 _PATIENCE = 10
-"""How often the regular look asks again for news of others' transactions, and a closing in a fight whether it stands."""
+"""How often the regular look asks again for news of others' transactions, and a closing in a fight
+whether it stands.
+"""
 
 Step = Callable[[str], None]
 """Told the name of each step of a change as it is passed; tests end the process there."""
@@ -39,7 +44,8 @@ class TableManager:
         self._uids = uids
         self._step = step
         self.loaded: dict[str, CompiledPolicy] = {}
-        # What a person loads by hand stands there, so that no switch of ours goes through on top of it.
+        # What a person loads by hand stands there, so that no switch of ours goes through on top of
+        # it.
         self._slot = switch.BOOT_SLOT
         self._redirect = False
         self._commits = 0
@@ -49,7 +55,8 @@ class TableManager:
         self._digests: dict[str, str] = {}
         self.unread = asyncio.Event()
         self.coming: set[str] = set()
-        # What compiles while the writer's lock is held waits for no thread that somebody else's work has.
+        # What compiles while the writer's lock is held waits for no thread that somebody else's
+        # work has.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gate")
 
     def end(self) -> None:
@@ -65,7 +72,10 @@ class TableManager:
         self._commits += 1
 
     async def _put(self, program: Program, give_way: Callable[[], bool] = lambda: False) -> None:
-        """Put a program beside what is there: its structure, then the elements of its large maps. Touches no traffic."""
+        """Put a program beside what is there: its structure, then the elements of its large maps.
+
+        Touches no traffic.
+        """
         await self._apply_load(program)
         await self._fill(program, give_way)
 
@@ -84,7 +94,9 @@ class TableManager:
         self._slot += 1
         return self._slot
 
-    def compile(self, policy: Policy, digest: str, addresses: Addresses, slot: int) -> CompiledPolicy:
+    def compile(
+        self, policy: Policy, digest: str, addresses: Addresses, slot: int
+    ) -> CompiledPolicy:
         """Compile a policy for a slot. On any thread: nothing is touched."""
         return compiled(policy, digest, addresses, slot, self._uids)
 
@@ -102,14 +114,19 @@ class TableManager:
         return switch.read_levels(policy, await self._firewall.targets(gates)) if gates else None
 
     async def is_shut(self) -> bool:
-        """Say whether a table stands that lets less than everything pass, whatever allowlist it was made from."""
+        """Say whether a table stands that lets less than everything pass, whatever allowlist it was
+        made from.
+        """
         return "drop" in (await self._firewall.policies()).values()
 
-    async def load(self, fresh: CompiledPolicy, addresses: Addresses, give_way: Callable[[], bool]) -> None:
-        """Put a compiled policy beside what is live, touching no traffic; one that stands already is left as it is.
+    async def load(
+        self, fresh: CompiledPolicy, addresses: Addresses, give_way: Callable[[], bool]
+    ) -> None:
+        """Put a compiled policy beside what is live, touching no traffic; one that stands already
+        is left as it is.
 
-        RulesetRejectedError, KernelError: nothing of it stands. GaveWayError: nor then, `give_way` said that somebody
-        must not wait.
+        RulesetRejectedError, KernelError: nothing of it stands. GaveWayError: nor then, `give_way`
+        said that somebody must not wait.
         """
         if fresh.digest in self.loaded:
             return
@@ -135,12 +152,15 @@ class TableManager:
         addresses: Callable[[], Addresses],
         taken_up: Callable[[], object],
     ) -> tuple[CompiledPolicy, Levels, bool]:
-        """Make a closing live. It never goes back: where the switch fails or does not show, the table is put in anew.
+        """Make a closing live.
 
-        addresses: gives those of host names, should the table be put in anew. taken_up: called as soon as the kernel has
-        it, before it is read back. Gives what is loaded then, the levels, and whether it was read back: where the switch
-        met a table that somebody loaded by hand, more closed, each zone keeps the most closed. KernelError when the kernel
-        took nothing of it.
+        It never goes back: where the switch fails or does not show, the table is put in anew.
+
+        addresses: gives those of host names, should the table be put in anew. taken_up: called as
+        soon as the kernel has it, before it is read back. Gives what is loaded then, the levels,
+        and whether it was read back: where the switch met a table that somebody loaded by hand,
+        more closed, each zone keeps the most closed. KernelError when the kernel took nothing of
+        it.
         """
         taken = False
         try:
@@ -160,7 +180,11 @@ class TableManager:
             if taken and closed != dict(levels):
                 return loaded, levels, False  # just now, and the healing, which follows it, tells
             levels = closed
-            return await self.bring_up(loaded.policy, loaded.digest, addresses(), levels), levels, True
+            return (
+                await self.bring_up(loaded.policy, loaded.digest, addresses(), levels),
+                levels,
+                True,
+            )
         except Exception as error:  # what was taken stands, whatever else fails
             if not taken and not await self._is_guarded(loaded.policy, levels):
                 raise _refused(error) from error
@@ -179,15 +203,23 @@ class TableManager:
         return await self._shown_at(loaded, levels) is not None
 
     async def _shown_at(self, loaded: CompiledPolicy, levels: Levels) -> int | None:
-        """Read the base chains and gates back; give the ruleset's generation id, None when they are not as they should be."""
+        """Read the base chains and gates back; give the ruleset's generation id, None when they are
+        not as they should be.
+        """
         wanted = switch.position(loaded.policy, loaded.slot, levels, redirect=self._redirect)
         found = await self._firewall.standing(wanted.targets)
         policies = {hook: found.policies.get(hook) for hook in wanted.policies()}
         stands = found.targets, policies, found.hooks
-        return found.generation if stands == (wanted.targets, wanted.policies(), wanted.hooks()) else None
+        return (
+            found.generation
+            if stands == (wanted.targets, wanted.policies(), wanted.hooks())
+            else None
+        )
 
     async def _confirmed(self, loaded: CompiledPolicy, levels: Levels) -> bool:
-        """Read back after a switch, and count it on: it changed gates alone, which are compared by themselves."""
+        """Read back after a switch, and count it on: it changed gates alone, which are compared by
+        themselves.
+        """
         shown_at = await self._shown_at(loaded, levels)
         if shown_at is not None and shown_at == self._expected():
             self._known_generation, self._commits = shown_at, 0
@@ -196,7 +228,8 @@ class TableManager:
     async def verify(
         self, loaded: CompiledPolicy, levels: Levels, before: tuple[CompiledPolicy, Levels] | None
     ) -> None:
-        """Read back; where the kernel shows something else, put back what was before and say what each step did.
+        """Read back; where the kernel shows something else, put back what was before and say what
+        each step did.
 
         NotVerifiedError then, with the words.
         """
@@ -213,22 +246,32 @@ class TableManager:
                 f"{message}; going back to the state before failed too: {error.message}",
                 hint="look at 'nft list table inet ecluse'; if in doubt pull the cable",
             ) from error
-        now = "the state before was put back" if back else "the state before could not be verified either"
+        now = (
+            "the state before was put back"
+            if back
+            else "the state before could not be verified either"
+        )
         raise NotVerifiedError(
             f"{message}; {now}", retry=back, hint="look at 'ecluse status' and 'ecluse events'"
         )
 
     @property
     def unsure(self) -> bool:
-        """Say whether what the table should be is not known: others committed between our own transactions, or just after."""
+        """Say whether what the table should be is not known: others committed between our own
+        transactions, or just after.
+        """
         return not self._digests
 
     def left_alone(self, generation: int) -> None:
-        """Take note of a transaction of others that touched nothing of our table, by its generation id."""
+        """Take note of a transaction of others that touched nothing of our table, by its generation
+        id.
+        """
         self._harmless.add(generation)
 
     def _expected(self) -> int | None:
-        """Give the generation id that the ruleset has while nobody else touched our table, as far as we heard."""
+        """Give the generation id that the ruleset has while nobody else touched our table, as far
+        as we heard.
+        """
         known = self._known_generation
         if known is None:
             return None
@@ -236,14 +279,18 @@ class TableManager:
         return known + self._commits + len(self._harmless)
 
     async def hear_others(self) -> None:
-        """Before what the table looks like was read: wait a moment to hear that a transaction of others left it alone."""
+        """Before what the table looks like was read: wait a moment to hear that a transaction of
+        others left it alone.
+        """
         for _ in range(_PATIENCE):
             if self._digests or await self._firewall.ruleset_generation() == self._expected():
                 return
             await asyncio.sleep(0.01)
 
     async def _catch_up(self) -> None:
-        """Count in the transactions of others that left our table alone, before one of our own makes it another."""
+        """Count in the transactions of others that left our table alone, before one of our own
+        makes it another.
+        """
         now = await self._firewall.ruleset_generation()
         if self._known_generation is None or now == self._expected():
             return
@@ -252,9 +299,11 @@ class TableManager:
             self._known_generation, self._commits = now, 0
 
     async def settle(self) -> None:
-        """Take the table for ours as it is after our own transactions; what it looks like is read later (`read_back`).
+        """Take the table for ours as it is after our own transactions; what it looks like is read
+        later (`read_back`).
 
-        When somebody else committed in between, it is not: the next comparison fails and re-asserts.
+        When somebody else committed in between, it is not: the next comparison fails and
+        re-asserts.
         """
         now = await self._firewall.ruleset_generation()
         self._sound = self._expected() in {None, now}
@@ -263,10 +312,12 @@ class TableManager:
             self.unread.set()
 
     async def read_back(self) -> bool:
-        """Read what the table looks like, to know it again. False when it changed meanwhile: try again.
+        """Read what the table looks like, to know it again.
 
-        The writer's lock is not held: 100,000 elements take 0.3 s, and a closing may come. Until it is read, whatever
-        somebody else commits counts as a change of our table.
+        False when it changed meanwhile: try again.
+
+        The writer's lock is not held: 100,000 elements take 0.3 s, and a closing may come. Until it
+        is read, whatever somebody else commits counts as a change of our table.
         """
         self.unread.clear()
         digests = await self._firewall.fingerprint()
@@ -280,7 +331,10 @@ class TableManager:
         return True
 
     async def in_step(self, loaded: CompiledPolicy, levels: Levels) -> bool:
-        """Say whether the kernel shows what it should. Costs next to nothing while nobody committed anything."""
+        """Say whether the kernel shows what it should.
+
+        Costs next to nothing while nobody committed anything.
+        """
         now = await self._firewall.ruleset_generation()
         if now == self._expected() and not self._commits:
             # The DNS gate commits for ever: what it left alone is counted off.
@@ -289,7 +343,9 @@ class TableManager:
         same = (
             self._sound
             and bool(self._digests)
-            and await self.shows(loaded, levels)  # little to read, and enough when the table is gone
+            and await self.shows(
+                loaded, levels
+            )  # little to read, and enough when the table is gone
             and await self._firewall.fingerprint() == self._digests
         )
         if same and await self._firewall.ruleset_generation() == now:
@@ -301,9 +357,10 @@ class TableManager:
     ) -> CompiledPolicy:
         """Make a state live from whatever the table is, keeping kept flows where the table stands.
 
-        The program is loaded beside what is there, and then switched to. Only if the kernel refuses that (a base
-        chain was changed) is the table replaced, which may drop packets for a moment. Where no table stands and the
-        gate is to be shut, a small one holds the line until the allowlist is loaded, however large it is.
+        The program is loaded beside what is there, and then switched to. Only if the kernel refuses
+        that (a base chain was changed) is the table replaced, which may drop packets for a moment.
+        Where no table stands and the gate is to be shut, a small one holds the line until the
+        allowlist is loaded, however large it is.
         """
         known = await self._firewall.ruleset_generation()
         commits = self._commits
@@ -311,7 +368,8 @@ class TableManager:
         if await self._is_bare():
             await self._hold(policy, levels)
         elif digest in self.loaded and switch.base_policy(policy, levels) == "drop":
-            # Whatever was done to the table: from here on it drops what no rule of it judges, before anything is compiled.
+            # Whatever was done to the table: from here on it drops what no rule of it judges,
+            # before anything is compiled.
             with contextlib.suppress(KernelError):
                 await self._apply(
                     switch.skeleton(self.loaded[digest].program.learned)
@@ -320,15 +378,17 @@ class TableManager:
         loaded = await asyncio.get_running_loop().run_in_executor(
             self._thread, self.compile, policy, digest, addresses, self.new_slot()
         )
-        # Never in one transaction: the kernel makes the elements of a concatenated interval map visible only after
-        # the chains of the same transaction are live, and kept packets would be refused in between (docs/datapath.md).
+        # Never in one transaction: the kernel makes the elements of a concatenated interval map
+        # visible only after the chains of the same transaction are live, and kept packets would be
+        # refused in between (docs/datapath.md).
         try:
             await self._apply_load(loaded.program)
         except KernelError:
             await self._anew(loaded, levels)
         else:
             await self._fill_or_undo(loaded.program)
-        # What was known of the table holds no more from here on, and nothing is known until it is settled anew.
+        # What was known of the table holds no more from here on, and nothing is known until it is
+        # settled anew.
         self._known_generation, self._commits, self._digests = known, self._commits - commits, {}
         await self.switch(loaded, levels)
         self._step("applied")
@@ -348,7 +408,9 @@ class TableManager:
         return loaded
 
     async def _fill_or_undo(self, program: Program) -> None:
-        """Fill a program that was put beside what stands; what stands is left alone when that fails. KernelError."""
+        """Fill a program that was put beside what stands; what stands is left alone when that
+        fails. KernelError.
+        """
         try:
             await self._fill(program)
         except KernelError:
@@ -357,15 +419,19 @@ class TableManager:
             raise
 
     def guard(self, policy: Policy, levels: Levels) -> bool:
-        """Shut the gate at once where the table is gone, unless all is open; say whether that was done. Needs no lock.
+        """Shut the gate at once where the table is gone, unless all is open; say whether that was
+        done. Needs no lock.
 
-        What it commits is not counted: if something else of ours was under way it met the deletion, and fails or is healed.
+        What it commits is not counted: if something else of ours was under way it met the deletion,
+        and fails or is healed.
         """
         inside = [name for zone in policy.site.zones for name in zone.interfaces]
         return switch.base_policy(policy, levels) == "drop" and self._firewall.guard(inside)
 
     async def _is_guarded(self, policy: Policy, levels: Levels) -> bool:
-        """Say whether the smallest table shuts the gate, further than any level, where somebody takes ours away at once."""
+        """Say whether the smallest table shuts the gate, further than any level, where somebody
+        takes ours away at once.
+        """
         for _ in range(_PATIENCE):
             with contextlib.suppress(Exception):  # no thread, no memory: it is tried again
                 if self.guard(policy, levels):
@@ -385,7 +451,9 @@ class TableManager:
         }
 
     async def _hold(self, policy: Policy, levels: Levels, *, anew: bool = False) -> None:
-        """Hold the line with a small table, if the gate is to be shut; anew: in place of the one that stands, in any case."""
+        """Hold the line with a small table, if the gate is to be shut; anew: in place of the one
+        that stands, in any case.
+        """
         shut = switch.base_policy(policy, levels) == "drop"
         text = switch.hold_text(policy, self.new_slot(), self._uids) if shut else ""
         if anew or text:
@@ -393,12 +461,16 @@ class TableManager:
             self._redirect = dns_redirect.is_on(policy) and bool(text)
 
     async def _anew(self, loaded: CompiledPolicy, levels: Levels) -> None:
-        """Replace the table by a program, in one transaction as far as the gate is concerned: shut stays shut."""
+        """Replace the table by a program, in one transaction as far as the gate is concerned: shut
+        stays shut.
+        """
         await self._hold(loaded.policy, levels, anew=True)
         await self._put(loaded.program)
 
     async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
-        """Give addresses in the DNS gate's sets their whole time again, and count it on: nothing else is another then."""
+        """Give addresses in the DNS gate's sets their whole time again, and count it on: nothing
+        else is another then.
+        """
         settled = not self._commits
         await self._firewall.hold_learned(addresses)
         self._commits += 1
@@ -407,7 +479,9 @@ class TableManager:
             self._known_generation, self._commits = now, 0
 
     async def prune(self, keep: set[str]) -> None:
-        """Take policies out of the kernel that nothing needs any more, and remember what the table looks like."""
+        """Take policies out of the kernel that nothing needs any more, and remember what the table
+        looks like.
+        """
         await self._catch_up()
         self.loaded = {d: one for d, one in self.loaded.items() if d in keep or d in self.coming}
         slots = [one.slot for one in self.loaded.values()]
@@ -416,14 +490,19 @@ class TableManager:
         try:
             text = switch.removal_text(await self._firewall.objects(), slots, counters, learned)
         except ValueError as error:
-            raise KernelError(f"what stands in table inet ecluse can't be tidied: {error}") from error
+            raise KernelError(
+                f"what stands in table inet ecluse can't be tidied: {error}"
+            ) from error
         if text:
             await self._apply(text)
         self._redirect = bool(learned)
         await self.settle()
 
     async def update(self, addresses: Addresses) -> bool:
-        """Bring every loaded policy to new addresses by single elements. False when one needs more than elements."""
+        """Bring every loaded policy to new addresses by single elements.
+
+        False when one needs more than elements.
+        """
         whole = True
         touched: set[str] = set()
         await self._catch_up()

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Iterator
 
 
 def difference(old: str, new: str) -> list[str]:
-    """Give the lines that go (`-`) and those that come (`+`), part by part, below the names of the two texts.
+    """Give the lines that go (`-`) and those that come (`+`), part by part, below the names of the
+    two texts.
 
-    A part is a chain, a set, a map or a line of its own. difflib finds the smallest difference, which takes minutes for
-    20,000 elements; here a line stays if the other part has it, unless what stays would have changed its order.
+    A part is a chain, a set, a map or a line of its own. difflib finds the smallest difference,
+    which takes minutes for 20,000 elements; here a line stays if the other part has it, unless what
+    stays would have changed its order.
     """
     before, after = _parts(old), _parts(new)
     told: list[str] = []
@@ -18,7 +20,9 @@ def difference(old: str, new: str) -> list[str]:
 
 
 def _parts(text: str) -> dict[str, list[str]]:
-    """Take a text apart at what begins with one tab, the head of a chain, set or map; a part is known by its head."""
+    """Take a text apart at what begins with one tab, the head of a chain, set or map; a part is
+    known by its head.
+    """
     parts: dict[str, list[str]] = {"": []}
     name = ""
     for line in text.splitlines():

@@ -1,4 +1,7 @@
-"""Which addresses of names live connections go to. Pure: a policy, what is known of names, and the connection table."""
+"""Which addresses of names live connections go to.
+
+Pure: a policy, what is known of names, and the connection table.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +16,9 @@ from ecluse.ruleset.dns_redirect import by_name, traffic_by_name
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """What one destination of a service says of a name (or a service of what was learned for it): who inside, which traffic."""
+    """What one destination of a service says of a name (or a service of what was learned for it):
+    who inside, which traffic.
+    """
 
     name: str
     zones: frozenset[str]
@@ -27,24 +32,31 @@ _Claims = dict[tuple[Direction, IPAddress], list[_Claim]]
 def in_use(
     policies: Iterable[Policy], resolved: Resolved, connections: Iterable[ConntrackEntry]
 ) -> Mapping[str, frozenset[str]]:
-    """Give the addresses, by name, to which a connection that the other end has answered lives for a service of that name.
+    """Give the addresses, by name, to which a connection that the other end has answered lives for
+    a service of that name.
 
-    Levels do not matter: what the gate lets through at `open`, it shall keep when it is shut. Somebody else's
-    connection to the same address (a content network) does not count, nor does knocking at an address where nobody answers.
+    Levels do not matter: what the gate lets through at `open`, it shall keep when it is shut.
+    Somebody else's connection to the same address (a content network) does not count, nor does
+    knocking at an address where nobody answers.
     """
     found = _found(policies, lambda policy: _claims(policy, resolved), connections)
     return {name: frozenset(map(str, addresses)) for name, addresses in found.items()}
 
 
 def learned_in_use(
-    policies: Iterable[Policy], learned: Mapping[str, frozenset[int]], connections: Iterable[ConntrackEntry]
+    policies: Iterable[Policy],
+    learned: Mapping[str, frozenset[int]],
+    connections: Iterable[ConntrackEntry],
 ) -> Mapping[str, frozenset[IPAddress]]:
-    """Give, by set, the addresses that the DNS gate learned for a service to which one of its connections lives.
+    """Give, by set, the addresses that the DNS gate learned for a service to which one of its
+    connections lives.
 
     learned: what its sets hold (`Firewall.learned`). What counts is as in `in_use`.
     """
     sets: dict[str, set[IPAddress]] = {}
-    for service, addresses in _found(policies, lambda p: _learned_claims(p, learned), connections).items():
+    for service, addresses in _found(
+        policies, lambda p: _learned_claims(p, learned), connections
+    ).items():
         for address in addresses:
             family = str(address.version)
             for name in (table_names.learned(family, service), table_names.learned(family)):
@@ -53,7 +65,9 @@ def learned_in_use(
 
 
 def _found(
-    policies: Iterable[Policy], claims_of: Callable[[Policy], _Claims], connections: Iterable[ConntrackEntry]
+    policies: Iterable[Policy],
+    claims_of: Callable[[Policy], _Claims],
+    connections: Iterable[ConntrackEntry],
 ) -> Mapping[str, set[IPAddress]]:
     found: dict[str, set[IPAddress]] = {}
     for policy in policies:
@@ -84,7 +98,9 @@ def _claims(policy: Policy, resolved: Resolved) -> _Claims:
 def _learned_claims(policy: Policy, learned: Mapping[str, frozenset[int]]) -> _Claims:
     claims: _Claims = {}
     for service in filter(by_name, policy.services):
-        claim = _Claim(service.name, frozenset(service.zones), service.hosts, traffic_by_name(service))
+        claim = _Claim(
+            service.name, frozenset(service.zones), service.hosts, traffic_by_name(service)
+        )
         for digit, address in (("4", IPv4Address), ("6", IPv6Address)):
             for number in learned.get(table_names.learned(digit, service.name), ()):
                 claims.setdefault((Direction.OUTBOUND, address(number)), []).append(claim)
@@ -92,7 +108,9 @@ def _learned_claims(policy: Policy, learned: Mapping[str, frozenset[int]]) -> _C
 
 
 def _is_of(claim: _Claim, policy: Policy, connection: ConntrackEntry, inner: IPAddress) -> bool:
-    protocol = 1 if connection.protocol == 58 else connection.protocol  # ICMP: one word for both families
+    protocol = (
+        1 if connection.protocol == 58 else connection.protocol
+    )  # ICMP: one word for both families
     port = connection.original.destination_port
     fits = any(
         traffic.protocol == protocol
@@ -100,6 +118,7 @@ def _is_of(claim: _Claim, policy: Policy, connection: ConntrackEntry, inner: IPA
         for traffic in claim.traffic
     )
     return fits and (
-        (policy.site.zone_of(inner) or GATEWAY) in claim.zones  # what is in no zone is the gateway's own
+        (policy.site.zone_of(inner) or GATEWAY)
+        in claim.zones  # what is in no zone is the gateway's own
         or any(host.version == inner.version and inner in host for host in claim.hosts)
     )

@@ -1,4 +1,5 @@
-"""Somebody who changes the gate's table over and over: told apart from a single slip, and told without end but not in full.
+"""Somebody who changes the gate's table over and over: told apart from a single slip, and told
+without end but not in full.
 
 How long things take is told by a clock that nobody sets; the date stands in the words alone.
 """
@@ -9,18 +10,25 @@ from collections.abc import Callable
 from datetime import datetime
 
 ROUNDS = 5
-"""So many times within the window make a fight: a cron job of every minute is one after five minutes."""
+"""So many times within the window make a fight: a cron job of every minute is one after five
+minutes.
+"""
 WINDOW = 600.0
 """Seconds; a fight is over when nothing happened for so long."""
 FIRST_PAUSE = 60.0
 LONGEST_PAUSE = 3600.0
-"""It is told when it begins, and then at pauses that double: some thirty lines a day, however many rounds."""
+"""It is told when it begins, and then at pauses that double: some thirty lines a day, however many
+rounds.
+"""
 _MOST_NAMES = 3
 _MOST_REMEMBERED = 50
 
 
 class AlarmThrottle:
-    """What is known of the rounds so far; `lasting` while there is a fight. elapsed: seconds of a clock that goes on evenly."""
+    """What is known of the rounds so far; `lasting` while there is a fight.
+
+    elapsed: seconds of a clock that goes on evenly.
+    """
 
     def __init__(self, elapsed: Callable[[], float] = time.monotonic) -> None:
         self._elapsed = elapsed
@@ -39,7 +47,10 @@ class AlarmThrottle:
         self._told: float | None = None
 
     def note(self, at: datetime, process: str, pid: int, rounds: int = 1) -> None:
-        """Note that this process changed the table, so many times since the last note. at: the date, for the words."""
+        """Note that this process changed the table, so many times since the last note.
+
+        at: the date, for the words.
+        """
         now = self._elapsed()
         if self._recent and now - self._recent[-1] > WINDOW:
             self._forget()
@@ -82,7 +93,9 @@ class AlarmThrottle:
         ]
         others = len(self._culprits) - len(who)
         more = f" and {others} more" if others > 0 else ""
-        through = f", and about {self._leaked} packets got through meanwhile" if self._leaked else ""
+        through = (
+            f", and about {self._leaked} packets got through meanwhile" if self._leaked else ""
+        )
         return (
             f"{', '.join(who)}{more} changed the gate's table over and over: "
             f"{self._rounds} times since {self._began:%H:%M} UTC{through}"

@@ -1,4 +1,6 @@
-"""Gives the DNS gate its orders whenever they change, and says within seconds when it does not work."""
+"""Gives the DNS gate its orders whenever they change, and says within seconds when it does not
+work.
+"""
 
 import asyncio
 import contextlib
@@ -10,12 +12,16 @@ from ecluse.ruleset.dns_redirect import is_on
 from ecluse.ruleset.proxy_config import proxy_config_of
 
 _EVERY = 1.5
-"""Seconds between two questions; a gate that is dead or hung is told after two of them at the latest."""
+"""Seconds between two questions; a gate that is dead or hung is told after two of them at the
+latest.
+"""
 _TOPIC = "dns"
 
 
 class DnsProxyTask:
-    """The gate is a process of its own, and the kernel holds the redirect: nothing here stands in the way of a question."""
+    """The gate is a process of its own, and the kernel holds the redirect: nothing here stands in
+    the way of a question.
+    """
 
     def __init__(self, shared: Context) -> None:
         self._s = shared
@@ -34,7 +40,9 @@ class DnsProxyTask:
             before = self._s.notes.warnings.get(_TOPIC)
             if not wrong:
                 if self._s.notes.warnings.pop(_TOPIC, None):
-                    self._s.say("dns", f"the DNS gate {'is without trouble' if worked else 'works'} again")
+                    self._s.say(
+                        "dns", f"the DNS gate {'is without trouble' if worked else 'works'} again"
+                    )
             else:
                 text = f"the DNS gate: {wrong}"
                 self._s.notes.warnings[_TOPIC] = text
@@ -45,7 +53,9 @@ class DnsProxyTask:
                     await self._changed.wait()
 
     async def _look(self) -> tuple[bool, str]:
-        """Say whether it answers by its orders, and what is wrong: one that answers may have other trouble (a full disk)."""
+        """Say whether it answers by its orders, and what is wrong: one that answers may have other
+        trouble (a full disk).
+        """
         live = self._s.live
         try:
             await self._s.ports.dns.publish(proxy_config_of(live.policy, live.levels))
@@ -62,7 +72,10 @@ class DnsProxyTask:
         return not wrong, _with_reason(wrong, report)
 
     def _tell(self, before: DnsReport | None, now: DnsReport | None) -> None:
-        """Say what the gate's process found in its sets that it never learned. It counts from its own start."""
+        """Say what the gate's process found in its sets that it never learned.
+
+        It counts from its own start.
+        """
         if now is None:
             return
         if now.removed and (before is None or now.removed != before.removed):

@@ -1,4 +1,6 @@
-"""Lets addresses of names go when their time is over, never while a connection to them lives; and saves what is known."""
+"""Lets addresses of names go when their time is over, never while a connection to them lives; and
+saves what is known.
+"""
 
 import asyncio
 import time
@@ -14,14 +16,21 @@ from ecluse.flow_judge import ConntrackEntry
 from ecluse.policy import CUT
 
 _LOOK = 60.0
-"""Seconds between two looks at who uses which address, and no more than so much of a processor, however large the table."""
+"""Seconds between two looks at who uses which address, and no more than so much of a processor,
+however large the table.
+"""
 _SHARE = 1 / 200
 _SAVE = 300.0
-"""Seconds after which what is known is saved anew although no address changed: when each was last seen and used."""
+"""Seconds after which what is known is saved anew although no address changed: when each was last
+seen and used.
+"""
 
 
 class HostNameTask:
-    """See the module. Why the connection table is asked, and not the kernel's own time-outs: docs/datapath.md."""
+    """See the module.
+
+    Why the connection table is asked, and not the kernel's own time-outs: docs/datapath.md.
+    """
 
     def __init__(self, shared: Context, ledger: ChangeRecords) -> None:
         self._s = shared
@@ -37,7 +46,10 @@ class HostNameTask:
             await asyncio.sleep(self._s.options.tick)
 
     async def look(self) -> None:
-        """Note who uses what, and let go what is due and unused. Without a sound look at the connections nothing leaves."""
+        """Note who uses what, and let go what is due and unused.
+
+        Without a sound look at the connections nothing leaves.
+        """
         resolver = self._s.ports.resolver
         due = resolver.due()
         if time.monotonic() < (self._soonest if due else self._next_look):
@@ -61,9 +73,14 @@ class HostNameTask:
             await self._ledger.recorder.should([self._ledger.names()])
 
     async def _see_halves(self, connections: Sequence[ConntrackEntry]) -> None:
-        """Warn of kept services of which half goes another way, before a cut shows it. It is over when the next look sees none."""
+        """Warn of kept services of which half goes another way, before a cut shows it.
+
+        It is over when the next look sees none.
+        """
         live = self._s.live
-        judge = await self._s.judge_of(live.loaded, dict.fromkeys(live.policy.zone_names(), CUT.name))
+        judge = await self._s.judge_of(
+            live.loaded, dict.fromkeys(live.policy.zone_names(), CUT.name)
+        )
         found = await asyncio.to_thread(half_seen, judge, connections)
         self._s.notes.warnings.pop("halves", None)
         if found:
@@ -81,7 +98,8 @@ class HostNameTask:
         if not any(resolved.values()) and not any(learned.values()):
             return {}
         if any(learned.values()):
-            # At `open` no packet comes by these sets: what lives there would end at the cut when its hour is over.
+            # At `open` no packet comes by these sets: what lives there would end at the cut when
+            # its hour is over.
             held = await asyncio.to_thread(learned_in_use, policies, learned, connections)
             old = await firewall.half_over(held)
             if old:

@@ -1,4 +1,6 @@
-"""Keeps the promises between commands: heals the table, ends what is no longer kept, follows addresses, looks at counters."""
+"""Keeps the promises between commands: heals the table, ends what is no longer kept, follows
+addresses, looks at counters.
+"""
 
 import asyncio
 import contextlib
@@ -32,11 +34,15 @@ _TRY_AGAIN = 0.05
 _AFTER_ANSWER = 0.003
 """Seconds that the work after a change leaves to its answer: both want the same processor."""
 _UNTIDIED = 20
-"""Records beyond the number that is kept, with which they are tidied away although somebody commands just then."""
+"""Records beyond the number that is kept, with which they are tidied away although somebody
+commands just then.
+"""
 _UNSWEPT = 6
 """Regular looks after which garbage is collected although somebody commands just then."""
 _BOOT_DELAY = 30.0
-"""Changed addresses reach the boot ruleset after so many seconds at the latest: it is a whole file each time."""
+"""Changed addresses reach the boot ruleset after so many seconds at the latest: it is a whole file
+each time.
+"""
 
 
 class Keeper:
@@ -57,10 +63,12 @@ class Keeper:
         self._purge_due: Generation | None = None
         self._dns = DnsProxyTask(shared)
 
-    # -- tasks -----------------------------------------------------------------------------------------------------
+    # -- tasks -------------------------------------------------------------------------------------
 
     def listen(self) -> None:
-        """Hear the kernel's and the resolver's announcements from now on: none between here and `begin` is missed."""
+        """Hear the kernel's and the resolver's announcements from now on: none between here and
+        `begin` is missed.
+        """
         self._healer.listen()
         self._names = self._s.ports.resolver.changes()
 
@@ -94,7 +102,7 @@ class Keeper:
         """End all tasks."""
         await self._watches.end()
 
-    # -- the kernel's table ----------------------------------------------------------------------------------------
+    # -- the kernel's table ------------------------------------------------------------------------
 
     async def _read_back(self) -> None:
         """Learn what the table looks like whenever we made it another, beside everything else."""
@@ -107,11 +115,16 @@ class Keeper:
             await asyncio.sleep(_TRY_AGAIN)
 
     async def restore(self, process: str, pid: int, what: str) -> None:
-        """Put the live state back into the kernel (`Healer.restore`). The caller holds the writer's lock."""
+        """Put the live state back into the kernel (`Healer.restore`).
+
+        The caller holds the writer's lock.
+        """
         await self._healer.restore(process, pid, what)
 
     def compare(self, what: str) -> None:
-        """Have the table compared with the live state, and put back, as soon as the writer's lock is free. what: after what."""
+        """Have the table compared with the live state, and put back, as soon as the writer's lock
+        is free. what: after what.
+        """
         self._healer.compare(what)
 
     async def look(self) -> None:
@@ -130,7 +143,7 @@ class Keeper:
             (await self._s.ports.firewall.limited()).rows if dropped and dropped.packets else ()
         )
 
-    # -- after a change --------------------------------------------------------------------------------------------
+    # -- after a change ----------------------------------------------------------------------------
 
     def after(self, generation: Generation) -> None:
         """Do what may wait until a change was answered."""
@@ -149,7 +162,8 @@ class Keeper:
                 await self._prune()
             except EcluseError as error:
                 self._s.say(
-                    "warning", f"old allowlists could not be taken out of the kernel yet: {error.message}"
+                    "warning",
+                    f"old allowlists could not be taken out of the kernel yet: {error.message}",
                 )
             jobs = self._prepared_files()
         self._tidying_due = True
@@ -157,14 +171,19 @@ class Keeper:
         await self._arm_previous()
 
     async def _purge(self, generation: Generation) -> None:
-        """End the connections that are no longer kept: the chains refuse them already, this ends offloaded ones too."""
+        """End the connections that are no longer kept: the chains refuse them already, this ends
+        offloaded ones too.
+        """
         purges = self._s.notes.purges
         try:
             judged_at = self._s.live.generation.number
-            judge, every = await asyncio.gather(self._s.judge(), self._s.ports.conntrack.connections())
+            judge, every = await asyncio.gather(
+                self._s.judge(), self._s.ports.conntrack.connections()
+            )
             ended = await self._s.not_kept(judge, every)
             if self._s.live.generation.number != judged_at:
-                ended = []  # what was opened again meanwhile is not ended; the newer change ends its own
+                # what was opened again meanwhile is not ended; the newer change ends its own
+                ended = []
             gone = await self._s.ports.conntrack.end(ended) if ended else 0
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and tried again at the regular look
             why = in_words(error)
@@ -183,7 +202,9 @@ class Keeper:
                 "counted, and the chains judge their packets all the same"
             )
         examples = tuple(describe(one) for one in ended[:EXAMPLES])
-        purges[generation.number] = Purge(generation.number, "done", gone, len(every) - len(ended), examples)
+        purges[generation.number] = Purge(
+            generation.number, "done", gone, len(every) - len(ended), examples
+        )
         self._s.say("purge", f"{gone} connections were ended, {len(every) - len(ended)} go on")
 
     async def _prune(self) -> None:
@@ -205,14 +226,20 @@ class Keeper:
         return [replace(job, housekeeping=True) for job in jobs]
 
     def follow_names(self, coming: Policy | None = None) -> None:
-        """Have the names of every policy in the kernel kept fresh, and of one that is to come, by the newest one's servers."""
-        policies = [one.policy for one in self._s.gate.loaded.values()] + ([coming] if coming else [])
+        """Have the names of every policy in the kernel kept fresh, and of one that is to come, by
+        the newest one's servers.
+        """
+        policies = [one.policy for one in self._s.gate.loaded.values()] + (
+            [coming] if coming else []
+        )
         names = {name for policy in policies for name in policy.host_names()}
         private = frozenset[str]().union(*(policy.private_names() for policy in policies))
         self._s.ports.resolver.watch(names, lv.servers_of(coming or self._s.live.policy), private)
 
     async def _arm_previous(self) -> None:
-        """Hold the policy that a rollback would go back to in the kernel, so that it is as quick as any switch."""
+        """Hold the policy that a rollback would go back to in the kernel, so that it is as quick as
+        any switch.
+        """
         previous = self._ledger.generations.get(self._s.live.generation.previous)
         if previous is None or previous.policy in self._s.gate.loaded:
             return
@@ -227,7 +254,7 @@ class Keeper:
         else:
             self._s.notes.warnings.pop("previous", None)
 
-    # -- addresses, links, time ------------------------------------------------------------------------------------
+    # -- addresses, links, time --------------------------------------------------------------------
 
     async def _watch_names(self) -> None:
         if self._names is None:
@@ -238,7 +265,9 @@ class Keeper:
                     await self._follow_addresses()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and tried again at the regular look
                 self._addresses_due = True
-                self._s.notes.warnings["addresses"] = f"new addresses could not be loaded: {in_words(error)}"
+                self._s.notes.warnings["addresses"] = (
+                    f"new addresses could not be loaded: {in_words(error)}"
+                )
                 continue
             self._s.notes.warnings.pop("addresses", None)
             self._s.say("address", "addresses changed: " + ", ".join(sorted(names)[:EXAMPLES]))
@@ -308,15 +337,16 @@ class Keeper:
             await self._purge(due)
 
     async def _tidy(self) -> None:
-        # Not right after a change: it reads every record, and the next command's record would wait for it. But not
-        # never: where somebody commands all the time, they would fill the disk.
+        # Not right after a change: it reads every record, and the next command's record would wait
+        # for it. But not never: where somebody commands all the time, they would fill the disk.
         many = len(self._ledger.generations) > self._s.options.keep_generations + _UNTIDIED
         if self._tidying_due and (many or not self._s.writer.locked()):
             self._tidying_due = False
             await self._ledger.recorder.should([self._ledger.forget_old()])
 
     async def _sweep(self) -> None:
-        # While somebody commands it can wait, but not for ever: it holds everything up for some milliseconds.
+        # While somebody commands it can wait, but not for ever: it holds everything up for some
+        # milliseconds.
         self._unswept += 1
         if self._unswept >= _UNSWEPT or not self._s.writer.locked():
             self._unswept = 0
@@ -335,5 +365,8 @@ class Keeper:
         self._boot_due = None
         async with self._s.writer.hold():
             live = self._s.live
-            jobs = [self._ledger.program(live.loaded), self._ledger.boot(live.loaded, live.generation)]
+            jobs = [
+                self._ledger.program(live.loaded),
+                self._ledger.boot(live.loaded, live.generation),
+            ]
         await self._ledger.recorder.should(jobs)

@@ -1,4 +1,6 @@
-"""Watches tables of the kernel's that have a bound, and says it before one is full: kept flows fail with the others then."""
+"""Watches tables of the kernel's that have a bound, and says it before one is full: kept flows fail
+with the others then.
+"""
 
 import asyncio
 
@@ -42,7 +44,8 @@ class KernelLimitsTask:
                     self._s.say("warning", warnings[topic])
             elif warnings.pop(topic, None):
                 self._s.say(
-                    "table", f"the kernel's table of {one.name} has room again ({one.used:,} of {one.most:,})"
+                    "table",
+                    f"the kernel's table of {one.name} has room again ({one.used:,} of {one.most:,})",
                 )
 
 

@@ -1,4 +1,6 @@
-"""Looks at the machine's links whenever they change, and says what is odd between them and the site's zones."""
+"""Looks at the machine's links whenever they change, and says what is odd between them and the
+site's zones.
+"""
 
 import asyncio
 import contextlib
@@ -10,16 +12,23 @@ from ecluse.errors import EcluseError
 from ecluse.records import AuditRecord
 
 _PAUSE = 1.0
-"""Seconds between two looks: a routing protocol that flaps tells of thousands of changes, and a look reads every route."""
+"""Seconds between two looks: a routing protocol that flaps tells of thousands of changes, and a
+look reads every route.
+"""
 _MOST_TOLD = 5
 _REGULAR = 60.0
-"""Seconds after which the machine is looked at although no link changed: a tc filter or a flowtable changes none."""
+"""Seconds after which the machine is looked at although no link changed: a tc filter or a flowtable
+changes none.
+"""
 _NEWS = 60.0
 """Seconds for which a way past the gate is told of once, however often it comes and goes."""
 
 
 class LinkTask:
-    """Tells changes of links in bunches. A look that fails is said and made again with the next change."""
+    """Tells changes of links in bunches.
+
+    A look that fails is said and made again with the next change.
+    """
 
     def __init__(self, shared: Context, record: Callable[[AuditRecord], Awaitable[object]]) -> None:
         self._s = shared
@@ -65,7 +74,8 @@ class LinkTask:
     async def _look(self) -> None:
         notes, policy = self._s.notes, self._s.live.policy
         try:
-            # With thousands of routes this takes its time: no answer waits for it, but for the links alone.
+            # With thousands of routes this takes its time: no answer waits for it, but for the
+            # links alone.
             notes.default_routes = await self._s.ports.links.default_routes()
         except EcluseError as error:
             notes.warnings["routes"] = f"the machine's routes could not be read: {error.message}"
@@ -75,7 +85,9 @@ class LinkTask:
         if seen.host is not None:
             foreign = seen.strangers(policy)
             for name in sorted({*foreign} - {*self._foreign}):
-                self._s.say("link", f"interface {name} is in no zone: it is closed while any zone is")
+                self._s.say(
+                    "link", f"interface {name} is in no zone: it is closed while any zone is"
+                )
             self._foreign = foreign
         remarks = seen.remarks(policy)
         for text in remarks:
@@ -85,7 +97,9 @@ class LinkTask:
         await self._look_for_exits()
 
     async def _look_for_exits(self) -> None:
-        """Name what may carry packets past the gate; what is new is an event, and a way out stands in the audit log too."""
+        """Name what may carry packets past the gate; what is new is an event, and a way out stands
+        in the audit log too.
+        """
         warnings = self._s.notes.warnings
         try:
             host = await self._s.ports.exits.look()
@@ -99,12 +113,16 @@ class LinkTask:
             self._s.say("exit", what)
         if new or gone:
             what = "; ".join([*new[:_MOST_TOLD], *(f"no more: {one}" for one in gone[:_MOST_TOLD])])
-            await self._record(AuditRecord("exit", self._s.itself, what, levels=self._s.live.levels))
+            await self._record(
+                AuditRecord("exit", self._s.itself, what, levels=self._s.live.levels)
+            )
 
     def _news(self) -> tuple[list[str], list[str]]:
-        """Give the ways out that came and those that went since they were last told of, each by its kind and place.
+        """Give the ways out that came and those that went since they were last told of, each by its
+        kind and place.
 
-        What was told of within the last minute waits: a host of containers has others with each that starts.
+        What was told of within the last minute waits: a host of containers has others with each
+        that starts.
         """
         now = asyncio.get_running_loop().time()
         self._said = {way: at for way, at in self._said.items() if now - at < _NEWS}

@@ -1,4 +1,7 @@
-"""Policies into the kernel, beside what is live. A load gives way: a closing never waits for an allowlist, however large."""
+"""Policies into the kernel, beside what is live.
+
+A load gives way: a closing never waits for an allowlist, however large.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,11 +16,15 @@ from ecluse.controller.table.manager import PreemptedError
 from ecluse.policy import Addresses, Policy
 
 _GIVES_WAY = 10
-"""How often a load begins again for a closing; under closings without end it then goes through, and one of them waits."""
+"""How often a load begins again for a closing; under closings without end it then goes through, and
+one of them waits.
+"""
 
 
 class Preloader:
-    """Brings policies that are not live yet into the kernel; the caller does not hold the writer's lock."""
+    """Brings policies that are not live yet into the kernel; the caller does not hold the writer's
+    lock.
+    """
 
     def __init__(self, shared: Context) -> None:
         self._s = shared
@@ -26,7 +33,9 @@ class Preloader:
     async def turn(
         self, policy: Policy, digest: str, urgent: Urgent = never
     ) -> AsyncIterator[CompiledPolicy]:
-        """Hold the writer's lock with this policy loaded. RulesetRejectedError, KernelError: nothing of it stands.
+        """Hold the writer's lock with this policy loaded.
+
+        RulesetRejectedError, KernelError: nothing of it stands.
 
         urgent: of the lock alone; what has to be loaded first takes its time.
         """
@@ -47,7 +56,8 @@ class Preloader:
         gate, hurry, tries = self._s.gate, self._s.writer.urgent_waiting, 0
         while digest not in gate.loaded:
             tries += 1
-            # Compiled on a thread: at 100,000 entries the event loop, and so a cut, would wait a good while.
+            # Compiled on a thread: at 100,000 entries the event loop, and so a cut, would wait a
+            # good while.
             compile_ = partial(gate.compile, policy, digest, self._addresses(), gate.new_slot())
             fresh = await asyncio.to_thread(compile_)
             async with self._s.writer.hold():

@@ -25,7 +25,10 @@ class Supervisor:
         self._faults: Counter[str] = Counter()
 
     def keep(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
-        """Have `work` done for ever: where it fails or ends it is begun again. name: in words, for `status`."""
+        """Have `work` done for ever: where it fails or ends it is begun again.
+
+        name: in words, for `status`.
+        """
         self._watches.add(asyncio.get_running_loop().create_task(self._for_ever(name, work)))
 
     def aside(self, work: Coroutine[object, object, object]) -> asyncio.Task[object]:
@@ -53,7 +56,10 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def contained(self, name: str, work: Callable[[], Awaitable[object]]) -> bool:
-        """Do one piece of a watch; what fails is told, and the others' turn comes all the same. False when it failed."""
+        """Do one piece of a watch; what fails is told, and the others' turn comes all the same.
+
+        False when it failed.
+        """
         try:
             await work()
         except Exception as error:  # noqa: BLE001 - the rule of this module
@@ -63,14 +69,19 @@ class Supervisor:
         return True
 
     def fault(self, name: str, error: BaseException, then: str) -> None:
-        """Tell that something failed, once for as long as it goes on failing. then: what becomes of it, in words."""
+        """Tell that something failed, once for as long as it goes on failing.
+
+        then: what becomes of it, in words.
+        """
         self._faults[name] += 1
         topic = f"task {name}"
         text = f"{name} failed ({in_words(error)}); {then}"
         if topic not in self._s.notes.warnings:
             self._s.say("warning", text)
         count = self._faults[name]
-        self._s.notes.warnings[topic] = text + (f" ({count} times since the start)" if count > 1 else "")
+        self._s.notes.warnings[topic] = text + (
+            f" ({count} times since the start)" if count > 1 else ""
+        )
 
     def well(self, name: str) -> None:
         """Take note that it works again."""
@@ -113,4 +124,6 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, EcluseError):
         return error.message
     last = traceback.extract_tb(error.__traceback__)[-1:]
-    return f"{type(error).__name__}: {error}" + "".join(f", {Path(x.filename).name}:{x.lineno}" for x in last)
+    return f"{type(error).__name__}: {error}" + "".join(
+        f", {Path(x.filename).name}:{x.lineno}" for x in last
+    )

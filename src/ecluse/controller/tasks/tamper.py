@@ -1,4 +1,6 @@
-"""Heals the gate's table: hears the kernel's announcements, puts back what others changed, says who and what got through."""
+"""Heals the gate's table: hears the kernel's announcements, puts back what others changed, says who
+and what got through.
+"""
 
 import asyncio
 import contextlib
@@ -26,15 +28,22 @@ DNS_GATE = "ecluse-dns"
 EXAMPLES = 10
 """How many connections are named where a list is cut short."""
 _TRY_AGAIN = 0.03
-"""Seconds without news of others after which the table is put back once more, where the kernel refused."""
+"""Seconds without news of others after which the table is put back once more, where the kernel
+refused.
+"""
 _PATIENCE = 1.0
 """Seconds after which it is tried again although they go on."""
 _BREATH = 1.0
-"""Seconds of a fight that what follows a healing (counting leaks, holding the generation before ready) waits for quiet."""
+"""Seconds of a fight that what follows a healing (counting leaks, holding the generation before
+ready) waits for quiet.
+"""
 
 
 class Reconciler:
-    """See the module. watches: does something beside. afterwards: ends what is no longer kept, after a change of state.
+    """See the module.
+
+    watches: does something beside. afterwards: ends what is no longer kept, after a change of
+    state.
 
     arm: holds the generation before ready again.
     """
@@ -77,19 +86,28 @@ class Reconciler:
                 try:
                     self._take(change)
                 except Exception as error:  # noqa: BLE001 - what could not be understood is compared
-                    self._watches.fault("hearing of a change of the table", error, "all of it is compared")
+                    self._watches.fault(
+                        "hearing of a change of the table", error, "all of it is compared"
+                    )
                     self._note(change)
         self.listen()  # it came to an end: what happened until now may be missed
-        self._note(KernelChange("", 0, ours=False, touched=True, what="events came to an end", lost=True))
+        self._note(
+            KernelChange("", 0, ours=False, touched=True, what="events came to an end", lost=True)
+        )
 
     def _take(self, change: KernelChange) -> None:
-        """Note one change. Where the table is gone, the smallest one shuts the gate before anything is asked."""
+        """Note one change.
+
+        Where the table is gone, the smallest one shuts the gate before anything is asked.
+        """
         if not change.lost and (change.ours or not change.touched):
             if not change.ours:
                 self._s.gate.left_alone(change.generation)
             if change.filled and change.process != DNS_GATE:
                 who = f"{change.process} (pid {change.pid})"
-                self._s.say("warning", f"{who} changed addresses of the DNS gate: set {change.filled}")
+                self._s.say(
+                    "warning", f"{who} changed addresses of the DNS gate: set {change.filled}"
+                )
             return
         if (change.gone or change.lost) and self._s.started:
             live = self._s.live
@@ -98,7 +116,10 @@ class Reconciler:
         self._note(change)
 
     def compare(self, what: str) -> None:
-        """Compare as after a change of others: our own transaction may have left what is not live. what: after what."""
+        """Compare as after a change of others: our own transaction may have left what is not live.
+
+        what: after what.
+        """
         itself = self._s.itself
         self._note(KernelChange(itself.user, itself.pid, ours=True, touched=True, what=what))
 
@@ -109,7 +130,9 @@ class Reconciler:
         self._news.set()
 
     async def heal(self) -> None:
-        """Compare and put back after each change, several in one where they come faster than that, until cancelled."""
+        """Compare and put back after each change, several in one where they come faster than that,
+        until cancelled.
+        """
         while True:
             await self._news.wait()
             self._news.clear()
@@ -132,8 +155,9 @@ class Reconciler:
     async def _quiet(self) -> None:
         """Wait until others leave the table alone for a moment, but not for ever.
 
-        Whoever deletes it faster than it can be loaded meets the smallest table instead (`_hear`): that costs little and
-        is there at once, while a load that is bound to fail would keep us from it.
+        Whoever deletes it faster than it can be loaded meets the smallest table instead (`_hear`):
+        that costs little and is there at once, while a load that is bound to fail would keep us
+        from it.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
@@ -174,9 +198,11 @@ class Reconciler:
     async def restore(
         self, process: str, pid: int, what: str, *, times: int = 1, heard: float | None = None
     ) -> None:
-        """Put the live state back into the kernel, say who changed it, and count what got through meanwhile.
+        """Put the live state back into the kernel, say who changed it, and count what got through
+        meanwhile.
 
-        The caller holds the writer's lock. Other policies that were held ready are loaded again later.
+        The caller holds the writer's lock. Other policies that were held ready are loaded again
+        later.
         """
         began = time.monotonic() if heard is None else heard
         # Nobody is accused where we only lost count: others committed between our own transactions.
@@ -187,7 +213,10 @@ class Reconciler:
             self._fight.note(now, process, pid, times)
         live, followed = await self._as_closed_by_hand(who)
         loaded = await self._s.gate.bring_up(
-            live.policy, live.loaded.digest, lv.addresses_of(self._s.ports.resolver.known()), live.levels
+            live.policy,
+            live.loaded.digest,
+            lv.addresses_of(self._s.ports.resolver.known()),
+            live.levels,
         )
         self._restored = time.monotonic()
         took = (self._restored - began) * 1000
@@ -197,10 +226,16 @@ class Reconciler:
         if self._following is None:
             self._following = self._watches.aside(self._follow_up())
         if not accused:
-            self._s.say("warning", "others changed rules at the same time as we did: ours were put in anew")
+            self._s.say(
+                "warning", "others changed rules at the same time as we did: ours were put in anew"
+            )
             return
         self._s.notes.tamper = Tamper(self._s.ports.clock(), process, pid, what, round(took, 1))
-        done = f"followed: {status.levels_text(live.levels)}" if followed else f"put back in {took:.0f} ms"
+        done = (
+            f"followed: {status.levels_text(live.levels)}"
+            if followed
+            else f"put back in {took:.0f} ms"
+        )
         self._tell(f"{who} changed the gate's table ({what}); {done}", followed=followed)
         if followed:
             self._ledger.generations[live.generation.number] = live.generation
@@ -208,7 +243,9 @@ class Reconciler:
             self._afterwards(live.generation)
 
     def _tell(self, text: str, *, followed: bool = False) -> None:
-        """Say and record one change; in a fight now and then how it goes, whatever the number of rounds."""
+        """Say and record one change; in a fight now and then how it goes, whatever the number of
+        rounds.
+        """
         if self._fight.lasting:
             self._s.notes.warnings["fight"] = (
                 f"{self._fight.words()}; it is put back each time, but packets get through in between and kept "
@@ -233,9 +270,11 @@ class Reconciler:
             self._record("fight", f"{words}; it is over")
 
     async def _as_closed_by_hand(self, who: str) -> tuple[CurrentState, bool]:
-        """Give the state to put back: the live one, more closed where somebody loaded such by hand; and whether that is so.
+        """Give the state to put back: the live one, more closed where somebody loaded such by hand;
+        and whether that is so.
 
-        'nft -f ruleset/cut.nft' is what we tell people to type when the daemon does not answer: only a command opens.
+        'nft -f ruleset/cut.nft' is what we tell people to type when the daemon does not answer:
+        only a command opens.
         """
         live = self._s.live
         found = await self._s.gate.kernel_levels(live.policy)
@@ -246,7 +285,9 @@ class Reconciler:
         return CurrentState(live.loaded, self._ledger.next(order, live.loaded, closed)), True
 
     async def _follow_up(self) -> None:
-        """Do what follows a healing: at once after a single one, in a fight once there is quiet, or now and then."""
+        """Do what follows a healing: at once after a single one, in a fight once there is quiet, or
+        now and then.
+        """
         try:
             if self._fight.lasting:
                 await asyncio.sleep(_BREATH)
@@ -261,7 +302,9 @@ class Reconciler:
         await self._arm()
 
     async def _count_leak(self) -> None:
-        """Find connections that are not kept and yet were let through: while the table stood none could come to be."""
+        """Find connections that are not kept and yet were let through: while the table stood none
+        could come to be.
+        """
         try:
             judge = await self._s.judge()
             found = await self._s.not_kept(judge, await self._s.ports.conntrack.connections())
