@@ -9,7 +9,10 @@ import warnings
 from ecluse.controller import Controller
 from ecluse.controller.context import Options, Ports
 from ecluse.errors import EcluseError
-from ecluse.fakes import (
+from ecluse.policy import Policy
+from ecluse.records import Actor
+from ecluse.ruleset import switch
+from tests.fakes import (
     FakeAudit,
     FakeClock,
     FakeConntrack,
@@ -21,9 +24,6 @@ from ecluse.fakes import (
     FakeResolver,
     FakeState,
 )
-from ecluse.policy import Policy
-from ecluse.records import Actor
-from ecluse.ruleset import switch
 
 WHO = Actor(1000, "oncall", 4711, "ecluse")
 

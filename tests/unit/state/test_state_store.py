@@ -9,9 +9,9 @@ import subprocess
 import pytest
 
 from ecluse.errors import CorruptError, StateError
-from ecluse.fakes import FakeState
 from ecluse.state.audit_log import HashChainAudit
 from ecluse.state.store import DirectoryState
+from tests.fakes import FakeState
 from tests.unit.state import samples
 from tests.unit.state.samples import GATE, GATES, POLICY, PROGRAM, generation
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ecluse.errors import KernelError, RulesetRejectedError
-from ecluse.fakes.ports import Failing, Feed
 from ecluse.policy import IPAddress
 from ecluse.ports import CounterValue, KernelChange, SetReading, SwitchReading
 from ecluse.ruleset.program import TABLE, NamedSet, element_text
 from ecluse.ruleset.switch import Position
 from ecluse.ruleset.table_names import BASE_CHAINS, GUARD, is_switched
+from tests.fakes.ports import Failing, Feed
 
 _PRIORITIES = {
     "filter - 10": -10,

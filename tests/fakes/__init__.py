@@ -2,8 +2,8 @@
 kernel.
 """
 
-from ecluse.fakes.firewall import FakeFirewall
-from ecluse.fakes.ports import (
+from tests.fakes.firewall import FakeFirewall
+from tests.fakes.ports import (
     FakeAudit,
     FakeClock,
     FakeConntrack,

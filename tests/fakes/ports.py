@@ -161,7 +161,12 @@ class FakeState(Failing):
         return name in self.programs
 
     def point_boot(
-        self, program: str, gate: str, generation: Generation, *, spare: bool = False  # noqa: ARG002
+        self,
+        program: str,
+        gate: str,
+        generation: Generation,
+        *,
+        spare: bool = False,
     ) -> None:
         """Keep what the machine would load at boot: program, gate text, and the record of the
         state.
@@ -359,7 +364,7 @@ class FakeResolver(Failing):
         """Give the names of every `answer` from now on that changed addresses."""
         return self._feed.read()
 
-    async def refresh(self, names: Iterable[str], seconds: float) -> Mapping[str, KnownName]:  # noqa: ARG002 - a fake answers at once
+    async def refresh(self, names: Iterable[str], seconds: float) -> Mapping[str, KnownName]:
         """Give what is known of these names."""
         self._may_fail("refresh")
         return {name: self._known[name] for name in names if name in self._known}
