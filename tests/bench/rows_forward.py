@@ -9,11 +9,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from tests.bench import raw, site
 from tests.bench.contenders import CONTENDERS
-from tests.bench.figures import Section, draw
+from tests.bench.figures import Section
 from tests.bench.gate import Gate
 from tests.lab import places
 
@@ -213,18 +212,3 @@ def _ratio(section: Section, what: str, state: State, results: dict) -> None:
             f">= {goal}",
             figure.median >= goal,
         )
-
-
-def picture(section: Section, folder: Path) -> None:
-    """Draw packets and connections a second, relative to the table absent, over the size."""
-    curves = {
-        f"Écluse, {what}": {
-            f.size: (f.median, min(f.values), max(f.values))
-            for f in section.figures
-            if f.what == f"{what}: ratio to absent" and f.who == CUT
-        }
-        for what in _TARGETS
-    }
-    name = "benchmark-forwarding.svg"
-    if draw(folder / name, "Kept traffic at `cut`, table absent = 1", "ratio", curves, log=False):
-        section.pictures = [name]

@@ -78,8 +78,8 @@ def test_without_files_it_is_enabled_and_says_what_to_type(box: Container):
     assert table(box) == ""
     assert box.sh("ecluse check /usr/share/ecluse/examples/config").ok
     assert box.sh("ecluse --version; eclused --version").out.splitlines() == [
-        "ecluse 0.1.0",
-        "eclused 0.1.0",
+        "ecluse 0.2.0",
+        "eclused 0.2.0",
     ]
     # What is bundled is for our two programs alone.
     assert not box.sh("python3 -c 'import aiohttp'").ok
