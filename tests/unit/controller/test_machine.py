@@ -25,6 +25,7 @@ from ecluse.policy import (
     at_least_as_closed,
     most_closed,
 )
+from tests.effort import examples
 from tests.unit.controller.machine import WHO, Machine
 from tests.unit.ruleset.policies import SITE, ZONES, services
 
@@ -204,7 +205,7 @@ class Gateway(RuleBasedStateMachine):
 
 TestGateway = Gateway.TestCase
 TestGateway.settings = settings(
-    max_examples=int(os.environ.get("MACHINE_EXAMPLES", "15")),
+    max_examples=int(os.environ.get("MACHINE_EXAMPLES", examples(15))),
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=list(HealthCheck),
