@@ -62,7 +62,7 @@ class StatusReader:
         live: the live state.
         firewall: the refused sets.
         links: the gateway's own addresses.
-        look_at_kernel: compares the kernel with the live state, and reads its counters. KernelError.
+        look_at_kernel: compares the kernel with the live state, and reads counters. KernelError.
         look_at_links: reads the machine's links.
         observe: collects what the parts of the controller noticed.
         knowledge: gives what is known of host names; called on a thread.

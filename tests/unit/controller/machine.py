@@ -29,7 +29,7 @@ WHO = Actor(1000, "oncall", 4711, "ecluse")
 
 
 class Machine:
-    """One gateway: its disk (state, audit) and kernel (firewall) outlive the daemon (controller)."""
+    """One gateway: its disk (state, audit) and kernel (firewall) outlive the controller."""
 
     def __init__(self, policy: Policy, addresses=None) -> None:
         self.loop = asyncio.new_event_loop()
@@ -95,7 +95,7 @@ class Machine:
         self.run(rest())
 
     def heal(self) -> None:
-        """Let what was done to the table be put back: where the kernel refused it, in the next try."""
+        """Let the table be restored: where the kernel refused it, in the next try."""
         self.settle()
 
         async def healed() -> None:

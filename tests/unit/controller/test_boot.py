@@ -11,7 +11,10 @@ from ecluse.ruleset.compile import compile_program
 from tests.unit.controller.machine import Machine
 from tests.unit.controller.test_machine import CUT, OPEN, simple
 
-WHY = "/var/lib/ecluse/boot.nft is not what was written; /var/lib/ecluse/closed.nft was loaded instead"
+WHY = (
+    "/var/lib/ecluse/boot.nft is not what was written; "
+    "/var/lib/ecluse/closed.nft was loaded instead"
+)
 BUILT_IN = "table inet ecluse {\n}\ndelete table inet ecluse\n" + switch.hold_text(simple(), 7)
 
 

@@ -21,8 +21,11 @@ def test_a_way_out_is_named_while_it_is_there(monkeypatch):
     machine = Machine(simple())
     machine.start()
     assert not any("past the gate" in text for text in look(machine))
-    machine.exits.host = HostReading(filters=(Filter("care0", "ingress", "bpf"),), default_routes=("wan0", "wan1"),
-                              devices=(Device("wan0"), Device("wan1")))  # fmt: skip
+    machine.exits.host = HostReading(
+        filters=(Filter("care0", "ingress", "bpf"),),
+        default_routes=("wan0", "wan1"),
+        devices=(Device("wan0"), Device("wan1")),
+    )
     for _ in range(3):
         warnings = look(machine)
         assert sum("BPF program" in text for text in warnings) == 1

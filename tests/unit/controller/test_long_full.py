@@ -108,7 +108,7 @@ def test_even_commands_are_bounded(machine):
 
 
 def test_a_disk_that_hangs_gathers_no_rounds():
-    """Each round holds all that waits: a thousand of them for a thousand lines would be a million."""
+    """Each pass has all that waits: a thousand of them for a thousand lines would be a million."""
     passes = threading.Event()
     written = []
 

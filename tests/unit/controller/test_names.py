@@ -247,14 +247,38 @@ def test_nothing_is_said_of_a_name_that_is_well():
 
 
 ADVICE = {
-    "rotates": ([known("a.example", NEW)], NameStatistics(answers=5, turned=3), "nearly every answer (3 of 5)"),
-    "early": ([known("a.example", NEW)], NameStatistics(answers=9, early=3), "rotates faster than its TTL"),
-    "network": ([known("a.example", NEW, alias="x.b-cdn.net")], None, "shared content network (b-cdn.net)"),
-    "neighbour": ([known("a.example", NEW), known("b.other.example2", NEW)], None, "shares an address with b.other"),
+    "rotates": (
+        [known("a.example", NEW)],
+        NameStatistics(answers=5, turned=3),
+        "nearly every answer (3 of 5)",
+    ),
+    "early": (
+        [known("a.example", NEW)],
+        NameStatistics(answers=9, early=3),
+        "rotates faster than its TTL",
+    ),
+    "network": (
+        [known("a.example", NEW, alias="x.b-cdn.net")],
+        None,
+        "shared content network (b-cdn.net)",
+    ),
+    "neighbour": (
+        [known("a.example", NEW), known("b.other.example2", NEW)],
+        None,
+        "shares an address with b.other",
+    ),
     "inside": ([known("a.example", "2001:db8:20::9", NEW)], None, "inside zone 'admin'"),
-    "unused": ([known("a.example", NEW, since=NOW - timedelta(days=8))], None, "never seen in use in 8 days"),
-    "six alone": ([known("a.example", "2001:db8:ff::1")], None, "IPv6 addresses only: machines without IPv6"),
-}  # fmt: skip
+    "unused": (
+        [known("a.example", NEW, since=NOW - timedelta(days=8))],
+        None,
+        "never seen in use in 8 days",
+    ),
+    "six alone": (
+        [known("a.example", "2001:db8:ff::1")],
+        None,
+        "IPv6 addresses only: machines without IPv6",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", ADVICE)

@@ -75,6 +75,9 @@ DNS_ALERTS: Mapping[str, AlertKind] = MappingProxyType(
 """Alerts of the DNS proxy (`Alerts.register`)."""
 
 
+_NO_REPORT = DnsReport(trouble=(), starts=0, learned=0, strained={}, refused=0, questions=())
+
+
 class DnsProxyTask:
     """Configures the proxy whenever levels or names change, and says within seconds if it fails.
 
@@ -157,7 +160,10 @@ class DnsProxyTask:
             self._emit_findings(before, report)
 
     def _emit_findings(self, before: DnsReport | None, now: DnsReport | None) -> None:
-        """Tell what the process found in its sets that it never learned; it counts from its start."""
+        """Tell what the process found in its sets that it never learned.
+
+        It counts from its start.
+        """
         if now is None:
             return
         if now.removed and (before is None or now.removed != before.removed):
@@ -195,20 +201,20 @@ class DnsProxyTask:
 
     def state(self) -> DnsState | None:
         """Give its part of the status, None where the site has no DNS proxy."""
-        settings, report = self._live.current.policy.site.dns, self._report
+        settings, report = self._live.current.policy.site.dns, self._report or _NO_REPORT
         if settings.mode is DnsMode.NEVER:
             return None
         return DnsState(
             mode=settings.mode.value,
             working=self._works,
-            learned=report.learned if report else 0,
-            refused=report.refused if report else 0,
-            strained=report.strained if report else {},
-            removed=report.removed if report else 0,
-            removed_last=report.removed_last if report else "",
-            adopted=report.adopted if report else 0,
+            learned=report.learned,
+            refused=report.refused,
+            strained=report.strained,
+            removed=report.removed,
+            removed_last=report.removed_last,
+            adopted=report.adopted,
             limited=self._limited,
-            validating=report.validating if report else (),
+            validating=report.validating,
         )
 
     async def refused_names(self) -> tuple[tuple[RefusedName, ...], int]:
