@@ -9,8 +9,7 @@ import pytest
 from ecluse.controller.tasks import kernel_limits
 from ecluse.errors import KernelError
 from ecluse.results import TableUse
-from tests.unit.controller.machine import Machine
-from tests.unit.controller.test_machine import simple
+from tests.unit.controller.machine import Machine, simple
 
 
 @pytest.fixture
