@@ -16,7 +16,7 @@ from ecluse.policy import IPAddress
 TCP = 6
 
 
-def half_seen(judge: FlowJudge, connections: Iterable[ConntrackEntry]) -> tuple[str, ...]:
+def one_sided_services(judge: FlowJudge, connections: Iterable[ConntrackEntry]) -> tuple[str, ...]:
     """Say which services have unanswered TCP connections, with ends none of whose connections is
     answered.
 

@@ -14,7 +14,7 @@ from ecluse.ruleset.simulator import Indices, Packet, Simulator
 from ecluse.ruleset.switch import targets
 from ecluse.ruleset.table_names import SERVICE_COUNTER, learned, level_chain
 
-__all__ = ["ConntrackEntry", "Flow", "FlowJudge", "Tuple", "describe"]
+__all__ = ["ConntrackEntry", "Flow", "FlowJudge", "Tuple", "describe_connection"]
 
 _PROTOCOLS = {
     1: "icmp",
@@ -57,7 +57,7 @@ _NEAR = tuple(
 """Private, link-local and multicast addresses (RFC 1918, 3927, 4193, 4291, 5771)."""
 
 
-def _near(address: IPAddress) -> bool:
+def _is_near(address: IPAddress) -> bool:
     return any(address in network for network in _NEAR if network.version == address.version)
 
 
@@ -66,7 +66,7 @@ def protocol_name(protocol: int) -> str:
     return _PROTOCOLS.get(protocol, str(protocol))
 
 
-def describe(connection: ConntrackEntry) -> str:
+def describe_connection(connection: ConntrackEntry) -> str:
     """Say a connection in words: `tcp 10.10.0.5:40000 -> 203.0.113.10:443`."""
     one = connection.original
     source, destination = (
@@ -111,27 +111,32 @@ class FlowJudge:
 
     def __post_init__(self) -> None:
         where = targets(self.policy, self.program.slot, self.levels)
-        self._oracle = Simulator(self.program, where, learned=self.learned, indices=self.indices)
+        self._simulator = Simulator(self.program, where, learned=self.learned, indices=self.indices)
         self._local = {ip_address(text) for text in self.local}
         self._interface = {
             z.name: z.interfaces[0].replace("*", "0") for z in self.policy.site.zones
         }
 
-    def strange(self, connections: Iterable[ConntrackEntry]) -> set[IPAddress]:
+    def unplaced_ends(self, connections: Iterable[ConntrackEntry]) -> set[IPAddress]:
         """Give the ends that are in no zone's subnets and not the gateway's: outside, unless they
         are routed to the inside.
         """
         ends = {end for one in connections for end in (one.original.source, one.reply.source)}
-        return {end for end in ends if self._place(end) is None}
+        return {end for end in ends if self._place_of(end) is None}
 
-    def lives_inside(self, addresses: Iterable[IPAddress]) -> None:
+    def mark_inside(self, addresses: Iterable[IPAddress]) -> None:
         """Take note that these addresses, of no zone's subnets, are reached by an inside interface."""
         self._places.update(dict.fromkeys(addresses, NEIGHBOUR))
 
     def judge(self, connection: ConntrackEntry) -> Flow:
         """Judge one connection as the kernel will judge its next packet."""
-        ours, theirs = self._place(connection.original.source), self._place(connection.reply.source)
-        if ours not in {None, GATEWAY, NEIGHBOUR} and self._asks_elsewhere(connection, ours or ""):
+        ours, theirs = (
+            self._place_of(connection.original.source),
+            self._place_of(connection.reply.source),
+        )
+        if ours not in {None, GATEWAY, NEIGHBOUR} and self._is_misdirected_dns(
+            connection, ours or ""
+        ):
             return Flow(connection, ours or "", "refused")
         if ours is not None and theirs is not None:
             return Flow(connection, ours, "inside")
@@ -143,7 +148,7 @@ class FlowJudge:
             return Flow(connection, zone, "refused")
         # A neighbour of the gateway in no zone's subnets passes by an inside interface, and
         # conntrack tells no interface.
-        if zone is None or (zone == GATEWAY and _near(outer)):
+        if zone is None or (zone == GATEWAY and _is_near(outer)):
             return Flow(connection, zone or "", "unknown")
         return self._judge_in(zone, connection, opened_inside=ours is not None)
 
@@ -153,13 +158,13 @@ class FlowJudge:
             return Flow(connection, zone, "open")
         if zone == GATEWAY:
             return self._judge_gateway(connection, opened_inside=opened_inside)
-        service = self._keeper_of(connection, zone, opened_inside=opened_inside)
+        service = self._keeping_service(connection, zone, opened_inside=opened_inside)
         return Flow(connection, zone, "kept" if service else "refused", service)
 
     def _is_open(self, zone: str) -> bool:
         return level_named(self.policy.site, self.levels[zone]).passes_all
 
-    def _asks_elsewhere(self, connection: ConntrackEntry, zone: str) -> bool:
+    def _is_misdirected_dns(self, connection: ConntrackEntry, zone: str) -> bool:
         """Say whether a zone's DNS connection goes to the gate and should not at this level, or the
         other way round.
 
@@ -176,7 +181,7 @@ class FlowJudge:
         answered = redirects(self.policy, self.levels, zone)
         if connection.reply.source_port == gate.port:
             return not answered
-        outward = {self._place(one.destination), self._place(connection.reply.source)} <= {
+        outward = {self._place_of(one.destination), self._place_of(connection.reply.source)} <= {
             None,
             GATEWAY,
         }
@@ -184,7 +189,7 @@ class FlowJudge:
 
     def _judge_gateway(self, connection: ConntrackEntry, *, opened_inside: bool) -> Flow:
         """Judge a connection of the gateway itself by all its rules, the lifeline's among them."""
-        judgement = self._oracle.judge(
+        judgement = self._simulator.judge(
             self._packet(connection, GATEWAY, opened_inside=opened_inside)
         )
         service = judgement.service.removeprefix(SERVICE_COUNTER)
@@ -192,7 +197,9 @@ class FlowJudge:
             return Flow(connection, GATEWAY, "kept" if service else "lifeline", service)
         return Flow(connection, GATEWAY, "refused")
 
-    def _keeper_of(self, connection: ConntrackEntry, zone: str, *, opened_inside: bool) -> str:
+    def _keeping_service(
+        self, connection: ConntrackEntry, zone: str, *, opened_inside: bool
+    ) -> str:
         """Name the service that keeps a zone's connection, empty when none does.
 
         The look-ups are those of the program's own chain for the zone at its level, and only they:
@@ -218,7 +225,7 @@ class FlowJudge:
                 point.insert(1, one.destination_port)
             if look.inner:
                 point.append(int(inner))
-            counter = self._oracle.find(look.map, tuple(point))
+            counter = self._simulator.find(look.map, tuple(point))
             if counter is not None:
                 return counter.removeprefix(SERVICE_COUNTER)
         digit = str(peer.version)
@@ -226,7 +233,7 @@ class FlowJudge:
             chain = f"{level_chain(self.program.slot, self.levels[zone], zone)}.named{digit}"
             if any(c.name == chain for c in self.program.chains):
                 packet = self._packet(connection, zone, opened_inside=True)
-                return self._oracle.keeper(chain, packet).removeprefix(SERVICE_COUNTER)
+                return self._simulator.keeper(chain, packet).removeprefix(SERVICE_COUNTER)
         return ""
 
     def _look_ups(self, zone: str, word: str) -> tuple[_LookUp, ...]:
@@ -265,7 +272,7 @@ class FlowJudge:
             hop_limit=255,
         )
 
-    def _place(self, address: IPAddress) -> str | None:
+    def _place_of(self, address: IPAddress) -> str | None:
         if address not in self._places:
             self._places[address] = self._find_place(address)
         return self._places[address]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from ecluse.bypass import HostReading
 from ecluse.errors import Fault
 from ecluse.flow_judge import ConntrackEntry
+from ecluse.host_reading import HostReading
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameStatistics
 from ecluse.results import TableUse
@@ -119,21 +119,21 @@ class Firewall(Protocol):
         Gives what did not go as it should although the switch is made, in words; mostly nothing.
         """
 
-    async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+    async def change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
         """Take the elements of `gone` out of these maps and put those of `come` in: one
         transaction, whole or not at all.
 
         KernelError when the kernel refused.
         """
 
-    def guard(self, inside: Sequence[str]) -> bool:
+    def apply_closed_table(self, inside: Sequence[str]) -> bool:
         """Shut the gate by the smallest table there is, where none stands; False where one does.
 
         At once, on the caller's thread, whatever else is under way. inside: the zones' interfaces,
         between which all passes. KernelError when the kernel refused.
         """
 
-    async def standing(self, chains: Iterable[str]) -> SwitchReading:
+    async def read_switch(self, chains: Iterable[str]) -> SwitchReading:
         """Read these chains' targets and the base chains' policies and hooks back, as of one
         transaction.
         """
@@ -185,14 +185,14 @@ class Firewall(Protocol):
         Empty where there is no gate.
         """
 
-    async def half_over(
+    async def half_expired(
         self, used: Mapping[str, frozenset[IPAddress]]
     ) -> Mapping[str, frozenset[IPAddress]]:
         """Give those of these addresses, by set of the DNS gate's, half of whose time is over; what
         is not there is none.
         """
 
-    async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
+    async def renew_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
         """Give addresses in the DNS gate's sets, by set, their whole time again; one transaction."""
 
     async def refused(self) -> SetReading:
@@ -234,19 +234,20 @@ class Conntrack(Protocol):
 class Links(Protocol):
     """Interfaces and addresses of this network namespace (rtnetlink)."""
 
-    async def look(self) -> HostReading:
-        """Read the interfaces and their addresses as they are now (devices, addresses), and nothing
-        else. KernelError.
+    async def read_links(self) -> HostReading:
+        """Read devices and addresses as they are now, and nothing else. KernelError."""
+
+    async def read_host(self) -> HostReading:
+        """Read the same and the default routes; with thousands of routes it takes a while.
+
+        KernelError.
         """
 
-    async def tables(self) -> tuple[TableUse, ...]:
+    async def table_uses(self) -> tuple[TableUse, ...]:
         """Read how full those of the kernel's tables are that have a bound. KernelError."""
 
     async def local_addresses(self) -> frozenset[str]:
         """Give every address of the machine itself, as text."""
-
-    async def default_routes(self) -> tuple[str, ...]:
-        """Name every interface that carries a default route of either family, sorted."""
 
     async def reached_by(self, addresses: Iterable[IPAddress]) -> dict[IPAddress, str]:
         """Say by which interface the machine would reach each address; what it has no way to is
@@ -258,12 +259,16 @@ class Links(Protocol):
 
 
 class BypassScanPort(Protocol):
-    """What on this machine may carry packets past the gate (rtnetlink, tc, other tables of
-    nf_tables, sysctls).
+    """What on this machine may carry packets past the gate.
+
+    Sources: rtnetlink, tc, other tables of nf_tables, sysctls.
     """
 
-    async def look(self) -> HostReading:
-        """Read all of it now; it takes a while and changes nothing. KernelError."""
+    async def scan(self, host: HostReading) -> HostReading:
+        """Add all of it to a reading of links and routes; takes a while, changes nothing.
+
+        KernelError.
+        """
 
 
 class Resolver(Protocol):

@@ -5,10 +5,10 @@ kernel.
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.ports import (
     FakeAudit,
+    FakeBypassScan,
     FakeClock,
     FakeConntrack,
     FakeDnsGate,
-    FakeExits,
     FakeLinks,
     FakePolicySource,
     FakeResolver,
@@ -21,7 +21,7 @@ __all__ = [
     "FakeClock",
     "FakeConntrack",
     "FakeDnsGate",
-    "FakeExits",
+    "FakeBypassScan",
     "FakeFirewall",
     "FakeLinks",
     "FakePolicySource",

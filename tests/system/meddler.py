@@ -13,7 +13,7 @@ from pathlib import Path
 from ecluse.kernel import bulk_elements, read_table
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
-    Netlink,
+    NetlinkSocket,
     netfilter_header,
     netfilter_kind,
     text_attribute,
@@ -28,22 +28,24 @@ def inet(message: int, flags: int, body: bytes) -> tuple[int, int, bytes]:
     return kind, flags, netfilter_header(read_table.NFPROTO_INET) + body
 
 
-def element(netlink: Netlink, name: str, address: str, port: str, counter: str) -> None:
+def element(netlink: NetlinkSocket, name: str, address: str, port: str, counter: str) -> None:
     """Put an address, TCP port into a map of exact IPv4 addresses."""
     number = int.from_bytes(bytes(map(int, address.split("."))), "big")
     key = ((number, number), (int(port), int(port)), (6, 6))
     types = ("ipv4_addr", "inet_service", "inet_proto")
     named = NamedSet(name, types, interval=False, value="counter", elements={key: counter})
-    netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, bulk_elements.transaction([], [named]))
+    netlink.transaction(
+        read_table.NFNL_SUBSYS_NFTABLES, bulk_elements.element_requests([], [named])
+    )
 
 
-def name(netlink: Netlink) -> None:
+def name(netlink: NetlinkSocket) -> None:
     """Make a chain whose name no text of nft can hold."""
     body = text_attribute(1, read_table.TABLE) + text_attribute(3, "x { } ; flush ruleset\n")
     netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, [inet(NEWCHAIN, CREATE, body)])
 
 
-def fight(netlink: Netlink, seconds: str, period: str) -> None:
+def fight(netlink: NetlinkSocket, seconds: str, period: str) -> None:
     """Delete the table over and over; print how often it was there."""
     found = 0
     until = time.monotonic() + float(seconds)
@@ -60,5 +62,5 @@ def fight(netlink: Netlink, seconds: str, period: str) -> None:
 
 if __name__ == "__main__":
     Path("/proc/self/comm").write_text("meddler")
-    with Netlink(NETLINK_NETFILTER) as opened:
+    with NetlinkSocket(NETLINK_NETFILTER) as opened:
         globals()[sys.argv[1]](opened, *sys.argv[2:])

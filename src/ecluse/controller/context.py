@@ -10,13 +10,14 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from ecluse.bypass import BypassFinding, zones_of
+from ecluse.bypass import BypassFinding
 from ecluse.controller.events import EventBroadcaster
 from ecluse.controller.live_state import CompiledPolicy, CurrentState
 from ecluse.controller.lock import PriorityLock
 from ecluse.controller.table.manager import Step, TableManager
 from ecluse.errors import EcluseError
 from ecluse.flow_judge import ConntrackEntry, FlowJudge
+from ecluse.interface_zones import InterfaceZones
 from ecluse.name_advice import Knowledge, owners_of
 from ecluse.policy import IPAddress, Levels, at_least_as_closed
 from ecluse.ports import (
@@ -36,7 +37,7 @@ from ecluse.ports import (
 )
 from ecluse.records import Action, Actor
 from ecluse.results import Event, Leak, Purge, TableUse, Tamper
-from ecluse.zone_links import Sight
+from ecluse.zone_links import LinkReading
 
 _LINKS_SECONDS = 0.5
 """How long an answer waits for a look at the machine's links, which is a millisecond's work; then
@@ -63,7 +64,7 @@ class Ports:
     audit: AuditLog
     source: PolicySource
     clock: Clock
-    exits: BypassScanPort
+    bypass_scan: BypassScanPort
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class Notes:
     last_packet: dict[str, datetime] = field(default_factory=dict)
     default_routes: tuple[str, ...] = ()
     tables: tuple[TableUse, ...] = ()
-    exits: tuple[BypassFinding, ...] = ()
+    bypasses: tuple[BypassFinding, ...] = ()
     checked: datetime | None = None
     in_step: bool = True
     dns: DnsReport | None = None
@@ -232,25 +233,26 @@ class Context:
 
         def refused(those: Sequence[ConntrackEntry]) -> tuple[list[ConntrackEntry], set[IPAddress]]:
             found = [one for one in those if judge.judge(one).verdict == "refused"]
-            return found, judge.strange(found)
+            return found, judge.unplaced_ends(found)
 
         async with self._judging:
             found, strange = await asyncio.to_thread(refused, connections)
             ways = await self.ports.links.reached_by(strange)
-            inside = [address for address, name in ways.items() if zones_of(judge.policy, name)]
+            zones = InterfaceZones(judge.policy)
+            inside = [address for address, name in ways.items() if zones.zones_of(name)]
             if not inside:
                 return found
-            judge.lives_inside(inside)
+            judge.mark_inside(inside)
             return (await asyncio.to_thread(refused, found))[0]
 
-    async def see_links(self) -> Sight:
+    async def see_links(self) -> LinkReading:
         """Look at the machine's links, before an answer says what is kept.
 
         Never raises, and never waits for long.
         """
         try:
             async with asyncio.timeout(_LINKS_SECONDS):
-                host = await self.ports.links.look()
+                host = await self.ports.links.read_links()
         except TimeoutError:
             trouble = f"no answer within {_LINKS_SECONDS} s"
         except EcluseError as error:
@@ -258,8 +260,8 @@ class Context:
         except Exception as error:  # noqa: BLE001 - no thread, no memory: what was done is answered all the same
             trouble = str(error) or type(error).__name__
         else:
-            return Sight(replace(host, default_routes=self.notes.default_routes))
-        return Sight(
+            return LinkReading(replace(host, default_routes=self.notes.default_routes))
+        return LinkReading(
             None,
             f"the machine's links could not be looked at, so what is kept is not known: {trouble}",
         )

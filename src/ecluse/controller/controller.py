@@ -34,7 +34,7 @@ from ecluse.ports import Recovered
 from ecluse.records import Action, Actor, AuditRecord, Generation, Sender
 from ecluse.results import Change, Event, Plan, Purge, Refused, ServiceStatus, Status
 from ecluse.ruleset.dns_redirect import is_on
-from ecluse.zone_links import Sight
+from ecluse.zone_links import LinkReading
 
 
 class Controller:
@@ -479,7 +479,7 @@ class Controller:
         return await asyncio.to_thread(self._told, live, notes, seen, waiting)
 
     def _told(
-        self, live: CurrentState, notes: Notes, seen: Sight, waiting: tuple[str, ...]
+        self, live: CurrentState, notes: Notes, seen: LinkReading, waiting: tuple[str, ...]
     ) -> Status:
         """Word the status, on a thread: a large allowlist takes its time."""
         notices = (*self._s.troubles(), *map(str, self._s.ports.source.warnings()))

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from ecluse.asymmetric_flows import half_seen
+from ecluse.asymmetric_flows import one_sided_services
 from ecluse.controller import live_state as lv
 from ecluse.controller import status
 from ecluse.controller.context import Context, Notes
@@ -12,13 +12,13 @@ from ecluse.controller.persist.change_records import ChangeRecords
 from ecluse.controller.startup_decision import carry_over
 from ecluse.controller.table.text_diff import difference
 from ecluse.errors import NotFoundError, RequestError
-from ecluse.flow_judge import ConntrackEntry, FlowJudge, describe
+from ecluse.flow_judge import ConntrackEntry, FlowJudge, describe_connection
 from ecluse.policy import OPEN, Levels, Policy, most_closed
 from ecluse.records import Generation
 from ecluse.results import LiveFlow, Plan
 from ecluse.ruleset import switch
 from ecluse.ruleset.program import render
-from ecluse.zone_links import Sight
+from ecluse.zone_links import LinkReading
 
 _DIFF_LINES = 400
 _EXAMPLES = 20
@@ -140,13 +140,13 @@ class Planner:
         live: CurrentState,
         wanted: CompiledPolicy,
         levels: Levels,
-        seen: Sight,
+        seen: LinkReading,
         judges: tuple[FlowJudge, FlowJudge],
         connections: Sequence[ConntrackEntry],
         notes: Notes,
     ) -> Plan:
         """Compare two states, on a thread. judges: of connections after the change, and now."""
-        living = seen.living(wanted.policy)
+        living = seen.living_zones(wanted.policy)
         effect = lv.effect(live, wanted, levels, living)
         kept, ended, opened = 0, 0, 0
         examples: list[LiveFlow] = []
@@ -162,8 +162,8 @@ class Planner:
             elif passes_now:
                 ended += 1
                 if len(examples) < _EXAMPLES:
-                    examples.append(LiveFlow(describe(one), flow.zone, ""))
-        exits = (one.what for one in notes.exits)
+                    examples.append(LiveFlow(describe_connection(one), flow.zone, ""))
+        exits = (one.what for one in notes.bypasses)
         machine = (
             *status.machine_warnings(notes, seen, wanted.policy, levels),
             *status.stale_caches(live.policy, live.levels, wanted.policy, levels),
@@ -181,7 +181,7 @@ class Planner:
             examples_ended=tuple(examples),
             warnings=(
                 *machine,
-                *half_seen(judges[0], connections),
+                *one_sided_services(judges[0], connections),
                 *map(str, self._s.ports.source.warnings()),
             ),
             connections_opened=opened,

@@ -29,7 +29,7 @@ from ecluse.results import (
 )
 from ecluse.ruleset import dns_redirect, table_names
 from ecluse.ruleset.compile import zones_by_service
-from ecluse.zone_links import Sight
+from ecluse.zone_links import LinkReading
 
 _DOMAINS = 5
 """Wildcards that one warning names."""
@@ -74,13 +74,13 @@ def status(
     knowledge: Knowledge,
     version: str,
     *,
-    seen: Sight,
+    seen: LinkReading,
     waiting: tuple[str, ...],
     notices: tuple[str, ...],
 ) -> Status:
     """Build the whole answer to 'where are we'."""
     generation = live.generation
-    living = seen.living(live.policy)
+    living = seen.living_zones(live.policy)
     states = lv.states(live.loaded, live.levels, living)
     services = tuple(
         _service(live, service, use, states[service.name], living, notes, knowledge)
@@ -91,7 +91,7 @@ def status(
         warnings.insert(0, "the kernel does not show what it should; it is being put back")
     if waiting:
         warnings.insert(0, "not on disk yet: " + ", ".join(waiting))
-    warnings += [one.what for one in notes.exits]
+    warnings += [one.what for one in notes.bypasses]
     gate = _dns(live, notes)
     if gate is not None and gate.limited:
         warnings.append(_limited_words(gate.limited, live.policy.site.dns.limits.client_queries))
@@ -123,12 +123,14 @@ def status(
     )
 
 
-def machine_warnings(notes: Notes, seen: Sight, policy: Policy, levels: Levels) -> tuple[str, ...]:
+def machine_warnings(
+    notes: Notes, seen: LinkReading, policy: Policy, levels: Levels
+) -> tuple[str, ...]:
     """Say what is wrong on this machine for a policy at some levels: what was noticed, and what was
     seen of its links just now.
     """
     cut = not all(level_named(policy.site, level).passes_all for level in levels.values())
-    return (*notes.warnings.values(), *seen.words(policy, cut=cut))
+    return (*notes.warnings.values(), *seen.machine_warnings(policy, cut=cut))
 
 
 def stale_caches(before: Policy, left: Levels, policy: Policy, levels: Levels) -> tuple[str, ...]:

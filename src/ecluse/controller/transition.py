@@ -17,7 +17,7 @@ from ecluse.errors import KernelError, StateError
 from ecluse.policy import OPEN, Levels, at_least_as_closed
 from ecluse.records import Action, Generation
 from ecluse.results import Change
-from ecluse.zone_links import Sight
+from ecluse.zone_links import LinkReading
 
 
 class Transition:
@@ -51,7 +51,7 @@ class Transition:
             seen = await self._s.see_links()
         # In words, for the answer: no closing waits for it.
         levels = generation.levels
-        effect = lv.effect(before, loaded, levels, seen.living(loaded.policy))
+        effect = lv.effect(before, loaded, levels, seen.living_zones(loaded.policy))
         self._s.notes.warnings.pop("taken-back", None)
         self._s.say(order.action.value, status.change_text(generation))
         self._keeper.after(generation)
@@ -75,7 +75,7 @@ class Transition:
 
     async def _close(
         self, order: Command, loaded: CompiledPolicy, generation: Generation
-    ) -> tuple[Generation, CompiledPolicy, bool, tuple[str, ...], Sight]:
+    ) -> tuple[Generation, CompiledPolicy, bool, tuple[str, ...], LinkReading]:
         """Apply a closing, and record it while it is read back: once the kernel has it, nothing
         takes it away again.
 
@@ -85,7 +85,7 @@ class Transition:
         """
         known = self._s.ports.resolver.known
         recording: list[asyncio.Task[tuple[str, ...]]] = []
-        looking: list[asyncio.Task[Sight]] = []
+        looking: list[asyncio.Task[LinkReading]] = []
 
         def record() -> None:
             recording.append(asyncio.create_task(self._ledger.closing(loaded, generation)))
@@ -183,7 +183,7 @@ class Transition:
         )
         failed = await self._ledger.recorder.should([self._ledger.audit(line)], records_only=True)
         seen = await self._s.see_links()
-        effect = lv.effect(live, live.loaded, live.levels, seen.living(live.policy))
+        effect = lv.effect(live, live.loaded, live.levels, seen.living_zones(live.policy))
         warnings = status.machine_warnings(self._s.notes, seen, live.policy, live.levels)
         took = (time.monotonic() - order.since) * 1000
         return Change(

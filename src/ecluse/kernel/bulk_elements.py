@@ -37,7 +37,7 @@ LARGEST_LIST = 60_000
 _LENGTH = struct.Struct("=HH")
 
 
-def transaction(gone: Iterable[NamedSet], come: Iterable[NamedSet]) -> list[Request]:
+def element_requests(gone: Iterable[NamedSet], come: Iterable[NamedSet]) -> list[Request]:
     """Give the messages that take the elements of `gone` out and put those of `come` in."""
     deleted = [request for named in gone for request in _requests(named, DELSETELEM, 0)]
     return deleted + [
@@ -108,7 +108,7 @@ def _joined(parts: tuple[Interval, ...], widths: list[int], side: int) -> bytes:
     )
 
 
-def told(error: OSError) -> str:
+def refusal_reason(error: OSError) -> str:
     """Say why the kernel did not take elements, or the switch."""
     if error.errno == errno.ENOENT:
         return "what it names is not there: somebody else changed the table"

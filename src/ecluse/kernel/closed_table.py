@@ -38,7 +38,7 @@ IFNAMSIZ = 16
 
 
 @lru_cache(maxsize=4)
-def requests(inside: tuple[str, ...]) -> list[Request]:
+def closed_table_requests(inside: tuple[str, ...]) -> list[Request]:
     """Give the transaction.
 
     inside: interfaces of the zones, as site.yaml names them (`care0`, `vlan1*`).
@@ -50,23 +50,26 @@ def requests(inside: tuple[str, ...]) -> list[Request]:
     return [
         _request(NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, table),
         _chain(GUARD),
-        *(_rule(GUARD, [*_named(OIFNAME, name), _verdict(NF_ACCEPT)]) for name in inside),
+        *(_rule(GUARD, [*_interface_is(OIFNAME, name), _verdict(NF_ACCEPT)]) for name in inside),
         _chain("forward", FORWARD),
-        *(_rule("forward", [*_named(IIFNAME, name), _verdict(NFT_JUMP, GUARD)]) for name in inside),
+        *(
+            _rule("forward", [*_interface_is(IIFNAME, name), _verdict(NFT_JUMP, GUARD)])
+            for name in inside
+        ),
         _chain("input", LOCAL_IN),
         *(
-            _rule("input", [*_named(IIFNAME, name), _verdict(NF_ACCEPT)])
+            _rule("input", [*_interface_is(IIFNAME, name), _verdict(NF_ACCEPT)])
             for name in ("lo", *inside)
         ),
         _chain("output", LOCAL_OUT),
         *(
-            _rule("output", [*_named(OIFNAME, name), _verdict(NF_ACCEPT)])
+            _rule("output", [*_interface_is(OIFNAME, name), _verdict(NF_ACCEPT)])
             for name in ("lo", *inside)
         ),
         _chain("postrouting", POST_ROUTING),
-        _rule("postrouting", [*_forwarded(), _verdict(NF_ACCEPT)]),
+        _rule("postrouting", [*_is_forwarded(), _verdict(NF_ACCEPT)]),
         *(
-            _rule("postrouting", [*_named(OIFNAME, name), _verdict(NF_ACCEPT)])
+            _rule("postrouting", [*_interface_is(OIFNAME, name), _verdict(NF_ACCEPT)])
             for name in ("lo", *inside)
         ),
     ]
@@ -120,7 +123,7 @@ def _expression(name: str, data: Iterable[bytes]) -> bytes:
     )
 
 
-def _named(key: int, pattern: str) -> list[bytes]:
+def _interface_is(key: int, pattern: str) -> list[bytes]:
     """Match an interface by its whole name, or by its beginning where a `*` ends the pattern (nft
     does the same).
     """
@@ -132,7 +135,7 @@ def _named(key: int, pattern: str) -> list[bytes]:
     return [load, _compare(CMP_EQ, value)]
 
 
-def _forwarded() -> list[bytes]:
+def _is_forwarded() -> list[bytes]:
     """Match what came by a link: at the last hook nothing else tells it from what the gateway made
     itself.
     """

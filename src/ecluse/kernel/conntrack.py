@@ -23,9 +23,9 @@ from ecluse.flow_judge import ConntrackEntry, Tuple
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     NLA_F_NESTED,
-    Netlink,
+    NetlinkSocket,
     attribute,
-    fields,
+    attribute_map,
     kernel_errors,
     netfilter_header,
     netfilter_kind,
@@ -100,7 +100,7 @@ class NfConntrack:
     async def connections(self) -> Sequence[ConntrackEntry]:
         """Read the whole table, both families. KernelError when the kernel refuses."""
         with kernel_errors("read the connection table", hint="modprobe nf_conntrack_netlink"):
-            found, self.unread = await self._run(_dump)
+            found, self.unread = await self._run(_read_entries)
         return found
 
     async def end(self, connections: Iterable[ConntrackEntry]) -> int:
@@ -112,7 +112,7 @@ class NfConntrack:
         """
         handles = [connection.handle for connection in connections]
         with kernel_errors("end connections"):
-            ended, failed = await self._run(lambda: _delete(handles))
+            ended, failed = await self._run(lambda: _delete_entries(handles))
         if failed:
             reasons = ", ".join(
                 f"{count}: {os.strerror(code)}" for code, count in failed.most_common(3)
@@ -145,17 +145,17 @@ def _enable_accounting() -> bool:
         return False
 
 
-def _dump() -> tuple[list[ConntrackEntry], int]:
+def _read_entries() -> tuple[list[ConntrackEntry], int]:
     """Give the entries, and how many could not be read: one of a kind that we do not know hides no
     other.
     """
     kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, CT_GET)
     addresses: Addresses = {}
-    with Netlink(NETLINK_NETFILTER) as netlink, _no_full_collection():
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink, _no_full_collection():
         # Each read of the socket (about 100 entries) lets go of the interpreter: the event loop
         # gets its turn.
         return sift(
-            netlink.dump(kind, netfilter_header(0)), lambda body: connection(body, addresses)
+            netlink.dump(kind, netfilter_header(0)), lambda body: parse_entry(body, addresses)
         )
 
 
@@ -174,18 +174,18 @@ def _no_full_collection() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def connection(body: bytes, known: Addresses) -> ConntrackEntry:
+def parse_entry(body: bytes, known: Addresses) -> ConntrackEntry:
     """Read one entry: struct nfgenmsg (its first byte the family), then CTA_* attributes.
 
     known: address objects made before, by their bytes; entries share them.
     """
-    found = fields(body, 4)
+    found = attribute_map(body, 4)
     protocol, original = _tuple(found[CTA_TUPLE_ORIG], known)
     _, reply = _tuple(found[CTA_TUPLE_REPLY], known)
     packets = octets = 0
     for direction in (CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY):
         if direction in found:
-            counted = fields(found[direction])
+            counted = attribute_map(found[direction])
             packets += number(counted[CTA_COUNTERS_PACKETS])
             octets += number(counted[CTA_COUNTERS_BYTES])
     handle = body[:4] + b"".join([attribute(kind, found[kind]) for kind in HANDLE if kind in found])
@@ -211,7 +211,9 @@ def _has_label(labels: bytes, bit: int) -> bool:
 
 def _tuple(data: bytes, known: Addresses) -> tuple[int, Tuple]:
     """Read one direction: its protocol, its addresses and ports."""
-    protocol, source, destination, source_port, destination_port = _usual(data) or _unusual(data)
+    protocol, source, destination, source_port, destination_port = _tuple_by_layout(
+        data
+    ) or _tuple_by_attributes(data)
     if source not in known:
         known[source] = _address(source)
     if destination not in known:
@@ -219,7 +221,7 @@ def _tuple(data: bytes, known: Addresses) -> tuple[int, Tuple]:
     return protocol, Tuple(known[source], known[destination], source_port, destination_port)
 
 
-def _usual(data: bytes) -> Fields | None:
+def _tuple_by_layout(data: bytes) -> Fields | None:
     """Read a tuple with ports and nothing unusual by its layout: a third of the time that walking
     it takes.
     """
@@ -242,10 +244,10 @@ def _usual(data: bytes) -> Fields | None:
     return None
 
 
-def _unusual(data: bytes) -> Fields:
+def _tuple_by_attributes(data: bytes) -> Fields:
     """Read any tuple."""
-    parts = fields(data)
-    addresses, layer4 = fields(parts[CTA_TUPLE_IP]), fields(parts[CTA_TUPLE_PROTO])
+    parts = attribute_map(data)
+    addresses, layer4 = attribute_map(parts[CTA_TUPLE_IP]), attribute_map(parts[CTA_TUPLE_PROTO])
     protocol = layer4[CTA_PROTO_NUM][0]
     source_port = destination_port = 0
     if protocol in WITH_PORTS:
@@ -264,13 +266,13 @@ def _address(packed: bytes) -> IPv4Address | IPv6Address:
     return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
 
 
-def _delete(handles: Sequence[bytes]) -> tuple[int, Counter[int]]:
+def _delete_entries(handles: Sequence[bytes]) -> tuple[int, Counter[int]]:
     """Delete by handle, in batches; give how many went and what else than 'already gone' went
     wrong.
     """
     kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, CT_DELETE)
     failed: Counter[int] = Counter()
-    with Netlink(NETLINK_NETFILTER) as netlink:
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
         for some in _batches(handles, BATCH):
             failed.update(netlink.batch(kind, 0, some))
     ended = len(handles) - failed.total()

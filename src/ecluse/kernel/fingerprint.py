@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from ecluse.kernel import read_table
-from ecluse.kernel.netlink import Netlink, attribute, attributes, number, text
+from ecluse.kernel.netlink import NetlinkSocket, attribute, attributes, number, text
 from ecluse.ruleset.table_names import is_switched
 
 # What is kept of each kind, by NFTA_* number (linux/netfilter/nf_tables.h). Never handles, use
@@ -34,7 +34,7 @@ MOVING_OF_ELEMENT = frozenset(
 _LENGTH = struct.Struct("=H")
 
 
-def fingerprint(netlink: Netlink, only: Iterable[str] | None = None) -> dict[str, str]:
+def fingerprint(netlink: NetlinkSocket, only: Iterable[str] | None = None) -> dict[str, str]:
     """Digest the table: the elements of each set under its name, the rest under the empty name;
     nothing without a table.
 
@@ -45,23 +45,29 @@ def fingerprint(netlink: Netlink, only: Iterable[str] | None = None) -> dict[str
         wanted = set(only)
         return {
             text(one[read_table.SET_NAME]): _elements_digest(netlink, one)
-            for one in read_table.sets(netlink)
+            for one in read_table.dump_sets(netlink)
             if text(one[read_table.SET_NAME]) in wanted
         }
-    table = read_table.table(netlink)
+    table = read_table.table_attributes(netlink)
     if table is None:
         return {}
-    sets = read_table.sets(netlink)
+    sets = read_table.dump_sets(netlink)
     records = [
-        _record("table", kept(table, TABLE_KEPT)),
-        *(_record("chain", kept(one, CHAIN_KEPT)) for one in read_table.chains(netlink)),
-        *(_record("set", kept(one, SET_KEPT)) for one in sets),
-        *(_record("object", kept(one, OBJECT_KEPT)) for one in read_table.objects(netlink)),
+        _part_digest("table", join_attributes(table, TABLE_KEPT)),
         *(
-            _record("flowtable", kept(one, FLOWTABLE_KEPT))
-            for one in read_table.flowtables(netlink)
+            _part_digest("chain", join_attributes(one, CHAIN_KEPT))
+            for one in read_table.dump_chains(netlink)
         ),
-        *_rule_records(netlink),
+        *(_part_digest("set", join_attributes(one, SET_KEPT)) for one in sets),
+        *(
+            _part_digest("object", join_attributes(one, OBJECT_KEPT))
+            for one in read_table.dump_objects(netlink)
+        ),
+        *(
+            _part_digest("flowtable", join_attributes(one, FLOWTABLE_KEPT))
+            for one in read_table.dump_flowtables(netlink)
+        ),
+        *_rule_digests(netlink),
     ]
     found = {
         text(one[read_table.SET_NAME]): _elements_digest(netlink, one)
@@ -71,14 +77,14 @@ def fingerprint(netlink: Netlink, only: Iterable[str] | None = None) -> dict[str
     return {"": "sha256:" + hashlib.sha256(b"".join(sorted(records))).hexdigest(), **found}
 
 
-def _record(kind: str, content: bytes) -> bytes:
+def _part_digest(kind: str, content: bytes) -> bytes:
     """Make one thing's part of the digest; of fixed length, so that parts cannot run into each
     other.
     """
     return hashlib.sha256(kind.encode() + b"\0" + content).digest()
 
 
-def kept(found: dict[int, bytes], kinds: Iterable[int]) -> bytes:
+def join_attributes(found: dict[int, bytes], kinds: Iterable[int]) -> bytes:
     """Put the named attributes back to back, in the order of `kinds`."""
     return b"".join(attribute(kind, found[kind]) for kind in kinds if kind in found)
 
@@ -88,15 +94,15 @@ def _is_static(one: dict[int, bytes]) -> bool:
     return not number(one.get(read_table.SET_FLAGS, b"")) & read_table.NFT_SET_EVAL
 
 
-def _rule_records(netlink: Netlink) -> Iterator[bytes]:
+def _rule_digests(netlink: NetlinkSocket) -> Iterator[bytes]:
     """Digest each chain's rules in their order."""
     by_chain: dict[str, list[bytes]] = {}
-    for found in read_table.in_table(netlink, read_table.GETRULE, read_table.RULE_TABLE):
+    for found in read_table.dump_ours(netlink, read_table.GETRULE, read_table.RULE_TABLE):
         chain = text(found[read_table.RULE_CHAIN])
         if not is_switched(chain):
             by_chain.setdefault(chain, []).append(attribute(0, stable_rule(found)))
     for chain, rules in by_chain.items():
-        yield _record("rules", chain.encode() + b"\0" + b"".join(rules))
+        yield _part_digest("rules", chain.encode() + b"\0" + b"".join(rules))
 
 
 def stable_rule(rule: dict[int, bytes]) -> bytes:
@@ -108,7 +114,7 @@ def stable_rule(rule: dict[int, bytes]) -> bytes:
     return b"".join(expressions) + attribute(RULE_USERDATA, rule.get(RULE_USERDATA, b""))
 
 
-def _elements_digest(netlink: Netlink, one: dict[int, bytes]) -> str:
+def _elements_digest(netlink: NetlinkSocket, one: dict[int, bytes]) -> str:
     """Digest a set's elements in whatever order the kernel lists them: their number and the sum of
     their hashes.
 
@@ -116,9 +122,9 @@ def _elements_digest(netlink: Netlink, one: dict[int, bytes]) -> str:
     elements unnoticed. No sorting: that alone would hold the interpreter, and so the event loop,
     for 30 ms.
     """
-    walk = moving_elements if _may_move(one) else elements
+    walk = stable_elements if _may_move(one) else split_elements
     count = total = 0
-    for listed in read_table.element_lists(netlink, text(one[read_table.SET_NAME])):
+    for listed in read_table.dump_element_lists(netlink, text(one[read_table.SET_NAME])):
         for element in walk(listed):
             count += 1
             total += hash(element)
@@ -138,7 +144,7 @@ def _may_move(one: dict[int, bytes]) -> bool:
     )
 
 
-def elements(listed: bytes) -> Iterator[bytes]:
+def split_elements(listed: bytes) -> Iterator[bytes]:
     """Give each element of a list as bytes, its length first.
 
     The hot loop: nothing in it but the length.
@@ -153,9 +159,9 @@ def elements(listed: bytes) -> Iterator[bytes]:
         start += (length + 3) & ~3
 
 
-def moving_elements(listed: bytes) -> Iterator[bytes]:
+def stable_elements(listed: bytes) -> Iterator[bytes]:
     """Give each element of a list without what moves: its time left, its counters."""
-    for element in elements(listed):
+    for element in split_elements(listed):
         still = [
             attribute(kind, payload)
             for kind, payload in attributes(element, 4)

@@ -14,9 +14,9 @@ from typing import NamedTuple, Self, TypeVar
 
 from ecluse.errors import KernelError
 
-NETLINK_NETFILTER = 12
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 SOL_NETLINK = 270
-NETLINK_CAP_ACK, NETLINK_EXT_ACK = 10, 11
+NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x001, 0x004, 0x300
 NLM_F_CREATE, NLM_F_APPEND = 0x400, 0x800
@@ -87,7 +87,7 @@ def attributes(data: bytes, start: int = 0) -> list[tuple[int, bytes]]:
     return found
 
 
-def fields(data: bytes, start: int = 0) -> dict[int, bytes]:
+def attribute_map(data: bytes, start: int = 0) -> dict[int, bytes]:
     """Give the attributes of `data` by type; of several of one type the last."""
     return dict(attributes(data, start))
 
@@ -134,7 +134,7 @@ def messages(
         start += (length + 3) & ~3
 
 
-class Netlink:
+class NetlinkSocket:
     """One netlink socket in the network namespace of the thread that makes it.
 
     Not for two threads at once.
@@ -150,9 +150,9 @@ class Netlink:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
         )
         self._sequence = 0
-        self._room = 65536
+        self._send_buffer = 65536
         try:
-            self._buffer(receive_buffer)
+            self._set_receive_buffer(receive_buffer)
             for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
                 self.socket.setsockopt(SOL_NETLINK, option, 1)
             self.socket.bind((0, sum(1 << (group - 1) for group in groups)))
@@ -170,7 +170,7 @@ class Netlink:
         """Close the socket; closing twice is harmless."""
         self.socket.close()
 
-    def _buffer(self, size: int) -> None:
+    def _set_receive_buffer(self, size: int) -> None:
         try:
             self.socket.setsockopt(
                 socket.SOL_SOCKET, 33, size
@@ -273,7 +273,7 @@ class Netlink:
             parts.append(message(kind, NLM_F_REQUEST | flags | acknowledge, number, body))
         parts.append(message(NFNL_MSG_BATCH_END, NLM_F_REQUEST, last, frame))
         data = b"".join(parts)
-        self._send_room(len(data))
+        self._grow_send_buffer(len(data))
         self.socket.send(data)
         fault: OSError | None = None
         while True:
@@ -293,16 +293,16 @@ class Netlink:
                         raise fault
                     return
 
-    def _send_room(self, size: int) -> None:
+    def _grow_send_buffer(self, size: int) -> None:
         """Let the socket take a datagram of this size; netlink charges it whole (netlink_sendmsg)."""
-        if size > self._room:
+        if size > self._send_buffer:
             self.socket.setsockopt(
                 socket.SOL_SOCKET, 32, size
             )  # SO_SNDBUFFORCE, asm-generic/socket.h
-            self._room = size
+            self._send_buffer = size
 
 
-class Sockets:
+class SocketPool:
     """Sockets of one protocol, kept open between uses: closing one waits for nf_tables, 10 ms just
     after a transaction.
 
@@ -311,15 +311,15 @@ class Sockets:
 
     def __init__(self, protocol: int) -> None:
         self._protocol = protocol
-        self._idle: list[Netlink] = []
+        self._idle: list[NetlinkSocket] = []
 
     @contextmanager
-    def one(self) -> Iterator[Netlink]:
+    def borrow(self) -> Iterator[NetlinkSocket]:
         """Lend a socket. One that an error leaves with answers unread is closed."""
         try:
             netlink = self._idle.pop()
         except IndexError:
-            netlink = Netlink(self._protocol)
+            netlink = NetlinkSocket(self._protocol)
         clean = False
         try:
             yield netlink
@@ -350,12 +350,12 @@ def raise_error(reply: Message) -> None:
     if reply.kind == NLMSG_ERROR and reply.flags & NLM_F_ACK_TLVS:
         # struct nlmsgerr, capped: the error and the header of the request stand before the
         # attributes
-        said = fields(reply.body, 4 + _HEADER.size).get(NLMSGERR_ATTR_MSG)
+        said = attribute_map(reply.body, 4 + _HEADER.size).get(NLMSGERR_ATTR_MSG)
         words = f"{words} ({text(said)})" if said else words
     raise OSError(code, words)
 
 
-def consistently(read: Callable[[], T]) -> T:
+def retry_interrupted(read: Callable[[], T]) -> T:
     """Read again for as long as DumpInterruptedError says that it was a mix, at most 20 times, then
     raise it.
     """

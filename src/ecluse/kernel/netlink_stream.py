@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, Self, TypeVar
 
-from ecluse.kernel.netlink import Netlink
+from ecluse.kernel.netlink import NetlinkSocket
 
 # A transaction with 100,000 elements announces each of them: 17 MiB of socket memory, all at once.
 # The kernel doubles what is asked for, and memory is used only while events wait in it.
@@ -32,7 +32,7 @@ class NetlinkStream(Generic[T]):
 
     def __init__(
         self,
-        netlink: Netlink,
+        netlink: NetlinkSocket,
         decode: Callable[[bytes], Iterable[T]],
         lost: Callable[[OSError], T],
     ) -> None:
@@ -63,7 +63,7 @@ class NetlinkStream(Generic[T]):
         """
         self._is_closed = True
         if self._closed is not None:
-            _settle(self._closed)
+            _wake(self._closed)
         self._netlink.close()
 
     async def _readable(self) -> None:
@@ -71,7 +71,7 @@ class NetlinkStream(Generic[T]):
         loop = asyncio.get_running_loop()
         handle = self._netlink.socket.fileno()
         self._closed = ready = loop.create_future()
-        loop.add_reader(handle, _settle, ready)
+        loop.add_reader(handle, _wake, ready)
         try:
             await ready
         finally:
@@ -95,6 +95,6 @@ class NetlinkStream(Generic[T]):
         return False
 
 
-def _settle(future: asyncio.Future[None]) -> None:
+def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)

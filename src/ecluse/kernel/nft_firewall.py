@@ -18,15 +18,15 @@ from ecluse.kernel import closed_table, read_table, switch_commit
 from ecluse.kernel.fingerprint import fingerprint
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
-    Netlink,
+    NetlinkSocket,
     Request,
-    Sockets,
-    consistently,
+    SocketPool,
     kernel_errors,
+    retry_interrupted,
 )
 from ecluse.kernel.netlink_stream import NetlinkStream
-from ecluse.kernel.nft_monitor import watch
-from ecluse.kernel.proxy_sets import SetElement, half_over, learned, put
+from ecluse.kernel.nft_monitor import monitor_transactions
+from ecluse.kernel.proxy_sets import SetElement, add_elements, half_expired, learned_addresses
 from ecluse.kernel.read_table import in_one_generation
 from ecluse.policy import IPAddress
 from ecluse.ports import CounterValue, KernelChange, SetReading, SwitchReading
@@ -47,9 +47,12 @@ process at such a chain.
 """
 
 
-def _owner() -> int:
-    with kernel_errors("ask whose table inet ecluse is"), Netlink(NETLINK_NETFILTER) as netlink:
-        return read_table.owner(netlink)
+def _read_owner() -> int:
+    with (
+        kernel_errors("ask whose table inet ecluse is"),
+        NetlinkSocket(NETLINK_NETFILTER) as netlink,
+    ):
+        return read_table.owner_port(netlink)
 
 
 class NftFirewall:
@@ -62,14 +65,14 @@ class NftFirewall:
 
     def __init__(self) -> None:
         self._writer = ThreadPoolExecutor(
-            1, thread_name_prefix="nft", initializer=self._know_thread
+            1, thread_name_prefix="nft", initializer=self._remember_thread
         )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="nft-read")
         self._context: Any = None
         self._trial: Any = None
         self._own_ports: set[int] = set()
         self._thread = 0
-        self._sockets = Sockets(NETLINK_NETFILTER)
+        self._sockets = SocketPool(NETLINK_NETFILTER)
         self._streams: list[NetlinkStream[KernelChange]] = []
         self._closed = False
 
@@ -92,19 +95,19 @@ class NftFirewall:
         """
         refusal = await self._run(text, dry=False)
         if refusal:
-            await self._tell_owner(refusal)
+            await self._raise_if_owned(refusal)
             raise KernelError(
                 f"the kernel refused the transaction; it is whole or not at all, so nothing was changed\n{refusal}",
                 hint=LOOK,
             )
 
-    async def _tell_owner(self, refusal: str) -> None:
+    async def _raise_if_owned(self, refusal: str) -> None:
         """Say whose the table is, where it was refused because somebody made it anew for himself
         alone. KernelError.
         """
         if NOT_PERMITTED not in refusal:
             return
-        port = await asyncio.get_running_loop().run_in_executor(self._readers, _owner)
+        port = await asyncio.get_running_loop().run_in_executor(self._readers, _read_owner)
         if port:
             raise KernelError(
                 f"a process made table inet ecluse anew as its own ('flags owner', netlink port {port}, which is its number as a "
@@ -125,7 +128,7 @@ class NftFirewall:
             self._writer, self._switch, position
         )
         if refusal:
-            await self._tell_owner(refusal)
+            await self._raise_if_owned(refusal)
             raise KernelError(
                 f"the kernel refused the switch ({refused}); it is whole or not at all, so nothing was changed\n{refusal}",
                 hint=LOOK,
@@ -141,27 +144,29 @@ class NftFirewall:
         nothing where it did.
         """
         try:
-            self._commit(switch_commit.transaction(position))
+            self._commit(switch_commit.switch_requests(position))
         except OSError as error:
-            return bulk.told(error), self._command(position.text(), dry=False)
+            return bulk.refusal_reason(error), self._run_text(position.text(), dry=False)
         return "", ""
 
-    async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+    async def change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
         """Change elements of maps to counters as one transaction.
 
         KernelError in the kernel's words.
         """
         try:
-            await asyncio.get_running_loop().run_in_executor(self._writer, self._change, gone, come)
+            await asyncio.get_running_loop().run_in_executor(
+                self._writer, self._change_elements, gone, come
+            )
         except OSError as error:
             raise KernelError(
-                f"the kernel refused elements of maps: {bulk.told(error)}; it is all or none, so nothing was changed",
+                f"the kernel refused elements of maps: {bulk.refusal_reason(error)}; it is all or none, so nothing was changed",
                 retry=True,
                 hint=LOOK,
             ) from error
 
-    def _change(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
-        if requests := bulk.transaction(gone, come):
+    def _change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+        if requests := bulk.element_requests(gone, come):
             self._commit(requests)
 
     def _commit(self, requests: Sequence[Request]) -> None:
@@ -169,10 +174,10 @@ class NftFirewall:
 
         OSError with the first fault's errno, in the kernel's words.
         """
-        with self._sockets.one() as netlink:
+        with self._sockets.borrow() as netlink:
             netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, requests)
 
-    def guard(self, inside: Sequence[str]) -> bool:
+    def apply_closed_table(self, inside: Sequence[str]) -> bool:
         """Shut the gate by the smallest table, where none stands.
 
         On the caller's thread: a hop to another costs time.
@@ -184,29 +189,30 @@ class NftFirewall:
         """
         with kernel_errors("shut the gate in the absence of table inet ecluse"):
             try:
-                with self._sockets.one() as netlink:
-                    if read_table.table(netlink) is not None:
+                with self._sockets.borrow() as netlink:
+                    if read_table.table_attributes(netlink) is not None:
                         return False
                     netlink.transaction(
-                        read_table.NFNL_SUBSYS_NFTABLES, closed_table.requests(tuple(inside))
+                        read_table.NFNL_SUBSYS_NFTABLES,
+                        closed_table.closed_table_requests(tuple(inside)),
                     )
             except FileExistsError:
                 return False
         return True
 
-    async def standing(self, chains: Iterable[str]) -> SwitchReading:
+    async def read_switch(self, chains: Iterable[str]) -> SwitchReading:
         """Read the switch back, as of one transaction: each chain's goto target, the base chains'
         policies and hooks.
         """
         names = tuple(chains)
 
-        def read(netlink: Netlink) -> SwitchReading:
+        def read(netlink: NetlinkSocket) -> SwitchReading:
             return in_one_generation(
                 netlink,
                 lambda: SwitchReading(
-                    read_table.targets(netlink, names),
-                    *read_table.base_chains(netlink),
-                    read_table.generation(netlink),
+                    read_table.goto_targets(netlink, names),
+                    *read_table.policies_and_hooks(netlink),
+                    read_table.ruleset_generation(netlink),
                 ),
             )
 
@@ -216,14 +222,14 @@ class NftFirewall:
         """Give each chain's goto target; None where it does anything else, or does not exist."""
         names = tuple(chains)
 
-        def read(netlink: Netlink) -> dict[str, str | None]:
-            return in_one_generation(netlink, lambda: read_table.targets(netlink, names))
+        def read(netlink: NetlinkSocket) -> dict[str, str | None]:
+            return in_one_generation(netlink, lambda: read_table.goto_targets(netlink, names))
 
         return await self._read("read the gate chains", read)
 
     async def policies(self) -> dict[str, str]:
         """Give the policy of every base chain of the table: accept or drop."""
-        return await self._read("read the base chains", read_table.policies)
+        return await self._read("read the base chains", read_table.chain_policies)
 
     async def chains(self) -> tuple[str, ...]:
         """Name every chain of the table, sorted; empty when there is no table."""
@@ -234,8 +240,8 @@ class NftFirewall:
         table.
         """
 
-        def read(netlink: Netlink) -> dict[str, tuple[str, ...]]:
-            return in_one_generation(netlink, lambda: read_table.names(netlink))
+        def read(netlink: NetlinkSocket) -> dict[str, tuple[str, ...]]:
+            return in_one_generation(netlink, lambda: read_table.object_names(netlink))
 
         return await self._read("read what the table holds", read)
 
@@ -245,7 +251,7 @@ class NftFirewall:
         """
         only = None if sets is None else frozenset(sets)
 
-        def read(netlink: Netlink) -> dict[str, str]:
+        def read(netlink: NetlinkSocket) -> dict[str, str]:
             return in_one_generation(netlink, lambda: fingerprint(netlink, only))
 
         return await self._read("read the whole table", read)
@@ -254,46 +260,48 @@ class NftFirewall:
         """Give nf_tables' generation id: it changes with every transaction by anyone in this
         namespace.
         """
-        return await self._read("read the ruleset's generation", read_table.generation)
+        return await self._read("read the ruleset's generation", read_table.ruleset_generation)
 
     async def counters(self) -> dict[str, CounterValue]:
         """Read every named counter of the table; empty when there is no table."""
-        return await self._read("read the counters", read_table.counters)
+        return await self._read("read the counters", read_table.counter_values)
 
     async def learned(self) -> dict[str, frozenset[int]]:
         """Read what the DNS gate put into its sets."""
-        return await self._read("read the DNS gate's sets", learned)
+        return await self._read("read the DNS gate's sets", learned_addresses)
 
-    async def half_over(
+    async def half_expired(
         self, used: Mapping[str, frozenset[IPAddress]]
     ) -> dict[str, frozenset[IPAddress]]:
         """Give those of these learned addresses half of whose time is over."""
         return await self._read(
-            "read the DNS gate's sets", lambda netlink: half_over(netlink, used)
+            "read the DNS gate's sets", lambda netlink: half_expired(netlink, used)
         )
 
-    async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
+    async def renew_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
         """Give learned addresses their whole time again, as one transaction.
 
         KernelError in the kernel's words.
         """
         with kernel_errors("hold on to what the DNS gate learned in its sets of table inet ecluse"):
-            await asyncio.get_running_loop().run_in_executor(self._writer, self._hold, addresses)
+            await asyncio.get_running_loop().run_in_executor(
+                self._writer, self._renew_learned, addresses
+            )
 
-    def _hold(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
-        with self._sockets.one() as netlink:
-            put(
+    def _renew_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
+        with self._sockets.borrow() as netlink:
+            add_elements(
                 netlink,
                 [SetElement(name, one) for name, every in addresses.items() for one in every],
             )
 
     async def refused(self) -> SetReading:
         """Read the refused sets."""
-        return await self._read("read who was refused", read_table.refused)
+        return await self._read("read who was refused", read_table.refused_elements)
 
     async def limited(self) -> SetReading:
         """Read which machines asked the DNS gate more than they may."""
-        return await self._read("read who asked the DNS gate too much", read_table.limited)
+        return await self._read("read who asked the DNS gate too much", read_table.limited_elements)
 
     def changes(self) -> NetlinkStream[KernelChange]:
         """Give every transaction from now on, in order, ours included.
@@ -301,7 +309,7 @@ class NftFirewall:
         Ends when the firewall is closed.
         """
         with kernel_errors("subscribe to nf_tables' changes"):
-            stream = watch(self._is_ours)
+            stream = monitor_transactions(self._is_ours)
         self._streams.append(stream)
         return stream
 
@@ -319,16 +327,16 @@ class NftFirewall:
         self._readers.shutdown()
         self._sockets.close()
 
-    async def _read(self, doing: str, read: Callable[[Netlink], T]) -> T:
+    async def _read(self, doing: str, read: Callable[[NetlinkSocket], T]) -> T:
         """Read on a thread of its own; again from the start when the ruleset changed meanwhile."""
 
         def once() -> T:
-            with self._sockets.one() as netlink:
+            with self._sockets.borrow() as netlink:
                 return read(netlink)
 
         with kernel_errors(f"{doing} of table inet ecluse"):
             return await asyncio.get_running_loop().run_in_executor(
-                self._readers, consistently, once
+                self._readers, retry_interrupted, once
             )
 
     async def _run(self, text: str, *, dry: bool) -> str:
@@ -340,25 +348,25 @@ class NftFirewall:
         except UnicodeEncodeError as error:
             return f"the text can't be written as UTF-8: {error.reason}"
         return await asyncio.get_running_loop().run_in_executor(
-            self._writer, self._command, text, dry
+            self._writer, self._run_text, text, dry
         )
 
-    def _command(self, text: str, dry: bool) -> str:
+    def _run_text(self, text: str, dry: bool) -> str:
         """Run a transaction, or the dry run of one; give the words of its refusal, nothing when it
         was taken.
         """
         if long := _LONG_NAME.search(text):
             return f"a name of more than 255 characters, where libnftables ends the process: {long[0][:60]}..."
         if dry:
-            return self._try(text)
+            return self._dry_run(text)
         if self._context is None:
             self._context = new_context()
         code, _, error = self._context.cmd(text)
         return (
-            (self._try(text) or refusal(code, error)) if code else ""
+            (self._dry_run(text) or refusal_text(code, error)) if code else ""
         )  # a dry run's words name the line
 
-    def _try(self, text: str) -> str:
+    def _dry_run(self, text: str) -> str:
         """Dry-run in a context of its own, from a file in memory: only of files does libnftables
         name the line.
 
@@ -378,9 +386,9 @@ class NftFirewall:
         self._trial.cmd(
             "!"
         )  # a command that fails empties the cache: its memory need not wait that long
-        return refusal(code, error.replace(f"{path}:", "line "))
+        return refusal_text(code, error.replace(f"{path}:", "line "))
 
-    def _know_thread(self) -> None:
+    def _remember_thread(self) -> None:
         self._thread = threading.get_native_id()
 
     def _drop_contexts(self) -> None:
@@ -442,12 +450,12 @@ def netfilter_ports() -> frozenset[int]:
     )
 
 
-def refusal(code: int, error: str) -> str:
+def refusal_text(code: int, error: str) -> str:
     """Give libnftables' words, shortened; nothing when its return code says that all went well."""
-    return shortened(error) or f"libnftables gave code {code} and no reason" if code else ""
+    return shorten(error) or f"libnftables gave code {code} and no reason" if code else ""
 
 
-def shortened(error: str) -> str:
+def shorten(error: str) -> str:
     """Cut libnftables' words to what a person reads: 20 lines, 2000 characters."""
     lines = error.strip().splitlines()
     more = len(lines) - MOST_LINES

@@ -13,7 +13,7 @@ from ecluse.kernel import read_table
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     SUBSYSTEM_BITS,
-    Netlink,
+    NetlinkSocket,
     attributes,
     messages,
     number,
@@ -82,10 +82,10 @@ class TransactionReader:
                 self._port = port
             what = kind & 0xFF
             if what == NEWGEN:
-                yield self._change(body)
+                yield self._kernel_change(body)
                 self._forget()
             elif body[0] == read_table.NFPROTO_INET:
-                self._note(what, body)
+                self._count_message(what, body)
 
     def _is_passed_over(self, kind: int, port: int) -> bool:
         """Say whether a message needs no look: a load of ours has 100,000 of them, and only its end
@@ -105,7 +105,7 @@ class TransactionReader:
             lost=True,
         )
 
-    def _note(self, what: int, body: bytes) -> None:
+    def _count_message(self, what: int, body: bytes) -> None:
         """Count one message if it is about our table.
 
         The table's name comes first, the thing's soon after.
@@ -125,7 +125,7 @@ class TransactionReader:
             return
         self._seen[what, name] += 1
 
-    def _change(self, body: bytes) -> KernelChange:
+    def _kernel_change(self, body: bytes) -> KernelChange:
         found = dict(attributes(body, 4))
         pid = number(found.get(GEN_PROC_PID, b""))
         ours = self._ours(self._port, pid)
@@ -137,13 +137,13 @@ class TransactionReader:
             pid=pid,
             ours=ours,
             touched=bool(self._seen) or not told,
-            what=self._what() if told else "changed by ourselves",
+            what=self._description() if told else "changed by ourselves",
             generation=number(found.get(read_table.GEN_ID, b"")),
             filled=printable(self._filled),
             gone=(DELTABLE, b"") in self._seen and (NEWTABLE, b"") not in self._seen,
         )
 
-    def _what(self) -> str:
+    def _description(self) -> str:
         """Tell what was seen, the weightiest first, in at most 300 characters."""
         phrases = [DORMANT] if self._dormant else []
         for what, name in sorted(self._seen, key=lambda key: WEIGHT.index(key[0])):
@@ -164,7 +164,7 @@ def printable(words: str) -> str:
     return re.sub(r"[^\x20-\x7e]", "?", words)
 
 
-def watch(
+def monitor_transactions(
     ours: Callable[[int, int], bool], buffer: int = EVENT_BUFFER
 ) -> NetlinkStream[KernelChange]:
     """Subscribe to the transactions of this thread's network namespace, from now on.
@@ -172,5 +172,5 @@ def watch(
     buffer: bytes that may wait.
     """
     batches = TransactionReader(ours)
-    netlink = Netlink(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,), buffer)
+    netlink = NetlinkSocket(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,), buffer)
     return NetlinkStream(netlink, batches.decode, batches.lost)

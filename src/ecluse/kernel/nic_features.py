@@ -14,7 +14,7 @@ STRING, BLOCK = 32, 16  # bytes of a name, and of struct ethtool_get_features_bl
 TC_OFFLOAD = "hw-tc-offload"
 
 
-def active(interface: str) -> frozenset[str]:
+def active_features(interface: str) -> frozenset[str]:
     """Name the features of an interface that are on. OSError where it has none to tell of."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
 

@@ -20,11 +20,11 @@ from ecluse.kernel.bulk_elements import DELSETELEM, LIST_ELEMENT, NEWSETELEM
 from ecluse.kernel.netlink import (
     NLA_F_NESTED,
     NLM_F_CREATE,
-    Netlink,
+    NetlinkSocket,
     Request,
     attribute,
+    attribute_map,
     attributes,
-    fields,
     netfilter_header,
     netfilter_kind,
     number,
@@ -55,16 +55,16 @@ class SetElement:
     seconds: int | None = None
 
 
-def _an_add_renews(release: str) -> bool:
+def _add_renews(release: str) -> bool:
     """Say whether an add gives an element that is there its new time: since Linux 6.12."""
     found = re.match(r"(\d+)\.(\d+)", release)
     return found is not None and (int(found[1]), int(found[2])) >= (6, 12)
 
 
-AN_ADD_RENEWS = _an_add_renews(os.uname().release)
+ADD_RENEWS = _add_renews(os.uname().release)
 
 
-def put(netlink: Netlink, elements: Iterable[SetElement]) -> None:
+def add_elements(netlink: NetlinkSocket, elements: Iterable[SetElement]) -> None:
     """Put addresses into their sets, each with its whole time before it; whole or not at all.
 
     OSError when the kernel refuses.
@@ -74,13 +74,15 @@ def put(netlink: Netlink, elements: Iterable[SetElement]) -> None:
     every = list(elements)
     if not every:
         return
-    netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, [_added(one) for one in every])
-    if AN_ADD_RENEWS:
+    netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, [_add_request(one) for one in every])
+    if ADD_RENEWS:
         return
-    old = [one for one in every if not _has_time(one, _left_of(netlink, one))]
+    old = [one for one in every if not _has_time(one, _seconds_left_of(netlink, one))]
     if old:
         messages = [
-            r for one in old for r in (*_in_and_out(one.set, _key(one.address)), _added(one))
+            r
+            for one in old
+            for r in (*_add_and_delete(one.set, _key(one.address)), _add_request(one))
         ]
         netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, messages)
 
@@ -89,7 +91,7 @@ def _has_time(one: SetElement, seconds: int) -> bool:
     return (one.seconds or KEPT_SECONDS) // 2 <= seconds <= KEPT_SECONDS
 
 
-def _left_of(netlink: Netlink, one: SetElement) -> int:
+def _seconds_left_of(netlink: NetlinkSocket, one: SetElement) -> int:
     """Read how many whole seconds an element has left; 0 when it is not there."""
     try:
         answer = netlink.request(
@@ -97,11 +99,13 @@ def _left_of(netlink: Netlink, one: SetElement) -> int:
         )
     except FileNotFoundError:
         return 0
-    listed = fields(answer or b"", 4).get(read_table.ELEMENTS, b"")
-    return next((_seconds(fields(element)) for _, element in attributes(listed)), 0)
+    listed = attribute_map(answer or b"", 4).get(read_table.ELEMENTS, b"")
+    return next((_seconds(attribute_map(element)) for _, element in attributes(listed)), 0)
 
 
-def take_out(netlink: Netlink, name: str, elements: Iterable[IPAddress | None]) -> None:
+def delete_elements(
+    netlink: NetlinkSocket, name: str, elements: Iterable[IPAddress | None]
+) -> None:
     """Take addresses out of a set (None: the element for every address); one transaction.
 
     OSError when the kernel refuses.
@@ -110,11 +114,11 @@ def take_out(netlink: Netlink, name: str, elements: Iterable[IPAddress | None]) 
     """
     every = list(elements)
     if every:
-        messages = [request for one in every for request in _in_and_out(name, _key(one))]
+        messages = [request for one in every for request in _add_and_delete(name, _key(one))]
         netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, messages)
 
 
-def _added(one: SetElement) -> Request:
+def _add_request(one: SetElement) -> Request:
     time = struct.pack("!Q", (one.seconds or KEPT_SECONDS) * 1000)
     times = attribute(read_table.ELEMENT_TIMEOUT, time) + attribute(
         read_table.ELEMENT_EXPIRATION, time
@@ -122,7 +126,7 @@ def _added(one: SetElement) -> Request:
     return _request(NEWSETELEM, NLM_F_CREATE, one.set, _key(one.address) + times)
 
 
-def _in_and_out(name: str, key: bytes) -> Iterator[Request]:
+def _add_and_delete(name: str, key: bytes) -> Iterator[Request]:
     yield _request(NEWSETELEM, NLM_F_CREATE, name, key)
     yield _request(DELSETELEM, 0, name, key)
 
@@ -148,15 +152,15 @@ def _request(message: int, flags: int, name: str, element: bytes) -> Request:
     )
 
 
-def half_over(
-    netlink: Netlink, used: Mapping[str, Iterable[IPAddress]]
+def half_expired(
+    netlink: NetlinkSocket, used: Mapping[str, Iterable[IPAddress]]
 ) -> dict[str, frozenset[IPAddress]]:
     """Give those of these addresses, by set, half of whose time is over; one that is in no set is
     none of them.
     """
     found: dict[str, frozenset[IPAddress]] = {}
     for name, addresses in used.items():
-        there = left(netlink, name)
+        there = seconds_left(netlink, name)
         old = frozenset(
             one for one in addresses if there.get(one, KEPT_SECONDS) < KEPT_SECONDS // 2
         )
@@ -165,23 +169,23 @@ def half_over(
     return found
 
 
-def handles(netlink: Netlink) -> dict[str, int]:
+def set_handles(netlink: NetlinkSocket) -> dict[str, int]:
     """Give the kernel's handle of each set that the gate fills: another one tells that the set was
     made anew, and is empty.
     """
     return {
         text(one[read_table.SET_NAME]): number(one.get(SET_HANDLE, b""))
-        for one in read_table.sets(netlink)
+        for one in read_table.dump_sets(netlink)
         if is_learned(text(one[read_table.SET_NAME]))
     }
 
 
-def left(netlink: Netlink, name: str) -> Mapping[IPAddress, int]:
+def seconds_left(netlink: NetlinkSocket, name: str) -> Mapping[IPAddress, int]:
     """Read a set: each address, and the whole seconds that it has left."""
-    return contents(netlink, name)[0]
+    return set_contents(netlink, name)[0]
 
 
-def contents(netlink: Netlink, name: str) -> tuple[Mapping[IPAddress, int], bool]:
+def set_contents(netlink: NetlinkSocket, name: str) -> tuple[Mapping[IPAddress, int], bool]:
     """Read a set: each address with the whole seconds that it has left, and whether it has an
     element for every address.
 
@@ -190,13 +194,13 @@ def contents(netlink: Netlink, name: str) -> tuple[Mapping[IPAddress, int], bool
     """
     found: dict[IPAddress, int] = {}
     everything = False
-    for listed in read_table.element_lists(netlink, name):
+    for listed in read_table.dump_element_lists(netlink, name):
         for _, one in attributes(listed):
-            element = fields(one)
+            element = attribute_map(one)
             if number(element.get(ELEMENT_FLAGS, b"")) & CATCH_ALL:
                 everything = True
                 continue
-            key = fields(element[read_table.ELEMENT_KEY])[read_table.DATA_VALUE]
+            key = attribute_map(element[read_table.ELEMENT_KEY])[read_table.DATA_VALUE]
             if len(key) in _WIDTHS:
                 found[ip_address(key)] = _seconds(element)
     return found, everything
@@ -207,6 +211,6 @@ def _seconds(element: Mapping[int, bytes]) -> int:
     return ENDLESS if end is None else number(end) // 1000
 
 
-def learned(netlink: Netlink) -> dict[str, frozenset[int]]:
+def learned_addresses(netlink: NetlinkSocket) -> dict[str, frozenset[int]]:
     """Read every set that the gate fills: its addresses as numbers."""
-    return {name: frozenset(map(int, left(netlink, name))) for name in handles(netlink)}
+    return {name: frozenset(map(int, seconds_left(netlink, name))) for name in set_handles(netlink)}

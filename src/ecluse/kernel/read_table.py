@@ -15,9 +15,9 @@ from typing import TypeVar
 
 from ecluse.kernel.netlink import (
     DumpInterruptedError,
-    Netlink,
+    NetlinkSocket,
+    attribute_map,
     attributes,
-    fields,
     netfilter_header,
     netfilter_kind,
     number,
@@ -93,7 +93,7 @@ NFT_GOTO = -4
 T = TypeVar("T")
 
 
-def ask(netlink: Netlink, what: int, *conditions: bytes) -> Iterator[bytes]:
+def dump_inet(netlink: NetlinkSocket, what: int, *conditions: bytes) -> Iterator[bytes]:
     """Dump one kind of thing of family inet; give each answer's attributes.
 
     Nothing when there is no table.
@@ -106,58 +106,60 @@ def ask(netlink: Netlink, what: int, *conditions: bytes) -> Iterator[bytes]:
         return
 
 
-def in_table(netlink: Netlink, what: int, table_attribute: int) -> Iterator[dict[int, bytes]]:
+def dump_ours(
+    netlink: NetlinkSocket, what: int, table_attribute: int
+) -> Iterator[dict[int, bytes]]:
     """Dump one kind of thing of our table.
 
     The kernel filters most kinds itself; chains it does not.
     """
-    for answer in ask(netlink, what, text_attribute(table_attribute, TABLE)):
-        found = fields(answer)
+    for answer in dump_inet(netlink, what, text_attribute(table_attribute, TABLE)):
+        found = attribute_map(answer)
         if text(found[table_attribute]) == TABLE:
             yield found
 
 
-def table(netlink: Netlink) -> dict[int, bytes] | None:
+def table_attributes(netlink: NetlinkSocket) -> dict[int, bytes] | None:
     """Read the table itself (NFTA_TABLE_*); None when there is none."""
     body = netfilter_header(NFPROTO_INET) + text_attribute(1, TABLE)
     try:
         answer = netlink.request(netfilter_kind(NFNL_SUBSYS_NFTABLES, GETTABLE), body)
     except FileNotFoundError:
         return None
-    return None if answer is None else fields(answer, 4)
+    return None if answer is None else attribute_map(answer, 4)
 
 
-def owner(netlink: Netlink) -> int:
+def owner_port(netlink: NetlinkSocket) -> int:
     """Give the netlink port of whoever alone may change our table (NFT_TABLE_F_OWNER); 0: anybody
     may, or it is not there.
     """
-    return int.from_bytes((table(netlink) or {}).get(TABLE_OWNER, b""), "big")
+    return int.from_bytes((table_attributes(netlink) or {}).get(TABLE_OWNER, b""), "big")
 
 
-def generation(netlink: Netlink) -> int:
+def ruleset_generation(netlink: NetlinkSocket) -> int:
     """Read the generation id of this namespace's ruleset: every transaction by anyone changes it."""
     answer = netlink.request(netfilter_kind(NFNL_SUBSYS_NFTABLES, GETGEN), netfilter_header(0))
     if answer is None:
         raise OSError(errno.EBADMSG, "the kernel gave no generation")
-    return number(fields(answer, 4)[GEN_ID])
+    return number(attribute_map(answer, 4)[GEN_ID])
 
 
-def in_one_generation(netlink: Netlink, read: Callable[[], T]) -> T:
+def in_one_generation(netlink: NetlinkSocket, read: Callable[[], T]) -> T:
     """Read several things as of one transaction.
 
     DumpInterruptedError when another came in between.
     """
-    before = generation(netlink)
+    before = ruleset_generation(netlink)
     result = read()
-    if generation(netlink) != before:
+    if ruleset_generation(netlink) != before:
         raise DumpInterruptedError
     return result
 
 
-def rules(netlink: Netlink, chain: str) -> list[dict[int, bytes]]:
+def dump_rules(netlink: NetlinkSocket, chain: str) -> list[dict[int, bytes]]:
     """Read the rules of one chain (NFTA_RULE_*), in order; none when there is no such chain."""
     conditions = text_attribute(RULE_TABLE, TABLE), text_attribute(RULE_CHAIN, chain)
-    found = (fields(answer) for answer in ask(netlink, GETRULE, *conditions))
+    found = (attribute_map(answer) for answer in dump_inet(netlink, GETRULE, *conditions))
     return [rule for rule in found if text(rule[RULE_CHAIN]) == chain]
 
 
@@ -168,88 +170,88 @@ def goto_target(chain_rules: Sequence[dict[int, bytes]]) -> str | None:
     expressions = [one for _, one in attributes(chain_rules[0].get(RULE_EXPRESSIONS, b""))]
     if len(expressions) != 1:
         return None
-    expression = fields(expressions[0])
+    expression = attribute_map(expressions[0])
     if text(expression[EXPR_NAME]) != "immediate":
         return None
-    data = fields(fields(expression[EXPR_DATA]).get(IMMEDIATE_DATA, b""))
-    verdict = fields(data.get(DATA_VERDICT, b""))
+    data = attribute_map(attribute_map(expression[EXPR_DATA]).get(IMMEDIATE_DATA, b""))
+    verdict = attribute_map(data.get(DATA_VERDICT, b""))
     if VERDICT_CODE not in verdict or struct.unpack("!i", verdict[VERDICT_CODE])[0] != NFT_GOTO:
         return None
     return text(verdict[VERDICT_CHAIN])
 
 
-def targets(netlink: Netlink, chain_names: Iterable[str]) -> dict[str, str | None]:
+def goto_targets(netlink: NetlinkSocket, chain_names: Iterable[str]) -> dict[str, str | None]:
     """Give each chain's goto target, None where it does anything else or does not exist."""
-    return {name: goto_target(rules(netlink, name)) for name in chain_names}
+    return {name: goto_target(dump_rules(netlink, name)) for name in chain_names}
 
 
-def chains(netlink: Netlink) -> list[dict[int, bytes]]:
+def dump_chains(netlink: NetlinkSocket) -> list[dict[int, bytes]]:
     """Read every chain of the table (NFTA_CHAIN_*)."""
-    return list(in_table(netlink, GETCHAIN, CHAIN_TABLE))
+    return list(dump_ours(netlink, GETCHAIN, CHAIN_TABLE))
 
 
-def policies(netlink: Netlink) -> dict[str, str]:
+def chain_policies(netlink: NetlinkSocket) -> dict[str, str]:
     """Give the policy of every base chain: `accept` or `drop`."""
-    return base_chains(netlink)[0]
+    return policies_and_hooks(netlink)[0]
 
 
-def base_chains(netlink: Netlink) -> tuple[dict[str, str], dict[str, str]]:
+def policies_and_hooks(netlink: NetlinkSocket) -> tuple[dict[str, str], dict[str, str]]:
     """Give each base chain's policy, and where it hangs, as `filter forward -10`: type, hook,
     priority.
 
     None hangs anywhere in a dormant table.
     """
-    held = [one for one in chains(netlink) if CHAIN_HOOK in one]
-    found = table(netlink)
+    held = [one for one in dump_chains(netlink) if CHAIN_HOOK in one]
+    found = table_attributes(netlink)
     dormant = found is None or number(found.get(TABLE_FLAGS, b"")) & NFT_TABLE_F_DORMANT
     policies_now = {text(one[CHAIN_NAME]): POLICIES[number(one[CHAIN_POLICY])] for one in held}
-    return policies_now, {} if dormant else {text(one[CHAIN_NAME]): _place(one) for one in held}
+    return policies_now, {} if dormant else {text(one[CHAIN_NAME]): _hook_text(one) for one in held}
 
 
-def _place(chain: dict[int, bytes]) -> str:
-    hook = fields(chain[CHAIN_HOOK])
+def _hook_text(chain: dict[int, bytes]) -> str:
+    hook = attribute_map(chain[CHAIN_HOOK])
     (priority,) = struct.unpack("!i", hook[HOOK_PRIORITY])
     return f"{text(chain[CHAIN_TYPE])} {HOOKS[number(hook[HOOK_NUMBER])]} {priority}"
 
 
-def chain_names(netlink: Netlink) -> tuple[str, ...]:
+def chain_names(netlink: NetlinkSocket) -> tuple[str, ...]:
     """Name every chain of the table, sorted."""
-    return tuple(sorted(text(found[CHAIN_NAME]) for found in chains(netlink)))
+    return tuple(sorted(text(found[CHAIN_NAME]) for found in dump_chains(netlink)))
 
 
-def sets(netlink: Netlink) -> list[dict[int, bytes]]:
+def dump_sets(netlink: NetlinkSocket) -> list[dict[int, bytes]]:
     """Read every set and map of the table (NFTA_SET_*), anonymous ones too, without their elements."""
-    return list(in_table(netlink, GETSET, SET_TABLE))
+    return list(dump_ours(netlink, GETSET, SET_TABLE))
 
 
-def objects(netlink: Netlink) -> list[dict[int, bytes]]:
+def dump_objects(netlink: NetlinkSocket) -> list[dict[int, bytes]]:
     """Read every stateful object of the table (NFTA_OBJ_*), counters among them."""
-    return list(in_table(netlink, GETOBJ, OBJECT_TABLE))
+    return list(dump_ours(netlink, GETOBJ, OBJECT_TABLE))
 
 
-def flowtables(netlink: Netlink) -> list[dict[int, bytes]]:
+def dump_flowtables(netlink: NetlinkSocket) -> list[dict[int, bytes]]:
     """Read every flowtable of the table (NFTA_FLOWTABLE_*)."""
-    return list(in_table(netlink, GETFLOWTABLE, FLOWTABLE_TABLE))
+    return list(dump_ours(netlink, GETFLOWTABLE, FLOWTABLE_TABLE))
 
 
-def element_lists(netlink: Netlink, set_name: str) -> Iterator[bytes]:
+def dump_element_lists(netlink: NetlinkSocket, set_name: str) -> Iterator[bytes]:
     """Read the elements of one set as they come: each item a list of NFTA_LIST_ELEM; none when it
     does not exist.
     """
     conditions = text_attribute(ELEMENTS_TABLE, TABLE), text_attribute(ELEMENTS_SET, set_name)
-    for answer in ask(netlink, GETSETELEM, *conditions):
-        yield fields(answer).get(ELEMENTS, b"")
+    for answer in dump_inet(netlink, GETSETELEM, *conditions):
+        yield attribute_map(answer).get(ELEMENTS, b"")
 
 
-def names(netlink: Netlink) -> dict[str, tuple[str, ...]]:
+def object_names(netlink: NetlinkSocket) -> dict[str, tuple[str, ...]]:
     """Name what the table holds: keys chain, set, map, counter, and what we never make; empty when
     there is no table.
     """
-    if table(netlink) is None:
+    if table_attributes(netlink) is None:
         return {}
     named = [
         (text(found[SET_NAME]), number(found.get(SET_FLAGS, b"")))
-        for found in sets(netlink)
+        for found in dump_sets(netlink)
         if not number(found.get(SET_FLAGS, b"")) & NFT_SET_ANONYMOUS
     ]
     maps = NFT_SET_MAP | NFT_SET_OBJECT
@@ -257,67 +259,69 @@ def names(netlink: Netlink) -> dict[str, tuple[str, ...]]:
         "chain": chain_names(netlink),
         "set": tuple(sorted(name for name, flags in named if not flags & maps)),
         "map": tuple(sorted(name for name, flags in named if flags & maps)),
-        "counter": tuple(sorted(counters(netlink))),
-        **_foreign(netlink),
+        "counter": tuple(sorted(counter_values(netlink))),
+        **_foreign_names(netlink),
     }
 
 
-def _foreign(netlink: Netlink) -> dict[str, tuple[str, ...]]:
+def _foreign_names(netlink: NetlinkSocket) -> dict[str, tuple[str, ...]]:
     """Name the kinds of things that we never make, by nft's word for them (an unknown kind by its
     number).
     """
     found: dict[str, list[str]] = {}
-    for one in objects(netlink):
+    for one in dump_objects(netlink):
         kind = number(one[OBJECT_TYPE])
         if kind != NFT_OBJECT_COUNTER:
             found.setdefault(OBJECT_KINDS.get(kind, f"object-{kind}"), []).append(
                 text(one[OBJECT_NAME])
             )
-    for one in flowtables(netlink):
+    for one in dump_flowtables(netlink):
         found.setdefault("flowtable", []).append(text(one[FLOWTABLE_NAME]))
     return {kind: tuple(sorted(held)) for kind, held in found.items()}
 
 
-def counters(netlink: Netlink) -> dict[str, CounterValue]:
+def counter_values(netlink: NetlinkSocket) -> dict[str, CounterValue]:
     """Read every named counter of the table; empty when there is no table."""
     return {
-        text(found[OBJECT_NAME]): _counter(found[OBJECT_DATA])
-        for found in objects(netlink)
+        text(found[OBJECT_NAME]): _counter_value(found[OBJECT_DATA])
+        for found in dump_objects(netlink)
         if number(found[OBJECT_TYPE]) == NFT_OBJECT_COUNTER
     }
 
 
-def _counter(data: bytes) -> CounterValue:
-    found = fields(data)
+def _counter_value(data: bytes) -> CounterValue:
+    found = attribute_map(data)
     return CounterValue(number(found[COUNTER_PACKETS]), number(found[COUNTER_BYTES]))
 
 
-def refused(netlink: Netlink) -> SetReading:
+def refused_elements(netlink: NetlinkSocket) -> SetReading:
     """Read the refused sets."""
-    return _evidence(netlink, REFUSED_SETS)
+    return _read_sets(netlink, REFUSED_SETS)
 
 
-def limited(netlink: Netlink) -> SetReading:
+def limited_elements(netlink: NetlinkSocket) -> SetReading:
     """Read which machines asked the DNS gate more than they may."""
-    return _evidence(netlink, LIMITED_SETS)
+    return _read_sets(netlink, LIMITED_SETS)
 
 
-def _evidence(netlink: Netlink, wanted: Iterable[str]) -> SetReading:
+def _read_sets(netlink: NetlinkSocket, wanted: Iterable[str]) -> SetReading:
     """Read sets of addresses or flows, each element with its counter.
 
     One that is of another kind hides no other.
     """
-    found = {text(one[SET_NAME]): one for one in sets(netlink)}
+    found = {text(one[SET_NAME]): one for one in dump_sets(netlink)}
     rows: list[RefusedElement] = []
     full, unread = False, 0
     for name in wanted:
         if name not in found:
             continue
         timeout = number(found[name].get(SET_TIMEOUT, b""))
-        size = number(fields(found[name].get(SET_DESC, b"")).get(SET_DESC_SIZE, b""))
+        size = number(attribute_map(found[name].get(SET_DESC, b"")).get(SET_DESC_SIZE, b""))
         width, flow = 16 if name.endswith("6") else 4, name in FLOW_SETS
         read = partial(_refused_element, width=width, flow=flow, set_timeout=timeout)
-        every = (one for listed in element_lists(netlink, name) for _, one in attributes(listed))
+        every = (
+            one for listed in dump_element_lists(netlink, name) for _, one in attributes(listed)
+        )
         good, bad = sift(every, read)
         rows += good
         unread += bad
@@ -332,8 +336,8 @@ def _refused_element(data: bytes, width: int, set_timeout: int, *, flow: bool) -
 
     A key is source, and of a flow: destination, protocol, port, each padded to 4 bytes.
     """
-    element = fields(data)
-    key = fields(element[ELEMENT_KEY])[DATA_VALUE]
+    element = attribute_map(data)
+    key = attribute_map(element[ELEMENT_KEY])[DATA_VALUE]
     if len(key) != (2 * width + 8 if flow else width):
         raise ValueError(f"a key of {len(key)} bytes is {'no flow' if flow else 'no source'}")
     timeout = number(element.get(ELEMENT_TIMEOUT, b"")) or set_timeout
@@ -355,7 +359,7 @@ def _element_counter(element: dict[int, bytes]) -> CounterValue:
     (NFTA_SET_ELEM_EXPRESSIONS).
     """
     listed = [one for _, one in attributes(element.get(ELEMENT_EXPRESSIONS, b""))]
-    for expression in map(fields, [*listed, element.get(ELEMENT_EXPR, b"")]):
+    for expression in map(attribute_map, [*listed, element.get(ELEMENT_EXPR, b"")]):
         if expression.get(EXPR_NAME) == b"counter\0":
-            return _counter(expression[EXPR_DATA])
+            return _counter_value(expression[EXPR_DATA])
     return CounterValue(0, 0)

@@ -29,7 +29,7 @@ IMMEDIATE_REGISTER, VERDICT_REGISTER = 1, 0
 _HEADER = netfilter_header(read_table.NFPROTO_INET)
 
 
-def transaction(position: Position) -> list[Request]:
+def switch_requests(position: Position) -> list[Request]:
     """Give the messages that put the switch into a position, in the order of its text.
 
     The kernel empties a chain when a rule is deleted by no handle, and changes only what a message

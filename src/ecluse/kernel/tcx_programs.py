@@ -21,7 +21,7 @@ SIDES = {"ingress": 46, "egress": 47}  # BPF_TCX_INGRESS, BPF_TCX_EGRESS
 _QUERY = struct.Struct("=IIIIQIxxxxQQQQ")
 
 
-def programs(index: int, side: str) -> int:
+def count_programs(index: int, side: str) -> int:
     """Count the programs at one side of an interface, given by its number.
 
     OSError: EPERM where it may not be asked.

@@ -68,7 +68,7 @@ class TableManager:
         self._commits += 1
 
     async def _elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
-        await self._firewall.elements(gone, come)
+        await self._firewall.change_elements(gone, come)
         self._commits += 1
 
     async def _put(self, program: Program, give_way: Callable[[], bool] = lambda: False) -> None:
@@ -207,7 +207,7 @@ class TableManager:
         not as they should be.
         """
         wanted = switch.position(loaded.policy, loaded.slot, levels, redirect=self._redirect)
-        found = await self._firewall.standing(wanted.targets)
+        found = await self._firewall.read_switch(wanted.targets)
         policies = {hook: found.policies.get(hook) for hook in wanted.policies()}
         stands = found.targets, policies, found.hooks
         return (
@@ -426,7 +426,9 @@ class TableManager:
         and fails or is healed.
         """
         inside = [name for zone in policy.site.zones for name in zone.interfaces]
-        return switch.base_policy(policy, levels) == "drop" and self._firewall.guard(inside)
+        return switch.base_policy(policy, levels) == "drop" and self._firewall.apply_closed_table(
+            inside
+        )
 
     async def _is_guarded(self, policy: Policy, levels: Levels) -> bool:
         """Say whether the smallest table shuts the gate, further than any level, where somebody
@@ -472,7 +474,7 @@ class TableManager:
         else is another then.
         """
         settled = not self._commits
-        await self._firewall.hold_learned(addresses)
+        await self._firewall.renew_learned(addresses)
         self._commits += 1
         now = await self._firewall.ruleset_generation()
         if settled and now == self._expected():

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
-from ecluse.asymmetric_flows import half_seen
+from ecluse.asymmetric_flows import one_sided_services
 from ecluse.controller import live_state as lv
 from ecluse.controller.context import Context
 from ecluse.controller.persist.change_records import ChangeRecords
@@ -81,7 +81,7 @@ class HostNameTask:
         judge = await self._s.judge_of(
             live.loaded, dict.fromkeys(live.policy.zone_names(), CUT.name)
         )
-        found = await asyncio.to_thread(half_seen, judge, connections)
+        found = await asyncio.to_thread(one_sided_services, judge, connections)
         self._s.notes.warnings.pop("halves", None)
         if found:
             self._s.notes.warnings["halves"] = "; ".join(found)
@@ -101,7 +101,7 @@ class HostNameTask:
             # At `open` no packet comes by these sets: what lives there would end at the cut when
             # its hour is over.
             held = await asyncio.to_thread(learned_in_use, policies, learned, connections)
-            old = await firewall.half_over(held)
+            old = await firewall.half_expired(held)
             if old:
                 async with self._s.writer.hold():
                     await self._s.gate.hold_learned(old)

@@ -21,7 +21,7 @@ from ecluse.controller.tasks.preload import Preloader
 from ecluse.controller.tasks.supervisor import Supervisor, in_words
 from ecluse.controller.tasks.tamper import EXAMPLES, Reconciler
 from ecluse.errors import EcluseError
-from ecluse.flow_judge import describe
+from ecluse.flow_judge import describe_connection
 from ecluse.gc_pause import sweep
 from ecluse.policy import Policy
 from ecluse.records import AuditRecord, Generation
@@ -201,7 +201,7 @@ class Keeper:
                 f"{unread} entries of the connection table are of no kind that this version knows: they were neither ended nor "
                 "counted, and the chains judge their packets all the same"
             )
-        examples = tuple(describe(one) for one in ended[:EXAMPLES])
+        examples = tuple(describe_connection(one) for one in ended[:EXAMPLES])
         purges[generation.number] = Purge(
             generation.number, "done", gone, len(every) - len(ended), examples
         )

@@ -1,5 +1,6 @@
-"""Watches tables of the kernel's that have a bound, and says it before one is full: kept flows fail
-with the others then.
+"""Background task: watches the kernel's bounded tables and says when one is nearly full.
+
+Once it is full, new kept flows fail with the others.
 """
 
 import asyncio
@@ -9,9 +10,9 @@ from ecluse.errors import EcluseError
 from ecluse.results import TableUse
 
 _EVERY = 2.0
-"""Seconds between two looks: 20,000 questions a second fill a usual table in 13 s."""
+"""Seconds between two readings: 20,000 questions a second fill a usual table in 13 s."""
 _NEARLY, _CALM = 0.8, 0.7
-"""The share from which a table is told as nearly full, and below which it is not any more."""
+"""The share from which a table is told as nearly full, and below which it no longer is."""
 
 
 class KernelLimitsTask:
@@ -23,13 +24,13 @@ class KernelLimitsTask:
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            await self._look()
+            await self._read_tables()
             await asyncio.sleep(_EVERY)
 
-    async def _look(self) -> None:
+    async def _read_tables(self) -> None:
         warnings = self._s.notes.warnings
         try:
-            tables = await self._s.ports.links.tables()
+            tables = await self._s.ports.links.table_uses()
         except EcluseError as error:
             warnings["tables"] = f"how full the kernel's tables are is not known: {error.message}"
             return
@@ -37,21 +38,20 @@ class KernelLimitsTask:
         self._s.notes.tables = tables
         for one in tables:
             topic, share = f"table {one.name}", one.used / one.most
-            told = topic in warnings
-            if share >= _NEARLY or (told and share >= _CALM):
-                warnings[topic] = _words(one)
-                if not told:
+            was_told = topic in warnings
+            if share >= _NEARLY or (was_told and share >= _CALM):
+                warnings[topic] = _warning(one)
+                if not was_told:
                     self._s.say("warning", warnings[topic])
             elif warnings.pop(topic, None):
-                self._s.say(
-                    "table",
-                    f"the kernel's table of {one.name} has room again ({one.used:,} of {one.most:,})",
-                )
+                room = f"has room again ({one.used:,} of {one.most:,})"
+                self._s.say("table", f"the kernel's table of {one.name} {room}")
 
 
-def _words(one: TableUse) -> str:
+def _warning(one: TableUse) -> str:
     state = "is FULL" if one.used >= one.most else f"is {100 * one.used // one.most} % full"
     return (
-        f"the kernel's table of {one.name} {state} ({one.used:,} of {one.most:,}): once it is full, new flows fail, kept ones "
-        f"too. Raise {one.knob} (sysctl -w), and see in 'ecluse refused' who fills it"
+        f"the kernel's table of {one.name} {state} ({one.used:,} of {one.most:,}): once it is "
+        f"full, new flows fail, kept ones too. Raise {one.knob} (sysctl -w), and see in "
+        "'ecluse refused' who fills it"
     )

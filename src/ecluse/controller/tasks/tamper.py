@@ -17,7 +17,7 @@ from ecluse.controller.persist.change_records import ChangeRecords
 from ecluse.controller.tasks.alarm_throttle import AlarmThrottle
 from ecluse.controller.tasks.supervisor import Supervisor, in_words
 from ecluse.errors import EcluseError
-from ecluse.flow_judge import describe
+from ecluse.flow_judge import describe_connection
 from ecluse.policy import most_closed
 from ecluse.ports import KernelChange
 from ecluse.records import Action, AuditRecord, Generation
@@ -315,7 +315,7 @@ class Reconciler:
                 connections=len(found),
                 packets=sum(one.packets for one in found),
                 bytes=sum(one.bytes for one in found),
-                examples=tuple(describe(one) for one in found[:EXAMPLES]),
+                examples=tuple(describe_connection(one) for one in found[:EXAMPLES]),
             )
             self._s.notes.leak = leak
             text = (
