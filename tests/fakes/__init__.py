@@ -18,10 +18,10 @@ from tests.fakes.ports import (
 
 __all__ = [
     "FakeAudit",
+    "FakeBypassScan",
     "FakeClock",
     "FakeConntrack",
     "FakeDnsGate",
-    "FakeBypassScan",
     "FakeFirewall",
     "FakeLinks",
     "FakePolicySource",

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from ecluse.kernel import bulk_elements, read_table
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     NetlinkSocket,
@@ -24,8 +25,8 @@ DELTABLE, NEWCHAIN, CREATE = 2, 3, 0x400
 
 
 def inet(message: int, flags: int, body: bytes) -> tuple[int, int, bytes]:
-    kind = netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, message)
-    return kind, flags, netfilter_header(read_table.NFPROTO_INET) + body
+    kind = netfilter_kind(nf.NFNL_SUBSYS_NFTABLES, message)
+    return kind, flags, netfilter_header(nf.NFPROTO_INET) + body
 
 
 def element(netlink: NetlinkSocket, name: str, address: str, port: str, counter: str) -> None:
@@ -34,15 +35,13 @@ def element(netlink: NetlinkSocket, name: str, address: str, port: str, counter:
     key = ((number, number), (int(port), int(port)), (6, 6))
     types = ("ipv4_addr", "inet_service", "inet_proto")
     named = NamedSet(name, types, interval=False, value="counter", elements={key: counter})
-    netlink.transaction(
-        read_table.NFNL_SUBSYS_NFTABLES, bulk_elements.element_requests([], [named])
-    )
+    netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, bulk_elements.element_requests([], [named]))
 
 
 def name(netlink: NetlinkSocket) -> None:
     """Make a chain whose name no text of nft can hold."""
     body = text_attribute(1, read_table.TABLE) + text_attribute(3, "x { } ; flush ruleset\n")
-    netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, [inet(NEWCHAIN, CREATE, body)])
+    netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, [inet(NEWCHAIN, CREATE, body)])
 
 
 def fight(netlink: NetlinkSocket, seconds: str, period: str) -> None:
@@ -52,7 +51,7 @@ def fight(netlink: NetlinkSocket, seconds: str, period: str) -> None:
     while time.monotonic() < until:
         with contextlib.suppress(FileNotFoundError):
             netlink.transaction(
-                read_table.NFNL_SUBSYS_NFTABLES,
+                nf.NFNL_SUBSYS_NFTABLES,
                 [inet(DELTABLE, 0, text_attribute(1, read_table.TABLE))],
             )
             found += 1

@@ -10,6 +10,7 @@ import errno
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import read_table
 from ecluse.kernel.netlink import (
     NLA_F_NESTED,
@@ -21,10 +22,6 @@ from ecluse.kernel.netlink import (
     text_attribute,
 )
 from ecluse.ruleset.program import Interval, Key, NamedSet
-
-NEWSETELEM, DELSETELEM = 12, 14
-LIST_ELEMENT, DATA_VALUE = 1, 1
-ELEMENT_OBJREF, ELEMENT_KEY_END = 9, 10
 
 WIDTHS: Mapping[str, int] = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_service": 2, "inet_proto": 1}
 """Bytes of a field; in a joined key each is filled up to a multiple of four (nft(8),
@@ -39,30 +36,40 @@ _LENGTH = struct.Struct("=HH")
 
 def element_requests(gone: Iterable[NamedSet], come: Iterable[NamedSet]) -> list[Request]:
     """Give the messages that take the elements of `gone` out and put those of `come` in."""
-    deleted = [request for named in gone for request in _requests(named, DELSETELEM, 0)]
+    deleted = [request for named in gone for request in _requests(named, nf.NFT_MSG_DELSETELEM, 0)]
     return deleted + [
-        request for named in come for request in _requests(named, NEWSETELEM, NLM_F_CREATE)
+        request
+        for named in come
+        for request in _requests(named, nf.NFT_MSG_NEWSETELEM, NLM_F_CREATE)
     ]
 
 
 def _requests(named: NamedSet, message: int, flags: int) -> Iterator[Request]:
-    kind = netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, message)
+    kind = netfilter_kind(nf.NFNL_SUBSYS_NFTABLES, message)
     where = (
-        netfilter_header(read_table.NFPROTO_INET)
-        + text_attribute(read_table.ELEMENTS_TABLE, read_table.TABLE)
-        + text_attribute(read_table.ELEMENTS_SET, named.name)
+        netfilter_header(nf.NFPROTO_INET)
+        + text_attribute(nf.NFTA_SET_ELEM_LIST_TABLE, read_table.TABLE)
+        + text_attribute(nf.NFTA_SET_ELEM_LIST_SET, named.name)
     )
-    deleting = message == DELSETELEM
+    deleting = message == nf.NFT_MSG_DELSETELEM
     held: list[bytes] = []
     size = 0
     for element in _elements(named, with_value=not deleting):
         held.append(element)
         size += len(element)
         if size > LARGEST_LIST:
-            yield kind, flags, where + attribute(read_table.ELEMENTS | NLA_F_NESTED, b"".join(held))
+            yield (
+                kind,
+                flags,
+                where + attribute(nf.NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, b"".join(held)),
+            )
             held, size = [], 0
     if held:
-        yield kind, flags, where + attribute(read_table.ELEMENTS | NLA_F_NESTED, b"".join(held))
+        yield (
+            kind,
+            flags,
+            where + attribute(nf.NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, b"".join(held)),
+        )
 
 
 def _elements(named: NamedSet, *, with_value: bool) -> Iterator[bytes]:
@@ -74,18 +81,18 @@ def _elements(named: NamedSet, *, with_value: bool) -> Iterator[bytes]:
     first = widths[0]  # the address, a multiple of four bytes
     tails: dict[tuple[Key, str], tuple[bytes, bytes]] = {}
     length = 4 + 4 + sum((width + 3) & ~3 for width in widths)
-    begin = _LENGTH.pack(length, read_table.ELEMENT_KEY | NLA_F_NESTED) + _LENGTH.pack(
-        length - 4, DATA_VALUE
+    begin = _LENGTH.pack(length, nf.NFTA_SET_ELEM_KEY | NLA_F_NESTED) + _LENGTH.pack(
+        length - 4, nf.NFTA_DATA_VALUE
     )
-    end = _LENGTH.pack(length, ELEMENT_KEY_END | NLA_F_NESTED) + _LENGTH.pack(
-        length - 4, DATA_VALUE
+    end = _LENGTH.pack(length, nf.NFTA_SET_ELEM_KEY_END | NLA_F_NESTED) + _LENGTH.pack(
+        length - 4, nf.NFTA_DATA_VALUE
     )
     heads: dict[int, bytes] = {}
     for key, value in named.elements.items():
         (low, high), rest = key[0], key[1:]
         tail = tails.get((rest, value))
         if tail is None:
-            reference = text_attribute(ELEMENT_OBJREF, value) if with_value else b""
+            reference = text_attribute(nf.NFTA_SET_ELEM_OBJREF, value) if with_value else b""
             low_rest, high_rest = (_joined(rest, widths[1:], side) for side in (0, 1))
             tail = (
                 (low_rest, high_rest + reference) if named.interval else (low_rest + reference, b"")
@@ -97,7 +104,7 @@ def _elements(named: NamedSet, *, with_value: bool) -> Iterator[bytes]:
         size = len(body) + 4
         head = heads.get(size)
         if head is None:
-            head = heads[size] = _LENGTH.pack(size, LIST_ELEMENT | NLA_F_NESTED)
+            head = heads[size] = _LENGTH.pack(size, nf.NFTA_LIST_ELEM | NLA_F_NESTED)
         yield head + body
 
 

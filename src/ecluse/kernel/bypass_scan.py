@@ -25,6 +25,7 @@ from ecluse.host_reading import (
     Offload,
     Statement,
 )
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import nic_features, read_links, read_table, tcx_programs
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
@@ -59,7 +60,6 @@ RUNS_BPF = -1  # an action of kind `bpf`, beside mirred's
 # on the way out
 INGRESS, EGRESS, ROOT = (0xFFFFFFF2, "ingress"), (0xFFFFFFF3, "egress"), (0, "egress")
 PARENTS = {"clsact": (INGRESS, EGRESS), "ingress": (INGRESS,), "noqueue": ()}
-FLOWTABLE_FLAGS, NFT_FLOWTABLE_HW_OFFLOAD = 7, 1
 NOTHING_THERE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOENT})
 FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
@@ -220,37 +220,37 @@ def find_actions(data: bytes) -> Iterator[tuple[int, int]]:
 
 def _dump_all(netfilter: NetlinkSocket, what: int) -> Iterator[tuple[str, bytes]]:
     """Dump one kind of thing of every table: its family in nft's word, and its attributes."""
-    kind = netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, what)
+    kind = netfilter_kind(nf.NFNL_SUBSYS_NFTABLES, what)
     for body in netfilter.dump(kind, netfilter_header(0)):
         yield FAMILIES.get(body[0], str(body[0])), body[4:]
 
 
 def _read_flowtables(netfilter: NetlinkSocket) -> Iterator[Offload]:
-    for family, body in _dump_all(netfilter, read_table.GETFLOWTABLE):
+    for family, body in _dump_all(netfilter, nf.NFT_MSG_GETFLOWTABLE):
         yield parse_flowtable(family, body)
 
 
 def parse_flowtable(family: str, body: bytes) -> Offload:
     """Read one flowtable (NFTA_FLOWTABLE_*)."""
     found = attribute_map(body)
-    flags = number(found.get(FLOWTABLE_FLAGS, b""))
-    table = f"{family} {text(found[read_table.FLOWTABLE_TABLE])}"
+    flags = number(found.get(nf.NFTA_FLOWTABLE_FLAGS, b""))
+    table = f"{family} {text(found[nf.NFTA_FLOWTABLE_TABLE])}"
     return Offload(
-        table, text(found[read_table.FLOWTABLE_NAME]), bool(flags & NFT_FLOWTABLE_HW_OFFLOAD)
+        table, text(found[nf.NFTA_FLOWTABLE_NAME]), bool(flags & nf.NFT_FLOWTABLE_HW_OFFLOAD)
     )
 
 
 def _read_statements(netfilter: NetlinkSocket) -> Iterator[Statement]:
-    for family, body in _dump_all(netfilter, read_table.GETRULE):
+    for family, body in _dump_all(netfilter, nf.NFT_MSG_GETRULE):
         found = attribute_map(body)
-        if family == "inet" and text(found[read_table.RULE_TABLE]) == read_table.TABLE:
+        if family == "inet" and text(found[nf.NFTA_RULE_TABLE]) == read_table.TABLE:
             continue
         wanted = {b"fwd\0", b"dup\0"} if family == "netdev" else {b"notrack\0"}
-        for expression in attributes(found.get(read_table.RULE_EXPRESSIONS, b"")):
-            name = attribute_map(expression[1]).get(read_table.EXPR_NAME, b"")
+        for expression in attributes(found.get(nf.NFTA_RULE_EXPRESSIONS, b"")):
+            name = attribute_map(expression[1]).get(nf.NFTA_EXPR_NAME, b"")
             if name in wanted:
-                table = f"{family} {text(found[read_table.RULE_TABLE])}"
-                yield Statement(table, text(found[read_table.RULE_CHAIN]), text(name))
+                table = f"{family} {text(found[nf.NFTA_RULE_TABLE])}"
+                yield Statement(table, text(found[nf.NFTA_RULE_CHAIN]), text(name))
 
 
 def _read_sysctls() -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Iterator
 
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import read_table
 from ecluse.kernel.netlink import NetlinkSocket, attribute, attributes, number, text
 from ecluse.ruleset.table_names import is_switched
@@ -24,11 +25,10 @@ CHAIN_KEPT = (3, 4, 7, 10, 12)  # name, hook, type, flags, userdata (comments)
 SET_KEPT = (2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 17, 18)
 OBJECT_KEPT = (2, 3, 8)  # name, type, userdata
 FLOWTABLE_KEPT = (2, 3, 7)  # name, hook, flags
-RULE_USERDATA = 7
 # Statements whose data moves with packets; that they stand there is kept.
 MOVING_EXPRESSIONS = frozenset({b"counter\0", b"last\0", b"quota\0"})
 MOVING_OF_ELEMENT = frozenset(
-    {read_table.ELEMENT_EXPIRATION, read_table.ELEMENT_EXPR, read_table.ELEMENT_EXPRESSIONS}
+    {nf.NFTA_SET_ELEM_EXPIRATION, nf.NFTA_SET_ELEM_EXPR, nf.NFTA_SET_ELEM_EXPRESSIONS}
 )
 
 _LENGTH = struct.Struct("=H")
@@ -44,9 +44,9 @@ def fingerprint(netlink: NetlinkSocket, only: Iterable[str] | None = None) -> di
     if only is not None:
         wanted = set(only)
         return {
-            text(one[read_table.SET_NAME]): _elements_digest(netlink, one)
+            text(one[nf.NFTA_SET_NAME]): _elements_digest(netlink, one)
             for one in read_table.dump_sets(netlink)
-            if text(one[read_table.SET_NAME]) in wanted
+            if text(one[nf.NFTA_SET_NAME]) in wanted
         }
     table = read_table.table_attributes(netlink)
     if table is None:
@@ -70,7 +70,7 @@ def fingerprint(netlink: NetlinkSocket, only: Iterable[str] | None = None) -> di
         *_rule_digests(netlink),
     ]
     found = {
-        text(one[read_table.SET_NAME]): _elements_digest(netlink, one)
+        text(one[nf.NFTA_SET_NAME]): _elements_digest(netlink, one)
         for one in sets
         if _is_static(one)
     }
@@ -91,14 +91,14 @@ def join_attributes(found: dict[int, bytes], kinds: Iterable[int]) -> bytes:
 
 def _is_static(one: dict[int, bytes]) -> bool:
     """Tell whether packets do not fill this set (NFT_SET_EVAL, `flags dynamic`)."""
-    return not number(one.get(read_table.SET_FLAGS, b"")) & read_table.NFT_SET_EVAL
+    return not number(one.get(nf.NFTA_SET_FLAGS, b"")) & nf.NFT_SET_EVAL
 
 
 def _rule_digests(netlink: NetlinkSocket) -> Iterator[bytes]:
     """Digest each chain's rules in their order."""
     by_chain: dict[str, list[bytes]] = {}
-    for found in read_table.dump_ours(netlink, read_table.GETRULE, read_table.RULE_TABLE):
-        chain = text(found[read_table.RULE_CHAIN])
+    for found in read_table.dump_ours(netlink, nf.NFT_MSG_GETRULE, nf.NFTA_RULE_TABLE):
+        chain = text(found[nf.NFTA_RULE_CHAIN])
         if not is_switched(chain):
             by_chain.setdefault(chain, []).append(attribute(0, stable_rule(found)))
     for chain, rules in by_chain.items():
@@ -108,10 +108,12 @@ def _rule_digests(netlink: NetlinkSocket) -> Iterator[bytes]:
 def stable_rule(rule: dict[int, bytes]) -> bytes:
     """Give a rule's statements and comment without what packets move in them."""
     expressions = []
-    for _, expression in attributes(rule.get(read_table.RULE_EXPRESSIONS, b"")):
-        name = dict(attributes(expression))[read_table.EXPR_NAME]
+    for _, expression in attributes(rule.get(nf.NFTA_RULE_EXPRESSIONS, b"")):
+        name = dict(attributes(expression))[nf.NFTA_EXPR_NAME]
         expressions.append(attribute(1, name if name in MOVING_EXPRESSIONS else expression))
-    return b"".join(expressions) + attribute(RULE_USERDATA, rule.get(RULE_USERDATA, b""))
+    return b"".join(expressions) + attribute(
+        nf.NFTA_RULE_USERDATA, rule.get(nf.NFTA_RULE_USERDATA, b"")
+    )
 
 
 def _elements_digest(netlink: NetlinkSocket, one: dict[int, bytes]) -> str:
@@ -124,7 +126,7 @@ def _elements_digest(netlink: NetlinkSocket, one: dict[int, bytes]) -> str:
     """
     walk = stable_elements if _may_move(one) else split_elements
     count = total = 0
-    for listed in read_table.dump_element_lists(netlink, text(one[read_table.SET_NAME])):
+    for listed in read_table.dump_element_lists(netlink, text(one[nf.NFTA_SET_NAME])):
         for element in walk(listed):
             count += 1
             total += hash(element)
@@ -138,9 +140,8 @@ def _may_move(one: dict[int, bytes]) -> bool:
     An element that somebody gave a counter where the set has none moves the digest with each
     packet: it is not ours.
     """
-    return bool(number(one.get(read_table.SET_FLAGS, b"")) & read_table.NFT_SET_TIMEOUT) or any(
-        kind in one
-        for kind in (read_table.SET_TIMEOUT, read_table.SET_EXPR, read_table.SET_EXPRESSIONS)
+    return bool(number(one.get(nf.NFTA_SET_FLAGS, b"")) & nf.NFT_SET_TIMEOUT) or any(
+        kind in one for kind in (nf.NFTA_SET_TIMEOUT, nf.NFTA_SET_EXPR, nf.NFTA_SET_EXPRESSIONS)
     )
 
 

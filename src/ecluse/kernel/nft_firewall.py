@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.kernel import bulk_elements as bulk
 from ecluse.kernel import closed_table, read_table, switch_commit
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel.fingerprint import fingerprint
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
@@ -175,7 +176,7 @@ class NftFirewall:
         OSError with the first fault's errno, in the kernel's words.
         """
         with self._sockets.borrow() as netlink:
-            netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, requests)
+            netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, requests)
 
     def apply_closed_table(self, inside: Sequence[str]) -> bool:
         """Shut the gate by the smallest table, where none stands.
@@ -193,7 +194,7 @@ class NftFirewall:
                     if read_table.table_attributes(netlink) is not None:
                         return False
                     netlink.transaction(
-                        read_table.NFNL_SUBSYS_NFTABLES,
+                        nf.NFNL_SUBSYS_NFTABLES,
                         closed_table.closed_table_requests(tuple(inside)),
                     )
             except FileExistsError:

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import read_table
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
@@ -22,12 +23,6 @@ from ecluse.kernel.netlink import (
 from ecluse.kernel.netlink_stream import EVENT_BUFFER, NetlinkStream
 from ecluse.ports import KernelChange
 from ecluse.ruleset.table_names import is_learned
-
-NFNLGRP_NFTABLES = 7
-NEWGEN = 15
-GEN_PROC_PID, GEN_PROC_NAME = 2, 3
-NEWTABLE, DELTABLE, NEWSETELEM, DELSETELEM = 0, 2, 12, 14
-TABLE_FLAGS, NFT_TABLE_F_DORMANT = 2, 1
 
 # Message -> which attribute names the thing (table names are attribute 1 everywhere), what
 # happened, to one and to many.
@@ -75,23 +70,23 @@ class TransactionReader:
     def decode(self, datagram: bytes) -> Iterator[KernelChange]:
         """Give the transactions that end in this datagram."""
         for kind, _, _, port, body in messages(datagram, self._is_passed_over):
-            if kind >> SUBSYSTEM_BITS != read_table.NFNL_SUBSYS_NFTABLES:
+            if kind >> SUBSYSTEM_BITS != nf.NFNL_SUBSYS_NFTABLES:
                 continue
             if port != self._port:  # what is left of a transaction whose end was lost
                 self._forget()
                 self._port = port
             what = kind & 0xFF
-            if what == NEWGEN:
+            if what == nf.NFT_MSG_NEWGEN:
                 yield self._kernel_change(body)
                 self._forget()
-            elif body[0] == read_table.NFPROTO_INET:
+            elif body[0] == nf.NFPROTO_INET:
                 self._count_message(what, body)
 
     def _is_passed_over(self, kind: int, port: int) -> bool:
         """Say whether a message needs no look: a load of ours has 100,000 of them, and only its end
         matters.
         """
-        return port in self._our_ports and kind & 0xFF != NEWGEN
+        return port in self._our_ports and kind & 0xFF != nf.NFT_MSG_NEWGEN
 
     def lost(self, error: OSError) -> KernelChange:
         """Say that events were lost, and forget the torn transaction."""
@@ -114,40 +109,41 @@ class TransactionReader:
         found = attributes(body, 4)
         if words is None or not found or text(found[0][1]) != read_table.TABLE:
             return
-        if what == NEWTABLE:
-            flags = number(dict(found).get(TABLE_FLAGS, b""))
-            self._dormant = bool(flags & NFT_TABLE_F_DORMANT)
+        if what == nf.NFT_MSG_NEWTABLE:
+            flags = number(dict(found).get(nf.NFTA_TABLE_FLAGS, b""))
+            self._dormant = bool(flags & nf.NFT_TABLE_F_DORMANT)
         name = (
             next((payload for kind, payload in found if kind == words[0]), b"") if words[0] else b""
         )
-        if what in {NEWSETELEM, DELSETELEM} and is_learned(text(name)):
+        if what in {nf.NFT_MSG_NEWSETELEM, nf.NFT_MSG_DELSETELEM} and is_learned(text(name)):
             self._filled = text(name)  # what it is there for
             return
         self._seen[what, name] += 1
 
     def _kernel_change(self, body: bytes) -> KernelChange:
         found = dict(attributes(body, 4))
-        pid = number(found.get(GEN_PROC_PID, b""))
+        pid = number(found.get(nf.NFTA_GEN_PROC_PID, b""))
         ours = self._ours(self._port, pid)
         told = self._port not in self._our_ports
         if ours:  # a load of ours has 100,000 messages that nobody asks about
             self._our_ports.add(self._port)
         return KernelChange(
-            process=printable(text(found.get(GEN_PROC_NAME, b""))),
+            process=printable(text(found.get(nf.NFTA_GEN_PROC_NAME, b""))),
             pid=pid,
             ours=ours,
             touched=bool(self._seen) or not told,
             what=self._description() if told else "changed by ourselves",
-            generation=number(found.get(read_table.GEN_ID, b"")),
+            generation=number(found.get(nf.NFTA_GEN_ID, b"")),
             filled=printable(self._filled),
-            gone=(DELTABLE, b"") in self._seen and (NEWTABLE, b"") not in self._seen,
+            gone=(nf.NFT_MSG_DELTABLE, b"") in self._seen
+            and (nf.NFT_MSG_NEWTABLE, b"") not in self._seen,
         )
 
     def _description(self) -> str:
         """Tell what was seen, the weightiest first, in at most 300 characters."""
         phrases = [DORMANT] if self._dormant else []
         for what, name in sorted(self._seen, key=lambda key: WEIGHT.index(key[0])):
-            if self._dormant and what == NEWTABLE:
+            if self._dormant and what == nf.NFT_MSG_NEWTABLE:
                 continue
             count = self._seen[what, name]
             _, one, many = WORDS[what]
@@ -172,5 +168,5 @@ def monitor_transactions(
     buffer: bytes that may wait.
     """
     batches = TransactionReader(ours)
-    netlink = NetlinkSocket(NETLINK_NETFILTER, (NFNLGRP_NFTABLES,), buffer)
+    netlink = NetlinkSocket(NETLINK_NETFILTER, (nf.NFNLGRP_NFTABLES,), buffer)
     return NetlinkStream(netlink, batches.decode, batches.lost)

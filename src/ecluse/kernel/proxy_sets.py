@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import read_table
-from ecluse.kernel.bulk_elements import DELSETELEM, LIST_ELEMENT, NEWSETELEM
 from ecluse.kernel.netlink import (
     NLA_F_NESTED,
     NLM_F_CREATE,
@@ -35,9 +35,7 @@ from ecluse.policy import IPAddress
 from ecluse.ruleset.dns_redirect import KEPT_SECONDS
 from ecluse.ruleset.table_names import is_learned
 
-SET_HANDLE = 16
 _WIDTHS = (4, 16)
-ELEMENT_FLAGS, CATCH_ALL = 3, 2
 """NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_CATCHALL: an element that stands for every address (nft's `*`).
 """
 ENDLESS = 1 << 31
@@ -74,7 +72,7 @@ def add_elements(netlink: NetlinkSocket, elements: Iterable[SetElement]) -> None
     every = list(elements)
     if not every:
         return
-    netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, [_add_request(one) for one in every])
+    netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, [_add_request(one) for one in every])
     if ADD_RENEWS:
         return
     old = [one for one in every if not _has_time(one, _seconds_left_of(netlink, one))]
@@ -84,7 +82,7 @@ def add_elements(netlink: NetlinkSocket, elements: Iterable[SetElement]) -> None
             for one in old
             for r in (*_add_and_delete(one.set, _key(one.address)), _add_request(one))
         ]
-        netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, messages)
+        netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, messages)
 
 
 def _has_time(one: SetElement, seconds: int) -> bool:
@@ -95,11 +93,11 @@ def _seconds_left_of(netlink: NetlinkSocket, one: SetElement) -> int:
     """Read how many whole seconds an element has left; 0 when it is not there."""
     try:
         answer = netlink.request(
-            *_request(read_table.GETSETELEM, 0, one.set, _key(one.address))[::2]
+            *_request(nf.NFT_MSG_GETSETELEM, 0, one.set, _key(one.address))[::2]
         )
     except FileNotFoundError:
         return 0
-    listed = attribute_map(answer or b"", 4).get(read_table.ELEMENTS, b"")
+    listed = attribute_map(answer or b"", 4).get(nf.NFTA_SET_ELEM_LIST_ELEMENTS, b"")
     return next((_seconds(attribute_map(element)) for _, element in attributes(listed)), 0)
 
 
@@ -115,39 +113,38 @@ def delete_elements(
     every = list(elements)
     if every:
         messages = [request for one in every for request in _add_and_delete(name, _key(one))]
-        netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, messages)
+        netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, messages)
 
 
 def _add_request(one: SetElement) -> Request:
     time = struct.pack("!Q", (one.seconds or KEPT_SECONDS) * 1000)
-    times = attribute(read_table.ELEMENT_TIMEOUT, time) + attribute(
-        read_table.ELEMENT_EXPIRATION, time
-    )
-    return _request(NEWSETELEM, NLM_F_CREATE, one.set, _key(one.address) + times)
+    times = attribute(nf.NFTA_SET_ELEM_TIMEOUT, time) + attribute(nf.NFTA_SET_ELEM_EXPIRATION, time)
+    return _request(nf.NFT_MSG_NEWSETELEM, NLM_F_CREATE, one.set, _key(one.address) + times)
 
 
 def _add_and_delete(name: str, key: bytes) -> Iterator[Request]:
-    yield _request(NEWSETELEM, NLM_F_CREATE, name, key)
-    yield _request(DELSETELEM, 0, name, key)
+    yield _request(nf.NFT_MSG_NEWSETELEM, NLM_F_CREATE, name, key)
+    yield _request(nf.NFT_MSG_DELSETELEM, 0, name, key)
 
 
 def _key(address: IPAddress | None) -> bytes:
     if address is None:
-        return attribute(ELEMENT_FLAGS, struct.pack("!I", CATCH_ALL))
+        return attribute(nf.NFTA_SET_ELEM_FLAGS, struct.pack("!I", nf.NFT_SET_ELEM_CATCHALL))
     return attribute(
-        read_table.ELEMENT_KEY | NLA_F_NESTED, attribute(read_table.DATA_VALUE, address.packed)
+        nf.NFTA_SET_ELEM_KEY | NLA_F_NESTED, attribute(nf.NFTA_DATA_VALUE, address.packed)
     )
 
 
 def _request(message: int, flags: int, name: str, element: bytes) -> Request:
     return (
-        netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, message),
+        netfilter_kind(nf.NFNL_SUBSYS_NFTABLES, message),
         flags,
-        netfilter_header(read_table.NFPROTO_INET)
-        + text_attribute(read_table.ELEMENTS_TABLE, read_table.TABLE)
-        + text_attribute(read_table.ELEMENTS_SET, name)
+        netfilter_header(nf.NFPROTO_INET)
+        + text_attribute(nf.NFTA_SET_ELEM_LIST_TABLE, read_table.TABLE)
+        + text_attribute(nf.NFTA_SET_ELEM_LIST_SET, name)
         + attribute(
-            read_table.ELEMENTS | NLA_F_NESTED, attribute(LIST_ELEMENT | NLA_F_NESTED, element)
+            nf.NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED,
+            attribute(nf.NFTA_LIST_ELEM | NLA_F_NESTED, element),
         ),
     )
 
@@ -174,9 +171,9 @@ def set_handles(netlink: NetlinkSocket) -> dict[str, int]:
     made anew, and is empty.
     """
     return {
-        text(one[read_table.SET_NAME]): number(one.get(SET_HANDLE, b""))
+        text(one[nf.NFTA_SET_NAME]): number(one.get(nf.NFTA_SET_HANDLE, b""))
         for one in read_table.dump_sets(netlink)
-        if is_learned(text(one[read_table.SET_NAME]))
+        if is_learned(text(one[nf.NFTA_SET_NAME]))
     }
 
 
@@ -197,17 +194,17 @@ def set_contents(netlink: NetlinkSocket, name: str) -> tuple[Mapping[IPAddress, 
     for listed in read_table.dump_element_lists(netlink, name):
         for _, one in attributes(listed):
             element = attribute_map(one)
-            if number(element.get(ELEMENT_FLAGS, b"")) & CATCH_ALL:
+            if number(element.get(nf.NFTA_SET_ELEM_FLAGS, b"")) & nf.NFT_SET_ELEM_CATCHALL:
                 everything = True
                 continue
-            key = attribute_map(element[read_table.ELEMENT_KEY])[read_table.DATA_VALUE]
+            key = attribute_map(element[nf.NFTA_SET_ELEM_KEY])[nf.NFTA_DATA_VALUE]
             if len(key) in _WIDTHS:
                 found[ip_address(key)] = _seconds(element)
     return found, everything
 
 
 def _seconds(element: Mapping[int, bytes]) -> int:
-    end = element.get(read_table.ELEMENT_EXPIRATION)
+    end = element.get(nf.NFTA_SET_ELEM_EXPIRATION)
     return ENDLESS if end is None else number(end) // 1000
 
 

@@ -8,6 +8,7 @@ NFTA_VERDICT_* in linux/netfilter/nf_tables.h.
 
 import struct
 
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import read_table
 from ecluse.kernel.netlink import (
     NLA_F_NESTED,
@@ -22,11 +23,7 @@ from ecluse.kernel.netlink import (
 from ecluse.ruleset.switch import Position
 from ecluse.ruleset.table_names import BASE_CHAINS
 
-NEWCHAIN, NEWRULE, DELRULE = 3, 6, 8
-LIST_ELEMENT = 1
-IMMEDIATE_REGISTER, VERDICT_REGISTER = 1, 0
-
-_HEADER = netfilter_header(read_table.NFPROTO_INET)
+_HEADER = netfilter_header(nf.NFPROTO_INET)
 
 
 def switch_requests(position: Position) -> list[Request]:
@@ -36,40 +33,38 @@ def switch_requests(position: Position) -> list[Request]:
     about a chain names.
     """
     verdict = attribute(
-        read_table.CHAIN_POLICY, struct.pack("!I", read_table.POLICIES.index(position.verdict))
+        nf.NFTA_CHAIN_POLICY, struct.pack("!I", nf.POLICIES.index(position.verdict))
     )
-    table = text_attribute(read_table.CHAIN_TABLE, read_table.TABLE)
+    table = text_attribute(nf.NFTA_CHAIN_TABLE, read_table.TABLE)
     requests = [
-        _request(NEWCHAIN, 0, table + text_attribute(read_table.CHAIN_NAME, hook) + verdict)
+        _request(nf.NFT_MSG_NEWCHAIN, 0, table + text_attribute(nf.NFTA_CHAIN_NAME, hook) + verdict)
         for hook in BASE_CHAINS
     ]
     for chain, target in position.targets.items():
-        where = text_attribute(read_table.RULE_TABLE, read_table.TABLE) + text_attribute(
-            read_table.RULE_CHAIN, chain
+        where = text_attribute(nf.NFTA_RULE_TABLE, read_table.TABLE) + text_attribute(
+            nf.NFTA_RULE_CHAIN, chain
         )
         requests += [
-            _request(DELRULE, 0, where),
-            _request(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, where + goto_rule(target)),
+            _request(nf.NFT_MSG_DELRULE, 0, where),
+            _request(nf.NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, where + goto_rule(target)),
         ]
     return requests
 
 
 def _request(message: int, flags: int, body: bytes) -> Request:
-    return netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, message), flags, _HEADER + body
+    return netfilter_kind(nf.NFNL_SUBSYS_NFTABLES, message), flags, _HEADER + body
 
 
 def goto_rule(target: str) -> bytes:
     """Give the expressions of a rule that goes to a chain and does nothing else (see
     `tables.goto_target`).
     """
-    code = attribute(read_table.VERDICT_CODE, struct.pack("!i", read_table.NFT_GOTO))
-    verdict = _nested(
-        read_table.DATA_VERDICT, code + text_attribute(read_table.VERDICT_CHAIN, target)
-    )
-    register = attribute(IMMEDIATE_REGISTER, struct.pack("!I", VERDICT_REGISTER))
-    data = _nested(read_table.EXPR_DATA, register + _nested(read_table.IMMEDIATE_DATA, verdict))
-    expression = _nested(LIST_ELEMENT, text_attribute(read_table.EXPR_NAME, "immediate") + data)
-    return _nested(read_table.RULE_EXPRESSIONS, expression)
+    code = attribute(nf.NFTA_VERDICT_CODE, struct.pack("!i", nf.NFT_GOTO))
+    verdict = _nested(nf.NFTA_DATA_VERDICT, code + text_attribute(nf.NFTA_VERDICT_CHAIN, target))
+    register = attribute(nf.NFTA_IMMEDIATE_DREG, struct.pack("!I", nf.NFT_REG_VERDICT))
+    data = _nested(nf.NFTA_EXPR_DATA, register + _nested(nf.NFTA_IMMEDIATE_DATA, verdict))
+    expression = _nested(nf.NFTA_LIST_ELEM, text_attribute(nf.NFTA_EXPR_NAME, "immediate") + data)
+    return _nested(nf.NFTA_RULE_EXPRESSIONS, expression)
 
 
 def _nested(kind: int, payload: bytes) -> bytes:

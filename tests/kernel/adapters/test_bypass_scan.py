@@ -15,7 +15,8 @@ from ecluse.cli import offline_checks
 from ecluse.cli.terminal import Screen
 from ecluse.errors import KernelError
 from ecluse.host_reading import Device, Filter, HostReading, Offload
-from ecluse.kernel import bypass_scan, read_table
+from ecluse.kernel import bypass_scan
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel.netlink import (
     NLA_F_NESTED,
     DumpInterruptedError,
@@ -272,8 +273,8 @@ async def test_routes_addresses_and_switches(gateway):
 
 def test_a_flowtable_as_the_kernel_tells_it():
     """This kernel has none: the bytes are made after the uapi (NFTA_FLOWTABLE_*)."""
-    body = text_attribute(read_table.FLOWTABLE_TABLE, "site") + text_attribute(
-        read_table.FLOWTABLE_NAME, "fast"
+    body = text_attribute(nf.NFTA_FLOWTABLE_TABLE, "site") + text_attribute(
+        nf.NFTA_FLOWTABLE_NAME, "fast"
     )
     body += attribute(3 | NLA_F_NESTED, b"")
     assert bypass_scan.parse_flowtable(

@@ -16,8 +16,8 @@ import pytest
 from ecluse.dnsproxy import learned as module
 from ecluse.dnsproxy import learned_journal, learned_snapshot, process
 from ecluse.dnsproxy.learned import LearnedAddresses
-from ecluse.kernel import proxy_sets, read_table
-from ecluse.kernel.bulk_elements import NEWSETELEM
+from ecluse.kernel import nf_tables_numbers as nf
+from ecluse.kernel import proxy_sets
 from ecluse.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, NetlinkSocket, attribute
 from ecluse.kernel.proxy_sets import (
     SetElement,
@@ -295,9 +295,11 @@ def test_a_learned_address_that_was_given_a_year_has_an_hour(world):
     assert 3500 < seconds_left(world.netlink, SET)[LEARNED] <= 3600
     # Nor for ever: nft has no words for it, the kernel does.
     nft(f"delete element inet ecluse {SET} {{ {LEARNED} }}")
-    timeless = attribute(read_table.ELEMENT_TIMEOUT, bytes(8))
-    add = proxy_sets._request(NEWSETELEM, NLM_F_CREATE, SET, proxy_sets._key(LEARNED) + timeless)
-    world.netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, [add])
+    timeless = attribute(nf.NFTA_SET_ELEM_TIMEOUT, bytes(8))
+    add = proxy_sets._request(
+        nf.NFT_MSG_NEWSETELEM, NLM_F_CREATE, SET, proxy_sets._key(LEARNED) + timeless
+    )
+    world.netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, [add])
     assert seconds_left(world.netlink, SET)[LEARNED] == proxy_sets.ENDLESS
     gate.save()
     assert 3500 < seconds_left(world.netlink, SET)[LEARNED] <= 3600

@@ -9,7 +9,7 @@ import pytest
 
 from ecluse.errors import KernelError
 from ecluse.kernel import netlink as nl
-from ecluse.kernel import read_table
+from ecluse.kernel import nf_tables_numbers as nf
 
 pytestmark = pytest.mark.kernel
 
@@ -119,20 +119,16 @@ def test_an_error_says_what_was_being_done_and_whether_to_try_again():
 
 def test_the_kernel_says_more_than_a_number(namespace):
     with nl.NetlinkSocket(nl.NETLINK_NETFILTER) as made:
-        body = nl.netfilter_header(read_table.NFPROTO_INET)
+        body = nl.netfilter_header(nf.NFPROTO_INET)
         with pytest.raises(OSError) as caught:
-            made.request(
-                nl.netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, read_table.GETTABLE), body
-            )
+            made.request(nl.netfilter_kind(nf.NFNL_SUBSYS_NFTABLES, nf.NFT_MSG_GETTABLE), body)
     assert caught.value.errno == errno.EINVAL
     with nl.NetlinkSocket(
         nl.NETLINK_NETFILTER
     ) as made:  # RTM_GETLINK's kernel speaks; here a policy error does
         body += nl.attribute(1, b"x" * 300 + b"\0")
         with pytest.raises(OSError, match=r"\(.+\)"):
-            made.request(
-                nl.netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, read_table.GETTABLE), body
-            )
+            made.request(nl.netfilter_kind(nf.NFNL_SUBSYS_NFTABLES, nf.NFT_MSG_GETTABLE), body)
 
 
 def test_a_socket_is_lent_again_unless_an_error_left_answers_in_it(namespace):

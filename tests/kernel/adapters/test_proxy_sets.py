@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import proxy_sets as module
-from ecluse.kernel.bulk_elements import NEWSETELEM
 from ecluse.kernel.netlink import NETLINK_NETFILTER, NetlinkSocket
 from ecluse.kernel.proxy_sets import (
     SetElement,
@@ -70,7 +70,7 @@ async def test_a_key_that_packets_may_need_is_never_deleted(table, monkeypatch, 
         add_elements(netlink, [SetElement(SET, ADDRESS, seconds)])
         for _ in range(2):
             add_elements(netlink, [SetElement(SET, ADDRESS), SetElement("dns_all_6", SIX)])
-            assert netlink.sent == [NEWSETELEM, NEWSETELEM]
+            assert netlink.sent == [nf.NFT_MSG_NEWSETELEM, nf.NFT_MSG_NEWSETELEM]
             assert seconds_left(netlink, SET)[ADDRESS] >= 3590
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import read_table
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
@@ -171,7 +172,7 @@ async def test_a_set_of_another_kind_hides_no_row_of_the_others(firewall, kind):
 def test_an_element_of_any_bytes_is_a_row_or_is_counted(rows, width, flow):
     """Whatever stands in an element: KeyError, a length that leads nowhere, a key of another size."""
     key = bytes(2 * width + 8 if flow else width)
-    sound = attribute(read_table.ELEMENT_KEY | NLA_F_NESTED, attribute(read_table.DATA_VALUE, key))
+    sound = attribute(nf.NFTA_SET_ELEM_KEY | NLA_F_NESTED, attribute(nf.NFTA_DATA_VALUE, key))
     read = partial(read_table._refused_element, width=width, flow=flow, set_timeout=1000)
     found, bad = sift([*rows, sound], read)
     assert len(found) + bad == len(rows) + 1

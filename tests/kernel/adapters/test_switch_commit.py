@@ -10,6 +10,7 @@ import pytest
 
 from ecluse.controller.table.manager import TableManager
 from ecluse.errors import KernelError
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import nft_firewall as adapter
 from ecluse.kernel import read_table, switch_commit
 from ecluse.kernel.fingerprint import is_switched
@@ -41,11 +42,11 @@ def listed():
         ["nft", "-s", "list", "table", "inet", "ecluse"], capture_output=True, text=True, check=True
     )
     with NetlinkSocket(NETLINK_NETFILTER) as netlink:
-        every = read_table.dump_ours(netlink, read_table.GETRULE, read_table.RULE_TABLE)
+        every = read_table.dump_ours(netlink, nf.NFT_MSG_GETRULE, nf.NFTA_RULE_TABLE)
         rules = sorted(
-            (rule[read_table.RULE_CHAIN], rule[read_table.RULE_EXPRESSIONS])
+            (rule[nf.NFTA_RULE_CHAIN], rule[nf.NFTA_RULE_EXPRESSIONS])
             for rule in every
-            if is_switched(read_table.text(rule[read_table.RULE_CHAIN]))
+            if is_switched(read_table.text(rule[nf.NFTA_RULE_CHAIN]))
         )
     return done.stdout, rules
 
