@@ -1,5 +1,6 @@
-"""Which connections a level keeps and which it ends, judged by the very program that the kernel
-judges packets by.
+"""Judges connections: which ones a level keeps, by the program that the kernel judges packets by.
+
+Pure.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,10 +33,11 @@ _PROTOCOLS = {
 class Flow:
     """A judged connection.
 
-    verdict: `inside`, `open`, `kept`, `lifeline`, `refused`, or `unknown` (neither end is ours).
-
-    zone: where its inside end is. service: counter name without prefix, empty when no service keeps
-    it.
+    Args:
+        zone: where its inside end is.
+        verdict: `inside`, `open`, `kept`, `lifeline`, `refused`, or `unknown` (neither end is
+            ours).
+        service: the service that keeps it (its counter's name without prefix), or empty.
     """
 
     connection: ConntrackEntry
@@ -79,8 +81,9 @@ def describe_connection(connection: ConntrackEntry) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _LookUp:
-    """One look-up of a zone's chain: outside end, port where `ports`, protocol, inside end where
-    `inner`.
+    """One look-up of a zone's chain in a map, by outside end and protocol.
+
+    ports: by the port as well. inner: by the inside end as well.
     """
 
     map: str
@@ -92,11 +95,14 @@ class _LookUp:
 class FlowJudge:
     """Judges connections by one program at given levels.
 
-    local: every address of the gateway itself, as text. indices: kept with a program, for its next
-    judge.
-    learned: what the DNS gate put into its sets, as numbers. Conntrack does not say by which
-    interface a connection came, so its inside end's address decides the zone. Where neither end is
-    known the verdict is `unknown`, and nobody ends such a connection for us.
+    Conntrack does not say by which interface a connection came, so the address of its inside end
+    decides the zone. Where neither end is known the verdict is `unknown`: such a connection is
+    never ended.
+
+    Args:
+        local: every address of the gateway itself, as text.
+        indices: of the program's maps, kept with the program for its next judge.
+        learned: addresses in the DNS proxy's sets, as numbers, by set.
     """
 
     policy: Policy
@@ -118,14 +124,15 @@ class FlowJudge:
         }
 
     def unplaced_ends(self, connections: Iterable[ConntrackEntry]) -> set[IPAddress]:
-        """Give the ends that are in no zone's subnets and not the gateway's: outside, unless they
-        are routed to the inside.
+        """Give the ends that are in no zone's subnets and not the gateway's.
+
+        They are outside, unless routes lead to them by an inside interface (`mark_inside`).
         """
         ends = {end for one in connections for end in (one.original.source, one.reply.source)}
         return {end for end in ends if self._place_of(end) is None}
 
     def mark_inside(self, addresses: Iterable[IPAddress]) -> None:
-        """Take note that these addresses, of no zone's subnets, are reached by an inside interface."""
+        """Count these addresses of no zone's subnets as inside: an inside interface leads there."""
         self._places.update(dict.fromkeys(addresses, NEIGHBOUR))
 
     def judge(self, connection: ConntrackEntry) -> Flow:
@@ -146,8 +153,8 @@ class FlowJudge:
         outer = connection.reply.source if ours is not None else connection.original.source
         if zone is not None and connection.spoofed and not self._is_open(zone):
             return Flow(connection, zone, "refused")
-        # A neighbour of the gateway in no zone's subnets passes by an inside interface, and
-        # conntrack tells no interface.
+        # A near address in no zone's subnets may be a neighbour by an inside interface, which the
+        # rules let pass: conntrack names no interface, so such a connection is not judged.
         if zone is None or (zone == GATEWAY and _is_near(outer)):
             return Flow(connection, zone or "", "unknown")
         return self._judge_in(zone, connection, opened_inside=ours is not None)
@@ -165,11 +172,10 @@ class FlowJudge:
         return level_named(self.policy.site, self.levels[zone]).passes_all
 
     def _is_misdirected_dns(self, connection: ConntrackEntry, zone: str) -> bool:
-        """Say whether a zone's DNS connection goes to the gate and should not at this level, or the
-        other way round.
+        """Say whether a DNS connection of a zone goes elsewhere than it should at this level.
 
-        Where a connection goes is decided by its first packet: one from before the change is ended,
-        and asks anew.
+        The first packet decides whether it goes to the DNS proxy. A connection from before the
+        change is ended, so that the next question takes the right way.
         """
         one, gate = connection.original, self.policy.site.dns
         if (
@@ -202,9 +208,8 @@ class FlowJudge:
     ) -> str:
         """Name the service that keeps a zone's connection, empty when none does.
 
-        The look-ups are those of the program's own chain for the zone at its level, and only they:
-        a table of 200,000 connections is judged in a second or two, where walking all rules took
-        twenty.
+        Only the look-ups of the zone's own chain at its level are made: 200,000 connections take a
+        second or two, where walking all rules took twenty.
         """
         one = connection.original
         peer, inner = (
@@ -268,7 +273,7 @@ class FlowJudge:
             source_port=one.source_port,
             destination_port=one.destination_port,
             uid=self.daemon_uid,
-            # Conntrack does not tell it; what the lifeline asks of it (VRRP) is 255.
+            # Conntrack does not keep it; the only rule that asks (VRRP in the lifeline) wants 255.
             hop_limit=255,
         )
 

@@ -97,7 +97,7 @@ class SwitchReading:
 
 
 class Firewall(Protocol):
-    """nf_tables, seen as texts and values in and readings out.
+    """nf_tables: texts and values go in, readings come out.
 
     One transaction at a time, on one thread.
     """
@@ -114,28 +114,40 @@ class Firewall(Protocol):
     async def switch(self, position: Position) -> str:
         """Put the switch into this position: one transaction, whole or not at all.
 
-        KernelError when it was refused.
+        Returns:
+            What went wrong although the switch is made, in words; mostly empty.
 
-        Gives what did not go as it should although the switch is made, in words; mostly nothing.
+        Raises:
+            KernelError: it was refused.
         """
 
     async def change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
-        """Take the elements of `gone` out of these maps and put those of `come` in: one
-        transaction, whole or not at all.
+        """Delete elements of maps and add others: one transaction, whole or not at all.
 
-        KernelError when the kernel refused.
+        Args:
+            gone: the elements to delete, by map.
+            come: the elements to add, by map.
+
+        Raises:
+            KernelError: it was refused.
         """
 
     def apply_closed_table(self, inside: Sequence[str]) -> bool:
         """Shut the gate by the smallest table there is, where none stands; False where one does.
 
-        At once, on the caller's thread, whatever else is under way. inside: the zones' interfaces,
-        between which all passes. KernelError when the kernel refused.
+        At once, on the caller's thread, whatever else is under way.
+
+        Args:
+            inside: the zones' interfaces; between them all packets pass.
+
+        Raises:
+            KernelError: it was refused.
         """
 
     async def read_switch(self, chains: Iterable[str]) -> SwitchReading:
-        """Read these chains' targets and the base chains' policies and hooks back, as of one
-        transaction.
+        """Read these chains' targets, and the base chains' policies and hooks.
+
+        All of it as of one transaction.
         """
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
@@ -153,54 +165,50 @@ class Firewall(Protocol):
         """Name every chain of table `inet ecluse`, sorted; empty when there is no table."""
 
     async def objects(self) -> dict[str, tuple[str, ...]]:
-        """Name what table `inet ecluse` holds: keys `chain`, `set`, `map`, `counter`; sorted names;
-        empty when no table.
+        """Name what table `inet ecluse` holds, sorted; empty when there is no table.
 
-        Further keys (`flowtable`, `quota`, ..., as nft calls them) only where somebody made such a
-        thing.
+        Keys are `chain`, `set`, `map`, `counter`; further ones (`flowtable`, `quota`, ..., as nft
+        calls them) only where somebody made such a thing.
         """
 
     async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
-        """Digest all of table `inet ecluse` that packets do not change themselves, by part; nothing
-        when no table.
+        """Digest table `inet ecluse`, by part; empty when there is no table.
 
         Parts: the elements of each set or map under its name, all else under the empty name: table
-        flags, chains with hook and priority, rules, sets and maps themselves. sets: give the parts
-        of these alone. Not in it: rules of base and gate chains (read with `targets`), base chains'
-        policies (`policies`), handles, counters, dynamic sets' elements. It holds within one
-        process.
+        flags, chains with hook and priority, rules, sets and maps themselves. Not in it: rules of
+        base and gate chains (read with `targets`), base chains' policies (`policies`), handles,
+        counters, dynamic sets' elements. Digests compare within one process only.
+
+        sets: digest the elements of these alone.
         """
 
     async def ruleset_generation(self) -> int:
-        """Give nf_tables' generation id of this network namespace: it changes with every
-        transaction by anyone.
-        """
+        """Give nf_tables' generation id of this network namespace: every transaction changes it."""
 
     async def counters(self) -> dict[str, CounterValue]:
         """Read every named counter of table `inet ecluse`; empty when there is no table."""
 
     async def learned(self) -> dict[str, frozenset[int]]:
-        """Read what the DNS gate put into its sets, by set: addresses as numbers.
-
-        Empty where there is no gate.
-        """
+        """Read the addresses in the DNS proxy's sets, by set, as numbers; empty without a proxy."""
 
     async def half_expired(
         self, used: Mapping[str, frozenset[IPAddress]]
     ) -> Mapping[str, frozenset[IPAddress]]:
-        """Give those of these addresses, by set of the DNS gate's, half of whose time is over; what
-        is not there is none.
+        """Give those of these learned addresses, by set, half of whose time is over.
+
+        An address that is not in its set is none of them.
         """
 
     async def renew_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
-        """Give addresses in the DNS gate's sets, by set, their whole time again; one transaction."""
+        """Give learned addresses, by set, their whole time again; one transaction."""
 
     async def refused(self) -> SetReading:
         """Read the refused sets (refused4, refused6, refused_hosts4, refused_hosts6)."""
 
     async def limited(self) -> SetReading:
-        """Read which machines asked the DNS gate more than they may: the packets that were dropped,
-        within the last hour.
+        """Read which machines asked the DNS proxy more than they may, within the last hour.
+
+        Counted are the packets that were dropped.
         """
 
     def changes(self) -> AsyncIterator[KernelChange]:
@@ -250,8 +258,9 @@ class Links(Protocol):
         """Give every address of the machine itself, as text."""
 
     async def reached_by(self, addresses: Iterable[IPAddress]) -> dict[IPAddress, str]:
-        """Say by which interface the machine would reach each address; what it has no way to is
-        left out. KernelError.
+        """Say by which interface the machine would reach each address. KernelError.
+
+        An address with no route is left out.
         """
 
     def changes(self) -> AsyncIterator[str]:

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from ecluse.kernel import bulk_elements, read_table
+from ecluse.kernel import bulk_elements
 from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
@@ -19,6 +19,7 @@ from ecluse.kernel.netlink import (
     netfilter_kind,
     text_attribute,
 )
+from ecluse.kernel.nft_messages import TABLE
 from ecluse.ruleset.program import NamedSet
 
 DELTABLE, NEWCHAIN, CREATE = 2, 3, 0x400
@@ -40,7 +41,7 @@ def element(netlink: NetlinkSocket, name: str, address: str, port: str, counter:
 
 def name(netlink: NetlinkSocket) -> None:
     """Make a chain whose name no text of nft can hold."""
-    body = text_attribute(1, read_table.TABLE) + text_attribute(3, "x { } ; flush ruleset\n")
+    body = text_attribute(1, TABLE) + text_attribute(3, "x { } ; flush ruleset\n")
     netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, [inet(NEWCHAIN, CREATE, body)])
 
 
@@ -52,7 +53,7 @@ def fight(netlink: NetlinkSocket, seconds: str, period: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             netlink.transaction(
                 nf.NFNL_SUBSYS_NFTABLES,
-                [inet(DELTABLE, 0, text_attribute(1, read_table.TABLE))],
+                [inet(DELTABLE, 0, text_attribute(1, TABLE))],
             )
             found += 1
         time.sleep(float(period))

@@ -1,9 +1,8 @@
-"""Elements of maps by raw netlink: at 100,000 entries libnftables takes longer than all the rest of
-a start.
+"""Builds elements of large maps as netlink messages.
 
-Only the bulk goes this way: maps to counters, whose keys are joined addresses, ports and protocols.
-Tables, chains, rules and all other sets stay libnftables' (docs/datapath.md), but for the switch
-(kernel/switch_commit.py). Source: NFTA_SET_ELEM_* in linux/netfilter/nf_tables.h.
+At 100,000 entries libnftables takes longer for them than all the rest of a start takes. Only maps
+to counters go this way, whose keys are joined addresses, ports and protocols. Tables, chains, rules
+and all other sets stay libnftables' (docs/datapath.md), but for the switch (`switch_commit`).
 """
 
 import errno
@@ -11,22 +10,12 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 
 from ecluse.kernel import nf_tables_numbers as nf
-from ecluse.kernel import read_table
-from ecluse.kernel.netlink import (
-    NLA_F_NESTED,
-    NLM_F_CREATE,
-    Request,
-    attribute,
-    netfilter_header,
-    netfilter_kind,
-    text_attribute,
-)
+from ecluse.kernel.netlink import NLA_F_NESTED, NLM_F_CREATE, Request, text_attribute
+from ecluse.kernel.nft_messages import elements_request
 from ecluse.ruleset.program import Interval, Key, NamedSet
 
 WIDTHS: Mapping[str, int] = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_service": 2, "inet_proto": 1}
-"""Bytes of a field; in a joined key each is filled up to a multiple of four (nft(8),
-concatenations).
-"""
+"""Bytes of a field; a joined key fills each up to a multiple of four (nft(8), concatenations)."""
 
 LARGEST_LIST = 60_000
 """Bytes of elements in one message: an attribute's length has 16 bits."""
@@ -45,37 +34,25 @@ def element_requests(gone: Iterable[NamedSet], come: Iterable[NamedSet]) -> list
 
 
 def _requests(named: NamedSet, message: int, flags: int) -> Iterator[Request]:
-    kind = netfilter_kind(nf.NFNL_SUBSYS_NFTABLES, message)
-    where = (
-        netfilter_header(nf.NFPROTO_INET)
-        + text_attribute(nf.NFTA_SET_ELEM_LIST_TABLE, read_table.TABLE)
-        + text_attribute(nf.NFTA_SET_ELEM_LIST_SET, named.name)
-    )
-    deleting = message == nf.NFT_MSG_DELSETELEM
-    held: list[bytes] = []
+    """Put the elements into as few messages as they fit."""
+    waiting: list[bytes] = []
     size = 0
-    for element in _elements(named, with_value=not deleting):
-        held.append(element)
+    for element in _elements(named, with_value=message == nf.NFT_MSG_NEWSETELEM):
+        waiting.append(element)
         size += len(element)
         if size > LARGEST_LIST:
-            yield (
-                kind,
-                flags,
-                where + attribute(nf.NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, b"".join(held)),
-            )
-            held, size = [], 0
-    if held:
-        yield (
-            kind,
-            flags,
-            where + attribute(nf.NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, b"".join(held)),
-        )
+            yield elements_request(message, flags, named.name, b"".join(waiting))
+            waiting, size = [], 0
+    if waiting:
+        yield elements_request(message, flags, named.name, b"".join(waiting))
 
 
 def _elements(named: NamedSet, *, with_value: bool) -> Iterator[bytes]:
-    """Encode each element.
+    """Encode each element as NFTA_LIST_ELEM.
 
-    The hot loop of a load: all but the address is made once for many elements.
+    The hot loop of a load, so it packs by hand. Keys differ mostly in the address: all that stands
+    behind it (ports, protocol, the counter's name) is made once for many elements, and so is the
+    header for each length.
     """
     widths = [WIDTHS[kind] for kind in named.types]
     first = widths[0]  # the address, a multiple of four bytes

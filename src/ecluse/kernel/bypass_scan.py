@@ -26,7 +26,7 @@ from ecluse.host_reading import (
     Statement,
 )
 from ecluse.kernel import nf_tables_numbers as nf
-from ecluse.kernel import nic_features, read_links, read_table, tcx_programs
+from ecluse.kernel import nic_features, read_links, tcx_programs
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
@@ -40,6 +40,7 @@ from ecluse.kernel.netlink import (
     retry_interrupted,
     text,
 )
+from ecluse.kernel.nft_messages import TABLE
 from ecluse.kernel.read_links import host_number, link_kind
 from ecluse.kernel.rtnetlink_numbers import (
     IFLA_IFNAME,
@@ -243,7 +244,7 @@ def parse_flowtable(family: str, body: bytes) -> Offload:
 def _read_statements(netfilter: NetlinkSocket) -> Iterator[Statement]:
     for family, body in _dump_all(netfilter, nf.NFT_MSG_GETRULE):
         found = attribute_map(body)
-        if family == "inet" and text(found[nf.NFTA_RULE_TABLE]) == read_table.TABLE:
+        if family == "inet" and text(found[nf.NFTA_RULE_TABLE]) == TABLE:
             continue
         wanted = {b"fwd\0", b"dup\0"} if family == "netdev" else {b"notrack\0"}
         for expression in attributes(found.get(nf.NFTA_RULE_EXPRESSIONS, b"")):

@@ -1,8 +1,7 @@
-"""Digests of table `inet ecluse`, by part: all that a person or program can change in it, nothing
-that packets change.
+"""Digests of table `inet ecluse`, by part; no packet changes them, any other change does.
 
-Chosen by attribute, not by leaving out what is known to move: a newer kernel's new counters change
-nothing.
+Hashes an allowlist of netlink attributes, so an attribute that a newer kernel adds cannot change
+the digest.
 """
 
 import errno
@@ -15,17 +14,35 @@ from ecluse.kernel import read_table
 from ecluse.kernel.netlink import NetlinkSocket, attribute, attributes, number, text
 from ecluse.ruleset.table_names import is_switched
 
-# What is kept of each kind, by NFTA_* number (linux/netfilter/nf_tables.h). Never handles, use
-# counts, packets.
-TABLE_KEPT = (2,)  # flags, dormant among them
-# The policy of the base chains goes with the levels and is read by itself (Firewall.policies).
-CHAIN_KEPT = (3, 4, 7, 10, 12)  # name, hook, type, flags, userdata (comments)
-# Of a set: name, flags, types and lengths, policy, description, time-outs, userdata, object type,
-# expressions.
-SET_KEPT = (2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 17, 18)
-OBJECT_KEPT = (2, 3, 8)  # name, type, userdata
-FLOWTABLE_KEPT = (2, 3, 7)  # name, hook, flags
-# Statements whose data moves with packets; that they stand there is kept.
+# The attributes that are hashed of each kind of thing: never handles, use counts or packets.
+# Comments are in `..._USERDATA`.
+TABLE_HASHED = (nf.NFTA_TABLE_FLAGS,)  # dormant among them
+CHAIN_HASHED = (  # not the policy: it goes with the levels, and is read by itself
+    nf.NFTA_CHAIN_NAME,
+    nf.NFTA_CHAIN_HOOK,
+    nf.NFTA_CHAIN_TYPE,
+    nf.NFTA_CHAIN_FLAGS,
+    nf.NFTA_CHAIN_USERDATA,
+)
+SET_HASHED = (
+    nf.NFTA_SET_NAME,
+    nf.NFTA_SET_FLAGS,
+    nf.NFTA_SET_KEY_TYPE,
+    nf.NFTA_SET_KEY_LEN,
+    nf.NFTA_SET_DATA_TYPE,
+    nf.NFTA_SET_DATA_LEN,
+    nf.NFTA_SET_POLICY,
+    nf.NFTA_SET_DESC,
+    nf.NFTA_SET_TIMEOUT,
+    nf.NFTA_SET_GC_INTERVAL,
+    nf.NFTA_SET_USERDATA,
+    nf.NFTA_SET_OBJ_TYPE,
+    nf.NFTA_SET_EXPR,
+    nf.NFTA_SET_EXPRESSIONS,
+)
+OBJECT_HASHED = (nf.NFTA_OBJ_NAME, nf.NFTA_OBJ_TYPE, nf.NFTA_OBJ_USERDATA)
+FLOWTABLE_HASHED = (nf.NFTA_FLOWTABLE_NAME, nf.NFTA_FLOWTABLE_HOOK, nf.NFTA_FLOWTABLE_FLAGS)
+# Packets change the data of these statements: of them only the name is hashed.
 MOVING_EXPRESSIONS = frozenset({b"counter\0", b"last\0", b"quota\0"})
 MOVING_OF_ELEMENT = frozenset(
     {nf.NFTA_SET_ELEM_EXPIRATION, nf.NFTA_SET_ELEM_EXPR, nf.NFTA_SET_ELEM_EXPRESSIONS}
@@ -35,11 +52,12 @@ _LENGTH = struct.Struct("=H")
 
 
 def fingerprint(netlink: NetlinkSocket, only: Iterable[str] | None = None) -> dict[str, str]:
-    """Digest the table: the elements of each set under its name, the rest under the empty name;
-    nothing without a table.
+    """Digest the table: the elements of each set under its name, the rest under the empty name.
 
-    only: read the elements of these sets, and nothing else. Costs 1 µs an element.
-    An element that expires by its own time-out changes the digest, as it changes what is kept.
+    Empty when there is no table. Costs 1 µs an element. An element that expires by its own time-out
+    changes the digest, as it changes which packets are kept.
+
+    only: read the elements of these sets, and nothing else.
     """
     if only is not None:
         wanted = set(only)
@@ -52,21 +70,12 @@ def fingerprint(netlink: NetlinkSocket, only: Iterable[str] | None = None) -> di
     if table is None:
         return {}
     sets = read_table.dump_sets(netlink)
-    records = [
-        _part_digest("table", join_attributes(table, TABLE_KEPT)),
-        *(
-            _part_digest("chain", join_attributes(one, CHAIN_KEPT))
-            for one in read_table.dump_chains(netlink)
-        ),
-        *(_part_digest("set", join_attributes(one, SET_KEPT)) for one in sets),
-        *(
-            _part_digest("object", join_attributes(one, OBJECT_KEPT))
-            for one in read_table.dump_objects(netlink)
-        ),
-        *(
-            _part_digest("flowtable", join_attributes(one, FLOWTABLE_KEPT))
-            for one in read_table.dump_flowtables(netlink)
-        ),
+    parts = [
+        *_part_digests("table", [table], TABLE_HASHED),
+        *_part_digests("chain", read_table.dump_chains(netlink), CHAIN_HASHED),
+        *_part_digests("set", sets, SET_HASHED),
+        *_part_digests("object", read_table.dump_objects(netlink), OBJECT_HASHED),
+        *_part_digests("flowtable", read_table.dump_flowtables(netlink), FLOWTABLE_HASHED),
         *_rule_digests(netlink),
     ]
     found = {
@@ -74,23 +83,28 @@ def fingerprint(netlink: NetlinkSocket, only: Iterable[str] | None = None) -> di
         for one in sets
         if _is_static(one)
     }
-    return {"": "sha256:" + hashlib.sha256(b"".join(sorted(records))).hexdigest(), **found}
+    return {"": "sha256:" + hashlib.sha256(b"".join(sorted(parts))).hexdigest(), **found}
+
+
+def _part_digests(
+    kind: str, things: Iterable[dict[int, bytes]], hashed: Iterable[int]
+) -> Iterator[bytes]:
+    for one in things:
+        yield _part_digest(kind, join_attributes(one, hashed))
 
 
 def _part_digest(kind: str, content: bytes) -> bytes:
-    """Make one thing's part of the digest; of fixed length, so that parts cannot run into each
-    other.
-    """
+    """Digest one thing. The length is fixed, so that parts cannot run into each other."""
     return hashlib.sha256(kind.encode() + b"\0" + content).digest()
 
 
 def join_attributes(found: dict[int, bytes], kinds: Iterable[int]) -> bytes:
-    """Put the named attributes back to back, in the order of `kinds`."""
+    """Put the attributes of these kinds back to back, in the order of `kinds`."""
     return b"".join(attribute(kind, found[kind]) for kind in kinds if kind in found)
 
 
 def _is_static(one: dict[int, bytes]) -> bool:
-    """Tell whether packets do not fill this set (NFT_SET_EVAL, `flags dynamic`)."""
+    """Say whether packets do not fill this set (NFT_SET_EVAL, `flags dynamic`)."""
     return not number(one.get(nf.NFTA_SET_FLAGS, b"")) & nf.NFT_SET_EVAL
 
 
@@ -117,12 +131,10 @@ def stable_rule(rule: dict[int, bytes]) -> bytes:
 
 
 def _elements_digest(netlink: NetlinkSocket, one: dict[int, bytes]) -> str:
-    """Digest a set's elements in whatever order the kernel lists them: their number and the sum of
-    their hashes.
+    """Digest a set's elements: their number and the sum of their hashes, in any order.
 
-    Python's own hash of bytes, keyed anew by each process (SipHash): quick enough to read 100,000
-    elements unnoticed. No sorting: that alone would hold the interpreter, and so the event loop,
-    for 30 ms.
+    Python's own hash of bytes (SipHash, with a key of this process) reads 100,000 elements
+    unnoticed. Sorting them would hold the interpreter, and so the event loop, for 30 ms.
     """
     walk = stable_elements if _may_move(one) else split_elements
     count = total = 0
@@ -134,11 +146,10 @@ def _elements_digest(netlink: NetlinkSocket, one: dict[int, bytes]) -> str:
 
 
 def _may_move(one: dict[int, bytes]) -> bool:
-    """Tell whether this set's elements have time-outs or statements of their own, as none of ours
-    has that packets do not fill.
+    """Say whether packets or time change this set's elements: they have time-outs or statements.
 
-    An element that somebody gave a counter where the set has none moves the digest with each
-    packet: it is not ours.
+    None of ours is so that packets do not fill. An element with a counter in a set without one is
+    not ours, and moves the digest with each packet.
     """
     return bool(number(one.get(nf.NFTA_SET_FLAGS, b"")) & nf.NFT_SET_TIMEOUT) or any(
         kind in one for kind in (nf.NFTA_SET_TIMEOUT, nf.NFTA_SET_EXPR, nf.NFTA_SET_EXPRESSIONS)

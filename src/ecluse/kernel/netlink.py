@@ -1,4 +1,4 @@
-"""The project's only raw netlink: requests, dumps, batches, events, attributes.
+"""The project's only netlink socket: requests, dumps, batches, transactions, attributes.
 
 Sources: linux/netlink.h, linux/netfilter/nfnetlink.h, netlink(7), netlink(3). Numbers in a header
 are in host byte order; what netfilter puts into attributes is big endian (see `number`).
@@ -18,8 +18,10 @@ NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 SOL_NETLINK = 270
 NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
 
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
+
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x001, 0x004, 0x300
-NLM_F_CREATE, NLM_F_APPEND = 0x400, 0x800
+NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x200, 0x400, 0x800
 NLM_F_DUMP_INTR = 0x010
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -56,7 +58,7 @@ class Message(NamedTuple):
 
 
 class DumpInterruptedError(OSError):
-    """What was being listed changed meanwhile (NLM_F_DUMP_INTR): the answer is a mix, ask again."""
+    """The list changed while it was read (NLM_F_DUMP_INTR): the answer is a mix, ask again."""
 
     def __init__(self) -> None:
         super().__init__(errno.EINTR, "it changed while it was being read")
@@ -73,8 +75,9 @@ def text_attribute(kind: int, value: str) -> bytes:
 
 
 def attributes(data: bytes, start: int = 0) -> list[tuple[int, bytes]]:
-    """List the attributes of `data` from `start` on: type without flag bits, payload without
-    padding.
+    """List the attributes of `data` from byte `start` on.
+
+    Each is its type without flag bits, and its payload without padding.
     """
     found = []
     end = len(data)
@@ -139,8 +142,10 @@ class NetlinkSocket:
 
     Not for two threads at once.
 
-    groups: multicast groups by number. receive_buffer: bytes; what CAP_NET_ADMIN allows is used
-    beyond rmem_max.
+    Args:
+        protocol: NETLINK_ROUTE or NETLINK_NETFILTER.
+        groups: multicast groups, by number.
+        receive_buffer: bytes; with CAP_NET_ADMIN it may be beyond net.core.rmem_max.
     """
 
     def __init__(
@@ -172,9 +177,7 @@ class NetlinkSocket:
 
     def _set_receive_buffer(self, size: int) -> None:
         try:
-            self.socket.setsockopt(
-                socket.SOL_SOCKET, 33, size
-            )  # SO_RCVBUFFORCE, asm-generic/socket.h
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
         except PermissionError:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
@@ -209,10 +212,11 @@ class NetlinkSocket:
     def dump(self, kind: int, body: bytes) -> Iterator[bytes]:
         """List things; give each answer's body as it comes.
 
-        DumpInterruptedError, in the end, when they changed meanwhile.
-
         Read it to its end, or close the socket: the kernel refuses the next dump while one is
         unread (EBUSY).
+
+        Raises:
+            DumpInterruptedError: at the end, when the list changed meanwhile.
         """
         sequence = self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
         interrupted = False
@@ -230,11 +234,10 @@ class NetlinkSocket:
                     yield reply.body
 
     def batch(self, kind: int, flags: int, bodies: Sequence[bytes]) -> list[int]:
-        """Send many requests in one datagram; give the errno of each that failed (the kernel does
-        them all).
+        """Send many requests in one datagram; give the errno of each that failed.
 
-        Only the last asks for an acknowledgement: the kernel answers in order, so it ends the
-        answers.
+        The kernel carries out all of them, whatever fails. Only the last asks for an
+        acknowledgement: the kernel answers in order, so that one ends the answers.
         """
         first, count = self._sequence + 1, len(bodies)
         self._sequence += count
@@ -260,9 +263,9 @@ class NetlinkSocket:
     def transaction(self, subsystem: int, requests: Sequence[Request]) -> None:
         """Carry out a netfilter transaction: whole, or not at all with the first fault as OSError.
 
-        requests: one at least. Source: nfnetlink_rcv_batch in net/netfilter/nfnetlink.c: it
-        acknowledges in order, after the commit, whose own fault names the batch's first message and
-        comes before that.
+        requests: one at least. The kernel acknowledges in order, after the commit. A fault of the
+        commit itself names the batch's first message and comes before the acknowledgements
+        (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c).
         """
         frame = _GENERIC.pack(0, 0, subsystem)
         first, last = self._sequence + 1, self._sequence + len(requests) + 2
@@ -284,9 +287,8 @@ class NetlinkSocket:
                     raise_error(reply)
                 except OSError as error:
                     fault = fault or error
-                    if (
-                        reply.sequence == first
-                    ):  # the batch itself: nothing follows that can be relied on
+                    # A fault of the batch itself: no reply that follows can be relied on.
+                    if reply.sequence == first:
                         raise
                 if reply.sequence == last - 1:
                     if fault:
@@ -294,19 +296,17 @@ class NetlinkSocket:
                     return
 
     def _grow_send_buffer(self, size: int) -> None:
-        """Let the socket take a datagram of this size; netlink charges it whole (netlink_sendmsg)."""
+        """Let the socket take a datagram of this size: netlink_sendmsg charges it whole."""
         if size > self._send_buffer:
-            self.socket.setsockopt(
-                socket.SOL_SOCKET, 32, size
-            )  # SO_SNDBUFFORCE, asm-generic/socket.h
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, size)
             self._send_buffer = size
 
 
 class SocketPool:
-    """Sockets of one protocol, kept open between uses: closing one waits for nf_tables, 10 ms just
-    after a transaction.
+    """Sockets of one protocol that stay open between uses.
 
-    Any thread may borrow one; all threads must be in one network namespace.
+    Closing one waits for nf_tables, 10 ms just after a transaction. Any thread may borrow one; all
+    threads must be in one network namespace.
     """
 
     def __init__(self, protocol: int) -> None:
@@ -334,14 +334,15 @@ class SocketPool:
                 netlink.close()
 
     def close(self) -> None:
-        """Close those that nobody has borrowed."""
+        """Close the sockets that are not borrowed."""
         while self._idle:
             self._idle.pop().close()
 
 
 def raise_error(reply: Message) -> None:
-    """Raise the OSError that NLMSG_ERROR or NLMSG_DONE carries, with the kernel's own words if it
-    gave some.
+    """Raise the OSError that NLMSG_ERROR or NLMSG_DONE carries; with code 0 there is none.
+
+    Its text has the kernel's own words (NLMSGERR_ATTR_MSG) where it sent some.
     """
     code = -struct.unpack_from("=i", reply.body)[0] if len(reply.body) >= 4 else 0
     if code <= 0:
@@ -356,9 +357,7 @@ def raise_error(reply: Message) -> None:
 
 
 def retry_interrupted(read: Callable[[], T]) -> T:
-    """Read again for as long as DumpInterruptedError says that it was a mix, at most 20 times, then
-    raise it.
-    """
+    """Read again while DumpInterruptedError says that the answer was a mix; at most TRIES times."""
     for _ in range(TRIES - 1):
         try:
             return read()
@@ -369,8 +368,9 @@ def retry_interrupted(read: Callable[[], T]) -> T:
 
 @contextmanager
 def kernel_errors(doing: str, hint: str = "") -> Iterator[None]:
-    """Turn an OSError into a KernelError that says what was being done (`read the chains of inet
-    ecluse`).
+    """Turn an OSError into a KernelError that says what was being done.
+
+    doing: completes "could not ..." (`read the chains of inet ecluse`).
     """
     try:
         yield

@@ -1,5 +1,6 @@
-"""Kernel events in the asyncio loop: the kernel's own buffer is the queue, and what it dropped is
-said.
+"""Kernel events in the asyncio loop; the kernel's own buffer is the queue.
+
+Events that the kernel dropped are an event, too.
 """
 
 import asyncio
@@ -22,12 +23,15 @@ T = TypeVar("T")
 
 
 class NetlinkStream(Generic[T]):
-    """What a subscribed netlink socket says, from the moment this is made; an async iterator that
-    never ends by itself.
+    """The events of a subscribed netlink socket, from the moment this is made: an async iterator.
 
-    decode: one datagram -> items. lost: an error (ENOBUFS: the kernel had to drop events) -> the
-    item that says so. Waiting for an item may be cancelled and begun again; nothing is lost by it.
-    Close it at the end.
+    It never ends by itself; close it at the end. Waiting for an item may be cancelled and begun
+    again; nothing is lost by that.
+
+    Args:
+        netlink: the socket, which this owns from now on.
+        decode: makes items of one datagram.
+        lost: makes the item that says that events were lost (ENOBUFS: the kernel dropped some).
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class NetlinkStream(Generic[T]):
         return self._ready.popleft()
 
     def close(self) -> None:
-        """Close the socket and end the iteration; whoever waits for an item is told.
+        """Close the socket and end the iteration, also for a reader that waits.
 
         In the loop's thread only.
         """
@@ -89,7 +93,7 @@ class NetlinkStream(Generic[T]):
             except OSError as error:
                 self._ready.append(self._lost(error))
                 return True
-            except Exception as error:  # noqa: BLE001 - what can't be read was missed, and the next is read all the same
+            except Exception as error:  # noqa: BLE001 - a datagram that can't be decoded is a loss
                 self._ready.append(self._lost(OSError(errno.EBADMSG, f"unreadable: {error!r}")))
                 return True
         return False

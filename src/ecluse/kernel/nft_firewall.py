@@ -1,5 +1,6 @@
-"""The firewall port: programs as text through libnftables; the switch, elements and readings by raw
-netlink beside it.
+"""The port `Firewall`: programs as text through libnftables, the rest by our netlink socket.
+
+The rest is the switch, elements of large maps, and all readings.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.switch import Position
 
 READERS = 4
-LOOK = "'nft list table inet ecluse' shows what stands in the kernel now"
+HINT = "'nft list table inet ecluse' shows what stands in the kernel now"
 NOT_PERMITTED = "Operation not permitted"
 """How libnftables writes EPERM (strerror of the C locale)."""
 MOST_LINES, LONGEST = 20, 2000
@@ -60,8 +61,8 @@ class NftFirewall:
     """nf_tables of the network namespace that the process lives in; the port `Firewall`.
 
     Transactions run one after the other on one thread of their own: two threads in one libnftables
-    context crash. A transaction once handed over is carried out, even when whoever awaits it is
-    cancelled. Readings run beside it.
+    context crash. A transaction once handed over is carried out, even when its caller is cancelled.
+    Readings run beside it.
     """
 
     def __init__(self) -> None:
@@ -86,7 +87,7 @@ class NftFirewall:
         if refusal:
             raise RulesetRejectedError(
                 f"the kernel would not take this ruleset; nothing was changed\n{refusal}",
-                hint=LOOK,
+                hint=HINT,
             )
 
     async def apply(self, text: str) -> None:
@@ -98,32 +99,37 @@ class NftFirewall:
         if refusal:
             await self._raise_if_owned(refusal)
             raise KernelError(
-                f"the kernel refused the transaction; it is whole or not at all, so nothing was changed\n{refusal}",
-                hint=LOOK,
+                "the kernel refused the transaction; it is whole or not at all, so nothing was "
+                f"changed\n{refusal}",
+                hint=HINT,
             )
 
     async def _raise_if_owned(self, refusal: str) -> None:
-        """Say whose the table is, where it was refused because somebody made it anew for himself
-        alone. KernelError.
-        """
+        """Raise a KernelError that names the owner, where a process has the table for itself."""
         if NOT_PERMITTED not in refusal:
             return
         port = await asyncio.get_running_loop().run_in_executor(self._readers, _read_owner)
         if port:
             raise KernelError(
-                f"a process made table inet ecluse anew as its own ('flags owner', netlink port {port}, which is its number as a "
-                "rule): the kernel lets nobody else change it, nothing was changed, and the gate does not judge what passes now; "
-                f"look at 'ps -p {port}' and end that process: its table goes with it, and eclused puts its own back",
+                f"a process made table inet ecluse anew as its own ('flags owner', netlink port "
+                f"{port}, which is its number as a rule): the kernel lets nobody else change it, "
+                "nothing was changed, and the gate does not judge what passes now; look at "
+                f"'ps -p {port}' and end that process: its table goes with it, and eclused puts "
+                "its own back",
                 hint=f"ps -p {port}",
             )
 
     async def switch(self, position: Position) -> str:
         """Put the switch into a position as one transaction.
 
-        KernelError in the kernel's words and libnftables'.
+        Messages that the kernel refuses are tried once more as a text: libnftables may put it
+        otherwise, or knows words for it.
 
-        What the kernel refuses as it is sent is tried once more as a text: libnftables may put it
-        otherwise, or knows words for it. Gives the words of a refusal where that helped.
+        Returns:
+            Why the messages were refused, where the text was taken; mostly empty.
+
+        Raises:
+            KernelError: in the kernel's words and libnftables'; nothing was changed.
         """
         refused, refusal = await asyncio.get_running_loop().run_in_executor(
             self._writer, self._switch, position
@@ -131,8 +137,9 @@ class NftFirewall:
         if refusal:
             await self._raise_if_owned(refusal)
             raise KernelError(
-                f"the kernel refused the switch ({refused}); it is whole or not at all, so nothing was changed\n{refusal}",
-                hint=LOOK,
+                f"the kernel refused the switch ({refused}); it is whole or not at all, so nothing "
+                f"was changed\n{refusal}",
+                hint=HINT,
             )
         return (
             f"the kernel refused the switch ({refused}), and took it from libnftables"
@@ -141,9 +148,7 @@ class NftFirewall:
         )
 
     def _switch(self, position: Position) -> tuple[str, str]:
-        """Switch; give why the kernel did not take it as it was sent, and why not as a text either;
-        nothing where it did.
-        """
+        """Switch; give why the messages were refused, and why the text was; empty: not refused."""
         try:
             self._commit(switch_commit.switch_requests(position))
         except OSError as error:
@@ -161,9 +166,10 @@ class NftFirewall:
             )
         except OSError as error:
             raise KernelError(
-                f"the kernel refused elements of maps: {bulk.refusal_reason(error)}; it is all or none, so nothing was changed",
+                f"the kernel refused elements of maps: {bulk.refusal_reason(error)}; it is all or "
+                "none, so nothing was changed",
                 retry=True,
-                hint=LOOK,
+                hint=HINT,
             ) from error
 
     def _change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
@@ -179,14 +185,13 @@ class NftFirewall:
             netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, requests)
 
     def apply_closed_table(self, inside: Sequence[str]) -> bool:
-        """Shut the gate by the smallest table, where none stands.
+        """Shut the gate by the smallest table, where none stands; False where one does.
 
-        On the caller's thread: a hop to another costs time.
-
-        Whoever deletes a table by `nft` ends right after it, and the kernel then holds nf_tables
-        for 20 ms (it waits for RCU with the commit mutex held, nft_rcv_nl_event): this has to come
-        before that. A transaction that fails costs as much (nf_tables_abort): so it is asked first
-        whether there is a table.
+        On the caller's thread: a hop to another costs time. An `nft` that deleted the table ends
+        right after it, and the kernel then locks nf_tables for 20 ms (it waits for RCU with the
+        commit mutex held, nft_rcv_nl_event): this has to come before that. A transaction that
+        fails costs as much (nf_tables_abort), so the kernel is asked first whether there is a
+        table.
         """
         with kernel_errors("shut the gate in the absence of table inet ecluse"):
             try:
@@ -202,8 +207,9 @@ class NftFirewall:
         return True
 
     async def read_switch(self, chains: Iterable[str]) -> SwitchReading:
-        """Read the switch back, as of one transaction: each chain's goto target, the base chains'
-        policies and hooks.
+        """Read the switch back, as of one transaction.
+
+        Each chain's goto target, and the base chains' policies and hooks.
         """
         names = tuple(chains)
 
@@ -237,9 +243,7 @@ class NftFirewall:
         return await self._read("read the chains", read_table.chain_names)
 
     async def objects(self) -> dict[str, tuple[str, ...]]:
-        """Name what the table holds: keys chain, set, map, counter; sorted; empty when there is no
-        table.
-        """
+        """Name what the table holds, sorted, by kind; empty when there is no table."""
 
         def read(netlink: NetlinkSocket) -> dict[str, tuple[str, ...]]:
             return in_one_generation(netlink, lambda: read_table.object_names(netlink))
@@ -247,9 +251,7 @@ class NftFirewall:
         return await self._read("read what the table holds", read)
 
     async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
-        """Digest all of the table that packets do not change, by part (see the port); nothing when
-        there is no table.
-        """
+        """Digest the table, by part (see the port); empty when there is no table."""
         only = None if sets is None else frozenset(sets)
 
         def read(netlink: NetlinkSocket) -> dict[str, str]:
@@ -258,9 +260,7 @@ class NftFirewall:
         return await self._read("read the whole table", read)
 
     async def ruleset_generation(self) -> int:
-        """Give nf_tables' generation id: it changes with every transaction by anyone in this
-        namespace.
-        """
+        """Give nf_tables' generation id: every transaction in this namespace changes it."""
         return await self._read("read the ruleset's generation", read_table.ruleset_generation)
 
     async def counters(self) -> dict[str, CounterValue]:
@@ -268,7 +268,7 @@ class NftFirewall:
         return await self._read("read the counters", read_table.counter_values)
 
     async def learned(self) -> dict[str, frozenset[int]]:
-        """Read what the DNS gate put into its sets."""
+        """Read the addresses in the DNS proxy's sets."""
         return await self._read("read the DNS gate's sets", learned_addresses)
 
     async def half_expired(
@@ -301,7 +301,7 @@ class NftFirewall:
         return await self._read("read who was refused", read_table.refused_elements)
 
     async def limited(self) -> SetReading:
-        """Read which machines asked the DNS gate more than they may."""
+        """Read which machines asked the DNS proxy more than they may."""
         return await self._read("read who asked the DNS gate too much", read_table.limited_elements)
 
     def changes(self) -> NetlinkStream[KernelChange]:
@@ -329,7 +329,7 @@ class NftFirewall:
         self._sockets.close()
 
     async def _read(self, doing: str, read: Callable[[NetlinkSocket], T]) -> T:
-        """Read on a thread of its own; again from the start when the ruleset changed meanwhile."""
+        """Read on a reader's thread; again from the start when the ruleset changed meanwhile."""
 
         def once() -> T:
             with self._sockets.borrow() as netlink:
@@ -341,7 +341,7 @@ class NftFirewall:
             )
 
     async def _run(self, text: str, *, dry: bool) -> str:
-        """Run one transaction on its thread; give libnftables' words when it failed, else nothing."""
+        """Run one transaction on its thread; give libnftables' words when it failed."""
         if "\0" in text:
             return "the text holds a NUL byte, where libnftables would silently stop reading"
         try:
@@ -353,25 +353,22 @@ class NftFirewall:
         )
 
     def _run_text(self, text: str, dry: bool) -> str:
-        """Run a transaction, or the dry run of one; give the words of its refusal, nothing when it
-        was taken.
-        """
+        """Run a transaction, or its dry run; give the words of the refusal, empty when taken."""
         if long := _LONG_NAME.search(text):
-            return f"a name of more than 255 characters, where libnftables ends the process: {long[0][:60]}..."
+            name = f"{long[0][:60]}..."
+            return f"a name of more than 255 characters, where libnftables ends the process: {name}"
         if dry:
             return self._dry_run(text)
         if self._context is None:
             self._context = new_context()
         code, _, error = self._context.cmd(text)
-        return (
-            (self._dry_run(text) or refusal_text(code, error)) if code else ""
-        )  # a dry run's words name the line
+        # Of a refusal the dry run's words are told: they name the line.
+        return (self._dry_run(text) or refusal_text(code, error)) if code else ""
 
     def _dry_run(self, text: str) -> str:
-        """Dry-run in a context of its own, from a file in memory: only of files does libnftables
-        name the line.
+        """Dry-run in a context of its own, from a file in memory: of files libnftables names lines.
 
-        libnftables 1.0.6 keeps what was only tried in its cache: the next command in that context
+        libnftables 1.0.6 leaves a dry run's things in its cache: the next command in that context
         meets false conflicts of intervals, or an assertion that ends the process. The used context
         is freed at the next dry run, not here: closing its socket waits for nf_tables, 10 ms just
         after a transaction, and `apply` may be next.
@@ -384,23 +381,22 @@ class NftFirewall:
             file.flush()
             path = f"/proc/self/fd/{file.fileno()}"
             code, _, error = self._trial.cmd_from_file(path)
-        self._trial.cmd(
-            "!"
-        )  # a command that fails empties the cache: its memory need not wait that long
+        # A command that fails empties the cache, so that its memory is free before that.
+        self._trial.cmd("!")
         return refusal_text(code, error.replace(f"{path}:", "line "))
 
     def _remember_thread(self) -> None:
         self._thread = threading.get_native_id()
 
     def _drop_contexts(self) -> None:
-        """Free them on their own thread: that is part of 'one context, one thread'."""
+        """Free the contexts on their own thread: one context, one thread."""
         self._context = self._trial = None
 
     def _is_ours(self, port: int, thread: int) -> bool:
-        """Tell whether this process made a transaction: by its netlink port, which is unique in a
-        network namespace.
+        """Say whether this process made a transaction, by its netlink port.
 
-        Where /proc hides the ports: by the thread, as the kernel names it.
+        A port is unique in a network namespace. Where /proc hides the ports: by the thread's id,
+        which the kernel names too.
         """
         if port not in self._own_ports:
             ports = netfilter_ports()
@@ -413,7 +409,8 @@ class NftFirewall:
 def new_context() -> Any:
     """Open libnftables.
 
-    KernelError saying what to install when it or its Python binding is not there.
+    Raises:
+        KernelError: says what to install when it or its Python binding is not there.
     """
     hint = "apt install python3-nftables (the copies on PyPI are too old)"
     try:
@@ -430,11 +427,10 @@ def new_context() -> Any:
 
 
 def netfilter_ports() -> frozenset[int]:
-    """Give the netlink ports of this process's netfilter sockets in this thread's namespace; empty
-    if /proc hides them.
+    """Give the ports of this process's netfilter sockets in this thread's network namespace.
 
-    Of each line of /proc/net/netlink, proc(5): the second field is the protocol, the third the
-    port, the last the inode.
+    Empty if /proc hides them. Of each line of /proc/net/netlink (proc(5)) the second field is the
+    protocol, the third the port, the last the inode.
     """
     try:
         handles = {
@@ -452,7 +448,7 @@ def netfilter_ports() -> frozenset[int]:
 
 
 def refusal_text(code: int, error: str) -> str:
-    """Give libnftables' words, shortened; nothing when its return code says that all went well."""
+    """Give libnftables' words, shortened; empty when its return code says that all went well."""
     return shorten(error) or f"libnftables gave code {code} and no reason" if code else ""
 
 

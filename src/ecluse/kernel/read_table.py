@@ -1,9 +1,8 @@
-"""Readings of table `inet ecluse` by raw netlink (linux/netfilter/nf_tables.h): no libnftables, no
-cache.
+"""Reads table `inet ecluse` by netlink, without libnftables and its cache.
 
-Each function takes an open netfilter socket, costs what it reads and nothing for the elements
-beside it, and raises OSError in the kernel's words. A table or chain that does not exist is an
-answer, not an error.
+Each function takes an open netfilter socket, costs only what it reads (the elements of large sets
+cost nothing unless they are asked for), and raises OSError in the kernel's words. A table or chain
+that does not exist is an answer, not an error.
 """
 
 import errno
@@ -25,22 +24,20 @@ from ecluse.kernel.netlink import (
     text,
     text_attribute,
 )
+from ecluse.kernel.nft_messages import TABLE, rule_attributes
 from ecluse.lenient_rows import sift
 from ecluse.ports import CounterValue, RefusedElement, SetReading
 from ecluse.ruleset.table_names import FLOW_SETS, LIMITED_SETS, REFUSED_SETS
-
-TABLE = "ecluse"
-
-
-# NFT_OBJECT_*, linux/netfilter/nf_tables.h, in nft's words
 
 T = TypeVar("T")
 
 
 def dump_inet(netlink: NetlinkSocket, what: int, *conditions: bytes) -> Iterator[bytes]:
-    """Dump one kind of thing of family inet; give each answer's attributes.
+    """Dump one kind of thing of family inet; give each answer's attributes, none without a table.
 
-    Nothing when there is no table.
+    Args:
+        what: NFT_MSG_GET*.
+        conditions: attributes by which the kernel filters.
     """
     body = netfilter_header(nf.NFPROTO_INET) + b"".join(conditions)
     try:
@@ -74,17 +71,17 @@ def table_attributes(netlink: NetlinkSocket) -> dict[int, bytes] | None:
 
 
 def owner_port(netlink: NetlinkSocket) -> int:
-    """Give the netlink port of whoever alone may change our table (NFT_TABLE_F_OWNER); 0: anybody
-    may, or it is not there.
+    """Give the netlink port of the only process that may change our table (NFT_TABLE_F_OWNER).
+
+    0: any process may, or there is no table.
     """
     return int.from_bytes((table_attributes(netlink) or {}).get(nf.NFTA_TABLE_OWNER, b""), "big")
 
 
 def ruleset_generation(netlink: NetlinkSocket) -> int:
-    """Read the generation id of this namespace's ruleset: every transaction by anyone changes it."""
-    answer = netlink.request(
-        netfilter_kind(nf.NFNL_SUBSYS_NFTABLES, nf.NFT_MSG_GETGEN), netfilter_header(0)
-    )
+    """Read the generation id of this namespace's ruleset: every transaction changes it."""
+    kind = netfilter_kind(nf.NFNL_SUBSYS_NFTABLES, nf.NFT_MSG_GETGEN)
+    answer = netlink.request(kind, netfilter_header(0))
     if answer is None:
         raise OSError(errno.EBADMSG, "the kernel gave no generation")
     return number(attribute_map(answer, 4)[nf.NFTA_GEN_ID])
@@ -93,7 +90,8 @@ def ruleset_generation(netlink: NetlinkSocket) -> int:
 def in_one_generation(netlink: NetlinkSocket, read: Callable[[], T]) -> T:
     """Read several things as of one transaction.
 
-    DumpInterruptedError when another came in between.
+    Raises:
+        DumpInterruptedError: another transaction came in between; read again.
     """
     before = ruleset_generation(netlink)
     result = read()
@@ -104,18 +102,12 @@ def in_one_generation(netlink: NetlinkSocket, read: Callable[[], T]) -> T:
 
 def dump_rules(netlink: NetlinkSocket, chain: str) -> list[dict[int, bytes]]:
     """Read the rules of one chain (NFTA_RULE_*), in order; none when there is no such chain."""
-    conditions = (
-        text_attribute(nf.NFTA_RULE_TABLE, TABLE),
-        text_attribute(nf.NFTA_RULE_CHAIN, chain),
-    )
-    found = (
-        attribute_map(answer) for answer in dump_inet(netlink, nf.NFT_MSG_GETRULE, *conditions)
-    )
+    found = map(attribute_map, dump_inet(netlink, nf.NFT_MSG_GETRULE, rule_attributes(chain)))
     return [rule for rule in found if text(rule[nf.NFTA_RULE_CHAIN]) == chain]
 
 
 def goto_target(chain_rules: Sequence[dict[int, bytes]]) -> str | None:
-    """Name the chain that these rules go to if they are one rule of one `goto` and nothing else."""
+    """Name the chain that these rules go to; None unless they are one rule of one `goto`."""
     if len(chain_rules) != 1:
         return None
     expressions = [one for _, one in attributes(chain_rules[0].get(nf.NFTA_RULE_EXPRESSIONS, b""))]
@@ -152,27 +144,27 @@ def chain_policies(netlink: NetlinkSocket) -> dict[str, str]:
 
 
 def policies_and_hooks(netlink: NetlinkSocket) -> tuple[dict[str, str], dict[str, str]]:
-    """Give each base chain's policy, and where it hangs, as `filter forward -10`: type, hook,
-    priority.
+    """Give each base chain's policy, and its hook as `filter forward -10`: type, hook, priority.
 
-    None hangs anywhere in a dormant table.
+    In a dormant table no chain has a hook.
     """
-    held = [one for one in dump_chains(netlink) if nf.NFTA_CHAIN_HOOK in one]
+    base = [one for one in dump_chains(netlink) if nf.NFTA_CHAIN_HOOK in one]
     found = table_attributes(netlink)
     dormant = found is None or number(found.get(nf.NFTA_TABLE_FLAGS, b"")) & nf.NFT_TABLE_F_DORMANT
     policies_now = {
         text(one[nf.NFTA_CHAIN_NAME]): nf.POLICIES[number(one[nf.NFTA_CHAIN_POLICY])]
-        for one in held
+        for one in base
     }
-    return policies_now, {} if dormant else {
-        text(one[nf.NFTA_CHAIN_NAME]): _hook_text(one) for one in held
-    }
+    if dormant:
+        return policies_now, {}
+    return policies_now, {text(one[nf.NFTA_CHAIN_NAME]): _hook_text(one) for one in base}
 
 
 def _hook_text(chain: dict[int, bytes]) -> str:
     hook = attribute_map(chain[nf.NFTA_CHAIN_HOOK])
     (priority,) = struct.unpack("!i", hook[nf.NFTA_HOOK_PRIORITY])
-    return f"{text(chain[nf.NFTA_CHAIN_TYPE])} {nf.HOOKS[number(hook[nf.NFTA_HOOK_HOOKNUM])]} {priority}"
+    name = nf.HOOKS[number(hook[nf.NFTA_HOOK_HOOKNUM])]
+    return f"{text(chain[nf.NFTA_CHAIN_TYPE])} {name} {priority}"
 
 
 def chain_names(netlink: NetlinkSocket) -> tuple[str, ...]:
@@ -181,7 +173,7 @@ def chain_names(netlink: NetlinkSocket) -> tuple[str, ...]:
 
 
 def dump_sets(netlink: NetlinkSocket) -> list[dict[int, bytes]]:
-    """Read every set and map of the table (NFTA_SET_*), anonymous ones too, without their elements."""
+    """Read every set and map (NFTA_SET_*), anonymous ones too, without their elements."""
     return list(dump_ours(netlink, nf.NFT_MSG_GETSET, nf.NFTA_SET_TABLE))
 
 
@@ -196,8 +188,9 @@ def dump_flowtables(netlink: NetlinkSocket) -> list[dict[int, bytes]]:
 
 
 def dump_element_lists(netlink: NetlinkSocket, set_name: str) -> Iterator[bytes]:
-    """Read the elements of one set as they come: each item a list of NFTA_LIST_ELEM; none when it
-    does not exist.
+    """Read the elements of one set as they come; none when it does not exist.
+
+    Each item is a list of NFTA_LIST_ELEM.
     """
     conditions = (
         text_attribute(nf.NFTA_SET_ELEM_LIST_TABLE, TABLE),
@@ -208,8 +201,9 @@ def dump_element_lists(netlink: NetlinkSocket, set_name: str) -> Iterator[bytes]
 
 
 def object_names(netlink: NetlinkSocket) -> dict[str, tuple[str, ...]]:
-    """Name what the table holds: keys chain, set, map, counter, and what we never make; empty when
-    there is no table.
+    """Name what the table holds; empty when there is no table.
+
+    Keys: chain, set, map, counter, and kinds of things that we never make.
     """
     if table_attributes(netlink) is None:
         return {}
@@ -229,9 +223,7 @@ def object_names(netlink: NetlinkSocket) -> dict[str, tuple[str, ...]]:
 
 
 def _foreign_names(netlink: NetlinkSocket) -> dict[str, tuple[str, ...]]:
-    """Name the kinds of things that we never make, by nft's word for them (an unknown kind by its
-    number).
-    """
+    """Name the things that we never make, by nft's word for their kind, else by its number."""
     found: dict[str, list[str]] = {}
     for one in dump_objects(netlink):
         kind = number(one[nf.NFTA_OBJ_TYPE])
@@ -241,7 +233,7 @@ def _foreign_names(netlink: NetlinkSocket) -> dict[str, tuple[str, ...]]:
             )
     for one in dump_flowtables(netlink):
         found.setdefault("flowtable", []).append(text(one[nf.NFTA_FLOWTABLE_NAME]))
-    return {kind: tuple(sorted(held)) for kind, held in found.items()}
+    return {kind: tuple(sorted(names)) for kind, names in found.items()}
 
 
 def counter_values(netlink: NetlinkSocket) -> dict[str, CounterValue]:
@@ -266,14 +258,14 @@ def refused_elements(netlink: NetlinkSocket) -> SetReading:
 
 
 def limited_elements(netlink: NetlinkSocket) -> SetReading:
-    """Read which machines asked the DNS gate more than they may."""
+    """Read which machines asked the DNS proxy more than they may."""
     return _read_sets(netlink, LIMITED_SETS)
 
 
 def _read_sets(netlink: NetlinkSocket, wanted: Iterable[str]) -> SetReading:
     """Read sets of addresses or flows, each element with its counter.
 
-    One that is of another kind hides no other.
+    An element of another form is counted as unread and hides no other.
     """
     found = {text(one[nf.NFTA_SET_NAME]): one for one in dump_sets(netlink)}
     rows: list[RefusedElement] = []
@@ -298,11 +290,16 @@ def _read_sets(netlink: NetlinkSocket, wanted: Iterable[str]) -> SetReading:
 
 
 def _refused_element(data: bytes, width: int, set_timeout: int, *, flow: bool) -> RefusedElement:
-    """Read one element; times are in milliseconds.
+    """Read one element (NFTA_SET_ELEM_*).
 
-    width: bytes of an address in its key. ValueError for another key.
+    A key is the source; of a flow source, destination, protocol and port, each padded to 4 bytes.
 
-    A key is source, and of a flow: destination, protocol, port, each padded to 4 bytes.
+    Args:
+        width: bytes of an address in the key.
+        set_timeout: milliseconds, for an element without a time-out of its own.
+
+    Raises:
+        ValueError: the key has another length.
     """
     element = attribute_map(data)
     key = attribute_map(element[nf.NFTA_SET_ELEM_KEY])[nf.NFTA_DATA_VALUE]
@@ -327,9 +324,7 @@ def _refused_element(data: bytes, width: int, set_timeout: int, *, flow: bool) -
 
 
 def _element_counter(element: dict[int, bytes]) -> CounterValue:
-    """Find the counter of an element: alone (NFTA_SET_ELEM_EXPR) or in a list
-    (NFTA_SET_ELEM_EXPRESSIONS).
-    """
+    """Find the counter of an element: alone (..._EXPR) or in a list (..._EXPRESSIONS)."""
     listed = [one for _, one in attributes(element.get(nf.NFTA_SET_ELEM_EXPRESSIONS, b""))]
     for expression in map(attribute_map, [*listed, element.get(nf.NFTA_SET_ELEM_EXPR, b"")]):
         if expression.get(nf.NFTA_EXPR_NAME) == b"counter\0":

@@ -180,7 +180,7 @@ def test_the_short_way_through_a_tuple_reads_what_the_long_way_reads(
     assert (adapter._tuple_by_layout(adapter.attribute_map(body, 4)[1]) is not None) == (
         protocol in {6, 132}
     )
-    monkeypatch.setattr(adapter, "_usual", lambda _: None)
+    monkeypatch.setattr(adapter, "_tuple_by_layout", lambda _: None)
     assert adapter.parse_entry(body, {}) == short
 
 
