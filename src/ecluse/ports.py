@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from ecluse.errors import Fault
+from ecluse.faults import Fault
 from ecluse.flow_judge import ConntrackEntry
 from ecluse.host_reading import HostReading
 from ecluse.policy import IPAddress, Levels, Policy

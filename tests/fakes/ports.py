@@ -15,7 +15,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
-from ecluse.errors import Fault, StateError
+from ecluse.errors import StateError
+from ecluse.faults import Fault
 from ecluse.flow_judge import ConntrackEntry
 from ecluse.host_reading import Device, HostReading
 from ecluse.policy import IPAddress, Levels, Policy

@@ -16,7 +16,7 @@ from ecluse.dnsproxy.learned_snapshot import clock
 from ecluse.kernel import read_table
 from ecluse.kernel.netlink import NETLINK_NETFILTER, DumpInterruptedError, NetlinkSocket, number
 from ecluse.kernel.netlink_stream import NetlinkStream
-from ecluse.kernel.nft_monitor import monitor_transactions, printable
+from ecluse.kernel.nft_monitor import monitor_transactions
 from ecluse.kernel.proxy_sets import (
     SetElement,
     add_elements,
@@ -29,6 +29,7 @@ from ecluse.ports import KernelChange
 from ecluse.ruleset import table_names
 from ecluse.ruleset.dns_redirect import KEPT_SECONDS
 from ecluse.ruleset.proxy_config import ProxyConfig
+from ecluse.safe_text import replace_unsafe
 
 _TABLE_HANDLE = 4
 _PIECE = 1000
@@ -234,9 +235,11 @@ class LearnedAddresses:
 
     def changes(self) -> NetlinkStream[KernelChange]:
         """Hear the kernel's transactions from now on. OSError when that is not possible."""
-        return monitor_transactions(
-            lambda port, _: port == self._netlink.socket.getsockname()[0], _EVENT_BUFFER
-        )
+
+        def is_ours(port: int, _process: int) -> bool:
+            return bool(port == self._netlink.socket.getsockname()[0])
+
+        return monitor_transactions(is_ours, _EVENT_BUFFER)
 
     def hear(self, change: KernelChange) -> bool:
         """Take note of a transaction; say whether it is worth a look."""
@@ -331,7 +334,7 @@ class LearnedAddresses:
             with self._fresh_after_fault():
                 delete_elements(self._netlink, name, piece)
             self.removed += len(piece)
-        self.last = printable(f"{strange[-1] or '*'} in {name}")
+        self.last = replace_unsafe(f"{strange[-1] or '*'} in {name}")
 
     # -- the disk ----------------------------------------------------------------------------------
 

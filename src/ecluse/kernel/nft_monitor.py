@@ -5,7 +5,6 @@ generation id, and the id and command name of the process that made it (nf_table
 net/netfilter/nf_tables_api.c). Transactions never mix.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -23,6 +22,7 @@ from ecluse.kernel.netlink_stream import EVENT_BUFFER, NetlinkStream
 from ecluse.kernel.nft_messages import TABLE
 from ecluse.ports import KernelChange
 from ecluse.ruleset.table_names import is_learned
+from ecluse.safe_text import replace_unsafe
 
 PHRASES: dict[int, tuple[int, str, str]] = {
     nf.NFT_MSG_DELTABLE: (0, "table deleted", ""),
@@ -136,13 +136,13 @@ class TransactionReader:
         if ours:
             self._our_ports.add(self._port)
         return KernelChange(
-            process=printable(text(found.get(nf.NFTA_GEN_PROC_NAME, b""))),
+            process=replace_unsafe(text(found.get(nf.NFTA_GEN_PROC_NAME, b""))),
             pid=pid,
             ours=ours,
             touched=bool(self._seen) or not decoded,
             what=self._description() if decoded else "changed by ourselves",
             generation=number(found.get(nf.NFTA_GEN_ID, b"")),
-            filled=printable(self._filled),
+            filled=replace_unsafe(self._filled),
             gone=(nf.NFT_MSG_DELTABLE, b"") in self._seen
             and (nf.NFT_MSG_NEWTABLE, b"") not in self._seen,
         )
@@ -160,12 +160,7 @@ class TransactionReader:
             )
         more = len(phrases) - MOST_PHRASES
         first = ", ".join(phrases[:MOST_PHRASES])[:LONGEST]
-        return printable(first + (f" and {more} more" if more > 0 else ""))
-
-
-def printable(words: str) -> str:
-    """Replace characters that could move a terminal's cursor: anybody may have set the names."""
-    return re.sub(r"[^\x20-\x7e]", "?", words)
+        return replace_unsafe(first + (f" and {more} more" if more > 0 else ""))
 
 
 def monitor_transactions(

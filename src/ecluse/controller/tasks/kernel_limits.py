@@ -1,57 +1,51 @@
-"""Background task: watches the kernel's bounded tables and says when one is nearly full.
-
-Once it is full, new kept flows fail with the others.
-"""
+"""Warns before a bounded table of the kernel is full: kept flows fail with the others then."""
 
 import asyncio
 
-from ecluse.controller.context import Context
+from ecluse.alerts import Alerts
 from ecluse.errors import EcluseError
+from ecluse.ports import Links
 from ecluse.results import TableUse
 
 _EVERY = 2.0
-"""Seconds between two readings: 20,000 questions a second fill a usual table in 13 s."""
+"""Seconds between two looks: 20,000 questions a second fill a usual table in 13 s."""
 _NEARLY, _CALM = 0.8, 0.7
-"""The share from which a table is told as nearly full, and below which it no longer is."""
+"""The share from which a table is nearly full, and below which it is not any more."""
 
 
 class KernelLimitsTask:
-    """Tells each table once as it fills, and once as it is emptier again."""
+    """Raises an alert for each table that fills. tables: as last read, for `status`."""
 
-    def __init__(self, shared: Context) -> None:
-        self._s = shared
+    def __init__(self, links: Links, alerts: Alerts) -> None:
+        self._links = links
+        self._alerts = alerts
+        self.tables: tuple[TableUse, ...] = ()
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Look until cancelled."""
         while True:
-            await self._read_tables()
+            await self._look()
             await asyncio.sleep(_EVERY)
 
-    async def _read_tables(self) -> None:
-        warnings = self._s.notes.warnings
+    async def _look(self) -> None:
         try:
-            tables = await self._s.ports.links.table_uses()
+            self.tables = await self._links.table_uses()
         except EcluseError as error:
-            warnings["tables"] = f"how full the kernel's tables are is not known: {error.message}"
+            self._alerts.raise_alert("kernel-tables-unknown", error=error.message)
             return
-        warnings.pop("tables", None)
-        self._s.notes.tables = tables
-        for one in tables:
-            topic, share = f"table {one.name}", one.used / one.most
-            was_told = topic in warnings
-            if share >= _NEARLY or (was_told and share >= _CALM):
-                warnings[topic] = _warning(one)
-                if not was_told:
-                    self._s.say("warning", warnings[topic])
-            elif warnings.pop(topic, None):
-                room = f"has room again ({one.used:,} of {one.most:,})"
-                self._s.say("table", f"the kernel's table of {one.name} {room}")
-
-
-def _warning(one: TableUse) -> str:
-    state = "is FULL" if one.used >= one.most else f"is {100 * one.used // one.most} % full"
-    return (
-        f"the kernel's table of {one.name} {state} ({one.used:,} of {one.most:,}): once it is "
-        f"full, new flows fail, kept ones too. Raise {one.knob} (sysctl -w), and see in "
-        "'ecluse refused' who fills it"
-    )
+        self._alerts.clear("kernel-tables-unknown")
+        for one in self.tables:
+            share = one.used / one.most
+            raised = self._alerts.is_raised("kernel-table-full", one.name)
+            if share >= _NEARLY or (raised and share >= _CALM):
+                self._alerts.raise_alert(
+                    "kernel-table-full",
+                    key=one.name,
+                    table=one.name,
+                    percent=100 * one.used // one.most,
+                    used=one.used,
+                    most=one.most,
+                    knob=one.knob,
+                )
+            else:
+                self._alerts.clear("kernel-table-full", key=one.name)

@@ -1,158 +1,213 @@
-"""Background task: reads the machine's links when they change, and says what is odd about them.
-
-One event costs one reading: `read_host` makes it, and both judges (`zone_links`, `bypass`) take it.
-"""
+"""Looks at the machine's links whenever they change, and says what is odd about them."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
-from ecluse.bypass import find_bypasses
-from ecluse.controller.context import Context
+from ecluse.alerts import Alerts
+from ecluse.bypass import BypassFinding, find_bypasses
+from ecluse.controller.live_state import LiveState
 from ecluse.errors import EcluseError
-from ecluse.records import AuditRecord
+from ecluse.ports import BypassScanPort, Links
+from ecluse.records import Actor, AuditRecord
 from ecluse.zone_links import LinkReading
 
+_LINKS_SECONDS = 0.5
+"""How long an answer waits for a reading of the links, which is a millisecond's work; then it says
+that it did not see them.
+"""
 _PAUSE = 1.0
-"""Seconds between two readings.
-
-A routing protocol that flaps announces thousands of changes, and a reading takes every route.
+"""Seconds between two looks: a routing protocol that flaps announces thousands of changes, and a
+look reads every route.
 """
 _MOST_CHANGES = 5
-"""Changes that are told one by one; of the others only their number."""
+"""Changes of which each is an event; of more, the number is."""
 _REGULAR = 60.0
-"""Seconds after which the machine is read although no link changed.
-
-A tc filter or a flowtable changes none.
+"""Seconds after which the machine is looked at although no link changed: a tc filter or a flowtable
+changes none.
 """
-_BYPASS_QUIET = 60.0
+_ONCE = 60.0
 """Seconds for which a bypass is told of once, however often it comes and goes."""
 
 
-class LinkTask:
-    """Tells changes of links in bunches, then judges the machine as it is.
+class LinkReader:
+    """Reads the machine's links for an answer that says what is kept.
 
-    A reading that fails is told, and made again with the next change.
+    default_routes: interfaces that carry one, as `LinkTask` last read them: with thousands of
+    routes that takes its time, and no answer waits for it.
     """
 
-    def __init__(self, shared: Context, record: Callable[[AuditRecord], Awaitable[object]]) -> None:
-        self._s = shared
-        self._record = record
-        self._unsaid: list[str] = []
-        self._unsaid_more = 0
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self.default_routes: tuple[str, ...] = ()
+
+    async def look(self) -> LinkReading:
+        """Read the links now. It never raises, and never waits for long."""
+        try:
+            async with asyncio.timeout(_LINKS_SECONDS):
+                host = await self._links.read_links()
+        except TimeoutError:
+            trouble = f"no answer within {_LINKS_SECONDS} s"
+        except EcluseError as error:
+            trouble = error.message
+        except Exception as error:  # noqa: BLE001 - no thread, no memory: what was done is answered all the same
+            trouble = str(error) or type(error).__name__
+        else:
+            return LinkReading(replace(host, default_routes=self.default_routes))
+        return LinkReading(
+            None,
+            f"the machine's links could not be looked at, so what is kept is not known: {trouble}",
+        )
+
+
+class LinkTask:
+    """Tells changes of links in bunches, and looks for ways past the gate.
+
+    findings: what a look found that may carry packets past the gate, for `status`.
+
+    Args:
+        live: the live state.
+        links, bypass_scan: where changes come from, and what is read.
+        reader: is given the default routes.
+        append_line: appends a line to the audit log.
+        itself: the daemon, as an actor.
+        alerts, emit: take what is to be told.
+    """
+
+    def __init__(
+        self,
+        *,
+        live: LiveState,
+        links: Links,
+        bypass_scan: BypassScanPort,
+        reader: LinkReader,
+        append_line: Callable[[AuditRecord], Awaitable[object]],
+        itself: Actor,
+        alerts: Alerts,
+        emit: Callable[[str, str], None],
+    ) -> None:
+        self._live = live
+        self._links = links
+        self._bypass_scan = bypass_scan
+        self._reader = reader
+        self._append_line = append_line
+        self._itself = itself
+        self._alerts = alerts
+        self._emit = emit
+        self.findings: tuple[BypassFinding, ...] = ()
+        # Changes that are not told yet: the first few, and how many more.
+        self._untold: list[str] = []
+        self._more = 0
         self._heard = asyncio.Event()
         self._changes: AsyncIterator[str] | None = None
-        self._link_warnings: tuple[str, ...] = ()
+        # What the look before found.
+        self._oddities: tuple[str, ...] = ()
         self._unzoned: tuple[str, ...] = ()
+        # Bypasses by kind and place: those that were told of, and when each came or went.
         self._known: dict[tuple[str, str], str] = {}
         self._told_at: dict[tuple[str, str], float] = {}
 
     async def hear(self) -> None:
-        """Collect changes, until cancelled."""
+        """Take announced changes, until cancelled."""
         if self._changes is None:
-            self._changes = self._s.ports.links.changes()
+            self._changes = self._links.changes()
         async for change in self._changes:
-            if len(self._unsaid) < _MOST_CHANGES:
-                self._unsaid.append(change)
+            if len(self._untold) < _MOST_CHANGES:
+                self._untold.append(change)
             else:
-                self._unsaid_more += 1
+                self._more += 1
             self._heard.set()
 
-        self._changes = None  # it came to an end: the next call subscribes again
+        self._changes = None  # it came to an end
 
-    async def look(self) -> None:
-        """Read and judge whenever something changed, and regularly, until cancelled."""
+    async def run(self) -> None:
+        """Look whenever something changed, and regularly, until cancelled."""
         await self._look()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REGULAR):
                     await self._heard.wait()
             self._heard.clear()
-            for change in self._unsaid:
-                self._s.say("link", change)
-            if self._unsaid_more:
-                self._s.say("link", f"and {self._unsaid_more} more changes of links")
-            self._unsaid, self._unsaid_more = [], 0
+            for change in self._untold:
+                self._emit("link", change)
+            if self._more:
+                self._emit("link", f"and {self._more} more changes of links")
+            self._untold, self._more = [], 0
             await self._look()
             await asyncio.sleep(_PAUSE)
 
     async def _look(self) -> None:
-        notes = self._s.notes
+        policy = self._live.current.policy
         try:
             # With thousands of routes this takes its time. No answer waits for it: a cut waits for
-            # the links alone (`see_links`).
-            host = await self._s.ports.links.read_host()
+            # the links alone (`LinkReader`).
+            host = await self._links.read_host()
         except EcluseError as error:
-            notes.warnings["routes"] = f"the machine's routes could not be read: {error.message}"
+            self._alerts.raise_alert("routes-unknown", error=error.message)
         else:
-            notes.default_routes = host.default_routes
-            notes.warnings.pop("routes", None)
-        seen = await self._s.see_links()  # the reading that was just made
-        self._judge_links(seen)
-        await self._scan_for_bypasses(seen)
-
-    def _judge_links(self, seen: LinkReading) -> None:
-        """Tell as an event what is odd now and was not before."""
-        policy = self._s.live.policy
+            self._reader.default_routes = host.default_routes
+            self._alerts.clear("routes-unknown")
+        seen = await self._reader.look()  # the reading that was just made
         if seen.host is not None:
             unzoned = seen.unzoned_interfaces(policy)
             for name in sorted({*unzoned} - {*self._unzoned}):
-                what = f"interface {name} is in no zone: it is closed while any zone is"
-                self._s.say("link", what)
+                self._emit(
+                    "link", f"interface {name} is in no zone: it is closed while any zone is"
+                )
             self._unzoned = unzoned
-        warnings = seen.link_warnings(policy)
-        for text in warnings:
-            if text not in self._link_warnings:
-                self._s.say("link", text)
-        self._link_warnings = warnings
+        oddities = seen.link_warnings(policy)
+        for text in oddities:
+            if text not in self._oddities:
+                self._emit("link", text)
+        self._oddities = oddities
+        await self.scan_for_bypasses(seen)
 
-    async def _scan_for_bypasses(self, seen: LinkReading) -> None:
-        """Name what may carry packets past the gate.
+    async def scan_for_bypasses(self, seen: LinkReading) -> None:
+        """Look for what may carry packets past the gate.
 
-        A new bypass is an event; one that comes or goes is a line of the audit log, too.
+        A new one is an event, and a line in the audit log if it is a way out.
         """
-        warnings = self._s.notes.warnings
         try:
             if seen.host is None:
                 raise EcluseError(seen.trouble)  # noqa: TRY301 - as if the scan had met it
-            host = await self._s.ports.bypass_scan.scan(seen.host)
+            host = await self._bypass_scan.scan(seen.host)
         except EcluseError as error:
-            warnings["bypasses"] = f"ways past the gate could not be looked for: {error.message}"
+            self._alerts.raise_alert("bypass-scan-failed", error=error.message)
             return
-        warnings.pop("bypasses", None)
-        self._s.notes.bypasses = find_bypasses(host, self._s.live.policy)
-        came, went = self._bypass_changes()
-        for what in came:
-            self._s.say("exit", what)
-        if came or went:
-            gone = [f"no more: {one}" for one in went[:_MOST_CHANGES]]
-            what = "; ".join([*came[:_MOST_CHANGES], *gone])
-            await self._record(
-                AuditRecord("exit", self._s.itself, what, levels=self._s.live.levels)
-            )
+        self._alerts.clear("bypass-scan-failed")
+        self.findings = find_bypasses(host, self._live.current.policy)
+        new, gone = self._changed_bypasses()
+        for what in new:
+            self._emit("exit", what)
+        if new or gone:
+            ended = (f"no more: {one}" for one in gone[:_MOST_CHANGES])
+            what = "; ".join([*new[:_MOST_CHANGES], *ended])
+            levels = self._live.current.levels
+            await self._append_line(AuditRecord("exit", self._itself, what, levels=levels))
 
-    def _bypass_changes(self) -> tuple[list[str], list[str]]:
-        """Give the texts of the bypasses that came and of those that went since last told.
+    def _changed_bypasses(self) -> tuple[list[str], list[str]]:
+        """Give the ways out that came and those that went since they were last told of.
 
-        Each counts by kind and place. One that was told of within the last minute waits: a host of
-        containers has other interfaces with each container that starts.
+        Each counts by its kind and place. What was told of within the last minute waits: a host of
+        containers has others with each that starts.
         """
         now = asyncio.get_running_loop().time()
-        self._told_at = {key: at for key, at in self._told_at.items() if now - at < _BYPASS_QUIET}
-        texts: dict[tuple[str, str], list[str]] = {}
-        for one in self._s.notes.bypasses:
+        self._told_at = {way: at for way, at in self._told_at.items() if now - at < _ONCE}
+        ways: dict[tuple[str, str], list[str]] = {}
+        for one in self.findings:
             if one.is_bypass:
-                texts.setdefault((one.kind, one.where), []).append(one.what)
+                ways.setdefault((one.kind, one.where), []).append(one.what)
         there = {
-            key: every[0] + (f" (and {len(every) - 1} more there)" if every[1:] else "")
-            for key, every in texts.items()
+            way: whats[0] + (f" (and {len(whats) - 1} more there)" if whats[1:] else "")
+            for way, whats in ways.items()
         }
         came = there.keys() - self._known.keys() - self._told_at.keys()
         went = self._known.keys() - there.keys() - self._told_at.keys()
-        new = [what for key, what in there.items() if key in came]
-        gone = [what for key, what in self._known.items() if key in went]
-        for key in went:
-            del self._known[key]
-        self._known |= {key: there[key] for key in came}
+        new = [what for way, what in there.items() if way in came]
+        gone = [what for way, what in self._known.items() if way in went]
+        for way in went:
+            del self._known[way]
+        self._known |= {way: there[way] for way in came}
         self._told_at |= dict.fromkeys(came | went, now)
         return new, gone
