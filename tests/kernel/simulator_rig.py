@@ -31,8 +31,8 @@ from ecluse.kernel.netlink import (
 )
 from ecluse.kernel.nft_firewall import NftFirewall
 from ecluse.policy import IPAddress
-from tests.kernel import oracle_bytes as b
-from tests.kernel.oracle_bytes import Read, address
+from tests.kernel import simulator_packets as b
+from tests.kernel.simulator_packets import Read, address
 
 CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
