@@ -182,7 +182,7 @@ def test_every_kind_of_problem_is_told():
 
 async def test_every_metric_is_told():
     status = await FakeCommands().status()
-    exposed = metrics.exposition(status, metrics.Doorkeeping({"root": 1}, 0, 0)).decode()
+    exposed = metrics.metrics_text(status, metrics.SocketCounts({"root": 1}, 0, 0)).decode()
     names = {
         line.partition(" ")[0].partition("{")[0] for line in exposed.splitlines() if line[0] != "#"
     }

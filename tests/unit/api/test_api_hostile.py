@@ -15,7 +15,7 @@ from ecluse.api.denied_attempts import (
     MAX_UIDS,
     DeniedAttempts,
 )
-from ecluse.api.quota import ROOMS, Quota, QuotaCounter
+from ecluse.api.quota import CONNECTION_QUOTAS, Quota, QuotaCounter
 from ecluse.records import Actor
 from tests.unit.api.fake_commands import FakeCommands
 from tests.unit.api.harness import (
@@ -150,7 +150,7 @@ async def test_200_clients_at_once_are_all_answered_and_nothing_is_left():
         assert time.monotonic() - begin < 10
         await asyncio.sleep(0.1)
         assert descriptors() == before
-        assert sum(server._door.admission.held().values()) == 0
+        assert sum(server._acceptor.quotas.taken().values()) == 0
 
 
 async def test_200_lying_connections_do_not_slow_a_normal_client():
@@ -198,10 +198,10 @@ async def test_a_users_thousand_connections_do_not_lock_out_root_or_another_user
             cwd="/",
         )  # fmt: skip
         assert await asyncio.wait_for(flood.stdout.readline(), 20) == b"held\n"
-        assert server._door.admission.held()["none"] == ROOMS["none"].per_uid
+        assert server._acceptor.quotas.taken()["none"] == CONNECTION_QUOTAS["none"].per_uid
         await is_fast(path)
-        assert server._door.admission.turned_away == 900 - ROOMS["none"].per_uid
-        assert descriptors() - before < ROOMS["none"].per_uid + 20
+        assert server._acceptor.quotas.turned_away == 900 - CONNECTION_QUOTAS["none"].per_uid
+        assert descriptors() - before < CONNECTION_QUOTAS["none"].per_uid + 20
         await is_fast(path)
         flood.stdin.close()
         await flood.wait()
@@ -209,7 +209,7 @@ async def test_a_users_thousand_connections_do_not_lock_out_root_or_another_user
 
 async def test_who_is_turned_away_is_told_why():
     async with running() as (_, path, server, _log):
-        server._door.admission.rooms = {
+        server._acceptor.quotas.quotas = {
             "root": Quota(1, 1),
             "reader": Quota(0, 0),
             "operator": Quota(0, 0),
@@ -227,7 +227,7 @@ async def test_who_has_had_his_share_may_close_all_the_same():
     """
     async with running() as (commands, path, server, _log):
         nothing = Quota(0, 0)
-        server._door.admission.rooms = dict.fromkeys(("reader", "operator", "none"), nothing) | {
+        server._acceptor.quotas.quotas = dict.fromkeys(("reader", "operator", "none"), nothing) | {
             "root": Quota(1, 1)
         }
         with hold(path):
@@ -253,12 +253,12 @@ async def test_idle_connections_go_where_descriptors_run_out():
     async with running() as (_, path, server, _log):
         idle = [hold(path) for _ in range(20)]
         await asyncio.sleep(0.3)
-        listener = server._door._listeners[0]
+        listener = server._acceptor._listeners[0]
         left = 0
 
         class Short:
             def accept(self):
-                if len(server._manager.connections) > 12:
+                if len(server._registry.connections) > 12:
                     raise OSError(24, "Too many open files")
                 return real.accept()
 
@@ -286,7 +286,7 @@ async def test_who_does_not_read_his_answer_blocks_nobody_and_is_dropped():
             await asyncio.sleep(0.2)
             await is_fast(path)
             await asyncio.sleep(1.0)
-            assert sum(server._door.admission.held().values()) == 0
+            assert sum(server._acceptor.quotas.taken().values()) == 0
 
 
 @pytest.mark.parametrize("size", [150_000, 250_000, 400_000])
@@ -301,7 +301,7 @@ async def test_an_answer_that_is_half_taken_does_not_stay_for_ever(size):
     ):
         with hold(path, request_bytes("GET", "/v1/status")):
             await asyncio.sleep(1.2)
-            assert sum(server._door.admission.held().values()) == 0
+            assert sum(server._acceptor.quotas.taken().values()) == 0
 
 
 async def test_a_slow_reader_of_events_is_dropped():
@@ -343,7 +343,7 @@ async def test_pipelining_without_end_is_held_back():
 
 async def test_no_descriptors_left_is_survived(monkeypatch):
     async with running() as (_, path, server, log):
-        listener = server._door._listeners[0]
+        listener = server._acceptor._listeners[0]
 
         class Exhausted:
             def __init__(self, sock):
@@ -356,7 +356,7 @@ async def test_no_descriptors_left_is_survived(monkeypatch):
                 return getattr(self._sock, name)
 
         real = listener.sock
-        monkeypatch.setattr("ecluse.api.acceptor._PAUSE", 0.3)
+        monkeypatch.setattr("ecluse.api.acceptor._PAUSE_SECONDS", 0.3)
         listener.sock = Exhausted(real)
         asked = asyncio.ensure_future(ask(path, "GET", "/v1/status"))
         await asyncio.sleep(0.1)
@@ -366,77 +366,77 @@ async def test_no_descriptors_left_is_survived(monkeypatch):
 
 
 def test_places_are_given_back():
-    admission = QuotaCounter({"a": Quota(3, 2), "b": Quota(1, 1)})
-    assert [admission.enter("a", 1) for _ in range(3)] == [True, True, False]
-    assert admission.enter("b", 1)
-    assert [admission.enter("a", 2), admission.enter("a", 3)] == [True, False]
-    admission.leave("a", 1)
-    assert admission.enter("a", 3)
-    assert (admission.held(), admission.turned_away) == ({"a": 3, "b": 1}, 2)
+    quotas = QuotaCounter({"a": Quota(3, 2), "b": Quota(1, 1)})
+    assert [quotas.enter("a", 1) for _ in range(3)] == [True, True, False]
+    assert quotas.enter("b", 1)
+    assert [quotas.enter("a", 2), quotas.enter("a", 3)] == [True, False]
+    quotas.leave("a", 1)
+    assert quotas.enter("a", 3)
+    assert (quotas.taken(), quotas.turned_away) == ({"a": 3, "b": 1}, 2)
 
 
 def test_all_rooms_together_leave_descriptors_for_the_daemon():
-    assert sum(room.total for room in ROOMS.values()) <= 768
+    assert sum(quota.total for quota in CONNECTION_QUOTAS.values()) <= 768
 
 
 async def test_attempts_of_many_users_are_bounded_and_summed_up():
     commands = FakeCommands()
-    refusals = DeniedAttempts(commands, ListLog(), window=0.2)
+    denied = DeniedAttempts(commands.forbidden, ListLog(), window=0.2)
     for _ in range(15):
         for uid in range(100):
-            await refusals.record(lambda uid=uid: Actor(uid, f"u{uid}", 5, "x"), uid, "GET /")
+            await denied.record_attempt(lambda uid=uid: Actor(uid, f"u{uid}", 5, "x"), uid, "GET /")
     written = len(commands.attempts)
     assert written == (MAX_UIDS + 1) * LINES_PER_UID
     await asyncio.sleep(0.4)
     summaries = [what for _, what in commands.attempts[written:]]
     assert len(summaries) == MAX_UIDS + 1
-    assert sum(int(what.split()[0]) for what in summaries) + written == refusals.total == 1500
-    await refusals.record(lambda: Actor(1, "u1", 5, "x"), 1, "GET /again")
+    assert sum(int(what.split()[0]) for what in summaries) + written == denied.total == 1500
+    await denied.record_attempt(lambda: Actor(1, "u1", 5, "x"), 1, "GET /again")
     assert commands.attempts[-1][1] == "GET /again"
-    await refusals.close()
+    await denied.close()
 
 
-async def attempts(refusals: DeniedAttempts, uids: range, times: int) -> None:
+async def attempts(denied: DeniedAttempts, uids: range, times: int) -> None:
     """Have each of these users try so often in each of the windows, which the test ends itself."""
     for _ in range(times):
         for uid in uids:
-            await refusals.record(lambda uid=uid: Actor(uid, f"u{uid}", 5, "x"), uid, f"GET /{uid}")
-    refusals._end_window()
+            await denied.record_attempt(lambda uid=uid: Actor(uid, f"u{uid}", 5, "x"), uid, f"GET /{uid}")
+    denied._end_window()
 
 
 async def test_a_day_has_so_many_lines_whoever_tries_and_however_often():
     """RED before: one user wrote 15,840 lines a day, 40 users 522,720 (10 and 331 MB)."""
     commands = FakeCommands()
-    refusals = DeniedAttempts(commands, ListLog(), window=3600, day=7200)
+    denied = DeniedAttempts(commands.forbidden, ListLog(), window=3600, day=7200)
     for _ in range(200):
-        await attempts(refusals, range(1), LINES_PER_UID + 5)
+        await attempts(denied, range(1), LINES_PER_UID + 5)
     await asyncio.sleep(0)
     one = len(commands.attempts)
     assert one == LINES_PER_UID_A_DAY + 1, "and that there is no room for more"
     assert "a day has no room for more" in commands.attempts[-1][1]
     for _ in range(10):
         for first in range(100, 100 + 40 * MAX_UIDS, MAX_UIDS):
-            await attempts(refusals, range(first, first + MAX_UIDS), 2)
+            await attempts(denied, range(first, first + MAX_UIDS), 2)
     await asyncio.sleep(0)
     assert len(commands.attempts) <= 2 * LINES_A_DAY + 1
     firsts = {actor.uid for actor, _ in commands.attempts}
     assert len(firsts) >= LINES_A_DAY, "who is new is named, though others used the day up"
-    refusals._end_day()
+    denied._end_day()
     await asyncio.sleep(0)
     summaries = [what for _, what in commands.attempts if "more attempts" in what]
     told = sum(int(what.split()[0]) for what in summaries)
-    assert told + len(commands.attempts) - len(summaries) == refusals.total, "none is passed over"
+    assert told + len(commands.attempts) - len(summaries) == denied.total, "none is passed over"
     assert "beyond the lines that a day has for them" in summaries[-1]
-    await attempts(refusals, range(1), 1)
+    await attempts(denied, range(1), 1)
     assert commands.attempts[-1][1] == "GET /0", "another day"
-    await refusals.close()
+    await denied.close()
 
 
 async def test_a_day_that_is_over_is_told_by_itself():
     commands = FakeCommands()
-    refusals = DeniedAttempts(commands, ListLog(), window=3600, day=1.0)
+    denied = DeniedAttempts(commands.forbidden, ListLog(), window=3600, day=1.0)
     async with asyncio.timeout(20):
         while not any("beyond the lines" in what for _, what in commands.attempts):
-            await attempts(refusals, range(1), LINES_PER_UID + 1)
+            await attempts(denied, range(1), LINES_PER_UID + 1)
             await asyncio.sleep(0)
-    await refusals.close()
+    await denied.close()

@@ -7,7 +7,7 @@ import pytest
 
 from ecluse.api.openapi import document
 from ecluse.api.routes import ROUTES
-from ecluse.api.wire import GenerationDetail, Generations, Services, in_pieces, to_json
+from ecluse.api.wire import GenerationDetail, Generations, Services, to_json_in_pieces, to_json
 from ecluse.errors import ConfigError
 from ecluse.faults import Fault
 from ecluse.results import Plan, Refused, Status
@@ -198,4 +198,4 @@ async def test_what_is_written_in_pieces_is_what_is_written_whole():
         (await commands.refused(10), Refused),
         (plan, Plan),
     ):
-        assert in_pieces(value, kind) == to_json(value, kind)
+        assert to_json_in_pieces(value, kind) == to_json(value, kind)

@@ -305,7 +305,7 @@ async def test_a_client_that_only_stopped_sending_gets_its_answer(version, metho
         assert parse(answer)[0] == 200
         writer.close()
         await asyncio.sleep(0.05)
-        assert sum(server._door.admission.held().values()) == 0, "and its place is free again"
+        assert sum(server._acceptor.quotas.taken().values()) == 0, "and its place is free again"
 
 
 async def test_a_client_that_stops_sending_in_the_middle_or_before_is_let_go():
@@ -321,7 +321,7 @@ async def test_a_client_that_stops_sending_in_the_middle_or_before_is_let_go():
             writer.close()
         await asyncio.sleep(0.05)
         assert not commands.calls
-        assert sum(server._door.admission.held().values()) == 0
+        assert sum(server._acceptor.quotas.taken().values()) == 0
 
 
 PROBLEMS = [
