@@ -175,7 +175,7 @@ class Daemon:
             self._adapters(ports),
             options,
             step=self._step,
-            tell=self._tell,
+            log=self._log_event,
             troubles=self._troubles,
         )
         try:
@@ -201,7 +201,7 @@ class Daemon:
             asyncio.get_running_loop().remove_reader(guard)
             guard.close()
 
-    def _tell(self, event: Event) -> None:
+    def _log_event(self, event: Event) -> None:
         say = self._log.warning if event.kind in _LOUD else self._log.info
         say(event.message, kind=event.kind, generation=event.generation, levels=dict(event.levels))
 

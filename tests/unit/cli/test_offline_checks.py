@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ecluse.records import Actor, AuditRecord
 from ecluse.state.audit_log import HashChainAudit
+from tests.effort import examples
 
 
 def test_check(ecluse, tmp_path):
@@ -142,7 +143,9 @@ def written_log(tmp_path, number):
 
 
 @settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=examples(60),
 )
 @given(
     st.dictionaries(
