@@ -83,9 +83,9 @@ test-kernel: install dns-servers ## tests that send packets and run the daemon; 
 # T is what pytest takes (a file, a folder, FILE::TEST), or an expression for -k over the unit and golden tests. One file runs by
 # itself, a folder in parallel; only tests that run a DNS server of the inside need one to be there.
 export T
-ifdef T
+ifeq ($(origin T),command line)
 test: install $(if $(filter tests/kernel% tests/system% tests/demo% tests/bench%,$(T)),dns-servers)
-	@case "$$T" in \
+	@set -f; case "$$T" in \
 	  tests/*.py*) set -- $$T ;; \
 	  tests/*) set -- $$T -n auto ;; \
 	  *) set -- tests/unit tests/golden -k "$$T" ;; \
