@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from ecluse.bypass import HostReading
 from ecluse.faults import Fault
 from ecluse.flow_judge import ConntrackEntry
+from ecluse.host_reading import HostReading
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameStatistics
 from ecluse.results import TableUse
@@ -96,7 +96,7 @@ class SwitchReading:
 
 
 class Firewall(Protocol):
-    """nf_tables, seen as texts and values in and readings out.
+    """nf_tables: texts and values go in, readings come out.
 
     One transaction at a time, on one thread.
     """
@@ -113,29 +113,41 @@ class Firewall(Protocol):
     async def switch(self, position: Position) -> str:
         """Put the switch into this position: one transaction, whole or not at all.
 
-        Gives what did not go as it should although the switch is made, in words; mostly nothing.
-        KernelError when it was refused.
+        Returns:
+            What went wrong although the switch is made, in words; mostly empty.
+
+        Raises:
+            KernelError: it was refused.
         """
 
-    async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
-        """Change elements of maps in one transaction, whole or not at all. KernelError.
+    async def change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+        """Delete elements of maps and add others: one transaction, whole or not at all.
 
         Args:
-            gone: maps with the elements to take out.
-            come: maps with the elements to put in.
+            gone: the elements to delete, by map.
+            come: the elements to add, by map.
+
+        Raises:
+            KernelError: it was refused.
         """
 
-    def guard(self, inside: Sequence[str]) -> bool:
+    def apply_closed_table(self, inside: Sequence[str]) -> bool:
         """Shut the gate by the smallest table there is, where none stands; False where one does.
 
-        At once, on the caller's thread, whatever else is under way. KernelError when refused.
+        At once, on the caller's thread, whatever else is under way.
 
         Args:
-            inside: the zones' interfaces, between which all passes.
+            inside: the zones' interfaces; between them all packets pass.
+
+        Raises:
+            KernelError: it was refused.
         """
 
-    async def standing(self, chains: Iterable[str]) -> SwitchReading:
-        """Read the switch back as of one transaction: targets of these chains, policies, hooks."""
+    async def read_switch(self, chains: Iterable[str]) -> SwitchReading:
+        """Read these chains' targets, and the base chains' policies and hooks.
+
+        All of it as of one transaction.
+        """
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Read chains of table `inet ecluse` back, by name.
@@ -151,49 +163,42 @@ class Firewall(Protocol):
         """Name every chain of table `inet ecluse`, sorted; empty when there is no table."""
 
     async def objects(self) -> dict[str, tuple[str, ...]]:
-        """Name what is in table `inet ecluse`, by kind, sorted; empty when there is no table.
+        """Name what table `inet ecluse` holds, sorted; empty when there is no table.
 
-        Kinds: `chain`, `set`, `map`, `counter`; others (`flowtable`, `quota`, ..., as nft calls
-        them) only where somebody made such a thing.
+        Keys are `chain`, `set`, `map`, `counter`; further ones (`flowtable`, `quota`, ..., as nft
+        calls them) only where somebody made such a thing.
         """
 
     async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
-        """Digest all of table `inet ecluse` that packets do not change themselves, by part.
+        """Digest table `inet ecluse`, by part; empty when there is no table.
 
         Parts: the elements of each set or map under its name, all else under the empty name: table
         flags, chains with hook and priority, rules, sets and maps themselves. Not in it: rules of
-        base and switched chains (read with `targets`), base chains' policies (`policies`), handles,
-        counters, dynamic sets' elements. Digests are comparable within one process.
+        base and gate chains (read with `targets`), base chains' policies (`policies`), handles,
+        counters, dynamic sets' elements. Digests compare within one process only.
 
-        Args:
-            sets: give the parts of these alone, None: all of it.
+        sets: digest the elements of these alone.
         """
 
     async def ruleset_generation(self) -> int:
-        """Give nf_tables' generation id of this network namespace.
-
-        It rises by one with every transaction by anyone (NFTA_GEN_ID).
-        """
+        """Give nf_tables' generation id of this network namespace: every transaction changes it."""
 
     async def counters(self) -> dict[str, CounterValue]:
         """Read every named counter of table `inet ecluse`; empty when there is no table."""
 
     async def learned(self) -> dict[str, frozenset[int]]:
-        """Read what the DNS proxy put into its sets: addresses as numbers, by set.
+        """Read the addresses in the DNS proxy's sets, by set, as numbers; empty without a proxy."""
 
-        Empty where there is no proxy.
-        """
-
-    async def half_over(
+    async def half_expired(
         self, used: Mapping[str, frozenset[IPAddress]]
     ) -> Mapping[str, frozenset[IPAddress]]:
-        """Give those of these addresses, by set of the DNS proxy, half of whose time is over.
+        """Give those of these learned addresses, by set, half of whose time is over.
 
-        An address that is in no set is left out.
+        An address that is not in its set is none of them.
         """
 
-    async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
-        """Give addresses in the DNS proxy's sets their whole time again; one transaction."""
+    async def renew_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
+        """Give learned addresses, by set, their whole time again; one transaction."""
 
     async def refused(self) -> SetReading:
         """Read the refused sets (refused4, refused6, refused_hosts4, refused_hosts6)."""
@@ -201,7 +206,7 @@ class Firewall(Protocol):
     async def limited(self) -> SetReading:
         """Read which machines asked the DNS proxy more than they may, within the last hour.
 
-        Packets are those that were dropped.
+        Counted are the packets that were dropped.
         """
 
     def changes(self) -> AsyncIterator[KernelChange]:
@@ -229,22 +234,25 @@ class Conntrack(Protocol):
 class Links(Protocol):
     """Interfaces and addresses of this network namespace (rtnetlink)."""
 
-    async def look(self) -> HostReading:
-        """Read the interfaces and their addresses as they are now, nothing else. KernelError."""
+    async def read_links(self) -> HostReading:
+        """Read devices and addresses as they are now, and nothing else. KernelError."""
 
-    async def tables(self) -> tuple[TableUse, ...]:
-        """Read how full those tables of the kernel are that have a bound. KernelError."""
+    async def read_host(self) -> HostReading:
+        """Read the same and the default routes; with thousands of routes it takes a while.
+
+        KernelError.
+        """
+
+    async def table_uses(self) -> tuple[TableUse, ...]:
+        """Read how full those of the kernel's tables are that have a bound. KernelError."""
 
     async def local_addresses(self) -> frozenset[str]:
         """Give every address of the machine itself, as text."""
 
-    async def default_routes(self) -> tuple[str, ...]:
-        """Name every interface that carries a default route of either family, sorted."""
-
     async def reached_by(self, addresses: Iterable[IPAddress]) -> dict[IPAddress, str]:
         """Say by which interface the machine would reach each address. KernelError.
 
-        An address without a route is left out.
+        An address with no route is left out.
         """
 
     def changes(self) -> AsyncIterator[str]:
@@ -254,11 +262,14 @@ class Links(Protocol):
 class BypassScanPort(Protocol):
     """What on this machine may carry packets past the gate.
 
-    Read from rtnetlink, tc, other tables of nf_tables, and sysctls.
+    Sources: rtnetlink, tc, other tables of nf_tables, sysctls.
     """
 
-    async def look(self) -> HostReading:
-        """Read all of it now; it takes a while and changes nothing. KernelError."""
+    async def scan(self, host: HostReading) -> HostReading:
+        """Add all of it to a reading of links and routes; takes a while, changes nothing.
+
+        KernelError.
+        """
 
 
 class Resolver(Protocol):

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from ecluse.bypass import Device, HostReading
+from ecluse.host_reading import Device, HostReading
 from ecluse.policy import GATEWAY
-from ecluse.zone_links import Sight
+from ecluse.zone_links import LinkReading
 from tests.unit.controller.machine import simple
 
 
@@ -15,15 +15,17 @@ def test_of_what_a_wildcard_stands_for_one_is_enough():
     zones = (replace(one, interfaces=(pattern,)), *site.site.zones[1:])
     policy = replace(site, site=replace(site.site, zones=zones))
     some = (Device("vlan1", running=False), Device("vlan2"))
-    assert Sight(HostReading(devices=some)).living(policy)[one.name] is True
-    assert not any("vlan" in text for text in Sight(HostReading(devices=some)).remarks(policy))
-    assert Sight(HostReading(devices=some[:1])).living(policy)[one.name] is False
-    assert Sight(HostReading(devices=some[:1])).living(policy)[GATEWAY] is True
+    assert LinkReading(HostReading(devices=some)).living_zones(policy)[one.name] is True
+    assert not any(
+        "vlan" in text for text in LinkReading(HostReading(devices=some)).link_warnings(policy)
+    )
+    assert LinkReading(HostReading(devices=some[:1])).living_zones(policy)[one.name] is False
+    assert LinkReading(HostReading(devices=some[:1])).living_zones(policy)[GATEWAY] is True
     trunk = (Device("lan0", own_ip=False), Device("lan0.10", kind="vlan", parent="lan0"))
     zones = (replace(one, interfaces=("lan0",)), *site.site.zones[1:])
     (told,) = (
         t
-        for t in Sight(HostReading(devices=trunk)).remarks(
+        for t in LinkReading(HostReading(devices=trunk)).link_warnings(
             replace(site, site=replace(site.site, zones=zones))
         )
         if "lan0" in t
@@ -42,8 +44,10 @@ def in_vrf(*interfaces, also=("wan0",)):
     policy = replace(site, site=replace(site.site, zones=zones))
     members = tuple(Device(name, master="vall") for name in ("lan0", *also))
     host = HostReading(devices=(*members, Device("vall", kind="vrf", own_ip=False)))
-    sight = Sight(host)
-    return sight.living(policy)["care"], [text for text in sight.remarks(policy) if "VRF" in text]
+    sight = LinkReading(host)
+    return sight.living_zones(policy)["care"], [
+        text for text in sight.link_warnings(policy) if "VRF" in text
+    ]
 
 
 def test_a_vrf_in_no_zone_is_named_with_what_to_write():
@@ -72,10 +76,10 @@ def test_a_way_out_that_a_zones_wildcard_takes_for_the_inside_is_a_way_past_the_
     site = simple()
     zones = (replace(site.site.zones[0], interfaces=("lan0", "vlan*")), *site.site.zones[1:])
     policy = replace(site, site=replace(site.site, zones=zones))
-    (told,) = Sight(
+    (told,) = LinkReading(
         HostReading(devices=(Device("lan0"), Device("vlan9")), default_routes=("vlan9",))
-    ).ways_out(policy)
+    ).default_route_bypasses(policy)
     assert told.startswith("a default route leaves by vlan9, which is in zone care (vlan*)")
     assert "passes at every level" in told
     host = HostReading(devices=(Device("lan0"), Device("wan0")), default_routes=("wan0",))
-    assert Sight(host).ways_out(policy) == ()
+    assert LinkReading(host).default_route_bypasses(policy) == ()

@@ -63,7 +63,7 @@ def test_connections_that_could_not_be_ended_are_ended_at_the_regular_look(machi
 
 
 def test_links_that_cannot_be_read_end_nothing(machine):
-    machine.links.fail["look"] = KernelError("dump interrupted")
+    machine.links.fail["read_links"] = KernelError("dump interrupted")
     machine.links.change("interface stick0 is up")
     machine.settle()
     assert machine.controller.alive

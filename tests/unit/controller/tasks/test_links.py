@@ -4,17 +4,18 @@ import asyncio
 
 import pytest
 
-from ecluse.bypass import Device, Filter, HostReading, findings
+from ecluse.bypass import find_bypasses
 from ecluse.controller.tasks import links
 from ecluse.errors import KernelError
+from ecluse.host_reading import Device, Filter, HostReading
 from ecluse.ruleset import switch
-from ecluse.zone_links import Sight
+from ecluse.zone_links import LinkReading
 from tests.unit.controller.machine import Machine, simple
 from tests.unit.ruleset.policies import SITE
 
 
 def look(machine: Machine) -> tuple[str, ...]:
-    machine.run(machine.controller.parts.links.scan_for_bypasses())
+    machine.run(machine.controller.parts.links._look())
     machine.settle()
     return machine.status().warnings
 
@@ -23,7 +24,7 @@ def test_a_way_out_is_named_while_it_is_there(monkeypatch):
     machine = Machine(simple())
     machine.start()
     assert not any("past the gate" in text for text in look(machine))
-    machine.exits.host = HostReading(
+    machine.bypass_scan.host = HostReading(
         filters=(Filter("care0", "ingress", "bpf"),),
         default_routes=("wan0", "wan1"),
         devices=(Device("wan0"), Device("wan1")),
@@ -34,7 +35,7 @@ def test_a_way_out_is_named_while_it_is_there(monkeypatch):
         assert sum("default routes leave by wan0, wan1" in text for text in warnings) == 1
     assert [event.kind for event in machine.events].count("exit") == 1
     assert [record.event for record in machine.audit.records].count("exit") == 1
-    machine.exits.host = HostReading()
+    machine.bypass_scan.host = HostReading()
     assert not any("past the gate" in text for text in look(machine))
     assert not machine.audit.records[-1].what.startswith("no more"), "one line a minute of each"
     monkeypatch.setattr(links, "_ONCE", 0.0)
@@ -63,27 +64,27 @@ def test_containers_that_come_and_go_make_no_line_each(monkeypatch):
         return [record.event for record in machine.audit.records].count("exit")
 
     for number in range(5):
-        machine.exits.host = containers(number)
+        machine.bypass_scan.host = containers(number)
         assert sum(f"veth{number}" in text for text in look(machine)) == 1, (
             "status tells what is there now"
         )
-        machine.exits.host = HostReading()
+        machine.bypass_scan.host = HostReading()
         look(machine)
     assert lines() == 1
     assert [event.kind for event in machine.events].count("exit") == 2
-    machine.exits.host = HostReading(devices=(Device("wan0", xdp="generic"),))
+    machine.bypass_scan.host = HostReading(devices=(Device("wan0", xdp="generic"),))
     look(machine)
     assert lines() == 2, "another way is told at once"
     monkeypatch.setattr(links, "_ONCE", 0.0)
     look(machine)
     assert lines() == 3
     assert machine.audit.records[-1].what.startswith("no more: ")
-    machine.exits.host = HostReading(
+    machine.bypass_scan.host = HostReading(
         filters=tuple(Filter("care0", side, "bpf") for side in ("ingress", "egress"))
     )
     look(machine)
     assert "past the gate (and 1 more there)" in machine.audit.records[-1].what
-    machine.exits.host = HostReading()
+    machine.bypass_scan.host = HostReading()
     look(machine)
     monkeypatch.setattr(links, "_ONCE", 60.0)
     look(machine)
@@ -93,10 +94,10 @@ def test_containers_that_come_and_go_make_no_line_each(monkeypatch):
 
 def test_a_look_that_fails_is_said_and_forgets_nothing():
     machine = Machine(simple())
-    machine.exits.host = HostReading(devices=(Device("wan0", xdp="generic"),))
+    machine.bypass_scan.host = HostReading(devices=(Device("wan0", xdp="generic"),))
     machine.start()
     assert any("XDP" in text for text in look(machine))
-    machine.exits.fail["look"] = KernelError("dump interrupted")
+    machine.bypass_scan.fail["scan"] = KernelError("dump interrupted")
     warnings = look(machine)
     assert any("dump interrupted" in text for text in warnings)
     assert any("XDP" in text for text in warnings)
@@ -114,7 +115,7 @@ def test_shared_interfaces_and_inside_bridges_are_no_exits():
             Device("tap0", kind="macvtap", parent="care0"),
         )
     )
-    assert findings(inside, simple()) == ()
+    assert find_bypasses(inside, simple()) == ()
 
 
 def test_what_appears_is_judged_at_once_and_said():
@@ -135,7 +136,7 @@ def test_what_appears_is_judged_at_once_and_said():
     machine.settle()
     machine.run(asyncio.sleep(0.05))
     assert any("a default route leaves by care0" in text for text in machine.status().warnings)
-    machine.exits.host = HostReading(
+    machine.bypass_scan.host = HostReading(
         addresses=(("care0", "10.99.0.1/16"), ("care0", "fe80::1/64"), ("care0", "10.10.0.1/24"))
     )
     (warning,) = (text for text in look(machine) if "in none of the subnets" in text)
@@ -166,14 +167,14 @@ def kept_nowhere(machine, answer):
 def test_a_look_that_fails_keeps_nothing_and_says_so(machine, error):
     assert set(machine.set("cut").kept) == set(names(machine)), "positive control"
     machine.set("open")
-    machine.links.fail["look"] = error
+    machine.links.fail["read_links"] = error
     change = machine.set("cut")
     assert change.verified
     kept_nowhere(machine, change)
     kept_nowhere(machine, machine.set("cut"))  # it is so already
     assert {one.state for one in machine.status().services} == {"not known"}
     assert plan(machine, "cut").not_known == names(machine)
-    del machine.links.fail["look"]
+    del machine.links.fail["read_links"]
     assert {one.state for one in machine.status().services} == {"kept"}
     assert not any("looked at" in text for text in machine.status().warnings)
 
@@ -183,7 +184,7 @@ def test_a_look_that_hangs_holds_up_neither_the_switch_nor_the_answer_for_long(
 ):
     monkeypatch.setattr(links, "_LINKS_SECONDS", 0.05)
     levels_when_asked = []
-    real = machine.links.look
+    real = machine.links.read_links
 
     async def hang():
         levels_when_asked.append(await kernel())
@@ -193,14 +194,14 @@ def test_a_look_that_hangs_holds_up_neither_the_switch_nor_the_answer_for_long(
         chains = await machine.firewall.chains()
         return switch.read_levels(simple(), await machine.firewall.targets(chains))
 
-    machine.links.look = hang
+    machine.links.read_links = hang
     change = machine.set("cut")
     assert change.verified
     kept_nowhere(machine, change)
     assert set(levels_when_asked[0].values()) == {"cut"}, (
         "it was asked for when the kernel had the switch"
     )
-    machine.links.look = real
+    machine.links.read_links = real
     assert machine.status().services[0].state == "kept"
 
 
@@ -233,7 +234,7 @@ def test_an_interface_that_was_meant_for_a_zone_is_told_once():
     care = SITE.zones[0]
     text = f"{care.subnets[0][1]}/{care.subnets[0].prefixlen}"
     devices = (Device("lan9"), Device("docker9"))
-    words = Sight(HostReading(devices=devices, addresses=(("lan9", text),))).words(
+    words = LinkReading(HostReading(devices=devices, addresses=(("lan9", text),))).machine_warnings(
         simple(), cut=True
     )
     assert len([one for one in words if "lan9" in one]) == 1, words
