@@ -14,7 +14,7 @@ from ecluse.flow_judge import ConntrackEntry
 from ecluse.host_reading import HostReading
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameStatistics
-from ecluse.results import TableUse
+from ecluse.results import RefusedFlow, TableUse
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.ruleset.switch import Position
@@ -28,29 +28,14 @@ class CounterValue:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedElement:
-    """One element of a refused set. destination empty and port 0 for the per-source sets.
-
-    protocol: IANA number. idle: seconds since its last packet.
-    """
-
-    source: str
-    destination: str
-    protocol: int
-    port: int
-    packets: int
-    bytes: int
-    idle: int
-
-
 class SetReading(NamedTuple):
     """What bounded sets of the kernel hold.
 
-    full: one of them has no room. unread: elements that are of another kind.
+    rows: their zone is not known here, and empty. full: one of them has no room. unread: elements
+    that are of another kind.
     """
 
-    rows: tuple[RefusedElement, ...]
+    rows: tuple[RefusedFlow, ...]
     full: bool
     unread: int = 0
 

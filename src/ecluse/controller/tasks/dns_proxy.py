@@ -22,9 +22,8 @@ from ecluse.ports import (
     DnsProxyPort,
     DnsReport,
     Firewall,
-    RefusedElement,
 )
-from ecluse.results import DnsState, LimitedMachine, RefusedName
+from ecluse.results import DnsState, LimitedMachine, RefusedFlow, RefusedName
 from ecluse.ruleset.dns_redirect import is_on
 from ecluse.ruleset.proxy_config import proxy_config_of
 from ecluse.ruleset.table_names import DNS_LIMITED
@@ -226,9 +225,7 @@ class DnsProxyTask:
         return tuple(refused_names(report.questions, policy, self._clock())), report.unread
 
 
-def limited_machines(
-    policy: Policy, elements: Iterable[RefusedElement]
-) -> tuple[LimitedMachine, ...]:
+def limited_machines(policy: Policy, elements: Iterable[RefusedFlow]) -> tuple[LimitedMachine, ...]:
     """Give the machines that ask too much, the worst first.
 
     A server that is named under `internal` by now has no such bound.
@@ -236,7 +233,7 @@ def limited_machines(
     servers = {str(server) for each in policy.site.dns.internal for server in each.servers}
     rows = sorted(elements, key=lambda e: (-e.packets, e.source))
     return tuple(
-        LimitedMachine(e.source, policy.site.zone_of(ip_address(e.source)), e.packets, e.idle)
+        LimitedMachine(e.source, policy.site.zone_of(ip_address(e.source)), e.packets, e.last)
         for e in rows
         if e.source not in servers
     )[:_LISTED]

@@ -4,7 +4,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from ecluse.controller.tasks import dns_proxy
-from ecluse.ports import CounterValue, DeniedQuery, RefusedElement, SetReading
+from ecluse.ports import CounterValue, DeniedQuery, SetReading
+from ecluse.results import RefusedFlow
 from ecluse.ruleset.table_names import DNS_LIMITED
 from tests.unit.controller.dns_site import (
     DNS_POLICY,
@@ -98,9 +99,9 @@ def test_who_asks_too_much_is_named_with_what_to_type(dns_machine):
     """By the kernel's own count; a server that is under `internal` by now is none of them, nor is
     any when nobody is over.
     """
-    over = [RefusedElement(f"10.10.4.{n}", "", 0, 0, 100 * n, 0, 3) for n in range(7, 20)]
-    server = RefusedElement("10.10.0.53", "", 0, 0, 99_999, 0, 3)
-    link_local = RefusedElement("fe80::7", "", 0, 0, 1, 0, 3)
+    over = [RefusedFlow(f"10.10.4.{n}", "", "", 0, 100 * n, 0, 3, "") for n in range(7, 20)]
+    server = RefusedFlow("10.10.0.53", "", "", 0, 99_999, 0, 3, "")
+    link_local = RefusedFlow("fe80::7", "", "", 0, 1, 0, 3, "")
     dns_machine.firewall.over = SetReading((*over, server, link_local), full=False)
     assert dns_machine.status().dns.limited == ()
     dns_machine.firewall.table.counters[DNS_LIMITED] = CounterValue(5, 500)
