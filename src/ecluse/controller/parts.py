@@ -43,7 +43,7 @@ class Parts:
     Args:
         ports: the outside.
         options: the daemon's settings.
-        step: told the name of each step of a change as it is passed.
+        step: called with the name of each step of a change as it is passed.
         log: takes every event.
         troubles: gives what the process itself suffers from.
     """
@@ -281,7 +281,7 @@ class Parts:
         )
         self.supervisor.run_regularly("the regular look", self._options.tick, steps)
 
-    # -- what is noticed ---------------------------------------------------------------------------
+    # -- observations ------------------------------------------------------------------------------
 
     def observe(self) -> Observations:
         """Collect what the parts noticed, for `status`."""

@@ -1,4 +1,4 @@
-"""What a change would do, with nothing done; and which state a command means."""
+"""The effect of a change, with nothing done; and the state that a command means."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -67,7 +67,7 @@ class StatusReader:
         knowledge: gives what is known of host names; called on a thread.
         notices: gives further warnings, in words; called on a thread.
         version: of this program.
-        alerts: take what is to be told.
+        alerts: take what is wrong.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ _GUARD_TRIES = 10
 """How often a closing that the kernel refused tries to shut the gate by the smallest table."""
 
 Step = Callable[[str], None]
-"""Told the name of each step of a change as it is passed; tests end the process there."""
+"""Called with the name of each step of a change as it is passed; tests end the process there."""
 
 
 def _go_on() -> bool:

@@ -72,7 +72,7 @@ class LinkTask:
         reader: is given the default routes.
         append_line: appends a line to the audit log.
         itself: the daemon, as an actor.
-        alerts, emit: take what is to be told.
+        alerts, emit: take alerts and events.
     """
 
     def __init__(
