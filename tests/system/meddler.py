@@ -1,5 +1,6 @@
-"""Somebody else on the gateway who changes nf_tables by raw netlink; run it in the gateway's
-namespace (`python -m`).
+"""Somebody else on the gateway who changes nf_tables by raw netlink.
+
+Run it in the gateway's namespace (`python -m`).
 
 It calls itself `meddler`, as the kernel then tells. What it does: the first argument, with its own
 arguments.

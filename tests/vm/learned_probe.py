@@ -1,5 +1,6 @@
-"""Runs on the machine: sends to an address without a pause while the product puts it into its set
-again and again.
+"""Runs on the machine.
+
+Sends to an address without a pause while the product puts it into its set again and again.
 
 In a network namespace of its own. Tells as JSON what became of it.
 """

@@ -1,6 +1,4 @@
-"""Whoever cuts the session in which he types hears it in one line, before anything is sent; nothing
-is asked or waited for.
-"""
+"""One line warns of a cut that may end the session, before anything is sent."""
 
 import os
 import subprocess
@@ -9,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.api.harness import ServerThread
-
 SOURCE = Path(__file__).parents[3] / "src"
+
+
 SITE = """
 site: chu
 zones:
@@ -22,13 +20,9 @@ lifeline:
   management: {networks: [198.51.100.0/28], ports: [tcp/22]}
 resolvers: [203.0.113.53]
 """
+
+
 LINE = "This session comes from"
-
-
-@pytest.fixture
-def server():
-    with ServerThread() as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,30 +1,21 @@
-"""What closes is sent before anything is loaded that only its answer needs: once, and just as it
-was typed.
-"""
+"""A closing is sent before anything loads that only its answer needs: once, as typed."""
 
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ecluse.api.request_socket import json_text
 from ecluse.cli import fast_path
-from tests.unit.api.harness import ServerThread
 
 SOURCE = Path(__file__).parents[3] / "src"
+
+
 PATH = f"import sys; before = set(sys.modules); sys.path.insert(0, {str(SOURCE)!r})\n"
+
+
 ASK = "from ecluse.cli.fast_path import send_closing\nrequest = send_closing(sys.argv[1:])\n"
-
-
-@pytest.fixture
-def server():
-    with ServerThread() as running:
-        yield running
 
 
 def python(script, *words):
@@ -127,10 +118,3 @@ def test_no_daemon_is_told_by_the_exit_code(tmp_path):
             f"sys.argv += ['cut', '--socket', {str(where)!r}]\nfrom ecluse.cli.fast_path import run\nrun()"
         )
         assert (done.returncode, "Traceback" in done.stderr) == (4, False), where
-
-
-@given(st.text())
-def test_texts_are_written_as_json_dumps_writes_them(text):
-    for one in (text, text + "\udc80\U0001f600"):
-        assert json.loads(json_text(one)) == json.loads(json.dumps(one))
-        json_text(one).encode("ascii")

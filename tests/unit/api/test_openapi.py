@@ -1,4 +1,4 @@
-"""The description is true: it names what the server has, and the server's own answers fit it."""
+"""The description is true: it names what the server has, and its answers fit it."""
 
 import json
 
@@ -7,13 +7,11 @@ import pytest
 
 from ecluse.api.openapi import document
 from ecluse.api.routes import ROUTES
-from ecluse.api.wire import GenerationDetail, Generations, Services, in_pieces, to_json
 from ecluse.errors import ConfigError
 from ecluse.faults import Fault
-from ecluse.results import Plan, Refused, Status
-from tests.unit.api.fake_commands import DIGEST, FakeCommands
+from tests.unit.api.fake_controller import DIGEST, FakeController
 from tests.unit.api.harness import READERS, ask, ask_as, raw, running
-from tests.unit.api.test_api_server import PROBLEMS
+from tests.unit.api.test_problems import PROBLEMS
 
 BODIES = {
     "/v1/level": {"level": "cut", "zones": ["care"], "reason": "drill"},
@@ -152,7 +150,7 @@ async def test_every_problem_fits_its_description():
             check(served, schema, answer)
         _, _, answer = await ask_as(61011, [], path, "GET", "/v1/status")
         check(served, schema, answer)
-    async with running(FakeCommands(raising=error)) as (_, path, *_rest):
+    async with running(FakeController(raising=error)) as (_, path, *_rest):
         _, _, answer = await ask(path, "POST", "/v1/level", {"level": "cut"})
         assert answer["faults"]
         check(served, schema, answer)
@@ -185,17 +183,3 @@ def test_every_reference_leads_somewhere_and_names_are_unique():
     ids = [one["operationId"] for found in document()["paths"].values() for one in found.values()]
     assert len(ids) == len(set(ids))
     assert document()["openapi"].startswith("3.1")
-
-
-async def test_what_is_written_in_pieces_is_what_is_written_whole():
-    commands = FakeCommands()
-    plan = await commands.plan(level=None, zones=None, rollback=None, reload=True)
-    for value, kind in (
-        (await commands.status(), Status),
-        (Services(await commands.services()), Services),
-        (Generations(commands.generations()), Generations),
-        (GenerationDetail(commands.generation(1), None), GenerationDetail),
-        (await commands.refused(10), Refused),
-        (plan, Plan),
-    ):
-        assert in_pieces(value, kind) == to_json(value, kind)

@@ -30,7 +30,7 @@ DIGEST = "sha256:" + "ab" * 32
 
 
 @dataclass
-class FakeCommands:
+class FakeController:
     levels: dict = field(default_factory=lambda: dict.fromkeys(ZONES, "open"))
     history: list = field(default_factory=list)
     calls: list = field(default_factory=list)
