@@ -2,18 +2,30 @@
 other.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
 from ecluse.config.address_parsers import written
 from ecluse.config.messages import InvalidValueError, did_you_mean, listed, shown
-from ecluse.config.models import DnsGateModel, LevelModel, ServiceModel, ZoneModel
-from ecluse.config.parsers import WILDCARD, WITHOUT_PORTS
+from ecluse.config.parsers import WILDCARD, WITHOUT_PORTS, Target
 from ecluse.config.suffix_list import PublicSuffixes
 from ecluse.config.yaml_tree import Document, Loc
 from ecluse.errors import Fault
-from ecluse.policy import CUT, GATEWAY, ISOLATE, OPEN, Criticality, DnsMode, Level
+from ecluse.policy import (
+    CUT,
+    GATEWAY,
+    ISOLATE,
+    OPEN,
+    Criticality,
+    Direction,
+    DnsMode,
+    DnsProxySettings,
+    IPNetwork,
+    Level,
+    Service,
+    Zone,
+)
 from ecluse.policy.network_index import NetworkIndex
 
 AH = WITHOUT_PORTS["ah"]
@@ -21,18 +33,36 @@ AH = WITHOUT_PORTS["ah"]
 
 @dataclass(frozen=True, slots=True)
 class PlacedService:
-    """A service and where it stands."""
+    """A service and where it stands.
+
+    Attributes:
+        targets: for each destination what its `to` or `from` lists, in the order of the file.
+    """
 
     document: Document
     loc: tuple[str | int, ...]
-    model: ServiceModel
+    service: Service
+    targets: tuple[tuple[Target, ...], ...]
+
+    def each_target(self, destination: int) -> Iterator[tuple[int, str | IPNetwork]]:
+        """Yield each target's position in the list and what it stands for (`any`: two networks)."""
+        for place, target in enumerate(self.targets[destination]):
+            if isinstance(target, tuple):
+                yield from ((place, network) for network in target)
+            else:
+                yield place, target
+
+    def target_loc(self, destination: int, place: int) -> Loc:
+        """Return where a target stands within the service."""
+        outward = self.service.destinations[destination].direction is Direction.OUTBOUND
+        return ("destinations", destination, "to" if outward else "from", place)
 
     def fault(self, loc: Loc, wrong: str, expected: str = "") -> Fault:
         """Give a fault at a place within the service."""
         return self.document.fault((*self.loc, *loc), wrong, expected)
 
 
-Placed = tuple[int, ZoneModel]
+Placed = tuple[int, Zone]
 """A zone that is right in itself, and its position in the file's list."""
 
 
@@ -108,14 +138,14 @@ def _subnet_faults(document: Document, zones: Sequence[Placed]) -> list[Fault]:
     return faults
 
 
-def level_faults(document: Document, levels: Sequence[tuple[int, LevelModel]]) -> list[Fault]:
+def level_faults(document: Document, levels: Sequence[tuple[int, Level]]) -> list[Fault]:
     """Check the site's own levels: each keeps vital, is less closed than `cut`, and differs from
     the others.
     """
     faults = _twice(document, "levels", ((index, level.name) for index, level in levels))
     seen: dict[frozenset[Criticality], str] = {}
     for index, level in levels:
-        keeps = frozenset(level.keeps)
+        keeps = level.keeps
         loc = ("levels", index, "keeps")
         if Criticality.VITAL not in keeps:
             wrong = "a level that does not keep 'vital' would be more closed than 'cut'"
@@ -137,9 +167,9 @@ def level_faults(document: Document, levels: Sequence[tuple[int, LevelModel]]) -
     return faults
 
 
-def in_order(levels: Iterable[LevelModel]) -> tuple[Level, ...]:
+def in_order(levels: Iterable[Level]) -> tuple[Level, ...]:
     """Give every level of the site, from `open` to `isolate`."""
-    between = sorted((model.level() for model in levels), key=lambda level: -len(level.keeps))
+    between = sorted(levels, key=lambda level: -len(level.keeps))
     return (OPEN, *between, CUT, ISOLATE)
 
 
@@ -154,7 +184,7 @@ def service_faults(
     first: dict[str, PlacedService] = {}
     faults: list[Fault] = []
     for service in services:
-        name = service.model.name
+        name = service.service.name
         if name in first:
             before = first[name].fault(("name",), "")
             wrong = f"the service {shown(name)} a second time, first at {before.file}:{before.line}:{before.column}"
@@ -169,7 +199,7 @@ def service_faults(
                     f"'{written(host)}' lies in no zone's subnets",
                     "a host of the inside",
                 )
-                for place, host in enumerate(service.model.hosts)
+                for place, host in enumerate(service.service.hosts)
                 if next(subnets.around(host), None) is None
             ]
     return faults
@@ -183,14 +213,14 @@ def _unknown_zones(service: PlacedService, zone_names: Sequence[str]) -> list[Fa
             f"there is no zone {shown(zone)}{did_you_mean(zone, known)}",
             listed(known),
         )
-        for place, zone in enumerate(service.model.zones)
+        for place, zone in enumerate(service.service.zones)
         if zone not in known
     ]
 
 
 def gate_faults(
     document: Document,
-    gate: DnsGateModel,
+    gate: DnsProxySettings,
     subnets: NetworkIndex[str] | None,
 ) -> list[Fault]:
     """Check the DNS gate's own part of the site's file: an inside server lies inside, a domain has
@@ -222,18 +252,20 @@ def _shared(wildcard: str, suffixes: PublicSuffixes) -> InvalidValueError | None
     return None
 
 
-def name_faults(services: Sequence[PlacedService], gate: DnsGateModel) -> list[Fault]:
+def name_faults(services: Sequence[PlacedService], gate: DnsProxySettings) -> list[Fault]:
     """Check what the services want of the DNS gate: it is there, and they connect out."""
     faults: list[Fault] = []
     suffixes = PublicSuffixes()
     for service in services:
-        for index, destination in enumerate(service.model.destinations):
+        for index, destination in enumerate(service.service.destinations):
+            inward = destination.direction is Direction.INBOUND
             wild = [
-                (place, one) for place, one in destination.each() if str(one).startswith(WILDCARD)
+                (place, one)
+                for place, one in (service.each_target(index) if destination.wildcards else ())
+                if isinstance(one, str) and one.startswith(WILDCARD)
             ]
-            loc = ("destinations", index)
             for place, one in wild:
-                if destination.from_:
+                if inward:
                     wrong, expected = (
                         f"the wildcard '{one}' in 'from'",
                         "prefixes: who connects in has no name",
@@ -243,16 +275,20 @@ def name_faults(services: Sequence[PlacedService], gate: DnsGateModel) -> list[F
                         f"'{one}' and 'dns_gate: {{mode: never}}'",
                         "mode: cut, or host names",
                     )
-                elif shared := _shared(str(one), suffixes):
+                elif shared := _shared(one, suffixes):
                     wrong, expected = shared.wrong, shared.expected
                 else:
                     continue
-                faults.append(service.fault((*loc, destination.key, place), wrong, expected))
-            named = wild or any(isinstance(one, str) for _, one in destination.each())
-            if destination.records and (destination.from_ or not named):
+                faults.append(service.fault(service.target_loc(index, place), wrong, expected))
+            named = destination.wildcards or destination.hosts
+            if destination.records and (inward or not named):
                 wrong = "'records' without a host name or a wildcard in 'to'"
                 faults.append(
-                    service.fault((*loc, "records"), wrong, "none, or the names that have them")
+                    service.fault(
+                        ("destinations", index, "records"),
+                        wrong,
+                        "none, or the names that have them",
+                    )
                 )
     return faults
 
@@ -263,13 +299,13 @@ def protocol_faults(services: Sequence[PlacedService]) -> list[Fault]:
     """
     return [
         service.fault(
-            ("destinations", index, destination.key, place),
+            service.target_loc(index, place),
             f"'ah' with '{written(one)}': over IPv6 it can't be told from what it carries, and would be refused",
             "IPv4 addresses for ah, or esp",
         )
         for service in services
-        for index, destination in enumerate(service.model.destinations)
-        if any(traffic.protocol == AH for traffic in destination.ports)
-        for place, one in destination.each()
+        for index, destination in enumerate(service.service.destinations)
+        if any(traffic.protocol == AH for traffic in destination.traffic)
+        for place, one in service.each_target(index)
         if not isinstance(one, str) and one.version == 6
     ]

@@ -11,7 +11,7 @@ from ecluse.config.address_parsers import is_wide, written
 from ecluse.config.cross_checks import AH, PlacedService
 from ecluse.config.lint_dns import about_dns
 from ecluse.config.lint_overlaps import find_overlaps
-from ecluse.config.yaml_tree import Document
+from ecluse.config.yaml_tree import Document, Loc
 from ecluse.errors import Fault
 from ecluse.policy import (
     GATEWAY,
@@ -49,11 +49,11 @@ def find_warnings(
     yield from find_examples(policy, site, services)
     yield from about_dns(policy, site)
     inside = homes(policy)
-    for placed, service in zip(services, policy.services, strict=True):
-        yield from _about_people(placed, service)
-        yield from _about_names(placed, service)
-        yield from _about_wildcards(placed, service, policy)
-        yield from _about_destinations(placed, service, policy, inside)
+    for placed in services:
+        yield from _about_people(placed)
+        yield from _about_names(placed)
+        yield from _about_wildcards(placed, policy)
+        yield from _about_destinations(placed, policy, inside)
     yield from find_overlaps(policy, services, inside)
 
 
@@ -102,18 +102,18 @@ def find_examples(
         yield places[0].here(wrong, "the partners' own, before these files are put into service")
 
 
-def _examples_of(placed: PlacedService) -> Iterator[tuple[str | int, ...]]:
-    for index, destination in enumerate(placed.model.destinations):
-        for place, one in destination.each():
+def _examples_of(placed: PlacedService) -> Iterator[Loc]:
+    for index in range(len(placed.targets)):
+        for place, one in placed.each_target(index):
             if is_example(one.removeprefix("*.") if isinstance(one, str) else one):
-                yield ("destinations", index, destination.key, place)
+                yield placed.target_loc(index, place)
 
 
 def find_reviews(services: Sequence[PlacedService]) -> Iterator[tuple[date, Fault]]:
     """Give the day of each review, and what there is to say from the day after it."""
     for placed in services:
-        if (due := placed.model.review) is not None:
-            wrong = f"the review of '{placed.model.name}' was due on {due}"
+        if (due := placed.service.review) is not None:
+            wrong = f"the review of '{placed.service.name}' was due on {due}"
             yield (
                 due,
                 placed.fault(
@@ -154,7 +154,8 @@ def _about_site(policy: Policy, document: Document) -> Iterator[Fault]:
         yield document.fault((), "no service is vital: 'cut' keeps nothing but the lifeline")
 
 
-def _about_people(placed: PlacedService, service: Service) -> Iterator[Fault]:
+def _about_people(placed: PlacedService) -> Iterator[Fault]:
+    service = placed.service
     if not service.contact:
         yield placed.fault(
             (), f"'{service.name}' has no contact: nobody to call when it fails", "a phone number"
@@ -169,7 +170,8 @@ def _about_people(placed: PlacedService, service: Service) -> Iterator[Fault]:
         yield placed.fault((), f"'{service.name}' has no review date", "review: YYYY-MM-DD")
 
 
-def _about_names(placed: PlacedService, service: Service) -> Iterator[Fault]:
+def _about_names(placed: PlacedService) -> Iterator[Fault]:
+    service = placed.service
     hosts = [host for destination in service.destinations for host in destination.hosts]
     networks = [n for destination in service.destinations for n in destination.networks]
     if any(d.wildcards for d in service.destinations) and set(service.zones) == {GATEWAY}:
@@ -185,11 +187,11 @@ def _about_names(placed: PlacedService, service: Service) -> Iterator[Fault]:
         )
 
 
-def _about_wildcards(placed: PlacedService, service: Service, policy: Policy) -> Iterator[Fault]:
+def _about_wildcards(placed: PlacedService, policy: Policy) -> Iterator[Fault]:
     """Say which connections end at a cut that the allowlist keeps: their addresses are not known
     before it.
     """
-    site = policy.site
+    service, site = placed.service, policy.site
     kept = any(not level.passes_all and service.criticality in level.keeps for level in site.levels)
     if site.dns.mode is not DnsMode.CUT or not kept or set(service.zones) == {GATEWAY}:
         return
@@ -207,21 +209,22 @@ def _about_wildcards(placed: PlacedService, service: Service, policy: Policy) ->
 
 
 def _about_destinations(
-    placed: PlacedService, service: Service, policy: Policy, inside: NetworkIndex[str]
+    placed: PlacedService, policy: Policy, inside: NetworkIndex[str]
 ) -> Iterator[Fault]:
+    service = placed.service
     families = _families(service, policy)
-    for index, destination in enumerate(placed.model.destinations):
-        names = service.destinations[index].hosts or service.destinations[index].wildcards
+    for index, destination in enumerate(service.destinations):
+        names = destination.hosts or destination.wildcards
         if destination.private and not names:
             wrong = "'private' is about what host names lead to, and there are none: addresses need no leave"
             yield placed.fault(("destinations", index, "private"), wrong)
-        if names and any(traffic.protocol == AH for traffic in destination.ports):
+        if names and any(traffic.protocol == AH for traffic in destination.traffic):
             wrong = f"'ah' of '{service.name}' is kept over IPv4 alone: over IPv6 it can't be told from what it carries"
             yield placed.fault(
                 ("destinations", index, "ports"), wrong, "esp, or a name that has no IPv6 address"
             )
         said: dict[str, list[tuple[int, str, str]]] = {}
-        for place, network in destination.each():
+        for place, network in placed.each_target(index):
             if isinstance(network, str):
                 continue
             if odd := _about_network(service, network, families, inside):
@@ -233,9 +236,7 @@ def _about_destinations(
                 if len(places) > 1
                 else ""
             )
-            yield placed.fault(
-                ("destinations", index, destination.key, place), wrong + more, expected
-            )
+            yield placed.fault(placed.target_loc(index, place), wrong + more, expected)
 
 
 def _about_network(

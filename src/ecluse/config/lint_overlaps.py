@@ -52,9 +52,8 @@ def find_overlaps(
         first, second = policy.services[early.service].name, policy.services[late.service].name
         wrong = f"'{second}' and '{first}' share '{shared}'{{}} on the same port: packets are counted for '{first}', which comes first"
         placed = services[late.service]
-        key = placed.model.destinations[late.destination].key
         pair = found[early.service, late.service]
-        pair.append(placed.fault(("destinations", late.destination, key, late.item), wrong))
+        pair.append(placed.fault(placed.target_loc(late.destination, late.item), wrong))
     yield from _few([_told(pair) for pair in found.values()])
 
 
@@ -88,7 +87,7 @@ def _meetings(services: Sequence[PlacedService]) -> Iterator[tuple[_End, _End, s
     # The widest first: then whatever contains a target has been seen before it, wherever in the
     # files it stands.
     for end in sorted(_crowded(services), key=_by_width):
-        direction = services[end.service].model.destinations[end.destination].direction
+        direction = services[end.service].service.destinations[end.destination].direction
         if isinstance(end.value, str):
             shared = end.value
             seen = names[direction, end.value]
@@ -116,9 +115,9 @@ def _crowded(services: Sequence[PlacedService]) -> list[_End]:
     names: dict[tuple[Direction, str], list[_End]] = defaultdict(list)
     networks: dict[tuple[Direction, int], list[_End]] = defaultdict(list)
     for position, placed in enumerate(services):
-        for index, destination in enumerate(placed.model.destinations):
+        for index, destination in enumerate(placed.service.destinations):
             direction = destination.direction
-            for item, value in destination.each():
+            for item, value in placed.each_target(index):
                 if isinstance(value, str):
                     names[direction, value].append(_End(0, 0, position, index, item, value))
                 else:

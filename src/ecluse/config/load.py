@@ -1,11 +1,11 @@
 """The configuration directory as a policy: all of it right, or every fault of every file at once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from threading import Lock
-from typing import TypeVar
+from typing import Any
 
 from ecluse.config.cross_checks import (
     PlacedService,
@@ -17,25 +17,24 @@ from ecluse.config.cross_checks import (
     service_faults,
     zone_faults,
 )
+from ecluse.config.file_schemas import ALLOWLIST_FILE, LEVEL, SERVICE, SITE, ZONE
 from ecluse.config.lint import LintResult, find_reviews, find_warnings
-from ecluse.config.models import (
-    AllowlistModel,
-    DnsGateModel,
-    LevelModel,
-    SiteModel,
-    Strict,
-    ZoneModel,
-)
 from ecluse.config.read_files import allowlist_files, file_name, loose_mode, read_file
+from ecluse.config.schema import INVALID, MAX_FAULTS, Faults, Form
 from ecluse.config.size_limits import service_bounds, site_bounds, zone_bounds
-from ecluse.config.validate import MAX_FAULTS, service_at, validate
 from ecluse.config.yaml_tree import Document, Entry, Items, Node, compose
 from ecluse.errors import ConfigError, Fault
 from ecluse.gc_pause import without_gc
-from ecluse.policy import CUT, ISOLATE, OPEN, Policy, Site
+from ecluse.policy import (
+    DnsMode,
+    DnsProxySettings,
+    Level,
+    Lifeline,
+    Policy,
+    Site,
+    Zone,
+)
 from ecluse.policy.network_index import NetworkIndex
-
-M = TypeVar("M", bound=Strict)
 
 SITE_FILE = "site.yaml"
 ALLOWLIST = "allowlist.d"
@@ -105,7 +104,7 @@ class ConfigDirectory:
         with self._lock:
             loaded = self._unread
         for placed in loaded.services if loaded else ():
-            if placed.model.name == service:
+            if placed.service.name == service:
                 return placed.fault(("name",), wrong, expected)
         return Fault(file_name(self._directory / ALLOWLIST), 0, 0, wrong, expected)
 
@@ -135,9 +134,9 @@ def read_directory(directory: Path) -> ParsedConfig:
     """
     faults: list[Fault] = []
     site_document = _document(directory / SITE_FILE, faults)
-    site, zones, zones_complete = _site(site_document, faults)
-    names = [zone.name for zone in zones] if zones_complete else None
-    subnets = _subnets(zones) if zones_complete else None
+    site = _site(site_document, faults) if site_document else _SiteParts()
+    names = [zone.name for zone in site.zones] if site.all_zones else None
+    subnets = _subnets(site.zones) if site.all_zones else None
 
     paths, bad_names, remarks = allowlist_files(directory / ALLOWLIST)
     faults += bad_names
@@ -155,19 +154,17 @@ def read_directory(directory: Path) -> ParsedConfig:
             )
         )
     faults += service_faults(services, names, subnets)
-    gate = (_gate(site_document) if site_document else None) or DnsGateModel()
-    faults += [*name_faults(services, gate), *protocol_faults(services)]
-    own = site.levels if site else ()
-    faults += service_bounds(
-        services, gate, [each.keeps for each in own if each not in (OPEN, CUT, ISOLATE)]
-    )
+    wild = any(d.wildcards for one in services for d in one.service.destinations)
+    # Without `mode`: on at a cut where a service needs it, which has a wildcard.
+    mode = DnsMode.CUT if wild else DnsMode.NEVER
+    dns = DnsProxySettings(**{"mode": mode, **site.dns_gate})
+    faults += [*name_faults(services, dns), *protocol_faults(services)]
+    faults += service_bounds(services, dns, [level.keeps for level in site.levels])
     if site_document is not None:
-        faults += gate_faults(site_document, gate, subnets)
-    if faults or site is None or site_document is None:
+        faults += gate_faults(site_document, dns, subnets)
+    if faults or site.whole is None or site_document is None:
         raise ConfigError(_bounded(faults, directory))
-    made = tuple(service.model.service() for service in services)
-    needed = any(destination.wildcards for one in made for destination in one.destinations)
-    policy = Policy(replace(site, dns=gate.gate(needed=needed)), made)
+    policy = Policy(replace(site.whole, dns=dns), tuple(one.service for one in services))
     loose = filter(
         None, map(loose_mode, (directory, directory / SITE_FILE, directory / ALLOWLIST, *paths))
     )
@@ -238,75 +235,71 @@ def _allowlist(path: Path, remarks: list[Fault], faults: list[Fault]) -> Documen
     return document
 
 
-def _site(
-    document: Document | None, faults: list[Fault]
-) -> tuple[Site | None, list[ZoneModel], bool]:
-    """Give the site, the zones that are right in themselves, and whether that is all of them."""
-    if document is None:
-        return None, [], False
-    model, found = validate(SiteModel, document)
-    faults += found
-    zones = _each(ZoneModel, document, "zones")
-    levels = _each(LevelModel, document, "levels")
+@dataclass(slots=True)
+class _SiteParts:
+    """What is right in `site.yaml`.
+
+    Attributes:
+        whole: the site, less `dns`; None when anything in the file is at fault.
+        all_zones: whether `zones` are all that the file has.
+        levels: the site's own.
+        dns_gate: the values that the file gives DnsProxySettings.
+    """
+
+    whole: Site | None = None
+    zones: tuple[Zone, ...] = ()
+    all_zones: bool = False
+    levels: tuple[Level, ...] = ()
+    dns_gate: dict[str, Any] = field(default_factory=dict)
+
+
+def _site(document: Document, faults: list[Fault]) -> _SiteParts:
+    here = Faults(document.file, faults)
+    values, whole = SITE.values(document.root, here)
+    zones = _each(ZONE, values.get("zones", ()), here)
+    levels = _each(LEVEL, values.get("levels", ()), here)
     faults += zone_faults(document, zones)
     faults += level_faults(document, levels)
     faults += zone_bounds(document, zones)
-    faults += site_bounds(document, model) if model else ()
-    if model is None:
-        node = document.at(("zones",))
-        complete = (
-            node is not None
-            and isinstance(node.content, Items)
-            and 0 < len(node.content) == len(zones)
-        )
-        return None, [zone for _, zone in zones], complete
-    site = Site(
-        model.site,
-        model.title or model.site,
-        tuple(zone.zone() for zone in model.zones),
-        model.lifeline.lifeline(),
-        model.resolvers,
-        in_order(model.levels),
+    parts = _SiteParts(
+        zones=tuple(zone for _, zone in zones),
+        all_zones="zones" in values and len(zones) == len(values["zones"]),
+        dns_gate=values.get("dns_gate", {}),
     )
-    return site, list(model.zones), True
+    if whole and parts.all_zones and len(levels) == len(values.get("levels", ())):
+        parts.levels = tuple(level for _, level in levels)
+        parts.whole = Site(
+            values["site"],
+            values.get("title", values["site"]),
+            parts.zones,
+            values.get("lifeline", Lifeline((), (), ())),
+            values.get("resolvers", ()),
+            in_order(parts.levels),
+        )
+        faults += site_bounds(document, parts.whole, parts.dns_gate.get("internal", ()))
+    return parts
 
 
-def _gate(document: Document) -> DnsGateModel | None:
-    """Give the DNS gate's part of the site's file where it is right in itself; None when it is
-    absent or at fault.
-    """
-    return validate(DnsGateModel, document, ("dns_gate",))[0]
-
-
-def _each(model: type[M], document: Document, key: str) -> list[tuple[int, M]]:
-    """Give the items of a list that are right in themselves; the faults of the others are said
-    elsewhere.
-    """
-    node = document.at((key,))
-    count = len(node.content) if node and isinstance(node.content, Items) else 0
-    read = ((index, validate(model, document, (key, index))[0]) for index in range(count))
-    return [(index, item) for index, item in read if item is not None]
+def _each(form: Form, nodes: Sequence[Node], faults: Faults) -> list[tuple[int, Any]]:
+    """Return the items of a list that are right in themselves, each with its position."""
+    values = ((index, form.read(node, faults)) for index, node in enumerate(nodes))
+    return [(index, value) for index, value in values if value is not INVALID]
 
 
 def _services(document: Document, services: list[PlacedService], faults: list[Fault]) -> bool:
     """Add a file's services. False when its list of services can't be read at all."""
-    _, found = validate(AllowlistModel, document)
-    faults += found
-    node = document.at(("services",))
-    if node is None or not isinstance(node.content, Items):
-        return False
-    for index in range(len(node.content)):
-        if len(faults) > MAX_FAULTS:
+    here = Faults(document.file, faults)
+    values, _ = ALLOWLIST_FILE.values(document.root, here)
+    for index, node in enumerate(values.get("services", ())):
+        if here.too_many():
             return False
-        loc = ("services", index)
-        model, found = service_at(document, loc)
-        faults += found
-        if model is not None:
-            services.append(PlacedService(document, loc, model))
-    return True
+        read = SERVICE.read(node, here)
+        if read is not INVALID:
+            services.append(PlacedService(document, ("services", index), *read))
+    return "services" in values
 
 
-def _subnets(zones: Sequence[ZoneModel]) -> NetworkIndex[str]:
+def _subnets(zones: Sequence[Zone]) -> NetworkIndex[str]:
     index: NetworkIndex[str] = NetworkIndex()
     for zone in zones:
         for network in zone.subnets:

@@ -52,18 +52,21 @@ def paragraph(text: str, limit: int) -> str:
     return line(folded, limit) if folded else ""
 
 
-def day(value: object) -> date:
+DAY_FORM = "a date such as 2027-01-31"
+
+
+def day(value: date | str) -> date:
     """Read a date, bare or in quotes (YAML gives either)."""
     if isinstance(value, date):
         return value
     try:
-        if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
             return date.fromisoformat(value)
     except ValueError:
         raise InvalidValueError(
             f"{shown(str(value))} is a date that does not exist", "a day of the calendar"
         ) from None
-    raise TypeError
+    raise InvalidValueError(f"the text {shown(str(value))}", DAY_FORM)
 
 
 # IFNAMSIZ is 16 with the NUL (linux/if.h); dev_valid_name() refuses '/', ':' and blanks, and "."
@@ -261,6 +264,15 @@ def traffic(text: str) -> Traffic:
             f"{shown(text)}: there is no port {first if first < 1 else last}", "ports 1 to 65535"
         )
     return Traffic(WITH_PORTS[protocol], first, last)
+
+
+def written_traffic(value: Traffic) -> str:
+    """Return a protocol and its ports as a person writes them."""
+    words = {number: word for word, number in (WITH_PORTS | WITHOUT_PORTS).items()}
+    if value.first is None:
+        return words[value.protocol]
+    to_last = f"-{value.last}" if value.last != value.first else ""
+    return f"{words[value.protocol]}/{value.first}{to_last}"
 
 
 def _no_traffic(text: str, protocol: str, ports: str) -> InvalidValueError:

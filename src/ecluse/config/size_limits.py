@@ -9,10 +9,19 @@ the time of a load. What a name may look like (so that it fits nftables and a fi
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 from ecluse.config.cross_checks import Placed, PlacedService
-from ecluse.config.models import DestinationModel, DnsGateModel, ServiceModel, SiteModel
 from ecluse.config.yaml_tree import Document, Loc
 from ecluse.errors import Fault
-from ecluse.policy import CUT, Criticality, Direction, DnsMode
+from ecluse.policy import (
+    CUT,
+    Criticality,
+    Destination,
+    Direction,
+    DnsMode,
+    DnsProxySettings,
+    InternalDomains,
+    Service,
+    Site,
+)
 
 ZONES = 64
 INTERFACES = 256
@@ -61,18 +70,18 @@ def zone_bounds(document: Document, zones: Sequence[Placed]) -> list[Fault]:
     ]
 
 
-def site_bounds(document: Document, site: SiteModel) -> list[Fault]:
+def site_bounds(
+    document: Document, site: Site, internal_domains: Sequence[InternalDomains]
+) -> list[Fault]:
     """Check the lists of the site's file that are no zone's."""
-    management = site.lifeline.management
-    here = ("lifeline", "management", "networks")
-    ends = (
-        [((*here, p), len(management.ports)) for p in range(len(management.networks))]
-        if management
-        else []
-    )
+    lifeline = site.lifeline
+    ends: list[Count] = [
+        (("lifeline", "management", "networks", place), len(lifeline.management_ports))
+        for place in range(len(lifeline.management_networks))
+    ]
     internal: list[Count] = [
         (("dns_gate", "internal", index, "names", place), len(each.servers))
-        for index, each in enumerate(site.dns_gate.internal)
+        for index, each in enumerate(internal_domains)
         for place in range(len(each.names))
     ]
     resolvers = [(("resolvers", place), 1) for place in range(len(site.resolvers))]
@@ -84,29 +93,31 @@ def site_bounds(document: Document, site: SiteModel) -> list[Fault]:
 
 
 def service_bounds(
-    services: Sequence[PlacedService], gate: DnsGateModel, levels: Sequence[frozenset[Criticality]]
+    services: Sequence[PlacedService],
+    gate: DnsProxySettings,
+    levels: Sequence[frozenset[Criticality]],
 ) -> list[Fault]:
     """Check how much all services come to. levels: what each level of the site's own keeps."""
     every = list(_destinations(services))
-    named = [one for one in services if _names(one.model)]
-    gated = gate.mode is not DnsMode.NEVER and (gate.mode or any(map(_wild, services)))
+    named = [one for one in services if _names(one.service)]
+    gated = gate.mode is not DnsMode.NEVER
     faults = [
         *_of_all(((one, 1) for one in services), SERVICES, "services"),
-        *_of_all(((one, _entries(one.model, d)) for one, d in every), ENTRIES, _ENTRIES),
+        *_of_all(((one, _entries(one.service, d)) for one, d in every), ENTRIES, _ENTRIES),
         *_of_all(
-            ((one, len(_names(one.model))) for one in named), NAMES, "host names and wildcards"
+            ((one, len(_names(one.service))) for one in named), NAMES, "host names and wildcards"
         ),
     ]
     for one in services:
-        ports = sum(len(destination.ports) for destination in one.model.destinations)
+        ports = sum(len(destination.traffic) for destination in one.service.destinations)
         faults += _of_all(
-            [(one, ports)], PORTS, f"ports of '{one.model.name}' in all its destinations"
+            [(one, ports)], PORTS, f"ports of '{one.service.name}' in all its destinations"
         )
     if gated:
         faults += _of_all(
             ((one, 1) for one in named), BY_NAME, "services with names, beside a DNS gate"
         )
-    return [*faults, *_rule_bounds(services, gated=bool(gated), levels=levels)]
+    return [*faults, *_rule_bounds(services, gated=gated, levels=levels)]
 
 
 _ENTRIES = "targets times ports times 'hosts'"
@@ -115,17 +126,17 @@ _ENTRIES = "targets times ports times 'hosts'"
 def _rule_bounds(
     services: Sequence[PlacedService], *, gated: bool, levels: Sequence[frozenset[Criticality]]
 ) -> Iterator[Fault]:
-    where = [_places(one.model, levels) for one in services]
+    where = [_places(one.service, levels) for one in services]
     kinds = [(one, many * at) for (one, many), at in zip(_look_ups(services), where, strict=True)]
     yield from _of_all(kinds, LOOK_UPS, "look-ups (kinds of services times zones times levels)")
     if gated:
-        names = [(one, _by_name(one.model) * at) for one, at in zip(services, where, strict=True)]
+        names = [(one, _by_name(one.service) * at) for one, at in zip(services, where, strict=True)]
         yield from _of_all(
             names, RULES_BY_NAME, "rules of services with names (ports times zones times levels)"
         )
 
 
-def _places(service: ServiceModel, levels: Sequence[frozenset[Criticality]]) -> int:
+def _places(service: Service, levels: Sequence[frozenset[Criticality]]) -> int:
     """Count the chains that a service's look-ups may stand in."""
     keeping = sum(service.criticality in keeps for keeps in (CUT.keeps, *levels))
     return keeping * (len(service.zones) + len(service.hosts))
@@ -133,57 +144,54 @@ def _places(service: ServiceModel, levels: Sequence[frozenset[Criticality]]) -> 
 
 def _destinations(
     services: Iterable[PlacedService],
-) -> Iterator[tuple[PlacedService, DestinationModel]]:
-    return ((one, destination) for one in services for destination in one.model.destinations)
+) -> Iterator[tuple[PlacedService, Destination]]:
+    return ((one, destination) for one in services for destination in one.service.destinations)
 
 
-def _wild(one: PlacedService) -> bool:
-    return any(str(name).startswith("*.") for name in _names(one.model))
+def _names(service: Service) -> list[str]:
+    return [name for d in service.destinations for name in (*d.hosts, *d.wildcards)]
 
 
-def _names(service: ServiceModel) -> list[str]:
-    return [t for d in service.destinations for t in (*d.to, *d.from_) if isinstance(t, str)]
-
-
-def _entries(service: ServiceModel, destination: DestinationModel) -> int:
-    targets = sum(
-        len(t) if isinstance(t, tuple) else 1 for t in (*destination.to, *destination.from_)
+def _entries(service: Service, destination: Destination) -> int:
+    names = len(destination.hosts) + len(destination.wildcards)
+    return (
+        (names + len(destination.networks))
+        * len(destination.traffic)
+        * (bool(service.zones) + len(service.hosts))
     )
-    return targets * len(destination.ports) * (bool(service.zones) + len(service.hosts))
 
 
 def _look_ups(services: Iterable[PlacedService]) -> Iterator[tuple[PlacedService, int]]:
     """Count the kinds of look-ups that each service adds to those before it."""
     known: set[Hashable] = set()
     for one in services:
-        service = one.model
+        service = one.service
         inside = (service.criticality, service.zones, len(service.hosts))
         kinds = {(*inside, *kind) for kind in _kinds(service)} - known
         known |= kinds
         yield one, len(kinds)
 
 
-def _by_name(service: ServiceModel) -> int:
+def _by_name(service: Service) -> int:
     """Count the rules for what is learned for a service, in one chain each: two families, each kind
     of traffic.
     """
     outward = (d for d in service.destinations if d.direction is Direction.OUTBOUND)
-    return 2 * len({p for d in outward if any(isinstance(t, str) for t in d.to) for p in d.ports})
+    return 2 * len({p for d in outward if d.hosts or d.wildcards for p in d.traffic})
 
 
-def _kinds(service: ServiceModel) -> Iterator[tuple[Hashable, ...]]:
+def _kinds(service: Service) -> Iterator[tuple[Hashable, ...]]:
     """Give what has a look-up of its own: direction, family, by name, without or with one port or a
     range.
     """
     for destination in service.destinations:
-        forms = {(p.first is None, p.first == p.last) for p in destination.ports}
-        for _, target in destination.each():
-            for version in (4, 6) if isinstance(target, str) else (target.version,):
-                whole = not isinstance(target, str) and target.prefixlen == target.max_prefixlen
-                yield from (
-                    (destination.direction, version, isinstance(target, str), whole, form)
-                    for form in forms
-                )
+        forms = {(p.first is None, p.first == p.last) for p in destination.traffic}
+        named = destination.hosts or destination.wildcards
+        targets = {(version, True, False) for version in (4, 6) if named}
+        targets |= {
+            (n.version, False, n.prefixlen == n.max_prefixlen) for n in destination.networks
+        }
+        yield from ((destination.direction, *t, form) for t in targets for form in forms)
 
 
 def _of_all(counts: Iterable[tuple[PlacedService, int]], limit: int, what: str) -> Iterator[Fault]:

@@ -34,15 +34,9 @@ class Node:
     column: int
     content: object
 
-    def plain(self) -> object:
-        """Give dicts, tuples and bare values without places."""
-        match self.content:
-            case dict() as entries:
-                return {key: entry.node.plain() for key, entry in entries.items()}
-            case Items() as items:
-                return items.plain()
-            case bare:
-                return bare
+    def described(self) -> str:
+        """Say what kind of value stands there, for a person who meant something else."""
+        return "a list" if isinstance(self.content, Items) else describe(self.content)
 
 
 @dataclass(slots=True)
@@ -65,6 +59,13 @@ class Items:
     _lines: "array[int]" = field(default_factory=lambda: array("I"))
     _columns: "array[int]" = field(default_factory=lambda: array("I"))
 
+    @classmethod
+    def of(cls, node: Node) -> "Items":
+        """Return a list of this one value."""
+        items = cls()
+        items.append(node)
+        return items
+
     def append(self, node: Node) -> None:
         """Add a value at the end."""
         bare = not isinstance(node.content, dict | Items)
@@ -82,10 +83,6 @@ class Items:
             if isinstance(value, Node)
             else Node(self._lines[index], self._columns[index], value)
         )
-
-    def plain(self) -> tuple[object, ...]:
-        """Give the values without places."""
-        return tuple(value.plain() if isinstance(value, Node) else value for value in self._values)
 
 
 @dataclass(slots=True)
@@ -255,7 +252,7 @@ class _Builder:
         if name == "<<":
             self._fault_at(key, "a merge key '<<'", "the keys themselves")
         elif not isinstance(name, str):
-            self._fault_at(key, f"{describe(key.plain())} as a key", "a word")
+            self._fault_at(key, f"{key.described()} as a key", "a word")
         elif name in content:
             first = content[name]
             wrong = f"the key {shown(name)} a second time, first at {first.line}:{first.column}"
