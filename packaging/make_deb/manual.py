@@ -6,6 +6,7 @@ A key or an option that the code has and the page would not, or the other way ro
 import argparse
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ecluse import __version__
 from ecluse.cli import exit_codes
@@ -86,7 +87,7 @@ def _key(key: str, row: Row) -> str:
     return roff.item(roff.bold(key), f"{text}. {told}".strip())
 
 
-_INNER = {
+_INNER: Mapping[str, Any] = {
     "lifeline": file_schemas.LIFELINE,
     "management": file_schemas.MANAGEMENT,
     "dns_gate": file_schemas.DNS_GATE,

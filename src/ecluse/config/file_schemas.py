@@ -100,12 +100,12 @@ class _ByUnbounded:
         """Return every key that it may have."""
         return self.bounded.keys
 
-    def read(self, node: Node, faults: Faults) -> Any:
+    def value_at(self, node: Node, faults: Faults) -> Any:
         """Return the value, or INVALID after its faults were added."""
         entry = node.content.get("unbounded") if isinstance(node.content, dict) else None
         # A wrong `unbounded` has its own fault; the networks beside it are not judged by a guess.
         bounded = entry is None or entry.node.content is False
-        return (self.bounded if bounded else self.unbounded).read(node, faults)
+        return (self.bounded if bounded else self.unbounded).value_at(node, faults)
 
 
 def _by_unbounded(make: Callable[[bool], Form]) -> _ByUnbounded:

@@ -6,7 +6,7 @@ from datetime import date
 from ipaddress import IPv4Network, IPv6Network
 
 from ecluse.config.address_parsers import not_mapped, prefix, unicast
-from ecluse.config.messages import InvalidValueError, did_you_mean, is_plain, listed, shown
+from ecluse.config.messages import InvalidValueError, did_you_mean, is_printable, listed, shown
 from ecluse.policy import IPNetwork, Traffic, network_of
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,47}")
@@ -32,14 +32,12 @@ def one_of(text: str, words: Collection[str]) -> str:
 
 
 def line(text: str, limit: int) -> str:
-    """Check text for people: one line, at most `limit` characters, nothing that could write on a
-    terminal or in a log.
-    """
+    """Check text for people: one line of at most `limit` characters, all of them printable."""
     if not text.strip():
         raise InvalidValueError("an empty text", "words for a person")
     if len(text) > limit:
         raise InvalidValueError(f"a text of {len(text)} characters", f"at most {limit}")
-    if not text.isprintable() and (bad := next((c for c in text if not is_plain(c)), None)):
+    if not text.isprintable() and (bad := next((c for c in text if not is_printable(c)), None)):
         raise InvalidValueError(
             f"the character U+{ord(bad):04X} in a text", "one line of text that can be seen"
         )
@@ -47,7 +45,7 @@ def line(text: str, limit: int) -> str:
 
 
 def paragraph(text: str, limit: int) -> str:
-    """The same for text that may run over several lines; it becomes one line."""
+    """Check text that may run over several lines; it becomes one line."""
     folded = " ".join(text.split())
     return line(folded, limit) if folded else ""
 
@@ -56,7 +54,7 @@ DAY_FORM = "a date such as 2027-01-31"
 
 
 def day(value: date | str) -> date:
-    """Read a date, bare or in quotes (YAML gives either)."""
+    """Parse a date, bare or in quotes (YAML gives either)."""
     if isinstance(value, date):
         return value
     try:
@@ -102,9 +100,7 @@ EVERYTHING: tuple[IPNetwork, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0
 Target = str | IPNetwork | tuple[IPNetwork, ...]
 """A written destination: a host name or a wildcard, a network, or EVERYTHING."""
 WILDCARD = "*."
-"""Begins a destination that stands for every name below a domain, at whatever depth, and not for
-the domain itself.
-"""
+"""Begins a destination that stands for every name below a domain, and not for the domain itself."""
 
 
 _WITH_PORT = re.compile(r"(?P<host>[^:\[\]]+|\[[^\]]+\]):(?P<port>[0-9]{1,5})")
@@ -112,8 +108,14 @@ _ADDRESS_RANGE = re.compile(r"[0-9.]+-[0-9.]+")
 
 
 def target(text: str, *, unbounded: bool) -> Target:
-    """Read a destination: a host name (lower case, no trailing dot, A-labels), an address, a prefix
-    or `any`.
+    """Parse a destination: a host name, a wildcard, an address, a prefix or `any`.
+
+    Args:
+        text: as written.
+        unbounded: whether the whole internet may be meant.
+
+    Raises:
+        InvalidValueError: with what was expected.
     """
     network = network_of(text)
     if network is not None:  # none of the texts below
@@ -135,7 +137,8 @@ def target(text: str, *, unbounded: bool) -> Target:
     if with_port := _WITH_PORT.fullmatch(text):
         raise InvalidValueError(
             f"a port in the destination {shown(text)}",
-            f"{shown(with_port['host'].strip('[]'))} here and the port in ports: [tcp/{with_port['port']}]",
+            f"{shown(with_port['host'].strip('[]'))} here and the port in ports:"
+            f" [tcp/{with_port['port']}]",
         )
     if _ADDRESS_RANGE.fullmatch(text):
         raise InvalidValueError(
@@ -153,9 +156,7 @@ _DEVIATIONS = re.compile("[\u00df\u1e9e\u03c2\u200c\u200d]")
 
 
 def host_name(text: str) -> str:
-    """Read a full host name (RFC 1123, 2.1): letters become A-labels (RFC 3490), lower case, no
-    trailing dot.
-    """
+    """Parse a full host name (RFC 1123, 2.1) -> lower case, A-labels (RFC 3490), no last dot."""
     expected = "a full host name such as results.lab.example"
     given = text.removesuffix(".")
     if not given or len(given) > 253:
@@ -190,9 +191,7 @@ def host_name(text: str) -> str:
 
 
 def _meant(given: str) -> str:
-    """Say what somebody may have meant who wrote a dot too many: in other tools `.partner.example`
-    is a wildcard.
-    """
+    """Return what a dot too many may mean: in other tools `.partner.example` is a wildcard."""
     name = ".".join(filter(None, given.lower().split(".")))
     right = all(map(_LABEL.fullmatch, name.split("."))) and "." in name
     if not right:
@@ -201,7 +200,7 @@ def _meant(given: str) -> str:
 
 
 def _wildcard(text: str) -> str:
-    """Read `*.operator.example`: the star is the whole first label, and at least two labels follow."""
+    """Parse `*.operator.example`: the star is the first label, two or more labels follow."""
     domain = text.removeprefix(WILDCARD)
     if domain == text or "*" in domain:
         raise InvalidValueError(
@@ -215,18 +214,16 @@ def _wildcard(text: str) -> str:
 
 
 def record_type(text: str) -> str:
-    """Read a type of DNS records that may be answered beside addresses."""
+    """Parse a type of DNS records that may be answered beside addresses."""
     return one_of(text, RECORD_TYPES)
 
 
 RECORD_TYPES = ("MX", "SRV")
-"""What mail, telephony and directories find their servers by; none of them can hold much that a
-partner did not publish.
-"""
+"""Mail, telephony and directories find their servers by these; they carry little other data."""
 
 
 def domain(text: str) -> str:
-    """Read a domain of the inside, one word too (`10.in-addr.arpa`, `hospital.local`, `intranet`)."""
+    """Parse a domain of the inside (`10.in-addr.arpa`, `hospital.local`, also `intranet`)."""
     if re.fullmatch(r"(?:[a-z0-9]{1,4}\.)+(?:in-addr|ip6)\.arpa", text):
         return text
     if _LABEL.fullmatch(text) and not text.isdigit():
@@ -242,7 +239,7 @@ _PORTS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 def traffic(text: str) -> Traffic:
-    """Read `tcp/443`, `udp/500-510` or a protocol without ports (`esp`, `ah`, `gre`, `icmp`)."""
+    """Parse `tcp/443`, `udp/500-510` or a protocol without ports (`esp`, `ah`, `gre`, `icmp`)."""
     protocol, slash, ports = text.partition("/")
     if protocol in WITHOUT_PORTS:
         if slash:
@@ -305,9 +302,7 @@ _OTHER_PROTOCOLS = (
 
 
 def _by_number(text: str, protocol: str) -> InvalidValueError:
-    """Say what stands for a protocol that was written by its number, or by a word that is no
-    service's.
-    """
+    """Return the fault of a protocol by number, or one that no service can have."""
     if protocol == "vrrp" or text == "proto/112":
         return InvalidValueError(
             f"{shown(text)} is no service's protocol", "lifeline: {presets: [vrrp]} in site.yaml"

@@ -44,7 +44,7 @@ class Faults:
 class Schema(Protocol):
     """How one value of a file is read."""
 
-    def read(self, node: Node, faults: Faults) -> Any:
+    def value_at(self, node: Node, faults: Faults) -> Any:
         """Return the value, or INVALID after its faults were added."""
 
 
@@ -62,7 +62,7 @@ class Scalar:
     expected: str
     kinds: tuple[type, ...] = (str,)
 
-    def read(self, node: Node, faults: Faults) -> Any:
+    def value_at(self, node: Node, faults: Faults) -> Any:
         """Return the value, or INVALID after its faults were added."""
         content = node.content
         if type(content) not in self.kinds:
@@ -78,7 +78,7 @@ class Scalar:
 class Unread:
     """A value that is left as a node, for the caller to read."""
 
-    def read(self, node: Node, faults: Faults) -> Node:
+    def value_at(self, node: Node, faults: Faults) -> Node:
         """Return the node itself."""
         del faults
         return node
@@ -98,7 +98,7 @@ class ListOf:
     empty: bool = False
     bare: bool = False
 
-    def read(self, node: Node, faults: Faults) -> Any:
+    def value_at(self, node: Node, faults: Faults) -> Any:
         """Return a tuple, or INVALID after its faults were added."""
         items = node.content
         if self.bare and not isinstance(items, Items) and items is not None:
@@ -111,7 +111,7 @@ class ListOf:
             return INVALID
         values, whole = [], True
         for index in range(len(items)):
-            value = self.item.read(items[index], faults)
+            value = self.item.value_at(items[index], faults)
             values.append(value)
             if value is INVALID:
                 whole = False
@@ -145,12 +145,12 @@ class Form:
     keys: Mapping[str, Key]
     rule: Callable[[Node, Mapping[str, Entry], Faults], bool] | None = field(default=None)
 
-    def read(self, node: Node, faults: Faults) -> Any:
+    def value_at(self, node: Node, faults: Faults) -> Any:
         """Return the value, or INVALID after its faults were added."""
-        values, whole = self.values(node, faults)
+        values, whole = self.values_at(node, faults)
         return self.make(**values) if whole else INVALID
 
-    def values(self, node: Node, faults: Faults) -> tuple[dict[str, Any], bool]:
+    def values_at(self, node: Node, faults: Faults) -> tuple[dict[str, Any], bool]:
         """Return the values that are right, by key, and whether that is all of them."""
         entries = node.content
         if not isinstance(entries, dict):
@@ -172,7 +172,7 @@ class Form:
                 whole = False
             if entry is None or (key.null and entry.node.content is None):
                 continue
-            value = key.schema.read(entry.node, faults)
+            value = key.schema.value_at(entry.node, faults)
             if value is INVALID:
                 whole = False
             else:

@@ -1,9 +1,7 @@
-"""How much a site may write: everything that is built from the files has a bound, and this is where
-it is checked.
+"""Limits on the size of a site, checked before anything is built from it.
 
-A bound stands where something beyond the files would give way: libnftables, the kernel's memory,
-the time of a load. What a name may look like (so that it fits nftables and a file name) stands in
-`fields.py`.
+Each protects something beyond the files: libnftables, the kernel's memory, the time of a load. The
+form of names, which fits nftables and file names, is in `parsers.py`.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -32,14 +30,14 @@ RESOLVERS = 16
 MANAGEMENT = 1000
 """Networks times ports."""
 INTERNAL = 1000
-"""Names times servers: lines of the engine's list."""
+"""Names times servers: lines of dnsmasq's list."""
 SERVICES = 20_000
 ENTRIES = 500_000
 """Elements of maps: targets times ports times the inside (the zones count as one, each of `hosts`
 as one).
 """
 NAMES = 10_000
-"""Host names and wildcards: each is asked for, again and again."""
+"""Host names and wildcards: each is looked up repeatedly."""
 BY_NAME = 250
 """Services with names, where there is a DNS gate: each has two sets, for which the kernel takes 4
 MiB (Linux 6.18).
@@ -51,7 +49,7 @@ LOOK_UPS = 20_000
 and a new one is compared with all before it), and walks those of the live levels at each switch.
 """
 RULES_BY_NAME = 30_000
-"""Rules for what the DNS gate learns, in the same chains: 4 s."""
+"""Rules for learned addresses, in the same chains: 4 s."""
 
 Count = tuple[Loc, int]
 """What is counted, by its place."""
@@ -94,27 +92,33 @@ def site_bounds(
 
 def service_bounds(
     services: Sequence[PlacedService],
-    gate: DnsProxySettings,
+    dns: DnsProxySettings,
     levels: Sequence[frozenset[Criticality]],
 ) -> list[Fault]:
-    """Check how much all services come to. levels: what each level of the site's own keeps."""
+    """Check the size of all services together.
+
+    Args:
+        services: those that are right in themselves.
+        dns: whether the DNS gate is on decides which limits count.
+        levels: the criticalities that each of the site's own levels keeps.
+    """
     every = list(_destinations(services))
     named = [one for one in services if _names(one.service)]
-    gated = gate.mode is not DnsMode.NEVER
+    gated = dns.mode is not DnsMode.NEVER
     faults = [
-        *_of_all(((one, 1) for one in services), SERVICES, "services"),
-        *_of_all(((one, _entries(one.service, d)) for one, d in every), ENTRIES, _ENTRIES),
-        *_of_all(
+        *_over_all(((one, 1) for one in services), SERVICES, "services"),
+        *_over_all(((one, _entries(one.service, d)) for one, d in every), ENTRIES, _ENTRIES),
+        *_over_all(
             ((one, len(_names(one.service))) for one in named), NAMES, "host names and wildcards"
         ),
     ]
     for one in services:
         ports = sum(len(destination.traffic) for destination in one.service.destinations)
-        faults += _of_all(
+        faults += _over_all(
             [(one, ports)], PORTS, f"ports of '{one.service.name}' in all its destinations"
         )
     if gated:
-        faults += _of_all(
+        faults += _over_all(
             ((one, 1) for one in named), BY_NAME, "services with names, beside a DNS gate"
         )
     return [*faults, *_rule_bounds(services, gated=gated, levels=levels)]
@@ -128,10 +132,10 @@ def _rule_bounds(
 ) -> Iterator[Fault]:
     where = [_places(one.service, levels) for one in services]
     kinds = [(one, many * at) for (one, many), at in zip(_look_ups(services), where, strict=True)]
-    yield from _of_all(kinds, LOOK_UPS, "look-ups (kinds of services times zones times levels)")
+    yield from _over_all(kinds, LOOK_UPS, "look-ups (kinds of services times zones times levels)")
     if gated:
         names = [(one, _by_name(one.service) * at) for one, at in zip(services, where, strict=True)]
-        yield from _of_all(
+        yield from _over_all(
             names, RULES_BY_NAME, "rules of services with names (ports times zones times levels)"
         )
 
@@ -173,17 +177,13 @@ def _look_ups(services: Iterable[PlacedService]) -> Iterator[tuple[PlacedService
 
 
 def _by_name(service: Service) -> int:
-    """Count the rules for what is learned for a service, in one chain each: two families, each kind
-    of traffic.
-    """
+    """Count the rules for learned addresses in one chain: two families, each kind of traffic."""
     outward = (d for d in service.destinations if d.direction is Direction.OUTBOUND)
     return 2 * len({p for d in outward if d.hosts or d.wildcards for p in d.traffic})
 
 
 def _kinds(service: Service) -> Iterator[tuple[Hashable, ...]]:
-    """Give what has a look-up of its own: direction, family, by name, without or with one port or a
-    range.
-    """
+    """Yield what has a look-up of its own: direction, family, by name or not, form of ports."""
     for destination in service.destinations:
         forms = {(p.first is None, p.first == p.last) for p in destination.traffic}
         named = destination.hosts or destination.wildcards
@@ -194,8 +194,10 @@ def _kinds(service: Service) -> Iterator[tuple[Hashable, ...]]:
         yield from ((destination.direction, *t, form) for t in targets for form in forms)
 
 
-def _of_all(counts: Iterable[tuple[PlacedService, int]], limit: int, what: str) -> Iterator[Fault]:
-    """Say at the first service that goes beyond a limit that all of them share."""
+def _over_all(
+    counts: Iterable[tuple[PlacedService, int]], limit: int, what: str
+) -> Iterator[Fault]:
+    """Yield one fault, at the first service that exceeds a limit that all of them share."""
     total, first = 0, None
     for one, count in counts:
         total += count
@@ -207,7 +209,7 @@ def _of_all(counts: Iterable[tuple[PlacedService, int]], limit: int, what: str) 
 def _over(
     fault: Callable[[Loc, str, str], Fault], counts: Sequence[Count], limit: int, what: str
 ) -> Iterator[Fault]:
-    """The same for the parts of one list of the site's file."""
+    """Yield one fault, at the first item of a list that exceeds its limit."""
     total, first = 0, None
     for loc, count in counts:
         total += count

@@ -1,4 +1,4 @@
-"""YAML as a person meant it: plain values, each with its line and column, and no surprises.
+"""A YAML file as a tree of plain values, each with its line and column.
 
 What YAML readers disagree about (`no`, `010`, `22:22`) is kept apart as `Unclear`, so that a field
 can ask for quotes. Anchors, aliases, merge keys, tags, directives and a second document are
@@ -93,17 +93,22 @@ class Document:
     root: Node
 
     def at(self, loc: Loc) -> Node | None:
-        """Give the value at that place, None when there is none."""
+        """Return the value at that place, None when there is none."""
         node, rest = self._follow(loc)
         return None if rest else node
 
     def nearest(self, loc: Loc) -> Node:
-        """Give the value at that place, or the nearest around it."""
+        """Return the value at that place, or the nearest around it."""
         return self._follow(loc)[0]
 
     def fault(self, loc: Loc, wrong: str, expected: str = "", *, key: bool = False) -> Fault:
-        """Give a fault at that value, or at the nearest value around it; key: at the key that names
-        it.
+        """Return a fault at that value, or at the nearest value around it.
+
+        Args:
+            loc: the way to the value.
+            wrong: what is wrong.
+            expected: what would be right.
+            key: put it at the key that names the value.
         """
         node, rest = self._follow(loc)
         place: Node | Entry = node
@@ -129,12 +134,15 @@ class Document:
 def compose(
     file: str, data: bytes, *, comments: bool = False
 ) -> tuple[Document | None, list[Fault]]:
-    """Read one YAML document of at most 4 MiB.
+    """Read one YAML document of at most 4 MiB; never raise, whatever the bytes are.
 
-    The document is None when the file as a whole can't be read.
+    Args:
+        file: the name to put into faults.
+        data: the file's bytes.
+        comments: a file of comments alone is no fault, and no document.
 
-    file: the name to put into faults. comments: a file of comments alone is no fault, and no
-    document. Never raises: whatever the bytes are, the answer is faults.
+    Returns:
+        The document (None when the file as a whole can't be read), and the faults.
     """
     if len(data) > MAX_BYTES:
         return None, [Fault(file, 0, 0, f"{len(data)} bytes", f"at most {MAX_BYTES}")]
@@ -190,11 +198,11 @@ class _Builder:
     def take(self, event: yaml.Event) -> None:
         match event:
             case yaml.ScalarEvent():
-                self._odd(event)
+                self._refuse_markup(event)
                 bare = not event.implicit[1] and event.implicit[0]
                 self._add(self._node(event, read_bare(event.value) if bare else event.value))
             case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
-                self._odd(event)
+                self._refuse_markup(event)
                 content: object = Items() if isinstance(event, yaml.SequenceStartEvent) else {}
                 self._stack.append(_Frame(self._node(event, content)))
                 if len(self._stack) > MAX_DEPTH:
@@ -216,7 +224,7 @@ class _Builder:
         if event.version or event.tags:
             self._fault(event, "a YAML directive above this line", "none")
 
-    def _odd(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+    def _refuse_markup(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
         if event.anchor:
             self._fault(event, f"the anchor {shown('&' + str(event.anchor))}", "the value alone")
         if event.tag:

@@ -22,7 +22,7 @@ from ecluse.config import (
     yaml_scalars,
 )
 from ecluse.config.cross_checks import PlacedService
-from ecluse.config.messages import InvalidValueError, escaped, is_plain
+from ecluse.config.messages import InvalidValueError, escaped, is_printable
 from ecluse.config.yaml_tree import Document, Items, compose
 from ecluse.gc_pause import without_gc
 from ecluse.policy import interval, network_of
@@ -165,8 +165,8 @@ def test_a_bare_word_is_taken_for_what_the_resolver_takes_it_for(text):
 @given(st.text(max_size=8))
 @example("\u00a0")
 @example("\u2028")
-def test_printable_text_is_plain(text):
-    assert escaped(text) == "".join(c if is_plain(c) else ascii(c)[1:-1] for c in text)
+def test_printable_text_is_printable(text):
+    assert escaped(text) == "".join(c if is_printable(c) else ascii(c)[1:-1] for c in text)
 
 
 @given(st.lists(PREFIXES.map(ip_network), max_size=8), PREFIXES.map(ip_network))
@@ -198,7 +198,7 @@ SERVICES = st.lists(
 
 
 def every_end(services):
-    """What `_crowded` leaves out nothing of."""
+    """Every target: `_may_meet` leaves out most of them."""
     return [
         lint_overlaps._End(0, 0, position, index, item, value)
         for position, placed in enumerate(services)
@@ -233,7 +233,7 @@ def test_leaving_out_what_meets_nothing_changes_no_remark(tmp_path_factory, serv
     loaded = read_directory(directory)
     found = warnings_of(loaded, DAY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lint_overlaps, "_crowded", every_end)
+        patch.setattr(lint_overlaps, "_may_meet", every_end)
         assert warnings_of(loaded, DAY) == found
 
 
