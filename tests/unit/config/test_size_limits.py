@@ -19,7 +19,11 @@ from tests import extremes
 from tests.unit.ruleset import policies as w
 
 WORD = re.compile(r"[A-Za-z0-9_.]+")
+
+
 NAME = re.compile(r"[a-z][a-z0-9_.]*")
+
+
 LONGEST = 255
 """NFT_NAME_MAXLEN with the NUL is 256 (linux/netfilter/nf_tables.h)."""
 

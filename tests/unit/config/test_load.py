@@ -1,16 +1,22 @@
-"""What right files mean: the policy's values, the order of levels and files, and the example that
-is shipped.
-"""
+"""The whole directory: what right files mean, and every fault of every file at once."""
 
 import dataclasses
+import gc
 from datetime import date
-from ipaddress import IPv4Address, IPv6Network, ip_network
-from pathlib import Path
+from ipaddress import IPv4Address
 
 import pytest
 
-from ecluse.config import ConfigDirectory, load_policy, read_directory, warnings_of
-from ecluse.errors import ConfigError
+from ecluse.config import (
+    ConfigDirectory,
+    load_policy,
+    read_directory,
+    warnings_of,
+)
+from ecluse.config.cross_checks import PlacedService
+from ecluse.config.yaml_tree import Document
+from ecluse.errors import ConfigError, Fault
+from ecluse.gc_pause import without_gc
 from ecluse.policy import (
     CUT,
     ISOLATE,
@@ -18,6 +24,7 @@ from ecluse.policy import (
     Criticality,
     Destination,
     Direction,
+    DnsMode,
     Level,
     Lifeline,
     Preset,
@@ -26,13 +33,11 @@ from ecluse.policy import (
     Traffic,
     Zone,
 )
-
-EXAMPLE = Path(__file__).parents[3] / "config"
-DAY = date(2026, 11, 1)
+from tests.unit.config.samples import DAY, EXAMPLE, HERE, PORTS, TO, L, nets
 
 
-def nets(*texts):
-    return tuple(map(ip_network, texts))
+def test_the_sample_itself_is_right(files):
+    assert [s.name for s in load_policy(files.path).services] == ["laboratory"]
 
 
 def test_the_whole_sample_as_values(files):
@@ -81,91 +86,6 @@ def test_the_whole_sample_as_values(files):
     )
 
 
-@pytest.mark.parametrize(
-    ("written", "hosts", "networks"),
-    [
-        ("Results.LAB.example.", ("results.lab.example",), ()),
-        ("bücher.example", ("xn--bcher-kva.example",), ()),
-        ("XN--BCHER-KVA.example", ("xn--bcher-kva.example",), ()),
-        ("203.0.113.10", (), ("203.0.113.10/32",)),
-        ("2001:DB8::1", (), ("2001:db8::1/128",)),
-        ("2001:db8:20::/48", (), ("2001:db8:20::/48",)),
-        ("[b.example, 203.0.113.0/24, a.example]", ("b.example", "a.example"), ("203.0.113.0/24",)),
-        ("any\n        unbounded: true", (), ("0.0.0.0/0", "::/0")),
-        ('"::/0"\n        unbounded: true', (), ("::/0",)),
-    ],
-)
-def test_destinations(files, written, hosts, networks):
-    files.labs("to: [results.lab.example, 203.0.113.10]", f"to: {written}")
-    (destination,) = load_policy(files.path).services[0].destinations
-    assert (destination.hosts, destination.networks) == (hosts, nets(*networks))
-    assert destination.direction is Direction.OUTBOUND
-
-
-def test_private_is_said_of_a_destination_and_known_by_its_names(files):
-    assert load_policy(files.path).private_names() == frozenset()
-    files.labs(
-        "to: [results.lab.example, 203.0.113.10]",
-        "to: [results.lab.example, b.example]\n        private: true",
-    )
-    policy = load_policy(files.path)
-    assert policy.services[0].destinations[0].private
-    assert policy.private_names() == {"results.lab.example", "b.example"}
-
-
-def test_a_source_outside(files):
-    files.labs("to: [results.lab.example, 203.0.113.10]", "from: 203.0.113.64/28")
-    (destination,) = load_policy(files.path).services[0].destinations
-    assert destination.direction is Direction.INBOUND
-    assert destination.networks == nets("203.0.113.64/28")
-
-
-def test_traffic(files):
-    files.labs("ports: [tcp/443]", "ports: [udp/500-510, esp, ah, gre, icmp, sctp/1-65535]")
-    assert load_policy(files.path).services[0].destinations[0].traffic == (
-        Traffic(17, 500, 510),
-        Traffic(50),
-        Traffic(51),
-        Traffic(47),
-        Traffic(1),
-        Traffic(132, 1, 65535),
-    )
-
-
-def test_zone_gateway_and_hosts(files):
-    files.labs("zones: [care]", 'zones: [gateway]\n    hosts: [10.20.4.7, "2001:db8:10:4::/64"]')
-    service = load_policy(files.path).services[0]
-    assert service.zones == ("gateway",)
-    assert service.hosts == (*nets("10.20.4.7"), IPv6Network("2001:db8:10:4::/64"))
-
-
-def test_a_note_over_several_lines_becomes_one(files):
-    files.labs(
-        "    review: 2027-01-31", "    note: |\n      first\n      second\n    review: '2027-01-31'"
-    )
-    service = load_policy(files.path).services[0]
-    assert (service.note, service.review) == ("first second", date(2027, 1, 31))
-
-
-def test_levels_stand_from_the_least_closed_on(files):
-    files.site("levels:", "levels:\n  - {name: calm, keeps: [deferrable, important, vital]}")
-    text = (files.path / "site.yaml").read_text()
-    lines = text.splitlines()
-    files.write("site.yaml", "\n".join([*lines[:-2], lines[-1], lines[-2], ""]))
-    assert [level.name for level in load_policy(files.path).site.levels] == [
-        "open",
-        "calm",
-        "reduced",
-        "cut",
-        "isolate",
-    ]
-
-
-def test_two_zones_may_share_an_interface(files):
-    files.site("interfaces: [lan1]", 'interfaces: [lan0, "vlan1*"]')
-    assert load_policy(files.path).site.zones[1].interfaces == ("lan0", "vlan1*")
-
-
 def test_files_merge_in_bytewise_name_order(files):
     text = (files.path / "allowlist.d/10-labs.yaml").read_text()
     for name in ("9", "B", "a", "\u00e9"):
@@ -177,11 +97,6 @@ def test_files_merge_in_bytewise_name_order(files):
         "s97",
         "s233",
     ]
-
-
-def test_management_from_everywhere_when_that_is_meant(files):
-    files.site("networks: [10.90.0.0/24]", 'unbounded: true, networks: [0.0.0.0/0, "::/0"]')
-    assert load_policy(files.path).site.lifeline.management_networks == nets("0.0.0.0/0", "::/0")
 
 
 def test_everything_optional_may_be_left_out(files):
@@ -286,3 +201,119 @@ def test_the_package_does_without_the_daemons_libraries():
         env={"PYTHONPATH": path},
     )
     assert answer.stdout.strip() == "[]"
+
+
+def test_off_unless_a_service_needs_it(files):
+    assert load_policy(files.path).site.dns.mode is DnsMode.NEVER
+    files.labs(TO, 'to: ["*.Lab.Example", results.lab.example]')
+    policy = load_policy(files.path)
+    assert policy.site.dns.mode is DnsMode.CUT
+    assert policy.services[0].destinations[0].wildcards == ("lab.example",)
+    assert policy.services[0].destinations[0].hosts == ("results.lab.example",)
+
+
+def test_all_faults_of_all_files_at_once(files):
+    files.site("site: chu-example", "site: CHU")
+    files.labs(PORTS, "ports: [tcp/0, udp/9-3]")
+    files.write("allowlist.d/20-more.yaml", "services:\n  - name: x\n    zone: [care]\n")
+    files.write("allowlist.d/30-broken.yaml", "services: [\n")
+    files.write("allowlist.d/40-latin1.yaml", "# ok\nservices: # \xe9\n".encode("latin-1"))
+    found = files.faults()
+    assert [line.split(": ")[0] for line in found] == [
+        f"{L}10:17",
+        f"{L}10:24",
+        *["allowlist.d/20-more.yaml:2:5"] * 4,
+        "allowlist.d/20-more.yaml:3:5",
+        "allowlist.d/30-broken.yaml:2:1",
+        "allowlist.d/40-latin1.yaml:2:13",
+        "site.yaml:1:7",
+    ]
+    missing = {line.split("'")[1] for line in found if "is missing" in line}
+    assert missing == {"title", "criticality", "destinations"}
+
+
+def test_zones_are_still_known_when_the_rest_of_the_site_is_wrong(files):
+    files.site("site: chu-example", "site: CHU")
+    files.labs("zones: [care]", "zones: [car]")
+    assert len(files.faults()) == 2
+
+
+def test_unknown_zones_are_not_guessed_while_a_zone_is_wrong(files):
+    files.site("name: offices", "name: Offices")
+    files.labs("zones: [care]", "zones: [offices]")
+    assert len(files.faults()) == 1
+
+
+def test_an_allowlist_without_any_service(files):
+    files.write("allowlist.d/10-labs.yaml", "services: []\n")
+    assert files.faults() == [
+        "allowlist.d: the allowlist is empty: 'cut' would keep nothing, expected at least one service"
+    ]
+    (files.path / "allowlist.d/10-labs.yaml").unlink()
+    assert files.faults() == [
+        "allowlist.d: the allowlist is empty: 'cut' would keep nothing, expected at least one service"
+    ]
+
+
+def test_thousands_of_faults_are_counted_and_a_thousand_listed(files):
+    files.write("allowlist.d/20-more.yaml", "services:\n" + "  - 1\n" * 5000)
+    with pytest.raises(ConfigError) as caught:
+        read_directory(files.path)
+    assert len(caught.value.faults) == 1001
+    assert caught.value.faults[0] == Fault(
+        str(files.path), 0, 0, "more than 1000 faults: the rest is not listed here, nor looked for"
+    )
+
+
+def test_a_file_of_comments_alone_keeps_nothing_and_says_so(files):
+    files.write("allowlist.d/20-later.yaml", "# nothing kept here for now\n\n  # really\n")
+    loaded = read_directory(files.path)
+    assert len(loaded.policy.services) == 1
+    assert "allowlist.d/20-later.yaml:1:1: nothing but comments: this file keeps no service" in {
+        str(w).replace(f"{files.path}/", "") for w in warnings_of(loaded, DAY)
+    }
+    files.write("site.yaml", "# nothing\n")
+    assert files.faults()[0].startswith("site.yaml:1:1: the file has nothing but comments")
+
+
+def test_an_allowlist_of_comments_alone_is_empty(files):
+    files.write(HERE, "# nothing\n")
+    assert files.faults() == [
+        "allowlist.d: the allowlist is empty: 'cut' would keep nothing, expected at least one service"
+    ]
+
+
+def test_a_loaded_directory_keeps_no_files_content(files):
+    def alive():
+        gc.collect()
+        return [o for o in gc.get_objects() if isinstance(o, Document | PlacedService)]
+
+    before = len(alive())
+    source = ConfigDirectory(files.path, today=lambda: DAY)
+    policy = source.load()
+    assert policy
+    assert len(alive()) > before
+    source.warnings()
+    assert len(alive()) == before
+
+
+def test_a_review_falls_due_while_nothing_is_loaded_again(files):
+    files.dns()
+    days = iter([date(2027, 1, 31), date(2027, 2, 1), date(2027, 2, 1), date(2027, 1, 31)])
+    source = ConfigDirectory(files.path, today=lambda: next(days))
+    source.load()
+    assert source.warnings() == ()
+    assert [fault.line for fault in source.warnings()] == [11]
+    assert [fault.line for fault in source.warnings()] == [11]
+    assert source.warnings() == ()
+
+
+def test_the_collector_is_on_again_whatever_happened():
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError), without_gc():
+        assert not gc.isenabled()
+        with without_gc():
+            pass
+        assert not gc.isenabled()
+        raise ZeroDivisionError
+    assert gc.isenabled()
