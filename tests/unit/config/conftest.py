@@ -102,14 +102,14 @@ class Files:
         return [str(fault).replace(f"{self.path}/", "") for fault in found]
 
     def site_fault(self, old: str, new: str, said: str, *, alone: bool = True) -> None:
-        """Change the site's sample; expect this fault. alone: and no other, as one mistake is one."""
+        """Change the site's sample; expect this fault, and (alone) no other."""
         self.site(old, new)
         found = self.faults()
         assert f"site.yaml:{said}" in found
         assert len(found) == 1 or not alone, found
 
     def labs_fault(self, old: str, new: str, said: str, *, alone: bool = True) -> None:
-        """Change the allowlist's sample; expect this fault. alone: and no other."""
+        """Change the allowlist's sample; expect this fault, and (alone) no other."""
         self.labs(old, new)
         found = self.faults()
         assert f"allowlist.d/10-labs.yaml:{said}" in found
@@ -123,6 +123,6 @@ def files(tmp_path: Path) -> Files:
 
 @pytest.fixture(autouse=True)
 def documentation_addresses_count_as_real(request, monkeypatch):
-    """All samples are written in them; the one remark about that has tests of its own (`examples`)."""
+    """All samples are written in them; the warning about that has tests of its own (`examples`)."""
     if "examples" not in request.keywords:
         monkeypatch.setattr(lint, "find_examples", lambda *_: ())

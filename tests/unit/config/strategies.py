@@ -12,18 +12,52 @@ ADDRESSES = st.one_of(
     st.ip_addresses(v=6).map(lambda a: a.exploded),
     st.ip_addresses(v=4).map(lambda a: f"::{a}"),
     st.ip_addresses(v=4).map(lambda a: f"2001:db8::{a}"),
-    st.sampled_from(["0.0.0.0", "127.0.0.1", "::", "::1", "::ffff:203.0.113.9", "ff02::1", "255.255.255.255", "2001:DB8::1", "any", "a.example"]),
-)  # fmt: skip
+    st.sampled_from(
+        [
+            "0.0.0.0",
+            "127.0.0.1",
+            "::",
+            "::1",
+            "::ffff:203.0.113.9",
+            "ff02::1",
+            "255.255.255.255",
+            "2001:DB8::1",
+            "any",
+            "a.example",
+        ]
+    ),
+)
 
 
 PREFIXES = st.builds(
-    lambda address, length: str(ip_network(f"{address}/{min(length, ip_address(address).max_prefixlen)}", strict=False)),
+    lambda address, length: str(
+        ip_network(f"{address}/{min(length, ip_address(address).max_prefixlen)}", strict=False)
+    ),
     st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str),
     st.integers(0, 128),
-)  # fmt: skip
+)
 
 
-LENGTHS = st.sampled_from(["", "/", "/0", "/8", "/032", "/32", "/33", "/64", "/128", "/129", "/255.255.255.0", "/ 8", "/٣", ":443", "%lo", "//1"])  # fmt: skip
+LENGTHS = st.sampled_from(
+    [
+        "",
+        "/",
+        "/0",
+        "/8",
+        "/032",
+        "/32",
+        "/33",
+        "/64",
+        "/128",
+        "/129",
+        "/255.255.255.0",
+        "/ 8",
+        "/٣",
+        ":443",
+        "%lo",
+        "//1",
+    ]
+)
 
 
 DAMAGED = st.builds(

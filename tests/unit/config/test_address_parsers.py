@@ -62,7 +62,11 @@ def test_reading_a_network_leaves_no_function_on_it():
 @example("::/1", True)
 def test_what_is_no_host_is_what_ipaddress_finds_inside(text, unbounded):
     network = ip_network(text)
-    of_version = [(special, what) for special, what in ((ip_network(s), w) for s, w in address_parsers._NO_HOSTS) if special.version == network.version]  # fmt: skip
+    of_version = [
+        (special, what)
+        for special, what in ((ip_network(s), w) for s, w in address_parsers._NO_HOSTS)
+        if special.version == network.version
+    ]
     within = next((what for special, what in of_version if network.subnet_of(special)), None)
     around = next((what for special, what in of_version if special.subnet_of(network)), None)
     said = outcome(address_parsers.unicast, network, unbounded=unbounded)
@@ -83,7 +87,10 @@ SITE_CASES = {
     "host bits": (
         "subnets: [10.20.0.0/16]",
         "subnets: [10.20.4.7/16]",
-        "10:15: '10.20.4.7/16' has bits set after the first 16, expected 10.20.0.0/16 (the network) or 10.20.4.7 (the address alone)",
+        (
+            "10:15: '10.20.4.7/16' has bits set after the first 16, expected 10.20.0.0/16"
+            " (the network) or 10.20.4.7 (the address alone)"
+        ),
     ),
     "netmask": (
         "subnets: [10.20.0.0/16]",
@@ -123,9 +130,12 @@ SITE_CASES = {
     "resolver by name": (
         "resolvers: [192.0.2.53]",
         "resolvers: [dns.example]",
-        "14:13: 'dns.example' is no address, expected the address of a DNS server, such as 192.0.2.53",
+        (
+            "14:13: 'dns.example' is no address, expected the address of a DNS server, such"
+            " as 192.0.2.53"
+        ),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", SITE_CASES)
@@ -135,16 +145,61 @@ def test_faults_of_the_site(files, case):
 
 LABS_CASES = {
     # what is written -> what is said of it, with its place
-    "everything": (TO, "to: [0.0.0.0/0]", f"9:14: '0.0.0.0/0' is the whole internet, or much of it, expected the partner's prefixes, or {UNBOUNDED}"),
-    "everything IPv6": (TO, 'to: "::/0"', f"9:13: '::/0' is the whole internet, or much of it, expected the partner's prefixes, or {UNBOUNDED}"),
-    "half of everything": (TO, "to: [128.0.0.0/1]", f"9:14: '128.0.0.0/1' is the whole internet, or much of it, expected the partner's prefixes, or {UNBOUNDED}"),
-    "loopback": (TO, "to: 127.0.0.1", f"9:13: '127.0.0.1' is or contains loopback, expected {UNICAST}"),
-    "unspecified": (TO, 'to: "::"', f"9:13: '::' is or contains the unspecified address, expected {UNICAST}"),
-    "multicast": (TO, "to: ff02::1", f"9:13: 'ff02::1' is or contains multicast, expected {UNICAST}"),
-    "mapped": (TO, 'to: "::ffff:203.0.113.10"', "9:13: '::ffff:203.0.113.10' is IPv4 written as IPv6, expected 203.0.113.10"),
-    "scope": (TO, "to: fe80::1%eth0", "9:13: a scope in 'fe80::1%eth0', expected the address without '%'"),
-    "half an address": (TO, "to: 203.0.113", f"9:13: '203.0.113' is no address or prefix, expected {ADDRESS}"),
-}  # fmt: skip
+    "everything": (
+        TO,
+        "to: [0.0.0.0/0]",
+        (
+            "9:14: '0.0.0.0/0' is the whole internet, or much of it, expected the partner's"
+            f" prefixes, or {UNBOUNDED}"
+        ),
+    ),
+    "everything IPv6": (
+        TO,
+        'to: "::/0"',
+        (
+            "9:13: '::/0' is the whole internet, or much of it, expected the partner's"
+            f" prefixes, or {UNBOUNDED}"
+        ),
+    ),
+    "half of everything": (
+        TO,
+        "to: [128.0.0.0/1]",
+        (
+            "9:14: '128.0.0.0/1' is the whole internet, or much of it, expected the"
+            f" partner's prefixes, or {UNBOUNDED}"
+        ),
+    ),
+    "loopback": (
+        TO,
+        "to: 127.0.0.1",
+        f"9:13: '127.0.0.1' is or contains loopback, expected {UNICAST}",
+    ),
+    "unspecified": (
+        TO,
+        'to: "::"',
+        f"9:13: '::' is or contains the unspecified address, expected {UNICAST}",
+    ),
+    "multicast": (
+        TO,
+        "to: ff02::1",
+        f"9:13: 'ff02::1' is or contains multicast, expected {UNICAST}",
+    ),
+    "mapped": (
+        TO,
+        'to: "::ffff:203.0.113.10"',
+        "9:13: '::ffff:203.0.113.10' is IPv4 written as IPv6, expected 203.0.113.10",
+    ),
+    "scope": (
+        TO,
+        "to: fe80::1%eth0",
+        "9:13: a scope in 'fe80::1%eth0', expected the address without '%'",
+    ),
+    "half an address": (
+        TO,
+        "to: 203.0.113",
+        f"9:13: '203.0.113' is no address or prefix, expected {ADDRESS}",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", LABS_CASES)

@@ -89,7 +89,8 @@ def test_management_from_everywhere_when_that_is_meant(files):
 def test_said_whole(files):
     files.dns_gate(
         "  mode: always\n  port: 5310\n  limits: {client_queries: 20, label: 30}\n"
-        "  internal:\n    - {names: [hospital.example, 10.in-addr.arpa, intranet], servers: [10.20.0.53]}\n",
+        "  internal:\n    - {names: [hospital.example, 10.in-addr.arpa, intranet],"
+        " servers: [10.20.0.53]}\n",
     )
     gate = load_policy(files.path).site.dns
     assert (gate.mode, gate.port) == (DnsMode.ALWAYS, 5310)
@@ -117,9 +118,12 @@ SITE_CASES = {
     "management from everywhere": (
         "networks: [10.90.0.0/24]",
         "networks: [0.0.0.0/0]",
-        f"12:27: '0.0.0.0/0' is the whole internet, or much of it, expected the partner's prefixes, or {UNBOUNDED}",
+        (
+            "12:27: '0.0.0.0/0' is the whole internet, or much of it, expected the partner's"
+            f" prefixes, or {UNBOUNDED}"
+        ),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", SITE_CASES)
@@ -129,13 +133,40 @@ def test_faults_of_the_site(files, case):
 
 LABS_CASES = {
     # what is written -> what is said of it, with its place
-    "for nobody": ("    zones: [care]\n", "", "2:5: neither 'zones' nor 'hosts', expected who inside may use the service"),
-    "any with unbounded false": (TO, "to: any\n        unbounded: false", f"9:13: 'any' is the whole internet, expected the partner's addresses, or {UNBOUNDED}"),
-    "both ways": (TO, "to: 203.0.113.10\n        from: 203.0.113.10", "10:9: 'to' and 'from' in one destination, expected two destinations"),
-    "neither way": (f"- {TO}\n        ", "- ", "9:9: neither 'to' nor 'from', expected one of the two"),
-    "from everywhere": (TO, "from: 0.0.0.0/0", f"9:15: '0.0.0.0/0' is the whole internet, or much of it, expected the partner's prefixes, or {UNBOUNDED}"),
-    "multicast beside unbounded": (TO, "to: 224.0.0.0/4\n        unbounded: true", f"9:13: '224.0.0.0/4' is or contains multicast, expected {UNICAST}"),
-}  # fmt: skip
+    "for nobody": (
+        "    zones: [care]\n",
+        "",
+        "2:5: neither 'zones' nor 'hosts', expected who inside may use the service",
+    ),
+    "any with unbounded false": (
+        TO,
+        "to: any\n        unbounded: false",
+        f"9:13: 'any' is the whole internet, expected the partner's addresses, or {UNBOUNDED}",
+    ),
+    "both ways": (
+        TO,
+        "to: 203.0.113.10\n        from: 203.0.113.10",
+        "10:9: 'to' and 'from' in one destination, expected two destinations",
+    ),
+    "neither way": (
+        f"- {TO}\n        ",
+        "- ",
+        "9:9: neither 'to' nor 'from', expected one of the two",
+    ),
+    "from everywhere": (
+        TO,
+        "from: 0.0.0.0/0",
+        (
+            "9:15: '0.0.0.0/0' is the whole internet, or much of it, expected the partner's"
+            f" prefixes, or {UNBOUNDED}"
+        ),
+    ),
+    "multicast beside unbounded": (
+        TO,
+        "to: 224.0.0.0/4\n        unbounded: true",
+        f"9:13: '224.0.0.0/4' is or contains multicast, expected {UNICAST}",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", LABS_CASES)

@@ -20,18 +20,80 @@ def test_the_day_of_the_review_itself_is_not_late(files):
 
 
 CASES = {
-    "review passed": ("review: 2027-01-31", "review: 2026-10-31", f"{L}11:13: the review of 'laboratory' was due on 2026-10-31. Better: check the addresses with the partner, and write a new date"),
-    "no review": ("    review: 2027-01-31\n", "", f"{L}2:5: 'laboratory' has no review date. Better: review: YYYY-MM-DD"),
-    "no contact": ('    contact: "+33 5 55 55 01 00"\n', "", f"{L}2:5: 'laboratory' has no contact: nobody to call when it fails. Better: add a phone number"),
-    "no owner": ("    owner: Biology\n", "", f"{L}2:5: 'laboratory' has no owner: nobody to ask whether it may be cut. Better: add who needs it"),
-    "vital by name only": (TO, "to: results.lab.example", f"{L}9:7: vital service 'laboratory' has no fixed address: if DNS fails, only the last addresses seen are kept. Better: add its addresses, if the partner has fixed ones"),
-    "inside": (TO, "to: [203.0.113.10, 10.20.4.7]", f"{L}9:28: '10.20.4.7' lies inside zone 'offices': traffic to it never crosses the gate. Better: the partner's address outside"),
+    "review passed": (
+        "review: 2027-01-31",
+        "review: 2026-10-31",
+        (
+            f"{L}11:13: the review of 'laboratory' was due on 2026-10-31. Better: check the"
+            " addresses with the partner, and write a new date"
+        ),
+    ),
+    "no review": (
+        "    review: 2027-01-31\n",
+        "",
+        f"{L}2:5: 'laboratory' has no review date. Better: review: YYYY-MM-DD",
+    ),
+    "no contact": (
+        '    contact: "+33 5 55 55 01 00"\n',
+        "",
+        (
+            f"{L}2:5: 'laboratory' has no contact: nobody to call when it fails. Better: add"
+            " a phone number"
+        ),
+    ),
+    "no owner": (
+        "    owner: Biology\n",
+        "",
+        (
+            f"{L}2:5: 'laboratory' has no owner: nobody to ask whether it may be cut. Better:"
+            " add who needs it"
+        ),
+    ),
+    "vital by name only": (
+        TO,
+        "to: results.lab.example",
+        (
+            f"{L}9:7: vital service 'laboratory' has no fixed address: if DNS fails, only the"
+            " last addresses seen are kept. Better: add its addresses, if the partner has"
+            " fixed ones"
+        ),
+    ),
+    "inside": (
+        TO,
+        "to: [203.0.113.10, 10.20.4.7]",
+        (
+            f"{L}9:28: '10.20.4.7' lies inside zone 'offices': traffic to it never crosses"
+            " the gate. Better: the partner's address outside"
+        ),
+    ),
     "no such family": ("zones: [care]", "zones: [offices]", None),
-    "unbounded": (TO, "to: any\n        unbounded: true", f"{L}9:13: 'laboratory' keeps '0.0.0.0/0' open, the whole internet or much of it, for these ports"),
-    "ah of a name": ("ports: [tcp/443]", "ports: [tcp/443, ah]", f"{L}10:16: 'ah' of 'laboratory' is kept over IPv4 alone: over IPv6 it can't be told from what it carries. Better: esp, or a name that has no IPv6 address"),
-    "private without names": (TO, "to: 10.200.0.9\n        private: true", f"{L}10:18: 'private' is about host names, and this destination has none: drop it"),
-    "nothing vital": ("criticality: vital", "criticality: important", "site.yaml:1:1: no service is vital: 'cut' keeps nothing but the lifeline"),
-}  # fmt: skip
+    "unbounded": (
+        TO,
+        "to: any\n        unbounded: true",
+        (
+            f"{L}9:13: 'laboratory' keeps '0.0.0.0/0' open, the whole internet or much of it,"
+            " for these ports"
+        ),
+    ),
+    "ah of a name": (
+        "ports: [tcp/443]",
+        "ports: [tcp/443, ah]",
+        (
+            f"{L}10:16: 'ah' of 'laboratory' is kept over IPv4 alone: over IPv6 it can't be"
+            " told from what it carries. Better: esp, or a name that has no IPv6 address"
+        ),
+    ),
+    "private without names": (
+        TO,
+        "to: 10.200.0.9\n        private: true",
+        f"{L}10:18: 'private' is about host names, and this destination has none: drop it",
+    ),
+    "nothing vital": (
+        "criticality: vital",
+        "criticality: important",
+        "site.yaml:1:1: no service is vital: 'cut' keeps nothing but the lifeline",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -59,12 +121,46 @@ def test_a_family_that_nobody_inside_has(files):
 
 
 SITE_CASES = {
-    "no management": ("  management: {networks: [10.90.0.0/24], ports: [tcp/22]}\n", "", "site.yaml:12:3: no management network: at 'isolate' and 'cut' nobody reaches the gateway from afar, only its console. Better: lifeline: {management: {networks: [...], ports: [tcp/22]}}"),
-    "management from everywhere": ("networks: [10.90.0.0/24]", "unbounded: true, networks: [0.0.0.0/0]", "site.yaml:12:27: management is open to the whole internet at every level"),
-    "IPv6 without nd": ("presets: [dhcp, nd, vrrp]", "presets: [dhcp]", "site.yaml:13:12: zones have IPv6 subnets and the lifeline has no 'nd': without neighbour discovery IPv6 stops at a cut. Better: presets: [nd]"),
-    "names without resolvers": ("resolvers: [192.0.2.53]\n", "", "site.yaml:1:1: 1 destinations are host names and there are no resolvers to look them up. Better: add the addresses of DNS servers"),
-    "own resolver": ("resolvers: [192.0.2.53]", "resolvers: [127.0.0.1]", "site.yaml:14:13: the resolver 127.0.0.1 is this machine: the lifeline does not keep what it asks outside. Better: add a vital service with zones: [gateway] for it"),
-}  # fmt: skip
+    "no management": (
+        "  management: {networks: [10.90.0.0/24], ports: [tcp/22]}\n",
+        "",
+        (
+            "site.yaml:12:3: no management network: at 'isolate' and 'cut' nobody reaches the"
+            " gateway from afar, only its console. Better: lifeline: {management: {networks:"
+            " [...], ports: [tcp/22]}}"
+        ),
+    ),
+    "management from everywhere": (
+        "networks: [10.90.0.0/24]",
+        "unbounded: true, networks: [0.0.0.0/0]",
+        "site.yaml:12:27: management is open to the whole internet at every level",
+    ),
+    "IPv6 without nd": (
+        "presets: [dhcp, nd, vrrp]",
+        "presets: [dhcp]",
+        (
+            "site.yaml:13:12: zones have IPv6 subnets and the lifeline has no 'nd': without"
+            " neighbour discovery IPv6 stops at a cut. Better: presets: [nd]"
+        ),
+    ),
+    "names without resolvers": (
+        "resolvers: [192.0.2.53]\n",
+        "",
+        (
+            "site.yaml:1:1: 1 destinations are host names and there are no resolvers to look"
+            " them up. Better: add the addresses of DNS servers"
+        ),
+    ),
+    "own resolver": (
+        "resolvers: [192.0.2.53]",
+        "resolvers: [127.0.0.1]",
+        (
+            "site.yaml:14:13: the resolver 127.0.0.1 is this machine: the lifeline does not"
+            " keep what it asks outside. Better: add a vital service with zones: [gateway]"
+            " for it"
+        ),
+    ),
+}
 
 
 @pytest.mark.parametrize("case", SITE_CASES)
@@ -90,7 +186,7 @@ ENDS = "a cut ends live connections of 'laboratory' to '*.lab.example'"
         ("", {TO: 'to: "*.lab.example"', "criticality: vital": "criticality: deferrable"}, False),
         ("", {TO: 'to: "*.lab.example"', "zones: [care]": "zones: [gateway]"}, False),
     ],
-)  # fmt: skip
+)
 def test_connections_to_a_wildcard_that_a_cut_ends(files, gate, labs, said):
     if gate:
         files.dns_gate(gate)

@@ -30,7 +30,10 @@ def test_a_zone_that_can_look_nothing_up_at_a_cut_is_named(files):
         f"site.yaml:4:5: at 'cut' zone 'care' has no DNS: 'laboratory' is known by name, {NO_DNS}"
     )
     assert files.warnings(dns="") == [
-        f"{said}. Better: a service that 'cut' keeps with ports: [udp/53, tcp/53] for the DNS servers, or dns_gate: {{mode: cut}}"
+        (
+            f"{said}. Better: a service that 'cut' keeps with ports: [udp/53, tcp/53] for the"
+            " DNS servers, or dns_gate: {mode: cut}"
+        )
     ]
     files.labs("zones: [care]", "zones: [care, offices, gateway]")
     assert without_dns(files) == {"care": "cut", "offices": "cut", "gateway": "cut"}

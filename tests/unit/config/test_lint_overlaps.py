@@ -35,7 +35,10 @@ def test_overlaps(files, file, inside, way, target, ports, shared):
     )
     found = [line.partition(": ")[2] for line in files.warnings() if "share" in line]
     first, later = ("laboratory", "second") if file == "20" else ("second", "laboratory")
-    said = f"'{later}' and '{first}' share '{shared}' on the same port: packets are counted for '{first}', which comes first"
+    said = (
+        f"'{later}' and '{first}' share '{shared}' on the same port: packets are counted for"
+        f" '{first}', which comes first"
+    )
     assert found == ([said] if shared else [])
 
 
@@ -63,8 +66,10 @@ def test_thousands_of_oddities_of_one_kind_are_few_lines(files):
     # 200 services in pairs that each share a prefix; and one with a thousand addresses of a family
     # nobody has
     services = "".join(
-        f"  - name: s{n}\n    title: x\n    owner: x\n    contact: x\n    criticality: vital\n    zones: [offices]\n"
-        f"    review: 2031-03-31\n    destinations:\n      - to: 203.0.{n // 2}.0/24\n        ports: [tcp/443]\n"
+        f"  - name: s{n}\n    title: x\n    owner: x\n    contact: x\n    criticality:"
+        " vital\n    zones: [offices]\n"
+        f"    review: 2031-03-31\n    destinations:\n      - to: 203.0.{n // 2}.0/24\n   "
+        "     ports: [tcp/443]\n"
         for n in range(200)
     )
     files.write("allowlist.d/20.yaml", "services:\n" + services)
@@ -89,7 +94,19 @@ def test_thousands_of_oddities_of_one_kind_are_few_lines(files):
     assert len(said) <= 53
 
 
-TARGETS = ["198.18.0.1", "198.18.0.2", "198.18.0.3", "198.18.0.0/30", "198.18.0.0/24", "198.18.0.4/30", "2001:db8::1", "2001:db8::/64", "2001:db8::/32", "lab.example", "any"]  # fmt: skip
+TARGETS = [
+    "198.18.0.1",
+    "198.18.0.2",
+    "198.18.0.3",
+    "198.18.0.0/30",
+    "198.18.0.0/24",
+    "198.18.0.4/30",
+    "2001:db8::1",
+    "2001:db8::/64",
+    "2001:db8::/32",
+    "lab.example",
+    "any",
+]
 
 
 SERVICES = st.lists(

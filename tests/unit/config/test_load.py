@@ -105,7 +105,10 @@ def test_everything_optional_may_be_left_out(files):
     )
     files.write(
         "allowlist.d/10-labs.yaml",
-        "services: [{name: x, title: X, criticality: vital, zones: [z], destinations: [{to: 192.0.2.1, ports: [icmp]}]}]\n",
+        (
+            "services: [{name: x, title: X, criticality: vital, zones: [z], destinations:"
+            " [{to: 192.0.2.1, ports: [icmp]}]}]\n"
+        ),
     )
     policy = load_policy(files.path)
     assert policy.site.lifeline == Lifeline((), (), ())
@@ -190,7 +193,8 @@ def test_the_package_does_without_the_daemons_libraries():
 
     code = (
         "import sys; import ecluse.config; "
-        "print(sorted(m for m in ('pydantic_settings', 'dns', 'aiohttp', 'structlog') if m in sys.modules))"
+        "print(sorted(m for m in ('pydantic_settings', 'dns', 'aiohttp', 'structlog') if"
+        " m in sys.modules))"
     )
     path = str(EXAMPLE.parent / "src")
     answer = subprocess.run(
@@ -247,11 +251,17 @@ def test_unknown_zones_are_not_guessed_while_a_zone_is_wrong(files):
 def test_an_allowlist_without_any_service(files):
     files.write("allowlist.d/10-labs.yaml", "services: []\n")
     assert files.faults() == [
-        "allowlist.d: the allowlist is empty: 'cut' would keep nothing, expected at least one service"
+        (
+            "allowlist.d: the allowlist is empty: 'cut' would keep nothing, expected at least"
+            " one service"
+        )
     ]
     (files.path / "allowlist.d/10-labs.yaml").unlink()
     assert files.faults() == [
-        "allowlist.d: the allowlist is empty: 'cut' would keep nothing, expected at least one service"
+        (
+            "allowlist.d: the allowlist is empty: 'cut' would keep nothing, expected at least"
+            " one service"
+        )
     ]
 
 
@@ -279,7 +289,10 @@ def test_a_file_of_comments_alone_keeps_nothing_and_says_so(files):
 def test_an_allowlist_of_comments_alone_is_empty(files):
     files.write(HERE, "# nothing\n")
     assert files.faults() == [
-        "allowlist.d: the allowlist is empty: 'cut' would keep nothing, expected at least one service"
+        (
+            "allowlist.d: the allowlist is empty: 'cut' would keep nothing, expected at least"
+            " one service"
+        )
     ]
 
 

@@ -59,8 +59,14 @@ def test_a_dot_too_many_is_told_with_what_was_meant(files, text):
 def test_an_interface_as_ip_link_prints_it(files):
     files.site("interfaces: [lan1]", 'interfaces: ["vlan10@lan0", "eth0@if7"]')
     assert files.faults() == [
-        "site.yaml:9:18: 'vlan10@lan0' is what 'ip link' shows of vlan10, which stands on 'lan0', expected the name alone: vlan10",
-        "site.yaml:9:33: 'eth0@if7' is what 'ip link' shows of eth0, which stands on 'if7', expected the name alone: eth0",
+        (
+            "site.yaml:9:18: 'vlan10@lan0' is what 'ip link' shows of vlan10, which stands on"
+            " 'lan0', expected the name alone: vlan10"
+        ),
+        (
+            "site.yaml:9:33: 'eth0@if7' is what 'ip link' shows of eth0, which stands on"
+            " 'if7', expected the name alone: eth0"
+        ),
     ]
 
 
@@ -69,7 +75,9 @@ PROTOCOLS = {
     "proto/41": "'proto/41' is no protocol that can be kept: every level but 'open' ends it",
     "proto/50": "'proto/50', expected esp",
     "proto/6": "'proto/6', expected tcp/443, with its port",
-    "proto/112": "'proto/112' is no service's protocol, expected lifeline: {presets: [vrrp]} in site.yaml",
+    "proto/112": (
+        "'proto/112' is no service's protocol, expected lifeline: {presets: [vrrp]} in site.yaml"
+    ),
     "vrrp": "'vrrp' is no service's protocol, expected lifeline: {presets: [vrrp]} in site.yaml",
 }
 
@@ -136,7 +144,10 @@ SITE_CASES = {
     "interface as ip link shows it": (
         "interfaces: [lan1]",
         'interfaces: ["vlan10@lan0"]',
-        "9:18: 'vlan10@lan0' is what 'ip link' shows of vlan10, which stands on 'lan0', expected the name alone: vlan10",
+        (
+            "9:18: 'vlan10@lan0' is what 'ip link' shows of vlan10, which stands on 'lan0',"
+            " expected the name alone: vlan10"
+        ),
     ),
     "interface with an inner star": (
         "interfaces: [lan1]",
@@ -146,7 +157,10 @@ SITE_CASES = {
     "bare star": (
         "interfaces: [lan1]",
         'interfaces: ["*"]',
-        "9:18: '*' alone would make every interface an inside one, expected a name, or a pattern such as 'vlan1*'",
+        (
+            "9:18: '*' alone would make every interface an inside one, expected a name, or a"
+            " pattern such as 'vlan1*'"
+        ),
     ),
     "loopback in a zone": (
         "interfaces: [lan1]",
@@ -163,7 +177,7 @@ SITE_CASES = {
         "presets: [dhpc]",
         "13:13: 'dhpc' is unknown: did you mean 'dhcp'?, expected dhcp, nd or vrrp",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", SITE_CASES)
@@ -173,33 +187,155 @@ def test_faults_of_the_site(files, case):
 
 LABS_CASES = {
     # what is written -> what is said of it, with its place
-    "criticality": ("criticality: vital", "criticality: Vital", "6:18: 'Vital' is unknown: did you mean 'vital'?, expected vital, important or deferrable"),
-    "any": (TO, "to: any", f"9:13: 'any' is the whole internet, expected the partner's addresses, or {UNBOUNDED}"),
-    "wildcard over much": (TO, 'to: "*.example"', "9:13: '*.example' is much of the internet, expected a domain of the partner's own"),
-    "wildcard in the middle": (TO, 'to: "www.*.example"', "9:13: 'www.*.example' is no wildcard, expected '*.' before a domain, such as *.operator.example"),
-    "record type": (PORTS, "ports: [tcp/443]\n        records: [TXT]", "11:19: 'TXT' is unknown, expected MX or SRV"),
-    "port in the host": (TO, "to: [results.lab.example:443]", "9:14: a port in the destination 'results.lab.example:443', expected 'results.lab.example' here and the port in ports: [tcp/443]"),
-    "port in the address": (TO, 'to: ["[2001:db8::1]:443"]', "9:14: a port in the destination '[2001:db8::1]:443', expected '2001:db8::1' here and the port in ports: [tcp/443]"),
-    "URL": (TO, "to: https://results.lab.example/x", "9:13: 'https://results.lab.example/x' is the address of a page, expected the host name alone, the port in ports: [tcp/443]"),
-    "range of addresses": (TO, "to: 203.0.113.1-203.0.113.9", "9:13: '203.0.113.1-203.0.113.9' is a range of addresses, expected prefixes, such as 203.0.113.8/29"),
-    "one word": (TO, "to: results", f"9:13: 'results' is one word, expected {HOST}: nothing is added to it"),
-    "underscore": (TO, "to: my_lab.example", f"9:13: 'my_lab.example' is no host name: an underscore, expected {HOST} (letters, digits and '-')"),
-    "hyphen first": (TO, "to: '-x.lab.example'", f"9:13: '-x.lab.example' is no host name: the part '-x', expected {HOST} (letters, digits and '-')"),
-    "label of 64": (TO, f"to: {'a' * 64}.example", f"9:13: '{'a' * 57}...' is no host name: the part '{'a' * 57}...', expected {HOST} (letters, digits and '-')"),
-    "number at the end": (TO, "to: lab.example.123", f"9:13: 'lab.example.123' is no host name, expected {HOST}"),
-    "sharp s": (TO, "to: straße.example", "9:13: 'straße.example' can be written in two ways in DNS, expected its form that begins with xn--"),
-    "port 0": (PORTS, "ports: [tcp/0]", "10:17: 'tcp/0': there is no port 0, expected ports 1 to 65535"),
-    "port 65536": (PORTS, "ports: [tcp/1-65536]", "10:17: 'tcp/1-65536': there is no port 65536, expected ports 1 to 65535"),
-    "reversed": (PORTS, "ports: [udp/510-500]", "10:17: 'udp/510-500': the range is reversed, expected udp/500-510"),
-    "bare range": (PORTS, "ports: [10000-20000]", "10:17: '10000-20000' names no protocol, expected tcp/10000-20000 or udp/10000-20000"),
+    "criticality": (
+        "criticality: vital",
+        "criticality: Vital",
+        "6:18: 'Vital' is unknown: did you mean 'vital'?, expected vital, important or deferrable",
+    ),
+    "any": (
+        TO,
+        "to: any",
+        f"9:13: 'any' is the whole internet, expected the partner's addresses, or {UNBOUNDED}",
+    ),
+    "wildcard over much": (
+        TO,
+        'to: "*.example"',
+        "9:13: '*.example' is much of the internet, expected a domain of the partner's own",
+    ),
+    "wildcard in the middle": (
+        TO,
+        'to: "www.*.example"',
+        (
+            "9:13: 'www.*.example' is no wildcard, expected '*.' before a domain, such as"
+            " *.operator.example"
+        ),
+    ),
+    "record type": (
+        PORTS,
+        "ports: [tcp/443]\n        records: [TXT]",
+        "11:19: 'TXT' is unknown, expected MX or SRV",
+    ),
+    "port in the host": (
+        TO,
+        "to: [results.lab.example:443]",
+        (
+            "9:14: a port in the destination 'results.lab.example:443', expected"
+            " 'results.lab.example' here and the port in ports: [tcp/443]"
+        ),
+    ),
+    "port in the address": (
+        TO,
+        'to: ["[2001:db8::1]:443"]',
+        (
+            "9:14: a port in the destination '[2001:db8::1]:443', expected '2001:db8::1' here"
+            " and the port in ports: [tcp/443]"
+        ),
+    ),
+    "URL": (
+        TO,
+        "to: https://results.lab.example/x",
+        (
+            "9:13: 'https://results.lab.example/x' is the address of a page, expected the"
+            " host name alone, the port in ports: [tcp/443]"
+        ),
+    ),
+    "range of addresses": (
+        TO,
+        "to: 203.0.113.1-203.0.113.9",
+        (
+            "9:13: '203.0.113.1-203.0.113.9' is a range of addresses, expected prefixes, such"
+            " as 203.0.113.8/29"
+        ),
+    ),
+    "one word": (
+        TO,
+        "to: results",
+        f"9:13: 'results' is one word, expected {HOST}: nothing is added to it",
+    ),
+    "underscore": (
+        TO,
+        "to: my_lab.example",
+        (
+            f"9:13: 'my_lab.example' is no host name: an underscore, expected {HOST}"
+            " (letters, digits and '-')"
+        ),
+    ),
+    "hyphen first": (
+        TO,
+        "to: '-x.lab.example'",
+        (
+            f"9:13: '-x.lab.example' is no host name: the part '-x', expected {HOST}"
+            " (letters, digits and '-')"
+        ),
+    ),
+    "label of 64": (
+        TO,
+        f"to: {'a' * 64}.example",
+        (
+            f"9:13: '{'a' * 57}...' is no host name: the part '{'a' * 57}...', expected"
+            f" {HOST} (letters, digits and '-')"
+        ),
+    ),
+    "number at the end": (
+        TO,
+        "to: lab.example.123",
+        f"9:13: 'lab.example.123' is no host name, expected {HOST}",
+    ),
+    "sharp s": (
+        TO,
+        "to: straße.example",
+        (
+            "9:13: 'straße.example' can be written in two ways in DNS, expected its form that"
+            " begins with xn--"
+        ),
+    ),
+    "port 0": (
+        PORTS,
+        "ports: [tcp/0]",
+        "10:17: 'tcp/0': there is no port 0, expected ports 1 to 65535",
+    ),
+    "port 65536": (
+        PORTS,
+        "ports: [tcp/1-65536]",
+        "10:17: 'tcp/1-65536': there is no port 65536, expected ports 1 to 65535",
+    ),
+    "reversed": (
+        PORTS,
+        "ports: [udp/510-500]",
+        "10:17: 'udp/510-500': the range is reversed, expected udp/500-510",
+    ),
+    "bare range": (
+        PORTS,
+        "ports: [10000-20000]",
+        "10:17: '10000-20000' names no protocol, expected tcp/10000-20000 or udp/10000-20000",
+    ),
     "turned": (PORTS, "ports: [443/tcp]", "10:17: '443/tcp', expected tcp/443"),
     "colon": (PORTS, "ports: [tcp:443]", "10:17: 'tcp:443', expected tcp/443"),
-    "no port": (PORTS, "ports: [tcp]", "10:17: 'tcp' names no port, expected tcp/443, tcp/500-510, or tcp/1-65535 for every port"),
-    "esp with a port": (PORTS, "ports: [esp/50]", "10:17: 'esp/50': esp has no ports, expected esp alone"),
+    "no port": (
+        PORTS,
+        "ports: [tcp]",
+        "10:17: 'tcp' names no port, expected tcp/443, tcp/500-510, or tcp/1-65535 for every port",
+    ),
+    "esp with a port": (
+        PORTS,
+        "ports: [esp/50]",
+        "10:17: 'esp/50': esp has no ports, expected esp alone",
+    ),
     "capitals": (PORTS, "ports: [TCP/443]", "10:17: 'TCP/443' in capitals, expected tcp/443"),
-    "icmpv6": (PORTS, "ports: [icmpv6]", "10:17: 'icmpv6', expected icmp (it stands for both families)"),
-    "unknown protocol": (PORTS, "ports: [https]", "10:17: 'https' is no protocol that can be kept, expected a protocol and port such as tcp/443 or udp/500-510, or esp, ah, gre, icmp"),
-}  # fmt: skip
+    "icmpv6": (
+        PORTS,
+        "ports: [icmpv6]",
+        "10:17: 'icmpv6', expected icmp (it stands for both families)",
+    ),
+    "unknown protocol": (
+        PORTS,
+        "ports: [https]",
+        (
+            "10:17: 'https' is no protocol that can be kept, expected a protocol and port"
+            " such as tcp/443 or udp/500-510, or esp, ah, gre, icmp"
+        ),
+    ),
+}
 
 
 @pytest.mark.parametrize("case", LABS_CASES)

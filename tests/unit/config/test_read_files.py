@@ -13,8 +13,14 @@ def test_missing_things(files):
     (files.path / "allowlist.d/10-labs.yaml").unlink()
     (files.path / "allowlist.d").rmdir()
     assert files.faults() == [
-        "allowlist.d: there is no such file or directory, expected one, with the form that config/ shows",
-        "site.yaml: there is no such file or directory, expected one, with the form that config/ shows",
+        (
+            "allowlist.d: there is no such file or directory, expected one, with the form"
+            " that config/ shows"
+        ),
+        (
+            "site.yaml: there is no such file or directory, expected one, with the form that"
+            " config/ shows"
+        ),
     ]
 
 
@@ -23,12 +29,21 @@ def test_missing_things(files):
     [
         (lambda p: p.mkdir(), "this is a directory, expected a regular file"),
         (os.mkfifo, "this is a FIFO, expected a regular file"),
-        (lambda p: p.symlink_to("/nowhere/x.yaml"), "a link to /nowhere/x.yaml, which does not exist, expected a file"),
-        (lambda p: p.symlink_to(p), "it can't be read: Too many levels of symbolic links, expected a readable file"),
+        (
+            lambda p: p.symlink_to("/nowhere/x.yaml"),
+            "a link to /nowhere/x.yaml, which does not exist, expected a file",
+        ),
+        (
+            lambda p: p.symlink_to(p),
+            "it can't be read: Too many levels of symbolic links, expected a readable file",
+        ),
         (lambda p: p.symlink_to("/dev/zero"), "this is a device, expected a regular file"),
-        (lambda p: p.write_bytes(b"#" * (4 * 1024 * 1024 + 1)), "the file is larger than 4194304 bytes, expected several files in allowlist.d"),
+        (
+            lambda p: p.write_bytes(b"#" * (4 * 1024 * 1024 + 1)),
+            "the file is larger than 4194304 bytes, expected several files in allowlist.d",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_readable_file(files, make, said):
     make(files.path / "allowlist.d/20-more.yaml")
     assert files.faults() == [f"allowlist.d/20-more.yaml: {said}"]

@@ -33,12 +33,67 @@ RELAXED = settings(
 
 # Pieces that mean something to YAML, to the model or to a terminal.
 PIECES = st.sampled_from(
-    [b"*", b"&a", b"*a", b"!!str", b"<<:", b": ", b"- ", b"[", b"]", b"{", b"}", b"'", b'"', b"|", b">", b"#", b"\n", b"\t",
-     b"\0", b"\x1b[2J", b"\xff", b"\xef\xbb\xbf", b"\xe2\x80\xae", b"---\n", b"...\n", b"%YAML 1.1\n", b"0", b"no", b"~", b"1e9",
-     b"9" * 400, b"22:22", b"/", b"0.0.0.0/0", b"::/0", b"any", b"unbounded: true", b"tcp/0", b"tcp/1-65535", b"esp",
-     b"2027-01-31", b"1-1-1", b"\xc3\x9f", b"xn--", b".", b"\xe3\x80\x82", b"a" * 300, b"fe80::1%lo", b"gateway", b"open",
-     b"? ", b"[" * 30, b"- " * 30, b"\r", b"\xc2\x85", b"\\U0001f600", b"::ffff:1.2.3.4", b"10.0.0.0/8"]
-)  # fmt: skip
+    [
+        b"*",
+        b"&a",
+        b"*a",
+        b"!!str",
+        b"<<:",
+        b": ",
+        b"- ",
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b"'",
+        b'"',
+        b"|",
+        b">",
+        b"#",
+        b"\n",
+        b"\t",
+        b"\0",
+        b"\x1b[2J",
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"\xe2\x80\xae",
+        b"---\n",
+        b"...\n",
+        b"%YAML 1.1\n",
+        b"0",
+        b"no",
+        b"~",
+        b"1e9",
+        b"9" * 400,
+        b"22:22",
+        b"/",
+        b"0.0.0.0/0",
+        b"::/0",
+        b"any",
+        b"unbounded: true",
+        b"tcp/0",
+        b"tcp/1-65535",
+        b"esp",
+        b"2027-01-31",
+        b"1-1-1",
+        b"\xc3\x9f",
+        b"xn--",
+        b".",
+        b"\xe3\x80\x82",
+        b"a" * 300,
+        b"fe80::1%lo",
+        b"gateway",
+        b"open",
+        b"? ",
+        b"[" * 30,
+        b"- " * 30,
+        b"\r",
+        b"\xc2\x85",
+        b"\\U0001f600",
+        b"::ffff:1.2.3.4",
+        b"10.0.0.0/8",
+    ]
+)
 
 
 EDITS = st.lists(
@@ -132,9 +187,27 @@ KEYS = [
 
 
 LEAVES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.text(max_size=12), st.floats(allow_nan=False), st.dates(),
-    st.sampled_from(["any", "tcp/443", "203.0.113.1", "a.example", "vital", "care", "lab", "10.10.4.7", "::/0", "2001:db8::/32"]),
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.text(max_size=12),
+    st.floats(allow_nan=False),
+    st.dates(),
+    st.sampled_from(
+        [
+            "any",
+            "tcp/443",
+            "203.0.113.1",
+            "a.example",
+            "vital",
+            "care",
+            "lab",
+            "10.10.4.7",
+            "::/0",
+            "2001:db8::/32",
+        ]
+    ),
+)
 
 
 TREES = st.recursive(

@@ -21,7 +21,10 @@ def test_tabs_in_comments_are_nobodys_business(files):
 def test_a_wildcard_without_quotes_is_told_as_such(files):
     files.labs("[results.lab.example, 203.0.113.10]", "\n          - *.partner.example")
     assert files.faults() == [
-        f"{HERE}:10:13: '*.partner.example' without quotes, expected \"*.partner.example\" in quotes"
+        (
+            f"{HERE}:10:13: '*.partner.example' without quotes, expected"
+            ' "*.partner.example" in quotes'
+        )
     ]
 
 
@@ -31,7 +34,8 @@ SITE_CASES = {
         "interfaces: [lan1]",
         "interfaces: [*]",
         (
-            "9:19: a '*' or '&' at the beginning of a value means an alias in YAML, expected a wildcard or a pattern"
+            "9:19: a '*' or '&' at the beginning of a value means an alias in YAML,"
+            " expected a wildcard or a pattern"
             " in quotes"
         ),
     ),
@@ -39,7 +43,8 @@ SITE_CASES = {
         "title: CHU d'Example",
         "title: CHU: Example",
         (
-            "2:11: a second ': ' in one value, or a line too far to the right, expected text with a colon in quotes, "
+            "2:11: a second ': ' in one value, or a line too far to the right, expected"
+            " text with a colon in quotes, "
             "keys of one mapping in one column (a port stands in ports: [tcp/443])"
         ),
     ),
@@ -64,7 +69,7 @@ SITE_CASES = {
         "title: a\u202eb",
         "2:9: the character U+202E, which can't be seen, expected text that can be seen",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", SITE_CASES)
@@ -74,8 +79,16 @@ def test_faults_of_the_site(files, case):
 
 LABS_CASES = {
     # what is written -> what is said of it, with its place
-    "host: port": (TO, "to: results.lab.example: 443", "9:32: a second ': ' in one value, or a line too far to the right, expected text with a colon in quotes, keys of one mapping in one column (a port stands in ports: [tcp/443])"),
-}  # fmt: skip
+    "host: port": (
+        TO,
+        "to: results.lab.example: 443",
+        (
+            "9:32: a second ': ' in one value, or a line too far to the right, expected text"
+            " with a colon in quotes, keys of one mapping in one column (a port stands in"
+            " ports: [tcp/443])"
+        ),
+    ),
+}
 
 
 @pytest.mark.parametrize("case", LABS_CASES)
