@@ -1,5 +1,6 @@
-"""Leak and loss over many cuts; the refusal storm; what is sent is numbered by what the witness
-outside sees.
+"""Leak and loss over many cuts.
+
+The refusal storm; what is sent is numbered by what the witness outside sees.
 """
 
 import itertools
@@ -52,8 +53,9 @@ def refused_of_kept(gate: Gate) -> int:
 
 
 def leak(section: Section, cuts: int) -> None:
-    """64 flows that are not kept knock all the while; each cut is looked at outside until the
-    reopening.
+    """64 flows that are not kept knock all the while.
+
+    Each cut is looked at outside until the reopening.
     """
     with Gate() as gate:
         gate.start_daemon(site.allowlist(site.addresses(1_000)))
@@ -70,8 +72,9 @@ def leak(section: Section, cuts: int) -> None:
         knocking.ask("stop")
     kinds = len(_KINDS) * 2
     section.remarks.append(
-        f"{FLOWS} flows of {kinds} kinds at {RATE:,} packets/s; {before:,} and {flowing:,} packets of theirs were seen "
-        "outside just before the first cut and after the last reopening, so the witness sees."
+        f"{FLOWS} flows of {kinds} kinds at {RATE:,} packets/s; {before:,} and {flowing:,} "
+        "packets of theirs were seen outside just before the first cut and after the last "
+        "reopening, so the witness sees."
     )
     total = sum(counts)
     section.add(
@@ -85,8 +88,9 @@ def leak(section: Section, cuts: int) -> None:
 
 
 def loss(section: Section, changes: int, reloads: int) -> None:
-    """Kept flows of all kinds run through cuts, reopenings and reloads: what was sent has to be
-    seen outside.
+    """Kept flows of all kinds run through cuts, reopenings and reloads.
+
+    What was sent has to be seen outside.
     """
     with Gate() as gate:
         gate.start_daemon(site.allowlist(site.addresses(1_000)))
@@ -197,6 +201,7 @@ def storm(section: Section, seconds: float) -> None:
         arrived = shares[state] / sent[state]
         section.add("kept packets seen outside, of those sent", f"{state} the storm", "", [arrived])
     section.remarks.append(
-        f"{refused:,} packets were refused. Of the kept stream (20,000 packets/s wanted) {sent['with']:,} were sent with "
-        f"and {sent['without']:,} without the storm: the sender shares the cores with the storm's maker."
+        f"{refused:,} packets were refused. Of the kept stream (20,000 packets/s wanted) "
+        f"{sent['with']:,} were sent with and {sent['without']:,} without the storm: the sender "
+        "shares the cores with the storm's maker."
     )

@@ -1,5 +1,6 @@
-"""The benchmark's own measuring: it sees a leak when nothing is cut, and a loss when the allowlist
-is wrong.
+"""The benchmark's own measuring.
+
+It sees a leak when nothing is cut, and a loss when the allowlist is wrong.
 """
 
 import os
@@ -112,7 +113,7 @@ def test_every_question_of_the_crowd_is_accounted_for_and_none_leaves(gate: Gate
 
 def test_names_that_leave_are_counted_when_the_dns_gate_is_broken(gate: Gate):
     with rows_dns.Asked(gate, 500) as asked:
-        # An engine that passes on what no list names, past the strainer.
+        # An engine that passes on what no list names, past the forwarder.
         (asked.dns.rundir / "servers.conf").write_text(f"server={places.DNS_SERVER.v4}\n")
         os.kill(asked.dns.engine, signal.SIGHUP)
         time.sleep(0.5)
@@ -138,3 +139,19 @@ def test_figures_say_what_was_not_reached():
     text = figures.table(section.figures)
     assert "| what | who | 10 | 5 ms | 4 | 6 |  | 3 | < 5 ms | **no** |" in text
     assert "| other | peer |  | missing |" in text
+
+
+def test_the_data_file_holds_every_row_and_the_report_begins_with_ten_of_them(tmp_path):
+    cut = figures.Section("Time to cut", "How.")
+    cut.below("last packet outside", "Écluse, API call", "ms", (1.0, 2.0, 3.0), 5, size=1_000)
+    cut.add("last packet outside", "slow peer", "ms", (9.0,), size=1_000)
+    cut.add("last packet outside", "best peer, by far", "ms", (4.0,), size=1_000)
+    cut.add("last packet outside", "absent peer", "ms", (), size=1_000, note="not tried")
+    figures.write(tmp_path, [cut], {"nftables": "1"}, "bench")
+    written = figures.read_data(tmp_path / figures.DATA)
+    assert written == list(figures.rows([cut]))
+    assert [row.note for row in written] == ["", "", "", "not tried"]
+    text = (tmp_path / figures.REPORT).read_text(encoding="utf-8")
+    assert "| 2 ms | 4 ms (best peer, by far) | < 5 ms | yes | 1 |" in text
+    assert text.count("not measured in this run") == len(figures.HEADLINES) - 1 == 9
+    assert "Rows 1 to 4." in text

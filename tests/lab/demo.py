@@ -136,8 +136,9 @@ class Demo:
             self.wrong.append(words)
 
     def command(self, *arguments: str) -> tuple[int, int]:
-        """Run `ecluse` and show exactly what it prints; give the nanoseconds of its begin and its
-        end.
+        """Run `ecluse` and show exactly what it prints.
+
+        Give the nanoseconds of its begin and its end.
         """
         shown = " ".join(f"'{a}'" if " " in a else a for a in arguments)
         print(f"\n$ ecluse {shown}", flush=True)
@@ -164,7 +165,10 @@ class Demo:
             wanted = way.kept or not cut
             self.expect(
                 (result == "yes") == wanted,
-                f"{when}: {way.label} ({way.how}) was to be {'reached' if wanted else 'refused'}: {result}",
+                (
+                    f"{when}: {way.label} ({way.how}) was to be "
+                    f"{'reached' if wanted else 'refused'}: {result}"
+                ),
             )
 
     def open_lines(self) -> None:
@@ -174,7 +178,7 @@ class Demo:
                 self.lines.append(Line(way, stream))
 
     def close_lines(self, began: int, answered: int) -> None:
-        """Say of every live connection what became of it, by its ends and by the witness outside."""
+        """Say of each live connection what became of it, by its ends and by the witness outside."""
         for line in self.lines:
             report = line.report = line.stream.stop(grace=0.3)
             way = line.way
@@ -197,14 +201,16 @@ class Demo:
             )
 
     def show_names(self) -> None:
-        """Use a service that is known by a wildcard alone, and send what a tunnel would: to every
-        server, in every way.
+        """Use a service that is known by a wildcard alone, and send what a tunnel would.
+
+        To every server, in every way.
         """
         server, care, guest = places.DNS_SERVER.v4, self.lab.care, self.lab.guest
         done = care.resolve_and_connect(server, "node7.operator.example", 443, 100)
         self.expect(done["good"] == 100, f"secure-mail was to be reached each time: {done}")
         print(
-            f"care -> secure-mail, known as {WILDCARD} alone: resolved and reached {done['good']} times of 100,\n"
+            f"care -> secure-mail, known as {WILDCARD} alone: resolved and reached {done['good']} "
+            "times of 100,\n"
             f"at {done['addresses']} addresses."
         )
         self.lab.dns_asked()
@@ -224,7 +230,8 @@ class Demo:
         leaked = [name for name, _ in self.lab.dns_asked() if name.endswith("tunnel.example")]
         self.expect(not leaked, f"a tunnel's questions left: {leaked[:3]}")
         print(
-            f"guests -> a tunnel in DNS, {pieces} pieces, over UDP and TCP, to three servers: {len(leaked)} left;\n"
+            f"guests -> a tunnel in DNS, {pieces} pieces, over UDP and TCP, to three servers: "
+            f"{len(leaked)} left;\n"
             "each was refused at once."
         )
 
@@ -235,8 +242,9 @@ class Demo:
 
 
 def outcome(answer: Answer) -> str:
-    """Say in at most eleven characters how a try went; a refusal with the time until the client
-    knew.
+    """Say in at most eleven characters how a try went.
+
+    A refusal with the time until the client knew.
     """
     if answer:
         return "yes"
@@ -343,8 +351,8 @@ def run(**options: Any) -> int:
     began = time.monotonic()
     with Hospital() as lab:
         print(
-            f"A hospital of {len(netns.namespaces(lab.prefix))} network namespaces stands: {lab.prefix}-* "
-            f"({(time.monotonic() - began) * 1000:.0f} ms)."
+            f"A hospital of {len(netns.namespaces(lab.prefix))} network namespaces stands: "
+            f"{lab.prefix}-* ({(time.monotonic() - began) * 1000:.0f} ms)."
         )
         lab.dns(NAMES)
         services = options.pop("allowlist", policy.ALLOWLIST) | {"40-names.yaml": [SECURE_MAIL]}

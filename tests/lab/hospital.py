@@ -37,7 +37,9 @@ echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
 echo 0 > /proc/sys/net/ipv4/tcp_early_retrans
 """
 _ROLE_SYSCTL = {
-    "gw": "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding\n",
+    "gw": (
+        "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding\n"
+    ),
     "inet": "echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind\n",
 }
 
@@ -45,7 +47,8 @@ SITE_NAT = f"""
 table ip nat {{
   chain prerouting {{
     type nat hook prerouting priority dstnat;
-    iifname "wan0" tcp dport {places.FORWARDED_PORT} dnat to {places.CARE_SERVER.v4}:{places.SERVER_PORT}
+    iifname "wan0" tcp dport {places.FORWARDED_PORT} \
+      dnat to {places.CARE_SERVER.v4}:{places.SERVER_PORT}
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat;
@@ -165,12 +168,16 @@ class Hospital:
         self.care_server.listen("tcp", places.FORWARDED_PORT, places.SERVER_PORT)
 
     def _join(self, ends: list[tuple[str, str, str]]) -> None:
-        """Join the gateway with the others: `(the gateway's interface, the other's, the other's
-        role)` each.
+        """Join the gateway with the others.
+
+        `(the gateway's interface, the other's, the other's role)` each.
         """
         gateway = self.namespace("gw")
         links = "".join(
-            f"link add {ours} netns {gateway} type veth peer name {theirs} netns {self.namespace(role)}\n"
+            (
+                f"link add {ours} netns {gateway} type veth peer name {theirs} netns "
+                f"{self.namespace(role)}\n"
+            )
             for ours, theirs, role in ends
         )
         netns.run("ip", "-batch", "-", text=links)
@@ -205,8 +212,9 @@ class Hospital:
         return [tuple(one) for one in self._server.do("asked")]
 
     def dns_gate(self, daemon: Daemon) -> DnsGate:
-        """Make the process of the DNS gate that works for a daemon, not started; it ends with the
-        hospital.
+        """Make the process of the DNS gate that works for a daemon, not started.
+
+        It ends with the hospital.
         """
         gate = DnsGate(self.namespace("gw"), daemon)
         self._gates.append(gate)
@@ -281,8 +289,9 @@ class Hospital:
 
 
 def _exit_on_sigterm() -> None:
-    """Have SIGTERM end this process by SystemExit, so that the namespaces go; leave another handler
-    as it is.
+    """Have SIGTERM end this process by SystemExit, so that the namespaces go.
+
+    Leave another handler as it is.
     """
     if threading.current_thread() is not threading.main_thread():
         return

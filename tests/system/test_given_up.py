@@ -1,5 +1,6 @@
-"""Commands that nobody waits for any more, or that were sent before somebody closed the gate: they
-close, and open nothing.
+"""Commands that nobody waits for any more, or that were sent before somebody closed the gate.
+
+They close, and open nothing.
 
 Every way in which that comes about, with systemd's socket and the real daemon, by packets.
 """
@@ -36,8 +37,9 @@ runpy.run_module('ecluse.eclused', run_name='__main__', alter_sys=True)
 
 @pytest.fixture
 def held(hospital: Hospital) -> Iterator[Daemon]:
-    """A daemon behind a socket that somebody else holds, as systemd does: it takes commands while
-    no daemon runs.
+    """A daemon behind a socket that somebody else holds, as systemd does.
+
+    It takes commands while no daemon runs.
     """
     daemon = hospital.daemon()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -90,7 +92,7 @@ def without_daemon(hospital: Hospital, daemon: Daemon, verb: str) -> None:
 
 
 def keeps_nothing(hospital: Hospital) -> bool:
-    """Say whether what a cut keeps is refused, often enough that a gate which opens late is seen."""
+    """Say whether kept traffic is refused, asking often enough to see a gate that opens late."""
     return not any(hospital.care.tcp(places.LABORATORY.v4, timeout=0.2) for _ in range(3))
 
 
@@ -119,7 +121,7 @@ def wait_for_the_next(daemon: Daemon, before: list[str]) -> None:
 def test_a_cut_that_was_given_up_opens_no_isolated_gate(
     hospital: Hospital, held: Daemon, typed: Typed, how: signal.Signals
 ):
-    """The runbook to the letter: no answer, Ctrl-C, `isolate --no-daemon`; then the daemon starts."""
+    """The runbook: no answer, Ctrl-C, `isolate --no-daemon`; then the daemon starts."""
     assert hospital.care.tcp(places.LABORATORY.v4), "positive control: a cut keeps it"
     held.kill9()
     cut = typed(held, "cut", "--reason", "first thought")
@@ -140,7 +142,7 @@ def test_a_cut_that_was_given_up_opens_no_isolated_gate(
 def test_who_waits_through_a_closing_by_hand_is_told_and_opens_nothing(
     hospital: Hospital, held: Daemon, typed: Typed, words: tuple[str, ...]
 ):
-    """Two people: one types a command and waits, the other isolates without the daemon after that."""
+    """One person types a command and waits; then another isolates without the daemon."""
     held.kill9()
     waiting = typed(held, *words)
     without_daemon(hospital, held, "isolate")
@@ -238,8 +240,9 @@ def test_a_hung_daemon_that_wakes_opens_nothing_that_was_closed_by_hand(
 def test_a_zone_that_was_isolated_and_all_the_others_that_were_cut_by_hand_stay_so(
     hospital: Hospital, hung: Daemon
 ):
-    """What was loaded by hand closes more in some zones and less in one: each keeps the most closed
-    of the two.
+    """What was loaded by hand closes more in some zones and less in one.
+
+    Each keeps the most closed of the two.
     """
     hung.level("isolate", zones=["care"])
     time.sleep(0.3)

@@ -1,5 +1,6 @@
-"""kill -9 between any two steps of a change, then start: the old state or the new one, never a mix;
-while cut, always cut.
+"""kill -9 between any two steps of a change, then start: the old state or the new one, never a mix.
+
+While cut, always cut.
 """
 
 import http.client
@@ -53,7 +54,7 @@ def passes(hospital: Hospital, zone: str) -> bool:
 
 
 def check_whole(hospital: Hospital, daemon: Daemon, *allowed: dict[str, str]) -> dict[str, str]:
-    """The state is one of those allowed, the same in status, kernel and files, and packets agree."""
+    """The state is an allowed one, the same in status, kernel and files, and packets agree."""
     levels = daemon.status()["levels"]
     assert levels in allowed
     assert daemon.status()["in_step"]
@@ -191,8 +192,9 @@ def test_killed_at_start(hospital: Hospital):
     "step", ["applied", "verified", "program", "boot", "policy", "generation", "audit"]
 )
 def test_killed_at_the_very_first_start(hospital: Hospital, step: str):
-    """Nobody has cut anything yet: the hospital must not find itself cut because an installation
-    was interrupted.
+    """Nobody has cut anything yet.
+
+    The hospital must not find itself cut because an installation was interrupted.
     """
     daemon = dying(hospital, step)
     (daemon.directory / "armed").touch()

@@ -1,5 +1,6 @@
-"""Services that are known by name alone, while their name server fails in every way: packets before
-and after.
+"""Services that are known by name alone, while their name server fails in every way.
+
+Packets before and after.
 
 The whole way is real: two name servers on the internet side that do as they are told
 (tests/lab/names.py), the daemon with a clock that can be set (hasty_names.py), the kernel, and
@@ -131,10 +132,13 @@ FAILURES: dict[str, list[Any]] = {
         "records",
         *(
             ["refused-address.example", 1, address]
-            for address in ("127.0.0.1", "10.66.6.6", "0.0.0.0", "::", "::ffff:10.66.6.6", "64:ff9b::a42:606")
+            for address in (
+                *("127.0.0.1", "10.66.6.6", "0.0.0.0"),
+                *("::", "::ffff:10.66.6.6", "64:ff9b::a42:606"),
+            )
         ),
     ],
-}  # fmt: skip
+}
 """What came of it, in the word that is counted -> how the name server does it."""
 
 

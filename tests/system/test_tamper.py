@@ -1,5 +1,6 @@
-"""Somebody else changes or deletes the table while cut: put back, said who, leaked packets counted;
-over and over, too.
+"""Somebody else changes or deletes the table while cut: put back, said who, leaked packets counted.
+
+Over and over, too.
 """
 
 import json
@@ -27,11 +28,15 @@ TAMPERING = {
     "flush base chain": "flush chain inet ecluse forward",
     "accept first": "insert rule inet ecluse forward accept",
     "accept in a gate": "insert rule inet ecluse k2_gate.guests accept",
-    "element added": 'add element inet ecluse k2_keep1.out_exact4 { 198.51.100.80 . 443 . 6 : "svc_laboratory" }',
+    "element added": (
+        'add element inet ecluse k2_keep1.out_exact4 { 198.51.100.80 . 443 . 6 : "svc_laboratory" }'
+    ),
     "interface called inside": 'add element inet ecluse k2_inside { "wan0" }',
     "accept in a level": "insert rule inet ecluse k2_at.cut.guests accept",
     "level emptied": "flush chain inet ecluse k2_at.cut.care",
-    "level chain deleted": "flush chain inet ecluse k2_gate.guests\ndelete chain inet ecluse k2_at.cut.guests",
+    "level chain deleted": (
+        "flush chain inet ecluse k2_gate.guests\ndelete chain inet ecluse k2_at.cut.guests"
+    ),
     "policy": "add chain inet ecluse forward { policy accept; }",
     "hook deleted": "flush chain inet ecluse forward\ndelete chain inet ecluse forward",
     "hook moved": """
@@ -40,11 +45,16 @@ TAMPERING = {
         add chain inet ecluse forward { type filter hook forward priority 300; policy accept; }""",
     "element deleted": f"""
         delete element inet ecluse k2_keep1.out_exact4 {{ {places.LABORATORY.v4} . 443 . 6 }}
-        delete element inet ecluse k2_keep1.out_names_exact4 {{ {places.LABORATORY.v4} . 443 . 6 }}""",
+        delete element inet ecluse k2_keep1.out_names_exact4 \
+          {{ {places.LABORATORY.v4} . 443 . 6 }}""",
     "map flushed": "flush map inet ecluse k2_keep1.out_exact6",
     "set flushed": "flush set inet ecluse k2_inside",
-    "counter deleted": "flush chain inet ecluse k2_evidence\ndelete counter inet ecluse refused_out",
-    "chain of theirs that drops": "add chain inet ecluse theirs { type filter hook prerouting priority -300; policy drop; }",
+    "counter deleted": (
+        "flush chain inet ecluse k2_evidence\ndelete counter inet ecluse refused_out"
+    ),
+    "chain of theirs that drops": (
+        "add chain inet ecluse theirs { type filter hook prerouting priority -300; policy drop; }"
+    ),
     "chain of theirs that translates": f"""
         add chain inet ecluse theirs {{ type nat hook prerouting priority -110; }}
         add rule inet ecluse theirs ip daddr {places.LABORATORY.v4} dnat ip to {places.WEB.v4}""",
@@ -163,7 +173,7 @@ def test_over_within_100_ms_and_what_leaked_is_counted(
         stream.stop(grace=0)
         seen = outside.seen(before, destination=lost, protocol="udp", from_gateway=True)
         leaked = sum(flow.packets for flow in seen)
-        assert leaked > 0, "positive control: packets got through meanwhile"
+        assert leaked > 0, "positive control: packets leaked meanwhile"
         last = max(flow.last for flow in seen)
         first = min(flow.first for flow in seen)
         # About 20 ms on a quiet machine; a clock in a test that shares its cores only tells soon
@@ -198,8 +208,9 @@ def test_foreign_rules_elsewhere_are_nobodys_business(hospital: Hospital, daemon
 
 
 def test_a_fight_is_won_alarmed_and_bounded(hospital: Hospital, daemon: Daemon):
-    """Every 5 ms somebody deletes the table: the gate is shut nearly all the time, the daemon
-    answers and obeys.
+    """Every 5 ms somebody deletes the table.
+
+    The gate is shut nearly all the time, the daemon answers and obeys.
     """
     daemon.level("cut")
     lost = places.STRANGER.v6
@@ -228,7 +239,8 @@ def test_a_fight_is_won_alarmed_and_bounded(hospital: Hospital, daemon: Daemon):
         after = outside.count(over + 500_000_000, destination=lost, from_gateway=True)
         stream.stop(grace=0)
     print(
-        f"{deleted} deletions in 10 s, {leaked} of 10000 packets leaked; slowest of {asked} answers {slowest:.3f} s"
+        f"{deleted} deletions in 10 s, {leaked} of 10000 packets leaked; "
+        f"slowest of {asked} answers {slowest:.3f} s"
     )
     assert deleted > 200, "positive control: it was there to be deleted"
     assert 0 < leaked < 6000, "the gate was shut most of the time, and the witness sees"
@@ -244,8 +256,9 @@ def test_a_fight_is_won_alarmed_and_bounded(hospital: Hospital, daemon: Daemon):
 
 @pytest.mark.parametrize("period", ["0.005", "0.3"])
 def test_commands_work_in_a_fight(hospital: Hospital, daemon: Daemon, period: str):
-    """A closing always; an opening where the table stands long enough to be read back, else it
-    fails and is repeated.
+    """A closing always.
+
+    An opening where the table stands long enough to be read back, else it fails and is repeated.
     """
     daemon.level("cut", zones=["guests"])
     assert hospital.care.tcp(places.WEB.v6), "positive control"
@@ -282,8 +295,9 @@ def test_over_and_over_while_cut(hospital: Hospital, daemon: Daemon):
 
 
 def test_a_large_allowlist_leaks_no_longer_than_a_small_one(hospital: Hospital):
-    """20,000 entries take a while to load; a small table holds the line meanwhile, and what is kept
-    goes on after.
+    """20,000 entries take a while to load.
+
+    A small table holds the line meanwhile, and what is kept goes on after.
     """
     many = [
         policy.service(
@@ -309,11 +323,12 @@ def test_a_large_allowlist_leaks_no_longer_than_a_small_one(hospital: Hospital):
         assert wait_until(lambda: daemon.status()["last_tamper"], 20)
         stream.stop(grace=0)
         seen = outside.seen(destination=lost, protocol="udp", from_gateway=True)
-        assert seen, "positive control: packets got through in between"
+        assert seen, "positive control: packets leaked in between"
         leaked_ms = (max(f.last for f in seen) - awake) / 1e6
         restored_ms = daemon.status()["last_tamper"]["restored_ms"]
         print(
-            f"leaked until {leaked_ms:.1f} ms after the daemon woke, whole after {restored_ms:.0f} ms"
+            f"leaked until {leaked_ms:.1f} ms after the daemon woke, "
+            f"whole after {restored_ms:.0f} ms"
         )
         assert leaked_ms < restored_ms, "the line is held before the allowlist is loaded"
     assert line.talk(timeout=3)

@@ -60,9 +60,11 @@ set -eu
 cd "$1"
 chroot . passwd -q -d root
 chroot . systemctl -q enable systemd-networkd
-chroot . systemctl -q disable nftables firewalld ufw conntrackd ipset netfilter-persistent 2>/dev/null || :
+chroot . systemctl -q disable nftables firewalld ufw conntrackd ipset netfilter-persistent \
+  2>/dev/null || :
 # nothing here has to wait for a network, and 120 s of a missing one would be waited for
-chroot . systemctl -q mask systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer
+chroot . systemctl -q mask systemd-networkd-wait-online.service \
+  apt-daily.timer apt-daily-upgrade.timer
 find lib/modules/ -name '*.ko.xz' -print0 | xargs -0 -r unxz
 chroot . depmod "$(ls lib/modules)"
 : > etc/fstab
@@ -161,8 +163,9 @@ def base(suite: Suite) -> Path:
 
 
 def emulator() -> list[str]:
-    """Give the command of QEMU 10, from a folder with Debian 13's: 7.2 of Debian 12 hangs now and
-    then (30 s).
+    """Give the command of QEMU 10, from a folder with Debian 13's.
+
+    7.2 of Debian 12 hangs now and then (30 s).
     """
     key = _hash("qemu-system-x86")
     folder = _made(
@@ -182,8 +185,9 @@ def emulator() -> list[str]:
 
 
 def root(suite: Suite, deb: Path) -> Path:
-    """Give a folder with the suite's system and the package installed, offline; never written to
-    later (5 s).
+    """Give a folder with the suite's system and the package installed, offline.
+
+    Never written to later (5 s).
     """
     tar = base(suite)
     key = _hash(tar.name, deb.read_bytes(), _INSTALL)
@@ -207,12 +211,16 @@ def root(suite: Suite, deb: Path) -> Path:
 
 
 # No network, not even a name server: what is missing in the image would fail here.
-_INSTALL = "dpkg -i /root/ecluse.deb; rm /root/ecluse.deb; rm -f /etc/machine-id; systemd-id128 new > /etc/machine-id"
+_INSTALL = (
+    "dpkg -i /root/ecluse.deb; rm /root/ecluse.deb; rm -f /etc/machine-id; "
+    "systemd-id128 new > /etc/machine-id"
+)
 
 
 def disk(suite: Suite, deb: Path) -> Disk:
-    """Give the disk of a virtual machine: the same system, with the files of `guest` laid over it
-    (10 s).
+    """Give the disk of a virtual machine.
+
+    The same system, with the files of `guest` laid over it (10 s).
 
     In its /root lies the package once more, as the version after it (`next.deb`).
     """
@@ -244,7 +252,7 @@ def disk(suite: Suite, deb: Path) -> Disk:
 
 
 def _next_version(deb: Path, to: Path) -> None:
-    """Write the same package once more, as the version after it: what an upgrade runs is the same."""
+    """Write the same package as the next version, so that an upgrade runs the same code."""
     tree = to.with_suffix(".tree")
     _run("dpkg-deb", "-R", str(deb), str(tree))
     control = tree / "DEBIAN" / "control"
@@ -337,7 +345,8 @@ def _output(*argv: str, env: dict[str, str] | None = None) -> str:
     )
     if done.returncode:
         raise RuntimeError(
-            f"{' '.join(argv)[:200]}: exit {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}"
+            f"{' '.join(argv)[:200]}: exit {done.returncode}:\n"
+            f"{(done.stdout + done.stderr)[-4000:]}"
         )
     return done.stdout
 

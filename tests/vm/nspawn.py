@@ -1,5 +1,6 @@
-"""A container with systemd as its first process: half a second to boot, this machine's kernel, for
-units and packages.
+"""A container with systemd as its first process.
+
+Half a second to boot, this machine's kernel, for units and packages.
 
 Each runs in a PID and a mount namespace of its own, so that the death of one process, or of the
 test itself, ends all of it. Its root is an overlay over a folder that is never written to: nothing
@@ -32,9 +33,11 @@ _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _START = r"""
 set -eu
 for group in $GROUPS_OF_IT; do mkdir -p "$group"; echo $$ > "$group/cgroup.procs"; done
-mount -t overlay ecluse -o "lowerdir=$LOWER,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
+mount -t overlay ecluse "$FOLDER/root" \
+  -o "lowerdir=$LOWER,upperdir=$FOLDER/upper,workdir=$FOLDER/work"
 exec systemd-nspawn --quiet --boot --keep-unit --register=no --kill-signal=SIGRTMIN+3 \
-  --machine="$MACHINE" --directory="$FOLDER/root" --console=passive --link-journal=no --resolv-conf=off --timezone=off "$@"
+  --machine="$MACHINE" --directory="$FOLDER/root" --console=passive \
+  --link-journal=no --resolv-conf=off --timezone=off "$@"
 """
 
 
@@ -151,7 +154,8 @@ class Container:
         raise RuntimeError(f"the container did not come up in time:\n{self.console()}")
 
     def _find_leader(self) -> int:
-        """Give the host's number of the systemd inside: the child of nspawn, the child of unshare;
+        """Give the host's number of the systemd inside: the child of nspawn, the child of unshare.
+
         0 while there is none.
         """
         for parent in _children(self._process.pid):
@@ -162,7 +166,7 @@ class Container:
         return 0
 
     def reboot(self, patience: float = 60.0) -> float:
-        """`systemctl reboot`, then boot again with what is on its disk; give the seconds both took."""
+        """`systemctl reboot`, then boot from its disk; give the seconds that both took."""
         began = time.monotonic()
         self.sh("systemctl reboot --no-block")
         code = self._ended(patience)
@@ -263,7 +267,7 @@ class Container:
 
 
 def sweep() -> None:
-    """Remove the control groups of containers whose test is dead; their folders are netns.sweep's."""
+    """Remove the control groups of containers whose test is dead; netns.sweep removes folders."""
     for root in _CGROUPS:
         for group in Path(root).glob(f"{netns.PREFIX}-*-box"):
             _, pid, start, *_ = group.name.split("-")

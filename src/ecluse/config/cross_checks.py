@@ -9,7 +9,7 @@ from ecluse.config.messages import InvalidValueError, did_you_mean, listed, show
 from ecluse.config.parsers import WILDCARD, WITHOUT_PORTS, Target
 from ecluse.config.suffix_list import PublicSuffixes
 from ecluse.config.yaml_tree import Document, Loc
-from ecluse.errors import Fault
+from ecluse.faults import Fault
 from ecluse.policy import (
     CUT,
     GATEWAY,

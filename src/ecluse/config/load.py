@@ -23,7 +23,8 @@ from ecluse.config.read_files import allowlist_files, file_name, loose_mode, rea
 from ecluse.config.schema import INVALID, MAX_FAULTS, Faults, Form
 from ecluse.config.size_limits import service_bounds, site_bounds, zone_bounds
 from ecluse.config.yaml_tree import Document, Entry, Items, Node, compose
-from ecluse.errors import ConfigError, Fault
+from ecluse.errors import ConfigError
+from ecluse.faults import Fault
 from ecluse.gc_pause import without_gc
 from ecluse.policy import (
     DnsMode,

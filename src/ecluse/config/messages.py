@@ -1,8 +1,9 @@
 """Shows values from files to a person: of bounded length, and without control characters."""
 
 import difflib
-import unicodedata
 from collections.abc import Iterable
+
+from ecluse.safe_text import escape_unsafe
 
 MAX_SHOWN = 60
 
@@ -16,26 +17,10 @@ class InvalidValueError(ValueError):
         self.expected = expected
 
 
-_LINE_ENDS = {"Zl", "Zp"}
-
-
-def is_printable(character: str) -> bool:
-    """Say whether a character may be printed: none of Unicode's C*, Zl, Zp."""
-    category = unicodedata.category(character)
-    return not category.startswith("C") and category not in _LINE_ENDS
-
-
-def escaped(text: str) -> str:
-    r"""Return the text with `\xNN`, `\uNNNN` or `\UNNNNNNNN` for each unprintable character."""
-    if text.isprintable():  # stricter than is_printable(), and fast
-        return text
-    return "".join(c if is_printable(c) else ascii(c)[1:-1] for c in text)
-
-
 def shown(text: str) -> str:
     """Return the text in single quotes, escaped, at most 60 characters of it."""
     cut = text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
-    return f"'{escaped(cut)}'"
+    return f"'{escape_unsafe(cut)}'"
 
 
 def listed(words: Iterable[str]) -> str:

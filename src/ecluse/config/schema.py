@@ -15,7 +15,7 @@ from ecluse.config.messages import InvalidValueError, did_you_mean, listed, show
 from ecluse.config.parsers import written_traffic
 from ecluse.config.yaml_scalars import Broken, Unclear
 from ecluse.config.yaml_tree import Entry, Items, Node
-from ecluse.errors import Fault
+from ecluse.faults import Fault
 from ecluse.policy import Traffic
 
 MAX_FAULTS = 1000

@@ -29,7 +29,8 @@ from ecluse.config.messages import did_you_mean, listed, shown
 from ecluse.config.read_files import file_name, read_file
 from ecluse.config.yaml_scalars import describe
 from ecluse.config.yaml_syntax import decode
-from ecluse.errors import ConfigError, Fault
+from ecluse.errors import ConfigError
+from ecluse.faults import Fault
 
 PREFIX = "ECLUSE_"
 TOML_NAME = "ecluse.toml"

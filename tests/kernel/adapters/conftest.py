@@ -11,8 +11,8 @@ import subprocess
 import pytest
 
 from ecluse.kernel.conntrack import NfConntrack
-from ecluse.kernel.links import RtnlLinks
-from ecluse.kernel.nft import NftFirewall
+from ecluse.kernel.nft_firewall import NftFirewall
+from ecluse.kernel.rtnl_links import RtnlLinks
 
 CLONE_NEWNET = 0x40000000
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -81,6 +81,26 @@ def run(*argv, text=None):
         _, error = process.communicate((text or "").encode())
     assert process.returncode == 0, f"{argv}: {error.decode()}"
     return process.pid
+
+
+def do(*lines):
+    """Run each line as a command."""
+    for line in lines:
+        run(*line.split())
+
+
+def ip(words):
+    """Run ip(8) with these words."""
+    run("ip", *words.split())
+
+
+async def gather(stream, wanted):
+    """Read a stream until everything wanted has been said."""
+    seen = []
+    async with asyncio.timeout(10):
+        while not set(wanted) <= set(seen):
+            seen.append(await anext(stream))
+    return seen
 
 
 def nft(text):
@@ -167,3 +187,14 @@ def links(namespace):
     made = RtnlLinks()
     yield made
     made.close()
+
+
+@pytest.fixture
+def gateway(namespace):
+    """A gateway with one interface outside and one of zone care."""
+    do(
+        "ip link add wan0 type veth peer name far0",
+        "ip link add care0 type veth peer name in0",
+        "ip link set wan0 up",
+        "ip link set care0 up",
+    )

@@ -15,7 +15,8 @@ from ecluse.config import (
 )
 from ecluse.config.cross_checks import PlacedService
 from ecluse.config.yaml_tree import Document
-from ecluse.errors import ConfigError, Fault
+from ecluse.errors import ConfigError
+from ecluse.faults import Fault
 from ecluse.gc_pause import without_gc
 from ecluse.policy import (
     CUT,
