@@ -5,8 +5,8 @@ whole example.
 from dataclasses import dataclass
 
 from ecluse.policy import Addresses, IPAddress, Levels, Policy
-from tests.kernel.oracle_bytes import Ends
-from tests.kernel.oracle_rig import WAN
+from tests.kernel.simulator_packets import Ends
+from tests.kernel.simulator_rig import WAN
 
 UID = 990
 """The daemon's user in compiled programs; 0 is another."""
@@ -118,7 +118,7 @@ class Probe:
 
     link: by which its opening reaches the gateway; GATEWAY: the gateway opens it, by a user.
 
-    ends: as they are on that link. kind: see oracle_bytes.message; `error` is an ICMP error about a
+    ends: as they are on that link. kind: see simulator_packets.message; `error` is an ICMP error about a
     flow that never was.
     """
 

@@ -23,9 +23,9 @@ from ecluse.policy import (
     Service,
     Traffic,
 )
-from tests.kernel.oracle_bytes import Ends
-from tests.kernel.oracle_rig import GATEWAY, WAN, leads_to
-from tests.kernel.oracle_world import INSIDE, LINK_OF_ALL, OUTSIDE, STICK, UID, Case, Nat, Probe
+from tests.kernel.simulator_packets import Ends
+from tests.kernel.simulator_rig import GATEWAY, WAN, leads_to
+from tests.kernel.simulator_world import INSIDE, LINK_OF_ALL, OUTSIDE, STICK, UID, Case, Nat, Probe
 from tests.unit.ruleset import policies as w
 
 T = TypeVar("T")

@@ -1,9 +1,9 @@
-"""The oracle against the kernel: random allowlists, levels, NAT and packets; every verdict, counter
+"""The simulator against the kernel: random allowlists, levels, NAT and packets; every verdict, counter
 and record compared.
 
-The same packets are held against what the allowlist means (oracle_meaning), so that a compiler that
-is wrong is seen too, and not only one that the oracle misreads. ORACLE_EXAMPLES=1500 runs more
-examples, new ones each time (ORACLE_SEED=7 repeats a run).
+The same packets are held against what the allowlist means (simulator_meaning), so that a compiler that
+is wrong is seen too, and not only one that the simulator misreads. SIMULATOR_EXAMPLES=1500 runs more
+examples, new ones each time (SIMULATOR_SEED=7 repeats a run).
 """
 
 import os
@@ -19,19 +19,19 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from ecluse.policy import Policy
 from ecluse.ruleset import switch, table_names
 from ecluse.ruleset.compile import compile_program
-from tests.kernel import oracle_bytes as b
-from tests.kernel.oracle_bytes import Ends
-from tests.kernel.oracle_draw import case_of, cases
-from tests.kernel.oracle_mutants import MUTANTS
-from tests.kernel.oracle_play import SLOT, Play
-from tests.kernel.oracle_rig import Rig
-from tests.kernel.oracle_talk import Talk, one_processor
-from tests.kernel.oracle_world import UID, Case, Nat
+from tests.kernel import simulator_packets as b
+from tests.kernel.simulator_cases import case_of, cases
+from tests.kernel.simulator_mutants import MUTANTS
+from tests.kernel.simulator_packets import Ends
+from tests.kernel.simulator_play import SLOT, Play
+from tests.kernel.simulator_rig import Rig
+from tests.kernel.simulator_traffic import Talk, one_processor
+from tests.kernel.simulator_world import UID, Case, Nat
 from tests.unit.ruleset import policies as w
 
 pytestmark = pytest.mark.kernel
 
-EXAMPLES = int(os.environ.get("ORACLE_EXAMPLES", "0"))
+EXAMPLES = int(os.environ.get("SIMULATOR_EXAMPLES", "0"))
 KINDS = ("syn", "ack", "stray", "udp", "echo", "esp", "gre", "sctp", "vrrp", "error", "icmp6")
 
 
@@ -52,8 +52,8 @@ def on_cases(play: Callable[[Case], None], examples: int) -> None:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )(given(cases)(play))
-    if "ORACLE_SEED" in os.environ:
-        decorated = seed(int(os.environ["ORACLE_SEED"]))(decorated)
+    if "SIMULATOR_SEED" in os.environ:
+        decorated = seed(int(os.environ["SIMULATOR_SEED"]))(decorated)
     decorated()
 
 
@@ -85,7 +85,7 @@ def smallest(rig: Rig, case: Case) -> Case:
     return case
 
 
-def test_kernel_and_oracle_agree(rig):
+def test_kernel_and_simulator_agree(rig):
     tally: Counter[str] = Counter()
 
     def play(case):

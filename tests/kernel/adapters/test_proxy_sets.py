@@ -11,10 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import proxy_sets as module
-from ecluse.kernel.bulk_elements import NEWSETELEM
-from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink
-from ecluse.kernel.proxy_sets import SetElement, handles, learned, left, put
+from ecluse.kernel.netlink import NETLINK_NETFILTER, NetlinkSocket
+from ecluse.kernel.proxy_sets import (
+    SetElement,
+    add_elements,
+    learned_addresses,
+    seconds_left,
+    set_handles,
+)
 from ecluse.ruleset import switch
 from tests.golden.cases import HERE, compiled
 
@@ -32,20 +38,20 @@ SIX = ip_address("2001:db8:a::9")
 @pytest.fixture
 async def table(firewall):
     await firewall.apply(switch.whole_text(PROGRAM))
-    with Netlink(NETLINK_NETFILTER) as netlink:
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
         yield firewall, netlink
 
 
 async def test_each_time_it_is_put_in_an_address_has_its_whole_hour(table):
     _, netlink = table
-    put(netlink, [SetElement(SET, ADDRESS, 30), SetElement("dns_all_6", SIX)])
-    assert 25 <= left(netlink, SET)[ADDRESS] <= 30
-    assert learned(netlink)["dns_all_6"] == {int(SIX)}
-    put(netlink, [SetElement(SET, ADDRESS)])
-    assert left(netlink, SET)[ADDRESS] >= 3590
+    add_elements(netlink, [SetElement(SET, ADDRESS, 30), SetElement("dns_all_6", SIX)])
+    assert 25 <= seconds_left(netlink, SET)[ADDRESS] <= 30
+    assert learned_addresses(netlink)["dns_all_6"] == {int(SIX)}
+    add_elements(netlink, [SetElement(SET, ADDRESS)])
+    assert seconds_left(netlink, SET)[ADDRESS] >= 3590
 
 
-class Watched(Netlink):
+class Watched(NetlinkSocket):
     """A socket that keeps what kinds of messages its transactions had."""
 
     def transaction(self, subsystem, requests):
@@ -59,13 +65,13 @@ class Watched(Netlink):
 )
 async def test_a_key_that_packets_may_need_is_never_deleted(table, monkeypatch, seconds, renews):
     """How a kernel of before 6.12 does it is told by tests/vm/test_learned.py, on one."""
-    monkeypatch.setattr(module, "AN_ADD_RENEWS", renews)
+    monkeypatch.setattr(module, "ADD_RENEWS", renews)
     with Watched(NETLINK_NETFILTER) as netlink:
-        put(netlink, [SetElement(SET, ADDRESS, seconds)])
+        add_elements(netlink, [SetElement(SET, ADDRESS, seconds)])
         for _ in range(2):
-            put(netlink, [SetElement(SET, ADDRESS), SetElement("dns_all_6", SIX)])
-            assert netlink.sent == [NEWSETELEM, NEWSETELEM]
-            assert left(netlink, SET)[ADDRESS] >= 3590
+            add_elements(netlink, [SetElement(SET, ADDRESS), SetElement("dns_all_6", SIX)])
+            assert netlink.sent == [nf.NFT_MSG_NEWSETELEM, nf.NFT_MSG_NEWSETELEM]
+            assert seconds_left(netlink, SET)[ADDRESS] >= 3590
 
 
 @pytest.mark.parametrize(
@@ -78,21 +84,21 @@ async def test_a_key_that_packets_may_need_is_never_deleted(table, monkeypatch, 
     ],
 )
 def test_which_kernels_renew(release, renews):
-    assert module._an_add_renews(release) == renews
+    assert module._add_renews(release) == renews
 
 
 async def test_whole_or_not_at_all(table):
     _, netlink = table
     with pytest.raises(FileNotFoundError):
-        put(netlink, [SetElement(SET, ADDRESS), SetElement("dns_svc_nobody_4", ADDRESS)])
-    with Netlink(NETLINK_NETFILTER) as fresh:
-        assert ADDRESS not in left(fresh, SET)
+        add_elements(netlink, [SetElement(SET, ADDRESS), SetElement("dns_svc_nobody_4", ADDRESS)])
+    with NetlinkSocket(NETLINK_NETFILTER) as fresh:
+        assert ADDRESS not in seconds_left(fresh, SET)
 
 
 async def test_a_load_a_switch_and_a_removal_lose_nothing(table):
     firewall, netlink = table
-    put(netlink, [SetElement(SET, ADDRESS)])
-    before = handles(netlink)
+    add_elements(netlink, [SetElement(SET, ADDRESS)])
+    before = set_handles(netlink)
     _, other = compiled(CASE, 2)
     await firewall.apply(switch.load_text(other))
     for levels in (CUT, OPEN, CUT):
@@ -102,7 +108,7 @@ async def test_a_load_a_switch_and_a_removal_lose_nothing(table):
     await firewall.apply(
         switch.removal_text(await firewall.objects(), [2], other.counters, other.learned)
     )
-    assert handles(netlink) == before
+    assert set_handles(netlink) == before
     assert (await firewall.learned())[SET] == {int(ADDRESS)}
 
 
@@ -110,7 +116,7 @@ async def test_filling_is_no_touch_and_is_told(table):
     firewall, netlink = table
     digests = await firewall.fingerprint()
     changes = firewall.changes()
-    put(netlink, [SetElement(SET, ADDRESS)])
+    add_elements(netlink, [SetElement(SET, ADDRESS)])
     subprocess.run(["nft", "flush set inet ecluse dns_svc_secure_mail_4"], check=True)
     subprocess.run(
         ["nft", "add element inet ecluse k1_resolvers4 { 192.0.2.54 . 53 . 17 }"], check=True
@@ -133,20 +139,20 @@ async def test_what_is_in_use_has_its_whole_hour_again_and_nothing_else_comes_in
         ip_address("203.0.113.11"),
         ip_address("203.0.113.12"),
     )
-    put(
+    add_elements(
         netlink,
         [SetElement(SET, ADDRESS, 900), SetElement(SET, young, 3000), SetElement(SET, idle, 900)],
     )
     used = {SET: frozenset({ADDRESS, young, strange}), "dns_all_6": frozenset({SIX})}
-    old = await firewall.half_over(used)
+    old = await firewall.half_expired(used)
     assert old == {SET: {ADDRESS}}
-    await firewall.hold_learned(old)
-    found = left(netlink, SET)
+    await firewall.renew_learned(old)
+    found = seconds_left(netlink, SET)
     assert found[ADDRESS] >= 3590
     assert found[young] <= 3000, "still young: no transaction for it"
     assert found[idle] <= 900
     assert strange not in found
-    assert not left(netlink, "dns_all_6")
+    assert not seconds_left(netlink, "dns_all_6")
 
 
 async def test_at_boot_what_was_learned_is_back_and_no_file_of_the_gates_holds_the_machine_up(
@@ -184,6 +190,6 @@ async def test_at_boot_what_was_learned_is_back_and_no_file_of_the_gates_holds_t
     assert done.returncode == 0
     assert time.monotonic() - began < 10
     assert "not all that the DNS gate had learned was taken within 2 s" in done.stderr
-    with Netlink(NETLINK_NETFILTER) as netlink:
-        assert 1700 < left(netlink, "dns_all_4")[ADDRESS] <= 1800
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+        assert 1700 < seconds_left(netlink, "dns_all_4")[ADDRESS] <= 1800
     assert (await firewall.targets(["forward"]))["forward"] == "k1_forward"

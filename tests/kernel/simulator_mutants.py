@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ecluse.ruleset import program as p
 from ecluse.ruleset.program import CountByMap, InSet, Key, Match, NamedSet, Part, Program, Rule
-from tests.kernel.oracle_play import Spoil
+from tests.kernel.simulator_play import Spoil
 
 _SWAP = {
     p.CT_SADDR4: p.CT_DADDR4,
@@ -90,7 +90,7 @@ def _is_subnets(part: Part) -> bool:
 
 
 MUTANTS: dict[str, Spoil] = {
-    # The compiler is wrong; oracle and kernel agree on it, and the allowlist's meaning does not.
+    # The compiler is wrong; simulator and kernel agree on it, and the allowlist's meaning does not.
     "no subnet guard": _without(_is_subnets),
     "shared interface not told apart": _without(_is_subnets, "_shared"),
     "source and destination swapped": _fields(lambda f: _SWAP.get(f, f)),
@@ -124,7 +124,7 @@ MUTANTS: dict[str, Spoil] = {
             ),
         )
     ),
-    # The kernel has another text than the oracle judges by.
+    # The kernel has another text than the simulator judges by.
     "packet's own port instead of the connection's": _text(
         "ct original proto-dst . ct protocol", "th dport . ct protocol"
     ),

@@ -1,4 +1,4 @@
-"""Plays one example on the rig, in three acts, and holds all that is seen against the oracle.
+"""Plays one example on the rig, in three acts, and holds all that is seen against the simulator.
 
 1. at the first levels, every flow is opened; 2. those that passed are answered, and errors about
    them come back;
@@ -17,10 +17,9 @@ from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.program import Program
 from ecluse.ruleset.simulator import Packet, Simulator
-from tests.kernel import oracle_bytes as b
-from tests.kernel.oracle_bytes import Ends, address
-from tests.kernel.oracle_meaning import is_error, meaning
-from tests.kernel.oracle_model import (
+from tests.kernel import simulator_packets as b
+from tests.kernel.simulator_meaning import is_error, meaning
+from tests.kernel.simulator_model import (
     Flow,
     answer,
     error,
@@ -31,9 +30,10 @@ from tests.kernel.oracle_model import (
     opening,
     zone_of,
 )
-from tests.kernel.oracle_rig import GATEWAY, LOCAL, WAN, Rig, leads_to
-from tests.kernel.oracle_talk import BARRIER, Said, Talk, Witnessed
-from tests.kernel.oracle_world import INSIDE, UID, Case
+from tests.kernel.simulator_packets import Ends, address
+from tests.kernel.simulator_rig import GATEWAY, LOCAL, WAN, Rig, leads_to
+from tests.kernel.simulator_traffic import BARRIER, Said, Talk, Witnessed
+from tests.kernel.simulator_world import INSIDE, UID, Case
 
 SLOT = 3
 
@@ -72,7 +72,7 @@ class Play:
     def run(self) -> None:
         """Play all three acts.
 
-        AssertionError naming every packet that the kernel and the oracle see differently.
+        AssertionError naming every packet that the kernel and the simulator see differently.
         """
         case = self.case
         self.rig.forget_connections()
@@ -82,23 +82,25 @@ class Play:
             + switch.gate_text(case.policy, SLOT, case.levels)
         )
         self.rig.seen()
-        oracle = Simulator(self.program, switch.targets(case.policy, SLOT, case.levels))
-        self._act("opened", [self._opening(oracle, flow) for flow in self.flows])
+        simulator = Simulator(self.program, switch.targets(case.policy, SLOT, case.levels))
+        self._act("opened", [self._opening(simulator, flow) for flow in self.flows])
         followed = [flow for flow in self.flows if flow.there and flow.connection]
-        self._act("answered", [said for flow in followed for said in self._answers(oracle, flow)])
+        self._act(
+            "answered", [said for flow in followed for said in self._answers(simulator, flow)]
+        )
         self.rig.nft(switch.gate_text(case.policy, SLOT, case.then))
         self.levels = case.then
         judged = self._judge_connections(followed)
-        oracle = Simulator(self.program, switch.targets(case.policy, SLOT, case.then))
-        self._act("went on", [said for flow in self.flows for said in self._next(oracle, flow)])
+        simulator = Simulator(self.program, switch.targets(case.policy, SLOT, case.then))
+        self._act("went on", [said for flow in self.flows for said in self._next(simulator, flow)])
         self._compare_flow_judge(judged)
-        assert not self.wrong, "\n".join(["the kernel and the oracle differ:", *self.wrong])
+        assert not self.wrong, "\n".join(["the kernel and the simulator differ:", *self.wrong])
 
     # -- what is said
 
     def _said(
         self,
-        oracle: Simulator,
+        simulator: Simulator,
         flow: Flow,
         what: str,
         link: str,
@@ -107,11 +109,11 @@ class Play:
         *,
         uid: int = 0,
     ) -> Said:
-        packet = self._come_in(oracle, flow, what, packet)
-        return Said(flow, what, link, data, packet, expected(oracle, packet), uid)
+        packet = self._come_in(simulator, flow, what, packet)
+        return Said(flow, what, link, data, packet, expected(simulator, packet), uid)
 
-    def _come_in(self, oracle: Simulator, flow: Flow, what: str, packet: Packet) -> Packet:
-        """Give a packet as it is once it was asked where its source lives; the oracle has to say
+    def _come_in(self, simulator: Simulator, flow: Flow, what: str, packet: Packet) -> Packet:
+        """Give a packet as it is once it was asked where its source lives; the simulator has to say
         the same of that.
         """
         if packet.iif == GATEWAY:
@@ -123,8 +125,8 @@ class Play:
             level_named(policy.site, self.levels[z]).passes_all for z in policy.zone_names()
         )
         tracked = not (spoofed and shut and packet.iif in INSIDE) or is_error(packet)
-        if (oracle.is_tracked(packet), oracle.is_spoofed(packet)) != (tracked, spoofed):
-            self.wrong.append(f"{what}: the oracle mistakes the source of {packet}")
+        if (simulator.is_tracked(packet), simulator.is_spoofed(packet)) != (tracked, spoofed):
+            self.wrong.append(f"{what}: the simulator mistakes the source of {packet}")
         if not tracked:
             self.tally["untracked"] += 1
             if what == "opening":
@@ -136,7 +138,7 @@ class Play:
             packet = replace(packet, connection=flow.connection)
         return packet
 
-    def _opening(self, oracle: Simulator, flow: Flow, turn: int = b.OPENING) -> Said:
+    def _opening(self, simulator: Simulator, flow: Flow, turn: int = b.OPENING) -> Said:
         probe = flow.probe
         if probe.kind == "error":
             lost = b.message("udp", probe.ends.turned(), b.OPENING, self.talk.number())
@@ -144,7 +146,7 @@ class Play:
         else:
             data = b.message(probe.kind, probe.ends, turn, self.talk.number(), probe.hop_limit)
         return self._said(
-            oracle,
+            simulator,
             flow,
             "opening" if turn == b.OPENING else "next",
             probe.link,
@@ -153,12 +155,12 @@ class Play:
             uid=probe.uid,
         )
 
-    def _answer(self, oracle: Simulator, flow: Flow, turn: int) -> Said:
+    def _answer(self, simulator: Simulator, flow: Flow, turn: int) -> Said:
         link, ends, _ = flow.there
         data = b.message(flow.probe.kind, ends.turned(), turn, self.talk.number())
-        return self._said(oracle, flow, "answer", link, data, answer(flow, link, 0))
+        return self._said(simulator, flow, "answer", link, data, answer(flow, link, 0))
 
-    def _error(self, oracle: Simulator, flow: Flow, direction: str, *, too_big: bool) -> Said:
+    def _error(self, simulator: Simulator, flow: Flow, direction: str, *, too_big: bool) -> Said:
         """An error about the opening comes from where that went to; one about the answer from where
         the flow began.
         """
@@ -174,9 +176,9 @@ class Play:
             quoted, Ends(back.source, back.destination), self.talk.number(), too_big=too_big
         )
         packet = error(flow, link, back.source, direction, uid, too_big=too_big)
-        return self._said(oracle, flow, f"error ({direction})", link, data, packet, uid=uid)
+        return self._said(simulator, flow, f"error ({direction})", link, data, packet, uid=uid)
 
-    def _told(self, oracle: Simulator, flow: Flow) -> list[Said]:
+    def _told(self, simulator: Simulator, flow: Flow) -> list[Said]:
         """The gateway itself tells the outside end of a forwarded flow that its packet was too
         large for the link inside.
 
@@ -190,27 +192,27 @@ class Play:
         own = WAN[outside.version]
         data = b.error_about(quoted, Ends(own, outside), self.talk.number(), too_big=True)
         packet = error(flow, GATEWAY, own, direction, 0, too_big=True)
-        return [self._said(oracle, flow, "told", GATEWAY, data, packet)]
+        return [self._said(simulator, flow, "told", GATEWAY, data, packet)]
 
-    def _answers(self, oracle: Simulator, flow: Flow) -> list[Said]:
+    def _answers(self, simulator: Simulator, flow: Flow) -> list[Said]:
         if flow.probe.ends.destination.is_multicast:
             return []
         return [
-            self._error(oracle, flow, "reply", too_big=False),
-            self._answer(oracle, flow, b.ANSWER),
+            self._error(simulator, flow, "reply", too_big=False),
+            self._answer(simulator, flow, b.ANSWER),
         ]
 
-    def _next(self, oracle: Simulator, flow: Flow) -> list[Said]:
+    def _next(self, simulator: Simulator, flow: Flow) -> list[Said]:
         if not (flow.there and flow.connection):
-            return [self._opening(oracle, flow)]
-        said = [self._opening(oracle, flow, b.NEXT)]
+            return [self._opening(simulator, flow)]
+        said = [self._opening(simulator, flow, b.NEXT)]
         if flow.back:
             said += [
-                self._answer(oracle, flow, b.NEXT_ANSWER),
-                self._error(oracle, flow, "reply", too_big=True),
+                self._answer(simulator, flow, b.NEXT_ANSWER),
+                self._error(simulator, flow, "reply", too_big=True),
             ]
-            said.append(self._error(oracle, flow, "original", too_big=False))
-            said += self._told(oracle, flow)
+            said.append(self._error(simulator, flow, "original", too_big=False))
+            said += self._told(simulator, flow)
         return said
 
     # -- saying it, and holding it against what was expected

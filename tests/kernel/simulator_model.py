@@ -1,4 +1,4 @@
-"""What should become of a packet: where it meets a hook, what the oracle says of it there, and what
+"""What should become of a packet: where it meets a hook, what the simulator says of it there, and what
 a witness then sees.
 """
 
@@ -9,10 +9,10 @@ from ecluse.policy import IPAddress, Policy
 from ecluse.ruleset import table_names
 from ecluse.ruleset.conntrack_entry import ConntrackEntry, Tuple
 from ecluse.ruleset.simulator import Packet, Simulator
-from tests.kernel import oracle_bytes as b
-from tests.kernel.oracle_bytes import Ends
-from tests.kernel.oracle_rig import GATEWAY, LOCAL, WAN, leads_to
-from tests.kernel.oracle_world import INSIDE, NOTRACK_PORT, UID, Nat, Probe
+from tests.kernel import simulator_packets as b
+from tests.kernel.simulator_packets import Ends
+from tests.kernel.simulator_rig import GATEWAY, LOCAL, WAN, leads_to
+from tests.kernel.simulator_world import INSIDE, NOTRACK_PORT, UID, Nat, Probe
 
 _PROTOCOLS = {
     "syn": 6,
@@ -172,7 +172,7 @@ def error(
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the oracle's verdict means on the wire.
+    """What the simulator's verdict means on the wire.
 
     out: link by which the packet leaves, GATEWAY when the gateway takes it in; None when nothing of
     it is seen.
@@ -191,13 +191,13 @@ class Expected:
     evidence: tuple[tuple[str, str, int, int], ...] = ()
 
 
-def expected(oracle: Simulator, packet: Packet) -> Expected:
+def expected(simulator: Simulator, packet: Packet) -> Expected:
     """Judge a packet, and the answer that its refusal makes the gateway send.
 
     Such an answer meets our output hook itself, and belongs to the connection that was refused
     (nf_ct_attach).
     """
-    judged = oracle.judge(packet)
+    judged = simulator.judge(packet)
     counters, evidence = judged.counters, _evidence(packet, judged.counters)
     if judged.verdict == "accept":
         out = packet.oif if packet.hook != "input" and packet.oif != "lo" else GATEWAY
@@ -215,7 +215,7 @@ def expected(oracle: Simulator, packet: Packet) -> Expected:
     limited = int(not reset)
     link, more = _refusal(packet, reset=reset)
     for one in more:
-        again = oracle.judge(one)
+        again = simulator.judge(one)
         counters += again.counters
         evidence += _evidence(one, again.counters)
         link = link if again.verdict == "accept" else None

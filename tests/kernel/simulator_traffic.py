@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ecluse.ruleset.simulator import Packet
-from tests.kernel import oracle_bytes as b
-from tests.kernel.oracle_bytes import Ends, Read, address
-from tests.kernel.oracle_model import Expected, Flow
-from tests.kernel.oracle_rig import Rig
+from tests.kernel import simulator_packets as b
+from tests.kernel.simulator_model import Expected, Flow
+from tests.kernel.simulator_packets import Ends, Read, address
+from tests.kernel.simulator_rig import Rig
 
 _BURST, _RATE = (
     4,

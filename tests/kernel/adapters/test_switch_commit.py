@@ -10,10 +10,11 @@ import pytest
 
 from ecluse.controller.table.manager import TableManager
 from ecluse.errors import KernelError
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import nft_firewall as adapter
 from ecluse.kernel import read_table, switch_commit
 from ecluse.kernel.fingerprint import is_switched
-from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink
+from ecluse.kernel.netlink import NETLINK_NETFILTER, NetlinkSocket
 from ecluse.ruleset import switch, table_names
 from ecluse.ruleset.compile import compile_program
 from tests.golden.cases import HERE, compiled
@@ -40,12 +41,12 @@ def listed():
     done = subprocess.run(
         ["nft", "-s", "list", "table", "inet", "ecluse"], capture_output=True, text=True, check=True
     )
-    with Netlink(NETLINK_NETFILTER) as netlink:
-        every = read_table.in_table(netlink, read_table.GETRULE, read_table.RULE_TABLE)
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+        every = read_table.dump_ours(netlink, nf.NFT_MSG_GETRULE, nf.NFTA_RULE_TABLE)
         rules = sorted(
-            (rule[read_table.RULE_CHAIN], rule[read_table.RULE_EXPRESSIONS])
+            (rule[nf.NFTA_RULE_CHAIN], rule[nf.NFTA_RULE_EXPRESSIONS])
             for rule in every
-            if is_switched(read_table.text(rule[read_table.RULE_CHAIN]))
+            if is_switched(read_table.text(rule[nf.NFTA_RULE_CHAIN]))
         )
     return done.stdout, rules
 
@@ -132,11 +133,11 @@ async def test_a_refusal_changes_nothing_and_says_both_reasons(firewall, lacking
 async def test_what_is_refused_as_sent_goes_as_a_text_and_is_said(firewall, monkeypatch):
     await firewall.apply(loaded())
     cut = switch.position(simple(), 1, CUT)
-    right = switch_commit.transaction(cut)
+    right = switch_commit.switch_requests(cut)
     # The last message names a chain of no table: all before it are right, and must not stand by
     # themselves.
     wrong = [*right[:-1], (*right[-1][:2], right[-1][2].replace(b"ecluse\0", b"ecluss\0"))]
-    monkeypatch.setattr(adapter.switch_commit, "transaction", lambda _position: wrong)
+    monkeypatch.setattr(adapter.switch_commit, "switch_requests", lambda _position: wrong)
     assert "took it from libnftables" in await firewall.switch(cut)
     assert await firewall.targets(cut.targets) == cut.targets
 
@@ -187,16 +188,6 @@ add rule inet ecluse forward goto k1_forward
 """
 
 
-async def test_where_the_base_chains_hang(firewall):
-    assert (await firewall.standing([])).hooks == {}
-    await firewall.apply(loaded())
-    assert (await firewall.standing([])).hooks == switch.HOOKS
-    nft(HANG_LATER)
-    assert (await firewall.standing([])).hooks == {**switch.HOOKS, "forward": "filter forward 300"}
-    nft(PUT_TO_SLEEP)
-    assert (await firewall.standing([])).hooks == {}
-
-
 @pytest.mark.parametrize("meddling", [PUT_TO_SLEEP, HANG_LATER])
 async def test_a_switch_in_a_table_that_judges_nothing_is_not_taken_for_verified(
     firewall, meddling
@@ -213,5 +204,5 @@ async def test_a_switch_in_a_table_that_judges_nothing_is_not_taken_for_verified
     assert not await gate.shows(here, CUT)
     now, _, verified = await gate.close(here, CUT, lambda: None)
     assert verified
-    assert (await firewall.standing([])).hooks == switch.HOOKS
+    assert (await firewall.read_switch([])).hooks == switch.HOOKS
     assert await gate.shows(now, CUT)

@@ -1,4 +1,4 @@
-"""What an allowlist means, said directly and apart from compiler and oracle: does this packet pass,
+"""What an allowlist means, said directly and apart from compiler and simulator: does this packet pass,
 and for which services?
 """
 
@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from ecluse.policy import GATEWAY as GATEWAY_ZONE
 from ecluse.policy import Addresses, IPAddress, Levels, Policy, Preset, level_named
 from ecluse.ruleset.simulator import Packet
-from tests.kernel.oracle_world import INSIDE, UID
+from tests.kernel.simulator_world import INSIDE, UID
 from tests.unit.ruleset.policies import keeps
 
 _MLD = {130, 131, 132, 143}

@@ -1,6 +1,4 @@
-"""KernelExits: every way past the gate that this kernel can make is seen on a real interface, and
-goes when it goes.
-"""
+"""Every way past the gate that this kernel can make is found on a real interface, while it lasts."""
 
 import errno
 import json
@@ -12,20 +10,24 @@ from types import SimpleNamespace
 
 import pytest
 
-from ecluse.bypass import Device, Filter, HostReading, Offload, findings
+from ecluse.bypass import find_bypasses
 from ecluse.cli import offline_checks
 from ecluse.cli.terminal import Screen
 from ecluse.errors import KernelError
-from ecluse.kernel import bypass_scan, nic_features, read_table
+from ecluse.host_reading import Device, Filter, HostReading, Offload
+from ecluse.kernel import bypass_scan
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel.netlink import (
     NLA_F_NESTED,
     DumpInterruptedError,
-    Netlink,
+    NetlinkSocket,
     attribute,
     text_attribute,
 )
+from ecluse.kernel.rtnetlink_numbers import IFINFOMSG, RTM_GETLINK, RTM_GETTFILTER
+from ecluse.kernel.rtnl_links import RtnlLinks
 from ecluse.policy import Policy, Site, Zone
-from tests.kernel.adapters.conftest import nft, run
+from tests.kernel.adapters.conftest import do, nft
 from tests.lab import netns, xdp
 from tests.lab.other_user import other_user
 from tests.unit.ruleset.policies import SITE
@@ -33,35 +35,27 @@ from tests.unit.ruleset.policies import SITE
 pytestmark = pytest.mark.kernel
 
 
-def do(*lines):
-    for line in lines:
-        run(*line.split())
-
-
-@pytest.fixture
-def gateway(namespace):
-    do(
-        "ip link add wan0 type veth peer name far0",
-        "ip link add care0 type veth peer name in0",
-        "ip link set wan0 up",
-        "ip link set care0 up",
-    )
-
-
 def policy() -> Policy:
     zone = Zone("care", "Care", ("care0",), (ip_network("10.10.0.0/16"),))
     return Policy(Site("s", "S", (zone,), SITE.levels, SITE.lifeline, SITE.resolvers), ())
 
 
+async def read_machine():
+    """Read links, routes and the rest as the daemon does: the scan adds to what the links' port read."""
+    links = RtnlLinks()
+    try:
+        return await bypass_scan.KernelBypassScan().scan(await links.read_host())
+    finally:
+        links.close()
+
+
 async def found():
-    return {
-        one.kind: one for one in findings(await bypass_scan.KernelBypassScan().look(), policy())
-    }
+    return {one.kind: one for one in find_bypasses(await read_machine(), policy())}
 
 
-async def test_a_plain_gateway_has_no_exit(gateway):
+async def test_a_plain_gateway_has_no_bypass(gateway):
     do("ip addr add 10.10.0.1/16 dev care0", "ip link set far0 netns 1", "ip link set in0 netns 1")
-    assert not [one for one in (await found()).values() if one.is_exit]
+    assert not [one for one in (await found()).values() if one.is_bypass]
 
 
 async def test_xdp(gateway):
@@ -104,26 +98,12 @@ async def test_tc_of_a_classful_queue(gateway):
     assert "egress of care0) redirects to wan0" in (await found())["tc"].what
 
 
-@pytest.mark.parametrize("side", ["ingress", "egress"])
-async def test_tcx(gateway, side):
-    assert "tc" not in await found()
-    try:
-        xdp.attach_tcx("care0", side)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        pytest.skip("no tcx before Linux 6.6")
-    assert f"(tcx, {side} of care0) runs a BPF program" in (await found())["tc"].what
-    host = await bypass_scan.KernelBypassScan().look()
-    assert (len(host.filters), host.unseen) == (1, ())
-
-
 async def test_tcx_that_may_not_be_looked_for_is_said(gateway, monkeypatch, capsys):
     def refused(*_):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(bypass_scan.tcx_programs, "programs", refused)
-    host = await bypass_scan.KernelBypassScan().look()
+    monkeypatch.setattr(bypass_scan.tcx_programs, "count_programs", refused)
+    host = await read_machine()
     assert host.unseen == ("BPF programs at tcx hooks (Operation not permitted)",)
     assert len(host.devices) >= 5
     offline_checks._host(SimpleNamespace(json=False), Screen(), policy())
@@ -134,7 +114,7 @@ async def test_tcx_that_may_not_be_looked_for_is_said(gateway, monkeypatch, caps
     assert json.loads(capsys.readouterr().out)["unseen"] == list(host.unseen)
 
 
-@pytest.mark.parametrize("what", [bypass_scan.GETTFILTER, bypass_scan.GETLINK])
+@pytest.mark.parametrize("what", [RTM_GETTFILTER, RTM_GETLINK])
 async def test_what_changed_while_it_was_read_is_read_again(gateway, monkeypatch, what):
     """A mix is not taken for nothing there: of tc's filters, of the interfaces in other namespaces."""
     other = netns.unique()
@@ -144,16 +124,16 @@ async def test_what_changed_while_it_was_read_is_read_again(gateway, monkeypatch
         "ip link add mv0 link wan0 type macvlan mode bridge",
         f"ip netns add {other}",
     )
-    dump, left = Netlink.dump, [3]
+    dump, left = NetlinkSocket.dump, [3]
 
     def interrupted(self, kind, body):
-        elsewhere = len(body) > bypass_scan._LINK.size or kind == bypass_scan.GETTFILTER
+        elsewhere = len(body) > IFINFOMSG.size or kind == RTM_GETTFILTER
         if kind == what and elsewhere and left[0]:
             left[0] -= 1
             raise DumpInterruptedError
         return dump(self, kind, body)
 
-    monkeypatch.setattr(Netlink, "dump", interrupted)
+    monkeypatch.setattr(NetlinkSocket, "dump", interrupted)
     try:
         do(f"ip link set mv0 netns {other}")
         told = await found()
@@ -166,16 +146,16 @@ async def test_what_changed_while_it_was_read_is_read_again(gateway, monkeypatch
 
 async def test_what_stays_a_mix_is_no_answer(gateway, monkeypatch):
     do("tc qdisc add dev care0 clsact")
-    dump = Netlink.dump
+    dump = NetlinkSocket.dump
 
     def interrupted(self, kind, body):
-        if kind == bypass_scan.GETTFILTER:
+        if kind == RTM_GETTFILTER:
             raise DumpInterruptedError
         return dump(self, kind, body)
 
-    monkeypatch.setattr(Netlink, "dump", interrupted)
+    monkeypatch.setattr(NetlinkSocket, "dump", interrupted)
     with pytest.raises(KernelError, match="changed while it was being read"):
-        await bypass_scan.KernelBypassScan().look()
+        await read_machine()
 
 
 def test_a_bpf_program_as_an_action():
@@ -188,11 +168,13 @@ def test_a_bpf_program_as_an_action():
         return attribute(2 | NLA_F_NESTED, attribute(1 | NLA_F_NESTED, action))
 
     parameters = attribute(2, bytes(20)) + attribute(5, struct.pack("=I", 7))
-    assert list(bypass_scan.actions(filter_with("bpf", parameters))) == [(bypass_scan.RUNS_BPF, 0)]
-    assert list(bypass_scan.actions(filter_with("gact", parameters))) == []
-    mirred = attribute(bypass_scan.MIRRED_PARMS, bytes(20) + struct.pack("=iI", 1, 9))
-    assert list(bypass_scan.actions(filter_with("mirred", mirred))) == [(1, 9)]
-    head = bypass_scan._TC.pack(0, 4, 0, 0, 0) + text_attribute(bypass_scan.TCA_KIND, "matchall")
+    assert list(bypass_scan.find_actions(filter_with("bpf", parameters))) == [
+        (bypass_scan.RUNS_BPF, 0)
+    ]
+    assert list(bypass_scan.find_actions(filter_with("gact", parameters))) == []
+    mirred = attribute(bypass_scan.TCA_MIRRED_PARMS, bytes(20) + struct.pack("=iI", 1, 9))
+    assert list(bypass_scan.find_actions(filter_with("mirred", mirred))) == [(1, 9)]
+    head = bypass_scan.TCMSG.pack(0, 4, 0, 0, 0) + text_attribute(bypass_scan.TCA_KIND, "matchall")
     body = head + attribute(bypass_scan.TCA_OPTIONS | NLA_F_NESTED, filter_with("bpf", parameters))
     (one,) = bypass_scan._filter({4: "care0"}, 4, "egress", body)
     assert one == Filter("care0", "egress", "matchall")
@@ -206,8 +188,12 @@ def test_open_vswitch_is_named_with_its_ports():
         Device("wan0", master="ovs-system"),
         Device("br-int", kind="openvswitch"),
     )
-    datapath, inside = findings(HostReading(devices=devices), policy())
-    assert (datapath.kind, datapath.where, datapath.is_exit) == ("openvswitch", "ovs-system", True)
+    datapath, inside = find_bypasses(HostReading(devices=devices), policy())
+    assert (datapath.kind, datapath.where, datapath.is_bypass) == (
+        "openvswitch",
+        "ovs-system",
+        True,
+    )
     assert "with the ports care0, wan0" in datapath.what
     assert inside.what.startswith("br-int is Open vSwitch's: ")
 
@@ -260,9 +246,9 @@ async def test_rules_of_other_tables(gateway):
     )
     told = await found()
     assert "table netdev theirs, chain c: 'fwd'" in told["netdev"].what
-    assert told["netdev"].is_exit
+    assert told["netdev"].is_bypass
     assert "'notrack'" in told["notrack"].what
-    assert not told["notrack"].is_exit
+    assert not told["notrack"].is_bypass
 
 
 async def test_routes_addresses_and_switches(gateway):
@@ -280,36 +266,29 @@ async def test_routes_addresses_and_switches(gateway):
     told = await found()
     assert "by stick0, wan0" in told["routes"].what
     assert told["subnet"].what.startswith("192.168.7.1/24 on care0")
-    assert "forwards nothing" in told["forwarding"].what
+    assert told["forwarding"].what.startswith("IPv4 forwarding is off")
     assert "loose" in told
-    assert not any(told[kind].is_exit for kind in ("routes", "subnet", "forwarding", "loose"))
+    assert not any(told[kind].is_bypass for kind in ("routes", "subnet", "forwarding", "loose"))
 
 
 def test_a_flowtable_as_the_kernel_tells_it():
     """This kernel has none: the bytes are made after the uapi (NFTA_FLOWTABLE_*)."""
-    body = text_attribute(read_table.FLOWTABLE_TABLE, "site") + text_attribute(
-        read_table.FLOWTABLE_NAME, "fast"
+    body = text_attribute(nf.NFTA_FLOWTABLE_TABLE, "site") + text_attribute(
+        nf.NFTA_FLOWTABLE_NAME, "fast"
     )
     body += attribute(3 | NLA_F_NESTED, b"")
-    assert bypass_scan.offload("inet", body + attribute(7, struct.pack("!I", 0))) == Offload(
-        "inet site", "fast", False
-    )
-    hardware = bypass_scan.offload("inet", body + attribute(7, struct.pack("!I", 3)))
+    assert bypass_scan.parse_flowtable(
+        "inet", body + attribute(7, struct.pack("!I", 0))
+    ) == Offload("inet site", "fast", False)
+    hardware = bypass_scan.parse_flowtable("inet", body + attribute(7, struct.pack("!I", 3)))
     assert hardware.hardware
 
 
-def test_features_of_a_card(gateway):
-    """No card here: a veth has features too, all but that one."""
-    on = nic_features.active("wan0")
-    assert "tx-scatter-gather" in on
-    assert nic_features.TC_OFFLOAD not in on
-    told = findings(HostReading(devices=(Device("eth0", tc_in_hardware=True),)), policy())
-    assert [one.kind for one in told] == ["hardware"]
-
-
-def test_the_look_needs_no_root(gateway):
+def test_the_scan_needs_no_root(gateway):
     """CAP_NET_ADMIN, as the daemon has it (and the right to read this checkout)."""
-    script = "from ecluse.kernel.bypass_scan import look; print(len(look().devices))"
+    script = (
+        "from ecluse.kernel.bypass_scan import read_everything as read; print(len(read().devices))"
+    )
     done = subprocess.run(
         [*other_user(65534, more_capabilities="+net_admin"), sys.executable, "-c", script],
         env={"PYTHONPATH": _source()}, capture_output=True, text=True, check=False,

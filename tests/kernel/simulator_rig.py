@@ -22,7 +22,7 @@ from ecluse.kernel.conntrack import NfConntrack
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     NLM_F_ACK,
-    Netlink,
+    NetlinkSocket,
     attribute,
     attributes,
     messages,
@@ -31,8 +31,8 @@ from ecluse.kernel.netlink import (
 )
 from ecluse.kernel.nft_firewall import NftFirewall
 from ecluse.policy import IPAddress
-from tests.kernel import oracle_bytes as b
-from tests.kernel.oracle_bytes import Read, address
+from tests.kernel import simulator_packets as b
+from tests.kernel.simulator_packets import Read, address
 
 CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -230,9 +230,9 @@ class Rig:
         sock.setblocking(False)
         return sock
 
-    def _listen(self) -> Netlink:
+    def _listen(self) -> NetlinkSocket:
         """Bind NFLOG group 7 (linux/netfilter/nfnetlink_log.h)."""
-        log = Netlink(NETLINK_NETFILTER, receive_buffer=16 << 20)
+        log = NetlinkSocket(NETLINK_NETFILTER, receive_buffer=16 << 20)
         self._stack.callback(log.close)
         body = struct.pack("!BBH", 0, 0, 7) + attribute(_CFG_CMD, bytes([_BIND]))
         log.request(netfilter_kind(_ULOG, _ULOG_CONFIG), body)
@@ -295,7 +295,7 @@ class Rig:
 
     def forget_connections(self) -> None:
         """Empty the connection table of both families (a delete that names none)."""
-        with Netlink(NETLINK_NETFILTER) as netlink:
+        with NetlinkSocket(NETLINK_NETFILTER) as netlink:
             kind = netfilter_kind(conntrack.NFNL_SUBSYS_CTNETLINK, conntrack.CT_DELETE)
             failed = netlink.batch(kind, NLM_F_ACK, [netfilter_header(0)])
             assert not failed, failed
