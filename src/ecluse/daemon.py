@@ -1,5 +1,6 @@
-"""eclused: wires the adapters to the controller, serves the socket, and leaves the kernel as it is
-when it ends.
+"""eclused: wires the adapters to the controller, and serves the socket.
+
+The kernel stays as it is when the daemon ends.
 """
 
 import asyncio
@@ -84,9 +85,7 @@ Python's own is 5 ms.
 
 
 def _give_memory_back() -> None:
-    """Hand what reading the files and loading the kernel left unused to the system: 2 MiB and more
-    (malloc_trim(3)).
-    """
+    """Give memory back that the start left unused, 2 MiB and more (malloc_trim(3))."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
     if trim is not None:
         trim(0)
@@ -274,16 +273,15 @@ def unexpected(error: Exception) -> EcluseError:
     place = traceback.extract_tb(error.__traceback__)[-1:]
     at = "".join(f", at {Path(one.filename).name}:{one.lineno}" for one in place)
     return EcluseError(
-        f"the daemon could not go on: {type(error).__name__}: {error}{at}; the gate stays as it stands",
+        f"the daemon could not go on: {type(error).__name__}: {error}{at}; "
+        "the gate stays as it stands",
         hint="free what the machine lacks (memory, descriptors, processes), then start it again; "
         "'ecluse cut --no-daemon' closes without it",
     )
 
 
 def _ignored(fault: "sys.UnraisableHookArgs") -> None:
-    """Say in a line what Python itself can only ignore (a destructor that fails), in place of its
-    traceback.
-    """
+    """Say in a line what Python can only ignore (a destructor that fails), not as a traceback."""
     with contextlib.suppress(Exception):
         sys.stderr.write(f"eclused: ignored: {fault.exc_value!r}\n")
 

@@ -65,8 +65,7 @@ async def _drain(queue: asyncio.Queue[T]) -> AsyncIterator[T]:
         yield await queue.get()
 
 
-# --- files and records
-# ------------------------------------------------------------------------------------------------
+# -- files and records -----------------------------------------------------------------------------
 
 
 class FakeState(Failing):
@@ -252,8 +251,7 @@ class FakePolicySource(Failing):
         return self.faults
 
 
-# --- names and time
-# ---------------------------------------------------------------------------------------------------
+# -- names and time --------------------------------------------------------------------------------
 
 
 class FakeClock:
@@ -371,8 +369,7 @@ class FakeResolver(Failing):
         return {name: self._known[name] for name in names if name in self._known}
 
 
-# --- kernel beside nf_tables
-# ------------------------------------------------------------------------------------------
+# -- kernel beside nf_tables -----------------------------------------------------------------------
 
 
 class FakeConntrack(Failing):

@@ -252,7 +252,7 @@ class Parts:
     # -- the background work -----------------------------------------------------------------------
 
     def listen(self) -> None:
-        """Hear the kernel's and the resolver's announcements from now on, before the tasks begin."""
+        """Hear announcements of kernel and resolver from now on, before the tasks begin."""
         self.reconciler.listen()
         self.address_changes.listen()
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from ecluse.alerts import Alerts
+from ecluse.alerts import KINDS, Alerts
 from ecluse.asymmetric_flows import one_sided_services
 from ecluse.bypass import BypassFinding
 from ecluse.controller import live_state as ls
@@ -227,7 +227,10 @@ class Planner:
             examples_ended=tuple(examples),
             warnings=(
                 *warnings,
-                *one_sided_services(judges[0], connections),
+                *(
+                    KINDS["asymmetric-flows"].text.format(service=service, count=count)
+                    for service, count in one_sided_services(judges[0], connections).items()
+                ),
                 *map(str, self._source.warnings()),
             ),
             connections_opened=opened,

@@ -19,7 +19,7 @@ from ecluse.ruleset import switch, table_names
 from ecluse.ruleset.compile import compile_program
 from tests.golden.cases import HERE, compiled
 from tests.kernel.adapters.conftest import nft
-from tests.unit.controller.test_machine import CUT, OPEN, simple
+from tests.unit.controller.machine import CUT, OPEN, simple
 from tests.unit.ruleset.policies import ZONES
 
 pytestmark = pytest.mark.kernel

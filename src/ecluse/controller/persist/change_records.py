@@ -103,7 +103,7 @@ class ChangeRecords:
         return await self.on_disk(self._store.digest_policy, policy)
 
     def generation(self, number: int) -> Generation:
-        """Give a recorded generation. NotFoundError when there is none of that number (any more)."""
+        """Give a recorded generation. NotFoundError when it is not (or no longer) recorded."""
         if number not in self.generations:
             raise NotFoundError(
                 f"there is no generation {number}", hint="'ecluse history' lists them"

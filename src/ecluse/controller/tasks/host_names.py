@@ -206,7 +206,6 @@ class AddressUse:
         at_cut = dict.fromkeys(live.policy.zone_names(), CUT.name)
         judge = await self._judge_for(live.loaded, at_cut)
         found = await asyncio.to_thread(one_sided_services, judge, connections)
-        if found:
-            self._alerts.raise_alert("asymmetric-flows", flows="; ".join(found))
-        else:
-            self._alerts.clear("asymmetric-flows")
+        for service, count in found.items():
+            self._alerts.raise_alert("asymmetric-flows", key=service, service=service, count=count)
+        self._alerts.clear_others("asymmetric-flows", found.keys())

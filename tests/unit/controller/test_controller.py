@@ -1,29 +1,27 @@
-"""Commands that wait for each other: what closes goes before all else, and what opens means what it
-did when it was sent.
-"""
+"""Commands that wait for each other: a closing goes first, an opening not after a closing."""
 
 import asyncio
+import threading
+from dataclasses import replace
 
 import pytest
 
-from ecluse.controller.lock import PriorityLock, always, never
-from ecluse.errors import EcluseError, GivenUpError, StaleError, StateError
+from ecluse.errors import (
+    EcluseError,
+    GivenUpError,
+    NotFoundError,
+    StaleError,
+    StateError,
+)
+from ecluse.policy import (
+    Policy,
+)
 from ecluse.records import Sender
 from ecluse.ruleset import switch
-from tests.unit.controller.machine import WHO, Machine
-from tests.unit.controller.test_machine import CUT, OPEN, simple
-from tests.unit.ruleset.policies import ZONES
+from tests.unit.controller.machine import CUT, OPEN, WHO, allowlist, simple
+from tests.unit.ruleset.policies import SITE, ZONES
 
 ISOLATE = dict.fromkeys(OPEN, "isolate")
-GONE = Sender(gone=lambda: True)
-
-
-@pytest.fixture
-def machine():
-    made = Machine(simple())
-    made.start()
-    yield made
-    made.close()
 
 
 def level(machine, name, *zones, **more):
@@ -110,6 +108,9 @@ def test_openings_of_two_people_at_once_are_both_done(machine):
     assert machine.kernel() == CUT | {"care": "open", "guests": "reduced"}
 
 
+GONE = Sender(gone=lambda: True)
+
+
 @pytest.mark.parametrize("order", ["level", "rollback", "reload"])
 def test_what_opens_is_left_out_when_nobody_waits_for_it(machine, order):
     machine.set("cut")
@@ -189,75 +190,6 @@ def test_what_was_sent_before_the_start_opens_nothing_that_the_start_found_close
     assert machine.give(level(machine, "cut")).changed, "who sees it may open it"
 
 
-# -- the lock
-
-
-def test_whoever_is_urgent_has_the_lock_next_and_the_rest_in_order():
-    async def work():
-        writer, order = PriorityLock(), []
-
-        async def one(name, urgent):
-            async with writer.hold(urgent):
-                order.append(name)
-                await asyncio.sleep(0)
-
-        async with writer.hold():
-            tasks = [asyncio.ensure_future(one(n, never)) for n in "abc"]
-            tasks += [asyncio.ensure_future(one(n, always)) for n in "XY"]
-            await asyncio.sleep(0)
-            assert writer.urgent_waiting.is_set()
-            tasks[0].cancel()
-            tasks[3].cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        assert order == ["Y", "b", "c"]
-        assert not writer.urgent_waiting.is_set()
-        assert not writer.locked()
-
-    asyncio.run(work())
-
-
-def test_a_lock_that_was_handed_to_somebody_who_is_cancelled_goes_on():
-    async def work():
-        writer = PriorityLock()
-        await writer.acquire()
-        waiting = [asyncio.ensure_future(writer.acquire()) for _ in range(2)]
-        await asyncio.sleep(0)
-        writer._hand_over()
-        waiting[0].cancel()
-        async with asyncio.timeout(2):
-            await waiting[1]
-        assert waiting[0].cancelled()
-        assert writer.locked()
-
-    asyncio.run(work())
-
-
-# -- an opening that is taken back
-
-
-def test_an_opening_that_is_taken_back_is_told_purged_and_may_be_tried_again(machine):
-    machine.set("cut")
-    machine.state.fail["point_boot"] = StateError("no space left")
-    answer = machine.set("open")
-    assert isinstance(answer, StateError)
-    assert answer.retry
-    assert machine.kernel() == CUT
-    told = [event for event in machine.events if "taken back" in event.message]
-    assert told, "an event"
-    assert any("taken back" in text for text in machine.status().warnings), "a warning"
-    number = machine.controller._live.current.generation.number
-    assert machine.controller.purge(number).state == "done", "what began meanwhile is ended"
-    del machine.state.fail["point_boot"]
-    assert machine.set("open").changed
-    assert not any("taken back" in text for text in machine.status().warnings)
-
-
-def test_a_reload_does_not_starve_behind_closings_without_end(machine):
-    """It gives way to each at every step, and begins again; after some times it goes through."""
-    machine.controller._live.lock.urgent_waiting.is_set = lambda: True
-    assert machine.reload(simple(("svc-0", "svc-1"))).changed
-
-
 @pytest.mark.parametrize("order", ["level", "rollback"])
 def test_a_closing_that_repeats_what_stands_is_not_undone_by_what_was_sent_before_it(
     machine, order
@@ -282,3 +214,58 @@ def test_a_closing_that_repeats_what_stands_is_not_undone_by_what_was_sent_befor
 
     machine.run(both())
     assert machine.kernel() == ISOLATE
+
+
+def test_unknown_level_and_zone_are_said_and_change_nothing(machine):
+    for answer in (machine.set("shut"), machine.set("cut", "cellar")):
+        assert isinstance(answer, NotFoundError)
+        assert answer.hint
+    assert machine.kernel() == OPEN
+
+
+def test_reload_with_another_zone_is_never_less_closed(machine):
+    machine.set("cut")
+    more = replace(
+        SITE,
+        zones=(*SITE.zones, replace(SITE.zones[0], name="new", interfaces=("new0",), subnets=())),
+    )
+    answer = machine.reload(Policy(more, simple().services))
+    assert answer.generation.levels["new"] == "cut"
+
+
+def test_rollback_to_an_older_allowlist_and_back(machine):
+    machine.set("cut")
+    machine.reload(simple(("svc-0", "svc-1")))
+    assert [s.name for s in machine.status().services] == ["svc-0", "svc-1"]
+    machine.rollback()
+    assert [s.name for s in machine.status().services] == ["svc-0"]
+    machine.rollback()
+    assert [s.name for s in machine.status().services] == ["svc-0", "svc-1"]
+    assert machine.kernel() == CUT
+
+
+def test_a_rollback_that_a_cut_overtook_opens_nothing(machine):
+    machine.reload(allowlist("lab", "treasury"))
+    controller = machine.controller
+    machine.run(controller._table.prune({controller._live.current.loaded.digest}))
+    reading, go_on = threading.Event(), threading.Event()
+    read = machine.state.read_policy
+
+    def slowly(digest):
+        reading.set()
+        go_on.wait(5)
+        return read(digest)
+
+    machine.state.read_policy = slowly
+
+    async def both():
+        back = asyncio.ensure_future(controller.rollback(1, actor=WHO, reason="", authorised_by=""))
+        await asyncio.to_thread(reading.wait, 5)
+        await controller.set_level("cut", None, actor=WHO, reason="", authorised_by="")
+        go_on.set()
+        with pytest.raises(StaleError, match="came first"):
+            await back
+
+    machine.run(both())
+    machine.settle()
+    assert machine.kernel() == CUT

@@ -2,11 +2,7 @@
 nothing opens by itself.
 """
 
-import asyncio
 import os
-import threading
-from dataclasses import replace
-from ipaddress import ip_network
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,23 +10,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ecluse.controller.tasks import tamper
-from ecluse.errors import EcluseError, KernelError, NotFoundError, StateError
+from ecluse.errors import EcluseError, KernelError, StateError
 from ecluse.policy import (
-    Criticality,
-    Destination,
-    Direction,
     Policy,
-    Service,
-    Traffic,
     at_least_as_closed,
     most_closed,
 )
 from tests.effort import examples
-from tests.unit.controller.machine import WHO, Machine
+from tests.unit.controller.machine import OPEN, Machine
 from tests.unit.ruleset.policies import SITE, ZONES, services
 
-OPEN, CUT = dict.fromkeys(ZONES, "open"), dict.fromkeys(ZONES, "cut")
 level = st.sampled_from(["open", "reduced", "cut", "isolate"])
+
+
 disk_methods = [
     "write_intent",
     "write_generation",
@@ -204,115 +196,11 @@ class Gateway(RuleBasedStateMachine):
 
 
 TestGateway = Gateway.TestCase
+
+
 TestGateway.settings = settings(
     max_examples=int(os.environ.get("MACHINE_EXAMPLES", examples(15))),
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-
-
-def simple(names=("svc-0",)):
-    lab = Destination(
-        Direction.OUTBOUND, (), (ip_network("203.0.113.1/32"),), (Traffic(6, 443, 443),)
-    )
-    one = Service("", "", "", "", Criticality.VITAL, ("care",), (), (lab,))
-    return Policy(SITE, tuple(replace(one, name=name) for name in names))
-
-
-@pytest.fixture
-def machine():
-    one = Machine(simple())
-    one.start()
-    yield one
-    one.close()
-
-
-def test_unknown_level_and_zone_are_said_and_change_nothing(machine):
-    for answer in (machine.set("shut"), machine.set("cut", "cellar")):
-        assert isinstance(answer, NotFoundError)
-        assert answer.hint
-    assert machine.kernel() == OPEN
-
-
-def test_reload_with_another_zone_is_never_less_closed(machine):
-    machine.set("cut")
-    more = replace(
-        SITE,
-        zones=(*SITE.zones, replace(SITE.zones[0], name="new", interfaces=("new0",), subnets=())),
-    )
-    answer = machine.reload(Policy(more, simple().services))
-    assert answer.generation.levels["new"] == "cut"
-
-
-def test_rollback_to_an_older_allowlist_and_back(machine):
-    machine.set("cut")
-    machine.reload(simple(("svc-0", "svc-1")))
-    assert [s.name for s in machine.status().services] == ["svc-0", "svc-1"]
-    machine.rollback()
-    assert [s.name for s in machine.status().services] == ["svc-0"]
-    machine.rollback()
-    assert [s.name for s in machine.status().services] == ["svc-0", "svc-1"]
-    assert machine.kernel() == CUT
-
-
-def test_a_cut_that_the_disk_does_not_take_is_done_and_said_and_written_later(machine):
-    machine.audit.fail["append"] = StateError("no space left")
-    for name in ("point_boot", "write_generation"):
-        machine.state.fail[name] = StateError("no space left")
-    answer = machine.set("cut")
-    assert machine.kernel() == CUT
-    assert any("boot ruleset" in text for text in answer.unrecorded)
-    assert any("audit line" in text for text in answer.unrecorded)
-    assert not machine.status().recorded
-    assert "generation 2" in machine.controller._records.queue.waiting
-    refused = machine.set("open")
-    assert isinstance(refused, StateError)
-    assert machine.kernel() == CUT
-    machine.audit.fail.clear()
-    machine.state.fail.clear()
-    machine.run(machine.controller._records.queue.write([]))
-    assert machine.status().recorded
-    assert 2 in machine.state.generations
-
-
-def test_a_cut_is_recorded_once_its_boot_ruleset_is_on_disk_and_filed_after_the_answer(machine):
-    machine.state.fail["write_generation"] = StateError("no space left")
-    answer = machine.set("cut")
-    assert answer.unrecorded == ()
-    assert machine.state.boot[2] == answer.generation
-    status = machine.status()
-    assert not status.recorded, "that it could not be filed is told all the same"
-    assert any("generation 2" in words for words in status.warnings)
-    machine.state.fail.clear()
-    machine.kill()
-    machine.start()
-    assert machine.state.generations[2] == answer.generation
-    assert dict(machine.status().levels) == CUT
-
-
-def test_an_opening_is_filed_after_the_answer_and_its_intent_goes(machine):
-    machine.set("cut")
-    answer = machine.set("open")
-    assert machine.state.generations[3] == answer.generation
-    assert machine.state.intent is None
-
-
-def test_what_is_filed_after_the_answer_alarms_nobody_while_it_is_being_written(machine):
-    reached, go_on = threading.Event(), threading.Event()
-    write = machine.state.write_generation
-
-    def slowly(generation):
-        reached.set()
-        go_on.wait(5)
-        write(generation)
-
-    machine.state.write_generation = slowly
-    work = machine.controller.set_level("cut", None, actor=WHO, reason="", authorised_by="")
-    answer = machine.run(work)
-    assert machine.run(asyncio.to_thread(reached.wait, 5))
-    assert answer.unrecorded == ()
-    assert machine.status().recorded
-    go_on.set()
-    machine.settle()
-    assert 2 in machine.state.generations

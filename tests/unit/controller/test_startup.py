@@ -8,10 +8,14 @@ import pytest
 
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
-from tests.unit.controller.machine import Machine
-from tests.unit.controller.test_machine import CUT, OPEN, simple
+from tests.unit.controller.machine import CUT, OPEN, Machine, simple
 
-WHY = "/var/lib/ecluse/boot.nft is not what was written; /var/lib/ecluse/closed.nft was loaded instead"
+WHY = (
+    "/var/lib/ecluse/boot.nft is not what was written; "
+    "/var/lib/ecluse/closed.nft was loaded instead"
+)
+
+
 BUILT_IN = "table inet ecluse {\n}\ndelete table inet ecluse\n" + switch.hold_text(simple(), 7)
 
 

@@ -9,8 +9,7 @@ import pytest
 from ecluse.controller.tasks import kernel_limits
 from ecluse.errors import KernelError
 from ecluse.results import TableUse
-from tests.unit.controller.machine import Machine
-from tests.unit.controller.test_machine import simple
+from tests.unit.controller.machine import Machine, simple
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def machine(monkeypatch):
 
 
 def told(machine, used):
-    """Let the table have so many entries; give the warnings that name it, and how many events did."""
+    """Let the table have so many entries; count the warnings and events that name it."""
     machine.links.full = (TableUse("connections", used, 1000, "net.netfilter.nf_conntrack_max"),)
     machine.run(asyncio.sleep(0.02))
     events = [event.message for event in machine.events if "table of connections" in event.message]

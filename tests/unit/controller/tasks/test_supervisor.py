@@ -1,20 +1,13 @@
-"""Background work that meets what nobody foresaw: contained, told, counted, begun again.
-
-Over fakes.
-"""
+"""Background work that meets what nobody foresaw: told, and begun again."""
 
 import asyncio
-from ipaddress import ip_address
 
 import pytest
 
 from ecluse.controller.context import Options
 from ecluse.controller.tasks import supervisor
-from ecluse.flow_judge import ConntrackEntry, Tuple
-from ecluse.ports import KernelChange
 from tests.unit.controller import machine as machines
-from tests.unit.controller.machine import Machine
-from tests.unit.controller.test_rough import CUT, allowlist
+from tests.unit.controller.machine import Machine, allowlist
 
 NO_THREAD = RuntimeError(
     "can't start new thread"
@@ -65,71 +58,6 @@ def test_a_watch_that_meets_what_it_did_not_expect_begins_again(machine, error):
     wait_until(
         machine, lambda: any("wan1" in e.message for e in machine.events if e.kind == "link")
     )
-
-
-def test_a_healing_that_meets_what_it_did_not_expect_heals_all_the_same(machine):
-    machine.set("cut")
-    for call in ("apply", "switch", "targets"):
-        machine.firewall.fail[call] = NO_THREAD
-        machine.firewall.tamper("flush ruleset")
-        machine.run(asyncio.sleep(0.1))
-        assert machine.firewall.table is None or machine.run(machine.firewall.chains()) is not None
-        del machine.firewall.fail[call]
-        wait_until(machine, lambda: machine.controller._live.in_step)
-        assert machine.kernel() == CUT
-        machine.settle()
-    machine.run(no_warning(machine, "could not be restored"))
-
-
-def test_a_change_that_cannot_be_noted_is_compared(machine):
-    machine.set("cut")
-    taken = machine.controller.parts.reconciler._take
-    calls = []
-
-    def fails_once(change: KernelChange) -> None:
-        calls.append(change)
-        if len(calls) == 1:
-            raise KeyError("nobody foresaw this")
-        taken(change)
-
-    machine.controller.parts.reconciler._take = fails_once
-    machine.firewall.tamper("flush ruleset")
-    wait_until(machine, lambda: len(calls) > 1)
-    machine.settle()
-    assert machine.kernel() == CUT
-
-
-def test_connections_that_could_not_be_ended_are_ended_at_the_regular_look(machine):
-    care, web = ip_address("10.10.0.7"), ip_address("198.51.100.80")
-    machine.conntrack.table = [
-        ConntrackEntry(6, Tuple(care, web, 1, 443), Tuple(web, care, 443, 1))
-    ]
-    machine.conntrack.fail["connections"] = NO_THREAD
-    machine.set("cut")
-    assert warned(
-        machine, "old connections could not be ended (RuntimeError: can't start new thread"
-    )
-    assert len([e for e in machine.events if "could not be ended" in e.message]) == 1
-    del machine.conntrack.fail["connections"]
-    machine.run(no_warning(machine, "could not be ended"))
-    assert (
-        machine.controller.purge(machine.controller._live.current.generation.number).state == "done"
-    )
-    assert not machine.conntrack.table
-
-
-def test_a_log_that_fails_undoes_nothing(machine):
-    def fails(_event):
-        raise OSError(28, "No space left on device")
-
-    machine.controller.parts.events._log = fails
-    answer = machine.set("cut")
-    assert answer.changed
-    assert machine.kernel() == CUT
-    machine.firewall.tamper("flush ruleset")
-    machine.settle()
-    assert machine.kernel() == CUT
-    assert warned(machine, "could not be told to the daemon's log")
 
 
 def test_work_that_is_done_once_and_fails_is_told_and_not_for_ever(machine):

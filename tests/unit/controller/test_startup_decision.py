@@ -12,19 +12,8 @@ from ecluse.controller.startup_decision import decide
 from ecluse.policy import at_least_as_closed, carry_over
 from ecluse.ports import Recovered
 from ecluse.records import Action, Actor, Generation
+from tests.unit.controller.machine import CUT, OPEN
 from tests.unit.ruleset.policies import SITE, ZONES, levels
-
-WHO = Actor(0, "root", 1, "test")
-OPEN, CUT = dict.fromkeys(ZONES, "open"), dict.fromkeys(ZONES, "cut")
-MIXED_A = {**OPEN, "care": "cut"}
-MIXED_B = {**OPEN, "guests": "cut"}
-
-
-def generation(number, at_levels, policy="sha256:p"):
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    return Generation(
-        number, now, Action.LEVEL, at_levels, policy, "sha256:r", WHO, "", "", number - 1
-    )
 
 
 def found(*, old=None, new=None, boot=None, audit=None, intent=None, damage=(), first=False):
@@ -43,6 +32,16 @@ def test_first_install_is_open():
 
 def test_first_install_beside_a_closed_kernel_is_closed():
     assert choose(found(first=True), CUT).levels == CUT
+
+
+WHO = Actor(0, "root", 1, "test")
+
+
+def generation(number, at_levels, policy="sha256:p"):
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    return Generation(
+        number, now, Action.LEVEL, at_levels, policy, "sha256:r", WHO, "", "", number - 1
+    )
 
 
 def test_all_agree_nothing_new_is_recorded():
@@ -67,6 +66,12 @@ def test_an_opening_recorded_and_not_pointed_to_by_boot_falls_back():
     decision = choose(found(old=generation(1, CUT), new=new, boot=CUT, audit=CUT, intent=new), OPEN)
     assert decision.levels == CUT
     assert decision.generation.number == 1
+
+
+MIXED_A = {**OPEN, "care": "cut"}
+
+
+MIXED_B = {**OPEN, "guests": "cut"}
 
 
 def test_a_change_that_closed_one_zone_and_opened_another_is_undone_whole():
@@ -119,3 +124,8 @@ def test_a_new_zone_is_as_closed_as_the_most_closed(before):
         {"new": max(before.values(), key=["open", "reduced", "cut", "isolate"].index)},
     )
     assert {z: after[z] for z in ZONES} == before
+
+
+def test_a_level_that_a_reload_takes_away_becomes_cut():
+    fewer = replace(SITE, levels=tuple(level for level in SITE.levels if level.name != "reduced"))
+    assert carry_over(fewer, ZONES, OPEN | {"care": "reduced"}) == OPEN | {"care": "cut"}

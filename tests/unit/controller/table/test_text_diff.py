@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from ecluse.controller.table.text_diff import difference
 
 HEADS = ("\tchain k2.forward {", "\tmap k2.kept4 {", "\tset refused4 {")
+
+
 line = st.sampled_from(
     ["\t\tgoto k2.open", '\t\t\t192.0.2.1 : "svc",', '\t\t\t192.0.2.2 : "svc",', "\t\taccept"]
 )
