@@ -35,7 +35,7 @@ from ecluse.kernel.bypass_scan import KernelBypassScan
 from ecluse.kernel.conntrack import NfConntrack
 from ecluse.kernel.nft_firewall import NftFirewall
 from ecluse.kernel.rtnl_links import RtnlLinks
-from ecluse.output import STDOUT, Output, say_last, taking_all
+from ecluse.output import STDOUT, Output, capture_prints, write_last_words
 from ecluse.records import Actor
 from ecluse.resolve.resolver import DnsResolver
 from ecluse.results import Event
@@ -262,7 +262,9 @@ class Daemon:
 
 def fail(error: EcluseError) -> int:
     """Say on standard error what is wrong and what to do; give the exit code."""
-    say_last("".join(f"eclused: {words}\n" for words in (error.message, error.hint) if words))
+    write_last_words(
+        "".join(f"eclused: {words}\n" for words in (error.message, error.hint) if words)
+    )
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
 
 
@@ -293,7 +295,7 @@ def main(
         settings = load_settings(sys.argv[1:] if argv is None else argv, os.environ)
         log, output = configure_log(settings)
         sys.setswitchinterval(SWITCH_INTERVAL)
-        with taking_all(output):
+        with capture_prints(output):
             daemon = make(settings, log)
             daemon.output = output
             with asyncio.Runner() as runner:
