@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.kernel import oracle_bytes
+from tests.kernel import simulator_packets
 from tests.lab import forge, places
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
@@ -34,14 +34,14 @@ def test_a_router_inside_that_nobody_lists_tells_kept_partners_how_narrow_the_wa
     A black hole, should it be refused.
     """
     lab, here, router = (one.address(family) for one in (LAB, HERE, ROUTER))
-    ends = oracle_bytes.Ends
+    ends = simulator_packets.Ends
     word = "icmp" if family == 4 else "icmpv6"
 
     def told(to: str, port: int, there: int) -> bool:
-        answer = forge.packet("udp", to, there, here, port, turn=oracle_bytes.ANSWER)
+        answer = forge.packet("udp", to, there, here, port, turn=simulator_packets.ANSWER)
         outer = ends(forge.ip_address(router), forge.ip_address(to), 0, 0)
         before = outside.count(destination=to, protocol=word, from_gateway=True)
-        forge.send(hospital, "care", oracle_bytes.error_about(answer, outer, 1, too_big=True))
+        forge.send(hospital, "care", simulator_packets.error_about(answer, outer, 1, too_big=True))
         assert forge.talk(hospital, "care", here, 4001, lab, SIP), (
             "behind the error on the same links"
         )
