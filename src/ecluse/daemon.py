@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ import structlog
 import ecluse
 from ecluse import gc_pause, systemd_notify
 from ecluse.accounts import Accounts
+from ecluse.alerts import error_text
 from ecluse.api.listener import activated_fds
 from ecluse.api.server import ApiServer, serve
 from ecluse.config.load import ConfigDirectory
@@ -269,12 +269,9 @@ def fail(error: EcluseError) -> int:
 
 
 def unexpected(error: Exception) -> EcluseError:
-    """Put what nobody foresaw into words: what, where, and that the gate stands as it did."""
-    place = traceback.extract_tb(error.__traceback__)[-1:]
-    at = "".join(f", at {Path(one.filename).name}:{one.lineno}" for one in place)
+    """Say what ended the daemon: what, where, and that the gate stands as it did."""
     return EcluseError(
-        f"the daemon could not go on: {type(error).__name__}: {error}{at}; "
-        "the gate stays as it stands",
+        f"the daemon could not go on: {error_text(error)}; the gate stays as it stands",
         hint="free what the machine lacks (memory, descriptors, processes), then start it again; "
         "'ecluse cut --no-daemon' closes without it",
     )

@@ -1,4 +1,4 @@
-"""What the controller is made from: the ports to the outside, and the daemon's settings."""
+"""The controller's surroundings: the ports to the outside, and the daemon's settings."""
 
 from dataclasses import dataclass
 from datetime import timedelta

@@ -25,7 +25,7 @@ class Controller:
     Args:
         ports: the outside.
         options: the daemon's settings.
-        step: told the name of each step of a change as it is passed; tests end the process there.
+        step: called with the name of each step of a change; tests end the process there.
         log: takes every event.
         troubles: gives what the process itself suffers from, for `status`.
     """

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from itertools import islice
 
 from ecluse.alerts import Alert, Alerts
-from ecluse.bypass import BypassFinding
+from ecluse.bypass import MachineWarning
 from ecluse.controller import live_state as ls
 from ecluse.controller.live_state import CurrentState, LiveState, Use
 from ecluse.errors import KernelError
@@ -48,7 +48,7 @@ class Observations:
     purge: Purge | None
     tamper: Tamper | None
     leak: Leak | None
-    bypasses: tuple[BypassFinding, ...]
+    bypasses: tuple[MachineWarning, ...]
     tables: tuple[TableUse, ...]
     dns: DnsState | None
     recorded: bool
@@ -67,7 +67,7 @@ class StatusReader:
         knowledge: gives what is known of host names; called on a thread.
         notices: gives further warnings, in words; called on a thread.
         version: of this program.
-        alerts: take what is to be told.
+        alerts: take what is wrong.
     """
 
     def __init__(

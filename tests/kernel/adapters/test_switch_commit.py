@@ -85,7 +85,8 @@ async def test_a_chain_with_other_rules_in_it_is_made_one_goto(firewall):
     wanted = await whole(firewall, cut)
     gate = table_names.gate(1, ZONES[0])
     await firewall.apply(
-        f"insert rule inet ecluse {gate} accept\nadd rule inet ecluse {gate} drop\nflush chain inet ecluse input"
+        f"insert rule inet ecluse {gate} accept\nadd rule inet ecluse {gate} drop\n"
+        "flush chain inet ecluse input"
     )
     assert await whole(firewall, cut) != wanted
     await firewall.switch(cut)

@@ -17,7 +17,7 @@ def machine():
 @pytest.fixture
 def dns_machine():
     one = Machine(DNS_POLICY)
-    one.dns.told = TELLS
+    one.dns.reported = TELLS
     one.start()
     yield one
     one.close()

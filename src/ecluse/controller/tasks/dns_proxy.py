@@ -86,7 +86,7 @@ class DnsProxyTask:
         has_user: this machine has a user for the process.
         firewall: which machines asked too much.
         clock: gives the time now.
-        alerts, emit: take what is to be told.
+        alerts, emit: take alerts and events.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class AddressChanges:
         keep_previous_ready: loads the policy again that a rollback would go back to.
         save_names: saves the addresses.
         renew_boot_soon: has the boot ruleset renewed.
-        alerts, emit: take what is to be told.
+        alerts, emit: take alerts and events.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class AddressUse:
         judge_for: makes a judge of connections for a compiled policy at some levels.
         save_names: saves the addresses, now and then.
         tick: seconds between two looks at the clock.
-        alerts: take what is to be told.
+        alerts: take what is wrong.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ def test_closings_alone_may_use_the_room_that_is_kept_for_lines(machine):
     machine.set("isolate")
     events = {record.event for record in machine.audit.records}
     assert {"start", "level", "intent", "tamper"} <= events
-    assert [dict(record.levels)["care"] for record in machine.audit.spare] == ["cut", "isolate"]
+    assert [dict(record.levels)["care"] for record in machine.audit.reserved] == ["cut", "isolate"]
 
 
 def test_the_line_of_a_closing_passes_those_that_have_no_room_and_stays_the_newest_to_tell_levels(

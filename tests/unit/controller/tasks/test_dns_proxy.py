@@ -41,7 +41,7 @@ def test_a_gate_that_does_not_work_is_said_and_unsaid(dns_machine):
 def test_what_the_gate_found_in_its_sets_is_said_once_and_in_the_status(dns_machine):
     told: list[str] = []
     dns_machine.controller.parts.events._log = lambda e: told.append(f"{e.kind}: {e.message}")
-    dns_machine.dns.told = replace(
+    dns_machine.dns.reported = replace(
         TELLS, removed=2, removed_last="203.0.113.66 in dns_all_4", adopted=3
     )
     for _ in range(2):
@@ -61,7 +61,7 @@ def test_what_the_gate_found_in_its_sets_is_said_once_and_in_the_status(dns_mach
 def test_trouble_that_leaves_names_answered_says_nothing_else(dns_machine):
     told: list[str] = []
     dns_machine.controller.parts.events._log = lambda e: told.append(f"{e.kind}: {e.message}")
-    dns_machine.dns.told = replace(
+    dns_machine.dns.reported = replace(
         TELLS, trouble=("learned addresses could not be saved: No space left",)
     )
     dns_machine.controller.parts.dns.wake()
@@ -74,10 +74,10 @@ def test_trouble_that_leaves_names_answered_says_nothing_else(dns_machine):
     dns_machine.controller.parts.dns.wake()
     until(dns_machine, lambda: "names are not answered" in dns_machine.alert_texts()[0])
     assert not dns_machine.run(dns_machine.controller.status()).dns.working
-    dns_machine.dns.told, dns_machine.dns.wrong = replace(TELLS, trouble=("a full disk",)), ""
+    dns_machine.dns.reported, dns_machine.dns.wrong = replace(TELLS, trouble=("a full disk",)), ""
     dns_machine.controller.parts.dns.wake()
     until(dns_machine, lambda: dns_machine.alert_texts() == ("the DNS gate: a full disk",))
-    dns_machine.dns.told = TELLS
+    dns_machine.dns.reported = TELLS
     dns_machine.controller.parts.dns.wake()
     until(dns_machine, lambda: not dns_machine.alert_texts())
     assert told[-1] == "dns: the DNS gate is without trouble again", "it worked all the while"
@@ -121,7 +121,7 @@ def test_who_asks_too_much_is_named_with_what_to_type(dns_machine):
 
 def test_rows_that_could_not_be_read_are_counted_beside_those_that_could(dns_machine):
     row = DeniedQuery("10.10.4.7", "evil.example", "A", "name", 3, 1.0)
-    dns_machine.dns.told = replace(TELLS, questions=(row,), unread=2)
+    dns_machine.dns.reported = replace(TELLS, questions=(row,), unread=2)
     dns_machine.firewall.evidence = SetReading((), full=False, unread=1)
     answer = dns_machine.run(dns_machine.controller.refused(10))
     assert [one.name for one in answer.names] == ["evil.example"]

@@ -20,21 +20,83 @@ from ecluse.errors import ConfigError
 from tests.effort import examples
 
 EXAMPLE = Path(__file__).parents[3] / "config"
+
+
 FILES = sorted(path.relative_to(EXAMPLE) for path in EXAMPLE.rglob("*.yaml"))
+
+
 RELAXED = settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", examples(100))),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 
+
 # Pieces that mean something to YAML, to the model or to a terminal.
 PIECES = st.sampled_from(
-    [b"*", b"&a", b"*a", b"!!str", b"<<:", b": ", b"- ", b"[", b"]", b"{", b"}", b"'", b'"', b"|", b">", b"#", b"\n", b"\t",
-     b"\0", b"\x1b[2J", b"\xff", b"\xef\xbb\xbf", b"\xe2\x80\xae", b"---\n", b"...\n", b"%YAML 1.1\n", b"0", b"no", b"~", b"1e9",
-     b"9" * 400, b"22:22", b"/", b"0.0.0.0/0", b"::/0", b"any", b"unbounded: true", b"tcp/0", b"tcp/1-65535", b"esp",
-     b"2027-01-31", b"1-1-1", b"\xc3\x9f", b"xn--", b".", b"\xe3\x80\x82", b"a" * 300, b"fe80::1%lo", b"gateway", b"open",
-     b"? ", b"[" * 30, b"- " * 30, b"\r", b"\xc2\x85", b"\\U0001f600", b"::ffff:1.2.3.4", b"10.0.0.0/8"]
-)  # fmt: skip
+    [
+        b"*",
+        b"&a",
+        b"*a",
+        b"!!str",
+        b"<<:",
+        b": ",
+        b"- ",
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b"'",
+        b'"',
+        b"|",
+        b">",
+        b"#",
+        b"\n",
+        b"\t",
+        b"\0",
+        b"\x1b[2J",
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"\xe2\x80\xae",
+        b"---\n",
+        b"...\n",
+        b"%YAML 1.1\n",
+        b"0",
+        b"no",
+        b"~",
+        b"1e9",
+        b"9" * 400,
+        b"22:22",
+        b"/",
+        b"0.0.0.0/0",
+        b"::/0",
+        b"any",
+        b"unbounded: true",
+        b"tcp/0",
+        b"tcp/1-65535",
+        b"esp",
+        b"2027-01-31",
+        b"1-1-1",
+        b"\xc3\x9f",
+        b"xn--",
+        b".",
+        b"\xe3\x80\x82",
+        b"a" * 300,
+        b"fe80::1%lo",
+        b"gateway",
+        b"open",
+        b"? ",
+        b"[" * 30,
+        b"- " * 30,
+        b"\r",
+        b"\xc2\x85",
+        b"\\U0001f600",
+        b"::ffff:1.2.3.4",
+        b"10.0.0.0/8",
+    ]
+)
+
+
 EDITS = st.lists(
     st.tuples(st.integers(0, 10_000), st.integers(0, 40), PIECES | st.binary(max_size=8)),
     min_size=1,
@@ -123,10 +185,32 @@ KEYS = [
     "note",
     "x",
 ]
+
+
 LEAVES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.text(max_size=12), st.floats(allow_nan=False), st.dates(),
-    st.sampled_from(["any", "tcp/443", "203.0.113.1", "a.example", "vital", "care", "lab", "10.10.4.7", "::/0", "2001:db8::/32"]),
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.text(max_size=12),
+    st.floats(allow_nan=False),
+    st.dates(),
+    st.sampled_from(
+        [
+            "any",
+            "tcp/443",
+            "203.0.113.1",
+            "a.example",
+            "vital",
+            "care",
+            "lab",
+            "10.10.4.7",
+            "::/0",
+            "2001:db8::/32",
+        ]
+    ),
+)
+
+
 TREES = st.recursive(
     LEAVES,
     lambda inner: (

@@ -85,10 +85,24 @@ def test_the_directory_may_come_from_the_environment(conf, tmp_path):
 
 def test_every_setting_has_a_flag_and_a_variable(tmp_path):
     values = {
-        "config_dir": str(tmp_path), "state_dir": "/s", "run_dir": "/r", "socket": "/x.sock", "socket_mode": "0600",
-        "socket_group": "g", "readers_group": "998", "operators_group": "o", "log_format": "console",
-        "log_level": "error", "dns_dir": "/d", "dns_user": "64089", "dns_timeout": "1.5", "dns_minimum_ttl": "5", "dns_keep_days": "7", "keep_generations": "9", "keep_in_kernel": "4",
-    }  # fmt: skip
+        "config_dir": str(tmp_path),
+        "state_dir": "/s",
+        "run_dir": "/r",
+        "socket": "/x.sock",
+        "socket_mode": "0600",
+        "socket_group": "g",
+        "readers_group": "998",
+        "operators_group": "o",
+        "log_format": "console",
+        "log_level": "error",
+        "dns_dir": "/d",
+        "dns_user": "64089",
+        "dns_timeout": "1.5",
+        "dns_minimum_ttl": "5",
+        "dns_keep_days": "7",
+        "keep_generations": "9",
+        "keep_in_kernel": "4",
+    }
     assert set(values) == set(Settings.model_fields)
     by_flag = load_settings(
         [f"--{name.replace('_', '-')}={value}" for name, value in values.items()], {}
@@ -174,7 +188,10 @@ def test_faults_of_the_file(conf, text, said):
         (
             ["--stat-dir=/x"],
             {},
-            "command line: '--stat-dir=/x' is unknown: did you mean '--state-dir'?, expected a flag that",
+            (
+                "command line: '--stat-dir=/x' is unknown: did you mean '--state-dir'?,"
+                " expected a flag that"
+            ),
         ),
         (["--state"], {}, "command line: '--state' is unknown"),
         (["x"], {}, "command line: 'x' is unknown, expected"),

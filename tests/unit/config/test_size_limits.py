@@ -20,7 +20,11 @@ from tests.effort import examples
 from tests.unit.ruleset import policies as w
 
 WORD = re.compile(r"[A-Za-z0-9_.]+")
+
+
 NAME = re.compile(r"[a-z][a-z0-9_.]*")
+
+
 LONGEST = 255
 """NFT_NAME_MAXLEN with the NUL is 256 (linux/netfilter/nf_tables.h)."""
 
@@ -150,37 +154,58 @@ def one_name(n):
 
 ALLOWLIST = {
     "services": (
-        lambda: services(20_001, lambda n: extremes.destination([f"203.{n // 256}.{n % 256}.1"], ["tcp/1"])),
+        lambda: services(
+            20_001, lambda n: extremes.destination([f"203.{n // 256}.{n % 256}.1"], ["tcp/1"])
+        ),
         "20001 services, expected at most 20000",
     ),
     "entries": (
         lambda: services(
             2,
             lambda n: extremes.destination(
-                [f"203.{n}.{k // 250}.{k % 250}" for k in range(500)], [f"tcp/{p}" for p in range(1, 502)]
+                [f"203.{n}.{k // 250}.{k % 250}" for k in range(500)],
+                [f"tcp/{p}" for p in range(1, 502)],
             ),
         ),
         "501000 targets times ports times 'hosts', expected at most 500000",
     ),
     "names": (
-        lambda: services(2, lambda n: extremes.destination([f"h{k}.p{n}.example" for k in range(5001)], ["tcp/1"])),
+        lambda: services(
+            2,
+            lambda n: extremes.destination([f"h{k}.p{n}.example" for k in range(5001)], ["tcp/1"]),
+        ),
         "10002 host names and wildcards, expected at most 10000",
     ),
     "ports": (
-        lambda: services(1, lambda n: extremes.destination([f"203.0.113.{n}"], [f"tcp/{p}" for p in range(1, 1002)])),
-        "1001 ports of 's00000-of-the-longest-names-that-a-site-may-give' in all its destinations, expected at most 1000",
+        lambda: services(
+            1,
+            lambda n: extremes.destination(
+                [f"203.0.113.{n}"], [f"tcp/{p}" for p in range(1, 1002)]
+            ),
+        ),
+        (
+            "1001 ports of 's00000-of-the-longest-names-that-a-site-may-give' in all its"
+            " destinations, expected at most 1000"
+        ),
     ),
-    "by name": (lambda: services(251, one_name), "251 services with names, beside a DNS gate, expected at most 250"),
+    "by name": (
+        lambda: services(251, one_name),
+        "251 services with names, beside a DNS gate, expected at most 250",
+    ),
     "look-ups": (
         lambda: [
             extremes.service(
                 n,
                 [f"z{k}" for k in range(63) if n >> k % 12 & 1 or k == n % 63],
-                extremes.destination([f"203.0.113.{n}", f"198.18.{n}.0/25"], ["tcp/1", "udp/1-5", "esp"]),
+                extremes.destination(
+                    [f"203.0.113.{n}", f"198.18.{n}.0/25"], ["tcp/1", "udp/1-5", "esp"]
+                ),
             )
             for n in range(200)
         ],
-        re.compile(r"\d{5} look-ups \(kinds of services times zones times levels\), expected at most 20000"),
+        re.compile(
+            r"\d{5} look-ups \(kinds of services times zones times levels\), expected at most 20000"
+        ),
     ),
     "rules by name": (
         lambda: services(
@@ -188,9 +213,12 @@ ALLOWLIST = {
             lambda n: extremes.destination([f"*.p{n}.example"], ["tcp/1", "tcp/2"]),
             where=[f"z{n}" for n in range(32)],
         ),
-        "30720 rules of services with names (ports times zones times levels), expected at most 30000",
+        (
+            "30720 rules of services with names (ports times zones times levels), expected at"
+            " most 30000"
+        ),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", ALLOWLIST)
