@@ -17,7 +17,7 @@ from tests.unit.controller.dns_site import (
     DNS_POLICY,
     until,
 )
-from tests.unit.controller.machine import WHO, Machine, allowlist
+from tests.unit.controller.machine import Machine, allowlist, command
 
 NO_THREAD = RuntimeError(
     "can't start new thread"
@@ -88,7 +88,7 @@ def test_a_purge_that_was_overtaken_ends_nothing_that_is_open_again(machine):
 
     async def both():
         for level in ("cut", "open"):
-            await machine.controller.set_level(level, None, actor=WHO, reason="", authorised_by="")
+            await machine.controller.set_level(level, None, command())
             await asyncio.sleep(0.05)
         opened.set()
 
