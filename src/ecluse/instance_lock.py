@@ -17,8 +17,8 @@ from ecluse.errors import StateError
 _NAME = b"eclused"
 _SOCKETS = Path("/proc/self/net/unix")
 _ACCEPTS = b"00010000"  # __SO_ACCEPTCON among the flags of proc_net_unix(5)
-_PATIENCE = 1.0
-_AT_ONCE = 64
+_CONNECT_SECONDS = 1.0
+_MAX_PENDING = 64
 
 
 def lock_state(state_dir: Path) -> int:
@@ -60,7 +60,7 @@ def guard_network() -> socket.socket:
         guard.bind(b"\0" + mine)
         guard.listen()
         guard.setblocking(False)
-        _must_be_alone(mine)
+        _refuse_second_daemon(mine)
     except OSError as error:
         guard.close()
         message = f"nobody can say whether another eclused runs here: {error.strerror}"
@@ -71,9 +71,9 @@ def guard_network() -> socket.socket:
     return guard
 
 
-def _must_be_alone(mine: bytes) -> None:
-    for name in _listening():
-        pid, uid = _who(name) if name != mine else (0, -1)
+def _refuse_second_daemon(mine: bytes) -> None:
+    for name in _listening_names():
+        pid, uid = _peer(name) if name != mine else (0, -1)
         if uid in {0, os.getuid()}:
             raise StateError(
                 f"another eclused (pid {pid}) guards this machine's network",
@@ -81,11 +81,11 @@ def _must_be_alone(mine: bytes) -> None:
             )
 
 
-def answer(guard: socket.socket) -> None:
+def drop_pending(guard: socket.socket) -> None:
     """Let go of those who asked whether we are there: their queue is bounded, and the next must
     find room in it.
     """
-    for _ in range(_AT_ONCE):
+    for _ in range(_MAX_PENDING):
         with suppress(BlockingIOError):
             asked, _address = guard.accept()
             asked.close()
@@ -93,7 +93,7 @@ def answer(guard: socket.socket) -> None:
         return
 
 
-def _listening() -> Iterator[bytes]:
+def _listening_names() -> Iterator[bytes]:
     """Give the names of daemons' sockets in this namespace, a stranger's among them."""
     for line in _SOCKETS.read_bytes().split(b"\n"):
         parts = line.split(maxsplit=7)
@@ -101,11 +101,11 @@ def _listening() -> Iterator[bytes]:
             yield parts[7][1:]
 
 
-def _who(name: bytes) -> tuple[int, int]:
+def _peer(name: bytes) -> tuple[int, int]:
     """Give process and user of who listens at an abstract name; uid -1 where nobody does any more,
     or nobody can say.
     """
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + _CONNECT_SECONDS
     while True:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
             other.setblocking(False)

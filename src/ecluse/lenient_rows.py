@@ -9,7 +9,7 @@ from typing import TypeVar
 R = TypeVar("R")
 T = TypeVar("T")
 
-FAULTS = (
+PARSE_ERRORS = (
     ValueError,
     TypeError,
     LookupError,
@@ -24,7 +24,7 @@ memory or is ended.
 """
 
 
-def sift(rows: Iterable[R], read: Callable[[R], T]) -> tuple[list[T], int]:
+def parse_rows(rows: Iterable[R], read: Callable[[R], T]) -> tuple[list[T], int]:
     """Give what `read` makes of the rows that it can read, in order, and how many it can't.
 
     What `rows` raises is raised.
@@ -34,6 +34,6 @@ def sift(rows: Iterable[R], read: Callable[[R], T]) -> tuple[list[T], int]:
     for row in rows:
         try:
             found.append(read(row))
-        except FAULTS:
+        except PARSE_ERRORS:
             bad += 1
     return found, bad

@@ -449,15 +449,15 @@ class StateStore(Protocol):
         """Say whether a program of that name is stored. Costs no reading of it."""
 
     def point_boot(
-        self, program: str, gate: str, generation: Generation, *, spare: bool = False
+        self, program: str, gate: str, generation: Generation, *, use_reserve: bool = False
     ) -> None:
         """Make `boot.nft` the named program with this gate text, and record the state that it sets:
         both or neither.
 
-        spare: on a full disk use the room that `keep_room` keeps.
+        use_reserve: on a full disk use the room that `fill_disk_reserve` keeps.
         """
 
-    def keep_room(self) -> None:
+    def fill_disk_reserve(self) -> None:
         """Take room on the disk beforehand, for records of closings on a disk that is full by then."""
 
     def write_closed(self, text: str) -> None:
@@ -468,7 +468,7 @@ class StateStore(Protocol):
         that nothing uses.
         """
 
-    def forget_by_hand(self) -> None:
+    def remove_offline_closings(self) -> None:
         """Delete the notes of closings without the daemon: they are in the audit log."""
 
     def read_names(self) -> Mapping[str, KnownName]:
@@ -483,10 +483,10 @@ class StateStore(Protocol):
 class AuditLog(Protocol):
     """The append-only, hash-chained record of who did what."""
 
-    def append(self, record: AuditRecord, *, spare: bool = False) -> None:
+    def append(self, record: AuditRecord, *, use_reserve: bool = False) -> None:
         """Write one line, durably.
 
-        StateError when it could not be written. spare: as for `StateStore.point_boot`.
+        StateError when it could not be written. use_reserve: as for `StateStore.point_boot`.
         """
 
 

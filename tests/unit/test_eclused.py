@@ -41,7 +41,7 @@ def test_its_exit_code_is_the_daemons():
 def test_the_collector_works_once_the_daemon_is_armed():
     done = python(
         "-c",
-        "import gc\ngc.disable()\nfrom ecluse import gc_pause\ngc_pause.calm()\nprint(gc.isenabled())",
+        "import gc\ngc.disable()\nfrom ecluse import gc_pause\ngc_pause.collect_young_only()\nprint(gc.isenabled())",
     )
     assert done.stdout == "True\n"
 

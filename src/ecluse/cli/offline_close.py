@@ -100,10 +100,10 @@ def _flaw(at: Layout, path: Path) -> str:
         text = state_files.read_ruleset_file(path)
         if text is None:
             return "it is missing"
-        for program in state_files.programs_in(at, text):
+        for program in state_files.included_programs(at, text):
             if not (at.ruleset / program).is_file():
                 return f"ruleset/{program} is missing"
-            state_files.check_named_by_digest(at, at.ruleset / program)
+            state_files.verify_digest_name(at, at.ruleset / program)
     except StateError as error:
         return error.message
     return ""
@@ -159,7 +159,7 @@ def _boot_so(at: Layout, loaded: Path) -> list[str]:
     own.
     """
     try:
-        DiskReserve(at.spare).write(at.boot, durable_files.read_file(loaded) or b"")
+        DiskReserve(at.disk_reserve).write_file(at.boot, durable_files.read_file(loaded) or b"")
     except StateError as error:
         return [f"boot ruleset, which stays as it was at a reboot ({error.message})"]
     return []
@@ -177,7 +177,7 @@ def _note(at: Layout, args: SimpleNamespace, loaded: Path) -> list[str]:
         args.authorised_by or "",
     )
     try:
-        offline_closings.append_closing(at.by_hand, closing)
+        offline_closings.append_closing(at.offline_closings, closing)
     except StateError as error:
         return [f"who closed it ({error.message})"]
     return []

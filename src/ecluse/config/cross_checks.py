@@ -91,7 +91,7 @@ def _subnet_faults(document: Document, zones: Sequence[Placed]) -> list[Fault]:
     faults: list[Fault] = []
     # The widest first, so that whatever contains a network is there before it.
     for network, at, zone in sorted(every, key=lambda item: (item[0].prefixlen, item[1])):
-        for other, (other_at, other_zone) in index_of.around(network):
+        for other, (other_at, other_zone) in index_of.containing(network):
             # Said at the later one of the two in the file, where the mistake probably is.
             late, here, there = (
                 (at, network, other) if at > other_at else (other_at, other, network)
@@ -170,7 +170,7 @@ def service_faults(
                     "a host of the inside",
                 )
                 for place, host in enumerate(service.model.hosts)
-                if next(subnets.around(host), None) is None
+                if next(subnets.containing(host), None) is None
             ]
     return faults
 
@@ -201,7 +201,7 @@ def gate_faults(
     for index, each in enumerate(gate.internal):
         loc = ("dns_gate", "internal", index)
         for place, server in enumerate(each.servers):
-            if subnets is not None and next(subnets.around(ip_network(server)), None) is None:
+            if subnets is not None and next(subnets.containing(ip_network(server)), None) is None:
                 wrong = f"'{server}' lies in no zone's subnets: names of the inside would be asked outside"
                 faults.append(
                     document.fault((*loc, "servers", place), wrong, "a DNS server of the inside")

@@ -22,7 +22,7 @@ from ecluse.policy import (
     Policy,
     Preset,
     Service,
-    interval,
+    network_interval,
 )
 from ecluse.policy.network_index import NetworkIndex
 from ecluse.ruleset.service_maps import homes
@@ -78,7 +78,7 @@ def is_example(value: str | IPNetwork | IPAddress) -> bool:
     )
 
 
-_EXAMPLE_RANGES = [(network, *interval(network)) for network in _EXAMPLES]
+_EXAMPLE_RANGES = [(network, *network_interval(network)) for network in _EXAMPLES]
 
 
 def find_examples(
@@ -248,7 +248,7 @@ def _about_network(
             f"'{service.name}' keeps '{written(network)}' open, the whole internet or much of it, for these ports",
             "",
         )
-    zone = next((zone for _, zone in inside.around(network)), None)
+    zone = next((zone for _, zone in inside.containing(network)), None)
     if zone is not None:
         wrong = (
             f"'{written(network)}' lies inside zone '{zone}': traffic to it never crosses the gate"

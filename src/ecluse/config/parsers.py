@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from ecluse.config.address_parsers import not_mapped, prefix, unicast
 from ecluse.config.messages import InvalidValueError, did_you_mean, is_plain, listed, shown
-from ecluse.policy import IPNetwork, Traffic, network_of
+from ecluse.policy import IPNetwork, Traffic, parse_network
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,47}")
 
@@ -112,7 +112,7 @@ def target(text: str, *, unbounded: bool) -> Target:
     """Read a destination: a host name (lower case, no trailing dot, A-labels), an address, a prefix
     or `any`.
     """
-    network = network_of(text)
+    network = parse_network(text)
     if network is not None:  # none of the texts below
         return unicast(not_mapped(network, text), unbounded=unbounded)
     if text == "any":

@@ -24,7 +24,7 @@ from ecluse.kernel.netlink import (
     text,
     text_attribute,
 )
-from ecluse.lenient_rows import sift
+from ecluse.lenient_rows import parse_rows
 from ecluse.ports import CounterValue, RefusedElement, SetReading
 from ecluse.ruleset.table_names import FLOW_SETS, LIMITED_SETS, REFUSED_SETS
 
@@ -318,7 +318,7 @@ def _evidence(netlink: Netlink, wanted: Iterable[str]) -> SetReading:
         width, flow = 16 if name.endswith("6") else 4, name in FLOW_SETS
         read = partial(_refused_element, width=width, flow=flow, set_timeout=timeout)
         every = (one for listed in element_lists(netlink, name) for _, one in attributes(listed))
-        good, bad = sift(every, read)
+        good, bad = parse_rows(every, read)
         rows += good
         unread += bad
         full = full or 0 < size <= len(good) + bad

@@ -9,10 +9,10 @@ from ecluse.policy.levels import (
     most_closed,
     rank,
 )
-from ecluse.policy.networks import interval, network_of
-from ecluse.policy.special_addresses import never_outside, private
+from ecluse.policy.networks import network_interval, parse_network
+from ecluse.policy.special_addresses import private_kind, reserved_kind
 from ecluse.policy.values import (
-    ADDED,
+    ADDED_LATER,
     GATEWAY,
     Addresses,
     Criticality,
@@ -36,7 +36,7 @@ from ecluse.policy.values import (
 )
 
 __all__ = [
-    "ADDED",
+    "ADDED_LATER",
     "CUT",
     "GATEWAY",
     "ISOLATE",
@@ -61,11 +61,11 @@ __all__ = [
     "Traffic",
     "Zone",
     "at_least_as_closed",
-    "interval",
     "level_named",
     "most_closed",
-    "network_of",
-    "never_outside",
-    "private",
+    "network_interval",
+    "parse_network",
+    "private_kind",
     "rank",
+    "reserved_kind",
 ]

@@ -32,7 +32,7 @@ class NetworkIndex(Generic[T]):
             levels.insert(at, (length, shift, {}))
         levels[at][2].setdefault(int(network.network_address) >> shift, []).append((network, item))
 
-    def around(self, network: IPNetwork) -> Iterator[tuple[IPNetwork, T]]:
+    def containing(self, network: IPNetwork) -> Iterator[tuple[IPNetwork, T]]:
         """Give every remembered network that contains this one or equals it, the widest first."""
         first, limit = int(network.network_address), network.prefixlen
         for length, shift, found in self._levels[network.version]:

@@ -9,7 +9,7 @@ from ecluse.policy.values import IPNetwork
 _LENGTHS = {str(length): length for length in range(129)}
 
 
-def network_of(text: str) -> IPNetwork | None:
+def parse_network(text: str) -> IPNetwork | None:
     """Read an address (a network of full length) or a prefix without host bits; None when it is
     anything else.
 
@@ -32,12 +32,12 @@ def network_of(text: str) -> IPNetwork | None:
     return network
 
 
-def text_of(network: IPv4Network) -> str:
+def network_text(network: IPv4Network) -> str:
     """Write a network as `str` does, in a third of its time."""
     return f"{inet_ntoa(int(network.network_address).to_bytes(4, 'big'))}/{network.prefixlen}"
 
 
-def interval(network: IPNetwork) -> tuple[int, int]:
+def network_interval(network: IPNetwork) -> tuple[int, int]:
     """Give the first and last address of a network as numbers.
 
     Not from `broadcast_address`: ipaddress would keep it, and a dictionary to hold it, with every

@@ -38,24 +38,24 @@ far left it is.
 """
 
 
-def never_outside(address: IPAddress) -> str:
+def reserved_kind(address: IPAddress) -> str:
     """Say why an address can't be a destination at all (IANA's special-purpose registries); empty
     when it may be one.
     """
-    return _kind(_NEVER, address)
+    return _find_kind(_NEVER, address)
 
 
-def private(address: IPAddress) -> str:
+def private_kind(address: IPAddress) -> str:
     """Say why an address is no public one; empty when it is."""
-    return _kind(_PRIVATE, address)
+    return _find_kind(_PRIVATE, address)
 
 
-def _kind(kinds: _Kinds, address: IPAddress) -> str:
+def _find_kind(kinds: _Kinds, address: IPAddress) -> str:
     found = next(
         (kind for net, kind in kinds if net.version == address.version and address in net), ""
     )
     carried = next((int(address) >> bits for net, bits in _CARRIERS if address in net), None)
     if found or carried is None:
         return found
-    inner = _kind(kinds, IPv4Address(carried & 0xFFFFFFFF))
+    inner = _find_kind(kinds, IPv4Address(carried & 0xFFFFFFFF))
     return f"{inner} inside an IPv6 one" if inner else ""

@@ -16,7 +16,7 @@ Addresses = Mapping[str, tuple[IPAddress, ...]]
 Levels = Mapping[str, str]
 """Zone name -> level name, every zone of the site and `gateway` included."""
 
-ADDED = MappingProxyType({"added": True})
+ADDED_LATER = MappingProxyType({"added": True})
 """Metadata of a field that came later than records were first written: it is not written while it
 has its default.
 
@@ -91,9 +91,9 @@ class Destination:
     hosts: tuple[str, ...]
     networks: tuple[IPNetwork, ...]
     traffic: tuple[Traffic, ...]
-    private: bool = field(default=False, metadata=ADDED)
-    wildcards: tuple[str, ...] = field(default=(), metadata=ADDED)
-    records: tuple[str, ...] = field(default=(), metadata=ADDED)
+    private: bool = field(default=False, metadata=ADDED_LATER)
+    wildcards: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
+    records: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class Site:
     lifeline: Lifeline
     resolvers: tuple[IPAddress, ...]
     levels: tuple[Level, ...]
-    dns: DnsProxySettings = field(default=DnsProxySettings(), metadata=ADDED)
+    dns: DnsProxySettings = field(default=DnsProxySettings(), metadata=ADDED_LATER)
 
     def zone_of(self, address: IPAddress) -> str:
         """Name the zone in whose subnets an address lies; empty when it is in none."""

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from ecluse.policy import GATEWAY, Criticality, Direction, Policy, Zone
+from ecluse.policy import GATEWAY, Criticality, Direction, Policy, Zone, network_interval
 from ecluse.ruleset import dns_redirect, table_names
 from ecluse.ruleset import program as p
 from ecluse.ruleset.disjoint import Box, disjoint
 from ecluse.ruleset.dns_redirect import ByName
-from ecluse.ruleset.families import FAMILIES, Family, network_interval
+from ecluse.ruleset.families import FAMILIES, Family
 from ecluse.ruleset.ingress import BY_VRF, by_link, from_inside
 from ecluse.ruleset.program import Chain, Field, Key, NamedSet, Part, Rule
 from ecluse.ruleset.service_maps import GroupLookups

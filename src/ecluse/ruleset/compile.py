@@ -22,7 +22,7 @@ def zones_by_service(policy: Policy) -> dict[str, tuple[str, ...]]:
     order = {zone: number for number, zone in enumerate(policy.zone_names())}
     found = {}
     for service in policy.services:
-        near = (zone for host in service.hosts for _, zone in inside.around(host))
+        near = (zone for host in service.hosts for _, zone in inside.containing(host))
         found[service.name] = tuple(sorted({*service.zones, *near}, key=order.__getitem__))
     return found
 

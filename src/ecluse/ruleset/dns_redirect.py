@@ -20,10 +20,11 @@ from ecluse.policy import (
     Traffic,
     Zone,
     level_named,
+    network_interval,
 )
 from ecluse.ruleset import program as p
 from ecluse.ruleset import table_names
-from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family, network_interval
+from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family
 from ecluse.ruleset.ingress import from_inside
 from ecluse.ruleset.program import Chain, Key, NamedSet, Rule
 from ecluse.ruleset.service_maps import ServiceGroup, protocol_in

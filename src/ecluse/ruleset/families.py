@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from ecluse.policy import IPNetwork, interval
+from ecluse.policy import network_interval
 from ecluse.ruleset import program as p
 
 
@@ -57,11 +57,6 @@ IPV6 = Family(
     (1, 2, 3, 4),
 )
 FAMILIES = (IPV4, IPV6)
-
-
-def network_interval(network: IPNetwork) -> p.Interval:
-    """Give the first and last address of a network as numbers."""
-    return interval(network)
 
 
 LINK_LOCAL6 = network_interval(ip_network("fe80::/10"))

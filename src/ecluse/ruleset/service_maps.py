@@ -12,13 +12,14 @@ from ecluse.policy import (
     IPNetwork,
     Policy,
     Traffic,
-    private,
+    network_interval,
+    private_kind,
 )
 from ecluse.policy.network_index import NetworkIndex
 from ecluse.ruleset import program as p
 from ecluse.ruleset import table_names
 from ecluse.ruleset.disjoint import Box, disjoint
-from ecluse.ruleset.families import FAMILIES, IPV6, Family, network_interval
+from ecluse.ruleset.families import FAMILIES, IPV6, Family
 from ecluse.ruleset.program import Key, NamedSet, Rule
 
 ICMP, ICMPV6 = 1, 58
@@ -67,7 +68,7 @@ def places(
         zones = tuple(sorted(service.zones, key=order.__getitem__))
         by_home: dict[str, list[IPNetwork]] = {}
         for host in service.hosts:
-            by_home.setdefault(next(zone for _, zone in inside.around(host)), []).append(host)
+            by_home.setdefault(next(zone for _, zone in inside.containing(host)), []).append(host)
         wanted: list[tuple[tuple[str, ...], tuple[IPNetwork, ...] | None]] = (
             [(zones, None)] if zones else []
         )
@@ -122,7 +123,7 @@ def _addresses(claim: _Claim, addresses: Addresses, family: Family) -> tuple[p.I
         for host in claim.destination.hosts
         for address in sorted(a for a in addresses.get(host, ()) if a.version == family.version)
         # Another service may allow the same name what this one does not.
-        if claim.destination.private or not private(address)
+        if claim.destination.private or not private_kind(address)
     )
 
 

@@ -20,10 +20,10 @@ tells what else was tried.
 
 from collections.abc import Mapping
 
-from ecluse.policy import Policy
+from ecluse.policy import Policy, network_interval
 from ecluse.ruleset import program as p
 from ecluse.ruleset import table_names
-from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family, network_interval
+from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family
 from ecluse.ruleset.program import Chain, Rule
 
 PRIORITIES = {table_names.RAW: ("raw - 10", -310), table_names.PREROUTING: ("mangle", -150)}

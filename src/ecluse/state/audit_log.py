@@ -30,12 +30,12 @@ __all__ = [
     "verify",
 ]
 
-_CHECKED_AT_START = 16 * 1024 * 1024
+_CHECKED_BYTES = 16 * 1024 * 1024
 """Bytes at the end of the log that `survey` checks (half a second); `verify` checks all of it."""
 
-_TAIL = 8 * hash_chain.LONGEST_LINE
-_MOST_SIDE_FILES = 99
-_MOST_PROBLEMS = 10
+_TAIL = 8 * hash_chain.MAX_LINE_BYTES
+_MAX_SIDE_FILES = 99
+_MAX_FAULTS = 10
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class HashChainAudit:
         self._path = path
         self._clock = clock
         self._open: _Open | None = None
-        self._spare = DiskReserve(path.parent / "spare")
+        self._reserve = DiskReserve(path.parent / "spare")
 
     def open(self) -> tuple[str, ...]:
         """Open the log, repairing a torn end; give what was repaired, in words.
@@ -73,33 +73,33 @@ class HashChainAudit:
         StateError when it cannot be opened.
         """
         self.close()
-        repaired = _mend_end(self._path)
-        last = _last(self._path)
+        repaired = _repair_end(self._path)
+        last = _last_head(self._path)
         try:
             self._open = _open_files(self._path, last)
         except OSError as error:
-            raise durable_files.failure("open", self._path, error) from error
+            raise durable_files.state_error("open", self._path, error) from error
         if repaired:
-            self._write(AuditRecord("repair", _myself(), "; ".join(repaired)))
+            self._write(AuditRecord("repair", _daemon_actor(), "; ".join(repaired)))
         return repaired
 
-    def append(self, record: AuditRecord, *, spare: bool = False) -> None:
+    def append(self, record: AuditRecord, *, use_reserve: bool = False) -> None:
         """Write one line, durably.
 
         StateError when it could not be: then no part of it stays in the log.
 
-        spare: use the room that is kept for a full disk. For the line of a closing alone: whatever
+        use_reserve: use the room that is kept for a full disk. For the line of a closing alone: whatever
         others can cause (attempts, tampering, leaks, starts) would use it up.
         """
         try:
             self._append(record)
         except StateError as error:
-            if not spare or not is_full(error) or not self._spare.release():
+            if not use_reserve or not is_full(error) or not self._reserve.release_log_file():
                 raise
             self._append(record)
 
     def _append(self, record: AuditRecord) -> None:
-        if self._open is None or not self._unmoved(self._open):
+        if self._open is None or not self._is_same_file(self._open):
             self.open()
         self._write(record)
 
@@ -109,7 +109,7 @@ class HashChainAudit:
             self._open.close()
             self._open = None
 
-    def _unmoved(self, log: _Open) -> bool:
+    def _is_same_file(self, log: _Open) -> bool:
         """Say whether the path still leads to our file and nobody else wrote to it (a rotated log
         gets a new file).
         """
@@ -129,8 +129,8 @@ class HashChainAudit:
             atomic_files.write_fully(log.log, line)
             os.fdatasync(log.log)
         except OSError as error:
-            self._take_back(log)
-            raise durable_files.failure("write", self._path, error) from error
+            self._undo_write(log)
+            raise durable_files.state_error("write", self._path, error) from error
         log.size += len(line)
         log.last = head
         # Not synced: after a power cut the head may name an earlier line, which is still in the
@@ -138,7 +138,7 @@ class HashChainAudit:
         with contextlib.suppress(OSError):
             os.pwrite(log.head, hash_chain.head_bytes(head), 0)
 
-    def _take_back(self, log: _Open) -> None:
+    def _undo_write(self, log: _Open) -> None:
         """Cut off what a failed write left.
 
         If even that fails, the next append opens anew and repairs the end.
@@ -171,22 +171,22 @@ def _open_files(path: Path, last: Head) -> _Open:
         return _Open(os.dup(log), os.dup(head), os.fstat(log).st_size, last)
 
 
-def _last(path: Path) -> Head:
+def _last_head(path: Path) -> Head:
     """Give the head to go on from: the last line's, or the head file's when lines after the last
     one are gone.
     """
     last = hash_chain.NO_LINES
     for line in hash_chain.read_chain(path, _line_start(path, _TAIL)):
-        last = hash_chain.follow(last, line)
+        last = hash_chain.head_after(last, line)
     try:
         head = hash_chain.read_head(path)
     except CorruptError:
-        _clear(hash_chain.head_path(path))
+        _set_aside_if_there(hash_chain.head_path(path))
         head = None
     return head if head is not None and head.seq > last.seq else last
 
 
-def _clear(path: Path) -> None:
+def _set_aside_if_there(path: Path) -> None:
     if os.path.lexists(path):
         durable_files.set_aside(path)
 
@@ -204,7 +204,7 @@ def _line_start(path: Path, wanted: int) -> int:
     except FileNotFoundError:
         return 0
     except OSError as error:
-        raise durable_files.failure("read", path, error) from error
+        raise durable_files.state_error("read", path, error) from error
     return start + newline if newline >= 0 else 0
 
 
@@ -232,7 +232,7 @@ def _torn_end(path: Path) -> tuple[int, bytes]:
             parts: list[bytes] = []
             start = size
             while start > 0 and not (parts and b"\n" in parts[-1]):
-                if size - start > durable_files.LARGEST_FILE:
+                if size - start > durable_files.MAX_FILE_BYTES:
                     raise CorruptError(
                         f"{path} is no log: the last {size - start} bytes have no newline"
                     )
@@ -242,13 +242,13 @@ def _torn_end(path: Path) -> tuple[int, bytes]:
     except FileNotFoundError:
         return 0, b""
     except OSError as error:
-        raise durable_files.failure("read", path, error) from error
+        raise durable_files.state_error("read", path, error) from error
     torn = b"".join(reversed(parts))
     torn = torn[torn.rfind(b"\n") + 1 :]
     return size - len(torn), torn
 
 
-def _mend_end(path: Path) -> tuple[str, ...]:
+def _repair_end(path: Path) -> tuple[str, ...]:
     end, torn = _torn_end(path)
     if not torn:
         return ()
@@ -266,7 +266,7 @@ def _mend_end(path: Path) -> tuple[str, ...]:
                 os.ftruncate(fd, end)
             os.fsync(fd)
     except OSError as error:
-        raise durable_files.failure("repair", path, error) from error
+        raise durable_files.state_error("repair", path, error) from error
     if side is None:
         return (
             f"{path.name}: the last line lacked its newline and was otherwise whole; the newline was added",
@@ -277,14 +277,14 @@ def _mend_end(path: Path) -> tuple[str, ...]:
 
 
 def _side_file(path: Path) -> Path:
-    for number in range(1, _MOST_SIDE_FILES + 1):
+    for number in range(1, _MAX_SIDE_FILES + 1):
         side = path.with_name(f"{path.stem}.torn-{number}")
         if not os.path.lexists(side):
             break
     return side
 
 
-def _myself() -> Actor:
+def _daemon_actor() -> Actor:
     return Actor(uid=os.getuid(), user="", pid=os.getpid(), command="eclused")
 
 
@@ -310,7 +310,7 @@ def survey(path: Path) -> Survey:
     """
     count = generation = 0
     levels: Levels | None = None
-    start = _line_start(path, _CHECKED_AT_START)
+    start = _line_start(path, _CHECKED_BYTES)
 
     def watched() -> Iterator[Line]:
         nonlocal count, generation, levels
@@ -325,10 +325,10 @@ def survey(path: Path) -> Survey:
 
     found = [
         f"{path.name}: {problem}"
-        for problem in hash_chain.problems(path, watched(), from_start=start == 0)
+        for problem in hash_chain.find_faults(path, watched(), from_start=start == 0)
     ]
-    more = len(found) - _MOST_PROBLEMS
-    words = found[:_MOST_PROBLEMS] + (
+    more = len(found) - _MAX_FAULTS
+    words = found[:_MAX_FAULTS] + (
         [f"{path.name}: {more} more; see 'ecluse audit verify'"] if more > 0 else []
     )
     return Survey(count > 0, tuple(words), levels, generation)
@@ -350,6 +350,6 @@ def read_audit(path: Path) -> Iterator[dict[str, Any]]:
             yield line.record
 
 
-def now() -> datetime:
+def utc_now() -> datetime:
     """Give the time now, UTC: the clock of a process that was given none."""
     return datetime.now(UTC)

@@ -19,14 +19,14 @@ from ecluse import atomic_files
 from ecluse.errors import StateError
 from ecluse.state import durable_files
 
-BOOT = {f"boot-{number}": 64 * 1024 for number in range(1, 5)}
+BOOT_FILES = {f"boot-{number}": 64 * 1024 for number in range(1, 5)}
 """Bytes of each; `boot.nft` of a dozen zones has 4 KiB."""
 
-LOG = {f"log-{number}": 16 * 1024 for number in range(1, 5)}
+LOG_FILES = {f"log-{number}": 16 * 1024 for number in range(1, 5)}
 """Bytes of each; a line has at most 8 KiB."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_BLOCK = 512
+_BLOCK_BYTES = 512
 """Bytes that st_blocks counts in (stat(2))."""
 
 
@@ -36,9 +36,9 @@ class DiskReserve:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keep(self) -> None:
+    def fill(self) -> None:
         """Make what is missing. StateError when the disk has no room."""
-        whole = BOOT | LOG
+        whole = BOOT_FILES | LOG_FILES
         missing = {
             name: bytes(size)
             for name, size in whole.items()
@@ -49,7 +49,7 @@ class DiskReserve:
             atomic_files.remove_temporaries(self._folder)
             durable_files.write_all(self._folder, missing)
 
-    def write(self, path: Path, data: bytes) -> None:
+    def write_file(self, path: Path, data: bytes) -> None:
         """Replace a file as `durable.write` does; where the disk is full, by a file of this folder.
 
         StateError.
@@ -57,29 +57,29 @@ class DiskReserve:
         try:
             durable_files.write_file(path, data)
         except StateError as error:
-            if not is_full(error) or not self._from_spare(path, data):
+            if not is_full(error) or not self._overwrite_reserved(path, data):
                 raise
 
-    def _from_spare(self, path: Path, data: bytes) -> bool:
-        for name in BOOT:
-            spare = self._folder / name
-            if not _is_whole(spare, len(data)):
+    def _overwrite_reserved(self, path: Path, data: bytes) -> bool:
+        for name in BOOT_FILES:
+            reserved = self._folder / name
+            if not _is_whole(reserved, len(data)):
                 continue
             try:
-                with durable_files.regular_file(spare, os.O_WRONLY) as fd:
+                with durable_files.regular_file(reserved, os.O_WRONLY) as fd:
                     atomic_files.write_fully(fd, data)
                     os.ftruncate(fd, len(data))
                     os.fsync(fd)
-                spare.rename(path)
+                reserved.rename(path)
                 atomic_files.sync_folder(path.parent)
             except (OSError, StateError):
                 continue
             return True
         return False
 
-    def release(self) -> bool:
+    def release_log_file(self) -> bool:
         """Give room for some lines of a log back to the disk; say whether there was any."""
-        for name in LOG:
+        for name in LOG_FILES:
             try:
                 (self._folder / name).unlink()
                 atomic_files.sync_folder(
@@ -100,5 +100,7 @@ def _is_whole(path: Path, size: int) -> bool:
     """Say whether a regular file with one name holds blocks for so many bytes."""
     with contextlib.suppress(OSError, StateError), durable_files.regular_file(path) as fd:
         found = os.fstat(fd)
-        return found.st_size >= size and found.st_blocks * _BLOCK >= size and found.st_nlink == 1
+        return (
+            found.st_size >= size and found.st_blocks * _BLOCK_BYTES >= size and found.st_nlink == 1
+        )
     return False

@@ -26,7 +26,7 @@ from ecluse.errors import CorruptError
 from ecluse.records import AuditRecord
 from ecluse.state import durable_files
 
-LONGEST_LINE = 8192
+MAX_LINE_BYTES = 8192
 """Bytes of a line, newline included."""
 
 GENESIS = hashlib.sha256(b"ecluse audit log, version 1").hexdigest()
@@ -63,7 +63,7 @@ class Line:
     intact: bool
     whole: bool
 
-    def end(self) -> str:
+    def end_hash(self) -> str:
         """Give the hash that the next line must name as `prev`: its own, or that of its bytes when
         it has none.
         """
@@ -90,7 +90,7 @@ def make_line(record: AuditRecord, head: Head, at: datetime) -> tuple[bytes, Hea
     """
     for limit in _TEXT_LIMITS:
         line, new = _make_line(record, head, at, limit, with_levels=True)
-        if len(line) <= LONGEST_LINE:
+        if len(line) <= MAX_LINE_BYTES:
             return line, new
     # Only hundreds of zones get here: the line is worth more than the levels in it, which the
     # generation holds too.
@@ -104,40 +104,40 @@ def _make_line(
     parts = {
         "seq": head.seq + 1,
         "at": at.isoformat(timespec="milliseconds"),
-        "event": _cut(record.event, limit),
+        "event": _shorten(record.event, limit),
         "actor": {
             "uid": actor.uid,
-            "user": _cut(actor.user, limit),
+            "user": _shorten(actor.user, limit),
             "pid": actor.pid,
-            "command": _cut(actor.command, limit),
+            "command": _shorten(actor.command, limit),
             "login": actor.login,
         },
-        "what": _cut(record.what, limit),
-        "reason": _cut(record.reason, limit),
-        "authorised_by": _cut(record.authorised_by, limit),
+        "what": _shorten(record.what, limit),
+        "reason": _shorten(record.reason, limit),
+        "authorised_by": _shorten(record.authorised_by, limit),
         "from_generation": record.from_generation,
         "to_generation": record.to_generation,
-        "ruleset": _cut(record.ruleset, limit),
-        "result": _cut(record.result, limit),
+        "ruleset": _shorten(record.ruleset, limit),
+        "result": _shorten(record.result, limit),
         "levels": dict(record.levels) if with_levels and record.levels is not None else None,
         "prev": head.hash,
     }
     body = json.dumps(parts, separators=(",", ":"), ensure_ascii=True).encode()
     mark = hashlib.sha256(body).hexdigest()
-    return _join(body, mark) + b"\n", Head(head.seq + 1, mark)
+    return _with_hash(body, mark) + b"\n", Head(head.seq + 1, mark)
 
 
-def _cut(text: str, limit: int) -> str:
+def _shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} more characters)"
 
 
-def _join(body: bytes, mark: str) -> bytes:
+def _with_hash(body: bytes, mark: str) -> bytes:
     return body[:-1] + f',"hash":"{mark}"}}'.encode()
 
 
 def parse_line(raw: bytes, number: int = 0, *, whole: bool = True) -> Line:
     """Read one line, given without its newline."""
-    record = _record(raw)
+    record = _parse_record(raw)
     return Line(number, raw, record, record is not None and _own_hash(raw, record), whole)
 
 
@@ -151,16 +151,16 @@ def _own_hash(raw: bytes, record: dict[str, Any]) -> bool:
     )
 
 
-def follow(last: Head, line: Line) -> Head:
+def head_after(last: Head, line: Line) -> Head:
     """Give the head after `line`.
 
     A line that is not intact is taken for the next one: its own number means nothing.
     """
     number = line.record["seq"] if line.record and line.intact else last.seq + 1
-    return Head(number, line.end())
+    return Head(number, line.end_hash())
 
 
-def _record(raw: bytes) -> dict[str, Any] | None:
+def _parse_record(raw: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):
@@ -182,17 +182,17 @@ def read_chain(path: Path, start: int = 0) -> Iterator[Line]:
         with durable_files.regular_file(path) as fd, os.fdopen(os.dup(fd), "rb") as log:
             log.seek(start)
             number = 0
-            while raw := log.readline(LONGEST_LINE):
+            while raw := log.readline(MAX_LINE_BYTES):
                 number += 1
                 rest = raw
-                while len(rest) == LONGEST_LINE and not rest.endswith(b"\n"):
-                    rest = log.readline(LONGEST_LINE)
+                while len(rest) == MAX_LINE_BYTES and not rest.endswith(b"\n"):
+                    rest = log.readline(MAX_LINE_BYTES)
                 whole = rest.endswith(b"\n")
                 yield parse_line(raw.removesuffix(b"\n"), number, whole=whole)
     except FileNotFoundError:
         return
     except OSError as error:
-        raise durable_files.failure("read", path, error) from error
+        raise durable_files.state_error("read", path, error) from error
 
 
 def head_path(log: Path) -> Path:
@@ -236,10 +236,12 @@ def verify(path: Path) -> list[ChainFault]:
     as the head file tells (see the module's own words for what cannot be seen). StateError when it
     cannot be read.
     """
-    return list(problems(path, read_chain(path)))
+    return list(find_faults(path, read_chain(path)))
 
 
-def problems(path: Path, lines: Iterable[Line], *, from_start: bool = True) -> Iterator[ChainFault]:
+def find_faults(
+    path: Path, lines: Iterable[Line], *, from_start: bool = True
+) -> Iterator[ChainFault]:
     """Give what `verify` finds in `lines` of the log at `path`, one at a time.
 
     from_start: the lines begin with the log's first; else what the first of them follows is not
@@ -247,11 +249,11 @@ def problems(path: Path, lines: Iterable[Line], *, from_start: bool = True) -> I
     """
     last = NO_LINES
     trusted = not from_start
-    head, head_problem = _head_or_problem(path)
+    head, head_problem = _head_or_fault(path)
     head_seen = head == NO_LINES
     for line in lines:
-        yield from _problems_of(line, last, trusted=trusted)
-        last = follow(last, line)
+        yield from _faults_in(line, last, trusted=trusted)
+        last = head_after(last, line)
         trusted = False
         head_seen = head_seen or last == head
     if head_problem is not None:
@@ -274,14 +276,14 @@ def problems(path: Path, lines: Iterable[Line], *, from_start: bool = True) -> I
         )
 
 
-def _head_or_problem(path: Path) -> tuple[Head | None, ChainFault | None]:
+def _head_or_fault(path: Path) -> tuple[Head | None, ChainFault | None]:
     try:
         return read_head(path), None
     except CorruptError as error:
         return None, ChainFault(0, error.message)
 
 
-def _problems_of(line: Line, last: Head, *, trusted: bool) -> Iterator[ChainFault]:
+def _faults_in(line: Line, last: Head, *, trusted: bool) -> Iterator[ChainFault]:
     record = line.record
     if not line.whole:
         yield ChainFault(line.number, "torn: it does not end in a newline")
@@ -295,7 +297,7 @@ def _problems_of(line: Line, last: Head, *, trusted: bool) -> Iterator[ChainFaul
     if record["seq"] != last.seq + 1:
         yield ChainFault(
             line.number,
-            f"record {record['seq']} follows record {last.seq}: {_gap(record['seq'], last.seq)}",
+            f"record {record['seq']} follows record {last.seq}: {_describe_gap(record['seq'], last.seq)}",
         )
     elif record["prev"] != last.hash:
         yield ChainFault(
@@ -304,7 +306,7 @@ def _problems_of(line: Line, last: Head, *, trusted: bool) -> Iterator[ChainFaul
         )
 
 
-def _gap(found: int, last: int) -> str:
+def _describe_gap(found: int, last: int) -> str:
     if found <= last:
         return "repeated, inserted or out of order"
     missing = f"{last + 1}" if found == last + 2 else f"{last + 1} to {found - 1}"

@@ -72,12 +72,12 @@ class Layout:
         return self.root / "audit.log"
 
     @property
-    def by_hand(self) -> Path:
+    def offline_closings(self) -> Path:
         """What was closed without the daemon since it last ran."""
         return self.root / "by-hand.log"
 
     @property
-    def spare(self) -> Path:
+    def disk_reserve(self) -> Path:
         """Room for records on a full disk: files of nothing (`state/disk_reserve.py`)."""
         return self.root / "spare"
 
@@ -85,7 +85,7 @@ class Layout:
         """Give every folder that must be there, the outermost first."""
         return (self.root, self.generations, self.policies, self.ruleset)
 
-    def generation(self, number: int) -> Path:
+    def generation_file(self, number: int) -> Path:
         """Give the file of a generation."""
         return self.generations / f"{number:08d}.json"
 
@@ -98,11 +98,11 @@ class Layout:
 
     def generation_numbers(self) -> list[int]:
         """Give the numbers that have a file now, readable or not, rising."""
-        found = durable_files.entries(self.generations)
+        found = durable_files.list_folder(self.generations)
         numbers = {number for name in found if (number := self.number_of(name)) is not None}
-        return sorted(number for number in numbers if self.generation(number).name in found)
+        return sorted(number for number in numbers if self.generation_file(number).name in found)
 
-    def policy(self, digest: str) -> Path:
+    def policy_file(self, digest: str) -> Path:
         """Give the file of a policy.
 
         StateError when `digest` is not `sha256:HEX`: it may come from a request.
@@ -126,13 +126,13 @@ class Layout:
 
     def level_files(self) -> list[Path]:
         """Give the files of levels that are there."""
-        names = durable_files.entries(self.ruleset)
+        names = durable_files.list_folder(self.ruleset)
         return [
             self.ruleset / name
             for name in names
             if name.endswith(".nft") and self.digest_in(name) is None
         ]
 
-    def told(self, path: Path) -> str:
+    def relative_name(self, path: Path) -> str:
         """Name a file as a person would, from the state directory on."""
         return os.path.relpath(path, self.root)

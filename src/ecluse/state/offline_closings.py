@@ -18,7 +18,7 @@ from ecluse.records import Actor, AuditRecord, Generation
 from ecluse.state import codec, durable_files
 from ecluse.state.disk_reserve import DiskReserve, is_full
 
-MOST = 100
+MAX_LINES = 100
 """Lines that are taken; who closes by hand more often has other trouble."""
 
 
@@ -36,7 +36,7 @@ class OfflineClosing:
     reason: str
     authorised_by: str
 
-    def record(self) -> AuditRecord:
+    def audit_record(self) -> AuditRecord:
         """Give the line for the audit log."""
         what = f"{self.level} without the daemon at {self.at:%Y-%m-%d %H:%M:%S} UTC, by {self.file}"
         return AuditRecord("by-hand", self.actor, what, self.reason, self.authorised_by)
@@ -51,14 +51,14 @@ def append_closing(path: Path, closing: OfflineClosing) -> None:
     gets what is made.
     """
     try:
-        _append(path, codec.canonical(closing) + b"\n")
+        _append_line(path, codec.canonical(closing) + b"\n")
     except StateError as error:
-        if not is_full(error) or not DiskReserve(path.parent / "spare").release():
+        if not is_full(error) or not DiskReserve(path.parent / "spare").release_log_file():
             raise
-        _append(path, codec.canonical(closing) + b"\n")
+        _append_line(path, codec.canonical(closing) + b"\n")
 
 
-def _append(path: Path, line: bytes) -> None:
+def _append_line(path: Path, line: bytes) -> None:
     try:
         with durable_files.regular_file(path, os.O_RDWR | os.O_CREAT | os.O_APPEND) as fd:
             before = os.fstat(fd)
@@ -73,7 +73,7 @@ def _append(path: Path, line: bytes) -> None:
                 os.ftruncate(fd, before.st_size)
                 raise
     except OSError as error:
-        raise durable_files.failure("write", path, error) from error
+        raise durable_files.state_error("write", path, error) from error
 
 
 def read_closings(path: Path) -> tuple[tuple[OfflineClosing, ...], str]:
@@ -82,12 +82,12 @@ def read_closings(path: Path) -> tuple[tuple[OfflineClosing, ...], str]:
     StateError: none of it can.
     """
     lines = (durable_files.read_file(path) or b"").splitlines()
-    found = tuple(filter(None, map(_closing, lines[:MOST])))
+    found = tuple(filter(None, map(_parse_closing, lines[:MAX_LINES])))
     unread = len(lines) - len(found)
     return found, f"{unread} lines cannot be read" if unread else ""
 
 
-def _closing(line: bytes) -> OfflineClosing | None:
+def _parse_closing(line: bytes) -> OfflineClosing | None:
     try:
         closing = codec.read_canonical(OfflineClosing, line)
     except ValueError:

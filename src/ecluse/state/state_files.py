@@ -21,7 +21,7 @@ _INCLUDE = re.compile(r'^include "([^"\n]*)"$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Boot:
+class BootHeader:
     """What `boot.nft` says of itself: the file name of its program, and the whole record of the
     state that it sets.
     """
@@ -32,14 +32,14 @@ class Boot:
 
 def sealed_json(value: object) -> bytes:
     """Write a value as canonical JSON and its checksum line."""
-    return durable_files.seal(codec.canonical(value) + b"\n", durable_files.JSON_TRAILER)
+    return durable_files.with_checksum(codec.canonical(value) + b"\n", durable_files.JSON_TRAILER)
 
 
 def _read_json(kind: type[T], path: Path) -> T | None:
     sealed = durable_files.read_file(path)
     if sealed is None:
         return None
-    data = durable_files.unseal(path, sealed, durable_files.JSON_TRAILER)
+    data = durable_files.without_checksum(path, sealed, durable_files.JSON_TRAILER)
     try:
         return codec.read_canonical(kind, data.removesuffix(b"\n"))
     except ValueError as error:
@@ -51,7 +51,7 @@ def read_generation(at: Layout, number: int) -> Generation | None:
 
     CorruptError too when its content is another generation than its name says.
     """
-    path = at.generation(number)
+    path = at.generation_file(number)
     found = _read_json(Generation, path)
     if found is not None and found.number != number:
         raise CorruptError(f"{path} holds generation {found.number}, not the one it is named by")
@@ -76,7 +76,7 @@ def read_names(path: Path) -> dict[str, KnownName] | None:
 
 def read_policy(at: Layout, digest: str) -> Policy | None:
     """Read a policy; its checksum is its name. StateError when `digest` is not one."""
-    path = at.policy(digest)
+    path = at.policy_file(digest)
     data = durable_files.read_file(path)
     if data is None:
         return None
@@ -88,7 +88,7 @@ def read_policy(at: Layout, digest: str) -> Policy | None:
         raise CorruptError(f"{path} holds what this version cannot read: {error}") from error
 
 
-def check_named_by_digest(at: Layout, path: Path) -> None:
+def verify_digest_name(at: Layout, path: Path) -> None:
     """Read a file that is named by its digest (a policy, a program).
 
     CorruptError when its bytes have another.
@@ -98,7 +98,7 @@ def check_named_by_digest(at: Layout, path: Path) -> None:
         raise CorruptError(f"{path} is not what was written (checksum differs)")
 
 
-def boot_text(at: Layout, boot: Boot, gate: str) -> bytes:
+def boot_text(at: Layout, boot: BootHeader, gate: str) -> bytes:
     """Write `boot.nft`.
 
     What it says of itself comes first, in comments, for people and then for us; the checksum last.
@@ -113,7 +113,7 @@ def boot_text(at: Layout, boot: Boot, gate: str) -> bytes:
         gate.rstrip("\n"),
         "",
     )
-    return durable_files.seal("\n".join(lines).encode(), durable_files.COMMENT_TRAILER)
+    return durable_files.with_checksum("\n".join(lines).encode(), durable_files.COMMENT_TRAILER)
 
 
 def level_text(at: Layout, program: str, level: str, gate: str, levels: tuple[str, ...]) -> bytes:
@@ -125,7 +125,7 @@ def level_text(at: Layout, program: str, level: str, gate: str, levels: tuple[st
         gate.rstrip("\n"),
         "",
     )
-    return durable_files.seal("\n".join(lines).encode(), durable_files.COMMENT_TRAILER)
+    return durable_files.with_checksum("\n".join(lines).encode(), durable_files.COMMENT_TRAILER)
 
 
 def _include(at: Layout, program: str) -> str:
@@ -139,12 +139,12 @@ def read_ruleset_file(path: Path) -> str | None:
     if sealed is None:
         return None
     try:
-        return durable_files.unseal(path, sealed, durable_files.COMMENT_TRAILER).decode()
+        return durable_files.without_checksum(path, sealed, durable_files.COMMENT_TRAILER).decode()
     except UnicodeDecodeError as error:
         raise CorruptError(f"{path} is not UTF-8") from error
 
 
-def read_boot(at: Layout) -> Boot | None:
+def read_boot(at: Layout) -> BootHeader | None:
     """Read what `boot.nft` says of itself.
 
     Whether its program is there and whole is not looked at.
@@ -154,15 +154,16 @@ def read_boot(at: Layout) -> Boot | None:
         return None
     try:
         program, record = (
-            _said(line, key) for line, key in zip(text.split("\n")[3:5], _BOOT_KEYS, strict=True)
+            _value_after(line, key)
+            for line, key in zip(text.split("\n")[3:5], _BOOT_KEYS, strict=True)
         )
-        boot = Boot(program, codec.read_canonical(Generation, record.encode()))
+        boot = BootHeader(program, codec.read_canonical(Generation, record.encode()))
     except ValueError as error:
         raise CorruptError(f"{at.boot} does not say which state it sets") from error
     return boot
 
 
-def level_by_hand(at: Layout) -> str:
+def level_closed_offline(at: Layout) -> str:
     """Give the level of a `boot.nft` that a closing without the daemon put there: the file of a
     level, or of last resort.
 
@@ -175,19 +176,21 @@ def level_by_hand(at: Layout) -> str:
     except StateError:
         return ""
     match = _EVERY_ZONE.match(text)
-    return match[1] if match and levels_in(text) and match[1] in {CUT.name, ISOLATE.name} else ""
+    return (
+        match[1] if match and listed_levels(text) and match[1] in {CUT.name, ISOLATE.name} else ""
+    )
 
 
 _BOOT_KEYS = ("# program: ", "# record: ")
 
 
-def _said(line: str, key: str) -> str:
+def _value_after(line: str, key: str) -> str:
     if not line.startswith(key):
         raise ValueError(line)
     return line.removeprefix(key)
 
 
-def programs_in(at: Layout, text: str) -> set[str]:
+def included_programs(at: Layout, text: str) -> set[str]:
     """Name the programs of this state directory that a ruleset file includes; one elsewhere is
     given by its path.
     """
@@ -195,9 +198,11 @@ def programs_in(at: Layout, text: str) -> set[str]:
     return {path.name if path.parent == at.ruleset else str(path) for path in paths}
 
 
-def levels_in(text: str) -> list[str]:
+def listed_levels(text: str) -> list[str]:
     """Name the levels that a level's file says there are; none when it says nothing readable."""
     try:
-        return list(codec.decode(tuple[str, ...], json.loads(_said(text.split("\n")[1], "# of: "))))
+        return list(
+            codec.decode(tuple[str, ...], json.loads(_value_after(text.split("\n")[1], "# of: ")))
+        )
     except (ValueError, IndexError):
         return []

@@ -33,12 +33,12 @@ from ecluse.state import codec, durable_files, state_files
 from ecluse.state.disk_reserve import DiskReserve
 from ecluse.state.layout import Layout
 from ecluse.state.recovery import recover
-from ecluse.state.state_files import Boot
+from ecluse.state.state_files import BootHeader
 
 _NO_NFT_PATH = re.compile(
     r'["\\*?\[\]{}\x00-\x1f]'
 )  # nft globs the path of an include, and has no escapes in it
-_COPY = 300.0
+_COPY_SECONDS = 300.0
 """Seconds between two copies of the saved addresses: another file, so that one bad sector does not
 take both.
 """
@@ -107,7 +107,7 @@ class DirectoryState:
         then told to be done by the generation of its number.
         """
         done = self._intent is not None and self._intent.number <= self._recorded
-        durable_files.remove(self._at.journal, durable=not done)
+        durable_files.remove_file(self._at.journal, durable=not done)
         self._intent = None
 
     def write_generation(self, generation: Generation) -> None:
@@ -116,9 +116,9 @@ class DirectoryState:
         What stands under its number and differs is set aside, not overwritten.
         """
         self._prepare()
-        path = self._at.generation(generation.number)
+        path = self._at.generation_file(generation.number)
         data = state_files.sealed_json(generation)
-        if not _holds(path, data):
+        if not _is_stored(path, data):
             durable_files.write_file(path, data)
         # A record that the disk refused may be written after a newer one.
         self._recorded = max(self._recorded, generation.number)
@@ -138,8 +138,8 @@ class DirectoryState:
         held, self._encoded = self._encoded, None  # mostly asked for its digest just before
         data = held[1] if held and held[0] is policy else codec.canonical(policy)
         digest = codec.digest(data)
-        path = self._at.policy(digest)
-        if not _holds(path, data):
+        path = self._at.policy_file(digest)
+        if not _is_stored(path, data):
             durable_files.write_file(path, data)
         return digest
 
@@ -151,7 +151,7 @@ class DirectoryState:
         policy = state_files.read_policy(self._at, digest)
         if policy is None:
             raise StateError(
-                f"the policy {digest} is not stored: {self._at.policy(digest)} is missing"
+                f"the policy {digest} is not stored: {self._at.policy_file(digest)} is missing"
             )
         return policy
 
@@ -169,10 +169,10 @@ class DirectoryState:
         self._prepare()
         data = text.encode()
         name = self._at.program_name(codec.digest(data))
-        contents = {} if _holds(self._at.ruleset / name, data) else {name: data}
+        contents = {} if _is_stored(self._at.ruleset / name, data) else {name: data}
         for level, gate in gates.items():
             small = state_files.level_text(self._at, name, level, gate, tuple(gates))
-            if not _is_so(self._at.ruleset / f"{level}.nft", small):
+            if not _has_bytes(self._at.ruleset / f"{level}.nft", small):
                 contents[f"{level}.nft"] = small
         durable_files.write_all(self._at.ruleset, contents)
         return name
@@ -182,34 +182,35 @@ class DirectoryState:
         return self._at.digest_in(name) is not None and (self._at.ruleset / name).is_file()
 
     def point_boot(
-        self, program: str, gate: str, generation: Generation, *, spare: bool = False
+        self, program: str, gate: str, generation: Generation, *, use_reserve: bool = False
     ) -> None:
         """Make `boot.nft` the named program with this gate text, and record the state that it sets:
         both or neither.
 
         The whole record stands in it with a checksum, so that a change is one file;
         `write_generation` may follow.
-        spare: on a full disk take a file of `spare/` for it.
+        use_reserve: on a full disk take a file of `spare/` for it.
         """
         self._prepare()
-        data = state_files.boot_text(self._at, Boot(program, generation), gate)
-        if spare:
-            DiskReserve(self._at.spare).write(self._at.boot, data)
+        data = state_files.boot_text(self._at, BootHeader(program, generation), gate)
+        if use_reserve:
+            DiskReserve(self._at.disk_reserve).write_file(self._at.boot, data)
         else:
             durable_files.write_file(self._at.boot, data)
         self._recorded = max(self._recorded, generation.number)
 
-    def keep_room(self) -> None:
+    def fill_disk_reserve(self) -> None:
         """Fill `spare/` again where it is not whole; next to nothing to do as a rule."""
         self._prepare()
-        DiskReserve(self._at.spare).keep()
+        DiskReserve(self._at.disk_reserve).fill()
 
     def write_closed(self, text: str) -> None:
         """Store `closed.nft`, the ruleset of last resort."""
         self._prepare()
         body = text if text.endswith("\n") else text + "\n"
         durable_files.write_file(
-            self._at.closed, durable_files.seal(body.encode(), durable_files.COMMENT_TRAILER)
+            self._at.closed,
+            durable_files.with_checksum(body.encode(), durable_files.COMMENT_TRAILER),
         )
 
     def forget(self, keep_generations: int) -> None:
@@ -221,19 +222,19 @@ class DirectoryState:
         """
         numbers = self._at.generation_numbers()
         kept = numbers[-max(1, keep_generations) :]
-        for name in durable_files.entries(self._at.generations):
+        for name in durable_files.list_folder(self._at.generations):
             number = self._at.number_of(name)
             if number is not None and kept and number < kept[0]:
-                _forget_file(self._at.generations / name)
+                _remove_unneeded(self._at.generations / name)
         policies, programs = self._used(kept)
         for folder, used in ((self._at.policies, policies), (self._at.ruleset, programs)):
-            for name in durable_files.entries(folder) if used is not None else ():
+            for name in durable_files.list_folder(folder) if used is not None else ():
                 if self._at.digest_in(name) and used is not None and name not in used:
-                    _forget_file(folder / name)
+                    _remove_unneeded(folder / name)
 
-    def forget_by_hand(self) -> None:
+    def remove_offline_closings(self) -> None:
         """Delete the notes of closings without the daemon: they are in the audit log."""
-        _forget_file(self._at.by_hand)
+        _remove_unneeded(self._at.offline_closings)
 
     def read_names(self) -> Mapping[str, KnownName]:
         """Read the saved addresses of host names; the copy's when missing or damaged (damage shows
@@ -255,7 +256,7 @@ class DirectoryState:
         durable_files.write_file(self._at.names, sealed)
         if time.monotonic() >= self._copy_due:
             durable_files.write_file(self._at.names_copy, sealed)
-            self._copy_due = time.monotonic() + _COPY
+            self._copy_due = time.monotonic() + _COPY_SECONDS
 
     def _prepare(self) -> None:
         if not self._ready:
@@ -291,18 +292,18 @@ class DirectoryState:
             name
             for text in texts
             if text is not None
-            for name in state_files.programs_in(self._at, text)
+            for name in state_files.included_programs(self._at, text)
         }
 
 
-def _is_so(path: Path, data: bytes) -> bool:
+def _has_bytes(path: Path, data: bytes) -> bool:
     try:
         return durable_files.read_file(path) == data
     except StateError:
         return False
 
 
-def _holds(path: Path, data: bytes) -> bool:
+def _is_stored(path: Path, data: bytes) -> bool:
     """Say whether `path` holds just these bytes, durably.
 
     What stands there and differs is set aside.
@@ -321,14 +322,14 @@ def _holds(path: Path, data: bytes) -> bool:
             path.parent
         )  # its bytes were synced before it got its name; the name may not be
     except OSError as error:
-        raise durable_files.failure("write", path, error) from error
+        raise durable_files.state_error("write", path, error) from error
     return True
 
 
-def _forget_file(path: Path) -> None:
+def _remove_unneeded(path: Path) -> None:
     """Remove what is not needed any more.
 
     A folder in its place stays; no fsync: coming back does no harm.
     """
     if not path.is_dir():
-        durable_files.remove(path, durable=False)
+        durable_files.remove_file(path, durable=False)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ecluse.config import load_policy
 from ecluse.errors import ConfigError
 from ecluse.policy import DnsMode, DnsProxySettings, Policy, Zone
-from ecluse.policy.networks import network_of
+from ecluse.policy.networks import parse_network
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
 from tests import extremes
@@ -62,7 +62,7 @@ def sites(draw):
     made = []
     for number, zone in enumerate(zones):
         some = draw(st.lists(st.sampled_from(shared), min_size=1, unique=True))
-        subnet = network_of(f"10.{number}.0.0/16")
+        subnet = parse_network(f"10.{number}.0.0/16")
         assert subnet
         made.append(Zone(zone, zone, tuple(some), (subnet,)))
     return tuple(made)

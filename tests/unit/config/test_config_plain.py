@@ -13,7 +13,7 @@ from ecluse.config import load_policy, parsers, read_directory, warnings_of
 from ecluse.config.lint import is_example
 from ecluse.config.messages import InvalidValueError
 from ecluse.errors import ConfigError
-from ecluse.policy.networks import network_of
+from ecluse.policy.networks import parse_network
 
 DAY = date(2026, 11, 1)
 HERE = "allowlist.d/10-labs.yaml"
@@ -207,7 +207,7 @@ def test_a_site_of_its_own_addresses_has_no_example(files):
     ],
 )
 def test_a_prefix_is_an_example_where_all_of_it_is(text, example):
-    network = network_of(text)
+    network = parse_network(text)
     assert network is not None
     assert is_example(network) is example
 

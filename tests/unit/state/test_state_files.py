@@ -14,7 +14,7 @@ def root(tmp_path):
     root = tmp_path / "state"
     store = DirectoryState(root)
     store.recover()
-    store.keep_room()
+    store.fill_disk_reserve()
     return root
 
 

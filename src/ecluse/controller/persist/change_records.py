@@ -103,7 +103,7 @@ class ChangeRecords:
         """Point the boot ruleset at a state, which records it: `boot.nft` holds the whole
         generation.
 
-        spare: use the room that is kept for a full disk (`StateStore.keep_room`).
+        spare: use the room that is kept for a full disk (`StateStore.fill_disk_reserve`).
 
         A program file of this policy that is there already serves, even if an address has changed
         since: a trigger never waits for a file of the allowlist's size, and the file is renewed
@@ -121,7 +121,7 @@ class ChangeRecords:
                 name = self._older_program(loaded.digest) if spare else ""
                 if not name:
                     raise
-            self.shared.ports.store.point_boot(name, gate, generation, spare=spare)
+            self.shared.ports.store.point_boot(name, gate, generation, use_reserve=spare)
 
         return self._job("boot ruleset", "boot", write)
 
@@ -163,7 +163,9 @@ class ChangeRecords:
 
     def room(self) -> Write:
         """Keep room on the disk for closings, so that they are recorded when it is full."""
-        return Write("room for a full disk", self.shared.ports.store.keep_room, housekeeping=True)
+        return Write(
+            "room for a full disk", self.shared.ports.store.fill_disk_reserve, housekeeping=True
+        )
 
     def names(self) -> Write:
         """Store the addresses that names have now, for a start without DNS."""
@@ -208,7 +210,7 @@ class ChangeRecords:
         def write() -> None:
             passed = number < self._newest_spare
             self.shared.ports.audit.append(
-                replace(record, levels=None) if passed else record, spare=spare
+                replace(record, levels=None) if passed else record, use_reserve=spare
             )
             self._newest_spare = max(self._newest_spare, number if spare else 0)
 
@@ -246,7 +248,7 @@ class ChangeRecords:
         def write() -> None:
             if not all(job.written for job in lines):
                 raise StateError("the audit log has not taken it yet")
-            self.shared.ports.store.forget_by_hand()
+            self.shared.ports.store.remove_offline_closings()
 
         return (
             [*lines, Write("notes of what was closed by hand", write, housekeeping=True)]

@@ -22,7 +22,7 @@ from ecluse.controller.tasks.supervisor import Supervisor, in_words
 from ecluse.controller.tasks.tamper import EXAMPLES, Reconciler
 from ecluse.errors import EcluseError
 from ecluse.flow_judge import describe
-from ecluse.gc_pause import sweep
+from ecluse.gc_pause import collect_if_small
 from ecluse.policy import Policy
 from ecluse.records import AuditRecord, Generation
 from ecluse.results import Purge
@@ -350,7 +350,7 @@ class Keeper:
         self._unswept += 1
         if self._unswept >= _UNSWEPT or not self._s.writer.locked():
             self._unswept = 0
-            sweep()
+            collect_if_small()
 
     async def _record_what_waits(self) -> None:
         waiting = self._ledger.recorder.waiting
