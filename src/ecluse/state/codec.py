@@ -42,7 +42,7 @@ def encode(value: Any) -> Any:
 
 
 def _written_fields(value: Any) -> Iterator[tuple[str, Any]]:
-    """Give the parts of a dataclass that are written: one that was added later (policy.ADDED) only
+    """Give the parts of a dataclass that are written: one that was added later (policy.ADDED_LATER) only
     when it says something.
     """
     for field in dataclasses.fields(value):
