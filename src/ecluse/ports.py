@@ -17,7 +17,7 @@ from ecluse.records import AuditRecord, Generation, KnownName, NameStatistics
 from ecluse.results import TableUse
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.proxy_config import ProxyConfig
-from ecluse.ruleset.switch import Position
+from ecluse.ruleset.switch import SwitchState
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Firewall(Protocol):
     async def apply(self, text: str) -> None:
         """Apply `text` as one transaction, whole or not at all. KernelError when it was refused."""
 
-    async def switch(self, position: Position) -> str:
+    async def switch(self, position: SwitchState) -> str:
         """Put the switch into this position: one transaction, whole or not at all.
 
         KernelError when it was refused.

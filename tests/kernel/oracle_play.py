@@ -79,17 +79,17 @@ class Play:
         self.rig.nft(
             case.nat.text()
             + self.spoil.text(switch.whole_text(self.program))
-            + switch.gate_text(case.policy, SLOT, case.levels)
+            + switch.switch_text(case.policy, SLOT, case.levels)
         )
         self.rig.seen()
-        oracle = Simulator(self.program, switch.targets(case.policy, SLOT, case.levels))
+        oracle = Simulator(self.program, switch.switch_targets(case.policy, SLOT, case.levels))
         self._act("opened", [self._opening(oracle, flow) for flow in self.flows])
         followed = [flow for flow in self.flows if flow.there and flow.connection]
         self._act("answered", [said for flow in followed for said in self._answers(oracle, flow)])
-        self.rig.nft(switch.gate_text(case.policy, SLOT, case.then))
+        self.rig.nft(switch.switch_text(case.policy, SLOT, case.then))
         self.levels = case.then
         judged = self._judge_connections(followed)
-        oracle = Simulator(self.program, switch.targets(case.policy, SLOT, case.then))
+        oracle = Simulator(self.program, switch.switch_targets(case.policy, SLOT, case.then))
         self._act("went on", [said for flow in self.flows for said in self._next(oracle, flow)])
         self._compare_flow_judge(judged)
         assert not self.wrong, "\n".join(["the kernel and the oracle differ:", *self.wrong])

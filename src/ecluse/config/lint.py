@@ -25,7 +25,7 @@ from ecluse.policy import (
     network_interval,
 )
 from ecluse.policy.network_index import NetworkIndex
-from ecluse.ruleset.service_maps import homes
+from ecluse.ruleset.service_maps import subnet_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def find_warnings(
     yield from _about_site(policy, site)
     yield from find_examples(policy, site, services)
     yield from about_dns(policy, site)
-    inside = homes(policy)
+    inside = subnet_index(policy)
     for placed, service in zip(services, policy.services, strict=True):
         yield from _about_people(placed, service)
         yield from _about_names(placed, service)

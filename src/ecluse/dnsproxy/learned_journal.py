@@ -17,7 +17,7 @@ from pathlib import Path
 from ecluse.dnsproxy.whole_files import write_whole
 from ecluse.lenient_rows import parse_rows
 from ecluse.policy import IPAddress
-from ecluse.ruleset.table_names import is_learned
+from ecluse.ruleset.table_names import is_learned_set
 
 FILE = "learned.record"
 GROWTH = 4 << 20
@@ -70,7 +70,7 @@ class LearnedJournal:
         origins: Origins = {}
         rows, bad = parse_rows(lines[:-1], _row)
         for name, address, until, led in rows:
-            if is_learned(name):
+            if is_learned_set(name):
                 held.setdefault(name, {})[address] = until
                 remember(origins, name, address, led)
         return held, origins, not bad

@@ -19,7 +19,7 @@ from ecluse.lenient_rows import PARSE_ERRORS, parse_rows
 from ecluse.policy import IPAddress
 from ecluse.ruleset.dns_redirect import KEPT_SECONDS
 from ecluse.ruleset.program import TABLE
-from ecluse.ruleset.table_names import is_learned
+from ecluse.ruleset.table_names import is_learned_set
 
 FILE = "learned.nft"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -87,7 +87,7 @@ def read_snapshot(file: Path, boot: str) -> tuple[Held, Origins, str]:
     origins: Origins = {}
     for name, address, seconds, led in parse_rows(lines, _row)[0]:
         left = seconds - gone
-        if is_learned(name) and (left > 0 or written != boot):
+        if is_learned_set(name) and (left > 0 or written != boot):
             held.setdefault(name, {})[address] = now + max(0.0, left)
             remember(origins, name, address, led)
     return held, origins, written

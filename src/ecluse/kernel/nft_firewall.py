@@ -31,7 +31,7 @@ from ecluse.kernel.read_table import in_one_generation
 from ecluse.policy import IPAddress
 from ecluse.ports import CounterValue, KernelChange, SetReading, SwitchReading
 from ecluse.ruleset.program import NamedSet
-from ecluse.ruleset.switch import Position
+from ecluse.ruleset.switch import SwitchState
 
 READERS = 4
 LOOK = "'nft list table inet ecluse' shows what stands in the kernel now"
@@ -113,7 +113,7 @@ class NftFirewall:
                 hint=f"ps -p {port}",
             )
 
-    async def switch(self, position: Position) -> str:
+    async def switch(self, position: SwitchState) -> str:
         """Put the switch into a position as one transaction.
 
         KernelError in the kernel's words and libnftables'.
@@ -136,7 +136,7 @@ class NftFirewall:
             else ""
         )
 
-    def _switch(self, position: Position) -> tuple[str, str]:
+    def _switch(self, position: SwitchState) -> tuple[str, str]:
         """Switch; give why the kernel did not take it as it was sent, and why not as a text either;
         nothing where it did.
         """

@@ -20,7 +20,7 @@ from ecluse.kernel.netlink import (
 )
 from ecluse.kernel.netlink_stream import EVENT_BUFFER, NetlinkStream
 from ecluse.ports import KernelChange
-from ecluse.ruleset.table_names import is_learned
+from ecluse.ruleset.table_names import is_learned_set
 from ecluse.safe_text import replace_unsafe
 
 NFNLGRP_NFTABLES = 7
@@ -120,7 +120,7 @@ class TransactionReader:
         name = (
             next((payload for kind, payload in found if kind == words[0]), b"") if words[0] else b""
         )
-        if what in {NEWSETELEM, DELSETELEM} and is_learned(text(name)):
+        if what in {NEWSETELEM, DELSETELEM} and is_learned_set(text(name)):
             self._filled = text(name)  # what it is there for
             return
         self._seen[what, name] += 1

@@ -33,7 +33,7 @@ from ecluse.kernel.netlink import (
 )
 from ecluse.policy import IPAddress
 from ecluse.ruleset.dns_redirect import KEPT_SECONDS
-from ecluse.ruleset.table_names import is_learned
+from ecluse.ruleset.table_names import is_learned_set
 
 SET_HANDLE = 16
 _WIDTHS = (4, 16)
@@ -172,7 +172,7 @@ def handles(netlink: Netlink) -> dict[str, int]:
     return {
         text(one[read_table.SET_NAME]): number(one.get(SET_HANDLE, b""))
         for one in read_table.sets(netlink)
-        if is_learned(text(one[read_table.SET_NAME]))
+        if is_learned_set(text(one[read_table.SET_NAME]))
     }
 
 

@@ -1,4 +1,4 @@
-"""The switch by raw netlink: what `Position.text` says, without the time that libnftables takes for
+"""The switch by raw netlink: what `SwitchState.text` says, without the time that libnftables takes for
 its cache.
 
 Only what a change of level states goes this way: policies of base chains that are there, chains
@@ -19,7 +19,7 @@ from ecluse.kernel.netlink import (
     netfilter_kind,
     text_attribute,
 )
-from ecluse.ruleset.switch import Position
+from ecluse.ruleset.switch import SwitchState
 from ecluse.ruleset.table_names import BASE_CHAINS
 
 NEWCHAIN, NEWRULE, DELRULE = 3, 6, 8
@@ -29,7 +29,7 @@ IMMEDIATE_REGISTER, VERDICT_REGISTER = 1, 0
 _HEADER = netfilter_header(read_table.NFPROTO_INET)
 
 
-def transaction(position: Position) -> list[Request]:
+def transaction(position: SwitchState) -> list[Request]:
     """Give the messages that put the switch into a position, in the order of its text.
 
     The kernel empties a chain when a rule is deleted by no handle, and changes only what a message

@@ -28,7 +28,7 @@ def subnet_sets(policy: Policy, slot: int) -> list[NamedSet]:
         for family in FAMILIES:
             boxes = _boxes(zone, family)
             if len(boxes) > 1:
-                name = table_names.subnets(slot, family.digit, zone.name)
+                name = table_names.subnet_set(slot, family.digit, zone.name)
                 sets.append(NamedSet(name, (family.type,), True, "", dict(disjoint(boxes))))
     return [*sets, *_answered_sets(policy, slot)]
 
@@ -49,7 +49,7 @@ def _within(zone: Zone, family: Family, field: Field, slot: int) -> tuple[Part, 
     this_family = p.Match(p.NFPROTO, (family.nfproto,))
     if len(boxes) == 1:
         return (this_family, p.Match(field, (boxes[0][0][0],)))
-    return (this_family, p.InSet((field,), table_names.subnets(slot, family.digit, zone.name)))
+    return (this_family, p.InSet((field,), table_names.subnet_set(slot, family.digit, zone.name)))
 
 
 def _answered_sets(policy: Policy, slot: int) -> list[NamedSet]:
@@ -78,7 +78,7 @@ def _answered(slot: int, family: Family) -> str:
 _WORDS = ((Direction.OUTBOUND, "out"), (Direction.INBOUND, "in"))
 
 
-def answered(policy: Policy, slot: int) -> dict[Family, str]:
+def zone_subnet_sets(policy: Policy, slot: int) -> dict[Family, str]:
     """Name the sets of all zones' subnets."""
     versions = {s.version for zone in policy.site.zones for s in zone.subnets}
     return {family: _answered(slot, family) for family in FAMILIES if family.version in versions}
@@ -134,7 +134,7 @@ def _lookups_at(
     return tuple(
         rule
         for one in kept
-        if zone in one.keep.zones and one.keep.criticality in keeps
+        if zone in one.group.zones and one.group.criticality in keeps
         for rule in one.lookups[direction, family]
     )
 
@@ -155,7 +155,7 @@ def _to_named(family: Family, chain: str) -> Rule:
     look-up for all others.
     """
     return (
-        p.InSet((family.original_destination,), table_names.learned(family.digit)),
+        p.InSet((family.original_destination,), table_names.learned_set(family.digit)),
         p.jump(chain),
     )
 
@@ -196,7 +196,7 @@ def gateway_chains(policy: Policy, kept: list[GroupLookups], slot: int) -> list[
     return chains
 
 
-def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
+def interface_dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
     """Say which gate an interface leads to.
 
     Where zones share an interface, the inside end's own address decides.
@@ -213,12 +213,14 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
     wild = any(
         pattern.endswith("*") for pattern in users
     )  # plain names make a hash, which is quicker
-    sets = [NamedSet(table_names.inside(slot), ("ifname",), wild, "", dict(sorted(inside.items())))]
+    sets = [
+        NamedSet(table_names.inside_set(slot), ("ifname",), wild, "", dict(sorted(inside.items())))
+    ]
     passes: Rule = (*by_link(slot), p.ACCEPT)
     chains = [
         Chain(
             f"{stem}inward.{table_names.identifier(zones[0])}",
-            (passes, (p.goto(table_names.gate(slot, zones[0])),)),
+            (passes, (p.goto(table_names.gate_chain(slot, zones[0])),)),
         )
         for zones in dict.fromkeys(tuple(each) for each in users.values() if len(each) == 1)
     ]
@@ -227,7 +229,7 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
         where: dict[Key, str] = {}
         for pattern, zones in users.items():
             alone = (
-                table_names.gate(slot, zones[0])
+                table_names.gate_chain(slot, zones[0])
                 if side == "from"
                 else f"{stem}inward.{table_names.identifier(zones[0])}"
             )
@@ -248,12 +250,12 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
                     if zone.name in some
                 ]
                 rules += [
-                    (*guard, p.goto(table_names.gate(slot, zone)))
+                    (*guard, p.goto(table_names.gate_chain(slot, zone)))
                     for guard, zone in guards
                     if guard
                 ]
             # An address of no zone is as foreign as an interface of no zone.
-            end = p.goto(table_names.gate(slot, table_names.ELSEWHERE))
+            end = p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE))
             chains.append(Chain(f"{stem}shared{number}.{side}", (*rules, (end,))))
     return sets, chains
 
@@ -291,7 +293,7 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
             p.FROM_HERE,
             p.goto(stem + "strayed"),
         )
-        for family, name in answered(policy, slot).items()
+        for family, name in zone_subnet_sets(policy, slot).items()
     ]
     to_inside: list[Rule] = [
         (
@@ -299,7 +301,7 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
             p.InSet((family.source,), name),
             p.goto(stem + "reject"),
         )
-        for family, name in answered(policy, slot).items()
+        for family, name in zone_subnet_sets(policy, slot).items()
     ]
     return [
         Chain(stem + "evidence", tuple(evidence)),
@@ -327,7 +329,7 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
     ]
 
 
-def gate_places(policy: Policy) -> tuple[str, ...]:
+def gate_names(policy: Policy) -> tuple[str, ...]:
     """Name every gate: one for each zone, two for the gateway (by hook), one for interfaces of no
     zone.
     """
@@ -344,8 +346,10 @@ def gate_chains(policy: Policy, slot: int) -> list[Chain]:
     stem = table_names.prefix(slot)
     closed = {table_names.ELSEWHERE: stem + "refuse"}
     gates = [
-        Chain(table_names.gate(slot, place), ((p.goto(closed.get(place, stem + "nothing")),),))
-        for place in gate_places(policy)
+        Chain(
+            table_names.gate_chain(slot, place), ((p.goto(closed.get(place, stem + "nothing")),),)
+        )
+        for place in gate_names(policy)
     ]
     return [Chain(stem + "open", ((p.ACCEPT,),)), Chain(stem + "nothing", ()), *gates]
 
@@ -360,7 +364,7 @@ def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
     """
     name = f"{table_names.prefix(slot)}errors"
     rules: list[Rule] = [
-        (*guard, p.jump(table_names.gate(slot, zone.name)))
+        (*guard, p.jump(table_names.gate_chain(slot, zone.name)))
         for zone in policy.site.zones
         for family in FAMILIES
         for end in (family.original_source, family.reply_source)
@@ -383,24 +387,24 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
     forwarded came by a link, and passes there at once.
     """
     stem = table_names.prefix(slot)
-    to_inside = p.InSet((p.OIFNAME,), table_names.inside(slot))
+    to_inside = p.InSet((p.OIFNAME,), table_names.inside_set(slot))
     error_chains, errors = _errors(policy, slot)
     ours: list[Rule] = [
         (p.Match(p.OIFNAME, ("lo",)), p.ACCEPT),
         (to_inside, p.ACCEPT),
         (p.jump(stem + "lifeline.output"),),
         *errors,
-        (p.jump(table_names.gate(slot, f"{GATEWAY}.output")),),
+        (p.jump(table_names.gate_chain(slot, f"{GATEWAY}.output")),),
     ]
     return [
         *error_chains,
         Chain(
             stem + "vrf",
             (
-                (p.InSet((p.SDIFNAME,), table_names.inside(slot)), to_inside, p.ACCEPT),
+                (p.InSet((p.SDIFNAME,), table_names.inside_set(slot)), to_inside, p.ACCEPT),
                 (p.VerdictMap((p.OIFNAME,), stem + "to"),),
                 (p.VerdictMap((p.SDIFNAME,), stem + "from"),),
-                (p.goto(table_names.gate(slot, table_names.ELSEWHERE)),),
+                (p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE)),),
             ),
         ),
         Chain(
@@ -409,7 +413,7 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
                 (BY_VRF, p.goto(stem + "vrf")),
                 (p.VerdictMap((p.OIFNAME,), stem + "to"),),
                 (p.VerdictMap((p.IIFNAME,), stem + "from"),),
-                (p.goto(table_names.gate(slot, table_names.ELSEWHERE)),),
+                (p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE)),),
             ),
         ),
         Chain(
@@ -419,7 +423,7 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
                 *dns_redirect.client_jump(policy, slot),
                 *from_inside(slot, p.ACCEPT),
                 (p.jump(stem + "lifeline.input"),),
-                (p.jump(table_names.gate(slot, f"{GATEWAY}.input")),),
+                (p.jump(table_names.gate_chain(slot, f"{GATEWAY}.input")),),
                 (p.goto(stem + "refuse"),),
             ),
         ),

@@ -11,14 +11,14 @@ from ecluse.policy import Addresses, Policy
 from ecluse.ruleset import chains, dns_redirect, source_check, table_names
 from ecluse.ruleset.lifeline import lifeline_chains, lifeline_sets
 from ecluse.ruleset.program import Program
-from ecluse.ruleset.service_maps import group_lookups, homes, maps_by_name, places
+from ecluse.ruleset.service_maps import group_lookups, host_name_maps, service_groups, subnet_index
 
 
 def zones_by_service(policy: Policy) -> dict[str, tuple[str, ...]]:
     """Give the zones from which each service is used: those named, and those its hosts lie in, in
     site order.
     """
-    inside = homes(policy)
+    inside = subnet_index(policy)
     order = {zone: number for number, zone in enumerate(policy.zone_names())}
     found = {}
     for service in policy.services:
@@ -38,11 +38,13 @@ def compile_program(
     own user first, the DNS gate's after it.
     """
     kept = group_lookups(policy, addresses, slot)
-    learned = dns_redirect.learned_lookups(policy, places(policy))
-    dispatch_sets, dispatch_chains = chains.dispatch(policy, slot)
+    learned = dns_redirect.learned_lookups(policy, service_groups(policy))
+    dispatch_sets, dispatch_chains = chains.interface_dispatch(policy, slot)
     return Program(
         slot=slot,
-        counters=tuple(sorted({table_names.counter(service.name) for service in policy.services})),
+        counters=tuple(
+            sorted({table_names.counter_name(service.name) for service in policy.services})
+        ),
         sets=(
             *dispatch_sets,
             *chains.subnet_sets(policy, slot),
@@ -57,9 +59,9 @@ def compile_program(
             *chains.gateway_chains(policy, kept, slot),
             *lifeline_chains(policy.site, slot, uids if dns_redirect.is_on(policy) else uids[:1]),
             *chains.gate_chains(policy, slot),
-            *dns_redirect.redirect_chains(policy, slot, chains.answered(policy, slot)),
+            *dns_redirect.redirect_chains(policy, slot, chains.zone_subnet_sets(policy, slot)),
             *source_check.source_chains(
-                policy, slot, chains.answered(policy, slot), dns_redirect.asked_here(policy)
+                policy, slot, chains.zone_subnet_sets(policy, slot), dns_redirect.asked_here(policy)
             ),
             *dispatch_chains,
             *chains.hook_chains(policy, slot),
@@ -72,5 +74,5 @@ def with_addresses(program: Program, policy: Policy, addresses: Addresses) -> Pr
     """Give the policy's program with these addresses of host names: as compiled anew, at the cost
     of the names alone.
     """
-    fresh = maps_by_name(policy, addresses, program.slot)
+    fresh = host_name_maps(policy, addresses, program.slot)
     return replace(program, sets=tuple(fresh.get(named.name, named) for named in program.sets))

@@ -14,7 +14,7 @@ BY_VRF = p.Match(p.SDIF, (0,), negate=True)
 
 def by_link(slot: int) -> Rule:
     """Say 'it came by an interface of a zone, and by no VRF'."""
-    return (p.InSet((p.IIFNAME,), table_names.inside(slot)), p.Match(p.SDIF, (0,)))
+    return (p.InSet((p.IIFNAME,), table_names.inside_set(slot)), p.Match(p.SDIF, (0,)))
 
 
 def from_inside(slot: int, *then: p.Part) -> tuple[Rule, ...]:
@@ -23,5 +23,5 @@ def from_inside(slot: int, *then: p.Part) -> tuple[Rule, ...]:
     """
     return (
         (*by_link(slot), *then),
-        (BY_VRF, p.InSet((p.SDIFNAME,), table_names.inside(slot)), *then),
+        (BY_VRF, p.InSet((p.SDIFNAME,), table_names.inside_set(slot)), *then),
     )

@@ -36,7 +36,7 @@ class ServiceGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
+class _ServiceDestination:
     """One service's claim to one destination: whose, from which inside hosts (None: every host of
     the zone).
     """
@@ -46,7 +46,7 @@ class _Claim:
     hosts: tuple[IPNetwork, ...] | None
 
 
-def homes(policy: Policy) -> NetworkIndex[str]:
+def subnet_index(policy: Policy) -> NetworkIndex[str]:
     """Give the subnets of all zones, each with its zone's name; they are disjoint."""
     index: NetworkIndex[str] = NetworkIndex()
     for zone in policy.site.zones:
@@ -55,13 +55,13 @@ def homes(policy: Policy) -> NetworkIndex[str]:
     return index
 
 
-def places(
+def service_groups(
     policy: Policy,
 ) -> dict[str, tuple[tuple[ServiceGroup, tuple[IPNetwork, ...] | None], ...]]:
     """Say of every service where it is kept, and there for which hosts (None: for every host of the
     zone).
     """
-    inside = homes(policy)
+    inside = subnet_index(policy)
     order = {zone: number for number, zone in enumerate(policy.zone_names())}
     found: dict[str, tuple[tuple[ServiceGroup, tuple[IPNetwork, ...] | None], ...]] = {}
     for service in policy.services:
@@ -79,13 +79,14 @@ def places(
     return found
 
 
-def _claims(policy: Policy) -> dict[ServiceGroup, list[_Claim]]:
-    where = places(policy)
-    claims: dict[ServiceGroup, list[_Claim]] = {}
+def _claims(policy: Policy) -> dict[ServiceGroup, list[_ServiceDestination]]:
+    where = service_groups(policy)
+    claims: dict[ServiceGroup, list[_ServiceDestination]] = {}
     for service in policy.services:
-        for keep, hosts in where[service.name]:
-            claims.setdefault(keep, []).extend(
-                _Claim(service.name, destination, hosts) for destination in service.destinations
+        for group, hosts in where[service.name]:
+            claims.setdefault(group, []).extend(
+                _ServiceDestination(service.name, destination, hosts)
+                for destination in service.destinations
             )
     return claims
 
@@ -98,26 +99,28 @@ class _Maps:
 
     exact: NamedSet | None
     ranges: NamedSet | None
-    plain: NamedSet | None
+    portless: NamedSet | None
 
-    def made(self) -> list[NamedSet]:
+    def present(self) -> list[NamedSet]:
         """Give those that there are."""
-        return [named for named in (self.exact, self.ranges, self.plain) if named]
+        return [named for named in (self.exact, self.ranges, self.portless) if named]
 
 
-def _networks(claim: _Claim, family: Family) -> tuple[p.Interval, ...]:
+def _networks(claim: _ServiceDestination, family: Family) -> tuple[p.Interval, ...]:
     return tuple(
         network_interval(n) for n in claim.destination.networks if n.version == family.version
     )
 
 
-def _sources(claim: _Claim, family: Family) -> tuple[p.Interval, ...]:
+def _sources(claim: _ServiceDestination, family: Family) -> tuple[p.Interval, ...]:
     if claim.hosts is None:
         return ((0, (1 << family.bits) - 1),)
     return tuple(network_interval(host) for host in claim.hosts if host.version == family.version)
 
 
-def _addresses(claim: _Claim, addresses: Addresses, family: Family) -> tuple[p.Interval, ...]:
+def _addresses(
+    claim: _ServiceDestination, addresses: Addresses, family: Family
+) -> tuple[p.Interval, ...]:
     return tuple(
         (int(address), int(address))
         for host in claim.destination.hosts
@@ -132,7 +135,9 @@ def protocol_in(traffic: Traffic, family: Family) -> int:
     return ICMPV6 if traffic.protocol == ICMP and family is IPV6 else traffic.protocol
 
 
-def _maps(claims: list[_Claim], addresses: Addresses | None, family: Family, stem: str) -> _Maps:
+def _maps(
+    claims: list[_ServiceDestination], addresses: Addresses | None, family: Family, stem: str
+) -> _Maps:
     """Sort one keep's claims into three maps: exact (a hash), ranges, and plain (protocols without
     ports).
 
@@ -147,7 +152,7 @@ def _maps(claims: list[_Claim], addresses: Addresses | None, family: Family, ste
     plain: list[Box] = []
     possible: set[str] = set()
     for claim in claims:
-        counter = table_names.counter(claim.service)
+        counter = table_names.counter_name(claim.service)
         sources = _sources(claim, family)
         targets = (
             _networks(claim, family) if addresses is None else _addresses(claim, addresses, family)
@@ -213,8 +218,8 @@ def _lookups(maps: _Maps, family: Family, direction: Direction) -> list[Rule]:
                 p.ACCEPT,
             )
         )
-    if maps.plain:
-        rules.append((p.CountByMap((peer, p.CT_PROTOCOL, inner), maps.plain.name), p.ACCEPT))
+    if maps.portless:
+        rules.append((p.CountByMap((peer, p.CT_PROTOCOL, inner), maps.portless.name), p.ACCEPT))
     return rules
 
 
@@ -224,18 +229,22 @@ class GroupLookups:
     that family alone).
     """
 
-    keep: ServiceGroup
+    group: ServiceGroup
     sets: tuple[NamedSet, ...]
     lookups: dict[tuple[Direction, Family], tuple[Rule, ...]]
 
 
-def _stem(slot: int, number: int, direction: Direction) -> str:
+def _map_prefix(slot: int, number: int, direction: Direction) -> str:
     word = "out" if direction is Direction.OUTBOUND else "in"
     return f"{table_names.prefix(slot)}keep{number}.{word}_"
 
 
-def _kept(
-    number: int, keep: ServiceGroup, claims: list[_Claim], addresses: Addresses, slot: int
+def _compile_group(
+    number: int,
+    group: ServiceGroup,
+    claims: list[_ServiceDestination],
+    addresses: Addresses,
+    slot: int,
 ) -> GroupLookups:
     sets: list[NamedSet] = []
     lookups: dict[tuple[Direction, Family], tuple[Rule, ...]] = {}
@@ -244,22 +253,22 @@ def _kept(
         for family in FAMILIES:
             rules: list[Rule] = []
             for source in (None, addresses):
-                maps = _maps(mine, source, family, _stem(slot, number, direction))
-                sets += maps.made()
+                maps = _maps(mine, source, family, _map_prefix(slot, number, direction))
+                sets += maps.present()
                 rules += _lookups(maps, family, direction)
             lookups[direction, family] = tuple(rules)
-    return GroupLookups(keep, tuple(sets), lookups)
+    return GroupLookups(group, tuple(sets), lookups)
 
 
 def group_lookups(policy: Policy, addresses: Addresses, slot: int) -> list[GroupLookups]:
     """Compile every service of a policy; services of like criticality and zones share their maps."""
     return [
-        _kept(number, keep, claims, addresses, slot)
-        for number, (keep, claims) in enumerate(_claims(policy).items(), 1)
+        _compile_group(number, group, claims, addresses, slot)
+        for number, (group, claims) in enumerate(_claims(policy).items(), 1)
     ]
 
 
-def maps_by_name(policy: Policy, addresses: Addresses, slot: int) -> dict[str, NamedSet]:
+def host_name_maps(policy: Policy, addresses: Addresses, slot: int) -> dict[str, NamedSet]:
     """Compile the maps that host names fill, and nothing else: map name -> map, as `kept_services`
     makes them.
     """
@@ -270,6 +279,6 @@ def maps_by_name(policy: Policy, addresses: Addresses, slot: int) -> dict[str, N
                 c for c in claims if c.destination.direction is direction and c.destination.hosts
             ]
             for family in FAMILIES if mine else ():
-                maps = _maps(mine, addresses, family, _stem(slot, number, direction))
-                found |= {named.name: named for named in maps.made()}
+                maps = _maps(mine, addresses, family, _map_prefix(slot, number, direction))
+                found |= {named.name: named for named in maps.present()}
     return found

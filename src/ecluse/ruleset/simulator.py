@@ -120,7 +120,7 @@ class Indices:
 @dataclass
 class Simulator:
     """A program with gates set: `targets` says where each base chain and gate goes (see
-    switch.targets).
+    switch.switch_targets).
 
     learned: what the DNS gate put into its sets. The redirect itself is another hook's, and not
     judged here: whoever asks gives the packet as it is after it.
@@ -162,7 +162,7 @@ class Simulator:
         """
         return self._walk(table_names.PREROUTING, packet, []) == LABEL.what
 
-    def keeper(self, chain: str, packet: Packet) -> str:
+    def keeping_service(self, chain: str, packet: Packet) -> str:
         """Name the counter of the service for which a chain of look-ups keeps a packet, empty when
         it does not.
         """
@@ -172,7 +172,7 @@ class Simulator:
 
     def find(self, name: str, point: tuple[int, ...]) -> str | None:
         """Look a point up in a set or map: its value (empty in a set), None when it is not in it."""
-        if table_names.is_learned(name):
+        if table_names.is_learned_set(name):
             return "" if point[0] in self.learned.get(name, ()) else None
         return self.indices.of(self._sets[name]).find(point)
 
@@ -215,7 +215,7 @@ class Simulator:
     ) -> bool:
         match part:
             case p.Match(what, values, negate):
-                value = read_set(what, packet)
+                value = field_value(what, packet)
                 return value is not None and any(_equal(value, v) for v in values) != negate
             case p.InSet(fields, name, negate):
                 point = self._point(fields, packet)
@@ -240,7 +240,7 @@ class Simulator:
         return None if point is None else self.find(name, point)
 
     def _point(self, fields: tuple[p.Field, ...], packet: Packet) -> tuple[int, ...] | None:
-        values = [read_set(what, packet) for what in fields]
+        values = [field_value(what, packet) for what in fields]
         if any(value is None for value in values):
             return None
         return tuple(
@@ -272,7 +272,7 @@ def _v6(address: IPAddress) -> int | None:
     return int(address) if address.version == 6 else None
 
 
-_READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
+_FIELD_VALUES: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.IIF: lambda k: int(bool(k.iif)),
     p.IIFNAME: lambda k: k.iif,
     p.SDIF: lambda k: int(bool(k.slave)),
@@ -310,8 +310,8 @@ _READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
 }
 
 
-def read_set(what: p.Field, packet: Packet) -> int | str | None:
+def field_value(what: p.Field, packet: Packet) -> int | str | None:
     """Read a field; None where the kernel's expression breaks (another family, no connection, no
     such header).
     """
-    return _READERS[what](packet)
+    return _FIELD_VALUES[what](packet)

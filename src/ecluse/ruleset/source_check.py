@@ -71,7 +71,7 @@ def source_chains(
     zones: the sets of all zones' subnets. tracked: rules for what is tracked whatever its source.
     """
     stem = table_names.prefix(slot)
-    from_inside = p.InSet((p.IIFNAME,), table_names.inside(slot))
+    from_inside = p.InSet((p.IIFNAME,), table_names.inside_set(slot))
     routes = tuple(
         dict.fromkeys(pattern for zone in policy.site.zones for pattern in zone.interfaces)
     )

@@ -13,19 +13,10 @@ from itertools import islice
 
 from ecluse.policy import GATEWAY, Levels, Policy, Site, level_named
 from ecluse.ruleset import dns_redirect, source_check, table_names
-from ecluse.ruleset.chains import gate_places
+from ecluse.ruleset.chains import gate_names
 from ecluse.ruleset.compile import compile_program
-from ecluse.ruleset.program import (
-    DROP,
-    TABLE,
-    Chain,
-    NamedSet,
-    Program,
-    by_name_text,
-    render,
-    structure,
-    texts,
-)
+from ecluse.ruleset.program import DROP, TABLE, Chain, NamedSet, Program
+from ecluse.ruleset.program_text import host_name_elements_text, render, structure_text, text_pieces
 
 PRIORITY, PRIORITY_NUMBER = "filter - 10", -10
 """Before the site's own filter chains: our `accept` only ends our chain, our `drop` is final."""
@@ -55,7 +46,7 @@ def skeleton(learned: tuple[str, ...] = ()) -> str:
     learned: the sets that the DNS gate fills (`Program.learned`); with them comes the rest that a
     gate needs.
 
-    No policy is stated: a new base chain accepts until a `Position` says otherwise, and one of a
+    No policy is stated: a new base chain accepts until a `SwitchState` says otherwise, and one of a
     shut gate keeps its drop.
     """
     dynamic = f"size {REFUSED_SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout 1d\n\t\tcounter"
@@ -79,7 +70,7 @@ def skeleton(learned: tuple[str, ...] = ()) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class SwitchState:
     """Where the switch stands: the whole of what a change of level states, whatever stood before.
 
     targets: base chain or gate -> the chain that its one rule goes to. verdict: policy of the base
@@ -116,12 +107,18 @@ class Position:
         return "\n".join([*lines, ""])
 
 
-def position(policy: Policy, slot: int, levels: Levels, *, redirect: bool = False) -> Position:
+def switch_state(
+    policy: Policy, slot: int, levels: Levels, *, redirect: bool = False
+) -> SwitchState:
     """Say where the switch stands at these levels."""
-    return Position(targets(policy, slot, levels, redirect=redirect), base_policy(policy, levels))
+    return SwitchState(
+        switch_targets(policy, slot, levels, redirect=redirect), base_chain_policy(policy, levels)
+    )
 
 
-def targets(policy: Policy, slot: int, levels: Levels, *, redirect: bool = False) -> dict[str, str]:
+def switch_targets(
+    policy: Policy, slot: int, levels: Levels, *, redirect: bool = False
+) -> dict[str, str]:
     """Say for every base chain and gate where its one rule goes: the whole state of the switch.
 
     redirect: the chain that redirects DNS stands in the table, so a site without a DNS gate has to
@@ -136,8 +133,8 @@ def targets(policy: Policy, slot: int, levels: Levels, *, redirect: bool = False
     result = {hook: stem + ("open" if all_open else hook) for hook in table_names.BASE_CHAINS}
     if all_open:
         result["input"] = dns_redirect.open_input(policy, slot)
-    for place in gate_places(policy):
-        gate = table_names.gate(slot, place)
+    for place in gate_names(policy):
+        gate = table_names.gate_chain(slot, place)
         if place == table_names.ELSEWHERE:
             result[gate] = stem + ("open" if all_open else "refuse")
             continue
@@ -153,7 +150,7 @@ def _passes_all(site: Site, level: str) -> bool:
     return level_named(site, level).passes_all
 
 
-def base_policy(policy: Policy, levels: Levels) -> str:
+def base_chain_policy(policy: Policy, levels: Levels) -> str:
     """Say what becomes of a packet that no rule judges: dropped as soon as any zone is not open.
 
     No packet gets there while our rules stand. It matters when somebody empties a base chain.
@@ -165,12 +162,12 @@ def base_policy(policy: Policy, levels: Levels) -> str:
     )
 
 
-def gate_text(policy: Policy, slot: int, levels: Levels) -> str:
+def switch_text(policy: Policy, slot: int, levels: Levels) -> str:
     """Write the position of the switch at these levels."""
-    return position(policy, slot, levels).text()
+    return switch_state(policy, slot, levels).text()
 
 
-def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str] | None:
+def levels_of_targets(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str] | None:
     """Say which levels the kernel's gates stand for; None when they do not form one whole state of
     this policy.
 
@@ -182,7 +179,7 @@ def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str
         return None
     levels: dict[str, str] = {}
     for zone in policy.zone_names():
-        gate = table_names.gate(slot, f"{GATEWAY}.input" if zone == GATEWAY else zone)
+        gate = table_names.gate_chain(slot, f"{GATEWAY}.input" if zone == GATEWAY else zone)
         for level in policy.site.levels:
             place = f"{GATEWAY}.input" if zone == GATEWAY else zone
             wanted = (
@@ -194,7 +191,7 @@ def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str
                 levels[zone] = level.name
     if len(levels) != len(policy.zone_names()):
         return None
-    whole = targets(policy, slot, levels)
+    whole = switch_targets(policy, slot, levels)
     # A table of an earlier build lacks some base chains: its level is a level all the same.
     lacking = {c for c in ("postrouting", *table_names.SOURCE_CHAINS) if not read.get(c)}
     return levels if all(read.get(c) == t for c, t in whole.items() if c not in lacking) else None
@@ -206,15 +203,15 @@ def load_text(program: Program) -> str:
     The elements of its large maps are not in it: they follow by `Firewall.elements`, before
     anything switches to it.
     """
-    return skeleton(program.learned) + structure(program)
+    return skeleton(program.learned) + structure_text(program)
 
 
-PIECE = 10_000
+BATCH_SIZE = 10_000
 """Elements of a hash that one transaction puts in: about 10 ms, which a cut may have to wait."""
 
 
-def pieces(program: Program) -> Iterator[NamedSet]:
-    """Give the elements that `load_text` leaves out, in pieces for a transaction each.
+def element_batches(program: Program) -> Iterator[NamedSet]:
+    """Give the elements that `load_text` leaves out, in element_batches for a transaction each.
 
     An interval map is not cut up: the kernel copies it whole (nft_set_pipapo) for each transaction
     that touches it.
@@ -222,11 +219,11 @@ def pieces(program: Program) -> Iterator[NamedSet]:
     for named in program.sets:
         if not named.is_bulk or not named.elements:
             continue
-        if named.interval or len(named.elements) <= PIECE:
+        if named.interval or len(named.elements) <= BATCH_SIZE:
             yield named
             continue
         rest = iter(named.elements.items())
-        while piece := dict(islice(rest, PIECE)):
+        while piece := dict(islice(rest, BATCH_SIZE)):
             yield replace(named, elements=piece)
 
 
@@ -260,12 +257,12 @@ def removal_text(
         table_names.REFUSED_IN,
         *learned,
     }
-    if shared & {table_names.learned("4"), table_names.learned("6")}:
+    if shared & {table_names.learned_set("4"), table_names.learned_set("6")}:
         shared |= {
             table_names.DNS,
             table_names.DNS_LIMITED,
-            table_names.rate("4"),
-            table_names.rate("6"),
+            table_names.rate_set("4"),
+            table_names.rate_set("6"),
             *table_names.LIMITED_SETS,
         }
     lines: list[str] = []
@@ -317,12 +314,12 @@ def _boot_parts(program: Program) -> Iterator[str]:
     """Write the boot text piece by piece, but for the elements that host names fill."""
     slot, at_boot = _slot_names(program), table_names.prefix(BOOT_SLOT)
     yield NEW_TABLE + skeleton(program.learned)
-    for text, bulk in texts(program):
+    for text, bulk in text_pieces(program):
         yield text if bulk else slot.sub(at_boot, text)
 
 
 def _boot_names(program: Program) -> str:
-    return _slot_names(program).sub(table_names.prefix(BOOT_SLOT), by_name_text(program))
+    return _slot_names(program).sub(table_names.prefix(BOOT_SLOT), host_name_elements_text(program))
 
 
 class BootText:
@@ -356,7 +353,7 @@ class BootText:
         return "".join(parts or _boot_parts(program)) + _boot_names(program)
 
 
-def hold_text(policy: Policy, slot: int, uids: tuple[int, ...] = (0,)) -> str:
+def interim_text(policy: Policy, slot: int, uids: tuple[int, ...] = (0,)) -> str:
     """Write a table that holds the line while the real one is loaded: the lifeline passes, the rest
     is dropped in silence.
 
@@ -370,7 +367,7 @@ def hold_text(policy: Policy, slot: int, uids: tuple[int, ...] = (0,)) -> str:
     silent = {f"{stem}refuse", f"{stem}reject", f"{stem}drop"}
     chains = tuple(Chain(c.name, ((DROP,),)) if c.name in silent else c for c in program.chains)
     hooks = (*table_names.BASE_CHAINS, *table_names.SOURCE_CHAINS)
-    shut = Position({hook: stem + hook for hook in hooks}, "drop")
+    shut = SwitchState({hook: stem + hook for hook in hooks}, "drop")
     return load_text(replace(program, chains=chains)) + shut.text()
 
 
@@ -379,4 +376,4 @@ def closed_text(policy: Policy, uids: tuple[int, ...] = (0,)) -> str:
     bare = Policy(policy.site, ())
     program = compile_program(bare, {}, 1, uids)
     isolate = dict.fromkeys(policy.zone_names(), policy.site.levels[-1].name)
-    return whole_text(program) + gate_text(bare, 1, isolate)
+    return whole_text(program) + switch_text(bare, 1, isolate)

@@ -22,6 +22,6 @@ async def test_the_largest_legal_sites_are_loaded_and_cut(firewall, tmp_path, na
     await firewall.apply(text)
     for level in ("cut", extremes.LEVELS[0], "isolate", "open"):
         levels = dict.fromkeys(policy.zone_names(), level)
-        await firewall.switch(switch.position(policy, 1, levels))
-        targets = switch.targets(policy, 1, levels)
+        await firewall.switch(switch.switch_state(policy, 1, levels))
+        targets = switch.switch_targets(policy, 1, levels)
         assert await firewall.targets(targets) == targets

@@ -18,7 +18,7 @@ from ecluse.ports import CounterValue, DeniedQuery, DnsReport, RefusedElement, S
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.conntrack_entry import ConntrackEntry, Tuple
-from ecluse.ruleset.table_names import BASE_CHAINS, DNS, DNS_LIMITED, is_learned
+from ecluse.ruleset.table_names import BASE_CHAINS, DNS, DNS_LIMITED, is_learned_set
 from tests.golden.cases import HERE, compiled
 from tests.unit.controller.machine import Machine
 
@@ -147,7 +147,9 @@ def test_a_policy_without_a_gate_leaves_none_behind_once_it_is_alone(machine):
     held = machine.run(machine.firewall.objects())
     text = switch.removal_text(held, [9], program.counters, program.learned)
     assert f"delete chain inet ecluse {DNS}" in text
-    assert all(f"delete set inet ecluse {name}" in text for name in held["set"] if is_learned(name))
+    assert all(
+        f"delete set inet ecluse {name}" in text for name in held["set"] if is_learned_set(name)
+    )
 
 
 def question(server: str, reply_from: str, reply_port: int) -> ConntrackEntry:
@@ -211,22 +213,24 @@ def test_always_redirects_at_open_too():
     always = replace(
         POLICY, site=replace(POLICY.site, dns=replace(POLICY.site.dns, mode=DnsMode.ALWAYS))
     )
-    assert switch.targets(always, 1, OPEN)[DNS] == "k1_dns"
-    assert switch.targets(POLICY, 1, OPEN)[DNS] == "k1_open"
-    assert DNS not in switch.targets(PLAIN, 1, CUT)
-    assert switch.targets(PLAIN, 1, CUT, redirect=True)[DNS] == "k1_open"
+    assert switch.switch_targets(always, 1, OPEN)[DNS] == "k1_dns"
+    assert switch.switch_targets(POLICY, 1, OPEN)[DNS] == "k1_open"
+    assert DNS not in switch.switch_targets(PLAIN, 1, CUT)
+    assert switch.switch_targets(PLAIN, 1, CUT, redirect=True)[DNS] == "k1_open"
     # With it comes the bound of each machine; whoever leaves DNS alone at open looks at nothing
     # there.
-    assert switch.targets(always, 1, OPEN)["input"] == "k1_dns.open"
-    assert {switch.targets(always, 1, OPEN)[hook] for hook in ("forward", "output")} == {"k1_open"}
-    assert {switch.targets(POLICY, 1, OPEN)[hook] for hook in BASE_CHAINS} == {"k1_open"}
-    mixed = switch.targets(always, 1, OPEN | {"care": "cut"})
+    assert switch.switch_targets(always, 1, OPEN)["input"] == "k1_dns.open"
+    assert {switch.switch_targets(always, 1, OPEN)[hook] for hook in ("forward", "output")} == {
+        "k1_open"
+    }
+    assert {switch.switch_targets(POLICY, 1, OPEN)[hook] for hook in BASE_CHAINS} == {"k1_open"}
+    mixed = switch.switch_targets(always, 1, OPEN | {"care": "cut"})
     assert mixed["input"] == "k1_input"
     assert mixed["k1_gate.dns.care"] == "k1_dns.redirect.care"
     assert mixed["k1_gate.dns.guest_wifi"] == "k1_open", (
         "all names are passed on for all or for none"
     )
-    assert switch.read_levels(always, switch.targets(always, 1, OPEN)) == OPEN
+    assert switch.levels_of_targets(always, switch.switch_targets(always, 1, OPEN)) == OPEN
 
 
 def test_what_lives_at_open_is_held_for_the_cut(machine):

@@ -15,7 +15,7 @@ def test_killed_while_the_line_is_held():
     machine.set("cut")
     machine.kill()
     machine.firewall.table = None
-    machine.run(machine.firewall.apply(switch.hold_text(simple(), 7)))
+    machine.run(machine.firewall.apply(switch.interim_text(simple(), 7)))
     assert machine.run(machine.firewall.policies())["forward"] == "drop"
     machine.start()
     assert machine.kernel() == CUT

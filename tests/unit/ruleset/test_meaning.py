@@ -13,7 +13,8 @@ from ecluse.ruleset import switch, table_names
 from ecluse.ruleset.compile import compile_program, with_addresses, zones_by_service
 from ecluse.ruleset.conntrack_entry import ConntrackEntry, Tuple
 from ecluse.ruleset.delta import delta
-from ecluse.ruleset.program import NamedSet, Program, element_text, render
+from ecluse.ruleset.program import NamedSet, Program
+from ecluse.ruleset.program_text import element_text, render
 from ecluse.ruleset.simulator import Packet, Simulator
 from ecluse.ruleset.switch import BootText
 from tests.effort import examples
@@ -47,7 +48,7 @@ def test_both_directions_of_a_packet_are_judged_alike(policy, addresses, data):
     connection, ours = data.draw(w.connections("care"))
     levels = dict.fromkeys(w.ZONES, "cut")
     program = compile_program(policy, addresses, 1)
-    oracle = Simulator(program, switch.targets(policy, 1, levels))
+    oracle = Simulator(program, switch.switch_targets(policy, 1, levels))
     inner, outer = (
         (connection.original, connection.reply) if ours else (connection.reply, connection.original)
     )
@@ -78,7 +79,7 @@ def test_both_directions_of_a_packet_are_judged_alike(policy, addresses, data):
 
 def cut(policy, addresses=None, level="cut"):
     program = compile_program(policy, addresses or {}, 1, uids=(990,))
-    return Simulator(program, switch.targets(policy, 1, dict.fromkeys(w.ZONES, level)))
+    return Simulator(program, switch.switch_targets(policy, 1, dict.fromkeys(w.ZONES, level)))
 
 
 def flow(source, destination, protocol=6, port=443):
@@ -191,7 +192,7 @@ def test_untracked_and_invalid_packets_are_refused_and_invalid_ones_get_no_reset
 def test_the_engines_port_takes_nothing_from_outside_that_conntrack_does_not_know(case):
     site, program = compiled(HERE / case)
     oracle = Simulator(
-        program, switch.targets(site, program.slot, dict.fromkeys(site.zone_names(), "cut"))
+        program, switch.switch_targets(site, program.slot, dict.fromkeys(site.zone_names(), "cut"))
     )
     known = packet(flow("198.51.100.7", "192.0.2.1", port=53), iif="wan0", oif="", hook="input")
     stray = replace(known, connection=None, invalid=True, destination_port=site.site.dns.port)
@@ -203,9 +204,13 @@ def test_an_unknown_interface_is_closed_unless_everything_is_open(policy):
     assert cut(policy).judge(stick).verdict == "drop"
     program = compile_program(policy, {}, 1)
     nearly = {**dict.fromkeys(w.ZONES, "open"), "guests": "cut"}
-    assert Simulator(program, switch.targets(policy, 1, nearly)).judge(stick).verdict == "drop"
+    assert (
+        Simulator(program, switch.switch_targets(policy, 1, nearly)).judge(stick).verdict == "drop"
+    )
     every = dict.fromkeys(w.ZONES, "open")
-    assert Simulator(program, switch.targets(policy, 1, every)).judge(stick).verdict == "accept"
+    assert (
+        Simulator(program, switch.switch_targets(policy, 1, every)).judge(stick).verdict == "accept"
+    )
 
 
 def test_inside_to_inside_is_never_touched(policy):
@@ -237,7 +242,7 @@ def test_lifeline_at_isolate(policy):
 def test_shared_interface_is_told_apart_by_address(policy):
     program = compile_program(policy, {}, 1)
     levels = {**dict.fromkeys(w.ZONES, "open"), "guests": "isolate"}
-    oracle = Simulator(program, switch.targets(policy, 1, levels))
+    oracle = Simulator(program, switch.switch_targets(policy, 1, levels))
     assert oracle.judge(packet(flow("10.20.0.5", "198.51.100.3"), iif="core0")).verdict == "accept"
     assert oracle.judge(packet(flow("10.30.0.5", "198.51.100.3"), iif="core0")).verdict == "reject"
     assert oracle.judge(packet(flow("10.30.0.5", "198.51.100.3"), iif="wlan7")).verdict == "reject"
@@ -284,7 +289,7 @@ def test_new_addresses_make_the_program_that_a_whole_compilation_makes(policy, b
 @given(w.policies(), w.addresses)
 def test_what_a_load_leaves_out_comes_in_pieces(policy, addresses):
     program = compile_program(policy, addresses, 2)
-    pieces = list(switch.pieces(program))
+    pieces = list(switch.element_batches(program))
     whole, loaded = render(program), switch.load_text(program)
     filled: dict[str, dict] = {}
     for piece in pieces:
@@ -309,25 +314,25 @@ def test_a_zone_may_be_called_like_a_slot(policy):
 
 def test_only_a_hash_is_cut_into_pieces():
     def named(interval):
-        elements = {((n, n), (443, 443), (6, 6)): "svc_a" for n in range(3 * switch.PIECE + 1)}
+        elements = {((n, n), (443, 443), (6, 6)): "svc_a" for n in range(3 * switch.BATCH_SIZE + 1)}
         types = ("ipv4_addr", "inet_service", "inet_proto")
         return NamedSet("k1_exact4", types, interval, "counter", elements)
 
     for interval, count in ((False, 4), (True, 1)):
-        pieces = list(switch.pieces(Program(1, ("svc_a",), (named(interval),), ())))
+        pieces = list(switch.element_batches(Program(1, ("svc_a",), (named(interval),), ())))
         assert len(pieces) == count
-        assert sum(len(piece.elements) for piece in pieces) == 3 * switch.PIECE + 1
+        assert sum(len(piece.elements) for piece in pieces) == 3 * switch.BATCH_SIZE + 1
 
 
 @settings(max_examples=examples(60))
 @given(w.policies(), w.levels, st.integers(1, 99))
 def test_levels_are_read_back_from_targets(policy, levels, slot):
-    targets = switch.targets(policy, slot, levels)
-    assert switch.read_levels(policy, targets) == levels
+    targets = switch.switch_targets(policy, slot, levels)
+    assert switch.levels_of_targets(policy, targets) == levels
     broken = dict(targets)
-    broken[table_names.gate(slot, "care")] = None
-    assert switch.read_levels(policy, broken) is None
-    assert switch.read_levels(policy, {**targets, "forward": f"k{slot + 1}_forward"}) is None
+    broken[table_names.gate_chain(slot, "care")] = None
+    assert switch.levels_of_targets(policy, broken) is None
+    assert switch.levels_of_targets(policy, {**targets, "forward": f"k{slot + 1}_forward"}) is None
 
 
 @given(w.policies())

@@ -151,7 +151,7 @@ class ChangeRecords:
                 return
             zones = loaded.policy.zone_names()
             gates = {
-                level.name: switch.gate_text(
+                level.name: switch.switch_text(
                     loaded.policy, switch.BOOT_SLOT, dict.fromkeys(zones, level.name)
                 )
                 for level in loaded.policy.site.levels
@@ -176,7 +176,7 @@ class ChangeRecords:
         since: a closing never waits for a file of the allowlist's size, and the file is renewed
         soon after (`RecordUpkeep`). spare: use the disk space that is reserved for closings.
         """
-        gate = switch.gate_text(loaded.policy, switch.BOOT_SLOT, generation.levels)
+        gate = switch.switch_text(loaded.policy, switch.BOOT_SLOT, generation.levels)
         program = self.program_files(loaded)
 
         def run() -> None:
