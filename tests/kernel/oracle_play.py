@@ -78,7 +78,7 @@ class Play:
         self.rig.forget_connections()
         self.rig.nft(
             case.nat.text()
-            + self.spoil.text(switch.whole_text(self.program))
+            + self.spoil.text(switch.table_text(self.program))
             + switch.switch_text(case.policy, SLOT, case.levels)
         )
         self.rig.seen()

@@ -176,7 +176,7 @@ def test_full_sets_of_refused_flows_open_nothing(rig, version):
     every_open = dict.fromkeys(policy.zone_names(), "open")
     rig.forget_connections()
     rig.nft(
-        Nat().text() + switch.whole_text(program) + switch.switch_text(policy, SLOT, every_open)
+        Nat().text() + switch.table_text(program) + switch.switch_text(policy, SLOT, every_open)
     )
     rig.seen()
     assert knock(rig, "udp", source, targets[0], range(1, more + 1)) == more, (

@@ -20,8 +20,10 @@ nothing.
 
 
 def subnet_sets(policy: Policy, slot: int) -> list[NamedSet]:
-    """Give a set of the subnets of each zone that has several of a family, so that a spoofed source
-    is not kept.
+    """Make a set of subnets for each zone that has several of one family, and one of all zones.
+
+    A zone's level keeps only packets whose inside end is in its set, so that a spoofed source is
+    not kept.
     """
     sets = []
     for zone in policy.site.zones:
@@ -38,10 +40,9 @@ def _boxes(zone: Zone, family: Family) -> list[Box]:
 
 
 def _within(zone: Zone, family: Family, field: Field, slot: int) -> tuple[Part, ...]:
-    """Say 'of this family, and the field is in one of the zone's subnets'; a single one is compared
-    and not looked up.
+    """Match this family, and a field that lies in one of the zone's subnets.
 
-    Empty when the zone has no subnet of the family.
+    A single subnet is compared and not looked up. Empty when the zone has none of the family.
     """
     boxes = _boxes(zone, family)
     if not boxes:
@@ -53,8 +54,9 @@ def _within(zone: Zone, family: Family, field: Field, slot: int) -> tuple[Part, 
 
 
 def _answered_sets(policy: Policy, slot: int) -> list[NamedSet]:
-    """Give the subnets of all zones together: only a source of theirs gets an answer when it is
-    refused.
+    """Make the sets of all zones' subnets.
+
+    Only a source in them gets an answer (reset, ICMP error) when its packet is refused.
     """
     sets = []
     for family in FAMILIES:
@@ -79,7 +81,7 @@ _WORDS = ((Direction.OUTBOUND, "out"), (Direction.INBOUND, "in"))
 
 
 def zone_subnet_sets(policy: Policy, slot: int) -> dict[Family, str]:
-    """Name the sets of all zones' subnets."""
+    """Name the sets of all zones' subnets, by family."""
     versions = {s.version for zone in policy.site.zones for s in zone.subnets}
     return {family: _answered(slot, family) for family in FAMILIES if family.version in versions}
 
@@ -87,10 +89,10 @@ def zone_subnet_sets(policy: Policy, slot: int) -> dict[Family, str]:
 def zone_chains(
     policy: Policy, kept: list[GroupLookups], learned: list[ByName], slot: int
 ) -> list[Chain]:
-    """Judge a zone's traffic at each level: look-ups for connections of its own, then for those
-    opened towards it.
+    """Make the chains that judge a zone's traffic, one for each level and zone.
 
-    They say what is kept, and nothing of the rest: what becomes of that is the hook's to say.
+    A chain looks up connections that the zone opened, then connections opened towards it. It
+    accepts what is kept and returns for the rest; the hook's chain decides about that.
     """
     chains: list[Chain] = []
     for level in policy.site.levels:
@@ -151,8 +153,9 @@ def _learned_at(
 
 
 def _to_named(family: Family, chain: str) -> Rule:
-    """Look into the services' own sets only for an address that some service was answered: one
-    look-up for all others.
+    """Jump to the services' own learned sets only for an address that some service learned.
+
+    All other packets cost one look-up, however many services have learned sets.
     """
     return (
         p.InSet((family.original_destination,), table_names.learned_set(family.digit)),
@@ -161,10 +164,10 @@ def _to_named(family: Family, chain: str) -> Rule:
 
 
 def gateway_chains(policy: Policy, kept: list[GroupLookups], slot: int) -> list[Chain]:
-    """Judge the gateway's own traffic by who opened the connection: its own addresses may change,
-    so none is asked.
+    """Make the chains that judge the gateway's own traffic, for each level and hook.
 
-    At input the original direction is a connection from outside; at output it is one of ours.
+    They ask who opened the connection, never for the gateway's own addresses: these may change. At
+    input the original direction is a connection from outside, at output one of the gateway.
     """
     chains: list[Chain] = []
     for level in policy.site.levels:
@@ -197,12 +200,11 @@ def gateway_chains(policy: Policy, kept: list[GroupLookups], slot: int) -> list[
 
 
 def interface_dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
-    """Say which gate an interface leads to.
+    """Make the verdict maps that lead from an interface to its zone's gate.
 
-    Where zones share an interface, the inside end's own address decides.
-
-    What comes from the inside and goes to the inside passes: that is asked once it is known that it
-    goes there.
+    Where zones share an interface, the address of the inside end decides. What comes from the
+    inside passes to the inside: that is asked in the `to` map's chains, where the outgoing
+    interface is known.
     """
     stem = table_names.prefix(slot)
     users: dict[str, list[str]] = {}
@@ -261,14 +263,14 @@ def interface_dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[
 
 
 def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
-    """Refuse fast towards the inside, in silence towards the outside, and let the kernel keep the
-    evidence.
+    """Make the chains that refuse: with an answer to the inside, silently to the outside.
 
-    An invalid packet gets no reset: it may belong to a kept connection that went astray, which a
-    reset would end. Nor is a source answered that is no zone's: the answer would go to whatever
-    outside address was written there, and an ICMP error carries the refused payload with it. A
-    zone's machines whose packets come by an interface in no zone (a wrong name in site.yaml) are
-    evidence too, and get no answer; what an outsider writes as its source is not.
+    All of them count, and record the packet in the refused sets. An invalid packet gets no reset:
+    it may belong to a kept connection that went astray, which a reset would end. A source in no
+    zone gets no answer: it would go to an outside address that the sender chose, and an ICMP error
+    carries the refused payload with it. A zone's machine whose packets come by an interface of no
+    zone (a wrong name in site.yaml) is recorded too, without an answer; an outsider's source is
+    not.
     """
     stem = table_names.prefix(slot)
     ports = p.Match(p.L4PROTO, (6, 17, 132))
@@ -330,18 +332,16 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
 
 
 def gate_names(policy: Policy) -> tuple[str, ...]:
-    """Name every gate: one for each zone, two for the gateway (by hook), one for interfaces of no
-    zone.
-    """
+    """Name every gate: one per zone, two for the gateway (by hook), one for no zone."""
     zones = (zone.name for zone in policy.site.zones)
     return (*zones, f"{GATEWAY}.input", f"{GATEWAY}.output", table_names.ELSEWHERE)
 
 
 def gate_chains(policy: Policy, slot: int) -> list[Chain]:
-    """Make every gate shut: a program that is loaded and not yet switched to lets nothing through.
+    """Make every gate closed: a program that is loaded and not switched to passes nothing.
 
-    A zone's gate keeps or says nothing. What no zone keeps ends at the gate of no zone, or at its
-    hook's end.
+    A zone's gate accepts or returns. What no zone keeps ends at the gate of no zone, or at the end
+    of its hook.
     """
     stem = table_names.prefix(slot)
     closed = {table_names.ELSEWHERE: stem + "refuse"}
@@ -355,12 +355,11 @@ def gate_chains(policy: Policy, slot: int) -> list[Chain]:
 
 
 def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
-    """Judge an error that the gateway makes about a flow between a zone and the outside as that
-    flow is judged.
+    """Judge an ICMP error that the gateway sends about a flow as that flow is judged.
 
-    A partner has to be told that a link is too narrow (RFC 1191, RFC 8201). Of which zone the flow
-    is its inside end says: conntrack gives the error the tuples of the flow that it quotes. Give
-    the chain, and the rules that lead to it.
+    A partner has to learn that a link is too narrow (RFC 1191, RFC 8201). conntrack gives an error
+    the tuples of the flow that it quotes, so the flow's inside end tells the zone. Gives the chain,
+    and the rules that lead to it.
     """
     name = f"{table_names.prefix(slot)}errors"
     rules: list[Rule] = [
@@ -378,13 +377,13 @@ def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
 
 
 def hook_chains(policy: Policy, slot: int) -> list[Chain]:
-    """Give the chains that the base chains go to: inside to inside passes, the lifeline passes, the
-    rest goes to a gate.
+    """Make the chains that the base chains go to.
 
-    What the gateway sends is judged twice. At output, where a refusal can still be told to whoever
-    sent it; and where it leaves: the site's own output rules (DNAT, marks) may have chosen another
-    link since, and output still sees the first (nf_hook_state.out; ip_route_me_harder). What is
-    forwarded came by a link, and passes there at once.
+    Inside to inside passes, then the lifeline; the rest goes to a gate. What the gateway sends is
+    judged twice: at output, where the sender can still be told of a refusal, and at postrouting.
+    In between, the site's own output rules (DNAT, marks) may choose another link, and output still
+    sees the first one (nf_hook_state.out; ip_route_me_harder). Forwarded packets pass postrouting
+    at once: they came by a link.
     """
     stem = table_names.prefix(slot)
     to_inside = p.InSet((p.OIFNAME,), table_names.inside_set(slot))

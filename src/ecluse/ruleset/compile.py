@@ -15,8 +15,9 @@ from ecluse.ruleset.service_maps import group_lookups, host_name_maps, service_g
 
 
 def zones_by_service(policy: Policy) -> dict[str, tuple[str, ...]]:
-    """Give the zones from which each service is used: those named, and those its hosts lie in, in
-    site order.
+    """Name the zones from which each service is used, in site order.
+
+    These are the zones that it names, and those that its hosts lie in.
     """
     inside = subnet_index(policy)
     order = {zone: number for number, zone in enumerate(policy.zone_names())}
@@ -71,8 +72,9 @@ def compile_program(
 
 
 def with_addresses(program: Program, policy: Policy, addresses: Addresses) -> Program:
-    """Give the policy's program with these addresses of host names: as compiled anew, at the cost
-    of the names alone.
+    """Give the policy's program with these addresses of host names.
+
+    Equal to a whole compilation, at the cost of the host names' maps alone.
     """
     fresh = host_name_maps(policy, addresses, program.slot)
     return replace(program, sets=tuple(fresh.get(named.name, named) for named in program.sets))

@@ -93,8 +93,9 @@ def lifeline_sets(site: Site, slot: int) -> list[NamedSet]:
 
 
 def _conversations(site: Site, slot: int, hook: str, uids: tuple[int, ...]) -> list[Rule]:
-    """Keep management (opened from outside to the gateway) and look-ups (opened by the daemon's own
-    user and the DNS gate's).
+    """Keep management (opened from outside to the gateway) and DNS look-ups.
+
+    Look-ups are those of the daemon's own user and of the DNS proxy's.
     """
     theirs, ours = ("original", "reply") if hook == "input" else ("reply", "original")
     made = {named.name for named in lifeline_sets(site, slot)}
@@ -197,13 +198,12 @@ def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
 
 
 def _neighbours(hook: str) -> list[Rule]:
-    """Keep what the gateway and its neighbours on the outside say to each other, as that can be
-    right.
+    """Keep neighbour discovery and MLD between the gateway and its outside neighbours.
 
-    A hop limit of 255 cannot come from beyond the link (RFC 4861, 7.1); one that is sent may go
-    there. So the gateway asks for routers on the link alone and is none for the outside. A
-    neighbour is asked at whatever address it has (7.3.3), briefly. A listener's report has the hop
-    limit 1.
+    A hop limit of 255 cannot come from beyond the link (RFC 4861, 7.1), but a packet sent with it
+    may go there. So the gateway asks for routers on the link alone, and announces itself as a
+    router to nobody outside. A neighbour is asked at whatever address it has (7.3.3), in a packet
+    too short to carry anything else. A listener's report has the hop limit 1.
     """
     v6, near, said = p.Match(p.NFPROTO, ("ipv6",)), p.Match(p.HOPLIMIT6, (255,)), p.ICMPV6_TYPE
     brief = p.Match(p.LENGTH6, ((0, _NEIGHBOUR_BYTES),))

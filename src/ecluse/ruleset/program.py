@@ -1,8 +1,7 @@
-"""An nftables program as values: what the compiler makes, what is written as text, what the oracle
-evaluates.
+"""An nftables program as values: the compiler makes it, text and simulator are made from it.
 
-One representation serves all three, so that the oracle judges by what the kernel is given.
-Syntax: nft(8). Only constructs that nftables 1.0.6 and Linux 6.1 know are used.
+One representation serves all three, so that the simulator judges by what the kernel is given. Only
+constructs that nftables 1.0.6 and Linux 6.1 know are used (nft(8)).
 """
 
 from dataclasses import dataclass, replace
@@ -81,8 +80,9 @@ Value = int | str | Interval
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The field has one of these values (an address interval is written as a range); `negate` turns
-    it round.
+    """The field has one of these values; `negate` inverts the test.
+
+    An interval of addresses is written as a prefix or a range.
     """
 
     field: Field
@@ -101,8 +101,9 @@ class InSet:
 
 @dataclass(frozen=True, slots=True)
 class CountByMap:
-    """Count the packet into the counter that a map gives; a packet that the map does not know ends
-    the rule here.
+    """Count the packet into the counter that a map gives.
+
+    For a packet whose key is not in the map, the rule ends here.
     """
 
     fields: tuple[Field, ...]
@@ -118,10 +119,10 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class AddToSet:
-    """Record the packet's fields in a bounded dynamic set; a full set ends the rule here
-    (nft_dynset breaks).
+    """Record the packet's fields in a bounded dynamic set.
 
-    lasts: how long the element stays after its last packet, as nft writes it.
+    When the set is full, the rule ends here (nft_dynset breaks). lasts: how long the element stays
+    after its last packet, as nft writes it.
     """
 
     fields: tuple[str, ...]
@@ -153,8 +154,10 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class VerdictMap:
-    """Jump where a map of verdicts says; what it does not know, or is not judged there, passes on
-    to the next rule.
+    """Jump to the chain that a map of verdicts gives.
+
+    A packet whose key is not in the map, or that returns from the chain, goes on to the next
+    rule.
     """
 
     fields: tuple[Field, ...]
@@ -163,7 +166,7 @@ class VerdictMap:
 
 @dataclass(frozen=True, slots=True)
 class RefreshInSet:
-    """Begin the time-out of an element of a learned set anew; what is not in it any more is put in."""
+    """Restart the time-out of an element of a learned set; add it when it is missing."""
 
     field: Field
     set: str
@@ -171,8 +174,9 @@ class RefreshInSet:
 
 @dataclass(frozen=True, slots=True)
 class RateOver:
-    """Pass on to the rest of the rule what is more than so many packets a second of one source
-    (twice as many at once).
+    """Pass to the rest of the rule what exceeds a rate per source.
+
+    per_second: packets; twice as many may come at once.
     """
 
     field: Field
@@ -187,8 +191,9 @@ class ToThisMachine:
 
 @dataclass(frozen=True, slots=True)
 class ReversePathOk:
-    """The way back to the packet's source leads by the interface that it came by: nobody else wrote
-    that source.
+    """The route back to the source leads out by the interface that the packet came by.
+
+    So nobody on another link wrote that source.
     """
 
 
@@ -201,9 +206,7 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class SetConntrack:
-    """What conntrack is told of the packet or its connection; the last part of a rule that says no
-    more of it.
-    """
+    """An order to conntrack about the packet or its connection; the last part of its rule."""
 
     what: str
 
@@ -255,11 +258,11 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class NamedSet:
-    """A set (`value` empty) or map: key types, and elements from key to value, disjoint, in order.
+    """A set (`value` empty) or a map, with its elements: key to value, disjoint, in order.
 
-    value: `counter` for a map to named counters, `verdict` for a map to chains (the element's value
-    is the chain of a jump), empty for a set (values empty).
-    from_host_names: filled from addresses of host names alone, so that DNS changes no other set.
+    types: nft types of the key's fields. value: `counter` for a map to named counters, `verdict`
+    for a map to chains (an element's value is the chain of a jump). from_host_names: filled from
+    addresses of host names alone, so that DNS changes no other set.
     """
 
     name: str
@@ -271,8 +274,9 @@ class NamedSet:
 
     @property
     def is_bulk(self) -> bool:
-        """Say whether its elements may be many, and go to the kernel by `Firewall.elements`, not in
-        a text.
+        """Say whether it may have many elements.
+
+        Those go to the kernel by `Firewall.elements`, not in a text.
         """
         return self.value == "counter"
 
@@ -283,10 +287,10 @@ class NamedSet:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """All that one policy needs in the kernel under one slot number. Loading it touches no traffic.
+    """All that one policy needs in the kernel under one slot. Loading it affects no traffic.
 
-    learned: the sets that the DNS gate fills, which belong to no slot; none where the site has no
-    gate.
+    learned: the sets that the DNS proxy fills. They belong to no slot; none where the site has no
+    DNS gate.
     """
 
     slot: int
@@ -304,10 +308,10 @@ IFNAME_BYTES = 16
 
 
 def ifname_interval(pattern: str) -> Interval:
-    """Give the interval of interface names that a pattern means: one name, or all that start so
-    (`vlan*`).
+    """Give the interval of interface names that a pattern means.
 
-    Names compare as 16 zero-filled bytes, as in the kernel (IFNAMSIZ, nft's wildcard interval).
+    pattern: one name, or a prefix and `*` (`vlan*`). Names compare as 16 zero-filled bytes, as in
+    the kernel (IFNAMSIZ, nft's wildcard interval).
     """
     wild = pattern.endswith("*")
     raw = pattern.rstrip("*").encode()

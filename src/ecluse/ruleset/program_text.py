@@ -62,8 +62,9 @@ def interval_text(kind: str, interval: Interval) -> str:
 
 
 def _prefix_text(kind: str, interval: Interval) -> str:
-    """Write an interval of addresses as a prefix, which the kernel compares quicker than a range;
-    empty if it is none.
+    """Write an interval of addresses as a prefix; empty when it is none.
+
+    The kernel compares a prefix faster than a range.
     """
     low, size = interval[0], interval[1] - interval[0] + 1
     bits = {"ipv4_addr": 32, "ipv6_addr": 128}.get(kind, 0)
@@ -110,7 +111,8 @@ def part_text(part: Part) -> str:  # noqa: C901, PLR0911, PLR0912 -- one line a 
         case RefreshInSet(field, name):
             return f"update @{name} {{ {field.text} }}"
         case RateOver(field, name, rate):
-            return f"update @{name} {{ {field.text} limit rate over {rate}/second burst {2 * rate} packets }}"
+            limit = f"limit rate over {rate}/second burst {2 * rate} packets"
+            return f"update @{name} {{ {field.text} {limit} }}"
         case ToThisMachine():
             return "fib daddr type local"
         case SetConntrack(what):
@@ -176,13 +178,11 @@ def _chain_text(chain: Chain) -> str:
 
 
 def text_pieces(program: Program, *, bulk: bool = True) -> Iterator[tuple[str, bool]]:
-    """Write a program piece by piece, as a text that adds it to table `inet ecluse`; same program,
-    same bytes.
+    """Write a program piece by piece, as a text that adds it to table `inet ecluse`.
 
-    With each piece: whether it is elements of a map that may be large (no name that belongs to a
-    slot stands in it).
-    bulk: these elements too; else the maps are empty. Sets that are filled by host names come last
-    (`host_name_elements_text`).
+    The same program gives the same bytes. With each piece: whether it is elements of a map that may
+    be large (no name of a slot stands in it). bulk: whether these are written; else the maps are
+    empty. Elements from host names are not among it (`host_name_elements_text`).
     """
     yield f"table {TABLE} {{\n", False
     yield "".join(f"\tcounter {name} {{\n\t}}\n" for name in program.counters), False

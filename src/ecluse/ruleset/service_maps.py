@@ -1,5 +1,7 @@
-"""Services to maps and look-ups: what is kept, for whom, shared by all levels and zones that keep
-it.
+"""Services to maps and look-ups.
+
+Services of the same criticality and zones share maps, and all levels share them: no entry is in the
+kernel twice for two levels.
 """
 
 from dataclasses import dataclass
@@ -27,9 +29,7 @@ ICMP, ICMPV6 = 1, 58
 
 @dataclass(frozen=True, slots=True)
 class ServiceGroup:
-    """Services that share criticality and zones share maps: no entry is in the kernel once for
-    every zone and level.
-    """
+    """The services of one criticality and the same zones; they share maps."""
 
     criticality: Criticality
     zones: tuple[str, ...]
@@ -37,8 +37,9 @@ class ServiceGroup:
 
 @dataclass(frozen=True, slots=True)
 class _ServiceDestination:
-    """One service's claim to one destination: whose, from which inside hosts (None: every host of
-    the zone).
+    """One destination of one service.
+
+    hosts: the inside hosts that may use it; None for every host of the zone.
     """
 
     service: str
@@ -47,7 +48,7 @@ class _ServiceDestination:
 
 
 def subnet_index(policy: Policy) -> NetworkIndex[str]:
-    """Give the subnets of all zones, each with its zone's name; they are disjoint."""
+    """Index the subnets of all zones by network, each with its zone's name. They are disjoint."""
     index: NetworkIndex[str] = NetworkIndex()
     for zone in policy.site.zones:
         for subnet in zone.subnets:
@@ -58,8 +59,10 @@ def subnet_index(policy: Policy) -> NetworkIndex[str]:
 def service_groups(
     policy: Policy,
 ) -> dict[str, tuple[tuple[ServiceGroup, tuple[IPNetwork, ...] | None], ...]]:
-    """Say of every service where it is kept, and there for which hosts (None: for every host of the
-    zone).
+    """Give the groups that each service belongs to, and its hosts there.
+
+    hosts: None for every host of the zones. A service has one group for its zones, and one for each
+    other zone that some of its hosts lie in.
     """
     inside = subnet_index(policy)
     order = {zone: number for number, zone in enumerate(policy.zone_names())}
@@ -93,9 +96,7 @@ def _claims(policy: Policy) -> dict[ServiceGroup, list[_ServiceDestination]]:
 
 @dataclass(frozen=True, slots=True)
 class _Maps:
-    """The maps of one keep, direction and family; a name is None where nothing can ever need the
-    map.
-    """
+    """The maps of one group, direction and family; None where nothing can ever need the map."""
 
     exact: NamedSet | None
     ranges: NamedSet | None
@@ -138,14 +139,17 @@ def protocol_in(traffic: Traffic, family: Family) -> int:
 def _maps(
     claims: list[_ServiceDestination], addresses: Addresses | None, family: Family, stem: str
 ) -> _Maps:
-    """Sort one keep's claims into three maps: exact (a hash), ranges, and plain (protocols without
-    ports).
+    """Sort one group's destinations into three maps.
 
-    addresses: what host names stand for, to make the maps that names fill; None for those of
-    addresses and prefixes. A map exists as soon as a host name could fill it, so that a change of
-    addresses never changes chains. Field order is address first: the kernel's concatenated interval
-    sets (nft_set_pipapo) cost much more to load when the first field hardly varies (measured,
-    docs/datapath.md).
+    They are `exact` (a hash), `ranges`, and `plain` (protocols without ports). A map exists as soon
+    as a host name could fill it, so that a change of addresses never changes chains. The address is
+    the first field: the kernel's concatenated interval sets (nft_set_pipapo) cost much more to load
+    when the first field hardly varies (measured, docs/datapath.md).
+
+    Args:
+        addresses: Addresses of host names, to make the maps from host names; None to make those
+            of networks.
+        stem: What the names of the maps begin with.
     """
     exact: dict[Key, str] = {}
     ranges: list[Box] = []
@@ -195,10 +199,9 @@ def _maps(
 
 
 def _lookups(maps: _Maps, family: Family, direction: Direction) -> list[Rule]:
-    """Write the look-ups of one keep: the outside end by address, the inside end as the source
-    field.
+    """Write one group's look-ups: the outside end is the key, the inside end the last field.
 
-    nft takes the port of a connection only in a rule that asks for family and protocol first
+    nft takes the port of a connection only in a rule that matches family and protocol first
     (evaluate.c, expr_evaluate_ct).
     """
     outbound = direction is Direction.OUTBOUND
@@ -225,8 +228,9 @@ def _lookups(maps: _Maps, family: Family, direction: Direction) -> list[Rule]:
 
 @dataclass(frozen=True, slots=True)
 class GroupLookups:
-    """A keep, compiled: its maps, and its look-ups for each direction and family (for packets of
-    that family alone).
+    """A compiled group: its maps, and its look-ups for each direction and family.
+
+    The look-ups of a family are for packets of that family alone.
     """
 
     group: ServiceGroup
@@ -261,7 +265,7 @@ def _compile_group(
 
 
 def group_lookups(policy: Policy, addresses: Addresses, slot: int) -> list[GroupLookups]:
-    """Compile every service of a policy; services of like criticality and zones share their maps."""
+    """Compile every service of a policy, group by group."""
     return [
         _compile_group(number, group, claims, addresses, slot)
         for number, (group, claims) in enumerate(_claims(policy).items(), 1)
@@ -269,8 +273,9 @@ def group_lookups(policy: Policy, addresses: Addresses, slot: int) -> list[Group
 
 
 def host_name_maps(policy: Policy, addresses: Addresses, slot: int) -> dict[str, NamedSet]:
-    """Compile the maps that host names fill, and nothing else: map name -> map, as `kept_services`
-    makes them.
+    """Compile only the maps that host names fill: map name to map.
+
+    They equal those that `group_lookups` makes.
     """
     found: dict[str, NamedSet] = {}
     for number, claims in enumerate(_claims(policy).values(), 1):

@@ -91,14 +91,18 @@ def is_learned_set(name: str) -> bool:
 
 
 def is_switched(chain: str) -> bool:
-    """Say whether a chain's rules are a level's position, not the program: a switch changes them,
-    `targets` reads them.
+    """Say whether a chain's rules are state of the switch, and not part of the program.
+
+    A switch changes them, and `Firewall.targets` reads them.
     """
     return chain in BASE_CHAINS or chain in SOURCE_CHAINS or chain == DNS or is_gate_chain(chain)
 
 
 def gate_chain(slot: int, where: str) -> str:
-    """Name a gate: a chain of one rule that says which level a zone (or hook of the gateway) is at."""
+    """Name a gate: a chain of one rule, which goes to the chain of its zone's level.
+
+    where: a zone, or the gateway and a hook.
+    """
     return f"{prefix(slot)}gate.{identifier(where)}"
 
 
@@ -113,7 +117,5 @@ def subnet_set(slot: int, digit: str, zone: str) -> str:
 
 
 def is_gate_chain(name: str) -> bool:
-    """Say whether a chain is a gate: its one rule is the state of the switch, not part of the
-    program.
-    """
+    """Say whether a chain is a gate: its one rule is state of the switch."""
     return slot_of(name) is not None and name.partition("_")[2].startswith("gate.")

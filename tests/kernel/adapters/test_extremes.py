@@ -17,7 +17,7 @@ pytestmark = pytest.mark.kernel
 async def test_the_largest_legal_sites_are_loaded_and_cut(firewall, tmp_path, name):
     policy = load_policy(extremes.write(tmp_path / "conf", extremes.SITES[name]()))
     program = compile_program(policy, {}, 1)
-    text = switch.whole_text(program)
+    text = switch.table_text(program)
     await firewall.check(text)
     await firewall.apply(text)
     for level in ("cut", extremes.LEVELS[0], "isolate", "open"):

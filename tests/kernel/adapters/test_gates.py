@@ -34,7 +34,7 @@ def positions():
 
 
 def loaded():
-    return switch.whole_text(compile_program(simple(), {}, 1))
+    return switch.table_text(compile_program(simple(), {}, 1))
 
 
 def listed():
@@ -160,7 +160,7 @@ async def test_elements_and_texts_and_switches_take_their_turns(firewall):
     """One thread for all: a program that was just loaded as a text is switched to by raw netlink,
     and back.
     """
-    await firewall.apply(switch.whole_text(PROGRAM))
+    await firewall.apply(switch.table_text(PROGRAM))
     cut, opened = (
         switch.switch_state(POLICY, 1, dict.fromkeys(POLICY.zone_names(), one))
         for one in ("cut", "open")

@@ -39,7 +39,7 @@ def test_the_largest_legal_sites_are_compiled_and_no_name_is_too_long(tmp_path, 
     every = list(names_in(program))
     assert len(set(every)) == len(every)
     assert all(NAME.fullmatch(each) and len(each) <= LONGEST for each in every)
-    text = switch.whole_text(program) + switch.switch_text(
+    text = switch.table_text(program) + switch.switch_text(
         policy, 99_999_999, dict.fromkeys(policy.zone_names(), extremes.LEVELS[0])
     )
     assert max(map(len, WORD.findall(text))) <= LONGEST
