@@ -1,4 +1,4 @@
-"""Making very many values at once, and keeping the cycle collector's work small beside them."""
+"""Keep Python's cycle collector cheap beside a large allowlist."""
 
 import gc
 import threading
@@ -23,12 +23,13 @@ _young_only = threading.Event()
 
 @contextmanager
 def without_gc() -> Iterator[None]:
-    """Keep the cycle collector off meanwhile: it would look through all that was made, over and
-    over, and find nothing.
+    """Pause the cycle collector while many values are made.
 
-    For the whole process, so for bulk work of seconds at most. Nested or in two threads at once, it
-    is on again when the first that found it on has ended. In a daemon (`calm`), bulk that was made
-    so is never looked through later; it goes when the last reference goes, since it has no cycles.
+    It would look through all of them, again and again, and find nothing. For the whole process, so
+    for bulk work of seconds at most. Nested or in two threads at once, it is on again when the
+    first block that found it on has ended. In a daemon (`collect_young_only`), the bulk that was
+    made so is never looked through later; it goes with its last reference, since it has no
+    cycles.
     """
     was_on = gc.isenabled()
     began = time.monotonic()
@@ -45,11 +46,10 @@ def without_gc() -> Iterator[None]:
 
 
 def collect_young_only() -> None:
-    """Look through nothing that is there by now, and collect young garbage only; old garbage when
-    `sweep` is called.
+    """From now on collect young garbage only, and ignore all objects that exist.
 
-    A full collection over a large allowlist would hold every thread for 0.3 s, whenever Python
-    happened to begin one.
+    Old garbage is collected by `collect_if_small`. A full collection over a large allowlist would
+    stop every thread for 0.3 s, at any moment.
     """
     gc.freeze()
     gc.set_threshold(700, 10, 1 << 30)
@@ -82,9 +82,9 @@ _sweeper = _Sweeper()
 
 
 def collect_if_small() -> bool:
-    """Collect all garbage that is not of before `calm` or among bulk; False where that would hold
-    all threads too long.
+    """Collect old garbage; False when so many objects are old that it would take too long.
 
-    What is so large for good is left alone after the third time, as bulk is.
+    Not what existed at `collect_young_only`, nor bulk. A heap that is large for good is ignored
+    from the third time on, as bulk is.
     """
     return _sweeper.sweep()

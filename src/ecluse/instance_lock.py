@@ -1,5 +1,6 @@
-"""One daemon for a state directory, and one for a network namespace: two would undo each other's
-work.
+"""One daemon per state directory, and one per network namespace.
+
+Two would undo each other's work.
 """
 
 import fcntl
@@ -22,12 +23,13 @@ _MAX_PENDING = 64
 
 
 def lock_state(state_dir: Path) -> int:
-    """Take the state directory for this process alone; give the descriptor that holds it.
+    """Lock the state directory for this process; give the descriptor that has the lock.
 
-    StateError when it is taken.
+    The folder itself is locked (flock(2)): that needs no room on its disk, and works on a disk that
+    is read-only.
 
-    The folder itself is locked (flock(2)): that needs no room on its disk, and works on one that is
-    read-only.
+    Raises:
+        StateError: Another process has it, or it cannot be used.
     """
     try:
         state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -47,12 +49,13 @@ def lock_state(state_dir: Path) -> int:
 def guard_network() -> socket.socket:
     """Be the only eclused of this network namespace, whatever state directory another has.
 
-    StateError when there is one.
+    Each daemon listens at an abstract address (unix(7)), which belongs to the namespace and goes
+    with the process, and then looks for those of others. Its name ends at random: nobody can take
+    it first. Any process may listen at such a name; only those of root and of our own user count,
+    by the kernel's word (SO_PEERCRED).
 
-    Each listens at an abstract address (unix(7)), which belongs to the namespace and goes with the
-    process, and looks for others' once it does. Its own ends at random: nobody can take it first.
-    Anybody may listen at such a name; only root's and our own user's count, by what the kernel says
-    of who listens (SO_PEERCRED).
+    Raises:
+        StateError: There is another one, or the kernel does not tell.
     """
     guard = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mine = b"%s-%s" % (_NAME, secrets.token_hex(16).encode())
@@ -77,13 +80,15 @@ def _refuse_second_daemon(mine: bytes) -> None:
         if uid in {0, os.getuid()}:
             raise StateError(
                 f"another eclused (pid {pid}) guards this machine's network",
-                hint="'ecluse status' asks the one that runs; two of them would undo each other's work",
+                hint="'ecluse status' asks the one that runs; "
+                "two of them would undo each other's work",
             )
 
 
 def drop_pending(guard: socket.socket) -> None:
-    """Let go of those who asked whether we are there: their queue is bounded, and the next must
-    find room in it.
+    """Close the connections of daemons that looked for us.
+
+    The queue is bounded, and the next one must find room in it.
     """
     for _ in range(_MAX_PENDING):
         with suppress(BlockingIOError):
@@ -102,8 +107,9 @@ def _listening_names() -> Iterator[bytes]:
 
 
 def _peer(name: bytes) -> tuple[int, int]:
-    """Give process and user of who listens at an abstract name; uid -1 where nobody does any more,
-    or nobody can say.
+    """Give the process and user that listen at an abstract name.
+
+    uid is -1 where nobody listens any more, or the kernel does not tell.
     """
     until = time.monotonic() + _CONNECT_SECONDS
     while True:

@@ -1,5 +1,6 @@
-"""Rows that others wrote, read one by one: what can't be read is counted, and hides nothing beside
-it.
+"""Parse rows that others wrote, one by one.
+
+A row that cannot be parsed is counted, and hides no other.
 """
 
 import struct
@@ -25,9 +26,9 @@ memory or is ended.
 
 
 def parse_rows(rows: Iterable[R], read: Callable[[R], T]) -> tuple[list[T], int]:
-    """Give what `read` makes of the rows that it can read, in order, and how many it can't.
+    """Give the parsed rows in order, and how many could not be parsed.
 
-    What `rows` raises is raised.
+    What `rows` itself raises is raised.
     """
     found: list[T] = []
     bad = 0

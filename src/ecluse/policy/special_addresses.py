@@ -1,5 +1,6 @@
-"""Addresses that an answer of the DNS may not lead to: never, or only where a destination says
-`private: true`.
+"""Addresses that a DNS answer may not lead to.
+
+Some never; some only where a destination says `private: true`.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
@@ -39,14 +40,15 @@ far left it is.
 
 
 def reserved_kind(address: IPAddress) -> str:
-    """Say why an address can't be a destination at all (IANA's special-purpose registries); empty
-    when it may be one.
+    """Name the kind of an address that cannot be a destination; empty when it may be one.
+
+    Source: IANA's special-purpose address registries.
     """
     return _find_kind(_NEVER, address)
 
 
 def private_kind(address: IPAddress) -> str:
-    """Say why an address is no public one; empty when it is."""
+    """Name the kind of an address that is not public; empty when it is public."""
     return _find_kind(_PRIVATE, address)
 
 

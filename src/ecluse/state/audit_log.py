@@ -1,4 +1,4 @@
-"""The audit log on disk: append durably, repair a torn end, tell what stood last.
+"""The audit log on disk: append durably, repair a torn end, survey the newest part.
 
 Standard library only.
 """
@@ -54,11 +54,11 @@ class _Open:
 
 
 class HashChainAudit:
-    """ports.AuditLog in one file of JSON lines, each with the hash of the one before (format:
-    `state/hash_chain.py`).
+    """ports.AuditLog in one file of JSON lines, each with the hash of the line before.
 
-    Nothing is touched before the first `append` or `open`, so that `DirectoryState.recover` sees
-    what a crash left. An append is one write(2) and one fdatasync(2): 0.2 to 0.4 ms on a disk.
+    The format is in `state/hash_chain.py`. Nothing is touched before the first `append` or `open`,
+    so that `DirectoryState.recover` sees what a crash left. An append is one write(2) and one
+    fdatasync(2): 0.2 to 0.4 ms on a disk.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:
@@ -68,9 +68,10 @@ class HashChainAudit:
         self._reserve = DiskReserve(path.parent / "spare")
 
     def open(self) -> tuple[str, ...]:
-        """Open the log, repairing a torn end; give what was repaired, in words.
+        """Open the log and repair a torn end; give what was repaired, in words.
 
-        StateError when it cannot be opened.
+        Raises:
+            StateError: It cannot be opened.
         """
         self.close()
         repaired = _repair_end(self._path)
@@ -86,10 +87,11 @@ class HashChainAudit:
     def append(self, record: AuditRecord, *, use_reserve: bool = False) -> None:
         """Write one line, durably.
 
-        StateError when it could not be: then no part of it stays in the log.
+        use_reserve: on a full disk, free a file of the disk reserve first. For the line of a
+        closing alone: others can cause attempts, tampering, leaks and starts, and would use it up.
 
-        use_reserve: use the room that is kept for a full disk. For the line of a closing alone: whatever
-        others can cause (attempts, tampering, leaks, starts) would use it up.
+        Raises:
+            StateError: It was not written; no part of it stays in the log.
         """
         try:
             self._append(record)
@@ -110,8 +112,9 @@ class HashChainAudit:
             self._open = None
 
     def _is_same_file(self, log: _Open) -> bool:
-        """Say whether the path still leads to our file and nobody else wrote to it (a rotated log
-        gets a new file).
+        """Say whether the path still leads to our file, and nobody else wrote to it.
+
+        A rotated log gets a new file.
         """
         try:
             there = self._path.lstat()
@@ -133,15 +136,14 @@ class HashChainAudit:
             raise durable_files.state_error("write", self._path, error) from error
         log.size += len(line)
         log.last = head
-        # Not synced: after a power cut the head may name an earlier line, which is still in the
-        # log.
+        # Not synced: after a power cut the head may name an earlier line, which is in the log too.
         with contextlib.suppress(OSError):
             os.pwrite(log.head, hash_chain.head_bytes(head), 0)
 
     def _undo_write(self, log: _Open) -> None:
         """Cut off what a failed write left.
 
-        If even that fails, the next append opens anew and repairs the end.
+        If even that fails, the next append opens the log again and repairs its end.
         """
         try:
             os.ftruncate(log.log, log.size)
@@ -172,8 +174,9 @@ def _open_files(path: Path, last: Head) -> _Open:
 
 
 def _last_head(path: Path) -> Head:
-    """Give the head to go on from: the last line's, or the head file's when lines after the last
-    one are gone.
+    """Give the head to continue from.
+
+    It is the last line's, or the head file's when lines after the last one are gone.
     """
     last = hash_chain.NO_LINES
     for line in hash_chain.read_chain(path, _line_start(path, _TAIL)):
@@ -192,8 +195,9 @@ def _set_aside_if_there(path: Path) -> None:
 
 
 def _line_start(path: Path, wanted: int) -> int:
-    """Give the offset of the first line that begins in the last `wanted` bytes; 0 when the log is
-    that short or missing.
+    """Give the offset of the first line that begins in the last `wanted` bytes.
+
+    0 when the log is that short, or missing.
     """
     try:
         with durable_files.regular_file(path) as fd:
@@ -209,11 +213,14 @@ def _line_start(path: Path, wanted: int) -> int:
 
 
 def repair(path: Path, clock: Clock) -> tuple[str, ...]:
-    """Cut off a torn last line (a power cut in the middle of a write) to a side file, and write a
-    `repair` line.
+    """Move a torn last line to a side file, and write a `repair` line.
 
-    Gives what was done, in words; empty when nothing was. CorruptError when the log is not a
-    regular file, StateError when it could not be done: then nothing was cut.
+    A power cut in the middle of a write leaves such a line. Gives what was done, in words; empty
+    when nothing was.
+
+    Raises:
+        CorruptError: The log is not a regular file.
+        StateError: It could not be repaired; nothing was cut.
     """
     if not _torn_end(path)[1]:
         return ()
@@ -225,7 +232,7 @@ def repair(path: Path, clock: Clock) -> tuple[str, ...]:
 
 
 def _torn_end(path: Path) -> tuple[int, bytes]:
-    """Give where the last whole line ends, and the bytes after it (none when the log is missing)."""
+    """Give where the last whole line ends, and the bytes after it."""
     try:
         with durable_files.regular_file(path) as fd:
             size = os.fstat(fd).st_size
@@ -252,9 +259,8 @@ def _repair_end(path: Path) -> tuple[str, ...]:
     end, torn = _torn_end(path)
     if not torn:
         return ()
-    complete = hash_chain.parse_line(
-        torn
-    ).intact  # only the newline did not reach the disk: the record counts
+    # A whole line whose newline alone did not reach the disk: the record counts.
+    complete = hash_chain.parse_line(torn).intact
     side = None if complete else _side_file(path)
     if side is not None:
         durable_files.write_file(side, torn)
@@ -269,10 +275,12 @@ def _repair_end(path: Path) -> tuple[str, ...]:
         raise durable_files.state_error("repair", path, error) from error
     if side is None:
         return (
-            f"{path.name}: the last line lacked its newline and was otherwise whole; the newline was added",
+            f"{path.name}: the last line lacked its newline and was otherwise whole; "
+            "the newline was added",
         )
     return (
-        f"{path.name}: the last line was torn ({len(torn)} bytes without end); cut off and kept in {side.name}",
+        f"{path.name}: the last line was torn ({len(torn)} bytes without end); "
+        f"cut off and kept in {side.name}",
     )
 
 
@@ -292,9 +300,9 @@ def _daemon_actor() -> Actor:
 class Survey:
     """What the newest 16 MiB of the log say.
 
-    lines: whether there is any. damage: what is wrong, at most ten things and how many more.
-    levels: those of the newest intact line that tells any. generation: the highest that an intact
-    line says was reached, 0 for none.
+    lines: whether there is any. damage: at most ten faults, and how many more. levels: those of the
+    newest intact line that has some. generation: the highest that an intact line says was reached,
+    0 for none.
     """
 
     lines: bool
@@ -306,7 +314,9 @@ class Survey:
 def survey(path: Path) -> Survey:
     """Read the newest 16 MiB of the log once.
 
-    CorruptError when it is not a regular file, StateError when it won't read.
+    Raises:
+        CorruptError: It is not a regular file.
+        StateError: The disk does not read.
     """
     count = generation = 0
     levels: Levels | None = None
@@ -335,16 +345,15 @@ def survey(path: Path) -> Survey:
 
 
 def last_levels(path: Path) -> Levels | None:
-    """Give the levels of the newest intact line that tells any; None when there is none in the
-    newest 16 MiB.
+    """Give the levels of the newest intact line that has some.
+
+    None when there is none in the newest 16 MiB.
     """
     return survey(path).levels
 
 
 def read_audit(path: Path) -> Iterator[dict[str, Any]]:
-    """Give each record of the log in order, as the JSON object that it is; lines that are none are
-    left out.
-    """
+    """Give each record of the log in order, as a JSON object; other lines are left out."""
     for line in hash_chain.read_chain(path):
         if line.record is not None:
             yield line.record

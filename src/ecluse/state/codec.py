@@ -1,5 +1,6 @@
-"""Frozen dataclasses to canonical JSON and back: equal values give equal bytes, and the bytes give
-an equal value.
+"""Frozen dataclasses to canonical JSON and back.
+
+Equal values give equal bytes, and the bytes give an equal value.
 """
 
 import dataclasses
@@ -25,8 +26,9 @@ _AS_IS = (str, int, bool)
 
 
 def encode(value: Any) -> Any:
-    """Give what JSON can hold: dataclass -> object, tuple -> list, frozenset -> sorted list,
-    address, date -> text.
+    """Give the JSON value of a value.
+
+    dataclass -> object, tuple -> list, frozenset -> sorted list, address and date -> text.
     """
     if isinstance(value, _AS_TEXT):
         return network_text(value) if type(value) is IPv4Network else str(value)
@@ -42,8 +44,10 @@ def encode(value: Any) -> Any:
 
 
 def _written_fields(value: Any) -> Iterator[tuple[str, Any]]:
-    """Give the parts of a dataclass that are written: one that was added later (policy.ADDED_LATER) only
-    when it says something.
+    """Give the fields of a dataclass that are written.
+
+    One that was added later (policy.ADDED_LATER) is written only when it differs from its
+    default.
     """
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
@@ -72,8 +76,9 @@ def decode(kind: type[T], value: Any) -> T:
 
 @functools.cache
 def _decoder(kind: Any) -> Callable[[Any], Any]:
-    """Make the function that reads a value of this type: types are looked into once, and not for
-    every value.
+    """Make the function that decodes a value of this type.
+
+    Cached: a type's fields are looked up once, and not for every value.
     """
     origin = typing.get_origin(kind)
     if origin is None:
@@ -121,9 +126,8 @@ def _object_decoder(kind: Any) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         found = _checked_type(dict, value)
         if not needed <= found.keys() <= parts.keys():
-            raise ValueError(
-                f"{kind.__name__} has the wrong parts: {sorted(needed - found.keys() | found.keys() - parts.keys())}"
-            )
+            wrong = sorted(needed - found.keys() | found.keys() - parts.keys())
+            raise ValueError(f"{kind.__name__} has the wrong parts: {wrong}")
         return kind(**{name: parts[name](item) for name, item in found.items()})
 
     return read

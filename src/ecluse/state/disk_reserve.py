@@ -1,13 +1,12 @@
-"""Room on the disk that is taken beforehand: a closing is recorded, and outlasts a reboot, also
-when the disk is full.
+"""Disk space that is reserved beforehand, for the records of closings on a full disk.
 
-Files of zeros, written and fsynced in peace time. On a full disk one of them is overwritten in
-place, cut to length and renamed to what it is to be: that needs no block, no inode and no folder
-entry which is not there already, so that whoever fills the disk cannot be quicker. Those for the
-log are given back, one at a time, for lines that are appended.
+It is files of zeros, written and fsynced while there is room. On a full disk one of them is
+overwritten in place, truncated, and renamed to the file that is needed. That takes no block, no
+inode and no folder entry that is not there already, so a process that fills the disk cannot take
+the room first. Those for the log are deleted, one at a time, for lines that are appended.
 
 Tried on ext4 and tmpfs. A file system that never writes in place (btrfs) may need room all the
-same, and then says so.
+same, and then reports a full disk.
 """
 
 import contextlib
@@ -31,13 +30,17 @@ _BLOCK_BYTES = 512
 
 
 class DiskReserve:
-    """The folder `spare/`."""
+    """The reserved files in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def fill(self) -> None:
-        """Make what is missing. StateError when the disk has no room."""
+        """Make the files that are missing or too small.
+
+        Raises:
+            StateError: The disk has no room.
+        """
         whole = BOOT_FILES | LOG_FILES
         missing = {
             name: bytes(size)
@@ -50,9 +53,10 @@ class DiskReserve:
             durable_files.write_all(self._folder, missing)
 
     def write_file(self, path: Path, data: bytes) -> None:
-        """Replace a file as `durable.write` does; where the disk is full, by a file of this folder.
+        """Replace a file as `durable_files.write_file` does; on a full disk, by a reserved file.
 
-        StateError.
+        Raises:
+            StateError: It was not replaced.
         """
         try:
             durable_files.write_file(path, data)
@@ -78,7 +82,7 @@ class DiskReserve:
         return False
 
     def release_log_file(self) -> bool:
-        """Give room for some lines of a log back to the disk; say whether there was any."""
+        """Delete a reserved file, to make room for lines of a log; False when none is left."""
         for name in LOG_FILES:
             try:
                 (self._folder / name).unlink()

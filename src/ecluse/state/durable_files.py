@@ -50,7 +50,7 @@ _REASONS: Mapping[int, tuple[str, str]] = {
 
 
 def state_error(doing: str, path: Path, error: OSError) -> StateError:
-    """Say in words why `doing` (`write`, `read`) of a file failed, and what to look at."""
+    """Make the error for a file operation (`write`, `read`) that failed, with a hint."""
     unknown = (
         os.strerror(error.errno) if error.errno else str(error),
         "see 'ls -l {folder}' and 'dmesg | tail'",
@@ -60,9 +60,10 @@ def state_error(doing: str, path: Path, error: OSError) -> StateError:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder (mode 0750) and those above it, durably, unless it is there.
+    """Make a folder (mode 0750) and its missing parents, durably.
 
-    StateError when that fails.
+    Raises:
+        StateError: It is not there and cannot be made.
     """
     try:
         if folder.is_dir():
@@ -121,8 +122,9 @@ def remove_file(path: Path, *, durable: bool = True) -> None:
 
 
 def list_folder(folder: Path) -> list[str]:
-    """Name what a folder holds, sorted, temporaries left out, at most MAX_ENTRIES; empty when
-    there is no folder.
+    """Name the entries of a folder, sorted, without temporaries; empty when it is missing.
+
+    At most MAX_ENTRIES are read.
     """
     try:
         with os.scandir(folder) as found:
@@ -137,9 +139,10 @@ def list_folder(folder: Path) -> list[str]:
 def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes | None:
     """Read a whole file of at most `limit` bytes; None when it is missing.
 
-    CorruptError when something else stands there (a link, a folder, a FIFO: open(2) O_NOFOLLOW and
-    O_NONBLOCK, so that none of them is followed or waited for) or it is too large. StateError when
-    the disk will not read.
+    Raises:
+        CorruptError: It is too large, or no regular file (a link, a folder, a FIFO). None of these
+            is followed or waited for (open(2), O_NOFOLLOW and O_NONBLOCK).
+        StateError: The disk does not read.
     """
     try:
         with regular_file(path) as fd:
@@ -179,8 +182,9 @@ def regular_file(path: Path, flags: int = os.O_RDONLY, mode: int = _FILE_MODE) -
 
 
 def set_aside(path: Path) -> Path:
-    """Rename what stands at `path` to `NAME.damaged-N`, so that evidence stays and the place is
-    free. Bounded: N to 9.
+    """Rename a damaged file to `NAME.damaged-N`: evidence stays, and the name is free.
+
+    N is at most 9; then the last one is replaced.
     """
     for number in range(1, _MAX_SET_ASIDE + 1):
         aside = path.with_name(f"{path.name}.damaged-{number}")
@@ -211,9 +215,10 @@ def with_checksum(data: bytes, form: str) -> bytes:
 
 
 def without_checksum(path: Path, sealed: bytes, form: str) -> bytes:
-    """Take the checksum line off again.
+    """Check and remove the checksum line.
 
-    CorruptError when any byte is not the one that was written.
+    Raises:
+        CorruptError: Some byte is not the one that was written.
     """
     length = len(form) - len("HEX") + hashlib.sha256().digest_size * 2
     data, trailer = sealed[:-length], sealed[-length:]

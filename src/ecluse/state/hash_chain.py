@@ -1,15 +1,15 @@
 """The audit chain as bytes: how a line is made, read back and checked.
 
-Standard library only: the CLI imports it.
+Standard library only: the command line imports it.
 
 A line is a JSON object whose last two parts are `prev`, the hash of the line before, and `hash`,
 the sha256 of the line's own bytes without that last part. The first line's `prev` is GENESIS. Lines
-are pure ASCII: what a caller typed cannot move a terminal's cursor.
+are pure ASCII: a caller's text cannot move a terminal's cursor.
 
-What the chain alone cannot show: that the last lines were cut off, or that all was written anew
-from some line on. The head file beside the log (`audit.head`: number and hash of the last line)
-shows the first, and the second unless the head was rewritten too. Whoever is root can rewrite both:
-for that, copy the log, or its last hash, elsewhere.
+The chain alone cannot show that the last lines were cut off, or that all lines from some point on
+were rewritten. The head file beside the log (`audit.head`: number and hash of the last line) shows
+the first, and the second unless the head was rewritten too. Root can rewrite both: for that, copy
+the log, or its last hash, to another machine.
 """
 
 import hashlib
@@ -53,8 +53,7 @@ class Line:
     """One line of the log, without its newline.
 
     number: counts from 1 where reading began. record: None when it is no record. intact: its hash
-    is its own.
-    whole: it ends in a newline.
+    matches its bytes. whole: it ends in a newline.
     """
 
     number: int
@@ -64,8 +63,9 @@ class Line:
     whole: bool
 
     def end_hash(self) -> str:
-        """Give the hash that the next line must name as `prev`: its own, or that of its bytes when
-        it has none.
+        """Give the hash that the next line must name as `prev`.
+
+        It is the line's own hash, or that of its bytes when it has none.
         """
         own = self.record["hash"] if self.record else ""
         return own if _HASH.fullmatch(own) else hashlib.sha256(self.raw).hexdigest()
@@ -222,8 +222,9 @@ def _parse_head(data: bytes) -> Head | None:
 
 
 def head_bytes(head: Head) -> bytes:
-    """Spell the head file: fixed width, so that one write within one disk sector overwrites it; its
-    own check last.
+    """Give the bytes of the head file: fixed width, with a check of its own at the end.
+
+    So one write within one disk sector overwrites it.
     """
     text = f"{head.seq:020d} {head.hash}"
     return f"{text} {hashlib.sha256(text.encode()).hexdigest()[:16]}\n".encode()
@@ -232,9 +233,11 @@ def head_bytes(head: Head) -> bytes:
 def verify(path: Path) -> list[ChainFault]:
     """Check the whole log against itself and against its head file; empty when nothing is wrong.
 
-    Finds altered, removed, inserted and reordered lines, by line number, and a cut-off end as far
-    as the head file tells (see the module's own words for what cannot be seen). StateError when it
-    cannot be read.
+    Finds altered, removed, inserted and reordered lines by line number, and a cut-off end as far
+    as the head file tells (the module's docstring says what cannot be seen).
+
+    Raises:
+        StateError: It cannot be read.
     """
     return list(find_faults(path, read_chain(path)))
 
@@ -242,10 +245,10 @@ def verify(path: Path) -> list[ChainFault]:
 def find_faults(
     path: Path, lines: Iterable[Line], *, from_start: bool = True
 ) -> Iterator[ChainFault]:
-    """Give what `verify` finds in `lines` of the log at `path`, one at a time.
+    """Give the faults that `verify` reports in `lines` of the log at `path`, one at a time.
 
-    from_start: the lines begin with the log's first; else what the first of them follows is not
-    judged.
+    from_start: the lines begin with the log's first; else the predecessor of the first one is not
+    checked.
     """
     last = NO_LINES
     trusted = not from_start
@@ -262,12 +265,14 @@ def find_faults(
         if last.seq:
             yield ChainFault(
                 0,
-                f"{head_path(path).name} is missing: whether the last lines are all there cannot be told",
+                f"{head_path(path).name} is missing: "
+                "whether the last lines are all there cannot be told",
             )
     elif head.seq > last.seq:
         yield ChainFault(
             0,
-            f"lines are missing at the end: record {head.seq} was written, the last one here is {last.seq}",
+            f"lines are missing at the end: record {head.seq} was written, "
+            f"the last one here is {last.seq}",
         )
     elif not head_seen:
         yield ChainFault(
@@ -297,7 +302,8 @@ def _faults_in(line: Line, last: Head, *, trusted: bool) -> Iterator[ChainFault]
     if record["seq"] != last.seq + 1:
         yield ChainFault(
             line.number,
-            f"record {record['seq']} follows record {last.seq}: {_describe_gap(record['seq'], last.seq)}",
+            f"record {record['seq']} follows record {last.seq}: "
+            f"{_describe_gap(record['seq'], last.seq)}",
         )
     elif record["prev"] != last.hash:
         yield ChainFault(
@@ -314,8 +320,9 @@ def _describe_gap(found: int, last: int) -> str:
 
 
 def levels_of(line: Line) -> dict[str, str] | None:
-    """Give the levels that stand after this line's event; None when it tells none (an intent, a
-    refusal, a failure).
+    """Give the levels that are in force after this line's event.
+
+    None when it says none: an intent, a refusal, a failure.
     """
     record = line.record
     if record is None or not line.intact or record["event"] == "intent":

@@ -41,7 +41,7 @@ class Layout:
 
     @property
     def boot(self) -> Path:
-        """What the machine loads before its network."""
+        """The ruleset that the machine loads before its network."""
         return self.root / "boot.nft"
 
     @property
@@ -61,8 +61,9 @@ class Layout:
 
     @property
     def names_copy(self) -> Path:
-        """The same of some minutes before, for when the other can't be read and no resolver
-        answers.
+        """A copy of `names`, some minutes older.
+
+        For when the other cannot be read and no resolver answers.
         """
         return self.root / "names.copy.json"
 
@@ -73,12 +74,12 @@ class Layout:
 
     @property
     def offline_closings(self) -> Path:
-        """What was closed without the daemon since it last ran."""
+        """The closings without the daemon since it last ran."""
         return self.root / "by-hand.log"
 
     @property
     def disk_reserve(self) -> Path:
-        """Room for records on a full disk: files of nothing (`state/disk_reserve.py`)."""
+        """The reserved files for a full disk (`state/disk_reserve.py`)."""
         return self.root / "spare"
 
     def folders(self) -> tuple[Path, ...]:
@@ -90,8 +91,9 @@ class Layout:
         return self.generations / f"{number:08d}.json"
 
     def number_of(self, name: str) -> int | None:
-        """Give the generation that a file of `generations/` belongs to (one set aside too); None
-        for a foreign name.
+        """Give the generation that a file of `generations/` belongs to (a damaged one too).
+
+        None for a foreign name.
         """
         match = _GENERATION.fullmatch(name)
         return int(match[1]) if match else None
@@ -120,7 +122,7 @@ class Layout:
         return f"program-{digest.removeprefix('sha256:')}.nft"
 
     def digest_in(self, name: str) -> str | None:
-        """Give the digest (`sha256:HEX`) that a file is named by; None when it is not named by one."""
+        """Give the digest (`sha256:HEX`) in a file name; None when it has none."""
         match = _NAMED_BY_DIGEST.fullmatch(name)
         return f"sha256:{match[1]}" if match else None
 
@@ -134,5 +136,5 @@ class Layout:
         ]
 
     def relative_name(self, path: Path) -> str:
-        """Name a file as a person would, from the state directory on."""
+        """Give a file's path from the state directory on, as people name it."""
         return os.path.relpath(path, self.root)

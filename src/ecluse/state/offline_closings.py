@@ -1,8 +1,7 @@
-"""Closings without the daemon: noted by `ecluse cut --no-daemon`, taken into the audit log at the
-daemon's next start.
+"""Closings without the daemon, appended to a file by `ecluse cut --no-daemon`.
 
-Root wrote them beside a dead daemon, perhaps on a dying disk: no checksum, nothing believed but
-that somebody closed.
+The daemon takes them into the audit log at its next start. Root wrote them without a daemon,
+perhaps on a dying disk: there is no checksum, and nothing is believed but that somebody closed.
 """
 
 import os
@@ -26,7 +25,7 @@ MAX_LINES = 100
 class OfflineClosing:
     """One closing without the daemon.
 
-    level: `cut` or `isolate`, of every zone. file: the ruleset that was loaded.
+    level: `cut` or `isolate`, for every zone. file: the ruleset that was loaded.
     """
 
     at: datetime
@@ -43,12 +42,13 @@ class OfflineClosing:
 
 
 def append_closing(path: Path, closing: OfflineClosing) -> None:
-    """Append a closing, durably.
+    """Append a closing, durably; on a full disk, in the room of a reserved file.
 
-    StateError when the disk does not take it: then no part of it stays.
+    The folder may belong to another user than root: a link that he planted is not followed, and he
+    owns what is made.
 
-    The folder may belong to another user than root: what he planted there is not followed, and he
-    gets what is made.
+    Raises:
+        StateError: The disk does not take it; no part of it stays.
     """
     try:
         _append_line(path, codec.canonical(closing) + b"\n")
@@ -77,9 +77,10 @@ def _append_line(path: Path, line: bytes) -> None:
 
 
 def read_closings(path: Path) -> tuple[tuple[OfflineClosing, ...], str]:
-    """Give what was noted, and what of the file cannot be read, in words.
+    """Give the closings, and a sentence on lines that cannot be read (empty when all can).
 
-    StateError: none of it can.
+    Raises:
+        StateError: The file cannot be read.
     """
     lines = (durable_files.read_file(path) or b"").splitlines()
     found = tuple(filter(None, map(_parse_closing, lines[:MAX_LINES])))
@@ -96,6 +97,6 @@ def _parse_closing(line: bytes) -> OfflineClosing | None:
 
 
 def level_since(closings: Iterable[OfflineClosing], newest: Generation | None) -> str:
-    """Give the level of the newest closing, if no generation came after it; else nothing."""
+    """Give the level of the newest closing; empty when a generation came after it."""
     after = [one for one in closings if newest is None or one.at > newest.at]
     return max(after, key=lambda one: one.at).level if after else ""

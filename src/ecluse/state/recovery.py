@@ -1,5 +1,6 @@
-"""What a state directory says at start: everything read, each damage in words, nothing believed
-that has no checksum.
+"""Read a state directory at start.
+
+Everything is read, each damage is put into words, and nothing is believed without a checksum.
 """
 
 import os
@@ -30,12 +31,12 @@ def recover(at: Layout) -> Recovered:
 
 
 def _more_closed(one: str, other: str) -> str:
-    """Give the more closed of two levels by hand, each `isolate`, `cut` or nothing."""
+    """Give the more closed of two levels, each `isolate`, `cut` or empty."""
     return ISOLATE.name if ISOLATE.name in {one, other} else one or other
 
 
 class _Recovery:
-    """One reading. damage grows as it goes on."""
+    """One reading of the directory; `_damage` grows with it."""
 
     def __init__(self, at: Layout) -> None:
         self._at = at
@@ -125,10 +126,7 @@ class _Recovery:
         )
 
     def _names(self) -> None:
-        """Look at the saved addresses of host names.
-
-        Where they can't be read, their copy is used.
-        """
+        """Check the saved addresses of host names; the copy serves when they cannot be read."""
         at = self._at
         copy = self._read_or_report(
             at.names_copy, partial(state_files.read_names, at.names_copy), "it is written anew"
@@ -142,8 +140,9 @@ class _Recovery:
     def _read_or_report(
         self, path: Path, reader: Callable[[], T | None], consequence: str
     ) -> T | None:
-        """Read one file; damage is noted with what follows from it, and what is no file is moved
-        out of the way.
+        """Read one file. Damage is reported with its consequence, and gives None.
+
+        What is no regular file is renamed out of the way.
         """
         try:
             return reader()
@@ -193,11 +192,10 @@ class _Recovery:
         return found
 
     def _write_missing_generation(self, record: Generation, intent: Generation | None) -> None:
-        """Write the file of the newest generation from `boot.nft`, which holds its record before
-        that file is there.
+        """Write the newest generation's file from `boot.nft`.
 
-        Told, since somebody may have taken the file away; not where an intent shows that the daemon
-        died in between.
+        `boot.nft` has the record before the file exists. Reported, since somebody may have taken
+        the file away; not where an intent shows that the daemon died in between.
         """
         path = self._at.generation_file(record.number)
         if os.path.lexists(path):
@@ -240,7 +238,8 @@ class _Recovery:
             )
         elif not os.path.lexists(at.ruleset / boot.program):
             self._damage.append(
-                f"ruleset/{boot.program} is missing: boot.nft cannot be loaded until it is written anew"
+                f"ruleset/{boot.program} is missing: "
+                "boot.nft cannot be loaded until it is written anew"
             )
 
     def _named_by_digest(self) -> None:
@@ -275,15 +274,16 @@ class _Recovery:
                 if not os.path.lexists(at.ruleset / program):
                     told = at.relative_name(path)
                     self._damage.append(
-                        f"{told} cannot be loaded: ruleset/{program} is missing; both are written anew"
+                        f"{told} cannot be loaded: ruleset/{program} is missing; "
+                        "both are written anew"
                     )
         for name in sorted(expected - {path.name for path in there}):
             self._damage.append(f"ruleset/{name} is missing; it is written anew")
 
     def _missing_files(self, *, interrupted: bool) -> None:
-        """Say what is missing beside the generations.
+        """Report the files that are missing beside the generations.
 
-        A crash in the middle of the very first change explains most.
+        A crash in the middle of a change explains most of them.
         """
         at = self._at
         if interrupted:
@@ -319,9 +319,8 @@ class _Recovery:
         if audited > oldest:
             named.setdefault(audited, "audit.log says it was reached")
         for number in sorted(named.keys() - found.keys()):
-            self._damage.append(
-                f"{self._at.relative_name(self._at.generation_file(number))} cannot be read: {named[number]}"
-            )
+            name = self._at.relative_name(self._at.generation_file(number))
+            self._damage.append(f"{name} cannot be read: {named[number]}")
 
     def _missing_policies(self, found: Mapping[int, Generation]) -> None:
         users: dict[str, list[int]] = {}

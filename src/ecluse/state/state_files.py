@@ -1,5 +1,6 @@
-"""How each state file is written and read back; a reader gives None for a missing file,
-CorruptError for a damaged one.
+"""How each state file is written and read.
+
+A reader gives None for a missing file, and raises CorruptError for a damaged one.
 """
 
 import json
@@ -22,8 +23,9 @@ _INCLUDE = re.compile(r'^include "([^"\n]*)"$', re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class BootHeader:
-    """What `boot.nft` says of itself: the file name of its program, and the whole record of the
-    state that it sets.
+    """What `boot.nft` says of itself.
+
+    program: file name of its program. record: the whole record of the state that it sets.
     """
 
     program: str
@@ -49,7 +51,8 @@ def _read_json(kind: type[T], path: Path) -> T | None:
 def read_generation(at: Layout, number: int) -> Generation | None:
     """Read one generation.
 
-    CorruptError too when its content is another generation than its name says.
+    Raises:
+        CorruptError: It is damaged, or holds another generation than its name says.
     """
     path = at.generation_file(number)
     found = _read_json(Generation, path)
@@ -91,7 +94,8 @@ def read_policy(at: Layout, digest: str) -> Policy | None:
 def verify_digest_name(at: Layout, path: Path) -> None:
     """Read a file that is named by its digest (a policy, a program).
 
-    CorruptError when its bytes have another.
+    Raises:
+        CorruptError: Its bytes have another digest.
     """
     data = durable_files.read_file(path)
     if data is not None and codec.digest(data) != at.digest_in(path.name):
@@ -99,10 +103,7 @@ def verify_digest_name(at: Layout, path: Path) -> None:
 
 
 def boot_text(at: Layout, boot: BootHeader, gate: str) -> bytes:
-    """Write `boot.nft`.
-
-    What it says of itself comes first, in comments, for people and then for us; the checksum last.
-    """
+    """Write `boot.nft`: a header in comments for people and for us, the ruleset, the checksum."""
     lines = (
         f"# Ecluse: what this gateway loads at boot. By hand: nft -f {at.boot}",
         f"# levels: {json.dumps(dict(boot.record.levels), sort_keys=True)}",
@@ -117,7 +118,7 @@ def boot_text(at: Layout, boot: BootHeader, gate: str) -> bytes:
 
 
 def level_text(at: Layout, program: str, level: str, gate: str, levels: tuple[str, ...]) -> bytes:
-    """Write `ruleset/LEVEL.nft`, and in it the names of all levels, so that a missing file is seen."""
+    """Write `ruleset/LEVEL.nft`, with the names of all levels, so that a missing one is seen."""
     lines = (
         f"# Ecluse: every zone at level '{level}'. By hand: nft -f {at.ruleset / level}.nft",
         f"# of: {json.dumps(sorted(levels))}",
@@ -129,7 +130,7 @@ def level_text(at: Layout, program: str, level: str, gate: str, levels: tuple[st
 
 
 def _include(at: Layout, program: str) -> str:
-    # Absolute: a relative include is looked for in the working directory of whoever runs nft.
+    # Absolute: a relative include is looked for in the working directory of the process that runs nft.
     return f'include "{at.ruleset / program}"'
 
 
@@ -145,10 +146,7 @@ def read_ruleset_file(path: Path) -> str | None:
 
 
 def read_boot(at: Layout) -> BootHeader | None:
-    """Read what `boot.nft` says of itself.
-
-    Whether its program is there and whole is not looked at.
-    """
+    """Read the header of `boot.nft`. Whether its program is there and whole is not checked."""
     text = read_ruleset_file(at.boot)
     if text is None:
         return None
@@ -164,10 +162,9 @@ def read_boot(at: Layout) -> BootHeader | None:
 
 
 def level_closed_offline(at: Layout) -> str:
-    """Give the level of a `boot.nft` that a closing without the daemon put there: the file of a
-    level, or of last resort.
+    """Give the level of a `boot.nft` that a closing without the daemon put there.
 
-    Empty when it is another's, or damaged.
+    That is the file of a level, or of last resort. Empty when it is another's, or damaged.
     """
     try:
         text = read_ruleset_file(at.boot) or ""
@@ -191,15 +188,16 @@ def _value_after(line: str, key: str) -> str:
 
 
 def included_programs(at: Layout, text: str) -> set[str]:
-    """Name the programs of this state directory that a ruleset file includes; one elsewhere is
-    given by its path.
+    """Name the programs of this state directory that a ruleset file includes.
+
+    One in another directory is given by its path.
     """
     paths = (Path(found) for found in _INCLUDE.findall(text))
     return {path.name if path.parent == at.ruleset else str(path) for path in paths}
 
 
 def listed_levels(text: str) -> list[str]:
-    """Name the levels that a level's file says there are; none when it says nothing readable."""
+    """Give the levels that a level's file lists; empty when it has no readable list."""
     try:
         return list(
             codec.decode(tuple[str, ...], json.loads(_value_after(text.split("\n")[1], "# of: ")))

@@ -50,17 +50,16 @@ _LEVEL = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 class DirectoryState:
     """ports.StateStore in a directory (mode 0750, files 0640).
 
-    Nothing is touched before the first call.
-
-    A write of the boot ruleset or of a generation is two fsyncs (file and folder), that of the
-    intent one (the file).
+    Nothing is touched before the first call. A write of the boot ruleset or of a generation costs
+    two fsyncs (file and folder), one of the intent costs one (the file).
     """
 
     def __init__(self, state_dir: Path) -> None:
         self._at = Layout(state_dir.absolute())
         if _NO_NFT_PATH.search(str(self._at.root)):
             raise StateError(
-                f"the state directory {str(self._at.root)!r} has a character that nft cannot include a file by",
+                f"the state directory {str(self._at.root)!r} has a character "
+                "that nft cannot include a file by",
                 hint="choose a path without quotes, brackets, braces, backslashes, '*' and '?'",
             )
         self._ready = False
@@ -75,11 +74,13 @@ class DirectoryState:
         return self._at.audit
 
     def recover(self) -> Recovered:
-        """Read everything, repair what can be (a torn audit tail), say what was found.
+        """Read everything, repair a torn audit tail, and report what was found.
 
-        Damaged content never raises: it is in `damage`, each with the file's name and what was made
-        of it. What stands in a file's place and is none (a folder, a link, a FIFO) is renamed to
-        `NAME.damaged-N`. StateError only when the directory itself cannot be made, listed or read.
+        Damaged content never raises: it is in `damage`, by file name and with its consequence. A
+        folder, link or FIFO in a file's place is renamed to `NAME.damaged-N`.
+
+        Raises:
+            StateError: The directory itself cannot be made, listed or read.
         """
         found = recover(self._at)
         self._ready = True
@@ -88,11 +89,10 @@ class DirectoryState:
         return found
 
     def write_intent(self, generation: Generation) -> None:
-        """Record a change that is about to be made, for a daemon that is killed in the middle of
-        it.
+        """Record a change that is about to be made, for a daemon that is killed during it.
 
-        A power cut may lose it: what it explains is a kernel that differs from the files, which no
-        power cut leaves.
+        A power cut may lose it: it explains a kernel that differs from the files, and no power cut
+        leaves one.
         """
         self._prepare()
         durable_files.write_file(
@@ -101,20 +101,17 @@ class DirectoryState:
         self._intent = generation
 
     def clear_intent(self) -> None:
-        """Forget the intent: the change is recorded, or was not made.
+        """Remove the intent: the change is recorded, or was not made.
 
-        No fsync when its generation is recorded: an intent that comes back after a power cut is
-        then told to be done by the generation of its number.
+        No fsync when its generation is recorded: should the intent come back after a power cut, the
+        generation of its number shows that it was done.
         """
         done = self._intent is not None and self._intent.number <= self._recorded
         durable_files.remove_file(self._at.journal, durable=not done)
         self._intent = None
 
     def write_generation(self, generation: Generation) -> None:
-        """Record an applied state.
-
-        What stands under its number and differs is set aside, not overwritten.
-        """
+        """Record an applied state. A different file under its number is set aside."""
         self._prepare()
         path = self._at.generation_file(generation.number)
         data = state_files.sealed_json(generation)
@@ -156,12 +153,16 @@ class DirectoryState:
         return policy
 
     def write_program(self, text: str, gates: Mapping[str, str]) -> str:
-        """Store a compiled ruleset (the whole table) and one small ruleset file for each level;
-        give its name.
+        """Store a compiled ruleset and one small ruleset file for each level; give its name.
 
-        gates: level name -> the gate transaction that sets every zone to it. The name is
-        `program-HEX.nft`, HEX the sha256 of the text in UTF-8. StateError for a level name that
-        cannot be a file name.
+        The name is `program-HEX.nft`, HEX the sha256 of the text in UTF-8.
+
+        Args:
+            text: The whole table.
+            gates: Level name -> the transaction that switches every zone to it.
+
+        Raises:
+            StateError: A level name cannot be a file name, or the disk does not take a file.
         """
         for level in gates:
             if not _LEVEL.fullmatch(level):
@@ -184,12 +185,11 @@ class DirectoryState:
     def point_boot(
         self, program: str, gate: str, generation: Generation, *, use_reserve: bool = False
     ) -> None:
-        """Make `boot.nft` the named program with this gate text, and record the state that it sets:
-        both or neither.
+        """Make `boot.nft` of a program and the switch's text, and record the state that it sets.
 
-        The whole record stands in it with a checksum, so that a change is one file;
-        `write_generation` may follow.
-        use_reserve: on a full disk take a file of `spare/` for it.
+        Both or neither: the whole record stands in the file, with a checksum, so that a change is
+        one file. `write_generation` may follow. use_reserve: on a full disk take a reserved file
+        for it.
         """
         self._prepare()
         data = state_files.boot_text(self._at, BootHeader(program, generation), gate)
@@ -200,7 +200,7 @@ class DirectoryState:
         self._recorded = max(self._recorded, generation.number)
 
     def fill_disk_reserve(self) -> None:
-        """Fill `spare/` again where it is not whole; next to nothing to do as a rule."""
+        """Make the reserved files that are missing; as a rule there is nothing to do."""
         self._prepare()
         DiskReserve(self._at.disk_reserve).fill()
 
@@ -214,11 +214,11 @@ class DirectoryState:
         )
 
     def forget(self, keep_generations: int) -> None:
-        """Delete generations older than the newest `keep_generations`, and policies and programs
-        that nothing uses.
+        """Delete old generations, and the policies and programs that nothing uses.
 
-        Used is what a kept generation, the intent, `boot.nft` or a level's file names. While one of
-        these cannot be read, nothing of its kind is deleted. keep_generations below 1 counts as 1.
+        keep_generations: how many stay, at least 1. A file is used when a kept generation, the
+        intent, `boot.nft` or a level's file names it. While one of these cannot be read, nothing of
+        its kind is deleted.
         """
         numbers = self._at.generation_numbers()
         kept = numbers[-max(1, keep_generations) :]
@@ -233,12 +233,13 @@ class DirectoryState:
                     _remove_unneeded(folder / name)
 
     def remove_offline_closings(self) -> None:
-        """Delete the notes of closings without the daemon: they are in the audit log."""
+        """Delete the closings without the daemon: they are in the audit log."""
         _remove_unneeded(self._at.offline_closings)
 
     def read_names(self) -> Mapping[str, KnownName]:
-        """Read the saved addresses of host names; the copy's when missing or damaged (damage shows
-        in recover()).
+        """Read the saved addresses of host names.
+
+        The copy serves when they are missing or damaged (`recover` reports the damage).
         """
         for path in (self._at.names, self._at.names_copy):
             with contextlib.suppress(StateError):
@@ -248,8 +249,9 @@ class DirectoryState:
         return {}
 
     def write_names(self, names: Mapping[str, KnownName]) -> None:
-        """Save the addresses of host names, and now and then a copy: without them and the DNS a
-        service is cut off.
+        """Save the addresses of host names, and every COPY_SECONDS a copy.
+
+        Without them and without the DNS, a service by name is cut off.
         """
         self._prepare()
         sealed = state_files.sealed_names(tuple(names[name] for name in sorted(names)))
@@ -304,10 +306,7 @@ def _has_bytes(path: Path, data: bytes) -> bool:
 
 
 def _is_stored(path: Path, data: bytes) -> bool:
-    """Say whether `path` holds just these bytes, durably.
-
-    What stands there and differs is set aside.
-    """
+    """Say whether `path` has just these bytes, durably. A different file is set aside."""
     try:
         found = durable_files.read_file(path)
     except StateError:
@@ -327,9 +326,9 @@ def _is_stored(path: Path, data: bytes) -> bool:
 
 
 def _remove_unneeded(path: Path) -> None:
-    """Remove what is not needed any more.
+    """Remove a file that is not needed any more, without fsync: its return does no harm.
 
-    A folder in its place stays; no fsync: coming back does no harm.
+    A folder in its place stays.
     """
     if not path.is_dir():
         durable_files.remove_file(path, durable=False)
