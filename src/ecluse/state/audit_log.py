@@ -274,14 +274,11 @@ def _repair_end(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise durable_files.state_error("repair", path, error) from error
     if side is None:
-        return (
-            f"{path.name}: the last line lacked its newline and was otherwise whole; "
-            "the newline was added",
-        )
-    return (
-        f"{path.name}: the last line was torn ({len(torn)} bytes without end); "
-        f"cut off and kept in {side.name}",
-    )
+        said = "the last line lacked its newline and was otherwise whole; the newline was added"
+    else:
+        said = f"the last line was torn ({len(torn)} bytes without end); "
+        said += f"cut off and kept in {side.name}"
+    return (f"{path.name}: {said}",)
 
 
 def _side_file(path: Path) -> Path:
