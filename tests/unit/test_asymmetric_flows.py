@@ -9,7 +9,7 @@ from ecluse.asymmetric_flows import one_sided_services
 from ecluse.flow_judge import ConntrackEntry, FlowJudge, Tuple
 from ecluse.ruleset.compile import compile_program
 from tests.unit.ruleset import policies as w
-from tests.unit.ruleset.test_flows import exact
+from tests.unit.test_flow_judge import exact
 
 
 def connection(source, to, source_port=40000, port=443, *, answered=False, protocol=6):
