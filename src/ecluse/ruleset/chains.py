@@ -273,8 +273,8 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
     not.
     """
     stem = table_names.prefix(slot)
-    ports = p.Match(p.L4PROTO, (6, 17, 132))
-    no_ports = p.Match(p.L4PROTO, (6, 17, 132), negate=True)
+    ports = p.Match(p.L4PROTO, (p.TCP, p.UDP, p.SCTP))
+    no_ports = p.Match(p.L4PROTO, (p.TCP, p.UDP, p.SCTP), negate=True)
     evidence: list[Rule] = [(p.Counter(table_names.REFUSED_OUT),)]
     for family in FAMILIES:
         here = p.Match(p.NFPROTO, (family.nfproto,))
@@ -323,7 +323,7 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
             (
                 (p.jump(stem + "evidence"),),
                 (p.Match(p.CT_STATE, ("invalid",)), p.DROP),
-                (p.Match(p.L4PROTO, (6,)), p.Reject("tcp reset")),
+                (p.Match(p.L4PROTO, (p.TCP,)), p.Reject("tcp reset")),
                 (p.RateLimit(REJECTS_PER_SECOND), p.Reject("icmpx admin-prohibited")),
                 (p.DROP,),
             ),

@@ -60,3 +60,4 @@ FAMILIES = (IPV4, IPV6)
 
 
 LINK_LOCAL6 = network_interval(ip_network("fe80::/10"))
+"""fe80::/10 (RFC 4291, 2.5.6)."""

@@ -7,10 +7,10 @@ constructs that nftables 1.0.6 and Linux 6.1 know are used (nft(8)).
 from dataclasses import dataclass, replace
 
 TABLE = "inet ecluse"
-PORTS = (6, 17, 33, 132, 136)
-"""Protocols whose conntrack tuple holds ports: TCP, UDP, DCCP, SCTP, UDP-Lite (IANA protocol
-numbers).
-"""
+ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
+"""Protocol numbers (IANA)."""
+PORTS = (TCP, UDP, 33, SCTP, 136)
+"""Protocols whose conntrack tuple has ports: TCP, UDP, DCCP, SCTP, UDP-Lite."""
 
 Interval = tuple[int, int]
 """First and last value, both included."""

@@ -24,8 +24,6 @@ from ecluse.ruleset.disjoint import Box, disjoint
 from ecluse.ruleset.families import FAMILIES, IPV6, Family
 from ecluse.ruleset.program import Key, NamedSet, Rule
 
-ICMP, ICMPV6 = 1, 58
-
 
 @dataclass(frozen=True, slots=True)
 class ServiceGroup:
@@ -133,7 +131,7 @@ def _addresses(
 
 def protocol_in(traffic: Traffic, family: Family) -> int:
     """Give the protocol's number in a family: ICMP has two."""
-    return ICMPV6 if traffic.protocol == ICMP and family is IPV6 else traffic.protocol
+    return p.ICMPV6 if traffic.protocol == p.ICMP and family is IPV6 else traffic.protocol
 
 
 def _maps(

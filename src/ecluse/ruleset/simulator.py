@@ -265,7 +265,7 @@ def _is_error(packet: Packet) -> bool:
 
     Source: nf_conntrack_icmpv4_error, nf_conntrack_icmpv6_error.
     """
-    errors = {1: {3, 4, 5, 11, 12}, 58: set(range(128))}
+    errors = {p.ICMP: {3, 4, 5, 11, 12}, p.ICMPV6: set(range(128))}
     return packet.connection is not None and packet.icmp_type in errors.get(packet.protocol, ())
 
 
@@ -288,10 +288,10 @@ _FIELD_VALUES: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.SKUID: lambda k: k.uid,
     p.CT_STATE: lambda k: "invalid" if k.invalid else "related" if _is_error(k) else "tracked",
     p.TH_DPORT: lambda k: k.destination_port if k.protocol in p.PORTS else None,
-    p.UDP_SPORT: lambda k: k.source_port if k.protocol == 17 else None,
-    p.UDP_DPORT: lambda k: k.destination_port if k.protocol == 17 else None,
-    p.ICMP_TYPE: lambda k: k.icmp_type if k.protocol == 1 else None,
-    p.ICMPV6_TYPE: lambda k: k.icmp_type if k.protocol == 58 else None,
+    p.UDP_SPORT: lambda k: k.source_port if k.protocol == p.UDP else None,
+    p.UDP_DPORT: lambda k: k.destination_port if k.protocol == p.UDP else None,
+    p.ICMP_TYPE: lambda k: k.icmp_type if k.protocol == p.ICMP else None,
+    p.ICMPV6_TYPE: lambda k: k.icmp_type if k.protocol == p.ICMPV6 else None,
     p.SADDR4: lambda k: _v4(k.source),
     p.DADDR4: lambda k: _v4(k.destination),
     p.SADDR6: lambda k: _v6(k.source),
