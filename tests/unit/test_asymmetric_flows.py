@@ -36,8 +36,7 @@ BACK = connection("203.0.113.1", "10.10.0.5", 443, 40000)
 
 @pytest.mark.parametrize("half", [OUT, BACK])
 def test_either_half_is_told(judge, half):
-    (told,) = one_sided_services(judge, [half, replace(half, handle=b"2")])
-    assert told.startswith("2 TCP connections of 'lab' are seen from one side only")
+    assert one_sided_services(judge, [half, replace(half, handle=b"2")]) == {"lab": 2}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +51,7 @@ def test_either_half_is_told(judge, half):
     ids=["these two do talk", "whole", "not kept", "another zone", "no TCP"],
 )
 def test_nothing_is_told_of(judge, beside):
-    assert one_sided_services(judge, beside) == ()
+    assert one_sided_services(judge, beside) == {}
     assert one_sided_services(judge, [*beside, connection("10.10.0.7", "203.0.113.2")]), (
         "positive control"
     )

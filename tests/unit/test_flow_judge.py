@@ -1,6 +1,4 @@
-"""The judge of connections against the oracle: the short way gives what walking all the rules
-gives.
-"""
+"""The judge of connections: its short way gives what walking all the rules gives."""
 
 from dataclasses import replace
 from ipaddress import ip_address
