@@ -30,7 +30,7 @@ from ecluse.controller.context import Options, Ports
 from ecluse.controller.table.manager import Step
 from ecluse.dnsproxy.client import DnsProxyClient
 from ecluse.errors import ConfigError, EcluseError
-from ecluse.instance_lock import answer, guard_network, lock_state
+from ecluse.instance_lock import drop_pending, guard_network, lock_state
 from ecluse.kernel.bypass_scan import KernelBypassScan
 from ecluse.kernel.conntrack import NfConntrack
 from ecluse.kernel.nft_firewall import NftFirewall
@@ -137,7 +137,7 @@ class Daemon:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         lock = await asyncio.to_thread(lock_state, settings.state_dir)
         guard = await asyncio.to_thread(guard_network)
-        asyncio.get_running_loop().add_reader(guard, answer, guard)
+        asyncio.get_running_loop().add_reader(guard, drop_pending, guard)
         firewall = NftFirewall()
         store = DirectoryState(settings.state_dir)
         resolver = DnsResolver(
@@ -184,7 +184,7 @@ class Daemon:
             with contextlib.suppress(OSError):
                 closed_at_boot.unlink(missing_ok=True)
             server = await self._serve(controller)
-            gc_pause.calm()
+            gc_pause.collect_young_only()
             asyncio.get_running_loop().run_in_executor(None, _give_memory_back)
             try:
                 await self._until_stopped(controller)

@@ -184,4 +184,4 @@ class Machine:
         """Read the levels that the kernel's own gates stand for."""
         policy = self.controller._live.current.policy
         chains = self.run(self.firewall.chains())
-        return switch.read_levels(policy, self.run(self.firewall.targets(chains)))
+        return switch.levels_of_targets(policy, self.run(self.firewall.targets(chains)))

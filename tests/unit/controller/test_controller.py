@@ -171,7 +171,7 @@ def test_what_was_sent_before_the_start_opens_nothing_that_the_start_found_close
     )
     machine.kill()
     program, _, _ = machine.state.boot
-    gate = switch.gate_text(simple(), switch.BOOT_SLOT, ISOLATE)
+    gate = switch.switch_text(simple(), switch.BOOT_SLOT, ISOLATE)
     machine.run(machine.firewall.apply(machine.state.programs[program] + gate))
     machine.start()
     assert machine.kernel() == ISOLATE

@@ -44,10 +44,10 @@ def test_the_line_of_a_closing_passes_those_that_have_no_room_and_stays_the_newe
 ):
     append, full = machine.audit.append, [True]
 
-    def on_a_full_disk(record, *, spare=False):
-        if full[0] and not spare:
+    def on_a_full_disk(record, *, use_reserve=False):
+        if full[0] and not use_reserve:
             raise StateError("the disk is full")
-        append(record, spare=spare)
+        append(record, use_reserve=use_reserve)
 
     machine.audit.append = on_a_full_disk
     machine.firewall.tamper("delete table inet ecluse")
