@@ -36,7 +36,7 @@ from ecluse.kernel.conntrack import NfConntrack
 from ecluse.kernel.nft_firewall import NftFirewall
 from ecluse.kernel.rtnl_links import RtnlLinks
 from ecluse.output import STDOUT, Output, capture_prints, write_last_words
-from ecluse.records import Actor
+from ecluse.records import Action, Actor, Command
 from ecluse.resolve.resolver import DnsResolver
 from ecluse.results import Event
 from ecluse.safe_text import replace_unsafe
@@ -255,7 +255,7 @@ class Daemon:
     async def _reload(self, controller: Controller) -> None:
         actor = Actor(os.getuid(), "eclused", os.getpid(), "SIGHUP")
         try:
-            await controller.reload(expect=None, actor=actor, reason="SIGHUP", authorised_by="")
+            await controller.reload(Command(Action.RELOAD, actor, "SIGHUP", ""))
         except Exception as error:  # noqa: BLE001 - nobody waits for this one: the log is where it is told
             self._log.error("reload failed; the allowlist before it stands", why=str(error))
 

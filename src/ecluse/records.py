@@ -52,7 +52,7 @@ class Action(enum.StrEnum):
 class Command:
     """A command as it came: what to do, by whom, why, and with whose authority.
 
-    back_to: the generation that a rollback names. since: when it came (seconds of time.monotonic).
+    back_to: the generation that a rollback names.
     """
 
     action: Action
@@ -60,7 +60,7 @@ class Command:
     reason: str
     authorised_by: str
     back_to: int | None = None
-    since: float = field(default_factory=time.monotonic)
+    sender: Sender = field(default_factory=Sender)
 
 
 @dataclass(frozen=True, slots=True)

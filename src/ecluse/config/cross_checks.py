@@ -56,7 +56,7 @@ class PlacedService:
         return ("destinations", destination, "to" if outward else "from", place)
 
     def fault(self, loc: Loc, wrong: str, expected: str = "") -> Fault:
-        """Give a fault at a place within the service."""
+        """Return a fault at a place within the service."""
         return self.document.fault((*self.loc, *loc), wrong, expected)
 
 

@@ -230,8 +230,8 @@ def _about_destinations(
         for place, network in placed.each_target(index):
             if isinstance(network, str):
                 continue
-            if odd := _about_network(service, network, families, inside):
-                found.setdefault(odd[0], []).append((place, *odd[1:]))
+            if warning := _about_network(service, network, families, inside):
+                found.setdefault(warning[0], []).append((place, *warning[1:]))
         for places in found.values():
             place, wrong, better = places[0]
             others = len(places) - 1
