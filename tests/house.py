@@ -114,9 +114,9 @@ def word_faults(tree: Path) -> list[str]:
 
 
 def name_parts(name: str) -> set[str]:
-    """Give the words of a name: `DnsGate_http2` is dns, gate, http2, and all of them together."""
+    """Give the words of a name: `_DnsGate_http2` is dns, gate and http2."""
     split = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
-    return {*split.split("_"), split.replace("_", "")} - {""}
+    return set(split.split("_")) - {""}
 
 
 _CODE = re.compile(r"^```.*?^```$|^(?: {4}|\t).*$|`[^`\n]*`|\]\([^)]*\)", re.MULTILINE | re.DOTALL)
