@@ -16,8 +16,7 @@ from ecluse.config.settings import Settings
 from ecluse.config.settings import parser as daemon_parser
 from ecluse.dnsproxy import process as dns_gate
 from ecluse.dnsproxy.dnsmasq import CONFIG, SERVERS
-from ecluse.dnsproxy.learned_journal import FILE as RECORD
-from ecluse.dnsproxy.learned_snapshot import FILE as SAVED
+from ecluse.dnsproxy.learned_store import JOURNAL, SNAPSHOT
 from make_deb import roff
 from make_deb.suites import ROOT
 
@@ -43,8 +42,8 @@ _GATE_FILES = {
     f"{dns_gate.RUN_DIR}/{dns_gate.REPORT}": "What it tells the daemon, for `ecluse status` and `ecluse refused`.",
     f"{dns_gate.RUN_DIR}/{CONFIG}": "What its engine is started with.",
     f"{dns_gate.RUN_DIR}/{SERVERS}": "The names that the engine lets through, read anew without a gap.",
-    f"{dns_gate.STATE_DIR}/{SAVED}": "The learned addresses, put back into the kernel at boot by the boot unit.",
-    f"{dns_gate.RUN_DIR}/{RECORD}": "The same as it grows: it tells a stranger's address from one that was learned since.",
+    f"{dns_gate.STATE_DIR}/{SNAPSHOT}": "The learned addresses, put back into the kernel at boot by the boot unit.",
+    f"{dns_gate.RUN_DIR}/{JOURNAL}": "The same as it grows: it tells a stranger's address from one that was learned since.",
     f"{dns_gate.STATE_DIR}/{dns_gate.LAST}": "The last orders, until the daemon writes others.",
 }
 Row = tuple[str, ...]

@@ -313,7 +313,7 @@ class Resolver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class DeniedQuery:
+class RefusedQuery:
     """A name that a machine asked the DNS gate for in vain.
 
     why: `name`, `type`, `length`. last: UNIX time.
@@ -345,7 +345,7 @@ class DnsReport:
     learned: int
     strained: Mapping[str, int]
     refused: int
-    questions: tuple[DeniedQuery, ...]
+    questions: tuple[RefusedQuery, ...]
     removed: int = 0
     removed_last: str = ""
     adopted: int = 0

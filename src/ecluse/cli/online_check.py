@@ -38,8 +38,8 @@ async def _learn(policy: Policy) -> Knowledge:
         async with room:
             answer = await look_up(name, servers, _SECONDS, may_be_private=name in private)
         now = datetime.now(UTC)
-        tallies[name] = known_names.count(tallies[name], known[name], answer, now)
-        known[name] = known_names.learn(known[name], answer, now, _SHORTEST, _LONGEST)
+        tallies[name] = known_names.count_lookup(tallies[name], known[name], answer, now)
+        known[name] = known_names.after_answer(known[name], answer, now, _SHORTEST, _LONGEST)
 
     await asyncio.gather(*map(ask, names))
     for _ in range(1, _ROUNDS):

@@ -9,7 +9,7 @@ from itertools import chain
 
 from ecluse.config.address_parsers import is_wide, written
 from ecluse.config.cross_checks import AH, PlacedService
-from ecluse.config.lint_dns import about_dns
+from ecluse.config.lint_dns import dns_warnings
 from ecluse.config.lint_overlaps import find_overlaps
 from ecluse.config.yaml_tree import Document
 from ecluse.errors import Fault
@@ -47,7 +47,7 @@ def find_warnings(
     """Give every remark that no day changes. `services` stand in the order of `policy.services`."""
     yield from _about_site(policy, site)
     yield from find_examples(policy, site, services)
-    yield from about_dns(policy, site)
+    yield from dns_warnings(policy, site)
     inside = homes(policy)
     for placed, service in zip(services, policy.services, strict=True):
         yield from _about_people(placed, service)

@@ -13,7 +13,7 @@ _UDP, _DNS_PORT = 17, 53
 _NAMED = 3
 
 
-def about_dns(policy: Policy, document: Document) -> Iterator[Fault]:
+def dns_warnings(policy: Policy, document: Document) -> Iterator[Fault]:
     """Give what is odd between the services' names, the DNS that is kept for them, and the DNS
     gate.
     """

@@ -16,7 +16,7 @@ from ecluse.dns_cache_advice import flush
 from ecluse.flow_judge import protocol_name
 from ecluse.name_advice import Knowledge, address_states, failures, name_states
 from ecluse.policy import GATEWAY, DnsMode, Levels, Policy, Service, level_named
-from ecluse.ports import CounterValue, DeniedQuery, RefusedElement, SetReading
+from ecluse.ports import CounterValue, RefusedElement, RefusedQuery, SetReading
 from ecluse.records import Action, Generation
 from ecluse.results import (
     DnsState,
@@ -246,7 +246,7 @@ def _service(
 
 
 def refused_names(
-    questions: Iterable[DeniedQuery], policy: Policy, now: datetime
+    questions: Iterable[RefusedQuery], policy: Policy, now: datetime
 ) -> Iterator[RefusedName]:
     """Say what the DNS gate refused, with the zone of who asked, and how long ago."""
     for one in _gathered(questions):
@@ -262,21 +262,21 @@ def refused_names(
         )
 
 
-def _gathered(questions: Iterable[DeniedQuery]) -> Iterable[DeniedQuery]:
+def _gathered(questions: Iterable[RefusedQuery]) -> Iterable[RefusedQuery]:
     """Make one of many names under one domain that a machine asked for: a tunnel asks for each but
     once.
     """
-    families: dict[tuple[str, str, str], list[DeniedQuery]] = {}
+    families: dict[tuple[str, str, str], list[RefusedQuery]] = {}
     for one in questions:
         families.setdefault((one.client, one.name.partition(".")[2], one.why), []).append(one)
-    rows: list[DeniedQuery] = []
+    rows: list[RefusedQuery] = []
     for (client, domain, why), every in families.items():
         if len(every) < _MANY or "." not in domain:
             rows += every
             continue
         kinds, times = {one.type for one in every}, sum(one.times for one in every)
         last = max(one.last for one in every)
-        rows.append(DeniedQuery(client, f"*.{domain}", ", ".join(sorted(kinds)), why, times, last))
+        rows.append(RefusedQuery(client, f"*.{domain}", ", ".join(sorted(kinds)), why, times, last))
     return sorted(rows, key=lambda one: (-one.times, one.client, one.name))
 
 

@@ -1,6 +1,4 @@
-"""The report of the gate's process, as the daemon takes it: another user's file, so each row is
-judged by itself.
-"""
+"""Parser for the DNS proxy's report: another user's file, so each row is judged by itself."""
 
 import json
 import math
@@ -9,7 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from ecluse.lenient_rows import sift
-from ecluse.ports import DeniedQuery, DnsReport
+from ecluse.ports import DnsReport, RefusedQuery
 
 _NUMBERS = ("starts", "learned", "refused", "removed", "adopted", "unread")
 _MOST = (1 << 63) - 1
@@ -17,26 +15,23 @@ _LONGEST = 1000
 """Characters of a text: a name has at most 253 bytes, each written with four at the most."""
 
 
-def parse(data: bytes) -> DnsReport | None:
-    """Read a report; None when it is no such thing at all.
-
-    What of it can't be read is left out, counted and told.
-    """
+def parse_report(data: bytes) -> DnsReport | None:
+    """Return a report, None for other data; rows that can't be read are left out and counted."""
     try:
-        told = json.loads(data)
+        report = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(told, dict):
+    if not isinstance(report, dict):
         return None
-    numbers, bad_numbers = sift(_NUMBERS, lambda key: (key, _number(told.get(key, 0))))
-    last, bad_last = sift(("removed_last",), lambda key: _text(told.get(key, "")))
-    trouble, bad_trouble = sift(_list(told.get("trouble", [])), _text)
+    numbers, bad_numbers = sift(_NUMBERS, lambda key: (key, _number(report.get(key, 0))))
+    last, bad_last = sift(("removed_last",), lambda key: _text(report.get(key, "")))
+    trouble, bad_trouble = sift(_list(report.get("trouble", [])), _text)
     strained, bad_strained = sift(
-        _items(told.get("strained", {})), lambda item: (_text(item[0]), _number(item[1]))
+        _items(report.get("strained", {})), lambda item: (_text(item[0]), _number(item[1]))
     )
-    questions, bad_questions = sift(_list(told.get("questions", [])), _question)
+    questions, bad_questions = sift(_list(report.get("questions", [])), _question)
     validating, bad_validating = sift(
-        _list(told.get("validating", [])), lambda row: str(ip_address(_text(row)))
+        _list(report.get("validating", [])), lambda row: str(ip_address(_text(row)))
     )
     bad = bad_validating + bad_numbers + bad_last + bad_trouble + bad_strained + bad_questions
     if bad:
@@ -58,7 +53,7 @@ def parse(data: bytes) -> DnsReport | None:
 
 
 def _list(value: Any) -> Iterable[Any]:
-    """Give the rows; what is no list is one row, of a kind that nobody reads."""
+    """Return the rows; any other value counts as one row that can't be read."""
     return value if isinstance(value, list) else [None]
 
 
@@ -66,12 +61,12 @@ def _items(value: Any) -> Iterable[tuple[Any, Any]]:
     return value.items() if isinstance(value, Mapping) else [(None, None)]
 
 
-def _question(row: Any) -> DeniedQuery:
+def _question(row: Any) -> RefusedQuery:
     last = row["last"]
     if type(last) not in {int, float} or not math.isfinite(last) or not 0 <= last <= _MOST:
         raise ValueError("no moment")
     client = ip_address(_text(row["client"]).partition("%")[0])
-    return DeniedQuery(
+    return RefusedQuery(
         str(client),
         _text(row["name"]),
         _text(row["type"]),
@@ -88,10 +83,7 @@ def _number(value: Any) -> int:
 
 
 def _text(value: Any) -> str:
-    """Give a text that can be written anywhere.
-
-    ValueError: it is none, too long, or half of a character (a lone surrogate).
-    """
+    """Return a text; ValueError for another value, one too long, or a lone surrogate."""
     if not isinstance(value, str) or len(value) > _LONGEST:
         raise ValueError("no text")
     value.encode()

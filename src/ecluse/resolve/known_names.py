@@ -23,7 +23,7 @@ MOST_FAILURE = 500
 """Characters of a failure's words."""
 
 
-def learn(
+def after_answer(
     known: KnownName, answer: LookupResult, at: datetime, shortest: float, longest: float
 ) -> KnownName:
     """Give what is known after `answer`, received at `at`.
@@ -97,7 +97,7 @@ def _order(address: str) -> tuple[int, int]:
     return value.version, int(value)
 
 
-def count(
+def count_lookup(
     tally: NameStatistics, before: KnownName, answer: LookupResult, at: datetime
 ) -> NameStatistics:
     """Count one more look-up, with what was known before it."""
@@ -138,7 +138,7 @@ def overdue(known: KnownName, at: datetime, last_good: timedelta) -> tuple[Known
     )
 
 
-def used(known: KnownName, addresses: AbstractSet[str], at: datetime) -> KnownName:
+def mark_used(known: KnownName, addresses: AbstractSet[str], at: datetime) -> KnownName:
     """Give what is known when connections to these addresses were just found alive."""
     found = (
         replace(each, used=at) if each.address in addresses else each for each in known.addresses

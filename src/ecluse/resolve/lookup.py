@@ -92,7 +92,7 @@ async def look_up(
     seconds: float,
     *,
     may_be_private: bool = False,
-    heard: Callable[[], None] = lambda: None,
+    on_answered: Callable[[], None] = lambda: None,
 ) -> LookupResult:
     """Ask every server for A and AAAA at the same time, for at most `seconds` each.
 
@@ -108,15 +108,15 @@ async def look_up(
     waiting = {4, 6}
 
     async def ask(server: Server, kind: dns.rdatatype.RdataType) -> _Part:
-        part = await _ask(server, question, kind, seconds)
+        part = await _query(server, question, kind, seconds)
         if waiting and not part.failure:
             waiting.discard(part.family)
             if not waiting:
-                heard()
+                on_answered()
         return part
 
     parts = await asyncio.gather(*(ask(server, kind) for server in servers for kind in _ASKED))
-    return _unite([_refuse(part, may_be_private) for part in parts])
+    return _unite([_drop_inside(part, may_be_private) for part in parts])
 
 
 def _unite(judged: Sequence[tuple[_Part, str]]) -> LookupResult:
@@ -147,7 +147,7 @@ def _unite(judged: Sequence[tuple[_Part, str]]) -> LookupResult:
     )
 
 
-def _refuse(part: _Part, may_be_private: bool) -> tuple[_Part, str]:
+def _drop_inside(part: _Part, may_be_private: bool) -> tuple[_Part, str]:
     """Take out what is no destination, and say so in words.
 
     A part of nothing else counts as a failure, not as empty.
@@ -164,7 +164,7 @@ def _refuse(part: _Part, may_be_private: bool) -> tuple[_Part, str]:
     return replace(part, ttls=ttls, failure="" if ttls else told, outcomes=outcomes), told
 
 
-async def _ask(
+async def _query(
     server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataType, seconds: float
 ) -> _Part:
     failed = _Part(server[0], 4 if kind == dns.rdatatype.A else 6, {})
@@ -174,7 +174,7 @@ async def _ask(
     except (TimeoutError, dns.exception.Timeout):
         words = f"{server[0]} did not answer within {seconds:g} s"
         return replace(failed, failure=words, outcomes=("timeout",))
-    except _WrongError as error:
+    except _UnusableError as error:
         return replace(failed, failure=error.words, outcomes=(error.outcome,))
     except _BROKEN as error:
         outcome = "unreachable" if isinstance(error, OSError | EOFError) else "malformed"
@@ -199,7 +199,7 @@ async def _follow(
         query = dns.message.make_query(asked[-1], kind, use_edns=0, payload=_EDNS_PAYLOAD)
         response, truncated = await exchange(query, server, seconds, _ATTEMPTS)
         marks = ("truncated",) if truncated else marks
-        chain = _read(server[0], response)
+        chain = _follow_chain(server[0], response)
         aliases += len(chain.cnames)
         ttl = min(
             ttl, *(alias.ttl for alias in chain.cnames), chain.answer.ttl if chain.answer else ttl
@@ -208,7 +208,7 @@ async def _follow(
         if chain.answer is not None or end == asked[-1]:
             break
         if end in asked or aliases > _MOST_ALIASES:
-            raise _WrongError(_ROUND.format(server[0]), "loop")
+            raise _UnusableError(_LOOP.format(server[0]), "loop")
         asked.append(end)
     found = [] if chain.answer is None else [ip_address(record.address) for record in chain.answer]
     odd = ""
@@ -226,10 +226,10 @@ async def _follow(
     return _Part(server[0], family, ttls, outcomes=outcomes, alias=alias, odd=odd)
 
 
-_ROUND = "{}: the names lead in a circle, or over 16 aliases or more"
+_LOOP = "{}: the names lead in a circle, or over 16 aliases or more"
 
 
-class _WrongError(Exception):
+class _UnusableError(Exception):
     """A response that says nothing usable: in words, and what came of the question in one word."""
 
     def __init__(self, words: str, outcome: str) -> None:
@@ -237,14 +237,14 @@ class _WrongError(Exception):
         self.words, self.outcome = words, outcome
 
 
-def _read(server: str, response: dns.message.Message) -> dns.message.ChainingResult:
+def _follow_chain(server: str, response: dns.message.Message) -> dns.message.ChainingResult:
     """Read the CNAMEs and the addresses that belong to the question. _WrongError."""
     if response.rcode() != dns.rcode.NOERROR:
         text = dns.rcode.to_text(response.rcode())
-        raise _WrongError(f"{server} answered {text}", text.lower())
+        raise _UnusableError(f"{server} answered {text}", text.lower())
     if not isinstance(response, dns.message.QueryMessage) or len(response.question) != 1:
-        raise _WrongError(f"{server} answered without the question", "malformed")
+        raise _UnusableError(f"{server} answered without the question", "malformed")
     try:
         return response.resolve_chaining()
     except dns.message.ChainTooLong:
-        raise _WrongError(_ROUND.format(server), "loop") from None
+        raise _UnusableError(_LOOP.format(server), "loop") from None

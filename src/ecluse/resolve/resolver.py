@@ -58,7 +58,7 @@ addresses may go.
 
 By the monotonic clock: a clock that is set (a dead battery, then NTP) would end them in a moment.
 """
-_HELD = KEEP.total_seconds()
+_LEFT_SECONDS = KEEP.total_seconds()
 """The same for an address that left: a machine may hold it for so long, whatever the clock says."""
 _RANDOM = random.SystemRandom()
 
@@ -103,12 +103,12 @@ class DnsResolver:
         self._watched: dict[str, float] = {}  # name -> when it is due, in the event loop's seconds
         self._failed: dict[str, int] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._room = asyncio.Semaphore(_AT_ONCE)
-        self._waiting_room = asyncio.Semaphore(_WAITING)
+        self._asking = asyncio.Semaphore(_AT_ONCE)
+        self._waiting = asyncio.Semaphore(_WAITING)
         self._paced = 0.0  # when the next look-up's turn is, in the event loop's seconds
         self._wake = asyncio.Event()
         self._wakes_at = 0.0
-        self._keeper: asyncio.Task[None] | None = None
+        self._scheduler: asyncio.Task[None] | None = None
         self._listeners: weakref.WeakSet[_Changes] = weakref.WeakSet()
         self._closed = False
 
@@ -142,7 +142,7 @@ class DnsResolver:
             addresses = {
                 a for a in known_names.addresses_of(self._now(name)) if is_private(ip_address(a))
             }
-            self._put(known_names.without(self._now(name), addresses))
+            self._replace(known_names.without(self._now(name), addresses))
         self._private = frozenset(allowed)
         if tuple(servers) != self._servers:
             self._servers = tuple(servers)
@@ -153,8 +153,8 @@ class DnsResolver:
         }
         self._failed = {name: count for name, count in self._failed.items() if name in wanted}
         self._wake.set()
-        if self._keeper is None and not self._closed:
-            self._keeper = asyncio.create_task(self._keep_fresh(), name="resolver")
+        if self._scheduler is None and not self._closed:
+            self._scheduler = asyncio.create_task(self._run_schedule(), name="resolver")
 
     def changes(self) -> AsyncIterator[frozenset[str]]:
         """Give the names whose addresses changed since the last item, from this call on.
@@ -186,7 +186,7 @@ class DnsResolver:
         now = asyncio.get_running_loop().time()
         since = self._silent.get(name, {}).get(each.address, now)
         return now - since >= (
-            _HELD if each.left else min(_SILENT, self._last_good.total_seconds())
+            _LEFT_SECONDS if each.left else min(_SILENT, self._last_good.total_seconds())
         )
 
     def used(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
@@ -195,7 +195,7 @@ class DnsResolver:
         """
         now = self._clock()
         for name in addresses.keys() & self._known.keys():
-            self._known[name] = known_names.used(self._known[name], addresses[name], now)
+            self._known[name] = known_names.mark_used(self._known[name], addresses[name], now)
 
     def let_go(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
         """Forget these addresses, by name, and tell it; one that an answer has given again
@@ -203,7 +203,7 @@ class DnsResolver:
         """
         due = self.due()
         for name in addresses.keys() & due.keys():
-            self._put(known_names.without(self._known[name], addresses[name] & due[name]))
+            self._replace(known_names.without(self._known[name], addresses[name] & due[name]))
 
     async def refresh(self, names: Iterable[str], seconds: float) -> Mapping[str, KnownName]:
         """Ask for these names now, for at most `seconds`; give what is known then.
@@ -219,7 +219,7 @@ class DnsResolver:
     async def close(self) -> None:
         """End every look-up and every `changes`. What is known stays readable."""
         self._closed = True
-        tasks = [*self._running.values(), *([self._keeper] if self._keeper else [])]
+        tasks = [*self._running.values(), *([self._scheduler] if self._scheduler else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -236,7 +236,7 @@ class DnsResolver:
         )
         return now + min(max(wait, 0.0), self._longest)
 
-    async def _keep_fresh(self) -> None:
+    async def _run_schedule(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
@@ -287,15 +287,15 @@ class DnsResolver:
 
     async def _ask(self, name: str) -> None:
         await asyncio.sleep(self._turn_in())
-        async with self._waiting_room, _Place(self._room) as place:
+        async with self._waiting, _Permit(self._asking) as place:
             try:
-                after = await self._learn(name, place.leave)
+                after = await self._look_up(name, place.leave)
             except Exception as error:  # noqa: BLE001 - nobody may wait for this task: the failure is shown with the name
                 after = replace(
                     self._now(name), asked=self._clock(), failure=f"could not be looked up: {error}"
                 )
-        self._put(after)
-        self._note_silence(after)
+        self._replace(after)
+        self._update_silence(after)
         self._schedule(after)
 
     def _turn_in(self) -> float:
@@ -304,7 +304,7 @@ class DnsResolver:
         self._paced = max(self._paced + 1 / _PACE, now - _BURST / _PACE)
         return max(self._paced - now, 0.0)
 
-    def _note_silence(self, known: KnownName) -> None:
+    def _update_silence(self, known: KnownName) -> None:
         """Remember since when no answer has given an address, by a clock that nobody sets."""
         before, now = self._silent.get(known.name, {}), asyncio.get_running_loop().time()
         self._silent[known.name] = {
@@ -316,28 +316,32 @@ class DnsResolver:
     def _now(self, name: str) -> KnownName:
         return self._known.get(name, KnownName(name, ()))
 
-    def _put(self, after: KnownName) -> None:
+    def _replace(self, after: KnownName) -> None:
         """Know this from now on, and tell it where the addresses are others than before."""
         before = self._now(after.name)
         self._known[after.name] = after
         if known_names.addresses_of(after) != known_names.addresses_of(before):
             for listener in self._listeners:
-                listener.tell(after.name)
+                listener.add(after.name)
 
-    async def _learn(self, name: str, heard: Callable[[], None]) -> KnownName:
+    async def _look_up(self, name: str, heard: Callable[[], None]) -> KnownName:
         if not self._servers:
             return replace(
                 self._now(name), asked=self._clock(), failure="no resolver is configured"
             )
         answer = await look_up(
-            name, self._servers, self._timeout, may_be_private=name in self._private, heard=heard
+            name,
+            self._servers,
+            self._timeout,
+            may_be_private=name in self._private,
+            on_answered=heard,
         )
         # Only now: while the question was under way addresses were used, or let go.
         before, now = self._now(name), self._clock()
-        self._tallies[name] = known_names.count(
+        self._tallies[name] = known_names.count_lookup(
             self._tallies.get(name, NameStatistics()), before, answer, now
         )
-        return known_names.learn(before, answer, now, self._shortest, self._longest)
+        return known_names.after_answer(before, answer, now, self._shortest, self._longest)
 
     def _schedule(self, known: KnownName) -> None:
         if known.name not in self._watched:
@@ -355,7 +359,7 @@ class DnsResolver:
         self._watched[known.name] = asyncio.get_running_loop().time() + wait
 
 
-class _Place:
+class _Permit:
     """A place in a room that may be left before its time."""
 
     def __init__(self, room: asyncio.Semaphore) -> None:
@@ -386,7 +390,7 @@ class _Changes(AsyncIterator[frozenset[str]]):
         self._ready = asyncio.Event()
         self._ended = False
 
-    def tell(self, name: str) -> None:
+    def add(self, name: str) -> None:
         self._names.add(name)
         self._ready.set()
 

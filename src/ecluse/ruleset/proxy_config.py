@@ -72,7 +72,7 @@ class ProxyConfig:
     limits: DnsLimits
     everything: bool = field(default=False)
 
-    def answers(self, name: str) -> NamePolicy | None:
+    def policy_for(self, name: str) -> NamePolicy | None:
         """Say how a name (lower case, no dot at the end) is answered: as itself, else by the
         closest wildcard above it.
         """
@@ -81,11 +81,11 @@ class ProxyConfig:
         wildcard = self.wildcard_of(name)
         return self.wildcards[wildcard] if wildcard else None
 
-    def leads(self, name: str, service: str) -> bool:
+    def is_answered_for(self, name: str, service: str) -> bool:
         """Say whether a name, or what lies below a wildcard (`*.operator.example`), is answered for
         a service.
         """
-        answers = self.answers(name)
+        answers = self.policy_for(name)
         return answers is not None and service in answers.services
 
     def wildcard_of(self, name: str) -> str:
@@ -117,17 +117,17 @@ def proxy_config_of(policy: Policy, levels: Levels) -> ProxyConfig | None:
     wildcards: dict[str, NamePolicy] = {}
     for service, destination in outward:
         for name in destination.wildcards:
-            wildcards[name] = _joined(wildcards.get(name), _of(service, destination))
+            wildcards[name] = _merged(wildcards.get(name), _name_policy(service, destination))
     names: dict[str, NamePolicy] = {}
     for service, destination in outward:
         for name in destination.hosts:
-            names[name] = _joined(names.get(name), _of(service, destination))
+            names[name] = _merged(names.get(name), _name_policy(service, destination))
     # What lies below a wildcard is answered for its services too, whether a name stands for itself
     # or not.
     for known in (names, wildcards):
         for name, own in known.items():
             for above in _above(name, wildcards):
-                own = _joined(own, above)  # noqa: PLW2901 -- grows by each wildcard above it
+                own = _merged(own, above)  # noqa: PLW2901 -- grows by each wildcard above it
             known[name] = own
     return ProxyConfig(
         port=site.dns.port,
@@ -149,11 +149,11 @@ def _above(name: str, wildcards: Mapping[str, NamePolicy]) -> Iterator[NamePolic
             yield wildcards[name]
 
 
-def _of(service: str, destination: Destination) -> NamePolicy:
+def _name_policy(service: str, destination: Destination) -> NamePolicy:
     return NamePolicy((service,), destination.records, destination.private, destination.traffic)
 
 
-def _joined(before: NamePolicy | None, more: NamePolicy) -> NamePolicy:
+def _merged(before: NamePolicy | None, more: NamePolicy) -> NamePolicy:
     if before is None:
         return more
     return NamePolicy(

@@ -14,7 +14,7 @@ from ecluse.controller.tasks.host_names import HostNameTask
 from ecluse.errors import KernelError
 from ecluse.flow_judge import FlowJudge
 from ecluse.policy import DnsMode, DnsProxySettings
-from ecluse.ports import CounterValue, DeniedQuery, DnsReport, RefusedElement, SetReading
+from ecluse.ports import CounterValue, DnsReport, RefusedElement, RefusedQuery, SetReading
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.conntrack_entry import ConntrackEntry, Tuple
@@ -200,9 +200,9 @@ def test_a_learned_address_keeps_a_connection():
 
 def test_a_tunnel_is_told_as_one():
     asked = [
-        DeniedQuery("10.10.4.7", f"n{i}.t.evil.example", "TXT", "name", 1, 100.0) for i in range(9)
+        RefusedQuery("10.10.4.7", f"n{i}.t.evil.example", "TXT", "name", 1, 100.0) for i in range(9)
     ]
-    asked.append(DeniedQuery("10.30.0.9", "www.web.example", "A", "name", 2, 90.0))
+    asked.append(RefusedQuery("10.30.0.9", "www.web.example", "A", "name", 2, 90.0))
     rows = list(status.refused_names(asked, POLICY, datetime.fromtimestamp(130, UTC)))
     assert [(r.client, r.zone, r.name, r.times, r.last) for r in rows] == [
         ("10.10.4.7", "care", "*.t.evil.example", 9, 30),
@@ -298,7 +298,7 @@ def test_who_asks_too_much_is_named_with_what_to_type(machine):
 
 
 def test_rows_that_could_not_be_read_are_counted_beside_those_that_could(machine):
-    row = DeniedQuery("10.10.4.7", "evil.example", "A", "name", 3, 1.0)
+    row = RefusedQuery("10.10.4.7", "evil.example", "A", "name", 3, 1.0)
     machine.dns.told = replace(TELLS, questions=(row,), unread=2)
     machine.firewall.evidence = SetReading((), full=False, unread=1)
     answer = machine.run(machine.controller.refused(10))

@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 
 from ecluse.dnsproxy import message_filter
 from ecluse.dnsproxy.message_filter import DnsQuestion
-from tests.unit.dnsproxy.test_dnsgate import ORDERS, answered, at
+from tests.unit.dnsproxy.messages import (
+    CONFIG,
+    answered,
+    at,
+)
 
 NAME = "x.operator.example"
 REDUCED = at("reduced")
@@ -95,7 +99,7 @@ def test_a_name_of_another_service_is_no_way_for_this_one():
         dns.rrset.from_text(f"{NAME}.", 60, "IN", "HTTPS", "1 a.console.example. alpn=h2")
     )
     question = message_filter.judge(NAME, dns.rdatatype.HTTPS, REDUCED)
-    assert REDUCED.answers("a.console.example")
+    assert REDUCED.policy_for("a.console.example")
     assert message_filter.filter_answer(query, reply, question, REDUCED).dropped == 1
 
 
@@ -123,14 +127,14 @@ def test_at_open_a_name_that_nobody_keeps_is_judged_by_its_addresses_alone():
     text = "1 cdn.web.example. alpn=h2,h3 port=8443 ipv4hint=203.0.113.9,10.30.0.7"
     reply.answer.append(dns.rrset.from_text("www.web.example.", 60, "IN", "HTTPS", text))
     question = DnsQuestion("www.web.example", dns.rdatatype.HTTPS, (), "")
-    found = message_filter.filter_answer(query, reply, question, ORDERS)
+    found = message_filter.filter_answer(query, reply, question, CONFIG)
     assert found.reply.answer[0][0].to_text().replace('"', "") == (
         "1 cdn.web.example. alpn=h2,h3 port=8443 ipv4hint=203.0.113.9"
     )
 
 
 def test_ports_of_all_services_of_a_name_count():
-    every = REDUCED.answers("a.console.example")
+    every = REDUCED.policy_for("a.console.example")
     assert every.keeps(6, 443)
     assert not every.keeps(50, 443), "ESP has no ports"
 
@@ -198,9 +202,9 @@ def test_whatever_a_resolver_says_no_more_than_what_is_kept_comes_back(texts, ki
     query = dns.message.make_query(NAME, kind)
     said = dns.message.make_response(query)
     said.answer.append(dns.rrset.from_text(f"{NAME}.", 60, "IN", kind, *texts))
-    question = message_filter.judge(NAME, query.question[0].rdtype, ORDERS)
+    question = message_filter.judge(NAME, query.question[0].rdtype, CONFIG)
     found = message_filter.filter_answer(
-        query, dns.message.from_wire(said.to_wire()), question, ORDERS
+        query, dns.message.from_wire(said.to_wire()), question, CONFIG
     )
     reply = dns.message.from_wire(found.reply.to_wire())
     stayed = [one for rrset in reply.answer for one in rrset]
@@ -212,7 +216,7 @@ def test_whatever_a_resolver_says_no_more_than_what_is_kept_comes_back(texts, ki
         if key in one.params
         for a in one.params[key].addresses
     ]
-    assert all(message_filter._may_be(str(a), question, ORDERS) for a in hints)
+    assert all(message_filter._may_stand_for(str(a), question, CONFIG) for a in hints)
     assert not any(a in net for a in hints for net in INSIDE if net.version == a.version)
     assert set(hints) == set(found.addresses), "what stays is learned, and nothing else"
     for one in stayed:
