@@ -1,3 +1,1 @@
-"""The benchmark: `python -m tests.bench` measures in namespaces of its own and writes
-docs/benchmarks.md.
-"""
+"""The benchmark: `python -m tests.bench` measures every promise of speed beside its peers."""

@@ -1,7 +1,7 @@
-"""`python -m tests.bench [--quick] [--rows cut,leak,...] [--sizes 10,100000] [--who
-Écluse,switch]`: measure, print, write.
+"""`python -m tests.bench`: measure every row, print it, write the report.
 
-Writes docs/benchmarks.md and the pictures beside it, unless `--out` says where else.
+It writes docs/benchmarks.md, docs/benchmarks.csv and the pictures, unless `--out` names another
+folder. `--redraw` measures nothing: it draws the pictures from the data file that is there.
 """
 
 import argparse
@@ -29,6 +29,53 @@ from tests.bench.site import SIZES
 from tests.lab import netns
 from tests.lab.hosts import ROOT
 
+HOW = {
+    "Time to cut": (
+        "A stream of 10,000 packets a second is not kept. Measured: the time from sending the "
+        "trigger to its last packet outside, and to the answer that the caller gets. Our "
+        "answer comes verified and on disk (fsync). Peers cut IPv4 alone."
+    ),
+    "Rollback": (
+        "`POST /v1/rollback` after each cut by the API, until its answer: verified and on disk."
+    ),
+    "Leak and loss": (
+        "Hand-made frames of 64 flows in both families, counted by a witness outside with the "
+        "kernel's time stamps."
+    ),
+    "Load": "From the start of the process until the API says `armed`. The site files are there.",
+    "Client": "Whole processes, in turns, 1,000 entries.",
+    "Memory and idle": "The daemon after a cut.",
+    "A long night": "1,000 entries; cut and open in turns, three times a second.",
+    "Purge": (
+        "After the answer, connections that the level does not keep are deleted. The chains "
+        "refuse their packets before that."
+    ),
+    "Refusal storm": (
+        "5,000 sources of the guests' network send UDP to random addresses. All of it is refused."
+    ),
+    "DNS under a crowd": (
+        "500 machines ask the DNS gate for random names that are not kept, 40 a second each "
+        "(the limit of one machine is 50). Two others ask for kept names: one name that the "
+        "gate has in its cache, and new names under a wildcard, whose addresses go into the "
+        "kernel before the answer. No answer within a second counts as 1,000 ms."
+    ),
+    "Forwarding": (
+        "Kept traffic through gateways that take turns, slice by slice. Packets: 64 bytes, 64 "
+        "flows of UDP. New connections: UDP, a new flow for each packet. Throughput: one TCP "
+        "stream. The ratio is to the slice with the table absent in the same round; the "
+        "median of the rounds."
+    ),
+    "What a look costs": (
+        "The same packets through hand-written rulesets, in turns: the cost in nf_tables of "
+        "each thing that is looked up."
+    ),
+}
+"""What each section measures: title -> text."""
+
+
+def _section(title: str) -> Section:
+    return Section(title, HOW[title])
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -48,89 +95,64 @@ class Wish:
 
 
 def _cut(wish: Wish) -> list[Section]:
-    section = Section(
-        "Time to cut",
-        "A stream of 10,000 packets a second is not kept; when is its last packet seen outside, after the trigger is sent off? "
-        "`answer` is when the caller knows; ours comes verified and on disk (fsync). Peers reach no further than IPv4 here. "
-        + " ".join(f"{one.name}: `{one.command}`." for one in contenders.CONTENDERS),
-    )
-    rollback = Section(
-        "Rollback",
-        "`POST /v1/rollback` after each cut by the API, to its answer: verified and on disk.",
-    )
+    section = _section("Time to cut")
+    commands = "; ".join(f"{one.name}: `{one.command}`" for one in contenders.CONTENDERS)
+    section.remarks.append(f"Commands: {commands}.")
+    rollback = _section("Rollback")
     taking_part = [
         one for one in contenders.CONTENDERS if not wish.who or any(w in one.name for w in wish.who)
     ]
     seconds, least = (0.5, 2) if wish.quick else (8.0, 3)
     rows_cut.cut(section, rollback, taking_part, wish.some(SIZES[:2]), seconds, (least, 200))
-    rows_cut.picture(section, wish.folder)
     return [section, rollback]
 
 
 def _leak(wish: Wish) -> list[Section]:
-    made = Section(
-        "Leak and loss",
-        "Frames of 64 flows by hand, both families; counted by the witness outside with the kernel's times.",
-    )
+    made = _section("Leak and loss")
     rows_flow.leak(made, 50 if wish.quick else 1000)
     rows_flow.loss(made, 50 if wish.quick else 2000, 3 if wish.quick else 1000)
     return [made]
 
 
 def _load(wish: Wish) -> list[Section]:
-    made = Section(
-        "Load", "From the start of the process, its files written, until the API says `armed`."
-    )
+    made = _section("Load")
     rows_cost.load(made, 1 if wish.quick else 5, exact=wish.some((10_000,))[-1])
     rows_cost.dns(made, wish.some(SIZES[:1]), 2 if wish.quick else 10)
     return [made]
 
 
 def _client(wish: Wish) -> list[Section]:
-    made = Section("Client", "Whole processes, in turns, 1,000 entries.")
+    made = _section("Client")
     rows_cost.client(made, 15 if wish.quick else 60)
     return [made]
 
 
 def _idle(wish: Wish) -> list[Section]:
-    made = Section("Memory and idle", "The daemon after a cut.")
+    made = _section("Memory and idle")
     rows_cost.idle(made, wish.some((1_000,), (1_000, 100_000)), 5.0 if wish.quick else 60.0)
     return [made]
 
 
 def _soak(wish: Wish) -> list[Section]:
-    made = Section(
-        "A long night", "1,000 entries; cut and open in turns, three times a second, all the while."
-    )
+    made = _section("A long night")
     rows_soak.soak(made, 20.0 if wish.quick else 1800.0)
     return [made]
 
 
 def _purge(wish: Wish) -> list[Section]:
-    made = Section(
-        "Purge",
-        "Connections that the level does not keep are ended after the answer; the chains refuse them already.",
-    )
+    made = _section("Purge")
     rows_cost.purge(made, 20_000 if wish.quick else 200_000)
     return [made]
 
 
 def _storm(wish: Wish) -> list[Section]:
-    made = Section(
-        "Refusal storm",
-        "5,000 sources of the guests' network send UDP to random places, all of it refused.",
-    )
+    made = _section("Refusal storm")
     rows_flow.storm(made, 1.0 if wish.quick else 5.0)
     return [made]
 
 
 def _dns(wish: Wish) -> list[Section]:
-    made = Section(
-        "DNS under a crowd",
-        "500 machines ask the DNS gate for random names that nobody keeps, 40 a second each (the bound of one machine is 50, as shipped), and two "
-        "others for kept names: one for a name whose answer the gate holds, one for new names under a wildcard, whose addresses go to the kernel before "
-        "the answer. Timed to the packet's arrival; one without an answer within a second counts as 1,000 ms.",
-    )
+    made = _section("DNS under a crowd")
     rows_dns.crowd(
         made, 1 if wish.quick else 2, 1.0 if wish.quick else 10.0, 2.0 if wish.quick else 20.0
     )
@@ -138,11 +160,7 @@ def _dns(wish: Wish) -> list[Section]:
 
 
 def _forward(wish: Wish) -> list[Section]:
-    made = Section(
-        "Forwarding",
-        "Kept traffic through gateways that take turns, slice by slice. Packets: 64 bytes, 64 flows of UDP. New connections: UDP, each packet "
-        "a flow of its own. Throughput: one TCP stream. The ratio is the median over the rounds of this slice to the round's slice with the table absent.",
-    )
+    made = _section("Forwarding")
     rows_forward.forward(
         made,
         wish.some(SIZES[:2]),
@@ -150,15 +168,11 @@ def _forward(wish: Wish) -> list[Section]:
         10_000 if wish.quick else 50_000,
         0.1 if wish.quick else 0.5,
     )
-    rows_forward.picture(made, wish.folder)
     return [made]
 
 
 def _looks(wish: Wish) -> list[Section]:
-    made = Section(
-        "What a look costs",
-        "The same packets as above through rulesets by hand, in turns: what nf_tables itself takes for each thing that it is asked.",
-    )
+    made = _section("What a look costs")
     rows_looks.looks(made, 3 if wish.quick else 15, 10_000 if wish.quick else 40_000)
     return [made]
 
@@ -192,9 +206,17 @@ def main() -> int:
         "--who", default="", help="who takes part in 'cut': parts of names, all if empty"
     )
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "docs", help="folder for benchmarks.md and pictures"
+        "--out",
+        type=Path,
+        default=ROOT / "docs",
+        help="folder for the report, the data file and the pictures",
+    )
+    parser.add_argument(
+        "--redraw", action="store_true", help="only draw the pictures, from benchmarks.csv"
     )
     args = parser.parse_args()
+    if args.redraw:
+        return int(not figures.draw_pictures(args.out, figures.read_data(args.out / figures.DATA)))
     if os.geteuid() != 0:
         print(
             "the benchmark needs root for its network namespaces: run it with sudo", file=sys.stderr
@@ -222,15 +244,12 @@ def main() -> int:
             made, failed = [Section(f"Row {name}", f"Could not be measured: {error}")], True
         for section in made:
             section.load = load
-            print(
-                f"\n{section.title} ({time.monotonic() - began:.0f} s)\n{section.how}\n{figures.table(section.figures)}",
-                flush=True,
-            )
-            print("\n".join(section.remarks), flush=True)
+            print(f"\n{section.title} ({time.monotonic() - began:.0f} s)\n{section.how}")
+            print(figures.table(section.figures), *section.remarks, sep="\n", flush=True)
         sections += made
         # After each row, so that an interrupted run leaves what it has.
         mode = "bench-quick" if args.quick else "bench"
-        figures.write(args.out / "benchmarks.md", sections, versions, mode)
+        figures.write(args.out, sections, versions, mode)
     return int(failed)
 
 

@@ -4,10 +4,9 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from tests.bench.contenders import CONTENDERS, FLOOR, OURS, PRODUCT, Contender, back
-from tests.bench.figures import Figure, Section, draw, number
+from tests.bench.figures import Section, number
 from tests.bench.gate import Cutting, Gate, measure_cut
 
 LAST, ANSWER, BACK = "last packet outside", "answer", "rollback, API call"
@@ -170,17 +169,3 @@ def _growth(section: Section, sizes: Sequence[int]) -> None:
                 ratio = many.median / few.median
                 title = f"{what}: {sizes[-1]:,} to {sizes[0]:,} entries"
                 section.add(title, who, "", [ratio], target="<= 1.5", met=ratio <= 1.5)
-
-
-def picture(section: Section, folder: Path) -> None:
-    """Draw time to cut over the size of the allowlist."""
-    curves: dict[str, dict[int, tuple[float, float, float]]] = {}
-    for one in CONTENDERS:
-        points: list[Figure] = [
-            f for f in section.figures if f.what == LAST and f.who == one.name and f.values
-        ]
-        if points:
-            curves[one.name] = {f.size: (f.median, min(f.values), max(f.values)) for f in points}
-    name = "benchmark-cut.svg"
-    if draw(folder / name, "From the trigger to the last packet outside", "ms", curves):
-        section.pictures = [name]

@@ -9,11 +9,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from tests.bench import raw, site
 from tests.bench.contenders import CONTENDERS
-from tests.bench.figures import Section, draw
+from tests.bench.figures import Section
 from tests.bench.gate import Gate
 from tests.lab import places
 
@@ -28,8 +27,13 @@ _PEERS = (
     "firewalld, policy with ipset",
 )
 _KEPT_ELEMENTS = {
-    "nft switch": f"nft add element inet site kept '{{ {site.KEPT.v4} . {site.PORT}, {site.KEPT.v4} . {site.BULK_PORT} }}'",
-    "iptables": f"for p in udp:{site.PORT} tcp:{site.BULK_PORT}; do ipset add kept {site.KEPT.v4},$p; done",
+    "nft switch": (
+        f"nft add element inet site kept '{{ {site.KEPT.v4} . {site.PORT}, {site.KEPT.v4} . "
+        f"{site.BULK_PORT} }}'"
+    ),
+    "iptables": (
+        f"for p in udp:{site.PORT} tcp:{site.BULK_PORT}; do ipset add kept {site.KEPT.v4},$p; done"
+    ),
     "firewalld": f"firewall-cmd --permanent --ipset kept --add-entry {site.KEPT.v4}",
 }
 State = tuple[str, int]
@@ -208,18 +212,3 @@ def _ratio(section: Section, what: str, state: State, results: dict) -> None:
             f">= {goal}",
             figure.median >= goal,
         )
-
-
-def picture(section: Section, folder: Path) -> None:
-    """Draw packets and connections a second, relative to the table absent, over the size."""
-    curves = {
-        f"Écluse, {what}": {
-            f.size: (f.median, min(f.values), max(f.values))
-            for f in section.figures
-            if f.what == f"{what}: ratio to absent" and f.who == CUT
-        }
-        for what in _TARGETS
-    }
-    name = "benchmark-forwarding.svg"
-    if draw(folder / name, "Kept traffic at `cut`, table absent = 1", "ratio", curves, log=False):
-        section.pictures = [name]

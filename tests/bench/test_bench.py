@@ -138,3 +138,19 @@ def test_figures_say_what_was_not_reached():
     text = figures.table(section.figures)
     assert "| what | who | 10 | 5 ms | 4 | 6 |  | 3 | < 5 ms | **no** |" in text
     assert "| other | peer |  | missing |" in text
+
+
+def test_the_data_file_holds_every_row_and_the_report_begins_with_ten_of_them(tmp_path):
+    cut = figures.Section("Time to cut", "How.")
+    cut.below("last packet outside", "Écluse, API call", "ms", (1.0, 2.0, 3.0), 5, size=1_000)
+    cut.add("last packet outside", "slow peer", "ms", (9.0,), size=1_000)
+    cut.add("last packet outside", "best peer, by far", "ms", (4.0,), size=1_000)
+    cut.add("last packet outside", "absent peer", "ms", (), size=1_000, note="not tried")
+    figures.write(tmp_path, [cut], {"nftables": "1"}, "bench")
+    written = figures.read_data(tmp_path / figures.DATA)
+    assert written == list(figures.rows([cut]))
+    assert [row.note for row in written] == ["", "", "", "not tried"]
+    text = (tmp_path / figures.REPORT).read_text(encoding="utf-8")
+    assert "| 2 ms | 4 ms (best peer, by far) | < 5 ms | yes | 1 |" in text
+    assert text.count("not measured in this run") == len(figures.HEADLINES) - 1 == 9
+    assert "Rows 1 to 4." in text

@@ -3,12 +3,14 @@
 import argparse
 import ast
 import re
+import tomllib
 from collections import Counter
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+import ecluse
 from ecluse.api import metrics
 from ecluse.api.problems import _TITLES as PROBLEM_KINDS
 from ecluse.api.routes import ROUTES
@@ -33,13 +35,25 @@ from tests.unit.api.fake_commands import FakeCommands
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [*DOCS, *(page for page in [ROOT / "README.md"] if page.exists())]
+PAGES = [*DOCS, *sorted(ROOT.glob("*.md"))]
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE_FILE = re.compile(r"`((?:src|systemd|tests|config)/[\w./-]+\.\w+)`")
 BLOCK = re.compile(r"^```\w+ (?P<name>\S+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+VERSION = re.compile(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", re.MULTILINE)
+
+
+def test_the_version_is_the_same_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert ecluse.__version__ == version
+    told = VERSION.findall((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert told
+    # Between releases the version is that of the next one.
+    assert [int(part) for part in told[0].split(".")] <= [int(part) for part in version.split(".")]
 
 
 def page(name: str) -> str:
@@ -108,7 +122,7 @@ def test_every_link_leads_somewhere(file: Path):
 def test_every_file_of_the_source_that_is_named_exists(file: Path):
     text = re.sub(r"::[\w:]+`", "`", file.read_text(encoding="utf-8"))
     for path in CODE_FILE.findall(text):
-        assert (ROOT / path).exists(), path
+        assert any((place / path).exists() for place in (ROOT, ROOT / "src/ecluse")), path
 
 
 def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
