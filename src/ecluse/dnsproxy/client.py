@@ -9,9 +9,9 @@ from pathlib import Path
 import dns.exception
 import dns.rcode
 
+from ecluse.atomic_files import replace_file
 from ecluse.dnsproxy.health import ask_health
 from ecluse.dnsproxy.process_report import parse_report
-from ecluse.dnsproxy.whole_files import write_whole
 from ecluse.errors import StateError
 from ecluse.ports import DnsReport
 from ecluse.ruleset.proxy_config import ProxyConfig
@@ -49,7 +49,9 @@ class DnsProxyClient:
         if (digest(data) if data else "") == self._digest and self._orders_file.exists():
             return
         try:
-            await asyncio.to_thread(write_whole, self._orders_file, data.decode())
+            await asyncio.to_thread(
+                replace_file, self._orders_file, data, mode=0o644, sync_name=False
+            )
         except OSError as error:
             message = f"{self._orders_file} could not be written: {error.strerror}"
             raise StateError(message, retry=True) from error

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ecluse.atomic_files import replace_file
 from ecluse.dnsproxy.alias_chains import AliasChains
 from ecluse.dnsproxy.dnsmasq_config import config_text, servers_text
-from ecluse.dnsproxy.whole_files import write_whole
 from ecluse.ruleset.proxy_config import ProxyConfig
 
 PROGRAM = "dnsmasq"
@@ -76,9 +76,9 @@ class Dnsmasq:
         servers = servers_text(config, *self._extra)
         before = self._written
         if servers != before[1]:
-            write_whole(self._servers, servers)
+            replace_file(self._servers, servers.encode(), mode=0o644, sync_name=False)
         if main != before[0]:
-            write_whole(self._main, main, 0o600)
+            replace_file(self._main, main.encode(), mode=0o600, sync_name=False)
             await self.stop()
         elif servers != before[1] and self.pid:
             os.kill(self.pid, signal.SIGHUP)
@@ -101,7 +101,9 @@ class Dnsmasq:
             if servers == self._written[1]:
                 return
             try:
-                write_whole(self._servers, servers, lasting=False)
+                replace_file(
+                    self._servers, servers.encode(), mode=0o644, sync_data=False, sync_name=False
+                )
             except OSError as error:
                 self.trouble = f"{self._servers} could not be written: {error.strerror}"
                 return

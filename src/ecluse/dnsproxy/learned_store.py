@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from ecluse.dnsproxy.whole_files import write_whole
+from ecluse.atomic_files import replace_file
 from ecluse.lenient_rows import FAULTS, sift
 from ecluse.policy import IPAddress
 from ecluse.ruleset.dns_redirect import KEPT_SECONDS
@@ -166,7 +166,8 @@ class LearnedStore:
     def rewrite(self, learned: Learned) -> None:
         """Replace the journal; if that fails, the one before is used for as long as it may grow."""
         try:
-            write_whole(self._journal, f"{self._head}\n{_journal_lines(learned.rows())}", 0o600)
+            text = f"{self._head}\n{_journal_lines(learned.rows())}"
+            replace_file(self._journal, text.encode(), mode=0o600, sync_name=False)
             descriptor = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError as error:
             if self._descriptor is None or self.is_outgrown:
@@ -207,7 +208,8 @@ class LearnedStore:
             for name, address, until, origins in learned.rows()
             if until - now >= 1
         ]
-        write_whole(self._snapshot, "\n".join([title, *lines, ""]), mode=0o600)
+        text = "\n".join([title, *lines, ""])
+        replace_file(self._snapshot, text.encode(), mode=0o600, sync_name=False)
 
     def read_snapshot(self) -> tuple[Learned, str]:
         """Return the snapshot and the id of its boot; nothing if it is missing or damaged.

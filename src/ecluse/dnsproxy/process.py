@@ -24,6 +24,7 @@ import dns.rcode
 import dns.rdatatype
 
 from ecluse import systemd_notify
+from ecluse.atomic_files import remove_temporaries, replace_file
 from ecluse.dnsproxy import message_filter
 from ecluse.dnsproxy.dnsmasq import Dnsmasq
 from ecluse.dnsproxy.forwarder import Forwarder
@@ -31,7 +32,6 @@ from ecluse.dnsproxy.health import ask_health
 from ecluse.dnsproxy.learned import LearnedAddresses
 from ecluse.dnsproxy.message_filter import Refusal
 from ecluse.dnsproxy.refused_names import RefusedNames
-from ecluse.dnsproxy.whole_files import write_whole
 from ecluse.kernel.netlink_stream import NetlinkStream
 from ecluse.output import STDERR, Output, say_last, taking_all
 from ecluse.ports import KernelChange
@@ -60,6 +60,8 @@ class DnsProxyProcess:
 
     def __init__(self, config_file: Path, run_dir: Path, state_dir: Path) -> None:
         self._file, self._run_dir = config_file, run_dir
+        for folder in (run_dir, state_dir):
+            remove_temporaries(folder)
         self._last = state_dir / LAST
         self._learned = LearnedAddresses(state_dir, run_dir)
         self._refused = RefusedNames(self._refusal)
@@ -68,7 +70,7 @@ class DnsProxyProcess:
         self._config: ProxyConfig | None = None
         self._digest = ""
         self._seen: tuple[int, int, int] | None = None
-        self._unsaved: str | None = None
+        self._unsaved: bytes | None = None
         self._trouble = {"orders": "", "kernel": "", "disk": "", "last": ""}
         self._wake = asyncio.Event()
         self._silent = 0
@@ -193,7 +195,7 @@ class DnsProxyProcess:
             self._trouble["orders"] = f"the orders can't be followed: {error.strerror or error}"
             return
         if file is self._file:
-            self._unsaved = data.decode()
+            self._unsaved = data
             self._save_config()
 
     def _save_config(self) -> None:
@@ -201,7 +203,7 @@ class DnsProxyProcess:
         if self._unsaved is None:
             return
         try:
-            write_whole(self._last, self._unsaved)
+            replace_file(self._last, self._unsaved, mode=0o644, sync_name=False)
         except OSError as error:
             self._trouble["last"] = (
                 f"the orders could not be kept for the next boot: {error.strerror}"
@@ -276,7 +278,13 @@ class DnsProxyProcess:
         text = json.dumps(report)
         if text != self._report:
             with contextlib.suppress(OSError):
-                write_whole(self._run_dir / REPORT, text)
+                replace_file(
+                    self._run_dir / REPORT,
+                    text.encode(),
+                    mode=0o644,
+                    sync_data=False,
+                    sync_name=False,
+                )
                 self._report = text
 
 
