@@ -1,6 +1,4 @@
-"""What is odd about DNS: zones whose machines can look nothing up at a cut, a DNS gate that bounds
-the inside's own servers.
-"""
+"""Warnings about DNS: zones that cannot resolve names at a cut, inside servers with a limit."""
 
 from collections.abc import Iterator
 
@@ -14,14 +12,12 @@ _NAMED = 3
 
 
 def dns_warnings(policy: Policy, document: Document) -> Iterator[Fault]:
-    """Give what is odd between the services' names, the DNS that is kept for them, and the DNS
-    gate.
-    """
+    """Yield warnings: names in the allowlist, but no DNS to resolve them, or a limited one."""
     lacking: dict[str, tuple[Level, list[str]]] = {}
     asking = [service for service in policy.services if _asks_outside(service)]
     used = zones_by_service(policy)
     named = [(service, used[service.name]) for service in policy.services if _by_name(service)]
-    for level in policy.site.levels:  # the most closed one that keeps a name is told
+    for level in policy.site.levels:  # the warning names the most closed one
         if level.passes_all or not level.keeps:
             continue
         servers = [service for service in asking if service.criticality in level.keeps]
@@ -35,17 +31,21 @@ def dns_warnings(policy: Policy, document: Document) -> Iterator[Fault]:
         if zone in lacking:
             yield _without_dns(policy, document, *lacking[zone], zone)
     gate = policy.site.dns
-    # Who writes 'internal: []' has none and was asked.
+    # 'internal: []' says that there is none.
     if (
         gate.mode is not DnsMode.NEVER
         and not gate.internal
         and not document.at(("dns_gate", "internal"))
     ):
         wrong = (
-            "the DNS gate knows no DNS server of the inside: one that asks outside has the bound of one machine "
-            f"({gate.limits.client_queries} questions a second) for all that ask it, and beyond it kept names fail"
+            "the DNS gate knows no DNS server of the inside: one that asks outside has the bound of"
+            f" one machine ({gate.limits.client_queries} questions a second) for all that ask it,"
+            " and beyond it kept names fail"
         )
-        expected = "internal: [{names: [...], servers: [...]}] with every DNS server of the inside, [] for none"
+        expected = (
+            "internal: [{names: [...], servers: [...]}] with every DNS server of the inside,"
+            " [] for none"
+        )
         yield document.fault(("dns_gate",), wrong, expected)
 
 
@@ -56,24 +56,27 @@ def _without_dns(
     more = f" and {len(services) - _NAMED} more" if len(services) > _NAMED else ""
     are = "is" if len(services) == 1 else "are"
     wrong = (
-        f"at '{level.name}' zone '{zone}' has no DNS: {said}{more} {are} known by name, and port 53 is kept neither for it "
-        "nor for a server that it could ask"
+        f"at '{level.name}' zone '{zone}' has no DNS: {said}{more} {are} known by name,"
+        " and port 53 is kept neither for it nor for a server that it could ask"
     )
     zones = [one.name for one in policy.site.zones]
     where = ("zones", zones.index(zone)) if zone in zones else ()
     gate = "" if zone == GATEWAY else ", or dns_gate: {mode: cut}"
-    expected = f"a service that '{level.name}' keeps with ports: [udp/53, tcp/53] for the DNS servers{gate}"
+    expected = (
+        f"a service that '{level.name}' keeps with ports: [udp/53, tcp/53] for the DNS"
+        f" servers{gate}"
+    )
     return document.fault(where, wrong, expected)
 
 
 def _has_dns(policy: Policy, servers: list[Service], zone: str) -> bool:
-    """Say whether a zone's machines can ask: the DNS gate, a server outside, one that is named by
-    `hosts`, the gateway's.
+    """Say whether a zone's machines can ask the DNS gate, or a DNS server in- or outside.
 
-    Inside to inside, and between the inside and the gateway, all passes. That the gateway answers
-    for the zones is taken on trust where its own questions are kept; the gate does not answer the
-    gateway's own programs, the inside's servers do.
-    servers: the services that are kept and may ask outside.
+    All traffic within the inside, and between it and the gateway, passes. If the gateway's own
+    queries are kept, it is assumed to answer for the zones. Its own programs are not answered by
+    the DNS gate, but by the inside's servers.
+
+    servers: the kept services that may ask outside.
     """
     gate = policy.site.dns
     if gate.mode is not DnsMode.NEVER and (zone != GATEWAY or gate.internal):

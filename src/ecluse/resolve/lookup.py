@@ -1,7 +1,4 @@
-"""One host name asked of every resolver at once: what they answered, judged and united.
-
-Nothing is kept here.
-"""
+"""Looks up one host name at every resolver at once, and unites what they answered."""
 
 import asyncio
 import struct
@@ -26,19 +23,16 @@ _BROKEN = (dns.exception.DNSException, OSError, EOFError, ValueError, struct.err
 _MOST_ALIASES = 15
 """CNAMEs on the way to an address; dnspython's own bound for one message is the same."""
 _MOST_ADDRESSES = 256
-"""Addresses of one answer, so that a resolver that gives thousands does not crowd out what the
-others gave (`cache.py`).
-"""
+"""Addresses of one answer: thousands from one resolver must not crowd out the others'."""
 
 
 @dataclass(frozen=True, slots=True)
 class LookupResult:
-    """What the resolvers together said of a name.
+    """The resolvers' answers to one name, united.
 
     ttls: address -> seconds, the minimum over the CNAME chain; the longest when several resolvers
     gave it.
-    answered: families (4, 6) that at least one resolver answered without failure, be it with no
-    address.
+    answered: families (4, 6) that at least one resolver answered, even with no address.
     heard: which resolver that was, for each family.
     failures: in words, once each: what failed, and which addresses were refused.
     by: address -> the resolvers that gave it. alias: the name at the end of the CNAMEs, empty when
@@ -63,9 +57,7 @@ class LookupResult:
 class _Part:
     """One resolver's answer about one family; failure is empty when it answered.
 
-    outcomes: see `Answer`.
-
-    odd: what is to be told of it although it answered.
+    outcomes: see `LookupResult`. odd: a warning about an answer that was used.
     """
 
     server: str
@@ -78,7 +70,7 @@ class _Part:
 
 
 def refusal(address: IPAddress, *, may_be_private: bool = False) -> str:
-    """Say why an address is no destination on the outside; empty when it may be one.
+    """Return why an address can't be a destination outside; empty when it can.
 
     A public name that leads to an inside or local address is a mistake or an attack (DNS
     rebinding), unless the allowlist says that it may.
@@ -98,8 +90,8 @@ async def look_up(
 
     Never raises but when cancelled.
 
-    heard: called once both have an answer from some server; those that are silent yet are waited
-    for all the same.
+    on_answered: called as soon as both families have an answer from some server; the silent servers
+    are waited for all the same.
     """
     try:
         question = dns.name.from_text(name)
@@ -148,9 +140,9 @@ def _unite(judged: Sequence[tuple[_Part, str]]) -> LookupResult:
 
 
 def _drop_inside(part: _Part, may_be_private: bool) -> tuple[_Part, str]:
-    """Take out what is no destination, and say so in words.
+    """Drop addresses that can't be destinations, and return why.
 
-    A part of nothing else counts as a failure, not as empty.
+    An answer that has no others counts as a failure, not as empty.
     """
     why = {address: refusal(address, may_be_private=may_be_private) for address in part.ttls}
     words = ", ".join(f"{address} ({reason})" for address, reason in why.items() if reason)
@@ -188,9 +180,10 @@ async def _query(
 async def _follow(
     server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataType, seconds: float
 ) -> _Part:
-    """Ask for a name, and for the one that its CNAMEs lead to where the server leaves that to us.
+    """Ask for a name, and for the end of its CNAMEs if the server leaves that to us.
 
-    _WrongError.
+    Raises:
+        _UnusableError: a response says nothing usable.
     """
     asked = [name]
     aliases, ttl = 0, dns.ttl.MAX_TTL
@@ -230,7 +223,7 @@ _LOOP = "{}: the names lead in a circle, or over 16 aliases or more"
 
 
 class _UnusableError(Exception):
-    """A response that says nothing usable: in words, and what came of the question in one word."""
+    """A response that says nothing usable: why, and the outcome in one word."""
 
     def __init__(self, words: str, outcome: str) -> None:
         super().__init__(words)
@@ -238,7 +231,7 @@ class _UnusableError(Exception):
 
 
 def _follow_chain(server: str, response: dns.message.Message) -> dns.message.ChainingResult:
-    """Read the CNAMEs and the addresses that belong to the question. _WrongError."""
+    """Return the CNAMEs and addresses that belong to the question. Raises _UnusableError."""
     if response.rcode() != dns.rcode.NOERROR:
         text = dns.rcode.to_text(response.rcode())
         raise _UnusableError(f"{server} answered {text}", text.lower())

@@ -1,6 +1,6 @@
-"""Host names kept fresh ahead of time (ports.Resolver).
+"""Keeps the addresses of host names fresh ahead of time (`ports.Resolver`).
 
-A trigger never asks here: it uses what is known.
+A change of level never waits for DNS: it uses what is known.
 """
 
 import asyncio
@@ -23,29 +23,25 @@ from ecluse.resolve import known_names
 from ecluse.resolve.lookup import look_up
 
 _AT_ONCE = 16
-"""Names that are asked for at the same time; each is two questions to every resolver."""
+"""Names that are asked for at the same time; each is two queries to every resolver."""
 
 _WAITING = 128
-"""Names for which some resolver is waited for although another has answered, those asked for
-included.
+"""Names whose look-up is not finished: some may have an answer, and wait for a silent resolver.
 
-So one dead resolver of two does not hold all names up: 40 a second rather than 5. Two sockets each
-for every silent one.
+So one dead resolver of two does not delay all names: 40 a second rather than 5. Each costs two
+sockets for every silent resolver.
 """
 
 _PACE, _BURST = 100, 200
-"""Look-ups a second, and at once: with thousands of names the event loop belongs to commands, not
-to answers.
+"""Look-ups a second, and at once: with thousands of names the event loop must be free for commands.
 
-Measured with 5,000 names and two resolvers: without a bound four fifths of a processor, and a cut
-waited a second for its turn.
+Measured with 5,000 names and two resolvers: without a limit, four fifths of a processor, and a cut
+waited a second.
 """
 _ROUND = 0.1  # seconds between two looks at which names are due; it looks at all of them
 
 _LONGEST_BACK_OFF = 600.0
-"""Seconds between two tries while a name fails: ten minutes after the resolvers are back all is
-fresh again.
-"""
+"""Seconds between two tries while a name fails, at most."""
 
 _MOST_DOUBLINGS = 20
 _JITTER = 0.1  # of the wait
@@ -53,18 +49,17 @@ _MOST_JITTER = 10.0  # seconds
 _HOUSEKEEPING = 60.0  # seconds
 _LAST_GOOD = timedelta(days=30)
 _SILENT = 86400.0
-"""Seconds that we ourselves must have heard nothing of a family, before its last known good
-addresses may go.
+"""Seconds without any answer before a name's last good addresses may go.
 
-By the monotonic clock: a clock that is set (a dead battery, then NTP) would end them in a moment.
+By the monotonic clock: setting the date (a dead battery, then NTP) would end them in a moment.
 """
 _LEFT_SECONDS = KEEP.total_seconds()
-"""The same for an address that left: a machine may hold it for so long, whatever the clock says."""
+"""The same for an address that left: a machine may use it for so long."""
 _RANDOM = random.SystemRandom()
 
 
 class DnsResolver:
-    """Names to addresses by dnspython, all servers asked in parallel and their answers united.
+    """Resolves names with dnspython: asks all servers in parallel and unites their answers.
 
     The servers, (address, port), come with `watch`: they belong to the site, which a reload may
     change.
@@ -113,11 +108,11 @@ class DnsResolver:
         self._closed = False
 
     def known(self) -> Mapping[str, KnownName]:
-        """Give all that is known now, without asking anybody."""
+        """Return all that is known now; asks no server."""
         return dict(self._known)
 
     def tallies(self) -> Mapping[str, NameStatistics]:
-        """Give what came of the look-ups, by name, since this resolver was made."""
+        """Return the statistics of look-ups, by name, since this resolver was made."""
         return dict(self._tallies)
 
     def watch(
@@ -157,10 +152,7 @@ class DnsResolver:
             self._scheduler = asyncio.create_task(self._run_schedule(), name="resolver")
 
     def changes(self) -> AsyncIterator[frozenset[str]]:
-        """Give the names whose addresses changed since the last item, from this call on.
-
-        It ends with `close`.
-        """
+        """Yield, until `close`, the names whose addresses changed since the last item."""
         listener = _Changes()
         self._listeners.add(listener)
         if self._closed:
@@ -168,9 +160,7 @@ class DnsResolver:
         return listener
 
     def due(self) -> Mapping[str, frozenset[str]]:
-        """Give the addresses whose time is over, by name: to be let go (`let_go`) unless a
-        connection to them lives.
-        """
+        """Return the addresses whose time is over, by name: for `let_go`, once unused."""
         now = self._clock()
         found = {
             name: frozenset(
@@ -190,25 +180,21 @@ class DnsResolver:
         )
 
     def used(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
-        """Take note that connections to these addresses, by name, were just found alive: their time
-        begins anew.
-        """
+        """Restart the time of these addresses, by name: live connections to them were found."""
         now = self._clock()
         for name in addresses.keys() & self._known.keys():
             self._known[name] = known_names.mark_used(self._known[name], addresses[name], now)
 
     def let_go(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
-        """Forget these addresses, by name, and tell it; one that an answer has given again
-        meanwhile stays.
-        """
+        """Forget these addresses, by name, unless an answer has given them again meanwhile."""
         due = self.due()
         for name in addresses.keys() & due.keys():
             self._replace(known_names.without(self._known[name], addresses[name] & due[name]))
 
     async def refresh(self, names: Iterable[str], seconds: float) -> Mapping[str, KnownName]:
-        """Ask for these names now, for at most `seconds`; give what is known then.
+        """Ask for these names now, for at most `seconds`; return what is known then.
 
-        What is not answered by then goes on and shows in `known` and `changes` later.
+        Later answers show in `known` and `changes`.
         """
         wanted = {_normal(name) for name in names}
         tasks = [self._start(name) for name in sorted(wanted)] if not self._closed else []
@@ -268,11 +254,10 @@ class DnsResolver:
                 self._silent.pop(name, None)
 
     def _start(self, name: str) -> asyncio.Task[None]:
-        """Begin to ask for a name, unless that is under way."""
+        """Start a look-up, unless one is running."""
         task = self._running.get(name)
-        if (
-            task is None or task.done()
-        ):  # one that has just ended gave its answer before this was asked
+        # One that has just ended had its answer before this call.
+        if task is None or task.done():
             task = asyncio.create_task(self._ask(name), name=f"resolve {name}")
             self._running[name] = task
             task.add_done_callback(partial(self._done, name))
@@ -287,9 +272,9 @@ class DnsResolver:
 
     async def _ask(self, name: str) -> None:
         await asyncio.sleep(self._turn_in())
-        async with self._waiting, _Permit(self._asking) as place:
+        async with self._waiting, _Permit(self._asking) as permit:
             try:
-                after = await self._look_up(name, place.leave)
+                after = await self._look_up(name, permit.release)
             except Exception as error:  # noqa: BLE001 - nobody may wait for this task: the failure is shown with the name
                 after = replace(
                     self._now(name), asked=self._clock(), failure=f"could not be looked up: {error}"
@@ -299,13 +284,13 @@ class DnsResolver:
         self._schedule(after)
 
     def _turn_in(self) -> float:
-        """Give the seconds until the next look-up may begin, and count it as begun then."""
+        """Return the seconds until the next look-up may start, and count it as started then."""
         now = asyncio.get_running_loop().time()
         self._paced = max(self._paced + 1 / _PACE, now - _BURST / _PACE)
         return max(self._paced - now, 0.0)
 
     def _update_silence(self, known: KnownName) -> None:
-        """Remember since when no answer has given an address, by a clock that nobody sets."""
+        """Remember, by the monotonic clock, since when no answer has given an address."""
         before, now = self._silent.get(known.name, {}), asyncio.get_running_loop().time()
         self._silent[known.name] = {
             each.address: before.get(each.address, now)
@@ -317,7 +302,7 @@ class DnsResolver:
         return self._known.get(name, KnownName(name, ()))
 
     def _replace(self, after: KnownName) -> None:
-        """Know this from now on, and tell it where the addresses are others than before."""
+        """Replace what is known of a name; tell the listeners if its addresses changed."""
         before = self._now(after.name)
         self._known[after.name] = after
         if known_names.addresses_of(after) != known_names.addresses_of(before):
@@ -360,30 +345,28 @@ class DnsResolver:
 
 
 class _Permit:
-    """A place in a room that may be left before its time."""
+    """A permit of a semaphore that may be released early."""
 
-    def __init__(self, room: asyncio.Semaphore) -> None:
-        self._room = room
+    def __init__(self, semaphore: asyncio.Semaphore) -> None:
+        self._semaphore = semaphore
         self._taken = False
 
     async def __aenter__(self) -> Self:
-        await self._room.acquire()
+        await self._semaphore.acquire()
         self._taken = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.leave()
+        self.release()
 
-    def leave(self) -> None:
+    def release(self) -> None:
         if self._taken:
             self._taken = False
-            self._room.release()
+            self._semaphore.release()
 
 
 class _Changes(AsyncIterator[frozenset[str]]):
-    """One reader of changes: names heap up until it asks, each once, so that a slow reader costs no
-    memory.
-    """
+    """One reader of changes: each name is queued once, so that a slow reader costs no memory."""
 
     def __init__(self) -> None:
         self._names: set[str] = set()
