@@ -7,7 +7,7 @@ same: both are worth a look before a cut.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ecluse.flow_judge import ConntrackEntry, FlowJudge
@@ -16,9 +16,10 @@ from ecluse.policy import IPAddress
 TCP = 6
 
 
-def half_seen(judge: FlowJudge, connections: Iterable[ConntrackEntry]) -> tuple[str, ...]:
-    """Say which services have unanswered TCP connections, with ends none of whose connections is
-    answered.
+def half_seen(judge: FlowJudge, connections: Iterable[ConntrackEntry]) -> Mapping[str, int]:
+    """Count the unanswered TCP connections of each service that has some.
+
+    Only between ends none of whose connections is answered.
 
     judge: at the levels that are meant; what they do not keep is not told. Also found is the half
     that comes from outside: to conntrack it is a connection from the service's port.
@@ -38,8 +39,4 @@ def half_seen(judge: FlowJudge, connections: Iterable[ConntrackEntry]) -> tuple[
             turned = replace(one, original=one.reply, reply=one.original)
             flows = map(judge.judge, (one, turned))
             found.update(next(((f.service,) for f in flows if f.verdict == "kept"), ()))
-    return tuple(
-        f"{count} TCP connections of '{service}' are seen from one side only: the other end is silent, or its packets take another"
-        " way than this gateway; those pass at 'open' and are refused at a cut (known issues: one half of a connection)"
-        for service, count in sorted(found.items())
-    )
+    return dict(sorted(found.items()))

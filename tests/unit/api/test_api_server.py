@@ -13,13 +13,13 @@ from ecluse.api.routes import ROUTES
 from ecluse.errors import (
     ConfigError,
     EcluseError,
-    Fault,
     KernelError,
     NotVerifiedError,
     ResolveError,
     RulesetRejectedError,
     StateError,
 )  # fmt: skip
+from ecluse.faults import Fault
 from ecluse.records import Actor
 from tests.unit.api.fake_commands import DIGEST, FakeCommands
 from tests.unit.api.harness import (
@@ -562,6 +562,7 @@ async def test_metrics():
             1,
             1,
         )
+        assert found["ecluse_alert", "routes-unknown", "warning"] == 1
         assert found["ecluse_api_connections", "root"] == 1
         assert not [name for name, *_ in found if not name.startswith("ecluse")]
 
