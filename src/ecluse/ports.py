@@ -16,7 +16,6 @@ from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameStatistics
 from ecluse.results import TableUse
 from ecluse.ruleset.program import NamedSet
-from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.ruleset.switch import Position
 
 
@@ -310,65 +309,6 @@ class Resolver(Protocol):
 
     async def refresh(self, names: Iterable[str], seconds: float) -> Mapping[str, KnownName]:
         """Ask for these names now, for at most `seconds`; give what is known then."""
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedQuery:
-    """A name that a machine asked the DNS gate for in vain.
-
-    why: `name`, `type`, `length`. last: UNIX time.
-    """
-
-    client: str
-    name: str
-    type: str
-    why: str
-    times: int
-    last: float
-
-
-@dataclass(frozen=True, slots=True)
-class DnsReport:
-    """What the DNS gate's process tells.
-
-    strained: why what its engine let through did not leave, and how often.
-
-    removed: addresses that somebody else put into its sets, and it took out; removed_last: the
-    newest, and where.
-    adopted: those that it found when its record was lost, and left. unread: rows, of the engine's
-    log or of the report itself, that are no such rows and are left out. validating: machines that
-    asked for keys of zones in the last hour.
-    """
-
-    trouble: tuple[str, ...]
-    starts: int
-    learned: int
-    strained: Mapping[str, int]
-    refused: int
-    questions: tuple[RefusedQuery, ...]
-    removed: int = 0
-    removed_last: str = ""
-    adopted: int = 0
-    unread: int = 0
-    validating: tuple[str, ...] = ()
-
-
-class DnsProxyPort(Protocol):
-    """The process that answers the zones' DNS, seen from the daemon."""
-
-    async def publish(self, orders: ProxyConfig | None) -> None:
-        """Have it work by these orders (None: not at all).
-
-        StateError when they could not be written.
-        """
-
-    async def check(self) -> str:
-        """Ask whether it works by the orders that were published; give what is wrong, empty when
-        nothing is.
-        """
-
-    async def report(self) -> DnsReport | None:
-        """Read what it told last."""
 
 
 @dataclass(frozen=True, slots=True)

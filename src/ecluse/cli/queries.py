@@ -88,8 +88,7 @@ def show_status(screen: Screen, s: Json) -> None:
     screen.line(
         f"  refused   {count_of(s['refused_packets'], 'packet')} outbound, {s['refused_inbound_packets']:,} inbound"
     )
-    if gate := s.get("dns"):
-        _show_dns(screen, gate)
+    _show_extensions(screen, s)
     if s.get("purge"):
         screen.wrapped(
             "  ended     ",
@@ -104,23 +103,14 @@ def show_status(screen: Screen, s: Json) -> None:
         screen.wrapped("! ", warning, "warn")
 
 
-def _show_dns(screen: Screen, gate: Json) -> None:
-    works = "answers for what is kept" if gate["working"] else "DOES NOT ANSWER"
-    said = f"  dns gate  {works}; {count_of(gate['refused'], 'question')} refused"
-    screen.line(said, "" if gate["working"] else "bad")
-    if gate["removed"]:
-        last = f"the newest: {gate['removed_last']}"
-        taken = f"{count_of(gate['removed'], 'address', 'addresses')} that somebody else put into its sets taken out; {last}"
-        screen.wrapped("            ", taken, "warn")
-    if gate["validating"]:
-        from ecluse.dns_cache_advice import INSECURE  # noqa: PLC0415 - few sites need it
+def _show_extensions(screen: Screen, s: Json) -> None:
+    from importlib import import_module  # noqa: PLC0415 - `status` alone needs both
 
-        who = ", ".join(gate["validating"])
-        proofs = f"{who}: validates DNSSEC, and is given the proofs of kept names. Where one fails there all the same (SERVFAIL),"
-        screen.wrapped("            ", f"{proofs} type there: {INSECURE}")
-    if gate["adopted"]:
-        left = f"{count_of(gate['adopted'], 'address', 'addresses')} kept that no record tells of: it was lost"
-        screen.wrapped("            ", left, "warn")
+    from ecluse.extensions import EXTENSIONS  # noqa: PLC0415
+
+    for extension in EXTENSIONS:
+        if extension.status_text and (state := s.get(extension.status)):
+            import_module(extension.status_text).show(screen, state, count_of)
 
 
 def _show_incidents(screen: Screen, s: Json) -> None:

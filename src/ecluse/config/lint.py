@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from importlib import import_module
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import chain
 
@@ -12,6 +13,7 @@ from ecluse.config.cross_checks import AH, PlacedService
 from ecluse.config.lint_dns import dns_warnings
 from ecluse.config.lint_overlaps import find_overlaps
 from ecluse.config.yaml_tree import Document
+from ecluse.extensions import EXTENSIONS
 from ecluse.faults import Fault
 from ecluse.policy import (
     GATEWAY,
@@ -48,6 +50,9 @@ def find_warnings(
     yield from _about_site(policy, site)
     yield from find_examples(policy, site, services)
     yield from dns_warnings(policy, site)
+    for extension in EXTENSIONS:
+        if extension.lint and extension.is_used(policy):
+            yield from import_module(extension.lint).find_warnings(policy, site)
     inside = homes(policy)
     for placed, service in zip(services, policy.services, strict=True):
         yield from _about_people(placed, service)

@@ -1,4 +1,4 @@
-"""Warnings about DNS: zones that cannot resolve names at a cut, inside servers with a limit."""
+"""Warnings about DNS: zones whose machines can't resolve names at a cut."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ _NAMED = 3
 
 
 def dns_warnings(policy: Policy, document: Document) -> Iterator[Fault]:
-    """Yield warnings: names in the allowlist, but no DNS to resolve them, or a limited one."""
+    """Yield warnings: names in the allowlist, but no DNS to resolve them."""
     lacking: dict[str, tuple[Level, list[str]]] = {}
     asking = [service for service in policy.services if _asks_outside(service)]
     used = zones_by_service(policy)
@@ -30,23 +30,6 @@ def dns_warnings(policy: Policy, document: Document) -> Iterator[Fault]:
     for zone in policy.zone_names():
         if zone in lacking:
             yield _without_dns(policy, document, *lacking[zone], zone)
-    gate = policy.site.dns
-    # 'internal: []' says that there is none.
-    if (
-        gate.mode is not DnsMode.NEVER
-        and not gate.internal
-        and not document.at(("dns_gate", "internal"))
-    ):
-        wrong = (
-            "the DNS gate knows no DNS server of the inside: one that asks outside has the bound of"
-            f" one machine ({gate.limits.client_queries} questions a second) for all that ask it,"
-            " and beyond it kept names fail"
-        )
-        expected = (
-            "internal: [{names: [...], servers: [...]}] with every DNS server of the inside,"
-            " [] for none"
-        )
-        yield document.fault(("dns_gate",), wrong, expected)
 
 
 def _without_dns(

@@ -1,7 +1,4 @@
-"""The daemon's client of the DNS proxy: writes its configuration, checks it, reads its report.
-
-It implements `ports.DnsProxyPort`.
-"""
+"""The daemon's client of the DNS proxy: writes its configuration, checks it, reads its report."""
 
 import asyncio
 from pathlib import Path
@@ -11,10 +8,9 @@ import dns.rcode
 
 from ecluse.atomic_files import replace_file
 from ecluse.dnsproxy.health import ask_health
-from ecluse.dnsproxy.process_report import parse_report
+from ecluse.dnsproxy.process_report import DnsReport, parse_report
+from ecluse.dnsproxy.proxy_config import ProxyConfig
 from ecluse.errors import StateError
-from ecluse.ports import DnsReport
-from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.state import durable_files
 from ecluse.state.codec import canonical, digest
 

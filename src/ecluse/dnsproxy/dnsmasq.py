@@ -14,7 +14,7 @@ from pathlib import Path
 from ecluse.atomic_files import replace_file
 from ecluse.dnsproxy.alias_chains import AliasChains
 from ecluse.dnsproxy.dnsmasq_config import config_text, servers_text
-from ecluse.ruleset.proxy_config import ProxyConfig
+from ecluse.dnsproxy.proxy_config import ProxyConfig
 
 PROGRAM = "dnsmasq"
 CONFIG, SERVERS = "dnsmasq.conf", "servers.conf"

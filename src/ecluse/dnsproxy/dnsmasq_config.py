@@ -4,8 +4,8 @@ import string
 from collections.abc import Iterator
 from pathlib import Path
 
+from ecluse.dnsproxy.proxy_config import HEALTH, ProxyConfig
 from ecluse.ruleset.dns_redirect import REFUSING
-from ecluse.ruleset.proxy_config import HEALTH, ProxyConfig
 
 MAX_TTL = 300
 """Seconds, the longest TTL of an answer: far below the time that addresses are kept."""

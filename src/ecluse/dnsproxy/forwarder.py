@@ -22,10 +22,10 @@ from ecluse.dnsproxy.dnsmasq_config import LOOPBACK, SECRET_OPTION, own_zones
 from ecluse.dnsproxy.dnssec import ValidatingServers
 from ecluse.dnsproxy.learned import LearnedAddresses
 from ecluse.dnsproxy.message_filter import DnsQuestion, Refusal
+from ecluse.dnsproxy.proxy_config import ProxyConfig
 from ecluse.dnsproxy.rate_limit import SERVERS_SHARE, SHARE, NewNameLimit
 from ecluse.policy import IPAddress
 from ecluse.ruleset.dns_redirect import REFUSING
-from ecluse.ruleset.proxy_config import ProxyConfig
 
 QUERY_SECONDS = 2.0
 """For one query to all resolvers: dnsmasq and its client ask again by themselves."""

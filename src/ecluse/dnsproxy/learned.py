@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ecluse.dnsproxy.learned_store import LearnedStore, boot_id, clock
+from ecluse.dnsproxy.proxy_config import ProxyConfig
 from ecluse.kernel import read_table
 from ecluse.kernel.netlink import NETLINK_NETFILTER, DumpInterruptedError, Netlink, number
 from ecluse.kernel.netlink_stream import NetlinkStream
@@ -19,7 +20,6 @@ from ecluse.policy import IPAddress
 from ecluse.ports import KernelChange
 from ecluse.ruleset import table_names
 from ecluse.ruleset.dns_redirect import KEPT_SECONDS
-from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.safe_text import replace_unsafe
 
 _TABLE_HANDLE = 4  # NFTA_TABLE_HANDLE, linux/netfilter/nf_tables.h

@@ -22,9 +22,9 @@ import dns.rrset
 
 from ecluse.dnsproxy import svcb
 from ecluse.dnsproxy.dnsmasq_config import MAX_TTL
+from ecluse.dnsproxy.proxy_config import HEALTH, ProxyConfig
 from ecluse.policy import DnsLimits, IPAddress
 from ecluse.policy.special_addresses import never_outside, private
-from ecluse.ruleset.proxy_config import HEALTH, ProxyConfig
 
 A, AAAA, CNAME = dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME
 _ADDRESSES = (A, AAAA)

@@ -31,11 +31,11 @@ from ecluse.dnsproxy.forwarder import Forwarder
 from ecluse.dnsproxy.health import ask_health
 from ecluse.dnsproxy.learned import LearnedAddresses
 from ecluse.dnsproxy.message_filter import Refusal
+from ecluse.dnsproxy.proxy_config import ProxyConfig
 from ecluse.dnsproxy.refused_names import RefusedNames
 from ecluse.kernel.netlink_stream import NetlinkStream
 from ecluse.output import STDERR, Output, say_last, taking_all
 from ecluse.ports import KernelChange
-from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.state.codec import digest, read_json
 
 NAME = b"ecluse-dns"

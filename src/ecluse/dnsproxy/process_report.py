@@ -3,16 +3,55 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
 from ecluse.lenient_rows import sift
-from ecluse.ports import DnsReport, RefusedQuery
 
 _NUMBERS = ("starts", "learned", "refused", "removed", "adopted", "unread")
 _MOST = (1 << 63) - 1
 _LONGEST = 1000
 """Characters of a text: a name has at most 253 bytes, each written with four at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedQuery:
+    """Refused queries of one machine for one name.
+
+    why: `name`, `type`, `length`. last: UNIX time.
+    """
+
+    client: str
+    name: str
+    type: str
+    why: str
+    times: int
+    last: float
+
+
+@dataclass(frozen=True, slots=True)
+class DnsReport:
+    """What the DNS proxy reports.
+
+    strained: why queries that dnsmasq let through were refused, and how many.
+    removed: addresses of somebody else that it deleted from its sets; removed_last: the newest.
+    adopted: those that it kept after its journal was lost.
+    unread: rows of dnsmasq's log or of the report that can't be read, and are left out.
+    validating: machines that asked for keys of zones in the last hour.
+    """
+
+    trouble: tuple[str, ...]
+    starts: int
+    learned: int
+    strained: Mapping[str, int]
+    refused: int
+    questions: tuple[RefusedQuery, ...]
+    removed: int = 0
+    removed_last: str = ""
+    adopted: int = 0
+    unread: int = 0
+    validating: tuple[str, ...] = ()
 
 
 def parse_report(data: bytes) -> DnsReport | None:

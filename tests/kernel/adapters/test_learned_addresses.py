@@ -16,13 +16,13 @@ import pytest
 from ecluse.dnsproxy import learned as module
 from ecluse.dnsproxy import learned_store, process
 from ecluse.dnsproxy.learned import LearnedAddresses
+from ecluse.dnsproxy.proxy_config import NamePolicy, ProxyConfig, proxy_config_of
 from ecluse.kernel import proxy_sets, read_table
 from ecluse.kernel.bulk_elements import NEWSETELEM
 from ecluse.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, Netlink, attribute
 from ecluse.kernel.proxy_sets import SetElement, contents, left, put, take_out
 from ecluse.ports import KernelChange
 from ecluse.ruleset import switch
-from ecluse.ruleset.proxy_config import NamePolicy, ProxyConfig, proxy_config_of
 from tests.golden.cases import HERE, compiled
 from tests.kernel.adapters.conftest import nft, run
 from tests.system.disks import fill

@@ -16,7 +16,7 @@ from tests.fakes import (
     FakeAudit,
     FakeClock,
     FakeConntrack,
-    FakeDnsGate,
+    FakeDnsExtension,
     FakeExits,
     FakeFirewall,
     FakeLinks,
@@ -43,7 +43,8 @@ class Machine:
         self.links = FakeLinks(
             (*(n for z in policy.site.zones for n in z.interfaces), "wan0"), routes=("wan0",)
         )
-        self.dns = FakeDnsGate()
+        self.dns_extension = FakeDnsExtension()
+        self.dns = self.dns_extension.proxy
         self.exits = FakeExits()
         self.events = []
         self.controller: Controller | None = None
@@ -60,7 +61,6 @@ class Machine:
             self.firewall,
             self.conntrack,
             self.links,
-            self.dns,
             self.resolver,
             self.state,
             self.audit,
@@ -69,7 +69,12 @@ class Machine:
             self.exits,
         )
         options = Options(
-            version="0", dns_uid=989, tick=3600, seconds=5, closed_at_boot=closed_at_boot
+            version="0",
+            dns_uid=989,
+            tick=3600,
+            seconds=5,
+            closed_at_boot=closed_at_boot,
+            extensions=(self.dns_extension,),
         )
 
         async def up() -> None:

@@ -8,7 +8,7 @@ import dns.rdatatype
 from ecluse.dnsproxy import message_filter
 from ecluse.dnsproxy.dnsmasq_config import SECRET_OPTION
 from ecluse.dnsproxy.message_filter import DnsQuestion
-from ecluse.ruleset.proxy_config import proxy_config_of
+from ecluse.dnsproxy.proxy_config import proxy_config_of
 from tests.golden.cases import HERE, compiled
 
 CASE = HERE / "10-dns-gate"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ecluse.dnsproxy.client import REPORT, DnsProxyClient
-from ecluse.ruleset.proxy_config import proxy_config_of
+from ecluse.dnsproxy.proxy_config import proxy_config_of
 from tests.golden.cases import HERE, compiled
 from tests.unit.dnsproxy.test_health import Engine
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from ecluse.dnsproxy.alias_chains import AliasChains
 from ecluse.dnsproxy.forwarder import MOST_PER_CLIENT, Forwarder
 from ecluse.dnsproxy.message_filter import DnsQuestion
+from ecluse.dnsproxy.proxy_config import NamePolicy, ProxyConfig, proxy_config_of
 from ecluse.policy import Traffic
-from ecluse.ruleset.proxy_config import NamePolicy, ProxyConfig, proxy_config_of
 from tests.unit.dnsproxy.messages import (
     CONFIG,
     POLICY,

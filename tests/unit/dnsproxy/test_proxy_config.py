@@ -3,8 +3,8 @@
 import json
 from dataclasses import replace
 
+from ecluse.dnsproxy.proxy_config import NamePolicy, ProxyConfig, proxy_config_of
 from ecluse.policy import DnsMode, Traffic
-from ecluse.ruleset.proxy_config import NamePolicy, ProxyConfig, proxy_config_of
 from ecluse.state.codec import canonical, read_json
 from tests.golden.cases import HERE, compiled
 from tests.unit.dnsproxy.messages import (
