@@ -66,13 +66,16 @@ class ExtensionHost:
         """Begin the parts that the live policy uses by now, and wake all: it changed."""
         policy = self._environment.policy()
         for one in self._extensions:
+            task = f"handing a change to {one.name}"
             try:
                 if one.name in self._parts:
                     self._parts[one.name].wake()
                 elif one.name in self._modules and one.is_used(policy):
                     self._begin(one)
             except Exception as error:  # noqa: BLE001 - no extension may stop what follows a change
-                self._report_fault(f"beginning {one.name}", error)
+                self._report_fault(task, error)
+            else:
+                self._environment.alerts.clear("task-failed", key=task)
 
     def _begin(self, one: Extension) -> None:
         part: ExtensionPart = self._modules[one.name].make_part(self._environment)
