@@ -1,9 +1,8 @@
-"""Kept services of whose TCP connections the gateway sees one half alone: they pass at `open` and
-are refused at a cut.
+"""Finds kept services of whose TCP connections the gateway sees one direction only. Pure.
 
-Where answers come, or go, by another router (asymmetric routing), conntrack calls what follows the
-first packet invalid, and no level can tell whose it is. Only a partner that is silent looks the
-same: both are worth a look before a cut.
+They pass at `open` and are refused at a cut: where the other direction takes another router
+(asymmetric routing), conntrack calls all packets after the first invalid, and no level can tell
+whose they are. A partner that is silent looks the same; both are worth a look before a cut.
 """
 
 from collections import Counter
@@ -16,13 +15,17 @@ from ecluse.policy import IPAddress
 TCP = 6
 
 
-def half_seen(judge: FlowJudge, connections: Iterable[ConntrackEntry]) -> Mapping[str, int]:
-    """Count the unanswered TCP connections of each service that has some.
+def one_sided_services(
+    judge: FlowJudge, connections: Iterable[ConntrackEntry]
+) -> Mapping[str, int]:
+    """Count unanswered TCP connections by service, between ends that never talk.
 
-    Only between ends none of whose connections is answered.
+    Args:
+        judge: at the levels that are meant; services that they do not keep are not told.
+        connections: the whole connection table.
 
-    judge: at the levels that are meant; what they do not keep is not told. Also found is the half
-    that comes from outside: to conntrack it is a connection from the service's port.
+    The direction from outside is found, too: conntrack takes it for a connection from the service's
+    port, so each entry is judged turned round as well.
     """
     talking: set[frozenset[IPAddress]] = set()
     silent: dict[frozenset[IPAddress], list[ConntrackEntry]] = {}

@@ -1,5 +1,6 @@
-"""eclused: wires the adapters to the controller, serves the socket, and leaves the kernel as it is
-when it ends.
+"""eclused: wires the adapters to the controller, and serves the socket.
+
+The kernel stays as it is when the daemon ends.
 """
 
 import asyncio
@@ -9,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ import structlog
 import ecluse
 from ecluse import gc_pause, systemd_notify
 from ecluse.accounts import Accounts
+from ecluse.alerts import error_text
 from ecluse.api.listener import activated_fds
 from ecluse.api.server import ApiServer, serve
 from ecluse.atomic_files import replace_file
@@ -85,9 +86,7 @@ Python's own is 5 ms.
 
 
 def _give_memory_back() -> None:
-    """Hand what reading the files and loading the kernel left unused to the system: 2 MiB and more
-    (malloc_trim(3)).
-    """
+    """Give memory back that the start left unused, 2 MiB and more (malloc_trim(3))."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
     if trim is not None:
         trim(0)
@@ -170,7 +169,7 @@ class Daemon:
             audit=HashChainAudit(store.audit_path, utc_now),
             source=ConfigDirectory(settings.config_dir),
             clock=utc_now,
-            exits=KernelBypassScan(),
+            bypass_scan=KernelBypassScan(),
         )
         closed_at_boot = settings.run_dir / CLOSED_AT_BOOT
         options = Options(
@@ -283,20 +282,16 @@ def fail(error: EcluseError) -> int:
 
 
 def unexpected(error: Exception) -> EcluseError:
-    """Put what nobody foresaw into words: what, where, and that the gate stands as it did."""
-    place = traceback.extract_tb(error.__traceback__)[-1:]
-    at = "".join(f", at {Path(one.filename).name}:{one.lineno}" for one in place)
+    """Say what ended the daemon: what, where, and that the gate stands as it did."""
     return EcluseError(
-        f"the daemon could not go on: {type(error).__name__}: {error}{at}; the gate stays as it stands",
+        f"the daemon could not go on: {error_text(error)}; the gate stays as it stands",
         hint="free what the machine lacks (memory, descriptors, processes), then start it again; "
         "'ecluse cut --no-daemon' closes without it",
     )
 
 
 def _ignored(fault: "sys.UnraisableHookArgs") -> None:
-    """Say in a line what Python itself can only ignore (a destructor that fails), in place of its
-    traceback.
-    """
+    """Say in a line what Python can only ignore (a destructor that fails), not as a traceback."""
     with contextlib.suppress(Exception):
         sys.stderr.write(f"eclused: ignored: {fault.exc_value!r}\n")
 

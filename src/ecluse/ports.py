@@ -1,6 +1,6 @@
-"""What the controller talks to.
+"""What the controller talks to: one Protocol for each part of the outside.
 
-Each port is small; adapters in kernel/, resolve/ and state/ fill them, fakes.py too.
+Adapters in kernel/, dnsproxy/, resolve/, state/ and config/ implement them; tests have fakes.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from ecluse.bypass import HostReading
 from ecluse.faults import Fault
 from ecluse.flow_judge import ConntrackEntry
+from ecluse.host_reading import HostReading
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameStatistics
-from ecluse.results import TableUse
+from ecluse.results import RefusedFlow, TableUse
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.switch import Position
 
@@ -27,44 +27,29 @@ class CounterValue:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedElement:
-    """One element of a refused set. destination empty and port 0 for the per-source sets.
-
-    protocol: IANA number. idle: seconds since its last packet.
-    """
-
-    source: str
-    destination: str
-    protocol: int
-    port: int
-    packets: int
-    bytes: int
-    idle: int
-
-
 class SetReading(NamedTuple):
     """What bounded sets of the kernel hold.
 
-    full: one of them has no room. unread: elements that are of another kind.
+    rows: their zone is not known here, and empty. full: one of them has no room. unread: elements
+    that are of another kind.
     """
 
-    rows: tuple[RefusedElement, ...]
+    rows: tuple[RefusedFlow, ...]
     full: bool
     unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class KernelChange:
-    """A transaction that the kernel announced (NFT_MSG_NEWGEN, nf_tables uapi).
+    """A transaction that the kernel announced (NFT_MSG_NEWGEN, linux/netfilter/nf_tables.h).
 
     ours: made through our own libnftables context. touched: names the `inet ecluse` table.
     what: what it did to our table, in words (`table deleted`, `rule deleted in chain forward`).
     lost: events were lost (ENOBUFS); nothing else in it is to be trusted, compare everything.
     generation: the ruleset's generation id that it made.
     gone: it deleted our table and made none in its place.
-    filled: a set of the DNS gate that it put addresses into or took some out of; that alone is no
-    touch.
+    filled: a set of the DNS proxy that it put addresses into or took some out of; that alone does
+    not count as touched.
     """
 
     process: str
@@ -82,10 +67,9 @@ class KernelChange:
 class SwitchReading:
     """Where the switch stands in the kernel, all of it as of one transaction.
 
-    See `Firewall.targets`, `policies`.
-
-    hooks: where each base chain hangs, as `ruleset.switch.HOOKS` says it; none does while the table
-    is dormant.
+    targets, policies: as `Firewall.targets` and `Firewall.policies` give them.
+    hooks: where each base chain hangs, as `ruleset.switch.HOOKS` says it; none while the table is
+    dormant.
     generation: the ruleset's generation id that it was read at.
     """
 
@@ -96,7 +80,7 @@ class SwitchReading:
 
 
 class Firewall(Protocol):
-    """nf_tables, seen as texts and values in and readings out.
+    """nf_tables: texts and values go in, readings come out.
 
     One transaction at a time, on one thread.
     """
@@ -113,36 +97,47 @@ class Firewall(Protocol):
     async def switch(self, position: Position) -> str:
         """Put the switch into this position: one transaction, whole or not at all.
 
-        KernelError when it was refused.
+        Returns:
+            What went wrong although the switch is made, in words; mostly empty.
 
-        Gives what did not go as it should although the switch is made, in words; mostly nothing.
+        Raises:
+            KernelError: it was refused.
         """
 
-    async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
-        """Take the elements of `gone` out of these maps and put those of `come` in: one
-        transaction, whole or not at all.
+    async def change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+        """Delete elements of maps and add others: one transaction, whole or not at all.
 
-        KernelError when the kernel refused.
+        Args:
+            gone: the elements to delete, by map.
+            come: the elements to add, by map.
+
+        Raises:
+            KernelError: it was refused.
         """
 
-    def guard(self, inside: Sequence[str]) -> bool:
+    def apply_closed_table(self, inside: Sequence[str]) -> bool:
         """Shut the gate by the smallest table there is, where none stands; False where one does.
 
-        At once, on the caller's thread, whatever else is under way. inside: the zones' interfaces,
-        between which all passes. KernelError when the kernel refused.
+        At once, on the caller's thread, whatever else is under way.
+
+        Args:
+            inside: the zones' interfaces; between them all packets pass.
+
+        Raises:
+            KernelError: it was refused.
         """
 
-    async def standing(self, chains: Iterable[str]) -> SwitchReading:
-        """Read these chains' targets and the base chains' policies and hooks back, as of one
-        transaction.
+    async def read_switch(self, chains: Iterable[str]) -> SwitchReading:
+        """Read these chains' targets, and the base chains' policies and hooks.
+
+        All of it as of one transaction.
         """
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
-        """Read chains of table `inet ecluse` back.
+        """Read chains of table `inet ecluse` back, by name.
 
-        Each gives its goto target if it consists of just one goto, else None.
-
-        A chain (or table) that does not exist gives None.
+        Each gives its goto target if it consists of just one goto, else None. A chain (or table)
+        that does not exist gives None.
         """
 
     async def policies(self) -> dict[str, str]:
@@ -152,54 +147,50 @@ class Firewall(Protocol):
         """Name every chain of table `inet ecluse`, sorted; empty when there is no table."""
 
     async def objects(self) -> dict[str, tuple[str, ...]]:
-        """Name what table `inet ecluse` holds: keys `chain`, `set`, `map`, `counter`; sorted names;
-        empty when no table.
+        """Name what table `inet ecluse` holds, sorted; empty when there is no table.
 
-        Further keys (`flowtable`, `quota`, ..., as nft calls them) only where somebody made such a
-        thing.
+        Keys are `chain`, `set`, `map`, `counter`; further ones (`flowtable`, `quota`, ..., as nft
+        calls them) only where somebody made such a thing.
         """
 
     async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
-        """Digest all of table `inet ecluse` that packets do not change themselves, by part; nothing
-        when no table.
+        """Digest table `inet ecluse`, by part; empty when there is no table.
 
         Parts: the elements of each set or map under its name, all else under the empty name: table
-        flags, chains with hook and priority, rules, sets and maps themselves. sets: give the parts
-        of these alone. Not in it: rules of base and gate chains (read with `targets`), base chains'
-        policies (`policies`), handles, counters, dynamic sets' elements. It holds within one
-        process.
+        flags, chains with hook and priority, rules, sets and maps themselves. Not in it: rules of
+        base and gate chains (read with `targets`), base chains' policies (`policies`), handles,
+        counters, dynamic sets' elements. Digests compare within one process only.
+
+        sets: digest the elements of these alone.
         """
 
     async def ruleset_generation(self) -> int:
-        """Give nf_tables' generation id of this network namespace: it changes with every
-        transaction by anyone.
-        """
+        """Give nf_tables' generation id of this network namespace: every transaction changes it."""
 
     async def counters(self) -> dict[str, CounterValue]:
         """Read every named counter of table `inet ecluse`; empty when there is no table."""
 
     async def learned(self) -> dict[str, frozenset[int]]:
-        """Read what the DNS gate put into its sets, by set: addresses as numbers.
+        """Read the addresses in the DNS proxy's sets, by set, as numbers; empty without a proxy."""
 
-        Empty where there is no gate.
-        """
-
-    async def half_over(
+    async def half_expired(
         self, used: Mapping[str, frozenset[IPAddress]]
     ) -> Mapping[str, frozenset[IPAddress]]:
-        """Give those of these addresses, by set of the DNS gate's, half of whose time is over; what
-        is not there is none.
+        """Give those of these learned addresses, by set, half of whose time is over.
+
+        An address that is not in its set is none of them.
         """
 
-    async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
-        """Give addresses in the DNS gate's sets, by set, their whole time again; one transaction."""
+    async def renew_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
+        """Give learned addresses, by set, their whole time again; one transaction."""
 
     async def refused(self) -> SetReading:
         """Read the refused sets (refused4, refused6, refused_hosts4, refused_hosts6)."""
 
     async def limited(self) -> SetReading:
-        """Read which machines asked the DNS gate more than they may: the packets that were dropped,
-        within the last hour.
+        """Read which machines asked the DNS proxy more than they may, within the last hour.
+
+        Counted are the packets that were dropped.
         """
 
     def changes(self) -> AsyncIterator[KernelChange]:
@@ -218,38 +209,34 @@ class Conntrack(Protocol):
         """Read the whole table, both families."""
 
     async def end(self, connections: Iterable[ConntrackEntry]) -> int:
-        """Delete these entries; give how many were still there.
-
-        One that is already gone is no error.
-        """
+        """Delete these entries; give how many were still there. One that is gone is no error."""
 
     async def enable_accounting(self) -> bool:
-        """Turn on nf_conntrack_acct so that entries count packets.
-
-        False when that was not possible.
-        """
+        """Turn on nf_conntrack_acct so that entries count packets. False when that failed."""
 
 
 class Links(Protocol):
     """Interfaces and addresses of this network namespace (rtnetlink)."""
 
-    async def look(self) -> HostReading:
-        """Read the interfaces and their addresses as they are now (devices, addresses), and nothing
-        else. KernelError.
+    async def read_links(self) -> HostReading:
+        """Read devices and addresses as they are now, and nothing else. KernelError."""
+
+    async def read_host(self) -> HostReading:
+        """Read the same and the default routes; with thousands of routes it takes a while.
+
+        KernelError.
         """
 
-    async def tables(self) -> tuple[TableUse, ...]:
+    async def table_uses(self) -> tuple[TableUse, ...]:
         """Read how full those of the kernel's tables are that have a bound. KernelError."""
 
     async def local_addresses(self) -> frozenset[str]:
         """Give every address of the machine itself, as text."""
 
-    async def default_routes(self) -> tuple[str, ...]:
-        """Name every interface that carries a default route of either family, sorted."""
-
     async def reached_by(self, addresses: Iterable[IPAddress]) -> dict[IPAddress, str]:
-        """Say by which interface the machine would reach each address; what it has no way to is
-        left out. KernelError.
+        """Say by which interface the machine would reach each address. KernelError.
+
+        An address with no route is left out.
         """
 
     def changes(self) -> AsyncIterator[str]:
@@ -257,22 +244,26 @@ class Links(Protocol):
 
 
 class BypassScanPort(Protocol):
-    """What on this machine may carry packets past the gate (rtnetlink, tc, other tables of
-    nf_tables, sysctls).
+    """What on this machine may carry packets past the gate.
+
+    Sources: rtnetlink, tc, other tables of nf_tables, sysctls.
     """
 
-    async def look(self) -> HostReading:
-        """Read all of it now; it takes a while and changes nothing. KernelError."""
+    async def scan(self, host: HostReading) -> HostReading:
+        """Add all of it to a reading of links and routes; takes a while, changes nothing.
+
+        KernelError.
+        """
 
 
 class Resolver(Protocol):
     """Host names to addresses, ahead of time. Never asked during a trigger."""
 
     def known(self) -> Mapping[str, KnownName]:
-        """Give all that is known now, without asking anybody."""
+        """Give all that is known now, without a question to any resolver."""
 
     def tallies(self) -> Mapping[str, NameStatistics]:
-        """Give what came of the look-ups so far, by name."""
+        """Give the statistics of the look-ups so far, by name."""
 
     def watch(
         self,
@@ -280,28 +271,28 @@ class Resolver(Protocol):
         servers: Sequence[tuple[str, int]],
         private: AbstractSet[str] = frozenset(),
     ) -> None:
-        """Keep these names fresh from now on by these servers (address, port), and forget others
-        once they are old.
+        """Keep these names fresh from now on, and forget others once they are old.
 
-        private: those of them that may lead to private addresses.
+        Args:
+            names: all names to keep fresh.
+            servers: the resolvers to ask, as address and port.
+            private: those of the names that may lead to private addresses.
         """
 
     def due(self) -> Mapping[str, frozenset[str]]:
-        """Give the addresses whose time is over, by name: to be let go unless a connection to them
-        lives.
+        """Give the addresses whose time is over, by name.
 
-        None leaves by itself, whatever an answer says.
+        They are to be let go (`let_go`) unless a connection to them lives: none leaves by itself,
+        whatever an answer says.
         """
 
     def used(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
-        """Take note that connections to these addresses, by name, were just found alive: their time
-        begins anew.
-        """
+        """Begin the time of these addresses, by name, again: connections to them are alive."""
 
     def let_go(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
-        """Forget these addresses, by name; `changes` tells it.
+        """Forget these addresses, by name; `changes` gives the names.
 
-        One that an answer has given again meanwhile stays.
+        An address that an answer has given again meanwhile stays.
         """
 
     def changes(self) -> AsyncIterator[frozenset[str]]:
@@ -340,49 +331,46 @@ class Recovered:
 class StateStore(Protocol):
     """The state directory.
 
-    Every write but the intent's is durable when it returns (fsync of file and folder).
-
-    StateError when not.
+    Every write but the intent's is durable when it returns (fsync of file and folder); StateError
+    when it is not.
     """
 
     def recover(self) -> Recovered:
         """Read everything, repair what can be (a torn audit tail), say what was found."""
 
     def write_intent(self, generation: Generation) -> None:
-        """Record a change that is about to be made, for a daemon that is killed in the middle of
-        it.
-        """
+        """Record a change that is about to be made, should the daemon be killed in the middle."""
 
     def clear_intent(self) -> None:
         """Forget the intent: the change is recorded, or was not made."""
 
     def write_generation(self, generation: Generation) -> None:
-        """File an applied state, so that one can go back to it; `point_boot` has recorded it
-        already.
+        """File an applied state, so that one can go back to it.
+
+        `point_boot` has recorded it already.
         """
 
     def digest_policy(self, policy: Policy) -> str:
         """Give the digest under which `write_policy` would store a policy; writes nothing."""
 
     def write_policy(self, policy: Policy) -> str:
-        """Store a policy under its digest (`sha256:HEX`); give the digest.
-
-        The same policy is stored once.
-        """
+        """Store a policy under its digest (`sha256:HEX`), once; give the digest."""
 
     def read_policy(self, digest: str) -> Policy:
         """Read a stored policy.
 
-        StateError when missing, CorruptError when it is not what was written.
+        Raises:
+            StateError: it is missing.
+            CorruptError: it is not what was written.
         """
 
     def write_program(self, text: str, gates: Mapping[str, str]) -> str:
-        """Store a compiled ruleset (the whole table) and one small ruleset file for each level;
-        give its name.
+        """Store a compiled ruleset and one small ruleset file for each level; give its name.
 
-        gates: level name -> the gate transaction that sets every zone to it. Each becomes
-        `ruleset/LEVEL.nft`, complete by itself (`nft -f` of it needs nothing else): it includes the
-        program.
+        Args:
+            text: the whole table.
+            gates: level name -> the transaction that sets every zone to it. Each becomes
+                `ruleset/LEVEL.nft`, which includes the program: `nft -f` of it needs nothing else.
         """
 
     def has_program(self, name: str) -> bool:
@@ -391,29 +379,31 @@ class StateStore(Protocol):
     def point_boot(
         self, program: str, gate: str, generation: Generation, *, spare: bool = False
     ) -> None:
-        """Make `boot.nft` the named program with this gate text, and record the state that it sets:
-        both or neither.
+        """Make `boot.nft` the named program at a state, and record that state: both or neither.
 
-        spare: on a full disk use the room that `keep_room` keeps.
+        Args:
+            program: its name (`write_program`).
+            gate: the transaction that sets the levels.
+            generation: the state.
+            spare: on a full disk, use the space that `keep_room` reserved.
         """
 
     def keep_room(self) -> None:
-        """Take room on the disk beforehand, for records of closings on a disk that is full by then."""
+        """Reserve disk space for records of closings on a disk that is full by then."""
 
     def write_closed(self, text: str) -> None:
         """Store `closed.nft`, the ruleset of last resort."""
 
     def forget(self, keep_generations: int) -> None:
-        """Delete generations older than the newest `keep_generations`, and policies and programs
-        that nothing uses.
-        """
+        """Delete all but the newest generations, and policies and programs that nothing uses."""
 
     def forget_by_hand(self) -> None:
         """Delete the notes of closings without the daemon: they are in the audit log."""
 
     def read_names(self) -> Mapping[str, KnownName]:
-        """Read the saved addresses of host names; empty when missing or damaged (damage shows in
-        recover()).
+        """Read the saved addresses of host names; empty when missing or damaged.
+
+        Damage shows in `recover`.
         """
 
     def write_names(self, names: Mapping[str, KnownName]) -> None:
@@ -424,10 +414,7 @@ class AuditLog(Protocol):
     """The append-only, hash-chained record of who did what."""
 
     def append(self, record: AuditRecord, *, spare: bool = False) -> None:
-        """Write one line, durably.
-
-        StateError when it could not be written. spare: as for `StateStore.point_boot`.
-        """
+        """Write one line, durably. StateError. spare: as for `StateStore.point_boot`."""
 
 
 class PolicySource(Protocol):
@@ -437,8 +424,7 @@ class PolicySource(Protocol):
         """Read and validate the files. ConfigError with every fault."""
 
     def warnings(self) -> Sequence[Fault]:
-        """Give what is odd but not wrong in what was loaded last (a review date passed, overlapping
-        services).
+        """Give what is odd but not wrong in what was loaded last, such as a past review date.
 
         It takes its time after a load.
         """

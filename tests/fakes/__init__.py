@@ -5,11 +5,11 @@ kernel.
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.ports import (
     FakeAudit,
+    FakeBypassScan,
     FakeClock,
     FakeConntrack,
     FakeDnsExtension,
     FakeDnsGate,
-    FakeExits,
     FakeLinks,
     FakePolicySource,
     FakeResolver,
@@ -19,11 +19,11 @@ from tests.fakes.ports import (
 
 __all__ = [
     "FakeAudit",
+    "FakeBypassScan",
     "FakeClock",
     "FakeConntrack",
     "FakeDnsExtension",
     "FakeDnsGate",
-    "FakeExits",
     "FakeFirewall",
     "FakeLinks",
     "FakePolicySource",

@@ -5,7 +5,7 @@ Each fake has `fail`: method name -> the exception that its next calls raise, un
 again.
 
 Parts: files and records (FakeState, FakeAudit, FakePolicySource), names and time (FakeResolver,
-FakeClock), kernel beside nf_tables (FakeConntrack, FakeLinks, FakeExits).
+FakeClock), kernel beside nf_tables (FakeConntrack, FakeLinks, FakeBypassScan).
 """
 
 import asyncio
@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Generic, Self, TypeVar
 
-from ecluse.bypass import Device, HostReading
 from ecluse.dnsproxy.daemon_part import DnsProxyPart
 from ecluse.dnsproxy.process_report import DnsReport
 from ecluse.dnsproxy.proxy_config import ProxyConfig
@@ -24,6 +23,7 @@ from ecluse.errors import StateError
 from ecluse.extensions import EXTENSIONS, Extension
 from ecluse.faults import Fault
 from ecluse.flow_judge import ConntrackEntry
+from ecluse.host_reading import Device, HostReading
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.ports import Recovered
 from ecluse.records import AuditRecord, Generation, KnownAddress, KnownName, NameStatistics
@@ -69,8 +69,7 @@ async def _drain(queue: asyncio.Queue[T]) -> AsyncIterator[T]:
         yield await queue.get()
 
 
-# --- files and records
-# ------------------------------------------------------------------------------------------------
+# -- files and records -----------------------------------------------------------------------------
 
 
 class FakeState(Failing):
@@ -219,20 +218,20 @@ class FakeState(Failing):
 class FakeAudit(Failing):
     """ports.AuditLog in memory.
 
-    records: every line that was written, in order; spare: those that might use the room kept.
+    records: every line that was written, in order. reserved: those that may use the reserved space.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.records: list[AuditRecord] = []
-        self.spare: list[AuditRecord] = []
+        self.reserved: list[AuditRecord] = []
 
     def append(self, record: AuditRecord, *, spare: bool = False) -> None:
         """Keep the record."""
         self._may_fail("append")
         self.records.append(record)
         if spare:
-            self.spare.append(record)
+            self.reserved.append(record)
 
 
 class FakePolicySource(Failing):
@@ -256,8 +255,7 @@ class FakePolicySource(Failing):
         return self.faults
 
 
-# --- names and time
-# ---------------------------------------------------------------------------------------------------
+# -- names and time --------------------------------------------------------------------------------
 
 
 class FakeClock:
@@ -375,8 +373,7 @@ class FakeResolver(Failing):
         return {name: self._known[name] for name in names if name in self._known}
 
 
-# --- kernel beside nf_tables
-# ------------------------------------------------------------------------------------------
+# -- kernel beside nf_tables -----------------------------------------------------------------------
 
 
 class FakeConntrack(Failing):
@@ -411,7 +408,7 @@ class FakeLinks(Failing):
 
     `change` replaces some of them and tells it.
 
-    host: what `look` gives instead, where a test sets it. full: what `tables` gives.
+    host: what `read_links` gives instead, where a test sets it. full: what `table_uses` gives.
     """
 
     def __init__(
@@ -446,14 +443,19 @@ class FakeLinks(Failing):
             self._routes = tuple(sorted(routes))
         self._feed.put(words)
 
-    async def look(self) -> HostReading:
+    async def read_links(self) -> HostReading:
         """Give the interfaces."""
-        self._may_fail("look")
+        self._may_fail("read_links")
         return self.host or HostReading(devices=tuple(map(Device, self._interfaces)))
 
-    async def tables(self) -> tuple[TableUse, ...]:
+    async def read_host(self) -> HostReading:
+        """Give the interfaces and those that carry a default route."""
+        self._may_fail("read_host")
+        return replace(await self.read_links(), default_routes=self._routes)
+
+    async def table_uses(self) -> tuple[TableUse, ...]:
         """Give what a test put into `full`."""
-        self._may_fail("tables")
+        self._may_fail("table_uses")
         return self.full
 
     async def local_addresses(self) -> frozenset[str]:
@@ -466,11 +468,6 @@ class FakeLinks(Failing):
         self._may_fail("reached_by")
         return {one: self.ways[one] for one in addresses if one in self.ways}
 
-    async def default_routes(self) -> tuple[str, ...]:
-        """Name the interfaces that carry a default route."""
-        self._may_fail("default_routes")
-        return self._routes
-
     def changes(self) -> AsyncIterator[str]:
         """Give the words of every `change` from now on."""
         return self._feed.read()
@@ -479,14 +476,14 @@ class FakeLinks(Failing):
 class FakeDnsGate(Failing):
     """dnsproxy.client.DnsProxyClient in memory.
 
-    wrong: what `check` gives. told: what `report` gives. orders: what was published last.
+    wrong: what `check` gives. reported: what `report` gives. orders: what was published last.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.orders: ProxyConfig | None = None
         self.wrong = ""
-        self.told: DnsReport | None = None
+        self.reported: DnsReport | None = None
 
     async def publish(self, orders: ProxyConfig | None) -> None:
         """Take the orders."""
@@ -499,8 +496,8 @@ class FakeDnsGate(Failing):
         return self.wrong
 
     async def report(self) -> DnsReport | None:
-        """Give what a test put into `told`."""
-        return self.told
+        """Give what a test put into `reported`."""
+        return self.reported
 
 
 class FakeDnsExtension(Extension):
@@ -518,14 +515,14 @@ class FakeDnsExtension(Extension):
         )
 
 
-class FakeExits(Failing):
-    """ports.Exits over `host`, which a test replaces."""
+class FakeBypassScan(Failing):
+    """ports.BypassScanPort over `host`, which a test replaces."""
 
     def __init__(self, host: HostReading | None = None) -> None:
         super().__init__()
         self.host = host or HostReading()
 
-    async def look(self) -> HostReading:
-        """Give the host as it is now."""
-        self._may_fail("look")
+    async def scan(self, host: HostReading) -> HostReading:
+        """Give the host that a test put here, whatever was read of the links."""
+        self._may_fail("scan")
         return self.host

@@ -44,7 +44,7 @@ class Parts:
     Args:
         ports: the outside.
         options: the daemon's settings.
-        step: told the name of each step of a change as it is passed.
+        step: called with the name of each step of a change as it is passed.
         log: takes every event.
         troubles: gives what the process itself suffers from.
     """
@@ -183,7 +183,7 @@ class Parts:
         self.links = LinkTask(
             live=live,
             links=ports.links,
-            bypass_scan=ports.exits,
+            bypass_scan=ports.bypass_scan,
             reader=self.link_reader,
             append_line=records.append_lines,
             itself=self.itself,
@@ -258,7 +258,7 @@ class Parts:
     # -- the background work -----------------------------------------------------------------------
 
     def listen(self) -> None:
-        """Hear the kernel's and the resolver's announcements from now on, before the tasks begin."""
+        """Hear announcements of kernel and resolver from now on, before the tasks begin."""
         self.reconciler.listen()
         self.address_changes.listen()
 
@@ -288,7 +288,7 @@ class Parts:
         )
         self.supervisor.run_regularly("the regular look", self._options.tick, steps)
 
-    # -- what is noticed ---------------------------------------------------------------------------
+    # -- observations ------------------------------------------------------------------------------
 
     def observe(self) -> Observations:
         """Collect what the parts noticed, for `status`."""

@@ -19,8 +19,8 @@ from ecluse.dnsproxy.proxy_config import proxy_config_of
 from ecluse.errors import EcluseError
 from ecluse.extension import Environment
 from ecluse.policy import DnsMode, Policy
-from ecluse.ports import CounterValue, RefusedElement
-from ecluse.results import DnsState, LimitedMachine, RefusedName
+from ecluse.ports import CounterValue
+from ecluse.results import DnsState, LimitedMachine, RefusedFlow, RefusedName
 from ecluse.ruleset.dns_redirect import is_on
 from ecluse.ruleset.table_names import DNS_LIMITED
 
@@ -68,6 +68,9 @@ DNS_ALERTS: Mapping[str, AlertKind] = MappingProxyType(
     }
 )
 """Alerts of the DNS proxy (`Alerts.register`)."""
+
+
+_NO_REPORT = DnsReport(trouble=(), starts=0, learned=0, strained={}, refused=0, questions=())
 
 
 def make_part(environment: Environment) -> "DnsProxyPart":
@@ -143,7 +146,10 @@ class DnsProxyPart:
             self._emit_findings(before, report)
 
     def _emit_findings(self, before: DnsReport | None, now: DnsReport | None) -> None:
-        """Tell what the process found in its sets that it never learned; it counts from its start."""
+        """Tell what the process found in its sets that it never learned.
+
+        It counts from its start.
+        """
         if now is None:
             return
         if now.removed and (before is None or now.removed != before.removed):
@@ -181,20 +187,20 @@ class DnsProxyPart:
 
     def state(self) -> DnsState | None:
         """Give its part of the status, None where the site has no DNS proxy."""
-        settings, report = self._policy().site.dns, self._report
+        settings, report = self._policy().site.dns, self._report or _NO_REPORT
         if settings.mode is DnsMode.NEVER:
             return None
         return DnsState(
             mode=settings.mode.value,
             working=self._works,
-            learned=report.learned if report else 0,
-            refused=report.refused if report else 0,
-            strained=report.strained if report else {},
-            removed=report.removed if report else 0,
-            removed_last=report.removed_last if report else "",
-            adopted=report.adopted if report else 0,
+            learned=report.learned,
+            refused=report.refused,
+            strained=report.strained,
+            removed=report.removed,
+            removed_last=report.removed_last,
+            adopted=report.adopted,
             limited=self._limited,
-            validating=report.validating if report else (),
+            validating=report.validating,
         )
 
     async def refused_names(self) -> tuple[tuple[RefusedName, ...], int]:
@@ -206,9 +212,7 @@ class DnsProxyPart:
         return tuple(refused_names(report.questions, policy, self._clock())), report.unread
 
 
-def limited_machines(
-    policy: Policy, elements: Iterable[RefusedElement]
-) -> tuple[LimitedMachine, ...]:
+def limited_machines(policy: Policy, elements: Iterable[RefusedFlow]) -> tuple[LimitedMachine, ...]:
     """Give the machines that ask too much, the worst first.
 
     A server that is named under `internal` by now has no such bound.
@@ -216,7 +220,7 @@ def limited_machines(
     servers = {str(server) for each in policy.site.dns.internal for server in each.servers}
     rows = sorted(elements, key=lambda e: (-e.packets, e.source))
     return tuple(
-        LimitedMachine(e.source, policy.site.zone_of(ip_address(e.source)), e.packets, e.idle)
+        LimitedMachine(e.source, policy.site.zone_of(ip_address(e.source)), e.packets, e.last)
         for e in rows
         if e.source not in servers
     )[:_LISTED]

@@ -12,10 +12,16 @@ from pathlib import Path
 from ecluse.dnsproxy.learned_store import LearnedStore, boot_id, clock
 from ecluse.dnsproxy.proxy_config import ProxyConfig
 from ecluse.kernel import read_table
-from ecluse.kernel.netlink import NETLINK_NETFILTER, DumpInterruptedError, Netlink, number
+from ecluse.kernel.netlink import NETLINK_NETFILTER, DumpInterruptedError, NetlinkSocket, number
 from ecluse.kernel.netlink_stream import NetlinkStream
-from ecluse.kernel.nft_monitor import watch
-from ecluse.kernel.proxy_sets import SetElement, contents, handles, put, take_out
+from ecluse.kernel.nft_monitor import monitor_transactions
+from ecluse.kernel.proxy_sets import (
+    SetElement,
+    add_elements,
+    delete_elements,
+    set_contents,
+    set_handles,
+)
 from ecluse.policy import IPAddress
 from ecluse.ports import KernelChange
 from ecluse.ruleset import table_names
@@ -55,7 +61,7 @@ class LearnedAddresses:
     """
 
     def __init__(self, state_dir: Path, run_dir: Path) -> None:
-        self._netlink = Netlink(NETLINK_NETFILTER)
+        self._netlink = NetlinkSocket(NETLINK_NETFILTER)
         self._store = LearnedStore(state_dir, run_dir, boot_id())
         self._sets: dict[str, tuple[int, int]] = {}  # set -> handles of the table and of the set
         self._touched: set[str] = set()
@@ -148,7 +154,7 @@ class LearnedAddresses:
     def _put(self, elements: list[SetElement]) -> None:
         for start in range(0, len(elements), _PIECE):
             with self._new_socket_after_fault():
-                put(self._netlink, elements[start : start + _PIECE])
+                add_elements(self._netlink, elements[start : start + _PIECE])
 
     @contextlib.contextmanager
     def _new_socket_after_fault(self) -> Iterator[None]:
@@ -157,14 +163,14 @@ class LearnedAddresses:
             yield
         except OSError:
             self._netlink.close()
-            self._netlink = Netlink(NETLINK_NETFILTER)
+            self._netlink = NetlinkSocket(NETLINK_NETFILTER)
             raise
 
     def is_open(self) -> bool:
         """Ask the kernel whether it lets everything pass now; no answer counts as no."""
         try:
             with self._new_socket_after_fault():
-                target = read_table.targets(self._netlink, ["forward"])["forward"]
+                target = read_table.goto_targets(self._netlink, ["forward"])["forward"]
         except OSError:
             return False
         return (target or "").endswith("_open")
@@ -211,11 +217,11 @@ class LearnedAddresses:
                 self._delete(name, gone)
 
     def _delete(self, name: str, gone: Sequence[IPAddress]) -> None:
-        there, _ = contents(self._netlink, name) if gone and name in self._sets else ({}, False)
+        there, _ = set_contents(self._netlink, name) if gone and name in self._sets else ({}, False)
         here = [address for address in gone if address in there]
         for start in range(0, len(here), _PIECE):
             with self._new_socket_after_fault():
-                take_out(self._netlink, name, here[start : start + _PIECE])
+                delete_elements(self._netlink, name, here[start : start + _PIECE])
         for address in gone:
             self._learned.until.get(name, {}).pop(address, None)
             self._learned.origins.get(name, {}).pop(address, None)
@@ -224,7 +230,11 @@ class LearnedAddresses:
 
     def changes(self) -> NetlinkStream[KernelChange]:
         """Return the kernel's transactions from now on. OSError if they can't be received."""
-        return watch(lambda port, _: port == self._netlink.socket.getsockname()[0], _EVENT_BUFFER)
+
+        def is_ours(port: int, _process: int) -> bool:
+            return bool(port == self._netlink.socket.getsockname()[0])
+
+        return monitor_transactions(is_ours, _EVENT_BUFFER)
 
     def is_relevant(self, change: KernelChange) -> bool:
         """Say whether `reconcile` should run after a transaction; remember that sets changed."""
@@ -248,9 +258,9 @@ class LearnedAddresses:
             DumpInterruptedError: somebody changed the table meanwhile; not all was done.
             OSError: the first fault; the other sets were done all the same.
         """
-        table = read_table.table(self._netlink)
+        table = read_table.table_attributes(self._netlink)
         serial = number(table.get(_TABLE_HANDLE, b"")) if table else 0
-        now = {name: (serial, handle) for name, handle in handles(self._netlink).items()}
+        now = {name: (serial, handle) for name, handle in set_handles(self._netlink).items()}
         # Another handle: the table or the set was deleted and made again, so it is empty.
         new = {name for name, both in now.items() if self._sets.get(name) != both}
         self._sets = {name: both for name, both in now.items() if name not in new}
@@ -292,7 +302,7 @@ class LearnedAddresses:
         hour.
         """
         now = clock()
-        there, everything = contents(self._netlink, name)
+        there, everything = set_contents(self._netlink, name)
         if everything:
             self._delete_foreign(name, [None])
         known = self._learned.until.setdefault(name, {})
@@ -321,7 +331,7 @@ class LearnedAddresses:
         for start in range(0, len(foreign), _PIECE):
             piece = foreign[start : start + _PIECE]
             with self._new_socket_after_fault():
-                take_out(self._netlink, name, piece)
+                delete_elements(self._netlink, name, piece)
             self.removed += len(piece)
         self.last = replace_unsafe(f"{foreign[-1] or '*'} in {name}")
 

@@ -12,7 +12,7 @@ def metrics(state: DnsState) -> Iterator[Metric]:
     """Yield its metrics."""
     yield GaugeMetricFamily(
         "ecluse_dns_gate_working",
-        "1 when the DNS gate answers by its orders.",
+        "1 when the DNS gate answers by its configuration.",
         float(state.working),
     )
     yield GaugeMetricFamily(

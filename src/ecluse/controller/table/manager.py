@@ -29,7 +29,7 @@ _GUARD_TRIES = 10
 """How often a closing that the kernel refused tries to shut the gate by the smallest table."""
 
 Step = Callable[[str], None]
-"""Told the name of each step of a change as it is passed; tests end the process there."""
+"""Called with the name of each step of a change as it is passed; tests end the process there."""
 
 
 def _go_on() -> bool:
@@ -78,7 +78,7 @@ class TableManager:
         self.tracker.count_commit()
 
     async def _change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
-        await self._firewall.elements(gone, come)
+        await self._firewall.change_elements(gone, come)
         self.tracker.count_commit()
 
     async def _put(self, program: Program, gives_way: Callable[[], bool] = _go_on) -> None:
@@ -134,7 +134,7 @@ class TableManager:
     async def _shown_at(self, compiled_policy: CompiledPolicy, levels: Levels) -> int | None:
         """Read the switch back; give the generation id of the reading, None when it differs."""
         expected = self._position(compiled_policy, levels)
-        found = await self._firewall.standing(expected.targets)
+        found = await self._firewall.read_switch(expected.targets)
         policies = {hook: found.policies.get(hook) for hook in expected.policies()}
         stands = found.targets, policies, found.hooks
         same = stands == (expected.targets, expected.policies(), expected.hooks())
@@ -225,7 +225,7 @@ class TableManager:
 
     async def renew_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
         """Give addresses in the DNS proxy's sets their whole time again; nothing else changes."""
-        await self._firewall.hold_learned(addresses)
+        await self._firewall.renew_learned(addresses)
         await self.tracker.confirm_commit()
 
     async def prune(self, keep: set[str]) -> None:
@@ -238,9 +238,8 @@ class TableManager:
         try:
             text = switch.removal_text(await self._firewall.objects(), slots, counters, learned)
         except ValueError as error:
-            raise KernelError(
-                f"what stands in table inet ecluse can't be tidied: {error}"
-            ) from error
+            message = f"what stands in table inet ecluse can't be tidied: {error}"
+            raise KernelError(message) from error
         if text:
             await self._apply(text)
         self._redirect = bool(learned)
@@ -278,14 +277,9 @@ class TableManager:
                 f"{message}; going back to the state before failed too: {error.message}",
                 hint="look at 'nft list table inet ecluse'; if in doubt pull the cable",
             ) from error
-        now = (
-            "the state before was put back"
-            if back
-            else "the state before could not be verified either"
-        )
-        raise NotVerifiedError(
-            f"{message}; {now}", retry=back, hint="look at 'ecluse status' and 'ecluse events'"
-        )
+        outcome = "was put back" if back else "could not be verified either"
+        hint = "look at 'ecluse status' and 'ecluse events'"
+        raise NotVerifiedError(f"{message}; the state before {outcome}", retry=back, hint=hint)
 
     async def close(
         self,
@@ -425,7 +419,8 @@ class TableManager:
         deletion, and fails or is restored.
         """
         inside = [name for zone in policy.site.zones for name in zone.interfaces]
-        return switch.base_policy(policy, levels) == "drop" and self._firewall.guard(inside)
+        closed = switch.base_policy(policy, levels) == "drop"
+        return closed and self._firewall.apply_closed_table(inside)
 
     async def _is_guarded(self, policy: Policy, levels: Levels) -> bool:
         """Say whether the smallest table shuts the gate, further than any level.

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 
 from ecluse.alerts import Alerts, error_text
-from ecluse.asymmetric_flows import half_seen
+from ecluse.asymmetric_flows import one_sided_services
 from ecluse.controller.live_state import CompiledPolicy, LiveState, addresses_of
 from ecluse.controller.table.manager import TableManager
 from ecluse.controller.tasks.addresses_in_use import in_use, learned_in_use
@@ -39,7 +39,7 @@ class AddressChanges:
         keep_previous_ready: loads the policy again that a rollback would go back to.
         save_names: saves the addresses.
         renew_boot_soon: has the boot ruleset renewed.
-        alerts, emit: take what is to be told.
+        alerts, emit: take alerts and events.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class AddressUse:
         judge_for: makes a judge of connections for a compiled policy at some levels.
         save_names: saves the addresses, now and then.
         tick: seconds between two looks at the clock.
-        alerts: take what is to be told.
+        alerts: take what is wrong.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class AddressUse:
             # At `open` no packet comes by these sets, so that the kernel renews no element: what
             # lives there would end at the cut when its hour is over.
             used = await asyncio.to_thread(learned_in_use, policies, learned, connections)
-            old = await self._firewall.half_over(used)
+            old = await self._firewall.half_expired(used)
             if old:
                 async with self._live.lock.hold():
                     await self._table.renew_learned(old)
@@ -205,7 +205,7 @@ class AddressUse:
         live = self._live.current
         at_cut = dict.fromkeys(live.policy.zone_names(), CUT.name)
         judge = await self._judge_for(live.loaded, at_cut)
-        found = await asyncio.to_thread(half_seen, judge, connections)
+        found = await asyncio.to_thread(one_sided_services, judge, connections)
         for service, count in found.items():
             self._alerts.raise_alert("asymmetric-flows", key=service, service=service, count=count)
         self._alerts.clear_others("asymmetric-flows", found.keys())
