@@ -3,6 +3,8 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+
 from ecluse.dnsproxy import daemon_part
 from ecluse.dnsproxy.process_report import RefusedQuery
 from ecluse.ports import CounterValue, SetReading
@@ -13,6 +15,16 @@ from tests.unit.controller.dns_site import (
     TELLS,
     until,
 )
+from tests.unit.controller.machine import Machine
+
+
+@pytest.fixture
+def dns_machine():
+    one = Machine(DNS_POLICY)
+    one.dns.reported = TELLS
+    one.start()
+    yield one
+    one.close()
 
 
 def part(machine) -> daemon_part.DnsProxyPart:
