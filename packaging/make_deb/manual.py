@@ -39,7 +39,7 @@ _FILES = {
     "/usr/share/ecluse/examples/config": "A whole annotated example of the site's files.",
 }
 _GATE_FILES = {
-    dns_gate.ORDERS_FILE: "The daemon's configuration for it: names, types, resolvers, bounds. An empty file: "
+    dns_gate.CONFIG_FILE: "The daemon's configuration for it: names, types, resolvers, bounds. An empty file: "
     "there is nothing to answer. One"
     " that can't be read changes nothing.",
     f"{dns_gate.RUN_DIR}/{dns_gate.REPORT}": (

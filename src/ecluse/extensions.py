@@ -26,7 +26,7 @@ _Fields = namedtuple(  # noqa: PYI024 - see above
 class Extension(_Fields):
     """An extension. A path is empty where it has no such module.
 
-    name: as users know it. used: `module:function` of the core, which says whether a policy uses it.
+    name: as users know it. used: `module:function` of the core: whether a policy uses it.
     daemon: module with `make_part(environment)`, see `extension.ExtensionPart`.
     lint: module with `find_warnings(policy, document)`, for `ecluse check` and the daemon.
     status: its field of `Status`, None where it is not used.

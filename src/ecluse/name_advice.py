@@ -59,7 +59,7 @@ class Knowledge:
     """
 
     known: Mapping[str, KnownName]
-    tallies: Mapping[str, NameStatistics]
+    statistics: Mapping[str, NameStatistics]
     last_good: timedelta
     now: datetime
     owners: Mapping[str, tuple[str, ...]]
@@ -117,7 +117,7 @@ def name_states(policy: Policy, service: Service, knowledge: Knowledge) -> Itera
     """Yield each name of a service, with advice."""
     for host in names_of(service):
         entry = _entry(service, host, knowledge)
-        tally = knowledge.tallies.get(host, NameStatistics())
+        statistics = knowledge.statistics.get(host, NameStatistics())
         yield NameState(
             name=host,
             alias=entry.alias,
@@ -127,9 +127,9 @@ def name_states(policy: Policy, service: Service, knowledge: Knowledge) -> Itera
             left=sum(each.left is not None for each in entry.addresses),
             kept_until=_last_good_until(entry, knowledge),
             used=max((each.used for each in entry.addresses if each.used), default=None),
-            lookups=tally.lookups,
-            outcomes=tally.outcomes,
-            warnings=tuple(_advice(policy, service, entry, tally, knowledge)),
+            lookups=statistics.lookups,
+            outcomes=statistics.outcomes,
+            warnings=tuple(_advice(policy, service, entry, statistics, knowledge)),
         )
 
 
@@ -147,20 +147,24 @@ def _last_good_until(entry: KnownName, knowledge: Knowledge) -> datetime | None:
 
 
 def _advice(
-    policy: Policy, service: Service, entry: KnownName, tally: NameStatistics, knowledge: Knowledge
+    policy: Policy,
+    service: Service,
+    entry: KnownName,
+    statistics: NameStatistics,
+    knowledge: Knowledge,
 ) -> Iterator[str]:
     host = entry.name
-    if tally.turned >= MANY_TURNS and tally.turned * 2 >= tally.answers:
+    if statistics.turned >= MANY_TURNS and statistics.turned * 2 >= statistics.answers:
         yield (
-            f"{host} gives other addresses with nearly every answer ({tally.turned} of"
-            f" {tally.answers}): a machine may hold one that was never seen here, and is refused;"
-            " ask the partner for fixed addresses or prefixes"
+            f"{host} gives other addresses with nearly every answer ({statistics.turned} of"
+            f" {statistics.answers}): a machine may hold one that was never seen here, and is"
+            " refused; ask the partner for fixed addresses or prefixes"
         )
-    elif tally.early >= MANY_TURNS:
+    elif statistics.early >= MANY_TURNS:
         yield (
             f"{host} rotates faster than its TTL, or each resolver is told something else"
-            f" ({tally.early} of {tally.answers} answers): let the inside ask the same resolvers as"
-            " this gateway"
+            f" ({statistics.early} of {statistics.answers} answers): let the inside ask the same"
+            " resolvers as this gateway"
         )
     shared = shared_by(entry, knowledge.owners)
     if shared:

@@ -14,7 +14,7 @@ from ecluse.errors import StateError
 from ecluse.state import durable_files
 from ecluse.state.codec import canonical, digest
 
-ORDERS = "dns-orders.json"
+CONFIG_FILE = "dns-config.json"
 REPORT = "report.json"
 _LARGEST = 1 << 20
 """Bytes of a report; one of 200 names (`refused_names.MOST_ROWS`) has a tenth."""
@@ -30,7 +30,7 @@ class DnsProxyClient:
     """
 
     def __init__(self, run_dir: Path, report_dir: Path) -> None:
-        self._orders_file, self._report_file = run_dir / ORDERS, report_dir / REPORT
+        self._config_file, self._report_file = run_dir / CONFIG_FILE, report_dir / REPORT
         self._config: ProxyConfig | None = None
         self._digest = ""
 
@@ -42,14 +42,14 @@ class DnsProxyClient:
         """
         data = canonical(config) if config else b""
         self._config = config
-        if (digest(data) if data else "") == self._digest and self._orders_file.exists():
+        if (digest(data) if data else "") == self._digest and self._config_file.exists():
             return
         try:
             await asyncio.to_thread(
-                replace_file, self._orders_file, data, mode=0o644, sync_name=False
+                replace_file, self._config_file, data, mode=0o644, sync_name=False
             )
         except OSError as error:
-            message = f"{self._orders_file} could not be written: {error.strerror}"
+            message = f"{self._config_file} could not be written: {error.strerror}"
             raise StateError(message, retry=True) from error
         self._digest = digest(data) if data else ""
 
@@ -76,7 +76,7 @@ class DnsProxyClient:
         if reply.rcode() == dns.rcode.NOERROR:
             return ""
         return (
-            "it works by older orders"
+            "it works by an older configuration"
             if reply.rcode() == dns.rcode.REFUSED
             else "its engine alone answers"
         )

@@ -70,7 +70,7 @@ DNS_ALERTS: Mapping[str, AlertKind] = MappingProxyType(
 """Alerts of the DNS proxy (`Alerts.register`)."""
 
 
-_NO_REPORT = DnsReport(trouble=(), starts=0, learned=0, strained={}, refused=0, questions=())
+_NO_REPORT = DnsReport(trouble=(), starts=0, learned=0, filtered={}, refused=0, questions=())
 
 
 def make_part(environment: Environment) -> "DnsProxyPart":
@@ -195,7 +195,7 @@ class DnsProxyPart:
             working=self._works,
             learned=report.learned,
             refused=report.refused,
-            strained=report.strained,
+            strained=report.filtered,
             removed=report.removed,
             removed_last=report.removed_last,
             adopted=report.adopted,

@@ -18,5 +18,8 @@ def find_warnings(policy: Policy, document: Document) -> Iterator[Fault]:
         f" one machine ({gate.limits.client_queries} questions a second) for all that ask it,"
         " and beyond it kept names fail"
     )
-    expected = "internal: [{names: [...], servers: [...]}] with every DNS server of the inside, [] for none"
+    expected = (
+        "internal: [{names: [...], servers: [...]}] with every DNS server of the inside,"
+        " [] for none"
+    )
     yield document.fault(("dns_gate",), wrong, expected)

@@ -1,6 +1,6 @@
 """`eclused dns-gate`: the process of the DNS proxy, in the foreground, until SIGTERM.
 
-It needs nothing of the daemon but the file with its configuration ("orders"). Every quarter of a
+It needs nothing of the daemon but the file with its configuration. Every quarter of a
 second it checks whether that file changed, whether dnsmasq runs and whether the kernel's sets are
 those it filled; at once when the kernel reports a change of the table. A check costs next to
 nothing, and misses nothing that a watch of the file might miss.
@@ -40,7 +40,7 @@ from ecluse.state.codec import digest, read_json
 
 NAME = b"ecluse-dns"
 """Our name in the kernel: by it the daemon tells our changes of the sets from others'."""
-ORDERS_FILE, RUN_DIR, STATE_DIR = (
+CONFIG_FILE, RUN_DIR, STATE_DIR = (
     "/run/ecluse/dns-orders.json",
     "/run/ecluse-dns",
     "/var/lib/ecluse-dns",
@@ -127,7 +127,7 @@ class DnsProxyProcess:
                     await self._follow_config()
                     self._reconcile()
                     await self._dnsmasq.ensure_running()
-                except Exception as error:  # noqa: BLE001 - tried again; if it lasts, the watchdog restarts us
+                except Exception as error:  # noqa: BLE001 - tried again, or the watchdog
                     self._trouble["work"] = f"it does not get through its work: {error!r}"
                 else:
                     self._trouble["work"] = ""
@@ -176,7 +176,9 @@ class DnsProxyProcess:
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
-            self._trouble["orders"] = f"the orders can't be read, those before stand: {error}"
+            self._trouble["orders"] = (
+                f"its configuration can't be read, the one before stands: {error}"
+            )
             return
         self._seen = which
         try:
@@ -192,7 +194,9 @@ class DnsProxyProcess:
             self._trouble["orders"] = ""
         except OSError as error:
             self._seen = None
-            self._trouble["orders"] = f"the orders can't be followed: {error.strerror or error}"
+            self._trouble["orders"] = (
+                f"its configuration can't be followed: {error.strerror or error}"
+            )
             return
         if file is self._file:
             self._unsaved = data
@@ -206,7 +210,7 @@ class DnsProxyProcess:
             replace_file(self._last, self._unsaved, mode=0o644, sync_name=False)
         except OSError as error:
             self._trouble["last"] = (
-                f"the orders could not be kept for the next boot: {error.strerror}"
+                f"its configuration could not be kept for the next boot: {error.strerror}"
             )
         else:
             self._unsaved, self._trouble["last"] = None, ""
@@ -340,13 +344,13 @@ def parser() -> argparse.ArgumentParser:
         description="Answer the zones' DNS for what is kept, and refuse the rest.",
     )
     for flag, metavar, default, text in (
-        ("--orders", "FILE", ORDERS_FILE, "the daemon's orders"),
-        ("--run-dir", "DIR", RUN_DIR, "what a reboot may lose: its report, the engine's files"),
+        ("--orders", "FILE", CONFIG_FILE, "its configuration, which the daemon writes"),
+        ("--run-dir", "DIR", RUN_DIR, "what a reboot may lose: its report, dnsmasq's files"),
         (
             "--state-dir",
             "DIR",
             STATE_DIR,
-            "what outlasts a reboot: learned addresses, the last orders",
+            "what outlasts a reboot: learned addresses, the last configuration",
         ),
     ):
         made.add_argument(

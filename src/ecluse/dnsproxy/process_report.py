@@ -34,7 +34,7 @@ class RefusedQuery:
 class DnsReport:
     """What the DNS proxy reports.
 
-    strained: why queries that dnsmasq let through were refused, and how many.
+    filtered: why queries that dnsmasq let through were refused, and how many.
     removed: addresses of somebody else that it deleted from its sets; removed_last: the newest.
     adopted: those that it kept after its journal was lost.
     unread: rows of dnsmasq's log or of the report that can't be read, and are left out.
@@ -44,7 +44,7 @@ class DnsReport:
     trouble: tuple[str, ...]
     starts: int
     learned: int
-    strained: Mapping[str, int]
+    filtered: Mapping[str, int]
     refused: int
     questions: tuple[RefusedQuery, ...]
     removed: int = 0
@@ -65,14 +65,14 @@ def parse_report(data: bytes) -> DnsReport | None:
     numbers, bad_numbers = sift(_NUMBERS, lambda key: (key, _number(report.get(key, 0))))
     last, bad_last = sift(("removed_last",), lambda key: _text(report.get(key, "")))
     trouble, bad_trouble = sift(_list(report.get("trouble", [])), _text)
-    strained, bad_strained = sift(
+    filtered, bad_filtered = sift(
         _items(report.get("strained", {})), lambda item: (_text(item[0]), _number(item[1]))
     )
     questions, bad_questions = sift(_list(report.get("questions", [])), _question)
     validating, bad_validating = sift(
         _list(report.get("validating", [])), lambda row: str(ip_address(_text(row)))
     )
-    bad = bad_validating + bad_numbers + bad_last + bad_trouble + bad_strained + bad_questions
+    bad = bad_validating + bad_numbers + bad_last + bad_trouble + bad_filtered + bad_questions
     if bad:
         trouble.append(f"{bad} rows of its report could not be read and are left out")
     known = dict.fromkeys(_NUMBERS, 0) | dict(numbers)
@@ -80,7 +80,7 @@ def parse_report(data: bytes) -> DnsReport | None:
         trouble=tuple(trouble),
         starts=known["starts"],
         learned=known["learned"],
-        strained=dict(strained),
+        filtered=dict(filtered),
         refused=known["refused"],
         questions=tuple(questions),
         removed=known["removed"],

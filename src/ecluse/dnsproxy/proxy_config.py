@@ -49,7 +49,7 @@ class NamePolicy:
 
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
-    """All that the DNS proxy works by: the daemon writes it to one file ("orders").
+    """All that the DNS proxy works by: the daemon writes it to one file.
 
     port: where dnsmasq listens for the zones; the forwarder listens on the next one, on loopback.
     names, wildcards: what is answered (`operator.example` stands for all names below it).

@@ -97,10 +97,10 @@ def _order(address: str) -> tuple[int, int]:
 
 
 def count_lookup(
-    tally: NameStatistics, before: KnownName, answer: LookupResult, at: datetime
+    statistics: NameStatistics, before: KnownName, answer: LookupResult, at: datetime
 ) -> NameStatistics:
     """Count one more look-up, with what was known before it."""
-    outcomes = {server: dict(by_outcome) for server, by_outcome in tally.outcomes.items()}
+    outcomes = {server: dict(by_outcome) for server, by_outcome in statistics.outcomes.items()}
     for server, outcome in answer.outcomes:
         of_server = outcomes.setdefault(server, {})
         of_server[outcome] = of_server.get(outcome, 0) + 1
@@ -114,11 +114,11 @@ def count_lookup(
         for family in {address.version for address in answer.ttls}
     )
     return NameStatistics(
-        tally.lookups + 1,
+        statistics.lookups + 1,
         outcomes,
-        tally.answers + bool(given),
-        tally.turned + bool(known and given - known),
-        tally.early + bool(answer.split or moved),
+        statistics.answers + bool(given),
+        statistics.turned + bool(known and given - known),
+        statistics.early + bool(answer.split or moved),
     )
 
 

@@ -173,7 +173,7 @@ async def _query(
         return replace(
             failed, failure=f"{server[0]}: {error or type(error).__name__}", outcomes=(outcome,)
         )
-    except Exception as error:  # noqa: BLE001 - what one resolver sent must not silence the others, whatever it set off
+    except Exception as error:  # noqa: BLE001 - one resolver must not silence others
         return replace(failed, failure=f"{server[0]}: {error!r}", outcomes=("malformed",))
 
 

@@ -66,7 +66,7 @@ class DnsResolver:
     clock: the time written into what is known. timeout: seconds for one server to answer.
     minimum_ttl, maximum_ttl: seconds; bounds of what a TTL may say and so of the time between two
     look-ups.
-    known: what was saved before, used until asked anew. How long an address stays:
+    known: what was saved before, used until asked again. How long an address stays:
     `resolve/known_names.py`.
     last_good: how long an address outlives its last answer while the resolvers fail.
 
@@ -275,7 +275,7 @@ class DnsResolver:
         async with self._waiting, _Permit(self._asking) as permit:
             try:
                 after = await self._look_up(name, permit.release)
-            except Exception as error:  # noqa: BLE001 - nobody may wait for this task: the failure is shown with the name
+            except Exception as error:  # noqa: BLE001 - shown with the name
                 after = replace(
                     self._now(name), asked=self._clock(), failure=f"could not be looked up: {error}"
                 )

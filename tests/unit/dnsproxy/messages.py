@@ -54,7 +54,8 @@ def reply_to(data: bytes, *rows: str) -> dns.message.Message:
 def answered(text: str, name: str = "x.operator.example", kind: str = "A", private=False):
     query = dns.message.make_query(name, kind)
     reply = dns.message.from_text(
-        f"id 1\nopcode QUERY\nrcode NOERROR\nflags QR RD RA\n;QUESTION\n{name}. IN {kind}\n;ANSWER\n{text}\n"
+        "id 1\nopcode QUERY\nrcode NOERROR\nflags QR RD RA\n"
+        f";QUESTION\n{name}. IN {kind}\n;ANSWER\n{text}\n"
         ';ADDITIONAL\nextra.operator.example. 5 IN TXT "carried in"\n'
     )
     question = DnsQuestion(name, dns.rdatatype.from_text(kind), ("secure-mail",), "", private)

@@ -15,7 +15,10 @@ from tests.unit.dnsproxy.test_health import Engine
 POLICY, _ = compiled(HERE / "10-dns-gate")
 
 
-@pytest.mark.parametrize(("older", "wrong"), [(0, ""), (4, ""), (1000, "it works by older orders")])
+@pytest.mark.parametrize(
+    ("older", "wrong"),
+    [(0, ""), (4, ""), (1000, "it works by an older configuration")],
+)
 def test_a_gate_has_a_moment_to_take_up_new_orders(tmp_path, older: int, wrong: str):
     async def main() -> str:
         loop = asyncio.get_running_loop()

@@ -78,7 +78,7 @@ def test_the_answer_holds_what_was_asked_for_and_nothing_beside():
 
 @pytest.mark.parametrize(("kind", "records", "dropped"), [("A", 256, 0), ("HTTPS", 2, 27)])
 def test_of_one_answer_only_so_many_addresses_are_learned_and_given(kind, records, dropped):
-    """Sixteen answers of 64 KiB would else fill the sets, and no address of any service had room."""
+    """Else sixteen answers of 64 KiB fill the sets, and no address of a service has room."""
     every = [f"198.51.{n // 200}.{n % 200}" for n in range(3000)]
     hints = [f"{n} . ipv4hint={','.join(every[n * 100 :][:100])}" for n in range(1, 30)]
     data = every if kind == "A" else hints

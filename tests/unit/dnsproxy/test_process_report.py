@@ -109,7 +109,7 @@ def test_whatever_a_report_says_its_good_rows_come_and_go_on(changes, rows):
         assert str(ip_address(one.client)) == one.client
         json.dumps([one.name, one.type, one.why, one.times, one.last], allow_nan=False).encode()
     json.dumps(
-        [*report.trouble, report.removed_last, dict(report.strained)], ensure_ascii=False
+        [*report.trouble, report.removed_last, dict(report.filtered)], ensure_ascii=False
     ).encode()
 
 

@@ -15,7 +15,10 @@ def refused() -> RefusedNames:
 
 def test_the_tally_counts_who_asked_across_pieces_of_the_log():
     told = refused()
-    line = b"dnsmasq[7]: 12 10.10.4.7/4000 query[TXT] Evil.example from 10.10.4.7\ndnsmasq[7]: 12 10.10.4.7/4000 config error is REFUSED\n"
+    line = (
+        b"dnsmasq[7]: 12 10.10.4.7/4000 query[TXT] Evil.example from 10.10.4.7\n"
+        b"dnsmasq[7]: 12 10.10.4.7/4000 config error is REFUSED\n"
+    )
     told.count_lines(line[:40])
     told.count_lines(line[40:] + line.replace(b"Evil", b"kept") + line)
     assert [(r["client"], r["name"], r["type"], r["times"]) for r in told.rows()] == [

@@ -54,10 +54,18 @@ def test_what_is_kept_stays_and_every_hint_is_learned():
         # reserved.
         ("1 . ipv4hint=10.30.0.7,203.0.113.9", "1 . ipv4hint=203.0.113.9", 1),
         ("1 . ipv4hint=192.168.0.1,127.0.0.1", "1 .", 2),
-        ("1 . ipv4hint=203.0.113.9 ipv6hint=::1,fe80::1,2001:db8:30::9", "1 . ipv4hint=203.0.113.9", 3),
+        (
+            "1 . ipv4hint=203.0.113.9 ipv6hint=::1,fe80::1,2001:db8:30::9",
+            "1 . ipv4hint=203.0.113.9",
+            3,
+        ),
         # What a client must understand, and would miss: the whole record.
         ("1 . mandatory=ipv4hint ipv4hint=10.30.0.7", None, 1),
-        ("1 . mandatory=ipv4hint ipv4hint=10.30.0.7,203.0.113.9", "1 . mandatory=ipv4hint ipv4hint=203.0.113.9", 1),
+        (
+            "1 . mandatory=ipv4hint ipv4hint=10.30.0.7,203.0.113.9",
+            "1 . mandatory=ipv4hint ipv4hint=203.0.113.9",
+            1,
+        ),
         ("1 . mandatory=ech ech=AAQAAAAA", None, 0),
         # Nothing that is not known.
         ("1 . alpn=h2 ech=AAQAAAAA dohpath=/q key65280=carried", "1 . alpn=h2", 0),
@@ -76,7 +84,11 @@ def test_what_is_kept_stays_and_every_hint_is_learned():
         # Other names: kept ones.
         ("1 x.operator.example. alpn=h2", "1 x.operator.example. alpn=h2", 0),
         ("1 X.Operator.example. alpn=h2", "1 X.Operator.example. alpn=h2", 0),
-        ("1 results.lab.example. ipv4hint=203.0.113.9", "1 results.lab.example. ipv4hint=203.0.113.9", 0),
+        (
+            "1 results.lab.example. ipv4hint=203.0.113.9",
+            "1 results.lab.example. ipv4hint=203.0.113.9",
+            0,
+        ),
         ("1 node.cdn.example. ipv4hint=203.0.113.9", None, 0),
         ("0 results.lab.example.", "0 results.lab.example.", 0),
         ("0 node.cdn.example.", None, 0),
@@ -109,7 +121,8 @@ def test_private_hints_stay_where_the_destination_says_so():
 
 def test_the_chain_of_aliases_is_followed_and_nothing_stands_beside():
     found = answered(
-        f"{NAME}. 86400 IN CNAME y.cdn.example.\ny.cdn.example. 60 IN HTTPS 1 . ipv4hint=203.0.113.9\n"
+        f"{NAME}. 86400 IN CNAME y.cdn.example.\n"
+        "y.cdn.example. 60 IN HTTPS 1 . ipv4hint=203.0.113.9\n"
         "z.cdn.example. 60 IN HTTPS 1 . ipv4hint=203.0.113.10\ny.cdn.example. 60 IN A 203.0.113.11",
         kind="HTTPS",
     )
@@ -192,7 +205,10 @@ def records(draw):
     return f"{draw(st.integers(1, 3))} {target} {' '.join(text)}"
 
 
-INSIDE = [ip_network(one) for one in ("10.0.0.0/8", "192.168.0.0/16", "127.0.0.0/8", "224.0.0.0/3", "2001:db8:30::/48")]  # fmt: skip
+INSIDE = [
+    ip_network(one)
+    for one in ("10.0.0.0/8", "192.168.0.0/16", "127.0.0.0/8", "224.0.0.0/3", "2001:db8:30::/48")
+]
 KNOWN = {0, 1, 2, 3, 4, 6}
 
 

@@ -53,7 +53,7 @@ def overdue(known, minutes, last_good=DAYS):
     }
 
 
-def test_an_address_that_left_is_due_half_an_hour_after_it_was_last_seen_and_leaves_when_it_is_let_go():
+def test_an_address_that_left_is_due_half_an_hour_later_and_leaves_when_it_is_let_go():
     known = learn(NOTHING, said("203.0.113.9"))
     known = learn(known, said("203.0.113.10"), 10)
     assert texts(known) == ["203.0.113.9", "203.0.113.10"]
