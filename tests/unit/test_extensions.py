@@ -1,6 +1,5 @@
 """The registry: every module that it names is there, and does what its place asks for."""
 
-import ast
 import subprocess
 import sys
 from importlib import import_module
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import ecluse
-from ecluse.extension import ExtensionPart
 from ecluse.extensions import EXTENSIONS
 from ecluse.policy import Policy
 from ecluse.results import Status
@@ -75,23 +73,3 @@ def test_each_package_of_an_extension_is_forbidden_to_the_core():
     packages = {one.daemon.rpartition(".")[0] for one in EXTENSIONS}
     assert packages == set(contract["protected_modules"])
     assert not contract["allowed_importers"]
-
-
-def test_a_part_has_what_the_protocol_asks_for():
-    wanted = {name for name in vars(ExtensionPart) if not name.startswith("_")}
-    for extension in EXTENSIONS:
-        tree = ast.parse(Path(import_module(extension.daemon).__file__).read_text())
-        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-        assert any(wanted <= names_of(node) for node in classes), wanted
-
-
-def names_of(node: ast.ClassDef) -> set[str]:
-    """Name methods and attributes that are set in `__init__`."""
-    found = {
-        one.name for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
-    return found | {
-        one.attr
-        for one in ast.walk(node)
-        if isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Store)
-    }
