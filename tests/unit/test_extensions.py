@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import ecluse
+from ecluse.dnsproxy import client, process
 from ecluse.extensions import EXTENSIONS
 from ecluse.policy import Policy
 from ecluse.results import Status
@@ -40,6 +41,11 @@ def test_the_core_says_whether_one_is_used():
     module = gate.used.partition(":")[0]
     packages = {extension.daemon.rpartition(".")[0] for extension in EXTENSIONS}
     assert not any(module.startswith(package) for package in packages)
+
+
+def test_the_file_that_is_emptied_is_the_one_that_configures_the_process():
+    (gate,) = EXTENSIONS
+    assert gate.config_file == client.CONFIG_FILE == Path(process.CONFIG_FILE).name
 
 
 def test_the_registry_imports_nothing_of_ours_and_nothing_slow():

@@ -14,7 +14,7 @@ from ecluse.errors import StateError
 from ecluse.state import durable_files
 from ecluse.state.codec import canonical, digest
 
-CONFIG_FILE = "dns-config.json"
+CONFIG_FILE = "dns-orders.json"
 REPORT = "report.json"
 _LARGEST = 1 << 20
 """Bytes of a report; one of 200 names (`refused_names.MOST_ROWS`) has a tenth."""
