@@ -78,20 +78,20 @@ class Play:
         self.rig.forget_connections()
         self.rig.nft(
             case.nat.text()
-            + self.spoil.text(switch.whole_text(self.program))
-            + switch.gate_text(case.policy, SLOT, case.levels)
+            + self.spoil.text(switch.table_text(self.program))
+            + switch.switch_text(case.policy, SLOT, case.levels)
         )
         self.rig.seen()
-        simulator = Simulator(self.program, switch.targets(case.policy, SLOT, case.levels))
+        simulator = Simulator(self.program, switch.switch_targets(case.policy, SLOT, case.levels))
         self._act("opened", [self._opening(simulator, flow) for flow in self.flows])
         followed = [flow for flow in self.flows if flow.there and flow.connection]
         self._act(
             "answered", [said for flow in followed for said in self._answers(simulator, flow)]
         )
-        self.rig.nft(switch.gate_text(case.policy, SLOT, case.then))
+        self.rig.nft(switch.switch_text(case.policy, SLOT, case.then))
         self.levels = case.then
         judged = self._judge_connections(followed)
-        simulator = Simulator(self.program, switch.targets(case.policy, SLOT, case.then))
+        simulator = Simulator(self.program, switch.switch_targets(case.policy, SLOT, case.then))
         self._act("went on", [said for flow in self.flows for said in self._next(simulator, flow)])
         self._compare_flow_judge(judged)
         assert not self.wrong, "\n".join(["the kernel and the simulator differ:", *self.wrong])
@@ -267,7 +267,8 @@ class Play:
         ):
             self.wrong.append(
                 f"{when}, {one.what} of {one.flow.probe}\n  as {one.packet}\n  is meant to "
-                f"{'pass' if passes else 'be refused'} for {services}; came out on {links}, counted for {wanted.service!r}"
+                f"{'pass' if passes else 'be refused'} for {services}; came out on {links}, "
+                f"counted for {wanted.service!r}"
             )
         for link in resets:
             witnessed.resets[link, turned] -= 1
@@ -314,7 +315,8 @@ class Play:
                 if flows.get(k) != self.recorded.get(k)
             }
             self.wrong.append(
-                f"{when}: recorded, as (found, expected): {odd}; hosts {hosts}, expected {by_host}; full: {full}"
+                f"{when}: recorded, as (found, expected): {odd}; hosts {hosts}, "
+                f"expected {by_host}; full: {full}"
             )
         self.tally["records"] += len(flows)
 
@@ -363,7 +365,8 @@ class Play:
             kept = verdict in {"inside", "open", "kept", "lifeline"}
             if kept != (flow.verdicts["went on"] == "accept"):
                 self.wrong.append(
-                    f"FlowJudge says {verdict} of {one}; the kernel's next packet: {flow.verdicts['went on']}"
+                    f"FlowJudge says {verdict} of {one}; "
+                    f"the kernel's next packet: {flow.verdicts['went on']}"
                 )
 
 

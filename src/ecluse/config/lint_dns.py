@@ -17,7 +17,7 @@ def dns_warnings(policy: Policy, document: Document) -> Iterator[Fault]:
     asking = [service for service in policy.services if _asks_outside(service)]
     used = zones_by_service(policy)
     named = [(service, used[service.name]) for service in policy.services if _by_name(service)]
-    for level in policy.site.levels:  # the warning names the most closed one
+    for level in policy.site.levels:  # the most closed one that keeps a name is named
         if level.passes_all or not level.keeps:
             continue
         servers = [service for service in asking if service.criticality in level.keeps]
@@ -38,28 +38,26 @@ def _without_dns(
     said = ", ".join(f"'{name}'" for name in services[:_NAMED])
     more = f" and {len(services) - _NAMED} more" if len(services) > _NAMED else ""
     are = "is" if len(services) == 1 else "are"
-    wrong = (
-        f"at '{level.name}' zone '{zone}' has no DNS: {said}{more} {are} known by name,"
-        " and port 53 is kept neither for it nor for a server that it could ask"
-    )
     zones = [one.name for one in policy.site.zones]
     where = ("zones", zones.index(zone)) if zone in zones else ()
     gate = "" if zone == GATEWAY else ", or dns_gate: {mode: cut}"
-    expected = (
-        f"a service that '{level.name}' keeps with ports: [udp/53, tcp/53] for the DNS"
-        f" servers{gate}"
+    wrong = (
+        f"at '{level.name}' zone '{zone}' has no DNS: {said}{more} {are} known by name, and port 53"
+        " is kept neither for it nor for a server that it could ask. Better: a service that"
+        f" '{level.name}' keeps with ports: [udp/53, tcp/53] for the DNS servers{gate}"
     )
-    return document.fault(where, wrong, expected)
+    return document.fault(where, wrong)
 
 
 def _has_dns(policy: Policy, servers: list[Service], zone: str) -> bool:
-    """Say whether a zone's machines can ask the DNS gate, or a DNS server in- or outside.
+    """Say whether a zone's machines have a DNS server that they can ask.
 
-    All traffic within the inside, and between it and the gateway, passes. If the gateway's own
-    queries are kept, it is assumed to answer for the zones. Its own programs are not answered by
-    the DNS gate, but by the inside's servers.
+    Traffic within the inside, and between it and the gateway, always passes. So any kept service
+    for a DNS server of the inside (`hosts`) or for the gateway serves every zone. The DNS gate
+    answers zones, not the gateway's own programs; servers of the inside answer these.
 
-    servers: the kept services that may ask outside.
+    Args:
+        servers: the services that the level keeps and that may ask outside.
     """
     gate = policy.site.dns
     if gate.mode is not DnsMode.NEVER and (zone != GATEWAY or gate.internal):

@@ -212,7 +212,7 @@ class Parts:
             look_at_links=self.link_reader.look,
             judge_for=self.judges.judge_for,
             find_refused=self.judges.refused,
-            bypasses=lambda: self.links.findings,
+            bypasses=lambda: self.links.bypasses,
             alerts=alerts,
         )
         self.transition = Transition(
@@ -312,7 +312,7 @@ class Parts:
             purge=self.flows.purges.get(live.current.generation.number),
             tamper=self.reconciler.last_tamper,
             leak=self.reconciler.last_leak,
-            bypasses=self.links.findings,
+            bypasses=self.links.bypasses,
             tables=self.kernel_limits.tables,
             extensions=self.extensions.states(),
             recorded=not waiting,

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ecluse.alerts import KINDS, Alerts
 from ecluse.asymmetric_flows import one_sided_services
-from ecluse.bypass import BypassFinding
+from ecluse.bypass import MachineWarning
 from ecluse.controller import live_state as ls
 from ecluse.controller.live_state import CompiledPolicy, CurrentState, LiveState
 from ecluse.controller.persist.change_records import ChangeRecords
@@ -17,7 +17,7 @@ from ecluse.ports import Conntrack, PolicySource
 from ecluse.records import Generation
 from ecluse.results import LiveFlow, Plan
 from ecluse.ruleset import switch
-from ecluse.ruleset.program import render
+from ecluse.ruleset.program_text import render
 from ecluse.zone_links import LinkReading
 
 _DIFF_LINES = 400
@@ -53,7 +53,7 @@ class Planner:
         look_at_links: Callable[[], Awaitable[LinkReading]],
         judge_for: Callable[[CompiledPolicy, Levels], Awaitable[FlowJudge]],
         find_refused: Callable[[FlowJudge, Sequence[ConntrackEntry]], Awaitable[object]],
-        bypasses: Callable[[], tuple[BypassFinding, ...]],
+        bypasses: Callable[[], tuple[MachineWarning, ...]],
         alerts: Alerts,
     ) -> None:
         self._live = live
@@ -247,8 +247,8 @@ def _text_difference(
 
     Cut after so many lines, and said so.
     """
-    old = switch.gate_text(live.policy, live.loaded.slot, live.levels)
-    new = switch.gate_text(planned.policy, live.loaded.slot, levels)
+    old = switch.switch_text(live.policy, live.loaded.slot, live.levels)
+    new = switch.switch_text(planned.policy, live.loaded.slot, levels)
     if planned.ruleset != live.loaded.ruleset:
         old, new = render(live.loaded.program) + old, render(planned.program) + new
     lines = difference(old, new)

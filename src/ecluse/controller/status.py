@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from itertools import islice
 
 from ecluse.alerts import Alert, Alerts
-from ecluse.bypass import BypassFinding
+from ecluse.bypass import MachineWarning
 from ecluse.controller import live_state as ls
 from ecluse.controller.live_state import CurrentState, LiveState, Use
 from ecluse.errors import KernelError
@@ -48,7 +48,7 @@ class Observations:
     purge: Purge | None
     tamper: Tamper | None
     leak: Leak | None
-    bypasses: tuple[BypassFinding, ...]
+    bypasses: tuple[MachineWarning, ...]
     tables: tuple[TableUse, ...]
     extensions: Mapping[str, object | None]
     recorded: bool
@@ -193,7 +193,7 @@ def _service(
     observed: Observations,
     knowledge: Knowledge,
 ) -> ServiceStatus:
-    counter = table_names.counter(service.name)
+    counter = table_names.counter_name(service.name)
     value = observed.counters.get(counter, _NO_PACKETS)
     return ServiceStatus(
         name=service.name,

@@ -112,8 +112,8 @@ class LearnedAddresses:
             for address in addresses
             for service in services
             for name in (
-                table_names.learned(str(address.version), service),
-                table_names.learned(str(address.version)),
+                table_names.learned_set(str(address.version), service),
+                table_names.learned_set(str(address.version)),
             )
         ]
         known, until = self._learned.until, clock() + KEPT_SECONDS
@@ -144,7 +144,7 @@ class LearnedAddresses:
         """Record what led to these addresses; yield those, by set, for which that is new."""
         for service in services:
             for address in addresses:
-                name = table_names.learned(str(address.version), service)
+                name = table_names.learned_set(str(address.version), service)
                 origins = self._learned.origins.setdefault(name, {})
                 before = origins.get(address, frozenset())
                 if origin not in before:
@@ -196,7 +196,7 @@ class LearnedAddresses:
         answered = (*config.names.values(), *config.wildcards.values())
         for service in {service for each in answered for service in each.services}:
             for digit in ("4", "6"):
-                name = table_names.learned(digit, service)
+                name = table_names.learned_set(digit, service)
                 origins = self._learned.origins.get(name, {})
                 # Few names are the origin of thousands of addresses: judge each name once.
                 lead = {
@@ -205,7 +205,7 @@ class LearnedAddresses:
                     if config.is_answered_for(one, service)
                 }
                 gone = [address for address, names in origins.items() if names.isdisjoint(lead)]
-                every = table_names.learned(digit)
+                every = table_names.learned_set(digit)
                 others = [
                     addresses
                     for other, addresses in self._learned.until.items()

@@ -22,11 +22,11 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from ecluse.atomic_files import replace_file
-from ecluse.lenient_rows import FAULTS, sift
+from ecluse.lenient_rows import PARSE_ERRORS, parse_rows
 from ecluse.policy import IPAddress
 from ecluse.ruleset.dns_redirect import KEPT_SECONDS
 from ecluse.ruleset.program import TABLE
-from ecluse.ruleset.table_names import is_learned
+from ecluse.ruleset.table_names import is_learned_set
 
 JOURNAL, SNAPSHOT = "learned.record", "learned.nft"
 GROWTH = 4 << 20
@@ -70,7 +70,7 @@ class Learned:
 
     def add_row(self, name: str, address: IPAddress, until: float, origins: str) -> None:
         """Add a row of a file; one of another kind of set is left out."""
-        if not is_learned(name):
+        if not is_learned_set(name):
             return
         self.until.setdefault(name, {})[address] = until
         if origins:
@@ -130,7 +130,7 @@ class LearnedStore:
         if not lines or not self._boot or head != self._head:
             return Learned(), False
         found = Learned()
-        rows, bad = sift(lines[:-1], lambda line: _parse(line, _JOURNAL_ROW))
+        rows, bad = parse_rows(lines[:-1], lambda line: _parse(line, _JOURNAL_ROW))
         for row in rows:
             found.add_row(*row)
         return found, not bad
@@ -223,13 +223,15 @@ class LearnedStore:
             title, *lines = self._snapshot.read_bytes().decode(errors="replace").split("\n")
             told = json.loads(title.removeprefix(_TITLE))
             boot, then, date = str(told["boot"]), float(told["clock"]), float(told["date"])
-        except FAULTS:
+        except PARSE_ERRORS:
             return Learned(), ""
         if not (math.isfinite(then) and math.isfinite(date)):
             return Learned(), ""
         passed = max(0.0, now - then if boot == self._boot else time.time() - date)
         found = Learned()
-        for name, address, seconds, origins in sift(lines, lambda x: _parse(x, _SNAPSHOT_ROW))[0]:
+        for name, address, seconds, origins in parse_rows(
+            lines, lambda x: _parse(x, _SNAPSHOT_ROW)
+        )[0]:
             left = min(seconds, KEPT_SECONDS) - passed
             if left > 0 or boot != self._boot:
                 found.add_row(name, address, now + max(0.0, left), origins)

@@ -13,13 +13,10 @@ def find_warnings(policy: Policy, document: Document) -> Iterator[Fault]:
     # 'internal: []' says that there is none.
     if gate.internal or document.at(("dns_gate", "internal")):
         return
-    wrong = (
-        "the DNS gate knows no DNS server of the inside: one that asks outside has the bound of"
-        f" one machine ({gate.limits.client_queries} questions a second) for all that ask it,"
-        " and beyond it kept names fail"
+    yield document.fault(
+        ("dns_gate",),
+        "the DNS gate knows no DNS server of the inside: one that asks outside has the limit of"
+        f" one machine ({gate.limits.client_queries} questions a second) for all machines that"
+        " ask it, and beyond it kept names fail. Better: internal: [{names: [...], servers:"
+        " [...]}] with every DNS server of the inside, [] for none",
     )
-    expected = (
-        "internal: [{names: [...], servers: [...]}] with every DNS server of the inside,"
-        " [] for none"
-    )
-    yield document.fault(("dns_gate",), wrong, expected)

@@ -24,7 +24,7 @@ from ecluse.dnsproxy import svcb
 from ecluse.dnsproxy.dnsmasq_config import MAX_TTL
 from ecluse.dnsproxy.proxy_config import HEALTH, ProxyConfig
 from ecluse.policy import DnsLimits, IPAddress
-from ecluse.policy.special_addresses import never_outside, private
+from ecluse.policy.special_addresses import private_kind, reserved_kind
 
 A, AAAA, CNAME = dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME
 _ADDRESSES = (A, AAAA)
@@ -331,4 +331,6 @@ def _may_stand_for(text: str, question: DnsQuestion, config: ProxyConfig) -> boo
     inside = any(
         address in subnet for subnet in config.subnets if subnet.version == address.version
     )
-    return not (inside or never_outside(address) or (private(address) and not question.private))
+    return not (
+        inside or reserved_kind(address) or (private_kind(address) and not question.private)
+    )

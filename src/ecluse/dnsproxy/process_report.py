@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from ecluse.lenient_rows import sift
+from ecluse.lenient_rows import parse_rows
 
 _NUMBERS = ("starts", "learned", "refused", "removed", "adopted", "unread")
 _MOST = (1 << 63) - 1
@@ -62,14 +62,14 @@ def parse_report(data: bytes) -> DnsReport | None:
         return None
     if not isinstance(report, dict):
         return None
-    numbers, bad_numbers = sift(_NUMBERS, lambda key: (key, _number(report.get(key, 0))))
-    last, bad_last = sift(("removed_last",), lambda key: _text(report.get(key, "")))
-    trouble, bad_trouble = sift(_list(report.get("trouble", [])), _text)
-    filtered, bad_filtered = sift(
+    numbers, bad_numbers = parse_rows(_NUMBERS, lambda key: (key, _number(report.get(key, 0))))
+    last, bad_last = parse_rows(("removed_last",), lambda key: _text(report.get(key, "")))
+    trouble, bad_trouble = parse_rows(_list(report.get("trouble", [])), _text)
+    filtered, bad_filtered = parse_rows(
         _items(report.get("strained", {})), lambda item: (_text(item[0]), _number(item[1]))
     )
-    questions, bad_questions = sift(_list(report.get("questions", [])), _question)
-    validating, bad_validating = sift(
+    questions, bad_questions = parse_rows(_list(report.get("questions", [])), _question)
+    validating, bad_validating = parse_rows(
         _list(report.get("validating", [])), lambda row: str(ip_address(_text(row)))
     )
     bad = bad_validating + bad_numbers + bad_last + bad_trouble + bad_filtered + bad_questions

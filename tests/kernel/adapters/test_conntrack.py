@@ -20,7 +20,7 @@ from ecluse.kernel.netlink import (
     netfilter_header,
     netfilter_kind,
 )
-from ecluse.lenient_rows import sift
+from ecluse.lenient_rows import parse_rows
 from tests.kernel.adapters.conftest import Heart, nft, run
 
 pytestmark = pytest.mark.kernel
@@ -186,7 +186,8 @@ def test_the_short_way_through_a_tuple_reads_what_the_long_way_reads(
 
 async def test_nat_shows_in_the_reply(conntrack):
     nft(
-        "table inet other { chain n { type nat hook output priority -100; \n ip daddr 192.0.2.1 dnat ip to 203.0.113.10\n }\n}"
+        "table inet other { chain n { type nat hook output priority -100; \n"
+        " ip daddr 192.0.2.1 dnat ip to 203.0.113.10\n }\n}"
     )
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"x", ("192.0.2.1", 53)) if run(
@@ -304,6 +305,6 @@ def test_an_entry_of_any_bytes_is_a_connection_or_is_counted(rows):
 
     every = [one if isinstance(one, bytes) else altered(*one) for one in rows]
     known = {}
-    found, bad = sift([*every, sound], lambda body: adapter.parse_entry(body, known))
+    found, bad = parse_rows([*every, sound], lambda body: adapter.parse_entry(body, known))
     assert len(found) + bad == len(rows) + 1
     assert found[-1].original.source == ip_address("10.0.0.3")

@@ -18,7 +18,7 @@ from ecluse.kernel.netlink import (
     NetlinkSocket,
     attribute,
 )
-from ecluse.lenient_rows import sift
+from ecluse.lenient_rows import parse_rows
 from ecluse.ports import CounterValue
 from ecluse.ruleset import switch
 from tests.kernel.adapters.conftest import PROGRAM, nft, send_udp
@@ -26,6 +26,8 @@ from tests.kernel.adapters.test_nft_firewall import SWITCH
 from tests.kernel.adapters.test_switch_commit import HANG_LATER, PUT_TO_SLEEP, loaded
 
 pytestmark = pytest.mark.kernel
+
+FLUSH = "flush chain inet ecluse k1_gate.care"
 
 
 async def test_no_table_reads_as_nothing(firewall):
@@ -39,7 +41,8 @@ async def test_no_table_reads_as_nothing(firewall):
 
 async def test_tables_of_others_are_not_ours(firewall):
     nft(
-        "table ip ecluse { chain forward { \n goto x\n } \n chain x { }\n }\ntable inet other { counter c { } \n set s { type ipv4_addr; }\n}"
+        "table ip ecluse { chain forward { \n goto x\n } \n chain x { }\n }\n"
+        "table inet other { counter c { } \n set s { type ipv4_addr; }\n}"
     )
     assert await firewall.objects() == {}
     assert await firewall.fingerprint() == {}
@@ -81,11 +84,11 @@ async def test_targets_are_read_back(firewall):
     [
         "add rule inet ecluse k1_gate.care drop",
         "insert rule inet ecluse k1_gate.care accept",
-        "flush chain inet ecluse k1_gate.care",
-        "flush chain inet ecluse k1_gate.care; add rule inet ecluse k1_gate.care jump k1_at.open",
-        "flush chain inet ecluse k1_gate.care; add rule inet ecluse k1_gate.care accept",
-        "flush chain inet ecluse k1_gate.care; add rule inet ecluse k1_gate.care counter goto k1_at.open",
-        "flush chain inet ecluse k1_gate.care; add rule inet ecluse k1_gate.care ip saddr 192.0.2.1 goto k1_at.open",
+        FLUSH,
+        f"{FLUSH}; add rule inet ecluse k1_gate.care jump k1_at.open",
+        f"{FLUSH}; add rule inet ecluse k1_gate.care accept",
+        f"{FLUSH}; add rule inet ecluse k1_gate.care counter goto k1_at.open",
+        f"{FLUSH}; add rule inet ecluse k1_gate.care ip saddr 192.0.2.1 goto k1_at.open",
     ],
 )
 async def test_a_chain_that_is_not_just_one_goto_has_no_target(firewall, rule):
@@ -170,11 +173,11 @@ async def test_a_set_of_another_kind_hides_no_row_of_the_others(firewall, kind):
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=80)), st.sampled_from([4, 16]), st.booleans())
 def test_an_element_of_any_bytes_is_a_row_or_is_counted(rows, width, flow):
-    """Whatever stands in an element: KeyError, a length that leads nowhere, a key of another size."""
+    """Of any bytes: KeyError, a length that leads nowhere, a key of another size."""
     key = bytes(2 * width + 8 if flow else width)
     sound = attribute(nf.NFTA_SET_ELEM_KEY | NLA_F_NESTED, attribute(nf.NFTA_DATA_VALUE, key))
     read = partial(read_table._refused_flow, width=width, flow=flow, set_timeout=1000)
-    found, bad = sift([*rows, sound], read)
+    found, bad = parse_rows([*rows, sound], read)
     assert len(found) + bad == len(rows) + 1
     assert found[-1].source == str(ip_address(bytes(width)))
 
