@@ -39,7 +39,8 @@ PAGES = [*DOCS, *sorted(ROOT.glob("*.md"))]
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-CODE_FILE = re.compile(r"`((?:src|systemd|tests|config)/[\w./-]+\.\w+)`")
+PACKAGES = "|".join(path.parent.name for path in sorted(ROOT.glob("src/ecluse/*/__init__.py")))
+CODE_FILE = re.compile(rf"`((?:src|systemd|tests|config)/[\w./-]+\.\w+|(?:{PACKAGES})/[\w/]+\.py)`")
 BLOCK = re.compile(r"^```\w+ (?P<name>\S+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
