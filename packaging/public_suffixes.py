@@ -1,5 +1,6 @@
-"""Write the bundled list of public suffixes anew: `make public-suffixes` (LIST=FILE for another one
-than Debian's).
+"""Write the bundled list of public suffixes: `make public-suffixes`.
+
+LIST=FILE takes another list than Debian's.
 
 The list: https://publicsuffix.org, in Debian's package `publicsuffix`. Rules alone, names as DNS
 has them (A-labels), sorted.
@@ -16,7 +17,8 @@ HEAD = """\
 # This Source Code Form is subject to the terms of the Mozilla Public
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
-# The public suffix list (https://publicsuffix.org), both of its parts, without its comments: `make public-suffixes`.
+# The public suffix list (https://publicsuffix.org), both parts, no comments.
+# `make public-suffixes` writes it.
 # of: {date}
 """
 

@@ -40,13 +40,17 @@ def site(interfaces: dict[str, list[str]], subnets: dict[str, list[str]], more: 
 
 def service(number: int, zones: list[str], destinations: str, criticality: str = "vital") -> str:
     return (
-        f"  - name: {long_name(f's{number:05}')}\n    title: A service\n    criticality: {criticality}\n"
+        f"  - name: {long_name(f's{number:05}')}\n    title: A service\n"
+        f"    criticality: {criticality}\n"
         f"    zones: [{', '.join(zones)}]\n    destinations:\n{destinations}"
     )
 
 
 def destination(targets: list[str], ports: list[str]) -> str:
-    return f"      - to: [{', '.join(f'{t!r}' for t in targets)}]\n        ports: [{', '.join(ports)}]\n"
+    return (
+        f"      - to: [{', '.join(f'{t!r}' for t in targets)}]\n"
+        f"        ports: [{', '.join(ports)}]\n"
+    )
 
 
 def spread(per_zone: int, *, wild: bool = False) -> dict[str, list[str]]:

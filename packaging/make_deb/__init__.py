@@ -1,1 +1,1 @@
-"""Builds the Debian packages: one for each suite, complete for an installation without a network."""
+"""Builds the Debian packages, one for each suite; installing one needs no network."""

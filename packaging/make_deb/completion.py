@@ -48,13 +48,17 @@ def bash() -> str:
         "": "COMPREPLY=()",
     }
     cases = "".join(
-        f'    "{name}")\n        options="{_names(inner)}"\n        plain() {{ {offer[_first_words(inner)]}; }}\n        ;;\n'
+        (
+            f'    "{name}")\n        options="{_names(inner)}"\n'
+            f"        plain() {{ {offer[_first_words(inner)]}; }}\n        ;;\n"
+        )
         for name, (_, inner) in verbs(parser).items()
     )
     return f"""\
 # bash completion for ecluse. {_HEAD}
 _ecluse() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}} verb="" options="" skip="" i
+    local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}}
+    local verb="" options="" skip="" i
     plain() {{ COMPREPLY=($(compgen -W "{" ".join(_top())}" -- "$word")); }}
     for ((i = 1; i < COMP_CWORD; i++)); do
         if [[ $skip ]]; then
@@ -63,7 +67,8 @@ _ecluse() {{
             skip=yes
         elif [[ ${{COMP_WORDS[i]}} != -* ]]; then
             verb=${{COMP_WORDS[i]}}
-            if [[ $verb == audit && ${{COMP_WORDS[i + 1]}} != -* && $((i + 1)) -lt $COMP_CWORD ]]; then
+            local next=${{COMP_WORDS[i + 1]}}
+            if [[ $verb == audit && $next != -* && $((i + 1)) -lt $COMP_CWORD ]]; then
                 verb="audit ${{COMP_WORDS[i + 1]}}"
             fi
             break
@@ -94,9 +99,7 @@ complete -F _ecluse ecluse
 
 
 def _quoted(text: str) -> str:
-    """Give a text for between single quotes, in all three shells and in what zsh's _arguments
-    reads.
-    """
+    """Give a text for single quotes, in all three shells and for zsh's _arguments."""
     return text.replace("'", "'\\''").replace("[", "(").replace("]", ")").replace(":", "")
 
 
@@ -185,7 +188,8 @@ def fish() -> str:
         if " " in name:
             first, second = name.split()
             lines.append(
-                f"complete -c ecluse -n \"__fish_seen_subcommand_from {first}\" -a {second} -d '{_quoted(text)}'"
+                f'complete -c ecluse -n "__fish_seen_subcommand_from {first}" -a {second} -d '
+                f"'{_quoted(text)}'"
             )
         lines += [
             f'complete -c ecluse -n "{seen}" {_fish_option(action)}' for action in _flags(inner)

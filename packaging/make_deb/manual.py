@@ -33,18 +33,29 @@ _ENVIRONMENT = {
     "NO_COLOR": "No colours, whatever it is set to.",
 }
 _FILES = {
-    "/etc/ecluse": "The site's files: `site.yaml`, `allowlist.d/*.yaml`, and the daemon's `ecluse.toml`.",
+    "/etc/ecluse": (
+        "The site's files: `site.yaml`, `allowlist.d/*.yaml`, and the daemon's `ecluse.toml`."
+    ),
     "/run/ecluse/ecluse.sock": "The daemon's socket.",
     "/usr/share/ecluse/examples/config": "A whole annotated example of the site's files.",
 }
 _GATE_FILES = {
-    dns_gate.ORDERS_FILE: "The daemon's orders: names, types, resolvers, bounds. An empty file: there is nothing to answer. One"
+    dns_gate.ORDERS_FILE: "The daemon's orders: names, types, resolvers, bounds. An empty file: "
+    "there is nothing to answer. One"
     " that can't be read changes nothing.",
-    f"{dns_gate.RUN_DIR}/{dns_gate.REPORT}": "What it tells the daemon, for `ecluse status` and `ecluse refused`.",
+    f"{dns_gate.RUN_DIR}/{dns_gate.REPORT}": (
+        "What it tells the daemon, for `ecluse status` and `ecluse refused`."
+    ),
     f"{dns_gate.RUN_DIR}/{CONFIG}": "What its engine is started with.",
-    f"{dns_gate.RUN_DIR}/{SERVERS}": "The names that the engine lets through, read anew without a gap.",
-    f"{dns_gate.STATE_DIR}/{SAVED}": "The learned addresses, put back into the kernel at boot by the boot unit.",
-    f"{dns_gate.RUN_DIR}/{RECORD}": "The same as it grows: it tells a stranger's address from one that was learned since.",
+    f"{dns_gate.RUN_DIR}/{SERVERS}": (
+        "The names that the engine lets through, read anew without a gap."
+    ),
+    f"{dns_gate.STATE_DIR}/{SAVED}": (
+        "The learned addresses, put back into the kernel at boot by the boot unit."
+    ),
+    f"{dns_gate.RUN_DIR}/{RECORD}": (
+        "The same as it grows: it tells a stranger's address from one that was learned since."
+    ),
     f"{dns_gate.STATE_DIR}/{dns_gate.LAST}": "The last orders, until the daemon writes others.",
 }
 Row = tuple[str, ...]
@@ -146,9 +157,10 @@ def site_page(date: str) -> str:
             roff.section(
                 "DESCRIPTION",
                 roff.prose(
-                    "`site.yaml` names the zones of the inside, who may always reach the gateway, and the site's own levels."
-                    " It is strict YAML: a key that is not listed here is a fault. Nothing in it takes effect by itself."
-                    " `ecluse check` finds every fault with its place, and `ecluse reload` shows the difference and asks."
+                    "`site.yaml` names the zones of the inside, who may always reach the gateway, "
+                    "and the site's own levels. It is strict YAML: a key that is not listed here "
+                    "is a fault. Nothing in it takes effect by itself. `ecluse check` finds every "
+                    "fault with its place, and `ecluse reload` shows the difference and asks."
                 ),
                 roff.subsection("Keys", _model(models.SiteModel, top)),
                 roff.subsection("Keys of a zone", _model(models.ZoneModel, zone)),
@@ -180,9 +192,12 @@ def allowlist_page(date: str) -> str:
             roff.section(
                 "DESCRIPTION",
                 roff.prose(
-                    "Each file holds a list, `services`. Every `*.yaml` is read, in name order. A key that is not listed here"
-                    " is a fault. Nothing in the files takes effect by itself: `ecluse check`, then `ecluse reload`.\n\n"
-                    "Where two services share packets, they are counted for one of them; `ecluse check` says so."
+                    "Each file holds a list, `services`. Every `*.yaml` is read, in name order. A "
+                    "key that is not listed here is a fault. Nothing in the files takes effect by "
+                    "itself: `ecluse check`, then `ecluse reload`.\n"
+                    "\n"
+                    "Where two services share packets, they are counted for one of them; `ecluse "
+                    "check` says so."
                 ),
                 roff.subsection("Keys of a service", _model(models.ServiceModel, service)),
                 roff.subsection(
@@ -265,17 +280,23 @@ def command_page(date: str) -> str:
             ),
             roff.section(
                 "SYNOPSIS",
-                "\\fBecluse\\fR [\\fB\\-\\-json\\fR] [\\fB\\-\\-socket\\fR \\fIPATH\\fR] \\fIVERB\\fR [\\fIoption\\fR ...]\n",
+                (
+                    "\\fBecluse\\fR [\\fB\\-\\-json\\fR] [\\fB\\-\\-socket\\fR \\fIPATH\\fR] "
+                    "\\fIVERB\\fR [\\fIoption\\fR ...]\n"
+                ),
             ),
             roff.section(
                 "DESCRIPTION",
                 roff.prose(
-                    f"{parser.description} It asks the daemon, eclused(8), over its socket; `check`, `audit` and"
-                    " `--no-daemon` need no daemon. `cut` and `isolate` never ask. What is cut stays cut with the daemon dead."
-                    "\n\nThe words: a `level` is how far the gate is shut. `open` passes everything, `cut` keeps the services"
-                    " that are vital, `isolate` keeps the lifeline alone; a site may define more between. A `zone` is a named"
-                    " part of the inside; `gateway` is the machine itself. A `generation` is a numbered record of an applied"
-                    " state."
+                    f"{parser.description} It asks the daemon, eclused(8), over its socket; "
+                    "`check`, `audit` and `--no-daemon` need no daemon. `cut` and `isolate` "
+                    "never ask. What is cut stays cut with the daemon dead.\n"
+                    "\n"
+                    "The words: a `level` is how far the gate is shut. `open` passes everything, "
+                    "`cut` keeps the services that are vital, `isolate` keeps the lifeline "
+                    "alone; a site may define more between. A `zone` is a named part of the "
+                    "inside; `gateway` is the machine itself. A `generation` is a numbered "
+                    "record of an applied state."
                 ),
             ),
             roff.section("OPTIONS", *map(_option, options(parser))),
@@ -284,7 +305,10 @@ def command_page(date: str) -> str:
                 "EXAMPLES",
                 roff.code(
                     [
-                        'ecluse cut --reason "ransomware seen in guests" --authorised-by "Dr Example"',
+                        (
+                            'ecluse cut --reason "ransomware seen in guests" --authorised-by "Dr '
+                            'Example"'
+                        ),
                         "ecluse cut --zone guests",
                         "ecluse refused",
                         "ecluse level reduced --zone administration",
@@ -336,16 +360,22 @@ def daemon_page(date: str) -> str:
             ),
             roff.section(
                 "SYNOPSIS",
-                "\\fBeclused\\fR [\\fIoption\\fR ...]\n.PP\n\\fBeclused dns\\-gate\\fR [\\fIoption\\fR ...]\n",
+                (
+                    "\\fBeclused\\fR [\\fIoption\\fR ...]\n.PP\n"
+                    "\\fBeclused dns\\-gate\\fR [\\fIoption\\fR ...]\n"
+                ),
             ),
             roff.section(
                 "DESCRIPTION",
                 roff.prose(
-                    "Keeps one table of nftables, `inet ecluse`, as the site's files and the recorded level say, and answers"
-                    " ecluse(1) on a socket. It runs in the foreground, under systemd as `ecluse.service`. The kernel holds"
-                    " the gate without it: it may stop, crash and restart at any time.\n\n"
-                    "At its start it brings up the recorded state, or whatever is more closed; on a first installation"
-                    " everything is open. `ecluse-boot.service` loads the recorded state before the network."
+                    "Keeps one table of nftables, `inet ecluse`, as the site's files and the "
+                    "recorded level say, and answers ecluse(1) on a socket. It runs in the "
+                    "foreground, under systemd as `ecluse.service`. The kernel holds the gate "
+                    "without it: it may stop, crash and restart at any time.\n"
+                    "\n"
+                    "At its start it brings up the recorded state, or whatever is more closed; on "
+                    "a first installation everything is open. `ecluse-boot.service` loads the "
+                    "recorded state before the network."
                 ),
             ),
             roff.section(
@@ -385,15 +415,20 @@ def _dns_gate_section() -> str:
     return roff.section(
         "THE DNS GATE",
         roff.prose(
-            "`eclused dns-gate` is a process of its own, which systemd runs as `ecluse-dns.service`, as user `ecluse-dns` and"
-            " with CAP_NET_ADMIN alone. It is not for typing: at a site without a gate it waits for orders.\n\n"
-            f"{parser.description} The kernel sends it the zones' questions, by UDP and TCP, whatever server was asked, wherever a"
-            " level keeps only some services. Its engine, `dnsmasq`, refuses at once what no order names. What is kept it asks"
-            " the site's resolvers itself, puts the addresses into the kernel's sets of that service, and then answers."
-            " `dns_gate` in ecluse-site(5) is its part of the site's files.\n\n"
-            "It may stop, crash and restart at any time: without it no name is answered, nothing opens, and connections to"
-            " addresses that it has learned go on. It replaces an engine that ended or is silent. `ecluse status` says whether it"
-            " works, and its own messages are those of `journalctl -u ecluse-dns`."
+            "`eclused dns-gate` is a process of its own, which systemd runs as "
+            "`ecluse-dns.service`, as user `ecluse-dns` and with CAP_NET_ADMIN alone. It is not "
+            "for typing: at a site without a gate it waits for orders.\n"
+            "\n"
+            f"{parser.description} The kernel sends it the zones' questions, by UDP and TCP, "
+            "whatever server was asked, wherever a level keeps only some services. Its engine, "
+            "`dnsmasq`, refuses at once what no order names. What is kept it asks the site's "
+            "resolvers itself, puts the addresses into the kernel's sets of that service, and "
+            "then answers. `dns_gate` in ecluse-site(5) is its part of the site's files.\n"
+            "\n"
+            "It may stop, crash and restart at any time: without it no name is answered, nothing "
+            "opens, and connections to addresses that it has learned go on. It replaces an "
+            "engine that ended or is silent. `ecluse status` says whether it works, and its own "
+            "messages are those of `journalctl -u ecluse-dns`."
         ),
         roff.subsection("Options of dns\\-gate", *map(_option, options(parser, EVERYWHERE))),
         roff.subsection(

@@ -100,8 +100,9 @@ def _lay_made(root: Path, stamp: Stamp) -> None:
 
 
 def _seal(root: Path, epoch: int) -> int:
-    """Set modes and times; give the size in KiB as Debian counts it (each file rounded up, a KiB a
-    directory).
+    """Set modes and times; give the size in KiB as Debian counts it.
+
+    Each file is rounded up to a KiB, and a directory counts as one.
     """
     size = 0
     for path in sorted(root.rglob("*")):
@@ -115,7 +116,10 @@ def _seal(root: Path, epoch: int) -> int:
 def _md5sums(root: Path) -> str:
     found = (path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink())
     return "".join(
-        f"{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}  {path.relative_to(root)}\n"
+        (
+            f"{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}  "
+            f"{path.relative_to(root)}\n"
+        )
         for path in found
     )
 

@@ -37,16 +37,15 @@ SUITES = (Suite("bookworm", 12, (3, 11)), Suite("trixie", 13, (3, 13)))
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What of a build does not stand in its files: the version without the suite's mark, and the
-    time of the commit.
-    """
+    """The version without the suite's mark, and the time of the commit (seconds since 1970)."""
 
     version: str
     epoch: int
 
     def of(self, suite: Suite) -> str:
-        """Give the package's version: the newer Debian's sorts higher, so that an upgrade of Debian
-        upgrades the package.
+        """Give the package's version for a suite.
+
+        The newer Debian's sorts higher, so that an upgrade of Debian upgrades the package.
         """
         return f"{self.version}+deb{suite.release}"
 

@@ -27,8 +27,9 @@ class Units:
 
     @property
     def started(self) -> list[str]:
-        """Sockets, then services; never a unit of the boot: it would load what the daemon is to
-        reconcile.
+        """Sockets, then services.
+
+        Never a unit of the boot: it would load the state that the daemon is to reconcile.
         """
         sockets = [unit for unit in self.enabled if unit.endswith(".socket")]
         return [*sockets, "ecluse.service"]

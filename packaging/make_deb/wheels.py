@@ -119,7 +119,7 @@ def unpack(wheels: tuple[Path, ...], into: Path, licences: Path) -> None:
 
 
 def lock(suite: Suite) -> None:
-    """Write the requirement file anew, with the newest of everything that pyproject.toml asks for."""
+    """Write the requirement file with the newest of everything that pyproject.toml asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [
         line
@@ -135,7 +135,8 @@ def lock(suite: Suite) -> None:
             for name, version in [path.name.split("-")[:2]]
         )
     head = (
-        f"# The libraries in the package for Debian {suite.release} ({suite.name}), Python {suite.python_text}, x86-64."
+        f"# The libraries in the package for Debian {suite.release} ({suite.name}), "
+        f"Python {suite.python_text}, x86-64."
         " Written by 'make lock-deb'.\n"
     )
     body = "".join(

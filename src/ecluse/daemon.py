@@ -32,8 +32,8 @@ from ecluse.errors import ConfigError, EcluseError
 from ecluse.instance_lock import answer, guard_network, lock_state
 from ecluse.kernel.bypass_scan import KernelBypassScan
 from ecluse.kernel.conntrack import NfConntrack
-from ecluse.kernel.links import RtnlLinks
-from ecluse.kernel.nft import NftFirewall
+from ecluse.kernel.nft_firewall import NftFirewall
+from ecluse.kernel.rtnl_links import RtnlLinks
 from ecluse.output import STDOUT, Output, say_last, taking_all
 from ecluse.records import Actor
 from ecluse.resolve.resolver import DnsResolver

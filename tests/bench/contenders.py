@@ -115,7 +115,10 @@ def _table(size: int, chain: str) -> str:
 
 
 def _guarded(name: str, head: str = "") -> str:
-    return f"chain {name} {{ {head}\n meta nfproto ipv4 ct protocol {{ tcp, udp }} {_LOOK_UP}\n drop\n }}"
+    return (
+        f"chain {name} {{ {head}\n meta nfproto ipv4 ct protocol {{ tcp, udp }} {_LOOK_UP}\n"
+        " drop\n }"
+    )
 
 
 def _nft_whole(gate: Gate, size: int) -> None:
@@ -137,7 +140,10 @@ def _iptables(gate: Gate, size: int) -> None:
     lines = ["create kept hash:ip,port maxelem 262144", "flush kept"]
     lines += [f"add kept {address},tcp:443" for address in site.addresses(size)]
     sets = gate.write("kept.ipset", "\n".join(lines) + "\n")
-    rules = "-A FORWARD -m set --match-set kept dst,dst -j ACCEPT\n-A FORWARD -m set --match-set kept src,src -j ACCEPT\n"
+    rules = (
+        "-A FORWARD -m set --match-set kept dst,dst -j ACCEPT\n"
+        "-A FORWARD -m set --match-set kept src,src -j ACCEPT\n"
+    )
     gate.write("cut.rules", f"*filter\n:FORWARD DROP [0:0]\n{rules}COMMIT\n")
     gate.write("open.rules", "*filter\n:FORWARD ACCEPT [0:0]\n-F FORWARD\nCOMMIT\n")
     gate.launch("ipset", "-exist", "restore", "-f", sets)
@@ -185,11 +191,13 @@ def start_firewalld(gate: Gate) -> None:
     directory.
     """
     gate.shell(
-        f"cp -a /etc/firewalld {gate.directory}/etc; mount -t tmpfs none /etc/firewalld; cp -a {gate.directory}/etc/. /etc/firewalld/; "
+        f"cp -a /etc/firewalld {gate.directory}/etc; mount -t tmpfs none /etc/firewalld; "
+        f"cp -a {gate.directory}/etc/. /etc/firewalld/; "
         f"cp -a {gate.directory}/firewalld/. /etc/firewalld/; "
         "mount -t tmpfs none /run; mkdir -p /run/dbus; dbus-daemon --system --fork; "
         "firewalld --nofork >/run/firewalld.log 2>&1 & "
-        'n=0; until firewall-cmd --state >/dev/null 2>&1; do n=$((n+1)); [ "$n" -lt 600 ]; sleep 0.1; done'
+        'n=0; until firewall-cmd --state >/dev/null 2>&1; do n=$((n+1)); [ "$n" -lt 600 ]; '
+        "sleep 0.1; done"
     )
 
 
@@ -197,7 +205,10 @@ def _panic_off(gate: Gate) -> Run:
     return gate.launch("firewall-cmd", "--panic-off")
 
 
-_FIREWALLD_CUT = "firewall-cmd --permanent --policy inside-out --set-target DROP; firewall-cmd --reload; conntrack -F"
+_FIREWALLD_CUT = (
+    "firewall-cmd --permanent --policy inside-out --set-target DROP; firewall-cmd --reload; "
+    "conntrack -F"
+)
 _FIREWALLD_OPEN = (
     "firewall-cmd --permanent --policy inside-out --set-target ACCEPT; firewall-cmd --reload"
 )
@@ -208,10 +219,10 @@ _FIREWALLD_OPEN = (
 def own_ufw(gate: Gate) -> None:
     """Give ufw files of its own."""
     gate.shell(
-        f"cp -a /etc/ufw {gate.directory}/ufw; mount --bind {gate.directory}/ufw /etc/ufw; "
-        f"cp -a /lib/ufw {gate.directory}/libufw; mount --bind {gate.directory}/libufw /lib/ufw; "
-        f"cp /etc/default/ufw {gate.directory}/default; mount --bind {gate.directory}/default /etc/default/ufw; "
-        "mount -t tmpfs none /run"
+        f"cp -a /etc/ufw {gate.directory}/ufw; mount --bind {gate.directory}/ufw /etc/ufw; cp -a "
+        f"/lib/ufw {gate.directory}/libufw; mount --bind {gate.directory}/libufw /lib/ufw; cp "
+        f"/etc/default/ufw {gate.directory}/default; mount --bind {gate.directory}/default "
+        "/etc/default/ufw; mount -t tmpfs none /run"
     )
 
 
@@ -280,7 +291,8 @@ CONTENDERS = (
         "ipset restore; iptables-nft-restore -n",
         _iptables,
         lambda g: g.shell(
-            f"ipset -exist restore -f {g.directory}/kept.ipset; iptables-nft-restore -n {g.directory}/cut.rules"
+            f"ipset -exist restore -f {g.directory}/kept.ipset; "
+            f"iptables-nft-restore -n {g.directory}/cut.rules"
         ),
         _iptables_open,
         "iptables",

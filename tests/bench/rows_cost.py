@@ -231,5 +231,6 @@ def purge(section: Section, entries: int, patience: float = 120.0) -> None:
     section.add("the cut itself", who, "ms", [run.ms])
     section.add("API meanwhile", who, "ms", delays)
     section.remarks.append(
-        f"State {purged['state']}: {purged['ended']:,} ended, {purged['kept']:,} kept; {left:,} entries left."
+        f"State {purged['state']}: {purged['ended']:,} ended, {purged['kept']:,} kept; "
+        f"{left:,} entries left."
     )

@@ -61,7 +61,7 @@ table inet crowd {
 
 
 def _crowds_frames(macs: tuple[bytes, bytes], machines: list[str], count: int) -> list[bytes]:
-    """Give so many questions, of each machine in turn, each for another name and from another port."""
+    """Give so many questions, of each machine in turn, each for another name, from another port."""
     last = wire.encode_name(NOBODYS) + struct.pack("!HH", 1, 1)
     label = 16
     size = 12 + 1 + label + len(last)
@@ -264,12 +264,14 @@ def crowd(section: Section, rounds: int, quiet: float, flooded: float) -> None:
     ):
         section.add(what, "with and without the crowd", "", [count], target="0", met=count == 0)
     section.remarks.append(
-        f"{found.sent:,} questions of the crowd. Each has a port of its own, as those of a resolver's library have: {found.tracked:,} connections "
+        f"{found.sent:,} questions of the crowd. Each has a port of its own, "
+        f"as those of a resolver's library have: {found.tracked:,} connections "
         "were tracked by the kernel at the end of a flood (a question for 30 s)."
     )
     section.remarks.append(
-        "dnsmasq's queue in the kernel holds 14 ms of such questions. What finds it full is lost, kept names too, and asked again by its machine "
-        "([known issues](known-issues.md)); how often that is depends on what else the two cores do."
+        "dnsmasq's queue in the kernel holds 14 ms of such questions. What finds it full is lost, "
+        "kept names too, and asked again by its machine ([known issues](known-issues.md)); how "
+        "often that is depends on what else the two cores do."
     )
     if replaced:
         section.remarks.append(

@@ -70,8 +70,9 @@ def leak(section: Section, cuts: int) -> None:
         knocking.ask("stop")
     kinds = len(_KINDS) * 2
     section.remarks.append(
-        f"{FLOWS} flows of {kinds} kinds at {RATE:,} packets/s; {before:,} and {flowing:,} packets of theirs were seen "
-        "outside just before the first cut and after the last reopening, so the witness sees."
+        f"{FLOWS} flows of {kinds} kinds at {RATE:,} packets/s; {before:,} and {flowing:,} "
+        "packets of theirs were seen outside just before the first cut and after the last "
+        "reopening, so the witness sees."
     )
     total = sum(counts)
     section.add(
@@ -197,6 +198,7 @@ def storm(section: Section, seconds: float) -> None:
         arrived = shares[state] / sent[state]
         section.add("kept packets seen outside, of those sent", f"{state} the storm", "", [arrived])
     section.remarks.append(
-        f"{refused:,} packets were refused. Of the kept stream (20,000 packets/s wanted) {sent['with']:,} were sent with "
-        f"and {sent['without']:,} without the storm: the sender shares the cores with the storm's maker."
+        f"{refused:,} packets were refused. Of the kept stream (20,000 packets/s wanted) "
+        f"{sent['with']:,} were sent with and {sent['without']:,} without the storm: the sender "
+        "shares the cores with the storm's maker."
     )

@@ -27,8 +27,13 @@ _PEERS = (
     "firewalld, policy with ipset",
 )
 _KEPT_ELEMENTS = {
-    "nft switch": f"nft add element inet site kept '{{ {site.KEPT.v4} . {site.PORT}, {site.KEPT.v4} . {site.BULK_PORT} }}'",
-    "iptables": f"for p in udp:{site.PORT} tcp:{site.BULK_PORT}; do ipset add kept {site.KEPT.v4},$p; done",
+    "nft switch": (
+        f"nft add element inet site kept '{{ {site.KEPT.v4} . {site.PORT}, {site.KEPT.v4} . "
+        f"{site.BULK_PORT} }}'"
+    ),
+    "iptables": (
+        f"for p in udp:{site.PORT} tcp:{site.BULK_PORT}; do ipset add kept {site.KEPT.v4},$p; done"
+    ),
     "firewalld": f"firewall-cmd --permanent --ipset kept --add-entry {site.KEPT.v4}",
 }
 State = tuple[str, int]

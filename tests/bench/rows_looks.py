@@ -12,11 +12,13 @@ from tests.bench.rows_forward import Course
 
 _SETS = f"""
   counter svc {{ }}
-  map kept {{ type ipv4_addr . inet_service . inet_proto : counter; elements = {{ {site.KEPT.v4} . {site.PORT} . 17 : "svc" }}
+  map kept {{ type ipv4_addr . inet_service . inet_proto : counter
+    elements = {{ {site.KEPT.v4} . {site.PORT} . 17 : "svc" }}
   }}
   set inside {{ type ifname; elements = {{ "care0", "guest0", "admin0" }}
   }}
-  map from {{ type ifname : verdict; elements = {{ "care0" : goto gate, "guest0" : goto gate, "admin0" : goto gate }}
+  map from {{ type ifname : verdict
+    elements = {{ "care0" : goto gate, "guest0" : goto gate, "admin0" : goto gate }}
   }}
 """
 _LOOK_UP = (
@@ -51,7 +53,10 @@ LOOKS = {
 
 def _table(rules: str) -> str:
     body = "\n".join(rules.split("; "))
-    deep = "chain third {\n accept\n }\n chain second {\n goto third\n }\n chain first {\n goto second\n }"
+    deep = (
+        "chain third {\n accept\n }\n chain second {\n goto third\n }\n chain first {\n"
+        " goto second\n }"
+    )
     hook = f"chain every {{ type filter hook forward priority -10;\n {body}\n }}"
     return f"table inet looks {{ {_GATE} {_SETS} {deep}\n {hook}\n}}\n"
 
@@ -77,5 +82,6 @@ def looks(section: Section, rounds: int, packets: int) -> None:
         b / a for a, b in zip(took["one chain, one rule: accept"], took[NONE], strict=True)
     )
     section.remarks.append(
-        f"A chain that accepts at once passes {floor:.3f} of what passes without a table: that is the most that any ruleset can reach here."
+        f"A chain that accepts at once passes {floor:.3f} of what passes without a table: "
+        "that is the most that any ruleset can reach here."
     )

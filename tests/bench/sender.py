@@ -58,7 +58,7 @@ class Frames:
 
 
 def precise() -> None:
-    """Wake up to the microsecond (PR_SET_TIMERSLACK, prctl(2)), ahead of whatever else runs here."""
+    """Wake up to the microsecond (PR_SET_TIMERSLACK, prctl(2)), before other programs here."""
     ctypes.CDLL(None).prctl(29, 1, 0, 0, 0)
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 

@@ -29,7 +29,7 @@ from ecluse.kernel.netlink import (
     netfilter_header,
     netfilter_kind,
 )
-from ecluse.kernel.nft import NftFirewall
+from ecluse.kernel.nft_firewall import NftFirewall
 from ecluse.policy import IPAddress
 from tests.kernel import oracle_bytes as b
 from tests.kernel.oracle_bytes import Read, address

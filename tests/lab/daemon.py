@@ -1,4 +1,4 @@
-"""The real daemon in the gateway's namespace, with files of its own; and its command line and API."""
+"""The real daemon in the gateway's namespace, its command line and its API."""
 
 import contextlib
 import http.client

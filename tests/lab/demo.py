@@ -164,7 +164,10 @@ class Demo:
             wanted = way.kept or not cut
             self.expect(
                 (result == "yes") == wanted,
-                f"{when}: {way.label} ({way.how}) was to be {'reached' if wanted else 'refused'}: {result}",
+                (
+                    f"{when}: {way.label} ({way.how}) was to be "
+                    f"{'reached' if wanted else 'refused'}: {result}"
+                ),
             )
 
     def open_lines(self) -> None:
@@ -174,7 +177,7 @@ class Demo:
                 self.lines.append(Line(way, stream))
 
     def close_lines(self, began: int, answered: int) -> None:
-        """Say of every live connection what became of it, by its ends and by the witness outside."""
+        """Say of each live connection what became of it, by its ends and by the witness outside."""
         for line in self.lines:
             report = line.report = line.stream.stop(grace=0.3)
             way = line.way
@@ -204,7 +207,8 @@ class Demo:
         done = care.resolve_and_connect(server, "node7.operator.example", 443, 100)
         self.expect(done["good"] == 100, f"secure-mail was to be reached each time: {done}")
         print(
-            f"care -> secure-mail, known as {WILDCARD} alone: resolved and reached {done['good']} times of 100,\n"
+            f"care -> secure-mail, known as {WILDCARD} alone: resolved and reached {done['good']} "
+            "times of 100,\n"
             f"at {done['addresses']} addresses."
         )
         self.lab.dns_asked()
@@ -224,7 +228,8 @@ class Demo:
         leaked = [name for name, _ in self.lab.dns_asked() if name.endswith("tunnel.example")]
         self.expect(not leaked, f"a tunnel's questions left: {leaked[:3]}")
         print(
-            f"guests -> a tunnel in DNS, {pieces} pieces, over UDP and TCP, to three servers: {len(leaked)} left;\n"
+            f"guests -> a tunnel in DNS, {pieces} pieces, over UDP and TCP, to three servers: "
+            f"{len(leaked)} left;\n"
             "each was refused at once."
         )
 
@@ -343,8 +348,8 @@ def run(**options: Any) -> int:
     began = time.monotonic()
     with Hospital() as lab:
         print(
-            f"A hospital of {len(netns.namespaces(lab.prefix))} network namespaces stands: {lab.prefix}-* "
-            f"({(time.monotonic() - began) * 1000:.0f} ms)."
+            f"A hospital of {len(netns.namespaces(lab.prefix))} network namespaces stands: "
+            f"{lab.prefix}-* ({(time.monotonic() - began) * 1000:.0f} ms)."
         )
         lab.dns(NAMES)
         services = options.pop("allowlist", policy.ALLOWLIST) | {"40-names.yaml": [SECURE_MAIL]}

@@ -37,7 +37,9 @@ echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
 echo 0 > /proc/sys/net/ipv4/tcp_early_retrans
 """
 _ROLE_SYSCTL = {
-    "gw": "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding\n",
+    "gw": (
+        "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding\n"
+    ),
     "inet": "echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind\n",
 }
 
@@ -45,7 +47,8 @@ SITE_NAT = f"""
 table ip nat {{
   chain prerouting {{
     type nat hook prerouting priority dstnat;
-    iifname "wan0" tcp dport {places.FORWARDED_PORT} dnat to {places.CARE_SERVER.v4}:{places.SERVER_PORT}
+    iifname "wan0" tcp dport {places.FORWARDED_PORT} \
+      dnat to {places.CARE_SERVER.v4}:{places.SERVER_PORT}
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat;
@@ -170,7 +173,10 @@ class Hospital:
         """
         gateway = self.namespace("gw")
         links = "".join(
-            f"link add {ours} netns {gateway} type veth peer name {theirs} netns {self.namespace(role)}\n"
+            (
+                f"link add {ours} netns {gateway} type veth peer name {theirs} netns "
+                f"{self.namespace(role)}\n"
+            )
             for ours, theirs, role in ends
         )
         netns.run("ip", "-batch", "-", text=links)

@@ -131,7 +131,7 @@ def site(**changes: Any) -> dict[str, Any]:
 def write(
     directory: Path, site: dict | None = None, allowlist: dict[str, list[dict]] | None = None
 ) -> None:
-    """Write a configuration directory whole: files of `allowlist.d` that are not given are removed."""
+    """Write a whole configuration directory; files of `allowlist.d` not given are removed."""
     folder = directory / "allowlist.d"
     folder.mkdir(parents=True, exist_ok=True)
     files = ALLOWLIST if allowlist is None else allowlist

@@ -156,7 +156,8 @@ class RealDns:
         conf = self._directory / "named.conf"
         conf.write_text(
             f'options {{ directory "{self._directory}"; listen-on port {_PORT} {{ {RESOLVER}; }};'
-            " listen-on-v6 { none; }; recursion yes; dnssec-validation no; pid-file none; session-keyfile none;"
+            " listen-on-v6 { none; }; recursion yes; dnssec-validation no; pid-file none; "
+            "session-keyfile none;"
             " allow-query { any; }; minimal-responses yes; querylog yes; };\n"
             f"controls {{ }};\n{zones}"
         )
@@ -175,7 +176,7 @@ class RealDns:
         )
 
     def asked(self) -> set[tuple[str, str]]:
-        """Give what the site's resolver was asked since the last look: names and types, lower case."""
+        """Give what the site's resolver was asked since the last call: names, types, lower case."""
         text = (self._directory / "named.log").read_text()
         fresh, self._read = text[self._read :], len(text)
         found = re.findall(r"query: (\S+) IN (\S+) ", fresh)
@@ -189,11 +190,14 @@ class RealDns:
         anchor = f'trust-anchor: "{self._key}"'.replace("\t", " ") if validating else ""
         conf = directory / "unbound.conf"
         conf.write_text(
-            f"server:\n interface: {address}\n port: 53\n do-daemonize: no\n chroot: ''\n username: ''\n"
-            f" directory: '{directory}'\n pidfile: ''\n use-syslog: no\n logfile: ''\n val-log-level: 2\n"
+            f"server:\n interface: {address}\n port: 53\n do-daemonize: no\n chroot: ''\n"
+            " username: ''\n"
+            f" directory: '{directory}'\n pidfile: ''\n use-syslog: no\n logfile: ''\n"
+            " val-log-level: 2\n"
             f" access-control: 0.0.0.0/0 allow\n outgoing-interface: {address}\n"
             f" module-config: '{'validator iterator' if validating else 'iterator'}'\n {anchor}\n"
-            f"remote-control:\n control-enable: no\nforward-zone:\n name: '.'\n forward-addr: {RESOLVER}\n"
+            "remote-control:\n control-enable: no\nforward-zone:\n name: '.'\n"
+            f" forward-addr: {RESOLVER}\n"
         )
         return self._serve(
             label, address, role, [_program("unbound"), "-d", "-c", str(conf)], directory
@@ -205,11 +209,15 @@ class RealDns:
         flags, protocol, algorithm, *key = self._key.split("DNSKEY", 1)[1].split()
         conf = directory / "named.conf"
         conf.write_text(
-            f'options {{ directory "{directory}"; listen-on port 53 {{ {address}; }}; listen-on-v6 {{ none; }};'
-            f" query-source address {address}; recursion yes; forward only; forwarders {{ {RESOLVER}; }};"
-            f" dnssec-validation {'yes' if validating else 'no'}; pid-file none; session-keyfile none;"
+            f'options {{ directory "{directory}"; listen-on port 53 {{ {address}; }}; '
+            "listen-on-v6 { none; };"
+            f" query-source address {address}; recursion yes; forward only; "
+            f"forwarders {{ {RESOLVER}; }};"
+            f" dnssec-validation {'yes' if validating else 'no'}; pid-file none; "
+            "session-keyfile none;"
             " allow-query { any; }; empty-zones-enable no; };\ncontrols { };\n"
-            f'trust-anchors {{ "." static-key {flags} {protocol} {algorithm} "{"".join(key)}"; }};\n'
+            f'trust-anchors {{ "." static-key {flags} {protocol} {algorithm} "{"".join(key)}"; '
+            "};\n"
         )
         return self._serve(
             label, address, role, [_program("named"), "-g", "-c", str(conf)], directory

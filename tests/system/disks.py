@@ -118,7 +118,7 @@ def remount(daemon: Daemon, how: str) -> None:
 
 
 def fail(folder: Path) -> None:
-    """Have the kernel find an error in an ext4: it turns read-only, whoever has files open in it."""
+    """Have the kernel find an error in an ext4: it turns read-only, even with files open."""
     device = Path(netns.run("findmnt", "-n", "-o", "SOURCE", str(folder)).strip()).name
     Path(f"/sys/fs/ext4/{device}/trigger_fs_error").write_text("a test")
 

@@ -54,7 +54,8 @@ def _plain(site: Site) -> None:
     site.write(
         "site.nft",
         "table ip site\ndelete table ip site\ntable ip site {\n chain forward {\n"
-        "  type filter hook forward priority filter; policy drop;\n  ct state established,related accept\n"
+        "  type filter hook forward priority filter; policy drop;\n"
+        "  ct state established,related accept\n"
         f"  ip daddr {{ {', '.join(ALLOWED)} }} accept\n }}\n}}\n",
     )
     site.shell(f"nft -f {site.directory}/site.nft")
@@ -193,7 +194,8 @@ def test_what_the_site_denies_stays_denied_and_what_it_reloads_opens_nothing(
         report = kept.stop()
     assert not report.rig_drops
     print(
-        f"{name}: the kept stream lost {report.lost} of {report.sent} while the site's firewall was set up anew"
+        f"{name}: the kept stream lost {report.lost} of {report.sent} while the site's firewall "
+        "was set up anew"
     )
     status = daemon.status()
     assert status["in_step"]

@@ -112,8 +112,9 @@ def test_a_second_daemon_in_the_same_network_is_refused_whoever_squats_names(hos
     """
     strangers = subprocess.Popen(
         ["ip", "netns", "exec", hospital.namespace("gw"), sys.executable, "-c", _SQUATTERS],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     try:
         assert strangers.stdout.readline() == b"ready\n"
         first = hospital.daemon().start()
@@ -135,8 +136,9 @@ def test_a_second_daemon_in_the_same_network_is_refused_whoever_squats_names(hos
 def test_a_daemon_whose_guard_is_flooded_is_found_all_the_same(hospital: Hospital, daemon: Daemon):
     flood = subprocess.Popen(
         ["ip", "netns", "exec", hospital.namespace("gw"), sys.executable, "-c", _KNOCKERS],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     try:
         assert int(flood.stdout.readline()) > 200, "positive control: more than its queue holds"
         with pytest.raises(RuntimeError, match="guards this machine's network"):
@@ -160,7 +162,7 @@ sys.stdin.read()
 _KNOCKERS = """
 import os, socket, sys
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-names = [l.split()[7] for l in open("/proc/self/net/unix") if l.split()[7:] and l.split()[7].startswith("@eclused")]
+names = [n for l in open("/proc/self/net/unix") for n in l.split()[7:8] if n.startswith("@eclused")]
 held = []
 for _ in range(300):
     sock = socket.socket(socket.AF_UNIX)  # blocking: it waits for room
@@ -172,7 +174,7 @@ sys.stdin.read()
 
 @pytest.mark.parametrize("most", range(4, 13, 2))
 def test_what_nobody_foresaw_ends_it_with_words(hospital: Hospital, most: int):
-    """A start that meets the machine's limits: no traceback at 3 in the morning, and what to type."""
+    """A start that meets the machine's limits: no traceback, and what to type."""
     daemon = hospital.daemon(argv=("-c", _FEW_DESCRIPTORS.replace("MOST", str(most))))
     with pytest.raises(RuntimeError) as caught:
         daemon.start()
@@ -206,7 +208,10 @@ def test_not_root_is_told_so(hospital: Hospital):
     daemon = hospital.daemon(
         argv=(
             "-c",
-            "import os, sys; from ecluse import daemon; os.setgroups([]); os.setuid(65534); sys.exit(daemon.main())",
+            (
+                "import os, sys; from ecluse import daemon; os.setgroups([]); os.setuid(65534); "
+                "sys.exit(daemon.main())"
+            ),
         )
     )
     for folder in (daemon.state, daemon.rundir):

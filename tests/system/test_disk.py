@@ -287,7 +287,8 @@ def test_a_slow_fsync_delays_the_answer_and_not_the_cut(hospital: Hospital, slow
     last, answer, unrecorded = cut_in_a_stream(hospital, daemon)
     disk.mend()
     print(
-        f"last packet outside: sound {sound} ms, with an fsync of 5 s {last} ms; answer after {answer:.2f} s"
+        f"last packet outside: sound {sound} ms, with an fsync of 5 s {last} ms; "
+        f"answer after {answer:.2f} s"
     )
     assert any("has not taken it yet" in words for words in unrecorded), unrecorded
     assert answer < ANSWER + 2

@@ -181,7 +181,10 @@ def test_hints_are_reached_at_once_and_lead_nowhere_else(hospital: Hospital, gat
     zone = {
         f"n{n}.operator.example": bindings(
             way["kind"],
-            f"1 . alpn=h2,h3 ipv4hint={fresh[n]},10.20.0.7,192.168.7.7 ipv6hint={fresh6[n]},fd00::7",
+            (
+                f"1 . alpn=h2,h3 ipv4hint={fresh[n]},10.20.0.7,192.168.7.7 "
+                f"ipv6hint={fresh6[n]},fd00::7"
+            ),
         )
         for n, way in enumerate(WAYS)
     }
@@ -234,7 +237,7 @@ def asked(host: Host, name: str, kind: str = "https", **how) -> dns.message.Mess
 
 
 def test_questions_from_before_the_cut_are_answered_anew(hospital: Hospital, gated):
-    """A connection keeps where its first packet went: one of DNS is ended at the switch, both ways."""
+    """A DNS connection keeps where its first packet went, so the switch ends it, both ways."""
     daemon, _ = gated
     care = hospital.care
     port = care.worker.do("question", server=DNS, source=care.v4, name="www.web.example")
@@ -476,7 +479,7 @@ def test_made_up_sources_are_not_answered_and_at_open_share_a_bound(
         )["rcode"]
 
     def answered_at_open() -> int:
-        """Ask 6 times from each of forty sources as fast as it goes; give how many were answered."""
+        """Ask 6 times from each of forty sources, as fast as possible; count the answers."""
         codes = [
             hospital.care.worker.begin(
                 "ask_often",
@@ -816,7 +819,10 @@ def test_a_crowd_that_asks_holds_nobody_up(hospital: Hospital, gated, names, rat
         time.sleep(0.01)
     done = asking.result(60)
     reached, slow = done["sent"] / done["seconds"], sorted(times)
-    told = f"{reached:.0f}/s, {done}, median {slow[150]:.1f} ms, worst {slow[-1]:.0f} ms, {before} -> {memory_of(gate)} KiB"
+    told = (
+        f"{reached:.0f}/s, {done}, median {slow[150]:.1f} ms, worst {slow[-1]:.0f} ms, "
+        f"{before} -> {memory_of(gate)} KiB"
+    )
     print(told)
     assert reached > rate / 2, f"the crowd itself was too slow: {told}"
     assert slow[150] < 20, told
@@ -949,7 +955,7 @@ def test_what_somebody_else_puts_into_the_sets_is_taken_out(hospital: Hospital, 
 def test_a_gate_that_is_killed_right_after_it_learned_an_address_keeps_it(
     hospital: Hospital, gated
 ):
-    """What it learned since it saved last stays in the kernel, and its connections notice nothing."""
+    """What it learned after its last snapshot stays in the kernel; connections notice nothing."""
     daemon, gate = gated
     care, strange = hospital.care, "203.0.113.210"
     daemon.level("cut")

@@ -20,16 +20,31 @@ pytestmark = pytest.mark.system
 
 REDIRECT = """
 tc qdisc add dev guest0 clsact
-tc filter add dev guest0 ingress protocol ip u32 match ip dst 198.51.100.0/24 action mirred egress redirect dev wan0
+tc filter add dev guest0 ingress protocol ip u32 match ip dst 198.51.100.0/24 \
+  action mirred egress redirect dev wan0
 """
 
 
 def check_host(hospital: Hospital, daemon: Daemon, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["ip", "netns", "exec", hospital.namespace("gw"), sys.executable, "-m", "ecluse.cli",
-         "check", "--host", *more, str(daemon.config)],
-        env={"PYTHONPATH": f"{ROOT / 'src'}"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            "ip",
+            "netns",
+            "exec",
+            hospital.namespace("gw"),
+            sys.executable,
+            "-m",
+            "ecluse.cli",
+            "check",
+            "--host",
+            *more,
+            str(daemon.config),
+        ],
+        env={"PYTHONPATH": f"{ROOT / 'src'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def named(daemon: Daemon, words: str) -> bool:
@@ -69,11 +84,17 @@ def test_a_macvlan_of_the_outside_in_a_container_gets_out_and_is_named(
     daemon.level("isolate")
     hospital.shell(
         "gw",
-        f"ip link add mv0 link wan0 type macvlan mode bridge; ip link set mv0 netns {hospital.namespace('guests')}",
+        (
+            "ip link add mv0 link wan0 type macvlan mode bridge; "
+            f"ip link set mv0 netns {hospital.namespace('guests')}"
+        ),
     )
     hospital.shell(
         "guests",
-        "ip addr add 192.0.2.9/28 dev mv0; ip link set mv0 up; ip route add 198.51.100.0/24 via 192.0.2.1 dev mv0 src 192.0.2.9",
+        (
+            "ip addr add 192.0.2.9/28 dev mv0; ip link set mv0 up; "
+            "ip route add 198.51.100.0/24 via 192.0.2.1 dev mv0 src 192.0.2.9"
+        ),
     )
     with hospital.sniff() as outside:
         hospital.run("guests", ["ping", "-c", "1", "-W", "1", places.WEB.v4])

@@ -90,7 +90,7 @@ def without_daemon(hospital: Hospital, daemon: Daemon, verb: str) -> None:
 
 
 def keeps_nothing(hospital: Hospital) -> bool:
-    """Say whether what a cut keeps is refused, often enough that a gate which opens late is seen."""
+    """Say whether kept traffic is refused, asking often enough to see a gate that opens late."""
     return not any(hospital.care.tcp(places.LABORATORY.v4, timeout=0.2) for _ in range(3))
 
 
@@ -119,7 +119,7 @@ def wait_for_the_next(daemon: Daemon, before: list[str]) -> None:
 def test_a_cut_that_was_given_up_opens_no_isolated_gate(
     hospital: Hospital, held: Daemon, typed: Typed, how: signal.Signals
 ):
-    """The runbook to the letter: no answer, Ctrl-C, `isolate --no-daemon`; then the daemon starts."""
+    """The runbook: no answer, Ctrl-C, `isolate --no-daemon`; then the daemon starts."""
     assert hospital.care.tcp(places.LABORATORY.v4), "positive control: a cut keeps it"
     held.kill9()
     cut = typed(held, "cut", "--reason", "first thought")
@@ -140,7 +140,7 @@ def test_a_cut_that_was_given_up_opens_no_isolated_gate(
 def test_who_waits_through_a_closing_by_hand_is_told_and_opens_nothing(
     hospital: Hospital, held: Daemon, typed: Typed, words: tuple[str, ...]
 ):
-    """Two people: one types a command and waits, the other isolates without the daemon after that."""
+    """One person types a command and waits; then another isolates without the daemon."""
     held.kill9()
     waiting = typed(held, *words)
     without_daemon(hospital, held, "isolate")

@@ -53,7 +53,7 @@ def passes(hospital: Hospital, zone: str) -> bool:
 
 
 def check_whole(hospital: Hospital, daemon: Daemon, *allowed: dict[str, str]) -> dict[str, str]:
-    """The state is one of those allowed, the same in status, kernel and files, and packets agree."""
+    """The state is an allowed one, the same in status, kernel and files, and packets agree."""
     levels = daemon.status()["levels"]
     assert levels in allowed
     assert daemon.status()["in_step"]

@@ -87,7 +87,8 @@ def test_a_cut_beside_a_plan_of_a_large_allowlist(hospital: Hospital):
         time.sleep(0.05)
     assert len(took) > 2, "positive control: there was a plan to wait for"
     print(
-        f"{len(took)} switches beside a plan: {sorted(took)[len(took) // 2]:.1f} ms, at worst {max(took):.1f} ms"
+        f"{len(took)} switches beside a plan: {sorted(took)[len(took) // 2]:.1f} ms, "
+        f"at worst {max(took):.1f} ms"
     )
     assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
     daemon.stop(60)
@@ -109,7 +110,7 @@ raise SystemExit(daemon.main())
 
 
 def test_whatever_holds_the_loop_is_seen(hospital: Hospital):
-    """Positive control of the rule: a daemon that counts to 50 ms on its loop would fail any test."""
+    """Positive control: a daemon that computes for 50 ms on its loop fails the test."""
     daemon = hospital.daemon(argv=("-c", _BUSY)).start()
     time.sleep(0.3)
     daemon.stop()

@@ -21,8 +21,10 @@ BY_NAT = f"""
 table inet site_out {{
   chain output {{
     type nat hook output priority -100;
-    ip daddr {places.GUEST_HOST.v4} meta l4proto {{ tcp, udp }} th dport {LOOPED} dnat ip to {places.WEB.v4}:5000
-    ip6 daddr {places.GUEST_HOST.v6} meta l4proto {{ tcp, udp }} th dport {LOOPED} dnat ip6 to [{places.WEB.v6}]:5000
+    ip daddr {places.GUEST_HOST.v4} meta l4proto {{ tcp, udp }} th dport {LOOPED} \
+      dnat ip to {places.WEB.v4}:5000
+    ip6 daddr {places.GUEST_HOST.v6} meta l4proto {{ tcp, udp }} th dport {LOOPED} \
+      dnat ip6 to [{places.WEB.v6}]:5000
   }}
 }}
 """
@@ -37,7 +39,8 @@ table inet site_out {{
 """
 SECOND_WAY = "".join(
     f"ip -{family} rule add fwmark 7 table 99\n"
-    f"ip -{family} route add default via {places.INTERNET_ROUTER.address(family)} dev wan0 table 99\n"
+    f"ip -{family} route add default via {places.INTERNET_ROUTER.address(family)} dev wan0 table "
+    "99\n"
     for family in FAMILIES
 )
 

@@ -134,7 +134,10 @@ def test_promise_1_at_isolate_the_lifeline_alone_is_left(
         assert not any(after.values()), after
         # Daemon and test are both root here; the site names no resolver in IPv6.
         assert bool(own()) == (family == 4), "the daemon's own look-ups are lifeline"
-        ask = f"import socket; s = socket.socket(socket.AF_INET{'6' if family == 6 else ''}, socket.SOCK_DGRAM); s.sendto(b'x', ('{places.DNS_SERVER.address(family)}', 53))"
+        ask = (
+            f"import socket; s = socket.socket(socket.AF_INET{'6' if family == 6 else ''}, "
+            f"socket.SOCK_DGRAM); s.sendto(b'x', ('{places.DNS_SERVER.address(family)}', 53))"
+        )
         somebody = ["setpriv", "--reuid", "65534", "--clear-groups", "/usr/bin/python3", "-c", ask]
         before = outside.count(since, destination=places.DNS_SERVER.address(family))
         assert hospital.run("gw", somebody).returncode != 0, "another user's look-ups are a way out"
@@ -164,17 +167,21 @@ def test_promise_1_what_the_gateway_says_in_answer_is_judged_too(
         "s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)\n"
         "import struct\n"
         "def ip(src, dst, proto, ttl, body):\n"
-        "    head = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 20 + len(body), 7, 0, ttl, proto, 0, socket.inet_aton(src), socket.inet_aton(dst))\n"
+        "    head = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 20 + len(body), 7, 0, ttl, proto, 0, "
+        "socket.inet_aton(src), socket.inet_aton(dst))\n"
         "    return head + body\n"
         "def icmp(body):\n"
         "    raw = struct.pack('!BBHHH', 8, 0, 0, 9, 9) + body\n"
-        "    total = sum(struct.unpack('!%dH' % (len(raw) // 2), raw)); total = (total >> 16) + (total & 0xffff); total += total >> 16\n"
+        "    total = sum(struct.unpack('!%dH' % (len(raw) // 2), raw)); "
+        "total = (total >> 16) + (total & 0xffff); total += total >> 16\n"
         "    return raw[:2] + struct.pack('!H', 0xffff - total & 0xffff) + raw[4:]\n"
         f"evil = '{target}'\n"
         "echo = icmp(b'secretsecret')\n"
         "udp = struct.pack('!HHHH', 5000, 5000, 8 + 12, 0) + b'secretsecret'\n"
         "syn = struct.pack('!HHIIBBHHH', 5000, 443, 1, 0, 0x50, 2, 1024, 0, 0)\n"
-        "for packet in (ip(evil, '10.30.0.1', 1, 64, echo), ip(evil, '198.51.100.9', 17, 1, udp), ip(evil, '198.51.100.9', 17, 64, udp), ip(evil, '198.51.100.9', 6, 64, syn))[int(sys.argv[1]):]:\n"
+        "for packet in (ip(evil, '10.30.0.1', 1, 64, echo), ip(evil, '198.51.100.9', 17, 1, "
+        "udp), ip(evil, '198.51.100.9', 17, 64, udp), ip(evil, '198.51.100.9', 6, 64, "
+        "syn))[int(sys.argv[1]):]:\n"
         "    for _ in range(3): s.sendto(packet, ('10.30.0.1', 0))\n"
     )
     # Reverse path filters would hide what the gate does.
@@ -221,11 +228,17 @@ def test_promise_1_an_exit_that_appears_at_night_is_closed(hospital: Hospital, d
     )
     hospital.shell(
         "inet",
-        "ip addr add 100.64.0.1/30 dev far0\nip link set far0 up\nip route add 10.30.0.0/16 via 100.64.0.2\n",
+        (
+            "ip addr add 100.64.0.1/30 dev far0\nip link set far0 up\n"
+            "ip route add 10.30.0.0/16 via 100.64.0.2\n"
+        ),
     )
     hospital.shell(
         "gw",
-        "ip addr add 100.64.0.2/30 dev stick0\nip link set stick0 up\nip route replace 198.51.100.0/24 via 100.64.0.1\n",
+        (
+            "ip addr add 100.64.0.2/30 dev stick0\nip link set stick0 up\n"
+            "ip route replace 198.51.100.0/24 via 100.64.0.1\n"
+        ),
     )
     with hospital.sniff("inet", "far0") as stick:
         assert hospital.guest.tcp(places.WEB.v4), "positive control"

@@ -315,7 +315,10 @@ def test_a_second_daemon_with_a_state_of_its_own_is_refused(hospital: Hospital, 
 
 def test_nobody_can_keep_the_daemon_from_starting(hospital: Hospital):
     """The address by which daemons know each other can be taken by any user of the gateway."""
-    squat = "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('\\0eclused'); s.listen(); time.sleep(30)"
+    squat = (
+        "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('\\0eclused'); "
+        "s.listen(); time.sleep(30)"
+    )
     with ThreadPoolExecutor(1) as pool:
         argv = [
             "timeout",

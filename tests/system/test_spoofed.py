@@ -264,7 +264,8 @@ def test_a_machine_without_an_address_is_heard_by_a_stateful_firewall(
 ):
     """DHCP: the site takes the question by `ct state new`."""
     hospital.nft(
-        "table inet dhcp {\n counter heard {\n }\n chain in {\n type filter hook input priority filter\n"
+        "table inet dhcp {\n counter heard {\n }\n chain in {\n"
+        " type filter hook input priority filter\n"
         "ct state new udp dport { 67, 547 } counter name heard\n}\n}\n"
     )
     daemon.level("cut")

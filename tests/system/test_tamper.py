@@ -27,11 +27,15 @@ TAMPERING = {
     "flush base chain": "flush chain inet ecluse forward",
     "accept first": "insert rule inet ecluse forward accept",
     "accept in a gate": "insert rule inet ecluse k2_gate.guests accept",
-    "element added": 'add element inet ecluse k2_keep1.out_exact4 { 198.51.100.80 . 443 . 6 : "svc_laboratory" }',
+    "element added": (
+        'add element inet ecluse k2_keep1.out_exact4 { 198.51.100.80 . 443 . 6 : "svc_laboratory" }'
+    ),
     "interface called inside": 'add element inet ecluse k2_inside { "wan0" }',
     "accept in a level": "insert rule inet ecluse k2_at.cut.guests accept",
     "level emptied": "flush chain inet ecluse k2_at.cut.care",
-    "level chain deleted": "flush chain inet ecluse k2_gate.guests\ndelete chain inet ecluse k2_at.cut.guests",
+    "level chain deleted": (
+        "flush chain inet ecluse k2_gate.guests\ndelete chain inet ecluse k2_at.cut.guests"
+    ),
     "policy": "add chain inet ecluse forward { policy accept; }",
     "hook deleted": "flush chain inet ecluse forward\ndelete chain inet ecluse forward",
     "hook moved": """
@@ -40,11 +44,16 @@ TAMPERING = {
         add chain inet ecluse forward { type filter hook forward priority 300; policy accept; }""",
     "element deleted": f"""
         delete element inet ecluse k2_keep1.out_exact4 {{ {places.LABORATORY.v4} . 443 . 6 }}
-        delete element inet ecluse k2_keep1.out_names_exact4 {{ {places.LABORATORY.v4} . 443 . 6 }}""",
+        delete element inet ecluse k2_keep1.out_names_exact4 \
+          {{ {places.LABORATORY.v4} . 443 . 6 }}""",
     "map flushed": "flush map inet ecluse k2_keep1.out_exact6",
     "set flushed": "flush set inet ecluse k2_inside",
-    "counter deleted": "flush chain inet ecluse k2_evidence\ndelete counter inet ecluse refused_out",
-    "chain of theirs that drops": "add chain inet ecluse theirs { type filter hook prerouting priority -300; policy drop; }",
+    "counter deleted": (
+        "flush chain inet ecluse k2_evidence\ndelete counter inet ecluse refused_out"
+    ),
+    "chain of theirs that drops": (
+        "add chain inet ecluse theirs { type filter hook prerouting priority -300; policy drop; }"
+    ),
     "chain of theirs that translates": f"""
         add chain inet ecluse theirs {{ type nat hook prerouting priority -110; }}
         add rule inet ecluse theirs ip daddr {places.LABORATORY.v4} dnat ip to {places.WEB.v4}""",
@@ -228,7 +237,8 @@ def test_a_fight_is_won_alarmed_and_bounded(hospital: Hospital, daemon: Daemon):
         after = outside.count(over + 500_000_000, destination=lost, from_gateway=True)
         stream.stop(grace=0)
     print(
-        f"{deleted} deletions in 10 s, {leaked} of 10000 packets leaked; slowest of {asked} answers {slowest:.3f} s"
+        f"{deleted} deletions in 10 s, {leaked} of 10000 packets leaked; "
+        f"slowest of {asked} answers {slowest:.3f} s"
     )
     assert deleted > 200, "positive control: it was there to be deleted"
     assert 0 < leaked < 6000, "the gate was shut most of the time, and the witness sees"
@@ -313,7 +323,8 @@ def test_a_large_allowlist_leaks_no_longer_than_a_small_one(hospital: Hospital):
         leaked_ms = (max(f.last for f in seen) - awake) / 1e6
         restored_ms = daemon.status()["last_tamper"]["restored_ms"]
         print(
-            f"leaked until {leaked_ms:.1f} ms after the daemon woke, whole after {restored_ms:.0f} ms"
+            f"leaked until {leaked_ms:.1f} ms after the daemon woke, "
+            f"whole after {restored_ms:.0f} ms"
         )
         assert leaked_ms < restored_ms, "the line is held before the allowlist is loaded"
     assert line.talk(timeout=3)

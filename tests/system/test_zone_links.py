@@ -124,11 +124,14 @@ def test_a_link_that_goes_is_told_at_once_and_so_is_its_return(hospital: Hospita
 
 
 def test_an_outsider_puts_no_inside_machine_into_the_evidence(hospital: Hospital, daemon: Daemon):
-    """It writes a care machine's address as its own; only what the way back leads to is believed."""
+    """A guest forges a care machine's address; a source counts if the route back confirms it."""
     daemon.level("cut")
     hospital.shell(
         "inet",
-        f"ip addr add {places.CARE_HOST.v4}/32 dev lo; ip route add 192.0.2.200 via {places.GATEWAY_WAN.v4}",
+        (
+            f"ip addr add {places.CARE_HOST.v4}/32 dev lo; "
+            f"ip route add 192.0.2.200 via {places.GATEWAY_WAN.v4}"
+        ),
     )
     hospital.shell("gw", "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done")
     before = daemon.status()["refused_inbound_packets"]
@@ -168,7 +171,10 @@ def test_a_site_of_one_family_hears_nothing_of_the_other(hospital: Hospital, ipv
 def test_a_bridge_of_containers_is_told_before_the_cut(hospital: Hospital):
     hospital.shell(
         "gw",
-        "ip link add docker9 type bridge; ip addr add 192.168.9.1/24 dev docker9; ip link set docker9 up",
+        (
+            "ip link add docker9 type bridge; ip addr add 192.168.9.1/24 dev docker9; "
+            "ip link set docker9 up"
+        ),
     )
     daemon = hospital.daemon().start()
     told = "will be closed as soon as any zone is: docker9"

@@ -24,16 +24,25 @@ def mac(interface: str) -> str:
 def files() -> dict[str, str]:
     """Give path -> text."""
     laid = {
-        "/etc/sysctl.d/50-gateway.conf": "net.ipv4.ip_forward = 1\nnet.ipv6.conf.all.forwarding = 1\n",
+        "/etc/sysctl.d/50-gateway.conf": (
+            "net.ipv4.ip_forward = 1\nnet.ipv6.conf.all.forwarding = 1\n"
+        ),
         # as Debian's own begins (and 'nat' is the name that iptables wants for itself): who
         # restarts nftables flushes everybody's rules
-        "/etc/nftables.conf": f"#!/usr/sbin/nft -f\nflush ruleset\n{SITE_NAT.replace('table ip nat', 'table ip site')}",
+        "/etc/nftables.conf": (
+            "#!/usr/sbin/nft -f\nflush ruleset\n"
+            f"{SITE_NAT.replace('table ip nat', 'table ip site')}"
+        ),
         # the agent writes a line for each question
-        "/etc/systemd/system/qemu-guest-agent.service.d/quiet.conf": "[Service]\nLogLevelMax=warning\n",
+        "/etc/systemd/system/qemu-guest-agent.service.d/quiet.conf": (
+            "[Service]\nLogLevelMax=warning\n"
+        ),
         "/usr/local/sbin/commander": _COMMANDER,
         # emulation on a busy host is twenty to a hundred times slower than a gateway: no time-out
         # is the product's fault
-        "/etc/systemd/system.conf.d/patience.conf": "[Manager]\nDefaultTimeoutStartSec=600\nDefaultTimeoutStopSec=60\n",
+        "/etc/systemd/system.conf.d/patience.conf": (
+            "[Manager]\nDefaultTimeoutStartSec=600\nDefaultTimeoutStopSec=60\n"
+        ),
         "/usr/local/sbin/prober": _PROBER,
         "/etc/systemd/system/prober.service": _PROBER_UNIT,
     }
@@ -59,7 +68,9 @@ def _network(
 ) -> dict[str, str]:
     folder = "/etc/systemd/network"
     return {
-        f"{folder}/10-{interface}.link": f"[Match]\nMACAddress={mac(interface)}\n[Link]\nName={interface}\n",
+        f"{folder}/10-{interface}.link": (
+            f"[Match]\nMACAddress={mac(interface)}\n[Link]\nName={interface}\n"
+        ),
         f"{folder}/10-{interface}.network": (
             f"[Match]\nName={interface}\n"
             # as networks look at a gateway: up and addressed whether or not anybody is there
@@ -109,8 +120,9 @@ import http.client, json, os, socket
 
 TOGGLED = "/etc/ecluse/allowlist.d/90-toggled.yaml"
 SERVICE = '''services:
-  - {{name: toggled, title: Toggled, owner: Nobody, contact: "+33 1 99 00 00 00", criticality: vital, zones: [care],
-     destinations: [{{to: [203.0.113.99], ports: [tcp/443]}}], review: 2031-01-31}}
+  - {{name: toggled, title: Toggled, owner: Nobody, contact: "+33 1 99 00 00 00",
+     criticality: vital, zones: [care], review: 2031-01-31,
+     destinations: [{{to: [203.0.113.99], ports: [tcp/443]}}]}}
 '''
 told = os.open({TOLD!r}, os.O_WRONLY)
 
@@ -132,7 +144,8 @@ def post(path, body):
     response = connection.getresponse()
     answer = json.loads(response.read())
     connection.close()
-    tell(done=path, status=response.status, generation=answer["generation"], unrecorded=answer["unrecorded"])
+    outcome = {{key: answer[key] for key in ("generation", "unrecorded")}}
+    tell(done=path, status=response.status, **outcome)
 
 
 while True:

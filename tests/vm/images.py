@@ -60,9 +60,11 @@ set -eu
 cd "$1"
 chroot . passwd -q -d root
 chroot . systemctl -q enable systemd-networkd
-chroot . systemctl -q disable nftables firewalld ufw conntrackd ipset netfilter-persistent 2>/dev/null || :
+chroot . systemctl -q disable nftables firewalld ufw conntrackd ipset netfilter-persistent \
+  2>/dev/null || :
 # nothing here has to wait for a network, and 120 s of a missing one would be waited for
-chroot . systemctl -q mask systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer
+chroot . systemctl -q mask systemd-networkd-wait-online.service \
+  apt-daily.timer apt-daily-upgrade.timer
 find lib/modules/ -name '*.ko.xz' -print0 | xargs -0 -r unxz
 chroot . depmod "$(ls lib/modules)"
 : > etc/fstab
@@ -207,7 +209,10 @@ def root(suite: Suite, deb: Path) -> Path:
 
 
 # No network, not even a name server: what is missing in the image would fail here.
-_INSTALL = "dpkg -i /root/ecluse.deb; rm /root/ecluse.deb; rm -f /etc/machine-id; systemd-id128 new > /etc/machine-id"
+_INSTALL = (
+    "dpkg -i /root/ecluse.deb; rm /root/ecluse.deb; rm -f /etc/machine-id; "
+    "systemd-id128 new > /etc/machine-id"
+)
 
 
 def disk(suite: Suite, deb: Path) -> Disk:
@@ -244,7 +249,7 @@ def disk(suite: Suite, deb: Path) -> Disk:
 
 
 def _next_version(deb: Path, to: Path) -> None:
-    """Write the same package once more, as the version after it: what an upgrade runs is the same."""
+    """Write the same package as the next version, so that an upgrade runs the same code."""
     tree = to.with_suffix(".tree")
     _run("dpkg-deb", "-R", str(deb), str(tree))
     control = tree / "DEBIAN" / "control"
@@ -337,7 +342,8 @@ def _output(*argv: str, env: dict[str, str] | None = None) -> str:
     )
     if done.returncode:
         raise RuntimeError(
-            f"{' '.join(argv)[:200]}: exit {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}"
+            f"{' '.join(argv)[:200]}: exit {done.returncode}:\n"
+            f"{(done.stdout + done.stderr)[-4000:]}"
         )
     return done.stdout
 

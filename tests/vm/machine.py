@@ -40,7 +40,8 @@ _MASKED = (
     *("sys-kernel-debug.mount", "sys-kernel-tracing.mount"),
 )
 _KERNEL = (
-    "root=/dev/nvme0n1 rootfstype=ext4 rw console=ttyS0 net.ifnames=0 quiet panic=-1 mitigations=off "
+    "root=/dev/nvme0n1 rootfstype=ext4 rw console=ttyS0 net.ifnames=0 quiet panic=-1 "
+    "mitigations=off "
     "systemd.show_status=yes " + " ".join(f"systemd.mask={unit}" for unit in _MASKED)
 )
 
@@ -182,7 +183,10 @@ class Machine:
                 *("-netdev", f"tap,id={interface},fd={taps.FIRST + number}"),
                 *(
                     "-device",
-                    f"virtio-net-pci,netdev={interface},mac={guest.mac(interface)},id={interface}-card,romfile=",
+                    (
+                        f"virtio-net-pci,netdev={interface},mac={guest.mac(interface)},"
+                        f"id={interface}-card,romfile="
+                    ),
                 ),
             )
         ]

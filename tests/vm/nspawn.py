@@ -32,9 +32,11 @@ _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _START = r"""
 set -eu
 for group in $GROUPS_OF_IT; do mkdir -p "$group"; echo $$ > "$group/cgroup.procs"; done
-mount -t overlay ecluse -o "lowerdir=$LOWER,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
+mount -t overlay ecluse "$FOLDER/root" \
+  -o "lowerdir=$LOWER,upperdir=$FOLDER/upper,workdir=$FOLDER/work"
 exec systemd-nspawn --quiet --boot --keep-unit --register=no --kill-signal=SIGRTMIN+3 \
-  --machine="$MACHINE" --directory="$FOLDER/root" --console=passive --link-journal=no --resolv-conf=off --timezone=off "$@"
+  --machine="$MACHINE" --directory="$FOLDER/root" --console=passive \
+  --link-journal=no --resolv-conf=off --timezone=off "$@"
 """
 
 
@@ -162,7 +164,7 @@ class Container:
         return 0
 
     def reboot(self, patience: float = 60.0) -> float:
-        """`systemctl reboot`, then boot again with what is on its disk; give the seconds both took."""
+        """`systemctl reboot`, then boot from its disk; give the seconds that both took."""
         began = time.monotonic()
         self.sh("systemctl reboot --no-block")
         code = self._ended(patience)
@@ -263,7 +265,7 @@ class Container:
 
 
 def sweep() -> None:
-    """Remove the control groups of containers whose test is dead; their folders are netns.sweep's."""
+    """Remove the control groups of containers whose test is dead; netns.sweep removes folders."""
     for root in _CGROUPS:
         for group in Path(root).glob(f"{netns.PREFIX}-*-box"):
             _, pid, start, *_ = group.name.split("-")

@@ -15,7 +15,8 @@ import socket, struct, sys
 name = b"".join(bytes([len(p)]) + p.encode() for p in sys.argv[1].split(".")) + b"\\0"
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.settimeout(1)
-sock.sendto(struct.pack("!6H", 7, 256, 1, 0, 0, 0) + name + struct.pack("!2H", 1, 1), ("127.0.0.1", 5300))
+question = struct.pack("!6H", 7, 256, 1, 0, 0, 0) + name + struct.pack("!2H", 1, 1)
+sock.sendto(question, ("127.0.0.1", 5300))
 print("rcode", sock.recv(512)[3] & 15)
 """
 
@@ -44,22 +45,34 @@ def test_the_dns_gate_works_locked_down_and_is_replaced(container: Container):
     container.sh("grep -q '^boot [0-9a-f-]' /run/ecluse-dns/learned.record", check=True)
     container.sh("nft add element inet ecluse dns_all_4 '{ 203.0.113.66 }'", check=True)
     container.sh(
-        "timeout 10 sh -c 'while nft list set inet ecluse dns_all_4 | grep -q 203.0.113.66; do sleep 0.1; done'",
+        (
+            "timeout 10 sh -c 'while nft list set inet ecluse dns_all_4 | grep -q 203.0.113.66; "
+            "do sleep 0.1; done'"
+        ),
         check=True,
     )
     container.sh(
-        "timeout 10 sh -c 'until ecluse status | grep -q \"203.0.113.66 in dns_all_4\"; do sleep 0.2; done'",
+        (
+            'timeout 10 sh -c \'until ecluse status | grep -q "203.0.113.66 in dns_all_4"; '
+            "do sleep 0.2; done'"
+        ),
         check=True,
     )
     # Hung: the watchdog replaces it, and it works by its last orders.
     container.sh(f"kill -STOP {main}", check=True)
     container.sh(
-        f"timeout 20 sh -c 'until [ \"$(systemctl show -P MainPID ecluse-dns)\" != {main} ]; do sleep 0.2; done'",
+        (
+            f'timeout 20 sh -c \'until [ "$(systemctl show -P MainPID ecluse-dns)" != {main} ]; '
+            "do sleep 0.2; done'"
+        ),
         check=True,
     )
     container.sh("systemctl stop ecluse")
     container.sh(
-        "timeout 10 sh -c 'until python3 /root/ask.py nobody.example | grep -q \"rcode 5\"; do sleep 0.3; done'",
+        (
+            'timeout 10 sh -c \'until python3 /root/ask.py nobody.example | grep -q "rcode 5"; '
+            "do sleep 0.3; done'"
+        ),
         check=True,
     )
 
@@ -89,7 +102,10 @@ def test_what_was_learned_is_back_before_the_network_without_any_process(contain
     container.write("/var/lib/ecluse-dns/learned.nft", LEARNED)
     container.reboot()
     found = container.sh(
-        "for s in dns_svc_laboratory_4 dns_all_4 dns_svc_laboratory_6; do nft list set inet ecluse $s; done",
+        (
+            "for s in dns_svc_laboratory_4 dns_all_4 dns_svc_laboratory_6; "
+            "do nft list set inet ecluse $s; done"
+        ),
         check=True,
     ).out
     assert found.count("203.0.113.77 ") == 2

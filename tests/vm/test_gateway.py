@@ -59,7 +59,9 @@ port={places.FORWARDED_PORT}:proto=tcp:toport={places.SERVER_PORT}:toaddr={place
 """
 # systemd says that it is started before its rules are there
 _FIREWALLD_STANDS = """
-for i in $(seq 300); do nft list table inet firewalld 2>&1 | grep -q masquerade && exit 0; sleep 1; done; exit 1
+for i in $(seq 300); do
+  nft list table inet firewalld 2>&1 | grep -q masquerade && exit 0; sleep 1
+done; exit 1
 """
 
 
@@ -82,8 +84,10 @@ _CONTAINERS = """
 set -e
 ip link show docker0 2>/dev/null || {
   ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0; ip link set docker0 up
-  ip netns add box; ip link add box0 type veth peer name eth0 netns box; ip link set box0 master docker0 up
-  ip -n box addr add 172.17.0.2/16 dev eth0; ip -n box link set eth0 up; ip -n box route add default via 172.17.0.1
+  ip netns add box; ip link add box0 type veth peer name eth0 netns box
+  ip link set box0 master docker0 up
+  ip -n box addr add 172.17.0.2/16 dev eth0; ip -n box link set eth0 up
+  ip -n box route add default via 172.17.0.1
 }
 iptables -F; iptables -X; iptables -t nat -F; iptables -t nat -X
 iptables -t nat -N DOCKER

@@ -30,7 +30,10 @@ def test_no_packet_misses_an_address_that_is_put_in_again(disk: Disk):
         machine.write(
             "/root/learned_probe.py", (HERE / "learned_probe.py").read_text(encoding="utf-8")
         )
-        run = f"PYTHONPATH=/usr/lib/ecluse/python unshare -n python3 /root/learned_probe.py {ROUNDS} {PACKETS}"
+        run = (
+            "PYTHONPATH=/usr/lib/ecluse/python unshare -n python3 /root/learned_probe.py "
+            f"{ROUNDS} {PACKETS}"
+        )
         told = json.loads(machine.sh(run, check=True, timeout=900).out)
         assert told["sent"] >= PACKETS
         assert told["rounds"] >= ROUNDS

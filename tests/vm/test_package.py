@@ -122,7 +122,8 @@ def test_an_upgrade_while_cut_touches_nothing_in_the_kernel(box: Container, newe
     assert "0\n" not in before
     # Each look that does not show a shut gate leaves a line.
     box.sh(
-        "sh -c 'while :; do nft list chain inet ecluse forward 2>&1 | grep -q \"policy drop\" || date >>/run/open; done' "
+        'sh -c \'while :; do nft list chain inet ecluse forward 2>&1 | grep -q "policy drop" || '
+        "date >>/run/open; done' "
         ">/dev/null 2>&1 & echo $! >/run/looker",
         check=True,
     )
@@ -153,10 +154,15 @@ def test_an_upgrade_while_cut_with_faulty_files_keeps_the_record(box: Container,
 
 @pytest.mark.parametrize(
     "beside",
-    ["true", "systemctl stop ecluse.socket ecluse", "systemctl stop ecluse.socket ecluse; nft delete table inet ecluse",
-     f"systemctl stop ecluse.socket ecluse; rm -r {STATE}/*", f"systemctl stop ecluse.socket ecluse; echo x >{STATE}/boot.nft; nft flush ruleset"],
+    [
+        "true",
+        "systemctl stop ecluse.socket ecluse",
+        "systemctl stop ecluse.socket ecluse; nft delete table inet ecluse",
+        f"systemctl stop ecluse.socket ecluse; rm -r {STATE}/*",
+        f"systemctl stop ecluse.socket ecluse; echo x >{STATE}/boot.nft; nft flush ruleset",
+    ],
     ids=["running", "stopped", "table gone", "records gone", "record damaged"],
-)  # fmt: skip
+)
 def test_removal_and_purge_are_refused_while_cut(box: Container, beside: str):
     cut(box)
     box.sh(beside, check=True)

@@ -69,7 +69,10 @@ def up(box: Container) -> None:
     `--no-block` and the question after it: a first start may go on already.
     """
     box.sh(
-        "systemctl enable -q ecluse.service ecluse.socket ecluse-boot.service; systemctl start ecluse",
+        (
+            "systemctl enable -q ecluse.service ecluse.socket ecluse-boot.service; "
+            "systemctl start ecluse"
+        ),
         check=True,
     )
     assert "kernel    in step" in box.sh("ecluse status", check=True).out
@@ -236,7 +239,10 @@ def test_a_hung_daemon_is_ended_by_the_watchdog_and_the_gate_stands(gateway: Con
     gateway.sh("systemctl daemon-reload; systemctl restart ecluse; ecluse cut", check=True)
     before, pid = handle(gateway), gateway.sh("systemctl show --value -p MainPID ecluse").out
     gateway.sh(f"kill -STOP {pid}", check=True)
-    waited = "for i in $(seq 100); do [ $(systemctl show --value -p NRestarts ecluse) -ge 1 ] && exit 0; sleep .2; done; exit 1"
+    waited = (
+        "for i in $(seq 100); do [ $(systemctl show --value -p NRestarts ecluse) -ge 1 ] && exit "
+        "0; sleep .2; done; exit 1"
+    )
     gateway.sh(waited, check=True)
     assert "CUT" in gateway.sh("ecluse status", check=True).out, (
         "the socket held the question until it was up"
@@ -252,7 +258,10 @@ def test_a_daemon_that_crashes_at_once_is_tried_for_ever(gateway: Container):
         "[Service]\nExecStart=\nExecStart=/bin/false\nRestartSec=20ms\n",
     )
     gateway.sh("systemctl daemon-reload; systemctl restart --no-block ecluse", check=True)
-    waited = "for i in $(seq 100); do [ $(systemctl show --value -p NRestarts ecluse) -ge 25 ] && exit 0; sleep .2; done; exit 1"
+    waited = (
+        "for i in $(seq 100); do [ $(systemctl show --value -p NRestarts ecluse) -ge 25 ] && "
+        "exit 0; sleep .2; done; exit 1"
+    )
     gateway.sh(waited, check=True)
     assert (is_shut(gateway), handle(gateway)) == (True, before)
     gateway.sh("rm -r /run/systemd/system/ecluse.service.d; systemctl daemon-reload", check=True)
@@ -278,7 +287,10 @@ def test_a_table_that_was_saved_with_the_sites_rules_is_not_taken_for_the_record
     gateway: Container,
 ):
     gateway.sh(
-        "(echo 'flush ruleset'; nft list ruleset) > /etc/nftables.conf; systemctl enable -q nftables",
+        (
+            "(echo 'flush ruleset'; nft list ruleset) > /etc/nftables.conf; "
+            "systemctl enable -q nftables"
+        ),
         check=True,
     )
     gateway.sh("ecluse cut; systemctl mask ecluse.service ecluse.socket", check=True)
@@ -290,7 +302,7 @@ HOSTILE = "x\ntable ip real # \nid>/ran/e;s/a/b"
 
 
 def test_the_name_of_a_table_is_never_a_program(gateway: Container):
-    """Whoever may change nf_tables can give a table any name; the site's rules are loaded by root."""
+    """A table's name is free text; the site's rules are loaded by root."""
     named = (
         "import sys; sys.path.insert(0, '/usr/lib/ecluse/python')\n"
         "from ecluse.kernel.netlink import *\n"
@@ -317,7 +329,10 @@ def test_the_name_of_a_table_is_never_a_program(gateway: Container):
 def test_a_boot_does_not_wait_for_what_stands_in_a_files_place(gateway: Container):
     gateway.sh("ecluse cut; systemctl mask ecluse.service ecluse.socket", check=True)
     gateway.sh(
-        f"cd {STATE}; for f in ruleset/program-*; do rm $f; mkfifo $f; done; rm closed.nft; mkfifo closed.nft",
+        (
+            f"cd {STATE}; for f in ruleset/program-*; do rm $f; mkfifo $f; done; rm closed.nft; "
+            "mkfifo closed.nft"
+        ),
         check=True,
     )
     gateway.reboot(patience=60)

@@ -64,7 +64,7 @@ def _kept(protocol: int, theirs: str, their_port: int, our_port: int) -> bool:
 
 
 def kept_leaving(flow: Seen) -> bool:
-    """Whether a packet on its way out of the gateway into the internet may be there during a cut."""
+    """Say whether a packet from the gateway to the internet is allowed during a cut."""
     return _kept(
         flow.protocol, flow.destination, _their_port(flow, flow.destination_port), flow.source_port
     )
@@ -110,8 +110,9 @@ class Verdict:
         lines = [f"{self.leaked} packets of nobody, {self.kept} of kept services"]
         for flow in self.nobodys[:20]:
             lines.append(
-                f"  {flow.packets:6} protocol {flow.protocol} flags {flow.flags:#x} {flow.source}:{flow.source_port} -> "
-                f"{flow.destination}:{flow.destination_port} from {_clock(flow.first)} to {_clock(flow.last)}"
+                f"  {flow.packets:6} protocol {flow.protocol} flags {flow.flags:#x} "
+                f"{flow.source}:{flow.source_port} -> {flow.destination}:{flow.destination_port} "
+                f"from {_clock(flow.first)} to {_clock(flow.last)}"
             )
         return "\n".join(lines)
 

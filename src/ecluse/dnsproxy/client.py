@@ -8,7 +8,7 @@ from pathlib import Path
 import dns.exception
 import dns.rcode
 
-from ecluse.dnsproxy import health
+from ecluse.dnsproxy.health import ask_health
 from ecluse.dnsproxy.process_report import parse
 from ecluse.dnsproxy.whole_files import write_whole
 from ecluse.errors import StateError
@@ -69,7 +69,7 @@ class DnsProxyClient:
         until = loop.time() + _SECONDS
         try:
             while True:
-                reply = await health.ask(word, self._orders.port, _SECONDS)
+                reply = await ask_health(word, self._orders.port, _SECONDS)
                 if reply.rcode() != dns.rcode.REFUSED or loop.time() >= until:
                     break
                 await asyncio.sleep(_AGAIN)

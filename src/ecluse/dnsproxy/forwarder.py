@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-import dns.asyncquery
 import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
 import dns.rdatatype
 
+from ecluse.dns_exchange import exchange
 from ecluse.dnsproxy import message_filter
 from ecluse.dnsproxy.alias_chains import LATELY, AliasChains
 from ecluse.dnsproxy.answer_cache import AnswerCache, room
@@ -376,14 +376,7 @@ class Forwarder:
         """
         outward = [
             asyncio.ensure_future(
-                dns.asyncquery.udp_with_fallback(
-                    message_filter.outward(question),
-                    str(server),
-                    timeout=SECONDS,
-                    port=DNS_PORT,
-                    ignore_unexpected=True,
-                    ignore_errors=True,
-                )
+                exchange(message_filter.outward(question), (str(server), DNS_PORT), SECONDS)
             )
             for server in orders.resolvers
         ]

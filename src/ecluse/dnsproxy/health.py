@@ -1,37 +1,23 @@
-"""The question about the gate itself, which only orders in force answer: asked the whole way
-through, as a machine would.
-"""
+"""The query by which the DNS proxy says whether it works, and by which configuration."""
 
-import socket
-
-import dns.asyncbackend
-import dns.asyncquery
-import dns.exception
 import dns.message
 
+from ecluse.dns_exchange import exchange
 from ecluse.ruleset.proxy_config import HEALTH
 
-_LOOPBACK = "127.0.0.1"
-TIMES = 5
-"""A question is sent so often before nothing came: under a flood one may find the engine's queue
-full, and the engine well.
-"""
+ATTEMPTS = 5
+"""How often a query is sent: in a flood dnsmasq may lose one and be well."""
 
 
-async def ask(word: str, port: int, seconds: float) -> dns.message.Message:
-    """Ask for a word of the orders, for so long in all. DNSException when nothing came, OSError."""
-    query = dns.message.make_query(f"{word}.{HEALTH}.", "A")
-    backend = dns.asyncbackend.get_default_backend()
-    sent = 0
-    # One socket: an answer to an earlier sending counts too.
-    made = backend.make_socket(socket.AF_INET, socket.SOCK_DGRAM)  # type: ignore[no-untyped-call]  # dnspython's own
-    async with await made as sock:
-        while True:
-            sent += 1
-            try:
-                return await dns.asyncquery.udp(
-                    query, _LOOPBACK, timeout=seconds / TIMES, port=port, sock=sock
-                )
-            except dns.exception.Timeout:
-                if sent == TIMES:
-                    raise
+async def ask_health(digest: str, port: int, seconds: float) -> dns.message.Message:
+    """Ask for a configuration by its digest, the whole way through, as a machine would.
+
+    Only a proxy that works by that configuration answers NOERROR; REFUSED is one of another.
+
+    Raises:
+        dns.exception.DNSException: nothing came within `seconds`.
+        OSError: nobody listens there.
+    """
+    query = dns.message.make_query(f"{digest}.{HEALTH}.", "A")
+    reply, _ = await exchange(query, ("127.0.0.1", port), seconds, ATTEMPTS)
+    return reply

@@ -25,10 +25,11 @@ import dns.rcode
 import dns.rdatatype
 
 from ecluse import systemd_notify
-from ecluse.dnsproxy import health, message_filter
+from ecluse.dnsproxy import message_filter
 from ecluse.dnsproxy.denied_queries import DeniedQueries
 from ecluse.dnsproxy.dnsmasq import Dnsmasq
 from ecluse.dnsproxy.forwarder import Forwarder
+from ecluse.dnsproxy.health import ask_health
 from ecluse.dnsproxy.learned import LearnedAddresses
 from ecluse.dnsproxy.message_filter import Refusal
 from ecluse.dnsproxy.whole_files import write_whole
@@ -233,7 +234,7 @@ class DnsProxyProcess:
             if orders is None or not self._engine.pid:
                 continue
             try:
-                reply = await health.ask(self._digest[:16], orders.port, 1.0)
+                reply = await ask_health(self._digest[:16], orders.port, 1.0)
             except (dns.exception.DNSException, OSError):
                 self._silent += 1
                 if self._silent >= 2:

@@ -4,27 +4,20 @@ Nothing is kept here.
 """
 
 import asyncio
-import socket
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
-import dns.asyncbackend
-import dns.asyncquery
 import dns.exception
-import dns.flags
-import dns.inet
 import dns.message
 import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.ttl
 
+from ecluse.dns_exchange import Server, exchange
 from ecluse.policy import IPAddress, never_outside, private
-
-Server = tuple[str, int]
-"""Address and port of a resolver."""
 
 _ATTEMPTS = 2
 _EDNS_PAYLOAD = 1232  # bytes: DNS flag day 2020, no answer is fragmented; longer ones come by TCP
@@ -178,7 +171,7 @@ async def _ask(
     try:
         async with asyncio.timeout(seconds):
             return await _follow(server, name, kind, seconds)
-    except TimeoutError:
+    except (TimeoutError, dns.exception.Timeout):
         words = f"{server[0]} did not answer within {seconds:g} s"
         return replace(failed, failure=words, outcomes=("timeout",))
     except _WrongError as error:
@@ -203,7 +196,8 @@ async def _follow(
     aliases, ttl = 0, dns.ttl.MAX_TTL
     marks: tuple[str, ...] = ()
     while True:
-        response, truncated = await _exchange(server, asked[-1], kind, seconds)
+        query = dns.message.make_query(asked[-1], kind, use_edns=0, payload=_EDNS_PAYLOAD)
+        response, truncated = await exchange(query, server, seconds, _ATTEMPTS)
         marks = ("truncated",) if truncated else marks
         chain = _read(server[0], response)
         aliases += len(chain.cnames)
@@ -254,44 +248,3 @@ def _read(server: str, response: dns.message.Message) -> dns.message.ChainingRes
         return response.resolve_chaining()
     except dns.message.ChainTooLong:
         raise _WrongError(_ROUND.format(server), "loop") from None
-
-
-async def _exchange(
-    server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataType, seconds: float
-) -> tuple[dns.message.Message, bool]:
-    """Give the server's response: by UDP, twice if need be, and by TCP when it was truncated; and
-    whether it was.
-
-    Both times from one socket, so that an answer to the first question is heard as long as the
-    second one's.
-
-    dnspython draws the query id, the kernel the port; a datagram from elsewhere, with another id or
-    another question is not looked at (ignore_errors), so that a forged one does not end the wait
-    for the real one.
-    """
-    query = dns.message.make_query(name, kind, use_edns=0, payload=_EDNS_PAYLOAD)
-    address, port = server
-    backend = dns.asyncbackend.get_default_backend()
-    family = dns.inet.af_for_address(address)
-    async with await backend.make_socket(family, socket.SOCK_DGRAM) as sock:  # type: ignore[no-untyped-call]
-        for _ in range(_ATTEMPTS):
-            try:
-                response = await dns.asyncquery.udp(
-                    query,
-                    address,
-                    timeout=seconds / _ATTEMPTS,
-                    port=port,
-                    ignore_unexpected=True,
-                    ignore_errors=True,
-                    raise_on_truncation=True,
-                    sock=sock,
-                )
-            except dns.exception.Timeout:
-                continue
-            except dns.message.Truncated:
-                return await dns.asyncquery.tcp(query, address, timeout=seconds, port=port), True
-            if response.rcode() in (dns.rcode.FORMERR, dns.rcode.NOTIMP) and query.edns >= 0:
-                query.use_edns(False)  # RFC 6891, 7: a server from before EDNS
-                continue
-            return response, False
-    raise TimeoutError

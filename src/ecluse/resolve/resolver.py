@@ -15,11 +15,12 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Self
 
+from ecluse.dns_exchange import Server
 from ecluse.policy import private as is_private
 from ecluse.ports import Clock
 from ecluse.records import KEEP, KnownAddress, KnownName, NameStatistics
 from ecluse.resolve import known_names
-from ecluse.resolve.lookup import Server, look_up
+from ecluse.resolve.lookup import look_up
 
 _AT_ONCE = 16
 """Names that are asked for at the same time; each is two questions to every resolver."""

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ecluse import atomic_files
 from ecluse.errors import CorruptError, StateError
 from ecluse.policy import Levels
 from ecluse.ports import Clock
@@ -125,7 +126,7 @@ class HashChainAudit:
             raise StateError(f"{self._path} is not open")
         line, head = hash_chain.make_line(record, log.last, self._clock())
         try:
-            durable_files.write_fully(log.log, line)
+            atomic_files.write_fully(log.log, line)
             os.fdatasync(log.log)
         except OSError as error:
             self._take_back(log)
@@ -165,8 +166,8 @@ def _open_files(path: Path, last: Head) -> _Open:
         os.fsync(head)
         if fresh:
             for fd in (log, head):
-                durable_files.give_to_owner(fd, path.parent)
-            durable_files.sync_folder(path.parent)
+                atomic_files.give_to_owner(fd, path.parent)
+            atomic_files.sync_folder(path.parent)
         return _Open(os.dup(log), os.dup(head), os.fstat(log).st_size, last)
 
 

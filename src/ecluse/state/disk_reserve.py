@@ -15,6 +15,7 @@ import errno
 import os
 from pathlib import Path
 
+from ecluse import atomic_files
 from ecluse.errors import StateError
 from ecluse.state import durable_files
 
@@ -45,7 +46,7 @@ class DiskReserve:
         }
         if missing:
             durable_files.make_folder(self._folder)
-            durable_files.sweep(self._folder)
+            atomic_files.remove_temporaries(self._folder)
             durable_files.write_all(self._folder, missing)
 
     def write(self, path: Path, data: bytes) -> None:
@@ -66,11 +67,11 @@ class DiskReserve:
                 continue
             try:
                 with durable_files.regular_file(spare, os.O_WRONLY) as fd:
-                    durable_files.write_fully(fd, data)
+                    atomic_files.write_fully(fd, data)
                     os.ftruncate(fd, len(data))
                     os.fsync(fd)
                 spare.rename(path)
-                durable_files.sync_folder(path.parent)
+                atomic_files.sync_folder(path.parent)
             except (OSError, StateError):
                 continue
             return True
@@ -81,7 +82,7 @@ class DiskReserve:
         for name in LOG:
             try:
                 (self._folder / name).unlink()
-                durable_files.sync_folder(
+                atomic_files.sync_folder(
                     self._folder
                 )  # ext4 gives blocks back once its journal is written
             except OSError:

@@ -1,8 +1,7 @@
-"""Files that are whole or not there: atomic replacement, durable append, bounded reading, each with
-a checksum.
+"""Files of the state directory: durable replacement, bounded reading, checksums.
 
 A write is on the disk when it returns (fsync(2) of the file and of its folder), unless it says
-otherwise. What fails is a StateError with words and a hint; what was there before stands.
+otherwise. A failure is a StateError with words and a hint, and leaves the file before.
 """
 
 import contextlib
@@ -10,20 +9,16 @@ import errno
 import hashlib
 import itertools
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ecluse.atomic_files import MAX_ENTRIES, TEMPORARY, replace_file, sync_folder
 from ecluse.errors import CorruptError, StateError
 
 LARGEST_FILE = 64 * 1024 * 1024
 """Bytes. A state file larger than this was not written by us."""
 
-MOST_ENTRIES = 100_000
-"""Folder entries that are looked at; more than that was not written by us."""
-
-_TEMPORARY = ".tmp-"
 _FILE_MODE = 0o640
 _FOLDER_MODE = 0o750
 _MOST_SET_ASIDE = 9
@@ -64,15 +59,6 @@ def failure(doing: str, path: Path, error: OSError) -> StateError:
     return StateError(f"could not {doing} {path}: {what}", hint=hint.format(folder=path.parent))
 
 
-def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk (fsync(2): a file's own fsync does not)."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def make_folder(folder: Path) -> None:
     """Make a folder (mode 0750) and those above it, durably, unless it is there.
 
@@ -93,85 +79,31 @@ def make_folder(folder: Path) -> None:
         raise failure("make the folder", folder, error) from error
 
 
-def give_to_owner(fd: int, folder: Path) -> None:
-    """Give a file that root has made to the folder's owner: `ecluse cut --no-daemon` is root, the
-    daemon need not be.
-
-    OSError as fchown(2). Only for a file that is ours alone: one name, made by root.
-    """
-    if os.geteuid() != 0:
-        return
-    owner, made = folder.stat(), os.fstat(fd)
-    if made.st_uid == 0 and made.st_nlink == 1 and owner.st_uid != 0:
-        os.fchown(fd, owner.st_uid, owner.st_gid)
-
-
 def _give_folder_to_owner(folder: Path) -> None:
     owner = folder.parent.stat()
     if os.geteuid() == 0 and owner.st_uid != 0:
         os.chown(folder, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
-def write_fully(fd: int, data: bytes) -> None:
-    """Write all of `data`.
-
-    A disk that fills gives a short write first (write(2)), then ENOSPC: go on until it says so.
-    """
-    view = memoryview(data)
-    while view:
-        count = os.write(fd, view)
-        if count <= 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        view = view[count:]
-
-
-def _write_temporary(path: Path, data: bytes) -> Path:
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{secrets.token_hex(6)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(temporary, flags, 0o600)
-    try:
-        try:
-            write_fully(fd, data)
-            os.fchmod(fd, _FILE_MODE)
-            give_to_owner(fd, path.parent)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    except BaseException:
-        _remove_quietly(temporary)
-        raise
-    return temporary
-
-
-def _remove_quietly(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
-
-
 def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Replace one file, whole or not at all: temporary beside it, fsync, rename(2), fsync of the
-    folder (mode 0640).
+    """Replace one file (mode 0640), whole or not at all.
 
-    durable=False: without the last of these. It outlives the process, kill -9 included; after a
-    power cut there is this file or what was there before, each of them whole.
+    durable=False: without the fsync of the folder. The file outlives the process, kill -9 included;
+    after a power cut there is this file or the one before, each of them whole.
     """
     write_all(path.parent, {path.name: data}, durable=durable)
 
 
 def write_all(folder: Path, files: Mapping[str, bytes], *, durable: bool = True) -> None:
-    """Replace several files of one folder, each whole or not at all, in the order given; one fsync
-    of the folder.
+    """Replace several files of one folder, each whole or not at all, in the order given.
+
+    The folder is synced once, at the end.
     """
     path = folder
     try:
         for name, data in files.items():
             path = folder / name
-            temporary = _write_temporary(path, data)
-            try:
-                temporary.rename(path)
-            except BaseException:
-                _remove_quietly(temporary)
-                raise
+            replace_file(path, data, mode=_FILE_MODE, sync_name=False, to_folder_owner=True)
         if durable:
             sync_folder(folder)
     except OSError as error:
@@ -189,25 +121,17 @@ def remove(path: Path, *, durable: bool = True) -> None:
 
 
 def entries(folder: Path) -> list[str]:
-    """Name what a folder holds, sorted, temporaries left out, at most MOST_ENTRIES; empty when
+    """Name what a folder holds, sorted, temporaries left out, at most MAX_ENTRIES; empty when
     there is no folder.
     """
     try:
         with os.scandir(folder) as found:
-            names = [entry.name for entry in itertools.islice(found, MOST_ENTRIES)]
+            names = [entry.name for entry in itertools.islice(found, MAX_ENTRIES)]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise failure("list", folder, error) from error
-    return sorted(name for name in names if not name.startswith(_TEMPORARY))
-
-
-def sweep(folder: Path) -> None:
-    """Remove the temporaries that a crash left in a folder. They were never part of the record."""
-    with contextlib.suppress(OSError), os.scandir(folder) as found:
-        for entry in itertools.islice(found, MOST_ENTRIES):
-            if entry.name.startswith(_TEMPORARY):
-                _remove_quietly(Path(entry.path))
+    return sorted(name for name in names if not name.startswith(TEMPORARY))
 
 
 def read_file(path: Path, limit: int = LARGEST_FILE) -> bytes | None:

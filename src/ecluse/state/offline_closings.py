@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from ecluse import atomic_files
 from ecluse.errors import CorruptError, StateError
 from ecluse.policy import CUT, ISOLATE
 from ecluse.records import Actor, AuditRecord, Generation
@@ -65,8 +66,8 @@ def _append(path: Path, line: bytes) -> None:
                 raise CorruptError(f"{path} has another name elsewhere: it may be anybody's file")
             torn = before.st_size and os.pread(fd, 1, before.st_size - 1) != b"\n"
             try:
-                durable_files.write_fully(fd, b"\n" * bool(torn) + line)
-                durable_files.give_to_owner(fd, path.parent)
+                atomic_files.write_fully(fd, b"\n" * bool(torn) + line)
+                atomic_files.give_to_owner(fd, path.parent)
                 os.fsync(fd)
             except OSError:
                 os.ftruncate(fd, before.st_size)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from ecluse import atomic_files
 from ecluse.errors import CorruptError, StateError
 from ecluse.policy import ISOLATE
 from ecluse.ports import Recovered
@@ -109,7 +110,7 @@ class _Recovery:
                 self._set_aside(folder, "is not a folder")
             durable_files.make_folder(folder)
         for folder in at.folders():
-            durable_files.sweep(folder)
+            atomic_files.remove_temporaries(folder)
 
     def _used_before(self) -> bool:
         at = self._at

@@ -24,6 +24,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from ecluse import atomic_files
 from ecluse.errors import StateError
 from ecluse.policy import Policy
 from ecluse.ports import Recovered
@@ -316,7 +317,7 @@ def _holds(path: Path, data: bytes) -> bool:
         durable_files.set_aside(path)
         return False
     try:
-        durable_files.sync_folder(
+        atomic_files.sync_folder(
             path.parent
         )  # its bytes were synced before it got its name; the name may not be
     except OSError as error:

@@ -11,8 +11,8 @@ import subprocess
 import pytest
 
 from ecluse.kernel.conntrack import NfConntrack
-from ecluse.kernel.links import RtnlLinks
-from ecluse.kernel.nft import NftFirewall
+from ecluse.kernel.nft_firewall import NftFirewall
+from ecluse.kernel.rtnl_links import RtnlLinks
 
 CLONE_NEWNET = 0x40000000
 LIBC = ctypes.CDLL(None, use_errno=True)

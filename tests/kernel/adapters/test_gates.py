@@ -10,7 +10,7 @@ import pytest
 
 from ecluse.controller.table.manager import TableManager
 from ecluse.errors import KernelError
-from ecluse.kernel import nft as adapter
+from ecluse.kernel import nft_firewall as adapter
 from ecluse.kernel import read_table, switch_commit
 from ecluse.kernel.fingerprint import is_switched
 from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink

@@ -20,7 +20,7 @@ from ecluse.kernel.netlink import (
     Netlink,
     attribute,
 )
-from ecluse.kernel.nft import shortened
+from ecluse.kernel.nft_firewall import shortened
 from ecluse.lenient_rows import sift
 from ecluse.ports import CounterValue
 from tests.kernel.adapters.conftest import PROGRAM, nft, send_udp
@@ -442,7 +442,7 @@ async def test_the_context_is_opened_once_and_a_closed_firewall_leaves_the_kerne
     await firewall.apply(PROGRAM)
     before = await firewall.fingerprint()
     firewall.close()
-    from ecluse.kernel.nft import NftFirewall
+    from ecluse.kernel.nft_firewall import NftFirewall
 
     second = NftFirewall()
     try:

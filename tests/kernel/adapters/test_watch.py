@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ecluse.kernel import nft as adapter
+from ecluse.kernel import nft_firewall as adapter
 from tests.kernel.adapters.conftest import PROGRAM, Heart, nft
 
 pytestmark = pytest.mark.kernel

@@ -211,7 +211,7 @@ class Probes:
         port: int = 53,
         edns: bool = False,
     ) -> dict:
-        """Ask a DNS server; `addresses` and `rcode` are its answer, `reply` the whole of it in hex."""
+        """Ask a DNS server; give `addresses`, `rcode` and `reply`, the whole answer in hex."""
         began = time.monotonic_ns()
         ident = random.randrange(65536)
         query = wire.dns_query(name, kind, ident, edns=edns)

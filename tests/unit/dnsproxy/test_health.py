@@ -48,14 +48,14 @@ async def asked(lost: int) -> tuple[Engine, dns.message.Message | None]:
         lambda: Engine(lost), local_addr=("127.0.0.1", 0)
     )
     try:
-        return engine, await health.ask("word", transport.get_extra_info("sockname")[1], 0.5)
+        return engine, await health.ask_health("word", transport.get_extra_info("sockname")[1], 0.5)
     except dns.exception.Timeout:
         return engine, None
     finally:
         transport.close()
 
 
-@pytest.mark.parametrize("lost", [0, 1, health.TIMES - 1])
+@pytest.mark.parametrize("lost", [0, 1, health.ATTEMPTS - 1])
 def test_what_is_lost_is_asked_again(lost: int):
     engine, reply = asyncio.run(asked(lost))
     assert reply is not None
@@ -69,7 +69,7 @@ def test_what_is_lost_is_asked_again(lost: int):
 def test_what_is_silent_is_said_to_be():
     engine, reply = asyncio.run(asked(1000))
     assert reply is None
-    assert len(engine.asked) == health.TIMES
+    assert len(engine.asked) == health.ATTEMPTS
 
 
 @pytest.mark.parametrize(("older", "wrong"), [(0, ""), (4, ""), (1000, "it works by older orders")])

@@ -32,9 +32,18 @@ def test_another_user_reads_a_checkout_in_a_shut_home_and_gains_nothing_else(tmp
             (tmp_path / name).chmod(mode)
             one.listen()
         done = subprocess.run(
-            [*other_user(61011, [61012, 61013]), sys.executable, "-c", _REPORT, *map(str, (tmp_path / "shut", tmp_path / "free"))],
-            env={"PYTHONPATH": str(home)}, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            [
+                *other_user(61011, [61012, 61013]),
+                sys.executable,
+                "-c",
+                _REPORT,
+                *map(str, (tmp_path / "shut", tmp_path / "free")),
+            ],
+            env={"PYTHONPATH": str(home)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     assert done.stdout.splitlines() == ["61011 61012 [61012, 61013]", "13", "0"]  # EACCES
 
 
@@ -56,16 +65,25 @@ def test_ctrl_c_reaches_what_tests_start_also_when_they_run_in_the_background():
         "sigint_is",
     ]
     done = subprocess.run(
-        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *run], capture_output=True, text=True, check=False,
+        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *run],
+        capture_output=True,
+        text=True,
+        check=False,
         env={key: value for key, value in os.environ.items() if not key.startswith("PYTEST")},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout
 
 
 def test_sigint_is_not_ignored():
     child = subprocess.run(
-        [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert child.stdout == "False\n"
     assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN

@@ -78,9 +78,14 @@ def test_systemd_is_laid_out_by_pattern(tmp_path):
     units = tree.lay_systemd(source, root)
     assert (units.enabled, units.sysusers, units.tmpfiles) == (["a.socket"], ["a.conf"], ["a.conf"])
     assert {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()} == {
-        "usr/lib/systemd/system/a.service", "usr/lib/systemd/system/a.socket", "usr/lib/systemd/system/b.service.d/1.conf",
-        "usr/lib/sysusers.d/a.conf", "usr/lib/tmpfiles.d/a.conf", "usr/lib/ecluse/a.nft", "usr/lib/ecluse/a.sh",
-    }  # fmt: skip
+        "usr/lib/systemd/system/a.service",
+        "usr/lib/systemd/system/a.socket",
+        "usr/lib/systemd/system/b.service.d/1.conf",
+        "usr/lib/sysusers.d/a.conf",
+        "usr/lib/tmpfiles.d/a.conf",
+        "usr/lib/ecluse/a.nft",
+        "usr/lib/ecluse/a.sh",
+    }
     assert os.access(root / "usr/lib/ecluse/a.sh", os.X_OK)
     (source / "what").write_text("x")
     with pytest.raises(ValueError, match="what"):
@@ -130,17 +135,24 @@ MISSING = "echo 'Error: No such file or directory; did you mean' >&2; exit 1"
 @pytest.mark.parametrize(
     ("nft", "gate"),
     [
-        (ACCEPT, "open"), (DROP, "shut"), (MISSING, "none"), ("echo 'Operation not permitted' >&2; exit 1", "unknown"),
-        (f'case "$6" in input) {DROP};; *) {ACCEPT};; esac', "shut"), (f'case "$6" in output) {MISSING};; *) {ACCEPT};; esac', "shut"),
+        (ACCEPT, "open"),
+        (DROP, "shut"),
+        (MISSING, "none"),
+        ("echo 'Operation not permitted' >&2; exit 1", "unknown"),
+        (f'case "$6" in input) {DROP};; *) {ACCEPT};; esac', "shut"),
+        (f'case "$6" in output) {MISSING};; *) {ACCEPT};; esac', "shut"),
         ("echo nonsense", "shut"),
     ],
-)  # fmt: skip
+)
 def test_the_kernel_is_asked(nft, gate, tmp_path):
     assert asked("kernel_gate", tmp_path, nft) == gate
 
 
 def boot(**levels):
-    text = f"# Ecluse: what this gateway loads\n# levels: {json.dumps(levels, sort_keys=True)}\n# generation: 7\n"
+    text = (
+        f"# Ecluse: what this gateway loads\n# levels: {json.dumps(levels, sort_keys=True)}\n"
+        "# generation: 7\n"
+    )
     return sealed(text)
 
 
@@ -151,11 +163,17 @@ def sealed(text):
 @pytest.mark.parametrize(
     ("text", "gate"),
     [
-        (boot(care="open"), "open"), (boot(care="open", gateway="open"), "open"), (boot(care="cut"), "shut"),
-        (boot(care="open", guests="isolate"), "shut"), (boot(care="opened"), "shut"), ("", "shut"), (sealed("# Ecluse\n# of: []\n"), "shut"),
-        (boot(care="open")[:-2], "shut"), (None, "none"),
+        (boot(care="open"), "open"),
+        (boot(care="open", gateway="open"), "open"),
+        (boot(care="cut"), "shut"),
+        (boot(care="open", guests="isolate"), "shut"),
+        (boot(care="opened"), "shut"),
+        ("", "shut"),
+        (sealed("# Ecluse\n# of: []\n"), "shut"),
+        (boot(care="open")[:-2], "shut"),
+        (None, "none"),
     ],
-)  # fmt: skip
+)
 def test_the_record_is_asked(text, gate, tmp_path):
     (tmp_path / "state").mkdir()
     if text is not None:

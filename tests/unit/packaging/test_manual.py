@@ -96,10 +96,22 @@ HOLDERS = {"management", "internal", "limits"}
 @pytest.mark.parametrize(
     ("page", "kinds"),
     [
-        ("ecluse-site.5", (models.SiteModel, models.LifelineModel, models.ManagementModel, models.ZoneModel, models.LevelModel, models.DnsGateModel, models.InternalModel, models.LimitsModel)),
+        (
+            "ecluse-site.5",
+            (
+                models.SiteModel,
+                models.LifelineModel,
+                models.ManagementModel,
+                models.ZoneModel,
+                models.LevelModel,
+                models.DnsGateModel,
+                models.InternalModel,
+                models.LimitsModel,
+            ),
+        ),
         ("ecluse-allowlist.5", (models.ServiceModel, models.DestinationModel)),
     ],
-)  # fmt: skip
+)
 def test_every_key_of_the_files_is_in_the_manual(page, kinds):
     heads = re.findall(r"^\.TP\n(\S+)\n", plain(page), re.MULTILINE)
     for kind in kinds:
@@ -159,19 +171,30 @@ def test_shells_take_the_completion_and_it_has_every_verb_and_option(shell, tmp_
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("c", "cut check"), ("--socket x is", "isolate"), ("level ", "open cut isolate"), ("audit ", "verify show"),
-        ("audit show --l", "--limit"), ("cut --no", "--no-daemon"), ("status --z", ""), ("cut --reason ", ""),
-        ("cut --zone ", "care gateway"), ("--v", "--version"),
+        ("c", "cut check"),
+        ("--socket x is", "isolate"),
+        ("level ", "open cut isolate"),
+        ("audit ", "verify show"),
+        ("audit show --l", "--limit"),
+        ("cut --no", "--no-daemon"),
+        ("status --z", ""),
+        ("cut --reason ", ""),
+        ("cut --zone ", "care gateway"),
+        ("--v", "--version"),
     ],
-)  # fmt: skip
+)
 def test_bash_offers_what_fits(line, offered, tmp_path):
     (tmp_path / "completion").write_text(completion.bash())
     (tmp_path / "ecluse").write_text(
-        '#!/bin/sh\nprintf \'{\\n  "levels": {\\n    "care": "cut",\\n    "gateway": "open"\\n  },\\n  "x": "y"\\n}\\n\'\n'
+        '#!/bin/sh\nprintf \'{\\n  "levels": {\\n    "care": "cut",\\n    "gateway": '
+        '"open"\\n  },\\n  "x": "y"\\n}\\n\'\n'
     )
     (tmp_path / "ecluse").chmod(0o755)
     words = " ".join(f"'{word}'" for word in ["ecluse", *line.split(" ")])
-    script = f'source {tmp_path}/completion; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _ecluse; echo "${{COMPREPLY[*]}}"'
+    script = (
+        f"source {tmp_path}/completion; COMP_WORDS=({words}); "
+        'COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _ecluse; echo "${COMPREPLY[*]}"'
+    )
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
     done = subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, check=False, env=environment

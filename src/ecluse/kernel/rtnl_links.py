@@ -19,7 +19,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ecluse.bypass import HostReading
-from ecluse.kernel import bypass_scan, kernel_limits
+from ecluse.kernel import bypass_scan, table_use
 from ecluse.kernel.netlink import (
     Netlink,
     attribute,
@@ -133,7 +133,7 @@ class RtnlLinks:
         """Read how full the kernel's tables are (`bounded`)."""
         with kernel_errors("read how full the kernel's tables are"):
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, consistently, kernel_limits.tables)
+            return await loop.run_in_executor(self._thread, consistently, table_use.tables)
 
     async def local_addresses(self) -> frozenset[str]:
         """Give every address of the machine itself, as text; a point-to-point link's own end, not

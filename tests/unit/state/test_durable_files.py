@@ -23,27 +23,6 @@ def test_a_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_file_then_folder_are_synced_and_the_name_comes_between(tmp_path, monkeypatch):
-    steps = []
-    real_fsync, real_rename = os.fsync, Path.rename
-
-    def fsync(fd):
-        steps.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
-        real_fsync(fd)
-
-    def rename(self, target):
-        steps.append("rename")
-        return real_rename(self, target)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(Path, "rename", rename)
-    durable_files.write_file(tmp_path / "file", b"one")
-    assert steps == ["file", "rename", "folder"]
-    steps.clear()
-    durable_files.write_file(tmp_path / "file", b"two", durable=False)
-    assert steps == ["file", "rename"], "never a name for what is not on the disk"
-
-
 FAILURES = [
     (errno.ENOSPC, "the disk is full"),
     (errno.EDQUOT, "quota"),
@@ -71,30 +50,6 @@ def test_a_failing_disk_leaves_the_file_before_and_says_why(
     assert str(path) in caught.value.message
     assert caught.value.hint
     assert path.read_bytes() == b"before"
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_a_short_write_goes_on_until_all_is_written(tmp_path, monkeypatch):
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
-    durable_files.write_file(tmp_path / "file", b"0123456789")
-    assert (tmp_path / "file").read_bytes() == b"0123456789"
-
-
-def test_a_planted_temporary_is_never_followed(tmp_path, monkeypatch):
-    victim = tmp_path / "victim"
-    victim.write_bytes(b"mine")
-    monkeypatch.setattr("secrets.token_hex", lambda _: "00")
-    (tmp_path / ".tmp-file-00").symlink_to(victim)
-    with pytest.raises(StateError):
-        durable_files.write_file(tmp_path / "file", b"x")
-    assert victim.read_bytes() == b"mine"
-
-
-def test_sweep_takes_temporaries_only(tmp_path):
-    (tmp_path / ".tmp-file-00").write_bytes(b"half")
-    (tmp_path / "file").write_bytes(b"whole")
-    durable_files.sweep(tmp_path)
     assert os.listdir(tmp_path) == ["file"]
 
 
@@ -144,7 +99,7 @@ FULL_DISK = """
     from pathlib import Path
     from datetime import UTC, datetime
     from ecluse.errors import StateError
-    from ecluse.state import durable_files, hash_chain
+    from ecluse.state import durable_files
     from ecluse.state.audit_log import HashChainAudit, verify
     from tests.unit.state import samples
 

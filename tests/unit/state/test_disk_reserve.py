@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from ecluse import atomic_files
 from ecluse.errors import StateError
 from ecluse.state import durable_files
 from ecluse.state.audit_log import HashChainAudit
@@ -23,14 +24,14 @@ def root(tmp_path):
     return root
 
 
-def no_room(*_):
-    """No new file can be made: each takes a temporary first."""
+def no_room(*_, **__):
+    """No new file can be made."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture
 def full(monkeypatch):
-    monkeypatch.setattr(durable_files, "_write_temporary", no_room)
+    monkeypatch.setattr(durable_files, "replace_file", no_room)
 
 
 def test_the_room_is_there_in_blocks_and_not_made_twice(root):
@@ -83,7 +84,7 @@ def test_what_is_not_what_was_made_is_left_alone_and_made_anew(root, tmp_path, k
             case "folder":
                 path.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(durable_files, "_write_temporary", no_room)
+        patch.setattr(durable_files, "replace_file", no_room)
         with pytest.raises(StateError, match="full"):
             DiskReserve(root / "spare").write(root / "boot.nft", b"cut\n")
     assert victim.read_bytes() == b"v" * 70_000
@@ -91,7 +92,7 @@ def test_what_is_not_what_was_made_is_left_alone_and_made_anew(root, tmp_path, k
         return
     DirectoryState(root).keep_room()
     with monkeypatch.context() as patch:
-        patch.setattr(durable_files, "_write_temporary", no_room)
+        patch.setattr(durable_files, "replace_file", no_room)
         DiskReserve(root / "spare").write(root / "boot.nft", b"cut\n")
     assert (root / "boot.nft").read_bytes() == b"cut\n"
     assert victim.read_bytes() == b"v" * 70_000
@@ -107,14 +108,14 @@ def test_the_line_of_a_closing_alone_uses_the_room_for_lines(root, monkeypatch):
     """Lines of attempts, tampering, leaks and starts tell the levels too, and others cause them as
     often as they like.
     """
-    write = durable_files.write_fully
+    write = atomic_files.write_fully
 
     def while_no_room_was_given(fd, data):
         if len(list((root / "spare").iterdir())) == len(BOOT | LOG):
             no_room()
         write(fd, data)
 
-    monkeypatch.setattr(durable_files, "write_fully", while_no_room_was_given)
+    monkeypatch.setattr(atomic_files, "write_fully", while_no_room_was_given)
     log = HashChainAudit(root / "audit.log", lambda: samples.NOW)
     for event in ("tamper", "exit", "leak", "level"):
         with pytest.raises(StateError, match="the disk is full"):
@@ -125,10 +126,10 @@ def test_the_line_of_a_closing_alone_uses_the_room_for_lines(root, monkeypatch):
 
 
 def test_another_error_is_not_taken_for_a_full_disk(root, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(durable_files, "_write_temporary", broken)
+    monkeypatch.setattr(durable_files, "replace_file", broken)
     with pytest.raises(StateError, match="reports an error"):
         DiskReserve(root / "spare").write(root / "boot.nft", b"cut\n")
     assert len(os.listdir(root / "spare")) == len(BOOT | LOG)
