@@ -19,7 +19,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 DNS_SERVERS := build/dns-servers
 DNS_PACKAGES := unbound bind9 bind9-utils
 
-.PHONY: help packages install dns-servers lint test test-unit test-kernel test-vm demo bench bench-quick deb lock-deb public-suffixes deb-check test-deb clean
+.PHONY: help packages install dns-servers lint test test-unit test-kernel coverage watch test-vm demo bench bench-quick deb lock-deb public-suffixes deb-check test-deb clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -66,7 +66,7 @@ dns-servers: $(DNS_SERVERS)/.unpacked ## fetch unbound and BIND for tests, insta
 install: $(STAMP) ## install what is missing: Debian packages (as root) and .venv
 	@:
 
-lint: install ## ruff, mypy, import-linter
+lint: install ## ruff, mypy, import-linter, and the house lint (names, words, the map)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -78,10 +78,29 @@ test-unit: install ## unit and golden tests, in parallel; no root needed
 test-kernel: install dns-servers ## tests that send packets and run the daemon; root (skipped without, but never when CI=true); installs the peers' firewalls
 	$(BIN)/python -m pytest tests/kernel tests/system tests/demo tests/bench -rs -n 2 </dev/null
 
-test: install ## everything: lint, then all tests
+# T is what pytest takes (a file, a folder, FILE::TEST), or an expression for -k over the unit and golden tests. One file runs by
+# itself, a folder in parallel; only tests that run a DNS server of the inside need one to be there.
+export T
+ifdef T
+test: install $(if $(filter tests/kernel% tests/system% tests/demo% tests/bench%,$(T)),dns-servers)
+	@case "$$T" in \
+	  tests/*.py*) set -- $$T ;; \
+	  tests/*) set -- $$T -n auto ;; \
+	  *) set -- tests/unit tests/golden -k "$$T" ;; \
+	esac; exec $(BIN)/python -m pytest -rs "$$@" </dev/null
+else
+test: install ## everything: lint, then all tests; T=FILE, T=FOLDER or T=EXPRESSION for one part
 	@$(MAKE) lint
 	@$(MAKE) test-unit
 	@$(MAKE) test-kernel
+endif
+
+watch: install ## rerun the unit tests of what you change, at each save
+	@exec $(BIN)/python -m tests.watch
+
+coverage: install ## branches that the unit and golden tests reach; C=tests/kernel for others; pages in build/coverage
+	@rm -rf build/coverage; mkdir -p build/coverage
+	$(BIN)/python -m pytest $(or $(C),tests/unit tests/golden) -n auto --cov --cov-report=term --cov-report=html </dev/null
 
 test-vm: test-vm-12 test-vm-13 ## Debian 12 and 13 with the package, in containers and virtual machines; root, half an hour
 

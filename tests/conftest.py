@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests import effort
 from tests.lab import loopwatch, netns
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
@@ -17,10 +18,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No assertion on speed: by default each example has 200 ms, which a loaded machine takes away.
-settings.register_profile("ecluse", deadline=None)
+settings.register_profile("ecluse", deadline=None, max_examples=effort.examples(100))
 settings.load_profile("ecluse")
 
 _NEEDS_ROOT = {"kernel", "system", "vm"}
+
+
+def pytest_report_header() -> str:
+    """Say how much is tried, and what gives the same samples again."""
+    return f"tests: {'thorough' if effort.THOROUGH else 'quick'}, ECLUSE_TEST_SEED={effort.SEED}"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -36,9 +42,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
-    """Show what the daemons that run said, when a test fails."""
+    """When a test fails, show what the daemons that run said, and the seed of the samples."""
     report = yield
     if report.failed:
+        report.sections.append(("samples", f"ECLUSE_TEST_SEED={effort.SEED}"))
         report.sections += [(f"log of {d.directory.name}", d.tail()) for d in Daemon.running]
     return report
 

@@ -19,8 +19,8 @@ import structlog
 
 import ecluse
 from ecluse import gc_pause, systemd_notify
+from ecluse.accounts import Accounts
 from ecluse.api.listener import activated_fds
-from ecluse.api.peer import printable
 from ecluse.api.server import ApiServer, serve
 from ecluse.config.load import ConfigDirectory
 from ecluse.config.settings import Settings, load_settings
@@ -38,6 +38,7 @@ from ecluse.output import STDOUT, Output, say_last, taking_all
 from ecluse.records import Actor
 from ecluse.resolve.resolver import DnsResolver
 from ecluse.results import Event
+from ecluse.safe_text import replace_unsafe
 from ecluse.state.audit_log import HashChainAudit
 from ecluse.state.layout import CLOSED_AT_BOOT
 from ecluse.state.store import DirectoryState
@@ -91,28 +92,10 @@ def _give_memory_back() -> None:
         trim(0)
 
 
-def _uid_of(user: str) -> int | None:
-    """Give a user's number, None when this machine has no such user: then nobody's look-ups are let
-    out.
-
-    From the machine's own file alone, as all accounts (api/peer.py): a directory server may be what
-    is under attack.
-    """
-    if user.isdigit():
-        return int(user)
-    with contextlib.suppress(OSError):
-        for line in Path("/etc/passwd").read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, rest = line.partition(":")
-            uid = rest.split(":")[1:2]
-            if name == user and uid and uid[0].isdigit():
-                return int(uid[0])
-    return None
-
-
 def _words_of(note: Path) -> str:
     """Give what the boot unit left in a note (systemd/boot.sh), empty when there is none."""
     try:
-        return printable(note.read_text(encoding="utf-8", errors="replace").strip(), 1000)
+        return replace_unsafe(note.read_text(encoding="utf-8", errors="replace").strip())
     except FileNotFoundError:
         return ""
     except OSError as error:
@@ -182,7 +165,7 @@ class Daemon:
         options = Options(
             version=ecluse.__version__,
             daemon_uid=os.getuid(),
-            dns_uid=_uid_of(settings.dns_user),
+            dns_uid=Accounts().uid(settings.dns_user),
             keep_generations=settings.keep_generations,
             keep_in_kernel=settings.keep_in_kernel,
             last_good=timedelta(days=settings.dns_keep_days),
@@ -192,7 +175,7 @@ class Daemon:
             self._adapters(ports),
             options,
             step=self._step,
-            tell=self._tell,
+            log=self._log_event,
             troubles=self._troubles,
         )
         try:
@@ -218,7 +201,7 @@ class Daemon:
             asyncio.get_running_loop().remove_reader(guard)
             guard.close()
 
-    def _tell(self, event: Event) -> None:
+    def _log_event(self, event: Event) -> None:
         say = self._log.warning if event.kind in _LOUD else self._log.info
         say(event.message, kind=event.kind, generation=event.generation, levels=dict(event.levels))
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from ecluse.bypass import HostReading
-from ecluse.errors import Fault
+from ecluse.faults import Fault
 from ecluse.flow_judge import ConntrackEntry
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameStatistics

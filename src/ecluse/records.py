@@ -49,6 +49,21 @@ class Action(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """A command as it came: what to do, by whom, why, and with whose authority.
+
+    back_to: the generation that a rollback names. since: when it came (seconds of time.monotonic).
+    """
+
+    action: Action
+    actor: Actor
+    reason: str
+    authorised_by: str
+    back_to: int | None = None
+    since: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """A numbered, complete record of one applied state.
 

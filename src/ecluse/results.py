@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from ecluse.alerts import Alert
 from ecluse.policy import Levels
 from ecluse.records import Generation
 
@@ -192,7 +193,8 @@ class TableUse:
 class Status:
     """The whole answer to 'where are we'.
 
-    in_step: the kernel shows what it should, last checked at `checked`.
+    in_step: the kernel shows what it should, last checked at `checked`. alerts: what is wrong now,
+    by code; warnings: the texts of these, and of everything else that somebody should know.
     """
 
     site: str
@@ -217,6 +219,7 @@ class Status:
     warnings: tuple[str, ...]
     dns: DnsState | None = None
     tables: tuple[TableUse, ...] = ()
+    alerts: tuple[Alert, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 from ecluse.bypass import Device, HostReading
-from ecluse.errors import Fault, StateError
+from ecluse.errors import StateError
+from ecluse.faults import Fault
 from ecluse.flow_judge import ConntrackEntry
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.ports import DnsReport, Recovered

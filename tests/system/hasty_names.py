@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ecluse import daemon
 from ecluse.controller.context import Options
-from ecluse.controller.tasks import host_names, keeper
+from ecluse.controller.tasks import host_names, record_upkeep
 from ecluse.resolve import resolver
 
 
@@ -29,7 +29,7 @@ def main() -> int:
 
     daemon.utc_now = clock
     daemon.Options = hasty
-    keeper._BOOT_DELAY = 0.1
+    record_upkeep._BOOT_DELAY = 0.1
     host_names._SHARE = 1.0
     resolver._SILENT = resolver._HELD = 0.5
     return daemon.main(flags)

@@ -149,7 +149,7 @@ class Acceptor:
         except OSError:
             sock.close()
             return
-        role = self._roles.of(peer)
+        role = self._roles.role_of(peer)
         pool = pool_of(peer.uid, role)
         early, late, admission = self._early, False, self.admission
         if not admission.enter(pool, peer.uid):

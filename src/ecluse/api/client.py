@@ -1,7 +1,7 @@
-"""Asks the daemon over its UNIX socket. Standard library only, and little of it.
+"""Asks the daemon over its UNIX socket, with little of the standard library.
 
-http.client alone would cost 29 ms of start (it pulls in email, ssl and more), so this and `ask`
-speak the small part of HTTP that is needed.
+http.client alone would cost 29 ms of start (it imports email, ssl and more). So this module and
+`request_socket` speak the small part of HTTP that is needed.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ import time
 
 from ecluse import errors
 from ecluse.api.request_socket import PATIENCE, RequestSocket
-from ecluse.errors import ConfigError, EcluseError, Fault, ForbiddenError, UnreachableError
+from ecluse.errors import ConfigError, EcluseError, ForbiddenError, UnreachableError
 
-TYPE_CHECKING = (
-    False  # for type checkers alone: importing typing takes as long as asking the daemon
-)
+TYPE_CHECKING = False  # as in cli/main.py
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any, NoReturn
 
-_MAX_ANSWER = 64 << 20  # bytes; an answer beyond it is not ours
+_MAX_ANSWER = 64 << 20  # bytes; the daemon never sends as many
 _CHUNK = 1 << 16
 
 LATE = "No answer yet: the daemon is starting, busy, or dead. Waiting for it."
-FULL = "The queue of the daemon's socket is full: the daemon is down or busy, and somebody asks over and over. Trying on."
+FULL = (
+    "The queue of the daemon's socket is full: the daemon is down or busy, "
+    "and somebody asks over and over. Trying on."
+)
 
 _KINDS: Mapping[str, type[EcluseError]] = {
     kind.kind: kind
@@ -35,12 +36,19 @@ _KINDS: Mapping[str, type[EcluseError]] = {
 
 
 class Client:
-    """One daemon's socket. timeout: seconds for a whole question and its answer.
+    """The client of one daemon's socket.
 
-    waiting: called once, with LATE or FULL, for a question that is not answered within PATIENCE.
-    systemd holds the socket while the daemon is down, so that a daemon which is gone for good looks
-    like one that is slow. Every method may raise UnreachableError (no answer), ForbiddenError, or
-    the error that the daemon reports.
+    systemd holds the socket open while the daemon is down, so a dead daemon looks like a slow one.
+
+    Args:
+        socket_path: the daemon's UNIX socket.
+        timeout: seconds for a whole request and its answer.
+        waiting: called once, with LATE or FULL, for a request without an answer after PATIENCE.
+
+    Raises (every method):
+        UnreachableError: no answer.
+        ForbiddenError: the user may not use the socket.
+        EcluseError: what the daemon reports.
     """
 
     def __init__(
@@ -51,74 +59,69 @@ class Client:
         self._waiting = waiting
 
     def get(self, path: str) -> Any:
-        """Ask; give the JSON of the answer."""
-        return self._ask("GET", path, None)
+        """Send a GET request and give the JSON of the answer."""
+        return self.answer(RequestSocket(self.socket_path, self.timeout, "GET", path))
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Ask for something to be done; give the JSON of the answer."""
-        return self._ask("POST", path, json.dumps(body).encode("ascii"))
+        """Send a POST request and give the JSON of the answer."""
+        data = json.dumps(body).encode("ascii")
+        return self.answer(RequestSocket(self.socket_path, self.timeout, "POST", path, data))
 
     def lines(self, path: str) -> Iterator[Any]:
-        """Follow a stream: give the JSON of each line, for as long as the daemon sends.
+        """Follow a stream: give the JSON of each line, the daemon's heartbeats among them.
 
-        The daemon's heartbeats are among them; a silence longer than `timeout` is an
-        UnreachableError.
+        A silence longer than `timeout` is an UnreachableError.
         """
-        question = self._question("GET", path, None)
+        request = RequestSocket(self.socket_path, self.timeout, "GET", path)
         try:
-            if isinstance(question.unreached, BlockingIOError):
-                self._try_on(question, self._waiting)
-            self._check_sent(question)
-            reader = _Reader(question.sock, lambda: None)
+            if isinstance(request.connect_error, BlockingIOError):
+                self._retry(request, self._waiting)
+            self._raise_unsent(request)
+            reader = _Reader(request.sock, lambda: None)
             status, _length = self._head(reader)
             if status != 200:
                 _raise_problem(status, reader.rest(_MAX_ANSWER))
             for line in reader.lines(_MAX_ANSWER):
                 yield _json(line)
         except (OSError, EOFError) as error:
-            raise self._lost("GET", error) from None
+            raise self._unanswered("GET", error) from None
         finally:
-            question.sock.close()
+            request.sock.close()
 
-    def _ask(self, method: str, path: str, body: bytes | None) -> Any:
-        return self.answer(self._question(method, path, body))
-
-    def _question(self, method: str, path: str, body: bytes | None) -> RequestSocket:
-        return RequestSocket(self.socket_path, self.timeout, method, path, body)
-
-    def answer(self, question: RequestSocket) -> Any:
-        """Give the JSON of the answer to what was sent to this socket."""
+    def answer(self, request: RequestSocket) -> Any:
+        """Give the JSON of the answer to a request that was sent."""
         waiting = self._waiting
 
-        def tick() -> None:
-            left = max(question.deadline - time.monotonic(), 0.001)
-            question.sock.settimeout(left if waiting is None else min(left, PATIENCE))
+        def set_timeout() -> None:
+            left = max(request.deadline - time.monotonic(), 0.001)
+            request.sock.settimeout(left if waiting is None else min(left, PATIENCE))
 
-        def late() -> bool:
+        def goes_on() -> bool:
+            # The first time-out, after PATIENCE, tells the person; the next is the end.
             nonlocal waiting
-            told, waiting = waiting, None
-            if told is None or time.monotonic() >= question.deadline:
+            show, waiting = waiting, None
+            if show is None or time.monotonic() >= request.deadline:
                 return False
-            told(LATE)
+            show(LATE)
             return True
 
         try:
-            if isinstance(question.unreached, BlockingIOError):
-                told, waiting = waiting, None
-                self._try_on(question, told)
-            self._check_sent(question)
-            reader = _Reader(question.sock, tick, late)
+            if isinstance(request.connect_error, BlockingIOError):
+                show, waiting = waiting, None
+                self._retry(request, show)
+            self._raise_unsent(request)
+            reader = _Reader(request.sock, set_timeout, goes_on)
             status, length = self._head(reader)
             answer = reader.exactly(length) if length is not None else reader.rest(_MAX_ANSWER)
         except (OSError, EOFError) as error:
-            raise self._lost(question.method, error) from None
+            raise self._unanswered(request.method, error) from None
         finally:
-            question.sock.close()
+            request.sock.close()
         if status != 200:
             _raise_problem(status, answer)
         return _json(answer)
 
-    def _lost(self, method: str, error: Exception) -> UnreachableError:
+    def _unanswered(self, method: str, error: Exception) -> UnreachableError:
         slow = isinstance(error, TimeoutError)
         what = (
             f"did not answer within {self.timeout:g} s"
@@ -132,30 +135,30 @@ class Client:
             hint="run 'ecluse status' to see where things stand",
         )
 
-    def _try_on(self, question: RequestSocket, told: Callable[[str], None] | None) -> None:
-        if told is not None and time.monotonic() < question.deadline:
-            told(FULL)
-        question.send(self.timeout)
+    def _retry(self, request: RequestSocket, show: Callable[[str], None] | None) -> None:
+        if show is not None and time.monotonic() < request.deadline:
+            show(FULL)
+        request.send(self.timeout)
 
-    def _check_sent(self, question: RequestSocket) -> None:
-        if isinstance(question.unreached, PermissionError):
+    def _raise_unsent(self, request: RequestSocket) -> None:
+        if isinstance(request.connect_error, PermissionError):
             raise ForbiddenError(
                 f"this user may not use {self.socket_path}",
                 hint="run it as root (sudo), or as a member of the operators' group",
             )
-        if question.unreached is not None:
-            if isinstance(question.unreached, BlockingIOError):
+        if request.connect_error is not None:
+            if isinstance(request.connect_error, BlockingIOError):
                 raise UnreachableError(
                     f"the queue of {self.socket_path} stayed full: the daemon is down or busy",
                     retry=True,
                 )
-            why = question.unreached.strerror or str(question.unreached) or "no answer"
+            why = request.connect_error.strerror or str(request.connect_error) or "no answer"
             raise UnreachableError(f"no daemon answers at {self.socket_path} ({why.lower()})")
-        if question.unsent is not None:
-            raise self._lost(question.method, question.unsent)
+        if request.send_error is not None:
+            raise self._unanswered(request.method, request.send_error)
 
     def _head(self, reader: _Reader) -> tuple[int, int | None]:
-        """Read the status line and the headers; give the status and the length of what follows."""
+        """Read the status line and the headers; give the status and the body's length if known."""
         parts = reader.line().split(maxsplit=2)
         if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
             raise UnreachableError(f"what answers at {self.socket_path} is not the daemon")
@@ -170,28 +173,33 @@ class Client:
 class _Reader:
     """Reads lines and counted bytes from a socket.
 
-    tick: called before each read, to set what time is left. late: called when that is over; says
-    whether there is more.
+    Args:
+        sock: a connected socket.
+        set_timeout: called before each read.
+        goes_on: called after a time-out; False ends the reading with a TimeoutError.
     """
 
     def __init__(
-        self, sock: socket, tick: Callable[[], None], late: Callable[[], bool] = lambda: False
+        self,
+        sock: socket,
+        set_timeout: Callable[[], None],
+        goes_on: Callable[[], bool] = lambda: False,
     ) -> None:
         self._sock = sock
-        self._tick = tick
-        self._late = late
+        self._set_timeout = set_timeout
+        self._goes_on = goes_on
         self._buffer = b""
 
     def _receive(self, most: int) -> bytes:
         while True:
-            self._tick()
+            self._set_timeout()
             try:
                 return self._sock.recv(most)
             except TimeoutError:
-                if not self._late():
+                if not self._goes_on():
                     raise
 
-    def _more(self) -> bool:
+    def _fill(self) -> bool:
         data = self._receive(_CHUNK)
         self._buffer += data
         return bool(data)
@@ -199,16 +207,16 @@ class _Reader:
     def line(self) -> bytes:
         """Give a header line without its end. EOFError when there is none."""
         while b"\n" not in self._buffer:
-            if len(self._buffer) > _CHUNK or not self._more():
+            if len(self._buffer) > _CHUNK or not self._fill():
                 raise EOFError
         line, self._buffer = self._buffer.split(b"\n", 1)
         return line.rstrip(b"\r")
 
     def lines(self, limit: int) -> Iterator[bytes]:
-        """Give every line until the connection ends."""
+        """Give every line until the connection ends; none may be longer than `limit` bytes."""
         while True:
             while b"\n" not in self._buffer:
-                if len(self._buffer) > limit or not self._more():
+                if len(self._buffer) > limit or not self._fill():
                     return
             line, self._buffer = self._buffer.split(b"\n", 1)
             yield line
@@ -228,7 +236,7 @@ class _Reader:
 
     def rest(self, limit: int) -> bytes:
         """Give everything until the connection ends, at most `limit` bytes."""
-        while len(self._buffer) <= limit and self._more():
+        while len(self._buffer) <= limit and self._fill():
             pass
         return self._buffer[:limit]
 
@@ -243,7 +251,7 @@ def _json(data: bytes) -> Any:
 
 
 def _raise_problem(status: int, data: bytes) -> NoReturn:
-    """Turn a problem document (RFC 9457) into the error that it tells of."""
+    """Raise the error that a problem document (RFC 9457) describes."""
     try:
         problem = json.loads(data)
     except ValueError:
@@ -257,17 +265,20 @@ def _raise_problem(status: int, data: bytes) -> NoReturn:
         str(problem.get("hint", "")),
     )
     if kind == ConfigError.kind:
-        raise ConfigError(tuple(_fault(one) for one in problem.get("faults", ())))
+        from ecluse.faults import Fault  # noqa: PLC0415 - `dataclasses` takes long to import
+
+        raise ConfigError(
+            tuple(
+                Fault(
+                    str(one.get("file", "")),
+                    int(one.get("line", 0)),
+                    int(one.get("column", 0)),
+                    str(one.get("wrong", "")),
+                    str(one.get("expected", "")),
+                )
+                for one in problem.get("faults", ())
+            )
+        )
     error = _KINDS.get(kind, EcluseError)(detail, retry=retry, hint=hint)
     error.kind = kind or error.kind
     raise error
-
-
-def _fault(one: Mapping[str, Any]) -> Fault:
-    return Fault(
-        str(one.get("file", "")),
-        int(one.get("line", 0)),
-        int(one.get("column", 0)),
-        str(one.get("wrong", "")),
-        str(one.get("expected", "")),
-    )

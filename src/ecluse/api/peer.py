@@ -1,13 +1,11 @@
-"""Who is at the other end of the socket, in the kernel's words, and what role that gives.
+"""Who is at the other end of the socket, as the kernel says, and which role that process has.
 
 Sources: SO_PEERCRED in socket(7) and unix(7); SO_PEERGROUPS (Linux 4.13) and SO_PEERPIDFD (Linux
 6.5) in linux/net/core/sock.c (`sk_getsockopt`); pidfd_open(2); /proc/PID/comm and
-/proc/PID/loginuid in proc(5); passwd(5), group(5).
+/proc/PID/loginuid in proc(5).
 
-Accounts are read straight from /etc/passwd and /etc/group, never through NSS: with the network cut,
-a directory server that does not answer would hang the daemon in the very minute it is needed.
-/proc/PID/cmdline is not read either: that needs the memory map of the peer, which a hostile peer
-can hold locked.
+/proc/PID/cmdline is not read: that needs the memory map of the peer, and a hostile peer can keep it
+locked.
 """
 
 import ctypes
@@ -17,23 +15,25 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from ecluse.accounts import Accounts, is_number
 from ecluse.records import Actor
+from ecluse.safe_text import replace_unsafe
 
 SO_PEERGROUPS = 59  # asm-generic/socket.h; Python's socket module has no name for it
 SO_PEERPIDFD = 77
 _UCRED = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _PYTHON_LIMIT = 1024  # socket.getsockopt takes no larger buffer: 256 groups
 _NGROUPS_MAX = 65536  # linux/limits.h
-_ACCOUNTS_LIMIT = 8 << 20  # bytes of /etc/passwd or /etc/group that are read
 _NO_LOGIN = 0xFFFFFFFF  # loginuid of a process that no login started
+_MAX_NAME = 64  # characters of a command's name
 
 
 class Role(enum.StrEnum):
-    """What a peer may do. An operator may all that a reader may."""
+    """What a peer may do. An operator may do all that a reader may."""
 
     NONE = "none"
     READER = "reader"
@@ -66,13 +66,14 @@ def peer_of(sock: socket.socket) -> Peer:
 
 
 def has_ended(sock: socket.socket) -> bool:
-    """Say whether the process that connected has ended, whoever holds its end now; False where the
-    kernel cannot tell.
+    """Say whether the process that connected has ended, even if another one has its socket now.
+
+    False where the kernel cannot tell.
     """
     try:
         pidfd = sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
     except OSError as error:
-        return error.errno != errno.ENOPROTOOPT  # ESRCH, EINVAL: nobody has that number any more
+        return error.errno != errno.ENOPROTOOPT  # ESRCH, EINVAL: no process has that number now
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
@@ -95,80 +96,13 @@ def _all_peer_groups(sock: socket.socket) -> bytes:
     size = ctypes.c_uint32(len(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.getsockopt(sock.fileno(), socket.SOL_SOCKET, SO_PEERGROUPS, buffer, ctypes.byref(size)):
-        return b""  # the closed side: without its groups a peer has no role by group
+        return b""  # the safe side: without its groups a peer has no role by group
     return buffer.raw[: size.value]
-
-
-@dataclass(slots=True)
-class _Cached:
-    """One account file, parsed again only when it changed."""
-
-    path: Path
-    parse: Callable[[str], Mapping[str, str]]
-    seen: tuple[int, int, int] = (0, 0, 0)
-    entries: Mapping[str, str] = field(default_factory=dict)
-
-    def get(self, key: str) -> str | None:
-        try:
-            stat = self.path.stat()
-            now = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if now != self.seen:
-                with self.path.open("rb") as file:
-                    self.entries = self.parse(file.read(_ACCOUNTS_LIMIT).decode("utf-8", "replace"))
-                self.seen = now
-        except OSError:
-            self.seen, self.entries = (0, 0, 0), {}
-        return self.entries.get(key)
-
-
-def _users(text: str) -> dict[str, str]:
-    """Uid -> user name; the first line wins, as for getpwuid(3)."""
-    users: dict[str, str] = {}
-    for line in text.splitlines():
-        parts = line.split(":")
-        if len(parts) >= 3 and parts[0]:
-            users.setdefault(parts[2], parts[0])
-    return users
-
-
-def _groups(text: str) -> dict[str, str]:
-    """Group name -> gid; the first line wins, as for getgrnam(3)."""
-    groups: dict[str, str] = {}
-    for line in text.splitlines():
-        parts = line.split(":")
-        if len(parts) >= 3 and _is_number(parts[2]):
-            groups.setdefault(parts[0], parts[2])
-    return groups
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
-
-
-class Accounts:
-    """The machine's own account files, read when they change."""
-
-    def __init__(
-        self, passwd: Path = Path("/etc/passwd"), group: Path = Path("/etc/group")
-    ) -> None:
-        self._passwd = _Cached(passwd, _users)
-        self._group = _Cached(group, _groups)
-
-    def user(self, uid: int) -> str:
-        """Give the name of a uid, `uid 1234` when the machine has none for it."""
-        return printable(self._passwd.get(str(uid)) or f"uid {uid}", 64)
-
-    def gid(self, group: str) -> int | None:
-        """Give the gid of a group name or of a number in text; None when there is no such group."""
-        if _is_number(group):
-            return int(group)
-        found = self._group.get(group) if group else None
-        return int(found) if found is not None else None
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Two UNIX groups (name or number) and who is in them by the groups of his process.
+    """The roles of two UNIX groups (name or number), by the groups of the peer's process.
 
     Root is an operator.
     """
@@ -177,7 +111,7 @@ class Roles:
     operators: str
     accounts: Accounts
 
-    def of(self, peer: Peer) -> Role:
+    def role_of(self, peer: Peer) -> Role:
         """Give the role of a peer. A group that does not exist gives nobody a role."""
         if peer.uid == 0 or self.accounts.gid(self.operators) in peer.groups:
             return Role.OPERATOR
@@ -202,23 +136,24 @@ def actor_of(
 ) -> Actor:
     """Describe a peer for the audit log.
 
-    command: its name in the kernel (comm), empty when it is gone.
-
-    gone: says whether the peer is. /proc goes by a number that another process may have by then:
-    command and login of a peer that is gone are left out. It is asked after they were read, so that
-    a peer which goes meanwhile counts as gone.
+    Args:
+        peer: the process that connected.
+        accounts: names for uids.
+        proc: where the kernel's process files are.
+        gone: says whether the peer has ended. Another process may have its number by then, so the
+            command and the login of such a peer are left out. It is called after they were read, so
+            that a peer that ends meanwhile counts as ended.
     """
-    command = printable(_read(proc / str(peer.pid) / "comm").strip(), 64)
-    login = _read(proc / str(peer.pid) / "loginuid").strip()
+    command = replace_unsafe(_read_file(proc / str(peer.pid) / "comm").strip(), _MAX_NAME)
+    login = _read_file(proc / str(peer.pid) / "loginuid").strip()
+    user = accounts.user_name(peer.uid)
     if gone():
-        return Actor(peer.uid, accounts.user(peer.uid), peer.pid, "")
-    known = _is_number(login) and int(login) != _NO_LOGIN
-    return Actor(
-        peer.uid, accounts.user(peer.uid), peer.pid, command, int(login) if known else None
-    )
+        return Actor(peer.uid, user, peer.pid, "")
+    known = is_number(login) and int(login) != _NO_LOGIN
+    return Actor(peer.uid, user, peer.pid, command, int(login) if known else None)
 
 
-def _read(path: Path) -> str:
+def _read_file(path: Path) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -229,10 +164,3 @@ def _read(path: Path) -> str:
         return ""
     finally:
         os.close(descriptor)
-
-
-def printable(text: str, limit: int) -> str:
-    """Give at most `limit` characters of text, with every control, format and unassigned character
-    as `?`.
-    """
-    return "".join(c if c.isprintable() else "?" for c in text[:limit])

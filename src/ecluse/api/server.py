@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import BaseRequest, RequestPayloadError, Response, StreamResponse
 from pydantic import BaseModel
 
+from ecluse.accounts import Accounts
 from ecluse.api import metrics, openapi
 from ecluse.api.acceptor import Acceptor, no_place
 from ecluse.api.browser_guard import HINT, mark_of
@@ -27,7 +28,7 @@ from ecluse.api.http_connection import (
 )
 from ecluse.api.listener import Listener, adopt, listen
 from ecluse.api.log import Log
-from ecluse.api.peer import Accounts, Role, Roles, actor_of, printable
+from ecluse.api.peer import Role, Roles, actor_of
 from ecluse.api.problems import MEDIA, HttpRefusalError, problem_of
 from ecluse.api.quota import Quota, QuotaCounter, pool_of
 from ecluse.api.routes import JSON, METRICS, NDJSON, Call, find
@@ -41,6 +42,7 @@ from ecluse.api.wire import (
     to_json,
 )
 from ecluse.errors import EcluseError
+from ecluse.safe_text import replace_unsafe
 
 _STREAM_ROOMS: Mapping[str, Quota] = MappingProxyType(
     {
@@ -127,7 +129,7 @@ class ApiServer:
             )
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is under way already") from error
-        problem = problem_of(error, printable(request.path, 200))
+        problem = problem_of(error, replace_unsafe(request.path, 200))
         response = _response(to_json(problem, Problem), MEDIA, problem.status)
         if isinstance(error, HttpRefusalError):
             if error.allow:
@@ -200,11 +202,9 @@ class ApiServer:
             page=bool(page),
         )
         if page:
-            detail = (
-                f"requests of web pages are refused, and this may be one: {printable(page, 80)}"
-            )
+            detail = f"requests of web pages are refused, and this may be one: {replace_unsafe(page, 80)}"
             return HttpRefusalError(403, detail, kind="forbidden", hint=HINT, close=True)
-        who = accounts.user(peer.uid)
+        who = accounts.user_name(peer.uid)
         group = self._roles.operators if needed is Role.OPERATOR else self._roles.readers
         may = "command" if needed is Role.OPERATOR else "look"
         return HttpRefusalError(
@@ -241,11 +241,14 @@ def _no_route(request: BaseRequest, methods: tuple[str, ...]) -> HttpRefusalErro
     if methods:
         allow = ", ".join(methods)
         return HttpRefusalError(
-            405, f"{printable(request.method, 20)} is not for this path", hint=allow, allow=allow
+            405,
+            f"{replace_unsafe(request.method, 20)} is not for this path",
+            hint=allow,
+            allow=allow,
         )
     return HttpRefusalError(
         404,
-        f"nothing is at {printable(request.path, 200)}",
+        f"nothing is at {replace_unsafe(request.path, 200)}",
         hint="GET /v1/openapi.json lists every path",
     )
 
@@ -281,7 +284,7 @@ def _response(body: bytes, media: str, status: int = 200) -> Response:
 
 
 def _what(request: BaseRequest) -> str:
-    return printable(f"{request.method} {request.path}", 200)
+    return replace_unsafe(f"{request.method} {request.path}", 200)
 
 
 def _at(error: Exception) -> list[str]:

@@ -22,22 +22,19 @@ from pydantic import (
 
 from ecluse.records import Generation
 from ecluse.results import Purge, ServiceStatus
+from ecluse.safe_text import single_line
 
 MAX_BODY = 64 << 10
 """Bytes of a request body; more is answered by 413."""
 
 
-def _one_line(value: Any) -> Any:
+def _as_single_line(value: Any) -> Any:
     # A strange character in the reason must never be what a cut fails on.
-    return (
-        " ".join("".join(c if c.isprintable() else " " for c in value).split())
-        if isinstance(value, str)
-        else value
-    )
+    return single_line(value) if isinstance(value, str) else value
 
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-Words = Annotated[str, BeforeValidator(_one_line), StringConstraints(max_length=1000)]
+Words = Annotated[str, BeforeValidator(_as_single_line), StringConstraints(max_length=1000)]
 Number = Annotated[int, Field(ge=0, le=10**12)]
 Zones = Annotated[tuple[Name, ...], Field(min_length=1, max_length=256)]
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 
+from ecluse.api.request_socket import CHANGE_SECONDS, request_level, sendable_text
 from ecluse.cli.exit_codes import DONE, REFUSED, UNRECORDED, UsageError
-from ecluse.cli.fast_path import CHANGE_SECONDS, ask_level, sendable, tell_session
-from ecluse.cli.format import by_level, count, listed, local
-from ecluse.cli.queries import client, purge_words, show_plan, show_services, write_json
+from ecluse.cli.format import (
+    count_of,
+    join_names,
+    local_time,
+    zones_by_level,
+)
+from ecluse.cli.queries import client, purge_summary, show_plan, show_services, write_json
 from ecluse.cli.terminal import Screen
 from ecluse.errors import EcluseError
 
 TYPE_CHECKING = False  # as in main
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import SimpleNamespace
     from typing import Any
 
@@ -21,38 +26,35 @@ if TYPE_CHECKING:
 
     Json = Mapping[str, Any]
 
-_PURGE_SECONDS = 2.0
-_PURGE_STARTS = 0.3
-_POLL = 0.005  # at first, then a quarter of what was waited
+_PURGE_SECONDS = 2.0  # how long the end of connections is waited for
+_PURGE_START_SECONDS = 0.3  # by when the daemon has begun it, if it does at all
+_FIRST_POLL_SECONDS = 0.005  # then a quarter of what was waited
 
 
 def level(args: SimpleNamespace, screen: Screen) -> int:
-    """`ecluse level NAME`, `cut`, `isolate`: never asks, since closing must not wait.
-
-    `open` asks.
-    """
+    """`ecluse level NAME`, `cut`, `isolate`, `open`; only opening asks: closing must not wait."""
     if args.level == "open":
         return open_gate(args, screen)
     if getattr(args, "no_daemon", False):
-        from ecluse.cli.offline_close import close  # noqa: PLC0415 - a cut by the daemon should not pay for it
+        from ecluse.cli.offline_close import close  # noqa: PLC0415 - no cut by the daemon needs it
 
-        tell_session()
+        _warn_session()
         return close(args, screen)
     return _set_level(args, screen, args.reason or "")
 
 
 def open_gate(args: SimpleNamespace, screen: Screen) -> int:
-    """`ecluse open`: has the site's name typed, and wants a reason."""
+    """`ecluse open`: makes the person type the site's name, and needs a reason."""
     expect = None
     if not args.yes:
-        _must_ask(args, screen)
+        _require_person(args, screen)
         now = client(args).get("/v1/status")
         site, expect = str(now["site"]), now["generation"]
-        where = listed(args.zone) if args.zone else "every zone"
-        screen.noted(f"This opens {where} to the whole internet.", "warn")
+        where = join_names(args.zone) if args.zone else "every zone"
+        screen.wrapped_error(f"This opens {where} to the whole internet.", "warn")
         typed = screen.ask(f"Type the site's name ({site}) to open, anything else to leave it:")
         if typed != site:
-            screen.note("Not opened. Nothing was changed.")
+            screen.error_line("Not opened. Nothing was changed.")
             return REFUSED
     reason = args.reason
     if not reason and not args.yes:
@@ -62,7 +64,7 @@ def open_gate(args: SimpleNamespace, screen: Screen) -> int:
     return _set_level(args, screen, reason, expect)
 
 
-def _must_ask(args: SimpleNamespace, screen: Screen) -> None:
+def _require_person(args: SimpleNamespace, screen: Screen) -> None:
     if args.json or not screen.can_ask():
         raise UsageError(
             "there is nobody to ask: add --yes to go ahead unasked. Nothing was changed."
@@ -72,40 +74,36 @@ def _must_ask(args: SimpleNamespace, screen: Screen) -> None:
 def _set_level(
     args: SimpleNamespace, screen: Screen, reason: str, expect: int | None = None
 ) -> int:
-    # A closing that was typed plainly is on its way already.
-    question = args.question
-    if question is None:
-        if args.level != "open" and not (args.zone and "gateway" not in args.zone):
-            tell_session()
-        question = ask_level(
+    request = args.request  # of a plainly typed closing, which was sent at once
+    if request is None:
+        if args.level != "open":
+            _warn_session(args.zone or ())
+        request = request_level(
             args.socket, args.level, args.zone or (), reason, args.authorised_by or "", expect
         )
     daemon = client(args, CHANGE_SECONDS)
-    return _tell(args, screen, daemon, daemon.answer(question))
+    return _report_change(args, screen, daemon, daemon.answer(request))
 
 
 def rollback(args: SimpleNamespace, screen: Screen) -> int:
-    """`ecluse rollback [N]`: on a terminal it says what it would open, and asks; what it showed is
-    what it sends.
-    """
-    body = _why(args, args.reason or "")
+    """`ecluse rollback [N]`: on a terminal it shows what it would open, and sends what it showed."""
+    body = _why(args)
     if args.number is not None:
         body["generation"] = args.number
     if not args.yes and not args.json and screen.can_ask():
-        shown = _shown(args, screen)
+        shown = _confirm_rollback(args, screen)
         if shown is None:
-            screen.note("Not gone back. Nothing was changed.")
+            screen.error_line("Not gone back. Nothing was changed.")
             return REFUSED
         body |= shown
-    return _carry_out(args, screen, "/v1/rollback", body)
+    return _post_change(args, screen, "/v1/rollback", body)
 
 
-def _shown(args: SimpleNamespace, screen: Screen) -> dict[str, int] | None:
-    """Ask before a rollback opens a zone: after a cut it is the last line on the screen, and one
-    key away.
+def _confirm_rollback(args: SimpleNamespace, screen: Screen) -> dict[str, int] | None:
+    """Ask before a rollback opens a zone; None for no.
 
-    Gives what was shown, so that nothing else is done: another operator may cut before the answer
-    is typed. None: no.
+    After a cut the rollback is the last line on the screen, and one key away. The answer holds what
+    was shown, so that nothing else is done: another operator may cut before the person answers.
     """
     daemon = client(args, CHANGE_SECONDS)
     now = daemon.get("/v1/status")
@@ -119,60 +117,69 @@ def _shown(args: SimpleNamespace, screen: Screen) -> dict[str, int] | None:
     opened = [zone for zone, name in then.items() if name == "open" != now["levels"].get(zone)]
     if not opened:
         return shown
-    screen.noted(
-        f"Going back to generation {number} opens {listed(opened)} to the whole internet.", "warn"
+    screen.wrapped_error(
+        f"Going back to generation {number} opens {join_names(opened)} to the whole internet.",
+        "warn",
     )
     return shown if (screen.ask("Go back? [y/N]") or "").lower() in {"y", "yes"} else None
 
 
 def reload(args: SimpleNamespace, screen: Screen) -> int:
-    """`ecluse reload`: shows the difference, asks, and applies just what was shown."""
+    """`ecluse reload`: shows the difference, asks, and applies only what was shown."""
     daemon = client(args, CHANGE_SECONDS)
     if not args.yes:
-        _must_ask(args, screen)
+        _require_person(args, screen)
     plan = daemon.post("/v1/plan", {"reload": True})
     if not args.json:
         show_plan(screen, plan, files=True)
         screen.line()
     if not args.yes and (screen.ask("Apply this? [y/N]") or "").lower() not in {"y", "yes"}:
-        screen.note("Not applied. Nothing was changed.")
+        screen.error_line("Not applied. Nothing was changed.")
         return REFUSED
-    return _carry_out(
-        args, screen, "/v1/reload", {"expect": plan["digest"], **_why(args, args.reason or "")}
-    )
+    return _post_change(args, screen, "/v1/reload", {"expect": plan["digest"], **_why(args)})
 
 
-def _why(args: SimpleNamespace, reason: str) -> dict[str, Any]:
-    return {"reason": sendable(reason), "authorised_by": sendable(args.authorised_by or "")}
+def _warn_session(zones: Sequence[str] = ()) -> None:
+    from ecluse.cli.session_warning import warn_session  # noqa: PLC0415 - no plain cut needs it
+
+    warn_session(zones)
 
 
-def _carry_out(args: SimpleNamespace, screen: Screen, path: str, body: Json) -> int:
+def _why(args: SimpleNamespace) -> dict[str, Any]:
+    return {
+        "reason": sendable_text(args.reason or ""),
+        "authorised_by": sendable_text(args.authorised_by or ""),
+    }
+
+
+def _post_change(args: SimpleNamespace, screen: Screen, path: str, body: Json) -> int:
     daemon = client(args, CHANGE_SECONDS)
-    tell_session()
-    return _tell(args, screen, daemon, daemon.post(path, body))
+    _warn_session()
+    return _report_change(args, screen, daemon, daemon.post(path, body))
 
 
-def _tell(args: SimpleNamespace, screen: Screen, daemon: Client, change: Json) -> int:
+def _report_change(args: SimpleNamespace, screen: Screen, daemon: Client, change: Json) -> int:
     if args.json:
         write_json(screen, change)
     else:
         show_change(screen, change)
-        screen.finish()  # the answer is on the screen before the count of connections is waited for
+        screen.finish()  # the person reads this while the end of connections is waited for
         _show_purge(screen, daemon, change)
-        _show_way_back(screen, change["generation"])
+        if previous := change["generation"]["previous"]:
+            screen.line(f"To go back: ecluse rollback {previous}", "bold")
     complete = change["verified"] and not change["unrecorded"]
     return DONE if complete else UNRECORDED
 
 
 def show_change(screen: Screen, change: Json) -> None:
-    """Write what a command did."""
+    """Show what a command did."""
     g = change["generation"]
-    for name, zones in by_level(g["levels"]):
-        screen.wrapped(f"{name.upper()}: ", listed(zones), "warn" if name == "open" else "bold")
+    for name, zones in zones_by_level(g["levels"]):
+        screen.wrapped(f"{name.upper()}: ", join_names(zones), "warn" if name == "open" else "bold")
     if not change["changed"]:
         screen.line("  It was so already.")
     show_services(screen, g["levels"], change["kept"], change["opened"], change)
-    screen.wrapped("  ended     ", listed(change["ended"]))
+    screen.wrapped("  ended     ", join_names(change["ended"]))
     if change["verified"]:
         screen.line("  verified  yes, read back from the kernel", "good")
     else:
@@ -182,17 +189,14 @@ def show_change(screen: Screen, change: Json) -> None:
         for what in change["unrecorded"]:
             screen.wrapped("            ", what, "bad")
     else:
-        screen.line(f"  recorded  yes, generation {g['number']}, {local(g['at'])}")
+        screen.line(f"  recorded  yes, generation {g['number']}, {local_time(g['at'])}")
     screen.line(f"  took      {change['took_ms']:.1f} ms")
     for warning in change["warnings"]:
         screen.wrapped("! ", warning, "warn")
 
 
 def _show_purge(screen: Screen, daemon: Client, change: Json) -> None:
-    """Wait a little for the end of connections and say how it went.
-
-    It never changes the outcome.
-    """
+    """Wait a little for the end of connections and show it; the outcome never changes by it."""
     g = change["generation"]
     if set(g["levels"].values()) == {"open"}:
         return
@@ -202,24 +206,19 @@ def _show_purge(screen: Screen, daemon: Client, change: Json) -> None:
         while (waited := time.monotonic() - begin) < _PURGE_SECONDS:
             purge = daemon.get(f"/v1/generations/{g['number']}")["purge"]
             if (purge and purge["state"] != "running") or (
-                purge is None and waited > _PURGE_STARTS
+                purge is None and waited > _PURGE_START_SECONDS
             ):
                 break
-            time.sleep(max(_POLL, min(waited / 4, 0.1)))
+            time.sleep(max(_FIRST_POLL_SECONDS, min(waited / 4, 0.1)))
     except EcluseError as error:
         screen.wrapped("  live      ", f"not known: {error.message}", "warn")
         return
     if purge is not None:
         screen.wrapped(
-            "  live      ", purge_words(purge), "bad" if purge["state"] == "failed" else ""
+            "  live      ", purge_summary(purge), "bad" if purge["state"] == "failed" else ""
         )
         examples = purge["examples"][:3]
         for example in examples:
             screen.line(f"            ended {example}")
         if purge["ended"] > len(examples) > 0:
-            screen.line(f"            .. and {count(purge['ended'] - len(examples), 'other')}")
-
-
-def _show_way_back(screen: Screen, generation: Json) -> None:
-    if generation["previous"]:
-        screen.line(f"To go back: ecluse rollback {generation['previous']}", "bold")
+            screen.line(f"            .. and {count_of(purge['ended'] - len(examples), 'other')}")

@@ -52,11 +52,11 @@ def code_of(error: EcluseError) -> int:
 
 def report(error: EcluseError, args: SimpleNamespace, screen: Screen) -> int:
     """Say what failed and what to do next; give the exit code."""
-    screen.noted(f"ecluse: {error.message}", "bad")
+    screen.wrapped_error(f"ecluse: {error.message}", "bad")
     if error.hint:
-        screen.noted(error.hint)
+        screen.wrapped_error(error.hint)
     if isinstance(error, UnreachableError):
-        screen.noted(without_daemon())
+        screen.wrapped_error(without_daemon())
     if getattr(args, "json", False):
         screen.raw(_as_json(error))
     return code_of(error)

@@ -1,8 +1,6 @@
-"""Reads the command lines that are typed in a hurry without argparse, which takes as long to load
-as the daemon to cut.
+"""Parses the plainest command lines without argparse, which loads as slowly as the daemon cuts.
 
-Only the plainest forms are read here, in the same way as `parser` reads them; everything else is
-left to it.
+What is parsed here gives the same result as `parser` does. Everything else is left to it.
 """
 
 TYPE_CHECKING = False  # as in main
@@ -22,10 +20,7 @@ _VERBS: "dict[str, dict[str, Any]]" = {
 
 
 def parse_fast(words: "Sequence[str]") -> "dict[str, Any] | None":
-    """Read `[OPTION]..
-
-    VERB [OPTION]..`; give what argparse would. None for whatever is not of that form.
-    """
+    """Parse `[OPTION].. VERB [OPTION]..` as argparse would; None for any other form."""
     found: dict[str, Any] = {}
     allowed = {"json", "socket"}
     rest = iter(words)

@@ -1,97 +1,54 @@
-"""Where the process `ecluse` begins: a closing is on the socket before anything is loaded that only
-its answer needs.
+"""Entry point of the process `ecluse`: sends a cut before it loads what only the answer needs.
 
-Python itself takes 6 ms to start. Each module that is imported on the way to the request is time in
-which packets leave, so this, `quick` and `api.ask` import none but those of the interpreter itself
-(and write annotations as texts: `from __future__` is a module, too).
+Python itself takes 6 ms to start. Packets leak while a module loads on the way to the request. So
+this module, `fast_args` and `api.request_socket` import only what the interpreter has built in, and
+write annotations as strings (`from __future__` is a module, too).
 """
 
 import posix
 import sys
 
-from ecluse.api.request_socket import RequestSocket, json_text
+from ecluse.api.request_socket import RequestSocket, request_level
 from ecluse.cli import fast_args
 
 TYPE_CHECKING = False  # as in main
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from typing import NoReturn
-
-CHANGE_SECONDS = 60.0
-"""How long the daemon may take for a change."""
-
-_MOST_REASON = 1000  # characters that the daemon takes
 
 
 def run() -> "NoReturn":
-    """Be the process `ecluse`: one command line, then the end."""
-    question: RequestSocket | None = None
+    """Run the command line of this process, then end it."""
+    request: RequestSocket | None = None
     trouble: BaseException | None = None
     try:
-        question = ask_closing(sys.argv[1:])
-    except BaseException as error:  # noqa: BLE001 - Ctrl-C too is told where everything else is
+        request = send_closing(sys.argv[1:])
+    except BaseException as error:  # noqa: BLE001 - main reports everything, Ctrl-C too
         trouble = error
     while True:
         try:
-            from ecluse.cli import main  # noqa: PLC0415 - what takes longer than the daemon needs to cut
+            from ecluse.cli import main  # noqa: PLC0415 - takes longer than the daemon's cut
 
             break
         except KeyboardInterrupt as error:
             trouble = error
-    main.run(question, trouble)
+    main.run(request, trouble)
 
 
-def ask_closing(words: "Sequence[str]") -> RequestSocket | None:
-    """Send what the command line asks for, if it closes and is of a form that `quick` reads; else
-    leave it to `main`.
-    """
+def send_closing(words: "Sequence[str]") -> RequestSocket | None:
+    """Send the request of a plainly typed `cut` or `isolate`; None for every other command line."""
     found = fast_args.parse_fast(words)
     if found is None or "level" not in found or found["no_daemon"]:
         return None
-    if not (found["zone"] and "gateway" not in found["zone"]):
-        tell_session()
+    zones = found["zone"] or ()
+    # The same test as in `session_warning`: at the console nobody should pay for that import.
+    if b"SSH_CONNECTION" in posix.environ or b"SUDO_UID" in posix.environ:
+        from ecluse.cli import session_warning  # noqa: PLC0415
+
+        session_warning.warn_session(zones)
     socket_path = found.get(
         "socket", posix.environ.get(b"ECLUSE_SOCKET") or fast_args.DEFAULT_SOCKET
     )
-    return ask_level(
-        socket_path,
-        found["level"],
-        found["zone"] or (),
-        found["reason"] or "",
-        found["authorised_by"] or "",
+    return request_level(
+        socket_path, found["level"], zones, found["reason"] or "", found["authorised_by"] or ""
     )
-
-
-def tell_session() -> None:
-    """Say beforehand where what is about to be sent may end the session in which it is typed."""
-    if b"SSH_CONNECTION" in posix.environ or b"SUDO_UID" in posix.environ:
-        from ecluse.cli import session_warning  # noqa: PLC0415 - at the console nobody should pay for it
-
-        session_warning.tell()
-
-
-def ask_level(
-    socket_path: "str | bytes",
-    level: str,
-    zones: "Iterable[str]",
-    reason: str,
-    authorised_by: str,
-    expect: "int | None" = None,
-) -> RequestSocket:
-    """Ask for a level; in every zone when none is named. expect: the generation that was shown."""
-    parts = {"level": level, "reason": sendable(reason), "authorised_by": sendable(authorised_by)}
-    body = ", ".join(f"{json_text(key)}: {json_text(value)}" for key, value in parts.items())
-    if zones:
-        body += f', "zones": [{", ".join(map(json_text, zones))}]'
-    if expect is not None:
-        body += f', "expect_generation": {expect}'
-    return RequestSocket(
-        socket_path, CHANGE_SECONDS, "POST", "/v1/level", f"{{{body}}}".encode("ascii")
-    )
-
-
-def sendable(text: str) -> str:
-    """Give what the daemon takes: arguments may hold bytes that are no UTF-8, and no cut may fail
-    on its reason.
-    """
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")[:_MOST_REASON]

@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def local(iso: str | None) -> str:
+def local_time(iso: str | None) -> str:
     """Give a time of the daemon (ISO 8601, UTC) in this machine's own time."""
     at = _parsed(iso)
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else "-"
 
 
-def ago(iso: str | None, now: datetime | None = None) -> str:
+def time_ago(iso: str | None, now: datetime | None = None) -> str:
     """Say how long ago a time of the daemon was, roughly."""
     at = _parsed(iso)
-    return span((now or datetime.now(UTC)) - at) + " ago" if at else "-"
+    return duration((now or datetime.now(UTC)) - at) + " ago" if at else "-"
 
 
-def span(length: Any) -> str:
+def duration(length: Any) -> str:
     """Give a timedelta or seconds in its largest fitting unit."""
     seconds = int(getattr(length, "total_seconds", lambda: length)())
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
@@ -38,12 +38,12 @@ def _parsed(iso: str | None) -> datetime | None:
         return None
 
 
-def count(number: int, one: str, many: str = "") -> str:
+def count_of(number: int, one: str, many: str = "") -> str:
     """Give `1 connection`, `1,204 connections`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def size(number: float) -> str:
+def byte_size(number: float) -> str:
     """Give a number of bytes, three digits or so."""
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
@@ -52,12 +52,12 @@ def size(number: float) -> str:
     return f"{number:.1f} TB"
 
 
-def listed(names: Iterable[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     """Give names as `a, b, c`, or `none`."""
     return ", ".join(names) or "none"
 
 
-def by_level(levels: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+def zones_by_level(levels: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     """Group zones by their level, in the order met."""
     groups: dict[str, list[str]] = {}
     for zone, level in levels.items():
@@ -65,15 +65,15 @@ def by_level(levels: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     return list(groups.items())
 
 
-def levels_in_short(levels: Mapping[str, str]) -> str:
+def levels_summary(levels: Mapping[str, str]) -> str:
     """Give `cut` when every zone has it, else `care cut, guests open`."""
-    groups = by_level(levels)
+    groups = zones_by_level(levels)
     if len(groups) == 1:
         return groups[0][0]
     return ", ".join(f"{'+'.join(zones)} {level}" for level, zones in groups)
 
 
-def who(actor: Mapping[str, Any]) -> str:
+def actor_name(actor: Mapping[str, Any]) -> str:
     """Name an actor: the user, and the login behind it where that is another."""
     login = actor.get("login")
     behind = f" (login uid {login})" if login not in {None, actor.get("uid")} else ""

@@ -1,7 +1,4 @@
-"""`ecluse`: the command line.
-
-Standard library only on the way to the daemon, so that it answers at once.
-"""
+"""`ecluse`: the command line. It imports the standard library alone on the way to the daemon."""
 
 from __future__ import annotations
 
@@ -11,81 +8,68 @@ from types import SimpleNamespace
 
 from ecluse.cli import fast_args
 from ecluse.cli.exit_codes import FAILED, INTERRUPTED, UNREACHABLE, USAGE, UsageError, report
-from ecluse.cli.terminal import LeftAloneError, Screen
+from ecluse.cli.terminal import InterruptedQuestionError, Screen
+from ecluse.cli.verbs import VERBS
 from ecluse.errors import EcluseError
 
-# Set by type checkers alone. What is imported below it, here and in what this imports, takes as
-# long to load as all the rest; so no annotation may be looked at while running.
+# True for type checkers alone. `typing`, and what is imported below it here and in the modules that
+# this one imports, takes as long to load as all the rest. So annotations are never evaluated.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
     from ecluse.api.request_socket import RequestSocket
-
-_VERBS = {
-    "status": ("queries", "status"),
-    "services": ("queries", "services"),
-    "history": ("queries", "history"),
-    "show": ("queries", "show"),
-    "refused": ("queries", "refused"),
-    "plan": ("queries", "plan"),
-    "events": ("queries", "events"),
-    "cut": ("commands", "level"),
-    "isolate": ("commands", "level"),
-    "open": ("commands", "level"),
-    "level": ("commands", "level"),
-    "rollback": ("commands", "rollback"),
-    "reload": ("commands", "reload"),
-    "check": ("offline_checks", "check"),
-    "audit verify": ("offline_checks", "audit_verify"),
-    "audit show": ("offline_checks", "audit_show"),
-}
-_CHANGING = frozenset({"cut", "isolate", "open", "level", "rollback", "reload"})
 
 
 def main(
     argv: Sequence[str] | None = None,
-    question: RequestSocket | None = None,
+    request: RequestSocket | None = None,
     trouble: BaseException | None = None,
 ) -> int:
-    """Run one command line; give its exit code. No traceback ever leaves here.
+    """Run one command line and give its exit code. No traceback leaves this function.
 
-    question: what this command line asks of the daemon, where it is on its way already (`hurry`).
-    trouble: what kept it.
+    Args:
+        argv: the words after `ecluse`; None for those of this process.
+        request: what `fast_path` has sent to the daemon already for this command line.
+        trouble: what went wrong there.
     """
     screen = Screen()
     args = SimpleNamespace(
         json=False, socket=os.environ.get("ECLUSE_SOCKET") or fast_args.DEFAULT_SOCKET
     )
-    args.question = question
-    args.waiting = lambda why: _waiting(args, screen, why)
+    args.request = request
+    args.waiting = lambda why: _show_waiting(args, screen, why)
     try:
-        _read(sys.argv[1:] if argv is None else argv, args)
-        return _run(args, screen, trouble)
+        _parse(sys.argv[1:] if argv is None else argv, args)
+        return _run_verb(args, screen, trouble)
     except UsageError as error:
-        screen.noted(f"ecluse: {error}", "bad")
+        screen.wrapped_error(f"ecluse: {error}", "bad")
         return USAGE
     except EcluseError as error:
         return report(error, args, screen)
-    except LeftAloneError:
-        screen.note()
-        screen.noted(
+    except InterruptedQuestionError:
+        screen.error_line()
+        screen.wrapped_error(
             "interrupted at a question: nothing of the command was sent, nothing was changed."
         )
         return INTERRUPTED
     except KeyboardInterrupt:
         return _interrupted(args, screen)
-    except Exception as error:  # noqa: BLE001 - the last resort before a person would see a traceback
-        screen.noted(f"ecluse: an error of its own ({type(error).__name__}: {error})", "bad")
-        screen.noted("If this was a command, look with 'ecluse status' whether it was carried out.")
+    except Exception as error:  # noqa: BLE001 - nobody shall see a traceback
+        screen.wrapped_error(
+            f"ecluse: an error of its own ({type(error).__name__}: {error})", "bad"
+        )
+        screen.wrapped_error(
+            "If this was a command, look with 'ecluse status' whether it was carried out."
+        )
         return FAILED
     finally:
         screen.finish()
 
 
-def _read(words: Sequence[str], args: SimpleNamespace) -> None:
-    """Read the command line into `args`. SystemExit after help or a fault of usage was written."""
+def _parse(words: Sequence[str], args: SimpleNamespace) -> None:
+    """Parse the command line into `args`. SystemExit after help or a usage error was written."""
     found = fast_args.parse_fast(words)
     if found is None:
         from ecluse.cli.parser import build_parser  # noqa: PLC0415 - a third of the start of a cut
@@ -95,65 +79,61 @@ def _read(words: Sequence[str], args: SimpleNamespace) -> None:
         vars(args).update(found)
 
 
-def _run(args: SimpleNamespace, screen: Screen, trouble: BaseException | None) -> int:
+def _run_verb(args: SimpleNamespace, screen: Screen, trouble: BaseException | None) -> int:
     if trouble is not None:
         raise trouble
-    name = args.verb + (f" {args.what}" if args.verb == "audit" else "")
-    if getattr(args, "zone", None) and args.verb == "plan" and args.level is None:
-        raise UsageError("--zone goes with a level")
-    module, function = _VERBS[name]
-    # Only the module of this verb is loaded: a status need not wait for YAML and pydantic.
-    full_name = f"ecluse.cli.{module}"
-    __import__(full_name)
-    run: Any = getattr(sys.modules[full_name], function)
-    return int(run(args, screen))
+    verb = VERBS[_verb_name(args)]
+    return int(getattr(verb.module(), verb.function)(args, screen))
+
+
+def _verb_name(args: SimpleNamespace) -> str:
+    """Give the verb that was typed, with both words of a group's; empty before it was parsed."""
+    verb: str = getattr(args, "verb", "")
+    return verb if verb in VERBS else f"{verb} {getattr(args, 'what', '')}".strip()
 
 
 def _interrupted(args: SimpleNamespace, screen: Screen) -> int:
-    verb = getattr(args, "verb", "")
-    if verb == "events":
+    if getattr(args, "verb", "") == "events":
         return 0
-    screen.note("interrupted")
-    if verb in _CHANGING:
-        screen.noted(
+    screen.error_line("interrupted")
+    verb = VERBS.get(_verb_name(args))
+    if verb is not None and verb.changes:
+        screen.wrapped_error(
             "If the command had been sent it may be carried out: look with 'ecluse status'."
         )
         return UNREACHABLE
     return INTERRUPTED
 
 
-def _waiting(args: SimpleNamespace, screen: Screen, why: str) -> None:
-    """Say what to do about a daemon that does not answer: systemd's socket takes the question even
-    when none runs.
+def _show_waiting(args: SimpleNamespace, screen: Screen, why: str) -> None:
+    """Say what to do about a daemon that does not answer.
+
+    systemd's socket accepts the request even when no daemon runs.
     """
-    screen.note(why, "warn")
+    screen.error_line(why, "warn")
     if args.verb in {"cut", "isolate"}:
         where = " EVERY zone" if args.zone else ""
-        screen.note(
+        screen.error_line(
             f"It closes as soon as it runs. To close{where} now without it: Ctrl-C, then as root:"
         )
-        screen.note(f"    ecluse {args.verb} --no-daemon")
+        screen.error_line(f"    ecluse {args.verb} --no-daemon")
     else:
-        screen.note("Why: systemctl status ecluse. The gate as it stands holds without it.")
+        screen.error_line("Why: systemctl status ecluse. The gate as it stands holds without it.")
     screen.finish()
 
 
-def run(question: RequestSocket | None, trouble: BaseException | None) -> NoReturn:
+def run(request: RequestSocket | None = None, trouble: BaseException | None = None) -> NoReturn:
     """Run the command line of this process, then end it at once.
 
-    Python's own end takes apart every module, for 4 ms. Here nothing is left to be done: both
+    Python's own end takes every module apart, for 4 ms. Nothing is left to be done here: both
     outputs are flushed.
     """
     try:
-        code = main(None, question, trouble)
-    except SystemExit as stop:  # argparse's, with what it had to say written
+        code = main(None, request, trouble)
+    except SystemExit as stop:  # argparse's, after it wrote its message
         code = stop.code if isinstance(stop.code, int) else USAGE
     os._exit(code)
 
 
-if __name__ == "__main__":
-    # Not the way in any more (`python -m ecluse.cli` is), but a cut that does nothing and exits
-    # with 0 must not be one.
-    from ecluse.cli import fast_path
-
-    fast_path.run()
+if __name__ == "__main__":  # `python -m ecluse.cli` is the way in, but this must not do nothing
+    run()

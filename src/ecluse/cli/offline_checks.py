@@ -7,10 +7,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ecluse.cli.exit_codes import DONE, FOUND
-from ecluse.cli.format import count, levels_in_short, local
+from ecluse.cli.format import count_of, levels_summary, local_time
 from ecluse.cli.queries import write_json
 from ecluse.cli.terminal import Screen
-from ecluse.errors import ConfigError, EcluseError, Fault
+from ecluse.errors import ConfigError, EcluseError
+from ecluse.faults import Fault
 
 if TYPE_CHECKING:
     from ecluse.policy import Policy
@@ -52,11 +53,11 @@ def check(args: SimpleNamespace, screen: Screen) -> int:
     for warning in warnings:
         screen.line(f"warning: {warning}", "warn")
     names = len(policy.host_names())
-    verdict = f"has no fault, {count(len(warnings), 'warning')}" if warnings else "is in order"
+    verdict = f"has no fault, {count_of(len(warnings), 'warning')}" if warnings else "is in order"
     screen.line(
-        f"{directory}: {policy.site.name} {verdict}: {count(len(policy.services), 'service')}, "
-        f"{count(len(policy.site.zones), 'zone')}, {count(names, 'host name')}, "
-        f"{count(len(program.chains), 'chain')}",
+        f"{directory}: {policy.site.name} {verdict}: {count_of(len(policy.services), 'service')}, "
+        f"{count_of(len(policy.site.zones), 'zone')}, {count_of(names, 'host name')}, "
+        f"{count_of(len(program.chains), 'chain')}",
         "warn" if warnings else "good",
     )
     if args.online:
@@ -102,7 +103,7 @@ def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
         screen.wrapped(
             "exit: " if one.is_exit else "remark: ", one.what, "bad" if one.is_exit else "warn"
         )
-    said = f"{count(exits, 'way')} past the gate, {count(len(found) - exits, 'remark')} on this machine"
+    said = f"{count_of(exits, 'way')} past the gate, {count_of(len(found) - exits, 'remark')} on this machine"
     if host.unseen:
         said += f"; not looked for: {', '.join(host.unseen)}"
     screen.line(said, "bad" if exits else "warn" if host.unseen else "good")
@@ -116,8 +117,8 @@ def _faults(args: SimpleNamespace, screen: Screen, faults: tuple[Fault, ...]) ->
     for fault in faults:
         screen.line(fault)
     it = "it" if len(faults) == 1 else "them"
-    said = f"{count(len(faults), 'fault')}; nothing was changed. Mend {it} and run 'ecluse check' again."
-    screen.note(said, "bad")
+    said = f"{count_of(len(faults), 'fault')}; nothing was changed. Mend {it} and run 'ecluse check' again."
+    screen.error_line(said, "bad")
     return FOUND
 
 
@@ -164,15 +165,16 @@ def audit_verify(args: SimpleNamespace, screen: Screen) -> int:
     for problem in problems:
         screen.line(f"{path}: {problem}", "bad")
     if problems:
-        screen.note(
-            f"{count(len(problems), 'problem')}: somebody changed this log, or the disk did.", "bad"
+        screen.error_line(
+            f"{count_of(len(problems), 'problem')}: somebody changed this log, or the disk did.",
+            "bad",
         )
-        screen.noted(
+        screen.wrapped_error(
             "Keep a copy as it is (cp -a) before anything else, and tell the security officer."
         )
         return FOUND
     screen.line(
-        f"{path}: {count(lines, 'record')}, every one as it was written and none missing", "good"
+        f"{path}: {count_of(lines, 'record')}, every one as it was written and none missing", "good"
     )
     return DONE
 
@@ -199,8 +201,8 @@ def audit_show(args: SimpleNamespace, screen: Screen) -> int:
         (altered, "altered and shown as found"),
     ):
         if number:
-            said = f"{count(number, 'line')} of these {'is' if number == 1 else 'are'} {what}"
-            screen.note(f"{said}; see 'ecluse audit verify'", "bad")
+            said = f"{count_of(number, 'line')} of these {'is' if number == 1 else 'are'} {what}"
+            screen.error_line(f"{said}; see 'ecluse audit verify'", "bad")
     return DONE
 
 
@@ -212,7 +214,7 @@ def _shown(record: dict[str, Any] | None) -> tuple[dict[str, Any], tuple[object,
     if record is None:
         raise ValueError("no record")
     json.dumps(record, indent=2)
-    when = local(str(record.get("at") or ""))
+    when = local_time(str(record.get("at") or ""))
     return record, (
         *(
             record["seq"],
@@ -232,6 +234,6 @@ def _who(record: dict[str, Any]) -> str:
 
 def _text(record: dict[str, Any]) -> str:
     levels = record.get("levels")
-    came_to = levels_in_short(levels) if isinstance(levels, dict) and levels else ""
+    came_to = levels_summary(levels) if isinstance(levels, dict) and levels else ""
     words = (record.get("what"), came_to, record.get("reason"))
     return "; ".join(str(word) for word in words if word)

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ecluse.api.peer import Accounts, Peer, actor_of
+from ecluse.accounts import Accounts
+from ecluse.api.peer import Peer, actor_of
 from ecluse.cli.exit_codes import DONE, UNRECORDED, UsageError, by_hand, set_up
 from ecluse.errors import ForbiddenError, KernelError, StateError
 from ecluse.ruleset.table_names import BASE_CHAINS
@@ -83,7 +84,7 @@ def _load_first(at: Layout, level: str, screen: Screen) -> tuple[Path, bool]:
                 return path, True
             trouble = "it was loaded, and the gate is not seen to be shut"
         troubles.append(f"{path}: {trouble}")
-        screen.noted(f"{path} cannot be used: {trouble}", "warn")
+        screen.wrapped_error(f"{path} cannot be used: {trouble}", "warn")
     if loaded is not None:
         return loaded, False
     raise KernelError(
@@ -207,7 +208,7 @@ def _tell(
         screen.line("  recorded  for the daemon, which takes it into its audit log when it is back")
     if verified:
         screen.line("  live      what is not kept is refused packet by packet; nothing was counted")
-    screen.noted(_way_back(at), "bold")
+    screen.wrapped_error(_way_back(at), "bold")
 
 
 def _way_back(at: Layout) -> str:

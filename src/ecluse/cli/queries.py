@@ -5,8 +5,18 @@ from __future__ import annotations
 import json
 
 from ecluse.api.client import Client
-from ecluse.cli.format import ago, by_level, count, levels_in_short, listed, local, size, span, who
-from ecluse.dns_cache_advice import INSECURE
+from ecluse.cli.exit_codes import UsageError
+from ecluse.cli.format import (
+    actor_name,
+    byte_size,
+    count_of,
+    duration,
+    join_names,
+    levels_summary,
+    local_time,
+    time_ago,
+    zones_by_level,
+)
 
 TYPE_CHECKING = False  # as in main
 if TYPE_CHECKING:
@@ -49,23 +59,24 @@ def show_status(screen: Screen, s: Json) -> None:
     """Write a status for a person."""
     screen.line(f"{s['title']} ({s['site']})", "bold")
     screen.line()
-    for level, zones in by_level(s["levels"]):
+    for level, zones in zones_by_level(s["levels"]):
         screen.wrapped(
-            f"  {level.upper():<9} ", listed(zones), "warn" if level == "open" else "bold"
+            f"  {level.upper():<9} ", join_names(zones), "warn" if level == "open" else "bold"
         )
     screen.line()
     screen.line(
-        f"  since     {local(s['since'])} ({ago(s['since'])}), generation {s['generation']}, by {s['by']}"
+        f"  since     {local_time(s['since'])} ({time_ago(s['since'])}), generation {s['generation']}, by {s['by']}"
     )
     if s["reason"]:
         screen.wrapped("  reason    ", s["reason"])
     if s["authorised_by"]:
         screen.wrapped("  on word   ", f"of {s['authorised_by']}")
     if s["in_step"]:
-        screen.line(f"  kernel    in step, checked {ago(s['checked'])}")
+        screen.line(f"  kernel    in step, checked {time_ago(s['checked'])}")
     else:
         screen.line(
-            f"  kernel    NOT IN STEP with what it should be, checked {ago(s['checked'])}", "bad"
+            f"  kernel    NOT IN STEP with what it should be, checked {time_ago(s['checked'])}",
+            "bad",
         )
     screen.line(
         f"  armed     {'yes, a switch is instant' if s['armed'] else 'NO'}",
@@ -75,14 +86,14 @@ def show_status(screen: Screen, s: Json) -> None:
         f"  recorded  {'yes' if s['recorded'] else 'NOT FULLY'}", "" if s["recorded"] else "bad"
     )
     screen.line(
-        f"  refused   {count(s['refused_packets'], 'packet')} outbound, {s['refused_inbound_packets']:,} inbound"
+        f"  refused   {count_of(s['refused_packets'], 'packet')} outbound, {s['refused_inbound_packets']:,} inbound"
     )
     if gate := s.get("dns"):
         _show_dns(screen, gate)
     if s.get("purge"):
         screen.wrapped(
             "  ended     ",
-            purge_words(s["purge"]),
+            purge_summary(s["purge"]),
             "bad" if s["purge"]["state"] == "failed" else "",
         )
     _show_incidents(screen, s)
@@ -95,18 +106,20 @@ def show_status(screen: Screen, s: Json) -> None:
 
 def _show_dns(screen: Screen, gate: Json) -> None:
     works = "answers for what is kept" if gate["working"] else "DOES NOT ANSWER"
-    said = f"  dns gate  {works}; {count(gate['refused'], 'question')} refused"
+    said = f"  dns gate  {works}; {count_of(gate['refused'], 'question')} refused"
     screen.line(said, "" if gate["working"] else "bad")
     if gate["removed"]:
         last = f"the newest: {gate['removed_last']}"
-        taken = f"{count(gate['removed'], 'address', 'addresses')} that somebody else put into its sets taken out; {last}"
+        taken = f"{count_of(gate['removed'], 'address', 'addresses')} that somebody else put into its sets taken out; {last}"
         screen.wrapped("            ", taken, "warn")
     if gate["validating"]:
+        from ecluse.dns_cache_advice import INSECURE  # noqa: PLC0415 - few sites need it
+
         who = ", ".join(gate["validating"])
         proofs = f"{who}: validates DNSSEC, and is given the proofs of kept names. Where one fails there all the same (SERVFAIL),"
         screen.wrapped("            ", f"{proofs} type there: {INSECURE}")
     if gate["adopted"]:
-        left = f"{count(gate['adopted'], 'address', 'addresses')} kept that no record tells of: it was lost"
+        left = f"{count_of(gate['adopted'], 'address', 'addresses')} kept that no record tells of: it was lost"
         screen.wrapped("            ", left, "warn")
 
 
@@ -116,21 +129,23 @@ def _show_incidents(screen: Screen, s: Json) -> None:
         back = f"put back in {restored:.0f} ms" if restored is not None else "NOT put back"
         by = f"{tamper['process']} (pid {tamper['pid']})"
         screen.wrapped(
-            "  tamper    ", f"{local(tamper['at'])}: {tamper['what']} by {by}, {back}", "bad"
+            "  tamper    ", f"{local_time(tamper['at'])}: {tamper['what']} by {by}, {back}", "bad"
         )
     if leak := s.get("last_leak"):
-        what = f"{count(leak['connections'], 'connection')}, {count(leak['packets'], 'packet')}, {size(leak['bytes'])}"
-        screen.wrapped("  leak      ", f"{local(leak['at'])}: {what} got through unkept", "bad")
+        what = f"{count_of(leak['connections'], 'connection')}, {count_of(leak['packets'], 'packet')}, {byte_size(leak['bytes'])}"
+        screen.wrapped(
+            "  leak      ", f"{local_time(leak['at'])}: {what} got through unkept", "bad"
+        )
 
 
-def purge_words(purge: Json) -> str:
+def purge_summary(purge: Json) -> str:
     """Say how the end of connections goes."""
     if purge["state"] == "failed":
         return (
             f"ending connections FAILED: {purge['error']} (their packets are refused all the same)"
         )
     state = "" if purge["state"] == "done" else " so far"
-    return f"{count(purge['ended'], 'connection')} ended{state}, {purge['kept']:,} kept"
+    return f"{count_of(purge['ended'], 'connection')} ended{state}, {purge['kept']:,} kept"
 
 
 def services_table(screen: Screen, services: list[Json]) -> None:
@@ -143,8 +158,8 @@ def services_table(screen: Screen, services: list[Json]) -> None:
                 s["criticality"],
                 s["state"],
                 f"{s['packets']:,}",
-                size(s["bytes"]),
-                ago(s["last_packet"]),
+                byte_size(s["bytes"]),
+                time_ago(s["last_packet"]),
             )
             for s in services
         ),
@@ -161,7 +176,7 @@ def services(args: SimpleNamespace, screen: Screen) -> int:
     for s in answer["services"]:
         screen.line()
         screen.line(f"{s['name']}: {s['title']}", "bold")
-        screen.wrapped("  state     ", _state_words(s))
+        screen.wrapped("  state     ", _service_state(s))
         screen.wrapped("  owner     ", f"{s['owner']}, {s['contact']}")
         for name in s["names"]:
             show_name(screen, name, [a for a in s["addresses"] if a["name"] == name["name"]])
@@ -179,31 +194,31 @@ def show_name(screen: Screen, name: Json, addresses: list[Json], *, live: bool =
     """
     words = name["name"] + (f", an alias of {name['alias']}" if name["alias"] else "")
     if live:
-        used = f"used {ago(name['used'])}" if name["used"] else "never seen in use"
-        words += f": asked {ago(name['asked'])}, {used}"
+        used = f"used {time_ago(name['used'])}" if name["used"] else "never seen in use"
+        words += f": asked {time_ago(name['asked'])}, {used}"
     screen.wrapped("  name      ", words)
     newest = sorted(addresses, key=lambda a: int(a["age"]))
     for address in newest[:_MOST_ADDRESSES]:
-        screen.line(f"    {address['address']:<24} {_address_words(address)}")
+        screen.line(f"    {address['address']:<24} {_address_state(address)}")
     if len(newest) > _MOST_ADDRESSES:
         screen.line(
-            f"    and {count(len(newest) - _MOST_ADDRESSES, 'address', 'addresses')} seen before those"
+            f"    and {count_of(len(newest) - _MOST_ADDRESSES, 'address', 'addresses')} seen before those"
         )
     for resolver, outcomes in name["outcomes"].items():
-        words = listed(f"{times:,} {outcome}" for outcome, times in outcomes.items())
+        words = join_names(f"{times:,} {outcome}" for outcome, times in outcomes.items())
         screen.wrapped("    asked ", f"{resolver}: {words}")
     for warning in name["warnings"]:
         screen.wrapped("  ! ", warning, "warn")
 
 
-def _address_words(address: Json) -> str:
+def _address_state(address: Json) -> str:
     """Say how an address stands: fresh, no longer in the answers, or last known good."""
-    by = f" by {listed(address['resolvers'])}" if address["resolvers"] else ""
-    words = f"{span(address['age'])} old, TTL {address['ttl']} s{by}"
+    by = f" by {join_names(address['resolvers'])}" if address["resolvers"] else ""
+    words = f"{duration(address['age'])} old, TTL {address['ttl']} s{by}"
     if address["left"]:
-        return f"LEFT the DNS {ago(address['left'])}, kept until {local(address['kept_until'])}"
+        return f"LEFT the DNS {time_ago(address['left'])}, kept until {local_time(address['kept_until'])}"
     if address["expired"]:
-        return f"EXPIRED: last known good, {words}, kept until {local(address['kept_until'])}"
+        return f"EXPIRED: last known good, {words}, kept until {local_time(address['kept_until'])}"
     return words
 
 
@@ -218,9 +233,9 @@ def history(args: SimpleNamespace, screen: Screen) -> int:
         (
             (
                 g["number"],
-                local(g["at"]),
+                local_time(g["at"]),
                 _action(g),
-                levels_in_short(g["levels"]),
+                levels_summary(g["levels"]),
                 g["actor"]["user"],
                 g["reason"],
             )
@@ -243,11 +258,11 @@ def show(args: SimpleNamespace, screen: Screen) -> int:
         return 0
     g, actor = answer["generation"], answer["generation"]["actor"]
     screen.line(f"Generation {g['number']}: {_action(g)}", "bold")
-    for level, zones in by_level(g["levels"]):
-        screen.wrapped(f"  {level.upper():<9} ", listed(zones))
-    screen.line(f"  when      {local(g['at'])} ({ago(g['at'])})")
+    for level, zones in zones_by_level(g["levels"]):
+        screen.wrapped(f"  {level.upper():<9} ", join_names(zones))
+    screen.line(f"  when      {local_time(g['at'])} ({time_ago(g['at'])})")
     screen.line(
-        f"  who       {who(actor)}, uid {actor['uid']}, by '{actor['command']}' (pid {actor['pid']})"
+        f"  who       {actor_name(actor)}, uid {actor['uid']}, by '{actor['command']}' (pid {actor['pid']})"
     )
     screen.wrapped("  reason    ", g["reason"] or "none given")
     screen.wrapped(
@@ -257,7 +272,7 @@ def show(args: SimpleNamespace, screen: Screen) -> int:
     screen.line(f"  policy    {g['policy']}")
     screen.line(f"  ruleset   {g['ruleset']}")
     if answer["purge"]:
-        screen.wrapped("  ended     ", purge_words(answer["purge"]))
+        screen.wrapped("  ended     ", purge_summary(answer["purge"]))
         for example in answer["purge"]["examples"]:
             screen.line(f"            {example}")
     return 0
@@ -275,7 +290,7 @@ def refused(args: SimpleNamespace, screen: Screen) -> int:
     screen.table(
         ("MACHINE", "ZONE", "PACKETS", "BYTES", "LAST TRY"),
         (
-            (r["source"], r["zone"], f"{r['packets']:,}", size(r["bytes"]), _last(r))
+            (r["source"], r["zone"], f"{r['packets']:,}", byte_size(r["bytes"]), _last(r))
             for r in answer["sources"]
         ),
     )
@@ -301,7 +316,7 @@ def refused(args: SimpleNamespace, screen: Screen) -> int:
     if unread := answer.get("unread"):
         screen.wrapped(
             "! ",
-            f"{count(unread, 'row')} could not be read and {'is' if unread == 1 else 'are'} left out",
+            f"{count_of(unread, 'row')} could not be read and {'is' if unread == 1 else 'are'} left out",
             "warn",
         )
     return 0
@@ -317,21 +332,23 @@ def _what(flow: Json) -> str:
 
 
 def _last(flow: Json) -> str:
-    return f"{span(flow['last'])} ago"
+    return f"{duration(flow['last'])} ago"
 
 
 def plan(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse plan`."""
-    question: dict[str, Any] = {}
+    if args.zone and args.level is None:
+        raise UsageError("--zone goes with a level")
+    body: dict[str, Any] = {}
     if args.reload:
-        question["reload"] = True
+        body["reload"] = True
     elif args.rollback is not None:
-        question["generation"] = args.rollback
-    elif args.level is not None:
-        question["level"] = args.level
+        body["generation"] = args.rollback
+    else:
+        body["level"] = args.level
         if args.zone:
-            question["zones"] = args.zone
-    answer = client(args).post("/v1/plan", question)
+            body["zones"] = args.zone
+    answer = client(args).post("/v1/plan", body)
     if args.json:
         write_json(screen, answer)
     else:
@@ -341,12 +358,12 @@ def plan(args: SimpleNamespace, screen: Screen) -> int:
     return 0
 
 
-def _state_words(s: Json) -> str:
+def _service_state(s: Json) -> str:
     """Say how a service stands and in which zones, each zone once where they are the same."""
     if not s["kept_in"]:
-        return f"{s['state']}; for {listed(s['zones'])}"
-    words = f"{s['state']} in {listed(s['kept_in'])}"
-    return words if s["kept_in"] == s["zones"] else f"{words}; for {listed(s['zones'])}"
+        return f"{s['state']}; for {join_names(s['zones'])}"
+    words = f"{s['state']} in {join_names(s['kept_in'])}"
+    return words if s["kept_in"] == s["zones"] else f"{words}; for {join_names(s['zones'])}"
 
 
 def show_services(
@@ -357,18 +374,18 @@ def show_services(
     told: a change or a plan, for what is kept in no zone that lives.
     """
     passing = [zone for zone, name in levels.items() if name == "open"]
-    words = listed(kept)
+    words = join_names(kept)
     if len(passing) == len(levels):
         words = "everything passes"
     elif passing:
-        words += f"; and everything of {listed(passing)} passes"
+        words += f"; and everything of {join_names(passing)} passes"
     screen.wrapped("  kept      ", words)
     if opened and len(passing) < len(levels):
-        screen.wrapped("  opened    ", f"{listed(opened)}, refused until now", "warn")
+        screen.wrapped("  opened    ", f"{join_names(opened)}, refused until now", "warn")
     if told.get("no_link"):
-        screen.wrapped("  NO LINK   ", f"{listed(told['no_link'])}: not kept, see below", "bad")
+        screen.wrapped("  NO LINK   ", f"{join_names(told['no_link'])}: not kept, see below", "bad")
     if told.get("not_known"):
-        screen.wrapped("  NOT KNOWN ", f"{listed(told['not_known'])}: see below", "bad")
+        screen.wrapped("  NOT KNOWN ", f"{join_names(told['not_known'])}: see below", "bad")
 
 
 def show_plan(screen: Screen, p: Json, *, files: bool) -> None:
@@ -377,13 +394,13 @@ def show_plan(screen: Screen, p: Json, *, files: bool) -> None:
     files: of the site's files. Rules are shown where the allowlist changes alone.
     """
     screen.line("This would be:", "bold")
-    for level, zones in by_level(p["levels"]):
-        screen.wrapped(f"  {level.upper():<9} ", listed(zones))
+    for level, zones in zones_by_level(p["levels"]):
+        screen.wrapped(f"  {level.upper():<9} ", join_names(zones))
     show_services(screen, p["levels"], p["services_kept"], p["services_opened"], p)
     screen.wrapped(
-        "  ended     ", listed(p["services_ended"]), "warn" if p["services_ended"] else ""
+        "  ended     ", join_names(p["services_ended"]), "warn" if p["services_ended"] else ""
     )
-    live = f"{count(p['connections_ended'], 'connection')} ended, {p['connections_kept']:,} kept"
+    live = f"{count_of(p['connections_ended'], 'connection')} ended, {p['connections_kept']:,} kept"
     if opened := p.get("connections_opened"):
         live += f", {opened:,} let through that are refused now"
     screen.line(f"  live now  {live}")
@@ -396,7 +413,7 @@ def show_plan(screen: Screen, p: Json, *, files: bool) -> None:
         screen.line(f"    {line}")
     if len(rules) > _MOST_DIFF:
         screen.line(
-            f"    .. and {count(len(rules) - _MOST_DIFF, 'more line')} of ruleset (--json shows all)"
+            f"    .. and {count_of(len(rules) - _MOST_DIFF, 'more line')} of ruleset (--json shows all)"
         )
     if files and not rules and not p["policy_changes"]:
         screen.line("  change    none: the files are what is live already")
@@ -412,9 +429,9 @@ def events(args: SimpleNamespace, screen: Screen) -> int:
         if args.json:
             screen.raw(json.dumps(event, ensure_ascii=True))
         else:
-            screen.line(f"{local(event['at'])}  {event['kind']:<9} {event['message']}")
+            screen.line(f"{local_time(event['at'])}  {event['kind']:<9} {event['message']}")
         screen.finish()
         if screen.broken:
             return 0
-    screen.note("the daemon ended the stream (it stopped, or this terminal was too slow)")
+    screen.error_line("the daemon ended the stream (it stopped, or this terminal was too slow)")
     return 0

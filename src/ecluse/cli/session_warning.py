@@ -1,9 +1,7 @@
-"""Says, before a command is sent, that it may end the very session in which it is typed.
+"""Warns, before a command is sent, that it may end the SSH session in which it was typed.
 
-No question, no wait, no daemon.
-
-Loaded on the way of a cut only where it is typed over SSH; so it imports nothing that the
-interpreter has not in itself.
+It asks nothing, waits for nothing and needs no daemon. A cut loads it only over SSH, so it imports
+only what the interpreter has built in.
 """
 
 import posix
@@ -11,73 +9,81 @@ from _socket import AF_INET, AF_INET6, inet_pton
 
 TYPE_CHECKING = False  # as in main
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-SSH = b"SSH_CONNECTION"  # sshd(8): client address, client port, server address, server port
-_ANCESTORS = 4  # between sudo and the shell that sshd started
-_MOST = 1 << 20  # bytes of site.yaml
+_SSH = b"SSH_CONNECTION"  # sshd(8): client address, client port, server address, server port
+_MAX_ANCESTORS = 4  # between sudo and the shell that sshd started
+_MAX_BYTES = 1 << 20  # of site.yaml
 
 
-def warning() -> str:
-    """Give one line for a session from an address that site.yaml names nowhere; empty for every
-    other.
+def warn_session(zones: "Sequence[str]" = ()) -> None:
+    """Write the warning to standard error, where a change of these zones may end the session.
+
+    zones: empty for every zone. A change that leaves the zone `gateway` alone ends no session here.
     """
-    client = _client()
-    value = _packed(client)
-    if value is None:
-        return ""
-    networks = list(
-        _named(_read(posix.environ.get(b"ECLUSE_CONFIG_DIR", b"/etc/ecluse") + b"/site.yaml"))
-    )
-    if any(
-        len(network) == len(value) and _starts(value, network, bits) for network, bits in networks
-    ):
-        return ""
-    named = "no network of site.yaml" if networks else "a network that is not known here"
-    return f"This session comes from {client}, in {named}: it may end now. The command goes on without it."
-
-
-def tell() -> None:
-    """Write that line to standard error, before anything else is done."""
-    line = warning()
-    if line:
+    remote = _SSH in posix.environ or b"SUDO_UID" in posix.environ
+    if not remote or (zones and "gateway" not in zones):
+        return
+    text = session_warning()
+    if text:
         try:
-            posix.write(2, f"ecluse: {line}\n".encode())
-        except OSError:  # nobody reads it
+            posix.write(2, f"ecluse: {text}\n".encode())
+        except OSError:  # standard error is closed
             return
 
 
-def _client() -> str:
-    """Give the address from which this session's SSH connection comes; empty where it is none.
+def session_warning() -> str:
+    """Give the warning for a session from an address outside every network of site.yaml, else ''."""
+    client = _client_address()
+    packed = _pack_address(client)
+    if packed is None:
+        return ""
+    directory = posix.environ.get(b"ECLUSE_CONFIG_DIR", b"/etc/ecluse")
+    networks = list(_find_prefixes(_read_file(directory + b"/site.yaml")))
+    if any(
+        len(network) == len(packed) and _is_inside(packed, network, bits)
+        for network, bits in networks
+    ):
+        return ""
+    named = "no network of site.yaml" if networks else "a network that is not known here"
+    return (
+        f"This session comes from {client}, in {named}: it may end now. "
+        "The command goes on without it."
+    )
 
-    sudo(8) takes it from the environment.
+
+def _client_address() -> str:
+    """Find the SSH client's address in the environment of this process or its ancestors.
+
+    sudo(8) removes the variable; the shell that called it still has it. Empty without SSH.
     """
-    told, pid = posix.environ.get(SSH, b""), posix.getppid()
-    for _ in range(_ANCESTORS):
-        if told or pid <= 1:
+    connection, pid = posix.environ.get(_SSH, b""), posix.getppid()
+    for _ in range(_MAX_ANCESTORS):
+        if connection or pid <= 1:
             break
-        for one in _read(b"/proc/%d/environ" % pid).split(b"\0"):
-            if one.startswith(SSH + b"="):
-                told = one.partition(b"=")[2]
-        after_name = _read(b"/proc/%d/stat" % pid).rpartition(b") ")[2].split()
+        for variable in _read_file(b"/proc/%d/environ" % pid).split(b"\0"):
+            if variable.startswith(_SSH + b"="):
+                connection = variable.partition(b"=")[2]
+        # proc(5): the name in parentheses may hold anything, also spaces and `)`.
+        after_name = _read_file(b"/proc/%d/stat" % pid).rpartition(b") ")[2].split()
         pid = int(after_name[1]) if len(after_name) > 1 else 0
-    return told.split(b" ")[0].decode("ascii", "replace")
+    return connection.split(b" ")[0].decode("ascii", "replace")
 
 
-def _read(path: bytes) -> bytes:
+def _read_file(path: bytes) -> bytes:
     try:
         handle = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except OSError:
         return b""
     try:
-        return posix.read(handle, _MOST)
+        return posix.read(handle, _MAX_BYTES)
     except OSError:
         return b""
     finally:
         posix.close(handle)
 
 
-def _packed(text: str) -> "bytes | None":
+def _pack_address(text: str) -> "bytes | None":
     for family in (AF_INET, AF_INET6):
         try:
             return inet_pton(family, text)
@@ -86,19 +92,17 @@ def _packed(text: str) -> "bytes | None":
     return None
 
 
-def _named(site: bytes) -> "Iterator[tuple[bytes, int]]":
-    """Find what is written as a prefix, whatever it is there for: the zones' subnets and who may
-    manage the gateway.
-    """
+def _find_prefixes(site: bytes) -> "Iterator[tuple[bytes, int]]":
+    """Find every `address/length` in the file, without YAML: zones' and managers' networks alike."""
     for line in site.split(b"\n"):
         words = line.partition(b"#")[0].decode("utf-8", "replace")
         for word in "".join(c if c not in "[]{},\"'" else " " for c in words).split():
             address, slash, length = word.partition("/")
-            packed = _packed(address)
+            packed = _pack_address(address)
             if slash and packed is not None and length.isdigit() and len(length) < 4:
                 yield packed, int(length)
 
 
-def _starts(value: bytes, network: bytes, bits: int) -> bool:
-    shift = max(8 * len(value) - bits, 0)
-    return int.from_bytes(value, "big") >> shift == int.from_bytes(network, "big") >> shift
+def _is_inside(address: bytes, network: bytes, bits: int) -> bool:
+    shift = max(8 * len(address) - bits, 0)
+    return int.from_bytes(address, "big") >> shift == int.from_bytes(network, "big") >> shift

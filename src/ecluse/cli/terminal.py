@@ -1,14 +1,16 @@
-"""What a person sees: plain lines, safe on any terminal, in 80 columns.
+"""Writes lines for a person: safe on any terminal, in 80 columns.
 
-Texts come from files, from host names and from other users; none of them may move the cursor or
-hide a line, so every line is neutralised here, at the only place that writes. Colour is put around
-whole lines and never says anything alone.
+Texts come from files, host names and other users, and none may move the cursor or hide a line. So
+every line is escaped here, in the only place that writes. Colour marks whole lines and never
+carries a meaning alone.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+
+from ecluse.safe_text import escape_unsafe
 
 TYPE_CHECKING = False  # as in main
 if TYPE_CHECKING:
@@ -19,19 +21,16 @@ _STYLES = {"bold": "1", "good": "32", "warn": "33", "bad": "1;31", "dim": "2"}
 _MARGIN = 2  # spaces between columns
 
 
-class LeftAloneError(Exception):
-    """Ctrl-C was typed at a question: nothing of the command was sent."""
-
-
-def printable_text(text: object) -> str:
-    """Give text in which every control, format or unassigned character shows by its hex code, a
-    line end too.
-    """
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text))
+class InterruptedQuestionError(Exception):
+    """Ctrl-C was typed at a question, so nothing of the command was sent."""
 
 
 class Screen:
-    """Standard output and error. width: columns; at least 40, 80 when it is no terminal."""
+    """Standard output and error.
+
+    width: columns; at least 40, and 80 when it is no terminal.
+    broken: nobody reads standard output any more.
+    """
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self._out = _tolerant(out if out is not None else sys.stdout)
@@ -40,63 +39,64 @@ class Screen:
         self.width = _width(self._out)
 
     def line(self, text: object = "", style: str = "") -> None:
-        """Write a line to standard output, cut at nothing."""
+        """Write a line to standard output, however long it is."""
         self._write(self._out, text, style)
 
     def wrapped(self, label: str, text: str, style: str = "") -> None:
-        """Write `label` and then text, wrapped beside it."""
+        """Write a label, and a text wrapped to the right of it."""
         for line in wrap(text, self.width - len(label)):
             self.line(f"{label}{line}", style)
             label = " " * len(label)
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[object]], indent: int = 0) -> None:
-        """Write rows in columns that fit the width; what does not fit ends in `..`."""
-        texts = [[printable_text(cell) for cell in row] for row in rows]
+        """Write rows in columns that fit the width; a cell that does not fit ends in `..`."""
+        texts = [[escape_unsafe(str(cell)) for cell in row] for row in rows]
         widths = fit([list(head), *texts], self.width - indent)
         self.line(_row(head, widths, indent), "dim")
         for row in texts:
             self.line(_row(row, widths, indent))
 
-    def note(self, text: object = "", style: str = "") -> None:
+    def error_line(self, text: object = "", style: str = "") -> None:
         """Write a line to standard error."""
         self._write(self._err, text, style)
 
-    def noted(self, text: str, style: str = "") -> None:
-        """Write lines to standard error, each wrapped; an indented line is a command to type and
-        stays whole.
+    def wrapped_error(self, text: str, style: str = "") -> None:
+        """Write lines to standard error, each wrapped.
+
+        An indented line is a command to type, and stays whole.
         """
         for line in text.splitlines():
             if line.startswith(" "):
-                self.note(line, style)
+                self.error_line(line, style)
             else:
                 for part in wrap(line, self.width):
-                    self.note(part, style)
+                    self.error_line(part, style)
 
     def raw(self, text: str) -> None:
-        """Write a text that is made here and safe already (ASCII JSON)."""
+        """Write a text that is safe already (ASCII JSON)."""
         self._put(self._out, text + "\n")
 
     def can_ask(self) -> bool:
-        """Say whether somebody is there to answer."""
+        """Say whether a person is there to answer."""
         return bool(sys.stdin and sys.stdin.isatty())
 
     def ask(self, question: str) -> str | None:
-        """Ask on standard error and read a line.
+        """Ask on standard error and read a line; None when nobody can answer.
 
-        None when there is nobody to answer; LeftAloneError at Ctrl-C.
+        InterruptedQuestionError: the person typed Ctrl-C.
         """
         if not self.can_ask():
             return None
-        self._put(self._err, printable_text(question) + " ")
+        self._put(self._err, escape_unsafe(question) + " ")
         self._err.flush()
         try:
             answer = sys.stdin.readline()
         except KeyboardInterrupt:
-            raise LeftAloneError from None
+            raise InterruptedQuestionError from None
         return answer.strip() if answer else None
 
     def finish(self) -> None:
-        """Hand everything to the system; a reader that has gone is no error."""
+        """Flush both streams; a reader that has gone is no error."""
         for stream in (self._out, self._err):
             try:
                 stream.flush()
@@ -104,7 +104,7 @@ class Screen:
                 self._give_up(stream)
 
     def _write(self, stream: TextIO, text: object, style: str) -> None:
-        text = printable_text(text).rstrip()
+        text = escape_unsafe(str(text)).rstrip()
         if style and text and _colours(stream):
             text = f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
         self._put(stream, text + "\n")
@@ -120,9 +120,7 @@ class Screen:
             self._give_up(stream)
 
     def _give_up(self, stream: TextIO) -> None:
-        """Go on without a reader (`ecluse cut | head -1`): what was commanded is done, and the exit
-        code says how.
-        """
+        """Go on without a reader (`ecluse cut | head -1`): the exit code still says how it went."""
         self.broken = self.broken or stream is self._out
         try:
             null = os.open(os.devnull, os.O_WRONLY)
@@ -133,7 +131,7 @@ class Screen:
 
 
 def _tolerant(stream: TextIO | None) -> TextIO:
-    """Make a stream that never fails on a character that it has no code for."""
+    """Make the stream replace characters that its encoding lacks, where it would fail on them."""
     if stream is None:  # started with a closed descriptor
         return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
     reconfigure = getattr(stream, "reconfigure", None)
@@ -172,9 +170,7 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def fit(rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Give a width for each column so that all fit: the widest column gives way first, none below
-    4.
-    """
+    """Give each column's width so that all fit: the widest shrink first, none below 4."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     room = width - _MARGIN * (len(widths) - 1)
     while sum(widths) > room and max(widths) > 4:

@@ -12,7 +12,7 @@ from ecluse.config.models import DnsGateModel, LevelModel, ServiceModel, ZoneMod
 from ecluse.config.parsers import WILDCARD, WITHOUT_PORTS
 from ecluse.config.suffix_list import PublicSuffixes
 from ecluse.config.yaml_tree import Document, Loc
-from ecluse.errors import Fault
+from ecluse.faults import Fault
 from ecluse.policy import CUT, GATEWAY, ISOLATE, OPEN, Criticality, DnsMode, Level
 from ecluse.policy.network_index import NetworkIndex
 

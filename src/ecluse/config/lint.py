@@ -12,7 +12,7 @@ from ecluse.config.cross_checks import AH, PlacedService
 from ecluse.config.lint_dns import about_dns
 from ecluse.config.lint_overlaps import find_overlaps
 from ecluse.config.yaml_tree import Document
-from ecluse.errors import Fault
+from ecluse.faults import Fault
 from ecluse.policy import (
     GATEWAY,
     Criticality,

@@ -5,7 +5,7 @@ the inside's own servers.
 from collections.abc import Iterator
 
 from ecluse.config.yaml_tree import Document
-from ecluse.errors import Fault
+from ecluse.faults import Fault
 from ecluse.policy import GATEWAY, Direction, DnsMode, Level, Policy, Service
 from ecluse.ruleset.compile import zones_by_service
 

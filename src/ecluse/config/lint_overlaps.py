@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ecluse.config.address_parsers import written
 from ecluse.config.cross_checks import PlacedService
-from ecluse.errors import Fault
+from ecluse.faults import Fault
 from ecluse.policy import Direction, IPNetwork, Policy, Service, Traffic, interval
 from ecluse.policy.network_index import NetworkIndex
 

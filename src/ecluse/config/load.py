@@ -30,7 +30,8 @@ from ecluse.config.read_files import allowlist_files, file_name, loose_mode, rea
 from ecluse.config.size_limits import service_bounds, site_bounds, zone_bounds
 from ecluse.config.validate import MAX_FAULTS, service_at, validate
 from ecluse.config.yaml_tree import Document, Entry, Items, Node, compose
-from ecluse.errors import ConfigError, Fault
+from ecluse.errors import ConfigError
+from ecluse.faults import Fault
 from ecluse.gc_pause import without_gc
 from ecluse.policy import CUT, ISOLATE, OPEN, Policy, Site
 from ecluse.policy.network_index import NetworkIndex

@@ -3,8 +3,9 @@ log.
 """
 
 import difflib
-import unicodedata
 from collections.abc import Iterable
+
+from ecluse.safe_text import escape_unsafe
 
 MAX_SHOWN = 60
 
@@ -18,30 +19,10 @@ class InvalidValueError(ValueError):
         self.expected = expected
 
 
-_LINE_ENDS = {"Zl", "Zp"}
-
-
-def is_plain(character: str) -> bool:
-    """Say whether a character may be printed: no control, no direction mark, no line end (Unicode
-    C*, Zl, Zp).
-    """
-    category = unicodedata.category(character)
-    return not category.startswith("C") and category not in _LINE_ENDS
-
-
-def escaped(text: str) -> str:
-    r"""Give the text with every character that is not plain written as `\xNN`, `\uNNNN` or
-    `\UNNNNNNNN`.
-    """
-    if text.isprintable():  # stricter than is_plain, and fast
-        return text
-    return "".join(c if is_plain(c) else ascii(c)[1:-1] for c in text)
-
-
 def shown(text: str) -> str:
     """Give the text in single quotes, escaped, at most 60 characters of it."""
     cut = text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
-    return f"'{escaped(cut)}'"
+    return f"'{escape_unsafe(cut)}'"
 
 
 def listed(words: Iterable[str]) -> str:

@@ -6,8 +6,9 @@ from datetime import date
 from ipaddress import IPv4Network, IPv6Network
 
 from ecluse.config.address_parsers import not_mapped, prefix, unicast
-from ecluse.config.messages import InvalidValueError, did_you_mean, is_plain, listed, shown
+from ecluse.config.messages import InvalidValueError, did_you_mean, listed, shown
 from ecluse.policy import IPNetwork, Traffic, network_of
+from ecluse.safe_text import is_safe
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,47}")
 
@@ -39,7 +40,7 @@ def line(text: str, limit: int) -> str:
         raise InvalidValueError("an empty text", "words for a person")
     if len(text) > limit:
         raise InvalidValueError(f"a text of {len(text)} characters", f"at most {limit}")
-    if not text.isprintable() and (bad := next((c for c in text if not is_plain(c)), None)):
+    if not text.isprintable() and (bad := next((c for c in text if not is_safe(c)), None)):
         raise InvalidValueError(
             f"the character U+{ord(bad):04X} in a text", "one line of text that can be seen"
         )

@@ -6,16 +6,16 @@ import os
 import stat
 from pathlib import Path
 
-from ecluse.config.messages import escaped
 from ecluse.config.yaml_tree import MAX_BYTES
-from ecluse.errors import Fault
+from ecluse.faults import Fault
+from ecluse.safe_text import escape_unsafe
 
 MAX_FILES = 1000
 
 
 def file_name(path: Path | str) -> str:
     """Give a path as it may be shown: bytes that are no text, and controls, as escapes."""
-    return escaped(os.fspath(path))
+    return escape_unsafe(os.fspath(path))
 
 
 def read_file(path: Path) -> bytes | Fault:

@@ -1,30 +1,36 @@
-"""The daemon's settings: flags, then `ECLUSE_*`, then `ecluse.toml`, then defaults; each fault
-names its source.
+"""The daemon's settings: flags, then `ECLUSE_*`, then `ecluse.toml`, then defaults.
 
-Every source is judged by itself, also where another one wins: a wrong value that is hidden today is
-a daemon that does not start tomorrow. pydantic-settings says neither file nor line nor which
-source, so the layers are read here and only joined in the model.
+pydantic-settings reads the three sources. They are joined here and not by it, because it joins
+before it validates and names no source: a wrong value under a right one would go unseen today, and
+keep the daemon from starting tomorrow (docs/settings.md).
 """
 
 import argparse
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field, PlainValidator, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 import ecluse
 from ecluse.config.messages import did_you_mean, listed, shown
 from ecluse.config.read_files import file_name, read_file
 from ecluse.config.yaml_scalars import describe
 from ecluse.config.yaml_syntax import decode
-from ecluse.errors import ConfigError, Fault
+from ecluse.errors import ConfigError
+from ecluse.faults import Fault
 
 PREFIX = "ECLUSE_"
 TOML_NAME = "ecluse.toml"
@@ -44,7 +50,10 @@ class SettingsError(ConfigError):
             f"{count} fault{'s' if count != 1 else ''} in the daemon's settings:\n{lines}"
         )
         self.args = (self.message,)
-        self.hint = "mend what is named above, then start eclused again; 'eclused --help' lists the settings"
+        self.hint = (
+            "mend what is named above, then start eclused again;"
+            " 'eclused --help' lists the settings"
+        )
 
 
 def _wrong(expected: str) -> PydanticCustomError:
@@ -66,24 +75,32 @@ def _socket(value: object) -> Path:
     return path
 
 
-def _mode(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"0[67][0-7]{2}", value):
-        raise _wrong('an octal mode in quotes that its owner may read and write, such as "0660"')
-    return value
+def _matching(pattern: str, expected: str) -> PlainValidator:
+    def check(value: object) -> str:
+        # A number may stand bare in the file: the groups 998 and "998" are the same.
+        text = str(value) if type(value) is int else value
+        if not isinstance(text, str) or not re.fullmatch(pattern, text):
+            raise _wrong(expected)
+        return text
 
-
-def _group(value: object) -> str:
-    # A number may stand bare in the file: 998 and "998" are the same group.
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not re.fullmatch(
-        r"[a-z_][a-z0-9_-]{0,31}|0|[1-9][0-9]{0,9}", text
-    ):
-        raise _wrong("the name or number of a UNIX group")
-    return text
+    return PlainValidator(check)
 
 
 _Path = Annotated[Path, PlainValidator(_path)]
-_Group = Annotated[str, PlainValidator(_group)]
+_Mode = Annotated[
+    str,
+    _matching(
+        r"0[67][0-7]{2}",
+        'an octal mode in quotes that its owner may read and write, such as "0660"',
+    ),
+]
+_Group = Annotated[
+    str,
+    _matching(
+        r"[a-z_][a-z0-9_-]{0,31}|0|[1-9][0-9]{0,9}",
+        "the name or number of a UNIX group",
+    ),
+]
 
 
 class Settings(BaseSettings):
@@ -104,7 +121,7 @@ class Settings(BaseSettings):
     socket: Annotated[Path, PlainValidator(_socket)] = Field(
         Path("/run/ecluse") / SOCKET_NAME, description=f"the API's socket (RUN_DIR/{SOCKET_NAME})"
     )
-    socket_mode: Annotated[str, PlainValidator(_mode)] = Field(
+    socket_mode: _Mode = Field(
         # Everybody may connect: the daemon asks the kernel who it is, and an attempt must reach the
         # audit log.
         "0666",
@@ -139,14 +156,14 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _socket_in_run_dir(cls, data: Any) -> Any:
-        """Put the socket into the run directory unless it is named."""
+        """Put the socket into the run directory unless one is given."""
         if isinstance(data, dict) and "run_dir" in data and "socket" not in data:
             return {**data, "socket": str(Path(data["run_dir"]) / SOCKET_NAME)}
         return data
 
     @property
     def permissions(self) -> int:
-        """Give socket_mode as a number for chmod(2)."""
+        """Return socket_mode as a number, for chmod(2)."""
         return int(self.socket_mode, 8)
 
     @classmethod
@@ -158,79 +175,65 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values from load_settings() alone: never from the environment of whoever imports
-        this.
-        """
+        """Take values from load_settings() alone, never from this process' environment."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
 
 
 _NAMES = tuple(Settings.model_fields)
-_INTEGERS, _FLOATS = (
-    {name for name, info in Settings.model_fields.items() if info.annotation is kind}
-    for kind in (int, float)
-)
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """The values of one source, and for each name the fault without its words."""
+class _Layer(NamedTuple):
+    """The values of one source, and for each a fault at its place, without its words."""
 
-    values: Mapping[str, object]
-    places: Mapping[str, Fault]
+    values: dict[str, Any]
+    places: dict[str, Fault]
 
 
 def load_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """Read the settings. argv: the flags without the program's name.
+    """Read the settings.
 
-    SettingsError with every fault of every source. SystemExit(0) after `--help` and `--version`.
+    Args:
+        argv: the flags, without the program's name.
+        environ: the environment; only `ECLUSE_*` counts.
+
+    Raises:
+        SettingsError: with every fault of every source.
+        SystemExit: with 0, after `--help` and `--version`.
     """
     faults: list[Fault] = []
-    flags = _flags(argv, faults)
-    environment = _environment(environ, faults)
-    upper = _checked(environment, faults) | _checked(flags, faults)
+    flags, environment = _flags(argv, faults), _environment(environ, faults)
+    upper = _valid(environment, faults) | _valid(flags, faults)
     directory = Path(str(upper.get("config_dir", Settings.model_fields["config_dir"].default)))
     file = _toml(directory / TOML_NAME, faults)
-    values = _checked(file, faults) | upper
+    values = _valid(file, faults) | upper
     if faults:
         raise SettingsError(tuple(faults))
     try:
         return Settings(**values)
     except ValidationError as error:
-        # Each value by itself is right: it can only be the socket's path, made from the run
-        # directory.
-        places = {**file.places, **environment.places, **flags.places}
-        place = places.get("run_dir", Fault("settings", 0, 0, ""))
-        found = (_said(place, "run_dir", detail) for detail in error.errors(include_url=False))
-        raise SettingsError(tuple(found)) from None
+        # Each value by itself is right, so it is the socket's path, made from the run directory.
+        place = (file.places | environment.places | flags.places)["run_dir"]
+        found = error.errors(include_url=False)
+        raise SettingsError(tuple(_fault(place, "run_dir", each) for each in found)) from None
 
 
-def _checked(layer: _Layer, faults: list[Fault]) -> dict[str, Any]:
-    """Give the values of a source that are right, and add the faults of the others."""
-    good: dict[str, Any] = {}
-    for name, value in layer.values.items():
-        # With a socket of its own, because the one made from the run directory is judged at the
-        # end.
-        alone: dict[str, Any] = {"socket": "/run/s", name: value}
-        try:
-            Settings(**alone)
-        except ValidationError as error:
-            faults += [
-                _said(layer.places[name], name, detail)
-                for detail in error.errors(include_url=False)
-            ]
-        else:
-            good[name] = value
-    return good
+def _valid(layer: _Layer, faults: list[Fault]) -> dict[str, Any]:
+    """Return the values of one source that are right; add the faults of the others."""
+    try:
+        # With a socket of its own: the one made from the run directory is judged at the end.
+        Settings(**{"socket": "/run/s", **layer.values})
+    except ValidationError as error:
+        found = {str(each["loc"][0]): each for each in error.errors(include_url=False)}
+        faults += [_fault(layer.places[name], name, detail) for name, detail in found.items()]
+        return {name: value for name, value in layer.values.items() if name not in found}
+    return layer.values
 
 
-_EXPECTED = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-}
+_EXPECTED = {"int_type": "a whole number", "float_type": "a number"}
 
 
-def _said(place: Fault, name: str, detail: ErrorDetails) -> Fault:
+def _fault(place: Fault, name: str, detail: ErrorDetails) -> Fault:
     context = detail.get("ctx", {})
     info = Settings.model_fields[name]
     expected = context.get("expected") or _EXPECTED.get(detail["type"], "another value")
@@ -247,34 +250,49 @@ def _said(place: Fault, name: str, detail: ErrorDetails) -> Fault:
     return place.here(f"{what} for {name}", str(expected))
 
 
-class _FlagError(Exception):
-    """What argparse would print before it ends the process."""
+class _TextSource(EnvSettingsSource):
+    """Texts from a shell: a path is relative to the working directory."""
+
+    def prepare_field_value(
+        self, field_name: str, field: FieldInfo, value: Any, value_is_complex: bool
+    ) -> Any:
+        if value and field.annotation is Path:
+            return os.path.abspath(value)  # noqa: PTH100  Path.absolute() leaves '..' in it
+        if value == "":  # pydantic-settings makes the working directory of it
+            return value
+        return super().prepare_field_value(field_name, field, value, value_is_complex)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise _FlagError(message)
+class _FlagSource(_TextSource, CliSettingsSource[argparse.ArgumentParser]):
+    pass
 
 
 def parser() -> argparse.ArgumentParser:
-    """Give the flags of `eclused`, one for each setting."""
-    made = _Parser(
+    """Return the flags of `eclused`, one for each setting."""
+    return _flag_source().root_parser
+
+
+def _flag_source() -> _FlagSource:
+    root = argparse.ArgumentParser(
         prog="eclused",
         description="Hold a hospital's gate: cut the internet, keep what is vital.",
-        epilog="Each flag is also a variable (ECLUSE_STATE_DIR) and a line of CONFIG_DIR/ecluse.toml"
-        ' (state_dir = "..."). A flag wins over a variable, and that over the file.',
+        epilog="Each flag is also a variable (ECLUSE_STATE_DIR) and a line of"
+        ' CONFIG_DIR/ecluse.toml (state_dir = "..."). A flag wins over a variable, and that over'
+        " the file.",
         allow_abbrev=False,
+        exit_on_error=False,
     )
-    made.add_argument("--version", action="version", version=f"eclused {ecluse.__version__}")
-    for name, info in Settings.model_fields.items():
-        default = "" if info.default is None or name == "socket" else f" ({info.default})"
-        made.add_argument(
-            _flag(name),
-            dest=name,
-            metavar=name.rpartition("_")[2].upper(),
-            help=f"{info.description}{default}",
-        )
-    return made
+    root.add_argument("--version", action="version", version=f"eclused {ecluse.__version__}")
+    return _FlagSource(
+        Settings, root_parser=root, add_argument_method=_add_flag, cli_kebab_case=True
+    )
+
+
+def _add_flag(root: argparse.ArgumentParser, flag: str, **options: Any) -> None:
+    text, _, default = options.pop("help").rpartition(" (default: ")
+    given = "" if default == "null)" or flag == "--socket" else f" ({default}"
+    metavar = flag.rpartition("-")[2].upper()
+    root.add_argument(flag, **{**options, "metavar": metavar}, help=text + given)
 
 
 def _flag(name: str) -> str:
@@ -282,114 +300,85 @@ def _flag(name: str) -> str:
 
 
 def _flags(argv: Sequence[str], faults: list[Fault]) -> _Layer:
+    source = _flag_source()
     try:
-        found, unknown = parser().parse_known_args(list(argv))
-    except _FlagError as error:
-        flag, _, message = str(error).removeprefix("argument ").partition(": ")
-        faults.append(Fault(flag, 0, 0, message))
+        found, unknown = source.root_parser.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        faults.append(Fault(error.argument_name or "command line", 0, 0, error.message))
         return _Layer({}, {})
     for word in unknown:
         known = [*map(_flag, _NAMES), "--help", "--version"]
         near = did_you_mean(word.partition("=")[0], known) if word.startswith("-") else ""
-        faults.append(
-            Fault(
-                "command line",
-                0,
-                0,
-                f"{shown(word)} is unknown{near}",
-                "a flag that 'eclused --help' lists",
-            )
-        )
-    values = {name: text for name, text in vars(found).items() if text is not None}
-    return _from_texts(values, {name: _flag(name) for name in values})
+        wrong = f"{shown(word)} is unknown{near}"
+        faults.append(Fault("command line", 0, 0, wrong, "a flag that 'eclused --help' lists"))
+    source(parsed_args=found)
+    values = source()
+    return _Layer(values, {name: Fault(_flag(name), 0, 0, "") for name in values})
 
 
 def _environment(environ: Mapping[str, str], faults: list[Fault]) -> _Layer:
-    values: dict[str, str] = {}
+    known = [PREFIX + name.upper() for name in _NAMES]
     for variable in sorted(environ):
-        if not variable.startswith(PREFIX):
-            continue
-        name = variable.removeprefix(PREFIX).lower()
-        if variable == PREFIX + name.upper() and name in _NAMES:
-            values[name] = environ[variable]
-        else:
-            known = [PREFIX + known.upper() for known in _NAMES]
+        if variable.startswith(PREFIX) and variable not in known:
             wrong = f"the variable is unknown{did_you_mean(variable, known)}"
-            faults.append(
-                Fault(file_name(variable), 0, 0, wrong, "a variable that 'eclused --help' names")
-            )
-    return _from_texts(values, {name: PREFIX + name.upper() for name in values})
-
-
-def _from_texts(texts: Mapping[str, str], sources: Mapping[str, str]) -> _Layer:
-    """Read numbers and make paths absolute, as a shell user expects; what is no number stays for
-    the model to refuse.
-    """
-    values: dict[str, object] = {}
-    for name, text in texts.items():
-        values[name] = text
-        if name in {"config_dir", "state_dir", "run_dir", "dns_dir", "socket"} and text:
-            values[name] = os.path.abspath(text)  # noqa: PTH100  Path.absolute() leaves '..' in it
-        elif name in _INTEGERS and re.fullmatch(r"-?[0-9]{1,9}", text):
-            values[name] = int(text)
-        elif name in _FLOATS and re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", text):
-            values[name] = float(text)
-    return _Layer(values, {name: Fault(source, 0, 0, "") for name, source in sources.items()})
+            expected = "a variable that 'eclused --help' names"
+            faults.append(Fault(file_name(variable), 0, 0, wrong, expected))
+    source = _TextSource(Settings, env_prefix=PREFIX)
+    # What the caller gave, not the environment of this process; in lower case, as it looks it up.
+    source.env_vars = {name.lower(): environ[name] for name in known if name in environ}
+    values = source()
+    return _Layer(values, {name: Fault(PREFIX + name.upper(), 0, 0, "") for name in values})
 
 
 def _toml(path: Path, faults: list[Fault]) -> _Layer:
-    empty = _Layer({}, {})
+    """Return the values of `ecluse.toml`, each with its line and column.
+
+    pydantic-settings passes over a path that is no regular file, reads without a bound and keeps
+    neither text nor places, so the file is read and judged here before its source parses it.
+    """
+    layer = _Layer({}, {})
     if not os.path.lexists(path):
-        return empty
-    file = file_name(path)
-    data = read_file(path)
-    if isinstance(data, Fault):
-        faults.append(data)
-        return empty
-    text, found = decode(file, data)
+        return layer
+    file, data = file_name(path), read_file(path)
+    text, found = ("", [data]) if isinstance(data, Fault) else decode(file, data)
     faults += found
     if found:
-        return empty
+        return layer
     try:
-        table = tomllib.loads(text)
+        table = TomlConfigSettingsSource(Settings, path)()
     except (ValueError, RecursionError) as error:
         faults.append(_toml_fault(file, error))
-        return empty
-    values: dict[str, object] = {}
-    places: dict[str, Fault] = {}
+        return layer
     for key, value in table.items():
         key_place, value_place = _toml_places(file, text, key)
-        if key == "config_dir":
-            wrong = "config_dir stands in the directory that it names"
-            faults.append(key_place.here(wrong, "--config-dir or ECLUSE_CONFIG_DIR"))
-        elif key in _NAMES:
-            values[key], places[key] = value, value_place
+        if key in _NAMES and key != "config_dir":
+            layer.values[key], layer.places[key] = value, value_place
         else:
-            wrong = f"the key {shown(key)} is unknown{did_you_mean(key, _NAMES)}"
-            faults.append(key_place.here(wrong, listed(n for n in _NAMES if n != "config_dir")))
-    return _Layer(values, places)
+            faults.append(_unknown_key(key, key_place))
+    return layer
+
+
+def _unknown_key(key: str, place: Fault) -> Fault:
+    if key == "config_dir":
+        wrong = "config_dir stands in the directory that it names"
+        return place.here(wrong, "--config-dir or ECLUSE_CONFIG_DIR")
+    wrong = f"the key {shown(key)} is unknown{did_you_mean(key, _NAMES)}"
+    return place.here(wrong, listed(name for name in _NAMES if name != "config_dir"))
 
 
 def _toml_fault(file: str, error: ValueError | RecursionError) -> Fault:
+    what, _, place = str(error).partition(" (at ")
     if isinstance(error, RecursionError):
-        return Fault(file, 0, 0, "lists nested too deeply", "lines of the form: name = value")
-    message = re.fullmatch(
-        r"(?P<what>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)",
-        str(error),
-    )
-    if message is None:
-        return Fault(
-            file, 0, 0, f"not TOML: {shown(str(error))}", "lines of the form: name = value"
-        )
-    line, column = int(message["line"] or 0), int(message["column"] or 0)
-    return Fault(
-        file, line, column, f"not TOML: {message['what']}", "lines of the form: name = value"
-    )
+        what = "lists nested too deeply"
+    numbers = re.fullmatch(r"line (\d+), column (\d+)\)", place)
+    line, column = map(int, numbers.groups()) if numbers else (0, 0)
+    return Fault(file, line, column, f"not TOML: {what}", "lines of the form: name = value")
 
 
 def _toml_places(file: str, text: str, key: str) -> tuple[Fault, Fault]:
-    """Give the places of a key and its value; tomllib keeps none, and the settings are one to a
-    line.
+    """Return the places of a key and of its value, which tomllib does not keep.
+
+    It looks for the first line that begins with the key: settings stand one on a line.
     """
     word = re.escape(key)
     for number, line in enumerate(text.splitlines(), start=1):

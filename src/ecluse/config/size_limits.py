@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from ecluse.config.cross_checks import Placed, PlacedService
 from ecluse.config.models import DestinationModel, DnsGateModel, ServiceModel, SiteModel
 from ecluse.config.yaml_tree import Document, Loc
-from ecluse.errors import Fault
+from ecluse.faults import Fault
 from ecluse.policy import CUT, Criticality, Direction, DnsMode
 
 ZONES = 64

@@ -12,7 +12,7 @@ from ecluse.config.messages import did_you_mean, listed, shown
 from ecluse.config.models import ServiceModel
 from ecluse.config.yaml_scalars import Broken, Unclear, describe
 from ecluse.config.yaml_tree import Document, Items, Loc
-from ecluse.errors import Fault
+from ecluse.faults import Fault
 
 M = TypeVar("M", bound=BaseModel)
 

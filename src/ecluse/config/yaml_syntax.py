@@ -5,7 +5,7 @@ import re
 import yaml
 
 from ecluse.config.messages import shown
-from ecluse.errors import Fault
+from ecluse.faults import Fault
 
 MAX_CHARACTER_FAULTS = 20
 

@@ -16,7 +16,7 @@ import yaml
 from ecluse.config.messages import shown
 from ecluse.config.yaml_scalars import Broken, describe, read_bare
 from ecluse.config.yaml_syntax import decode, syntax_fault
-from ecluse.errors import Fault
+from ecluse.faults import Fault
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 16

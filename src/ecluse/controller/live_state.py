@@ -1,13 +1,31 @@
-"""What is in the kernel now, as values, and what a change means for services. Pure."""
+"""The state that is applied, as values, and what a change of it means for services.
+
+Pure, but for `LiveState`, which holds the one state that changes.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 from ipaddress import ip_address
+from itertools import islice
 
+from ecluse.controller.lock import PriorityLock
+from ecluse.dns_cache_advice import flush
+from ecluse.errors import EcluseError
 from ecluse.flow_judge import FlowJudge
 from ecluse.gc_pause import without_gc
-from ecluse.policy import Addresses, Criticality, Levels, Policy
-from ecluse.records import Generation, KnownName
+from ecluse.policy import (
+    GATEWAY,
+    Addresses,
+    Criticality,
+    Levels,
+    Policy,
+    at_least_as_closed,
+    level_named,
+    levels_text,
+)
+from ecluse.records import Action, Generation, KnownName
+from ecluse.ruleset import dns_redirect
 from ecluse.ruleset.compile import compile_program, zones_by_service
 from ecluse.ruleset.compile import with_addresses as readdressed
 from ecluse.ruleset.program import Program
@@ -84,9 +102,7 @@ def with_addresses(loaded: CompiledPolicy, addresses: Addresses) -> CompiledPoli
 
 @dataclass(frozen=True, slots=True)
 class CurrentState:
-    """The state that is applied: which loaded policy, at which levels, recorded as which
-    generation.
-    """
+    """The state that is applied: a compiled policy at the levels of a generation."""
 
     loaded: CompiledPolicy
     generation: Generation
@@ -100,6 +116,55 @@ class CurrentState:
     def policy(self) -> Policy:
         """Give the policy that is live."""
         return self.loaded.policy
+
+
+class LiveState:
+    """The state that is applied now, and the lock under which it changes.
+
+    Only the holder of `lock` sets `current` or changes the kernel's table.
+
+    closings: how often something was closed in this run, or was commanded to be as it already was;
+    one more where the start itself found it closed by something else than the newest record.
+    in_step: the kernel showed the state when it was last compared, at `checked`.
+    """
+
+    def __init__(self) -> None:
+        self.lock = PriorityLock()
+        self.closings = 0
+        self.in_step = True
+        self.checked: datetime | None = None
+        self._current: CurrentState | None = None
+
+    @property
+    def current(self) -> CurrentState:
+        """Give the state. EcluseError while the daemon is still starting."""
+        if self._current is None:
+            raise EcluseError(
+                "the daemon is still starting", retry=True, hint="try again in a moment"
+            )
+        return self._current
+
+    def set(self, loaded: CompiledPolicy, generation: Generation) -> None:
+        """Make this the live state."""
+        levels = generation.levels
+        before = self._current.levels if self._current else levels
+        if not at_least_as_closed(loaded.policy.site, before, levels):
+            self.closings += 1
+        self._current = CurrentState(loaded, generation)
+
+    def replace_loaded(self, loaded: CompiledPolicy) -> None:
+        """Keep the generation, whose policy is compiled again: other addresses, another slot."""
+        self._current = replace(self.current, loaded=loaded)
+
+    @property
+    def started(self) -> bool:
+        """Say whether there is a live state yet."""
+        return self._current is not None
+
+    def summary(self) -> tuple[int, Levels]:
+        """Give the number and the levels of the live generation; 0 and none before there is one."""
+        live = self._current
+        return (live.generation.number, live.levels) if live else (0, {})
 
 
 def addresses_of(known: Mapping[str, KnownName]) -> Addresses:
@@ -229,3 +294,66 @@ def describe_policy_change(old: Policy, new: Policy) -> tuple[str, ...]:
         if getattr(old.site, f.name) != getattr(new.site, f.name)
     ]
     return tuple(lines)
+
+
+_DOMAINS = 5
+"""Wildcards that one warning names."""
+
+
+def stale_caches(before: Policy, left: Levels, policy: Policy, levels: Levels) -> tuple[str, ...]:
+    """Say of which wildcards DNS servers inside may have addresses that were never learned.
+
+    So it is when zones come under the DNS proxy. Such an address is refused until it is asked for
+    again.
+
+    Args:
+        before: the policy until now.
+        left: its levels.
+        policy: the policy from now on.
+        levels: its levels.
+    """
+    come = {
+        zone
+        for zone in policy.zone_names()
+        if zone != GATEWAY
+        and dns_redirect.redirects(policy, levels, zone)
+        and not (zone in left and dns_redirect.redirects(before, left, zone))
+    }
+    if not come:
+        return ()
+    known = tuple(s for s in policy.services if any(d.wildcards for d in s.destinations))
+    used = zones_by_service(replace(policy, services=known))
+    domains = dict.fromkeys(
+        wildcard
+        for service in known
+        for zone in come.intersection(used[service.name])
+        if service.criticality in level_named(policy.site, levels[zone]).keeps
+        for destination in service.destinations
+        for wildcard in destination.wildcards
+    )
+    if not domains:
+        return ()
+    some = ", ".join(f"*.{one}" for one in islice(domains, _DOMAINS))
+    more = f" and {len(domains) - _DOMAINS} more" if len(domains) > _DOMAINS else ""
+    each = "" if len(domains) == 1 else ", and so for each"
+    text = (
+        f"DNS servers and machines inside may hold addresses of {some}{more} from before, which "
+        "the DNS gate never learned: they are refused until they are asked for anew. "
+        f"Type on the servers: {flush(next(iter(domains)))}{each}"
+    )
+    return (text,)
+
+
+def change_text(generation: Generation) -> str:
+    """Say what a change made live, and by whom."""
+    what = {
+        Action.ROLLBACK: f"went back to generation {generation.back_to}: ",
+        Action.RELOAD: "took the files' allowlist: ",
+    }.get(generation.action, "")
+    reason = f" ({generation.reason})" if generation.reason else ""
+    return f"{generation.actor.user} {what}{levels_text(generation.levels)}{reason}"
+
+
+def closed_somewhere(policy: Policy, levels: Levels) -> bool:
+    """Say whether some zone is not at a level where everything passes."""
+    return not all(level_named(policy.site, level).passes_all for level in levels.values())

@@ -1,60 +1,62 @@
-"""The one writer's lock: changes go one at a time, and what closes goes before all that waits."""
+"""The lock of the live state: changes go one at a time, and a closing goes before all that waits."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-Urgent = Callable[[], int]
-"""Says how urgent somebody is now, 0 for who waits his turn: what a command closes depends on what
-stands when it is asked.
+Urgency = Callable[[], int]
+"""Says how urgent a waiting command is now: 2 closes something, 1 repeats a closing, 0 can wait.
+
+It is asked again whenever the lock is handed over: whether a command closes anything depends on
+the state that stands by then.
 """
 
 
 def always() -> int:
-    """Be as urgent as a closing whatever stands: a healing, the end."""
+    """Be as urgent as a closing."""
     return 2
 
 
 def never() -> int:
-    """Wait for whoever came before."""
+    """Wait for those that came before."""
     return 0
 
 
 class PriorityLock:
-    """Held by whoever changes the live state or the kernel's table.
+    """Held while the live state or the kernel's table is changed.
 
-    hurry: set while somebody who must not wait (a closing, a healing, the end) wants the lock.
-    Whoever holds it then stops waiting for the disk (`Recorder`); an opening that is not on disk by
-    then does not count and is taken back.
+    urgent_waiting: set while somebody who must not wait (a closing, a restoration of the table, the
+    daemon's end) wants the lock. Its holder then stops waiting for the disk (`WriteQueue`); an
+    opening that is not on disk by then does not count and is taken back.
     """
 
     def __init__(self) -> None:
         self._taken = False
-        self._waiting: list[tuple[Urgent, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Urgency, asyncio.Future[None]]] = []
         self.urgent_waiting = asyncio.Event()
 
     def locked(self) -> bool:
         """Say whether a change is under way."""
         return self._taken
 
-    async def acquire(self, urgent: Urgent = always) -> None:
+    async def acquire(self, urgency: Urgency = always) -> None:
         """Take the lock, and keep it.
 
-        Whoever is the most urgent by then is next; of these the first.
+        The most urgent of those that wait is next; of equally urgent ones the first.
         """
         if not self._taken:
             self._taken = True
             return
-        mine = urgent, asyncio.get_running_loop().create_future()
+        mine = urgency, asyncio.get_running_loop().create_future()
         self._waiting.append(mine)
-        if urgent():
+        if urgency():
             self.urgent_waiting.set()
         try:
             await mine[1]
         except asyncio.CancelledError:
             if mine[1].cancelled():
                 self._waiting.remove(mine)
-                self._tell()
+                self._update_urgent_waiting()
             else:  # it was handed over in this very moment
                 self._hand_over()
             raise
@@ -66,19 +68,25 @@ class PriorityLock:
             next_one = max(waiting, key=lambda one: one[0]())
             self._waiting.remove(next_one)
             next_one[1].set_result(None)
-        self._tell()
+        self._update_urgent_waiting()
 
-    def _tell(self) -> None:
-        if any(urgent() for urgent, turn in self._waiting if not turn.done()):
+    def _update_urgent_waiting(self) -> None:
+        if any(urgency() for urgency, future in self._waiting if not future.done()):
             self.urgent_waiting.set()
         else:
             self.urgent_waiting.clear()
 
     @asynccontextmanager
-    async def hold(self, urgent: Urgent = never) -> AsyncIterator[None]:
-        """Hold the lock for a block. urgent: whoever holds it now is to make haste."""
-        await self.acquire(urgent)
+    async def hold(self, urgency: Urgency = never) -> AsyncIterator[None]:
+        """Hold the lock for a block. urgency: while it is not 0, the holder now must not linger."""
+        await self.acquire(urgency)
         try:
             yield
         finally:
             self._hand_over()
+
+    @asynccontextmanager
+    async def hold_urgently(self) -> AsyncIterator[None]:
+        """Hold the lock for a block, as urgent as a closing."""
+        async with self.hold(always):
+            yield

@@ -1,19 +1,19 @@
-"""What a change would do, with nothing done."""
+"""What a change would do, with nothing done; and which state a command means."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+from ecluse.alerts import Alerts
 from ecluse.asymmetric_flows import half_seen
-from ecluse.controller import live_state as lv
-from ecluse.controller import status
-from ecluse.controller.context import Context, Notes
-from ecluse.controller.live_state import CompiledPolicy, CurrentState
+from ecluse.bypass import BypassFinding
+from ecluse.controller import live_state as ls
+from ecluse.controller.live_state import CompiledPolicy, CurrentState, LiveState
 from ecluse.controller.persist.change_records import ChangeRecords
-from ecluse.controller.startup_decision import carry_over
 from ecluse.controller.table.text_diff import difference
 from ecluse.errors import NotFoundError, RequestError
 from ecluse.flow_judge import ConntrackEntry, FlowJudge, describe
-from ecluse.policy import OPEN, Levels, Policy, most_closed
+from ecluse.policy import OPEN, Addresses, Levels, Policy, carry_over, most_closed
+from ecluse.ports import Conntrack, PolicySource
 from ecluse.records import Generation
 from ecluse.results import LiveFlow, Plan
 from ecluse.ruleset import switch
@@ -25,18 +25,57 @@ _EXAMPLES = 20
 
 
 class Planner:
-    """Answers 'what would happen', and finds the state that a command means."""
+    """Answers 'what would happen', and finds the state that a command means.
 
-    def __init__(self, shared: Context, ledger: ChangeRecords) -> None:
-        self._s = shared
-        self._ledger = ledger
+    Args:
+        live, records: the state that is compared with, and those that one can go back to.
+        source: the site's files.
+        conntrack: the live connections.
+        addresses: gives the addresses of host names.
+        uids: as for `TableManager`.
+        look_at_links: reads the machine's links.
+        judge_for: makes a judge of connections for a compiled policy at some levels.
+        find_refused: gives the connections that a judge refuses; it learns by that which ends are
+            routed to the inside.
+        bypasses: gives what was found that may carry packets past the gate.
+        alerts: those that stand.
+    """
+
+    def __init__(
+        self,
+        *,
+        live: LiveState,
+        records: ChangeRecords,
+        source: PolicySource,
+        conntrack: Conntrack,
+        addresses: Callable[[], Addresses],
+        uids: tuple[int, ...],
+        look_at_links: Callable[[], Awaitable[Sight]],
+        judge_for: Callable[[CompiledPolicy, Levels], Awaitable[FlowJudge]],
+        find_refused: Callable[[FlowJudge, Sequence[ConntrackEntry]], Awaitable[object]],
+        bypasses: Callable[[], tuple[BypassFinding, ...]],
+        alerts: Alerts,
+    ) -> None:
+        self._live = live
+        self._records = records
+        self._source = source
+        self._conntrack = conntrack
+        self._addresses = addresses
+        self._uids = uids
+        self._look_at_links = look_at_links
+        self._judge_for = judge_for
+        self._find_refused = find_refused
+        self._bypasses = bypasses
+        self._alerts = alerts
+
+    # -- the state that a command means ------------------------------------------------------------
 
     def levels_with(self, level: str, zones: tuple[str, ...] | None) -> dict[str, str]:
         """Give the levels after setting some zones (None: all).
 
         NotFoundError for an unknown level or zone.
         """
-        live = self._s.live
+        live = self._live.current
         known = [one.name for one in live.policy.site.levels]
         if level not in known:
             raise NotFoundError(f"there is no level '{level}'", hint="levels: " + ", ".join(known))
@@ -48,45 +87,51 @@ class Planner:
             zone: level if zones is None or zone in zones else live.levels[zone] for zone in every
         }
 
-    def urgent(self, levels: Callable[[], dict[str, str]]) -> int:
-        """Say how urgent these levels are (`Writer`): 2 when they close something that passes now,
-        1 when they repeat what stands.
+    def urgency(self, levels: Callable[[], dict[str, str]]) -> int:
+        """Say how urgent these levels are (`PriorityLock`).
 
-        The one meaning of a closing, by what passes: what is wanted beside what is live
-        (`most_closed`). It is asked again whenever the writer's lock goes on, and what is done is
-        decided once that is held.
+        2 when they close something that passes now, 1 when they repeat what stands. This is the one
+        meaning of a closing, by what passes: the levels beside those that are live. It is asked
+        again whenever the lock goes on, and what is done is decided once that is held.
         """
-        live = self._s.live
+        live = self._live.current
         try:
-            wanted = levels()
+            asked = levels()
         except NotFoundError:  # a reload took the level or the zone away
             return 0
         now = dict(live.levels)
-        return 1 if wanted == now else 2 * (most_closed(live.policy.site, now, wanted) != now)
+        return 1 if asked == now else 2 * (most_closed(live.policy.site, now, asked) != now)
 
-    def must_let_nobody_out(self, levels: Levels) -> None:
-        """See that a reload does not open everything by taking the last shut zone away.
+    def levels_for(self, policy: Policy) -> Levels:
+        """Give the levels that a policy from the files would have.
 
-        RequestError when it would.
+        RequestError when it would open everything, by taking the last shut zone away.
         """
-        live = self._s.live.levels
+        live = self._live.current.levels
+        levels = carry_over(policy.site, policy.zone_names(), live)
         shut = [zone for zone, level in live.items() if level != OPEN.name]
         if shut and set(levels.values()) == {OPEN.name}:
-            message = f"the files have no zone {', '.join(shut)} any more, which is shut: without it nothing would be"
+            message = (
+                f"the files have no zone {', '.join(shut)} any more, which is shut: "
+                "without it nothing would be"
+            )
             hint = "open it first, or keep it in site.yaml; nothing was changed"
             raise RequestError(message, hint=hint)
+        return levels
 
     def rollback_target(self, number: int | None) -> Generation:
         """Give the generation that a rollback means: `number`, or the one before.
 
         NotFoundError, RequestError.
         """
-        live = self._s.live
+        live = self._live.current
         if number is None and not live.generation.previous:
             raise RequestError(
                 "there is no generation before this one", hint="'ecluse history' lists them"
             )
-        return self._ledger.generation(live.generation.previous if number is None else number)
+        return self._records.generation(live.generation.previous if number is None else number)
+
+    # -- what would happen -------------------------------------------------------------------------
 
     async def plan(
         self,
@@ -102,52 +147,59 @@ class Planner:
         """
         if (level is not None) + (rollback is not None) + reload != 1:
             raise RequestError("a plan is for one of: a level, a rollback, a reload")
-        live = self._s.live
+        live = self._live.current
         if level is not None:
             return await self._compare(live.loaded, self.levels_with(level, zones))
         if rollback is not None:
             target = self.rollback_target(rollback or None)
-            policy = await self._s.on_disk(self._s.ports.store.read_policy, target.policy)
+            policy = await self._records.read_policy(target.policy)
             return await self._compare(await self._compiled(policy, target.policy), target.levels)
-        policy = await self._s.on_disk(self._s.ports.source.load)
+        policy = await self._records.on_disk(self._source.load)
         levels = carry_over(policy.site, policy.zone_names(), live.levels)
-        digest = await self._s.on_disk(self._s.ports.store.digest_policy, policy)
+        digest = await self._records.digest_policy(policy)
         return await self._compare(await self._compiled(policy, digest), levels)
 
     async def _compiled(self, policy: Policy, digest: str) -> CompiledPolicy:
-        live = self._s.live
-        if digest == live.loaded.digest:
-            return live.loaded
-        addresses = lv.addresses_of(self._s.ports.resolver.known())
-        slot, uids = live.loaded.slot, self._s.options.uids
-        return await asyncio.to_thread(lv.compiled, policy, digest, addresses, slot, uids)
-
-    async def _compare(self, wanted: CompiledPolicy, levels: Levels) -> Plan:
-        live = self._s.live
-        seen = await self._s.see_links()
-        judges = await self._s.judge_of(wanted, levels), await self._s.judge()
-        every = await self._s.ports.conntrack.connections()
-        await self._s.not_kept(
-            judges[0], every
-        )  # from here on it knows which ends are routed to the inside
-        notes = self._s.notes.copy()
+        loaded = self._live.current.loaded
+        if digest == loaded.digest:
+            return loaded
         return await asyncio.to_thread(
-            self._compared, live, wanted, levels, seen, judges, every, notes
+            ls.compiled, policy, digest, self._addresses(), loaded.slot, self._uids
+        )
+
+    async def _compare(self, planned: CompiledPolicy, levels: Levels) -> Plan:
+        live = self._live.current
+        seen = await self._look_at_links()
+        now = self._live.current
+        judges = (
+            await self._judge_for(planned, levels),
+            await self._judge_for(now.loaded, now.levels),
+        )
+        every = await self._conntrack.connections()
+        await self._find_refused(judges[0], every)
+        machine = (
+            *self._alerts.texts(),
+            *seen.words(planned.policy, cut=ls.closed_somewhere(planned.policy, levels)),
+            *ls.stale_caches(live.policy, live.levels, planned.policy, levels),
+            *(one.what for one in self._bypasses()),
+        )
+        return await asyncio.to_thread(
+            self._compared, live, planned, levels, seen, judges, every, machine
         )
 
     def _compared(
         self,
         live: CurrentState,
-        wanted: CompiledPolicy,
+        planned: CompiledPolicy,
         levels: Levels,
         seen: Sight,
         judges: tuple[FlowJudge, FlowJudge],
         connections: Sequence[ConntrackEntry],
-        notes: Notes,
+        warnings: tuple[str, ...],
     ) -> Plan:
         """Compare two states, on a thread. judges: of connections after the change, and now."""
-        living = seen.living(wanted.policy)
-        effect = lv.effect(live, wanted, levels, living)
+        living = seen.living(planned.policy)
+        effect = ls.effect(live, planned, levels, living)
         kept, ended, opened = 0, 0, 0
         examples: list[LiveFlow] = []
         for one in connections:
@@ -163,26 +215,20 @@ class Planner:
                 ended += 1
                 if len(examples) < _EXAMPLES:
                     examples.append(LiveFlow(describe(one), flow.zone, ""))
-        exits = (one.what for one in notes.exits)
-        machine = (
-            *status.machine_warnings(notes, seen, wanted.policy, levels),
-            *status.stale_caches(live.policy, live.levels, wanted.policy, levels),
-            *exits,
-        )
         return Plan(
             levels=dict(levels),
-            digest=wanted.digest,
-            diff=_difference(live, wanted, levels),
-            policy_changes=lv.describe_policy_change(live.policy, wanted.policy),
+            digest=planned.digest,
+            diff=_text_difference(live, planned, levels),
+            policy_changes=ls.describe_policy_change(live.policy, planned.policy),
             services_kept=effect.kept,
             services_ended=effect.ended,
             connections_kept=kept,
             connections_ended=ended,
             examples_ended=tuple(examples),
             warnings=(
-                *machine,
+                *warnings,
                 *half_seen(judges[0], connections),
-                *map(str, self._s.ports.source.warnings()),
+                *map(str, self._source.warnings()),
             ),
             connections_opened=opened,
             no_link=effect.no_link,
@@ -191,14 +237,17 @@ class Planner:
         )
 
 
-def _difference(live: CurrentState, wanted: CompiledPolicy, levels: Levels) -> tuple[str, ...]:
-    """Compare the ruleset texts, both under the live slot, gates included; cut after so many lines,
-    and said so.
+def _text_difference(
+    live: CurrentState, planned: CompiledPolicy, levels: Levels
+) -> tuple[str, ...]:
+    """Compare the ruleset texts, both under the live slot, the switch included.
+
+    Cut after so many lines, and said so.
     """
     old = switch.gate_text(live.policy, live.loaded.slot, live.levels)
-    new = switch.gate_text(wanted.policy, live.loaded.slot, levels)
-    if wanted.ruleset != live.loaded.ruleset:
-        old, new = render(live.loaded.program) + old, render(wanted.program) + new
+    new = switch.gate_text(planned.policy, live.loaded.slot, levels)
+    if planned.ruleset != live.loaded.ruleset:
+        old, new = render(live.loaded.program) + old, render(planned.program) + new
     lines = difference(old, new)
     if len(lines) > _DIFF_LINES:
         return (*lines[:_DIFF_LINES], f"... and {len(lines) - _DIFF_LINES} more lines")

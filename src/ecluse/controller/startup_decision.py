@@ -3,10 +3,17 @@
 Pure: never less closed than what was answered.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ecluse.policy import CUT, OPEN, Levels, Site, at_least_as_closed, most_closed
+from ecluse.policy import (
+    CUT,
+    OPEN,
+    Levels,
+    Site,
+    at_least_as_closed,
+    complete_levels,
+    most_closed,
+)
 from ecluse.ports import Recovered
 from ecluse.records import Generation
 
@@ -61,7 +68,7 @@ def decide(
         closed = most_closed(site, sources[0][1], dict.fromkeys(zones, CUT.name))
         why = "the records are damaged and nothing else says what the state was: every zone is at least cut"
         return StartupDecision(
-            _complete(site, zones, closed), found.recorded, recorded=False, why=(why,)
+            complete_levels(site, zones, closed), found.recorded, recorded=False, why=(why,)
         )
     return _among(site, zones, found, sources)
 
@@ -79,21 +86,21 @@ def _among(
                 else (f"{name} was more closed than the newest readable record, and was followed",)
             )
             before = _generation_with(found, levels)
-            whole = _complete(site, zones, levels)
+            whole = complete_levels(site, zones, levels)
             return StartupDecision(
                 whole, record if same else before, recorded=same and whole == dict(levels), why=why
             )
     whole_state = _either_side(found, sources)
     if whole_state is not None and not found.damage:
         why_whole = f"a change was interrupted; generation {whole_state.number} stands whole"
-        levels = _complete(site, zones, whole_state.levels)
+        levels = complete_levels(site, zones, whole_state.levels)
         return StartupDecision(
             levels, whole_state, recorded=whole_state == record, why=(why_whole,)
         )
     closed = most_closed(site, *(levels for _, levels in sources))
     why_closed = "the sources disagree: every zone is as closed as the most closed of them says"
     return StartupDecision(
-        _complete(site, zones, closed), record, recorded=False, why=(why_closed,)
+        complete_levels(site, zones, closed), record, recorded=False, why=(why_closed,)
     )
 
 
@@ -129,24 +136,3 @@ def _generation_with(found: Recovered, levels: Levels) -> Generation | None:
     if before is not None and dict(before.levels) == dict(levels):
         return before
     return found.recorded
-
-
-def _complete(site: Site, zones: tuple[str, ...], levels: Levels) -> dict[str, str]:
-    """Give every zone a level: one that is new gets the most closed of the others; an unknown level
-    is `isolate`.
-    """
-    known = most_closed(site, levels)
-    others: dict[str, str] = most_closed(site, *({"": level} for level in known.values()))
-    default = others.get("", OPEN.name)
-    return {zone: known.get(zone, default) for zone in zones}
-
-
-def carry_over(site: Site, zones: tuple[str, ...], levels: Mapping[str, str]) -> dict[str, str]:
-    """Give the levels for a policy whose zones or levels changed: never less closed for what was
-    there.
-
-    A level that is gone was one of the site's own; each of those keeps at least what `cut` keeps.
-    """
-    known = {level.name for level in site.levels}
-    there = {zone: level if level in known else CUT.name for zone, level in levels.items()}
-    return _complete(site, zones, there)

@@ -16,13 +16,14 @@ from ecluse.dnsproxy.learned_snapshot import clock
 from ecluse.kernel import read_table
 from ecluse.kernel.netlink import NETLINK_NETFILTER, DumpInterruptedError, Netlink, number
 from ecluse.kernel.netlink_stream import NetlinkStream
-from ecluse.kernel.nft_monitor import printable, watch
+from ecluse.kernel.nft_monitor import watch
 from ecluse.kernel.proxy_sets import SetElement, contents, handles, put, take_out
 from ecluse.policy import IPAddress
 from ecluse.ports import KernelChange
 from ecluse.ruleset import table_names
 from ecluse.ruleset.dns_redirect import KEPT_SECONDS
 from ecluse.ruleset.proxy_config import ProxyConfig
+from ecluse.safe_text import replace_unsafe
 
 _TABLE_HANDLE = 4
 _PIECE = 1000
@@ -323,7 +324,7 @@ class LearnedAddresses:
             with self._fresh_after_fault():
                 take_out(self._netlink, name, piece)
             self.removed += len(piece)
-        self.last = printable(f"{strange[-1] or '*'} in {name}")
+        self.last = replace_unsafe(f"{strange[-1] or '*'} in {name}")
 
     # -- the disk ----------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ process and command name of whoever made it (nf_tables_commit in net/netfilter/n
 transactions never mix.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -22,6 +21,7 @@ from ecluse.kernel.netlink import (
 from ecluse.kernel.netlink_stream import EVENT_BUFFER, NetlinkStream
 from ecluse.ports import KernelChange
 from ecluse.ruleset.table_names import is_learned
+from ecluse.safe_text import replace_unsafe
 
 NFNLGRP_NFTABLES = 7
 NEWGEN = 15
@@ -133,13 +133,13 @@ class TransactionReader:
         if ours:  # a load of ours has 100,000 messages that nobody asks about
             self._our_ports.add(self._port)
         return KernelChange(
-            process=printable(text(found.get(GEN_PROC_NAME, b""))),
+            process=replace_unsafe(text(found.get(GEN_PROC_NAME, b""))),
             pid=pid,
             ours=ours,
             touched=bool(self._seen) or not told,
             what=self._what() if told else "changed by ourselves",
             generation=number(found.get(read_table.GEN_ID, b"")),
-            filled=printable(self._filled),
+            filled=replace_unsafe(self._filled),
             gone=(DELTABLE, b"") in self._seen and (NEWTABLE, b"") not in self._seen,
         )
 
@@ -156,12 +156,7 @@ class TransactionReader:
             )
         more = len(phrases) - MOST_PHRASES
         told = ", ".join(phrases[:MOST_PHRASES])[:LONGEST]
-        return printable(told + (f" and {more} more" if more > 0 else ""))
-
-
-def printable(words: str) -> str:
-    """Replace what could move a terminal's cursor: names come from whoever may write to the kernel."""
-    return re.sub(r"[^\x20-\x7e]", "?", words)
+        return replace_unsafe(told + (f" and {more} more" if more > 0 else ""))
 
 
 def watch(

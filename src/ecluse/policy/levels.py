@@ -41,3 +41,33 @@ def most_closed(site: Site, *many: Levels) -> dict[str, str]:
             if zone not in result or rank(site, known) > rank(site, result[zone]):
                 result[zone] = known
     return result
+
+
+def complete_levels(site: Site, zones: tuple[str, ...], levels: Levels) -> dict[str, str]:
+    """Give every zone a level: a new zone gets the most closed of the others.
+
+    An unknown level counts as `isolate`.
+    """
+    known = most_closed(site, levels)
+    others: dict[str, str] = most_closed(site, *({"": level} for level in known.values()))
+    default = others.get("", OPEN.name)
+    return {zone: known.get(zone, default) for zone in zones}
+
+
+def carry_over(site: Site, zones: tuple[str, ...], levels: Levels) -> dict[str, str]:
+    """Give the levels for a policy whose zones or levels changed.
+
+    They are never less closed for what was there. A level that is gone was one of the site's own;
+    each of those keeps at least what `cut` keeps.
+    """
+    known = {level.name for level in site.levels}
+    there = {zone: level if level in known else CUT.name for zone, level in levels.items()}
+    return complete_levels(site, zones, there)
+
+
+def levels_text(levels: Levels) -> str:
+    """Say levels in words: `every zone is at cut`, or each zone with its own."""
+    values = set(levels.values())
+    if len(values) == 1:
+        return f"every zone is at {next(iter(values))}"
+    return ", ".join(f"{zone} is at {level}" for zone, level in levels.items())

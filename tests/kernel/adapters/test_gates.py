@@ -204,14 +204,14 @@ async def test_a_switch_in_a_table_that_judges_nothing_is_not_taken_for_verified
     """Targets and policies are those of the level all the same: only a table that hangs on its
     hooks is one that acts.
     """
-    gate = TableManager(firewall, (0,), lambda _step: None, lambda _words: None)
-    here = await gate.bring_up(simple(), "sha256:1", {}, OPEN)
+    gate = TableManager(firewall, dict, (0,), lambda _step: None, lambda _words: None)
+    here = await gate.bring_up(simple(), "sha256:1", OPEN)
     nft(meddling.replace("k1_", f"k{here.slot}_"))
     await gate.switch(here, CUT)
     wanted = switch.position(here.policy, here.slot, CUT)
     assert await firewall.targets(wanted.targets) == wanted.targets
     assert not await gate.shows(here, CUT)
-    now, _, verified = await gate.close(here, CUT, dict, lambda: None)
+    now, _, verified = await gate.close(here, CUT, lambda: None)
     assert verified
     assert (await firewall.standing([])).hooks == switch.HOOKS
     assert await gate.shows(now, CUT)

@@ -8,7 +8,8 @@ import pytest
 from ecluse.api.openapi import document
 from ecluse.api.routes import ROUTES
 from ecluse.api.wire import GenerationDetail, Generations, Services, in_pieces, to_json
-from ecluse.errors import ConfigError, Fault
+from ecluse.errors import ConfigError
+from ecluse.faults import Fault
 from ecluse.results import Plan, Refused, Status
 from tests.unit.api.fake_commands import DIGEST, FakeCommands
 from tests.unit.api.harness import READERS, ask, ask_as, raw, running

@@ -4,16 +4,15 @@ import socket
 
 import pytest
 
+from ecluse.accounts import Accounts
 from ecluse.api.peer import (
     SO_PEERPIDFD,
-    Accounts,
     Peer,
     Role,
     Roles,
     actor_of,
     has_ended,
     peer_of,
-    printable,
 )
 from tests.unit.api.harness import SYSTEM_PYTHON, open_folder
 
@@ -31,40 +30,20 @@ def peer(uid, *groups):
     return Peer(uid, 1, frozenset(groups))
 
 
-def test_users_by_the_machines_own_file(accounts):
-    assert [accounts.user(uid) for uid in (0, 1000, 4711)] == ["root", "marie", "uid 4711"]
-
-
-def test_groups_by_name_or_number(accounts):
-    assert accounts.gid("look") == 50
-    assert accounts.gid("4711") == 4711
-    assert accounts.gid("nowhere") is None
-    assert accounts.gid("odd") is None
-    assert accounts.gid("") is None
-
-
-def test_a_changed_file_is_read_again(accounts, tmp_path):
-    assert accounts.gid("later") is None
-    (tmp_path / "group").write_text("later:x:77:\n")
-    assert accounts.gid("later") == 77
-    (tmp_path / "group").unlink()
-    assert accounts.gid("later") is None
-
-
 def test_roles(accounts):
     roles = Roles("look", "command", accounts)
-    assert roles.of(peer(0)) is Role.OPERATOR
-    assert roles.of(peer(1000, 1000, 60)) is Role.OPERATOR
-    assert roles.of(peer(1000, 50)) is Role.READER
-    assert roles.of(peer(1000, 50, 60)) is Role.OPERATOR
-    assert roles.of(peer(1000, 1000)) is Role.NONE
+    assert roles.role_of(peer(0)) is Role.OPERATOR
+    assert roles.role_of(peer(1000, 1000, 60)) is Role.OPERATOR
+    assert roles.role_of(peer(1000, 50)) is Role.READER
+    assert roles.role_of(peer(1000, 50, 60)) is Role.OPERATOR
+    assert roles.role_of(peer(1000, 1000)) is Role.NONE
     assert roles.warnings() == ()
 
 
 def test_a_group_that_does_not_exist_gives_nobody_a_role(accounts):
     roles = Roles("nowhere", "no-such", accounts)
-    assert roles.of(peer(1000, 50, 60, 0)) is Role.NONE
-    assert roles.of(peer(0)) is Role.OPERATOR
+    assert roles.role_of(peer(1000, 50, 60, 0)) is Role.NONE
+    assert roles.role_of(peer(0)) is Role.OPERATOR
     assert len(roles.warnings()) == 2
     assert "'nowhere'" in roles.warnings()[0]
 
@@ -155,8 +134,3 @@ else: input()
             process.stdin.write(b"\n")
             await process.wait()
             assert has_ended(connection)
-
-
-def test_printable():
-    assert printable("a\u202eb\x00\n\u00e9", 10) == "a?b??\u00e9"
-    assert printable("x" * 50, 10) == "x" * 10

@@ -13,13 +13,13 @@ from ecluse.api.routes import ROUTES
 from ecluse.errors import (
     ConfigError,
     EcluseError,
-    Fault,
     KernelError,
     NotVerifiedError,
     ResolveError,
     RulesetRejectedError,
     StateError,
 )  # fmt: skip
+from ecluse.faults import Fault
 from ecluse.records import Actor
 from tests.unit.api.fake_commands import DIGEST, FakeCommands
 from tests.unit.api.harness import (

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ecluse.cli import main as cli
 from ecluse.records import Actor, AuditRecord
 from ecluse.state.audit_log import HashChainAudit
+from tests.effort import examples
 
 
 @pytest.fixture
@@ -69,7 +70,9 @@ def written_log(tmp_path, number):
 
 
 @settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=examples(60),
 )
 @given(
     st.dictionaries(

@@ -18,7 +18,7 @@ from tests.unit.api.harness import ServerThread
 
 SOURCE = Path(__file__).parents[3] / "src"
 PATH = f"import sys; before = set(sys.modules); sys.path.insert(0, {str(SOURCE)!r})\n"
-ASK = "from ecluse.cli.fast_path import ask_closing\nquestion = ask_closing(sys.argv[1:])\n"
+ASK = "from ecluse.cli.fast_path import send_closing\nrequest = send_closing(sys.argv[1:])\n"
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def until(condition):
 
 def test_a_closing_is_sent_with_nothing_loaded_but_the_interpreters_own(server):
     done = python(
-        ASK + "print(*sorted(set(sys.modules) - before))\nquestion.sock.recv(9)",
+        ASK + "print(*sorted(set(sys.modules) - before))\nrequest.sock.recv(9)",
         "cut", "--reason", 'caf\u00e9 "x"', "--zone", "care", "--socket", str(server.path),
     )  # fmt: skip
     assert done.stderr == ""
@@ -76,7 +76,7 @@ def test_the_rest_is_loaded_after_it_was_sent(server):
 )
 def test_all_else_sends_nothing(line, tmp_path):
     words = [*line.split(), "--socket", str(tmp_path / "none")]
-    assert fast_path.ask_closing(words) is None
+    assert fast_path.send_closing(words) is None
 
 
 def test_ctrl_c_while_the_rest_is_loaded_is_told_as_ever(server):
@@ -114,7 +114,7 @@ def test_it_is_sent_once(server):
 
 def test_the_socket_of_the_environment_is_asked(server):
     done = subprocess.run(
-        ["env", f"ECLUSE_SOCKET={server.path}", "/usr/bin/python3", "-I", "-S", "-c", PATH + ASK + "question.sock.recv(9)", "cut"],
+        ["env", f"ECLUSE_SOCKET={server.path}", "/usr/bin/python3", "-I", "-S", "-c", PATH + ASK + "request.sock.recv(9)", "cut"],
         check=False, capture_output=True, text=True, timeout=30,
     )  # fmt: skip
     assert done.stderr == ""

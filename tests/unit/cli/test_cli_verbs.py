@@ -437,7 +437,7 @@ def test_an_answer_that_is_none_is_exit_code_4(ecluse, tmp_path, answer):
 
 
 def test_a_daemon_that_hangs_is_given_up_on_and_the_doubt_is_said(ecluse, tmp_path, monkeypatch):
-    monkeypatch.setattr("ecluse.cli.fast_path.CHANGE_SECONDS", 0.5)
+    monkeypatch.setattr("ecluse.api.request_socket.CHANGE_SECONDS", 0.5)
 
     async def hanging(reader, writer):
         await asyncio.sleep(1)

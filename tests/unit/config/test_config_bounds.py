@@ -16,6 +16,7 @@ from ecluse.policy.networks import network_of
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
 from tests import extremes
+from tests.effort import examples
 from tests.unit.ruleset import policies as w
 
 WORD = re.compile(r"[A-Za-z0-9_.]+")
@@ -67,7 +68,7 @@ def sites(draw):
     return tuple(made)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(w.policies(), sites(), written, st.integers(1, 10**12))
 def test_no_name_that_goes_to_nft_is_too_long_or_stands_twice(policy, zones, name, slot):
     site = replace(policy.site, zones=zones, dns=DnsProxySettings(DnsMode.ALWAYS))

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from ecluse.config import load_policy, read_directory
-from ecluse.errors import ConfigError, Fault
+from ecluse.errors import ConfigError
+from ecluse.faults import Fault
 
 
 def faults(files):

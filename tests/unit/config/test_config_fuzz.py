@@ -17,11 +17,12 @@ from ecluse.config import read_directory, warnings_of
 from ecluse.config.settings import load_settings
 from ecluse.config.yaml_tree import Items, compose
 from ecluse.errors import ConfigError
+from tests.effort import examples
 
 EXAMPLE = Path(__file__).parents[3] / "config"
 FILES = sorted(path.relative_to(EXAMPLE) for path in EXAMPLE.rglob("*.yaml"))
 RELAXED = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "100")),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", examples(100))),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

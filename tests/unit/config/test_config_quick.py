@@ -21,7 +21,7 @@ from ecluse.config import (
     warnings_of,
     yaml_scalars,
 )
-from ecluse.config.messages import InvalidValueError, escaped, is_plain
+from ecluse.config.messages import InvalidValueError
 from ecluse.config.models import ServiceModel
 from ecluse.config.yaml_tree import Document, Items, compose
 from ecluse.gc_pause import without_gc
@@ -160,13 +160,6 @@ WORDS = st.text(max_size=12) | NUMBERS | WRITTEN | st.floats().map(str) | st.dat
 @example("<<")
 def test_a_bare_word_is_taken_for_what_the_resolver_takes_it_for(text):
     assert yaml_scalars.read_bare(text) == yaml_scalars._resolved(text)
-
-
-@given(st.text(max_size=8))
-@example("\u00a0")
-@example("\u2028")
-def test_printable_text_is_plain(text):
-    assert escaped(text) == "".join(c if is_plain(c) else ascii(c)[1:-1] for c in text)
 
 
 @given(st.lists(PREFIXES.map(ip_network), max_size=8), PREFIXES.map(ip_network))

@@ -180,12 +180,19 @@ def test_faults_of_the_file(conf, text, said):
         (["x"], {}, "command line: 'x' is unknown, expected"),
         (["--socket"], {}, "--socket: expected one argument"),
         (["--socket="], {}, "--socket: '' for socket, expected an absolute path"),
+        (["--config-dir="], {}, "--config-dir: '' for config_dir, expected an absolute path"),
+        (["--dns-user=null"], {}, "--dns-user: nothing for dns_user, expected the name or number"),
         (
             ["--log-level=loud"],
             {},
             "--log-level: 'loud' for log_level, expected debug, info, warning or error",
         ),
-        (["--dns-timeout=1e9"], {}, "--dns-timeout: '1e9' for dns_timeout, expected a number"),
+        (["--dns-timeout=soon"], {}, "--dns-timeout: 'soon' for dns_timeout, expected a number"),
+        (
+            ["--dns-timeout=1e9"],
+            {},
+            "--dns-timeout: '1000000000.0' for dns_timeout, expected 0.1 to 30",
+        ),
         (
             [],
             {"ECLUSE_SOKET": "/x"},

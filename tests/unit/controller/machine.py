@@ -73,7 +73,7 @@ class Machine:
         )
 
         async def up() -> None:
-            self.controller = Controller(ports, options, tell=self.events.append)
+            self.controller = Controller(ports, options, log=self.events.append)
             await self.controller.start()
 
         self.run(up())
@@ -86,8 +86,8 @@ class Machine:
             for _ in range(40):
                 await asyncio.sleep(0)
             await asyncio.sleep(0.005)
-            keeper, writer = self.controller._keeper, self.controller._s.writer
-            while keeper._watches.busy or writer.locked():  # a healing compiles on a thread
+            supervisor, lock = self.controller.parts.supervisor, self.controller._live.lock
+            while supervisor.busy or lock.locked():  # a restoration compiles on a thread
                 await asyncio.sleep(0.001)
             for _ in range(40):
                 await asyncio.sleep(0)
@@ -99,7 +99,7 @@ class Machine:
         self.settle()
 
         async def healed() -> None:
-            while self.controller._keeper._healer.pending or self.controller._s.writer.locked():
+            while self.controller.parts.reconciler.pending or self.controller._live.lock.locked():
                 await asyncio.sleep(0.001)
 
         self.run(healed())
@@ -154,8 +154,17 @@ class Machine:
     def status(self):
         return self.run(self.controller.status())
 
+    def address_use(self):
+        """Give the part that looks who uses which address, as before its first look."""
+        part = self.controller.parts.address_use
+        part._next_look = part._soonest = 0.0
+        return part
+
+    def alert_texts(self) -> tuple[str, ...]:
+        return self.controller.parts.alerts.texts()
+
     def kernel(self) -> dict[str, str] | None:
         """Read the levels that the kernel's own gates stand for."""
-        policy = self.controller._s.live.policy
+        policy = self.controller._live.current.policy
         chains = self.run(self.firewall.chains())
         return switch.read_levels(policy, self.run(self.firewall.targets(chains)))

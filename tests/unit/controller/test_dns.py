@@ -9,8 +9,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from ecluse.controller import status
-from ecluse.controller.tasks.host_names import HostNameTask
+from ecluse.controller import live_state
+from ecluse.controller.tasks import dns_proxy
 from ecluse.errors import KernelError
 from ecluse.flow_judge import FlowJudge
 from ecluse.policy import DnsMode, DnsProxySettings
@@ -69,33 +69,29 @@ def test_orders_follow_the_level(machine):
 
 def test_a_gate_that_does_not_work_is_said_and_unsaid(machine):
     def said():
-        return [
-            w
-            for w in machine.controller._s.notes.warnings.values()
-            if w.startswith("the DNS gate:")
-        ]
+        return [w for w in machine.alert_texts() if w.startswith("the DNS gate:")]
 
     machine.dns.wrong = "it does not answer"
-    machine.controller._keeper._dns.soon()
+    machine.controller.parts.dns.wake()
     until(machine, said)
     status = machine.run(machine.controller.status())
     assert not status.dns.working
     assert status.dns.refused == 7
     machine.dns.wrong = ""
-    machine.controller._keeper._dns.soon()
+    machine.controller.parts.dns.wake()
     until(machine, lambda: not said())
     assert machine.run(machine.controller.status()).dns.working
 
 
 def test_what_the_gate_found_in_its_sets_is_said_once_and_in_the_status(machine):
     told: list[str] = []
-    machine.controller._s.say = lambda kind, text: told.append(f"{kind}: {text}")
+    machine.controller.parts.events._log = lambda e: told.append(f"{e.kind}: {e.message}")
     machine.dns.told = replace(
         TELLS, removed=2, removed_last="203.0.113.66 in dns_all_4", adopted=3
     )
     for _ in range(2):
-        machine.controller._keeper._dns.soon()
-        until(machine, lambda: not machine.controller._keeper._dns._changed.is_set())
+        machine.controller.parts.dns.wake()
+        until(machine, lambda: not machine.controller.parts.dns._changed.is_set())
     until(machine, lambda: len(told) >= 2)
     assert (
         len([t for t in told if "203.0.113.66" in t])
@@ -109,25 +105,26 @@ def test_what_the_gate_found_in_its_sets_is_said_once_and_in_the_status(machine)
 
 def test_trouble_that_leaves_names_answered_says_nothing_else(machine):
     told: list[str] = []
-    machine.controller._s.say = lambda kind, text: told.append(f"{kind}: {text}")
+    machine.controller.parts.events._log = lambda e: told.append(f"{e.kind}: {e.message}")
     machine.dns.told = replace(
         TELLS, trouble=("learned addresses could not be saved: No space left",)
     )
-    machine.controller._keeper._dns.soon()
-    warnings = machine.controller._s.notes.warnings
-    until(machine, lambda: "dns" in warnings)
-    assert warnings["dns"] == "the DNS gate: learned addresses could not be saved: No space left"
+    machine.controller.parts.dns.wake()
+    until(machine, machine.alert_texts)
+    assert machine.alert_texts() == (
+        "the DNS gate: learned addresses could not be saved: No space left",
+    )
     assert machine.run(machine.controller.status()).dns.working
     machine.dns.wrong = "it does not answer"
-    machine.controller._keeper._dns.soon()
-    until(machine, lambda: "names are not answered" in warnings["dns"])
+    machine.controller.parts.dns.wake()
+    until(machine, lambda: "names are not answered" in machine.alert_texts()[0])
     assert not machine.run(machine.controller.status()).dns.working
     machine.dns.told, machine.dns.wrong = replace(TELLS, trouble=("a full disk",)), ""
-    machine.controller._keeper._dns.soon()
-    until(machine, lambda: warnings["dns"] == "the DNS gate: a full disk")
+    machine.controller.parts.dns.wake()
+    until(machine, lambda: machine.alert_texts() == ("the DNS gate: a full disk",))
     machine.dns.told = TELLS
-    machine.controller._keeper._dns.soon()
-    until(machine, lambda: "dns" not in warnings)
+    machine.controller.parts.dns.wake()
+    until(machine, lambda: not machine.alert_texts())
     assert told[-1] == "dns: the DNS gate is without trouble again", "it worked all the while"
 
 
@@ -203,7 +200,7 @@ def test_a_tunnel_is_told_as_one():
         DeniedQuery("10.10.4.7", f"n{i}.t.evil.example", "TXT", "name", 1, 100.0) for i in range(9)
     ]
     asked.append(DeniedQuery("10.30.0.9", "www.web.example", "A", "name", 2, 90.0))
-    rows = list(status.refused_names(asked, POLICY, datetime.fromtimestamp(130, UTC)))
+    rows = list(dns_proxy.refused_names(asked, POLICY, datetime.fromtimestamp(130, UTC)))
     assert [(r.client, r.zone, r.name, r.times, r.last) for r in rows] == [
         ("10.10.4.7", "care", "*.t.evil.example", 9, 30),
         ("10.30.0.9", "guest-wifi", "www.web.example", 2, 40),
@@ -242,11 +239,11 @@ def test_what_lives_at_open_is_held_for_the_cut(machine):
         ConntrackEntry(6, Tuple(inside, held, 40000, 443), Tuple(held, inside, 443, 40000))
     ]
     controller = machine.controller
-    machine.run(HostNameTask(controller._s, controller._ledger).look())
+    machine.run(machine.address_use().look())
     assert machine.firewall.held == {"dns_svc_secure_mail_4": {held}, "dns_all_4": {held}}
     # It is one of our own transactions, and one that needs no comparison of the whole table.
     machine.firewall.fail["fingerprint"] = KernelError("nobody reads the table for it")
-    live, gate = controller._s.live, controller._s.gate
+    live, gate = controller._live.current, controller._table
     assert machine.run(gate.in_step(live.loaded, live.levels))
 
 
@@ -263,8 +260,8 @@ def test_what_lives_is_held_between_two_changes_and_not_within_one(machine):
     controller = machine.controller
 
     async def main() -> None:
-        async with controller._s.writer.hold():
-            look = asyncio.create_task(HostNameTask(controller._s, controller._ledger).look())
+        async with controller._live.lock.hold():
+            look = asyncio.create_task(machine.address_use().look())
             await asyncio.sleep(0.1)
             assert not machine.firewall.held
         await look
@@ -335,18 +332,17 @@ def test_where_the_gate_answers_at_open_too_nothing_is_held_that_it_did_not_lear
     always = replace(
         POLICY, site=replace(POLICY.site, dns=replace(POLICY.site.dns, mode=DnsMode.ALWAYS))
     )
-    assert status.stale_caches(always, OPEN, always, CUT) == ()
+    assert live_state.stale_caches(always, OPEN, always, CUT) == ()
     # Beside a zone that is cut an open one asks past the gate.
     beside = OPEN | {"guest-wifi": "cut"}
-    assert len(status.stale_caches(always, beside, always, CUT)) == 1
-    assert status.stale_caches(POLICY, OPEN, POLICY, dict.fromkeys(ZONES, "isolate")) == ()
+    assert len(live_state.stale_caches(always, beside, always, CUT)) == 1
+    assert live_state.stale_caches(POLICY, OPEN, POLICY, dict.fromkeys(ZONES, "isolate")) == ()
 
 
 def test_entries_of_the_connection_table_that_nobody_can_read_are_told(machine):
-    said = machine.controller._s.notes.warnings
     machine.conntrack.unread = 2
     machine.set("cut")
-    until(machine, lambda: "2 entries of the connection table" in said.get("purge", ""))
+    until(machine, lambda: any("2 entries of the connection" in t for t in machine.alert_texts()))
     machine.conntrack.unread = 0
     machine.set("isolate")
-    until(machine, lambda: "purge" not in said)
+    until(machine, lambda: not machine.alert_texts())

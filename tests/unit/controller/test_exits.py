@@ -12,7 +12,7 @@ from tests.unit.controller.test_machine import simple
 
 
 def look(machine: Machine) -> tuple[str, ...]:
-    machine.run(machine.controller._keeper._links._look_for_exits())
+    machine.run(machine.controller.parts.links.scan_for_bypasses())
     machine.settle()
     return machine.status().warnings
 
@@ -32,7 +32,7 @@ def test_a_way_out_is_named_while_it_is_there(monkeypatch):
     machine.exits.host = HostReading()
     assert not any("past the gate" in text for text in look(machine))
     assert not machine.audit.records[-1].what.startswith("no more"), "one line a minute of each"
-    monkeypatch.setattr(links, "_NEWS", 0.0)
+    monkeypatch.setattr(links, "_ONCE", 0.0)
     look(machine)
     assert machine.audit.records[-1].what.startswith("no more: a tc filter")
     machine.close()
@@ -69,7 +69,7 @@ def test_containers_that_come_and_go_make_no_line_each(monkeypatch):
     machine.exits.host = HostReading(devices=(Device("wan0", xdp="generic"),))
     look(machine)
     assert lines() == 2, "another way is told at once"
-    monkeypatch.setattr(links, "_NEWS", 0.0)
+    monkeypatch.setattr(links, "_ONCE", 0.0)
     look(machine)
     assert lines() == 3
     assert machine.audit.records[-1].what.startswith("no more: ")
@@ -80,7 +80,7 @@ def test_containers_that_come_and_go_make_no_line_each(monkeypatch):
     assert "past the gate (and 1 more there)" in machine.audit.records[-1].what
     machine.exits.host = HostReading()
     look(machine)
-    monkeypatch.setattr(links, "_NEWS", 60.0)
+    monkeypatch.setattr(links, "_ONCE", 60.0)
     look(machine)
     assert lines() == 5
     machine.close()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ecluse.controller.tasks import tamper
-from ecluse.controller.tasks.alarm_throttle import ROUNDS, WINDOW, AlarmThrottle
+from ecluse.controller.tasks.alarm_throttle import CHANGES, WINDOW, AlarmThrottle
 from ecluse.ruleset import switch
 from ecluse.ruleset.table_names import BASE_CHAINS
 from tests.unit.controller.machine import Machine
@@ -37,19 +37,19 @@ def passed() -> Time:
 
 def test_a_cron_job_of_every_minute_is_a_fight_and_a_slip_is_none(passed):
     fight = AlarmThrottle(passed)
-    for n in range(ROUNDS - 1):
-        fight.note(passed.pass_by(MINUTE if n else 0), "nft", n)
+    for n in range(CHANGES - 1):
+        fight.count_change(passed.pass_by(MINUTE if n else 0), "nft", n)
     assert not fight.lasting
-    assert not fight.due()
-    fight.note(passed.pass_by(MINUTE), "nft", 77)
+    assert not fight.take_alarm()
+    fight.count_change(passed.pass_by(MINUTE), "nft", 77)
     assert fight.lasting
     assert (
         "nft (pid 77 at last) changed the gate's table over and over: 5 times since 12:00"
-        in fight.words()
+        in fight.text()
     )
     slow = AlarmThrottle(passed)
     for n in range(20):
-        slow.note(passed.pass_by(WINDOW / 4 + MINUTE), "nft", n)
+        slow.count_change(passed.pass_by(WINDOW / 4 + MINUTE), "nft", n)
     assert not slow.lasting
 
 
@@ -57,8 +57,8 @@ def test_a_day_of_fighting_is_told_in_some_thirty_lines(passed):
     fight = AlarmThrottle(passed)
     told = 0
     for n in range(24 * 60 * 6):
-        fight.note(passed.pass_by(10), "nft", n)
-        told += fight.due()
+        fight.count_change(passed.pass_by(10), "nft", n)
+        told += fight.take_alarm()
     assert 20 < told < 40
 
 
@@ -70,50 +70,50 @@ def test_whoever_sets_the_date_hides_neither_a_fight_nor_its_end_nor_a_first_tam
     tampering meanwhile.
     """
     fight = AlarmThrottle(passed)
-    for n in range(ROUNDS):
-        fight.note(passed.date, "nft", n)
+    for n in range(CHANGES):
+        fight.count_change(passed.date, "nft", n)
         passed.date += timedelta(hours=hours)
     assert fight.lasting
-    assert fight.due()
-    assert not fight.due()
+    assert fight.take_alarm()
+    assert not fight.take_alarm()
     passed.pass_by(MINUTE)
-    fight.note(passed.date, "nft", 9)
-    assert fight.due(), "it is told again after its pause"
-    assert fight.over() == ""
+    fight.count_change(passed.date, "nft", 9)
+    assert fight.take_alarm(), "it is told again after its pause"
+    assert fight.take_end() == ""
     passed.pass_by(WINDOW + 1)
-    assert "nothing since" in fight.over()
-    fight.note(passed.date, "nft", 1)
+    assert "nothing since" in fight.take_end()
+    fight.count_change(passed.date, "nft", 1)
     assert not fight.lasting, "a first tampering again, told by itself"
 
 
 def test_it_names_the_worst_and_remembers_a_bounded_number(passed):
     fight = AlarmThrottle(passed)
     for n in range(1000):
-        fight.note(NOON, f"p{n % 200}", n, 3 if n % 200 == 7 else 1)
-    assert fight.words().startswith("p7 (pid 807 at last), ")
-    assert " and 47 more " in fight.words()
-    fight.leaked(12)
-    assert "about 12 packets" in fight.words()
+        fight.count_change(NOON, f"p{n % 200}", n, 3 if n % 200 == 7 else 1)
+    assert fight.text().startswith("p7 (pid 807 at last), ")
+    assert " and 47 more " in fight.text()
+    fight.add_leaked(12)
+    assert "about 12 packets" in fight.text()
 
 
 def test_it_is_over_once_and_then_forgotten(passed):
     fight = AlarmThrottle(passed)
-    for n in range(ROUNDS):
-        fight.note(NOON, "nft", n)
+    for n in range(CHANGES):
+        fight.count_change(NOON, "nft", n)
     passed.pass_by(WINDOW)
-    assert fight.over() == ""
+    assert fight.take_end() == ""
     passed.pass_by(MINUTE)
-    assert "nothing since 12:00" in fight.over()
-    assert fight.over() == ""
-    fight.note(passed.pass_by(20 * MINUTE), "nft", 1)
+    assert "nothing since 12:00" in fight.take_end()
+    assert fight.take_end() == ""
+    fight.count_change(passed.pass_by(20 * MINUTE), "nft", 1)
     assert not fight.lasting
 
 
 def test_a_fight_is_in_status_in_the_events_and_in_few_audit_lines(monkeypatch, passed):
-    monkeypatch.setattr(tamper, "_BREATH", 0.001)
+    monkeypatch.setattr(tamper, "_PAUSE", 0.001)
     machine = Machine(simple())
     machine.start()
-    machine.controller._keeper._healer._fight = AlarmThrottle(passed)
+    machine.controller.parts.reconciler._throttle = AlarmThrottle(passed)
     machine.set("cut")
     for n in range(30):
         machine.firewall.tamper("flush ruleset", "firewall-cron", 1000 + n)
@@ -122,13 +122,13 @@ def test_a_fight_is_in_status_in_the_events_and_in_few_audit_lines(monkeypatch, 
     (warning,) = (text for text in machine.status().warnings if "over and over" in text)
     assert "firewall-cron (pid 1029 at last)" in warning
     lines = [record for record in machine.audit.records if "firewall-cron" in record.what]
-    assert len(lines) == ROUNDS
+    assert len(lines) == CHANGES
     assert lines[-1].event == "fight"
     assert sum(event.kind == "fight" for event in machine.events) == 1
     passed.pass_by(601)
 
     async def rest():
-        machine.controller._keeper._healer.rest()
+        await machine.controller.parts.reconciler.end_series()
 
     machine.run(rest())
     machine.settle()

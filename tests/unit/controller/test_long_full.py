@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from ecluse.controller.persist import change_records
-from ecluse.controller.persist.writer_thread import MOST_TOLD, Write, WriteQueue
+from ecluse.controller.persist.writer_thread import MOST_LABELS, Write, WriteQueue
 from ecluse.errors import StateError
 from ecluse.policy import Policy
 from ecluse.records import Actor
@@ -73,12 +73,12 @@ def test_the_line_of_a_closing_passes_those_that_have_no_room_and_stays_the_newe
 
 def test_a_flood_of_attempts_on_a_full_disk_is_kept_to_a_number_and_counted(machine):
     machine.audit.fail["append"] = StateError("the disk is full")
-    recorder = machine.controller._ledger.recorder
+    recorder = machine.controller._records.queue
     flood(machine, 3 * MOST)
     assert recorder.lines == MOST + 1
     change = machine.set("cut")
     assert any("audit line 'level'" in words or "more" in words for words in change.unrecorded)
-    assert len(change.unrecorded) <= MOST_TOLD + 1
+    assert len(change.unrecorded) <= MOST_LABELS + 1
     flood(machine, MOST)
     assert recorder.lines == MOST + 2, "the line of a command is kept all the same"
     assert len(machine.status().warnings[0]) < 2000
@@ -90,7 +90,7 @@ def test_a_flood_of_attempts_on_a_full_disk_is_kept_to_a_number_and_counted(mach
     assert events["level"] == 1
     (left_out,) = [record.what for record in machine.audit.records if record.event == "left-out"]
     assert f"{3 * MOST + 1} lines could not be kept ({3 * MOST + 1} of 'forbidden')" in left_out
-    assert not machine.controller._ledger._left_out
+    assert not machine.controller._records._left_out
     flood(machine, 3)
     events = Counter(record.event for record in machine.audit.records)
     assert (events["forbidden"], events["left-out"]) == (MOST + 3, 1), "afterwards all is as before"
@@ -104,7 +104,7 @@ def test_even_commands_are_bounded(machine):
                 "cut", None, actor=STRANGER, reason="again", authorised_by=""
             )
         )
-    assert machine.controller._ledger.recorder.lines == 2 * MOST + 1
+    assert machine.controller._records.queue.lines == 2 * MOST + 1
 
 
 def test_a_disk_that_hangs_gathers_no_rounds():
@@ -123,11 +123,11 @@ def test_a_disk_that_hangs_gathers_no_rounds():
             for number in range(500)
         ]
         for job in jobs:
-            assert await recorder.should([job])
+            assert await recorder.write([job])
         waiting = recorder._thread._work_queue.qsize()
         passes.set()
         recorder._seconds = 10
-        assert await recorder.should([]) == ()
+        assert await recorder.write([]) == ()
         assert waiting <= 1
         recorder.close()
 
@@ -144,12 +144,12 @@ def test_what_comes_after_what_must_be_written_is_not_written_before_it():
 
     async def work() -> None:
         recorder = WriteQueue(0.02)
-        await recorder.should([job("first", "first")])  # under way
-        await recorder.should([job("other", "other")])  # the round that waits
-        must = asyncio.ensure_future(recorder.must([job("boot", "boot open")]))
+        await recorder.write([job("first", "first")])  # under way
+        await recorder.write([job("other", "other")])  # the round that waits
+        must = asyncio.ensure_future(recorder.write_or_fail([job("boot", "boot open")]))
         await asyncio.sleep(0.06)
         recorder._seconds = 10
-        later = asyncio.ensure_future(recorder.should([job("boot", "boot cut")]))
+        later = asyncio.ensure_future(recorder.write([job("boot", "boot cut")]))
         await asyncio.sleep(0.01)
         passes.set()
         await asyncio.gather(must, later, return_exceptions=True)
@@ -175,17 +175,15 @@ def test_lines_stay_in_order_and_one_try_a_round_is_enough():
     async def work() -> None:
         recorder = WriteQueue(5)
         jobs = [job("a"), job("b"), job("c", ahead=True), job("d", ahead=True), job("e")]
-        assert await recorder.should(jobs) == tuple(
-            f"{name} (the disk is full)" for name in "abcde"
-        )
+        assert await recorder.write(jobs) == tuple(f"{name} (the disk is full)" for name in "abcde")
         assert tries == ["a", "c"]
         full.remove("c")
-        assert await recorder.should([]) == tuple(f"{name} (the disk is full)" for name in "abe")
+        assert await recorder.write([]) == tuple(f"{name} (the disk is full)" for name in "abe")
         assert written == ["c", "d"], (
             "a closing's line passes refused attempts, and no other closing's"
         )
         full.clear()
-        assert await recorder.should([]) == ()
+        assert await recorder.write([]) == ()
         recorder.close()
 
     asyncio.run(work())

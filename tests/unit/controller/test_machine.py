@@ -25,6 +25,7 @@ from ecluse.policy import (
     at_least_as_closed,
     most_closed,
 )
+from tests.effort import examples
 from tests.unit.controller.machine import WHO, Machine
 from tests.unit.ruleset.policies import SITE, ZONES, services
 
@@ -47,7 +48,7 @@ class Gateway(RuleBasedStateMachine):
     def begin(self, first, second):
         self.patched = pytest.MonkeyPatch()
         self.patched.setattr(
-            tamper, "_BREATH", 0.001
+            tamper, "_PAUSE", 0.001
         )  # a fight leaves the kernel alone for so long, each round
         self.policies = [Policy(SITE, (first,)), Policy(SITE, (first, second))]
         self.machine = Machine(self.policies[0])
@@ -88,7 +89,7 @@ class Gateway(RuleBasedStateMachine):
 
     @rule()
     def rollback(self):
-        live = self.machine.controller._s.live.generation
+        live = self.machine.controller._live.current.generation
         answer = self.machine.rollback()
         if not isinstance(answer, EcluseError):
             before = self.machine.controller.generation(live.previous)
@@ -99,7 +100,7 @@ class Gateway(RuleBasedStateMachine):
         answer = self.machine.reload(self.policies[which])
         self.judge(answer, dict(self.answered))
         if not isinstance(answer, EcluseError):
-            assert self.machine.controller._s.live.policy == self.policies[which]
+            assert self.machine.controller._live.current.policy == self.policies[which]
 
     @rule(
         text=st.sampled_from(
@@ -153,7 +154,7 @@ class Gateway(RuleBasedStateMachine):
         self.machine.state.fail.clear()
         self.machine.audit.fail.clear()
         self.broken_disk = False
-        self.machine.run(self.machine.controller._ledger.recorder.should([]))
+        self.machine.run(self.machine.controller._records.queue.write([]))
 
     def restart(self):
         records = [r for r in self.machine.audit.records if r.levels is not None]
@@ -204,7 +205,7 @@ class Gateway(RuleBasedStateMachine):
 
 TestGateway = Gateway.TestCase
 TestGateway.settings = settings(
-    max_examples=int(os.environ.get("MACHINE_EXAMPLES", "15")),
+    max_examples=int(os.environ.get("MACHINE_EXAMPLES", examples(15))),
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -264,13 +265,13 @@ def test_a_cut_that_the_disk_does_not_take_is_done_and_said_and_written_later(ma
     assert any("boot ruleset" in text for text in answer.unrecorded)
     assert any("audit line" in text for text in answer.unrecorded)
     assert not machine.status().recorded
-    assert "generation 2" in machine.controller._ledger.recorder.waiting
+    assert "generation 2" in machine.controller._records.queue.waiting
     refused = machine.set("open")
     assert isinstance(refused, StateError)
     assert machine.kernel() == CUT
     machine.audit.fail.clear()
     machine.state.fail.clear()
-    machine.run(machine.controller._ledger.recorder.should([]))
+    machine.run(machine.controller._records.queue.write([]))
     assert machine.status().recorded
     assert 2 in machine.state.generations
 

@@ -8,7 +8,6 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from ecluse.controller.tasks.addresses_in_use import in_use, learned_in_use
-from ecluse.controller.tasks.host_names import HostNameTask
 from ecluse.errors import KernelError
 from ecluse.flow_judge import ConntrackEntry, Tuple
 from ecluse.name_advice import Knowledge, address_states, failures, name_states, owners_of
@@ -125,8 +124,7 @@ def test_a_learned_address_is_in_use_by_its_services_own_connections_alone(case)
 
 
 def look(machine):
-    controller = machine.controller
-    machine.run(HostNameTask(controller._s, controller._ledger).look())
+    machine.run(machine.address_use().look())
     machine.settle()
     machine.run(asyncio.sleep(0.02))
 
@@ -134,7 +132,7 @@ def look(machine):
 def in_kernel(machine):
     elements = {
         str(ip_address(key[0][0]))
-        for named in machine.controller._s.live.loaded.program.sets
+        for named in machine.controller._live.current.loaded.program.sets
         if named.by_name
         for key in named.elements
     }
@@ -172,7 +170,7 @@ def test_a_large_table_is_read_rarely_although_something_is_always_due(machine, 
         return machine.conntrack.table
 
     monkeypatch.setattr(machine.conntrack, "connections", slow)
-    watch = HostNameTask(machine.controller._s, machine.controller._ledger)
+    watch = machine.address_use()
     for old in (OLD, NEW):
         machine.resolver.overdue = {"a.example": frozenset({old})}
         machine.run(watch.look())
@@ -183,7 +181,7 @@ def test_a_large_table_is_read_rarely_although_something_is_always_due(machine, 
 
 
 def test_what_is_known_is_saved_now_and_then_and_not_at_each_look(machine):
-    watch = HostNameTask(machine.controller._s, machine.controller._ledger)
+    watch = machine.address_use()
     machine.conntrack.table = [line("10.10.0.5", NEW)]
 
     def looked_and_saved():

@@ -78,7 +78,7 @@ def test_what_a_command_closes_is_asked_when_its_turn_comes(machine):
     done = []
 
     async def crowd():
-        async with machine.controller._s.writer.hold():
+        async with machine.controller._live.lock.hold():
 
             async def one(name, *zones):
                 await level(machine, name, *zones)
@@ -245,7 +245,7 @@ def test_an_opening_that_is_taken_back_is_told_purged_and_may_be_tried_again(mac
     told = [event for event in machine.events if "taken back" in event.message]
     assert told, "an event"
     assert any("taken back" in text for text in machine.status().warnings), "a warning"
-    number = machine.controller._s.live.generation.number
+    number = machine.controller._live.current.generation.number
     assert machine.controller.purge(number).state == "done", "what began meanwhile is ended"
     del machine.state.fail["point_boot"]
     assert machine.set("open").changed
@@ -254,7 +254,7 @@ def test_an_opening_that_is_taken_back_is_told_purged_and_may_be_tried_again(mac
 
 def test_a_reload_does_not_starve_behind_closings_without_end(machine):
     """It gives way to each at every step, and begins again; after some times it goes through."""
-    machine.controller._s.writer.urgent_waiting.is_set = lambda: True
+    machine.controller._live.lock.urgent_waiting.is_set = lambda: True
     assert machine.reload(simple(("svc-0", "svc-1"))).changed
 
 
@@ -265,7 +265,7 @@ def test_a_closing_that_repeats_what_stands_is_not_undone_by_what_was_sent_befor
     machine.set("isolate")
 
     async def both():
-        async with machine.controller._s.writer.hold():
+        async with machine.controller._live.lock.hold():
             sent = {
                 "level": lambda: level(machine, "open"),
                 "rollback": lambda: machine.controller.rollback(

@@ -12,10 +12,9 @@ import pytest
 from ecluse.controller.context import Options
 from ecluse.controller.lock import PriorityLock, always
 from ecluse.controller.persist.writer_thread import Write, WriteQueue
-from ecluse.controller.startup_decision import carry_over
 from ecluse.errors import KernelError, RequestError, StaleError, StateError
 from ecluse.flow_judge import ConntrackEntry, Tuple
-from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
+from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic, carry_over
 from ecluse.ruleset import switch
 from tests.unit.controller import machine as machines
 from tests.unit.controller.machine import WHO, Machine
@@ -168,7 +167,7 @@ def test_a_purge_that_was_overtaken_ends_nothing_that_is_open_again(machine):
 def test_a_rollback_that_a_cut_overtook_opens_nothing(machine):
     machine.reload(allowlist("lab", "treasury"))
     controller = machine.controller
-    machine.run(controller._s.gate.prune({controller._s.live.loaded.digest}))
+    machine.run(controller._table.prune({controller._live.current.loaded.digest}))
     reading, go_on = threading.Event(), threading.Event()
     read = machine.state.read_policy
 
@@ -222,7 +221,7 @@ def test_old_records_go_although_somebody_commands_all_the_time(monkeypatch):
         for number in range(30):
             who = {"actor": WHO, "reason": "", "authorised_by": ""}
             await machine.controller.set_level(("cut", "open")[number % 2], None, **who)
-        async with machine.controller._s.writer.hold():
+        async with machine.controller._live.lock.hold():
             await asyncio.sleep(0.3)
             return len(machine.state.generations)
 
@@ -235,7 +234,7 @@ def test_the_boot_ruleset_has_the_addresses_that_are_live_after_they_came_and_we
     for address in ("203.0.113.9", "203.0.113.10", "203.0.113.9"):
         machine.resolver.answer("lab.example", [address])
         machine.settle()
-        machine.run(machine.controller._keeper._renew_boot())
+        machine.run(machine.controller.parts.upkeep.renew_boot())
         program, _, _ = machine.state.boot
         assert address in machine.state.programs[program]
         assert machine.state.levels_files["cut"][0] == program
@@ -281,9 +280,9 @@ def test_what_hung_is_written_once_however_often_it_was_tried():
 
     async def work(recorder):
         for number in range(4):
-            assert await recorder.should([disk.job(f"line {number}", in_order=True)])
+            assert await recorder.write([disk.job(f"line {number}", in_order=True)])
         disk.open.set()
-        assert await recorder.should([]) == ()
+        assert await recorder.write([]) == ()
         assert recorder.waiting == ()
 
     record(work)
@@ -296,16 +295,16 @@ def test_what_failed_before_is_not_written_over_what_must_be_newer():
     disk.full = True
 
     async def work(recorder):
-        await recorder.should(
+        await recorder.write(
             [disk.job("boot", "boot cut"), disk.job("line", "line cut", in_order=True)]
         )
         with pytest.raises(StateError, match="came before"):
-            await recorder.must([disk.job("boot", "boot open")])
+            await recorder.write_or_fail([disk.job("boot", "boot open")])
         disk.full = False
-        await recorder.must(
+        await recorder.write_or_fail(
             [disk.job("boot", "boot open"), disk.job("line 2", "line open", in_order=True)]
         )
-        assert await recorder.should([]) == ()
+        assert await recorder.write([]) == ()
 
     record(work)
     assert disk.written == ["boot cut", "line cut", "boot open", "line open"]
@@ -316,11 +315,11 @@ def test_an_opening_that_was_given_up_writes_nothing_more_once_the_disk_is_back(
 
     async def work(recorder):
         with pytest.raises(StateError, match="did not take 'boot'"):
-            await recorder.must(
+            await recorder.write_or_fail(
                 [disk.job("boot", "boot open"), disk.job("line", "line open", in_order=True)]
             )
         disk.open.set()
-        assert await recorder.should([disk.job("boot", "boot cut")]) == ()
+        assert await recorder.write([disk.job("boot", "boot cut")]) == ()
 
     record(work)
     assert disk.written == ["boot open", "boot cut"], (
@@ -337,7 +336,7 @@ def test_what_must_be_written_stops_at_the_first_that_fails():
 
     async def work(recorder):
         with pytest.raises(StateError, match="full"):
-            await recorder.must([disk.job("one"), Write("two", full), disk.job("three")])
+            await recorder.write_or_fail([disk.job("one"), Write("two", full), disk.job("three")])
         assert recorder.waiting == ()
 
     record(work)
@@ -350,12 +349,12 @@ def test_what_no_answer_waits_for_is_written_soon_and_kept_when_it_fails():
     disk.full = True
 
     async def work(recorder):
-        recorder.later([disk.job("filed", housekeeping=True)])
+        recorder.write_later([disk.job("filed", housekeeping=True)])
         assert recorder.waiting == ()
         await asyncio.sleep(0.1)
         assert recorder.waiting == ("filed",), "worth telling once it has failed"
         disk.full = False
-        recorder.later([disk.job("second", housekeeping=True)])
+        recorder.write_later([disk.job("second", housekeeping=True)])
         await asyncio.sleep(0.1)
         assert recorder.waiting == ()
 
@@ -368,7 +367,7 @@ def test_a_record_that_goes_wrong_in_an_unforeseen_way_is_said_and_stops_nothing
         def wrong() -> None:
             raise ValueError("unforeseen")
 
-        return await recorder.should([Write("odd", wrong), Write("fine", lambda: None)])
+        return await recorder.write([Write("odd", wrong), Write("fine", lambda: None)])
 
     (told,) = record(work)
     assert "odd" in told
@@ -379,11 +378,11 @@ def test_after_its_end_nothing_is_recorded_and_that_is_a_state_error():
     async def work():
         recorder = WriteQueue(1)
         recorder.close()
-        assert await recorder.should([Write("late", lambda: None)]) == (
+        assert await recorder.write([Write("late", lambda: None)]) == (
             "late (the daemon is stopping)",
         )
         with pytest.raises(StateError):
-            await WriteQueue.must(recorder, [Write("late", lambda: None)])
+            await WriteQueue.write_or_fail(recorder, [Write("late", lambda: None)])
 
     asyncio.run(work())
 
@@ -398,7 +397,7 @@ def test_whoever_waits_for_the_disk_makes_haste_when_a_closing_wants_the_lock():
         async def opening():
             async with writer.hold():
                 with pytest.raises(StateError):
-                    await recorder.must([disk.job("intent")])
+                    await recorder.write_or_fail([disk.job("intent")])
 
         held = asyncio.ensure_future(opening())
         await asyncio.sleep(0.02)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecluse.controller.startup_decision import carry_over, decide
-from ecluse.policy import at_least_as_closed
+from ecluse.controller.startup_decision import decide
+from ecluse.policy import at_least_as_closed, carry_over
 from ecluse.ports import Recovered
 from ecluse.records import Action, Actor, Generation
 from tests.unit.ruleset.policies import SITE, ZONES, levels

@@ -39,7 +39,7 @@ def test_it_is_told_once_before_it_is_full_and_once_when_it_has_room(machine):
     assert "nf_conntrack_max" in warning
     assert events == 1
     (warning,), events = told(machine, 1000)
-    assert "is FULL" in warning
+    assert "is 100 % full" in warning
     assert events == 1
     assert len(told(machine, 700)[0]) == 1, "no news of every packet around the mark"
     assert told(machine, 699) == ([], 2)

@@ -60,7 +60,7 @@ def test_plans_that_wait_for_the_disk_hold_up_no_healing_and_no_closing(machine,
         ]
         await asyncio.sleep(0.01)
         machine.firewall.tamper("flush ruleset", "meddler", 4242)
-        while not machine.controller._s.writer.locked():
+        while not machine.controller._live.lock.locked():
             await asyncio.sleep(0)
         answer = await machine.controller.set_level(
             "isolate", None, actor=WHO, reason="", authorised_by=""
@@ -103,7 +103,7 @@ def test_a_closing_that_finds_no_thread_to_be_read_back_stands(machine, call):
         assert answer.generation.levels == CUT
         assert not answer.verified
     machine.firewall.fail.clear()
-    assert dict(machine.controller._s.live.levels) == CUT
+    assert dict(machine.controller._live.current.levels) == CUT
     assert machine.kernel() == CUT
 
 

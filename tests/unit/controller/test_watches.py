@@ -44,7 +44,7 @@ def wait_until(machine: Machine, condition) -> None:
 
 
 async def no_warning(machine: Machine, words: str) -> None:
-    while any(words in text for text in machine.controller._s.notes.warnings.values()):
+    while any(words in text for text in machine.alert_texts()):
         await asyncio.sleep(0.005)
 
 
@@ -53,11 +53,11 @@ def test_a_watch_that_meets_what_it_did_not_expect_begins_again(machine, error):
     machine.links.fail["default_routes"] = error
     machine.links.change("interface \ufffd is up", interfaces=["lo", "wan0"])
     wait_until(
-        machine, lambda: machine.controller._keeper._watches._faults["looking at the links"] > 1
+        machine, lambda: machine.controller.parts.supervisor._faults["looking at the links"] > 1
     )
     assert machine.controller.alive, "the watchdog is fed"
     assert warned(machine, "looking at the links failed")
-    assert warned(machine, "times since the start")
+    assert warned(machine, "time(s) since the start")
     assert len([e for e in machine.events if "looking at the links failed" in e.message]) == 1
     del machine.links.fail["default_routes"]
     machine.run(no_warning(machine, "looking at the links failed"))
@@ -75,7 +75,7 @@ def test_a_healing_that_meets_what_it_did_not_expect_heals_all_the_same(machine)
         machine.run(asyncio.sleep(0.1))
         assert machine.firewall.table is None or machine.run(machine.firewall.chains()) is not None
         del machine.firewall.fail[call]
-        wait_until(machine, lambda: machine.controller._s.notes.in_step)
+        wait_until(machine, lambda: machine.controller._live.in_step)
         assert machine.kernel() == CUT
         machine.settle()
     machine.run(no_warning(machine, "could not be restored"))
@@ -83,7 +83,7 @@ def test_a_healing_that_meets_what_it_did_not_expect_heals_all_the_same(machine)
 
 def test_a_change_that_cannot_be_noted_is_compared(machine):
     machine.set("cut")
-    taken = machine.controller._keeper._healer._take
+    taken = machine.controller.parts.reconciler._take
     calls = []
 
     def fails_once(change: KernelChange) -> None:
@@ -92,7 +92,7 @@ def test_a_change_that_cannot_be_noted_is_compared(machine):
             raise KeyError("nobody foresaw this")
         taken(change)
 
-    machine.controller._keeper._healer._take = fails_once
+    machine.controller.parts.reconciler._take = fails_once
     machine.firewall.tamper("flush ruleset")
     wait_until(machine, lambda: len(calls) > 1)
     machine.settle()
@@ -112,7 +112,9 @@ def test_connections_that_could_not_be_ended_are_ended_at_the_regular_look(machi
     assert len([e for e in machine.events if "could not be ended" in e.message]) == 1
     del machine.conntrack.fail["connections"]
     machine.run(no_warning(machine, "could not be ended"))
-    assert machine.controller.purge(machine.controller._s.live.generation.number).state == "done"
+    assert (
+        machine.controller.purge(machine.controller._live.current.generation.number).state == "done"
+    )
     assert not machine.conntrack.table
 
 
@@ -120,7 +122,7 @@ def test_a_log_that_fails_undoes_nothing(machine):
     def fails(_event):
         raise OSError(28, "No space left on device")
 
-    machine.controller._s.tell = fails
+    machine.controller.parts.events._log = fails
     answer = machine.set("cut")
     assert answer.changed
     assert machine.kernel() == CUT
@@ -135,7 +137,7 @@ def test_work_that_is_done_once_and_fails_is_told_and_not_for_ever(machine):
         raise MemoryError
 
     async def begin() -> None:
-        machine.controller._keeper.aside(breaks())
+        machine.controller.parts.supervisor.run_aside(breaks())
 
     machine.run(begin())
     machine.settle()
@@ -150,9 +152,9 @@ def test_one_step_of_the_regular_look_does_not_keep_the_others_from_their_turn(m
     machine.firewall.counters, sound = fails, machine.firewall.counters
     wait_until(
         machine,
-        lambda: machine.controller._keeper._watches._faults["comparing with the kernel"] > 2,
+        lambda: machine.controller.parts.supervisor._faults["comparing with the kernel"] > 2,
     )
     machine.set("cut")
-    wait_until(machine, lambda: not machine.controller._keeper._tidying_due)
+    wait_until(machine, lambda: not machine.controller.parts.upkeep._tidying_due)
     machine.firewall.counters = sound
     machine.run(no_warning(machine, "comparing with the kernel"))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ecluse.bypass import Device, HostReading
-from ecluse.controller import context
+from ecluse.controller.tasks import links
 from ecluse.errors import KernelError
 from ecluse.policy import GATEWAY
 from ecluse.ruleset import switch
@@ -33,7 +33,7 @@ def plan(machine, level):
 
 
 def names(machine):
-    return tuple(one.name for one in machine.controller._s.live.policy.services)
+    return tuple(one.name for one in machine.controller._live.current.policy.services)
 
 
 def kept_nowhere(machine, answer):
@@ -64,7 +64,7 @@ def test_a_look_that_fails_keeps_nothing_and_says_so(machine, error):
 def test_a_look_that_hangs_holds_up_neither_the_switch_nor_the_answer_for_long(
     machine, monkeypatch
 ):
-    monkeypatch.setattr(context, "_LINKS_SECONDS", 0.05)
+    monkeypatch.setattr(links, "_LINKS_SECONDS", 0.05)
     levels_when_asked = []
     real = machine.links.look
 

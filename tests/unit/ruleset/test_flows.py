@@ -14,10 +14,11 @@ from ecluse.policy import Criticality, Destination, Direction, Policy, Service, 
 from ecluse.ruleset import simulator
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.program import NamedSet
+from tests.effort import examples
 from tests.unit.ruleset import policies as w
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(w.policies(), w.addresses, w.levels, st.sampled_from(w.ZONES), st.data())
 def test_the_short_way_is_the_whole_way(policy, addresses, levels, zone, data):
     connection, ours = data.draw(w.connections(zone))

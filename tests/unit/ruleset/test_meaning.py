@@ -16,13 +16,14 @@ from ecluse.ruleset.delta import delta
 from ecluse.ruleset.program import NamedSet, Program, element_text, render
 from ecluse.ruleset.simulator import Packet, Simulator
 from ecluse.ruleset.switch import BootText
+from tests.effort import examples
 from tests.golden.cases import HERE, compiled
 from tests.unit.ruleset import policies as w
 
 LOCAL = frozenset({"192.0.2.1", "2001:db8:1::1"})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(w.policies(), w.addresses, w.levels, st.sampled_from(w.ZONES), st.data())
 def test_judged_as_the_allowlist_means(policy, addresses, levels, zone, data):
     connection, ours = data.draw(w.connections(zone))
@@ -40,7 +41,7 @@ def test_judged_as_the_allowlist_means(policy, addresses, levels, zone, data):
         assert not wanted
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(w.policies(), w.addresses, st.data())
 def test_both_directions_of_a_packet_are_judged_alike(policy, addresses, data):
     connection, ours = data.draw(w.connections("care"))
@@ -243,7 +244,7 @@ def test_shared_interface_is_told_apart_by_address(policy):
     assert oracle.judge(packet(flow("10.77.0.5", "198.51.100.3"), iif="core0")).verdict == "drop"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(w.policies(), w.addresses, w.addresses, w.levels)
 def test_compiling_is_deterministic_and_deltas_lead_from_one_to_the_other(
     policy, before, after, levels
@@ -263,7 +264,7 @@ def test_compiling_is_deterministic_and_deltas_lead_from_one_to_the_other(
         assert elements == {named.name: named.elements for named in other.sets}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(w.policies(), w.addresses, w.addresses)
 def test_new_addresses_make_the_program_that_a_whole_compilation_makes(policy, before, after):
     one, other = compile_program(policy, before, 2), compile_program(policy, after, 2)
@@ -279,11 +280,12 @@ def test_new_addresses_make_the_program_that_a_whole_compilation_makes(policy, b
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(w.policies(), w.addresses)
 def test_what_a_load_leaves_out_comes_in_pieces(policy, addresses):
     program = compile_program(policy, addresses, 2)
     pieces = list(switch.pieces(program))
+    whole, loaded = render(program), switch.load_text(program)
     filled: dict[str, dict] = {}
     for piece in pieces:
         filled[piece.name] = filled.get(piece.name, {}) | piece.elements
@@ -291,8 +293,8 @@ def test_what_a_load_leaves_out_comes_in_pieces(policy, addresses):
         assert filled.pop(named.name, {}) == (named.elements if named.is_bulk else {})
         for key in named.elements:
             written = element_text(named, key)
-            assert written in render(program)
-            assert (written in switch.load_text(program)) == (not named.is_bulk)
+            assert written in whole
+            assert (written in loaded) == (not named.is_bulk)
     assert not filled
 
 
@@ -317,7 +319,7 @@ def test_only_a_hash_is_cut_into_pieces():
         assert sum(len(piece.elements) for piece in pieces) == 3 * switch.PIECE + 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(w.policies(), w.levels, st.integers(1, 99))
 def test_levels_are_read_back_from_targets(policy, levels, slot):
     targets = switch.targets(policy, slot, levels)

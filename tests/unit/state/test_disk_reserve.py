@@ -133,23 +133,3 @@ def test_another_error_is_not_taken_for_a_full_disk(root, monkeypatch):
     with pytest.raises(StateError, match="reports an error"):
         DiskReserve(root / "spare").write(root / "boot.nft", b"cut\n")
     assert len(os.listdir(root / "spare")) == len(BOOT | LOG)
-
-
-def test_a_boot_file_by_hand_tells_its_level(root):
-    samples.fill(DirectoryState(root), HashChainAudit(root / "audit.log", lambda: samples.NOW))
-    store = DirectoryState(root)
-    (root / "boot.nft").write_bytes((root / "ruleset" / "isolate.nft").read_bytes())
-    assert store.recover().closed_by_hand == "isolate"
-    (root / "boot.nft").write_bytes((root / "ruleset" / "open.nft").read_bytes())
-    assert store.recover().closed_by_hand == "", "nobody opens by hand"
-    (root / "boot.nft").write_bytes((root / "closed.nft").read_bytes())
-    assert store.recover().closed_by_hand == "isolate"
-
-
-def test_a_damaged_boot_file_by_hand_tells_nothing(root):
-    samples.fill(DirectoryState(root), HashChainAudit(root / "audit.log", lambda: samples.NOW))
-    whole = (root / "ruleset" / "cut.nft").read_bytes()
-    (root / "boot.nft").write_bytes(whole.replace(b"cut", b"isolate", 1))
-    found = DirectoryState(root).recover()
-    assert found.closed_by_hand == ""
-    assert any(words.startswith("boot.nft") for words in found.damage)

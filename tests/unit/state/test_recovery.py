@@ -14,6 +14,7 @@ from ecluse.policy import at_least_as_closed
 from ecluse.state import durable_files
 from ecluse.state.audit_log import HashChainAudit
 from ecluse.state.store import DirectoryState
+from tests.effort import examples
 from tests.unit.state import samples
 from tests.unit.state.samples import CUT_LEVELS, GATE, generation
 
@@ -163,7 +164,7 @@ def test_a_file_in_place_of_a_folder_is_moved_away(root):
     DirectoryState(root).write_policy(samples.POLICY)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250))
 @given(data=st.data())
 def test_random_damage_is_always_told(original, tmp_path_factory, data):
     """Bytes flipped, cut out or put in, anywhere in any one file.
@@ -190,7 +191,7 @@ def test_random_damage_is_always_told(original, tmp_path_factory, data):
             (root / each).write_bytes(raw)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(data=st.data())
 def test_all_files_at_once_never_raise(tmp_path_factory, data):
     root = tmp_path_factory.mktemp("many") / "state"

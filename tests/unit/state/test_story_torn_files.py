@@ -1,23 +1,23 @@
-"""Power cuts: every small file cut off at every byte.
+"""Power cuts: each small file cut off, at sampled bytes and at every border (thorough: at every byte).
 
 Never less closed than the others say, and told.
 """
 
 import os
 import shutil
-from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecluse.policy import at_least_as_closed
-from ecluse.records import Actor
 from ecluse.state import offline_closings
 from ecluse.state.audit_log import HashChainAudit, verify
 from ecluse.state.store import DirectoryState
+from tests.effort import examples, sampled
 from tests.unit.state import samples
 from tests.unit.state.samples import CUT_LEVELS
+from tests.unit.state.test_offline_closings import CLOSINGS
 
 FILES = (
     "boot.nft",
@@ -28,8 +28,25 @@ FILES = (
     "audit.head",
     "audit.log",
 )
-TAIL = 1
-"""Lines of the audit log within which it is cut off."""
+SAMPLE = 25
+"""Lengths that each file is cut off to beside its borders."""
+
+
+def cut_lengths(whole, salt, first=0):
+    """Draw lengths to cut a file to; always 0, 1, all but one byte, and around each end of a line
+    and each record of a line (a comma at the top of JSON, the checksum).
+    """
+    ends = [place for place, byte in enumerate(whole) if byte == ord("\n")]
+    checksum = whole.rfind(b"sha256")
+    borders = [first, *ends, max(checksum, 0), len(whole) - 1]
+    always = {border + step for border in borders for step in (-1, 0, 1)}
+    return sampled(range(first, len(whole)), always, SAMPLE, salt)
+
+
+def test_the_sample_has_every_border():
+    lengths = cut_lengths(b"a" * 500 + b"\n" + b"b" * 500 + b'\n{"sha256":"' + b"c" * 60, "x")
+    assert {0, 1, 499, 500, 501, 1000, 1001, 1002, 1003, 1004, 1005} <= set(lengths)
+    assert lengths[-1] == 1001 + 12 + 60 - 1
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +91,13 @@ def levels_told(found):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_cut_off_at_every_byte(original, name):
+def test_cut_off_anywhere(original, name):
     back = restored(original, all_files(original))
     whole = (original / name).read_bytes()
-    first = (
-        len(whole) - sum(map(len, whole.splitlines(keepends=True)[-TAIL:]))
-        if name == "audit.log"
-        else 0
-    )
+    # An append tears the last line of the log alone.
+    first = len(whole) - len(whole.splitlines(keepends=True)[-1]) if name == "audit.log" else 0
     ends = {place for place, byte in enumerate(whole) if byte == ord("\n")} if first else set()
-    for length in range(first, len(whole)):
+    for length in cut_lengths(whole, name, first):
         try:
             (original / name).write_bytes(whole[:length])
             found = DirectoryState(original).recover()
@@ -105,21 +119,8 @@ def test_cut_off_at_every_byte(original, name):
             back()
 
 
-CLOSINGS = [
-    offline_closings.OfflineClosing(
-        samples.NOW + timedelta(days=1, minutes=number),
-        level,
-        "/x/cut.nft",
-        Actor(0, "root", 1, "ecluse"),
-        "why",
-        "",
-    )
-    for number, level in enumerate(("cut", "isolate"))
-]
-
-
 @pytest.mark.parametrize("boot", [True, False], ids=["boot.nft by hand", "boot.nft as before"])
-def test_notes_by_hand_cut_off_at_every_byte(original, boot):
+def test_notes_by_hand_cut_off_anywhere(original, boot):
     """The note comes after `boot.nft`: torn, it was never answered; whatever is left of it, the
     closing before it counts.
     """
@@ -133,7 +134,7 @@ def test_notes_by_hand_cut_off_at_every_byte(original, boot):
         whole = path.read_bytes()
         if boot:
             shutil.copy(original / "ruleset" / "cut.nft", original / "boot.nft")
-        for length in range(len(whole)):
+        for length in cut_lengths(whole, f"by hand {boot}"):
             path.write_bytes(whole[:length])
             found = DirectoryState(original).recover()
             noted = sum(length >= end - 1 for end in lengths)  # only its newline may lack
@@ -150,17 +151,7 @@ def test_notes_by_hand_cut_off_at_every_byte(original, boot):
         back()
 
 
-def test_a_note_after_a_torn_one_counts(tmp_path):
-    path = tmp_path / "by-hand.log"
-    offline_closings.append_closing(path, CLOSINGS[0])
-    path.write_bytes(path.read_bytes()[:-20])
-    offline_closings.append_closing(path, CLOSINGS[1])
-    found, unread = offline_closings.read_closings(path)
-    assert [one.level for one in found] == ["isolate"]
-    assert unread
-
-
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(data=st.data())
 def test_several_files_cut_off_at_once(original, data):
     """As after a power cut on a disk that forgot more than one write: while one witness is whole,

@@ -1,86 +1,153 @@
 """Everything that is put on disk for a change: generations, boot ruleset, journal, audit lines."""
 
+import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import ParamSpec, TypeVar
 
-from ecluse.controller.context import Command, Context
-from ecluse.controller.live_state import CompiledPolicy, CurrentState
+from ecluse.controller.live_state import CompiledPolicy, CurrentState, LiveState
 from ecluse.controller.persist.writer_thread import Write, WriteQueue
 from ecluse.errors import NotFoundError, StateError
 from ecluse.policy import Levels, Policy
-from ecluse.records import AuditRecord, Generation
+from ecluse.ports import AuditLog, Clock, StateStore
+from ecluse.records import Actor, AuditRecord, Command, Generation, KnownName
 from ecluse.ruleset import switch
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 MOST_LINES = 1000
-"""Audit lines that wait for a disk which takes nothing; the lines of commands may be twice as many.
-"""
+"""Audit lines that wait for a disk which takes nothing; lines of commands may be twice as many."""
+
+_READING_THREADS = 4
+"""A disk that hangs takes these threads and no others: computing and the kernel go on."""
 
 _FROM_ANYBODY = frozenset({"forbidden", "tamper", "leak"})
 """Events that others than the operators cause, as often as they like."""
 
 
-@dataclass
 class ChangeRecords:
-    """Makes the records of a change and hands them to the recorder in the right order."""
+    """Makes the records of a change, and writes them in the right order.
 
-    shared: Context
-    recorder: WriteQueue
-    generations: dict[int, Generation] = field(default_factory=dict)
-    _newest: dict[str, str] = field(default_factory=dict)
-    _prepared: str = ""
-    _closed: str = ""
-    _closed_of: Policy | None = None
-    _lines: int = 0
-    _newest_spare: int = 0
-    _left_out: Counter[str] = field(default_factory=Counter)
-    _counting: threading.Lock = field(default_factory=threading.Lock)
+    generations: those that are recorded, by number. queue: what is being written.
+
+    seconds: how long an answer waits for the disk. itself: the daemon, as an actor. uids, step: as
+    for `TableManager`. keep_generations: how many records to keep. known_names: gives what is known
+    of host names now.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: StateStore,
+        audit: AuditLog,
+        live: LiveState,
+        seconds: float,
+        clock: Clock,
+        itself: Actor,
+        uids: tuple[int, ...],
+        keep_generations: int,
+        known_names: Callable[[], Mapping[str, KnownName]],
+        step: Callable[[str], None],
+    ) -> None:
+        self.generations: dict[int, Generation] = {}
+        self.queue = WriteQueue(seconds, live.lock.urgent_waiting)
+        self._store = store
+        self._audit = audit
+        self._live = live
+        self._clock = clock
+        self._itself = itself
+        self._uids = uids
+        self._keep_generations = keep_generations
+        self._known_names = known_names
+        self._step = step
+        self._readers = ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="disk")
+        # Program files on disk: the ruleset that the newest is of, and the newest by policy.
+        self._prepared_ruleset = ""
+        self._newest_program: dict[str, str] = {}
+        self._closed_text = ""
+        self._closed_policy: Policy | None = None
+        # Audit lines: how many so far, the newest that used the reserved space, and those that were
+        # left out, by event.
+        self._lines = 0
+        self._newest_spare = 0
+        self._left_out: Counter[str] = Counter()
+        self._counting = threading.Lock()
+
+    def close(self) -> None:
+        """Let the threads end once they have done what is begun."""
+        self.queue.close()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    async def on_disk(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do what may wait for the disk, on a thread that only such work has.
+
+        The lock is not to be held meanwhile.
+        """
+        return await asyncio.get_running_loop().run_in_executor(
+            self._readers, partial(work, *args, **kwargs)
+        )
+
+    async def read_policy(self, digest: str) -> Policy:
+        """Read a stored policy. StateError when it is missing or damaged."""
+        return await self.on_disk(self._store.read_policy, digest)
+
+    async def digest_policy(self, policy: Policy) -> str:
+        """Give the digest under which a policy would be stored."""
+        return await self.on_disk(self._store.digest_policy, policy)
 
     def generation(self, number: int) -> Generation:
-        """Give a recorded generation.
-
-        NotFoundError when there is none of that number (any more).
-        """
+        """Give a recorded generation. NotFoundError when there is none of that number (any more)."""
         if number not in self.generations:
             raise NotFoundError(
                 f"there is no generation {number}", hint="'ecluse history' lists them"
             )
         return self.generations[number]
 
-    def next(self, order: Command, loaded: CompiledPolicy, levels: Levels) -> Generation:
+    def newest_first(self) -> list[Generation]:
+        """Give the recorded generations, newest first."""
+        return sorted(self.generations.values(), key=lambda g: -g.number)
+
+    def next_generation(
+        self, command: Command, loaded: CompiledPolicy, levels: Levels
+    ) -> Generation:
         """Make the record of a state that is about to be applied."""
         newest = max(self.generations, default=0)
         return Generation(
             number=newest + 1,
-            at=self.shared.ports.clock(),
-            action=order.action,
+            at=self._clock(),
+            action=command.action,
             levels=dict(levels),
             policy=loaded.digest,
             ruleset=loaded.ruleset,
-            actor=order.actor,
-            reason=order.reason,
-            authorised_by=order.authorised_by,
-            previous=self.shared.live.generation.number if self.shared.started else newest,
-            back_to=order.back_to,
+            actor=command.actor,
+            reason=command.reason,
+            authorised_by=command.authorised_by,
+            previous=self._live.current.generation.number if self._live.started else newest,
+            back_to=command.back_to,
         )
 
-    # -- jobs --------------------------------------------------------------------------------------
+    # -- single writes -----------------------------------------------------------------------------
 
-    def _job(self, label: str, step: str, write: Callable[[], object]) -> Write:
+    def _stepped(self, label: str, step: str, run: Callable[[], object]) -> Write:
+        def run_and_step() -> None:
+            run()
+            self._step(step)
+
+        return Write(label, run_and_step)
+
+    def program_files(self, loaded: CompiledPolicy) -> Write:
+        """Store the compiled ruleset and the small files for every level, unless they are there."""
+
         def run() -> None:
-            write()
-            self.shared.step(step)
-
-        return Write(label, run)
-
-    def program(self, loaded: CompiledPolicy) -> Write:
-        """Store the compiled ruleset and the small files for every level; nothing to do when these
-        are of it already.
-        """
-
-        def write() -> None:
-            if self._prepared == loaded.ruleset and self._stored(self._newest.get(loaded.digest)):
+            stored = self._is_stored(self._newest_program.get(loaded.digest))
+            if self._prepared_ruleset == loaded.ruleset and stored:
                 return
             zones = loaded.policy.zone_names()
             gates = {
@@ -90,275 +157,263 @@ class ChangeRecords:
                 for level in loaded.policy.site.levels
             }
             text = loaded.seal.text(loaded.program)
-            name = self.shared.ports.store.write_program(text, gates)
-            self._prepared, self._newest[loaded.digest] = loaded.ruleset, name
+            name = self._store.write_program(text, gates)
+            self._prepared_ruleset = loaded.ruleset
+            self._newest_program[loaded.digest] = name
 
-        return self._job(f"program {loaded.ruleset}", "program", write)
+        return self._stepped(f"program {loaded.ruleset}", "program", run)
 
-    def _stored(self, name: str | None) -> bool:
+    def _is_stored(self, name: str | None) -> bool:
         """Say whether a program file is (still) there: old ones are tidied away."""
-        return name is not None and self.shared.ports.store.has_program(name)
+        return name is not None and self._store.has_program(name)
 
-    def boot(self, loaded: CompiledPolicy, generation: Generation, *, spare: bool = False) -> Write:
-        """Point the boot ruleset at a state, which records it: `boot.nft` holds the whole
-        generation.
-
-        spare: use the room that is kept for a full disk (`StateStore.keep_room`).
+    def boot_ruleset(
+        self, loaded: CompiledPolicy, generation: Generation, *, spare: bool = False
+    ) -> Write:
+        """Point the boot ruleset at a state, which records it: `boot.nft` has the whole generation.
 
         A program file of this policy that is there already serves, even if an address has changed
-        since: a trigger never waits for a file of the allowlist's size, and the file is renewed
-        soon after (Keeper).
+        since: a closing never waits for a file of the allowlist's size, and the file is renewed
+        soon after (`RecordUpkeep`). spare: use the disk space that is reserved for closings.
         """
         gate = switch.gate_text(loaded.policy, switch.BOOT_SLOT, generation.levels)
-        program = self.program(loaded)
+        program = self.program_files(loaded)
 
-        def write() -> None:
+        def run() -> None:
             try:
-                if not self._stored(self._newest.get(loaded.digest)):
-                    program.write()
-                name = self._newest[loaded.digest]
+                if not self._is_stored(self._newest_program.get(loaded.digest)):
+                    program.run()
+                name = self._newest_program[loaded.digest]
             except StateError:
                 name = self._older_program(loaded.digest) if spare else ""
                 if not name:
                     raise
-            self.shared.ports.store.point_boot(name, gate, generation, spare=spare)
+            self._store.point_boot(name, gate, generation, spare=spare)
 
-        return self._job("boot ruleset", "boot", write)
+        return self._stepped("boot ruleset", "boot", run)
 
     def _older_program(self, policy: str) -> str:
-        """Name a program of this policy that a generation left on disk; its host names may have
-        other addresses by now.
+        """Name a program of this policy that a generation left on disk, empty when there is none.
 
-        Empty when there is none. For a daemon that was started on a full disk: a boot that is cut
-        beats the newest address.
+        Its host names may have other addresses by now. It is for a daemon that was started on a
+        full disk: a boot that is cut matters more than the newest address.
         """
-        rulesets = (
-            g.ruleset
-            for g in sorted(self.generations.values(), key=lambda g: -g.number)
-            if g.policy == policy
-        )
+        rulesets = (g.ruleset for g in self.newest_first() if g.policy == policy)
         names = (f"program-{ruleset.removeprefix('sha256:')}.nft" for ruleset in rulesets)
-        return next(filter(self._stored, names), "")
+        return next(filter(self._is_stored, names), "")
 
-    def policy(self, policy: Policy) -> Write:
+    def policy_file(self, policy: Policy) -> Write:
         """Store a policy under its digest; nothing to do when it is there."""
-        return self._job(
-            "allowlist", "policy", lambda: self.shared.ports.store.write_policy(policy)
-        )
+        return self._stepped("allowlist", "policy", lambda: self._store.write_policy(policy))
 
-    def closed(self, policy: Policy) -> Write:
-        """Store the ruleset of last resort; made and compared only when the allowlist is another
-        than last time.
-        """
+    def closed_ruleset(self, policy: Policy) -> Write:
+        """Store the ruleset of last resort; made and compared only for another policy."""
 
-        def write() -> None:
-            if policy is self._closed_of:
+        def run() -> None:
+            if policy is self._closed_policy:
                 return
-            text = switch.closed_text(policy, self.shared.options.uids)
-            if text != self._closed:
-                self.shared.ports.store.write_closed(text)
-            self._closed, self._closed_of = text, policy
+            text = switch.closed_text(policy, self._uids)
+            if text != self._closed_text:
+                self._store.write_closed(text)
+            self._closed_text, self._closed_policy = text, policy
 
-        return Write("closed ruleset", write)
+        return Write("closed ruleset", run)
 
-    def room(self) -> Write:
-        """Keep room on the disk for closings, so that they are recorded when it is full."""
-        return Write("room for a full disk", self.shared.ports.store.keep_room, housekeeping=True)
+    def disk_reserve(self) -> Write:
+        """Reserve disk space for closings, so that they are recorded when the disk is full."""
+        return Write("room for a full disk", self._store.keep_room, housekeeping=True)
 
-    def names(self) -> Write:
+    def known_names(self) -> Write:
         """Store the addresses that names have now, for a start without DNS."""
-        known = self.shared.ports.resolver.known()
-        return Write(
-            "addresses", lambda: self.shared.ports.store.write_names(known), housekeeping=True
-        )
+        known = self._known_names()
+        return Write("addresses", lambda: self._store.write_names(known), housekeeping=True)
 
-    def record(self, generation: Generation) -> Write:
-        """File a generation by its number: once `boot.nft` holds it, that may come after the
-        answer.
+    def generation_file(self, generation: Generation) -> Write:
+        """File a generation by its number.
+
+        Once `boot.nft` has it, that may come after the answer.
         """
-        store = self.shared.ports.store
-        return self._job(
+        return self._stepped(
             f"generation {generation.number}",
             "generation",
-            lambda: store.write_generation(generation),
+            lambda: self._store.write_generation(generation),
         )
 
     def intent(self, generation: Generation) -> Write:
-        """Store what is about to be done."""
-        return self._job(
-            "journal", "intent", lambda: self.shared.ports.store.write_intent(generation)
-        )
+        """Store a change that is about to be made."""
+        return self._stepped("journal", "intent", lambda: self._store.write_intent(generation))
 
-    def clear(self) -> Write:
+    def cleared_intent(self) -> Write:
         """Take the intent away again."""
-        return self._job("journal", "cleared", self.shared.ports.store.clear_intent)
+        return self._stepped("journal", "cleared", self._store.clear_intent)
 
-    def audit(self, record: AuditRecord, *, spare: bool = False) -> Write:
-        """Append a line to the audit log; beyond what may wait, count it. spare: as for `boot`.
+    def audit_line(self, record: AuditRecord, *, spare: bool = False) -> Write:
+        """Append a line to the audit log; beyond what may wait, count it. spare: as for the boot.
 
-        On a full disk the line of a closing passes those that wait. They tell no levels then: the
-        newest that the log tells are to be those that stand.
+        On a full disk the line of a closing passes those that wait. These give no levels then: the
+        newest levels in the log are to be those that are applied.
         """
         most = MOST_LINES if record.event in _FROM_ANYBODY else 2 * MOST_LINES
-        if self.recorder.lines >= most:
-            return self._counted(record)
+        if self.queue.lines >= most:
+            return self._count_left_out(record)
         self._lines += 1
         number = self._lines
 
-        def write() -> None:
+        def run() -> None:
             passed = number < self._newest_spare
-            self.shared.ports.audit.append(
-                replace(record, levels=None) if passed else record, spare=spare
-            )
+            self._audit.append(replace(record, levels=None) if passed else record, spare=spare)
             self._newest_spare = max(self._newest_spare, number if spare else 0)
 
         label = f"audit line '{record.event}' (number {number} since the start)"
-        return replace(self._job(label, "audit", write), in_order=True, ahead=spare)
+        return replace(self._stepped(label, "audit", run), in_order=True, ahead=spare)
 
-    def _counted(self, record: AuditRecord) -> Write:
-        """Count a line that cannot be kept: a flood must not eat the memory while the disk takes
-        nothing.
-        """
+    def _count_left_out(self, record: AuditRecord) -> Write:
+        """Count a line that cannot be kept, so that a flood does not eat the memory."""
         with self._counting:
             self._left_out[record.event] += 1
 
-        def write() -> None:
+        def run() -> None:
             with self._counting:
                 counts = self._left_out.copy()
             if not counts:
-                return  # an earlier round has written it, and no more came
+                return  # an earlier pass has written it, and no more came
             each = ", ".join(f"{count} of '{event}'" for event, count in sorted(counts.items()))
             what = (
                 f"the disk took nothing for long: {counts.total()} lines could not be kept ({each})"
             )
-            self.shared.ports.audit.append(AuditRecord("left-out", self.shared.itself, what))
+            self._audit.append(AuditRecord("left-out", self._itself, what))
             with self._counting:
                 self._left_out -= counts
 
-        return Write("audit lines that were too many to keep, as a number", write, in_order=True)
+        return Write("audit lines that were too many to keep, as a number", run, in_order=True)
 
-    def by_hand(self, records: Sequence[AuditRecord]) -> list[Write]:
-        """Take what was closed without the daemon into the audit log, and only then forget the
-        notes of it.
-        """
-        lines = [self.audit(record) for record in records]
+    async def append_lines(self, *records: AuditRecord) -> tuple[str, ...]:
+        """Append lines to the audit log; give what could not be written (`WriteQueue.write`)."""
+        return await self.queue.write([self.audit_line(one) for one in records])
 
-        def write() -> None:
-            if not all(job.written for job in lines):
+    def offline_closings(self, records: Sequence[AuditRecord]) -> list[Write]:
+        """Take closings without the daemon into the audit log, and only then forget their notes."""
+        lines = [self.audit_line(record) for record in records]
+
+        def run() -> None:
+            if not all(line.written for line in lines):
                 raise StateError("the audit log has not taken it yet")
-            self.shared.ports.store.forget_by_hand()
+            self._store.forget_by_hand()
 
-        return (
-            [*lines, Write("notes of what was closed by hand", write, housekeeping=True)]
-            if lines
-            else []
-        )
+        notes = Write("notes of what was closed by hand", run, housekeeping=True)
+        return [*lines, notes] if lines else []
 
-    def line(
+    def change_line(
         self,
         generation: Generation,
         event: str,
         what: str,
         result: str,
         *,
-        order: Command | None = None,
+        command: Command | None = None,
     ) -> AuditRecord:
-        """Make the audit line of a change; the levels stand in it only when they were applied."""
-        applied = result == "done"
+        """Make the audit line of a change; it gives the levels only when they were applied."""
+        source = command or generation
         return AuditRecord(
             event=event,
-            actor=order.actor if order else generation.actor,
+            actor=source.actor,
             what=what,
-            reason=order.reason if order else generation.reason,
-            authorised_by=order.authorised_by if order else generation.authorised_by,
+            reason=source.reason,
+            authorised_by=source.authorised_by,
             from_generation=generation.previous,
             to_generation=generation.number,
             ruleset=generation.ruleset,
             result=result,
-            levels=generation.levels if applied else None,
+            levels=generation.levels if result == "done" else None,
         )
 
     # -- a change's records, in order --------------------------------------------------------------
 
     async def announce(
-        self, order: Command, generation: Generation, loaded: CompiledPolicy
+        self, command: Command, generation: Generation, loaded: CompiledPolicy
     ) -> None:
         """Put an opening or a reload on disk before anything happens.
 
         StateError: nothing happened.
         """
-        begun = self.line(generation, "intent", order.action.value, "begun", order=order)
-        # The policy after the intent that names it: what nothing names may be tidied away
-        # meanwhile.
-        policy = (
-            [] if self.shared.live.loaded.digest == loaded.digest else [self.policy(loaded.policy)]
+        begun = self.change_line(
+            generation, "intent", command.action.value, "begun", command=command
         )
-        jobs = [self.intent(generation), *policy, self.audit(begun), self.program(loaded)]
+        writes = [self.intent(generation)]
+        # The policy after the intent that names it: what nothing names may be tidied away.
+        if self._live.current.loaded.digest != loaded.digest:
+            writes.append(self.policy_file(loaded.policy))
+        writes += [self.audit_line(begun), self.program_files(loaded)]
         try:
-            await self.recorder.must(jobs)
+            await self.queue.write_or_fail(writes)
         except StateError as problem:
-            await self.failed(order, generation, problem.message)
+            await self.failed(command, generation, problem.message)
             raise
 
-    async def failed(self, order: Command, generation: Generation, why: str) -> None:
+    async def failed(self, command: Command, generation: Generation, why: str) -> None:
         """Record that a change did not happen."""
-        line = self.line(generation, order.action.value, why, "failed", order=order)
-        prepared = self.program(self.shared.live.loaded)
-        await self.recorder.should([self.clear(), self.audit(line), prepared])
+        line = self.change_line(generation, command.action.value, why, "failed", command=command)
+        prepared = self.program_files(self._live.current.loaded)
+        await self.queue.write([self.cleared_intent(), self.audit_line(line), prepared])
 
     async def closing(self, loaded: CompiledPolicy, generation: Generation) -> tuple[str, ...]:
         """Record a closing that is applied already; give what could not be recorded, in words."""
-        failed = await self.recorder.should(
-            self._done(loaded, generation, spare=True), records_only=True
+        failed = await self.queue.write(
+            self._answered_writes(loaded, generation, spare=True), records_only=True
         )
-        self.recorder.later([replace(self.record(generation), housekeeping=True), self.room()])
+        record = replace(self.generation_file(generation), housekeeping=True)
+        self.queue.write_later([record, self.disk_reserve()])
         return failed
 
     async def opening(self, loaded: CompiledPolicy, generation: Generation) -> None:
         """Record an opening. StateError: part of it may be on disk, and is to be taken back."""
-        await self.recorder.must(self._done(loaded, generation, spare=False))
-        jobs = self.record(generation), self.clear(), self.room()
-        self.recorder.later([replace(job, housekeeping=True) for job in jobs])
+        await self.queue.write_or_fail(self._answered_writes(loaded, generation, spare=False))
+        writes = self.generation_file(generation), self.cleared_intent(), self.disk_reserve()
+        self.queue.write_later([replace(one, housekeeping=True) for one in writes])
 
-    def _done(self, loaded: CompiledPolicy, generation: Generation, *, spare: bool) -> list[Write]:
-        """Make all that an answer waits for: the boot ruleset with the record in it, and who
-        commanded it.
+    def _answered_writes(
+        self, loaded: CompiledPolicy, generation: Generation, *, spare: bool
+    ) -> list[Write]:
+        """Make all that an answer waits for: the boot ruleset with the record, and the audit line.
 
-        spare: a closing may use the room that is kept for a full disk. An opening may not: there is
-        no hurry.
+        spare: a closing may use the reserved disk space. An opening may not: it can wait.
         """
-        line = self.line(generation, generation.action.value, "applied", "done")
-        return [self.boot(loaded, generation, spare=spare), self.audit(line, spare=spare)]
+        line = self.change_line(generation, generation.action.value, "applied", "done")
+        boot = self.boot_ruleset(loaded, generation, spare=spare)
+        return [boot, self.audit_line(line, spare=spare)]
 
     async def taken_back(
         self, before: CurrentState, lost: Generation, again: Generation
     ) -> tuple[str, ...]:
-        """Record that a state stands again after an opening that could not be recorded, part of
-        which may be on disk.
+        """Record that a state stands again after an opening that could not be recorded.
+
+        Part of the opening's record may be on disk.
         """
         self.generations[lost.number] = lost
         self.generations[again.number] = again
-        line = self.line(again, "recovery", again.reason, "done")
-        jobs = [
-            self.boot(before.loaded, again, spare=True),
-            self.record(again),
-            self.audit(line),
-            self.clear(),
+        line = self.change_line(again, "recovery", again.reason, "done")
+        writes = [
+            self.boot_ruleset(before.loaded, again, spare=True),
+            self.generation_file(again),
+            self.audit_line(line),
+            self.cleared_intent(),
+            self.program_files(before.loaded),
         ]
-        return await self.recorder.should([*jobs, self.program(before.loaded)])
+        return await self.queue.write(writes)
 
     def forget_old(self) -> Write:
         """Delete records beyond the number that is kept."""
-        keep = self.shared.options.keep_generations
+        keep = self._keep_generations
         for number in sorted(self.generations)[:-keep]:
             del self.generations[number]
-        return Write("tidying", lambda: self.shared.ports.store.forget(keep), housekeeping=True)
+        return Write("tidying", lambda: self._store.forget(keep), housekeeping=True)
 
 
-def must_not_lack(problem: StateError) -> StateError:
-    """Say that what could not be recorded was taken back."""
+def taken_back_error(problem: StateError) -> StateError:
+    """Say that an opening that could not be recorded was taken back."""
     return StateError(
-        f"{problem.message}; an opening that is not on disk does not count: the state before it stands",
+        f"{problem.message}; an opening that is not on disk does not count: "
+        "the state before it stands",
         retry=True,
         hint="look at the state directory's disk; closing still works",
     )

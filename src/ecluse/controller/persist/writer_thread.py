@@ -17,17 +17,16 @@ SECONDS = 5.0
 A cut that the disk has not taken by then is answered as done, not recorded.
 """
 
-HASTE = 0.1
-"""How long it still waits once somebody who must not wait wants the writer's lock, in seconds: a
-sound disk is done by then.
-"""
+URGENT_SECONDS = 0.1
+"""How long it still waits once somebody urgent wants the lock: a sound disk is done by then."""
 
-MOST_TOLD = 12
+MOST_LABELS = 12
 """Labels that an answer names of what is not on disk; then it counts."""
 
-SOON = 0.01
-"""When that which no answer waits for is written, in seconds: an answer on its way shares the
-processor with nobody.
+LATER_SECONDS = 0.01
+"""When that which no answer waits for is written.
+
+An answer on its way then has the processor for itself.
 """
 
 
@@ -35,16 +34,15 @@ processor with nobody.
 class Write:
     """One durable write.
 
-    label: what it records, in words; a newer job of the same label replaces a waiting one.
-
+    label: what it records, in words; a newer write of the same label replaces a waiting one.
     in_order: nothing newer may be on disk before it (a line of the audit log).
-    ahead: of these, one that may pass those which are not (the line of a closing, which has room
-    kept for it).
-    housekeeping: no record of what was done; worth telling only once it has failed.
+    ahead: of these, one that may pass those which are not (the line of a closing, for which disk
+    space is reserved).
+    housekeeping: no record of what was done; worth naming only once it has failed.
     """
 
     label: str
-    write: Callable[[], None]
+    run: Callable[[], None]
     in_order: bool = False
     ahead: bool = False
     housekeeping: bool = False
@@ -53,9 +51,10 @@ class Write:
 
 
 class _Pass:
-    """One going through all that waits; `future` is its outcome.
+    """One pass over the pending writes.
 
-    begun: what comes now is not in it any more.
+    begun: its snapshot is taken; later writes need another pass. future: the reasons of what could
+    not be written, by label.
     """
 
     def __init__(self) -> None:
@@ -64,139 +63,135 @@ class _Pass:
 
 
 class WriteQueue:
-    """Writes jobs in order; keeps what failed and tries it again before anything newer.
+    """Writes in order; keeps what failed and tries it again before anything newer.
 
-    hurry: while it is set, nobody waits for the disk longer than HASTE (`Writer`). While the disk
-    hangs, at most one round is under way and one more waits, however many ask: memory goes with
-    what waits alone, which the ledger bounds.
+    urgent: while it is set, nobody waits for the disk longer than URGENT_SECONDS. While the disk
+    hangs, at most one pass is under way and one more waits, however many ask: memory goes with the
+    pending writes alone, which `ChangeRecords` bounds.
     """
 
-    def __init__(self, seconds: float = SECONDS, hurry: asyncio.Event | None = None) -> None:
+    def __init__(self, seconds: float = SECONDS, urgent: asyncio.Event | None = None) -> None:
         self._seconds = seconds
-        self._hurry = hurry or asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
-        self._waiting: dict[str, Write] = {}
-        self._round: _Pass | None = None
+        self._urgent = urgent or asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._pending: dict[str, Write] = {}
+        self._pass: _Pass | None = None
 
     @property
     def waiting(self) -> tuple[str, ...]:
         """Name what is not on disk yet; a long list is cut short and counted."""
-        return _told(self._labels())
+        return _shortened(self._labels())
 
     @property
     def lines(self) -> int:
         """Count the lines of the audit log that wait."""
-        return sum(job.in_order and not job.written for job in self._waiting.values())
+        return sum(one.in_order and not one.written for one in self._pending.values())
 
     def _labels(self, *, records_only: bool = False) -> list[str]:
-        self._settle()
+        self._drop_written()
         return [
             label
-            for label, job in self._waiting.items()
-            if not job.housekeeping or (job.failed and not records_only)
+            for label, one in self._pending.items()
+            if not one.housekeeping or (one.failed and not records_only)
         ]
 
-    def _settle(self) -> None:
-        self._waiting = {label: job for label, job in self._waiting.items() if not job.written}
+    def _drop_written(self) -> None:
+        self._pending = {label: one for label, one in self._pending.items() if not one.written}
 
-    async def must(self, jobs: Sequence[Write]) -> None:
-        """Write all or fail: StateError at the first that does not reach the disk in time; nothing
-        is tried again.
+    async def write_or_fail(self, writes: Sequence[Write]) -> None:
+        """Write all or fail: StateError at the first that does not reach the disk in time.
 
-        What failed before comes first: written later, it would undo what these say.
+        Nothing is tried again. What failed before comes first: written later, it would undo what
+        these say.
         """
-        failed = await self.should(())
-        if any(job.in_order for job in self._waiting.values()):
+        failed = await self.write(())
+        if any(one.in_order for one in self._pending.values()):
             raise StateError(
                 f"what came before is not on disk yet: {'; '.join(failed[:3])}", retry=True
             )
-        for job in jobs:
-            self._waiting.pop(job.label, None)
+        for one in writes:
+            self._pending.pop(one.label, None)
         given_up = threading.Event()
-        future = self._begin(partial(_write_all, jobs, given_up))
-        self._round = None  # what comes from here on is not written before these
+        future = self._begin(partial(_write_all, writes, given_up))
+        self._pass = None  # what comes from here on is not written before these
         if not await self._in_time(future):
             given_up.set()
-            label = next((job.label for job in jobs if not job.written), jobs[-1].label)
+            label = next((one.label for one in writes if not one.written), writes[-1].label)
             message = f"the disk did not take '{label}' in time"
             raise StateError(message, retry=True, hint="look at the state directory's disk")
         future.result()
 
-    def later(self, jobs: Sequence[Write]) -> None:
-        """Write what no answer waits for, out of its way; what could not be stays in memory to be
-        tried again.
-        """
-        self._queue(jobs)
-        asyncio.get_running_loop().call_later(SOON, self._write_waiting)
+    def write_later(self, writes: Sequence[Write]) -> None:
+        """Write what no answer waits for, after the answer; what fails is kept and tried again."""
+        self._queue(writes)
+        asyncio.get_running_loop().call_later(LATER_SECONDS, self._write_pending)
 
-    def _write_waiting(self) -> None:
-        self._settle()
-        with contextlib.suppress(
-            StateError
-        ):  # the daemon is stopping, and has written all it could
-            self._next_round()
+    def _write_pending(self) -> None:
+        self._drop_written()
+        # StateError: the daemon is stopping, and has written all it could.
+        with contextlib.suppress(StateError):
+            self._next_pass()
 
-    def _next_round(self) -> asyncio.Future[Any]:
-        """Give the round that will write all that waits now: the one that has not begun, or a new
-        one.
-        """
-        if self._round is None or self._round.begun or self._round.future is None:
-            self._round = _Pass()
-            self._round.future = self._begin(partial(self._drain, self._round))
-        return self._round.future
+    def _next_pass(self) -> asyncio.Future[Any]:
+        """Give the pass that will write all that waits now: one that has not begun, or a new one."""
+        if self._pass is None or self._pass.begun or self._pass.future is None:
+            self._pass = _Pass()
+            self._pass.future = self._begin(partial(self._drain, self._pass))
+        return self._pass.future
 
-    def _drain(self, round_: _Pass) -> dict[str, str]:
+    def _drain(self, pass_: _Pass) -> dict[str, str]:
         """On the thread: write what waits by now."""
-        round_.begun = True
-        return _write_what_can_be(list(self._waiting.values()))
+        pass_.begun = True
+        return _write_each(list(self._pending.values()))
 
-    def _queue(self, jobs: Sequence[Write]) -> None:
-        self._settle()
-        for job in jobs:
-            self._waiting.pop(job.label, None)
-            self._waiting[job.label] = job
+    def _queue(self, writes: Sequence[Write]) -> None:
+        self._drop_written()
+        for one in writes:
+            self._pending.pop(one.label, None)
+            self._pending[one.label] = one
 
-    async def should(self, jobs: Sequence[Write], *, records_only: bool = False) -> tuple[str, ...]:
-        """Write what can be; give the labels of what could not, which stays in memory to be tried
-        again.
+    async def write(
+        self, writes: Sequence[Write], *, records_only: bool = False
+    ) -> tuple[str, ...]:
+        """Write what can be written; the rest stays in memory to be tried again.
 
-        records_only: tell nothing of housekeeping; it is no record of what was done.
+        Gives the labels of the rest with the reasons. records_only: without housekeeping.
         """
-        self._queue(jobs)
-        if not self._waiting:
+        self._queue(writes)
+        if not self._pending:
             return ()
         try:
-            future = self._next_round()
+            future = self._next_pass()
         except StateError as error:
-            return _told([f"{label} ({error.message})" for label in self._waiting])
+            return _shortened([f"{label} ({error.message})" for label in self._pending])
         if not await self._in_time(future):
             # The thread goes on, and what it gets written is not written again.
-            labels = _told(self._labels(records_only=records_only))
+            labels = _shortened(self._labels(records_only=records_only))
             return tuple(f"{label} (the disk has not taken it yet)" for label in labels)
         failed: dict[str, str] = future.result()
-        records = {label for label, job in self._waiting.items() if not job.housekeeping}
-        told = [label for label in failed if label in records or not records_only]
-        self._settle()
-        return _told([f"{label} ({failed[label]})" for label in told])
+        records = {label for label, one in self._pending.items() if not one.housekeeping}
+        named = [label for label in failed if label in records or not records_only]
+        self._drop_written()
+        return _shortened([f"{label} ({failed[label]})" for label in named])
 
     def _begin(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
         try:
             future = asyncio.get_running_loop().run_in_executor(self._thread, work)
         except RuntimeError as error:  # after `close`
             raise StateError("the daemon is stopping", retry=True) from error
-        future.add_done_callback(_swallow)
+        future.add_done_callback(_retrieve_exception)
         return future
 
     async def _in_time(self, future: asyncio.Future[Any]) -> bool:
-        """Wait for the disk, less patiently in a hurry; the thread goes on in either case."""
-        hurried = asyncio.ensure_future(self._hurry.wait())
+        """Wait for the disk, for less while somebody urgent waits; the thread goes on either way."""
+        urgent = asyncio.ensure_future(self._urgent.wait())
         try:
-            either: set[asyncio.Future[Any]] = {future, hurried}
+            either: set[asyncio.Future[Any]] = {future, urgent}
             await asyncio.wait(either, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED)
-            if hurried.done() and not future.done():
-                await asyncio.wait({future}, timeout=HASTE)
+            if urgent.done() and not future.done():
+                await asyncio.wait({future}, timeout=URGENT_SECONDS)
         finally:
-            hurried.cancel()
+            urgent.cancel()
         return future.done()
 
     def close(self) -> None:
@@ -204,53 +199,51 @@ class WriteQueue:
         self._thread.shutdown(wait=False)
 
 
-def _write_all(jobs: Sequence[Write], given_up: threading.Event) -> None:
-    for job in jobs:
-        if (
-            given_up.is_set()
-        ):  # what nobody waits for any more is taken back, and must not come after that
+def _write_all(writes: Sequence[Write], given_up: threading.Event) -> None:
+    for one in writes:
+        # Given up: the change is being taken back, and its records must not come after that.
+        if given_up.is_set():
             return
-        job.write()
-        job.written = True
+        one.run()
+        one.written = True
 
 
-def _told(labels: Sequence[str]) -> tuple[str, ...]:
-    more = len(labels) - MOST_TOLD
-    return (*labels[:MOST_TOLD], f"and {more} more") if more > 0 else tuple(labels)
+def _shortened(labels: Sequence[str]) -> tuple[str, ...]:
+    more = len(labels) - MOST_LABELS
+    return (*labels[:MOST_LABELS], f"and {more} more") if more > 0 else tuple(labels)
 
 
-def _write_what_can_be(jobs: list[Write]) -> dict[str, str]:
+def _write_each(writes: list[Write]) -> dict[str, str]:
+    """Write what can be written; give why not, by label, for the rest."""
     failed: dict[str, str] = {}
-    held_up = {
-        False: "",
-        True: "",
-    }  # why lines wait, by `ahead`: one try a round is enough, and they stay in order
-    for job in jobs:
-        # An earlier round that hung may have come to it meanwhile.
-        if job.written:
+    # Why lines wait, by `ahead`: one try a pass is enough, and they stay in order.
+    blocked = {False: "", True: ""}
+    for one in writes:
+        # An earlier pass that hung may have come to it meanwhile.
+        if one.written:
             continue
-        why = held_up[job.ahead] if job.in_order else ""
+        why = blocked[one.ahead] if one.in_order else ""
         if not why:
-            why = _try(job)
+            why = _try_write(one)
         if why:
-            job.failed, failed[job.label] = True, why
-        if why and job.in_order:
-            held_up |= {False: why} if not job.ahead else {False: why, True: why}
+            one.failed, failed[one.label] = True, why
+        if why and one.in_order:
+            blocked |= {False: why} if not one.ahead else {False: why, True: why}
     return failed
 
 
-def _try(job: Write) -> str:
+def _try_write(one: Write) -> str:
     """Write one; give why that failed, in words."""
     try:
-        job.write()
+        one.run()
     except StateError as error:
         return error.message
     except Exception as error:  # noqa: BLE001 - a closing is done, whatever its record meets
         return repr(error)
-    job.written = True
+    one.written = True
     return ""
 
 
-def _swallow(future: asyncio.Future[Any]) -> None:
+def _retrieve_exception(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()

@@ -1,61 +1,127 @@
-"""Looks at the machine's links whenever they change, and says what is odd between them and the
-site's zones.
-"""
+"""Looks at the machine's links whenever they change, and says what is odd about them."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
-from ecluse.bypass import findings
-from ecluse.controller.context import Context
+from ecluse.alerts import Alerts
+from ecluse.bypass import BypassFinding, findings
+from ecluse.controller.live_state import LiveState
 from ecluse.errors import EcluseError
-from ecluse.records import AuditRecord
+from ecluse.ports import BypassScanPort, Links
+from ecluse.records import Actor, AuditRecord
+from ecluse.zone_links import Sight
 
+_LINKS_SECONDS = 0.5
+"""How long an answer waits for a reading of the links, which is a millisecond's work; then it says
+that it did not see them.
+"""
 _PAUSE = 1.0
-"""Seconds between two looks: a routing protocol that flaps tells of thousands of changes, and a
+"""Seconds between two looks: a routing protocol that flaps announces thousands of changes, and a
 look reads every route.
 """
-_MOST_TOLD = 5
+_MOST_CHANGES = 5
+"""Changes of which each is an event; of more, the number is."""
 _REGULAR = 60.0
 """Seconds after which the machine is looked at although no link changed: a tc filter or a flowtable
 changes none.
 """
-_NEWS = 60.0
-"""Seconds for which a way past the gate is told of once, however often it comes and goes."""
+_ONCE = 60.0
+"""Seconds for which a bypass is told of once, however often it comes and goes."""
+
+
+class LinkReader:
+    """Reads the machine's links for an answer that says what is kept.
+
+    default_routes: interfaces that carry one, as `LinkTask` last read them: with thousands of
+    routes that takes its time, and no answer waits for it.
+    """
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self.default_routes: tuple[str, ...] = ()
+
+    async def look(self) -> Sight:
+        """Read the links now. It never raises, and never waits for long."""
+        try:
+            async with asyncio.timeout(_LINKS_SECONDS):
+                host = await self._links.look()
+        except TimeoutError:
+            trouble = f"no answer within {_LINKS_SECONDS} s"
+        except EcluseError as error:
+            trouble = error.message
+        except Exception as error:  # noqa: BLE001 - no thread, no memory: what was done is answered all the same
+            trouble = str(error) or type(error).__name__
+        else:
+            return Sight(replace(host, default_routes=self.default_routes))
+        return Sight(
+            None,
+            f"the machine's links could not be looked at, so what is kept is not known: {trouble}",
+        )
 
 
 class LinkTask:
-    """Tells changes of links in bunches.
+    """Tells changes of links in bunches, and looks for ways past the gate.
 
-    A look that fails is said and made again with the next change.
+    findings: what a look found that may carry packets past the gate, for `status`.
+
+    Args:
+        live: the live state.
+        links, bypass_scan: where changes come from, and what is read.
+        reader: is given the default routes.
+        append_line: appends a line to the audit log.
+        itself: the daemon, as an actor.
+        alerts, emit: take what is to be told.
     """
 
-    def __init__(self, shared: Context, record: Callable[[AuditRecord], Awaitable[object]]) -> None:
-        self._s = shared
-        self._record = record
-        self._told: list[str] = []
-        self._remarks: tuple[str, ...] = ()
-        self._foreign: tuple[str, ...] = ()
+    def __init__(
+        self,
+        *,
+        live: LiveState,
+        links: Links,
+        bypass_scan: BypassScanPort,
+        reader: LinkReader,
+        append_line: Callable[[AuditRecord], Awaitable[object]],
+        itself: Actor,
+        alerts: Alerts,
+        emit: Callable[[str, str], None],
+    ) -> None:
+        self._live = live
+        self._links = links
+        self._bypass_scan = bypass_scan
+        self._reader = reader
+        self._append_line = append_line
+        self._itself = itself
+        self._alerts = alerts
+        self._emit = emit
+        self.findings: tuple[BypassFinding, ...] = ()
+        # Changes that are not told yet: the first few, and how many more.
+        self._untold: list[str] = []
         self._more = 0
         self._heard = asyncio.Event()
         self._changes: AsyncIterator[str] | None = None
+        # What the look before found.
+        self._oddities: tuple[str, ...] = ()
+        self._foreign: tuple[str, ...] = ()
+        # Bypasses by kind and place: those that were told of, and when each came or went.
         self._known: dict[tuple[str, str], str] = {}
-        self._said: dict[tuple[str, str], float] = {}
+        self._told_at: dict[tuple[str, str], float] = {}
 
     async def hear(self) -> None:
-        """Take note of changes, until cancelled."""
+        """Take announced changes, until cancelled."""
         if self._changes is None:
-            self._changes = self._s.ports.links.changes()
+            self._changes = self._links.changes()
         async for change in self._changes:
-            if len(self._told) < _MOST_TOLD:
-                self._told.append(change)
+            if len(self._untold) < _MOST_CHANGES:
+                self._untold.append(change)
             else:
                 self._more += 1
             self._heard.set()
 
         self._changes = None  # it came to an end
 
-    async def look(self) -> None:
+    async def run(self) -> None:
         """Look whenever something changed, and regularly, until cancelled."""
         await self._look()
         while True:
@@ -63,83 +129,80 @@ class LinkTask:
                 async with asyncio.timeout(_REGULAR):
                     await self._heard.wait()
             self._heard.clear()
-            for change in self._told:
-                self._s.say("link", change)
+            for change in self._untold:
+                self._emit("link", change)
             if self._more:
-                self._s.say("link", f"and {self._more} more changes of links")
-            self._told, self._more = [], 0
+                self._emit("link", f"and {self._more} more changes of links")
+            self._untold, self._more = [], 0
             await self._look()
             await asyncio.sleep(_PAUSE)
 
     async def _look(self) -> None:
-        notes, policy = self._s.notes, self._s.live.policy
+        policy = self._live.current.policy
         try:
-            # With thousands of routes this takes its time: no answer waits for it, but for the
-            # links alone.
-            notes.default_routes = await self._s.ports.links.default_routes()
+            self._reader.default_routes = await self._links.default_routes()
         except EcluseError as error:
-            notes.warnings["routes"] = f"the machine's routes could not be read: {error.message}"
+            self._alerts.raise_alert("routes-unknown", error=error.message)
         else:
-            notes.warnings.pop("routes", None)
-        seen = await self._s.see_links()
+            self._alerts.clear("routes-unknown")
+        seen = await self._reader.look()
         if seen.host is not None:
             foreign = seen.strangers(policy)
             for name in sorted({*foreign} - {*self._foreign}):
-                self._s.say(
+                self._emit(
                     "link", f"interface {name} is in no zone: it is closed while any zone is"
                 )
             self._foreign = foreign
-        remarks = seen.remarks(policy)
-        for text in remarks:
-            if text not in self._remarks:
-                self._s.say("link", text)
-        self._remarks = remarks
-        await self._look_for_exits()
+        oddities = seen.remarks(policy)
+        for text in oddities:
+            if text not in self._oddities:
+                self._emit("link", text)
+        self._oddities = oddities
+        await self.scan_for_bypasses()
 
-    async def _look_for_exits(self) -> None:
-        """Name what may carry packets past the gate; what is new is an event, and a way out stands
-        in the audit log too.
+    async def scan_for_bypasses(self) -> None:
+        """Look for what may carry packets past the gate.
+
+        A new one is an event, and a line in the audit log if it is a way out.
         """
-        warnings = self._s.notes.warnings
         try:
-            host = await self._s.ports.exits.look()
+            host = await self._bypass_scan.look()
         except EcluseError as error:
-            warnings["exits"] = f"ways past the gate could not be looked for: {error.message}"
+            self._alerts.raise_alert("bypass-scan-failed", error=error.message)
             return
-        warnings.pop("exits", None)
-        self._s.notes.exits = findings(host, self._s.live.policy)
-        new, gone = self._news()
+        self._alerts.clear("bypass-scan-failed")
+        self.findings = findings(host, self._live.current.policy)
+        new, gone = self._changed_bypasses()
         for what in new:
-            self._s.say("exit", what)
+            self._emit("exit", what)
         if new or gone:
-            what = "; ".join([*new[:_MOST_TOLD], *(f"no more: {one}" for one in gone[:_MOST_TOLD])])
-            await self._record(
-                AuditRecord("exit", self._s.itself, what, levels=self._s.live.levels)
-            )
+            ended = (f"no more: {one}" for one in gone[:_MOST_CHANGES])
+            what = "; ".join([*new[:_MOST_CHANGES], *ended])
+            levels = self._live.current.levels
+            await self._append_line(AuditRecord("exit", self._itself, what, levels=levels))
 
-    def _news(self) -> tuple[list[str], list[str]]:
-        """Give the ways out that came and those that went since they were last told of, each by its
-        kind and place.
+    def _changed_bypasses(self) -> tuple[list[str], list[str]]:
+        """Give the ways out that came and those that went since they were last told of.
 
-        What was told of within the last minute waits: a host of containers has others with each
-        that starts.
+        Each counts by its kind and place. What was told of within the last minute waits: a host of
+        containers has others with each that starts.
         """
         now = asyncio.get_running_loop().time()
-        self._said = {way: at for way, at in self._said.items() if now - at < _NEWS}
+        self._told_at = {way: at for way, at in self._told_at.items() if now - at < _ONCE}
         ways: dict[tuple[str, str], list[str]] = {}
-        for one in self._s.notes.exits:
+        for one in self.findings:
             if one.is_exit:
                 ways.setdefault((one.kind, one.where), []).append(one.what)
         there = {
             way: whats[0] + (f" (and {len(whats) - 1} more there)" if whats[1:] else "")
             for way, whats in ways.items()
         }
-        came = there.keys() - self._known.keys() - self._said.keys()
-        went = self._known.keys() - there.keys() - self._said.keys()
+        came = there.keys() - self._known.keys() - self._told_at.keys()
+        went = self._known.keys() - there.keys() - self._told_at.keys()
         new = [what for way, what in there.items() if way in came]
         gone = [what for way, what in self._known.items() if way in went]
         for way in went:
             del self._known[way]
         self._known |= {way: there[way] for way in came}
-        self._said |= dict.fromkeys(came | went, now)
+        self._told_at |= dict.fromkeys(came | went, now)
         return new, gone

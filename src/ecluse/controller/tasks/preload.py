@@ -1,19 +1,20 @@
-"""Policies into the kernel, beside what is live.
+"""Policies that are not live: loaded beside the live one, kept ready, taken out again.
 
 A load gives way: a closing never waits for an allowlist, however large.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
-from ecluse.controller import live_state as lv
-from ecluse.controller.context import Context
-from ecluse.controller.live_state import CompiledPolicy
-from ecluse.controller.lock import Urgent, never
-from ecluse.controller.table.manager import PreemptedError
-from ecluse.policy import Addresses, Policy
+from ecluse.alerts import Alerts
+from ecluse.controller.live_state import CompiledPolicy, LiveState, servers_of
+from ecluse.controller.table.manager import PreemptedError, TableManager
+from ecluse.errors import EcluseError
+from ecluse.policy import Policy
+from ecluse.ports import Resolver
+from ecluse.records import Generation
 
 _GIVES_WAY = 10
 """How often a load begins again for a closing; under closings without end it then goes through, and
@@ -22,50 +23,111 @@ one of them waits.
 
 
 class Preloader:
-    """Brings policies that are not live yet into the kernel; the caller does not hold the writer's
-    lock.
+    """Decides which policies stand in the kernel beside the live one.
+
+    generations: those that are recorded, by number. read_policy: reads a stored policy (StateError).
+    keep_in_kernel: how many policies to keep loaded. step: as for `TableManager`.
     """
 
-    def __init__(self, shared: Context) -> None:
-        self._s = shared
+    def __init__(
+        self,
+        *,
+        live: LiveState,
+        table: TableManager,
+        resolver: Resolver,
+        generations: Mapping[int, Generation],
+        read_policy: Callable[[str], Awaitable[Policy]],
+        keep_in_kernel: int,
+        alerts: Alerts,
+        step: Callable[[str], None],
+    ) -> None:
+        self._live = live
+        self._table = table
+        self._resolver = resolver
+        self._generations = generations
+        self._read_policy = read_policy
+        self._keep_in_kernel = keep_in_kernel
+        self._alerts = alerts
+        self._step = step
 
     @asynccontextmanager
-    async def turn(
-        self, policy: Policy, digest: str, urgent: Urgent = never
+    async def hold_lock_with(
+        self, policy: Policy, digest: str, urgency: Callable[[], int] | None = None
     ) -> AsyncIterator[CompiledPolicy]:
-        """Hold the writer's lock with this policy loaded.
+        """Hold the lock with this policy loaded; the caller does not hold it yet.
 
-        RulesetRejectedError, KernelError: nothing of it stands.
-
-        urgent: of the lock alone; what has to be loaded first takes its time.
+        Its names are followed, unless it all fails. urgency: of the lock alone; loading takes its
+        time. RulesetRejectedError, KernelError: nothing of the policy stands.
         """
-        gate = self._s.gate
-        gate.coming.add(digest)
+        table = self._table
+        table.coming.add(digest)
+        failed = False
         try:
             while True:
                 await self.load(policy, digest)
-                async with self._s.writer.hold(urgent):
-                    if digest in gate.loaded:  # unless a healing came in between, which begins anew
-                        yield gate.loaded[digest]
+                async with self._live.lock.hold(*([urgency] if urgency else [])):
+                    # Not there: the table was restored in between, with the live policy alone.
+                    if digest in table.loaded:
+                        self._step("loaded")
+                        yield table.loaded[digest]
                         return
+        except EcluseError:
+            failed = True
+            raise
         finally:
-            gate.coming.discard(digest)
+            table.coming.discard(digest)
+            if failed:
+                self.follow_names()
 
     async def load(self, policy: Policy, digest: str) -> None:
-        """Load a policy unless it stands already."""
-        gate, hurry, tries = self._s.gate, self._s.writer.urgent_waiting, 0
-        while digest not in gate.loaded:
+        """Load a policy unless it stands already; the caller does not hold the lock."""
+        table, lock, tries = self._table, self._live.lock, 0
+        while digest not in table.loaded:
             tries += 1
             # Compiled on a thread: at 100,000 entries the event loop, and so a cut, would wait a
             # good while.
-            compile_ = partial(gate.compile, policy, digest, self._addresses(), gate.new_slot())
-            fresh = await asyncio.to_thread(compile_)
-            async with self._s.writer.hold():
+            work = partial(table.compile, policy, digest, table.new_slot())
+            fresh = await asyncio.to_thread(work)
+            async with lock.hold():
                 try:
-                    give_way = hurry.is_set if tries <= _GIVES_WAY else lambda: False
-                    await gate.load(fresh, self._addresses(), give_way)
+                    give_way = lock.urgent_waiting.is_set if tries <= _GIVES_WAY else lambda: False
+                    await table.load(fresh, give_way)
                 except PreemptedError:
                     continue
 
-    def _addresses(self) -> Addresses:
-        return lv.addresses_of(self._s.ports.resolver.known())
+    async def keep_previous_ready(self) -> None:
+        """Load the policy that a rollback would go back to, so that it is as quick as any switch."""
+        previous = self._generations.get(self._live.current.generation.previous)
+        if previous is None or previous.policy in self._table.loaded:
+            return
+        try:
+            # Before the lock is taken: the disk may hang.
+            policy = await self._read_policy(previous.policy)
+            await self.load(policy, previous.policy)
+            self.follow_names()
+        except EcluseError as error:
+            self._alerts.raise_alert("generation-not-ready", error=error.message)
+        else:
+            self._alerts.clear("generation-not-ready")
+
+    async def prune(self) -> None:
+        """Leave the newest few policies in the kernel; the caller holds the lock. KernelError."""
+        newest = [self._live.current.loaded.digest]
+        for generation in sorted(self._generations.values(), key=lambda g: -g.number):
+            if generation.policy not in newest:
+                newest.append(generation.policy)
+        keep = set(newest[: self._keep_in_kernel])
+        if not set(self._table.loaded) <= keep:
+            await self._table.prune(keep)
+        self.follow_names()
+
+    def follow_names(self, coming: Policy | None = None) -> None:
+        """Have the names of every policy in the kernel kept fresh, and those of a coming one.
+
+        The servers are those of the newest of them.
+        """
+        policies = [one.policy for one in self._table.loaded.values()]
+        policies += [coming] if coming else []
+        names = {name for policy in policies for name in policy.host_names()}
+        private = frozenset[str]().union(*(policy.private_names() for policy in policies))
+        self._resolver.watch(names, servers_of(coming or self._live.current.policy), private)

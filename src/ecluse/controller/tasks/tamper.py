@@ -1,73 +1,93 @@
-"""Heals the gate's table: hears the kernel's announcements, puts back what others changed, says who
-and what got through.
+"""Reconciliation after tampering: hears the kernel's announcements, and restores our table.
+
+It says who changed the table, and what got through meanwhile.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
-from ecluse.controller import live_state as lv
-from ecluse.controller import status
-from ecluse.controller.context import Command, Context
-from ecluse.controller.live_state import CurrentState
-from ecluse.controller.lock import always
+from ecluse.alerts import Alerts, error_text
+from ecluse.controller.live_state import LiveState
 from ecluse.controller.persist.change_records import ChangeRecords
+from ecluse.controller.table.manager import TableManager
 from ecluse.controller.tasks.alarm_throttle import AlarmThrottle
-from ecluse.controller.tasks.supervisor import Supervisor, in_words
 from ecluse.errors import EcluseError
-from ecluse.flow_judge import describe
-from ecluse.policy import most_closed
-from ecluse.ports import KernelChange
-from ecluse.records import Action, AuditRecord, Generation
+from ecluse.policy import levels_text, most_closed
+from ecluse.ports import Clock, Firewall, KernelChange
+from ecluse.records import Action, Actor, AuditRecord, Command, Generation
 from ecluse.results import Leak, Tamper
 
-DNS_GATE = "ecluse-dns"
-"""What the process of the DNS gate calls itself; nobody else has to touch its sets."""
-EXAMPLES = 10
-"""How many connections are named where a list is cut short."""
+DNS_PROCESS = "ecluse-dns"
+"""What the process of the DNS proxy calls itself; nobody else has to touch its sets."""
 _TRY_AGAIN = 0.03
-"""Seconds without news of others after which the table is put back once more, where the kernel
-refused.
-"""
+"""Seconds without foreign changes after which the kernel is asked once more, where it refused."""
 _PATIENCE = 1.0
 """Seconds after which it is tried again although they go on."""
-_BREATH = 1.0
-"""Seconds of a fight that what follows a healing (counting leaks, holding the generation before
-ready) waits for quiet.
-"""
+_PAUSE = 1.0
+"""Seconds that the work after a restoration waits for quiet, in a series of changes."""
 
 
 class Reconciler:
-    """See the module.
+    """Compares the table with the live state after each foreign change, and restores it.
 
-    watches: does something beside. afterwards: ends what is no longer kept, after a change of
-    state.
+    last_tamper, last_leak: the newest, for `status`.
 
-    arm: holds the generation before ready again.
+    Args:
+        live, table, records: what is compared, restored and written.
+        firewall: announces changes.
+        clock: gives the time now.
+        itself: the daemon, as an actor.
+        run_aside: runs something beside everything else.
+        report_fault: takes the name of a piece of work that failed, and its error.
+        after_change: begins the work after a change of the live state.
+        end_leaked: ends connections that got through, and counts them.
+        keep_previous_ready: loads the policy again that a rollback would go back to.
+        alerts, emit: take what is to be told.
     """
 
     def __init__(
         self,
-        shared: Context,
-        ledger: ChangeRecords,
-        watches: Supervisor,
-        afterwards: Callable[[Generation], None],
-        arm: Callable[[], Coroutine[object, object, object]],
+        *,
+        live: LiveState,
+        table: TableManager,
+        records: ChangeRecords,
+        firewall: Firewall,
+        clock: Clock,
+        itself: Actor,
+        run_aside: Callable[[Coroutine[object, object, object]], object],
+        report_fault: Callable[[str, BaseException], None],
+        after_change: Callable[[Generation], None],
+        end_leaked: Callable[[], Awaitable[Leak | None]],
+        keep_previous_ready: Callable[[], Coroutine[object, object, None]],
+        alerts: Alerts,
+        emit: Callable[[str, str], None],
     ) -> None:
-        self._s = shared
-        self._ledger = ledger
-        self._watches = watches
-        self._afterwards = afterwards
-        self._arm = arm
-        self._kernel: AsyncIterator[KernelChange] | None = None
+        self._live = live
+        self._table = table
+        self._records = records
+        self._firewall = firewall
+        self._clock = clock
+        self._itself = itself
+        self._run_aside = run_aside
+        self._report_fault = report_fault
+        self._after_change = after_change
+        self._end_leaked = end_leaked
+        self._keep_previous_ready = keep_previous_ready
+        self._alerts = alerts
+        self._emit = emit
+        self.last_tamper: Tamper | None = None
+        self.last_leak: Leak | None = None
+        self._announcements: AsyncIterator[KernelChange] | None = None
+        # The first change that is not compared yet, when it was heard, how many came since it, and
+        # how many were part of tries that failed.
         self._first: KernelChange | None = None
-        self._more = self._before = 0
-        self._heard = 0.0
-        self._news = asyncio.Event()
-        self._fight = AlarmThrottle()
-        self._restored = 0.0
+        self._heard_at = 0.0
+        self._changes = self._changes_before = 0
+        self._heard = asyncio.Event()
+        self._throttle = AlarmThrottle()
+        self._restored_at = 0.0
         self._following: object | None = None
 
     @property
@@ -75,259 +95,261 @@ class Reconciler:
         """Say whether a change is still to be compared, or to be put back in another try."""
         return self._first is not None
 
+    # -- hearing -----------------------------------------------------------------------------------
+
     def listen(self) -> None:
         """Hear the kernel's announcements from now on."""
-        self._kernel = self._s.ports.firewall.changes()
+        self._announcements = self._firewall.changes()
 
     async def hear(self) -> None:
-        """Take note of what others did, until cancelled."""
-        if self._kernel is not None:
-            async for change in self._kernel:
+        """Take what the kernel announces, until cancelled."""
+        if self._announcements is not None:
+            async for change in self._announcements:
                 try:
                     self._take(change)
                 except Exception as error:  # noqa: BLE001 - what could not be understood is compared
-                    self._watches.fault(
-                        "hearing of a change of the table", error, "all of it is compared"
-                    )
-                    self._note(change)
+                    self._report_fault("hearing of a change of the table", error)
+                    self._request_check(change)
         self.listen()  # it came to an end: what happened until now may be missed
-        self._note(
+        self._request_check(
             KernelChange("", 0, ours=False, touched=True, what="events came to an end", lost=True)
         )
 
     def _take(self, change: KernelChange) -> None:
-        """Note one change.
-
-        Where the table is gone, the smallest one shuts the gate before anything is asked.
-        """
+        """Take one change. Where the table is gone, the smallest one shuts the gate at once."""
         if not change.lost and (change.ours or not change.touched):
             if not change.ours:
-                self._s.gate.left_alone(change.generation)
-            if change.filled and change.process != DNS_GATE:
+                self._table.tracker.ignore_foreign(change.generation)
+            if change.filled and change.process != DNS_PROCESS:
                 who = f"{change.process} (pid {change.pid})"
-                self._s.say(
+                self._emit(
                     "warning", f"{who} changed addresses of the DNS gate: set {change.filled}"
                 )
             return
-        if (change.gone or change.lost) and self._s.started:
-            live = self._s.live
-            with contextlib.suppress(EcluseError):  # the healing comes right after it, and tells
-                self._s.gate.guard(live.policy, live.levels)
-        self._note(change)
+        if (change.gone or change.lost) and self._live.started:
+            live = self._live.current
+            # The restoration comes right after it, and tells what fails.
+            with contextlib.suppress(EcluseError):
+                self._table.guard(live.policy, live.levels)
+        self._request_check(change)
 
-    def compare(self, what: str) -> None:
-        """Compare as after a change of others: our own transaction may have left what is not live.
+    def request_check(self, after: str) -> None:
+        """Have the table compared soon, as after a foreign change.
 
-        what: after what.
+        Our own transaction may have left what is not live. after: what happened, in words.
         """
-        itself = self._s.itself
-        self._note(KernelChange(itself.user, itself.pid, ours=True, touched=True, what=what))
+        itself = self._itself
+        self._request_check(
+            KernelChange(itself.user, itself.pid, ours=True, touched=True, what=after)
+        )
 
-    def _note(self, change: KernelChange) -> None:
-        self._more += 1
+    def _request_check(self, change: KernelChange) -> None:
+        self._changes += 1
         if self._first is None:
-            self._first, self._heard = change, time.monotonic()
-        self._news.set()
+            self._first, self._heard_at = change, time.monotonic()
+        self._heard.set()
 
-    async def heal(self) -> None:
-        """Compare and put back after each change, several in one where they come faster than that,
-        until cancelled.
+    # -- restoring ---------------------------------------------------------------------------------
+
+    async def reconcile(self) -> None:
+        """Compare and restore after each change, until cancelled.
+
+        Several changes are one comparison where they come faster than that.
         """
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self._heard.wait()
+            self._heard.clear()
             if self._first is None:
                 continue
-            change, heard = self._first, self._heard
-            fresh, self._first, self._more = self._more, None, 0
+            change, heard_at = self._first, self._heard_at
+            fresh, self._first, self._changes = self._changes, None, 0
             try:
-                await self._check_after(change, fresh, heard)
+                await self._check_after(change, fresh, heard_at)
             except Exception as error:  # noqa: BLE001 - whatever it is, the table is not whole: it is tried again
-                self._failed(in_words(error), change)
+                self._report_failure(error_text(error), change)
                 # Nothing is forgotten: who began it is told once it is put back.
-                self._first, self._heard = change, heard
-                self._before += fresh
-                await self._quiet()
-                self._news.set()
+                self._first, self._heard_at = change, heard_at
+                self._changes_before += fresh
+                await self._wait_for_quiet()
+                self._heard.set()
             else:
-                self._before = 0
+                self._changes_before = 0
 
-    async def _quiet(self) -> None:
+    async def _wait_for_quiet(self) -> None:
         """Wait until others leave the table alone for a moment, but not for ever.
 
-        Whoever deletes it faster than it can be loaded meets the smallest table instead (`_hear`):
+        Whoever deletes it faster than it can be loaded meets the smallest table instead (`_take`):
         that costs little and is there at once, while a load that is bound to fail would keep us
         from it.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
                 while True:
-                    self._news.clear()
+                    self._heard.clear()
                     try:
                         async with asyncio.timeout(_TRY_AGAIN):
-                            await self._news.wait()
+                            await self._heard.wait()
                     except TimeoutError:
                         return
 
-    def _failed(self, why: str, change: KernelChange) -> None:
-        text = f"our table was changed and could not be restored: {why}"
-        warnings = self._s.notes.warnings
-        if warnings.get("tamper") != text and not self._fight.lasting:
-            self._s.say("tamper", text)
-        warnings["tamper"] = text
-        self._s.notes.in_step = False
-        if self._fight.lasting:
+    def _report_failure(self, why: str, change: KernelChange) -> None:
+        self._alerts.raise_alert("table-not-restored", quiet=self._throttle.lasting, error=why)
+        self._live.in_step = False
+        if self._throttle.lasting:
             who = f"{change.process or 'somebody'} (pid {change.pid})"
-            self._tell(f"{who} began, and the table is not whole since")
+            self._report_change(f"{who} began, and the table is not whole since")
 
-    async def _check_after(self, change: KernelChange, times: int, heard: float) -> None:
-        async with self._s.writer.hold(always):
-            live = self._s.live
-            if await self._s.gate.in_step(live.loaded, live.levels):
-                self._s.notes.warnings.pop("tamper", None)
+    async def _check_after(self, change: KernelChange, times: int, heard_at: float) -> None:
+        async with self._live.lock.hold_urgently():
+            live = self._live.current
+            if await self._table.in_step(live.loaded, live.levels):
+                self._alerts.clear("table-not-restored")
                 return
             what = (
                 change.what
                 if not change.lost
                 else "kernel events were lost, and the table is not what it was"
             )
-            if times + self._before > 1:
-                what += f"; and {times + self._before - 1} more of others' changes before it was whole again"
-            await self.restore(change.process, change.pid, what, times=times, heard=heard)
+            more = times + self._changes_before - 1
+            if more:
+                what += f"; and {more} more of others' changes before it was whole again"
+            await self.restore(
+                what, process=change.process, pid=change.pid, times=times, heard_at=heard_at
+            )
 
     async def restore(
-        self, process: str, pid: int, what: str, *, times: int = 1, heard: float | None = None
+        self,
+        what: str,
+        *,
+        process: str = "",
+        pid: int = 0,
+        times: int = 1,
+        heard_at: float | None = None,
     ) -> None:
-        """Put the live state back into the kernel, say who changed it, and count what got through
-        meanwhile.
+        """Put the live state back into the kernel, say who changed it, and count what got through.
 
-        The caller holds the writer's lock. Other policies that were held ready are loaded again
-        later.
+        The caller holds the lock. Other policies that were loaded are loaded again later.
+
+        Args:
+            what: what was done to the table, in words.
+            process: who did it, as the kernel says; empty when that is not known.
+            pid: its process id, or 0.
+            times: how many changes this makes good.
+            heard_at: when the first of them was heard (seconds of time.monotonic), None: now.
         """
-        began = time.monotonic() if heard is None else heard
+        began = time.monotonic() if heard_at is None else heard_at
         # Nobody is accused where we only lost count: others committed between our own transactions.
-        accused = bool(process or pid) or not self._s.gate.unsure
+        accused = bool(process or pid) or not self._table.tracker.unsure
         who = f"{process or 'somebody'} (pid {pid})" if pid else process or "somebody"
-        now = self._s.ports.clock()
+        now = self._clock()
         if accused:
-            self._fight.note(now, process, pid, times)
-        live, followed = await self._as_closed_by_hand(who)
-        loaded = await self._s.gate.bring_up(
-            live.policy,
-            live.loaded.digest,
-            lv.addresses_of(self._s.ports.resolver.known()),
-            live.levels,
-        )
-        self._restored = time.monotonic()
-        took = (self._restored - began) * 1000
-        self._s.live = replace(live, loaded=loaded)
-        self._s.notes.in_step = True
-        self._s.notes.warnings.pop("tamper", None)
+            self._throttle.count_change(now, process, pid, times)
+        live = self._live.current
+        by_hand = await self._closed_by_hand(who)
+        generation = by_hand or live.generation
+        loaded = await self._table.bring_up(live.policy, live.loaded.digest, generation.levels)
+        self._restored_at = time.monotonic()
+        took = (self._restored_at - began) * 1000
+        self._live.set(loaded, generation)
+        self._live.in_step = True
+        self._alerts.clear("table-not-restored")
         if self._following is None:
-            self._following = self._watches.aside(self._follow_up())
+            self._following = self._run_aside(self._follow_up())
         if not accused:
-            self._s.say(
+            self._emit(
                 "warning", "others changed rules at the same time as we did: ours were put in anew"
             )
             return
-        self._s.notes.tamper = Tamper(self._s.ports.clock(), process, pid, what, round(took, 1))
-        done = (
-            f"followed: {status.levels_text(live.levels)}"
-            if followed
-            else f"put back in {took:.0f} ms"
-        )
-        self._tell(f"{who} changed the gate's table ({what}); {done}", followed=followed)
-        if followed:
-            self._ledger.generations[live.generation.number] = live.generation
-            self._watches.aside(self._ledger.closing(loaded, live.generation))
-            self._afterwards(live.generation)
+        self.last_tamper = Tamper(self._clock(), process, pid, what, round(took, 1))
+        done = f"put back in {took:.0f} ms"
+        if by_hand:
+            done = f"followed: {levels_text(generation.levels)}"
+        text = f"{who} changed the gate's table ({what}); {done}"
+        self._report_change(text, followed=by_hand is not None)
+        if by_hand:
+            self._records.generations[generation.number] = generation
+            self._run_aside(self._records.closing(loaded, generation))
+            self._after_change(generation)
 
-    def _tell(self, text: str, *, followed: bool = False) -> None:
-        """Say and record one change; in a fight now and then how it goes, whatever the number of
-        rounds.
-        """
-        if self._fight.lasting:
-            self._s.notes.warnings["fight"] = (
-                f"{self._fight.words()}; it is put back each time, but packets get through in between and kept "
-                "services stall: find what runs it and stop it ('ecluse events' tells who)"
-            )
-            if not self._fight.due() and not followed:
-                return
-            self._record("fight", f"{self._fight.words()}; the newest: {text}")
+    async def recheck(self) -> None:
+        """Restore the table if the last look found it out of step."""
+        if self._live.in_step:
             return
-        self._record("tamper", text)
+        async with self._live.lock.hold():
+            live = self._live.current
+            if not await self._table.in_step(live.loaded, live.levels):
+                await self.restore("found out of step by the regular look")
 
-    def _record(self, event: str, text: str) -> None:
-        self._s.say(event, text)
-        line = AuditRecord(event, self._s.itself, text, levels=self._s.live.levels)
-        self._watches.aside(self._ledger.recorder.should([self._ledger.audit(line)]))
-
-    def rest(self) -> None:
-        """Look now and then whether a fight is over, and say so."""
-        words = self._fight.over()
-        if words:
-            self._s.notes.warnings.pop("fight", None)
-            self._record("fight", f"{words}; it is over")
-
-    async def _as_closed_by_hand(self, who: str) -> tuple[CurrentState, bool]:
-        """Give the state to put back: the live one, more closed where somebody loaded such by hand;
-        and whether that is so.
+    async def _closed_by_hand(self, who: str) -> Generation | None:
+        """Give the record of a state that somebody loaded by hand, if it is more closed.
 
         'nft -f ruleset/cut.nft' is what we tell people to type when the daemon does not answer:
         only a command opens.
         """
-        live = self._s.live
-        found = await self._s.gate.kernel_levels(live.policy)
+        live = self._live.current
+        found = await self._table.kernel_levels(live.policy)
         closed = most_closed(live.policy.site, live.levels, found or {})
         if closed == dict(live.levels):
-            return live, False
-        order = Command(Action.RECOVERY, self._s.itself, f"{who} closed the gate by hand", "")
-        return CurrentState(live.loaded, self._ledger.next(order, live.loaded, closed)), True
+            return None
+        command = Command(Action.RECOVERY, self._itself, f"{who} closed the gate by hand", "")
+        return self._records.next_generation(command, live.loaded, closed)
+
+    # -- telling -----------------------------------------------------------------------------------
+
+    def _report_change(self, text: str, *, followed: bool = False) -> None:
+        """Tell and record one change; in a series, now and then how it goes."""
+        throttle = self._throttle
+        if not throttle.lasting:
+            self._tell_and_record("tamper", text)
+            return
+        self._alerts.raise_alert(
+            "table-changed-repeatedly",
+            processes=throttle.processes(),
+            times=throttle.times,
+            began=throttle.began,
+        )
+        if throttle.take_alarm() or followed:
+            self._tell_and_record("fight", f"{throttle.text()}; the newest: {text}")
+
+    def _tell_and_record(self, event: str, text: str) -> None:
+        self._emit(event, text)
+        line = AuditRecord(event, self._itself, text, levels=self._live.current.levels)
+        self._run_aside(self._records.append_lines(line))
+
+    async def end_series(self) -> None:
+        """Look whether a series of changes is over, and say so."""
+        text = self._throttle.take_end()
+        if text:
+            self._alerts.clear("table-changed-repeatedly")
+            self._tell_and_record("fight", f"{text}; it is over")
 
     async def _follow_up(self) -> None:
-        """Do what follows a healing: at once after a single one, in a fight once there is quiet, or
-        now and then.
-        """
+        """Do the work after a restoration: at once, or in a series once there is quiet."""
         try:
-            if self._fight.lasting:
-                await asyncio.sleep(_BREATH)
+            if self._throttle.lasting:
+                await asyncio.sleep(_PAUSE)
             seen = -1.0
-            while seen != self._restored:  # healed again meanwhile: there may be more to end
-                seen = self._restored
+            while seen != self._restored_at:  # restored again meanwhile: there may be more to end
+                seen = self._restored_at
                 await self._count_leak()
-                if self._fight.lasting:
-                    await asyncio.sleep(_BREATH)
+                if self._throttle.lasting:
+                    await asyncio.sleep(_PAUSE)
         finally:
             self._following = None
-        await self._arm()
+        await self._keep_previous_ready()
 
     async def _count_leak(self) -> None:
-        """Find connections that are not kept and yet were let through: while the table stood none
-        could come to be.
-        """
-        try:
-            judge = await self._s.judge()
-            found = await self._s.not_kept(judge, await self._s.ports.conntrack.connections())
-            if not found:
-                return
-            leak = Leak(
-                at=self._s.ports.clock(),
-                connections=len(found),
-                packets=sum(one.packets for one in found),
-                bytes=sum(one.bytes for one in found),
-                examples=tuple(describe(one) for one in found[:EXAMPLES]),
-            )
-            self._s.notes.leak = leak
-            text = (
-                f"while the table was away about {leak.packets} packets of {leak.connections} connections that "
-                f"are not kept were let through: {'; '.join(leak.examples[:3])}"
-            )
-            await self._s.ports.conntrack.end(found)
-            if self._fight.lasting:
-                self._fight.leaked(leak.packets)
-                return
-            self._s.say("leak", text)
-            line = AuditRecord("leak", self._s.itself, text, levels=self._s.live.levels)
-            await self._ledger.recorder.should([self._ledger.audit(line)])
-        except EcluseError as error:
-            self._s.say("warning", f"what got through could not be counted: {error.message}")
+        leak = await self._end_leaked()
+        if leak is None:
+            return
+        self.last_leak = leak
+        if self._throttle.lasting:
+            self._throttle.add_leaked(leak.packets)
+            return
+        text = (
+            f"while the table was away about {leak.packets} packets of {leak.connections} "
+            f"connections that are not kept were let through: {'; '.join(leak.examples[:3])}"
+        )
+        self._emit("leak", text)
+        line = AuditRecord("leak", self._itself, text, levels=self._live.current.levels)
+        await self._records.append_lines(line)

@@ -1,4 +1,4 @@
-"""A fault is a value: as good as a frozen, ordered dataclass."""
+"""A fault is a value, ordered by its place."""
 
 import copy
 import pickle
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from ecluse.errors import Fault
+from ecluse.faults import Fault
 
 FAULT = Fault("a.yaml", 3, 7, "no port", "1 to 65535")
 
@@ -37,7 +37,7 @@ def test_faults_stand_in_the_order_of_their_places():
         _ = FAULT < ("a.yaml",)
 
 
-@pytest.mark.parametrize("name", ["file", "line", "column", "wrong", "expected", "more"])
+@pytest.mark.parametrize("name", ["file", "line", "column", "wrong", "expected"])
 def test_a_fault_does_not_change(name):
     with pytest.raises(AttributeError):
         setattr(FAULT, name, "other")
@@ -49,7 +49,7 @@ def test_a_fault_does_not_change(name):
 def test_a_fault_is_copied_and_pickled():
     assert copy.deepcopy(FAULT) == FAULT == copy.copy(FAULT)
     assert pickle.loads(pickle.dumps(FAULT)) == FAULT
-    assert repr(FAULT) == "Fault('a.yaml', 3, 7, 'no port', '1 to 65535')"
+    assert repr(FAULT).startswith("Fault(file='a.yaml', line=3, ")
 
 
 def test_another_fault_at_the_same_place():
