@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import ecluse
+from ecluse.alerts import KINDS, Severity
 from ecluse.api import metrics
 from ecluse.api.problems import _TITLES as PROBLEM_KINDS
 from ecluse.api.routes import ROUTES
@@ -31,6 +32,7 @@ from ecluse.config.models import (
     ZoneModel,
 )
 from ecluse.config.settings import TOML_NAME, Settings, load_settings
+from ecluse.controller.tasks.dns_proxy import DNS_ALERTS
 from tests.unit.api.fake_commands import FakeCommands
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +168,13 @@ def test_every_exit_code_is_told():
     told = set(re.findall(r"^\| (\d+) \|", page("operations.md"), re.MULTILINE))
     codes = {str(value) for value in vars(exit_codes).values() if isinstance(value, int)}
     assert told == codes
+
+
+def test_every_critical_alert_is_told():
+    chapter = page("operations.md").partition("\n### Alerts\n")[2].partition("\n## ")[0]
+    kinds = {**KINDS, **DNS_ALERTS}
+    critical = {code for code, kind in kinds.items() if kind.severity is Severity.CRITICAL}
+    assert set(re.findall(r"`([a-z-]+)`", chapter.partition("\n| code |")[2])) >= critical
 
 
 def test_every_route_is_told():
