@@ -15,6 +15,8 @@ STAMP := $(VENV)/.installed
 PACKAGES := nftables python3-nftables python3-venv dnsmasq-base iproute2 iputils-ping procps mount e2fsprogs
 # A root shell by plain su has neither.
 export PATH := $(PATH):/usr/sbin:/sbin
+# Tests that send packets and run daemons wait more than they compute: two for each core.
+WORKERS := $(shell echo $$((2 * $$(nproc))))
 # DNS servers of the inside, for tests: unpacked, not installed, so that no service is started on this machine.
 DNS_SERVERS := build/dns-servers
 DNS_PACKAGES := unbound bind9 bind9-utils
@@ -76,14 +78,14 @@ test-unit: install ## unit and golden tests, in parallel; no root needed
 	$(BIN)/python -m pytest tests/unit tests/golden -n auto </dev/null
 
 test-kernel: install dns-servers ## tests that send packets and run the daemon; root (skipped without, but never when CI=true); installs the peers' firewalls
-	$(BIN)/python -m pytest tests/kernel tests/system tests/demo tests/bench -rs -n 2 </dev/null
+	$(BIN)/python -m pytest tests/kernel tests/system tests/demo tests/bench -rs -n $(WORKERS) --dist worksteal </dev/null
 
 # T is what pytest takes (a file, a folder, FILE::TEST), or an expression for -k over the unit and golden tests. One file runs by
 # itself, a folder in parallel; only tests that run a DNS server of the inside need one to be there.
 export T
-ifdef T
+ifeq ($(origin T),command line)
 test: install $(if $(filter tests/kernel% tests/system% tests/demo% tests/bench%,$(T)),dns-servers)
-	@case "$$T" in \
+	@set -f; case "$$T" in \
 	  tests/*.py*) set -- $$T ;; \
 	  tests/*) set -- $$T -n auto ;; \
 	  *) set -- tests/unit tests/golden -k "$$T" ;; \
@@ -132,7 +134,7 @@ deb: install ## build build/deb/SUITE/ecluse_*_amd64.deb for Debian 12 and 13; D
 lock-deb: install ## pin the newest libraries for the packages (packaging/requirements-*.txt)
 	@exec $(MAKE_DEB) lock </dev/null
 
-public-suffixes: install ## write the bundled list of public suffixes anew, of Debian's package publicsuffix; LIST=FILE for another
+public-suffixes: install ## write the bundled list of public suffixes from Debian's package publicsuffix; LIST=FILE for another
 	$(BIN)/python packaging/public_suffixes.py $(LIST)
 
 deb-check: deb ## lintian on both packages

@@ -63,7 +63,7 @@ recall() {
   done
 }
 
-# All of it in its time: whoever wrote that file may name a million sets, and the machine must boot.
+# All of it in its time: that file may name a million sets, and the machine must boot.
 if [ "${1:-}" = recall ]; then
   recall
   exit 0
@@ -87,7 +87,7 @@ for file in "$state/closed.nft" "$built_in"; do
     if load "$file"; then
       told="$told; $file was loaded instead"
       mkdir -p "${note%/*}"
-      rm -f "$note" # whoever owns the folder may have put a link there
+      rm -f "$note" # the folder's owner may have put a link there
       (set -C && echo "$told" >"$note")
       say "$told, until the daemon has read its records"
       exit 0

@@ -67,8 +67,9 @@ def _nothing_is_left() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_holds_the_loop() -> Iterator[None]:
-    """The test in which something holds a daemon's event loop for over 20 ms fails: a cut would
-    have waited for it.
+    """The test in which something holds a daemon's event loop for over 20 ms fails.
+
+    A cut would have waited for it.
     """
     Daemon.watched = True
     Daemon.held_up.clear()

@@ -1,5 +1,6 @@
-"""Sites at the bounds of what `ecluse check` takes, as files: each list as long as it may be, each
-name as long as it may be.
+"""Sites at the bounds of what `ecluse check` takes, as files.
+
+Each list as long as it may be, each name as long as it may be.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`python -m make_deb`: build the packages, or write the pins of their libraries anew."""
+"""`python -m make_deb`: build the packages, or pin the newest libraries."""
 
 import argparse
 import sys

@@ -40,7 +40,7 @@ _FILES = {
     "/usr/share/ecluse/examples/config": "A whole annotated example of the site's files.",
 }
 _GATE_FILES = {
-    dns_gate.ORDERS_FILE: "The daemon's orders: names, types, resolvers, bounds. An empty file: "
+    dns_gate.ORDERS_FILE: "The daemon's configuration for it: names, types, resolvers, bounds. An empty file: "
     "there is nothing to answer. One"
     " that can't be read changes nothing.",
     f"{dns_gate.RUN_DIR}/{dns_gate.REPORT}": (
@@ -48,7 +48,7 @@ _GATE_FILES = {
     ),
     f"{dns_gate.RUN_DIR}/{CONFIG}": "What its engine is started with.",
     f"{dns_gate.RUN_DIR}/{SERVERS}": (
-        "The names that the engine lets through, read anew without a gap."
+        "The names that the engine lets through, reloaded without a gap."
     ),
     f"{dns_gate.STATE_DIR}/{SAVED}": (
         "The learned addresses, put back into the kernel at boot by the boot unit."
@@ -56,7 +56,7 @@ _GATE_FILES = {
     f"{dns_gate.RUN_DIR}/{RECORD}": (
         "The same as it grows: it tells a stranger's address from one that was learned since."
     ),
-    f"{dns_gate.STATE_DIR}/{dns_gate.LAST}": "The last orders, until the daemon writes others.",
+    f"{dns_gate.STATE_DIR}/{dns_gate.LAST}": "The last configuration, until the daemon writes another.",
 }
 Row = tuple[str, ...]
 
@@ -417,7 +417,7 @@ def _dns_gate_section() -> str:
         roff.prose(
             "`eclused dns-gate` is a process of its own, which systemd runs as "
             "`ecluse-dns.service`, as user `ecluse-dns` and with CAP_NET_ADMIN alone. It is not "
-            "for typing: at a site without a gate it waits for orders.\n"
+            "for typing: at a site without a gate it waits for a configuration.\n"
             "\n"
             f"{parser.description} The kernel sends it the zones' questions, by UDP and TCP, "
             "whatever server was asked, wherever a level keeps only some services. Its engine, "

@@ -1,9 +1,8 @@
-"""Kept services of whose TCP connections the gateway sees one half alone: they pass at `open` and
-are refused at a cut.
+"""Finds kept services of whose TCP connections the gateway sees one direction only. Pure.
 
-Where answers come, or go, by another router (asymmetric routing), conntrack calls what follows the
-first packet invalid, and no level can tell whose it is. Only a partner that is silent looks the
-same: both are worth a look before a cut.
+They pass at `open` and are refused at a cut: where the other direction takes another router
+(asymmetric routing), conntrack calls all packets after the first invalid, and no level can tell
+whose they are. A partner that is silent looks the same; both are worth a look before a cut.
 """
 
 from collections import Counter
@@ -16,12 +15,15 @@ from ecluse.policy import IPAddress
 TCP = 6
 
 
-def half_seen(judge: FlowJudge, connections: Iterable[ConntrackEntry]) -> tuple[str, ...]:
-    """Say which services have unanswered TCP connections, with ends none of whose connections is
-    answered.
+def one_sided_services(judge: FlowJudge, connections: Iterable[ConntrackEntry]) -> tuple[str, ...]:
+    """Say which services have unanswered TCP connections between ends that never talk.
 
-    judge: at the levels that are meant; what they do not keep is not told. Also found is the half
-    that comes from outside: to conntrack it is a connection from the service's port.
+    Args:
+        judge: at the levels that are meant; services that they do not keep are not told.
+        connections: the whole connection table.
+
+    The direction from outside is found, too: conntrack takes it for a connection from the service's
+    port, so each entry is judged turned round as well.
     """
     talking: set[frozenset[IPAddress]] = set()
     silent: dict[frozenset[IPAddress], list[ConntrackEntry]] = {}
@@ -39,7 +41,8 @@ def half_seen(judge: FlowJudge, connections: Iterable[ConntrackEntry]) -> tuple[
             flows = map(judge.judge, (one, turned))
             found.update(next(((f.service,) for f in flows if f.verdict == "kept"), ()))
     return tuple(
-        f"{count} TCP connections of '{service}' are seen from one side only: the other end is silent, or its packets take another"
-        " way than this gateway; those pass at 'open' and are refused at a cut (known issues: one half of a connection)"
+        f"{count} TCP connections of '{service}' are seen from one side only: the other end is "
+        "silent, or its packets take another way than this gateway; those pass at 'open' and are "
+        "refused at a cut (known issues: one half of a connection)"
         for service, count in sorted(found.items())
     )

@@ -1,327 +1,212 @@
-"""Ways past the gate on the gateway itself: what a look at the machine shows, and what is worth
-saying of it. Pure.
+"""Judges one reading of the gateway: what may carry packets past the gate, and what else is odd.
+
+Pure. What concerns the zones' own interfaces is judged by `zone_links`.
 """
 
-import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_interface
 
-from ecluse.policy import Policy, Zone
-from ecluse.ruleset.program import ifname_interval
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """An interface.
-
-    kind: as the kernel calls it (`bridge`, `macvlan`), empty for hardware. master, parent: other
-    interfaces.
-
-    xdp: how an XDP program is attached, empty when none is. elsewhere: it stands in another network
-    namespace, its parent in ours. tc_in_hardware: the card may carry out tc's filters itself
-    (`hw-tc-offload`).
-    up: somebody set it up. running: and it has a carrier (IFF_RUNNING), so that packets can come
-    and go. own_ip: it has an address that leads beyond its link, or a route leads to it.
-    """
-
-    name: str
-    kind: str = ""
-    master: str = ""
-    parent: str = ""
-    xdp: str = ""
-    elsewhere: bool = False
-    tc_in_hardware: bool = False
-    up: bool = True
-    running: bool = True
-    own_ip: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """A filter of tc.
-
-    where: `ingress`, `egress`. does: `redirects to wan0`, `copies to wan0`, or empty (a BPF
-    program).
-
-    kind: as tc calls it, or `tcx`.
-    """
-
-    device: str
-    where: str
-    kind: str
-    does: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Offload:
-    """A flowtable of anybody's. hardware: the network card may forward by itself."""
-
-    table: str
-    name: str
-    hardware: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A rule of another table that moves packets (`fwd`, `dup` in family netdev) or hides them from
-    conntrack (`notrack`).
-    """
-
-    table: str
-    chain: str
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class HostReading:
-    """What a look at the machine shows.
-
-    addresses: interface and address with prefix length. switches: sysctl -> value.
-
-    unseen: what could not be looked for, in words.
-    """
-
-    devices: tuple[Device, ...] = ()
-    filters: tuple[Filter, ...] = ()
-    offloads: tuple[Offload, ...] = ()
-    statements: tuple[Statement, ...] = ()
-    addresses: tuple[tuple[str, str], ...] = ()
-    default_routes: tuple[str, ...] = ()
-    switches: Mapping[str, str] = field(default_factory=dict)
-    unseen: tuple[str, ...] = ()
+from ecluse.host_reading import BESIDE, BRIDGE_CALLS, FORWARDING, LOOSE, HostReading
+from ecluse.interface_zones import InterfaceZones
+from ecluse.policy import Policy
+from ecluse.zone_links import LinkReading
 
 
 @dataclass(frozen=True, slots=True)
 class BypassFinding:
-    """One thing worth saying. is_exit: packets may get past the gate by it; else it is a remark.
+    """One thing worth saying of the machine.
 
-    where: the interface or table that it hangs on: with the kind it tells one way from another,
-    whatever the words say besides (the ports of a bridge and the names of macvlans come and go with
-    each container).
+    Args:
+        is_bypass: packets may get past the gate by it; else it is a remark.
+        where: the interface or table that it hangs on. Kind and place tell one bypass from
+            another; the words change with each container that comes and goes.
     """
 
     kind: str
     what: str
-    is_exit: bool
+    is_bypass: bool
     where: str = ""
 
 
-_Exit = tuple[str, str, str]
-"""Of a way out: its kind, where it is, what is said of it (`Finding`)."""
-
-BESIDE = frozenset({"macvlan", "macvtap", "ipvlan", "ipvtap"})
-"""Kinds of interfaces that put another network stack beside ours on the same wire."""
-_FORWARDS = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
-FORWARDING = tuple(_FORWARDS.values())
-BRIDGE_CALLS = "net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"
-LOOSE = "net.netfilter.nf_conntrack_tcp_loose"
-SWITCHES = (*FORWARDING, *BRIDGE_CALLS, LOOSE)
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Say whether an interface's name fits a pattern of site.yaml (`care0`, `vlan1*`)."""
-    low, high = ifname_interval(pattern)
-    return low <= ifname_interval(name)[0] <= high
-
-
-def zones_of(policy: Policy, name: str) -> list[Zone]:
-    """Give the zones that an interface is in; none: it counts as outside."""
-    return [zone for zone in policy.site.zones if any(matches(p, name) for p in zone.interfaces)]
-
-
-def findings(host: HostReading, policy: Policy) -> tuple[BypassFinding, ...]:
-    """Say what may pass by the gate, and what else is odd, the ways out first."""
+def find_bypasses(host: HostReading, policy: Policy) -> tuple[BypassFinding, ...]:
+    """Judge a full reading: the ways past the gate first, then the remarks."""
+    zones = InterfaceZones(policy)
     outside = {
-        one.name for one in host.devices if one.name != "lo" and not zones_of(policy, one.name)
+        one.name for one in host.devices if one.name != "lo" and not zones.zones_of(one.name)
     }
-    exits: list[Iterable[_Exit]] = [
-        _xdp(host),
-        _filters(host),
-        _bridges(host, policy),
-        _openvswitch(host),
-        _beside(host, outside),
-        _moved(host),
-        _hardware(host),
+    found = [
+        *_xdp(host),
+        *_filters(host),
+        *_bridges(host, zones),
+        *_openvswitch(host),
+        *_beside(host, outside),
+        *_moving_rules(host),
+        *_flowtables(host),
+        *_cards(host),
+        *_untracked(host),
+        *_routes(host, outside),
+        *_addresses(host, policy, zones),
+        *_sysctls(host, policy),
     ]
-    remarks: list[Iterable[tuple[str, str]]] = [
-        _flowtables(host),
-        _cards(host),
-        _untracked(host),
-        _routes(host, outside),
-        _addresses(host, policy),
-        _switches(host, policy),
-    ]
-    return tuple(
-        BypassFinding(kind, what, True, where) for each in exits for kind, where, what in each
-    ) + tuple(BypassFinding(kind, what, False) for each in remarks for kind, what in each)
+    return tuple(sorted(found, key=lambda one: not one.is_bypass))
 
 
-def _xdp(host: HostReading) -> Iterator[_Exit]:
+def judge_machine(host: HostReading, policy: Policy) -> tuple[BypassFinding, ...]:
+    """Judge all that a full reading shows, the zones' links too; the ways past the gate first."""
+    links = LinkReading(host)
+    out = links.default_route_bypasses(policy)
+    told = [
+        BypassFinding("zone", what, is_bypass=what in out)
+        for what in links.machine_warnings(policy, cut=False)
+    ]
+    return tuple(sorted((*find_bypasses(host, policy), *told), key=lambda one: not one.is_bypass))
+
+
+def _bypass(kind: str, where: str, what: str) -> BypassFinding:
+    return BypassFinding(kind, what, is_bypass=True, where=where)
+
+
+def _remark(kind: str, what: str) -> BypassFinding:
+    return BypassFinding(kind, what, is_bypass=False)
+
+
+def _xdp(host: HostReading) -> Iterator[BypassFinding]:
     for one in host.devices:
         if one.xdp:
-            yield (
-                "xdp",
-                one.name,
-                f"an XDP program is attached to {one.name} ({one.xdp}): it may send packets on before the gate sees them",
+            what = f"an XDP program is attached to {one.name} ({one.xdp})"
+            yield _bypass(
+                "xdp", one.name, f"{what}: it may send packets on before the gate sees them"
             )
 
 
-def _filters(host: HostReading) -> Iterator[_Exit]:
+def _filters(host: HostReading) -> Iterator[BypassFinding]:
     for one in host.filters:
         does = one.does or "runs a BPF program, which may send packets on"
-        yield (
-            "tc",
-            one.device,
-            f"a tc filter ({one.kind}, {one.where} of {one.device}) {does}, past the gate",
-        )
+        what = f"a tc filter ({one.kind}, {one.where} of {one.device}) {does}, past the gate"
+        yield _bypass("tc", one.device, what)
 
 
-def _bridges(host: HostReading, policy: Policy) -> Iterator[_Exit]:
-    if all(host.switches.get(name) == "1" for name in BRIDGE_CALLS):
+def _bridges(host: HostReading, zones: InterfaceZones) -> Iterator[BypassFinding]:
+    """Find bridges that join inside and outside, unless iptables sees their frames."""
+    if all(host.sysctls.get(name) == "1" for name in BRIDGE_CALLS):
         return
     for bridge in host.devices:
         if bridge.kind != "bridge":
             continue
         ports = [one.name for one in host.devices if one.master == bridge.name]
-        inside = [name for name in ports if zones_of(policy, name)]
+        inside = [name for name in ports if zones.zones_of(name)]
         outside = [name for name in ports if name not in inside]
         if inside and outside:
-            yield (
+            yield _bypass(
                 "bridge",
                 bridge.name,
-                (
-                    f"bridge {bridge.name} joins {', '.join(inside)} (inside) with {', '.join(outside)}: frames between its "
-                    "ports pass by the gate (net.bridge.bridge-nf-call-iptables and -ip6tables are not both 1)"
-                ),
+                f"bridge {bridge.name} joins {', '.join(inside)} (inside) with "
+                f"{', '.join(outside)}: frames between its ports pass by the gate "
+                "(net.bridge.bridge-nf-call-iptables and -ip6tables are not both 1)",
             )
 
 
-def _openvswitch(host: HostReading) -> Iterator[_Exit]:
-    """Name Open vSwitch's devices: its rules are neither netfilter's nor looked at, so any of them
-    may join in and out.
-    """
+def _openvswitch(host: HostReading) -> Iterator[BypassFinding]:
+    """Find Open vSwitch: its rules are not netfilter's, so any device may join in and out."""
     for one in host.devices:
         if one.kind != "openvswitch":
             continue
         ports = ", ".join(port.name for port in host.devices if port.master == one.name)
         has = f" with the ports {ports}" if ports else ""
-        yield (
+        yield _bypass(
             one.kind,
             one.name,
-            f"{one.name} is Open vSwitch's{has}: it forwards by rules of its own, past the gate, which are not looked at",
+            f"{one.name} is Open vSwitch's{has}: it forwards by rules of its own, past the gate, "
+            "which are not looked at",
         )
 
 
-def _beside(host: HostReading, outside: set[str]) -> Iterator[_Exit]:
+def _beside(host: HostReading, outside: set[str]) -> Iterator[BypassFinding]:
     for one in host.devices:
         if one.kind in BESIDE and one.parent in outside:
             where = f"{one.name} in another network namespace" if one.elsewhere else one.name
-            yield (
+            yield _bypass(
                 one.kind,
                 one.parent,
-                (
-                    f"{where} ({one.kind}) shares {one.parent}: whoever holds it, a container or a virtual machine, gets out "
-                    "beside the gate"
-                ),
+                f"{where} ({one.kind}) shares {one.parent}: whoever holds it, a container or a "
+                "virtual machine, gets out beside the gate",
             )
 
 
-def _moved(host: HostReading) -> Iterator[_Exit]:
+def _moving_rules(host: HostReading) -> Iterator[BypassFinding]:
     for one in host.statements:
         if one.what != "notrack":
-            yield (
-                "netdev",
-                one.table,
-                f"table {one.table}, chain {one.chain}: '{one.what}' sends packets on before the gate sees them",
-            )
+            what = f"'{one.what}' sends packets on before the gate sees them"
+            yield _bypass("netdev", one.table, f"table {one.table}, chain {one.chain}: {what}")
 
 
-def _hardware(host: HostReading) -> Iterator[_Exit]:
+def _flowtables(host: HostReading) -> Iterator[BypassFinding]:
     for one in host.offloads:
+        name = f"flowtable {one.name} of table {one.table}"
         if one.hardware:
-            yield (
+            yield _bypass(
                 "offload",
                 one.table,
-                (
-                    f"flowtable {one.name} of table {one.table} offloads to hardware: the card forwards by itself, out of "
-                    "sight, until its connection is ended after a cut"
-                ),
+                f"{name} offloads to hardware: the card forwards by itself, out of sight, until "
+                "its connection is ended after a cut",
             )
+        else:
+            what = "its flows pass by the gate until they are ended, a moment after a cut"
+            yield _remark("flowtable", f"{name}: {what}")
 
 
-def _flowtables(host: HostReading) -> Iterator[tuple[str, str]]:
-    for one in host.offloads:
-        if not one.hardware:
-            yield (
-                "flowtable",
-                (
-                    f"flowtable {one.name} of table {one.table}: its flows pass by the gate until they are ended, a moment "
-                    "after a cut"
-                ),
-            )
-
-
-def _cards(host: HostReading) -> Iterator[tuple[str, str]]:
+def _cards(host: HostReading) -> Iterator[BypassFinding]:
     for one in host.devices:
         if one.tc_in_hardware:
-            what = (
-                f"the card of {one.name} may carry out tc's filters by itself (hw-tc-offload is on)"
-            )
-            yield "hardware", what
+            what = f"the card of {one.name} may carry out tc's filters by itself"
+            yield _remark("hardware", f"{what} (hw-tc-offload is on)")
 
 
-def _untracked(host: HostReading) -> Iterator[tuple[str, str]]:
+def _untracked(host: HostReading) -> Iterator[BypassFinding]:
     for one in host.statements:
         if one.what == "notrack":
-            yield (
-                "notrack",
-                f"table {one.table}, chain {one.chain}: what 'notrack' takes from conntrack is kept at no level",
-            )
+            what = "what 'notrack' takes from conntrack is kept at no level"
+            yield _remark("notrack", f"table {one.table}, chain {one.chain}: {what}")
 
 
-def _routes(host: HostReading, outside: set[str]) -> Iterator[tuple[str, str]]:
+def _routes(host: HostReading, outside: set[str]) -> Iterator[BypassFinding]:
     out = [name for name in host.default_routes if name in outside]
     if len(out) > 1:
-        yield (
-            "routes",
-            f"default routes leave by {', '.join(out)}: is each of them meant to be a way out?",
-        )
+        what = f"default routes leave by {', '.join(out)}"
+        yield _remark("routes", f"{what}: is each of them meant to be a way out?")
 
 
-def _addresses(host: HostReading, policy: Policy) -> Iterator[tuple[str, str]]:
+def _addresses(host: HostReading, policy: Policy, zones: InterfaceZones) -> Iterator[BypassFinding]:
+    """Find addresses on a zone's interface that are in none of the zone's subnets."""
     used = _families(policy)
     for name, text in host.addresses:
-        address = ipaddress.ip_interface(text)
-        zones = zones_of(policy, name)
-        if address.version not in used and host.switches.get(_FORWARDS[address.version]) == "0":
+        address = ip_interface(text)
+        if address.version not in used and host.sysctls.get(FORWARDING[address.version]) == "0":
             continue  # the site has not that family, and nobody forwards it
-        if (
-            not zones
-            or address.is_link_local
-            or any(address.ip in s for zone in zones for s in zone.subnets)
-        ):
+        its_zones = zones.zones_of(name)
+        subnets = [subnet for zone in its_zones for subnet in zone.subnets]
+        if not its_zones or address.is_link_local or any(address.ip in one for one in subnets):
             continue
-        names = " or ".join(zone.name for zone in zones)
-        yield (
+        names = " or ".join(zone.name for zone in its_zones)
+        yield _remark(
             "subnet",
-            f"{text} on {name} is in none of the subnets of zone {names}: machines there are kept at no level",
+            f"{text} on {name} is in none of the subnets of zone {names}: machines there are kept "
+            "at no level",
         )
 
 
 def _families(policy: Policy) -> set[int]:
-    """Give the IP versions that the site has inside: of the other it need hear nothing."""
+    """Give the IP versions that the zones' subnets have."""
     return {subnet.version for zone in policy.site.zones for subnet in zone.subnets}
 
 
-def _switches(host: HostReading, policy: Policy) -> Iterator[tuple[str, str]]:
-    for name in (_FORWARDS[version] for version in sorted(_families(policy))):
-        if host.switches.get(name) == "0":
-            yield (
-                "forwarding",
-                f"{name} is 0: this machine forwards nothing of that family, kept or not",
-            )
-    if host.switches.get(LOOSE) == "0":
-        yield (
-            "loose",
-            f"{LOOSE} is 0: connections that the kernel forgot, or that are ended, hang until they time out",
-        )
+def _sysctls(host: HostReading, policy: Policy) -> Iterator[BypassFinding]:
+    for version in sorted(_families(policy)):
+        name = FORWARDING[version]
+        if host.sysctls.get(name) == "0":
+            what = f"IPv{version} forwarding is off ({name} is 0)"
+            yield _remark("forwarding", f"{what}: no IPv{version} passes, kept or not")
+    if host.sysctls.get(LOOSE) == "0":
+        what = "connections that the kernel forgot, or that are ended, hang until they time out"
+        yield _remark("loose", f"{LOOSE} is 0: {what}")

@@ -159,7 +159,7 @@ class Daemon:
             audit=HashChainAudit(store.audit_path, utc_now),
             source=ConfigDirectory(settings.config_dir),
             clock=utc_now,
-            exits=KernelBypassScan(),
+            bypass_scan=KernelBypassScan(),
         )
         closed_at_boot = settings.run_dir / CLOSED_AT_BOOT
         options = Options(

@@ -1,5 +1,6 @@
-"""Which connections a level keeps and which it ends, judged by the very program that the kernel
-judges packets by.
+"""Judges connections: which ones a level keeps, by the program that the kernel judges packets by.
+
+Pure.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from ecluse.ruleset.simulator import Indices, Packet, Simulator
 from ecluse.ruleset.switch import targets
 from ecluse.ruleset.table_names import SERVICE_COUNTER, learned, level_chain
 
-__all__ = ["ConntrackEntry", "Flow", "FlowJudge", "Tuple", "describe"]
+__all__ = ["ConntrackEntry", "Flow", "FlowJudge", "Tuple", "describe_connection"]
 
 _PROTOCOLS = {
     1: "icmp",
@@ -32,10 +33,11 @@ _PROTOCOLS = {
 class Flow:
     """A judged connection.
 
-    verdict: `inside`, `open`, `kept`, `lifeline`, `refused`, or `unknown` (neither end is ours).
-
-    zone: where its inside end is. service: counter name without prefix, empty when no service keeps
-    it.
+    Args:
+        zone: where its inside end is.
+        verdict: `inside`, `open`, `kept`, `lifeline`, `refused`, or `unknown` (neither end is
+            ours).
+        service: the service that keeps it (its counter's name without prefix), or empty.
     """
 
     connection: ConntrackEntry
@@ -57,7 +59,7 @@ _NEAR = tuple(
 """Private, link-local and multicast addresses (RFC 1918, 3927, 4193, 4291, 5771)."""
 
 
-def _near(address: IPAddress) -> bool:
+def _is_near(address: IPAddress) -> bool:
     return any(address in network for network in _NEAR if network.version == address.version)
 
 
@@ -66,7 +68,7 @@ def protocol_name(protocol: int) -> str:
     return _PROTOCOLS.get(protocol, str(protocol))
 
 
-def describe(connection: ConntrackEntry) -> str:
+def describe_connection(connection: ConntrackEntry) -> str:
     """Say a connection in words: `tcp 10.10.0.5:40000 -> 203.0.113.10:443`."""
     one = connection.original
     source, destination = (
@@ -79,8 +81,9 @@ def describe(connection: ConntrackEntry) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _LookUp:
-    """One look-up of a zone's chain: outside end, port where `ports`, protocol, inside end where
-    `inner`.
+    """One look-up of a zone's chain in a map, by outside end and protocol.
+
+    ports: by the port as well. inner: by the inside end as well.
     """
 
     map: str
@@ -92,11 +95,14 @@ class _LookUp:
 class FlowJudge:
     """Judges connections by one program at given levels.
 
-    local: every address of the gateway itself, as text. indices: kept with a program, for its next
-    judge.
-    learned: what the DNS gate put into its sets, as numbers. Conntrack does not say by which
-    interface a connection came, so its inside end's address decides the zone. Where neither end is
-    known the verdict is `unknown`, and nobody ends such a connection for us.
+    Conntrack does not say by which interface a connection came, so the address of its inside end
+    decides the zone. Where neither end is known the verdict is `unknown`: such a connection is
+    never ended.
+
+    Args:
+        local: every address of the gateway itself, as text.
+        indices: of the program's maps, kept with the program for its next judge.
+        learned: addresses in the DNS proxy's sets, as numbers, by set.
     """
 
     policy: Policy
@@ -111,27 +117,33 @@ class FlowJudge:
 
     def __post_init__(self) -> None:
         where = targets(self.policy, self.program.slot, self.levels)
-        self._oracle = Simulator(self.program, where, learned=self.learned, indices=self.indices)
+        self._simulator = Simulator(self.program, where, learned=self.learned, indices=self.indices)
         self._local = {ip_address(text) for text in self.local}
         self._interface = {
             z.name: z.interfaces[0].replace("*", "0") for z in self.policy.site.zones
         }
 
-    def strange(self, connections: Iterable[ConntrackEntry]) -> set[IPAddress]:
-        """Give the ends that are in no zone's subnets and not the gateway's: outside, unless they
-        are routed to the inside.
+    def unplaced_ends(self, connections: Iterable[ConntrackEntry]) -> set[IPAddress]:
+        """Give the ends that are in no zone's subnets and not the gateway's.
+
+        They are outside, unless routes lead to them by an inside interface (`mark_inside`).
         """
         ends = {end for one in connections for end in (one.original.source, one.reply.source)}
-        return {end for end in ends if self._place(end) is None}
+        return {end for end in ends if self._place_of(end) is None}
 
-    def lives_inside(self, addresses: Iterable[IPAddress]) -> None:
-        """Take note that these addresses, of no zone's subnets, are reached by an inside interface."""
+    def mark_inside(self, addresses: Iterable[IPAddress]) -> None:
+        """Count these addresses of no zone's subnets as inside: an inside interface leads there."""
         self._places.update(dict.fromkeys(addresses, NEIGHBOUR))
 
     def judge(self, connection: ConntrackEntry) -> Flow:
         """Judge one connection as the kernel will judge its next packet."""
-        ours, theirs = self._place(connection.original.source), self._place(connection.reply.source)
-        if ours not in {None, GATEWAY, NEIGHBOUR} and self._asks_elsewhere(connection, ours or ""):
+        ours, theirs = (
+            self._place_of(connection.original.source),
+            self._place_of(connection.reply.source),
+        )
+        if ours not in {None, GATEWAY, NEIGHBOUR} and self._is_misdirected_dns(
+            connection, ours or ""
+        ):
             return Flow(connection, ours or "", "refused")
         if ours is not None and theirs is not None:
             return Flow(connection, ours, "inside")
@@ -141,9 +153,9 @@ class FlowJudge:
         outer = connection.reply.source if ours is not None else connection.original.source
         if zone is not None and connection.spoofed and not self._is_open(zone):
             return Flow(connection, zone, "refused")
-        # A neighbour of the gateway in no zone's subnets passes by an inside interface, and
-        # conntrack tells no interface.
-        if zone is None or (zone == GATEWAY and _near(outer)):
+        # A near address in no zone's subnets may be a neighbour by an inside interface, which the
+        # rules let pass: conntrack names no interface, so such a connection is not judged.
+        if zone is None or (zone == GATEWAY and _is_near(outer)):
             return Flow(connection, zone or "", "unknown")
         return self._judge_in(zone, connection, opened_inside=ours is not None)
 
@@ -153,18 +165,17 @@ class FlowJudge:
             return Flow(connection, zone, "open")
         if zone == GATEWAY:
             return self._judge_gateway(connection, opened_inside=opened_inside)
-        service = self._keeper_of(connection, zone, opened_inside=opened_inside)
+        service = self._keeping_service(connection, zone, opened_inside=opened_inside)
         return Flow(connection, zone, "kept" if service else "refused", service)
 
     def _is_open(self, zone: str) -> bool:
         return level_named(self.policy.site, self.levels[zone]).passes_all
 
-    def _asks_elsewhere(self, connection: ConntrackEntry, zone: str) -> bool:
-        """Say whether a zone's DNS connection goes to the gate and should not at this level, or the
-        other way round.
+    def _is_misdirected_dns(self, connection: ConntrackEntry, zone: str) -> bool:
+        """Say whether a DNS connection of a zone goes elsewhere than it should at this level.
 
-        Where a connection goes is decided by its first packet: one from before the change is ended,
-        and asks anew.
+        The first packet decides whether it goes to the DNS proxy. A connection from before the
+        change is ended, so that the next question takes the right way.
         """
         one, gate = connection.original, self.policy.site.dns
         if (
@@ -176,7 +187,7 @@ class FlowJudge:
         answered = redirects(self.policy, self.levels, zone)
         if connection.reply.source_port == gate.port:
             return not answered
-        outward = {self._place(one.destination), self._place(connection.reply.source)} <= {
+        outward = {self._place_of(one.destination), self._place_of(connection.reply.source)} <= {
             None,
             GATEWAY,
         }
@@ -184,7 +195,7 @@ class FlowJudge:
 
     def _judge_gateway(self, connection: ConntrackEntry, *, opened_inside: bool) -> Flow:
         """Judge a connection of the gateway itself by all its rules, the lifeline's among them."""
-        judgement = self._oracle.judge(
+        judgement = self._simulator.judge(
             self._packet(connection, GATEWAY, opened_inside=opened_inside)
         )
         service = judgement.service.removeprefix(SERVICE_COUNTER)
@@ -192,12 +203,13 @@ class FlowJudge:
             return Flow(connection, GATEWAY, "kept" if service else "lifeline", service)
         return Flow(connection, GATEWAY, "refused")
 
-    def _keeper_of(self, connection: ConntrackEntry, zone: str, *, opened_inside: bool) -> str:
+    def _keeping_service(
+        self, connection: ConntrackEntry, zone: str, *, opened_inside: bool
+    ) -> str:
         """Name the service that keeps a zone's connection, empty when none does.
 
-        The look-ups are those of the program's own chain for the zone at its level, and only they:
-        a table of 200,000 connections is judged in a second or two, where walking all rules took
-        twenty.
+        Only the look-ups of the zone's own chain at its level are made: 200,000 connections take a
+        second or two, where walking all rules took twenty.
         """
         one = connection.original
         peer, inner = (
@@ -218,7 +230,7 @@ class FlowJudge:
                 point.insert(1, one.destination_port)
             if look.inner:
                 point.append(int(inner))
-            counter = self._oracle.find(look.map, tuple(point))
+            counter = self._simulator.find(look.map, tuple(point))
             if counter is not None:
                 return counter.removeprefix(SERVICE_COUNTER)
         digit = str(peer.version)
@@ -226,7 +238,7 @@ class FlowJudge:
             chain = f"{level_chain(self.program.slot, self.levels[zone], zone)}.named{digit}"
             if any(c.name == chain for c in self.program.chains):
                 packet = self._packet(connection, zone, opened_inside=True)
-                return self._oracle.keeper(chain, packet).removeprefix(SERVICE_COUNTER)
+                return self._simulator.keeper(chain, packet).removeprefix(SERVICE_COUNTER)
         return ""
 
     def _look_ups(self, zone: str, word: str) -> tuple[_LookUp, ...]:
@@ -261,11 +273,11 @@ class FlowJudge:
             source_port=one.source_port,
             destination_port=one.destination_port,
             uid=self.daemon_uid,
-            # Conntrack does not tell it; what the lifeline asks of it (VRRP) is 255.
+            # Conntrack does not keep it; the only rule that asks (VRRP in the lifeline) wants 255.
             hop_limit=255,
         )
 
-    def _place(self, address: IPAddress) -> str | None:
+    def _place_of(self, address: IPAddress) -> str | None:
         if address not in self._places:
             self._places[address] = self._find_place(address)
         return self._places[address]

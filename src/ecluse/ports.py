@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from ecluse.bypass import HostReading
 from ecluse.faults import Fault
 from ecluse.flow_judge import ConntrackEntry
+from ecluse.host_reading import HostReading
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameStatistics
 from ecluse.results import TableUse
@@ -97,7 +97,7 @@ class SwitchReading:
 
 
 class Firewall(Protocol):
-    """nf_tables, seen as texts and values in and readings out.
+    """nf_tables: texts and values go in, readings come out.
 
     One transaction at a time, on one thread.
     """
@@ -114,28 +114,40 @@ class Firewall(Protocol):
     async def switch(self, position: Position) -> str:
         """Put the switch into this position: one transaction, whole or not at all.
 
-        KernelError when it was refused.
+        Returns:
+            What went wrong although the switch is made, in words; mostly empty.
 
-        Gives what did not go as it should although the switch is made, in words; mostly nothing.
+        Raises:
+            KernelError: it was refused.
         """
 
-    async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
-        """Take the elements of `gone` out of these maps and put those of `come` in: one
-        transaction, whole or not at all.
+    async def change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+        """Delete elements of maps and add others: one transaction, whole or not at all.
 
-        KernelError when the kernel refused.
+        Args:
+            gone: the elements to delete, by map.
+            come: the elements to add, by map.
+
+        Raises:
+            KernelError: it was refused.
         """
 
-    def guard(self, inside: Sequence[str]) -> bool:
+    def apply_closed_table(self, inside: Sequence[str]) -> bool:
         """Shut the gate by the smallest table there is, where none stands; False where one does.
 
-        At once, on the caller's thread, whatever else is under way. inside: the zones' interfaces,
-        between which all passes. KernelError when the kernel refused.
+        At once, on the caller's thread, whatever else is under way.
+
+        Args:
+            inside: the zones' interfaces; between them all packets pass.
+
+        Raises:
+            KernelError: it was refused.
         """
 
-    async def standing(self, chains: Iterable[str]) -> SwitchReading:
-        """Read these chains' targets and the base chains' policies and hooks back, as of one
-        transaction.
+    async def read_switch(self, chains: Iterable[str]) -> SwitchReading:
+        """Read these chains' targets, and the base chains' policies and hooks.
+
+        All of it as of one transaction.
         """
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
@@ -153,54 +165,50 @@ class Firewall(Protocol):
         """Name every chain of table `inet ecluse`, sorted; empty when there is no table."""
 
     async def objects(self) -> dict[str, tuple[str, ...]]:
-        """Name what table `inet ecluse` holds: keys `chain`, `set`, `map`, `counter`; sorted names;
-        empty when no table.
+        """Name what table `inet ecluse` holds, sorted; empty when there is no table.
 
-        Further keys (`flowtable`, `quota`, ..., as nft calls them) only where somebody made such a
-        thing.
+        Keys are `chain`, `set`, `map`, `counter`; further ones (`flowtable`, `quota`, ..., as nft
+        calls them) only where somebody made such a thing.
         """
 
     async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
-        """Digest all of table `inet ecluse` that packets do not change themselves, by part; nothing
-        when no table.
+        """Digest table `inet ecluse`, by part; empty when there is no table.
 
         Parts: the elements of each set or map under its name, all else under the empty name: table
-        flags, chains with hook and priority, rules, sets and maps themselves. sets: give the parts
-        of these alone. Not in it: rules of base and gate chains (read with `targets`), base chains'
-        policies (`policies`), handles, counters, dynamic sets' elements. It holds within one
-        process.
+        flags, chains with hook and priority, rules, sets and maps themselves. Not in it: rules of
+        base and gate chains (read with `targets`), base chains' policies (`policies`), handles,
+        counters, dynamic sets' elements. Digests compare within one process only.
+
+        sets: digest the elements of these alone.
         """
 
     async def ruleset_generation(self) -> int:
-        """Give nf_tables' generation id of this network namespace: it changes with every
-        transaction by anyone.
-        """
+        """Give nf_tables' generation id of this network namespace: every transaction changes it."""
 
     async def counters(self) -> dict[str, CounterValue]:
         """Read every named counter of table `inet ecluse`; empty when there is no table."""
 
     async def learned(self) -> dict[str, frozenset[int]]:
-        """Read what the DNS gate put into its sets, by set: addresses as numbers.
+        """Read the addresses in the DNS proxy's sets, by set, as numbers; empty without a proxy."""
 
-        Empty where there is no gate.
-        """
-
-    async def half_over(
+    async def half_expired(
         self, used: Mapping[str, frozenset[IPAddress]]
     ) -> Mapping[str, frozenset[IPAddress]]:
-        """Give those of these addresses, by set of the DNS gate's, half of whose time is over; what
-        is not there is none.
+        """Give those of these learned addresses, by set, half of whose time is over.
+
+        An address that is not in its set is none of them.
         """
 
-    async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
-        """Give addresses in the DNS gate's sets, by set, their whole time again; one transaction."""
+    async def renew_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
+        """Give learned addresses, by set, their whole time again; one transaction."""
 
     async def refused(self) -> SetReading:
         """Read the refused sets (refused4, refused6, refused_hosts4, refused_hosts6)."""
 
     async def limited(self) -> SetReading:
-        """Read which machines asked the DNS gate more than they may: the packets that were dropped,
-        within the last hour.
+        """Read which machines asked the DNS proxy more than they may, within the last hour.
+
+        Counted are the packets that were dropped.
         """
 
     def changes(self) -> AsyncIterator[KernelChange]:
@@ -234,23 +242,25 @@ class Conntrack(Protocol):
 class Links(Protocol):
     """Interfaces and addresses of this network namespace (rtnetlink)."""
 
-    async def look(self) -> HostReading:
-        """Read the interfaces and their addresses as they are now (devices, addresses), and nothing
-        else. KernelError.
+    async def read_links(self) -> HostReading:
+        """Read devices and addresses as they are now, and nothing else. KernelError."""
+
+    async def read_host(self) -> HostReading:
+        """Read the same and the default routes; with thousands of routes it takes a while.
+
+        KernelError.
         """
 
-    async def tables(self) -> tuple[TableUse, ...]:
+    async def table_uses(self) -> tuple[TableUse, ...]:
         """Read how full those of the kernel's tables are that have a bound. KernelError."""
 
     async def local_addresses(self) -> frozenset[str]:
         """Give every address of the machine itself, as text."""
 
-    async def default_routes(self) -> tuple[str, ...]:
-        """Name every interface that carries a default route of either family, sorted."""
-
     async def reached_by(self, addresses: Iterable[IPAddress]) -> dict[IPAddress, str]:
-        """Say by which interface the machine would reach each address; what it has no way to is
-        left out. KernelError.
+        """Say by which interface the machine would reach each address. KernelError.
+
+        An address with no route is left out.
         """
 
     def changes(self) -> AsyncIterator[str]:
@@ -258,12 +268,16 @@ class Links(Protocol):
 
 
 class BypassScanPort(Protocol):
-    """What on this machine may carry packets past the gate (rtnetlink, tc, other tables of
-    nf_tables, sysctls).
+    """What on this machine may carry packets past the gate.
+
+    Sources: rtnetlink, tc, other tables of nf_tables, sysctls.
     """
 
-    async def look(self) -> HostReading:
-        """Read all of it now; it takes a while and changes nothing. KernelError."""
+    async def scan(self, host: HostReading) -> HostReading:
+        """Add all of it to a reading of links and routes; takes a while, changes nothing.
+
+        KernelError.
+        """
 
 
 class Resolver(Protocol):

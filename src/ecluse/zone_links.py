@@ -1,81 +1,89 @@
-"""What the machine's interfaces are to the site's zones: which zone's packets can come at all, and
-what is odd. Pure.
+"""Judges the machine's interfaces by the site's zones: which zone's packets can come at all. Pure.
 
-The kernel judges a packet by the interface that holds the IP of its link. A name that no interface
-has, a port of a bridge, a trunk whose VLANs hold the addresses: no packet ever comes by those, and
-the zone's machines count as outside.
+The kernel judges a packet by the interface that holds the IP of its link. By a name that no
+interface has, by a port of a bridge, by a trunk whose VLANs hold the addresses no packet ever
+comes: the zone's machines count as outside then.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from ecluse.bypass import BESIDE, Device, HostReading, matches
-from ecluse.policy import GATEWAY, Policy, Zone
+from ecluse.host_reading import BESIDE, Device, HostReading
+from ecluse.interface_zones import InterfaceZones, matching_patterns
+from ecluse.policy import GATEWAY, Policy
 
 ABOVE = BESIDE | {"vlan"}
 """Kinds of interfaces that hold the IP of what comes by another."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """What was seen of the machine's links just now.
+class LinkReading:
+    """The machine's links as they were read just now.
 
-    host: None where they could not be looked at: then trouble says why.
+    Args:
+        host: None where they could not be read.
+        trouble: why not, in words.
     """
 
     host: HostReading | None
     trouble: str = ""
 
-    def living(self, policy: Policy) -> Mapping[str, bool | None]:
-        """Say of every zone whether packets can come by one of its interfaces; None: it is not
-        known. The gateway needs none.
+    def living_zones(self, policy: Policy) -> Mapping[str, bool | None]:
+        """Say of every zone whether packets can come by one of its interfaces.
+
+        None: it is not known. The gateway's own zone needs no interface.
         """
         if self.host is None:
             return {zone: zone == GATEWAY or None for zone in policy.zone_names()}
-        ports, inside = _ports(self.host), _Inside(policy)
+        ports, zones = _ports(self.host), InterfaceZones(policy)
         alive = {
             zone.name
             for one in self.host.devices
             if one.kind != "vrf" and not _flaw(one, ports)
-            for zone in inside.zones(one.name)
+            for zone in zones.zones_of(one.name)
         }
         return {zone: zone == GATEWAY or zone in alive for zone in policy.zone_names()}
 
-    def words(self, policy: Policy, *, cut: bool) -> tuple[str, ...]:
+    def machine_warnings(self, policy: Policy, *, cut: bool) -> tuple[str, ...]:
         """Say all that is to be said of the links.
 
-        cut: some zone is not open, so that what is in no zone is closed.
+        cut: some zone is not open, so interfaces in no zone are closed.
         """
-        meant = {name for name, _ in _elsewhere(self.host, policy)} if self.host else set()
-        foreign = ", ".join(name for name in self.strangers(policy) if name not in meant)
+        meant = {name for name, _ in _meant_for_a_zone(self.host, policy)} if self.host else set()
+        unzoned = ", ".join(name for name in self.unzoned_interfaces(policy) if name not in meant)
         when = "closed while any zone is" if cut else "will be closed as soon as any zone is"
         return (
-            *self.remarks(policy),
-            *([f"{when}: {foreign} (in no zone of site.yaml)"] if foreign else []),
+            *self.link_warnings(policy),
+            *([f"{when}: {unzoned} (in no zone of site.yaml)"] if unzoned else []),
         )
 
-    def remarks(self, policy: Policy) -> tuple[str, ...]:
-        """Say what is odd between the links and the zones, or that they could not be looked at."""
+    def link_warnings(self, policy: Policy) -> tuple[str, ...]:
+        """Say what is odd between links and zones, or that the links could not be read."""
         if self.host is None:
             return (self.trouble,)
-        told = _names(self.host, policy, self.living(policy))
-        meant = (text for _, text in _elsewhere(self.host, policy))
-        return (*told, *_vrfs(self.host, policy), *meant, *_routes(self.host, policy))
+        return (
+            *_dead_names(self.host, policy, self.living_zones(policy)),
+            *_vrfs(self.host, policy),
+            *(text for _, text in _meant_for_a_zone(self.host, policy)),
+            *_default_routes_inside(self.host, policy),
+        )
 
-    def ways_out(self, policy: Policy) -> tuple[str, ...]:
-        """Say which of the remarks are ways past the gate: a way out that a zone's interfaces take
-        for the inside.
+    def default_route_bypasses(self, policy: Policy) -> tuple[str, ...]:
+        """Give those of the warnings that are ways past the gate.
+
+        A default route by an interface of a zone makes the internet count as inside.
         """
-        return tuple(_routes(self.host, policy)) if self.host else ()
+        return tuple(_default_routes_inside(self.host, policy)) if self.host else ()
 
-    def strangers(self, policy: Policy) -> tuple[str, ...]:
-        """Name the interfaces that forward and are in no zone and no way out either: a bridge of
-        containers, a forgotten VLAN.
+    def unzoned_interfaces(self, policy: Policy) -> tuple[str, ...]:
+        """Name the interfaces that forward, are in no zone and carry no default route.
+
+        A bridge of containers is one, or a forgotten VLAN.
         """
         if self.host is None:
             return ()
-        ports, inside = _ports(self.host), _Inside(policy)
+        ports, zones = _ports(self.host), InterfaceZones(policy)
         known = {"lo", *self.host.default_routes}
         return tuple(
             sorted(
@@ -86,113 +94,92 @@ class Sight:
                 and one.up
                 and one.own_ip
                 and one.name not in ports
-                and not inside.zones(one.name)
+                and not zones.zones_of(one.name)
             )
         )
 
 
-class _Inside:
-    """Finds the zones of an interface by its name, among many interfaces and many zones (as
-    `exits.matches` does for one).
-    """
-
-    def __init__(self, policy: Policy) -> None:
-        self._exact: dict[str, list[Zone]] = {}
-        self._wild: list[tuple[str, Zone]] = []
-        for zone in policy.site.zones:
-            for pattern in zone.interfaces:
-                if pattern.endswith("*"):
-                    self._wild.append((pattern.rstrip("*"), zone))
-                else:
-                    self._exact.setdefault(pattern, []).append(zone)
-
-    def zones(self, name: str) -> list[Zone]:
-        return [
-            *self._exact.get(name, ()),
-            *(zone for prefix, zone in self._wild if name.startswith(prefix)),
-        ]
-
-
 def _ports(host: HostReading) -> Mapping[str, str]:
-    """Give the interfaces whose packets come by another, and that one: of a bridge, a bond.
+    """Give the interfaces whose packets come by another (a bridge, a bond), and that one.
 
-    In a VRF each keeps its own IP.
+    In a VRF each interface keeps its own IP, so its members are none of them.
     """
     masters = {one.name for one in host.devices if one.kind != "vrf"}
     return {one.name: one.master for one in host.devices if one.master in masters}
 
 
 def _flaw(device: Device, ports: Mapping[str, str]) -> str:
-    """Say why no packet comes by an interface under its own name; empty when packets can."""
+    """Say why no packet comes by an interface under its own name; empty: packets can."""
+    name = device.name
     if device.elsewhere:
-        return f"{device.name} is in another network namespace"
-    if device.name in ports:
-        return f"{device.name} is a port of {ports[device.name]}, by which its packets come: name that one"
+        return f"{name} is in another network namespace"
+    if name in ports:
+        return f"{name} is a port of {ports[name]}, by which its packets come: name that one"
     if not device.up:
-        return f"{device.name} is down"
+        return f"{name} is down"
     if not device.running:
-        return f"{device.name} has no carrier"
-    return "" if device.own_ip else f"{device.name} has no address and no route of its own"
+        return f"{name} has no carrier"
+    return "" if device.own_ip else f"{name} has no address and no route of its own"
 
 
 def _members(host: HostReading, vrf: str) -> list[str]:
     return sorted(one.name for one in host.devices if one.master == vrf)
 
 
-def _vrf_flaw(device: Device, host: HostReading, inside: _Inside) -> str:
-    """Say why a VRF that a zone names brings it nothing: packets are judged by the interfaces in it
-    (`ruleset.origin`).
+def _vrf_flaw(device: Device, host: HostReading, zones: InterfaceZones) -> str:
+    """Say why a VRF that a zone names brings it nothing; empty: one of its members is inside.
+
+    Packets are judged by the interfaces in the VRF (`ruleset.ingress`).
     """
     members = _members(host, device.name)
-    if any(inside.zones(name) for name in members):
+    if any(zones.zones_of(name) for name in members):
         return ""
     return (
-        f"{device.name} is a VRF, by which alone no packet comes: name the interface of the inside that is in it too"
-        + (f" ({', '.join(members)})" if members else "")
+        f"{device.name} is a VRF, by which alone no packet comes: name the interface of the inside "
+        "that is in it too" + (f" ({', '.join(members)})" if members else "")
     )
 
 
 def _vrfs(host: HostReading, policy: Policy) -> Iterator[str]:
-    """Name the VRFs that hold something of the inside and are in no zone, and those of a zone that
-    hold something else too.
-    """
-    inside = _Inside(policy)
+    """Find VRFs with interfaces of the inside that are in no zone, or hold something else too."""
+    zones = InterfaceZones(policy)
     for vrf in host.devices:
         members = _members(host, vrf.name) if vrf.kind == "vrf" else []
-        ours = [name for name in members if inside.zones(name)]
+        ours = [name for name in members if zones.zones_of(name)]
         others = [name for name in members if name not in ours]
-        named = [zone.name for zone in inside.zones(vrf.name)]
+        named = [zone.name for zone in zones.zones_of(vrf.name)]
         if ours and not named:
-            zones = ", ".join(
-                dict.fromkeys(zone.name for name in ours for zone in inside.zones(name))
-            )
+            whose = dict.fromkeys(zone.name for name in ours for zone in zones.zones_of(name))
             yield (
-                f"{', '.join(ours)} of zone {zones} is in the VRF {vrf.name}, which is in no zone: what the gateway itself "
-                f"sends there (DNS, DHCP, refusals) counts as going outside; add {vrf.name} to the zone's interfaces too"
+                f"{', '.join(ours)} of zone {', '.join(whose)} is in the VRF {vrf.name}, which is "
+                "in no zone: what the gateway itself sends there (DNS, DHCP, refusals) counts as "
+                f"going outside; add {vrf.name} to the zone's interfaces too"
             )
         elif ours and others:
             yield (
-                f"the VRF {vrf.name} of zone {', '.join(named)} holds {', '.join(others)} too, which is in no zone: "
-                "what comes by it is judged as from outside"
+                f"the VRF {vrf.name} of zone {', '.join(named)} holds {', '.join(others)} too, "
+                "which is in no zone: what comes by it is judged as from outside"
             )
 
 
-def _names(host: HostReading, policy: Policy, living: Mapping[str, bool | None]) -> Iterator[str]:
-    """Name the interfaces of site.yaml by which nothing comes; of those that a `*` stands for one
-    that lives is enough.
+def _dead_names(
+    host: HostReading, policy: Policy, living: Mapping[str, bool | None]
+) -> Iterator[str]:
+    """Find the patterns of site.yaml by which no packet comes.
+
+    Of the interfaces that a `*` stands for, one that lives is enough.
     """
-    ports, inside = _ports(host), _Inside(policy)
-    by_name = {one.name: one for one in host.devices if not one.elsewhere}
+    ports, zones = _ports(host), InterfaceZones(policy)
+    here = {one.name: one for one in host.devices if not one.elsewhere}
     for zone in policy.site.zones:
         end = "" if living[zone.name] else "; no packet of this zone is kept"
         for pattern in zone.interfaces:
-            there = [by_name[pattern]] if pattern in by_name else []
+            there = [here[pattern]] if pattern in here else []
             if pattern.endswith("*"):
-                there = [
-                    one for name, one in by_name.items() if name.startswith(pattern.rstrip("*"))
-                ]
+                prefix = pattern.rstrip("*")
+                there = [one for name, one in here.items() if name.startswith(prefix)]
             flaws = [
-                _vrf_flaw(one, host, inside) if one.kind == "vrf" else _flaw(one, ports)
+                _vrf_flaw(one, host, zones) if one.kind == "vrf" else _flaw(one, ports)
                 for one in there
             ]
             if not there:
@@ -200,35 +187,36 @@ def _names(host: HostReading, policy: Policy, living: Mapping[str, bool | None])
             elif all(flaws):
                 lower = {one.name for one in there}
                 above = sorted(
-                    one.name
-                    for one in by_name.values()
-                    if one.kind in ABOVE and one.parent in lower
+                    one.name for one in here.values() if one.kind in ABOVE and one.parent in lower
                 )
                 on_it = f" (above it: {', '.join(above)})" if above else ""
                 yield f"zone {zone.name}: {'; '.join(flaws)}{on_it}{end}"
 
 
-def _elsewhere(host: HostReading, policy: Policy) -> Iterator[tuple[str, str]]:
-    """Name the interfaces of no zone that hold an address of a zone's subnets, and say so: they are
-    what was meant, as a rule.
+def _meant_for_a_zone(host: HostReading, policy: Policy) -> Iterator[tuple[str, str]]:
+    """Find interfaces of no zone that hold an address of a zone's subnets, with what to say.
+
+    As a rule they are the ones that were meant.
     """
-    inside = _Inside(policy)
+    zones = InterfaceZones(policy)
     for name, text in host.addresses:
-        if name == "lo" or inside.zones(name):
+        if name == "lo" or zones.zones_of(name):
             continue
         address = ip_address(text.partition("/")[0])
         for zone in policy.site.zones:
             if any(address in subnet for subnet in zone.subnets):
-                meant = f"{text} on {name} is in the subnets of zone {zone.name}, but {name} is in no zone"
-                yield name, f"{meant}: what comes by it is refused at every level but open"
+                where = f"{text} on {name} is in the subnets of zone {zone.name}"
+                what = f"{where}, but {name} is in no zone: what comes by it is refused at every"
+                yield name, f"{what} level but open"
 
 
-def _routes(host: HostReading, policy: Policy) -> Iterator[str]:
-    inside = _Inside(policy)
+def _default_routes_inside(host: HostReading, policy: Policy) -> Iterator[str]:
+    zones = InterfaceZones(policy)
     for name in host.default_routes:
-        for zone in inside.zones(name):
-            meant = [pattern for pattern in zone.interfaces if matches(pattern, name)]
+        for zone in zones.zones_of(name):
+            meant = ", ".join(matching_patterns(zone, name))
             yield (
-                f"a default route leaves by {name}, which is in zone {zone.name} ({', '.join(meant)}): what goes there counts "
-                f"as inside and passes at every level; write the zone's interfaces so that {name} is none of them, or rename it"
+                f"a default route leaves by {name}, which is in zone {zone.name} ({meant}): what "
+                "goes there counts as inside and passes at every level; write the zone's "
+                f"interfaces so that {name} is none of them, or rename it"
             )

@@ -54,7 +54,7 @@ def _series(server: str, rate: float, seconds: float, name: str) -> tuple[list[f
         one = ask(server, name.replace("%", os.urandom(6).hex()), number % 65536)
         lost += one < 0
         took.append(one if one >= 0 else PATIENCE * 1000)
-        # Whoever waited for one that was lost goes on at the rate, and does not catch up.
+        # A sender that waited for a lost one goes on at the rate, and does not catch up.
         number = max(number + 1, int((time.monotonic() - began) * rate))
     return took, lost
 

@@ -1,5 +1,6 @@
-"""Who is measured: ours by API and by command, the floor that nftables itself sets, and what people
-would use instead.
+"""Who is measured.
+
+Ours by API and by command, the floor that nftables itself sets, and what people would use instead.
 """
 
 import os

@@ -1,5 +1,6 @@
-"""One contender's gateway: a hospital of its own, a stream that is not kept, the witness, and a way
-to run commands.
+"""One contender's gateway.
+
+A hospital of its own, a stream that is not kept, the witness, and a way to run commands.
 """
 
 import json
@@ -25,8 +26,9 @@ PATIENCE = 240.0  # seconds for one command of a peer; firewalld with 100,000 en
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A command that ran: when it was sent off and when its answer was there, nanoseconds since the
-    epoch.
+    """A command that ran.
+
+    When it was sent off and when its answer was there, nanoseconds since the epoch.
     """
 
     began: int

@@ -1,5 +1,6 @@
-"""Runs in the gateway's namespace with mounts of its own: starts commands at once and says when
-they began and ended.
+"""Runs in the gateway's namespace with mounts of its own.
+
+Starts commands at once and says when they began and ended.
 
 JSON lines in: a list, the command. JSON lines out: `[began, ended, exit code, output]`, times in
 nanoseconds since the epoch. So every contender's command is started the same way, without the cost

@@ -1,5 +1,6 @@
-"""Packets by hand: frames, sockets in other namespaces, a witness that costs next to nothing while
-it watches.
+"""Packets by hand.
+
+Frames, sockets in other namespaces, a witness that costs next to nothing while it watches.
 """
 
 import ctypes
@@ -38,8 +39,9 @@ _PSH_ACK = 0x18
 
 
 def in_namespace(namespace: str, make: Callable[[], Any]) -> Any:
-    """Call `make` on a thread inside a namespace; a socket stays where it was made
-    (network_namespaces(7)).
+    """Call `make` on a thread inside a namespace.
+
+    A socket stays where it was made (network_namespaces(7)).
     """
     found: list[Any] = []
     problems: list[Exception] = []
@@ -192,8 +194,9 @@ def source_port(key: bytes) -> int:
 
 
 def backlog_drops() -> int:
-    """Give how many packets this machine's queues dropped (softnet_stat): the rig's fault, never
-    the gate's.
+    """Give how many packets this machine's queues dropped (softnet_stat).
+
+    The rig's fault, never the gate's.
     """
     lines = Path("/proc/net/softnet_stat").read_text(encoding="ascii").splitlines()
     return sum(int(line.split()[1], 16) for line in lines)

@@ -1,5 +1,6 @@
-"""What it costs: load, reload, a changed address, memory, a quiet minute, the client, a full
-connection table.
+"""What it costs.
+
+Load, reload, a changed address, memory, a quiet minute, the client, a full connection table.
 """
 
 import socket
@@ -44,8 +45,9 @@ def load(section: Section, rounds: int, exact: int = 100_000, many: int = 2_000)
 
 
 def _start(gate: Gate) -> float:
-    """Start the daemon; give the milliseconds until its API says that it is armed (looked at every
-    10 ms).
+    """Start the daemon.
+
+    Give the milliseconds until its API says that it is armed (looked at every 10 ms).
     """
     began = time.monotonic()
     gate.daemon.start(PATIENCE)
@@ -85,8 +87,9 @@ class _Commits:
 
 
 def dns(section: Section, sizes: Sequence[int], rounds: int) -> None:
-    """One address of a name changes: from the resolver's last answer at the gateway to the kernel's
-    commit.
+    """One address of a name changes.
+
+    From the resolver's last answer at the gateway to the kernel's commit.
     """
     for size in sizes:
         with Gate() as gate:

@@ -16,8 +16,9 @@ API, COMMAND = CONTENDERS[0].name, CONTENDERS[1].name
 def _gates(
     stack: ExitStack, contenders: Sequence[Contender], size: int, section: Section
 ) -> list[tuple[Contender, Gate]]:
-    """Give who takes part at a size, each with a gateway that is open; who can't is said in the
-    table.
+    """Give who takes part at a size, each with a gateway that is open.
+
+    Who can't is said in the table.
     """
     made: dict[str, Gate | str] = {}
     found = []

@@ -1,5 +1,6 @@
-"""The DNS gate under a crowd that asks for what nobody keeps: what kept names wait for, what it
-costs, what leaves.
+"""The DNS gate under a crowd that asks for what nobody keeps.
+
+What kept names wait for, what it costs, what leaves.
 """
 
 import ipaddress
@@ -146,8 +147,9 @@ class Asked:
             asker.close()
 
     def ask(self, seconds: float) -> dict[str, tuple[list[float], int]]:
-        """Have both kinds of kept names asked for so long; give the milliseconds, and how many were
-        not answered.
+        """Have both kinds of kept names asked for so long.
+
+        Give the milliseconds, and how many were not answered.
         """
         for kind, asker in self._askers.items():
             _, rate, name = ASKED[kind]
@@ -237,8 +239,9 @@ def _flooded(asked: Asked, seconds: float, found: _Found) -> None:
 
 
 def crowd(section: Section, rounds: int, quiet: float, flooded: float) -> None:
-    """20,000 questions a second of 500 machines for names that nobody keeps, and kept names:
-    without and with, in turns.
+    """20,000 questions a second of 500 machines for names that nobody keeps, and kept names.
+
+    Without and with, in turns.
     """
     found = _Found()
     with Gate() as gate, Asked(gate, min(400_000, int(RATE * flooded * rounds))) as asked:

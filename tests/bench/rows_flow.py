@@ -1,5 +1,6 @@
-"""Leak and loss over many cuts; the refusal storm; what is sent is numbered by what the witness
-outside sees.
+"""Leak and loss over many cuts.
+
+The refusal storm; what is sent is numbered by what the witness outside sees.
 """
 
 import itertools
@@ -52,8 +53,9 @@ def refused_of_kept(gate: Gate) -> int:
 
 
 def leak(section: Section, cuts: int) -> None:
-    """64 flows that are not kept knock all the while; each cut is looked at outside until the
-    reopening.
+    """64 flows that are not kept knock all the while.
+
+    Each cut is looked at outside until the reopening.
     """
     with Gate() as gate:
         gate.start_daemon(site.allowlist(site.addresses(1_000)))
@@ -86,8 +88,9 @@ def leak(section: Section, cuts: int) -> None:
 
 
 def loss(section: Section, changes: int, reloads: int) -> None:
-    """Kept flows of all kinds run through cuts, reopenings and reloads: what was sent has to be
-    seen outside.
+    """Kept flows of all kinds run through cuts, reopenings and reloads.
+
+    What was sent has to be seen outside.
     """
     with Gate() as gate:
         gate.start_daemon(site.allowlist(site.addresses(1_000)))

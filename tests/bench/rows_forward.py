@@ -1,5 +1,6 @@
-"""What the gate costs kept traffic: throughput, packets, new connections, beside a gateway without
-the table and the peers.
+"""What the gate costs kept traffic.
+
+Throughput, packets, new connections, beside a gateway without the table and the peers.
 """
 
 import os

@@ -1,5 +1,6 @@
-"""What each look at a packet costs in nf_tables itself: why a gate that judges every packet cannot
-be free.
+"""What each look at a packet costs in nf_tables itself.
+
+Why a gate that judges every packet cannot be free.
 """
 
 import statistics

@@ -1,5 +1,6 @@
-"""What a long night costs: cut and open over and over, and how memory, files and answers are at its
-end.
+"""What a long night costs.
+
+Cut and open over and over, and how memory, files and answers are at its end.
 """
 
 import os
@@ -20,8 +21,9 @@ KEPT = 50
 
 
 def soak(section: Section, seconds: float) -> None:
-    """Switch RATE times a second for so long; give memory, first and last, state files, and the
-    answers' times.
+    """Switch RATE times a second for so long.
+
+    Give memory, first and last, state files, and the answers' times.
     """
     with Gate() as gate:
         daemon = gate.start_daemon(

@@ -49,8 +49,9 @@ def _services(name: str, entries: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def allowlist(entries: list[str], *names: str) -> dict[str, list[dict[str, Any]]]:
-    """Give the allowlist: what is kept in every measurement, host names, and these addresses or
-    prefixes.
+    """Give the allowlist.
+
+    What is kept in every measurement, host names, and these addresses or prefixes.
     """
     ports = [
         f"udp/{PORT}",

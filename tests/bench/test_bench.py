@@ -1,5 +1,6 @@
-"""The benchmark's own measuring: it sees a leak when nothing is cut, and a loss when the allowlist
-is wrong.
+"""The benchmark's own measuring.
+
+It sees a leak when nothing is cut, and a loss when the allowlist is wrong.
 """
 
 import os
@@ -112,7 +113,7 @@ def test_every_question_of_the_crowd_is_accounted_for_and_none_leaves(gate: Gate
 
 def test_names_that_leave_are_counted_when_the_dns_gate_is_broken(gate: Gate):
     with rows_dns.Asked(gate, 500) as asked:
-        # An engine that passes on what no list names, past the strainer.
+        # An engine that passes on what no list names, past the forwarder.
         (asked.dns.rundir / "servers.conf").write_text(f"server={places.DNS_SERVER.v4}\n")
         os.kill(asked.dns.engine, signal.SIGHUP)
         time.sleep(0.5)

@@ -5,10 +5,10 @@ kernel.
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.ports import (
     FakeAudit,
+    FakeBypassScan,
     FakeClock,
     FakeConntrack,
     FakeDnsGate,
-    FakeExits,
     FakeLinks,
     FakePolicySource,
     FakeResolver,
@@ -18,10 +18,10 @@ from tests.fakes.ports import (
 
 __all__ = [
     "FakeAudit",
+    "FakeBypassScan",
     "FakeClock",
     "FakeConntrack",
     "FakeDnsGate",
-    "FakeExits",
     "FakeFirewall",
     "FakeLinks",
     "FakePolicySource",

@@ -88,9 +88,9 @@ class FakeFirewall(Failing):
         self._commit(position.text(), process="eclused", pid=1, ours=True)
         return self.refusal
 
-    async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+    async def change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
         """Change elements of maps, in one transaction. KernelError with the reason."""
-        self._may_fail("elements")
+        self._may_fail("change_elements")
         lines = [
             f"{verb} element {TABLE} {named.name} {{ {element_text(named, key)} }}"
             for verb, sets in (("delete", gone), ("add", come))
@@ -99,9 +99,9 @@ class FakeFirewall(Failing):
         ]
         self._commit("\n".join(lines), process="eclused", pid=1, ours=True)
 
-    def guard(self, inside: Sequence[str]) -> bool:
+    def apply_closed_table(self, inside: Sequence[str]) -> bool:
         """Make the smallest table, where there is none."""
-        self._may_fail("guard")
+        self._may_fail("apply_closed_table")
         if self.table is not None:
             return False
         lines = [
@@ -139,7 +139,7 @@ class FakeFirewall(Failing):
             KernelChange(process, pid, ours, touched, what, generation=self.generation, gone=gone)
         )
 
-    async def standing(self, chains: Iterable[str]) -> SwitchReading:
+    async def read_switch(self, chains: Iterable[str]) -> SwitchReading:
         """Read the switch back."""
         held = self.table
         hooks = {} if held is None or held.dormant else dict(held.hooks)
@@ -218,7 +218,7 @@ class FakeFirewall(Failing):
         self._may_fail("learned")
         return dict(self.answered)
 
-    async def half_over(
+    async def half_expired(
         self, used: Mapping[str, frozenset[IPAddress]]
     ) -> Mapping[str, frozenset[IPAddress]]:
         """Give them all but those that were held on to."""
@@ -228,9 +228,9 @@ class FakeFirewall(Failing):
             if (old := every - self.held.get(name, frozenset()))
         }
 
-    async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
+    async def renew_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
         """Note what was held on to."""
-        self._may_fail("hold_learned")
+        self._may_fail("renew_learned")
         self._commit("", process="eclused", pid=1, ours=True)
         self.held |= addresses
 

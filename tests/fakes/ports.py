@@ -5,7 +5,7 @@ Each fake has `fail`: method name -> the exception that its next calls raise, un
 again.
 
 Parts: files and records (FakeState, FakeAudit, FakePolicySource), names and time (FakeResolver,
-FakeClock), kernel beside nf_tables (FakeConntrack, FakeLinks, FakeExits).
+FakeClock), kernel beside nf_tables (FakeConntrack, FakeLinks, FakeBypassScan).
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
-from ecluse.bypass import Device, HostReading
 from ecluse.errors import StateError
 from ecluse.faults import Fault
 from ecluse.flow_judge import ConntrackEntry
+from ecluse.host_reading import Device, HostReading
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.ports import DnsReport, Recovered
 from ecluse.records import AuditRecord, Generation, KnownAddress, KnownName, NameStatistics
@@ -407,7 +407,7 @@ class FakeLinks(Failing):
 
     `change` replaces some of them and tells it.
 
-    host: what `look` gives instead, where a test sets it. full: what `tables` gives.
+    host: what `read_links` gives instead, where a test sets it. full: what `table_uses` gives.
     """
 
     def __init__(
@@ -442,14 +442,19 @@ class FakeLinks(Failing):
             self._routes = tuple(sorted(routes))
         self._feed.put(words)
 
-    async def look(self) -> HostReading:
+    async def read_links(self) -> HostReading:
         """Give the interfaces."""
-        self._may_fail("look")
+        self._may_fail("read_links")
         return self.host or HostReading(devices=tuple(map(Device, self._interfaces)))
 
-    async def tables(self) -> tuple[TableUse, ...]:
+    async def read_host(self) -> HostReading:
+        """Give the interfaces and those that carry a default route."""
+        self._may_fail("read_host")
+        return replace(await self.read_links(), default_routes=self._routes)
+
+    async def table_uses(self) -> tuple[TableUse, ...]:
         """Give what a test put into `full`."""
-        self._may_fail("tables")
+        self._may_fail("table_uses")
         return self.full
 
     async def local_addresses(self) -> frozenset[str]:
@@ -461,11 +466,6 @@ class FakeLinks(Failing):
         """Give of these what a test put into `ways`."""
         self._may_fail("reached_by")
         return {one: self.ways[one] for one in addresses if one in self.ways}
-
-    async def default_routes(self) -> tuple[str, ...]:
-        """Name the interfaces that carry a default route."""
-        self._may_fail("default_routes")
-        return self._routes
 
     def changes(self) -> AsyncIterator[str]:
         """Give the words of every `change` from now on."""
@@ -499,14 +499,14 @@ class FakeDnsGate(Failing):
         return self.told
 
 
-class FakeExits(Failing):
-    """ports.Exits over `host`, which a test replaces."""
+class FakeBypassScan(Failing):
+    """ports.BypassScanPort over `host`, which a test replaces."""
 
     def __init__(self, host: HostReading | None = None) -> None:
         super().__init__()
         self.host = host or HostReading()
 
-    async def look(self) -> HostReading:
-        """Give the host as it is now."""
-        self._may_fail("look")
+    async def scan(self, host: HostReading) -> HostReading:
+        """Give the host that a test put here, whatever was read of the links."""
+        self._may_fail("scan")
         return self.host

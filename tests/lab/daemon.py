@@ -39,8 +39,9 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Daemon:
-    """An `eclused` of its own: configuration, state, run directory, socket and log under
-    `directory`.
+    """An `eclused` of its own.
+
+    Configuration, state, run directory, socket and log under `directory`.
 
     argv: what the interpreter runs, for tests that inject crashes. flags: more flags of the daemon.
     site, allowlist: see `policy.write`. environment: more variables. The files are written at once,
@@ -88,7 +89,7 @@ class Daemon:
     def write_config(
         self, site: dict | None = None, allowlist: dict[str, list[dict]] | None = None
     ) -> None:
-        """Write the site's files anew (None: the lab's own); the daemon only looks on `reload`."""
+        """Write the site's files again (None: the lab's own); the daemon only looks on `reload`."""
         policy.write(self.config, site, allowlist)
 
     # -- life
@@ -151,8 +152,9 @@ class Daemon:
         )
 
     def wait(self, patience: float = 15.0) -> int:
-        """Wait until it has ended by itself; give its exit code (negative: the signal that killed
-        it).
+        """Wait until it has ended by itself.
+
+        Give its exit code (negative: the signal that killed it).
         """
         if self.process is None:
             raise RuntimeError("the daemon is not running")

@@ -136,8 +136,9 @@ class Demo:
             self.wrong.append(words)
 
     def command(self, *arguments: str) -> tuple[int, int]:
-        """Run `ecluse` and show exactly what it prints; give the nanoseconds of its begin and its
-        end.
+        """Run `ecluse` and show exactly what it prints.
+
+        Give the nanoseconds of its begin and its end.
         """
         shown = " ".join(f"'{a}'" if " " in a else a for a in arguments)
         print(f"\n$ ecluse {shown}", flush=True)
@@ -200,8 +201,9 @@ class Demo:
             )
 
     def show_names(self) -> None:
-        """Use a service that is known by a wildcard alone, and send what a tunnel would: to every
-        server, in every way.
+        """Use a service that is known by a wildcard alone, and send what a tunnel would.
+
+        To every server, in every way.
         """
         server, care, guest = places.DNS_SERVER.v4, self.lab.care, self.lab.guest
         done = care.resolve_and_connect(server, "node7.operator.example", 443, 100)
@@ -240,8 +242,9 @@ class Demo:
 
 
 def outcome(answer: Answer) -> str:
-    """Say in at most eleven characters how a try went; a refusal with the time until the client
-    knew.
+    """Say in at most eleven characters how a try went.
+
+    A refusal with the time until the client knew.
     """
     if answer:
         return "yes"

@@ -1,5 +1,6 @@
-"""The process of the DNS gate beside a daemon of the lab, as its unit runs it: another user, one
-capability, ahead of others.
+"""The process of the DNS gate beside a daemon of the lab, as its unit runs it.
+
+Another user, one capability, ahead of others.
 """
 
 import os
@@ -103,8 +104,9 @@ class DnsGate:
         return time.monotonic() - began
 
     def wait_for(self, enough, patience: float) -> list[str]:
-        """Look at what the daemon says of it until that is enough, or for so long; give what was
-        said last.
+        """Look at what the daemon says of it until that is enough, or for so long.
+
+        Give what was said last.
         """
         deadline = time.monotonic() + patience
         while True:

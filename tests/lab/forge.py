@@ -5,7 +5,7 @@ link.
 import sys
 from ipaddress import ip_address
 
-from tests.kernel import oracle_bytes as b
+from tests.kernel import simulator_packets as b
 from tests.lab.hospital import Hospital
 
 _SEND = """
@@ -40,7 +40,7 @@ _LINKS = {
 
 
 def packet(kind: str, source: str, port: int, to: str, there: int, turn: int = b.OPENING) -> bytes:
-    """Build one packet (kinds: see `oracle_bytes.message`)."""
+    """Build one packet (kinds: see `simulator_packets.message`)."""
     return b.message(kind, b.Ends(ip_address(source), ip_address(to), port, there), turn, 7)
 
 

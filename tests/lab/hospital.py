@@ -168,8 +168,9 @@ class Hospital:
         self.care_server.listen("tcp", places.FORWARDED_PORT, places.SERVER_PORT)
 
     def _join(self, ends: list[tuple[str, str, str]]) -> None:
-        """Join the gateway with the others: `(the gateway's interface, the other's, the other's
-        role)` each.
+        """Join the gateway with the others.
+
+        `(the gateway's interface, the other's, the other's role)` each.
         """
         gateway = self.namespace("gw")
         links = "".join(
@@ -211,8 +212,9 @@ class Hospital:
         return [tuple(one) for one in self._server.do("asked")]
 
     def dns_gate(self, daemon: Daemon) -> DnsGate:
-        """Make the process of the DNS gate that works for a daemon, not started; it ends with the
-        hospital.
+        """Make the process of the DNS gate that works for a daemon, not started.
+
+        It ends with the hospital.
         """
         gate = DnsGate(self.namespace("gw"), daemon)
         self._gates.append(gate)
@@ -287,8 +289,9 @@ class Hospital:
 
 
 def _exit_on_sigterm() -> None:
-    """Have SIGTERM end this process by SystemExit, so that the namespaces go; leave another handler
-    as it is.
+    """Have SIGTERM end this process by SystemExit, so that the namespaces go.
+
+    Leave another handler as it is.
     """
     if threading.current_thread() is not threading.main_thread():
         return

@@ -1,5 +1,6 @@
-"""Machines of the lab, as a test sees them: a host sends, asks, streams; each order goes to a
-process in its namespace.
+"""Machines of the lab, as a test sees them: a host sends, asks, streams.
+
+Each order goes to a process in its namespace.
 """
 
 import contextlib
@@ -20,8 +21,9 @@ PATIENCE = 30.0  # seconds for any one order; far above every time-out inside
 
 
 class Worker:
-    """A process inside a namespace that obeys orders (inside/agent.py); ends with this process at
-    the latest.
+    """A process inside a namespace that obeys orders (inside/agent.py).
+
+    Ends with this process at the latest.
     """
 
     def __init__(self, namespace: str, *arguments: str) -> None:
@@ -41,7 +43,7 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            # Ctrl-C is for whoever started the lab; that one ends this process
+            # Ctrl-C is for the program that started the lab; that one ends this process
             start_new_session=True,
         )
         self._numbers = itertools.count(1)
@@ -310,8 +312,9 @@ class Host:
         port: int = 53,
         edns: bool = False,
     ) -> Answer:
-        """Ask a DNS server; `more["addresses"]` and `more["rcode"]`, and in hex the whole
-        `more["reply"]`.
+        """Ask a DNS server.
+
+        `more["addresses"]` and `more["rcode"]`, and in hex the whole `more["reply"]`.
         """
         asked = {
             "server": server,
@@ -349,8 +352,9 @@ class Host:
     def resolve_and_connect(
         self, server: str, name: str, port: int, times: int, kind: str = "a"
     ) -> dict:
-        """Resolve a name and connect to what it stands for, over and over; give `good`, `failed`,
-        `addresses`.
+        """Resolve a name and connect to what it stands for, over and over.
+
+        Give `good`, `failed`, `addresses`.
         """
         asked = {"server": server, "name": name, "port": port, "times": times, "kind": kind}
         return self.worker.do("resolve_and_connect", source=self._source(server), **asked)
@@ -388,7 +392,8 @@ class Host:
         )
 
     def listen(self, protocol: str, *ports: int) -> None:
-        """Listen (echo) on these ports, on every address of the namespace; `raw` takes protocol
-        numbers.
+        """Listen (echo) on these ports, on every address of the namespace.
+
+        `raw` takes protocol numbers.
         """
         self.worker.do("listen", protocol=protocol, ports=ports)

@@ -1,5 +1,6 @@
-"""The site's resolvers as a test wants them: two servers on the internet side, each told how to
-answer for each name.
+"""The site's resolvers as a test wants them.
+
+Two servers on the internet side, each told how to answer for each name.
 """
 
 import json

@@ -21,8 +21,9 @@ _NETNS = Path("/run/netns")
 
 
 def start_time(pid: int) -> int:
-    """Give when a process started, in clock ticks since boot (proc(5)); 0 when it does not live (a
-    zombie does not).
+    """Give when a process started, in clock ticks since boot (proc(5)).
+
+    0 when it does not live (a zombie does not).
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

@@ -1,5 +1,6 @@
-"""Debian's own unbound and BIND in the lab: as the site's resolver with signed zones, and as DNS
-servers of the inside.
+"""Debian's own unbound and BIND in the lab.
+
+As the site's resolver with signed zones, and as DNS servers of the inside.
 
 `make dns-servers` unpacks them below build/ and installs nothing, so no service is started on the
 machine. What is installed is taken where nothing was unpacked.
@@ -76,8 +77,9 @@ class Server:
 
 
 class RealDns:
-    """BIND as the site's resolver, with its zones signed at run time; unbound and BIND inside as
-    they are asked for.
+    """BIND as the site's resolver, with its zones signed at run time.
+
+    Unbound and BIND inside as they are asked for.
 
     zones: origin -> lines below its SOA; one whose name is in `unsigned` has no keys. A zone below
     another is delegated.
@@ -183,8 +185,9 @@ class RealDns:
         return {(name.lower(), kind.lower()) for name, kind in found}
 
     def unbound(self, address: str, *, validating: bool, role: str = "care") -> Server:
-        """Start one that forwards everything to the site's resolver, as Debian has it: validating
-        or not.
+        """Start one that forwards everything to the site's resolver, as Debian has it.
+
+        Validating or not.
         """
         directory, label = self._folder("unbound", validating=validating)
         anchor = f'trust-anchor: "{self._key}"'.replace("\t", " ") if validating else ""

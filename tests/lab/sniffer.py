@@ -46,8 +46,9 @@ class Seen:
 
     @property
     def housekeeping(self) -> bool:
-        """Neighbour discovery, multicast listening: what every link says by itself (RFC 4861, RFC
-        3810).
+        """Neighbour discovery, multicast listening.
+
+        What every link says by itself (RFC 4861, RFC 3810).
         """
         kinds = _HOUSEKEEPING.get(self.protocol, set())
         return kinds is None or self.source_port in kinds

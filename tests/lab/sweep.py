@@ -1,5 +1,6 @@
-"""`python -m tests.lab.sweep`: remove the namespaces and directories that dead runs of the lab left
-behind.
+"""`python -m tests.lab.sweep`.
+
+Remove the namespaces and directories that dead runs of the lab left behind.
 """
 
 from tests.lab.netns import sweep

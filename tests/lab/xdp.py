@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ecluse.kernel.netlink import NLA_F_NESTED, Netlink, attribute
+from ecluse.kernel.netlink import NLA_F_NESTED, NetlinkSocket, attribute
 
 SYS_BPF, BPF_PROG_LOAD, BPF_PROG_ATTACH = 321, 5, 8  # x86_64
 BPF_PROG_TYPE_SCHED_CLS, BPF_PROG_TYPE_XDP = 3, 6
@@ -51,7 +51,7 @@ def attach(interface: str) -> None:
 
     OSError when this kernel does not allow it.
     """
-    with _loaded(BPF_PROG_TYPE_XDP, XDP_PASS) as handle, Netlink(0) as route:
+    with _loaded(BPF_PROG_TYPE_XDP, XDP_PASS) as handle, NetlinkSocket(0) as route:
         inner = attribute(IFLA_XDP_FD, struct.pack("=i", handle))
         inner += attribute(IFLA_XDP_FLAGS, struct.pack("=I", XDP_FLAGS_SKB_MODE))
         where = struct.pack("=BxHiII", 0, 0, socket.if_nametoindex(interface), 0, 0)

@@ -1,5 +1,6 @@
-"""Disks for a daemon's state that are really small, full, read-only or frozen: a tmpfs, or ext4 on
-a loop device.
+"""Disks for a daemon's state that are really small, full, read-only or frozen.
+
+A tmpfs, or ext4 on a loop device.
 """
 
 import contextlib
@@ -108,8 +109,9 @@ def empty(folder: Path) -> None:
 
 
 def remount(daemon: Daemon, how: str) -> None:
-    """Remount: `ro` or `rw`; also as the daemon sees it, which `ip netns exec` gave mounts of its
-    own.
+    """Remount: `ro` or `rw`.
+
+    Also as the daemon sees it, which `ip netns exec` gave mounts of its own.
     """
     command = ("mount", "-o", f"remount,{how}", str(daemon.state))
     netns.run(*command)

@@ -1,5 +1,6 @@
-"""The real daemon, made to die by SIGKILL at a named step of a change: `python -m
-tests.system.dying STEP [NUMBER] -- flags`.
+"""The real daemon, made to die by SIGKILL at a named step of a change.
+
+`python -m tests.system.dying STEP [NUMBER] -- flags`.
 
 Steps are what the controller calls out: intent, loaded, program, applied, verified, boot,
 generation, audit, cleared. NUMBER: at which time of that step after the start is done (1: the

@@ -75,6 +75,8 @@ def main() -> int:
     os.fsync, os.fdatasync = _worse(folder, os.fsync), _worse(folder, os.fdatasync)
 
     def behind_a_disk(ports: Ports) -> Ports:
+        gone = [n for n in ON_DISK if not hasattr(ports.store, n) and not hasattr(ports.audit, n)]
+        assert not gone, f"the ports have no {gone} any more: nothing would wait for the disk"
         return replace(ports, store=Disk(ports.store, folder), audit=Disk(ports.audit, folder))
 
     return daemon.main(

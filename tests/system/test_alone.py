@@ -1,5 +1,6 @@
-"""Closing without the daemon: by command, watched by packets, and on record when the daemon is
-back.
+"""Closing without the daemon.
+
+By command, watched by packets, and on record when the daemon is back.
 """
 
 import json
@@ -216,8 +217,9 @@ def test_torn_notes_are_told_and_do_no_harm(hospital: Hospital, dead: Daemon):
 
 @pytest.fixture
 def unconfigured(hospital: Hospital) -> Daemon:
-    """A gateway right after the package was installed: no site's files, a state directory with
-    nothing in it.
+    """A gateway right after the package was installed.
+
+    No site's files, a state directory with nothing in it.
     """
     daemon = hospital.daemon()
     shutil.rmtree(daemon.config)

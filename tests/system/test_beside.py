@@ -1,5 +1,6 @@
-"""Beside the site's own firewall: what it denies stays denied, what it allows of ours is kept, its
-reloads open nothing.
+"""Beside the site's own firewall.
+
+What it denies stays denied, what it allows of ours is kept, its reloads open nothing.
 """
 
 import fcntl
@@ -130,8 +131,9 @@ FIREWALLS = {
 
 @pytest.fixture(scope="session")
 def firewalls() -> None:
-    """Have them all: what is missing is installed, by one worker at a time, and no service of it is
-    left enabled.
+    """Have them all.
+
+    What is missing is installed, by one worker at a time, and no service of it is left enabled.
     """
     with (Path(tempfile.gettempdir()) / "ecluse-firewalls.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -195,7 +197,7 @@ def test_what_the_site_denies_stays_denied_and_what_it_reloads_opens_nothing(
     assert not report.rig_drops
     print(
         f"{name}: the kept stream lost {report.lost} of {report.sent} while the site's firewall "
-        "was set up anew"
+        "was set up again"
     )
     status = daemon.status()
     assert status["in_step"]

@@ -1,4 +1,4 @@
-"""A crowd at the socket of the real daemon: whoever closes stands behind nobody.
+"""A crowd at the socket of the real daemon: a closing waits for nobody.
 
 By packets, and by what was done before it.
 """

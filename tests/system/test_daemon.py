@@ -1,5 +1,6 @@
-"""eclused as a process: what it tells its service manager, signals, socket activation, a second one
-beside it.
+"""eclused as a process.
+
+What it tells its service manager, signals, socket activation, a second one beside it.
 """
 
 import json
@@ -107,8 +108,9 @@ def test_a_second_daemon_on_the_same_state_is_refused(hospital: Hospital, daemon
 
 
 def test_a_second_daemon_in_the_same_network_is_refused_whoever_squats_names(hospital: Hospital):
-    """Anybody may bind an abstract name: the guard must neither fall to a stranger nor keep the
-    daemon from starting.
+    """Anybody may bind an abstract name.
+
+    The guard must neither fall to a stranger nor keep the daemon from starting.
     """
     strangers = subprocess.Popen(
         ["ip", "netns", "exec", hospital.namespace("gw"), sys.executable, "-c", _SQUATTERS],

@@ -62,7 +62,7 @@ def test_each_file_in_turn(hospital: Hospital, kind: str, reboot: bool):
         assert status["levels"] == CUT, (name, kind, status["levels"])
         assert not hospital.guest.tcp(places.WEB.v4, timeout=0.3)
         assert hospital.care.tcp(places.LABORATORY.v4)
-        # Prepared level files and the ruleset of last resort are simply made anew.
+        # Prepared level files and the ruleset of last resort are simply written again.
         said = json.dumps(status["warnings"]) + daemon.tail(400)
         quietly_renewed = name.startswith("ruleset/") or name == "closed.nft"
         # The oldest generation is forgotten at some time, the copy of the names comes with the

@@ -1,5 +1,6 @@
-"""A disk that is really full, out of inodes, read-only, broken, slow or frozen: it closes, it says,
-it writes when it can.
+"""A disk that is really full, out of inodes, read-only, broken, slow or frozen.
+
+It closes, it says, it writes when it can.
 """
 
 import contextlib
@@ -61,8 +62,9 @@ def leaks(hospital: Hospital) -> bool:
 
 
 def reboot(hospital: Hospital, daemon: Daemon) -> None:
-    """As a reboot: the daemon ends, the kernel forgets, the boot unit loads `boot.nft`; the daemon
-    is not started yet.
+    """As a reboot: the daemon ends, the kernel forgets, the boot unit loads `boot.nft`.
+
+    The daemon is not started yet.
     """
     daemon.kill9()
     hospital.nft("delete table inet ecluse")
@@ -258,8 +260,9 @@ def test_a_disk_that_reports_errors_then_mended(hospital: Hospital, slow):
 
 
 def cut_in_a_stream(hospital: Hospital, daemon: Daemon) -> tuple[float, float, list[str]]:
-    """Cut while a stream that is not kept runs: ms to its last packet outside, seconds to the
-    answer, what is not recorded.
+    """Cut while a stream that is not kept runs.
+
+    Ms to its last packet outside, seconds to the answer, what is not recorded.
     """
     with hospital.sniff() as witness:
         stream = hospital.guest.stream(places.WEB.v4, 5000, rate=2000)

@@ -1,5 +1,6 @@
-"""The DNS gate by packets: names that are kept resolve and are reached at once, and nothing else
-leaves by DNS.
+"""The DNS gate by packets.
+
+Names that are kept resolve and are reached at once, and nothing else leaves by DNS.
 """
 
 import os
@@ -94,8 +95,9 @@ def wait_for_purge(daemon: Daemon) -> None:
 
 
 def test_nothing_leaves_by_dns(hospital: Hospital, gated):
-    """Straight to a server outside, in every way, and through the gate: only kept names reach it,
-    of kept types.
+    """Straight to a server outside, in every way, and through the gate.
+
+    Only kept names reach it, of kept types.
     """
     daemon, _ = gated
     care, guest, web = hospital.care, hospital.guest, places.WEB
@@ -218,7 +220,7 @@ def test_hints_are_reached_at_once_and_lead_nowhere_else(hospital: Hospital, gat
     assert not short.answer
     for way in ({"edns": True}, {"protocol": "tcp"}):
         assert len(asked(care, "many.operator.example", **way).answer[0]) == len(many)
-    # The engine caches none (it tells who asks), the strainer holds what it taught the kernel: over
+    # The engine caches none (it tells who asks), the forwarder keeps what it taught the kernel: over
     # long before the kernel's hour, as one that a client caches is.
     hospital.dns_asked()
     for _ in range(3):
@@ -232,7 +234,7 @@ def test_hints_are_reached_at_once_and_lead_nowhere_else(hospital: Hospital, gat
 
 
 def asked(host: Host, name: str, kind: str = "https", **how) -> dns.message.Message:
-    """Ask the DNS server outside; give its answer, or whoever's it is."""
+    """Ask the DNS server outside; give the answer, from whatever server it is."""
     return dns.message.from_wire(bytes.fromhex(host.resolve(DNS, name, kind, **how).more["reply"]))
 
 
@@ -253,8 +255,9 @@ def test_questions_from_before_the_cut_are_answered_anew(hospital: Hospital, gat
 
 
 def test_rates_hold(hospital: Hospital):
-    """One machine asks under an allowed wildcard as fast as it can: a bound for it, and a tighter
-    one for new names.
+    """One machine asks under an allowed wildcard as fast as it can.
+
+    A bound for it, and a tighter one for new names.
     """
     hospital.dns(ZONE)
     limits = {"client_queries": 100, "wildcard_names": 5}
@@ -276,8 +279,9 @@ def test_rates_hold(hospital: Hospital):
 
 
 def test_whoever_is_beyond_the_bound_is_named_until_it_may_ask_more(hospital: Hospital):
-    """A server of the inside loses kept names by the bound of one machine: `status` says whose, and
-    what to type.
+    """A server of the inside loses kept names by the bound of one machine.
+
+    `status` says whose, and what to type.
     """
     hospital.dns(ZONE)
     limits = {"client_queries": 20, "wildcard_names": 5}
@@ -335,8 +339,9 @@ def ask(
     protocol: str = "udp",
     flags: int = 0x100,
 ) -> str:
-    """Ask for a name of these labels, whatever stands in them; give the answer's code, or
-    `silence`.
+    """Ask for a name of these labels, whatever stands in them.
+
+    Give the answer's code, or `silence`.
     """
     told = (server, str(port), protocol, str(flags), *(label.hex() for label in labels))
     return hospital.run(role, [sys.executable, "-c", SENDS, *told]).stdout.strip()
@@ -452,8 +457,9 @@ def test_one_machine_does_not_use_up_a_wildcard(hospital: Hospital, how: str):
 def test_made_up_sources_are_not_answered_and_at_open_share_a_bound(
     hospital: Hospital, family: int
 ):
-    """A source outside the zone's subnets: refused before the engine at a cut, one machine's share
-    for all of them at open.
+    """A source outside the zone's subnets.
+
+    Refused before the engine at a cut, one machine's share for all of them at open.
     """
     hospital.dns(ZONE)
     limits = {"client_queries": 20, "wildcard_names": 1000}
@@ -535,8 +541,9 @@ def test_made_up_sources_are_not_answered_and_at_open_share_a_bound(
 
 
 def test_one_machine_does_not_take_all_places_with_names_that_are_slow(hospital: Hospital):
-    """Questions that nobody answers wait for two seconds each: of one machine only so many, so that
-    others are asked for.
+    """Questions that nobody answers wait for two seconds each.
+
+    Of one machine only so many, so that others are asked for.
     """
     hospital.dns(ZONE | {"*.slow.example": {"silent": True}})
     slow = policy.service(
@@ -554,8 +561,9 @@ def test_one_machine_does_not_take_all_places_with_names_that_are_slow(hospital:
     time.sleep(2.0)
 
     def asked() -> int:
-        """Ask as a stub resolver does, again where nothing came: a loaded machine drops a datagram
-        now and then.
+        """Ask as a stub resolver does, again where nothing came.
+
+        A loaded machine drops a datagram now and then.
         """
         tries = (
             hospital.admin.resolve(DNS, "node.operator.example").more["rcode"] for _ in range(5)
@@ -743,8 +751,9 @@ def test_a_flood_at_open_is_bounded_for_each_machine(hospital: Hospital):
     wait_until(lambda: hospital.admin.resolve(DNS, "www.web.example").more["addresses"])
 
     def flood(server: str = DNS, port: int = 53, host: Host = hospital.guest) -> tuple[int, int]:
-        """Flood for three seconds from a machine; give how much was answered, and how often another
-        was not.
+        """Flood for three seconds from a machine.
+
+        Give how much was answered, and how often another was not.
         """
         asked = {
             "server": server,
@@ -799,8 +808,9 @@ def test_a_flood_at_open_is_bounded_for_each_machine(hospital: Hospital):
     ids=["in vain", "for a kept name"],
 )
 def test_a_crowd_that_asks_holds_nobody_up(hospital: Hospital, gated, names, rate):
-    """500 machines that ask for names that nobody keeps, or all for the same one; kept names are
-    answered beside them.
+    """500 machines that ask for names that nobody keeps, or all for the same one.
+
+    Kept names are answered beside them.
     """
     daemon, gate = gated
     daemon.level("cut")
@@ -838,8 +848,9 @@ def memory_of(gate: DnsGate) -> int:
 
 
 def test_new_names_come_without_a_gap(hospital: Hospital, gated):
-    """Five reloads, each with another name, under a machine that asks all the time: no question is
-    lost or refused.
+    """Five reloads, each with another name, under a machine that asks all the time.
+
+    No question is lost or refused.
     """
     daemon, gate = gated
     daemon.level("cut")
@@ -869,8 +880,9 @@ def test_new_names_come_without_a_gap(hospital: Hospital, gated):
 
 
 def test_an_address_lives_as_long_as_it_is_answered_or_used(hospital: Hospital, gated):
-    """Kept for an hour after it was answered, refreshed by each packet; a short time-out stands for
-    the hour here.
+    """Kept for an hour after it was answered, refreshed by each packet.
+
+    A short time-out stands for the hour here.
     """
     daemon, gate = gated
     care = hospital.care
@@ -1115,8 +1127,9 @@ with socket.create_connection((sys.argv[1], 53), 5):
 
 
 def test_what_the_engine_forked_for_a_connection_ends_with_it(hospital: Hospital, gated):
-    """dnsmasq forks for TCP; such a child held the log open, and the gate could not be stopped for
-    minutes (Python 3.13).
+    """dnsmasq forks for TCP.
+
+    Such a child held the log open, and the gate could not be stopped for minutes (Python 3.13).
     """
     daemon, gate = gated
     daemon.level("cut")

@@ -106,8 +106,9 @@ def test_a_macvlan_of_the_outside_in_a_container_gets_out_and_is_named(
 
 
 def test_a_way_out_that_a_zones_wildcard_takes_for_the_inside_is_named_as_one(hospital: Hospital):
-    """As when somebody renames the outside interface into it: all that leaves by it goes from
-    inside to inside.
+    """As when somebody renames the outside interface into it.
+
+    All that leaves by it goes from inside to inside.
     """
     site = policy.site()
     site["zones"][0]["interfaces"] = ["care0", "wan*"]

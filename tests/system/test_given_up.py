@@ -1,5 +1,6 @@
-"""Commands that nobody waits for any more, or that were sent before somebody closed the gate: they
-close, and open nothing.
+"""Commands that nobody waits for any more, or that were sent before somebody closed the gate.
+
+They close, and open nothing.
 
 Every way in which that comes about, with systemd's socket and the real daemon, by packets.
 """
@@ -36,8 +37,9 @@ runpy.run_module('ecluse.eclused', run_name='__main__', alter_sys=True)
 
 @pytest.fixture
 def held(hospital: Hospital) -> Iterator[Daemon]:
-    """A daemon behind a socket that somebody else holds, as systemd does: it takes commands while
-    no daemon runs.
+    """A daemon behind a socket that somebody else holds, as systemd does.
+
+    It takes commands while no daemon runs.
     """
     daemon = hospital.daemon()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -238,8 +240,9 @@ def test_a_hung_daemon_that_wakes_opens_nothing_that_was_closed_by_hand(
 def test_a_zone_that_was_isolated_and_all_the_others_that_were_cut_by_hand_stay_so(
     hospital: Hospital, hung: Daemon
 ):
-    """What was loaded by hand closes more in some zones and less in one: each keeps the most closed
-    of the two.
+    """What was loaded by hand closes more in some zones and less in one.
+
+    Each keeps the most closed of the two.
     """
     hung.level("isolate", zones=["care"])
     time.sleep(0.3)

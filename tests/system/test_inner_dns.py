@@ -1,5 +1,6 @@
-"""The inside's own DNS servers behind the DNS gate: Debian's unbound and BIND, forwarding, caching,
-validating.
+"""The inside's own DNS servers behind the DNS gate.
+
+Debian's unbound and BIND, forwarding, caching, validating.
 """
 
 import time
@@ -174,8 +175,9 @@ def test_names_are_answered_through_inside_servers_whose_caches_are_empty(
 def test_names_go_on_through_inside_servers_that_were_warm_at_the_cut(
     hospital: Hospital, real: RealDns, gated
 ):
-    """They hold the alias for ten minutes and its address for two seconds: then they ask for the
-    target alone.
+    """They hold the alias for ten minutes and its address for two seconds.
+
+    Then they ask for the target alone.
     """
     daemon, gate = gated
     servers = all_four(real)

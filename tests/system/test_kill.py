@@ -1,5 +1,6 @@
-"""kill -9 between any two steps of a change, then start: the old state or the new one, never a mix;
-while cut, always cut.
+"""kill -9 between any two steps of a change, then start: the old state or the new one, never a mix.
+
+While cut, always cut.
 """
 
 import http.client
@@ -191,8 +192,9 @@ def test_killed_at_start(hospital: Hospital):
     "step", ["applied", "verified", "program", "boot", "policy", "generation", "audit"]
 )
 def test_killed_at_the_very_first_start(hospital: Hospital, step: str):
-    """Nobody has cut anything yet: the hospital must not find itself cut because an installation
-    was interrupted.
+    """Nobody has cut anything yet.
+
+    The hospital must not find itself cut because an installation was interrupted.
     """
     daemon = dying(hospital, step)
     (daemon.directory / "armed").touch()

@@ -46,7 +46,7 @@ SECOND_WAY = "".join(
 
 
 def left(outside, since: int, *towards: str) -> list:
-    """Give what went out to these addresses, whoever reads it there."""
+    """Give what went out to these addresses, whatever program reads it there."""
     return [f for to in towards for f in outside.seen(since, destination=to, from_gateway=True)]
 
 
@@ -55,8 +55,9 @@ def left(outside, since: int, *towards: str) -> list:
 def test_what_nat_of_the_output_hook_sends_out_is_judged(
     hospital: Hospital, daemon: Daemon, family: int, level: str
 ):
-    """The gateway writes an inside address; the site's rules make it an outside one, after the link
-    was first chosen.
+    """The gateway writes an inside address.
+
+    The site's rules make it an outside one, after the link was first chosen.
     """
     hospital.nft(BY_NAT)
     inside, web = places.GUEST_HOST.address(family), places.WEB.address(family)
@@ -122,8 +123,9 @@ def test_a_kept_flow_of_the_gateway_may_be_sent_another_way(
 def test_a_narrow_link_inside_is_told_to_kept_partners_alone(
     hospital: Hospital, daemon: Daemon, family: int
 ):
-    """Both ends believe in 1,500 bytes, the link to care has 1,400: whoever sends more has to be
-    told by the gateway.
+    """Both ends believe in 1,500 bytes, the link to care has 1,400.
+
+    A sender of more has to be told by the gateway.
     """
     lab, web = places.LABORATORY.address(family), places.WEB.address(family)
     hospital.shell("gw", "ip link set care0 mtu 1400; ip link set guest0 mtu 1400\n")
@@ -183,8 +185,9 @@ def send_large(hospital: Hospital, family: int, to: str) -> None:
 
 
 def test_link_housekeeping_does_not_reach_beyond_the_link(hospital: Hospital, daemon: Daemon):
-    """With presets `nd` and `dhcp`: a server far away is no DHCP server of the link, a router is
-    asked for on the link.
+    """With presets `nd` and `dhcp`.
+
+    A server far away is no DHCP server of the link, a router is asked for on the link.
     """
     lifeline = policy.site()["lifeline"] | {"presets": ["nd", "dhcp"]}
     daemon.write_config(policy.site(lifeline=lifeline))
@@ -233,8 +236,9 @@ def test_link_housekeeping_does_not_reach_beyond_the_link(hospital: Hospital, da
 def test_after_the_answer_a_queue_of_the_outside_link_holds_what_it_held_and_gets_no_more(
     hospital: Hospital, daemon: Daemon
 ):
-    """The limit of promise 1: a shaper (64 kbit/s) sends what was in its queue, and nothing that is
-    not kept enters it.
+    """The limit of promise 1.
+
+    A shaper (64 kbit/s) sends what was in its queue, and nothing that is not kept enters it.
     """
     hospital.shell(
         "gw", "tc qdisc add dev wan0 root handle 1: tbf rate 64kbit burst 3000 limit 60000\n"

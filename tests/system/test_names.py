@@ -1,5 +1,6 @@
-"""Services that are known by name alone, while their name server fails in every way: packets before
-and after.
+"""Services that are known by name alone, while their name server fails in every way.
+
+Packets before and after.
 
 The whole way is real: two name servers on the internet side that do as they are told
 (tests/lab/names.py), the daemon with a clock that can be set (hasty_names.py), the kernel, and

@@ -19,8 +19,9 @@ GRE, ESP, SCTP = 47, 50, 132
 
 
 def everything_that_must_end(hospital: Hospital, family: int) -> dict:
-    """Flows that no service of the lab keeps at `cut`: name -> a try that says whether it came
-    through.
+    """Flows that no service of the lab keeps at `cut`.
+
+    Name -> a try that says whether it came through.
     """
     web, lab = places.WEB.address(family), places.LABORATORY.address(family)
     mail, treasury = places.MAIL_RELAY.address(family), places.TREASURY.address(family)

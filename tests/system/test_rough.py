@@ -408,8 +408,9 @@ def test_a_gate_that_is_closed_by_hand_stays_closed(hospital: Hospital, daemon: 
 
 
 def test_a_load_beside_leaves_the_policies_of_a_shut_gate(hospital: Hospital, daemon: Daemon):
-    """They drop what no rule judges, should somebody empty our chains; a reload, and what it arms,
-    must not soften them.
+    """They drop what no rule judges, should somebody empty our chains.
+
+    A reload, and what it arms, must not soften them.
     """
 
     def policies() -> set[str]:

@@ -1,5 +1,6 @@
-"""Who opened a connection: no machine opens one in the name of an address that does not live where
-it is.
+"""Who opened a connection.
+
+No machine opens one in the name of an address that does not live where it is.
 """
 
 import pytest
@@ -161,8 +162,9 @@ def test_no_frame_in_a_partners_name_ends_a_kept_flow(
 def test_a_frame_before_the_cut_ends_no_kept_flow_for_longer_than_the_purge_takes(
     hospital: Hospital, daemon: Daemon
 ):
-    """Without translation the flow goes on in the connection that the frame opened: it is made
-    anew, and kept.
+    """Without translation the flow goes on in the connection that the frame opened.
+
+    It is made anew, and kept.
     """
     forge.send(hospital, "guests", forge.packet("udp", LAB.v6, SIP, HERE.v6, SIP))
     assert forge.talk(hospital, "care", HERE.v6, SIP, LAB.v6, SIP)
@@ -176,8 +178,9 @@ def test_a_frame_before_the_cut_ends_no_kept_flow_for_longer_than_the_purge_take
 def test_nobody_gets_in_through_a_connection_opened_in_an_inside_name(
     hospital: Hospital, daemon: Daemon, family: int, when: str
 ):
-    """A service to anybody's clock is none from anybody: not for who writes an inside source on a
-    packet from outside.
+    """A service to anybody's clock is none from anybody.
+
+    Not for who writes an inside source on a packet from outside.
     """
     inside, stranger = HERE.address(family), STRANGER.address(family)
     forged = {
@@ -216,8 +219,9 @@ def test_nobody_gets_in_through_a_connection_opened_in_an_inside_name(
 def test_what_the_site_forgot_to_list_has_its_translation_and_goes_from_inside_to_inside(
     hospital: Hospital, daemon: Daemon
 ):
-    """At `open`, and while another zone is cut; what is translated from inside to inside stays so
-    at a cut.
+    """At `open`, and while another zone is cut.
+
+    What is translated from inside to inside stays so at a cut.
     """
     hospital.shell("care", "ip addr add 10.77.0.5/32 dev eth0")
     hospital.shell("gw", "ip route add 10.77.0.0/24 dev care0")
@@ -278,8 +282,9 @@ def test_a_machine_without_an_address_is_heard_by_a_stateful_firewall(
 def test_the_purge_ends_nothing_that_goes_from_inside_to_inside(
     hospital: Hospital, daemon: Daemon, level: str
 ):
-    """A source in no zone's subnets, and what the site translates to such a machine: both are
-    routed to the inside.
+    """A source in no zone's subnets, and what the site translates to such a machine.
+
+    Both are routed to the inside.
     """
     hospital.shell(
         "care",

@@ -1,5 +1,6 @@
-"""Kept streams at 5,000 packets a second through everything that may happen to the gate: not one
-packet refused.
+"""Kept streams at 5,000 packets a second through everything that may happen to the gate.
+
+Not one packet refused.
 """
 
 import time

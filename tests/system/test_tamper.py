@@ -1,5 +1,6 @@
-"""Somebody else changes or deletes the table while cut: put back, said who, leaked packets counted;
-over and over, too.
+"""Somebody else changes or deletes the table while cut: put back, said who, leaked packets counted.
+
+Over and over, too.
 """
 
 import json
@@ -172,7 +173,7 @@ def test_over_within_100_ms_and_what_leaked_is_counted(
         stream.stop(grace=0)
         seen = outside.seen(before, destination=lost, protocol="udp", from_gateway=True)
         leaked = sum(flow.packets for flow in seen)
-        assert leaked > 0, "positive control: packets got through meanwhile"
+        assert leaked > 0, "positive control: packets leaked meanwhile"
         last = max(flow.last for flow in seen)
         first = min(flow.first for flow in seen)
         # About 20 ms on a quiet machine; a clock in a test that shares its cores only tells soon
@@ -207,8 +208,9 @@ def test_foreign_rules_elsewhere_are_nobodys_business(hospital: Hospital, daemon
 
 
 def test_a_fight_is_won_alarmed_and_bounded(hospital: Hospital, daemon: Daemon):
-    """Every 5 ms somebody deletes the table: the gate is shut nearly all the time, the daemon
-    answers and obeys.
+    """Every 5 ms somebody deletes the table.
+
+    The gate is shut nearly all the time, the daemon answers and obeys.
     """
     daemon.level("cut")
     lost = places.STRANGER.v6
@@ -254,8 +256,9 @@ def test_a_fight_is_won_alarmed_and_bounded(hospital: Hospital, daemon: Daemon):
 
 @pytest.mark.parametrize("period", ["0.005", "0.3"])
 def test_commands_work_in_a_fight(hospital: Hospital, daemon: Daemon, period: str):
-    """A closing always; an opening where the table stands long enough to be read back, else it
-    fails and is repeated.
+    """A closing always.
+
+    An opening where the table stands long enough to be read back, else it fails and is repeated.
     """
     daemon.level("cut", zones=["guests"])
     assert hospital.care.tcp(places.WEB.v6), "positive control"
@@ -292,8 +295,9 @@ def test_over_and_over_while_cut(hospital: Hospital, daemon: Daemon):
 
 
 def test_a_large_allowlist_leaks_no_longer_than_a_small_one(hospital: Hospital):
-    """20,000 entries take a while to load; a small table holds the line meanwhile, and what is kept
-    goes on after.
+    """20,000 entries take a while to load.
+
+    A small table holds the line meanwhile, and what is kept goes on after.
     """
     many = [
         policy.service(
@@ -319,7 +323,7 @@ def test_a_large_allowlist_leaks_no_longer_than_a_small_one(hospital: Hospital):
         assert wait_until(lambda: daemon.status()["last_tamper"], 20)
         stream.stop(grace=0)
         seen = outside.seen(destination=lost, protocol="udp", from_gateway=True)
-        assert seen, "positive control: packets got through in between"
+        assert seen, "positive control: packets leaked in between"
         leaked_ms = (max(f.last for f in seen) - awake) / 1e6
         restored_ms = daemon.status()["last_tamper"]["restored_ms"]
         print(

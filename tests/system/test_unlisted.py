@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.kernel import oracle_bytes
+from tests.kernel import simulator_packets
 from tests.lab import forge, places
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
@@ -29,18 +29,19 @@ def daemon(hospital: Hospital):
 def test_a_router_inside_that_nobody_lists_tells_kept_partners_how_narrow_the_way_is(
     hospital: Hospital, daemon: Daemon, family: int
 ):
-    """Its error has a source in no zone's subnets and of no route to the inside: a black hole,
-    should it be refused.
+    """Its error has a source in no zone's subnets and of no route to the inside.
+
+    A black hole, should it be refused.
     """
     lab, here, router = (one.address(family) for one in (LAB, HERE, ROUTER))
-    ends = oracle_bytes.Ends
+    ends = simulator_packets.Ends
     word = "icmp" if family == 4 else "icmpv6"
 
     def told(to: str, port: int, there: int) -> bool:
-        answer = forge.packet("udp", to, there, here, port, turn=oracle_bytes.ANSWER)
+        answer = forge.packet("udp", to, there, here, port, turn=simulator_packets.ANSWER)
         outer = ends(forge.ip_address(router), forge.ip_address(to), 0, 0)
         before = outside.count(destination=to, protocol=word, from_gateway=True)
-        forge.send(hospital, "care", oracle_bytes.error_about(answer, outer, 1, too_big=True))
+        forge.send(hospital, "care", simulator_packets.error_about(answer, outer, 1, too_big=True))
         assert forge.talk(hospital, "care", here, 4001, lab, SIP), (
             "behind the error on the same links"
         )
@@ -62,8 +63,9 @@ def test_a_router_inside_that_nobody_lists_tells_kept_partners_how_narrow_the_wa
 def test_rules_of_the_site_that_name_a_helper_do_not_have_outside_names_tracked(
     hospital: Hospital, daemon: Daemon, order: str
 ):
-    """`-j CT --helper` gives each packet a template at `raw`; one that has it can't be left
-    untracked any more.
+    """`-j CT --helper` gives each packet a template at `raw`.
+
+    One that has it can't be left untracked any more.
     """
 
     def name_helpers():
@@ -88,8 +90,9 @@ def test_rules_of_the_site_that_name_a_helper_do_not_have_outside_names_tracked(
 def test_a_table_of_an_earlier_build_is_brought_up_without_a_gap(
     hospital: Hospital, daemon: Daemon
 ):
-    """Cut, upgraded, started: an earlier build's table has no base chains but forward, input and
-    output.
+    """Cut, upgraded, started.
+
+    An earlier build's table has no base chains but forward, input and output.
     """
     strange = [places.WEB.v4, places.WEB.v6]
     assert all(hospital.guest.udp(web, 5000) for web in strange), "positive control: while open"

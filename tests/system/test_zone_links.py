@@ -1,5 +1,6 @@
-"""What is said of a zone is what comes by its interfaces: no zone without a living one is ever
-"kept".
+"""What is said of a zone is what comes by its interfaces.
+
+No zone without a living one is ever "kept".
 """
 
 import json
@@ -43,8 +44,9 @@ def reaches_laboratory(hospital: Hospital) -> bool:
 
 
 def says_dead(hospital: Hospital, daemon: Daemon, why: str) -> None:
-    """See that each answer says it, before the cut and after; that packets bear it out; that the
-    machines are named.
+    """See that each answer says it, before the cut and after.
+
+    That packets bear it out; that the machines are named.
     """
     assert reaches_laboratory(hospital), "positive control: at open it is reached"
     plan = daemon.api("POST", "/v1/plan", {"level": "cut"}).body

@@ -33,7 +33,7 @@ from ecluse.config.models import (
 )
 from ecluse.config.settings import TOML_NAME, Settings, load_settings
 from ecluse.controller.tasks.dns_proxy import DNS_ALERTS
-from tests.unit.api.fake_commands import FakeCommands
+from tests.unit.api.fake_controller import FakeController
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -191,8 +191,8 @@ def test_every_kind_of_problem_is_told():
 
 
 async def test_every_metric_is_told():
-    status = await FakeCommands().status()
-    exposed = metrics.exposition(status, metrics.Doorkeeping({"root": 1}, 0, 0)).decode()
+    status = await FakeController().status()
+    exposed = metrics.metrics_text(status, metrics.SocketCounts({"root": 1}, 0, 0)).decode()
     names = {
         line.partition(" ")[0].partition("{")[0] for line in exposed.splitlines() if line[0] != "#"
     }

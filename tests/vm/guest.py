@@ -1,5 +1,6 @@
-"""What is laid over a virtual machine's disk: the gateway's networks, the site's NAT and files, a
-prober. Nothing of ours.
+"""What is laid over a virtual machine's disk.
+
+The gateway's networks, the site's NAT and files, a prober. Nothing of ours.
 """
 
 import tempfile

@@ -163,8 +163,9 @@ def base(suite: Suite) -> Path:
 
 
 def emulator() -> list[str]:
-    """Give the command of QEMU 10, from a folder with Debian 13's: 7.2 of Debian 12 hangs now and
-    then (30 s).
+    """Give the command of QEMU 10, from a folder with Debian 13's.
+
+    7.2 of Debian 12 hangs now and then (30 s).
     """
     key = _hash("qemu-system-x86")
     folder = _made(
@@ -184,8 +185,9 @@ def emulator() -> list[str]:
 
 
 def root(suite: Suite, deb: Path) -> Path:
-    """Give a folder with the suite's system and the package installed, offline; never written to
-    later (5 s).
+    """Give a folder with the suite's system and the package installed, offline.
+
+    Never written to later (5 s).
     """
     tar = base(suite)
     key = _hash(tar.name, deb.read_bytes(), _INSTALL)
@@ -216,8 +218,9 @@ _INSTALL = (
 
 
 def disk(suite: Suite, deb: Path) -> Disk:
-    """Give the disk of a virtual machine: the same system, with the files of `guest` laid over it
-    (10 s).
+    """Give the disk of a virtual machine.
+
+    The same system, with the files of `guest` laid over it (10 s).
 
     In its /root lies the package once more, as the version after it (`next.deb`).
     """

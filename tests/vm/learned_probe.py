@@ -1,5 +1,6 @@
-"""Runs on the machine: sends to an address without a pause while the product puts it into its set
-again and again.
+"""Runs on the machine.
+
+Sends to an address without a pause while the product puts it into its set again and again.
 
 In a network namespace of its own. Tells as JSON what became of it.
 """
@@ -12,8 +13,8 @@ import sys
 import threading
 from ipaddress import ip_address
 
-from ecluse.kernel.netlink import NETLINK_NETFILTER, Netlink
-from ecluse.kernel.proxy_sets import SetElement, left, put
+from ecluse.kernel.netlink import NETLINK_NETFILTER, NetlinkSocket
+from ecluse.kernel.proxy_sets import SetElement, add_elements, seconds_left
 
 SET, ADDRESS, OTHER = "dns_svc_probe_4", "127.0.0.9", "127.0.0.10"
 TABLE = f"""
@@ -56,22 +57,22 @@ def main(rounds: int, packets: int) -> None:
             told["refused"] += send(sock, ADDRESS)
             told["sent"] += 1
 
-    with Netlink(NETLINK_NETFILTER) as netlink:
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
         for seconds in (30, 1200, 3000, None):
-            put(netlink, [SetElement(SET, ip_address(OTHER), seconds)])
-            put(netlink, [SetElement(SET, ip_address(OTHER))])
+            add_elements(netlink, [SetElement(SET, ip_address(OTHER), seconds)])
+            add_elements(netlink, [SetElement(SET, ip_address(OTHER))])
             told["left_at_least"] = min(
-                told["left_at_least"], left(netlink, SET)[ip_address(OTHER)]
+                told["left_at_least"], seconds_left(netlink, SET)[ip_address(OTHER)]
             )
-        put(netlink, [SetElement(SET, ip_address(ADDRESS))])
+        add_elements(netlink, [SetElement(SET, ip_address(ADDRESS))])
         thread = threading.Thread(target=sender)
         thread.start()
         while told["rounds"] < rounds or told["sent"] < packets:
-            put(netlink, [SetElement(SET, ip_address(ADDRESS))])
+            add_elements(netlink, [SetElement(SET, ip_address(ADDRESS))])
             told["rounds"] += 1
         going.clear()
         thread.join()
-        told["left_in_the_end"] = left(netlink, SET)[ip_address(ADDRESS)]
+        told["left_in_the_end"] = seconds_left(netlink, SET)[ip_address(ADDRESS)]
     print(json.dumps(told))
 
 

@@ -1,5 +1,6 @@
-"""The gateway as a virtual machine: Debian's own kernel, boots in 10 to 20 s under emulation, loses
-power when told to.
+"""The gateway as a virtual machine.
+
+Debian's own kernel, boots in 10 to 20 s under emulation, loses power when told to.
 
 It is commanded through the guest agent (a serial line: no cut reaches it), its network cards end in
 the lab's namespaces. Its writes go to an overlay of its own. A reboot ends the emulator and starts
@@ -87,8 +88,9 @@ class _Line:
 
 
 class Machine:
-    """One virtual machine; `start` or `boot` it, act with `sh`, end it with `reboot`, `poweroff` or
-    `power_cut`.
+    """One virtual machine.
+
+    `start` or `boot` it, act with `sh`, end it with `reboot`, `poweroff` or `power_cut`.
 
     backing: a raw image or another machine's overlay, never written to. links: for each network
     card, in the order of guest.INTERFACES, `(namespace, tap)`. home: the namespace of the emulator
@@ -365,8 +367,9 @@ class Machine:
         self.monitor("set_link", name=interface, up=plugged)
 
     def told(self) -> list[str]:
-        """Give the lines that the guest wrote to guest.TOLD, of all its boots; a torn last one is
-        not among them.
+        """Give the lines that the guest wrote to guest.TOLD, of all its boots.
+
+        A torn last one is not among them.
         """
         text = (
             self._told.read_text(encoding="utf-8", errors="replace") if self._told.exists() else ""

@@ -1,5 +1,6 @@
-"""A container with systemd as its first process: half a second to boot, this machine's kernel, for
-units and packages.
+"""A container with systemd as its first process.
+
+Half a second to boot, this machine's kernel, for units and packages.
 
 Each runs in a PID and a mount namespace of its own, so that the death of one process, or of the
 test itself, ends all of it. Its root is an overlay over a folder that is never written to: nothing
@@ -153,7 +154,8 @@ class Container:
         raise RuntimeError(f"the container did not come up in time:\n{self.console()}")
 
     def _find_leader(self) -> int:
-        """Give the host's number of the systemd inside: the child of nspawn, the child of unshare;
+        """Give the host's number of the systemd inside: the child of nspawn, the child of unshare.
+
         0 while there is none.
         """
         for parent in _children(self._process.pid):

@@ -42,8 +42,9 @@ def command(machine: Machine, *words: str) -> int:
 
 @dataclass
 class Scene:
-    """What a test plays with: the machine is cut since `since`, and everybody tries to get out and
-    in.
+    """What a test plays with.
+
+    The machine is cut since `since`, and everybody tries to get out and in.
     """
 
     ward: Ward
@@ -56,8 +57,9 @@ class Scene:
         return self.witness.judge(since or self.since)
 
     def must_hold(self) -> None:
-        """Fail unless the gate held since `since`: nothing of nobody's left or entered, and the
-        kept services answer now.
+        """Fail unless the gate held since `since`.
+
+        Nothing of nobody's left or entered, and the kept services answer now.
         """
         verdict = self.verdict()
         assert not verdict.nobodys, str(verdict)
@@ -65,8 +67,9 @@ class Scene:
         assert not unserved, f"kept, and not served: {unserved}"
 
     def must_stay_shut(self) -> None:
-        """Fail unless the kernel's gate is shut now and nothing of nobody's passed since `since`;
-        who is kept may still wait.
+        """Fail unless the kernel's gate is shut now and nothing of nobody's passed since `since`.
+
+        Who is kept may still wait.
         """
         assert is_shut(self.machine)
         verdict = self.verdict()
@@ -116,7 +119,7 @@ class Rig:
 
     @contextmanager
     def at(self, level: str, rate: int = traffic.RATE) -> Iterator[Scene]:
-        """Have a machine up, at that level, with traffic and a witness that begins anew."""
+        """Have a machine up, at that level, with traffic and a fresh witness."""
         machine = self._up()
         if levels(machine) != {level}:
             command(machine, level, *(["--yes"] if level == "open" else []))

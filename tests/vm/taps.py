@@ -1,5 +1,6 @@
-"""Starts a program with tap devices of other network namespaces open: `python -m tests.vm.taps HOME
-NS:IF ... -- ARGV`.
+"""Starts a program with tap devices of other network namespaces open.
+
+`python -m tests.vm.taps HOME NS:IF ... -- ARGV`.
 
 The devices become file descriptors 3, 4, ... of the program, which runs in namespace HOME. So the
 ends of a virtual machine's network cards are interfaces of the lab's namespaces, and the emulator

@@ -1,5 +1,6 @@
-"""The unit of the DNS gate under a real systemd: what it may, that it answers, that it is replaced
-when it hangs.
+"""The unit of the DNS gate under a real systemd.
+
+What it may, that it answers, that it is replaced when it hangs.
 """
 
 import pytest

@@ -66,8 +66,9 @@ done; exit 1
 
 
 def test_firewalld(scene: Scene):
-    """It stops nftables.service and does the site's NAT instead; its own rules let everything else
-    through.
+    """It stops nftables.service and does the site's NAT instead.
+
+    Its own rules let everything else through.
     """
     scene.machine.sh(_FIREWALLD, check=True)
     try:

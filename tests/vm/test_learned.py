@@ -1,4 +1,4 @@
-"""Addresses that the DNS gate learned, given their time anew on Debian's own kernels while packets
+"""Addresses that the DNS gate learned, given their time again on Debian's own kernels while packets
 need them.
 """
 
@@ -17,8 +17,9 @@ ROUNDS, PACKETS = 3_000, 20_000
 
 
 def test_no_packet_misses_an_address_that_is_put_in_again(disk: Disk):
-    """A sender with no pause, and the product's own call over and over: whole, half over, and
-    almost over at first.
+    """A sender with no pause, and the product's own call over and over.
+
+    Whole, half over, and almost over at first.
 
     What was almost over is one that no packet went to for half an hour: there, before Linux 6.12,
     it is exchanged.

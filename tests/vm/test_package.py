@@ -1,5 +1,6 @@
-"""The package under a real systemd: installed offline, upgraded while cut, and removed only when
-somebody says how.
+"""The package under a real systemd.
+
+Installed offline, upgraded while cut, and removed only when somebody says how.
 """
 
 import shutil
@@ -22,8 +23,9 @@ UNITS = "ecluse-boot.service ecluse.service ecluse.socket"
 
 @pytest.fixture
 def box(container: Container, suite: Suite) -> Iterator[Container]:
-    """A gateway whose site's files are there and whose daemon is up and open; the package lies in
-    /root.
+    """A gateway whose site's files are there and whose daemon is up and open.
+
+    The package lies in /root.
     """
     (container.upper / "root").mkdir()
     shutil.copy(suite.deb(), container.upper / "root/ecluse.deb")

@@ -1,5 +1,6 @@
-"""The units under a real systemd, in a container: what the daemon may, what a boot without it comes
-to, what restarts do.
+"""The units under a real systemd, in a container.
+
+What the daemon may, what a boot without it comes to, what restarts do.
 """
 
 import re
@@ -87,7 +88,7 @@ def is_shut(box: Container) -> bool:
 
 
 def handle(box: Container) -> str:
-    """Give the table's handle: another one means that it was taken away and made anew."""
+    """Give the table's handle: another one means that it was deleted and made again."""
     found = re.search(
         r"table inet ecluse \{ # handle (\d+)", box.sh("nft -a list table inet ecluse").out
     )

@@ -50,8 +50,9 @@ def gateway(disk: Disk) -> Iterator[tuple[Ward, Machine, Sniffer]]:
 
 
 def _kept(ward: Ward) -> list[str]:
-    """Name what is kept for the care zone and does not answer; an emulated machine that is busy
-    answers late.
+    """Name what is kept for the care zone and does not answer.
+
+    An emulated machine that is busy answers late.
     """
     deadline = time.monotonic() + 60
     waiting = [

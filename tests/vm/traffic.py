@@ -1,5 +1,6 @@
-"""What goes on at a gateway all day: streams a millisecond apart, calls that should fail, and
-whether everybody is served.
+"""What goes on at a gateway all day.
+
+Streams a millisecond apart, calls that should fail, and whether everybody is served.
 """
 
 import time
@@ -18,8 +19,9 @@ _AWAY = [("tcp", 443), ("udp", 5060)]
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """kept: to the laboratory, both families; others: to a web site, from care and from guests;
-    calls: TCP and UDP now and then.
+    """kept: to the laboratory, both families.
+
+    Others: to a web site, from care and from guests; calls: TCP and UDP now and then.
     """
 
     kept: tuple[Stream, ...]

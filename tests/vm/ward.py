@@ -1,5 +1,6 @@
-"""The hospital of tests/lab, with a virtual machine for its gateway: same places, same people, same
-internet.
+"""The hospital of tests/lab, with a virtual machine for its gateway.
+
+Same places, same people, same internet.
 """
 
 from pathlib import Path

@@ -71,8 +71,9 @@ def kept_leaving(flow: Seen) -> bool:
 
 
 def kept_entering(flow: Seen) -> bool:
-    """Whether a packet on its way out of the gateway to the inside may be there: also what comes
-    from no outside address, and a reset,
+    """Whether a packet on its way out of the gateway to the inside may be there.
+
+    Also what comes from no outside address, and a reset,
 
     with which the gateway itself refuses a connection in the name of who was called.
     """

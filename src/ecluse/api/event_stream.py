@@ -16,44 +16,44 @@ from ecluse.results import Event
 HEARTBEAT_SECONDS = 15.0
 
 
-async def stream(
+async def stream_events(
     request: BaseRequest, connection: HttpConnection, events: AsyncIterator[Event], heartbeat: float
 ) -> StreamResponse:
     """Write events until the client is gone or the server stops.
 
-    A client that does not read is dropped.
+    A client that does not read is dropped. heartbeat: seconds without an event.
     """
     response = StreamResponse(headers={**HEADERS, "Content-Type": NDJSON})
-    coming = asyncio.ensure_future(_next(events))
-    await asyncio.sleep(
-        0
-    )  # an async generator subscribes at its first step: let it, before we say we listen
+    next_event = asyncio.ensure_future(_next_or_none(events))
+    # An async generator subscribes at its first step: it takes it here, before the client is told
+    # that the stream runs.
+    await asyncio.sleep(0)
     try:
         await response.prepare(request)
-        await response.write(_pulse())
+        await response.write(_heartbeat_line())
         while not connection.gone.done():
-            either: set[asyncio.Future[Any]] = {coming, connection.gone}
+            either: set[asyncio.Future[Any]] = {next_event, connection.gone}
             await asyncio.wait(either, timeout=heartbeat, return_when=asyncio.FIRST_COMPLETED)
-            if not coming.done():
-                await response.write(_pulse())
+            if not next_event.done():
+                await response.write(_heartbeat_line())
                 continue
-            event = coming.result()
+            event = next_event.result()
             if event is None:
                 break
-            coming = asyncio.ensure_future(_next(events))
+            next_event = asyncio.ensure_future(_next_or_none(events))
             await response.write(to_json(event, Event) + b"\n")
     finally:
-        coming.cancel()
+        next_event.cancel()
         with suppress(asyncio.CancelledError, Exception):
-            await coming
+            await next_event
         if isinstance(events, AsyncGenerator):
             await events.aclose()
     return response
 
 
-async def _next(events: AsyncIterator[Event]) -> Event | None:
+async def _next_or_none(events: AsyncIterator[Event]) -> Event | None:
     return await anext(events, None)
 
 
-def _pulse() -> bytes:
+def _heartbeat_line() -> bytes:
     return to_json(Heartbeat(datetime.now(UTC)), Heartbeat) + b"\n"

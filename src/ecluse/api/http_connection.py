@@ -1,8 +1,8 @@
-"""One client's connection: aiohttp's HTTP protocol with the deadlines it lacks.
+"""One client's connection: aiohttp's HTTP protocol with the deadlines that it lacks.
 
-aiohttp 3.14 (web_protocol.py) bounds an idle connection only. Here: a request has REQUEST_SECONDS
-from its first byte to its last, and an answer STALL_SECONDS to be taken, after which the connection
-is ended.
+aiohttp 3.14 (web_protocol.py) limits an idle connection only. Here a request has REQUEST_SECONDS
+from its first byte to its last, and the client STALL_SECONDS to take an answer; then the connection
+ends.
 """
 
 import asyncio
@@ -36,17 +36,16 @@ MAX_HEADERS = 64
 class HttpConnection(RequestHandler):
     """The protocol of one accepted socket, with the peer that the kernel named at accept.
 
-    gone: done as soon as the client is away or the server wants the connection to end (for
-    streams).
-    early: it was made before the daemon ran, by a socket that systemd holds.
-    late: it came when its peer had no place left, so that only what closes is taken from it.
+    gone: a future that is done when the client has left, or the server wants a stream to end.
+    early: the client connected before the daemon ran, to the socket that systemd holds.
+    late: the client had used its quota, so only requests that close are accepted.
     """
 
     __slots__ = (
         "_answered",
         "_busy",
         "_due",
-        "_left",
+        "_on_end",
         "_request_seconds",
         "_since",
         "_stall",
@@ -65,7 +64,7 @@ class HttpConnection(RequestHandler):
         *,
         peer: Peer,
         role: Role,
-        left: Callable[[], None],
+        on_end: Callable[[], None],
         early: bool = False,
         late: bool = False,
         request_seconds: float = REQUEST_SECONDS,
@@ -90,7 +89,7 @@ class HttpConnection(RequestHandler):
         self.late = late
         self.idle_since: float | None = loop.time()
         self.gone: asyncio.Future[None] = loop.create_future()
-        self._left = left
+        self._on_end = on_end
         self._request_seconds = request_seconds
         self._stall_seconds = stall_seconds
         self._due: asyncio.TimerHandle | None = None
@@ -99,13 +98,12 @@ class HttpConnection(RequestHandler):
         self._since = loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start; any byte that the client does not take counts as a stall, so that none can pin
-        memory.
-        """
+        """Start. Any byte that the client does not take counts as a stall."""
+        # So no client can make the daemon keep an answer in memory.
         super().connection_made(transport)
         if isinstance(transport, asyncio.WriteTransport):
             transport.set_write_buffer_limits(high=0)
-        if self.late:  # others want the place
+        if self.late:  # another client may need the place
             self._due = self._loop.call_later(self._request_seconds, self._too_slow)
 
     def data_received(self, data: bytes) -> None:
@@ -115,17 +113,15 @@ class HttpConnection(RequestHandler):
             self._since = self._loop.time() if self._answered else self._since
         super().data_received(data)
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it; aiohttp's is an empty one
-        """Go on with a client that only stopped sending (shutdown(2)) until its request is
-        answered; True then.
-        """
+    def eof_received(self) -> bool:  # type: ignore[override]  # as in asyncio.Protocol
+        """Answer a client that only stopped sending (shutdown(2)) before ending; True then."""
         if self.hung_up() or (self._due is None and not self._busy):
             return False
         self.close()  # aiohttp: once what is being handled is answered
         return True
 
     def begin(self) -> float:
-        """Note that a request's handler runs; give the loop time by which its body must have come."""
+        """Mark the start of a request's handler; give the loop time when its body is due."""
         self._busy, self.idle_since = True, None
         due = (
             self._due.when() if self._due is not None else self._loop.time() + self._request_seconds
@@ -134,7 +130,7 @@ class HttpConnection(RequestHandler):
         return due
 
     def end(self) -> None:
-        """Note that the handler is done."""
+        """Mark the end of the handler."""
         self._busy, self._answered, self.idle_since = False, True, self._loop.time()
 
     def sender(self) -> Sender:
@@ -142,18 +138,19 @@ class HttpConnection(RequestHandler):
         return Sender(self.hung_up, self.early and not self._answered, self._since)
 
     def end_idle(self) -> None:
-        """End a connection on which nothing was asked: somebody needs its place."""
+        """End the connection if no request runs on it: another client needs its place."""
         if self.idle_since is not None and self.transport is not None:
             self.transport.abort()
 
-    def ask_to_go(self) -> None:
-        """Tell a stream to end."""
+    def end_stream(self) -> None:
+        """End a stream that runs on it."""
         if not self.gone.done():
             self.gone.set_result(None)
 
     def hung_up(self) -> bool:
-        """Ask the kernel whether the client has closed its end for good; one that only stopped
-        sending has not (poll(2)).
+        """Ask the kernel whether the client has closed its end for good (poll(2)).
+
+        A client that only stopped sending has not.
         """
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
         if sock is None:
@@ -163,8 +160,9 @@ class HttpConnection(RequestHandler):
         return any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def sender_gone(self) -> bool:
-        """Say whether the process that connected may be gone, and its number another's: it hung up
-        or, where told, ended.
+        """Say whether the process that connected may have ended, so that its pid is another's.
+
+        True when it hung up, or when the kernel says that it ended.
         """
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
         return self.hung_up() or sock is None or has_ended(sock)
@@ -177,18 +175,18 @@ class HttpConnection(RequestHandler):
     def _too_slow(self) -> None:
         self._due = None
         if self._busy or self.transport is None:
-            return  # bytes behind a running command: the idle time-out sees to them
+            return  # the idle time-out ends what follows a running command
         detail = f"the request did not arrive within {self._request_seconds:g} s"
         self.transport.write(raw_response(problem_of(HttpRefusalError(408, detail), "")))
         self.force_close()
 
     def pause_writing(self) -> None:
-        """Note that the client leaves bytes untaken."""
+        """Start the stall's deadline: the client leaves bytes untaken."""
         super().pause_writing()
         self._stall = self._loop.call_later(self._stall_seconds, self._drop, self.transport)
 
     def resume_writing(self) -> None:
-        """Note that the client took all there was."""
+        """Cancel the stall's deadline: the client has taken everything."""
         super().resume_writing()
         self._cancel_stall()
 
@@ -199,18 +197,18 @@ class HttpConnection(RequestHandler):
 
     @staticmethod
     def _drop(transport: asyncio.Transport | None) -> None:
-        # The transport is held from when it stalled: by now aiohttp may have let go of it and wait
-        # for the flush.
+        # The transport as it was at the stall: by now aiohttp may have dropped its own reference,
+        # and wait for the flush.
         if transport is not None:
             transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Give the place back."""
+        """Cancel the deadlines and free the place in the quota."""
         self._cancel_due()
         self._cancel_stall()
-        self.ask_to_go()
+        self.end_stream()
         super().connection_lost(exc)
-        self._left()
+        self._on_end()
 
     def handle_error(
         self,
@@ -219,7 +217,7 @@ class HttpConnection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> StreamResponse:
-        """Answer what was not HTTP by a problem document, without a line in the log for each."""
+        """Answer what is not HTTP by a problem document, without a line in the log for each."""
         del message
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is under way already")
@@ -235,12 +233,10 @@ class HttpConnection(RequestHandler):
 
 
 class ConnectionRegistry(Server):
-    """aiohttp's record of connections; it makes none itself, the door does."""
+    """aiohttp's record of connections; the acceptor makes them."""
 
-    def idle(self, since: float) -> list[HttpConnection]:
-        """Give the connections on which nothing is asked since then (loop time), the longest idle
-        first.
-        """
+    def idle_connections(self, since: float) -> list[HttpConnection]:
+        """Give the connections without a request since then (loop time), the longest idle first."""
         found = [
             (one.idle_since, one)
             for one in self.connections
@@ -250,8 +246,8 @@ class ConnectionRegistry(Server):
         ]
         return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
-    def ask_streams_to_go(self) -> None:
-        """Tell every open stream to end."""
+    def end_streams(self) -> None:
+        """End every open stream."""
         for connection in self.connections:
             if isinstance(connection, HttpConnection):
-                connection.ask_to_go()
+                connection.end_stream()

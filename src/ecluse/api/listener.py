@@ -1,4 +1,4 @@
-"""The listening socket: made by us, or given by systemd (sd_listen_fds(3))."""
+"""The listening socket: made here, or passed by systemd (sd_listen_fds(3))."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ _PATH_LIMIT = 107  # sockaddr_un.sun_path less its final NUL, unix(7)
 class Listener:
     """A socket that listens.
 
-    inode: (device, inode) of the file that we made, None when it is not ours to remove.
+    inode: (device, inode) of the socket file; None when it is not ours to remove.
     """
 
     sock: socket.socket
@@ -28,7 +28,7 @@ class Listener:
     inode: tuple[int, int] | None = None
 
     def close(self) -> None:
-        """Stop listening, and remove the socket file if it is still the one we made."""
+        """Stop listening, and remove the socket file if it is still ours."""
         if self.path is not None and self.inode is not None:
             with suppress(OSError):
                 found = self.path.lstat()
@@ -38,8 +38,11 @@ class Listener:
 
 
 def activated_fds(environ: Mapping[str, str], pid: int | None = None) -> tuple[int, ...]:
-    """Give the descriptors that systemd passed to this process, none if it passed none
-    (sd_listen_fds(3)).
+    """Give the descriptors that systemd passed to this process (sd_listen_fds(3)).
+
+    Args:
+        environ: where systemd tells of them.
+        pid: that they must be meant for; None for this process.
     """
     try:
         meant = int(environ.get("LISTEN_PID", ""))
@@ -51,8 +54,8 @@ def activated_fds(environ: Mapping[str, str], pid: int | None = None) -> tuple[i
     return tuple(range(_LISTEN_FDS_START, _LISTEN_FDS_START + count))
 
 
-def adopt(descriptor: int) -> Listener:
-    """Take over a listening UNIX stream socket that was passed to us.
+def adopt_socket(descriptor: int) -> Listener:
+    """Take over a listening UNIX stream socket that was passed to this process.
 
     StateError when it is something else.
     """
@@ -76,16 +79,22 @@ def adopt(descriptor: int) -> Listener:
 
 
 def listen(path: Path, mode: int, gid: int | None) -> Listener:
-    """Listen at `path`, with these permission bits and group (None: the process' own).
+    """Listen at `path`. A socket file of a dead daemon is replaced in one step.
 
-    A socket file of a dead daemon is replaced, in one step. StateError when a living one answers
-    there, when something else than a socket is there, or when the place cannot be written.
+    Args:
+        path: of the socket file.
+        mode: its permission bits.
+        gid: its group; None for that of the process.
+
+    Raises:
+        StateError: a living daemon answers there, it is no socket, or it can't be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     if len(os.fsencode(temporary)) > _PATH_LIMIT:
         raise StateError(
             f"the socket path is too long: {path}",
-            hint=f"a UNIX socket path has at most {_PATH_LIMIT} bytes; choose a shorter one with --socket",
+            hint=f"a UNIX socket path has at most {_PATH_LIMIT} bytes; "
+            "choose a shorter one with --socket",
         )
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -97,7 +106,7 @@ def listen(path: Path, mode: int, gid: int | None) -> Listener:
         if gid is not None:
             os.chown(temporary, -1, gid)
         sock.listen(BACKLOG)
-        _must_be_free(path)
+        _require_unused(path)
         temporary.replace(path)
         found = path.lstat()
     except OSError as error:
@@ -119,8 +128,8 @@ def _discard(sock: socket.socket, temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _must_be_free(path: Path) -> None:
-    """Ask what is at `path` whether it lives."""
+def _require_unused(path: Path) -> None:
+    """Raise StateError unless the path is free, or its socket's daemon is dead."""
     try:
         kind = path.lstat().st_mode
     except FileNotFoundError:

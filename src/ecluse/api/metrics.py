@@ -15,10 +15,10 @@ MEDIA = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
-class Doorkeeping:
-    """What the server counts about itself.
+class SocketCounts:
+    """What the server counts about its socket.
 
-    connections: by pool, now. turned_away, forbidden: since it started.
+    connections: open now, by pool. turned_away, forbidden: since it started.
     """
 
     connections: Mapping[str, int]
@@ -26,26 +26,24 @@ class Doorkeeping:
     forbidden: int
 
 
-def exposition(status: Status, door: Doorkeeping) -> bytes:
-    """Write every metric of one status.
-
-    A registry of its own: nothing of this process' own collectors leaks in.
-    """
+def metrics_text(status: Status, socket: SocketCounts) -> bytes:
+    """Write every metric of one status."""
+    # A registry of its own: the library's collectors of this process stay out.
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot(status, door))
+    registry.register(_Snapshot(status, socket))
     return generate_latest(registry)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Snapshot(Collector):
     status: Status
-    door: Doorkeeping
+    socket: SocketCounts
 
     def collect(self) -> Iterator[Metric]:
         yield from _gate(self.status)
         yield from _services(self.status.services)
         yield from _names(self.status.services)
-        yield from _door(self.door)
+        yield from _socket(self.socket)
 
 
 def _gate(status: Status) -> Iterator[Metric]:
@@ -87,7 +85,7 @@ def _gate(status: Status) -> Iterator[Metric]:
     if status.dns:
         yield _gauge(
             "ecluse_dns_gate_working",
-            "1 when the DNS gate answers by its orders.",
+            "1 when the DNS gate answers by its configuration.",
             status.dns.working,
         )
         yield _gauge(
@@ -104,13 +102,22 @@ def _gate(status: Status) -> Iterator[Metric]:
             value=status.dns.refused,
         )
     yield _gauge("ecluse_warnings", "How many warnings the status has.", len(status.warnings))
-    yield _gauge("ecluse_last_tamper_seconds", "When our table was last changed by another, UNIX time, 0: never.",
-                 _unix(status.last_tamper.at) if status.last_tamper else 0)  # fmt: skip
-    yield _gauge("ecluse_last_leak_seconds", "When connections last got through unkept, UNIX time, 0: never.",
-                 _unix(status.last_leak.at) if status.last_leak else 0)  # fmt: skip
+    yield _gauge(
+        "ecluse_last_tamper_seconds",
+        "When our table was last changed by another, UNIX time, 0: never.",
+        _unix(status.last_tamper.at) if status.last_tamper else 0,
+    )
+    yield _gauge(
+        "ecluse_last_leak_seconds",
+        "When connections last leaked, UNIX time, 0: never.",
+        _unix(status.last_leak.at) if status.last_leak else 0,
+    )
     purge = status.purge
-    yield _gauge("ecluse_purge_failed", "1 when the last end of connections failed.",
-                 purge is not None and purge.state == "failed")  # fmt: skip
+    yield _gauge(
+        "ecluse_purge_failed",
+        "1 when the last end of connections failed.",
+        purge is not None and purge.state == "failed",
+    )
 
 
 def _tables(status: Status) -> Iterator[Metric]:
@@ -191,18 +198,18 @@ def _names(services: tuple[ServiceStatus, ...]) -> Iterator[Metric]:
     yield from (count, failing, until, answers)
 
 
-def _door(door: Doorkeeping) -> Iterator[Metric]:
+def _socket(socket: SocketCounts) -> Iterator[Metric]:
     connections = GaugeMetricFamily(
         "ecluse_api_connections", "Open connections to the socket.", labels=("pool",)
     )
-    for pool, count in door.connections.items():
+    for pool, count in socket.connections.items():
         connections.add_metric((pool,), count)
     yield connections
     yield CounterMetricFamily(
-        "ecluse_api_turned_away", "Connections refused for want of room.", door.turned_away
+        "ecluse_api_turned_away", "Connections refused for want of room.", socket.turned_away
     )
     yield CounterMetricFamily(
-        "ecluse_api_forbidden", "Requests by those who may not.", door.forbidden
+        "ecluse_api_forbidden", "Requests by those who may not.", socket.forbidden
     )
 
 

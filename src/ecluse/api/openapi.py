@@ -1,6 +1,4 @@
-"""The OpenAPI 3.1 description, written from the route table and the types that the server itself
-uses.
-"""
+"""The OpenAPI 3.1 document, made from the route table and the types that the server itself uses."""
 
 import json
 from collections.abc import Iterable
@@ -26,7 +24,7 @@ _STATUSES = {
 
 @cache
 def document() -> dict[str, Any]:
-    """Give the whole document. It is made once; do not change it."""
+    """Give the whole document. It is made once, so the caller must not change it."""
     refs, schemas = _schemas(ROUTES)
     paths: dict[str, Any] = {}
     for route in ROUTES:
@@ -36,9 +34,11 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Écluse",
             "version": __version__,
-            "summary": "Cut, keep, prove and roll back: the local API of a hospital's internet gate.",
-            "description": "HTTP/1.1 over a UNIX socket. Who you are is what the kernel says (SO_PEERCRED): "
-            "there is nothing to log in with. Readers may look and plan, operators may command, root may both.",
+            "summary": "Cut, keep, prove and roll back: "
+            "the local API of a hospital's internet gate.",
+            "description": "HTTP/1.1 over a UNIX socket. Who you are is what the kernel says "
+            "(SO_PEERCRED): there is nothing to log in with. "
+            "Readers may look and plan, operators may command, root may both.",
             "license": {"name": "GPL-2.0-or-later", "identifier": "GPL-2.0-or-later"},
         },
         "servers": [{"url": "http://localhost", "description": "the host name is ignored"}],
@@ -48,7 +48,7 @@ def document() -> dict[str, Any]:
 
 
 @cache
-def text() -> bytes:
+def document_text() -> bytes:
     """Give the document as it is sent; the first time takes a while."""
     return json.dumps(document()).encode()
 
@@ -66,9 +66,12 @@ def _schemas(routes: Iterable[Route]) -> tuple[dict[Any, Any], dict[str, Any]]:
 
 def _operation(route: Route, refs: dict[Any, Any]) -> dict[str, Any]:
     problem = {problems.MEDIA: {"schema": refs[Problem]}}
+    path = route.path.replace("/v1", "")
+    for old, new in (("/", "_"), (".", "_"), ("{", ""), ("}", "")):
+        path = path.replace(old, new)
     operation: dict[str, Any] = {
         "summary": route.summary,
-        "operationId": f"{route.method.lower()}{route.path.replace('/v1', '').replace('/', '_').replace('.', '_')}",
+        "operationId": route.method.lower() + path,
         "x-role": route.needs.value,
         "responses": {
             "200": {
@@ -85,7 +88,6 @@ def _operation(route: Route, refs: dict[Any, Any]) -> dict[str, Any]:
             "required": True,
             "content": {JSON: {"schema": refs[route.body]}},
         }
-    operation["operationId"] = operation["operationId"].replace("{", "").replace("}", "")
     return operation
 
 

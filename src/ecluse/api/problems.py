@@ -1,5 +1,6 @@
-"""Errors as problem documents (RFC 9457): every one says what failed and what to do next, none
-carries a traceback.
+"""Errors as problem documents (RFC 9457).
+
+Each says what failed and what to do next; none carries a traceback.
 """
 
 from http import HTTPStatus
@@ -48,9 +49,15 @@ _TITLES = {
 
 
 class HttpRefusalError(Exception):
-    """What HTTP itself refuses: a wrong path, method, size, type or time.
+    """A request that HTTP itself refuses: for its path, method, size, type or time.
 
-    close: the connection cannot go on.
+    Args:
+        status: of HTTP.
+        detail: what is wrong.
+        hint: what to do.
+        kind: a key of the titles.
+        allow: methods for the header `Allow`.
+        close: end the connection after the answer.
     """
 
     def __init__(
@@ -106,7 +113,8 @@ def problem_of(error: Exception, instance: str) -> Problem:
         _TYPE + "internal",
         _TITLES["internal"],
         500,
-        "the daemon met an error of its own; if this was a command, it is not known whether it was carried out",
+        "the daemon met an error of its own; "
+        "if this was a command, it is not known whether it was carried out",
         instance,
         "internal",
         hint="run 'ecluse status' to see where things stand; the daemon's log has the details",
@@ -114,7 +122,7 @@ def problem_of(error: Exception, instance: str) -> Problem:
 
 
 def raw_response(problem: Problem) -> bytes:
-    """Write a whole HTTP answer by hand, for a connection that has no request to answer (yet)."""
+    """Write a whole HTTP answer, for a connection without a request that aiohttp could answer."""
     body = to_json(problem, Problem)
     head = (
         f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"

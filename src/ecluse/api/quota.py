@@ -1,6 +1,4 @@
-"""How many connections each kind of peer may hold, so that nobody can take the operator's place at
-the door.
-"""
+"""How many connections each kind of peer may have, so that nobody can lock an operator out."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,16 +10,16 @@ from ecluse.api.peer import Role
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """Connections that a pool may hold, altogether and for one uid."""
+    """Connections that a pool may have: in total, and for one uid."""
 
     total: int
     per_uid: int
 
 
-ROOMS: Mapping[str, Quota] = MappingProxyType(
+CONNECTION_QUOTAS: Mapping[str, Quota] = MappingProxyType(
     {
-        # Pools never lend to each other: whatever one does, another's room stays free.
-        # Somebody with user namespaces has thousands of uids, so that `total` is what holds him.
+        # Pools never lend to each other: a full one takes no place from another.
+        # One person with user namespaces has thousands of uids, so `total` is the real limit.
         Role.NONE.value: Quota(64, 16),
         Role.READER.value: Quota(192, 96),
         Role.OPERATOR.value: Quota(192, 96),
@@ -41,17 +39,17 @@ def pool_of(uid: int, role: Role) -> str:
 
 @dataclass(slots=True)
 class QuotaCounter:
-    """Counts who holds how many of something (connections, event streams)."""
+    """Counts the places that are taken (connections, event streams), and those that were denied."""
 
-    rooms: Mapping[str, Quota] = field(default_factory=lambda: ROOMS)
+    quotas: Mapping[str, Quota] = field(default_factory=lambda: CONNECTION_QUOTAS)
     turned_away: int = 0
     _totals: Counter[str] = field(default_factory=Counter)
     _by_uid: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def enter(self, pool: str, uid: int) -> bool:
         """Take one place; False when there is none."""
-        room = self.rooms[pool]
-        if self._totals[pool] >= room.total or self._by_uid[pool, uid] >= room.per_uid:
+        quota = self.quotas[pool]
+        if self._totals[pool] >= quota.total or self._by_uid[pool, uid] >= quota.per_uid:
             self.turned_away += 1
             return False
         self._totals[pool] += 1
@@ -59,12 +57,12 @@ class QuotaCounter:
         return True
 
     def leave(self, pool: str, uid: int) -> None:
-        """Give one place back."""
+        """Free one place."""
         self._totals[pool] -= 1
         self._by_uid[pool, uid] -= 1
         if not self._by_uid[pool, uid]:
             del self._by_uid[pool, uid]
 
-    def held(self) -> dict[str, int]:
-        """Say how many places each pool holds now."""
-        return {pool: self._totals[pool] for pool in self.rooms}
+    def taken(self) -> dict[str, int]:
+        """Count the places that each pool has taken now."""
+        return {pool: self._totals[pool] for pool in self.quotas}

@@ -1,5 +1,6 @@
-"""Every route of the API in one table: the server dispatches by it and the OpenAPI document is
-written from it.
+"""Every route of the API in one table.
+
+The server dispatches by it, and the OpenAPI document is made from it.
 """
 
 import re
@@ -10,7 +11,6 @@ from typing import Any, TypedDict
 
 from pydantic import BaseModel
 
-from ecluse.api.commands import Commands
 from ecluse.api.peer import Role
 from ecluse.api.wire import (
     GenerationDetail,
@@ -24,6 +24,7 @@ from ecluse.api.wire import (
     RollbackRequest,
     Services,
 )
+from ecluse.controller import Controller
 from ecluse.records import Actor, Sender
 from ecluse.results import Change, Event, Plan, Refused, Status
 
@@ -34,9 +35,12 @@ METRICS = "text/plain"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, checked: by whom, and what it says."""
+    """One request after its check.
 
-    commands: Commands
+    number: of the generation in its path; 0 when there is none.
+    """
+
+    controller: Controller
     actor: Actor
     sender: Sender
     body: Any
@@ -53,11 +57,10 @@ class _By(TypedDict):
 
 @dataclass(frozen=True)
 class Route:
-    """One thing that can be asked.
+    """One request that the API answers.
 
-    act is None where the server itself answers (streams, metrics, this very list).
-
-    changes: it may change what passes; such a call runs to its end even when who asked is gone.
+    act: makes the answer; None where the server itself does (streams, metrics, this very list).
+    changes: it may change what passes. Such a call runs to its end even when the client hangs up.
     """
 
     method: str
@@ -73,20 +76,22 @@ class Route:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Give what a path must match; the one parameter is a generation's number."""
+        """Give the pattern of its paths; the only parameter is a generation's number."""
         return re.compile(self.path.replace("{number}", "(?P<number>[0-9]{1,12})"))
 
 
 async def _services(call: Call) -> Services:
-    return Services(await call.commands.services())
+    return Services(await call.controller.services())
 
 
 async def _generations(call: Call) -> Generations:
-    return Generations(call.commands.generations())
+    return Generations(call.controller.generations())
 
 
 async def _generation(call: Call) -> GenerationDetail:
-    return GenerationDetail(call.commands.generation(call.number), call.commands.purge(call.number))
+    return GenerationDetail(
+        call.controller.generation(call.number), call.controller.purge(call.number)
+    )
 
 
 def _by(call: Call) -> _By:
@@ -101,26 +106,26 @@ def _by(call: Call) -> _By:
 
 async def _level(call: Call) -> Change:
     asked: LevelRequest = call.body
-    return await call.commands.set_level(
+    return await call.controller.set_level(
         asked.level, asked.zones, expect=asked.expect_generation, **_by(call)
     )
 
 
 async def _rollback(call: Call) -> Change:
     asked: RollbackRequest = call.body
-    return await call.commands.rollback(
+    return await call.controller.rollback(
         asked.generation, expect=asked.expect_generation, **_by(call)
     )
 
 
 async def _reload(call: Call) -> Change:
     asked: ReloadRequest = call.body
-    return await call.commands.reload(expect=asked.expect, **_by(call))
+    return await call.controller.reload(expect=asked.expect, **_by(call))
 
 
 async def _plan(call: Call) -> Plan:
     asked: PlanRequest = call.body
-    return await call.commands.plan(
+    return await call.controller.plan(
         level=asked.level, zones=asked.zones, rollback=asked.generation, reload=asked.reload
     )
 
@@ -128,83 +133,33 @@ async def _plan(call: Call) -> Plan:
 _R, _O = Role.READER, Role.OPERATOR
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/v1/status", "Where we are", _R, Status, lambda call: call.commands.status()),
+    Route("GET", "/v1/status", "Where we are", _R, Status, lambda call: call.controller.status()),
     Route("GET", "/v1/services", "Every service of the allowlist", _R, Services, _services),
-    Route(
-        "GET",
-        "/v1/generations",
-        "Every recorded state, newest first",
-        _R,
-        Generations,
-        _generations,
-    ),
-    Route(
-        "GET", "/v1/generations/{number}", "One recorded state", _R, GenerationDetail, _generation
-    ),
-    Route(
-        "POST",
-        "/v1/level",
-        "Set a level",
-        _O,
-        Change,
-        _level,
-        LevelRequest,
-        changes=True,
-    ),
-    Route(
-        "POST",
-        "/v1/rollback",
-        "Go back to a recorded state",
-        _O,
-        Change,
-        _rollback,
-        RollbackRequest,
-        changes=True,
-    ),
-    Route(
-        "POST",
-        "/v1/reload",
-        "Apply the site's files",
-        _O,
-        Change,
-        _reload,
-        ReloadRequest,
-        changes=True,
-    ),
-    Route(
-        "POST",
-        "/v1/plan",
-        "What a change would do, with nothing done",
-        _R,
-        Plan,
-        _plan,
-        PlanRequest,
-    ),
-    Route(
-        "GET",
-        "/v1/refused",
-        "Who keeps trying to get out, most packets first",
-        _R,
-        Refused,
-        lambda call: call.commands.refused(call.query.limit),
-        query=LimitQuery,
-    ),
-    Route(
-        "GET",
-        "/v1/events",
-        "What happens, a line of JSON each",
-        _R,
-        Event | Heartbeat,
-        media=NDJSON,
-    ),
+    Route("GET", "/v1/generations", "Every recorded state, newest first", _R, Generations,
+          _generations),
+    Route("GET", "/v1/generations/{number}", "One recorded state", _R, GenerationDetail,
+          _generation),
+    Route("POST", "/v1/level", "Set a level", _O, Change, _level, LevelRequest, changes=True),
+    Route("POST", "/v1/rollback", "Go back to a recorded state", _O, Change, _rollback,
+          RollbackRequest, changes=True),
+    Route("POST", "/v1/reload", "Apply the site's files", _O, Change, _reload, ReloadRequest,
+          changes=True),
+    Route("POST", "/v1/plan", "What a change would do, with nothing done", _R, Plan, _plan,
+          PlanRequest),
+    Route("GET", "/v1/refused", "Who keeps trying to get out, most packets first", _R, Refused,
+          lambda call: call.controller.refused(call.query.limit), query=LimitQuery),
+    Route("GET", "/v1/events", "What happens, a line of JSON each", _R, Event | Heartbeat,
+          media=NDJSON),
     Route("GET", "/metrics", "The status for Prometheus", _R, str, media=METRICS),
     Route("GET", "/v1/openapi.json", "This description", _R, dict[str, Any]),
-)
+)  # fmt: skip
 
 
-def find(method: str, path: str) -> tuple[Route | None, int, tuple[str, ...]]:
-    """Give the route of a request, the number in its path (0: none), and the methods that the path
-    has at all.
+def find_route(method: str, path: str) -> tuple[Route | None, int, tuple[str, ...]]:
+    """Find the route of a request.
+
+    Returns the route (None: there is none), the number in its path (0: none), and the methods that
+    the path has.
     """
     allowed: list[str] = []
     for route in ROUTES:

@@ -1,4 +1,4 @@
-"""The API server: HTTP/1.1 with JSON on a UNIX socket, for whom the kernel names and nobody else."""
+"""The API server: HTTP/1.1 with JSON on a UNIX socket, with roles by the peer's credentials."""
 
 import asyncio
 import traceback
@@ -11,14 +11,14 @@ from typing import Any, cast
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import BaseRequest, RequestPayloadError, Response, StreamResponse
 from pydantic import BaseModel
+from structlog.typing import FilteringBoundLogger
 
 from ecluse.accounts import Accounts
 from ecluse.api import metrics, openapi
-from ecluse.api.acceptor import Acceptor, no_place
-from ecluse.api.browser_guard import HINT, mark_of
-from ecluse.api.commands import Commands
+from ecluse.api.acceptor import Acceptor, over_quota
+from ecluse.api.browser_guard import HINT, browser_sign
 from ecluse.api.denied_attempts import DeniedAttempts
-from ecluse.api.event_stream import HEARTBEAT_SECONDS, stream
+from ecluse.api.event_stream import HEARTBEAT_SECONDS, stream_events
 from ecluse.api.http_connection import (
     HEADERS,
     REQUEST_SECONDS,
@@ -26,25 +26,25 @@ from ecluse.api.http_connection import (
     ConnectionRegistry,
     HttpConnection,
 )
-from ecluse.api.listener import Listener, adopt, listen
-from ecluse.api.log import Log
+from ecluse.api.listener import Listener, adopt_socket, listen
 from ecluse.api.peer import Role, Roles, actor_of
 from ecluse.api.problems import MEDIA, HttpRefusalError, problem_of
 from ecluse.api.quota import Quota, QuotaCounter, pool_of
-from ecluse.api.routes import JSON, METRICS, NDJSON, Call, find
+from ecluse.api.routes import JSON, METRICS, NDJSON, Call, find_route
 from ecluse.api.wire import (
     MAX_BODY,
     LevelRequest,
     Problem,
-    in_pieces,
-    read_body,
-    read_query,
+    parse_body,
+    parse_query,
     to_json,
+    to_json_in_pieces,
 )
+from ecluse.controller import Controller
 from ecluse.errors import EcluseError
 from ecluse.safe_text import replace_unsafe
 
-_STREAM_ROOMS: Mapping[str, Quota] = MappingProxyType(
+_STREAM_QUOTAS: Mapping[str, Quota] = MappingProxyType(
     {
         Role.READER.value: Quota(32, 8),
         Role.OPERATOR.value: Quota(32, 8),
@@ -55,65 +55,69 @@ _STREAM_ROOMS: Mapping[str, Quota] = MappingProxyType(
 
 
 class ApiServer:
-    """A server that runs.
-
-    Made by `serve`; `warnings` names role groups that do not exist on this machine.
-    """
+    """A running server, made by `serve`."""
 
     def __init__(
         self,
-        commands: Commands,
+        controller: Controller,
         roles: Roles,
-        log: Log,
+        log: FilteringBoundLogger,
         *,
         request_seconds: float = REQUEST_SECONDS,
         stall_seconds: float = STALL_SECONDS,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
-        self._commands = commands
+        self._controller = controller
         self._roles = roles
         self._log = log
-        self._refusals = DeniedAttempts(commands, log)
-        self._streams = QuotaCounter(_STREAM_ROOMS)
-        self._manager = ConnectionRegistry(self._handle)
-        self._open_door = partial(
-            Acceptor, manager=self._manager, roles=roles, log=log,
-            request_seconds=request_seconds, stall_seconds=stall_seconds,
-        )  # fmt: skip
-        self._door: Acceptor | None = None
+        self._denied = DeniedAttempts(controller.forbidden, log)
+        self._streams = QuotaCounter(_STREAM_QUOTAS)
+        self._registry = ConnectionRegistry(self._handle)
+        self._make_acceptor = partial(
+            Acceptor,
+            registry=self._registry,
+            roles=roles,
+            log=log,
+            request_seconds=request_seconds,
+            stall_seconds=stall_seconds,
+        )
+        self._acceptor: Acceptor | None = None
         self._heartbeat = heartbeat_seconds
         self._running: set[asyncio.Future[Any]] = set()
-        # Readings wait in a lane of their role: commands never stand behind more than these few in
-        # the controller.
-        self._lanes = {Role.READER: asyncio.Semaphore(1), Role.OPERATOR: asyncio.Semaphore(2)}
+        # Queries of one role wait for each other here, so that a command never waits for more than
+        # these few in the controller.
+        self._query_slots = {Role.READER: asyncio.Semaphore(1), Role.OPERATOR: asyncio.Semaphore(2)}
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Name, in words, each role group that does not exist now."""
+        """Give a sentence for each role group that does not exist on this machine now."""
         return self._roles.warnings()
 
     def open(self, listeners: Sequence[Listener]) -> None:
         """Begin to accept on these listeners."""
-        self._door = self._open_door(listeners)
-        self._door.open()
+        self._acceptor = self._make_acceptor(listeners)
+        self._acceptor.open()
 
     async def close(self, grace: float = 10.0) -> None:
-        """Accept no more, let running commands end (at most `grace` seconds), end every connection."""
-        if self._door is not None:
-            self._door.close()
-        self._manager.pre_shutdown()
-        self._manager.ask_streams_to_go()
+        """Stop accepting, let running commands end, and end every connection.
+
+        grace: seconds for the commands.
+        """
+        if self._acceptor is not None:
+            self._acceptor.close()
+        self._registry.pre_shutdown()
+        self._registry.end_streams()
         if self._running:
             await asyncio.wait(self._running, timeout=grace)
-        await self._manager.shutdown(1.0)
-        await self._refusals.close()
+        await self._registry.shutdown(1.0)
+        await self._denied.close()
 
     async def _handle(self, request: BaseRequest) -> StreamResponse:
         connection = cast(HttpConnection, request.protocol)
         due = connection.begin()
         try:
             return await self._answer(request, connection, due)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem document and no traceback
+        except Exception as error:  # noqa: BLE001 - the client gets a problem document
             return self._refuse(request, error)
         finally:
             connection.end()
@@ -123,9 +127,9 @@ class ApiServer:
         if not hung_up and not isinstance(error, (HttpRefusalError, EcluseError)):
             self._log.error(
                 "a request failed unexpectedly",
-                request=_what(request),
+                request=_request_text(request),
                 error=repr(error),
-                at=_at(error),
+                at=_traceback_lines(error),
             )
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is under way already") from error
@@ -141,46 +145,48 @@ class ApiServer:
     async def _answer(
         self, request: BaseRequest, connection: HttpConnection, due: float
     ) -> StreamResponse:
-        route, number, methods = find(request.method, request.path)
+        route, number, methods = find_route(request.method, request.path)
         needed = route.needs if route is not None else Role.READER
-        page = mark_of(request.headers.items())
+        page = browser_sign(request.headers.items())
         if not connection.role.includes(needed) or page:
-            raise await self._forbid(request, connection, needed, page)
+            raise await self._deny(request, connection, needed, page)
         if route is None:
             raise _no_route(request, methods)
         if route.body is not None and request.content_type != JSON:
             hint = f"send it with Content-Type: {JSON}"
             raise HttpRefusalError(415, "every POST says that it is JSON", hint=hint, close=True)
         try:
-            query = read_query(request.rel_url.query, route.query)
+            query = parse_query(request.rel_url.query, route.query)
             body = (
-                read_body(await _read(request, due), route.body) if route.body is not None else None
+                parse_body(await _receive_body(request, due), route.body)
+                if route.body is not None
+                else None
             )
         except ValueError as error:
             raise HttpRefusalError(
                 400, str(error), hint="GET /v1/openapi.json describes every request"
             ) from None
         if connection.late and not self._closes(body):
-            raise no_place()
+            raise over_quota()
         actor = actor_of(connection.peer, self._roles.accounts, gone=connection.sender_gone)
-        call = Call(self._commands, actor, connection.sender(), body, query, number)
+        call = Call(self._controller, actor, connection.sender(), body, query, number)
         if route.media == NDJSON:
             return await self._stream(request, connection)
         if route.media == METRICS:
             return await self._metrics(connection)
         if route.act is None:
-            return _response(await asyncio.to_thread(openapi.text), JSON)
+            return _response(await asyncio.to_thread(openapi.document_text), JSON)
         if route.changes:
-            return _response(to_json(await self._run(route.act(call)), route.answer), JSON)
-        async with self._lanes[connection.role]:
+            return _response(to_json(await self._run_to_end(route.act(call)), route.answer), JSON)
+        async with self._query_slots[connection.role]:
             answer = await route.act(call)
-            return _response(await asyncio.to_thread(in_pieces, answer, route.answer), JSON)
+            return _response(await asyncio.to_thread(to_json_in_pieces, answer, route.answer), JSON)
 
     def _closes(self, body: BaseModel | None) -> bool:
-        return isinstance(body, LevelRequest) and self._commands.closes(body.level, body.zones)
+        return isinstance(body, LevelRequest) and self._controller.closes(body.level, body.zones)
 
-    async def _run(self, command: Awaitable[Any]) -> Any:
-        """Run a command to its end, whether or not whoever asked for it stays."""
+    async def _run_to_end(self, command: Awaitable[Any]) -> Any:
+        """Run a command to its end, even when its client hangs up."""
         task = asyncio.ensure_future(command)
         self._running.add(task)
         task.add_done_callback(self._ended)
@@ -189,38 +195,41 @@ class ApiServer:
     def _ended(self, task: asyncio.Future[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # seen here too: nobody may be left to wait for it
+            task.exception()  # retrieved here: its client may have gone
 
-    async def _forbid(
+    async def _deny(
         self, request: BaseRequest, connection: HttpConnection, needed: Role, page: str
     ) -> Exception:
         peer, accounts = connection.peer, self._roles.accounts
-        await self._refusals.record(
+        await self._denied.record_attempt(
             lambda: actor_of(peer, accounts, gone=connection.sender_gone),
             peer.uid,
-            _what(request) + (f" from a web page, as it seems: {page}" if page else ""),
+            _request_text(request) + (f" from a web page, as it seems: {page}" if page else ""),
             page=bool(page),
         )
         if page:
-            detail = f"requests of web pages are refused, and this may be one: {replace_unsafe(page, 80)}"
+            sign = replace_unsafe(page, 80)
+            detail = f"requests of web pages are refused, and this may be one: {sign}"
             return HttpRefusalError(403, detail, kind="forbidden", hint=HINT, close=True)
-        who = accounts.user_name(peer.uid)
+        user = accounts.user_name(peer.uid)
         group = self._roles.operators if needed is Role.OPERATOR else self._roles.readers
         may = "command" if needed is Role.OPERATOR else "look"
         return HttpRefusalError(
             403,
-            f"user {who} may not {may} here; nothing was changed, and the attempt is in the audit log",
+            f"user {user} may not {may} here; nothing was changed, "
+            "and the attempt is in the audit log",
             kind="forbidden",
-            hint=f"run it as root (sudo), or as a member of the group '{group}' (log in again after being added)",
+            hint=f"run it as root (sudo), or as a member of the group '{group}' "
+            "(log in again after being added)",
         )
 
     async def _metrics(self, connection: HttpConnection) -> Response:
-        async with self._lanes[connection.role]:
-            status = await self._commands.status()
-        admission = self._door.admission if self._door is not None else QuotaCounter()
-        door = metrics.Doorkeeping(admission.held(), admission.turned_away, self._refusals.total)
+        async with self._query_slots[connection.role]:
+            status = await self._controller.status()
+        quotas = self._acceptor.quotas if self._acceptor is not None else QuotaCounter()
+        counts = metrics.SocketCounts(quotas.taken(), quotas.turned_away, self._denied.total)
         return Response(
-            body=await asyncio.to_thread(metrics.exposition, status, door),
+            body=await asyncio.to_thread(metrics.metrics_text, status, counts),
             headers={**HEADERS, "Content-Type": metrics.MEDIA},
         )
 
@@ -232,7 +241,9 @@ class ApiServer:
                 503, "too many event streams are open", kind="busy", hint="close some of them"
             )
         try:
-            return await stream(request, connection, self._commands.events(), self._heartbeat)
+            return await stream_events(
+                request, connection, self._controller.events(), self._heartbeat
+            )
         finally:
             self._streams.leave(pool, uid)
 
@@ -253,8 +264,8 @@ def _no_route(request: BaseRequest, methods: tuple[str, ...]) -> HttpRefusalErro
     )
 
 
-async def _read(request: BaseRequest, due: float) -> bytes:
-    """Read a body, bounded in size and time."""
+async def _receive_body(request: BaseRequest, due: float) -> bytes:
+    """Read a body of at most MAX_BODY bytes. due: the loop time by which it must have come."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise HttpRefusalError(415, "a compressed body is not taken", close=True)
     too_large = HttpRefusalError(413, f"a body has at most {MAX_BODY} bytes", close=True)
@@ -283,19 +294,19 @@ def _response(body: bytes, media: str, status: int = 200) -> Response:
     return Response(status=status, body=body, headers={**HEADERS, "Content-Type": media})
 
 
-def _what(request: BaseRequest) -> str:
+def _request_text(request: BaseRequest) -> str:
     return replace_unsafe(f"{request.method} {request.path}", 200)
 
 
-def _at(error: Exception) -> list[str]:
-    """Name the last places of a traceback, for the log alone."""
+def _traceback_lines(error: Exception) -> list[str]:
+    """Give the last lines of a traceback, for the log alone."""
     return [
         f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-6:]
     ]
 
 
 async def serve(
-    commands: Commands,
+    controller: Controller,
     *,
     socket_path: Path | None,
     listen_fds: Sequence[int] = (),
@@ -303,18 +314,30 @@ async def serve(
     group: str = "",
     readers: str,
     operators: str,
-    log: Log,
+    log: FilteringBoundLogger,
     accounts: Accounts | None = None,
     request_seconds: float = REQUEST_SECONDS,
     stall_seconds: float = STALL_SECONDS,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> ApiServer:
-    """Serve `commands` on the sockets that systemd passed (`listen_fds`), or else at `socket_path`.
+    """Start to serve the controller. End it by the server's `close()`.
 
-    mode, group: permission bits and group (name or number, empty: the daemon's) of the socket file
-    that is made.
-    readers, operators: groups (name or number) that may look, and command. All times in seconds.
-    StateError when it cannot listen. Close the server with `close()`.
+    Args:
+        controller: carries out the requests.
+        socket_path: where to listen, unless systemd passed a socket.
+        listen_fds: the sockets that systemd passed.
+        mode: permission bits of the socket file that is made.
+        group: its group (name or number); empty for the daemon's.
+        readers: the group (name or number) that may look.
+        operators: the group (name or number) that may command.
+        log: for warnings and errors.
+        accounts: the machine's own; others in tests.
+        request_seconds: for a request to arrive.
+        stall_seconds: for a client to take its answer.
+        heartbeat_seconds: between two lines of an event stream.
+
+    Raises:
+        StateError: it cannot listen.
     """
     accounts = accounts or Accounts()
     roles = Roles(readers, operators, accounts)
@@ -322,7 +345,7 @@ async def serve(
     if group and gid is None:
         log.warning("the socket's group does not exist, so it keeps the daemon's own", group=group)
     if listen_fds:
-        listeners = [adopt(descriptor) for descriptor in listen_fds]
+        listeners = [adopt_socket(descriptor) for descriptor in listen_fds]
     elif socket_path is not None:
         listeners = [listen(socket_path, mode, gid)]
     else:
@@ -330,9 +353,13 @@ async def serve(
             "there is no socket to listen on", hint="give --socket, or start it by its socket unit"
         )
     server = ApiServer(
-        commands, roles, log,
-        request_seconds=request_seconds, stall_seconds=stall_seconds, heartbeat_seconds=heartbeat_seconds,
-    )  # fmt: skip
+        controller,
+        roles,
+        log,
+        request_seconds=request_seconds,
+        stall_seconds=stall_seconds,
+        heartbeat_seconds=heartbeat_seconds,
+    )
     for warning in server.warnings:
         log.warning(warning)
     server.open(listeners)

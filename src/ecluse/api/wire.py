@@ -1,5 +1,6 @@
-"""What goes over the wire: requests checked strictly, answers written field for field from the
-frozen values.
+"""Requests and answers on the wire.
+
+Requests are checked strictly; answers are written field for field from the frozen values.
 """
 
 import json
@@ -42,19 +43,20 @@ Zones = Annotated[tuple[Name, ...], Field(min_length=1, max_length=256)]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _Strict(BaseModel):
+class _Request(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class _Why(_Strict):
+class _ReasonedRequest(_Request):
     reason: Words = ""
     authorised_by: Words = ""
 
 
-class LevelRequest(_Why):
-    """Set a level. zones: where, left out: everywhere.
+class LevelRequest(_ReasonedRequest):
+    """Set a level.
 
-    expect_generation: the one that stood when somebody decided; if another stands, nothing is
+    zones: where; everywhere when left out.
+    expect_generation: the current one when the person decided; if another is current, nothing is
     opened.
     """
 
@@ -63,28 +65,31 @@ class LevelRequest(_Why):
     expect_generation: Number | None = None
 
 
-class RollbackRequest(_Why):
-    """Go back. generation: to which, left out: to the one before.
+class RollbackRequest(_ReasonedRequest):
+    """Go back.
 
-    expect_generation: the one that stood when somebody decided; if another stands, nothing is done.
+    generation: to which; to the one before when left out.
+    expect_generation: the current one when the person decided; if another is current, nothing is
+    done.
     """
 
     generation: Number | None = None
     expect_generation: Number | None = None
 
 
-class ReloadRequest(_Why):
+class ReloadRequest(_ReasonedRequest):
     """Apply the site's files.
 
-    expect: digest of the plan that was shown; if it is no longer true nothing is done.
+    expect: digest of the plan that was shown; if the plan is another by now, nothing is done.
     """
 
     expect: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
 
 
-class PlanRequest(_Strict):
-    """Ask what one change would do: `level` (and `zones`), or `generation` (a rollback), or
-    `reload`.
+class PlanRequest(_Request):
+    """Ask what one change would do.
+
+    The change is `level` (and `zones`), or `generation` (a rollback), or `reload`.
     """
 
     level: Name | None = None
@@ -101,12 +106,14 @@ class PlanRequest(_Strict):
         return self
 
 
-class NoQuery(_Strict):
+class NoQuery(_Request):
     """No query parameters."""
 
 
 class LimitQuery(BaseModel):
-    """How many to give. Not strict: a query parameter is always text."""
+    """How many rows to give."""
+
+    # Not strict: a query parameter is always text.
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -137,7 +144,7 @@ class GenerationDetail:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A line of the event stream that says only that the stream lives."""
+    """A line of the event stream that only shows that the stream works."""
 
     at: datetime
     kind: Literal["heartbeat"] = "heartbeat"
@@ -158,8 +165,8 @@ class FaultAt:
 class Problem:
     """A problem document (RFC 9457). kind, retry, hint and faults are ours.
 
-    kind: of ecluse.errors, or `http` for what HTTP itself refuses. retry: the same request may work
-    in a moment.
+    kind: of ecluse.errors, or `http` for a request that HTTP itself refuses.
+    retry: the same request may work in a moment.
     """
 
     type: str
@@ -175,25 +182,27 @@ class Problem:
 
 @cache
 def adapter(kind: Any) -> TypeAdapter[Any]:
-    """Give the one serialiser of a type; the OpenAPI document is written from the same."""
+    """Give the serialiser of a type. The OpenAPI document is made from the same one."""
     return TypeAdapter(kind)
 
 
 def to_json(value: Any, kind: Any) -> bytes:
     """Write a value of type `kind` as JSON, times as ISO 8601 in UTC."""
-    return adapter(kind).dump_json(value, fallback=_plain, warnings=False)
+    return adapter(kind).dump_json(value, fallback=_mapping_as_dict, warnings=False)
 
 
-def in_pieces(value: Any, kind: Any) -> bytes:
-    """Write as `to_json` does, long lists of values one by one: on a thread no piece keeps the
-    interpreter from the loop.
+def to_json_in_pieces(value: Any, kind: Any) -> bytes:
+    """Write as `to_json` does, but the values of long lists one by one.
+
+    For a thread: the event loop can run between the pieces.
     """
     if not (isinstance(kind, type) and is_dataclass(kind)):
         return to_json(value, kind)
     return (
         b"{"
         + b",".join(
-            f'"{name}":'.encode() + _field(getattr(value, name), of) for name, of in _hints(kind)
+            f'"{name}":'.encode() + _field_json(getattr(value, name), of)
+            for name, of in _hints(kind)
         )
         + b"}"
     )
@@ -205,23 +214,26 @@ def _hints(kind: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((one.name, hints[one.name]) for one in fields(kind))
 
 
-def _field(value: Any, kind: Any) -> bytes:
+def _field_json(value: Any, kind: Any) -> bytes:
     if get_origin(kind) is tuple and is_dataclass(get_args(kind)[0]):
         return b"[" + b",".join(to_json(one, get_args(kind)[0]) for one in value) + b"]"
     return to_json(value, kind)
 
 
-def _plain(value: Any) -> Any:
+def _mapping_as_dict(value: Any) -> Any:
     if isinstance(value, Mapping):  # a read-only view is a mapping too
         return dict(value)
     raise TypeError(type(value).__name__)
 
 
-def read_body(body: bytes, model: type[Model]) -> Model:
-    """Check a request body. ValueError in words for a person; an empty body counts as `{}`."""
+def parse_body(body: bytes, model: type[Model]) -> Model:
+    """Parse and check a request body; an empty one counts as `{}`.
+
+    ValueError: what is wrong with it, in words for a person.
+    """
     body = body or b"{}"
     try:
-        json.loads(body, object_pairs_hook=_no_twins)
+        json.loads(body, object_pairs_hook=_refuse_duplicates)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     except UnicodeDecodeError:
@@ -231,18 +243,18 @@ def read_body(body: bytes, model: type[Model]) -> Model:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise ValueError(_in_words(error)) from None
+        raise ValueError(_error_text(error)) from None
 
 
-def read_query(query: Mapping[str, str], model: type[Model]) -> Model:
-    """Check query parameters. ValueError in words for a person."""
+def parse_query(query: Mapping[str, str], model: type[Model]) -> Model:
+    """Parse and check query parameters. ValueError as for a body."""
     try:
         return model.model_validate(dict(query))
     except ValidationError as error:
-        raise ValueError(_in_words(error)) from None
+        raise ValueError(_error_text(error)) from None
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
@@ -251,12 +263,12 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _in_words(error: ValidationError) -> str:
-    def words(one: Any) -> str:
+def _error_text(error: ValidationError) -> str:
+    def line(one: Any) -> str:
         place = ".".join(str(part)[:64] for part in one["loc"])
         message = str(one["msg"]).removeprefix("Value error, ")
         return f"{place}: {message}" if place else message
 
     return "; ".join(
-        words(one) for one in error.errors(include_url=False, include_context=False)[:8]
+        line(one) for one in error.errors(include_url=False, include_context=False)[:8]
     )

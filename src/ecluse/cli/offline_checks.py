@@ -81,33 +81,30 @@ def _names(args: SimpleNamespace, policy: "Policy") -> tuple[int, list[dict[str,
 
 def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
     """`ecluse check --host`: needs root, for the rules of other tables, and no daemon."""
-    from ecluse.bypass import BypassFinding, findings  # noqa: PLC0415 - as for `check`
-    from ecluse.kernel.bypass_scan import look  # noqa: PLC0415 - as for `check`
-    from ecluse.kernel.netlink import consistently, kernel_errors  # noqa: PLC0415 - as for `check`
-    from ecluse.zone_links import Sight  # noqa: PLC0415 - as for `check`
+    from ecluse.bypass import judge_machine  # noqa: PLC0415 - as for `check`
+    from ecluse.kernel.bypass_scan import read_everything  # noqa: PLC0415 - as for `check`
+    from ecluse.kernel.netlink import kernel_errors, retry_interrupted  # noqa: PLC0415 - as above
 
     with kernel_errors("look for ways past the gate", hint="run it as root (sudo)"):
-        host = consistently(look)
-    sight = Sight(host)
-    out = sight.ways_out(policy)
-    links = [
-        BypassFinding("zone", what, is_exit=what in out) for what in sight.words(policy, cut=False)
-    ]
-    found = sorted((*findings(host, policy), *links), key=lambda one: not one.is_exit)
-    exits = sum(one.is_exit for one in found)
+        host = retry_interrupted(read_everything)
+    found = judge_machine(host, policy)
+    ways = sum(one.is_bypass for one in found)
     if args.json:
-        told = [{"kind": one.kind, "what": one.what, "is_exit": one.is_exit} for one in found]
+        told = [{"kind": one.kind, "what": one.what, "is_exit": one.is_bypass} for one in found]
         write_json(screen, {"findings": told, "unseen": host.unseen})
-        return FOUND if exits else DONE
+        return FOUND if ways else DONE
     for one in found:
         screen.wrapped(
-            "exit: " if one.is_exit else "remark: ", one.what, "bad" if one.is_exit else "warn"
+            "exit: " if one.is_bypass else "remark: ", one.what, "bad" if one.is_bypass else "warn"
         )
-    said = f"{count_of(exits, 'way')} past the gate, {count_of(len(found) - exits, 'remark')} on this machine"
+    said = (
+        f"{count_of(ways, 'way')} past the gate, "
+        f"{count_of(len(found) - ways, 'remark')} on this machine"
+    )
     if host.unseen:
         said += f"; not looked for: {', '.join(host.unseen)}"
-    screen.line(said, "bad" if exits else "warn" if host.unseen else "good")
-    return FOUND if exits else DONE
+    screen.line(said, "bad" if ways else "warn" if host.unseen else "good")
+    return FOUND if ways else DONE
 
 
 def _faults(args: SimpleNamespace, screen: Screen, faults: tuple[Fault, ...]) -> int:

@@ -30,7 +30,7 @@ class Ports:
     audit: AuditLog
     source: PolicySource
     clock: Clock
-    exits: BypassScanPort
+    bypass_scan: BypassScanPort
 
 
 @dataclass(frozen=True, slots=True)

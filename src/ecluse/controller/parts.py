@@ -177,7 +177,7 @@ class Parts:
         self.links = LinkTask(
             live=live,
             links=ports.links,
-            bypass_scan=ports.exits,
+            bypass_scan=ports.bypass_scan,
             reader=self.link_reader,
             append_line=records.append_lines,
             itself=self.itself,

@@ -4,21 +4,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from ecluse.alerts import Alerts
-from ecluse.asymmetric_flows import half_seen
+from ecluse.asymmetric_flows import one_sided_services
 from ecluse.bypass import BypassFinding
 from ecluse.controller import live_state as ls
 from ecluse.controller.live_state import CompiledPolicy, CurrentState, LiveState
 from ecluse.controller.persist.change_records import ChangeRecords
 from ecluse.controller.table.text_diff import difference
 from ecluse.errors import NotFoundError, RequestError
-from ecluse.flow_judge import ConntrackEntry, FlowJudge, describe
+from ecluse.flow_judge import ConntrackEntry, FlowJudge, describe_connection
 from ecluse.policy import OPEN, Addresses, Levels, Policy, carry_over, most_closed
 from ecluse.ports import Conntrack, PolicySource
 from ecluse.records import Generation
 from ecluse.results import LiveFlow, Plan
 from ecluse.ruleset import switch
 from ecluse.ruleset.program import render
-from ecluse.zone_links import Sight
+from ecluse.zone_links import LinkReading
 
 _DIFF_LINES = 400
 _EXAMPLES = 20
@@ -50,7 +50,7 @@ class Planner:
         conntrack: Conntrack,
         addresses: Callable[[], Addresses],
         uids: tuple[int, ...],
-        look_at_links: Callable[[], Awaitable[Sight]],
+        look_at_links: Callable[[], Awaitable[LinkReading]],
         judge_for: Callable[[CompiledPolicy, Levels], Awaitable[FlowJudge]],
         find_refused: Callable[[FlowJudge, Sequence[ConntrackEntry]], Awaitable[object]],
         bypasses: Callable[[], tuple[BypassFinding, ...]],
@@ -179,7 +179,7 @@ class Planner:
         await self._find_refused(judges[0], every)
         machine = (
             *self._alerts.texts(),
-            *seen.words(planned.policy, cut=ls.closed_somewhere(planned.policy, levels)),
+            *seen.machine_warnings(planned.policy, cut=ls.closed_somewhere(planned.policy, levels)),
             *ls.stale_caches(live.policy, live.levels, planned.policy, levels),
             *(one.what for one in self._bypasses()),
         )
@@ -192,13 +192,13 @@ class Planner:
         live: CurrentState,
         planned: CompiledPolicy,
         levels: Levels,
-        seen: Sight,
+        seen: LinkReading,
         judges: tuple[FlowJudge, FlowJudge],
         connections: Sequence[ConntrackEntry],
         warnings: tuple[str, ...],
     ) -> Plan:
         """Compare two states, on a thread. judges: of connections after the change, and now."""
-        living = seen.living(planned.policy)
+        living = seen.living_zones(planned.policy)
         effect = ls.effect(live, planned, levels, living)
         kept, ended, opened = 0, 0, 0
         examples: list[LiveFlow] = []
@@ -214,7 +214,7 @@ class Planner:
             elif passes_now:
                 ended += 1
                 if len(examples) < _EXAMPLES:
-                    examples.append(LiveFlow(describe(one), flow.zone, ""))
+                    examples.append(LiveFlow(describe_connection(one), flow.zone, ""))
         return Plan(
             levels=dict(levels),
             digest=planned.digest,
@@ -227,7 +227,7 @@ class Planner:
             examples_ended=tuple(examples),
             warnings=(
                 *warnings,
-                *half_seen(judges[0], connections),
+                *one_sided_services(judges[0], connections),
                 *map(str, self._source.warnings()),
             ),
             connections_opened=opened,

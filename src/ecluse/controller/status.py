@@ -31,7 +31,7 @@ from ecluse.results import (
     Tamper,
 )
 from ecluse.ruleset import table_names
-from ecluse.zone_links import Sight
+from ecluse.zone_links import LinkReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class StatusReader:
         firewall: Firewall,
         links: Links,
         look_at_kernel: Callable[[], Awaitable[None]],
-        look_at_links: Callable[[], Awaitable[Sight]],
+        look_at_links: Callable[[], Awaitable[LinkReading]],
         observe: Callable[[], Observations],
         knowledge: Callable[[], Knowledge],
         notices: Callable[[], tuple[str, ...]],
@@ -131,7 +131,7 @@ def status(
     knowledge: Knowledge,
     version: str,
     *,
-    seen: Sight,
+    seen: LinkReading,
     notices: tuple[str, ...],
 ) -> Status:
     """Build the whole answer to 'where are we'.
@@ -145,7 +145,7 @@ def status(
         notices: further warnings, in words.
     """
     generation = live.generation
-    living = seen.living(live.policy)
+    living = seen.living_zones(live.policy)
     states = ls.states(live.loaded, live.levels, living)
     services = tuple(
         _service(live, service, use, states[service.name], living, observed, knowledge)
@@ -153,7 +153,7 @@ def status(
     )
     warnings = (
         *(one.text for one in observed.alerts),
-        *seen.words(live.policy, cut=ls.closed_somewhere(live.policy, live.levels)),
+        *seen.machine_warnings(live.policy, cut=ls.closed_somewhere(live.policy, live.levels)),
         *(one.what for one in observed.bypasses),
         *(f"{s.name}: {text}" for s in services for text in s.warnings),
         *notices,

@@ -17,7 +17,7 @@ from ecluse.errors import KernelError, StateError
 from ecluse.policy import OPEN, Levels, at_least_as_closed, levels_text
 from ecluse.records import Action, Actor, Command, Generation
 from ecluse.results import Change
-from ecluse.zone_links import Sight
+from ecluse.zone_links import LinkReading
 
 
 class Transition:
@@ -40,7 +40,7 @@ class Transition:
         live: LiveState,
         table: TableManager,
         records: ChangeRecords,
-        look_at_links: Callable[[], Awaitable[Sight]],
+        look_at_links: Callable[[], Awaitable[LinkReading]],
         restore: Callable[[str], Awaitable[None]],
         request_check: Callable[[str], None],
         after_change: Callable[[Generation], None],
@@ -100,18 +100,18 @@ class Transition:
         command: Command,
         before: CurrentState,
         after: CurrentState,
-        seen: Sight,
+        seen: LinkReading,
         *,
         changed: bool,
         verified: bool,
         unrecorded: tuple[str, ...],
     ) -> Change:
         policy, levels = after.policy, after.levels
-        effect = ls.effect(before, after.loaded, levels, seen.living(policy))
+        effect = ls.effect(before, after.loaded, levels, seen.living_zones(policy))
         took_ms = (time.monotonic() - command.since) * 1000
         warnings = (
             *self._alerts.texts(),
-            *seen.words(policy, cut=ls.closed_somewhere(policy, levels)),
+            *seen.machine_warnings(policy, cut=ls.closed_somewhere(policy, levels)),
             *ls.stale_caches(before.policy, before.levels, policy, levels),
         )
         return Change(
@@ -130,7 +130,7 @@ class Transition:
 
     async def _close(
         self, command: Command, loaded: CompiledPolicy, generation: Generation
-    ) -> tuple[Generation, CompiledPolicy, bool, tuple[str, ...], Sight]:
+    ) -> tuple[Generation, CompiledPolicy, bool, tuple[str, ...], LinkReading]:
         """Apply a closing, and record it while it is read back.
 
         Once the kernel has it, nothing takes it away again.
@@ -141,7 +141,7 @@ class Transition:
             what was seen of the links meanwhile: the switch waited for no look.
         """
         recording: list[asyncio.Task[tuple[str, ...]]] = []
-        looking: list[asyncio.Future[Sight]] = []
+        looking: list[asyncio.Future[LinkReading]] = []
 
         def begin_record() -> None:
             recording.append(asyncio.create_task(self._records.closing(loaded, generation)))

@@ -14,10 +14,16 @@ from ecluse.dnsproxy import learned_snapshot
 from ecluse.dnsproxy.learned_journal import Held, LearnedJournal, Origins
 from ecluse.dnsproxy.learned_snapshot import clock
 from ecluse.kernel import read_table
-from ecluse.kernel.netlink import NETLINK_NETFILTER, DumpInterruptedError, Netlink, number
+from ecluse.kernel.netlink import NETLINK_NETFILTER, DumpInterruptedError, NetlinkSocket, number
 from ecluse.kernel.netlink_stream import NetlinkStream
-from ecluse.kernel.nft_monitor import watch
-from ecluse.kernel.proxy_sets import SetElement, contents, handles, put, take_out
+from ecluse.kernel.nft_monitor import monitor_transactions
+from ecluse.kernel.proxy_sets import (
+    SetElement,
+    add_elements,
+    delete_elements,
+    set_contents,
+    set_handles,
+)
 from ecluse.policy import IPAddress
 from ecluse.ports import KernelChange
 from ecluse.ruleset import table_names
@@ -59,7 +65,7 @@ class LearnedAddresses:
     def __init__(self, state_dir: Path, run_dir: Path) -> None:
         self._file = state_dir / learned_snapshot.FILE
         self._boot = learned_snapshot.boot_id()
-        self._netlink = Netlink(NETLINK_NETFILTER)
+        self._netlink = NetlinkSocket(NETLINK_NETFILTER)
         self._record = LearnedJournal(run_dir, self._boot)
         self._sets: dict[str, tuple[int, int]] = {}
         self._touched: set[str] = set()
@@ -154,7 +160,7 @@ class LearnedAddresses:
     def _put(self, wanted: list[SetElement]) -> None:
         for start in range(0, len(wanted), _PIECE):
             with self._fresh_after_fault():
-                put(self._netlink, wanted[start : start + _PIECE])
+                add_elements(self._netlink, wanted[start : start + _PIECE])
 
     @contextlib.contextmanager
     def _fresh_after_fault(self) -> Iterator[None]:
@@ -165,7 +171,7 @@ class LearnedAddresses:
             yield
         except OSError:
             self._netlink.close()
-            self._netlink = Netlink(NETLINK_NETFILTER)
+            self._netlink = NetlinkSocket(NETLINK_NETFILTER)
             raise
 
     def is_open(self) -> bool:
@@ -174,7 +180,7 @@ class LearnedAddresses:
         """
         try:
             with self._fresh_after_fault():
-                target = read_table.targets(self._netlink, ["forward"])["forward"]
+                target = read_table.goto_targets(self._netlink, ["forward"])["forward"]
         except OSError:
             return False
         return (target or "").endswith("_open")
@@ -216,11 +222,11 @@ class LearnedAddresses:
 
     def _forget(self, name: str, gone: Sequence[IPAddress]) -> None:
         held, origins = self._held.get(name, {}), self._origins.get(name, {})
-        there, _ = contents(self._netlink, name) if gone and name in self._sets else ({}, False)
+        there, _ = set_contents(self._netlink, name) if gone and name in self._sets else ({}, False)
         here = [address for address in gone if address in there]
         for start in range(0, len(here), _PIECE):
             with self._fresh_after_fault():
-                take_out(self._netlink, name, here[start : start + _PIECE])
+                delete_elements(self._netlink, name, here[start : start + _PIECE])
         for address in gone:
             held.pop(address, None)
             origins.pop(address, None)
@@ -229,7 +235,11 @@ class LearnedAddresses:
 
     def changes(self) -> NetlinkStream[KernelChange]:
         """Hear the kernel's transactions from now on. OSError when that is not possible."""
-        return watch(lambda port, _: port == self._netlink.socket.getsockname()[0], _EVENT_BUFFER)
+
+        def is_ours(port: int, _process: int) -> bool:
+            return bool(port == self._netlink.socket.getsockname()[0])
+
+        return monitor_transactions(is_ours, _EVENT_BUFFER)
 
     def hear(self, change: KernelChange) -> bool:
         """Take note of a transaction; say whether it is worth a look."""
@@ -252,9 +262,9 @@ class LearnedAddresses:
 
         Those made anew are at once: a kept flow may be waiting. DumpInterruptedError: not all.
         """
-        table = read_table.table(self._netlink)
+        table = read_table.table_attributes(self._netlink)
         serial = number(table.get(_TABLE_HANDLE, b"")) if table else 0
-        now = {name: (serial, handle) for name, handle in handles(self._netlink).items()}
+        now = {name: (serial, handle) for name, handle in set_handles(self._netlink).items()}
         anew = {name for name, which in now.items() if self._sets.get(name) != which}
         self._sets = {name: which for name, which in now.items() if name not in anew}
         if self._all_touched:
@@ -294,7 +304,7 @@ class LearnedAddresses:
         comes back.
         """
         now = clock()
-        there, everything = contents(self._netlink, name)
+        there, everything = set_contents(self._netlink, name)
         if everything:
             self._take_out(name, [None])
         held = self._held.setdefault(name, {})
@@ -322,7 +332,7 @@ class LearnedAddresses:
         for start in range(0, len(strange), _PIECE):
             piece = strange[start : start + _PIECE]
             with self._fresh_after_fault():
-                take_out(self._netlink, name, piece)
+                delete_elements(self._netlink, name, piece)
             self.removed += len(piece)
         self.last = replace_unsafe(f"{strange[-1] or '*'} in {name}")
 

@@ -1,7 +1,7 @@
-"""The connection table by raw netlink (linux/netfilter/nfnetlink_conntrack.h): dump, delete,
-accounting.
+"""The port `Conntrack`: reads and deletes entries of the connection table, by our netlink socket.
 
 pyroute2 takes 37 s for a dump of 50,000 entries; this takes 10 µs of processor time for an entry.
+Source: linux/netfilter/nfnetlink_conntrack.h.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from ecluse.flow_judge import ConntrackEntry, Tuple
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     NLA_F_NESTED,
-    Netlink,
+    NetlinkSocket,
     attribute,
-    fields,
+    attribute_map,
     kernel_errors,
     netfilter_header,
     netfilter_kind,
@@ -64,10 +64,13 @@ Fields = tuple[int, bytes, bytes, int, int]
 
 
 def _layout(width: int, source: int, destination: int) -> tuple[struct.Struct, tuple[bytes, ...]]:
-    """Describe the bytes of a tuple with ports as ctnetlink_dump_tuples writes it, and the headers
-    in them.
+    """Describe the bytes of a tuple with ports, as ctnetlink_dump_tuples writes it.
 
-    width: bytes of an address; source, destination: the attributes that hold them.
+    Gives the layout, and the attributes' headers that stand in it.
+
+    Args:
+        width: bytes of an address.
+        source, destination: the attributes that hold the addresses.
     """
     header = struct.Struct("=HH").pack
     return struct.Struct(f"!8s{width}s4s{width}s8sB3x4sH2x4sH2x"), (
@@ -83,8 +86,7 @@ LAYOUTS = (_layout(4, CTA_IP_V4_SRC, CTA_IP_V4_DST), _layout(16, CTA_IP_V6_SRC, 
 
 
 class NfConntrack:
-    """The connection table of the network namespace that the process lives in; the port
-    `Conntrack`.
+    """The connection table of the network namespace that the process lives in.
 
     Works on one thread of its own, in small steps, so that the event loop stays alive beside it.
     """
@@ -100,35 +102,31 @@ class NfConntrack:
     async def connections(self) -> Sequence[ConntrackEntry]:
         """Read the whole table, both families. KernelError when the kernel refuses."""
         with kernel_errors("read the connection table", hint="modprobe nf_conntrack_netlink"):
-            found, self.unread = await self._run(_dump)
+            found, self.unread = await self._run(_read_entries)
         return found
 
     async def end(self, connections: Iterable[ConntrackEntry]) -> int:
-        """Delete these entries; give how many were still there.
+        """Delete these entries; give how many were still there. One that is gone is no error.
 
-        One that is already gone is no error.
-
-        KernelError when some could not be deleted; all were tried.
+        Raises:
+            KernelError: some could not be deleted; all were tried.
         """
         handles = [connection.handle for connection in connections]
         with kernel_errors("end connections"):
-            ended, failed = await self._run(lambda: _delete(handles))
+            ended, failed = await self._run(lambda: _delete_entries(handles))
         if failed:
             reasons = ", ".join(
                 f"{count}: {os.strerror(code)}" for code, count in failed.most_common(3)
             )
             raise KernelError(
-                f"{failed.total()} of {len(handles)} connections could not be ended ({reasons}); {ended} were ended. "
-                "Their packets are judged by the rules all the same",
+                f"{failed.total()} of {len(handles)} connections could not be ended ({reasons}); "
+                f"{ended} were ended. Their packets are judged by the rules all the same",
                 retry=True,
             )
         return ended
 
     async def enable_accounting(self) -> bool:
-        """Let entries count packets and bytes (connections made from now on).
-
-        False when that was not possible.
-        """
+        """Let connections made from now on count packets and bytes; False: not possible."""
         return await self._run(_enable_accounting)
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -145,26 +143,24 @@ def _enable_accounting() -> bool:
         return False
 
 
-def _dump() -> tuple[list[ConntrackEntry], int]:
-    """Give the entries, and how many could not be read: one of a kind that we do not know hides no
-    other.
-    """
+def _read_entries() -> tuple[list[ConntrackEntry], int]:
+    """Give the entries, and how many could not be read: an unknown one hides no other."""
     kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, CT_GET)
     addresses: Addresses = {}
-    with Netlink(NETLINK_NETFILTER) as netlink, _no_full_collection():
-        # Each read of the socket (about 100 entries) lets go of the interpreter: the event loop
-        # gets its turn.
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink, _no_full_collection():
+        # Each read of the socket (about 100 entries) releases the interpreter, so that the event
+        # loop gets its turn.
         return sift(
-            netlink.dump(kind, netfilter_header(0)), lambda body: connection(body, addresses)
+            netlink.dump(kind, netfilter_header(0)), lambda body: parse_entry(body, addresses)
         )
 
 
 @contextmanager
 def _no_full_collection() -> Iterator[None]:
-    """Keep the collector from walking all entries again and again while their list grows; they hold
-    no cycles.
+    """Keep the garbage collector from walking all entries while their list grows.
 
-    At 200,000 entries that was half of the time, in pauses of 0.3 s that held the event loop too.
+    They have no cycles. At 200,000 entries that was half of the time, in pauses of 0.3 s that
+    stopped the event loop, too.
     """
     before = gc.get_threshold()
     gc.set_threshold(before[0], before[1], 1 << 30)
@@ -174,18 +170,20 @@ def _no_full_collection() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def connection(body: bytes, known: Addresses) -> ConntrackEntry:
-    """Read one entry: struct nfgenmsg (its first byte the family), then CTA_* attributes.
+def parse_entry(body: bytes, known: Addresses) -> ConntrackEntry:
+    """Read one entry.
 
-    known: address objects made before, by their bytes; entries share them.
+    Args:
+        body: struct nfgenmsg (its first byte the family), then CTA_* attributes.
+        known: address objects made before, by their bytes; entries share them.
     """
-    found = fields(body, 4)
+    found = attribute_map(body, 4)
     protocol, original = _tuple(found[CTA_TUPLE_ORIG], known)
     _, reply = _tuple(found[CTA_TUPLE_REPLY], known)
     packets = octets = 0
     for direction in (CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY):
         if direction in found:
-            counted = fields(found[direction])
+            counted = attribute_map(found[direction])
             packets += number(counted[CTA_COUNTERS_PACKETS])
             octets += number(counted[CTA_COUNTERS_BYTES])
     handle = body[:4] + b"".join([attribute(kind, found[kind]) for kind in HANDLE if kind in found])
@@ -203,15 +201,18 @@ def connection(body: bytes, known: Addresses) -> ConntrackEntry:
 
 
 def _has_label(labels: bytes, bit: int) -> bool:
-    """Say whether a connection has a label: 128 bits as `unsigned long`s in host byte order
-    (nf_conn_labels).
+    """Say whether a connection has a label.
+
+    labels: 128 bits as `unsigned long`s in host byte order (struct nf_conn_labels).
     """
     return bool(int.from_bytes(labels, sys.byteorder) >> bit & 1)
 
 
 def _tuple(data: bytes, known: Addresses) -> tuple[int, Tuple]:
     """Read one direction: its protocol, its addresses and ports."""
-    protocol, source, destination, source_port, destination_port = _usual(data) or _unusual(data)
+    protocol, source, destination, source_port, destination_port = _tuple_by_layout(
+        data
+    ) or _tuple_by_attributes(data)
     if source not in known:
         known[source] = _address(source)
     if destination not in known:
@@ -219,33 +220,25 @@ def _tuple(data: bytes, known: Addresses) -> tuple[int, Tuple]:
     return protocol, Tuple(known[source], known[destination], source_port, destination_port)
 
 
-def _usual(data: bytes) -> Fields | None:
-    """Read a tuple with ports and nothing unusual by its layout: a third of the time that walking
-    it takes.
+def _tuple_by_layout(data: bytes) -> Fields | None:
+    """Read a tuple with ports by its layout, in a third of the time that its attributes take.
+
+    None where anything in it is unusual.
     """
     for layout, headers in LAYOUTS:
         if layout.size == len(data):
-            (
-                one,
-                source,
-                two,
-                destination,
-                three,
-                protocol,
-                four,
-                source_port,
-                five,
-                destination_port,
-            ) = layout.unpack(data)
-            if (one, two, three, four, five) == headers and protocol in WITH_PORTS:
+            # Each value stands behind the header of its attribute.
+            found = layout.unpack(data)
+            source, destination, protocol, source_port, destination_port = found[1::2]
+            if found[::2] == headers and protocol in WITH_PORTS:
                 return protocol, source, destination, source_port, destination_port
     return None
 
 
-def _unusual(data: bytes) -> Fields:
+def _tuple_by_attributes(data: bytes) -> Fields:
     """Read any tuple."""
-    parts = fields(data)
-    addresses, layer4 = fields(parts[CTA_TUPLE_IP]), fields(parts[CTA_TUPLE_PROTO])
+    parts = attribute_map(data)
+    addresses, layer4 = attribute_map(parts[CTA_TUPLE_IP]), attribute_map(parts[CTA_TUPLE_PROTO])
     protocol = layer4[CTA_PROTO_NUM][0]
     source_port = destination_port = 0
     if protocol in WITH_PORTS:
@@ -264,13 +257,14 @@ def _address(packed: bytes) -> IPv4Address | IPv6Address:
     return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
 
 
-def _delete(handles: Sequence[bytes]) -> tuple[int, Counter[int]]:
-    """Delete by handle, in batches; give how many went and what else than 'already gone' went
-    wrong.
+def _delete_entries(handles: Sequence[bytes]) -> tuple[int, Counter[int]]:
+    """Delete by handle, in batches; give how many went, and the errors by errno.
+
+    An entry that is already gone is no error.
     """
     kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, CT_DELETE)
     failed: Counter[int] = Counter()
-    with Netlink(NETLINK_NETFILTER) as netlink:
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
         for some in _batches(handles, BATCH):
             failed.update(netlink.batch(kind, 0, some))
     ended = len(handles) - failed.total()

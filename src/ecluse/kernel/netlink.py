@@ -1,4 +1,4 @@
-"""The project's only raw netlink: requests, dumps, batches, events, attributes.
+"""The project's only netlink socket: requests, dumps, batches, transactions, attributes.
 
 Sources: linux/netlink.h, linux/netfilter/nfnetlink.h, netlink(7), netlink(3). Numbers in a header
 are in host byte order; what netfilter puts into attributes is big endian (see `number`).
@@ -14,12 +14,14 @@ from typing import NamedTuple, Self, TypeVar
 
 from ecluse.errors import KernelError
 
-NETLINK_NETFILTER = 12
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 SOL_NETLINK = 270
-NETLINK_CAP_ACK, NETLINK_EXT_ACK = 10, 11
+NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
+
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x001, 0x004, 0x300
-NLM_F_CREATE, NLM_F_APPEND = 0x400, 0x800
+NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x200, 0x400, 0x800
 NLM_F_DUMP_INTR = 0x010
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -56,7 +58,7 @@ class Message(NamedTuple):
 
 
 class DumpInterruptedError(OSError):
-    """What was being listed changed meanwhile (NLM_F_DUMP_INTR): the answer is a mix, ask again."""
+    """The list changed while it was read (NLM_F_DUMP_INTR): the answer is a mix, ask again."""
 
     def __init__(self) -> None:
         super().__init__(errno.EINTR, "it changed while it was being read")
@@ -73,8 +75,9 @@ def text_attribute(kind: int, value: str) -> bytes:
 
 
 def attributes(data: bytes, start: int = 0) -> list[tuple[int, bytes]]:
-    """List the attributes of `data` from `start` on: type without flag bits, payload without
-    padding.
+    """List the attributes of `data` from byte `start` on.
+
+    Each is its type without flag bits, and its payload without padding.
     """
     found = []
     end = len(data)
@@ -87,7 +90,7 @@ def attributes(data: bytes, start: int = 0) -> list[tuple[int, bytes]]:
     return found
 
 
-def fields(data: bytes, start: int = 0) -> dict[int, bytes]:
+def attribute_map(data: bytes, start: int = 0) -> dict[int, bytes]:
     """Give the attributes of `data` by type; of several of one type the last."""
     return dict(attributes(data, start))
 
@@ -134,13 +137,15 @@ def messages(
         start += (length + 3) & ~3
 
 
-class Netlink:
+class NetlinkSocket:
     """One netlink socket in the network namespace of the thread that makes it.
 
     Not for two threads at once.
 
-    groups: multicast groups by number. receive_buffer: bytes; what CAP_NET_ADMIN allows is used
-    beyond rmem_max.
+    Args:
+        protocol: NETLINK_ROUTE or NETLINK_NETFILTER.
+        groups: multicast groups, by number.
+        receive_buffer: bytes; with CAP_NET_ADMIN it may be beyond net.core.rmem_max.
     """
 
     def __init__(
@@ -150,9 +155,9 @@ class Netlink:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
         )
         self._sequence = 0
-        self._room = 65536
+        self._send_buffer = 65536
         try:
-            self._buffer(receive_buffer)
+            self._set_receive_buffer(receive_buffer)
             for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
                 self.socket.setsockopt(SOL_NETLINK, option, 1)
             self.socket.bind((0, sum(1 << (group - 1) for group in groups)))
@@ -170,11 +175,9 @@ class Netlink:
         """Close the socket; closing twice is harmless."""
         self.socket.close()
 
-    def _buffer(self, size: int) -> None:
+    def _set_receive_buffer(self, size: int) -> None:
         try:
-            self.socket.setsockopt(
-                socket.SOL_SOCKET, 33, size
-            )  # SO_RCVBUFFORCE, asm-generic/socket.h
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
         except PermissionError:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
@@ -209,10 +212,11 @@ class Netlink:
     def dump(self, kind: int, body: bytes) -> Iterator[bytes]:
         """List things; give each answer's body as it comes.
 
-        DumpInterruptedError, in the end, when they changed meanwhile.
-
         Read it to its end, or close the socket: the kernel refuses the next dump while one is
         unread (EBUSY).
+
+        Raises:
+            DumpInterruptedError: at the end, when the list changed meanwhile.
         """
         sequence = self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
         interrupted = False
@@ -230,11 +234,10 @@ class Netlink:
                     yield reply.body
 
     def batch(self, kind: int, flags: int, bodies: Sequence[bytes]) -> list[int]:
-        """Send many requests in one datagram; give the errno of each that failed (the kernel does
-        them all).
+        """Send many requests in one datagram; give the errno of each that failed.
 
-        Only the last asks for an acknowledgement: the kernel answers in order, so it ends the
-        answers.
+        The kernel carries out all of them, whatever fails. Only the last asks for an
+        acknowledgement: the kernel answers in order, so that one ends the answers.
         """
         first, count = self._sequence + 1, len(bodies)
         self._sequence += count
@@ -260,9 +263,9 @@ class Netlink:
     def transaction(self, subsystem: int, requests: Sequence[Request]) -> None:
         """Carry out a netfilter transaction: whole, or not at all with the first fault as OSError.
 
-        requests: one at least. Source: nfnetlink_rcv_batch in net/netfilter/nfnetlink.c: it
-        acknowledges in order, after the commit, whose own fault names the batch's first message and
-        comes before that.
+        requests: one at least. The kernel acknowledges in order, after the commit. A fault of the
+        commit itself names the batch's first message and comes before the acknowledgements
+        (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c).
         """
         frame = _GENERIC.pack(0, 0, subsystem)
         first, last = self._sequence + 1, self._sequence + len(requests) + 2
@@ -273,7 +276,7 @@ class Netlink:
             parts.append(message(kind, NLM_F_REQUEST | flags | acknowledge, number, body))
         parts.append(message(NFNL_MSG_BATCH_END, NLM_F_REQUEST, last, frame))
         data = b"".join(parts)
-        self._send_room(len(data))
+        self._grow_send_buffer(len(data))
         self.socket.send(data)
         fault: OSError | None = None
         while True:
@@ -284,42 +287,39 @@ class Netlink:
                     raise_error(reply)
                 except OSError as error:
                     fault = fault or error
-                    if (
-                        reply.sequence == first
-                    ):  # the batch itself: nothing follows that can be relied on
+                    # A fault of the batch itself: no reply that follows can be relied on.
+                    if reply.sequence == first:
                         raise
                 if reply.sequence == last - 1:
                     if fault:
                         raise fault
                     return
 
-    def _send_room(self, size: int) -> None:
-        """Let the socket take a datagram of this size; netlink charges it whole (netlink_sendmsg)."""
-        if size > self._room:
-            self.socket.setsockopt(
-                socket.SOL_SOCKET, 32, size
-            )  # SO_SNDBUFFORCE, asm-generic/socket.h
-            self._room = size
+    def _grow_send_buffer(self, size: int) -> None:
+        """Let the socket take a datagram of this size: netlink_sendmsg charges it whole."""
+        if size > self._send_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, size)
+            self._send_buffer = size
 
 
-class Sockets:
-    """Sockets of one protocol, kept open between uses: closing one waits for nf_tables, 10 ms just
-    after a transaction.
+class SocketPool:
+    """Sockets of one protocol that stay open between uses.
 
-    Any thread may borrow one; all threads must be in one network namespace.
+    Closing one waits for nf_tables, 10 ms just after a transaction. Any thread may borrow one; all
+    threads must be in one network namespace.
     """
 
     def __init__(self, protocol: int) -> None:
         self._protocol = protocol
-        self._idle: list[Netlink] = []
+        self._idle: list[NetlinkSocket] = []
 
     @contextmanager
-    def one(self) -> Iterator[Netlink]:
+    def borrow(self) -> Iterator[NetlinkSocket]:
         """Lend a socket. One that an error leaves with answers unread is closed."""
         try:
             netlink = self._idle.pop()
         except IndexError:
-            netlink = Netlink(self._protocol)
+            netlink = NetlinkSocket(self._protocol)
         clean = False
         try:
             yield netlink
@@ -334,14 +334,15 @@ class Sockets:
                 netlink.close()
 
     def close(self) -> None:
-        """Close those that nobody has borrowed."""
+        """Close the sockets that are not borrowed."""
         while self._idle:
             self._idle.pop().close()
 
 
 def raise_error(reply: Message) -> None:
-    """Raise the OSError that NLMSG_ERROR or NLMSG_DONE carries, with the kernel's own words if it
-    gave some.
+    """Raise the OSError that NLMSG_ERROR or NLMSG_DONE carries; with code 0 there is none.
+
+    Its text has the kernel's own words (NLMSGERR_ATTR_MSG) where it sent some.
     """
     code = -struct.unpack_from("=i", reply.body)[0] if len(reply.body) >= 4 else 0
     if code <= 0:
@@ -350,15 +351,13 @@ def raise_error(reply: Message) -> None:
     if reply.kind == NLMSG_ERROR and reply.flags & NLM_F_ACK_TLVS:
         # struct nlmsgerr, capped: the error and the header of the request stand before the
         # attributes
-        said = fields(reply.body, 4 + _HEADER.size).get(NLMSGERR_ATTR_MSG)
+        said = attribute_map(reply.body, 4 + _HEADER.size).get(NLMSGERR_ATTR_MSG)
         words = f"{words} ({text(said)})" if said else words
     raise OSError(code, words)
 
 
-def consistently(read: Callable[[], T]) -> T:
-    """Read again for as long as DumpInterruptedError says that it was a mix, at most 20 times, then
-    raise it.
-    """
+def retry_interrupted(read: Callable[[], T]) -> T:
+    """Read again while DumpInterruptedError says that the answer was a mix; at most TRIES times."""
     for _ in range(TRIES - 1):
         try:
             return read()
@@ -369,8 +368,9 @@ def consistently(read: Callable[[], T]) -> T:
 
 @contextmanager
 def kernel_errors(doing: str, hint: str = "") -> Iterator[None]:
-    """Turn an OSError into a KernelError that says what was being done (`read the chains of inet
-    ecluse`).
+    """Turn an OSError into a KernelError that says what was being done.
+
+    doing: completes "could not ..." (`read the chains of inet ecluse`).
     """
     try:
         yield

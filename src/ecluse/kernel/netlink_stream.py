@@ -1,5 +1,6 @@
-"""Kernel events in the asyncio loop: the kernel's own buffer is the queue, and what it dropped is
-said.
+"""Kernel events in the asyncio loop; the kernel's own buffer is the queue.
+
+Events that the kernel dropped are an event, too.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, Self, TypeVar
 
-from ecluse.kernel.netlink import Netlink
+from ecluse.kernel.netlink import NetlinkSocket
 
 # A transaction with 100,000 elements announces each of them: 17 MiB of socket memory, all at once.
 # The kernel doubles what is asked for, and memory is used only while events wait in it.
@@ -22,17 +23,20 @@ T = TypeVar("T")
 
 
 class NetlinkStream(Generic[T]):
-    """What a subscribed netlink socket says, from the moment this is made; an async iterator that
-    never ends by itself.
+    """The events of a subscribed netlink socket, from the moment this is made: an async iterator.
 
-    decode: one datagram -> items. lost: an error (ENOBUFS: the kernel had to drop events) -> the
-    item that says so. Waiting for an item may be cancelled and begun again; nothing is lost by it.
-    Close it at the end.
+    It never ends by itself; close it at the end. Waiting for an item may be cancelled and begun
+    again; nothing is lost by that.
+
+    Args:
+        netlink: the socket, which this owns from now on.
+        decode: makes items of one datagram.
+        lost: makes the item that says that events were lost (ENOBUFS: the kernel dropped some).
     """
 
     def __init__(
         self,
-        netlink: Netlink,
+        netlink: NetlinkSocket,
         decode: Callable[[bytes], Iterable[T]],
         lost: Callable[[OSError], T],
     ) -> None:
@@ -57,13 +61,13 @@ class NetlinkStream(Generic[T]):
         return self._ready.popleft()
 
     def close(self) -> None:
-        """Close the socket and end the iteration; whoever waits for an item is told.
+        """Close the socket and end the iteration, also for a reader that waits.
 
         In the loop's thread only.
         """
         self._is_closed = True
         if self._closed is not None:
-            _settle(self._closed)
+            _wake(self._closed)
         self._netlink.close()
 
     async def _readable(self) -> None:
@@ -71,7 +75,7 @@ class NetlinkStream(Generic[T]):
         loop = asyncio.get_running_loop()
         handle = self._netlink.socket.fileno()
         self._closed = ready = loop.create_future()
-        loop.add_reader(handle, _settle, ready)
+        loop.add_reader(handle, _wake, ready)
         try:
             await ready
         finally:
@@ -89,12 +93,12 @@ class NetlinkStream(Generic[T]):
             except OSError as error:
                 self._ready.append(self._lost(error))
                 return True
-            except Exception as error:  # noqa: BLE001 - what can't be read was missed, and the next is read all the same
+            except Exception as error:  # noqa: BLE001 - a datagram that can't be decoded is a loss
                 self._ready.append(self._lost(OSError(errno.EBADMSG, f"unreadable: {error!r}")))
                 return True
         return False
 
 
-def _settle(future: asyncio.Future[None]) -> None:
+def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)

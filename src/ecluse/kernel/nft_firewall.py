@@ -1,5 +1,6 @@
-"""The firewall port: programs as text through libnftables; the switch, elements and readings by raw
-netlink beside it.
+"""The port `Firewall`: programs as text through libnftables, the rest by our netlink socket.
+
+The rest is the switch, elements of large maps, and all readings.
 """
 
 import asyncio
@@ -15,18 +16,19 @@ from typing import Any, TypeVar
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.kernel import bulk_elements as bulk
 from ecluse.kernel import closed_table, read_table, switch_commit
+from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel.fingerprint import fingerprint
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
-    Netlink,
+    NetlinkSocket,
     Request,
-    Sockets,
-    consistently,
+    SocketPool,
     kernel_errors,
+    retry_interrupted,
 )
 from ecluse.kernel.netlink_stream import NetlinkStream
-from ecluse.kernel.nft_monitor import watch
-from ecluse.kernel.proxy_sets import SetElement, half_over, learned, put
+from ecluse.kernel.nft_monitor import monitor_transactions
+from ecluse.kernel.proxy_sets import SetElement, add_elements, half_expired, learned_addresses
 from ecluse.kernel.read_table import in_one_generation
 from ecluse.policy import IPAddress
 from ecluse.ports import CounterValue, KernelChange, SetReading, SwitchReading
@@ -34,7 +36,7 @@ from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.switch import Position
 
 READERS = 4
-LOOK = "'nft list table inet ecluse' shows what stands in the kernel now"
+HINT = "'nft list table inet ecluse' shows what stands in the kernel now"
 NOT_PERMITTED = "Operation not permitted"
 """How libnftables writes EPERM (strerror of the C locale)."""
 MOST_LINES, LONGEST = 20, 2000
@@ -47,29 +49,32 @@ process at such a chain.
 """
 
 
-def _owner() -> int:
-    with kernel_errors("ask whose table inet ecluse is"), Netlink(NETLINK_NETFILTER) as netlink:
-        return read_table.owner(netlink)
+def _read_owner() -> int:
+    with (
+        kernel_errors("ask whose table inet ecluse is"),
+        NetlinkSocket(NETLINK_NETFILTER) as netlink,
+    ):
+        return read_table.owner_port(netlink)
 
 
 class NftFirewall:
     """nf_tables of the network namespace that the process lives in; the port `Firewall`.
 
     Transactions run one after the other on one thread of their own: two threads in one libnftables
-    context crash. A transaction once handed over is carried out, even when whoever awaits it is
-    cancelled. Readings run beside it.
+    context crash. A transaction once handed over is carried out, even when its caller is cancelled.
+    Readings run beside it.
     """
 
     def __init__(self) -> None:
         self._writer = ThreadPoolExecutor(
-            1, thread_name_prefix="nft", initializer=self._know_thread
+            1, thread_name_prefix="nft", initializer=self._remember_thread
         )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="nft-read")
         self._context: Any = None
         self._trial: Any = None
         self._own_ports: set[int] = set()
         self._thread = 0
-        self._sockets = Sockets(NETLINK_NETFILTER)
+        self._sockets = SocketPool(NETLINK_NETFILTER)
         self._streams: list[NetlinkStream[KernelChange]] = []
         self._closed = False
 
@@ -82,7 +87,7 @@ class NftFirewall:
         if refusal:
             raise RulesetRejectedError(
                 f"the kernel would not take this ruleset; nothing was changed\n{refusal}",
-                hint=LOOK,
+                hint=HINT,
             )
 
     async def apply(self, text: str) -> None:
@@ -92,43 +97,49 @@ class NftFirewall:
         """
         refusal = await self._run(text, dry=False)
         if refusal:
-            await self._tell_owner(refusal)
+            await self._raise_if_owned(refusal)
             raise KernelError(
-                f"the kernel refused the transaction; it is whole or not at all, so nothing was changed\n{refusal}",
-                hint=LOOK,
+                "the kernel refused the transaction; it is whole or not at all, so nothing was "
+                f"changed\n{refusal}",
+                hint=HINT,
             )
 
-    async def _tell_owner(self, refusal: str) -> None:
-        """Say whose the table is, where it was refused because somebody made it anew for himself
-        alone. KernelError.
-        """
+    async def _raise_if_owned(self, refusal: str) -> None:
+        """Raise a KernelError that names the owner, where a process has the table for itself."""
         if NOT_PERMITTED not in refusal:
             return
-        port = await asyncio.get_running_loop().run_in_executor(self._readers, _owner)
+        port = await asyncio.get_running_loop().run_in_executor(self._readers, _read_owner)
         if port:
             raise KernelError(
-                f"a process made table inet ecluse anew as its own ('flags owner', netlink port {port}, which is its number as a "
-                "rule): the kernel lets nobody else change it, nothing was changed, and the gate does not judge what passes now; "
-                f"look at 'ps -p {port}' and end that process: its table goes with it, and eclused puts its own back",
+                f"a process made table inet ecluse anew as its own ('flags owner', netlink port "
+                f"{port}, which is its number as a rule): the kernel lets nobody else change it, "
+                "nothing was changed, and the gate does not judge what passes now; look at "
+                f"'ps -p {port}' and end that process: its table goes with it, and eclused puts "
+                "its own back",
                 hint=f"ps -p {port}",
             )
 
     async def switch(self, position: Position) -> str:
         """Put the switch into a position as one transaction.
 
-        KernelError in the kernel's words and libnftables'.
+        Messages that the kernel refuses are tried once more as a text: libnftables may put it
+        otherwise, or knows words for it.
 
-        What the kernel refuses as it is sent is tried once more as a text: libnftables may put it
-        otherwise, or knows words for it. Gives the words of a refusal where that helped.
+        Returns:
+            Why the messages were refused, where the text was taken; mostly empty.
+
+        Raises:
+            KernelError: in the kernel's words and libnftables'; nothing was changed.
         """
         refused, refusal = await asyncio.get_running_loop().run_in_executor(
             self._writer, self._switch, position
         )
         if refusal:
-            await self._tell_owner(refusal)
+            await self._raise_if_owned(refusal)
             raise KernelError(
-                f"the kernel refused the switch ({refused}); it is whole or not at all, so nothing was changed\n{refusal}",
-                hint=LOOK,
+                f"the kernel refused the switch ({refused}); it is whole or not at all, so nothing "
+                f"was changed\n{refusal}",
+                hint=HINT,
             )
         return (
             f"the kernel refused the switch ({refused}), and took it from libnftables"
@@ -137,31 +148,32 @@ class NftFirewall:
         )
 
     def _switch(self, position: Position) -> tuple[str, str]:
-        """Switch; give why the kernel did not take it as it was sent, and why not as a text either;
-        nothing where it did.
-        """
+        """Switch; give why the messages were refused, and why the text was; empty: not refused."""
         try:
-            self._commit(switch_commit.transaction(position))
+            self._commit(switch_commit.switch_requests(position))
         except OSError as error:
-            return bulk.told(error), self._command(position.text(), dry=False)
+            return bulk.refusal_reason(error), self._run_text(position.text(), dry=False)
         return "", ""
 
-    async def elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+    async def change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
         """Change elements of maps to counters as one transaction.
 
         KernelError in the kernel's words.
         """
         try:
-            await asyncio.get_running_loop().run_in_executor(self._writer, self._change, gone, come)
+            await asyncio.get_running_loop().run_in_executor(
+                self._writer, self._change_elements, gone, come
+            )
         except OSError as error:
             raise KernelError(
-                f"the kernel refused elements of maps: {bulk.told(error)}; it is all or none, so nothing was changed",
+                f"the kernel refused elements of maps: {bulk.refusal_reason(error)}; it is all or "
+                "none, so nothing was changed",
                 retry=True,
-                hint=LOOK,
+                hint=HINT,
             ) from error
 
-    def _change(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
-        if requests := bulk.transaction(gone, come):
+    def _change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
+        if requests := bulk.element_requests(gone, come):
             self._commit(requests)
 
     def _commit(self, requests: Sequence[Request]) -> None:
@@ -169,44 +181,45 @@ class NftFirewall:
 
         OSError with the first fault's errno, in the kernel's words.
         """
-        with self._sockets.one() as netlink:
-            netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, requests)
+        with self._sockets.borrow() as netlink:
+            netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, requests)
 
-    def guard(self, inside: Sequence[str]) -> bool:
-        """Shut the gate by the smallest table, where none stands.
+    def apply_closed_table(self, inside: Sequence[str]) -> bool:
+        """Shut the gate by the smallest table, where none stands; False where one does.
 
-        On the caller's thread: a hop to another costs time.
-
-        Whoever deletes a table by `nft` ends right after it, and the kernel then holds nf_tables
-        for 20 ms (it waits for RCU with the commit mutex held, nft_rcv_nl_event): this has to come
-        before that. A transaction that fails costs as much (nf_tables_abort): so it is asked first
-        whether there is a table.
+        On the caller's thread: a hop to another costs time. An `nft` that deleted the table ends
+        right after it, and the kernel then locks nf_tables for 20 ms (it waits for RCU with the
+        commit mutex held, nft_rcv_nl_event): this has to come before that. A transaction that
+        fails costs as much (nf_tables_abort), so the kernel is asked first whether there is a
+        table.
         """
         with kernel_errors("shut the gate in the absence of table inet ecluse"):
             try:
-                with self._sockets.one() as netlink:
-                    if read_table.table(netlink) is not None:
+                with self._sockets.borrow() as netlink:
+                    if read_table.table_attributes(netlink) is not None:
                         return False
                     netlink.transaction(
-                        read_table.NFNL_SUBSYS_NFTABLES, closed_table.requests(tuple(inside))
+                        nf.NFNL_SUBSYS_NFTABLES,
+                        closed_table.closed_table_requests(tuple(inside)),
                     )
             except FileExistsError:
                 return False
         return True
 
-    async def standing(self, chains: Iterable[str]) -> SwitchReading:
-        """Read the switch back, as of one transaction: each chain's goto target, the base chains'
-        policies and hooks.
+    async def read_switch(self, chains: Iterable[str]) -> SwitchReading:
+        """Read the switch back, as of one transaction.
+
+        Each chain's goto target, and the base chains' policies and hooks.
         """
         names = tuple(chains)
 
-        def read(netlink: Netlink) -> SwitchReading:
+        def read(netlink: NetlinkSocket) -> SwitchReading:
             return in_one_generation(
                 netlink,
                 lambda: SwitchReading(
-                    read_table.targets(netlink, names),
-                    *read_table.base_chains(netlink),
-                    read_table.generation(netlink),
+                    read_table.goto_targets(netlink, names),
+                    *read_table.policies_and_hooks(netlink),
+                    read_table.ruleset_generation(netlink),
                 ),
             )
 
@@ -216,84 +229,80 @@ class NftFirewall:
         """Give each chain's goto target; None where it does anything else, or does not exist."""
         names = tuple(chains)
 
-        def read(netlink: Netlink) -> dict[str, str | None]:
-            return in_one_generation(netlink, lambda: read_table.targets(netlink, names))
+        def read(netlink: NetlinkSocket) -> dict[str, str | None]:
+            return in_one_generation(netlink, lambda: read_table.goto_targets(netlink, names))
 
         return await self._read("read the gate chains", read)
 
     async def policies(self) -> dict[str, str]:
         """Give the policy of every base chain of the table: accept or drop."""
-        return await self._read("read the base chains", read_table.policies)
+        return await self._read("read the base chains", read_table.chain_policies)
 
     async def chains(self) -> tuple[str, ...]:
         """Name every chain of the table, sorted; empty when there is no table."""
         return await self._read("read the chains", read_table.chain_names)
 
     async def objects(self) -> dict[str, tuple[str, ...]]:
-        """Name what the table holds: keys chain, set, map, counter; sorted; empty when there is no
-        table.
-        """
+        """Name what the table holds, sorted, by kind; empty when there is no table."""
 
-        def read(netlink: Netlink) -> dict[str, tuple[str, ...]]:
-            return in_one_generation(netlink, lambda: read_table.names(netlink))
+        def read(netlink: NetlinkSocket) -> dict[str, tuple[str, ...]]:
+            return in_one_generation(netlink, lambda: read_table.object_names(netlink))
 
         return await self._read("read what the table holds", read)
 
     async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
-        """Digest all of the table that packets do not change, by part (see the port); nothing when
-        there is no table.
-        """
+        """Digest the table, by part (see the port); empty when there is no table."""
         only = None if sets is None else frozenset(sets)
 
-        def read(netlink: Netlink) -> dict[str, str]:
+        def read(netlink: NetlinkSocket) -> dict[str, str]:
             return in_one_generation(netlink, lambda: fingerprint(netlink, only))
 
         return await self._read("read the whole table", read)
 
     async def ruleset_generation(self) -> int:
-        """Give nf_tables' generation id: it changes with every transaction by anyone in this
-        namespace.
-        """
-        return await self._read("read the ruleset's generation", read_table.generation)
+        """Give nf_tables' generation id: every transaction in this namespace changes it."""
+        return await self._read("read the ruleset's generation", read_table.ruleset_generation)
 
     async def counters(self) -> dict[str, CounterValue]:
         """Read every named counter of the table; empty when there is no table."""
-        return await self._read("read the counters", read_table.counters)
+        return await self._read("read the counters", read_table.counter_values)
 
     async def learned(self) -> dict[str, frozenset[int]]:
-        """Read what the DNS gate put into its sets."""
-        return await self._read("read the DNS gate's sets", learned)
+        """Read the addresses in the DNS proxy's sets."""
+        return await self._read("read the DNS gate's sets", learned_addresses)
 
-    async def half_over(
+    async def half_expired(
         self, used: Mapping[str, frozenset[IPAddress]]
     ) -> dict[str, frozenset[IPAddress]]:
         """Give those of these learned addresses half of whose time is over."""
         return await self._read(
-            "read the DNS gate's sets", lambda netlink: half_over(netlink, used)
+            "read the DNS gate's sets", lambda netlink: half_expired(netlink, used)
         )
 
-    async def hold_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
+    async def renew_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
         """Give learned addresses their whole time again, as one transaction.
 
         KernelError in the kernel's words.
         """
         with kernel_errors("hold on to what the DNS gate learned in its sets of table inet ecluse"):
-            await asyncio.get_running_loop().run_in_executor(self._writer, self._hold, addresses)
+            await asyncio.get_running_loop().run_in_executor(
+                self._writer, self._renew_learned, addresses
+            )
 
-    def _hold(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
-        with self._sockets.one() as netlink:
-            put(
+    def _renew_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
+        with self._sockets.borrow() as netlink:
+            add_elements(
                 netlink,
                 [SetElement(name, one) for name, every in addresses.items() for one in every],
             )
 
     async def refused(self) -> SetReading:
         """Read the refused sets."""
-        return await self._read("read who was refused", read_table.refused)
+        return await self._read("read who was refused", read_table.refused_elements)
 
     async def limited(self) -> SetReading:
-        """Read which machines asked the DNS gate more than they may."""
-        return await self._read("read who asked the DNS gate too much", read_table.limited)
+        """Read which machines asked the DNS proxy more than they may."""
+        return await self._read("read who asked the DNS gate too much", read_table.limited_elements)
 
     def changes(self) -> NetlinkStream[KernelChange]:
         """Give every transaction from now on, in order, ours included.
@@ -301,7 +310,7 @@ class NftFirewall:
         Ends when the firewall is closed.
         """
         with kernel_errors("subscribe to nf_tables' changes"):
-            stream = watch(self._is_ours)
+            stream = monitor_transactions(self._is_ours)
         self._streams.append(stream)
         return stream
 
@@ -319,20 +328,20 @@ class NftFirewall:
         self._readers.shutdown()
         self._sockets.close()
 
-    async def _read(self, doing: str, read: Callable[[Netlink], T]) -> T:
-        """Read on a thread of its own; again from the start when the ruleset changed meanwhile."""
+    async def _read(self, doing: str, read: Callable[[NetlinkSocket], T]) -> T:
+        """Read on a reader's thread; again from the start when the ruleset changed meanwhile."""
 
         def once() -> T:
-            with self._sockets.one() as netlink:
+            with self._sockets.borrow() as netlink:
                 return read(netlink)
 
         with kernel_errors(f"{doing} of table inet ecluse"):
             return await asyncio.get_running_loop().run_in_executor(
-                self._readers, consistently, once
+                self._readers, retry_interrupted, once
             )
 
     async def _run(self, text: str, *, dry: bool) -> str:
-        """Run one transaction on its thread; give libnftables' words when it failed, else nothing."""
+        """Run one transaction on its thread; give libnftables' words when it failed."""
         if "\0" in text:
             return "the text holds a NUL byte, where libnftables would silently stop reading"
         try:
@@ -340,29 +349,26 @@ class NftFirewall:
         except UnicodeEncodeError as error:
             return f"the text can't be written as UTF-8: {error.reason}"
         return await asyncio.get_running_loop().run_in_executor(
-            self._writer, self._command, text, dry
+            self._writer, self._run_text, text, dry
         )
 
-    def _command(self, text: str, dry: bool) -> str:
-        """Run a transaction, or the dry run of one; give the words of its refusal, nothing when it
-        was taken.
-        """
+    def _run_text(self, text: str, dry: bool) -> str:
+        """Run a transaction, or its dry run; give the words of the refusal, empty when taken."""
         if long := _LONG_NAME.search(text):
-            return f"a name of more than 255 characters, where libnftables ends the process: {long[0][:60]}..."
+            name = f"{long[0][:60]}..."
+            return f"a name of more than 255 characters, where libnftables ends the process: {name}"
         if dry:
-            return self._try(text)
+            return self._dry_run(text)
         if self._context is None:
             self._context = new_context()
         code, _, error = self._context.cmd(text)
-        return (
-            (self._try(text) or refusal(code, error)) if code else ""
-        )  # a dry run's words name the line
+        # Of a refusal the dry run's words are told: they name the line.
+        return (self._dry_run(text) or refusal_text(code, error)) if code else ""
 
-    def _try(self, text: str) -> str:
-        """Dry-run in a context of its own, from a file in memory: only of files does libnftables
-        name the line.
+    def _dry_run(self, text: str) -> str:
+        """Dry-run in a context of its own, from a file in memory: of files libnftables names lines.
 
-        libnftables 1.0.6 keeps what was only tried in its cache: the next command in that context
+        libnftables 1.0.6 leaves a dry run's things in its cache: the next command in that context
         meets false conflicts of intervals, or an assertion that ends the process. The used context
         is freed at the next dry run, not here: closing its socket waits for nf_tables, 10 ms just
         after a transaction, and `apply` may be next.
@@ -375,23 +381,22 @@ class NftFirewall:
             file.flush()
             path = f"/proc/self/fd/{file.fileno()}"
             code, _, error = self._trial.cmd_from_file(path)
-        self._trial.cmd(
-            "!"
-        )  # a command that fails empties the cache: its memory need not wait that long
-        return refusal(code, error.replace(f"{path}:", "line "))
+        # A command that fails empties the cache, so that its memory is free before that.
+        self._trial.cmd("!")
+        return refusal_text(code, error.replace(f"{path}:", "line "))
 
-    def _know_thread(self) -> None:
+    def _remember_thread(self) -> None:
         self._thread = threading.get_native_id()
 
     def _drop_contexts(self) -> None:
-        """Free them on their own thread: that is part of 'one context, one thread'."""
+        """Free the contexts on their own thread: one context, one thread."""
         self._context = self._trial = None
 
     def _is_ours(self, port: int, thread: int) -> bool:
-        """Tell whether this process made a transaction: by its netlink port, which is unique in a
-        network namespace.
+        """Say whether this process made a transaction, by its netlink port.
 
-        Where /proc hides the ports: by the thread, as the kernel names it.
+        A port is unique in a network namespace. Where /proc hides the ports: by the thread's id,
+        which the kernel names too.
         """
         if port not in self._own_ports:
             ports = netfilter_ports()
@@ -404,7 +409,8 @@ class NftFirewall:
 def new_context() -> Any:
     """Open libnftables.
 
-    KernelError saying what to install when it or its Python binding is not there.
+    Raises:
+        KernelError: says what to install when it or its Python binding is not there.
     """
     hint = "apt install python3-nftables (the copies on PyPI are too old)"
     try:
@@ -421,11 +427,10 @@ def new_context() -> Any:
 
 
 def netfilter_ports() -> frozenset[int]:
-    """Give the netlink ports of this process's netfilter sockets in this thread's namespace; empty
-    if /proc hides them.
+    """Give the ports of this process's netfilter sockets in this thread's network namespace.
 
-    Of each line of /proc/net/netlink, proc(5): the second field is the protocol, the third the
-    port, the last the inode.
+    Empty if /proc hides them. Of each line of /proc/net/netlink (proc(5)) the second field is the
+    protocol, the third the port, the last the inode.
     """
     try:
         handles = {
@@ -442,12 +447,12 @@ def netfilter_ports() -> frozenset[int]:
     )
 
 
-def refusal(code: int, error: str) -> str:
-    """Give libnftables' words, shortened; nothing when its return code says that all went well."""
-    return shortened(error) or f"libnftables gave code {code} and no reason" if code else ""
+def refusal_text(code: int, error: str) -> str:
+    """Give libnftables' words, shortened; empty when its return code says that all went well."""
+    return shorten(error) or f"libnftables gave code {code} and no reason" if code else ""
 
 
-def shortened(error: str) -> str:
+def shorten(error: str) -> str:
     """Cut libnftables' words to what a person reads: 20 lines, 2000 characters."""
     lines = error.strip().splitlines()
     more = len(lines) - MOST_LINES

@@ -1,5 +1,6 @@
-"""Which features of a network card are on (ethtool's ioctl, linux/ethtool.h): it needs no privilege
-to read them.
+"""Reads which features of a network card are on, by ethtool's ioctl (linux/ethtool.h).
+
+It needs no privilege.
 """
 
 import ctypes
@@ -14,15 +15,16 @@ STRING, BLOCK = 32, 16  # bytes of a name, and of struct ethtool_get_features_bl
 TC_OFFLOAD = "hw-tc-offload"
 
 
-def active(interface: str) -> frozenset[str]:
+def active_features(interface: str) -> frozenset[str]:
     """Name the features of an interface that are on. OSError where it has none to tell of."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
 
         def ask(request: bytes) -> bytes:
-            held = ctypes.create_string_buffer(request, len(request))
+            buffer = ctypes.create_string_buffer(request, len(request))
             name = interface.encode().ljust(16, b"\0")
-            fcntl.ioctl(asked, SIOCETHTOOL, struct.pack("=16sQ16x", name, ctypes.addressof(held)))
-            return held.raw
+            ifreq = struct.pack("=16sQ16x", name, ctypes.addressof(buffer))
+            fcntl.ioctl(asked, SIOCETHTOOL, ifreq)
+            return buffer.raw
 
         count = struct.unpack_from(
             "=I", ask(struct.pack("=IIQI", GSSET_INFO, 0, 1 << SS_FEATURES, 0)), 16

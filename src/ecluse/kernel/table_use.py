@@ -1,6 +1,4 @@
-"""Tables of the kernel's that have a bound: how full they are.
-
-Where one is full, new kept flows fail.
+"""Reads how full the kernel's bounded tables are; where one is full, new kept flows fail.
 
 What can be read where (tried on 6.18; net/netfilter/nf_conntrack_standalone.c,
 net/core/neighbour.c): connections are counted for each network namespace, and the bound is the
@@ -13,12 +11,15 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from ecluse.kernel.netlink import Netlink, fields, text
+from ecluse.kernel.netlink import NETLINK_ROUTE, NetlinkSocket, attribute_map, text
+from ecluse.kernel.rtnetlink_numbers import (
+    NDTA_CONFIG,
+    NDTA_NAME,
+    NDTA_THRESH3,
+    RTM_GETNEIGHTBL,
+)
 from ecluse.results import TableUse
 
-NETLINK_ROUTE = 0
-GETNEIGHTBL = 66
-NDTA_NAME, NDTA_THRESH3, NDTA_CONFIG = 1, 4, 5
 NDTC_ENTRIES = 4  # offset in struct ndt_config, linux/neighbour.h
 CONNTRACK = Path("/proc/sys/net/netfilter")
 ROUTES = Path("/proc/sys/net/ipv6/route/max_size"), Path("/proc/self/net/rt6_stats")
@@ -31,8 +32,8 @@ _NEIGHBOURS = {
 }
 
 
-def tables() -> tuple[TableUse, ...]:
-    """Read how full each table is; one that this kernel does not have is left out.
+def table_uses() -> tuple[TableUse, ...]:
+    """Read how full each table is, in entries; one that this kernel does not have is left out.
 
     OSError in the kernel's words.
     """
@@ -52,13 +53,12 @@ def _connections() -> Iterator[TableUse]:
 
 
 def _neighbours() -> Iterator[TableUse]:
-    with Netlink(NETLINK_ROUTE) as route:
-        for body in route.dump(GETNEIGHTBL, _FAMILY.pack(0)):
-            found = fields(body, _FAMILY.size)
+    with NetlinkSocket(NETLINK_ROUTE) as route:
+        for body in route.dump(RTM_GETNEIGHTBL, _FAMILY.pack(0)):
+            found = attribute_map(body, _FAMILY.size)
             name = text(found.get(NDTA_NAME, b""))
-            if (
-                name in _NEIGHBOURS and NDTA_THRESH3 in found
-            ):  # what comes for each interface has none
+            # Each table comes first by itself, then for each interface, without a threshold.
+            if name in _NEIGHBOURS and NDTA_THRESH3 in found:
                 (used,) = struct.unpack_from("=I", found[NDTA_CONFIG], NDTC_ENTRIES)
                 (most,) = struct.unpack("=I", found[NDTA_THRESH3])
                 words, knob = _NEIGHBOURS[name]

@@ -1,8 +1,7 @@
-"""BPF programs at an interface's tcx hooks (Linux 6.6), by bpf(2): no dump of rtnetlink tells of
-them.
+"""Counts BPF programs at an interface's tcx hooks (Linux 6.6), by bpf(2).
 
-Sources: BPF_PROG_QUERY and union bpf_attr in linux/bpf.h, `bpf_mprog_query` in
-linux/kernel/bpf/mprog.c. It needs CAP_NET_ADMIN, and a seccomp filter that lets bpf(2) pass.
+No dump of rtnetlink shows them. It needs CAP_NET_ADMIN, and a seccomp filter that lets bpf(2) pass.
+Sources: BPF_PROG_QUERY and union bpf_attr in linux/bpf.h, `bpf_mprog_query` in kernel/bpf/mprog.c.
 """
 
 import ctypes
@@ -16,15 +15,20 @@ SYSCALLS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390
 BPF_PROG_QUERY = 16
 SIDES = {"ingress": 46, "egress": 47}  # BPF_TCX_INGRESS, BPF_TCX_EGRESS
 
-# interface, attach type, flags of the question and the answer, ids, count, and what else is told of
-# each
+# interface, attach type, flags of the question and of the answer, ids, count, and the addresses of
+# buffers for more of each program
 _QUERY = struct.Struct("=IIIIQIxxxxQQQQ")
 
 
-def programs(index: int, side: str) -> int:
-    """Count the programs at one side of an interface, given by its number.
+def count_programs(index: int, side: str) -> int:
+    """Count the programs at one side of an interface.
 
-    OSError: EPERM where it may not be asked.
+    Args:
+        index: the interface's number.
+        side: a key of SIDES.
+
+    Raises:
+        OSError: EPERM where it may not be asked.
     """
     number = SYSCALLS.get(os.uname().machine)
     if number is None:
@@ -34,11 +38,8 @@ def programs(index: int, side: str) -> int:
     )
     if ctypes.CDLL(None, use_errno=True).syscall(number, BPF_PROG_QUERY, asked, _QUERY.size) < 0:
         code = ctypes.get_errno()
-        if code in {
-            errno.EINVAL,
-            errno.ENOENT,
-            errno.ENODEV,
-        }:  # a kernel without tcx, nothing there, gone
+        # A kernel without tcx, no program there, an interface that is gone.
+        if code in {errno.EINVAL, errno.ENOENT, errno.ENODEV}:
             return 0
         raise OSError(code, os.strerror(code))
     return int(_QUERY.unpack(asked.raw)[5])

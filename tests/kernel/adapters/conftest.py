@@ -83,6 +83,26 @@ def run(*argv, text=None):
     return process.pid
 
 
+def do(*lines):
+    """Run each line as a command."""
+    for line in lines:
+        run(*line.split())
+
+
+def ip(words):
+    """Run ip(8) with these words."""
+    run("ip", *words.split())
+
+
+async def gather(stream, wanted):
+    """Read a stream until everything wanted has been said."""
+    seen = []
+    async with asyncio.timeout(10):
+        while not set(wanted) <= set(seen):
+            seen.append(await anext(stream))
+    return seen
+
+
 def nft(text):
     """Change the ruleset as somebody else would."""
     return run("nft", "-f", "-", text=text)
@@ -167,3 +187,14 @@ def links(namespace):
     made = RtnlLinks()
     yield made
     made.close()
+
+
+@pytest.fixture
+def gateway(namespace):
+    """A gateway with one interface outside and one of zone care."""
+    do(
+        "ip link add wan0 type veth peer name far0",
+        "ip link add care0 type veth peer name in0",
+        "ip link set wan0 up",
+        "ip link set care0 up",
+    )

@@ -15,7 +15,7 @@ from ecluse.flow_judge import ConntrackEntry, Tuple
 from ecluse.kernel import conntrack as adapter
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
-    Netlink,
+    NetlinkSocket,
     attribute,
     netfilter_header,
     netfilter_kind,
@@ -57,7 +57,7 @@ def synthetic(number, protocol=17, zone=None):
 
 
 def fill(numbers, zone=None):
-    with Netlink(NETLINK_NETFILTER) as netlink:
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
         bodies = [synthetic(number, zone=zone) for number in numbers]
         for start in range(0, len(bodies), 300):
             kind = netfilter_kind(1, CT_NEW)
@@ -168,7 +168,7 @@ def test_the_short_way_through_a_tuple_reads_what_the_long_way_reads(
     number, protocol, ports, monkeypatch
 ):
     body = synthetic(number, protocol)  # GRE's keys stand where others have ports
-    short = adapter.connection(body, {})
+    short = adapter.parse_entry(body, {})
     assert (short.protocol, short.original.source_port, short.original.destination_port) == (
         protocol,
         *ports,
@@ -177,9 +177,11 @@ def test_the_short_way_through_a_tuple_reads_what_the_long_way_reads(
         short.original.destination,
         short.original.source,
     )
-    assert (adapter._usual(adapter.fields(body, 4)[1]) is not None) == (protocol in {6, 132})
-    monkeypatch.setattr(adapter, "_usual", lambda _: None)
-    assert adapter.connection(body, {}) == short
+    assert (adapter._tuple_by_layout(adapter.attribute_map(body, 4)[1]) is not None) == (
+        protocol in {6, 132}
+    )
+    monkeypatch.setattr(adapter, "_tuple_by_layout", lambda _: None)
+    assert adapter.parse_entry(body, {}) == short
 
 
 async def test_nat_shows_in_the_reply(conntrack):
@@ -272,14 +274,14 @@ async def test_an_entry_that_cannot_be_read_hides_no_other(conntrack, monkeypatc
     """
     fill(range(1, 5))
     strange = netfilter_header(2) + attribute(adapter.CTA_TUPLE_ORIG, b"")
-    dump = Netlink.dump
+    dump = NetlinkSocket.dump
 
     def with_a_strange_one(self, kind, body):
         yield strange
         yield from dump(self, kind, body)
         yield netfilter_header(10)
 
-    monkeypatch.setattr(Netlink, "dump", with_a_strange_one)
+    monkeypatch.setattr(NetlinkSocket, "dump", with_a_strange_one)
     found = await conntrack.connections()
     assert len([one for one in found if one.original.destination_port == 443]) == 4
     assert conntrack.unread == 2
@@ -302,6 +304,6 @@ def test_an_entry_of_any_bytes_is_a_connection_or_is_counted(rows):
 
     every = [one if isinstance(one, bytes) else altered(*one) for one in rows]
     known = {}
-    found, bad = sift([*every, sound], lambda body: adapter.connection(body, known))
+    found, bad = sift([*every, sound], lambda body: adapter.parse_entry(body, known))
     assert len(found) + bad == len(rows) + 1
     assert found[-1].original.source == ip_address("10.0.0.3")

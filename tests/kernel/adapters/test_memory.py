@@ -16,10 +16,16 @@ import pytest
 from ecluse.dnsproxy import learned as module
 from ecluse.dnsproxy import learned_journal, learned_snapshot, process
 from ecluse.dnsproxy.learned import LearnedAddresses
-from ecluse.kernel import proxy_sets, read_table
-from ecluse.kernel.bulk_elements import NEWSETELEM
-from ecluse.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, Netlink, attribute
-from ecluse.kernel.proxy_sets import SetElement, contents, left, put, take_out
+from ecluse.kernel import nf_tables_numbers as nf
+from ecluse.kernel import proxy_sets
+from ecluse.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, NetlinkSocket, attribute
+from ecluse.kernel.proxy_sets import (
+    SetElement,
+    add_elements,
+    delete_elements,
+    seconds_left,
+    set_contents,
+)
 from ecluse.ports import KernelChange
 from ecluse.ruleset import switch
 from ecluse.ruleset.proxy_config import NamePolicy, ProxyConfig, proxy_config_of
@@ -70,7 +76,7 @@ class World:
         nft(file.read_text())
 
     def held(self, name: str = SET) -> set:
-        return set(left(self.netlink, name))
+        return set(seconds_left(self.netlink, name))
 
     def strange(self, name: str = SET, element: str = str(STRANGE)) -> None:
         nft(f"add element inet ecluse {name} {{ {element} }}")
@@ -79,7 +85,7 @@ class World:
 @pytest.fixture
 async def world(firewall, tmp_path):
     await firewall.apply(switch.whole_text(PROGRAM))
-    with Netlink(NETLINK_NETFILTER) as netlink:
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
         made = World(netlink, tmp_path)
         yield made
         made.end()
@@ -107,9 +113,9 @@ def test_what_somebody_else_put_in_is_taken_out_and_what_was_learned_stays(world
 
 def test_an_element_for_every_address_goes_whatever_else_is_known(world):
     world.strange(element="*")
-    assert contents(world.netlink, SET) == ({}, True)
+    assert set_contents(world.netlink, SET) == ({}, True)
     gate = world.process()
-    assert contents(world.netlink, SET) == ({}, False)
+    assert set_contents(world.netlink, SET) == ({}, False)
     assert (gate.removed, gate.last) == (1, f"* in {SET}")
 
 
@@ -170,9 +176,9 @@ def test_an_address_is_in_the_record_before_it_is_in_the_kernel(world, monkeypat
 
     def look_and_put(netlink, wanted):
         recorded.append((world.run / learned_journal.FILE).read_text())
-        put(netlink, wanted)
+        add_elements(netlink, wanted)
 
-    monkeypatch.setattr(module, "put", look_and_put)
+    monkeypatch.setattr(module, "add_elements", look_and_put)
     gate.learn([SERVICE], [LEARNED], LED)
     assert f"{SET} {LEARNED} " in recorded[0]
 
@@ -181,7 +187,7 @@ def test_sets_that_others_change_all_the_time_cost_a_look_now_and_then(world, mo
     gate = world.process()
     looks = []
     monkeypatch.setattr(
-        module, "contents", lambda *where: looks.append(where[1]) or contents(*where)
+        module, "contents", lambda *where: looks.append(where[1]) or set_contents(*where)
     )
     for _ in range(50):
         gate.hear(KernelChange("nft", 1, ours=False, touched=False, what="", filled=SET))
@@ -233,7 +239,7 @@ def test_a_killed_process_is_followed_by_one_that_knows_what_it_learned(world):
     nft(f"flush set inet ecluse {SET}")
     world.process()
     assert world.held() == {LEARNED, OTHER}
-    assert left(world.netlink, SET)[LEARNED] > 3500
+    assert seconds_left(world.netlink, SET)[LEARNED] > 3500
 
 
 def test_an_address_that_packets_kept_alive_is_known_after_its_time(world, monkeypatch):
@@ -255,13 +261,15 @@ def test_an_address_that_is_over_is_forgotten_after_a_while_and_then_a_stranger(
     )
     later(monkeypatch, 3601)
     gate.save()
-    put(world.netlink, [SetElement(SET, LEARNED)])  # a packet that came in the moment of its end
+    add_elements(
+        world.netlink, [SetElement(SET, LEARNED)]
+    )  # a packet that came in the moment of its end
     gate.save()
     assert world.held() == {LEARNED}
     nft(f"delete element inet ecluse {SET} {{ {LEARNED} }}")
     later(monkeypatch, 3601 + 3600 + 200)
     gate.save()
-    put(world.netlink, [SetElement(SET, LEARNED)])
+    add_elements(world.netlink, [SetElement(SET, LEARNED)])
     gate.save()
     assert world.held() == set()
 
@@ -274,7 +282,7 @@ def test_what_somebody_else_took_out_is_put_back(world, text):
     gate.learn([SERVICE], [LEARNED], LED)
     nft(text)
     gate.save()
-    assert left(world.netlink, SET)[LEARNED] > 3500
+    assert seconds_left(world.netlink, SET)[LEARNED] > 3500
 
 
 def test_a_learned_address_that_was_given_a_year_has_an_hour(world):
@@ -284,17 +292,19 @@ def test_a_learned_address_that_was_given_a_year_has_an_hour(world):
         f"delete element inet ecluse {SET} {{ {LEARNED} }}; add element inet ecluse {SET} {{ {LEARNED} timeout 365d }}"
     )
     gate.save()
-    assert 3500 < left(world.netlink, SET)[LEARNED] <= 3600
+    assert 3500 < seconds_left(world.netlink, SET)[LEARNED] <= 3600
     # Nor for ever: nft has no words for it, the kernel does.
     nft(f"delete element inet ecluse {SET} {{ {LEARNED} }}")
-    timeless = attribute(read_table.ELEMENT_TIMEOUT, bytes(8))
-    add = proxy_sets._request(NEWSETELEM, NLM_F_CREATE, SET, proxy_sets._key(LEARNED) + timeless)
-    world.netlink.transaction(read_table.NFNL_SUBSYS_NFTABLES, [add])
-    assert left(world.netlink, SET)[LEARNED] == proxy_sets.ENDLESS
+    timeless = attribute(nf.NFTA_SET_ELEM_TIMEOUT, bytes(8))
+    add = proxy_sets._request(
+        nf.NFT_MSG_NEWSETELEM, NLM_F_CREATE, SET, proxy_sets._key(LEARNED) + timeless
+    )
+    world.netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, [add])
+    assert seconds_left(world.netlink, SET)[LEARNED] == proxy_sets.ENDLESS
     gate.save()
-    assert 3500 < left(world.netlink, SET)[LEARNED] <= 3600
+    assert 3500 < seconds_left(world.netlink, SET)[LEARNED] <= 3600
     # Less is the kernel's word: it is not prolonged.
-    put(world.netlink, [SetElement(SET, LEARNED, 30)])
+    add_elements(world.netlink, [SetElement(SET, LEARNED, 30)])
     gate.save()
     told = re.findall(
         r"(dns_\w+) \{ \S+ expires (\d+)s", (world.state / learned_snapshot.FILE).read_text()
@@ -402,12 +412,12 @@ def test_whoever_sets_the_date_changes_nothing(world, monkeypatch, days):
         nft(f"flush set inet ecluse {name}")
     gate.learn([SERVICE], [OTHER], LED)
     gate.save()
-    assert min(left(world.netlink, SET)[one] for one in (LEARNED, OTHER)) > 3500
+    assert min(seconds_left(world.netlink, SET)[one] for one in (LEARNED, OTHER)) > 3500
     nft(f"flush set inet ecluse {SET}")
     (world.run / learned_journal.FILE).unlink()
     world.process()
     assert world.held() == {LEARNED, OTHER}
-    assert max(left(world.netlink, SET).values()) <= 3600
+    assert max(seconds_left(world.netlink, SET).values()) <= 3600
 
 
 def test_no_line_of_the_record_gives_more_than_an_hour(world):
@@ -421,7 +431,7 @@ def test_no_line_of_the_record_gives_more_than_an_hour(world):
     )
     nft(f"flush set inet ecluse {SET}")
     world.process()
-    assert 3500 < left(world.netlink, SET)[LEARNED] <= 3600
+    assert 3500 < seconds_left(world.netlink, SET)[LEARNED] <= 3600
 
 
 def test_a_set_that_cannot_be_set_right_keeps_none_of_the_others_from_it(world, monkeypatch):
@@ -430,7 +440,7 @@ def test_a_set_that_cannot_be_set_right_keeps_none_of_the_others_from_it(world, 
     def refused(netlink, name, elements):
         if name == ALL:
             raise OSError(errno.ENOMEM, "refused")
-        take_out(netlink, name, elements)
+        delete_elements(netlink, name, elements)
 
     world.strange(ALL)
     world.strange()
@@ -528,7 +538,7 @@ def test_where_a_service_loses_a_name_what_it_alone_led_to_goes(world, after):
     gate.tend()
     for _ in range(2):
         assert world.held() == {OTHER, SHARED}
-        assert set(left(world.netlink, ALL)) == {OTHER, SHARED}
+        assert set(seconds_left(world.netlink, ALL)) == {OTHER, SHARED}
         gate.save()
     assert gate.removed == 0
     gate.learn([SERVICE], [LEARNED], LED)
@@ -552,11 +562,11 @@ def test_what_the_kernel_would_not_let_go_goes_at_the_next_look(world, monkeypat
     def refused(netlink, name, elements):
         if name == refuses:
             raise OSError(errno.EBUSY, "Device or resource busy")
-        take_out(netlink, name, elements)
+        delete_elements(netlink, name, elements)
 
     monkeypatch.setattr(module, "take_out", refused)
     with pytest.raises(OSError, match="busy"):
         gate.tend()
     monkeypatch.undo()
     gate.tend()
-    assert world.held() == set(left(world.netlink, ALL)) == {OTHER, SHARED}
+    assert world.held() == set(seconds_left(world.netlink, ALL)) == {OTHER, SHARED}

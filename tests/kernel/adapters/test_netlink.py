@@ -9,7 +9,7 @@ import pytest
 
 from ecluse.errors import KernelError
 from ecluse.kernel import netlink as nl
-from ecluse.kernel import read_table
+from ecluse.kernel import nf_tables_numbers as nf
 
 pytestmark = pytest.mark.kernel
 
@@ -28,7 +28,7 @@ class Scripted:
 
 
 def scripted(*datagrams):
-    made = nl.Netlink(nl.NETLINK_NETFILTER)
+    made = nl.NetlinkSocket(nl.NETLINK_NETFILTER)
     made.close()
     made.socket = Scripted(*datagrams)
     return made
@@ -44,9 +44,9 @@ def test_attributes_come_back_as_they_were_built():
         + nl.text_attribute(2, "chain")
         + nl.attribute(0x8003, nl.attribute(4, b"\0\0\1\0"))
     )
-    assert nl.fields(data)[1] == b"abc"
-    assert nl.text(nl.fields(data)[2]) == "chain"
-    assert nl.number(nl.fields(nl.fields(data)[3])[4]) == 256
+    assert nl.attribute_map(data)[1] == b"abc"
+    assert nl.text(nl.attribute_map(data)[2]) == "chain"
+    assert nl.number(nl.attribute_map(nl.attribute_map(data)[3])[4]) == 256
     assert len(data) % 4 == 0
 
 
@@ -97,10 +97,10 @@ def test_consistently_asks_again_and_not_for_ever():
         calls.append(1)
         raise nl.DumpInterruptedError
 
-    assert nl.consistently(third_time) == "whole"
+    assert nl.retry_interrupted(third_time) == "whole"
     calls.clear()
     with pytest.raises(nl.DumpInterruptedError):
-        nl.consistently(never)
+        nl.retry_interrupted(never)
     assert len(calls) == nl.TRIES
 
 
@@ -118,36 +118,32 @@ def test_an_error_says_what_was_being_done_and_whether_to_try_again():
 
 
 def test_the_kernel_says_more_than_a_number(namespace):
-    with nl.Netlink(nl.NETLINK_NETFILTER) as made:
-        body = nl.netfilter_header(read_table.NFPROTO_INET)
+    with nl.NetlinkSocket(nl.NETLINK_NETFILTER) as made:
+        body = nl.netfilter_header(nf.NFPROTO_INET)
         with pytest.raises(OSError) as caught:
-            made.request(
-                nl.netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, read_table.GETTABLE), body
-            )
+            made.request(nl.netfilter_kind(nf.NFNL_SUBSYS_NFTABLES, nf.NFT_MSG_GETTABLE), body)
     assert caught.value.errno == errno.EINVAL
-    with nl.Netlink(
+    with nl.NetlinkSocket(
         nl.NETLINK_NETFILTER
     ) as made:  # RTM_GETLINK's kernel speaks; here a policy error does
         body += nl.attribute(1, b"x" * 300 + b"\0")
         with pytest.raises(OSError, match=r"\(.+\)"):
-            made.request(
-                nl.netfilter_kind(read_table.NFNL_SUBSYS_NFTABLES, read_table.GETTABLE), body
-            )
+            made.request(nl.netfilter_kind(nf.NFNL_SUBSYS_NFTABLES, nf.NFT_MSG_GETTABLE), body)
 
 
 def test_a_socket_is_lent_again_unless_an_error_left_answers_in_it(namespace):
-    sockets = nl.Sockets(nl.NETLINK_NETFILTER)
-    with sockets.one() as first:
+    sockets = nl.SocketPool(nl.NETLINK_NETFILTER)
+    with sockets.borrow() as first:
         pass
     with pytest.raises(nl.DumpInterruptedError):
-        with sockets.one() as second:
+        with sockets.borrow() as second:
             raise nl.DumpInterruptedError
     with pytest.raises(ValueError):
-        with sockets.one() as third:
+        with sockets.borrow() as third:
             raise ValueError
     assert first is second is third
     assert third.socket.fileno() == -1
-    with sockets.one() as fourth, sockets.one() as fifth:
+    with sockets.borrow() as fourth, sockets.borrow() as fifth:
         assert fourth is not fifth
     sockets.close()
     assert fourth.socket.fileno() == fifth.socket.fileno() == -1

@@ -1,3 +1,4 @@
-"""What runs inside a namespace, as child processes: standard library only, so that a start takes 30
-ms.
+"""What runs inside a namespace, as child processes.
+
+Standard library only, so that a start takes 30 ms.
 """

@@ -1,9 +1,10 @@
-"""The process that acts inside a namespace: takes JSON lines on standard input, answers on standard
-output.
+"""The process that acts inside a namespace.
+
+Takes JSON lines on standard input, answers on standard output.
 
 `{"id": 1, "do": "ping", "with": {...}}` gives `{"id": 1, "result": ...}` or `{"id": 1, "failed":
-"why"}`. Each order runs on a thread of its own. End of input ends it: it never outlives whoever
-started it.
+"why"}`. Each order runs on a thread of its own. End of input ends it: it never outlives
+its parent.
 """
 
 import json

@@ -1,7 +1,8 @@
-"""An authoritative server that fails as it is told: `python -m tests.lab.inside.authority FILE
-ADDRESS...`.
+"""An authoritative server that fails as it is told.
 
-Answers on port 5353 of each address. FILE, read anew for every question, is JSON: address -> name
+`python -m tests.lab.inside.authority FILE ADDRESS...`.
+
+Answers on port 5353 of each address. FILE, read for every question, is JSON: address -> name
 -> how to answer, a word of WAYS with its arguments: `["records", [OWNER, TTL, ADDRESS or ALIAS],
 ...]`, `["rcode", "SERVFAIL"]`.
 """
@@ -24,7 +25,7 @@ _turns: defaultdict[tuple[str, int], Iterator[int]] = defaultdict(itertools.coun
 
 
 def _rotate(name: str, ttl: int, size: int, *pool: str) -> Callable:
-    """Answer with the next `size` addresses of the pool, whoever asks.
+    """Answer with the next `size` addresses of the pool, the same for every client.
 
     One count for each name and type: with one for all, the questions between two of ours may always
     be as many as make the same addresses come again, and half of the pool is never seen.

@@ -1,5 +1,6 @@
-"""A witness on one interface: every packet, by flow, with the kernel's time, from a memory-mapped
-ring.
+"""A witness on one interface.
+
+Every packet, by flow, with the kernel's time, from a memory-mapped ring.
 
 The ring (packet(7), PACKET_RX_RING, TPACKET_V2) copies the head of each packet, so neither bulk
 streams nor a held-up reader overflow it soon; what it drops, it counts.
@@ -24,8 +25,9 @@ TCP, UDP, SCTP, ICMP, ICMPV6, HOP_BY_HOP = 6, 17, 132, 1, 58, 0
 
 
 def flow_key(frame: bytes) -> bytes | None:
-    """Give what tells flows apart: family, protocol, TCP flags, addresses, ports (or ICMP type and
-    code); None if not IP.
+    """Give what tells flows apart.
+
+    Family, protocol, TCP flags, addresses, ports (or ICMP type and code); None if not IP.
     """
     if frame[12:14] == b"\x08\x00":
         family, protocol, addresses = b"\x04", frame[23], frame[26:34]

@@ -264,8 +264,9 @@ class Probes:
         }
 
     def question(self, server: str, name: str, source: str = "", local: int = 0) -> dict:
-        """Ask for a name from a local port (0: any); give that port with the answer's code, -1 when
-        there is none.
+        """Ask for a name from a local port (0: any).
+
+        Give that port with the answer's code, -1 when there is none.
         """
         with socket.socket(family_of(server), socket.SOCK_DGRAM) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -289,8 +290,9 @@ class Probes:
         source: str = "",
         port: int = 53,
     ) -> dict:
-        """Ask for names in turn, `rate` a second for some seconds, from one port; `rcodes` counts
-        the answers by code.
+        """Ask for names in turn, `rate` a second for some seconds, from one port.
+
+        `rcodes` counts the answers by code.
 
         A `%` in a name becomes another number each time.
         """
@@ -325,8 +327,9 @@ class Probes:
     def resolve_and_connect(
         self, server: str, name: str, port: int, times: int, kind: str = "a", source: str = ""
     ) -> dict:
-        """Resolve a name and connect at once to the address, over and over; `ok`, and what failed:
-        word -> times.
+        """Resolve a name and connect at once to the address, over and over.
+
+        `ok`, and what failed: word -> times.
         """
         failed: Counter = Counter()
         good, addresses = 0, set()

@@ -41,8 +41,9 @@ class Server:
         threading.Thread(target=self._run, daemon=True).start()
 
     def listen(self, protocol: str, ports: list[int]) -> None:
-        """Listen on `tcp` or `udp` ports, or for `raw` protocols by number; both families, every
-        address.
+        """Listen on `tcp` or `udp` ports, or for `raw` protocols by number.
+
+        Both families, every address.
         """
         starters = {"tcp": self._listen_tcp, "udp": self._listen_udp, "raw": self._listen_raw}
         for port in ports:
@@ -55,8 +56,9 @@ class Server:
         self._zone = zone
 
     def asked(self) -> list[tuple[str, str]]:
-        """Give what the DNS server was asked for since it was asked this last: names in lower case
-        and types.
+        """Give what the DNS server was asked for since it was asked this last.
+
+        Names in lower case and types.
         """
         asked, self._asked = self._asked, []
         return asked
@@ -68,8 +70,9 @@ class Server:
         return wire.dns_answer(query, self._zone)
 
     def served(self, tag: str) -> dict:
-        """Give the server's own TCP counts for the connection that began with this tag; empty when
-        unknown.
+        """Give the server's own TCP counts for the connection that began with this tag.
+
+        Empty when unknown.
         """
         for peer in list(self._peers):
             if peer.first[:TAG].hex() == tag:

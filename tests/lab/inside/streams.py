@@ -1,5 +1,6 @@
-"""Paced, numbered streams that an echo server sends back: they tell loss, reordering, gaps and
-retransmissions.
+"""Paced, numbered streams that an echo server sends back.
+
+They tell loss, reordering, gaps and retransmissions.
 """
 
 import itertools

@@ -59,8 +59,9 @@ def encode_name(name: str) -> bytes:
 
 
 def decode_name(message: bytes, at: int) -> tuple[str, int]:
-    """Decode the name at an offset, pointers followed; give it in lower case with the offset behind
-    it.
+    """Decode the name at an offset, pointers followed.
+
+    Give it in lower case with the offset behind it.
     """
     labels, end = [], 0
     while message[at]:

@@ -1,5 +1,6 @@
-"""Loaded by the daemon under test at its start (site(7)): writes down whatever holds its event loop
-for too long.
+"""Loaded by the daemon under test at its start (site(7)).
+
+Writes down whatever holds its event loop for too long.
 
 What counts is the processor time of the loop's own thread, callback by callback (time.thread_time),
 so that a loaded machine accuses nobody: while others run, nothing is counted. What the loop waits
@@ -29,8 +30,9 @@ def _watch() -> None:
 
 
 def _words(callback) -> str:
-    """Name a task with the chain of what it waits for after this step; anything else as it shows
-    itself.
+    """Name a task with the chain of what it waits for after this step.
+
+    Anything else as it shows itself.
     """
     task = getattr(callback, "__self__", None)
     coro = getattr(task, "get_coro", lambda: None)()

@@ -3,19 +3,22 @@
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 
-from ecluse.api.peer import Accounts
+from ecluse.accounts import Accounts
 from ecluse.api.server import serve
-
-from .fake_commands import FakeCommands
+from tests.unit.api.fake_controller import FakeController
 
 READERS, OPERATORS = 61001, 61002  # gids that no machine of ours uses
+
+
 SYSTEM_PYTHON = "/usr/bin/python3"  # another uid may not read our virtual environment
 
 
@@ -47,7 +50,7 @@ def open_folder():
 @contextlib.asynccontextmanager
 async def running(commands=None, **settings):
     """A server; gives (commands, socket path, server, log)."""
-    commands = commands or FakeCommands()
+    commands = commands or FakeController()
     log = ListLog()
     with open_folder() as folder:
         path = settings.pop("socket_path", folder / "e.sock")
@@ -70,7 +73,7 @@ class ServerThread:
     """The same in a thread of its own, for clients that block."""
 
     def __init__(self, commands=None, **settings):
-        self.commands = commands or FakeCommands()
+        self.commands = commands or FakeController()
         self._settings = settings
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -172,3 +175,29 @@ def hold(path, data=b""):
     if data:
         sock.sendall(data)
     return sock
+
+
+GET = request_bytes("GET", "/v1/status")
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def read_until_closed(sock, within):
+    """Read until the other side closes; give what came and after how long."""
+    sock.setblocking(False)
+    loop, begin, got = asyncio.get_running_loop(), time.monotonic(), b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := await asyncio.wait_for(loop.sock_recv(sock, 65536), within):
+            got += chunk
+    return got, time.monotonic() - begin
+
+
+async def is_fast(path, seconds=1.0):
+    begin = time.monotonic()
+    assert (await ask(path, "GET", "/v1/status"))[0] == 200
+    assert time.monotonic() - begin < seconds
+
+
+LEVEL = {"level": "cut", "reason": "ransomware", "authorised_by": "Dr Martin", "zones": ["care"]}

@@ -14,10 +14,10 @@ from ecluse.records import Actor
 from ecluse.ruleset import switch
 from tests.fakes import (
     FakeAudit,
+    FakeBypassScan,
     FakeClock,
     FakeConntrack,
     FakeDnsGate,
-    FakeExits,
     FakeFirewall,
     FakeLinks,
     FakePolicySource,
@@ -44,7 +44,7 @@ class Machine:
             (*(n for z in policy.site.zones for n in z.interfaces), "wan0"), routes=("wan0",)
         )
         self.dns = FakeDnsGate()
-        self.exits = FakeExits()
+        self.bypass_scan = FakeBypassScan()
         self.events = []
         self.controller: Controller | None = None
 
@@ -66,7 +66,7 @@ class Machine:
             self.audit,
             self.source,
             self.clock,
-            self.exits,
+            self.bypass_scan,
         )
         options = Options(
             version="0", dns_uid=989, tick=3600, seconds=5, closed_at_boot=closed_at_boot

@@ -4,15 +4,16 @@ last in status.
 
 import asyncio
 
-from ecluse.bypass import Device, Filter, HostReading, findings
+from ecluse.bypass import find_bypasses
 from ecluse.controller.tasks import links
 from ecluse.errors import KernelError
+from ecluse.host_reading import Device, Filter, HostReading
 from tests.unit.controller.machine import Machine
 from tests.unit.controller.test_machine import simple
 
 
 def look(machine: Machine) -> tuple[str, ...]:
-    machine.run(machine.controller.parts.links.scan_for_bypasses())
+    machine.run(machine.controller.parts.links._look())
     machine.settle()
     return machine.status().warnings
 
@@ -21,7 +22,7 @@ def test_a_way_out_is_named_while_it_is_there(monkeypatch):
     machine = Machine(simple())
     machine.start()
     assert not any("past the gate" in text for text in look(machine))
-    machine.exits.host = HostReading(filters=(Filter("care0", "ingress", "bpf"),), default_routes=("wan0", "wan1"),
+    machine.bypass_scan.host = HostReading(filters=(Filter("care0", "ingress", "bpf"),), default_routes=("wan0", "wan1"),
                               devices=(Device("wan0"), Device("wan1")))  # fmt: skip
     for _ in range(3):
         warnings = look(machine)
@@ -29,7 +30,7 @@ def test_a_way_out_is_named_while_it_is_there(monkeypatch):
         assert sum("default routes leave by wan0, wan1" in text for text in warnings) == 1
     assert [event.kind for event in machine.events].count("exit") == 1
     assert [record.event for record in machine.audit.records].count("exit") == 1
-    machine.exits.host = HostReading()
+    machine.bypass_scan.host = HostReading()
     assert not any("past the gate" in text for text in look(machine))
     assert not machine.audit.records[-1].what.startswith("no more"), "one line a minute of each"
     monkeypatch.setattr(links, "_ONCE", 0.0)
@@ -58,27 +59,27 @@ def test_containers_that_come_and_go_make_no_line_each(monkeypatch):
         return [record.event for record in machine.audit.records].count("exit")
 
     for number in range(5):
-        machine.exits.host = containers(number)
+        machine.bypass_scan.host = containers(number)
         assert sum(f"veth{number}" in text for text in look(machine)) == 1, (
             "status tells what is there now"
         )
-        machine.exits.host = HostReading()
+        machine.bypass_scan.host = HostReading()
         look(machine)
     assert lines() == 1
     assert [event.kind for event in machine.events].count("exit") == 2
-    machine.exits.host = HostReading(devices=(Device("wan0", xdp="generic"),))
+    machine.bypass_scan.host = HostReading(devices=(Device("wan0", xdp="generic"),))
     look(machine)
     assert lines() == 2, "another way is told at once"
     monkeypatch.setattr(links, "_ONCE", 0.0)
     look(machine)
     assert lines() == 3
     assert machine.audit.records[-1].what.startswith("no more: ")
-    machine.exits.host = HostReading(
+    machine.bypass_scan.host = HostReading(
         filters=tuple(Filter("care0", side, "bpf") for side in ("ingress", "egress"))
     )
     look(machine)
     assert "past the gate (and 1 more there)" in machine.audit.records[-1].what
-    machine.exits.host = HostReading()
+    machine.bypass_scan.host = HostReading()
     look(machine)
     monkeypatch.setattr(links, "_ONCE", 60.0)
     look(machine)
@@ -88,10 +89,10 @@ def test_containers_that_come_and_go_make_no_line_each(monkeypatch):
 
 def test_a_look_that_fails_is_said_and_forgets_nothing():
     machine = Machine(simple())
-    machine.exits.host = HostReading(devices=(Device("wan0", xdp="generic"),))
+    machine.bypass_scan.host = HostReading(devices=(Device("wan0", xdp="generic"),))
     machine.start()
     assert any("XDP" in text for text in look(machine))
-    machine.exits.fail["look"] = KernelError("dump interrupted")
+    machine.bypass_scan.fail["scan"] = KernelError("dump interrupted")
     warnings = look(machine)
     assert any("dump interrupted" in text for text in warnings)
     assert any("XDP" in text for text in warnings)
@@ -109,7 +110,7 @@ def test_shared_interfaces_and_inside_bridges_are_no_exits():
             Device("tap0", kind="macvtap", parent="care0"),
         )
     )
-    assert findings(inside, simple()) == ()
+    assert find_bypasses(inside, simple()) == ()
 
 
 def test_what_appears_is_judged_at_once_and_said():
@@ -130,7 +131,7 @@ def test_what_appears_is_judged_at_once_and_said():
     machine.settle()
     machine.run(asyncio.sleep(0.05))
     assert any("a default route leaves by care0" in text for text in machine.status().warnings)
-    machine.exits.host = HostReading(
+    machine.bypass_scan.host = HostReading(
         addresses=(("care0", "10.99.0.1/16"), ("care0", "fe80::1/64"), ("care0", "10.10.0.1/24"))
     )
     (warning,) = (text for text in look(machine) if "in none of the subnets" in text)

@@ -33,6 +33,6 @@ def test_a_closing_into_a_table_that_judges_nothing_puts_it_in_anew(meddling):
     for name, value in meddling.items():
         setattr(machine.firewall.table, name, value)
     assert machine.set("cut").verified
-    assert machine.run(machine.firewall.standing([])).hooks == switch.HOOKS
+    assert machine.run(machine.firewall.read_switch([])).hooks == switch.HOOKS
     assert machine.kernel() == CUT
     machine.close()

@@ -128,7 +128,7 @@ def test_the_ruleset_of_last_resort_is_made_once_for_an_allowlist(machine, monke
 
 
 def test_links_that_cannot_be_read_end_nothing(machine):
-    machine.links.fail["look"] = KernelError("dump interrupted")
+    machine.links.fail["read_links"] = KernelError("dump interrupted")
     machine.links.change("interface stick0 is up")
     machine.settle()
     assert machine.controller.alive

@@ -56,10 +56,10 @@ def test_it_stands_in_the_answer_to_a_cut_and_in_a_plan(machine):
 
 
 def test_a_look_that_fails_is_said_and_made_again(machine):
-    machine.links.fail["tables"] = KernelError("no socket")
+    machine.links.fail["table_uses"] = KernelError("no socket")
     machine.run(asyncio.sleep(0.02))
     assert any("is not known: no socket" in text for text in machine.status().warnings)
     assert machine.controller.alive
-    del machine.links.fail["tables"]
+    del machine.links.fail["table_uses"]
     assert len(told(machine, 900)[0]) == 1
     assert not any("no socket" in text for text in machine.status().warnings)

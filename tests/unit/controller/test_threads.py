@@ -109,7 +109,7 @@ def test_a_closing_that_finds_no_thread_to_be_read_back_stands(machine, call):
 
 def test_a_closing_for_which_there_is_no_thread_at_all_is_refused_in_words(machine):
     machine.firewall.fail |= dict.fromkeys(
-        ("switch", "apply", "targets", "chains", "guard"), NO_THREAD
+        ("switch", "apply", "targets", "chains", "apply_closed_table"), NO_THREAD
     )
     answer = machine.set("cut")
     assert isinstance(answer, KernelError)

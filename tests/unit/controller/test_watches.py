@@ -50,7 +50,7 @@ async def no_warning(machine: Machine, words: str) -> None:
 
 @pytest.mark.parametrize("error", [TypeError("'<' not supported between str and bytes"), NO_THREAD])
 def test_a_watch_that_meets_what_it_did_not_expect_begins_again(machine, error):
-    machine.links.fail["default_routes"] = error
+    machine.links.fail["read_host"] = error
     machine.links.change("interface \ufffd is up", interfaces=["lo", "wan0"])
     wait_until(
         machine, lambda: machine.controller.parts.supervisor._faults["looking at the links"] > 1
@@ -59,7 +59,7 @@ def test_a_watch_that_meets_what_it_did_not_expect_begins_again(machine, error):
     assert warned(machine, "looking at the links failed")
     assert warned(machine, "time(s) since the start")
     assert len([e for e in machine.events if "looking at the links failed" in e.message]) == 1
-    del machine.links.fail["default_routes"]
+    del machine.links.fail["read_host"]
     machine.run(no_warning(machine, "looking at the links failed"))
     machine.links.change("interface wan1 is up", interfaces=["lo", "wan1"])
     wait_until(

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from ecluse.bypass import Device, HostReading
 from ecluse.controller.tasks import links
 from ecluse.errors import KernelError
+from ecluse.host_reading import Device, HostReading
 from ecluse.policy import GATEWAY
 from ecluse.ruleset import switch
-from ecluse.zone_links import Sight
+from ecluse.zone_links import LinkReading
 from tests.unit.controller.machine import Machine
 from tests.unit.controller.test_machine import simple
 from tests.unit.ruleset.policies import SITE
@@ -49,14 +49,14 @@ def kept_nowhere(machine, answer):
 def test_a_look_that_fails_keeps_nothing_and_says_so(machine, error):
     assert set(machine.set("cut").kept) == set(names(machine)), "positive control"
     machine.set("open")
-    machine.links.fail["look"] = error
+    machine.links.fail["read_links"] = error
     change = machine.set("cut")
     assert change.verified
     kept_nowhere(machine, change)
     kept_nowhere(machine, machine.set("cut"))  # it is so already
     assert {one.state for one in machine.status().services} == {"not known"}
     assert plan(machine, "cut").not_known == names(machine)
-    del machine.links.fail["look"]
+    del machine.links.fail["read_links"]
     assert {one.state for one in machine.status().services} == {"kept"}
     assert not any("looked at" in text for text in machine.status().warnings)
 
@@ -66,7 +66,7 @@ def test_a_look_that_hangs_holds_up_neither_the_switch_nor_the_answer_for_long(
 ):
     monkeypatch.setattr(links, "_LINKS_SECONDS", 0.05)
     levels_when_asked = []
-    real = machine.links.look
+    real = machine.links.read_links
 
     async def hang():
         levels_when_asked.append(await kernel())
@@ -76,14 +76,14 @@ def test_a_look_that_hangs_holds_up_neither_the_switch_nor_the_answer_for_long(
         chains = await machine.firewall.chains()
         return switch.read_levels(simple(), await machine.firewall.targets(chains))
 
-    machine.links.look = hang
+    machine.links.read_links = hang
     change = machine.set("cut")
     assert change.verified
     kept_nowhere(machine, change)
     assert set(levels_when_asked[0].values()) == {"cut"}, (
         "it was asked for when the kernel had the switch"
     )
-    machine.links.look = real
+    machine.links.read_links = real
     assert machine.status().services[0].state == "kept"
 
 
@@ -118,15 +118,17 @@ def test_of_what_a_wildcard_stands_for_one_is_enough():
     zones = (replace(one, interfaces=(pattern,)), *site.site.zones[1:])
     policy = replace(site, site=replace(site.site, zones=zones))
     some = (Device("vlan1", running=False), Device("vlan2"))
-    assert Sight(HostReading(devices=some)).living(policy)[one.name] is True
-    assert not any("vlan" in text for text in Sight(HostReading(devices=some)).remarks(policy))
-    assert Sight(HostReading(devices=some[:1])).living(policy)[one.name] is False
-    assert Sight(HostReading(devices=some[:1])).living(policy)[GATEWAY] is True
+    assert LinkReading(HostReading(devices=some)).living_zones(policy)[one.name] is True
+    assert not any(
+        "vlan" in text for text in LinkReading(HostReading(devices=some)).link_warnings(policy)
+    )
+    assert LinkReading(HostReading(devices=some[:1])).living_zones(policy)[one.name] is False
+    assert LinkReading(HostReading(devices=some[:1])).living_zones(policy)[GATEWAY] is True
     trunk = (Device("lan0", own_ip=False), Device("lan0.10", kind="vlan", parent="lan0"))
     zones = (replace(one, interfaces=("lan0",)), *site.site.zones[1:])
     (told,) = (
         t
-        for t in Sight(HostReading(devices=trunk)).remarks(
+        for t in LinkReading(HostReading(devices=trunk)).link_warnings(
             replace(site, site=replace(site.site, zones=zones))
         )
         if "lan0" in t
@@ -145,8 +147,10 @@ def in_vrf(*interfaces, also=("wan0",)):
     policy = replace(site, site=replace(site.site, zones=zones))
     members = tuple(Device(name, master="vall") for name in ("lan0", *also))
     host = HostReading(devices=(*members, Device("vall", kind="vrf", own_ip=False)))
-    sight = Sight(host)
-    return sight.living(policy)["care"], [text for text in sight.remarks(policy) if "VRF" in text]
+    sight = LinkReading(host)
+    return sight.living_zones(policy)["care"], [
+        text for text in sight.link_warnings(policy) if "VRF" in text
+    ]
 
 
 def test_a_vrf_in_no_zone_is_named_with_what_to_write():
@@ -175,13 +179,13 @@ def test_a_way_out_that_a_zones_wildcard_takes_for_the_inside_is_a_way_past_the_
     site = simple()
     zones = (replace(site.site.zones[0], interfaces=("lan0", "vlan*")), *site.site.zones[1:])
     policy = replace(site, site=replace(site.site, zones=zones))
-    (told,) = Sight(
+    (told,) = LinkReading(
         HostReading(devices=(Device("lan0"), Device("vlan9")), default_routes=("vlan9",))
-    ).ways_out(policy)
+    ).default_route_bypasses(policy)
     assert told.startswith("a default route leaves by vlan9, which is in zone care (vlan*)")
     assert "passes at every level" in told
     host = HostReading(devices=(Device("lan0"), Device("wan0")), default_routes=("wan0",))
-    assert Sight(host).ways_out(policy) == ()
+    assert LinkReading(host).default_route_bypasses(policy) == ()
 
 
 def test_an_interface_that_was_meant_for_a_zone_is_told_once():
@@ -189,7 +193,7 @@ def test_an_interface_that_was_meant_for_a_zone_is_told_once():
     care = SITE.zones[0]
     text = f"{care.subnets[0][1]}/{care.subnets[0].prefixlen}"
     devices = (Device("lan9"), Device("docker9"))
-    words = Sight(HostReading(devices=devices, addresses=(("lan9", text),))).words(
+    words = LinkReading(HostReading(devices=devices, addresses=(("lan9", text),))).machine_warnings(
         simple(), cut=True
     )
     assert len([one for one in words if "lan9" in one]) == 1, words

@@ -31,7 +31,7 @@ def test_the_short_way_is_the_whole_way(policy, addresses, levels, zone, data):
     )
     flow = judge.judge(connection)
     if flow.verdict in {"kept", "refused"}:
-        walked = judge._oracle.judge(judge._packet(connection, zone, opened_inside=ours))
+        walked = judge._simulator.judge(judge._packet(connection, zone, opened_inside=ours))
         assert (walked.verdict == "accept") == (flow.verdict == "kept")
         assert walked.service.removeprefix("svc_") == flow.service
         assert not (connection.spoofed and flow.verdict == "kept")

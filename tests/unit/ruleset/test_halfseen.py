@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from ecluse.asymmetric_flows import half_seen
+from ecluse.asymmetric_flows import one_sided_services
 from ecluse.flow_judge import ConntrackEntry, FlowJudge, Tuple
 from ecluse.ruleset.compile import compile_program
 from tests.unit.ruleset import policies as w
@@ -36,7 +36,7 @@ BACK = connection("203.0.113.1", "10.10.0.5", 443, 40000)
 
 @pytest.mark.parametrize("half", [OUT, BACK])
 def test_either_half_is_told(judge, half):
-    (told,) = half_seen(judge, [half, replace(half, handle=b"2")])
+    (told,) = one_sided_services(judge, [half, replace(half, handle=b"2")])
     assert told.startswith("2 TCP connections of 'lab' are seen from one side only")
 
 
@@ -52,5 +52,7 @@ def test_either_half_is_told(judge, half):
     ids=["these two do talk", "whole", "not kept", "another zone", "no TCP"],
 )
 def test_nothing_is_told_of(judge, beside):
-    assert half_seen(judge, beside) == ()
-    assert half_seen(judge, [*beside, connection("10.10.0.7", "203.0.113.2")]), "positive control"
+    assert one_sided_services(judge, beside) == ()
+    assert one_sided_services(judge, [*beside, connection("10.10.0.7", "203.0.113.2")]), (
+        "positive control"
+    )

@@ -78,7 +78,7 @@ class TableManager:
         self.tracker.count_commit()
 
     async def _change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
-        await self._firewall.elements(gone, come)
+        await self._firewall.change_elements(gone, come)
         self.tracker.count_commit()
 
     async def _put(self, program: Program, gives_way: Callable[[], bool] = _go_on) -> None:
@@ -134,7 +134,7 @@ class TableManager:
     async def _shown_at(self, compiled_policy: CompiledPolicy, levels: Levels) -> int | None:
         """Read the switch back; give the generation id of the reading, None when it differs."""
         expected = self._position(compiled_policy, levels)
-        found = await self._firewall.standing(expected.targets)
+        found = await self._firewall.read_switch(expected.targets)
         policies = {hook: found.policies.get(hook) for hook in expected.policies()}
         stands = found.targets, policies, found.hooks
         same = stands == (expected.targets, expected.policies(), expected.hooks())
@@ -225,7 +225,7 @@ class TableManager:
 
     async def renew_learned(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
         """Give addresses in the DNS proxy's sets their whole time again; nothing else changes."""
-        await self._firewall.hold_learned(addresses)
+        await self._firewall.renew_learned(addresses)
         await self.tracker.confirm_commit()
 
     async def prune(self, keep: set[str]) -> None:
@@ -425,7 +425,8 @@ class TableManager:
         deletion, and fails or is restored.
         """
         inside = [name for zone in policy.site.zones for name in zone.interfaces]
-        return switch.base_policy(policy, levels) == "drop" and self._firewall.guard(inside)
+        closed = switch.base_policy(policy, levels) == "drop"
+        return closed and self._firewall.apply_closed_table(inside)
 
     async def _is_guarded(self, policy: Policy, levels: Levels) -> bool:
         """Say whether the smallest table shuts the gate, further than any level.

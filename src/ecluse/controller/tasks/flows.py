@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from ecluse.alerts import Alerts, error_text
-from ecluse.bypass import zones_of
 from ecluse.controller.live_state import CompiledPolicy, LiveState
 from ecluse.errors import EcluseError
-from ecluse.flow_judge import ConntrackEntry, FlowJudge, describe
+from ecluse.flow_judge import ConntrackEntry, FlowJudge, describe_connection
+from ecluse.interface_zones import InterfaceZones
 from ecluse.policy import IPAddress, Levels
 from ecluse.ports import Clock, Conntrack, Firewall, Links
 from ecluse.records import Generation
@@ -50,15 +50,16 @@ class FlowJudges:
 
         def judged(those: Sequence[ConntrackEntry]) -> tuple[list[ConntrackEntry], set[IPAddress]]:
             found = [one for one in those if judge.judge(one).verdict == "refused"]
-            return found, judge.strange(found)
+            return found, judge.unplaced_ends(found)
 
         async with self._judging:
             found, strange = await asyncio.to_thread(judged, connections)
             ways = await self._links.reached_by(strange)
-            inside = [address for address, name in ways.items() if zones_of(judge.policy, name)]
+            zones = InterfaceZones(judge.policy)
+            inside = [address for address, name in ways.items() if zones.zones_of(name)]
             if not inside:
                 return found
-            judge.lives_inside(inside)
+            judge.mark_inside(inside)
             return (await asyncio.to_thread(judged, found))[0]
 
 
@@ -121,7 +122,7 @@ class FlowTask:
             self._alerts.raise_alert("unknown-flows", count=unread)
         else:
             self._alerts.clear("unknown-flows")
-        examples = tuple(describe(one) for one in ended[:EXAMPLES])
+        examples = tuple(describe_connection(one) for one in ended[:EXAMPLES])
         kept = len(every) - len(ended)
         self.purges[generation.number] = Purge(generation.number, "done", gone, kept, examples)
         self._emit("purge", f"{gone} connections were ended, {kept} go on")
@@ -147,7 +148,7 @@ class FlowTask:
                 connections=len(found),
                 packets=sum(one.packets for one in found),
                 bytes=sum(one.bytes for one in found),
-                examples=tuple(describe(one) for one in found[:EXAMPLES]),
+                examples=tuple(describe_connection(one) for one in found[:EXAMPLES]),
             )
             await self._conntrack.end(found)
         except EcluseError as error:

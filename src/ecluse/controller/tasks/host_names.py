@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 
 from ecluse.alerts import Alerts, error_text
-from ecluse.asymmetric_flows import half_seen
+from ecluse.asymmetric_flows import one_sided_services
 from ecluse.controller.live_state import CompiledPolicy, LiveState, addresses_of
 from ecluse.controller.table.manager import TableManager
 from ecluse.controller.tasks.addresses_in_use import in_use, learned_in_use
@@ -194,7 +194,7 @@ class AddressUse:
             # At `open` no packet comes by these sets, so that the kernel renews no element: what
             # lives there would end at the cut when its hour is over.
             used = await asyncio.to_thread(learned_in_use, policies, learned, connections)
-            old = await self._firewall.half_over(used)
+            old = await self._firewall.half_expired(used)
             if old:
                 async with self._live.lock.hold():
                     await self._table.renew_learned(old)
@@ -205,7 +205,7 @@ class AddressUse:
         live = self._live.current
         at_cut = dict.fromkeys(live.policy.zone_names(), CUT.name)
         judge = await self._judge_for(live.loaded, at_cut)
-        found = await asyncio.to_thread(half_seen, judge, connections)
+        found = await asyncio.to_thread(one_sided_services, judge, connections)
         if found:
             self._alerts.raise_alert("asymmetric-flows", flows="; ".join(found))
         else:

@@ -29,7 +29,7 @@ class KernelLimitsTask:
 
     async def _look(self) -> None:
         try:
-            self.tables = await self._links.tables()
+            self.tables = await self._links.table_uses()
         except EcluseError as error:
             self._alerts.raise_alert("kernel-tables-unknown", error=error.message)
             return

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 from ecluse.alerts import Alerts
-from ecluse.bypass import BypassFinding, findings
+from ecluse.bypass import BypassFinding, find_bypasses
 from ecluse.controller.live_state import LiveState
 from ecluse.errors import EcluseError
 from ecluse.ports import BypassScanPort, Links
 from ecluse.records import Actor, AuditRecord
-from ecluse.zone_links import Sight
+from ecluse.zone_links import LinkReading
 
 _LINKS_SECONDS = 0.5
 """How long an answer waits for a reading of the links, which is a millisecond's work; then it says
@@ -42,11 +42,11 @@ class LinkReader:
         self._links = links
         self.default_routes: tuple[str, ...] = ()
 
-    async def look(self) -> Sight:
+    async def look(self) -> LinkReading:
         """Read the links now. It never raises, and never waits for long."""
         try:
             async with asyncio.timeout(_LINKS_SECONDS):
-                host = await self._links.look()
+                host = await self._links.read_links()
         except TimeoutError:
             trouble = f"no answer within {_LINKS_SECONDS} s"
         except EcluseError as error:
@@ -54,8 +54,8 @@ class LinkReader:
         except Exception as error:  # noqa: BLE001 - no thread, no memory: what was done is answered all the same
             trouble = str(error) or type(error).__name__
         else:
-            return Sight(replace(host, default_routes=self.default_routes))
-        return Sight(
+            return LinkReading(replace(host, default_routes=self.default_routes))
+        return LinkReading(
             None,
             f"the machine's links could not be looked at, so what is kept is not known: {trouble}",
         )
@@ -103,7 +103,7 @@ class LinkTask:
         self._changes: AsyncIterator[str] | None = None
         # What the look before found.
         self._oddities: tuple[str, ...] = ()
-        self._foreign: tuple[str, ...] = ()
+        self._unzoned: tuple[str, ...] = ()
         # Bypasses by kind and place: those that were told of, and when each came or went.
         self._known: dict[tuple[str, str], str] = {}
         self._told_at: dict[tuple[str, str], float] = {}
@@ -140,38 +140,43 @@ class LinkTask:
     async def _look(self) -> None:
         policy = self._live.current.policy
         try:
-            self._reader.default_routes = await self._links.default_routes()
+            # With thousands of routes this takes its time. No answer waits for it: a cut waits for
+            # the links alone (`LinkReader`).
+            host = await self._links.read_host()
         except EcluseError as error:
             self._alerts.raise_alert("routes-unknown", error=error.message)
         else:
+            self._reader.default_routes = host.default_routes
             self._alerts.clear("routes-unknown")
-        seen = await self._reader.look()
+        seen = await self._reader.look()  # the reading that was just made
         if seen.host is not None:
-            foreign = seen.strangers(policy)
-            for name in sorted({*foreign} - {*self._foreign}):
+            unzoned = seen.unzoned_interfaces(policy)
+            for name in sorted({*unzoned} - {*self._unzoned}):
                 self._emit(
                     "link", f"interface {name} is in no zone: it is closed while any zone is"
                 )
-            self._foreign = foreign
-        oddities = seen.remarks(policy)
+            self._unzoned = unzoned
+        oddities = seen.link_warnings(policy)
         for text in oddities:
             if text not in self._oddities:
                 self._emit("link", text)
         self._oddities = oddities
-        await self.scan_for_bypasses()
+        await self.scan_for_bypasses(seen)
 
-    async def scan_for_bypasses(self) -> None:
+    async def scan_for_bypasses(self, seen: LinkReading) -> None:
         """Look for what may carry packets past the gate.
 
         A new one is an event, and a line in the audit log if it is a way out.
         """
         try:
-            host = await self._bypass_scan.look()
+            if seen.host is None:
+                raise EcluseError(seen.trouble)  # noqa: TRY301 - as if the scan had met it
+            host = await self._bypass_scan.scan(seen.host)
         except EcluseError as error:
             self._alerts.raise_alert("bypass-scan-failed", error=error.message)
             return
         self._alerts.clear("bypass-scan-failed")
-        self.findings = findings(host, self._live.current.policy)
+        self.findings = find_bypasses(host, self._live.current.policy)
         new, gone = self._changed_bypasses()
         for what in new:
             self._emit("exit", what)
@@ -191,7 +196,7 @@ class LinkTask:
         self._told_at = {way: at for way, at in self._told_at.items() if now - at < _ONCE}
         ways: dict[tuple[str, str], list[str]] = {}
         for one in self.findings:
-            if one.is_exit:
+            if one.is_bypass:
                 ways.setdefault((one.kind, one.where), []).append(one.what)
         there = {
             way: whats[0] + (f" (and {len(whats) - 1} more there)" if whats[1:] else "")

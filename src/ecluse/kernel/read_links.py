@@ -1,0 +1,202 @@
+"""Readings of interfaces, addresses and routes, each by one dump of rtnetlink(7).
+
+The dumps are made by our own socket. pyroute2 decodes every message whole: for 4,000 interfaces it
+takes 1.5 s of processor time, where this takes 0.2 s and a cut waits for it; for 29,000 routes
+2.5 s, where this takes 0.04 s. So pyroute2 decodes the few messages whose form is manifold: the
+default routes (one hop, several, a next hop object).
+
+Each function takes an open socket and raises OSError in the kernel's words.
+"""
+
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from ecluse.host_reading import Device, HostReading
+from ecluse.kernel.netlink import (
+    NETLINK_GET_STRICT_CHK,
+    NETLINK_ROUTE,
+    SOL_NETLINK,
+    NetlinkSocket,
+    attribute,
+    attribute_map,
+    message,
+    text,
+)
+from ecluse.kernel.rtnetlink_numbers import (
+    IFA_ADDRESS,
+    IFA_LOCAL,
+    IFADDRMSG,
+    IFF_RUNNING,
+    IFF_UP,
+    IFINFOMSG,
+    IFLA_IFNAME,
+    IFLA_INFO_KIND,
+    IFLA_LINK,
+    IFLA_LINKINFO,
+    IFLA_MASTER,
+    IFLA_TARGET_NETNSID,
+    IFLA_XDP,
+    IFLA_XDP_ATTACHED,
+    RTA_DST,
+    RTA_OIF,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETROUTE,
+    RTM_NEWROUTE,
+    RTMSG,
+    RTN_UNICAST,
+)
+from ecluse.policy import IPAddress
+
+XDP_WORDS = {1: "in the driver", 2: "generic", 3: "in hardware", 4: "several"}
+NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
+"""The kernel's answers for no route, and for routes of type unreachable, prohibit and blackhole."""
+
+
+def read_links(route: NetlinkSocket) -> HostReading:
+    """Read the interfaces and their addresses: one dump of each, and nothing else.
+
+    Beside these the kernel is asked for the routes of single interfaces that have no address.
+    """
+    devices = tuple(map(_device, dump_links(route)))
+    names = {one.index: one.name for one, _ in devices}
+    addresses = tuple(_read_addresses(route, names))
+    numbered = {name for name, one in addresses if not ip_interface(one).is_link_local}
+    vrfs = {one.index for one, _ in devices if one.kind == "vrf"}
+
+    def has_own_ip(one: Device, master: int) -> bool:
+        # A port of anything but a VRF leaves its packets to its master, whatever routes say.
+        return one.name in numbered or (
+            one.running and (master not in names or master in vrfs) and _has_route(one.index)
+        )
+
+    return HostReading(
+        devices=tuple(
+            replace(
+                one,
+                master=names.get(master, ""),
+                parent=names.get(parent, ""),
+                own_ip=has_own_ip(one, master),
+            )
+            for one, (master, parent) in devices
+        ),
+        addresses=addresses,
+    )
+
+
+def dump_links(
+    route: NetlinkSocket, nsid: int | None = None
+) -> Iterator[tuple[int, int, dict[int, bytes]]]:
+    """Dump the interfaces: each its number, its flags (IFF_*) and its attributes (IFLA_*).
+
+    nsid: of the namespace that this one knows by that number, instead of this one.
+    """
+    where = b"" if nsid is None else attribute(IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
+    for body in route.dump(RTM_GETLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + where):
+        _, _, index, flags, _ = IFINFOMSG.unpack_from(body)
+        yield index, flags, attribute_map(body, IFINFOMSG.size)
+
+
+def _device(link: tuple[int, int, dict[int, bytes]]) -> tuple[Device, tuple[int, int]]:
+    """Make a device of an interface; give the numbers of its master and its parent beside it."""
+    index, flags, found = link
+    xdp = attribute_map(found.get(IFLA_XDP, b"")).get(IFLA_XDP_ATTACHED, b"\0")[0]
+    device = Device(
+        name=text(found[IFLA_IFNAME]),
+        kind=link_kind(found),
+        xdp=XDP_WORDS.get(xdp, "somehow") if xdp else "",
+        up=bool(flags & IFF_UP),
+        running=bool(flags & IFF_RUNNING),
+        index=index,
+    )
+    return device, (host_number(found.get(IFLA_MASTER)), host_number(found.get(IFLA_LINK)))
+
+
+def link_kind(found: dict[int, bytes]) -> str:
+    """Give the kind of an interface, as the kernel calls it; empty for hardware."""
+    return text(attribute_map(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b""))
+
+
+def host_number(payload: bytes | None) -> int:
+    """Read a number as rtnetlink writes it, in host byte order; -1 for none."""
+    return int(struct.unpack_from("=i", payload)[0]) if payload else -1
+
+
+def _read_addresses(route: NetlinkSocket, names: Mapping[int, str]) -> Iterator[tuple[str, str]]:
+    """Give interface and address; of a point-to-point link its own end, not the peer's."""
+    for body in route.dump(RTM_GETADDR, IFADDRMSG.pack(0, 0, 0, 0, 0)):
+        _, length, _, _, index = IFADDRMSG.unpack_from(body)
+        found = attribute_map(body, IFADDRMSG.size)
+        packed = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
+        if packed and index in names:
+            yield names[index], f"{ip_address(packed)}/{length}"
+
+
+def _has_route(index: int) -> bool:
+    """Say whether a route beyond the link itself leads to an interface.
+
+    Asked strictly (NETLINK_GET_STRICT_CHK) the kernel filters by the interface; else it would send
+    every route.
+    """
+    with NetlinkSocket(NETLINK_ROUTE) as route:
+        route.socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        for family in (socket.AF_INET, socket.AF_INET6):
+            wanted = RTMSG.pack(family, 0, 0, 0, 0, 0, 0, RTN_UNICAST, 0)
+            output = attribute(RTA_OIF, struct.pack("=i", index))
+            for body in route.dump(RTM_GETROUTE, wanted + output):
+                to = attribute_map(body, RTMSG.size).get(RTA_DST)
+                network = ip_network((to, body[1])) if to else None
+                if network is None or not (network.is_link_local or network.is_multicast):
+                    return True
+    return False
+
+
+def read_default_routes(route: NetlinkSocket, names: Mapping[int, str]) -> tuple[str, ...]:
+    """Name the interfaces with a unicast default route, in any routing table, sorted.
+
+    names: of the interfaces, by number. One dump of all routes; the fixed header tells the default
+    ones, and they alone are decoded.
+    """
+    found: set[str] = set()
+    for body in route.dump(RTM_GETROUTE, RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
+        header = RTMSG.unpack_from(body)
+        length, kind = header[1], header[7]
+        if length == 0 and kind == RTN_UNICAST:
+            found.update(names[index] for index in _outputs(body) if index in names)
+    return tuple(sorted(found))
+
+
+def _outputs(body: bytes) -> list[int]:
+    """Give the numbers of the interfaces that a route sends to: each hop's, or its own."""
+    decoded = rtmsg(message(RTM_NEWROUTE, 0, 0, body))
+    decoded.decode()
+    hops = decoded.get_attr("RTA_MULTIPATH") or ()
+    return [hop["oif"] for hop in hops] or [decoded.get_attr("RTA_OIF")]
+
+
+def read_outputs(addresses: Iterable[IPAddress]) -> dict[IPAddress, int]:
+    """Give the number of the interface by which the machine would reach each address.
+
+    An address with no route is left out. 10 µs an address.
+    """
+    found: dict[IPAddress, int] = {}
+    with NetlinkSocket(NETLINK_ROUTE) as route:
+        for address in addresses:
+            family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+            head = RTMSG.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+            try:
+                answer = route.request(RTM_GETROUTE, head + attribute(RTA_DST, address.packed))
+            except OSError as error:
+                if error.errno not in NO_ROUTE:
+                    raise
+                continue
+            output = host_number(attribute_map(answer or b"", RTMSG.size).get(RTA_OIF))
+            if output > 0:
+                found[address] = output
+    return found
