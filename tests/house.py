@@ -82,7 +82,7 @@ def forbidden_words(tree: Path) -> list[Word]:
 
 
 def word_faults(tree: Path) -> list[str]:
-    """Find forbidden words in names, in docstrings, comments and messages, and in documents."""
+    """Find forbidden words in names, docstrings, comments, messages, example files and documents."""
     words = forbidden_words(tree)
     if not words:
         return ["docs/glossary.md: no table of words that are not used"]
@@ -100,6 +100,11 @@ def word_faults(tree: Path) -> list[str]:
                 faults.append(f"src/ecluse/{path}:{line}: {name}: {part} -> {better[part]}")
         for line, text in _texts(file):
             faults += _found(f"src/ecluse/{path}", line, text, pattern, better)
+    for folder in ("config", "systemd"):
+        for file in sorted(path for path in (tree / folder).rglob("*") if path.is_file()):
+            for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+                comment = "#" + text.partition("#")[2]
+                faults += _found(file.relative_to(tree).as_posix(), line, comment, pattern, better)
     for page in [*tree.glob("*.md"), *(tree / "docs").glob("*.md")]:
         if page.name in {"CHANGELOG.md", "glossary.md"}:
             continue  # what was, and the table itself

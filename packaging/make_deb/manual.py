@@ -11,7 +11,8 @@ from typing import Any
 from ecluse import __version__
 from ecluse.cli import exit_codes
 from ecluse.cli.parser import build_parser
-from ecluse.config import models
+from ecluse.config import file_schemas
+from ecluse.config.schema import Key
 from ecluse.config.settings import Settings
 from ecluse.config.settings import parser as daemon_parser
 from ecluse.dnsproxy import process as dns_gate
@@ -97,36 +98,29 @@ def _key(key: str, row: Row) -> str:
     return roff.item(roff.bold(key), f"{text}. {told}".strip())
 
 
-_HOLDERS = (
-    models.LifelineModel,
-    models.ManagementModel,
-    models.DnsGateModel,
-    models.InternalModel,
-    models.LimitsModel,
-)
+_INNER: Mapping[str, Any] = {
+    "lifeline": file_schemas.LIFELINE,
+    "management": file_schemas.MANAGEMENT,
+    "dns_gate": file_schemas.DNS_GATE,
+    "internal": file_schemas.INTERNAL,
+    "limits": file_schemas.LIMITS,
+}
+"""Keys that hold others, which are told by their path."""
 
 
-def _keys(model: type[models.Strict], prefix: str = "") -> Iterator[str]:
-    """Name the keys of a model, those of a mapping inside by their path."""
-    for name, info in model.model_fields.items():
-        inner = [kind for kind in _HOLDERS if kind in _parts(info.annotation)]
-        key = prefix + (info.alias or name)
-        if inner:
-            yield from _keys(inner[0], f"{key}.")
+def _keys(keys: Mapping[str, Key], prefix: str = "") -> Iterator[str]:
+    """Name the keys of a form, those of a mapping inside by their path."""
+    for name in keys:
+        if name in _INNER:
+            yield from _keys(_INNER[name].keys, f"{prefix}{name}.")
         else:
-            yield key
+            yield prefix + name
 
 
-def _parts(annotation: Any) -> tuple[Any, ...]:
-    return (annotation, *getattr(annotation, "__args__", ()))
-
-
-def _model(model: type[models.Strict], rows: Mapping[str, Row]) -> str:
-    keys = list(_keys(model))
-    if set(keys) != set(rows):
-        raise ValueError(
-            f"docs/configuration.md and {model.__name__} differ in {set(keys) ^ set(rows)}"
-        )
+def _described_keys(keys: Mapping[str, Key], rows: Mapping[str, Row]) -> str:
+    differ = set(_keys(keys)) ^ set(rows)
+    if differ:
+        raise ValueError(f"docs/configuration.md and the files' form differ in {differ}")
     return "".join(_key(key, rows[key]) for key in rows)
 
 
@@ -145,7 +139,7 @@ def site_page(date: str) -> str:
     top, zone = map(
         _described, _tables(_between(_doc("configuration.md"), "^## site.yaml", "^## allowlist"))
     )
-    if set(_LEVEL) != set(_keys(models.LevelModel)):
+    if set(_LEVEL) != set(_keys(file_schemas.LEVEL.keys)):
         raise ValueError("the keys of a level are others than the page says")
     levels = "".join(roff.item(roff.bold(key), text) for key, text in _LEVEL.items())
     return "".join(
@@ -162,8 +156,8 @@ def site_page(date: str) -> str:
                     "is a fault. Nothing in it takes effect by itself. `ecluse check` finds every "
                     "fault with its place, and `ecluse reload` shows the difference and asks."
                 ),
-                roff.subsection("Keys", _model(models.SiteModel, top)),
-                roff.subsection("Keys of a zone", _model(models.ZoneModel, zone)),
+                roff.subsection("Keys", _described_keys(file_schemas.SITE.keys, top)),
+                roff.subsection("Keys of a zone", _described_keys(file_schemas.ZONE.keys, zone)),
                 roff.subsection("Keys of a level", levels),
                 roff.subsection("How values are written", _values()),
             ),
@@ -199,9 +193,12 @@ def allowlist_page(date: str) -> str:
                     "Where two services share packets, they are counted for one of them; `ecluse "
                     "check` says so."
                 ),
-                roff.subsection("Keys of a service", _model(models.ServiceModel, service)),
                 roff.subsection(
-                    "Keys of a destination", _model(models.DestinationModel, destination)
+                    "Keys of a service", _described_keys(file_schemas.SERVICE.keys, service)
+                ),
+                roff.subsection(
+                    "Keys of a destination",
+                    _described_keys(file_schemas.DESTINATION.keys, destination),
                 ),
                 roff.subsection("How values are written", _values()),
             ),

@@ -8,7 +8,7 @@ Warnings of `ecluse check` concern files, and are no alerts.
 """
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -81,7 +81,13 @@ KINDS: Mapping[str, AlertKind] = MappingProxyType(
             "addresses that left their name stay kept: nobody can say who uses them ({error})",
             cleared="it is known again who uses which address",
         ),
-        "asymmetric-flows": AlertKind(_WARNING, "{flows}"),
+        "asymmetric-flows": AlertKind(
+            _WARNING,
+            "{count} TCP connections of '{service}' are seen from one side only: the other end is "
+            "silent, or its packets take another way than this gateway; those pass at 'open' and "
+            "are refused at a cut (known issues: one half of a connection)",
+            cleared="no TCP connection of '{service}' is seen from one side only any more",
+        ),
         "boot-precaution": AlertKind(
             _WARNING, "closed at boot as a precaution: {reason}", cleared_event=""
         ),
@@ -247,7 +253,7 @@ class Alerts:
             self._emit(kind.cleared_event, text)
         return alert is not None
 
-    def clear_others(self, code: str, keys: frozenset[str]) -> None:
+    def clear_others(self, code: str, keys: Collection[str]) -> None:
         """Take the alerts of a code away whose keys are none of these."""
         for other, key in list(self._raised):
             if other == code and key not in keys:

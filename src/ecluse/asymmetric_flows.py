@@ -6,7 +6,7 @@ whose they are. A partner that is silent looks the same; both are worth a look b
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ecluse.flow_judge import ConntrackEntry, FlowJudge
@@ -15,8 +15,10 @@ from ecluse.policy import IPAddress
 TCP = 6
 
 
-def one_sided_services(judge: FlowJudge, connections: Iterable[ConntrackEntry]) -> tuple[str, ...]:
-    """Say which services have unanswered TCP connections between ends that never talk.
+def one_sided_services(
+    judge: FlowJudge, connections: Iterable[ConntrackEntry]
+) -> Mapping[str, int]:
+    """Count unanswered TCP connections by service, between ends that never talk.
 
     Args:
         judge: at the levels that are meant; services that they do not keep are not told.
@@ -40,9 +42,4 @@ def one_sided_services(judge: FlowJudge, connections: Iterable[ConntrackEntry]) 
             turned = replace(one, original=one.reply, reply=one.original)
             flows = map(judge.judge, (one, turned))
             found.update(next(((f.service,) for f in flows if f.verdict == "kept"), ()))
-    return tuple(
-        f"{count} TCP connections of '{service}' are seen from one side only: the other end is "
-        "silent, or its packets take another way than this gateway; those pass at 'open' and are "
-        "refused at a cut (known issues: one half of a connection)"
-        for service, count in sorted(found.items())
-    )
+    return dict(sorted(found.items()))

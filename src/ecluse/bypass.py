@@ -14,11 +14,11 @@ from ecluse.zone_links import LinkReading
 
 
 @dataclass(frozen=True, slots=True)
-class BypassFinding:
+class MachineWarning:
     """One thing worth saying of the machine.
 
     Args:
-        is_bypass: packets may get past the gate by it; else it is a remark.
+        is_bypass: packets may get past the gate by it.
         where: the interface or table that it hangs on. Kind and place tell one bypass from
             another; the words change with each container that comes and goes.
     """
@@ -29,8 +29,8 @@ class BypassFinding:
     where: str = ""
 
 
-def find_bypasses(host: HostReading, policy: Policy) -> tuple[BypassFinding, ...]:
-    """Judge a full reading: the ways past the gate first, then the remarks."""
+def find_bypasses(host: HostReading, policy: Policy) -> tuple[MachineWarning, ...]:
+    """Judge a full reading: the ways past the gate first."""
     zones = InterfaceZones(policy)
     outside = {
         one.name for one in host.devices if one.name != "lo" and not zones.zones_of(one.name)
@@ -52,26 +52,26 @@ def find_bypasses(host: HostReading, policy: Policy) -> tuple[BypassFinding, ...
     return tuple(sorted(found, key=lambda one: not one.is_bypass))
 
 
-def judge_machine(host: HostReading, policy: Policy) -> tuple[BypassFinding, ...]:
+def judge_machine(host: HostReading, policy: Policy) -> tuple[MachineWarning, ...]:
     """Judge all that a full reading shows, the zones' links too; the ways past the gate first."""
     links = LinkReading(host)
     out = links.default_route_bypasses(policy)
     told = [
-        BypassFinding("zone", what, is_bypass=what in out)
+        MachineWarning("zone", what, is_bypass=what in out)
         for what in links.machine_warnings(policy, cut=False)
     ]
     return tuple(sorted((*find_bypasses(host, policy), *told), key=lambda one: not one.is_bypass))
 
 
-def _bypass(kind: str, where: str, what: str) -> BypassFinding:
-    return BypassFinding(kind, what, is_bypass=True, where=where)
+def _bypass(kind: str, where: str, what: str) -> MachineWarning:
+    return MachineWarning(kind, what, is_bypass=True, where=where)
 
 
-def _remark(kind: str, what: str) -> BypassFinding:
-    return BypassFinding(kind, what, is_bypass=False)
+def _warning(kind: str, what: str) -> MachineWarning:
+    return MachineWarning(kind, what, is_bypass=False)
 
 
-def _xdp(host: HostReading) -> Iterator[BypassFinding]:
+def _xdp(host: HostReading) -> Iterator[MachineWarning]:
     for one in host.devices:
         if one.xdp:
             what = f"an XDP program is attached to {one.name} ({one.xdp})"
@@ -80,14 +80,14 @@ def _xdp(host: HostReading) -> Iterator[BypassFinding]:
             )
 
 
-def _filters(host: HostReading) -> Iterator[BypassFinding]:
+def _filters(host: HostReading) -> Iterator[MachineWarning]:
     for one in host.filters:
         does = one.does or "runs a BPF program, which may send packets on"
         what = f"a tc filter ({one.kind}, {one.where} of {one.device}) {does}, past the gate"
         yield _bypass("tc", one.device, what)
 
 
-def _bridges(host: HostReading, zones: InterfaceZones) -> Iterator[BypassFinding]:
+def _bridges(host: HostReading, zones: InterfaceZones) -> Iterator[MachineWarning]:
     """Find bridges that join inside and outside, unless iptables sees their frames."""
     if all(host.sysctls.get(name) == "1" for name in BRIDGE_CALLS):
         return
@@ -107,7 +107,7 @@ def _bridges(host: HostReading, zones: InterfaceZones) -> Iterator[BypassFinding
             )
 
 
-def _openvswitch(host: HostReading) -> Iterator[BypassFinding]:
+def _openvswitch(host: HostReading) -> Iterator[MachineWarning]:
     """Find Open vSwitch: its rules are not netfilter's, so any device may join in and out."""
     for one in host.devices:
         if one.kind != "openvswitch":
@@ -122,26 +122,26 @@ def _openvswitch(host: HostReading) -> Iterator[BypassFinding]:
         )
 
 
-def _beside(host: HostReading, outside: set[str]) -> Iterator[BypassFinding]:
+def _beside(host: HostReading, outside: set[str]) -> Iterator[MachineWarning]:
     for one in host.devices:
         if one.kind in BESIDE and one.parent in outside:
             where = f"{one.name} in another network namespace" if one.elsewhere else one.name
             yield _bypass(
                 one.kind,
                 one.parent,
-                f"{where} ({one.kind}) shares {one.parent}: whoever holds it, a container or a "
+                f"{where} ({one.kind}) shares {one.parent}: what holds it, a container or a "
                 "virtual machine, gets out beside the gate",
             )
 
 
-def _moving_rules(host: HostReading) -> Iterator[BypassFinding]:
+def _moving_rules(host: HostReading) -> Iterator[MachineWarning]:
     for one in host.statements:
         if one.what != "notrack":
             what = f"'{one.what}' sends packets on before the gate sees them"
             yield _bypass("netdev", one.table, f"table {one.table}, chain {one.chain}: {what}")
 
 
-def _flowtables(host: HostReading) -> Iterator[BypassFinding]:
+def _flowtables(host: HostReading) -> Iterator[MachineWarning]:
     for one in host.offloads:
         name = f"flowtable {one.name} of table {one.table}"
         if one.hardware:
@@ -153,31 +153,33 @@ def _flowtables(host: HostReading) -> Iterator[BypassFinding]:
             )
         else:
             what = "its flows pass by the gate until they are ended, a moment after a cut"
-            yield _remark("flowtable", f"{name}: {what}")
+            yield _warning("flowtable", f"{name}: {what}")
 
 
-def _cards(host: HostReading) -> Iterator[BypassFinding]:
+def _cards(host: HostReading) -> Iterator[MachineWarning]:
     for one in host.devices:
         if one.tc_in_hardware:
             what = f"the card of {one.name} may carry out tc's filters by itself"
-            yield _remark("hardware", f"{what} (hw-tc-offload is on)")
+            yield _warning("hardware", f"{what} (hw-tc-offload is on)")
 
 
-def _untracked(host: HostReading) -> Iterator[BypassFinding]:
+def _untracked(host: HostReading) -> Iterator[MachineWarning]:
     for one in host.statements:
         if one.what == "notrack":
             what = "what 'notrack' takes from conntrack is kept at no level"
-            yield _remark("notrack", f"table {one.table}, chain {one.chain}: {what}")
+            yield _warning("notrack", f"table {one.table}, chain {one.chain}: {what}")
 
 
-def _routes(host: HostReading, outside: set[str]) -> Iterator[BypassFinding]:
+def _routes(host: HostReading, outside: set[str]) -> Iterator[MachineWarning]:
     out = [name for name in host.default_routes if name in outside]
     if len(out) > 1:
         what = f"default routes leave by {', '.join(out)}"
-        yield _remark("routes", f"{what}: is each of them meant to be a way out?")
+        yield _warning("routes", f"{what}: is each of them meant to be a way out?")
 
 
-def _addresses(host: HostReading, policy: Policy, zones: InterfaceZones) -> Iterator[BypassFinding]:
+def _addresses(
+    host: HostReading, policy: Policy, zones: InterfaceZones
+) -> Iterator[MachineWarning]:
     """Find addresses on a zone's interface that are in none of the zone's subnets."""
     used = _families(policy)
     for name, text in host.addresses:
@@ -189,7 +191,7 @@ def _addresses(host: HostReading, policy: Policy, zones: InterfaceZones) -> Iter
         if not its_zones or address.is_link_local or any(address.ip in one for one in subnets):
             continue
         names = " or ".join(zone.name for zone in its_zones)
-        yield _remark(
+        yield _warning(
             "subnet",
             f"{text} on {name} is in none of the subnets of zone {names}: machines there are kept "
             "at no level",
@@ -201,12 +203,12 @@ def _families(policy: Policy) -> set[int]:
     return {subnet.version for zone in policy.site.zones for subnet in zone.subnets}
 
 
-def _sysctls(host: HostReading, policy: Policy) -> Iterator[BypassFinding]:
+def _sysctls(host: HostReading, policy: Policy) -> Iterator[MachineWarning]:
     for version in sorted(_families(policy)):
         name = FORWARDING[version]
         if host.sysctls.get(name) == "0":
             what = f"IPv{version} forwarding is off ({name} is 0)"
-            yield _remark("forwarding", f"{what}: no IPv{version} passes, kept or not")
+            yield _warning("forwarding", f"{what}: no IPv{version} passes, kept or not")
     if host.sysctls.get(LOOSE) == "0":
         what = "connections that the kernel forgot, or that are ended, hang until they time out"
-        yield _remark("loose", f"{LOOSE} is 0: {what}")
+        yield _warning("loose", f"{LOOSE} is 0: {what}")

@@ -1,5 +1,6 @@
-"""eclused: wires the adapters to the controller, serves the socket, and leaves the kernel as it is
-when it ends.
+"""eclused: wires the adapters to the controller, and serves the socket.
+
+The kernel stays as it is when the daemon ends.
 """
 
 import asyncio
@@ -9,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ import structlog
 import ecluse
 from ecluse import gc_pause, systemd_notify
 from ecluse.accounts import Accounts
+from ecluse.alerts import error_text
 from ecluse.api.listener import activated_fds
 from ecluse.api.server import ApiServer, serve
 from ecluse.config.load import ConfigDirectory
@@ -34,7 +35,7 @@ from ecluse.kernel.bypass_scan import KernelBypassScan
 from ecluse.kernel.conntrack import NfConntrack
 from ecluse.kernel.nft_firewall import NftFirewall
 from ecluse.kernel.rtnl_links import RtnlLinks
-from ecluse.output import STDOUT, Output, say_last, taking_all
+from ecluse.output import STDOUT, Output, capture_prints, write_last_words
 from ecluse.records import Actor
 from ecluse.resolve.resolver import DnsResolver
 from ecluse.results import Event
@@ -84,9 +85,7 @@ Python's own is 5 ms.
 
 
 def _give_memory_back() -> None:
-    """Hand what reading the files and loading the kernel left unused to the system: 2 MiB and more
-    (malloc_trim(3)).
-    """
+    """Give memory back that the start left unused, 2 MiB and more (malloc_trim(3))."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
     if trim is not None:
         trim(0)
@@ -263,25 +262,23 @@ class Daemon:
 
 def fail(error: EcluseError) -> int:
     """Say on standard error what is wrong and what to do; give the exit code."""
-    say_last("".join(f"eclused: {words}\n" for words in (error.message, error.hint) if words))
+    write_last_words(
+        "".join(f"eclused: {words}\n" for words in (error.message, error.hint) if words)
+    )
     return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
 
 
 def unexpected(error: Exception) -> EcluseError:
-    """Put what nobody foresaw into words: what, where, and that the gate stands as it did."""
-    place = traceback.extract_tb(error.__traceback__)[-1:]
-    at = "".join(f", at {Path(one.filename).name}:{one.lineno}" for one in place)
+    """Say what ended the daemon: what, where, and that the gate stands as it did."""
     return EcluseError(
-        f"the daemon could not go on: {type(error).__name__}: {error}{at}; the gate stays as it stands",
+        f"the daemon could not go on: {error_text(error)}; the gate stays as it stands",
         hint="free what the machine lacks (memory, descriptors, processes), then start it again; "
         "'ecluse cut --no-daemon' closes without it",
     )
 
 
 def _ignored(fault: "sys.UnraisableHookArgs") -> None:
-    """Say in a line what Python itself can only ignore (a destructor that fails), in place of its
-    traceback.
-    """
+    """Say in a line what Python can only ignore (a destructor that fails), not as a traceback."""
     with contextlib.suppress(Exception):
         sys.stderr.write(f"eclused: ignored: {fault.exc_value!r}\n")
 
@@ -298,7 +295,7 @@ def main(
         settings = load_settings(sys.argv[1:] if argv is None else argv, os.environ)
         log, output = configure_log(settings)
         sys.setswitchinterval(SWITCH_INTERVAL)
-        with taking_all(output):
+        with capture_prints(output):
             daemon = make(settings, log)
             daemon.output = output
             with asyncio.Runner() as runner:

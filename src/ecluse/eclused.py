@@ -1,4 +1,4 @@
-"""The process `eclused`: loads the daemon in the quickest way, and runs it."""
+"""The process `eclused`: loads the daemon quickly, and runs it."""
 
 import gc
 import os
@@ -8,22 +8,19 @@ from ecluse.output import open_standard_files
 
 
 def main() -> int:
-    """Run the daemon in the foreground, or (`dns-gate`) the process of the DNS gate; give its exit
-    code.
-    """
+    """Run the daemon, or with `dns-gate` the DNS proxy, in the foreground; return the exit code."""
     open_standard_files()
     if sys.argv[1:2] == ["dns-gate"]:
-        from ecluse.dnsproxy import process  # noqa: PLC0415 - another process, with none of the daemon in it
+        from ecluse.dnsproxy import process  # noqa: PLC0415 - another process, without the daemon
 
         return process.main(sys.argv[2:])
     # aiohttp makes a context for TLS clients when it is imported, with every certificate authority
-    # of the machine in it (40 ms, 2 MiB). Nothing here speaks TLS: it shall find none.
+    # of the machine in it (40 ms, 2 MiB). Nothing here speaks TLS, so it gets an empty file.
     os.environ["SSL_CERT_FILE"] = os.devnull
-    # structlog loads rich, if any program brought it to this machine, to colour tracebacks: 3 MiB,
-    # and 50 modules at each start.
+    # structlog loads rich, where it is installed, to colour tracebacks: 3 MiB and 50 modules.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: not to be found
-    # Through what is loaded to stay the collector would go again and again; the daemon lets it
-    # begin once it is armed.
+    # The collector would walk the modules again and again while they load; the daemon turns it on
+    # once it is armed.
     gc.disable()
     from ecluse import daemon  # noqa: PLC0415 - after what stands above
 

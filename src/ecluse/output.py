@@ -1,9 +1,8 @@
-"""What a process says goes through here: a bounded queue that one thread empties, so that no word
-ever blocks or raises.
+"""Output of a process through a bounded queue, so that no print ever blocks or raises.
 
-A terminal that was closed, a reader that is gone or does not read, a full disk: each costs lines,
-which are counted, and nothing else. `trouble` says it while it lasts, and the first line that is
-taken again says how many are missing.
+One thread empties the queue. A closed terminal, a reader that is gone or does not read, a full
+disk: each costs lines, which are counted, and nothing else. `trouble` describes it while it lasts,
+and the first line that is written again says how many are missing.
 """
 
 import contextlib
@@ -18,19 +17,19 @@ from typing import TextIO, cast
 
 STDOUT, STDERR = 1, 2
 MOST_BYTES = 1 << 20
-"""What waits at most for a reader that does not read."""
-AGAIN = 1.0
-"""Seconds between two tries to write to what refuses."""
-PATIENCE = 1.0
-"""Seconds that the end of the process waits for the last lines to be taken."""
+"""Of the queue, for a reader that does not read."""
+RETRY_SECONDS = 1.0
+"""Between two tries to write."""
+CLOSE_SECONDS = 1.0
+"""How long the end of the process waits for the last lines to be written."""
 
 
 class Output:
-    """Lines of text to a descriptor.
+    """Lines of text to a descriptor, with the methods of a file; any thread may use it.
 
-    A file to whoever prints (`write`, `flush`), and safe from any thread.
-
-    missing: makes the line, with its end, that says how many were lost.
+    Args:
+        descriptor: where they go.
+        missing: makes the line, with its end, that says how many were lost.
     """
 
     encoding = "utf-8"
@@ -39,21 +38,19 @@ class Output:
         self._descriptor = descriptor
         self._missing = missing
         self._lines: deque[bytes] = deque()
-        self._waiting = 0
+        self._queued_bytes = 0
         self._lost = 0
-        self._untold = 0
-        self._refused = ""
-        self._torn = False
-        self._ends = False
-        self._news = threading.Condition(threading.Lock())
+        self._unreported = 0
+        self._error = ""
+        self._partial = False
+        self._closing = False
+        self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
 
     @property
     def trouble(self) -> str:
-        """Say that lines were lost and can't be told of in the log yet, with why; empty while all
-        is written.
-        """
-        lost, why = self._untold, self._refused or "whatever reads it does not"
+        """Describe the loss of lines that the log does not report yet; empty without one."""
+        lost, why = self._unreported, self._error or "whatever reads it does not"
         return f"the log can't be written ({why}): {lost} lines of it are lost" if lost else ""
 
     @property
@@ -62,19 +59,19 @@ class Output:
         return self._lost
 
     def write(self, words: str) -> int:
-        """Take some lines; whole ones only, or they may be torn by another thread's.
+        """Queue some lines. It never waits and never raises.
 
-        Never waits, never raises.
+        They must be whole, or the lines of another thread may stand inside one.
         """
         line = words.encode("utf-8", "backslashreplace")
-        with self._news:
-            if self._waiting + len(line) > MOST_BYTES:
-                self._lose(line)
+        with self._changed:
+            if self._queued_bytes + len(line) > MOST_BYTES:
+                self._count_lost(line)
             else:
                 self._lines.append(line)
-                self._waiting += len(line)
-                self._begin()
-                self._news.notify()
+                self._queued_bytes += len(line)
+                self._start_thread()
+                self._changed.notify()
         return len(words)
 
     def flush(self) -> None:
@@ -84,22 +81,22 @@ class Output:
         """Say whether a person's terminal is at the other end."""
         return os.isatty(self._descriptor)
 
-    def close(self, patience: float = PATIENCE) -> None:
-        """Have what waits written, for at most so many seconds. What comes later is lost."""
-        with self._news:
-            self._ends = True
-            self._news.notify()
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Wait so many seconds for the queue to be written. Later lines are lost."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
             thread = self._thread
         if thread is not None:
-            thread.join(patience)
+            thread.join(seconds)
 
-    def _lose(self, line: bytes) -> None:
+    def _count_lost(self, line: bytes) -> None:
         count = max(1, line.count(b"\n"))
         self._lost += count
-        self._untold += count
+        self._unreported += count
 
-    def _begin(self) -> None:
-        if self._thread is not None or self._ends:
+    def _start_thread(self) -> None:
+        if self._thread is not None or self._closing:
             return
         thread = threading.Thread(target=self._run, name="output", daemon=True)
         with contextlib.suppress(RuntimeError):  # no thread just now: the next line tries again
@@ -108,50 +105,50 @@ class Output:
 
     def _run(self) -> None:
         while True:
-            with self._news:
-                while not (self._lines or self._ends or self._untold):
-                    self._news.wait()
-                if not self._lines and not self._untold:
+            with self._changed:
+                while not (self._lines or self._closing or self._unreported):
+                    self._changed.wait()
+                if not self._lines and not self._unreported:
                     return
-                # What is lost came after what waits: it is told of behind it.
-                told = 0 if self._lines else self._untold
-                line = self._missing(told).encode() if told else self._lines.popleft()
-                self._waiting -= 0 if told else len(line)
-            wrong = self._put(line)
-            with self._news:
-                self._refused = wrong
-                if not wrong:
-                    self._untold -= told
+                # Lost lines came after the queued ones, so they are reported behind those.
+                reported = 0 if self._lines else self._unreported
+                line = self._missing(reported).encode() if reported else self._lines.popleft()
+                self._queued_bytes -= 0 if reported else len(line)
+            error = self._write_all(line)
+            with self._changed:
+                self._error = error
+                if not error:
+                    self._unreported -= reported
                     continue
-                # What waits behind it would wait as long: it is lost as well, rather than come
-                # hours later.
-                for other in ([] if told else [line]) + list(self._lines):
-                    self._lose(other)
+                # The rest of the queue is lost as well, rather than written hours later.
+                for other in ([] if reported else [line]) + list(self._lines):
+                    self._count_lost(other)
                 self._lines.clear()
-                self._waiting = 0
-                if self._ends:
+                self._queued_bytes = 0
+                if self._closing:
                     return
-                self._news.wait_for(lambda: self._ends, AGAIN)
+                self._changed.wait_for(lambda: self._closing, RETRY_SECONDS)
 
-    def _put(self, line: bytes) -> str:
-        """Write it all, however long that takes; give why that was not possible."""
-        rest = memoryview(b"\n" + line if self._torn else line)
+    def _write_all(self, line: bytes) -> str:
+        """Write a whole line, however long that takes; give the error's text, or empty."""
+        rest = memoryview(b"\n" + line if self._partial else line)
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:  # whoever gave it to us has made it so
-                select.select([], [self._descriptor], [], AGAIN)
+            except BlockingIOError:  # another process may have set O_NONBLOCK on it
+                select.select([], [self._descriptor], [], RETRY_SECONDS)
             except OSError as error:
-                self._torn = self._torn or len(rest) < len(line)
+                self._partial = self._partial or len(rest) < len(line)
                 return os.strerror(error.errno or errno.EIO)
-        self._torn = False
+        self._partial = False
         return ""
 
 
 @contextlib.contextmanager
-def taking_all(output: Output) -> Iterator[None]:
-    """Have all that this process prints, tracebacks and warnings of libraries included, go through
-    `output`; close it then.
+def capture_prints(output: Output) -> Iterator[None]:
+    """Send everything that this process prints through `output`, and close it at the end.
+
+    That includes tracebacks and warnings of libraries.
     """
     before = sys.stdout, sys.stderr
     sys.stdout = sys.stderr = cast(TextIO, output)
@@ -163,8 +160,9 @@ def taking_all(output: Output) -> Iterator[None]:
 
 
 def open_standard_files() -> None:
-    """See that 0, 1 and 2 are open, if only on /dev/null: the next file opened would take their
-    place, and our words.
+    """Open descriptors 0, 1 and 2 on /dev/null where they are closed.
+
+    Otherwise the next opened file would get one of these numbers, and what is printed.
     """
     for number in (0, 1, 2):
         try:
@@ -174,10 +172,8 @@ def open_standard_files() -> None:
                 os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
 
 
-def say_last(words: str) -> None:
-    """Write to standard error as the process ends; whoever does not take it within a second misses
-    it.
-    """
+def write_last_words(words: str) -> None:
+    """Write to standard error as the process ends, for at most a second."""
     last = Output(STDERR, lambda _lost: "")
     last.write(words)
     last.close()

@@ -1,6 +1,6 @@
-"""What the controller talks to.
+"""What the controller talks to: one Protocol for each part of the outside.
 
-Each port is small; adapters in kernel/, resolve/ and state/ fill them, fakes.py too.
+Adapters in kernel/, dnsproxy/, resolve/, state/ and config/ implement them; tests have fakes.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from ecluse.flow_judge import ConntrackEntry
 from ecluse.host_reading import HostReading
 from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameStatistics
-from ecluse.results import TableUse
+from ecluse.results import RefusedFlow, TableUse
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.ruleset.switch import Position
@@ -28,44 +28,29 @@ class CounterValue:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedElement:
-    """One element of a refused set. destination empty and port 0 for the per-source sets.
-
-    protocol: IANA number. idle: seconds since its last packet.
-    """
-
-    source: str
-    destination: str
-    protocol: int
-    port: int
-    packets: int
-    bytes: int
-    idle: int
-
-
 class SetReading(NamedTuple):
     """What bounded sets of the kernel hold.
 
-    full: one of them has no room. unread: elements that are of another kind.
+    rows: their zone is not known here, and empty. full: one of them has no room. unread: elements
+    that are of another kind.
     """
 
-    rows: tuple[RefusedElement, ...]
+    rows: tuple[RefusedFlow, ...]
     full: bool
     unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class KernelChange:
-    """A transaction that the kernel announced (NFT_MSG_NEWGEN, nf_tables uapi).
+    """A transaction that the kernel announced (NFT_MSG_NEWGEN, linux/netfilter/nf_tables.h).
 
     ours: made through our own libnftables context. touched: names the `inet ecluse` table.
     what: what it did to our table, in words (`table deleted`, `rule deleted in chain forward`).
     lost: events were lost (ENOBUFS); nothing else in it is to be trusted, compare everything.
     generation: the ruleset's generation id that it made.
     gone: it deleted our table and made none in its place.
-    filled: a set of the DNS gate that it put addresses into or took some out of; that alone is no
-    touch.
+    filled: a set of the DNS proxy that it put addresses into or took some out of; that alone does
+    not count as touched.
     """
 
     process: str
@@ -83,10 +68,9 @@ class KernelChange:
 class SwitchReading:
     """Where the switch stands in the kernel, all of it as of one transaction.
 
-    See `Firewall.targets`, `policies`.
-
-    hooks: where each base chain hangs, as `ruleset.switch.HOOKS` says it; none does while the table
-    is dormant.
+    targets, policies: as `Firewall.targets` and `Firewall.policies` give them.
+    hooks: where each base chain hangs, as `ruleset.switch.HOOKS` says it; none while the table is
+    dormant.
     generation: the ruleset's generation id that it was read at.
     """
 
@@ -151,11 +135,10 @@ class Firewall(Protocol):
         """
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
-        """Read chains of table `inet ecluse` back.
+        """Read chains of table `inet ecluse` back, by name.
 
-        Each gives its goto target if it consists of just one goto, else None.
-
-        A chain (or table) that does not exist gives None.
+        Each gives its goto target if it consists of just one goto, else None. A chain (or table)
+        that does not exist gives None.
         """
 
     async def policies(self) -> dict[str, str]:
@@ -227,16 +210,10 @@ class Conntrack(Protocol):
         """Read the whole table, both families."""
 
     async def end(self, connections: Iterable[ConntrackEntry]) -> int:
-        """Delete these entries; give how many were still there.
-
-        One that is already gone is no error.
-        """
+        """Delete these entries; give how many were still there. One that is gone is no error."""
 
     async def enable_accounting(self) -> bool:
-        """Turn on nf_conntrack_acct so that entries count packets.
-
-        False when that was not possible.
-        """
+        """Turn on nf_conntrack_acct so that entries count packets. False when that failed."""
 
 
 class Links(Protocol):
@@ -284,10 +261,10 @@ class Resolver(Protocol):
     """Host names to addresses, ahead of time. Never asked during a trigger."""
 
     def known(self) -> Mapping[str, KnownName]:
-        """Give all that is known now, without asking anybody."""
+        """Give all that is known now, without a question to any resolver."""
 
     def tallies(self) -> Mapping[str, NameStatistics]:
-        """Give what came of the look-ups so far, by name."""
+        """Give the statistics of the look-ups so far, by name."""
 
     def watch(
         self,
@@ -295,28 +272,28 @@ class Resolver(Protocol):
         servers: Sequence[tuple[str, int]],
         private: AbstractSet[str] = frozenset(),
     ) -> None:
-        """Keep these names fresh from now on by these servers (address, port), and forget others
-        once they are old.
+        """Keep these names fresh from now on, and forget others once they are old.
 
-        private: those of them that may lead to private addresses.
+        Args:
+            names: all names to keep fresh.
+            servers: the resolvers to ask, as address and port.
+            private: those of the names that may lead to private addresses.
         """
 
     def due(self) -> Mapping[str, frozenset[str]]:
-        """Give the addresses whose time is over, by name: to be let go unless a connection to them
-        lives.
+        """Give the addresses whose time is over, by name.
 
-        None leaves by itself, whatever an answer says.
+        They are to be let go (`let_go`) unless a connection to them lives: none leaves by itself,
+        whatever an answer says.
         """
 
     def used(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
-        """Take note that connections to these addresses, by name, were just found alive: their time
-        begins anew.
-        """
+        """Begin the time of these addresses, by name, again: connections to them are alive."""
 
     def let_go(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
-        """Forget these addresses, by name; `changes` tells it.
+        """Forget these addresses, by name; `changes` gives the names.
 
-        One that an answer has given again meanwhile stays.
+        An address that an answer has given again meanwhile stays.
         """
 
     def changes(self) -> AsyncIterator[frozenset[str]]:
@@ -328,7 +305,7 @@ class Resolver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DeniedQuery:
-    """A name that a machine asked the DNS gate for in vain.
+    """A name that a machine asked for and the DNS proxy did not look up.
 
     why: `name`, `type`, `length`. last: UNIX time.
     """
@@ -343,15 +320,14 @@ class DeniedQuery:
 
 @dataclass(frozen=True, slots=True)
 class DnsReport:
-    """What the DNS gate's process tells.
+    """What the process of the DNS proxy reports; numbers are since its start.
 
-    strained: why what its engine let through did not leave, and how often.
-
+    strained: why answers of dnsmasq did not leave, and how often.
     removed: addresses that somebody else put into its sets, and it took out; removed_last: the
     newest, and where.
-    adopted: those that it found when its record was lost, and left. unread: rows, of the engine's
-    log or of the report itself, that are no such rows and are left out. validating: machines that
-    asked for keys of zones in the last hour.
+    adopted: those that it found when its journal was lost, and left.
+    unread: rows of dnsmasq's log or of the report that could not be read, and are left out.
+    validating: machines that asked for keys of zones (DNSSEC) in the last hour.
     """
 
     trouble: tuple[str, ...]
@@ -368,21 +344,16 @@ class DnsReport:
 
 
 class DnsProxyPort(Protocol):
-    """The process that answers the zones' DNS, seen from the daemon."""
+    """The process that answers the zones' DNS, as the daemon sees it."""
 
     async def publish(self, orders: ProxyConfig | None) -> None:
-        """Have it work by these orders (None: not at all).
-
-        StateError when they could not be written.
-        """
+        """Have it work by this configuration (None: not at all). StateError: it is not written."""
 
     async def check(self) -> str:
-        """Ask whether it works by the orders that were published; give what is wrong, empty when
-        nothing is.
-        """
+        """Check that it works by the published configuration; give what is wrong, or nothing."""
 
     async def report(self) -> DnsReport | None:
-        """Read what it told last."""
+        """Read its newest report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,49 +385,46 @@ class Recovered:
 class StateStore(Protocol):
     """The state directory.
 
-    Every write but the intent's is durable when it returns (fsync of file and folder).
-
-    StateError when not.
+    Every write but the intent's is durable when it returns (fsync of file and folder); StateError
+    when it is not.
     """
 
     def recover(self) -> Recovered:
         """Read everything, repair what can be (a torn audit tail), say what was found."""
 
     def write_intent(self, generation: Generation) -> None:
-        """Record a change that is about to be made, for a daemon that is killed in the middle of
-        it.
-        """
+        """Record a change that is about to be made, should the daemon be killed in the middle."""
 
     def clear_intent(self) -> None:
         """Forget the intent: the change is recorded, or was not made."""
 
     def write_generation(self, generation: Generation) -> None:
-        """File an applied state, so that one can go back to it; `point_boot` has recorded it
-        already.
+        """File an applied state, so that one can go back to it.
+
+        `point_boot` has recorded it already.
         """
 
     def digest_policy(self, policy: Policy) -> str:
         """Give the digest under which `write_policy` would store a policy; writes nothing."""
 
     def write_policy(self, policy: Policy) -> str:
-        """Store a policy under its digest (`sha256:HEX`); give the digest.
-
-        The same policy is stored once.
-        """
+        """Store a policy under its digest (`sha256:HEX`), once; give the digest."""
 
     def read_policy(self, digest: str) -> Policy:
         """Read a stored policy.
 
-        StateError when missing, CorruptError when it is not what was written.
+        Raises:
+            StateError: it is missing.
+            CorruptError: it is not what was written.
         """
 
     def write_program(self, text: str, gates: Mapping[str, str]) -> str:
-        """Store a compiled ruleset (the whole table) and one small ruleset file for each level;
-        give its name.
+        """Store a compiled ruleset and one small ruleset file for each level; give its name.
 
-        gates: level name -> the gate transaction that sets every zone to it. Each becomes
-        `ruleset/LEVEL.nft`, complete by itself (`nft -f` of it needs nothing else): it includes the
-        program.
+        Args:
+            text: the whole table.
+            gates: level name -> the transaction that sets every zone to it. Each becomes
+                `ruleset/LEVEL.nft`, which includes the program: `nft -f` of it needs nothing else.
         """
 
     def has_program(self, name: str) -> bool:
@@ -465,29 +433,31 @@ class StateStore(Protocol):
     def point_boot(
         self, program: str, gate: str, generation: Generation, *, spare: bool = False
     ) -> None:
-        """Make `boot.nft` the named program with this gate text, and record the state that it sets:
-        both or neither.
+        """Make `boot.nft` the named program at a state, and record that state: both or neither.
 
-        spare: on a full disk use the room that `keep_room` keeps.
+        Args:
+            program: its name (`write_program`).
+            gate: the transaction that sets the levels.
+            generation: the state.
+            spare: on a full disk, use the space that `keep_room` reserved.
         """
 
     def keep_room(self) -> None:
-        """Take room on the disk beforehand, for records of closings on a disk that is full by then."""
+        """Reserve disk space for records of closings on a disk that is full by then."""
 
     def write_closed(self, text: str) -> None:
         """Store `closed.nft`, the ruleset of last resort."""
 
     def forget(self, keep_generations: int) -> None:
-        """Delete generations older than the newest `keep_generations`, and policies and programs
-        that nothing uses.
-        """
+        """Delete all but the newest generations, and policies and programs that nothing uses."""
 
     def forget_by_hand(self) -> None:
         """Delete the notes of closings without the daemon: they are in the audit log."""
 
     def read_names(self) -> Mapping[str, KnownName]:
-        """Read the saved addresses of host names; empty when missing or damaged (damage shows in
-        recover()).
+        """Read the saved addresses of host names; empty when missing or damaged.
+
+        Damage shows in `recover`.
         """
 
     def write_names(self, names: Mapping[str, KnownName]) -> None:
@@ -498,10 +468,7 @@ class AuditLog(Protocol):
     """The append-only, hash-chained record of who did what."""
 
     def append(self, record: AuditRecord, *, spare: bool = False) -> None:
-        """Write one line, durably.
-
-        StateError when it could not be written. spare: as for `StateStore.point_boot`.
-        """
+        """Write one line, durably. StateError. spare: as for `StateStore.point_boot`."""
 
 
 class PolicySource(Protocol):
@@ -511,8 +478,7 @@ class PolicySource(Protocol):
         """Read and validate the files. ConfigError with every fault."""
 
     def warnings(self) -> Sequence[Fault]:
-        """Give what is odd but not wrong in what was loaded last (a review date passed, overlapping
-        services).
+        """Give what is odd but not wrong in what was loaded last, such as a past review date.
 
         It takes its time after a load.
         """

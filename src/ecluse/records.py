@@ -1,4 +1,4 @@
-"""What is written down: who commanded what, and each applied state as a numbered generation."""
+"""Records: who commanded what, and each applied state as a numbered generation."""
 
 import enum
 import time
@@ -26,7 +26,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Whoever sent a command, as far as its meaning depends on it.
+    """The sender of a command, as far as its meaning depends on that.
 
     gone: says whether nobody waits for the answer any more. early: it was sent before this daemon
     ran.
@@ -88,8 +88,9 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One event for the audit log; the log adds sequence number, time and the hash of the line
-    before.
+    """One event for the audit log.
+
+    The log adds the sequence number, the time and the hash of the line before.
 
     event: `level`, `rollback`, `reload`, `start`, `stop`, `intent`, `forbidden`, `tamper`, `fight`,
     `leak`, `exit`, `recovery`, `repair`, `by-hand`.
@@ -152,11 +153,11 @@ class KnownAddress:
 
 @dataclass(frozen=True, slots=True)
 class KnownName:
-    """What is known of a host name: addresses, when last asked, and the last failure in words
-    (empty when none).
+    """The knowledge of a host name.
 
-    since: when it was first asked for. alias: the name at the end of its CNAMEs, empty when it has
-    none.
+    asked: when resolvers were last asked for it. failure: the last failure in words, empty when
+    none. since: when it was first asked for. alias: the name at the end of its CNAMEs, empty when
+    it has none.
     """
 
     name: str
@@ -169,7 +170,7 @@ class KnownName:
 
 @dataclass(frozen=True, slots=True)
 class NameStatistics:
-    """What came of a name's look-ups since the daemon began to count.
+    """The outcomes of a name's look-ups since the daemon started.
 
     outcomes: resolver -> outcome (`answered`, `empty`, `nxdomain`, `timeout`, ...) -> how often; a
     question for each family.

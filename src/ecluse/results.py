@@ -89,13 +89,12 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Connections that are not kept and yet got through while the table was gone, as conntrack
-    counted them.
+    """Connections that are not kept and yet got through while the table was away.
 
-    Near enough, not exact: answers count too, and what knocked in vain until the connection was
-    ended; and where no other rule on the machine needs conntrack, the kernel tracks nothing while
-    our table is away. packets and bytes are 0 when the kernel does not account
-    (net.netfilter.nf_conntrack_acct=0).
+    As conntrack counted them. Near enough, not exact: answers count too, and packets that were
+    refused until the connection was ended; and where no other rule on the machine needs conntrack,
+    the kernel tracks nothing while our table is away. packets and bytes are 0 when the kernel does
+    not account (net.netfilter.nf_conntrack_acct=0).
     """
 
     at: datetime
@@ -136,10 +135,10 @@ class Purge:
 
 @dataclass(frozen=True, slots=True)
 class LimitedMachine:
-    """A machine that asked the DNS gate more than `client_queries` a second: the questions of it
-    that were dropped.
+    """A machine that asked the DNS gate more than `client_queries` a second.
 
-    last: seconds since the last of them; who asked no more for an hour is not listed.
+    questions: those that were dropped. last: seconds since the last of them; after an hour without
+    any the machine is not listed.
     """
 
     source: str
@@ -152,16 +151,16 @@ class LimitedMachine:
 class DnsState:
     """The DNS gate now.
 
-    working: it answered by the orders that hold, a moment ago. refused: questions, since it was
+    working: it answered by its configuration a moment ago. refused: questions, since it was
     started.
-
-    learned: addresses that it holds in the kernel's sets. strained: why what its engine let through
-    did not leave, and how often.
-    removed: addresses that somebody else put into those sets, and it took out, the newest last;
-    adopted: those that it found there when its record was lost, and left. Both since its process
-    began. limited: who asked too much, most first, at most ten.
-    validating: DNS servers of the inside that prove what they are told (DNSSEC), as they asked in
-    the last hour.
+    learned: addresses that it has in the kernel's sets. strained: why answers of dnsmasq did not
+    leave, and how often.
+    removed: addresses that somebody else put into those sets, and it took out; removed_last: the
+    newest. adopted: those that it found there when its journal was lost, and left. All since its
+    process began.
+    limited: machines that asked too much, the worst first, at most ten.
+    validating: DNS servers of the inside that validate (DNSSEC), by their questions of the last
+    hour.
     """
 
     mode: str
@@ -178,7 +177,7 @@ class DnsState:
 
 @dataclass(frozen=True, slots=True)
 class TableUse:
-    """A table of the kernel's that has a bound.
+    """A table of the kernel that has a bound.
 
     used, most: entries. knob: the sysctl that sets `most`.
     """
@@ -226,8 +225,7 @@ class Status:
 class Change:
     """The answer to a command.
 
-    changed is False when the state was already so (still a new line in the audit log).
-
+    changed: False when the state was already so (still a new line in the audit log).
     kept: services with at least one zone that keeps them and is not open. ended: services that were
     passing before and now nowhere do.
     opened: services that passed nowhere before, and do now. no_link: services that a level keeps,
@@ -252,8 +250,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class LiveFlow:
-    """One live connection, in words: `tcp 10.10.0.5:40000 -> 203.0.113.10:443`; service is empty
-    when it is not kept.
+    """One live connection, in words: `tcp 10.10.0.5:40000 -> 203.0.113.10:443`.
+
+    service: empty when it is not kept.
     """
 
     flow: str
@@ -289,9 +288,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class RefusedFlow:
-    """Who keeps trying to get out.
+    """A flow, or a machine, whose packets are refused; destination is empty for a machine.
 
-    last: seconds since the last try, as the kernel's element time-out tells.
+    last: seconds since the last packet, by the time-out of the kernel's element.
     """
 
     source: str
@@ -306,7 +305,7 @@ class RefusedFlow:
 
 @dataclass(frozen=True, slots=True)
 class RefusedName:
-    """A name that a machine asked the DNS gate for in vain.
+    """A name that a machine asked for and the DNS gate did not look up.
 
     why: `name` (not kept), `type` or `length`. last: seconds since.
     """

@@ -65,8 +65,7 @@ async def _drain(queue: asyncio.Queue[T]) -> AsyncIterator[T]:
         yield await queue.get()
 
 
-# --- files and records
-# ------------------------------------------------------------------------------------------------
+# -- files and records -----------------------------------------------------------------------------
 
 
 class FakeState(Failing):
@@ -215,20 +214,20 @@ class FakeState(Failing):
 class FakeAudit(Failing):
     """ports.AuditLog in memory.
 
-    records: every line that was written, in order; spare: those that might use the room kept.
+    records: every line that was written, in order. reserved: those that may use the reserved space.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.records: list[AuditRecord] = []
-        self.spare: list[AuditRecord] = []
+        self.reserved: list[AuditRecord] = []
 
     def append(self, record: AuditRecord, *, spare: bool = False) -> None:
         """Keep the record."""
         self._may_fail("append")
         self.records.append(record)
         if spare:
-            self.spare.append(record)
+            self.reserved.append(record)
 
 
 class FakePolicySource(Failing):
@@ -252,8 +251,7 @@ class FakePolicySource(Failing):
         return self.faults
 
 
-# --- names and time
-# ---------------------------------------------------------------------------------------------------
+# -- names and time --------------------------------------------------------------------------------
 
 
 class FakeClock:
@@ -371,8 +369,7 @@ class FakeResolver(Failing):
         return {name: self._known[name] for name in names if name in self._known}
 
 
-# --- kernel beside nf_tables
-# ------------------------------------------------------------------------------------------
+# -- kernel beside nf_tables -----------------------------------------------------------------------
 
 
 class FakeConntrack(Failing):
@@ -475,14 +472,14 @@ class FakeLinks(Failing):
 class FakeDnsGate(Failing):
     """ports.DnsGate in memory.
 
-    wrong: what `check` gives. told: what `report` gives. orders: what was published last.
+    wrong: what `check` gives. reported: what `report` gives. orders: what was published last.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.orders: ProxyConfig | None = None
         self.wrong = ""
-        self.told: DnsReport | None = None
+        self.reported: DnsReport | None = None
 
     async def publish(self, orders: ProxyConfig | None) -> None:
         """Take the orders."""
@@ -495,8 +492,8 @@ class FakeDnsGate(Failing):
         return self.wrong
 
     async def report(self) -> DnsReport | None:
-        """Give what a test put into `told`."""
-        return self.told
+        """Give what a test put into `reported`."""
+        return self.reported
 
 
 class FakeBypassScan(Failing):

@@ -1,5 +1,6 @@
-"""What an allowlist means, said directly and apart from compiler and simulator: does this packet pass,
-and for which services?
+"""What an allowlist means, apart from compiler and simulator.
+
+Does this packet pass, and for which services?
 """
 
 from dataclasses import replace

@@ -1,5 +1,6 @@
-"""What should become of a packet: where it meets a hook, what the simulator says of it there, and what
-a witness then sees.
+"""What should become of a packet.
+
+Where it meets a hook, what the simulator says of it there, and what a witness then sees.
 """
 
 from dataclasses import dataclass, field, replace

@@ -69,7 +69,7 @@ def _text(old: str, new: str) -> Spoil:
 
 
 def _lower(part: int) -> Callable[[NamedSet, Key], Key]:
-    """Take one from the upper end of a field's ranges: nothing overlaps then that did not before."""
+    """Take one from the upper end of a field's ranges, so that nothing new overlaps."""
     return lambda _, key: tuple(
         (low, high - 1) if n == part and low < high else (low, high)
         for n, (low, high) in enumerate(key)
@@ -83,7 +83,7 @@ _ENDS = {
 
 
 def _is_subnets(part: Part) -> bool:
-    """Say whether a part holds an end against a zone's subnets: a set of them, or the single one."""
+    """Say whether a part compares an end with a zone's subnets: a set, or the single one."""
     return (isinstance(part, InSet) and "subnets" in part.set) or (
         isinstance(part, Match) and part.field in _ENDS
     )

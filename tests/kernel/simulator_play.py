@@ -267,7 +267,8 @@ class Play:
         ):
             self.wrong.append(
                 f"{when}, {one.what} of {one.flow.probe}\n  as {one.packet}\n  is meant to "
-                f"{'pass' if passes else 'be refused'} for {services}; came out on {links}, counted for {wanted.service!r}"
+                f"{'pass' if passes else 'be refused'} for {services}; came out on {links}, "
+                f"counted for {wanted.service!r}"
             )
         for link in resets:
             witnessed.resets[link, turned] -= 1
@@ -314,7 +315,8 @@ class Play:
                 if flows.get(k) != self.recorded.get(k)
             }
             self.wrong.append(
-                f"{when}: recorded, as (found, expected): {odd}; hosts {hosts}, expected {by_host}; full: {full}"
+                f"{when}: recorded, as (found, expected): {odd}; hosts {hosts}, "
+                f"expected {by_host}; full: {full}"
             )
         self.tally["records"] += len(flows)
 
@@ -363,7 +365,8 @@ class Play:
             kept = verdict in {"inside", "open", "kept", "lifeline"}
             if kept != (flow.verdicts["went on"] == "accept"):
                 self.wrong.append(
-                    f"FlowJudge says {verdict} of {one}; the kernel's next packet: {flow.verdicts['went on']}"
+                    f"FlowJudge says {verdict} of {one}; "
+                    f"the kernel's next packet: {flow.verdicts['went on']}"
                 )
 
 

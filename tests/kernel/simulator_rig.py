@@ -122,7 +122,7 @@ _PACKET_IGNORE_OUTGOING, _SOL_PACKET, _ETH_P_ALL, _RCVBUFFORCE = 23, 263, 3, 33
 
 
 def leads_to(where: IPAddress) -> str:
-    """Name the link that the gateway routes an address to; GATEWAY for its own and for multicast."""
+    """Name the link that an address is routed to; GATEWAY for its own and for multicast."""
     if where in LOCAL or where.is_multicast:
         return GATEWAY
     return next(link for net, link in ROUTES if net.version == where.version and where in net)
@@ -200,7 +200,8 @@ class Rig:
         batch = "link set lo up\n"
         for link in LINKS:
             far, near = _mac(link, gateway=False), _mac(link, gateway=True)
-            batch += f"link add {link} address {near} type veth peer name {link} address {far} netns /proc/self/fd/{world}\n"
+            peer = f"peer name {link} address {far} netns /proc/self/fd/{world}"
+            batch += f"link add {link} address {near} type veth {peer}\n"
             batch += f"link set {link} up\n"
             batch += "".join(
                 f"addr add {own} dev {link} nodad\n".replace(" nodad" if "." in own else "!", "")
@@ -301,7 +302,7 @@ class Rig:
             assert not failed, failed
 
     def send(self, link: str, packet: bytes, uid: int = 0) -> None:
-        """Put a packet on a link towards the gateway, or have the gateway send it itself (GATEWAY)."""
+        """Put a packet on a link towards the gateway; GATEWAY: have the gateway send it itself."""
         version = packet[0] >> 4
         if link:
             kind = b"\x08\x00" if version == 4 else b"\x86\xdd"

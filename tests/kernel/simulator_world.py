@@ -118,8 +118,8 @@ class Probe:
 
     link: by which its opening reaches the gateway; GATEWAY: the gateway opens it, by a user.
 
-    ends: as they are on that link. kind: see simulator_packets.message; `error` is an ICMP error about a
-    flow that never was.
+    ends: as they are on that link. kind: see simulator_packets.message; `error` is an ICMP error
+    about a flow that never was.
     """
 
     kind: str

@@ -32,7 +32,8 @@ table inet ecluse {
   chain level {
     meta nfproto ipv4 ct original ip daddr @kept4 accept
     meta nfproto ipv6 ct original ip6 daddr @kept6 accept
-    meta l4proto icmpv6 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept
+    meta l4proto icmpv6 icmpv6 type \\
+      { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept
     iifname @inside meta l4proto tcp reject with tcp reset
     iifname @inside reject with icmpx admin-prohibited
     drop

@@ -1,9 +1,9 @@
-"""The simulator against the kernel: random allowlists, levels, NAT and packets; every verdict, counter
-and record compared.
+"""The simulator against the kernel: every verdict, counter and record is compared.
 
-The same packets are held against what the allowlist means (simulator_meaning), so that a compiler that
-is wrong is seen too, and not only one that the simulator misreads. SIMULATOR_EXAMPLES=1500 runs more
-examples, new ones each time (SIMULATOR_SEED=7 repeats a run).
+Random allowlists, levels, NAT and packets. The same packets are held against what the allowlist
+means (simulator_meaning), so that a wrong compiler is seen too, and not only one that the simulator
+misreads. SIMULATOR_EXAMPLES=1500 runs more examples, new ones each time (SIMULATOR_SEED=7 repeats a
+run).
 """
 
 import os

@@ -17,20 +17,19 @@ from ecluse.api.problems import _TITLES as PROBLEM_KINDS
 from ecluse.api.routes import ROUTES
 from ecluse.cli import exit_codes
 from ecluse.cli.parser import build_parser
-from ecluse.config.load import SITE_FILE, ConfigDirectory
-from ecluse.config.models import (
-    DestinationModel,
-    DnsGateModel,
-    InternalModel,
-    LevelModel,
-    LifelineModel,
-    LimitsModel,
-    ManagementModel,
-    ServiceModel,
-    SiteModel,
-    Strict,
-    ZoneModel,
+from ecluse.config.file_schemas import (
+    DESTINATION,
+    DNS_GATE,
+    INTERNAL,
+    LEVEL,
+    LIFELINE,
+    LIMITS,
+    MANAGEMENT,
+    SERVICE,
+    SITE,
+    ZONE,
 )
+from ecluse.config.load import SITE_FILE, ConfigDirectory
 from ecluse.config.settings import TOML_NAME, Settings, load_settings
 from ecluse.controller.tasks.dns_proxy import DNS_ALERTS
 from tests.unit.api.fake_controller import FakeController
@@ -212,35 +211,32 @@ def test_every_setting_is_told():
             assert str(info.default) in rows[name].strip('`"'), (name, rows[name])
 
 
-NESTED = {
-    SiteModel: "",
-    LifelineModel: "lifeline.",
-    ManagementModel: "lifeline.management.",
-    ZoneModel: "",
-    ServiceModel: "",
-    DestinationModel: "",
-    DnsGateModel: "dns_gate.",
-    InternalModel: "dns_gate.internal.",
-    LimitsModel: "dns_gate.limits.",
-}
+PREFIXES = (
+    ("", SITE),
+    ("lifeline.", LIFELINE),
+    ("lifeline.management.", MANAGEMENT),
+    ("", ZONE),
+    ("", SERVICE),
+    ("", DESTINATION),
+    ("dns_gate.", DNS_GATE),
+    ("dns_gate.internal.", INTERNAL),
+    ("dns_gate.limits.", LIMITS),
+)
 
 
 HOLDERS = {"lifeline", "management", "dns_gate", "internal", "limits"}
 
 
-def keys(model: type[Strict]) -> list[str]:
-    """Give a model's keys as a person writes them, without those that only hold other keys told by
-    themselves.
-    """
-    found = [info.alias or name for name, info in model.model_fields.items()]
-    return [key for key in found if key not in HOLDERS]
+def keys(form) -> list[str]:
+    """Give a form's keys, without those that only hold other keys told by themselves."""
+    return [key for key in form.keys if key not in HOLDERS]
 
 
 def test_every_key_of_the_sites_files_has_its_row():
     text = page("configuration.md").partition("\n## ecluse.toml\n")[0]
     told = Counter(re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE))
-    assert told == Counter(prefix + key for model, prefix in NESTED.items() for key in keys(model))
-    assert all(f"`{key}`" in text for key in keys(LevelModel))
+    assert told == Counter(prefix + key for prefix, form in PREFIXES for key in keys(form))
+    assert all(f"`{key}`" in text for key in keys(LEVEL))
 
 
 def blocks() -> dict[str, str]:

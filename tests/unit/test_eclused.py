@@ -15,8 +15,12 @@ SOURCE = Path(__file__).parents[2] / "src"
 def python(*words):
     return subprocess.run(
         [sys.executable, *words],
-        check=False, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(SOURCE)},
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+    )
 
 
 def test_it_runs_the_daemon_without_certificates_and_with_its_collector_at_rest():
@@ -41,7 +45,10 @@ def test_its_exit_code_is_the_daemons():
 def test_the_collector_works_once_the_daemon_is_armed():
     done = python(
         "-c",
-        "import gc\ngc.disable()\nfrom ecluse import gc_pause\ngc_pause.calm()\nprint(gc.isenabled())",
+        (
+            "import gc\ngc.disable()\nfrom ecluse import"
+            " gc_pause\ngc_pause.calm()\nprint(gc.isenabled())"
+        ),
     )
     assert done.stdout == "True\n"
 
@@ -49,7 +56,8 @@ def test_the_collector_works_once_the_daemon_is_armed():
 def test_nothing_is_loaded_that_only_colours_tracebacks():
     done = python(
         "-c",
-        "import sys\nfrom ecluse import eclused\nsys.argv = ['eclused', '--no-such-flag']\neclused.main()\n"
+        "import sys\nfrom ecluse import eclused\nsys.argv = ['eclused',"
+        " '--no-such-flag']\neclused.main()\n"
         "loaded = {name.partition('.')[0] for name, module in sys.modules.items() if module}\n"
         "print('structlog' in loaded, *loaded & {'rich', 'pygments'})",
     )

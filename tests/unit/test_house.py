@@ -65,6 +65,8 @@ LEVELS = "src/ecluse/policy/levels.py"
         ("words", LEVELS, 'print(f"{x} packets got through")', "got through -> leaked"),
         ("words", "docs/api.md", "One\nkeeper", "docs/api.md:2: keeper -> supervisor"),
         ("words", "README.md", "A keeper", "README.md:1: keeper"),
+        ("words", "systemd/a.service", "[Unit]\n# The keeper\n", "a.service:2: keeper"),
+        ("words", "config/allowlist.d/a.yaml", "a: b  # keeper", "a.yaml:1: keeper"),
         ("words", "docs/glossary.md", "", "no table"),
         ("functions", LEVELS, "def read(): ...", "levels.py:1: read() does not say what"),
         ("functions", LEVELS, "class A:\n async def _tell(self): ...", "levels.py:2: _tell()"),

@@ -12,7 +12,7 @@ import pytest
 
 from ecluse import output as module
 from ecluse import systemd_notify
-from ecluse.output import MOST_BYTES, Output, taking_all
+from ecluse.output import MOST_BYTES, Output, capture_prints
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_what_is_not_read_takes_bounded_memory_and_is_counted_and_told(pipe):
 
 
 def test_what_refuses_is_tried_again_and_a_torn_line_is_ended(monkeypatch, pipe):
-    monkeypatch.setattr(module, "AGAIN", 0.02)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.02)
     real, room = os.write, [5]
 
     def full(descriptor, data):
@@ -111,7 +111,7 @@ def test_without_a_thread_the_next_line_tries_again(monkeypatch, pipe):
 
 def test_everything_that_is_printed_goes_that_way_and_only_meanwhile(pipe):
     output, before = made(pipe[1]), (sys.stdout, sys.stderr)
-    with taking_all(output):
+    with capture_prints(output):
         print("out")
         print("err", file=sys.stderr)
     assert (sys.stdout, sys.stderr) == before

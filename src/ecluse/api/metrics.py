@@ -102,6 +102,10 @@ def _gate(status: Status) -> Iterator[Metric]:
             value=status.dns.refused,
         )
     yield _gauge("ecluse_warnings", "How many warnings the status has.", len(status.warnings))
+    alert = GaugeMetricFamily("ecluse_alert", "1 while it stands.", labels=("code", "severity"))
+    for code, severity in sorted({(one.code, one.severity) for one in status.alerts}):
+        alert.add_metric((code, severity), 1)
+    yield alert
     yield _gauge(
         "ecluse_last_tamper_seconds",
         "When our table was last changed by another, UNIX time, 0: never.",

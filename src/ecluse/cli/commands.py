@@ -6,12 +6,7 @@ import time
 
 from ecluse.api.request_socket import CHANGE_SECONDS, request_level, sendable_text
 from ecluse.cli.exit_codes import DONE, REFUSED, UNRECORDED, UsageError
-from ecluse.cli.format import (
-    count_of,
-    join_names,
-    local_time,
-    zones_by_level,
-)
+from ecluse.cli.format import count_of, join_names, local_time, zones_by_level
 from ecluse.cli.queries import client, purge_summary, show_plan, show_services, write_json
 from ecluse.cli.terminal import Screen
 from ecluse.errors import EcluseError
@@ -86,7 +81,7 @@ def _set_level(
 
 
 def rollback(args: SimpleNamespace, screen: Screen) -> int:
-    """`ecluse rollback [N]`: on a terminal it shows what it would open, and sends what it showed."""
+    """`ecluse rollback [N]`: on a terminal it first shows what it would open."""
     body = _why(args)
     if args.number is not None:
         body["generation"] = args.number

@@ -1,4 +1,4 @@
-"""Exit codes, and what is said when something did not work."""
+"""Exit codes, and the text that a person reads when something failed."""
 
 import os
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ exit codes:
 
 
 class UsageError(Exception):
-    """The command line asks for what it cannot have."""
+    """The command line asks for something that does not exist or go together."""
 
 
 def code_of(error: EcluseError) -> int:
@@ -51,7 +51,7 @@ def code_of(error: EcluseError) -> int:
 
 
 def report(error: EcluseError, args: SimpleNamespace, screen: Screen) -> int:
-    """Say what failed and what to do next; give the exit code."""
+    """Show what failed and what to do next; give the exit code."""
     screen.wrapped_error(f"ecluse: {error.message}", "bad")
     if error.hint:
         screen.wrapped_error(error.hint)
@@ -67,12 +67,13 @@ IN_SERVICE = "in-service"
 
 
 def without_daemon() -> str:
-    """Say what to type when no daemon answers: what is true of this machine, whose daemon may never
-    have run.
+    """Give the text of what to type when no daemon answers.
+
+    It fits this machine, whose daemon may never have run.
     """
     state = os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse"
-    if not _ever_ran(state):
-        return _never_ran(state)
+    if not _has_run(state):
+        return _first_start_text(state)
     prepared = (
         "To keep only the vital services, as root:\n"
         "    ecluse cut --no-daemon\n"
@@ -81,8 +82,9 @@ def without_daemon() -> str:
     )
     return (
         "\n"
-        "The gate as it stands holds without the daemon: what is cut stays cut, what is kept stays kept.\n"
-        f"{prepared if _may_be(state, 'ruleset/cut.nft') else ''}"
+        "The gate as it stands holds without the daemon: "
+        "what is cut stays cut, what is kept stays kept.\n"
+        f"{prepared if _may_exist(state, 'ruleset/cut.nft') else ''}"
         "To keep the lifeline alone, as root:\n"
         "    ecluse isolate --no-daemon\n"
         "To see what the kernel does now:\n"
@@ -94,24 +96,22 @@ def without_daemon() -> str:
 
 
 def config_dir() -> str:
-    """Give where the site's files are."""
+    """Give the directory of the site's files."""
     return os.environ.get("ECLUSE_CONFIG_DIR") or "/etc/ecluse"
 
 
-def _may_be(state: str, name: str) -> bool:
-    """Say whether there is such a file of the daemon's; True where that can't be seen, as the
-    directory is its own.
-    """
+def _may_exist(state: str, name: str) -> bool:
+    """Say whether the state directory has this file; True where this user can't see that."""
     hidden = os.access(state, os.F_OK) and not os.access(state, os.X_OK)
     return hidden or os.access(f"{state}/{name}", os.F_OK)
 
 
-def _ever_ran(state: str) -> bool:
-    return os.access(f"{config_dir()}/{IN_SERVICE}", os.F_OK) or _may_be(state, "generations")
+def _has_run(state: str) -> bool:
+    return os.access(f"{config_dir()}/{IN_SERVICE}", os.F_OK) or _may_exist(state, "generations")
 
 
-def set_up() -> str:
-    """Say how to bring the daemon up for the first time."""
+def setup_commands() -> str:
+    """Give the commands that start the daemon for the first time."""
     config = config_dir()
     if os.access(f"{config}/site.yaml", os.F_OK):
         return "    ecluse check\n    systemctl start ecluse"
@@ -123,24 +123,25 @@ def set_up() -> str:
     )
 
 
-def by_hand(state: str) -> str:
-    """Say how to take back a closing that no daemon knows of."""
+def reopen_command(state: str) -> str:
+    """Give the command that takes back a closing of which no daemon knows."""
     return f"    nft delete table inet ecluse && rm -f {state}/boot.nft {state}/by-hand.log"
 
 
-def _never_ran(state: str) -> str:
+def _first_start_text(state: str) -> str:
     stands = (
-        "The daemon never ran on this machine: there is no gate yet, and everything passes, unless somebody loaded one by "
-        "hand ('nft list table inet ecluse' shows it). To shut everything now all the same, as root (no service is kept, "
-        "the inside goes on among itself):\n"
+        "The daemon never ran on this machine: there is no gate yet, and everything passes, "
+        "unless somebody loaded one by hand ('nft list table inet ecluse' shows it). "
+        "To shut everything now all the same, as root "
+        "(no service is kept, the inside goes on among itself):\n"
         "    ecluse isolate --no-daemon"
     )
-    if _may_be(state, "boot.nft"):
+    if _may_exist(state, "boot.nft"):
         stands = (
-            "The daemon never ran on this machine, and somebody shut the gate without it: no service is kept. To open it again, "
-            f"as root:\n{by_hand(state)}"
+            "The daemon never ran on this machine, and somebody shut the gate without it: "
+            f"no service is kept. To open it again, as root:\n{reopen_command(state)}"
         )
-    return f"\n{stands}\nTo set the daemon up, as root:\n{set_up()}"
+    return f"\n{stands}\nTo set the daemon up, as root:\n{setup_commands()}"
 
 
 def _as_json(error: EcluseError) -> str:

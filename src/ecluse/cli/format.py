@@ -1,4 +1,4 @@
-"""Small pure words for times, counts and levels."""
+"""Times, counts and levels as text for a person."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 
 def local_time(iso: str | None) -> str:
-    """Give a time of the daemon (ISO 8601, UTC) in this machine's own time."""
-    at = _parsed(iso)
+    """Give a time of the daemon (ISO 8601, UTC) in this machine's own time; `-` for None."""
+    at = _parse_time(iso)
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else "-"
 
 
 def time_ago(iso: str | None, now: datetime | None = None) -> str:
-    """Say how long ago a time of the daemon was, roughly."""
-    at = _parsed(iso)
+    """Say roughly how long ago a time of the daemon (ISO 8601) was; `-` for None."""
+    at = _parse_time(iso)
     return duration((now or datetime.now(UTC)) - at) + " ago" if at else "-"
 
 
 def duration(length: Any) -> str:
-    """Give a timedelta or seconds in its largest fitting unit."""
+    """Give a timedelta, or seconds, in its largest fitting unit."""
     seconds = int(getattr(length, "total_seconds", lambda: length)())
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
@@ -31,7 +31,7 @@ def duration(length: Any) -> str:
     return f"{max(seconds, 0)} s"
 
 
-def _parsed(iso: str | None) -> datetime | None:
+def _parse_time(iso: str | None) -> datetime | None:
     try:
         return datetime.fromisoformat(iso) if iso else None
     except ValueError:
@@ -58,7 +58,7 @@ def join_names(names: Iterable[str]) -> str:
 
 
 def zones_by_level(levels: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Group zones by their level, in the order met."""
+    """Group zones by their level, in the order of the mapping."""
     groups: dict[str, list[str]] = {}
     for zone, level in levels.items():
         groups.setdefault(level, []).append(zone)

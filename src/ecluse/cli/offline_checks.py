@@ -1,4 +1,4 @@
-"""Verbs that need no daemon: check the site's files, read and verify the audit log."""
+"""Verbs that need no daemon: check the site's files, show and verify the audit log."""
 
 import json
 import os
@@ -30,47 +30,47 @@ def check(args: SimpleNamespace, screen: Screen) -> int:
     try:
         policy = source.load()
     except ConfigError as error:
-        return _faults(args, screen, error.faults)
+        return _show_faults(args, screen, error.faults)
     if args.host:
-        return _host(args, screen, policy)
+        return _check_host(args, screen, policy)
     try:
         program = compile_program(policy, {}, 1)
     except TangledError as error:
         service = service_of(error.value)
         wrong = f"too many entries overlap, and those of '{service}' are among them"
         expected = "fewer 'hosts' and port ranges that overlap, or one service for them"
-        return _faults(args, screen, (source.fault_at(service, wrong, expected),))
+        return _show_faults(args, screen, (source.fault_at(service, wrong, expected),))
     warnings = tuple(source.warnings())
-    code, told = _names(args, policy)
+    code, names = _look_up_names(args, policy)
     if args.json:
         found = {
             "faults": [],
-            "warnings": [_fault(w) for w in warnings],
+            "warnings": [_fault_json(w) for w in warnings],
             "services": len(policy.services),
         }
-        write_json(screen, found | ({"names": told} if args.online else {}))
+        write_json(screen, found | ({"names": names} if args.online else {}))
         return code
     for warning in warnings:
         screen.line(f"warning: {warning}", "warn")
-    names = len(policy.host_names())
+    name_count = len(policy.host_names())
     verdict = f"has no fault, {count_of(len(warnings), 'warning')}" if warnings else "is in order"
     screen.line(
         f"{directory}: {policy.site.name} {verdict}: {count_of(len(policy.services), 'service')}, "
-        f"{count_of(len(policy.site.zones), 'zone')}, {count_of(names, 'host name')}, "
+        f"{count_of(len(policy.site.zones), 'zone')}, {count_of(name_count, 'host name')}, "
         f"{count_of(len(program.chains), 'chain')}",
         "warn" if warnings else "good",
     )
     if args.online:
         from ecluse.cli.online_check import show_names  # noqa: PLC0415 - as above
 
-        show_names(screen, told)
+        show_names(screen, names)
     return code
 
 
-def _names(args: SimpleNamespace, policy: "Policy") -> tuple[int, list[dict[str, Any]]]:
-    """Ask the site's resolvers for every name, where that is wanted.
+def _look_up_names(args: SimpleNamespace, policy: "Policy") -> tuple[int, list[dict[str, Any]]]:
+    """Ask the site's resolvers for every name, with `--online`.
 
-    Gives the exit code, and what there is to tell.
+    Gives the exit code, and the services with their names (see `ask_names`).
     """
     if not args.online:
         return DONE, []
@@ -79,7 +79,7 @@ def _names(args: SimpleNamespace, policy: "Policy") -> tuple[int, list[dict[str,
     return ask_names(policy)
 
 
-def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
+def _check_host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
     """`ecluse check --host`: needs root, for the rules of other tables, and no daemon."""
     from ecluse.bypass import judge_machine  # noqa: PLC0415 - as for `check`
     from ecluse.kernel.bypass_scan import read_everything  # noqa: PLC0415 - as for `check`
@@ -90,36 +90,39 @@ def _host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
     found = judge_machine(host, policy)
     ways = sum(one.is_bypass for one in found)
     if args.json:
-        told = [{"kind": one.kind, "what": one.what, "is_exit": one.is_bypass} for one in found]
-        write_json(screen, {"findings": told, "unseen": host.unseen})
+        rows = [{"kind": one.kind, "what": one.what, "is_exit": one.is_bypass} for one in found]
+        write_json(screen, {"findings": rows, "unseen": host.unseen})
         return FOUND if ways else DONE
     for one in found:
         screen.wrapped(
             "exit: " if one.is_bypass else "remark: ", one.what, "bad" if one.is_bypass else "warn"
         )
-    said = (
+    verdict = (
         f"{count_of(ways, 'way')} past the gate, "
         f"{count_of(len(found) - ways, 'remark')} on this machine"
     )
     if host.unseen:
-        said += f"; not looked for: {', '.join(host.unseen)}"
-    screen.line(said, "bad" if ways else "warn" if host.unseen else "good")
+        verdict += f"; not looked for: {', '.join(host.unseen)}"
+    screen.line(verdict, "bad" if ways else "warn" if host.unseen else "good")
     return FOUND if ways else DONE
 
 
-def _faults(args: SimpleNamespace, screen: Screen, faults: tuple[Fault, ...]) -> int:
+def _show_faults(args: SimpleNamespace, screen: Screen, faults: tuple[Fault, ...]) -> int:
     if args.json:
-        write_json(screen, {"faults": [_fault(fault) for fault in faults], "warnings": []})
+        write_json(screen, {"faults": [_fault_json(fault) for fault in faults], "warnings": []})
         return FOUND
     for fault in faults:
         screen.line(fault)
     it = "it" if len(faults) == 1 else "them"
-    said = f"{count_of(len(faults), 'fault')}; nothing was changed. Mend {it} and run 'ecluse check' again."
-    screen.error_line(said, "bad")
+    screen.error_line(
+        f"{count_of(len(faults), 'fault')}; nothing was changed. "
+        f"Mend {it} and run 'ecluse check' again.",
+        "bad",
+    )
     return FOUND
 
 
-def _fault(fault: Fault) -> dict[str, Any]:
+def _fault_json(fault: Fault) -> dict[str, Any]:
     return {
         "file": fault.file,
         "line": fault.line,
@@ -129,7 +132,7 @@ def _fault(fault: Fault) -> dict[str, Any]:
     }
 
 
-def _log(args: SimpleNamespace, verb: str) -> Path:
+def _log_path(args: SimpleNamespace, verb: str) -> Path:
     path = Path(
         args.file or Path(os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse") / "audit.log"
     )
@@ -152,7 +155,7 @@ def audit_verify(args: SimpleNamespace, screen: Screen) -> int:
     """`ecluse audit verify [FILE]`."""
     from ecluse.state.audit_log import read_audit, verify  # noqa: PLC0415 - as for `check`
 
-    path = _log(args, "verify")
+    path = _log_path(args, "verify")
     problems = verify(path)
     lines = sum(1 for _ in read_audit(path))
     if args.json:
@@ -177,17 +180,17 @@ def audit_verify(args: SimpleNamespace, screen: Screen) -> int:
 
 
 def audit_show(args: SimpleNamespace, screen: Screen) -> int:
-    """`ecluse audit show [FILE]`: the newest records, oldest of them first.
+    """`ecluse audit show [FILE]`: the newest records, the oldest of them first.
 
-    What is no record is left out, counted and said.
+    Lines that are no record are left out and counted.
     """
     from collections import deque  # noqa: PLC0415 - as for `check`
 
     from ecluse.lenient_rows import sift  # noqa: PLC0415 - as for `check`
     from ecluse.state.hash_chain import read_chain  # noqa: PLC0415 - as for `check`
 
-    lines = deque(read_chain(_log(args, "show")), maxlen=args.limit)
-    rows, unread = sift((line.record for line in lines), _shown)
+    lines = deque(read_chain(_log_path(args, "show")), maxlen=args.limit)
+    rows, unread = sift((line.record for line in lines), _with_row)
     altered = sum(line.record is not None and not line.intact for line in lines)
     if args.json:
         write_json(screen, [record for record, _ in rows])
@@ -198,15 +201,15 @@ def audit_show(args: SimpleNamespace, screen: Screen) -> int:
         (altered, "altered and shown as found"),
     ):
         if number:
-            said = f"{count_of(number, 'line')} of these {'is' if number == 1 else 'are'} {what}"
-            screen.error_line(f"{said}; see 'ecluse audit verify'", "bad")
+            lines_are = f"{count_of(number, 'line')} of these {'is' if number == 1 else 'are'}"
+            screen.error_line(f"{lines_are} {what}; see 'ecluse audit verify'", "bad")
     return DONE
 
 
-def _shown(record: dict[str, Any] | None) -> tuple[dict[str, Any], tuple[object, ...]]:
-    """Give a record, and its row.
+def _with_row(record: dict[str, Any] | None) -> tuple[dict[str, Any], tuple[object, ...]]:
+    """Give a record and its row in the table.
 
-    Whoever altered a line may have put anything there: any fault is this line's alone.
+    An altered line may hold anything, so any error concerns this line alone.
     """
     if record is None:
         raise ValueError("no record")
@@ -217,19 +220,19 @@ def _shown(record: dict[str, Any] | None) -> tuple[dict[str, Any], tuple[object,
             record["seq"],
             when,
             record["event"],
-            _who(record),
-            _text(record),
+            _user_of(record),
+            _summary_of(record),
             record.get("result", ""),
         ),
     )
 
 
-def _who(record: dict[str, Any]) -> str:
+def _user_of(record: dict[str, Any]) -> str:
     actor = record.get("actor")
     return str(actor.get("user") or actor.get("uid", "?")) if isinstance(actor, dict) else "?"
 
 
-def _text(record: dict[str, Any]) -> str:
+def _summary_of(record: dict[str, Any]) -> str:
     levels = record.get("levels")
     came_to = levels_summary(levels) if isinstance(levels, dict) and levels else ""
     words = (record.get("what"), came_to, record.get("reason"))

@@ -1,8 +1,7 @@
-"""`ecluse cut --no-daemon`: close the gate by the prepared ruleset alone, when the daemon does not
-answer.
+"""`ecluse cut --no-daemon`: closes the gate by the prepared ruleset, when no daemon answers.
 
-Needs root, nft(8) and one file that can be read; no daemon, no network, no disk that takes
-anything.
+It needs root, nft(8) and one file that can be read. It needs no daemon, no network and no disk that
+can be written.
 """
 
 from __future__ import annotations
@@ -17,7 +16,13 @@ from typing import TYPE_CHECKING
 
 from ecluse.accounts import Accounts
 from ecluse.api.peer import Peer, actor_of
-from ecluse.cli.exit_codes import DONE, UNRECORDED, UsageError, by_hand, set_up
+from ecluse.cli.exit_codes import (
+    DONE,
+    UNRECORDED,
+    UsageError,
+    reopen_command,
+    setup_commands,
+)
 from ecluse.errors import ForbiddenError, KernelError, StateError
 from ecluse.ruleset.table_names import BASE_CHAINS
 from ecluse.state import durable_files, offline_closings, state_files
@@ -37,7 +42,10 @@ _PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"  # a shell by plain su h
 def close(args: SimpleNamespace, screen: Screen) -> int:
     """Close every zone.
 
-    ForbiddenError for whoever is not root; KernelError when no ruleset could be loaded.
+    Raises:
+        UsageError: a zone was named.
+        ForbiddenError: the user is not root.
+        KernelError: no ruleset could be loaded.
     """
     if args.zone:
         raise UsageError("--no-daemon closes every zone: leave --zone out. Nothing was changed.")
@@ -48,10 +56,13 @@ def close(args: SimpleNamespace, screen: Screen) -> int:
         )
     at = Layout(Path(os.environ.get("ECLUSE_STATE_DIR") or "/var/lib/ecluse").absolute())
     loaded, verified = _load_first(at, args.level, screen)
-    # What does not shut the gate shall not be what the machine boots into either.
-    unrecorded = [*(_boot_so(at, loaded) if verified else []), *_note(at, args, loaded)]
+    # A ruleset that does not close the gate must not become what the machine boots into.
+    unrecorded = [
+        *(_write_boot_ruleset(at, loaded) if verified else []),
+        *_append_closing(at, args, loaded),
+    ]
     if verified:
-        _end_precaution()
+        _remove_precaution_note()
     if args.json:
         answer = {
             "level": args.level,
@@ -61,13 +72,14 @@ def close(args: SimpleNamespace, screen: Screen) -> int:
         }
         screen.raw(json.dumps(answer, indent=2))
     else:
-        _tell(args.level, loaded, at, screen, verified=verified, unrecorded=unrecorded)
+        _show_closing(args.level, loaded, at, screen, verified=verified, unrecorded=unrecorded)
     return DONE if verified and not unrecorded else UNRECORDED
 
 
 def _load_first(at: Layout, level: str, screen: Screen) -> tuple[Path, bool]:
-    """Load the first ruleset that shuts the gate, the wanted one first; give it, and whether the
-    gate is seen to be shut.
+    """Load the first ruleset that closes the gate, beginning with the one of this level.
+
+    Gives its path, and whether the kernel shows a closed gate.
     """
     loaded: Path | None = None
     troubles: list[str] = []
@@ -76,8 +88,8 @@ def _load_first(at: Layout, level: str, screen: Screen) -> tuple[Path, bool]:
         at.closed,
         Path(os.environ.get("ECLUSE_BUILT_IN") or _BUILT_IN),
     ):
-        trouble = _flaw(at, path) if path.is_relative_to(at.root) else ""
-        trouble = trouble or _load(path)
+        trouble = _why_unusable(at, path) if path.is_relative_to(at.root) else ""
+        trouble = trouble or _load_file(path)
         if not trouble:
             loaded = path
             if _is_shut():
@@ -93,9 +105,10 @@ def _load_first(at: Layout, level: str, screen: Screen) -> tuple[Path, bool]:
     )
 
 
-def _flaw(at: Layout, path: Path) -> str:
-    """Say why a file is not what the daemon wrote: one that lost its end would load, and leave
-    every base chain accepting.
+def _why_unusable(at: Layout, path: Path) -> str:
+    """Say why a file is not as the daemon wrote it; empty when it is.
+
+    A file that lost its end would load, and leave every base chain accepting.
     """
     try:
         text = state_files.read_ruleset_file(path)
@@ -110,15 +123,13 @@ def _flaw(at: Layout, path: Path) -> str:
     return ""
 
 
-def _end_precaution() -> None:
-    """Take away the boot unit's note that what stands is nobody's command (systemd/boot.sh): now it
-    is somebody's.
-    """
+def _remove_precaution_note() -> None:
+    """Remove the boot unit's note that nobody commanded this closing (systemd/boot.sh)."""
     with contextlib.suppress(OSError):
         (Path(os.environ.get("ECLUSE_RUN_DIR") or "/run/ecluse") / CLOSED_AT_BOOT).unlink()
 
 
-def _nft(*words: str) -> tuple[int, str, str]:
+def _run_nft(*words: str) -> tuple[int, str, str]:
     environment = {"PATH": _PATH, "LC_ALL": "C"}
     try:
         done = subprocess.run(
@@ -137,27 +148,26 @@ def _nft(*words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def _load(path: Path) -> str:
-    """Load a ruleset file, whole or not at all; give nft's first words when it was refused."""
-    code, _, error = _nft("-f", str(path))
+def _load_file(path: Path) -> str:
+    """Load a ruleset file, whole or not at all; give nft's first line when it refused."""
+    code, _, error = _run_nft("-f", str(path))
     return "" if not code else (error.strip().splitlines() or [f"nft ended with {code}"])[0]
 
 
 def _is_shut() -> bool:
-    """Read the base chains back: each there, each with policy drop; what passes them is said by the
-    file, which is whole.
+    """Read the base chains back: each must exist with policy drop.
+
+    The rules in them are the file's, which was checked.
     """
-    found = [_nft("list", "chain", "inet", "ecluse", hook) for hook in BASE_CHAINS]
+    found = [_run_nft("list", "chain", "inet", "ecluse", hook) for hook in BASE_CHAINS]
     return all(not code and "policy drop;" in text for code, text, _ in found)
 
 
-def _boot_so(at: Layout, loaded: Path) -> list[str]:
-    """Have the machine boot into what was loaded: a dead daemon is often followed by a reboot.
+def _write_boot_ruleset(at: Layout, loaded: Path) -> list[str]:
+    """Make the machine boot into the loaded ruleset: a reboot often follows a dead daemon.
 
-    Say why not.
-
-    The daemon reads the level in such a `boot.nft`, follows the most closed witness, and writes its
-    own.
+    Gives why that failed. The daemon reads the level from such a `boot.nft`, takes the most closed
+    of all that it finds, and writes its own.
     """
     try:
         DiskReserve(at.spare).write(at.boot, durable_files.read_file(loaded) or b"")
@@ -166,8 +176,8 @@ def _boot_so(at: Layout, loaded: Path) -> list[str]:
     return []
 
 
-def _note(at: Layout, args: SimpleNamespace, loaded: Path) -> list[str]:
-    """Leave a line for the daemon's records; say why that was not possible."""
+def _append_closing(at: Layout, args: SimpleNamespace, loaded: Path) -> list[str]:
+    """Append a line for the daemon's records; give why that failed."""
     actor = actor_of(Peer(os.getuid(), os.getpid(), frozenset()), Accounts())
     closing = offline_closings.OfflineClosing(
         datetime.now(tz=UTC),
@@ -184,7 +194,7 @@ def _note(at: Layout, args: SimpleNamespace, loaded: Path) -> list[str]:
     return []
 
 
-def _tell(
+def _show_closing(
     level: str, loaded: Path, at: Layout, screen: Screen, *, verified: bool, unrecorded: list[str]
 ) -> None:
     screen.line(f"{level.upper()}: every zone, without the daemon", "bold")
@@ -212,10 +222,11 @@ def _tell(
 
 
 def _way_back(at: Layout) -> str:
-    """Say how to undo it, as it is on this machine: the daemon may never have run."""
+    """Say how to undo it on this machine, whose daemon may never have run."""
     if any(at.generations.glob("*.json")):
         return "To go back: systemctl start ecluse, then: ecluse rollback"
     return (
-        f"To go back: the daemon never ran here, so there is nothing to roll back to. To open again, as root:\n{by_hand(str(at.root))}\n"
-        f"To set the daemon up, which stays shut until 'ecluse open':\n{set_up()}"
+        "To go back: the daemon never ran here, so there is nothing to roll back to. "
+        f"To open again, as root:\n{reopen_command(str(at.root))}\n"
+        f"To set the daemon up, which stays shut until 'ecluse open':\n{setup_commands()}"
     )

@@ -1,6 +1,4 @@
-"""`ecluse check --online`: every host name of the files asked of the site's resolvers, with no
-daemon.
-"""
+"""`ecluse check --online`: asks the site's resolvers for every host name, with no daemon."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -17,9 +15,7 @@ from ecluse.resolve.lookup import look_up
 from ecluse.state.codec import encode
 
 _ROUNDS = 4
-"""How often each name is asked for: enough to see one whose addresses change before its TTL has run
-out.
-"""
+"""How often each name is looked up: enough to see addresses change before their TTL has run out."""
 _PAUSE = 1.0  # seconds between two rounds
 _SECONDS = 3.0  # for one question to one resolver, as the daemon's default
 _AT_ONCE = 16
@@ -27,18 +23,18 @@ _SHORTEST, _LONGEST = 30.0, 3600.0  # as the daemon's
 _PORT = 53
 
 
-async def _learn(policy: Policy) -> Knowledge:
+async def _look_up_all(policy: Policy) -> Knowledge:
     names, private = policy.host_names(), policy.private_names()
     servers = [(str(address), _PORT) for address in policy.site.resolvers]
     known = {name: KnownName(name, ()) for name in names}
-    tallies = dict.fromkeys(names, NameStatistics())
-    room = asyncio.Semaphore(_AT_ONCE)
+    statistics = dict.fromkeys(names, NameStatistics())
+    slots = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(name: str) -> None:
-        async with room:
+        async with slots:
             answer = await look_up(name, servers, _SECONDS, may_be_private=name in private)
         now = datetime.now(UTC)
-        tallies[name] = known_names.count(tallies[name], known[name], answer, now)
+        statistics[name] = known_names.count(statistics[name], known[name], answer, now)
         known[name] = known_names.learn(known[name], answer, now, _SHORTEST, _LONGEST)
 
     await asyncio.gather(*map(ask, names))
@@ -47,13 +43,13 @@ async def _learn(policy: Policy) -> Knowledge:
         if again:
             await asyncio.sleep(_PAUSE)
             await asyncio.gather(*map(ask, again))
-    return Knowledge(known, tallies, timedelta(0), datetime.now(UTC), owners_of(known))
+    return Knowledge(known, statistics, timedelta(0), datetime.now(UTC), owners_of(known))
 
 
 def ask_names(policy: Policy) -> tuple[int, list[dict[str, Any]]]:
-    """Ask for every name of a policy.
+    """Look up every name of a policy.
 
-    Gives the exit code, and what is to be told of each service that has names.
+    Gives the exit code, and for each service that has names: `service`, `names`, `warnings`.
     """
     if not policy.host_names():
         return DONE, []
@@ -65,8 +61,8 @@ def ask_names(policy: Policy) -> tuple[int, list[dict[str, Any]]]:
                 "warnings": ["the site has no resolvers: no name is asked for"],
             }
         ]
-    knowledge = asyncio.run(_learn(policy))
-    told: list[dict[str, Any]] = []
+    knowledge = asyncio.run(_look_up_all(policy))
+    services: list[dict[str, Any]] = []
     for service in policy.services:
         if not names_of(service):
             continue
@@ -75,19 +71,19 @@ def ask_names(policy: Policy) -> tuple[int, list[dict[str, Any]]]:
             encode(name) | {"addresses": [a for a in addresses if a["name"] == name.name]}
             for name in name_states(policy, service, knowledge)
         ]
-        told.append(
+        services.append(
             {
                 "service": service.name,
                 "names": names,
                 "warnings": list(failures(service, knowledge)),
             }
         )
-    return (DONE if all(entry.addresses for entry in knowledge.known.values()) else FOUND), told
+    return (DONE if all(entry.addresses for entry in knowledge.known.values()) else FOUND), services
 
 
-def show_names(screen: Screen, told: list[dict[str, Any]]) -> None:
-    """Write what was found for a person."""
-    for service in told:
+def show_names(screen: Screen, services: list[dict[str, Any]]) -> None:
+    """Show the names and their addresses to a person."""
+    for service in services:
         screen.line(f"{service['service']}:" if service["service"] else "names:", "bold")
         for name in service["names"]:
             show_name(screen, name, name["addresses"], live=False)

@@ -36,7 +36,7 @@ _MOST_DIFF = 40  # lines of a ruleset's difference that a person is shown
 
 
 def client(args: SimpleNamespace, timeout: float = _LOOK_SECONDS) -> Client:
-    """Give the client of the socket that was asked for."""
+    """Make a client of the socket that the command line names. timeout: seconds for an answer."""
     return Client(args.socket, timeout, getattr(args, "waiting", None))
 
 
@@ -56,7 +56,7 @@ def status(args: SimpleNamespace, screen: Screen) -> int:
 
 
 def show_status(screen: Screen, s: Json) -> None:
-    """Write a status for a person."""
+    """Show a status to a person."""
     screen.line(f"{s['title']} ({s['site']})", "bold")
     screen.line()
     for level, zones in zones_by_level(s["levels"]):
@@ -65,7 +65,8 @@ def show_status(screen: Screen, s: Json) -> None:
         )
     screen.line()
     screen.line(
-        f"  since     {local_time(s['since'])} ({time_ago(s['since'])}), generation {s['generation']}, by {s['by']}"
+        f"  since     {local_time(s['since'])} ({time_ago(s['since'])}), "
+        f"generation {s['generation']}, by {s['by']}"
     )
     if s["reason"]:
         screen.wrapped("  reason    ", s["reason"])
@@ -86,7 +87,8 @@ def show_status(screen: Screen, s: Json) -> None:
         f"  recorded  {'yes' if s['recorded'] else 'NOT FULLY'}", "" if s["recorded"] else "bad"
     )
     screen.line(
-        f"  refused   {count_of(s['refused_packets'], 'packet')} outbound, {s['refused_inbound_packets']:,} inbound"
+        f"  refused   {count_of(s['refused_packets'], 'packet')} outbound, "
+        f"{s['refused_inbound_packets']:,} inbound"
     )
     if gate := s.get("dns"):
         _show_dns(screen, gate)
@@ -99,28 +101,35 @@ def show_status(screen: Screen, s: Json) -> None:
     _show_incidents(screen, s)
     if s["services"]:
         screen.line()
-        services_table(screen, s["services"])
+        show_service_table(screen, s["services"])
     for warning in s["warnings"]:
         screen.wrapped("! ", warning, "warn")
 
 
 def _show_dns(screen: Screen, gate: Json) -> None:
     works = "answers for what is kept" if gate["working"] else "DOES NOT ANSWER"
-    said = f"  dns gate  {works}; {count_of(gate['refused'], 'question')} refused"
-    screen.line(said, "" if gate["working"] else "bad")
+    line = f"  dns gate  {works}; {count_of(gate['refused'], 'question')} refused"
+    screen.line(line, "" if gate["working"] else "bad")
     if gate["removed"]:
-        last = f"the newest: {gate['removed_last']}"
-        taken = f"{count_of(gate['removed'], 'address', 'addresses')} that somebody else put into its sets taken out; {last}"
-        screen.wrapped("            ", taken, "warn")
+        screen.wrapped(
+            "            ",
+            f"{count_of(gate['removed'], 'address', 'addresses')} that somebody else put into "
+            f"its sets taken out; the newest: {gate['removed_last']}",
+            "warn",
+        )
     if gate["validating"]:
         from ecluse.dns_cache_advice import INSECURE  # noqa: PLC0415 - few sites need it
 
-        who = ", ".join(gate["validating"])
-        proofs = f"{who}: validates DNSSEC, and is given the proofs of kept names. Where one fails there all the same (SERVFAIL),"
-        screen.wrapped("            ", f"{proofs} type there: {INSECURE}")
+        screen.wrapped(
+            "            ",
+            f"{', '.join(gate['validating'])}: validates DNSSEC, and is given the proofs of kept "
+            f"names. Where one fails there all the same (SERVFAIL), type there: {INSECURE}",
+        )
     if gate["adopted"]:
-        left = f"{count_of(gate['adopted'], 'address', 'addresses')} kept that no record tells of: it was lost"
-        screen.wrapped("            ", left, "warn")
+        addresses = count_of(gate["adopted"], "address", "addresses")
+        screen.wrapped(
+            "            ", f"{addresses} kept that no record tells of: it was lost", "warn"
+        )
 
 
 def _show_incidents(screen: Screen, s: Json) -> None:
@@ -132,14 +141,17 @@ def _show_incidents(screen: Screen, s: Json) -> None:
             "  tamper    ", f"{local_time(tamper['at'])}: {tamper['what']} by {by}, {back}", "bad"
         )
     if leak := s.get("last_leak"):
-        what = f"{count_of(leak['connections'], 'connection')}, {count_of(leak['packets'], 'packet')}, {byte_size(leak['bytes'])}"
+        what = (
+            f"{count_of(leak['connections'], 'connection')}, "
+            f"{count_of(leak['packets'], 'packet')}, {byte_size(leak['bytes'])}"
+        )
         screen.wrapped(
             "  leak      ", f"{local_time(leak['at'])}: {what} got through unkept", "bad"
         )
 
 
 def purge_summary(purge: Json) -> str:
-    """Say how the end of connections goes."""
+    """Say in short how the end of connections went, or goes."""
     if purge["state"] == "failed":
         return (
             f"ending connections FAILED: {purge['error']} (their packets are refused all the same)"
@@ -148,8 +160,8 @@ def purge_summary(purge: Json) -> str:
     return f"{count_of(purge['ended'], 'connection')} ended{state}, {purge['kept']:,} kept"
 
 
-def services_table(screen: Screen, services: list[Json]) -> None:
-    """Write the services, a line each."""
+def show_service_table(screen: Screen, services: list[Json]) -> None:
+    """Show the services, one line each."""
     screen.table(
         ("SERVICE", "CRITICALITY", "STATE", "PACKETS", "BYTES", "LAST PACKET"),
         (
@@ -172,7 +184,7 @@ def services(args: SimpleNamespace, screen: Screen) -> int:
     if args.json:
         write_json(screen, answer)
         return 0
-    services_table(screen, answer["services"])
+    show_service_table(screen, answer["services"])
     for s in answer["services"]:
         screen.line()
         screen.line(f"{s['name']}: {s['title']}", "bold")
@@ -188,10 +200,7 @@ def services(args: SimpleNamespace, screen: Screen) -> int:
 
 
 def show_name(screen: Screen, name: Json, addresses: list[Json], *, live: bool = True) -> None:
-    """Write all about a host name of a service.
-
-    live: as the daemon has it, so that it knows of its use.
-    """
+    """Show all about a host name of a service. live: from the daemon, which knows of its use."""
     words = name["name"] + (f", an alias of {name['alias']}" if name["alias"] else "")
     if live:
         used = f"used {time_ago(name['used'])}" if name["used"] else "never seen in use"
@@ -201,9 +210,8 @@ def show_name(screen: Screen, name: Json, addresses: list[Json], *, live: bool =
     for address in newest[:_MOST_ADDRESSES]:
         screen.line(f"    {address['address']:<24} {_address_state(address)}")
     if len(newest) > _MOST_ADDRESSES:
-        screen.line(
-            f"    and {count_of(len(newest) - _MOST_ADDRESSES, 'address', 'addresses')} seen before those"
-        )
+        older = count_of(len(newest) - _MOST_ADDRESSES, "address", "addresses")
+        screen.line(f"    and {older} seen before those")
     for resolver, outcomes in name["outcomes"].items():
         words = join_names(f"{times:,} {outcome}" for outcome, times in outcomes.items())
         screen.wrapped("    asked ", f"{resolver}: {words}")
@@ -212,13 +220,14 @@ def show_name(screen: Screen, name: Json, addresses: list[Json], *, live: bool =
 
 
 def _address_state(address: Json) -> str:
-    """Say how an address stands: fresh, no longer in the answers, or last known good."""
+    """Describe an address: fresh, no longer in the answers, or last known good."""
     by = f" by {join_names(address['resolvers'])}" if address["resolvers"] else ""
     words = f"{duration(address['age'])} old, TTL {address['ttl']} s{by}"
+    kept = f"kept until {local_time(address['kept_until'])}"
     if address["left"]:
-        return f"LEFT the DNS {time_ago(address['left'])}, kept until {local_time(address['kept_until'])}"
+        return f"LEFT the DNS {time_ago(address['left'])}, {kept}"
     if address["expired"]:
-        return f"EXPIRED: last known good, {words}, kept until {local_time(address['kept_until'])}"
+        return f"EXPIRED: last known good, {words}, {kept}"
     return words
 
 
@@ -262,7 +271,8 @@ def show(args: SimpleNamespace, screen: Screen) -> int:
         screen.wrapped(f"  {level.upper():<9} ", join_names(zones))
     screen.line(f"  when      {local_time(g['at'])} ({time_ago(g['at'])})")
     screen.line(
-        f"  who       {actor_name(actor)}, uid {actor['uid']}, by '{actor['command']}' (pid {actor['pid']})"
+        f"  who       {actor_name(actor)}, uid {actor['uid']}, "
+        f"by '{actor['command']}' (pid {actor['pid']})"
     )
     screen.wrapped("  reason    ", g["reason"] or "none given")
     screen.wrapped(
@@ -290,7 +300,7 @@ def refused(args: SimpleNamespace, screen: Screen) -> int:
     screen.table(
         ("MACHINE", "ZONE", "PACKETS", "BYTES", "LAST TRY"),
         (
-            (r["source"], r["zone"], f"{r['packets']:,}", byte_size(r["bytes"]), _last(r))
+            (r["source"], r["zone"], f"{r['packets']:,}", byte_size(r["bytes"]), _last_try(r))
             for r in answer["sources"]
         ),
     )
@@ -298,7 +308,7 @@ def refused(args: SimpleNamespace, screen: Screen) -> int:
     screen.table(
         ("FROM", "TO", "WHAT", "PACKETS", "LAST TRY"),
         (
-            (r["source"], r["destination"], _what(r), f"{r['packets']:,}", _last(r))
+            (r["source"], r["destination"], _protocol_port(r), f"{r['packets']:,}", _last_try(r))
             for r in answer["flows"]
         ),
     )
@@ -307,7 +317,14 @@ def refused(args: SimpleNamespace, screen: Screen) -> int:
         screen.table(
             ("MACHINE", "ASKED FOR", "TYPE", "WHY NOT", "TIMES", "LAST TRY"),
             (
-                (r["client"], _short(r["name"]), r["type"], r["why"], f"{r['times']:,}", _last(r))
+                (
+                    r["client"],
+                    _shorten_name(r["name"]),
+                    r["type"],
+                    r["why"],
+                    f"{r['times']:,}",
+                    _last_try(r),
+                )
                 for r in answer["names"]
             ),
         )
@@ -316,22 +333,23 @@ def refused(args: SimpleNamespace, screen: Screen) -> int:
     if unread := answer.get("unread"):
         screen.wrapped(
             "! ",
-            f"{count_of(unread, 'row')} could not be read and {'is' if unread == 1 else 'are'} left out",
+            f"{count_of(unread, 'row')} could not be read "
+            f"and {'is' if unread == 1 else 'are'} left out",
             "warn",
         )
     return 0
 
 
-def _short(name: str) -> str:
-    """Cut a name down to its end, which says whose it is: a tunnel's begins with what it carries."""
+def _shorten_name(name: str) -> str:
+    """Cut a name down to its end, which shows its owner; a tunnel's begins with its data."""
     return name if len(name) <= _NAME_WIDTH else f"...{name[3 - _NAME_WIDTH :]}"
 
 
-def _what(flow: Json) -> str:
+def _protocol_port(flow: Json) -> str:
     return f"{flow['protocol']}/{flow['port']}" if flow["port"] else str(flow["protocol"])
 
 
-def _last(flow: Json) -> str:
+def _last_try(flow: Json) -> str:
     return f"{duration(flow['last'])} ago"
 
 
@@ -359,7 +377,7 @@ def plan(args: SimpleNamespace, screen: Screen) -> int:
 
 
 def _service_state(s: Json) -> str:
-    """Say how a service stands and in which zones, each zone once where they are the same."""
+    """Describe a service's state and zones, each zone once where the two lists are the same."""
     if not s["kept_in"]:
         return f"{s['state']}; for {join_names(s['zones'])}"
     words = f"{s['state']} in {join_names(s['kept_in'])}"
@@ -367,11 +385,16 @@ def _service_state(s: Json) -> str:
 
 
 def show_services(
-    screen: Screen, levels: Mapping[str, str], kept: list[str], opened: list[str], told: Json
+    screen: Screen, levels: Mapping[str, str], kept: list[str], opened: list[str], answer: Json
 ) -> None:
-    """Write what becomes of services at levels.
+    """Show what becomes of services at these levels.
 
-    told: a change or a plan, for what is kept in no zone that lives.
+    Args:
+        screen: where.
+        levels: by zone.
+        kept: services.
+        opened: services that are refused now.
+        answer: a change or a plan. It names the kept services that no zone with a link has.
     """
     passing = [zone for zone, name in levels.items() if name == "open"]
     words = join_names(kept)
@@ -382,16 +405,18 @@ def show_services(
     screen.wrapped("  kept      ", words)
     if opened and len(passing) < len(levels):
         screen.wrapped("  opened    ", f"{join_names(opened)}, refused until now", "warn")
-    if told.get("no_link"):
-        screen.wrapped("  NO LINK   ", f"{join_names(told['no_link'])}: not kept, see below", "bad")
-    if told.get("not_known"):
-        screen.wrapped("  NOT KNOWN ", f"{join_names(told['not_known'])}: see below", "bad")
+    if answer.get("no_link"):
+        screen.wrapped(
+            "  NO LINK   ", f"{join_names(answer['no_link'])}: not kept, see below", "bad"
+        )
+    if answer.get("not_known"):
+        screen.wrapped("  NOT KNOWN ", f"{join_names(answer['not_known'])}: see below", "bad")
 
 
 def show_plan(screen: Screen, p: Json, *, files: bool) -> None:
-    """Write what a change would do.
+    """Show what a change would do.
 
-    files: of the site's files. Rules are shown where the allowlist changes alone.
+    files: it is a reload of the site's files. Rules are shown only where the allowlist changes.
     """
     screen.line("This would be:", "bold")
     for level, zones in zones_by_level(p["levels"]):
@@ -412,9 +437,8 @@ def show_plan(screen: Screen, p: Json, *, files: bool) -> None:
     for line in rules[:_MOST_DIFF]:
         screen.line(f"    {line}")
     if len(rules) > _MOST_DIFF:
-        screen.line(
-            f"    .. and {count_of(len(rules) - _MOST_DIFF, 'more line')} of ruleset (--json shows all)"
-        )
+        more = count_of(len(rules) - _MOST_DIFF, "more line")
+        screen.line(f"    .. and {more} of ruleset (--json shows all)")
     if files and not rules and not p["policy_changes"]:
         screen.line("  change    none: the files are what is live already")
     for warning in p["warnings"]:

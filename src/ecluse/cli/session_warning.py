@@ -33,7 +33,7 @@ def warn_session(zones: "Sequence[str]" = ()) -> None:
 
 
 def session_warning() -> str:
-    """Give the warning for a session from an address outside every network of site.yaml, else ''."""
+    """Give the warning, if the session comes from outside every network of site.yaml; else ''."""
     client = _client_address()
     packed = _pack_address(client)
     if packed is None:
@@ -93,7 +93,7 @@ def _pack_address(text: str) -> "bytes | None":
 
 
 def _find_prefixes(site: bytes) -> "Iterator[tuple[bytes, int]]":
-    """Find every `address/length` in the file, without YAML: zones' and managers' networks alike."""
+    """Find every `address/length` in the file, without YAML: the networks of zones and managers."""
     for line in site.split(b"\n"):
         words = line.partition(b"#")[0].decode("utf-8", "replace")
         for word in "".join(c if c not in "[]{},\"'" else " " for c in words).split():

@@ -1,4 +1,4 @@
-"""A written address or prefix -> one value of the policy. Pure, as `fields.py`."""
+"""A written address or prefix -> one value of the policy. Pure, as `parsers.py`."""
 
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
@@ -25,7 +25,7 @@ def not_mapped(network: IPNetwork, text: str) -> IPNetwork:
 
 
 def _spelled_out(text: str) -> IPNetwork:
-    """The same as `network_of`, slowly, with words for what is wrong."""
+    """Parse as `network_of` does, more slowly, and say what is wrong."""
     base, slash, length = text.partition("/")
     if "%" in text:
         raise InvalidValueError(f"a scope in {shown(text)}", "the address without '%'")
@@ -47,7 +47,7 @@ def _spelled_out(text: str) -> IPNetwork:
 
 
 def written(network: IPNetwork) -> str:
-    """Give a network as a person writes it: a network of full length is an address."""
+    """Return a network as a person writes it: a network of full length is an address."""
     return str(network if network.prefixlen < network.max_prefixlen else network.network_address)
 
 
@@ -80,9 +80,7 @@ _SPECIAL = {
 
 
 def is_wide(network: IPNetwork) -> bool:
-    """Say whether a prefix is so wide that it amounts to "the internet": shorter than /8 (IPv4) or
-    /16 (IPv6).
-    """
+    """Say whether a prefix amounts to "the internet": shorter than /8 (IPv4) or /16 (IPv6)."""
     return network.prefixlen < (8 if network.version == 4 else 16)
 
 

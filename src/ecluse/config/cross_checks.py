@@ -1,19 +1,29 @@
-"""Rules that concern several values at once: zones against zones, services against zones and each
-other.
-"""
+"""Rules for several values at once: zones, levels and services against each other."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
 from ecluse.config.address_parsers import written
 from ecluse.config.messages import InvalidValueError, did_you_mean, listed, shown
-from ecluse.config.models import DnsGateModel, LevelModel, ServiceModel, ZoneModel
-from ecluse.config.parsers import WILDCARD, WITHOUT_PORTS
+from ecluse.config.parsers import WILDCARD, WITHOUT_PORTS, Target
 from ecluse.config.suffix_list import PublicSuffixes
 from ecluse.config.yaml_tree import Document, Loc
 from ecluse.faults import Fault
-from ecluse.policy import CUT, GATEWAY, ISOLATE, OPEN, Criticality, DnsMode, Level
+from ecluse.policy import (
+    CUT,
+    GATEWAY,
+    ISOLATE,
+    OPEN,
+    Criticality,
+    Direction,
+    DnsMode,
+    DnsProxySettings,
+    IPNetwork,
+    Level,
+    Service,
+    Zone,
+)
 from ecluse.policy.network_index import NetworkIndex
 
 AH = WITHOUT_PORTS["ah"]
@@ -21,31 +31,49 @@ AH = WITHOUT_PORTS["ah"]
 
 @dataclass(frozen=True, slots=True)
 class PlacedService:
-    """A service and where it stands."""
+    """A service and where it stands.
+
+    Attributes:
+        targets: for each destination what its `to` or `from` lists, in the order of the file.
+    """
 
     document: Document
     loc: tuple[str | int, ...]
-    model: ServiceModel
+    service: Service
+    targets: tuple[tuple[Target, ...], ...]
+
+    def each_target(self, destination: int) -> Iterator[tuple[int, str | IPNetwork]]:
+        """Yield each target's position in the list and what it stands for (`any`: two networks)."""
+        for place, target in enumerate(self.targets[destination]):
+            if isinstance(target, tuple):
+                yield from ((place, network) for network in target)
+            else:
+                yield place, target
+
+    def target_loc(self, destination: int, place: int) -> Loc:
+        """Return where a target stands within the service."""
+        outward = self.service.destinations[destination].direction is Direction.OUTBOUND
+        return ("destinations", destination, "to" if outward else "from", place)
 
     def fault(self, loc: Loc, wrong: str, expected: str = "") -> Fault:
         """Give a fault at a place within the service."""
         return self.document.fault((*self.loc, *loc), wrong, expected)
 
 
-Placed = tuple[int, ZoneModel]
+Placed = tuple[int, Zone]
 """A zone that is right in itself, and its position in the file's list."""
 
 
 def zone_faults(document: Document, zones: Sequence[Placed]) -> list[Fault]:
     """Check zones against each other: names, interface patterns, subnets."""
     return [
-        *_twice(document, "zones", ((index, zone.name) for index, zone in zones)),
+        *_repeated_names(document, "zones", ((index, zone.name) for index, zone in zones)),
         *_interface_faults(document, zones),
         *_subnet_faults(document, zones),
     ]
 
 
-def _twice(document: Document, key: str, names: Iterable[tuple[int, str]]) -> list[Fault]:
+def _repeated_names(document: Document, key: str, names: Iterable[tuple[int, str]]) -> list[Fault]:
     first: dict[str, int] = {}
     faults: list[Fault] = []
     for index, name in names:
@@ -59,9 +87,7 @@ def _twice(document: Document, key: str, names: Iterable[tuple[int, str]]) -> li
 
 
 def _interface_faults(document: Document, zones: Sequence[Placed]) -> list[Fault]:
-    """Patterns may be identical in two zones (a shared interface); one that covers another in part
-    is a fault.
-    """
+    """Check that no pattern covers another; two zones may share one that is identical."""
     wildcards = {i[:-1]: zone.name for _, zone in zones for i in zone.interfaces if i.endswith("*")}
     faults: list[Fault] = []
     for index, zone in zones:
@@ -70,7 +96,8 @@ def _interface_faults(document: Document, zones: Sequence[Placed]) -> list[Fault
             # a wildcard is covered by a shorter one, a plain name also by one of its own length
             lengths = range(1, len(stem) + (0 if interface.endswith("*") else 1))
             for stem_above in (stem[:n] for n in lengths if stem[:n] in wildcards):
-                wrong = f"'{interface}' is also covered by '{stem_above}*' of zone '{wildcards[stem_above]}'"
+                zone_above = wildcards[stem_above]
+                wrong = f"'{interface}' is also covered by '{stem_above}*' of zone '{zone_above}'"
                 faults.append(
                     document.fault(
                         ("zones", index, "interfaces", place),
@@ -89,10 +116,10 @@ def _subnet_faults(document: Document, zones: Sequence[Placed]) -> list[Fault]:
     ]
     index_of: NetworkIndex[tuple[tuple[int, int], str]] = NetworkIndex()
     faults: list[Fault] = []
-    # The widest first, so that whatever contains a network is there before it.
+    # The widest first: a network that contains another is in the index before it.
     for network, at, zone in sorted(every, key=lambda item: (item[0].prefixlen, item[1])):
         for other, (other_at, other_zone) in index_of.around(network):
-            # Said at the later one of the two in the file, where the mistake probably is.
+            # The fault stands at the later one in the file, where the mistake probably is.
             late, here, there = (
                 (at, network, other) if at > other_at else (other_at, other, network)
             )
@@ -108,14 +135,12 @@ def _subnet_faults(document: Document, zones: Sequence[Placed]) -> list[Fault]:
     return faults
 
 
-def level_faults(document: Document, levels: Sequence[tuple[int, LevelModel]]) -> list[Fault]:
-    """Check the site's own levels: each keeps vital, is less closed than `cut`, and differs from
-    the others.
-    """
-    faults = _twice(document, "levels", ((index, level.name) for index, level in levels))
+def level_faults(document: Document, levels: Sequence[tuple[int, Level]]) -> list[Fault]:
+    """Check the site's own levels: less closed than `cut`, and each different."""
+    faults = _repeated_names(document, "levels", ((index, level.name) for index, level in levels))
     seen: dict[frozenset[Criticality], str] = {}
     for index, level in levels:
-        keeps = frozenset(level.keeps)
+        keeps = level.keeps
         loc = ("levels", index, "keeps")
         if Criticality.VITAL not in keeps:
             wrong = "a level that does not keep 'vital' would be more closed than 'cut'"
@@ -137,9 +162,9 @@ def level_faults(document: Document, levels: Sequence[tuple[int, LevelModel]]) -
     return faults
 
 
-def in_order(levels: Iterable[LevelModel]) -> tuple[Level, ...]:
-    """Give every level of the site, from `open` to `isolate`."""
-    between = sorted((model.level() for model in levels), key=lambda level: -len(level.keeps))
+def in_order(levels: Iterable[Level]) -> tuple[Level, ...]:
+    """Return every level of the site, from `open` to `isolate`."""
+    between = sorted(levels, key=lambda level: -len(level.keeps))
     return (OPEN, *between, CUT, ISOLATE)
 
 
@@ -148,16 +173,21 @@ def service_faults(
     zone_names: Sequence[str] | None,
     subnets: NetworkIndex[str] | None,
 ) -> list[Fault]:
-    """Check services against each other, the zones' names and subnets (None: these are at fault
-    themselves).
+    """Check services against each other and against the zones.
+
+    Args:
+        services: those that are right in themselves.
+        zone_names: None while some zone is at fault.
+        subnets: of the zones; None while some zone is at fault.
     """
     first: dict[str, PlacedService] = {}
     faults: list[Fault] = []
     for service in services:
-        name = service.model.name
+        name = service.service.name
         if name in first:
             before = first[name].fault(("name",), "")
-            wrong = f"the service {shown(name)} a second time, first at {before.file}:{before.line}:{before.column}"
+            at = f"{before.file}:{before.line}:{before.column}"
+            wrong = f"the service {shown(name)} a second time, first at {at}"
             faults.append(service.fault(("name",), wrong, "each service once"))
         first.setdefault(name, service)
         if zone_names is not None:
@@ -169,7 +199,7 @@ def service_faults(
                     f"'{written(host)}' lies in no zone's subnets",
                     "a host of the inside",
                 )
-                for place, host in enumerate(service.model.hosts)
+                for place, host in enumerate(service.service.hosts)
                 if next(subnets.around(host), None) is None
             ]
     return faults
@@ -183,26 +213,27 @@ def _unknown_zones(service: PlacedService, zone_names: Sequence[str]) -> list[Fa
             f"there is no zone {shown(zone)}{did_you_mean(zone, known)}",
             listed(known),
         )
-        for place, zone in enumerate(service.model.zones)
+        for place, zone in enumerate(service.service.zones)
         if zone not in known
     ]
 
 
-def gate_faults(
+def dns_faults(
     document: Document,
-    gate: DnsGateModel,
+    dns: DnsProxySettings,
     subnets: NetworkIndex[str] | None,
 ) -> list[Fault]:
-    """Check the DNS gate's own part of the site's file: an inside server lies inside, a domain has
-    one answer.
-    """
+    """Check `dns_gate`: its internal servers lie inside, and each domain stands there once."""
     faults: list[Fault] = []
     seen: set[str] = set()
-    for index, each in enumerate(gate.internal):
+    for index, each in enumerate(dns.internal):
         loc = ("dns_gate", "internal", index)
         for place, server in enumerate(each.servers):
             if subnets is not None and next(subnets.around(ip_network(server)), None) is None:
-                wrong = f"'{server}' lies in no zone's subnets: names of the inside would be asked outside"
+                wrong = (
+                    f"'{server}' lies in no zone's subnets: names of the inside would be asked"
+                    " outside"
+                )
                 faults.append(
                     document.fault((*loc, "servers", place), wrong, "a DNS server of the inside")
                 )
@@ -214,7 +245,7 @@ def gate_faults(
     return faults
 
 
-def _shared(wildcard: str, suffixes: PublicSuffixes) -> InvalidValueError | None:
+def _suffix_fault(wildcard: str, suffixes: PublicSuffixes) -> InvalidValueError | None:
     try:
         suffixes.check(wildcard.removeprefix(WILDCARD))
     except InvalidValueError as error:
@@ -222,54 +253,59 @@ def _shared(wildcard: str, suffixes: PublicSuffixes) -> InvalidValueError | None
     return None
 
 
-def name_faults(services: Sequence[PlacedService], gate: DnsGateModel) -> list[Fault]:
-    """Check what the services want of the DNS gate: it is there, and they connect out."""
+def name_faults(services: Sequence[PlacedService], dns: DnsProxySettings) -> list[Fault]:
+    """Check wildcards and record types: the DNS gate is on, and the service connects out."""
     faults: list[Fault] = []
     suffixes = PublicSuffixes()
     for service in services:
-        for index, destination in enumerate(service.model.destinations):
+        for index, destination in enumerate(service.service.destinations):
+            inward = destination.direction is Direction.INBOUND
             wild = [
-                (place, one) for place, one in destination.each() if str(one).startswith(WILDCARD)
+                (place, one)
+                for place, one in (service.each_target(index) if destination.wildcards else ())
+                if isinstance(one, str) and one.startswith(WILDCARD)
             ]
-            loc = ("destinations", index)
             for place, one in wild:
-                if destination.from_:
+                if inward:
                     wrong, expected = (
                         f"the wildcard '{one}' in 'from'",
                         "prefixes: who connects in has no name",
                     )
-                elif gate.mode is DnsMode.NEVER:
+                elif dns.mode is DnsMode.NEVER:
                     wrong, expected = (
                         f"'{one}' and 'dns_gate: {{mode: never}}'",
                         "mode: cut, or host names",
                     )
-                elif shared := _shared(str(one), suffixes):
+                elif shared := _suffix_fault(one, suffixes):
                     wrong, expected = shared.wrong, shared.expected
                 else:
                     continue
-                faults.append(service.fault((*loc, destination.key, place), wrong, expected))
-            named = wild or any(isinstance(one, str) for _, one in destination.each())
-            if destination.records and (destination.from_ or not named):
+                faults.append(service.fault(service.target_loc(index, place), wrong, expected))
+            named = destination.wildcards or destination.hosts
+            if destination.records and (inward or not named):
                 wrong = "'records' without a host name or a wildcard in 'to'"
                 faults.append(
-                    service.fault((*loc, "records"), wrong, "none, or the names that have them")
+                    service.fault(
+                        ("destinations", index, "records"),
+                        wrong,
+                        "none, or the names that have them",
+                    )
                 )
     return faults
 
 
 def protocol_faults(services: Sequence[PlacedService]) -> list[Fault]:
-    """Check for what can't be kept: `ah` over IPv6, where connection tracking steps over that
-    header (ipv6_skip_exthdr).
-    """
+    """Refuse `ah` over IPv6: connection tracking steps over that header (ipv6_skip_exthdr)."""
     return [
         service.fault(
-            ("destinations", index, destination.key, place),
-            f"'ah' with '{written(one)}': over IPv6 it can't be told from what it carries, and would be refused",
+            service.target_loc(index, place),
+            f"'ah' with '{written(one)}': over IPv6 it can't be told from what it carries, and"
+            " would be refused",
             "IPv4 addresses for ah, or esp",
         )
         for service in services
-        for index, destination in enumerate(service.model.destinations)
-        if any(traffic.protocol == AH for traffic in destination.ports)
-        for place, one in destination.each()
+        for index, destination in enumerate(service.service.destinations)
+        if any(traffic.protocol == AH for traffic in destination.traffic)
+        for place, one in service.each_target(index)
         if not isinstance(one, str) and one.version == 6
     ]

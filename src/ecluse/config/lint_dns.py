@@ -1,5 +1,6 @@
-"""What is odd about DNS: zones whose machines can look nothing up at a cut, a DNS gate that bounds
-the inside's own servers.
+"""Warnings about DNS.
+
+Zones whose machines can look nothing up at a cut, and a DNS gate that limits the inside's servers.
 """
 
 from collections.abc import Iterator
@@ -14,14 +15,12 @@ _NAMED = 3
 
 
 def about_dns(policy: Policy, document: Document) -> Iterator[Fault]:
-    """Give what is odd between the services' names, the DNS that is kept for them, and the DNS
-    gate.
-    """
+    """Yield warnings about the services' names, the DNS that is kept for them, and the DNS gate."""
     lacking: dict[str, tuple[Level, list[str]]] = {}
     asking = [service for service in policy.services if _asks_outside(service)]
     used = zones_by_service(policy)
     named = [(service, used[service.name]) for service in policy.services if _by_name(service)]
-    for level in policy.site.levels:  # the most closed one that keeps a name is told
+    for level in policy.site.levels:  # the most closed one that keeps a name is named
         if level.passes_all or not level.keeps:
             continue
         servers = [service for service in asking if service.criticality in level.keeps]
@@ -35,18 +34,19 @@ def about_dns(policy: Policy, document: Document) -> Iterator[Fault]:
         if zone in lacking:
             yield _without_dns(policy, document, *lacking[zone], zone)
     gate = policy.site.dns
-    # Who writes 'internal: []' has none and was asked.
+    # `internal: []` says that there are none.
     if (
         gate.mode is not DnsMode.NEVER
         and not gate.internal
         and not document.at(("dns_gate", "internal"))
     ):
-        wrong = (
-            "the DNS gate knows no DNS server of the inside: one that asks outside has the bound of one machine "
-            f"({gate.limits.client_queries} questions a second) for all that ask it, and beyond it kept names fail"
+        yield document.fault(
+            ("dns_gate",),
+            "the DNS gate knows no DNS server of the inside: one that asks outside has the limit of"
+            f" one machine ({gate.limits.client_queries} questions a second) for all machines that"
+            " ask it, and beyond it kept names fail. Better: internal: [{names: [...], servers:"
+            " [...]}] with every DNS server of the inside, [] for none",
         )
-        expected = "internal: [{names: [...], servers: [...]}] with every DNS server of the inside, [] for none"
-        yield document.fault(("dns_gate",), wrong, expected)
 
 
 def _without_dns(
@@ -55,25 +55,26 @@ def _without_dns(
     said = ", ".join(f"'{name}'" for name in services[:_NAMED])
     more = f" and {len(services) - _NAMED} more" if len(services) > _NAMED else ""
     are = "is" if len(services) == 1 else "are"
-    wrong = (
-        f"at '{level.name}' zone '{zone}' has no DNS: {said}{more} {are} known by name, and port 53 is kept neither for it "
-        "nor for a server that it could ask"
-    )
     zones = [one.name for one in policy.site.zones]
     where = ("zones", zones.index(zone)) if zone in zones else ()
     gate = "" if zone == GATEWAY else ", or dns_gate: {mode: cut}"
-    expected = f"a service that '{level.name}' keeps with ports: [udp/53, tcp/53] for the DNS servers{gate}"
-    return document.fault(where, wrong, expected)
+    wrong = (
+        f"at '{level.name}' zone '{zone}' has no DNS: {said}{more} {are} known by name, and port 53"
+        " is kept neither for it nor for a server that it could ask. Better: a service that"
+        f" '{level.name}' keeps with ports: [udp/53, tcp/53] for the DNS servers{gate}"
+    )
+    return document.fault(where, wrong)
 
 
 def _has_dns(policy: Policy, servers: list[Service], zone: str) -> bool:
-    """Say whether a zone's machines can ask: the DNS gate, a server outside, one that is named by
-    `hosts`, the gateway's.
+    """Say whether a zone's machines have a DNS server that they can ask.
 
-    Inside to inside, and between the inside and the gateway, all passes. That the gateway answers
-    for the zones is taken on trust where its own questions are kept; the gate does not answer the
-    gateway's own programs, the inside's servers do.
-    servers: the services that are kept and may ask outside.
+    Traffic within the inside, and between it and the gateway, always passes. So any kept service
+    for a DNS server of the inside (`hosts`) or for the gateway serves every zone. The DNS gate
+    answers zones, not the gateway's own programs; servers of the inside answer these.
+
+    Args:
+        servers: the services that the level keeps and that may ask outside.
     """
     gate = policy.site.dns
     if gate.mode is not DnsMode.NEVER and (zone != GATEWAY or gate.internal):

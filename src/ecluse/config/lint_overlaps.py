@@ -1,4 +1,4 @@
-"""Services that share packets: which of two counts a packet depends on the order of the files."""
+"""Warnings about services that share packets: the first one in the files counts them."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,12 @@ from ecluse.policy.network_index import NetworkIndex
 
 
 class _End(NamedTuple):
-    """A network or host name that a written target stands for, and the target's place: which
-    service, destination, item.
+    """A network or host name that a target stands for, and the target's place.
 
-    first, last: the network's addresses as numbers, 0 for a host name.
+    Attributes:
+        first: the network's first address as a number, 0 for a host name.
+        last: its last address.
+        service: position of the service; `destination` and `item` lead to the target.
     """
 
     first: int
@@ -31,9 +33,7 @@ class _End(NamedTuple):
 def find_overlaps(
     policy: Policy, services: Sequence[PlacedService], inside: NetworkIndex[str]
 ) -> Iterator[Fault]:
-    """Say, once for each two services, what they share and how often; of very many pairs, how many
-    more there are.
-    """
+    """Yield one warning for each two services that share packets, for 50 pairs at most."""
 
     @cache
     def same_inside(early: int, late: int) -> bool:
@@ -50,29 +50,31 @@ def find_overlaps(
             continue
         reported.add(target)
         first, second = policy.services[early.service].name, policy.services[late.service].name
-        wrong = f"'{second}' and '{first}' share '{shared}'{{}} on the same port: packets are counted for '{first}', which comes first"
+        wrong = (
+            f"'{second}' and '{first}' share '{shared}'{{}} on the same port: packets are counted"
+            f" for '{first}', which comes first"
+        )
         placed = services[late.service]
-        key = placed.model.destinations[late.destination].key
         pair = found[early.service, late.service]
-        pair.append(placed.fault(("destinations", late.destination, key, late.item), wrong))
-    yield from _few([_told(pair) for pair in found.values()])
+        pair.append(placed.fault(placed.target_loc(late.destination, late.item), wrong))
+    yield from _few([_joined(pair) for pair in found.values()])
 
 
 MAX_PAIRS = 50
 
 
-def _told(pair: list[Fault]) -> Fault:
-    """Say for two services what they share first, and how much more."""
+def _joined(pair: list[Fault]) -> Fault:
+    """Return one warning for two services: what they share first, and how much more."""
     first = min(pair)
     return first.here(first.wrong.format(f" and {len(pair) - 1} more" if len(pair) > 1 else ""))
 
 
-def _few(remarks: list[Fault]) -> Iterator[Fault]:
-    remarks.sort()
-    yield from remarks[:MAX_PAIRS]
-    if len(remarks) > MAX_PAIRS:
-        more = len(remarks) - MAX_PAIRS
-        yield remarks[MAX_PAIRS].here(
+def _few(warnings: list[Fault]) -> Iterator[Fault]:
+    warnings.sort()
+    yield from warnings[:MAX_PAIRS]
+    if len(warnings) > MAX_PAIRS:
+        more = len(warnings) - MAX_PAIRS
+        yield warnings[MAX_PAIRS].here(
             f"{more} more pairs of services share packets: each is counted for the first of its two"
         )
 
@@ -82,13 +84,12 @@ def _traffic(policy: Policy, end: _End) -> tuple[Traffic, ...]:
 
 
 def _meetings(services: Sequence[PlacedService]) -> Iterator[tuple[_End, _End, str]]:
-    """Give the targets of different services that meet, and what of the outside they share."""
+    """Yield targets of different services that meet, and what they share."""
     networks: dict[Direction, NetworkIndex[_End]] = defaultdict(NetworkIndex)
     names: dict[tuple[Direction, str], list[_End]] = defaultdict(list)
-    # The widest first: then whatever contains a target has been seen before it, wherever in the
-    # files it stands.
-    for end in sorted(_crowded(services), key=_by_width):
-        direction = services[end.service].model.destinations[end.destination].direction
+    # The widest first: what contains a target then comes before it, whatever the files' order.
+    for end in sorted(_may_meet(services), key=_by_width):
+        direction = services[end.service].service.destinations[end.destination].direction
         if isinstance(end.value, str):
             shared = end.value
             seen = names[direction, end.value]
@@ -108,17 +109,17 @@ def _by_width(end: _End) -> tuple[int, ...]:
     return (length, end.service, end.destination, end.item, version)
 
 
-def _crowded(services: Sequence[PlacedService]) -> list[_End]:
-    """Give the targets that may meet one of another service.
+def _may_meet(services: Sequence[PlacedService]) -> list[_End]:
+    """Return the targets that may meet one of another service.
 
-    A large allowlist has few of them, and all else takes its time.
+    A large allowlist has few of them; comparing the others as well would take its time.
     """
     names: dict[tuple[Direction, str], list[_End]] = defaultdict(list)
     networks: dict[tuple[Direction, int], list[_End]] = defaultdict(list)
     for position, placed in enumerate(services):
-        for index, destination in enumerate(placed.model.destinations):
+        for index, destination in enumerate(placed.service.destinations):
             direction = destination.direction
-            for item, value in destination.each():
+            for item, value in placed.each_target(index):
                 if isinstance(value, str):
                     names[direction, value].append(_End(0, 0, position, index, item, value))
                 else:
@@ -134,9 +135,7 @@ def _crowded(services: Sequence[PlacedService]) -> list[_End]:
 
 
 def _clusters(ends: list[_End]) -> Iterator[list[_End]]:
-    """Give networks of one family in groups, so that no two of different groups have an address in
-    common.
-    """
+    """Yield networks of one family in groups; two groups have no address in common."""
     group: list[_End] = []
     reach = -1
     for end in sorted(ends):

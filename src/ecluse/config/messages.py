@@ -1,6 +1,4 @@
-"""How values from files are shown to a person: bounded, and unable to write on a terminal or into a
-log.
-"""
+"""Shows values from files to a person: of bounded length, and without control characters."""
 
 import difflib
 from collections.abc import Iterable
@@ -11,7 +9,7 @@ MAX_SHOWN = 60
 
 
 class InvalidValueError(ValueError):
-    """What is wrong with a written value, and what was expected."""
+    """A written value is wrong; says how, and what was expected."""
 
     def __init__(self, wrong: str, expected: str) -> None:
         super().__init__(wrong)
@@ -20,18 +18,18 @@ class InvalidValueError(ValueError):
 
 
 def shown(text: str) -> str:
-    """Give the text in single quotes, escaped, at most 60 characters of it."""
+    """Return the text in single quotes, escaped, at most 60 characters of it."""
     cut = text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
     return f"'{escape_unsafe(cut)}'"
 
 
 def listed(words: Iterable[str]) -> str:
-    """Give `a, b or c`."""
+    """Return `a, b or c`."""
     *most, last = words
     return f"{', '.join(most)} or {last}" if most else last
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Give `: did you mean 'x'?` for the nearest known word, and nothing when none is near."""
+    """Return `: did you mean 'x'?` for the nearest known word, or an empty text."""
     near = difflib.get_close_matches(word[:MAX_SHOWN], list(known), n=1, cutoff=0.6)
     return f": did you mean '{near[0]}'?" if near else ""

@@ -33,9 +33,7 @@ def one_of(text: str, words: Collection[str]) -> str:
 
 
 def line(text: str, limit: int) -> str:
-    """Check text for people: one line, at most `limit` characters, nothing that could write on a
-    terminal or in a log.
-    """
+    """Check text for people: one line of at most `limit` characters, all of them printable."""
     if not text.strip():
         raise InvalidValueError("an empty text", "words for a person")
     if len(text) > limit:
@@ -48,23 +46,26 @@ def line(text: str, limit: int) -> str:
 
 
 def paragraph(text: str, limit: int) -> str:
-    """The same for text that may run over several lines; it becomes one line."""
+    """Check text that may run over several lines; it becomes one line."""
     folded = " ".join(text.split())
     return line(folded, limit) if folded else ""
 
 
-def day(value: object) -> date:
-    """Read a date, bare or in quotes (YAML gives either)."""
+DAY_FORM = "a date such as 2027-01-31"
+
+
+def day(value: date | str) -> date:
+    """Parse a date, bare or in quotes (YAML gives either)."""
     if isinstance(value, date):
         return value
     try:
-        if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
             return date.fromisoformat(value)
     except ValueError:
         raise InvalidValueError(
             f"{shown(str(value))} is a date that does not exist", "a day of the calendar"
         ) from None
-    raise TypeError
+    raise InvalidValueError(f"the text {shown(str(value))}", DAY_FORM)
 
 
 # IFNAMSIZ is 16 with the NUL (linux/if.h); dev_valid_name() refuses '/', ':' and blanks, and "."
@@ -100,9 +101,7 @@ EVERYTHING: tuple[IPNetwork, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0
 Target = str | IPNetwork | tuple[IPNetwork, ...]
 """A written destination: a host name or a wildcard, a network, or EVERYTHING."""
 WILDCARD = "*."
-"""Begins a destination that stands for every name below a domain, at whatever depth, and not for
-the domain itself.
-"""
+"""Begins a destination that stands for every name below a domain, and not for the domain itself."""
 
 
 _WITH_PORT = re.compile(r"(?P<host>[^:\[\]]+|\[[^\]]+\]):(?P<port>[0-9]{1,5})")
@@ -110,8 +109,14 @@ _ADDRESS_RANGE = re.compile(r"[0-9.]+-[0-9.]+")
 
 
 def target(text: str, *, unbounded: bool) -> Target:
-    """Read a destination: a host name (lower case, no trailing dot, A-labels), an address, a prefix
-    or `any`.
+    """Parse a destination: a host name, a wildcard, an address, a prefix or `any`.
+
+    Args:
+        text: as written.
+        unbounded: whether the whole internet may be meant.
+
+    Raises:
+        InvalidValueError: with what was expected.
     """
     network = network_of(text)
     if network is not None:  # none of the texts below
@@ -133,7 +138,8 @@ def target(text: str, *, unbounded: bool) -> Target:
     if with_port := _WITH_PORT.fullmatch(text):
         raise InvalidValueError(
             f"a port in the destination {shown(text)}",
-            f"{shown(with_port['host'].strip('[]'))} here and the port in ports: [tcp/{with_port['port']}]",
+            f"{shown(with_port['host'].strip('[]'))} here and the port in ports:"
+            f" [tcp/{with_port['port']}]",
         )
     if _ADDRESS_RANGE.fullmatch(text):
         raise InvalidValueError(
@@ -151,9 +157,7 @@ _DEVIATIONS = re.compile("[\u00df\u1e9e\u03c2\u200c\u200d]")
 
 
 def host_name(text: str) -> str:
-    """Read a full host name (RFC 1123, 2.1): letters become A-labels (RFC 3490), lower case, no
-    trailing dot.
-    """
+    """Parse a full host name (RFC 1123, 2.1) -> lower case, A-labels (RFC 3490), no last dot."""
     expected = "a full host name such as results.lab.example"
     given = text.removesuffix(".")
     if not given or len(given) > 253:
@@ -188,9 +192,7 @@ def host_name(text: str) -> str:
 
 
 def _meant(given: str) -> str:
-    """Say what somebody may have meant who wrote a dot too many: in other tools `.partner.example`
-    is a wildcard.
-    """
+    """Return what a dot too many may mean: in other tools `.partner.example` is a wildcard."""
     name = ".".join(filter(None, given.lower().split(".")))
     right = all(map(_LABEL.fullmatch, name.split("."))) and "." in name
     if not right:
@@ -199,7 +201,7 @@ def _meant(given: str) -> str:
 
 
 def _wildcard(text: str) -> str:
-    """Read `*.operator.example`: the star is the whole first label, and at least two labels follow."""
+    """Parse `*.operator.example`: the star is the first label, two or more labels follow."""
     domain = text.removeprefix(WILDCARD)
     if domain == text or "*" in domain:
         raise InvalidValueError(
@@ -213,18 +215,16 @@ def _wildcard(text: str) -> str:
 
 
 def record_type(text: str) -> str:
-    """Read a type of DNS records that may be answered beside addresses."""
+    """Parse a type of DNS records that may be answered beside addresses."""
     return one_of(text, RECORD_TYPES)
 
 
 RECORD_TYPES = ("MX", "SRV")
-"""What mail, telephony and directories find their servers by; none of them can hold much that a
-partner did not publish.
-"""
+"""Mail, telephony and directories find their servers by these; they carry little other data."""
 
 
 def domain(text: str) -> str:
-    """Read a domain of the inside, one word too (`10.in-addr.arpa`, `hospital.local`, `intranet`)."""
+    """Parse a domain of the inside (`10.in-addr.arpa`, `hospital.local`, also `intranet`)."""
     if re.fullmatch(r"(?:[a-z0-9]{1,4}\.)+(?:in-addr|ip6)\.arpa", text):
         return text
     if _LABEL.fullmatch(text) and not text.isdigit():
@@ -240,7 +240,7 @@ _PORTS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 def traffic(text: str) -> Traffic:
-    """Read `tcp/443`, `udp/500-510` or a protocol without ports (`esp`, `ah`, `gre`, `icmp`)."""
+    """Parse `tcp/443`, `udp/500-510` or a protocol without ports (`esp`, `ah`, `gre`, `icmp`)."""
     protocol, slash, ports = text.partition("/")
     if protocol in WITHOUT_PORTS:
         if slash:
@@ -262,6 +262,15 @@ def traffic(text: str) -> Traffic:
             f"{shown(text)}: there is no port {first if first < 1 else last}", "ports 1 to 65535"
         )
     return Traffic(WITH_PORTS[protocol], first, last)
+
+
+def written_traffic(value: Traffic) -> str:
+    """Return a protocol and its ports as a person writes them."""
+    words = {number: word for word, number in (WITH_PORTS | WITHOUT_PORTS).items()}
+    if value.first is None:
+        return words[value.protocol]
+    to_last = f"-{value.last}" if value.last != value.first else ""
+    return f"{words[value.protocol]}/{value.first}{to_last}"
 
 
 def _no_traffic(text: str, protocol: str, ports: str) -> InvalidValueError:
@@ -294,9 +303,7 @@ _OTHER_PROTOCOLS = (
 
 
 def _by_number(text: str, protocol: str) -> InvalidValueError:
-    """Say what stands for a protocol that was written by its number, or by a word that is no
-    service's.
-    """
+    """Return the fault of a protocol by number, or one that no service can have."""
     if protocol == "vrrp" or text == "proto/112":
         return InvalidValueError(
             f"{shown(text)} is no service's protocol", "lifeline: {presets: [vrrp]} in site.yaml"

@@ -1,6 +1,4 @@
-"""Reading a directory of files that a person edits: only regular files, bounded, each refusal a
-fault.
-"""
+"""Reads files that a person edits: regular files of bounded size only, else a fault."""
 
 import os
 import stat
@@ -14,29 +12,26 @@ MAX_FILES = 1000
 
 
 def file_name(path: Path | str) -> str:
-    """Give a path as it may be shown: bytes that are no text, and controls, as escapes."""
+    """Return a path as it may be shown: bytes that are no text, and controls, as escapes."""
     return escape_unsafe(os.fspath(path))
 
 
 def read_file(path: Path) -> bytes | Fault:
-    """Read a regular file of at most 4 MiB (a link to one as well).
-
-    Never waits, as a FIFO would make it.
-    """
+    """Read a regular file of at most 4 MiB, or a link to one; never wait, as at a FIFO."""
     shown = file_name(path)
     try:
         # Before the open, because to open a device is already to use it; after it, because only
         # that is sure.
         before = path.stat()
         if not stat.S_ISREG(before.st_mode):
-            return Fault(shown, 0, 0, _kind(before.st_mode), "a regular file")
+            return Fault(shown, 0, 0, _kind_of_file(before.st_mode), "a regular file")
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return Fault(shown, 0, 0, "the file changed while it was opened", "a regular file")
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        return Fault(shown, 0, 0, *_trouble(path, error))
+        return Fault(shown, 0, 0, *_open_fault(path, error))
     if len(data) > MAX_BYTES:
         return Fault(
             shown,
@@ -49,9 +44,9 @@ def read_file(path: Path) -> bytes | Fault:
 
 
 def allowlist_files(directory: Path) -> tuple[list[Path], list[Fault], list[Fault]]:
-    """Give the `*.yaml` files of `allowlist.d` in bytewise name order, then faults, then remarks.
+    """Return the `*.yaml` files of `allowlist.d` in bytewise name order, faults, and warnings.
 
-    Hidden files are editors' own and passed over. A `.yml` is a fault: it was meant, and would be
+    Hidden files belong to editors and are passed over. A `.yml` is a fault: its services would be
     missing.
     """
     shown = file_name(directory)
@@ -59,10 +54,10 @@ def allowlist_files(directory: Path) -> tuple[list[Path], list[Fault], list[Faul
         with os.scandir(directory) as entries:
             names = sorted((entry.name for entry in entries), key=os.fsencode)
     except (OSError, ValueError) as error:
-        return [], [Fault(shown, 0, 0, *_trouble(directory, error))], []
+        return [], [Fault(shown, 0, 0, *_open_fault(directory, error))], []
     paths: list[Path] = []
     faults: list[Fault] = []
-    remarks: list[Fault] = []
+    warnings: list[Fault] = []
     for name in names:
         path = directory / name
         if name.startswith("."):
@@ -76,7 +71,7 @@ def allowlist_files(directory: Path) -> tuple[list[Path], list[Fault], list[Faul
                 )
             )
         else:
-            remarks.append(
+            warnings.append(
                 Fault(
                     file_name(path), 0, 0, "this file is not read: its name does not end in .yaml"
                 )
@@ -84,11 +79,11 @@ def allowlist_files(directory: Path) -> tuple[list[Path], list[Fault], list[Faul
     if len(paths) > MAX_FILES:
         faults.append(Fault(shown, 0, 0, f"{len(paths)} files", f"at most {MAX_FILES}"))
         paths = []
-    return paths, faults, remarks
+    return paths, faults, warnings
 
 
 def loose_mode(path: Path) -> Fault | None:
-    """Remark on a file or directory that every user of the machine may change."""
+    """Return a warning about a file or directory that every user of the machine may change."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -99,7 +94,7 @@ def loose_mode(path: Path) -> Fault | None:
     return None
 
 
-def _trouble(path: Path, error: OSError | ValueError) -> tuple[str, str]:
+def _open_fault(path: Path, error: OSError | ValueError) -> tuple[str, str]:
     match error:
         case FileNotFoundError() if path.is_symlink():
             return f"a link to {file_name(path.readlink())}, which does not exist", "a file"
@@ -115,7 +110,7 @@ def _trouble(path: Path, error: OSError | ValueError) -> tuple[str, str]:
             return "this path has a NUL byte", "a path"
 
 
-def _kind(mode: int) -> str:
+def _kind_of_file(mode: int) -> str:
     kinds = {
         stat.S_IFDIR: "this is a directory",
         stat.S_IFIFO: "this is a FIFO",

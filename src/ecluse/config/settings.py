@@ -104,7 +104,7 @@ _Group = Annotated[
 
 
 class Settings(BaseSettings):
-    """How one daemon runs on one machine; what it does to traffic stands in the policy."""
+    """How the daemon runs on this machine; what it does to traffic is in the policy."""
 
     model_config = SettingsConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     run_dir: _Path = Field(Path("/run/ecluse"), description="directory for what a reboot may lose")
     dns_dir: _Path = Field(
         Path("/run/ecluse-dns"),
-        description="directory where the DNS gate's process tells how it is",
+        description="directory where the DNS gate's process writes its status",
     )
     dns_user: _Group = Field("ecluse-dns", description="user of the DNS gate's process")
     socket: Annotated[Path, PlainValidator(_socket)] = Field(
@@ -150,7 +150,7 @@ class Settings(BaseSettings):
     )
     keep_generations: int = Field(100, ge=2, le=100_000, description="generations kept on disk")
     keep_in_kernel: int = Field(
-        3, ge=2, le=20, description="allowlists held in the kernel, the live one included"
+        3, ge=2, le=20, description="allowlists loaded in the kernel, the live one included"
     )
 
     @model_validator(mode="before")

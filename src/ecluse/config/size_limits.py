@@ -1,18 +1,25 @@
-"""How much a site may write: everything that is built from the files has a bound, and this is where
-it is checked.
+"""Limits on the size of a site, checked before anything is built from it.
 
-A bound stands where something beyond the files would give way: libnftables, the kernel's memory,
-the time of a load. What a name may look like (so that it fits nftables and a file name) stands in
-`fields.py`.
+Each protects something beyond the files: libnftables, the kernel's memory, the time of a load. The
+form of names, which fits nftables and file names, is in `parsers.py`.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 from ecluse.config.cross_checks import Placed, PlacedService
-from ecluse.config.models import DestinationModel, DnsGateModel, ServiceModel, SiteModel
 from ecluse.config.yaml_tree import Document, Loc
 from ecluse.faults import Fault
-from ecluse.policy import CUT, Criticality, Direction, DnsMode
+from ecluse.policy import (
+    CUT,
+    Criticality,
+    Destination,
+    Direction,
+    DnsMode,
+    DnsProxySettings,
+    InternalDomains,
+    Service,
+    Site,
+)
 
 ZONES = 64
 INTERFACES = 256
@@ -23,14 +30,14 @@ RESOLVERS = 16
 MANAGEMENT = 1000
 """Networks times ports."""
 INTERNAL = 1000
-"""Names times servers: lines of the engine's list."""
+"""Names times servers: lines of dnsmasq's list."""
 SERVICES = 20_000
 ENTRIES = 500_000
 """Elements of maps: targets times ports times the inside (the zones count as one, each of `hosts`
 as one).
 """
 NAMES = 10_000
-"""Host names and wildcards: each is asked for, again and again."""
+"""Host names and wildcards: each is looked up repeatedly."""
 BY_NAME = 250
 """Services with names, where there is a DNS gate: each has two sets, for which the kernel takes 4
 MiB (Linux 6.18).
@@ -42,7 +49,7 @@ LOOK_UPS = 20_000
 and a new one is compared with all before it), and walks those of the live levels at each switch.
 """
 RULES_BY_NAME = 30_000
-"""Rules for what the DNS gate learns, in the same chains: 4 s."""
+"""Rules for learned addresses, in the same chains: 4 s."""
 
 Count = tuple[Loc, int]
 """What is counted, by its place."""
@@ -61,18 +68,18 @@ def zone_bounds(document: Document, zones: Sequence[Placed]) -> list[Fault]:
     ]
 
 
-def site_bounds(document: Document, site: SiteModel) -> list[Fault]:
+def site_bounds(
+    document: Document, site: Site, internal_domains: Sequence[InternalDomains]
+) -> list[Fault]:
     """Check the lists of the site's file that are no zone's."""
-    management = site.lifeline.management
-    here = ("lifeline", "management", "networks")
-    ends = (
-        [((*here, p), len(management.ports)) for p in range(len(management.networks))]
-        if management
-        else []
-    )
+    lifeline = site.lifeline
+    ends: list[Count] = [
+        (("lifeline", "management", "networks", place), len(lifeline.management_ports))
+        for place in range(len(lifeline.management_networks))
+    ]
     internal: list[Count] = [
         (("dns_gate", "internal", index, "names", place), len(each.servers))
-        for index, each in enumerate(site.dns_gate.internal)
+        for index, each in enumerate(internal_domains)
         for place in range(len(each.names))
     ]
     resolvers = [(("resolvers", place), 1) for place in range(len(site.resolvers))]
@@ -84,29 +91,37 @@ def site_bounds(document: Document, site: SiteModel) -> list[Fault]:
 
 
 def service_bounds(
-    services: Sequence[PlacedService], gate: DnsGateModel, levels: Sequence[frozenset[Criticality]]
+    services: Sequence[PlacedService],
+    dns: DnsProxySettings,
+    levels: Sequence[frozenset[Criticality]],
 ) -> list[Fault]:
-    """Check how much all services come to. levels: what each level of the site's own keeps."""
+    """Check the size of all services together.
+
+    Args:
+        services: those that are right in themselves.
+        dns: whether the DNS gate is on decides which limits count.
+        levels: the criticalities that each of the site's own levels keeps.
+    """
     every = list(_destinations(services))
-    named = [one for one in services if _names(one.model)]
-    gated = gate.mode is not DnsMode.NEVER and (gate.mode or any(map(_wild, services)))
+    named = [one for one in services if _names(one.service)]
+    gated = dns.mode is not DnsMode.NEVER
     faults = [
-        *_of_all(((one, 1) for one in services), SERVICES, "services"),
-        *_of_all(((one, _entries(one.model, d)) for one, d in every), ENTRIES, _ENTRIES),
-        *_of_all(
-            ((one, len(_names(one.model))) for one in named), NAMES, "host names and wildcards"
+        *_over_all(((one, 1) for one in services), SERVICES, "services"),
+        *_over_all(((one, _entries(one.service, d)) for one, d in every), ENTRIES, _ENTRIES),
+        *_over_all(
+            ((one, len(_names(one.service))) for one in named), NAMES, "host names and wildcards"
         ),
     ]
     for one in services:
-        ports = sum(len(destination.ports) for destination in one.model.destinations)
-        faults += _of_all(
-            [(one, ports)], PORTS, f"ports of '{one.model.name}' in all its destinations"
+        ports = sum(len(destination.traffic) for destination in one.service.destinations)
+        faults += _over_all(
+            [(one, ports)], PORTS, f"ports of '{one.service.name}' in all its destinations"
         )
     if gated:
-        faults += _of_all(
+        faults += _over_all(
             ((one, 1) for one in named), BY_NAME, "services with names, beside a DNS gate"
         )
-    return [*faults, *_rule_bounds(services, gated=bool(gated), levels=levels)]
+    return [*faults, *_rule_bounds(services, gated=gated, levels=levels)]
 
 
 _ENTRIES = "targets times ports times 'hosts'"
@@ -115,17 +130,17 @@ _ENTRIES = "targets times ports times 'hosts'"
 def _rule_bounds(
     services: Sequence[PlacedService], *, gated: bool, levels: Sequence[frozenset[Criticality]]
 ) -> Iterator[Fault]:
-    where = [_places(one.model, levels) for one in services]
+    where = [_places(one.service, levels) for one in services]
     kinds = [(one, many * at) for (one, many), at in zip(_look_ups(services), where, strict=True)]
-    yield from _of_all(kinds, LOOK_UPS, "look-ups (kinds of services times zones times levels)")
+    yield from _over_all(kinds, LOOK_UPS, "look-ups (kinds of services times zones times levels)")
     if gated:
-        names = [(one, _by_name(one.model) * at) for one, at in zip(services, where, strict=True)]
-        yield from _of_all(
+        names = [(one, _by_name(one.service) * at) for one, at in zip(services, where, strict=True)]
+        yield from _over_all(
             names, RULES_BY_NAME, "rules of services with names (ports times zones times levels)"
         )
 
 
-def _places(service: ServiceModel, levels: Sequence[frozenset[Criticality]]) -> int:
+def _places(service: Service, levels: Sequence[frozenset[Criticality]]) -> int:
     """Count the chains that a service's look-ups may stand in."""
     keeping = sum(service.criticality in keeps for keeps in (CUT.keeps, *levels))
     return keeping * (len(service.zones) + len(service.hosts))
@@ -133,61 +148,56 @@ def _places(service: ServiceModel, levels: Sequence[frozenset[Criticality]]) -> 
 
 def _destinations(
     services: Iterable[PlacedService],
-) -> Iterator[tuple[PlacedService, DestinationModel]]:
-    return ((one, destination) for one in services for destination in one.model.destinations)
+) -> Iterator[tuple[PlacedService, Destination]]:
+    return ((one, destination) for one in services for destination in one.service.destinations)
 
 
-def _wild(one: PlacedService) -> bool:
-    return any(str(name).startswith("*.") for name in _names(one.model))
+def _names(service: Service) -> list[str]:
+    return [name for d in service.destinations for name in (*d.hosts, *d.wildcards)]
 
 
-def _names(service: ServiceModel) -> list[str]:
-    return [t for d in service.destinations for t in (*d.to, *d.from_) if isinstance(t, str)]
-
-
-def _entries(service: ServiceModel, destination: DestinationModel) -> int:
-    targets = sum(
-        len(t) if isinstance(t, tuple) else 1 for t in (*destination.to, *destination.from_)
+def _entries(service: Service, destination: Destination) -> int:
+    names = len(destination.hosts) + len(destination.wildcards)
+    return (
+        (names + len(destination.networks))
+        * len(destination.traffic)
+        * (bool(service.zones) + len(service.hosts))
     )
-    return targets * len(destination.ports) * (bool(service.zones) + len(service.hosts))
 
 
 def _look_ups(services: Iterable[PlacedService]) -> Iterator[tuple[PlacedService, int]]:
     """Count the kinds of look-ups that each service adds to those before it."""
     known: set[Hashable] = set()
     for one in services:
-        service = one.model
+        service = one.service
         inside = (service.criticality, service.zones, len(service.hosts))
         kinds = {(*inside, *kind) for kind in _kinds(service)} - known
         known |= kinds
         yield one, len(kinds)
 
 
-def _by_name(service: ServiceModel) -> int:
-    """Count the rules for what is learned for a service, in one chain each: two families, each kind
-    of traffic.
-    """
+def _by_name(service: Service) -> int:
+    """Count the rules for learned addresses in one chain: two families, each kind of traffic."""
     outward = (d for d in service.destinations if d.direction is Direction.OUTBOUND)
-    return 2 * len({p for d in outward if any(isinstance(t, str) for t in d.to) for p in d.ports})
+    return 2 * len({p for d in outward if d.hosts or d.wildcards for p in d.traffic})
 
 
-def _kinds(service: ServiceModel) -> Iterator[tuple[Hashable, ...]]:
-    """Give what has a look-up of its own: direction, family, by name, without or with one port or a
-    range.
-    """
+def _kinds(service: Service) -> Iterator[tuple[Hashable, ...]]:
+    """Yield what has a look-up of its own: direction, family, by name or not, form of ports."""
     for destination in service.destinations:
-        forms = {(p.first is None, p.first == p.last) for p in destination.ports}
-        for _, target in destination.each():
-            for version in (4, 6) if isinstance(target, str) else (target.version,):
-                whole = not isinstance(target, str) and target.prefixlen == target.max_prefixlen
-                yield from (
-                    (destination.direction, version, isinstance(target, str), whole, form)
-                    for form in forms
-                )
+        forms = {(p.first is None, p.first == p.last) for p in destination.traffic}
+        named = destination.hosts or destination.wildcards
+        targets = {(version, True, False) for version in (4, 6) if named}
+        targets |= {
+            (n.version, False, n.prefixlen == n.max_prefixlen) for n in destination.networks
+        }
+        yield from ((destination.direction, *t, form) for t in targets for form in forms)
 
 
-def _of_all(counts: Iterable[tuple[PlacedService, int]], limit: int, what: str) -> Iterator[Fault]:
-    """Say at the first service that goes beyond a limit that all of them share."""
+def _over_all(
+    counts: Iterable[tuple[PlacedService, int]], limit: int, what: str
+) -> Iterator[Fault]:
+    """Yield one fault, at the first service that exceeds a limit that all of them share."""
     total, first = 0, None
     for one, count in counts:
         total += count
@@ -199,7 +209,7 @@ def _of_all(counts: Iterable[tuple[PlacedService, int]], limit: int, what: str) 
 def _over(
     fault: Callable[[Loc, str, str], Fault], counts: Sequence[Count], limit: int, what: str
 ) -> Iterator[Fault]:
-    """The same for the parts of one list of the site's file."""
+    """Yield one fault, at the first item of a list that exceeds its limit."""
     total, first = 0, None
     for loc, count in counts:
         total += count

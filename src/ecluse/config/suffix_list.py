@@ -1,9 +1,7 @@
-"""Domains below which anybody may register names: the public suffix list, a copy of which is in the
-package.
+"""The public suffix list: domains below which anybody may register names.
 
-`public_suffixes.txt` says of what date it is; `make public-suffixes` writes it anew from Debian's
-package `publicsuffix`. The rules: https://github.com/publicsuffix/list/wiki/Format. Nothing is
-asked of the network.
+`public_suffixes.txt` is a copy and says its date; `make public-suffixes` renews it from Debian's
+package `publicsuffix`. The rules: https://github.com/publicsuffix/list/wiki/Format.
 """
 
 from functools import cached_property
@@ -15,9 +13,7 @@ LIST = Path(__file__).parent / "public_suffixes.txt"
 
 
 class PublicSuffixes:
-    """The list, read where the first wildcard is looked at (20 ms, 1.4 MiB) and gone with its
-    reader.
-    """
+    """The list; it is read for the first wildcard (20 ms, 1.4 MiB) and freed with this object."""
 
     @cached_property
     def _lines(self) -> list[str]:
@@ -25,7 +21,7 @@ class PublicSuffixes:
 
     @cached_property
     def date(self) -> str:
-        """Say of what day the list is."""
+        """Return the day of the list."""
         return next(
             line.removeprefix("# of: ") for line in self._lines if line.startswith("# of: ")
         )
@@ -36,7 +32,7 @@ class PublicSuffixes:
 
     @cached_property
     def _above(self) -> dict[str, str]:
-        """Name every domain that has public suffixes below it, and one of these."""
+        """Return every domain that has public suffixes below it, and one of these."""
         found: dict[str, str] = {}
         for rule in sorted(self._rules, reverse=True):
             name = rule.removeprefix("!").removeprefix("*.")
@@ -53,8 +49,10 @@ class PublicSuffixes:
         return domain in self._rules or f"*.{domain.partition('.')[2]}" in self._rules
 
     def check(self, domain: str) -> None:
-        """Refuse a wildcard over a domain (lower case, A-labels) below which anybody may register a
-        name. WrongError.
+        """Check that a wildcard over a domain (lower case, A-labels) covers one owner's names.
+
+        Raises:
+            InvalidValueError: anybody may register a name below the domain.
         """
         own = f'"partner.{domain}", or "*.partner.{domain}"'
         if self.is_one(domain):

@@ -1,4 +1,4 @@
-"""What a bare word of YAML stands for: only what every YAML reader agrees on is anything but text."""
+"""Values of bare YAML words: text, except where every YAML reader agrees on another type."""
 
 import re
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Stands for a value that already has its fault, so that nothing more is said about it."""
+    """Stands for a value that already has its fault, so that no other is added."""
 
 
 _RESOLVER = yaml.resolver.Resolver()
@@ -36,9 +36,7 @@ _OTHER_NUMBER = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0
 
 
 def read_bare(text: str) -> object:
-    """Give the value of a bare word: only forms that every YAML reader agrees on are anything but
-    text.
-    """
+    """Return the value of a bare word; Unclear where YAML readers disagree."""
     if "/" in text or "::" in text or text.count(".") > 1:
         # addresses, ports, most host names: nothing else that a reader knows has any of these
         return text
@@ -72,14 +70,14 @@ def _date(text: str) -> date | Unclear:
 
 
 def _other_reading(text: str) -> str:
-    """Say what YAML readers other than PyYAML take for more than text; empty when none does."""
+    """Return what other YAML readers than PyYAML take a word for; empty when all take text."""
     if text in {"y", "n", "Y", "N"}:
         return _READINGS["bool"]
     return "a number" if _OTHER_NUMBER.fullmatch(text) else ""
 
 
 def describe(value: object) -> str:
-    """Say what kind of value stands there, for a person who wrote it and expected something else."""
+    """Say what kind of value stands there, for a person who meant something else."""
     if isinstance(value, Unclear):
         return f"{shown(value.text)} (which YAML takes for {value.reading})"
     kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (

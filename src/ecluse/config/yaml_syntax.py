@@ -1,4 +1,4 @@
-"""Files that are no text or no YAML, said for a person who knows networks rather than YAML."""
+"""Faults of files that are no text or no YAML, for a person who knows networks."""
 
 import re
 
@@ -19,8 +19,9 @@ _COMMENT = re.compile(r"(?:^|\s)#")
 
 
 def decode(file: str, data: bytes) -> tuple[str, list[Fault]]:
-    """Give the text of a file in UTF-8 (a leading byte order mark is dropped), or a fault for each
-    bad character.
+    """Return the text of a UTF-8 file, and a fault for each bad character.
+
+    A leading byte order mark is dropped.
     """
     data = data.removeprefix(b"\xef\xbb\xbf")
     try:
@@ -59,7 +60,10 @@ def decode(file: str, data: bytes) -> tuple[str, list[Fault]]:
 _SYNTAX = {
     "mapping values are not allowed in this context": (
         "a second ': ' in one value, or a line too far to the right",
-        "text with a colon in quotes, keys of one mapping in one column (a port stands in ports: [tcp/443])",
+        (
+            "text with a colon in quotes, keys of one mapping in one column"
+            " (a port stands in ports: [tcp/443])"
+        ),
     ),
     "found character that cannot start any token": (
         "a value can't begin with this character",
@@ -105,7 +109,7 @@ def _line(text: str, number: int) -> str:
 
 
 def syntax_fault(file: str, text: str, error: yaml.MarkedYAMLError) -> Fault:
-    """Give libyaml's complaint in words that help, at its place."""
+    """Return libyaml's error as a fault at its place, in words that help."""
     problem = error.problem or "unknown"
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)

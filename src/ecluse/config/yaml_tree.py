@@ -1,4 +1,4 @@
-"""YAML as a person meant it: plain values, each with its line and column, and no surprises.
+"""A YAML file as a tree of plain values, each with its line and column.
 
 What YAML readers disagree about (`no`, `010`, `22:22`) is kept apart as `Unclear`, so that a field
 can ask for quotes. Anchors, aliases, merge keys, tags, directives and a second document are
@@ -34,15 +34,9 @@ class Node:
     column: int
     content: object
 
-    def plain(self) -> object:
-        """Give dicts, tuples and bare values without places."""
-        match self.content:
-            case dict() as entries:
-                return {key: entry.node.plain() for key, entry in entries.items()}
-            case Items() as items:
-                return items.plain()
-            case bare:
-                return bare
+    def described(self) -> str:
+        """Say what kind of value stands there, for a person who meant something else."""
+        return "a list" if isinstance(self.content, Items) else describe(self.content)
 
 
 @dataclass(slots=True)
@@ -65,6 +59,13 @@ class Items:
     _lines: "array[int]" = field(default_factory=lambda: array("I"))
     _columns: "array[int]" = field(default_factory=lambda: array("I"))
 
+    @classmethod
+    def of(cls, node: Node) -> "Items":
+        """Return a list of this one value."""
+        items = cls()
+        items.append(node)
+        return items
+
     def append(self, node: Node) -> None:
         """Add a value at the end."""
         bare = not isinstance(node.content, dict | Items)
@@ -83,10 +84,6 @@ class Items:
             else Node(self._lines[index], self._columns[index], value)
         )
 
-    def plain(self) -> tuple[object, ...]:
-        """Give the values without places."""
-        return tuple(value.plain() if isinstance(value, Node) else value for value in self._values)
-
 
 @dataclass(slots=True)
 class Document:
@@ -96,17 +93,22 @@ class Document:
     root: Node
 
     def at(self, loc: Loc) -> Node | None:
-        """Give the value at that place, None when there is none."""
+        """Return the value at that place, None when there is none."""
         node, rest = self._follow(loc)
         return None if rest else node
 
     def nearest(self, loc: Loc) -> Node:
-        """Give the value at that place, or the nearest around it."""
+        """Return the value at that place, or the nearest around it."""
         return self._follow(loc)[0]
 
     def fault(self, loc: Loc, wrong: str, expected: str = "", *, key: bool = False) -> Fault:
-        """Give a fault at that value, or at the nearest value around it; key: at the key that names
-        it.
+        """Return a fault at that value, or at the nearest value around it.
+
+        Args:
+            loc: the way to the value.
+            wrong: what is wrong.
+            expected: what would be right.
+            key: put it at the key that names the value.
         """
         node, rest = self._follow(loc)
         place: Node | Entry = node
@@ -132,12 +134,15 @@ class Document:
 def compose(
     file: str, data: bytes, *, comments: bool = False
 ) -> tuple[Document | None, list[Fault]]:
-    """Read one YAML document of at most 4 MiB.
+    """Read one YAML document of at most 4 MiB; never raise, whatever the bytes are.
 
-    The document is None when the file as a whole can't be read.
+    Args:
+        file: the name to put into faults.
+        data: the file's bytes.
+        comments: a file of comments alone is no fault, and no document.
 
-    file: the name to put into faults. comments: a file of comments alone is no fault, and no
-    document. Never raises: whatever the bytes are, the answer is faults.
+    Returns:
+        The document (None when the file as a whole can't be read), and the faults.
     """
     if len(data) > MAX_BYTES:
         return None, [Fault(file, 0, 0, f"{len(data)} bytes", f"at most {MAX_BYTES}")]
@@ -193,11 +198,11 @@ class _Builder:
     def take(self, event: yaml.Event) -> None:
         match event:
             case yaml.ScalarEvent():
-                self._odd(event)
+                self._refuse_markup(event)
                 bare = not event.implicit[1] and event.implicit[0]
                 self._add(self._node(event, read_bare(event.value) if bare else event.value))
             case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
-                self._odd(event)
+                self._refuse_markup(event)
                 content: object = Items() if isinstance(event, yaml.SequenceStartEvent) else {}
                 self._stack.append(_Frame(self._node(event, content)))
                 if len(self._stack) > MAX_DEPTH:
@@ -219,7 +224,7 @@ class _Builder:
         if event.version or event.tags:
             self._fault(event, "a YAML directive above this line", "none")
 
-    def _odd(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+    def _refuse_markup(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
         if event.anchor:
             self._fault(event, f"the anchor {shown('&' + str(event.anchor))}", "the value alone")
         if event.tag:
@@ -255,7 +260,7 @@ class _Builder:
         if name == "<<":
             self._fault_at(key, "a merge key '<<'", "the keys themselves")
         elif not isinstance(name, str):
-            self._fault_at(key, f"{describe(key.plain())} as a key", "a word")
+            self._fault_at(key, f"{key.described()} as a key", "a word")
         elif name in content:
             first = content[name]
             wrong = f"the key {shown(name)} a second time, first at {first.line}:{first.column}"

@@ -1,4 +1,4 @@
-"""The one writer: every change of the gate goes through it, one at a time."""
+"""The controller: every change of the gate goes through it, one at a time."""
 
 from ecluse.controller.controller import Controller
 

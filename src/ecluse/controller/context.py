@@ -1,4 +1,4 @@
-"""What the controller is made from: the ports to the outside, and the daemon's settings."""
+"""The controller's surroundings: the ports to the outside, and the daemon's settings."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -59,5 +59,5 @@ class Options:
 
     @property
     def uids(self) -> tuple[int, ...]:
-        """Give the users whose look-ups to the site's resolvers no level cuts, the daemon's first."""
+        """Give the users whose look-ups to the resolvers no level cuts, the daemon's first."""
         return (self.daemon_uid,) if self.dns_uid is None else (self.daemon_uid, self.dns_uid)

@@ -25,7 +25,7 @@ class Controller:
     Args:
         ports: the outside.
         options: the daemon's settings.
-        step: told the name of each step of a change as it is passed; tests end the process there.
+        step: called with the name of each step of a change; tests end the process there.
         log: takes every event.
         troubles: gives what the process itself suffers from, for `status`.
     """
@@ -109,7 +109,7 @@ class Controller:
             reason: why.
             authorised_by: on whose authority.
             expect: the generation that was shown; None: the newest that `sender` can have known.
-            sender: what is known of who sent it.
+            sender: what the server knows of its sender.
 
         Raises:
             NotFoundError: there is no such level or zone.
@@ -199,7 +199,7 @@ class Controller:
             reason: why.
             authorised_by: on whose authority.
             expect: the generation that was shown.
-            sender: what is known of who sent it.
+            sender: what the server knows of its sender.
 
         Raises:
             StaleError: another command came first.
@@ -252,7 +252,7 @@ class Controller:
             actor: as for `set_level`, and so are the others.
             reason: why.
             authorised_by: on whose authority.
-            sender: what is known of who sent it.
+            sender: what the server knows of its sender.
 
         Raises:
             ConfigError: faults in the files.

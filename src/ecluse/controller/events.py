@@ -50,7 +50,7 @@ class EventBroadcaster:
                 queue.put_nowait(None)
 
     async def subscribe(self) -> AsyncIterator[Event]:
-        """Give every event from now on; ends when the subscriber is too slow or the daemon stops."""
+        """Give every event from now on, until the subscriber is too slow or the daemon stops."""
         queue: asyncio.Queue[Event | None] = asyncio.Queue(QUEUE)
         self._queues.add(queue)
         try:

@@ -44,12 +44,12 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class CompiledPolicy:
-    """A policy that stands in the kernel under a slot, compiled with the addresses of the moment.
+    """A policy compiled for a slot in the kernel, with the addresses of the moment.
 
-    digest: of the policy. ruleset: of the compiled text. Both are made when it is loaded, never
-    during a trigger.
-    seal: makes `ruleset` anew for other addresses of names, at the cost of the names.
-    indices: what judges of connections look up in, made once.
+    digest: of the policy. ruleset: digest of the compiled text. Both are made when it is loaded,
+    never during a command.
+    seal: makes `ruleset` for other addresses of names, at the cost of the names alone.
+    indices: tables for judges of connections, made once.
     """
 
     policy: Policy
@@ -72,10 +72,13 @@ class CompiledPolicy:
         daemon_uid: int,
         learned: Mapping[str, frozenset[int]],
     ) -> FlowJudge:
-        """Make a judge of connections at these levels; it costs the same whatever the allowlist's
-        size.
+        """Make a judge of connections, at a cost that does not go with the allowlist's size.
 
-        learned: what the DNS gate put into its sets.
+        Args:
+            levels: at which it judges.
+            local: the gateway's own addresses.
+            daemon_uid: the daemon's user, whose look-ups pass.
+            learned: addresses in the DNS proxy's sets, as numbers, by set.
         """
         return FlowJudge(
             self.policy, self.program, levels, local, daemon_uid, self.indices, learned
@@ -86,7 +89,7 @@ class CompiledPolicy:
 def compiled(
     policy: Policy, digest: str, addresses: Addresses, slot: int, uids: tuple[int, ...]
 ) -> CompiledPolicy:
-    """Compile a policy for a slot, with all that a trigger will ask of it."""
+    """Compile a policy for a slot, with all that a command will need of it."""
     program = compile_program(policy, addresses, slot, uids)
     used = zones_by_service(policy)
     uses = tuple(Use(s.name, s.criticality, used[s.name]) for s in policy.services)
@@ -188,8 +191,9 @@ Living = Mapping[str, bool | None]
 
 
 def kept_in(loaded: CompiledPolicy, use: Use, levels: Levels, living: Living) -> tuple[str, ...]:
-    """Give the zones in which a level keeps a service (those where everything passes, or no packet
-    comes, are not among them).
+    """Give the zones in which a level keeps a service.
+
+    Zones where everything passes, or by which no packet comes, are not among them.
     """
     by_name = {level.name: level for level in loaded.policy.site.levels}
     return tuple(

@@ -1,4 +1,4 @@
-"""The lock of the live state: changes go one at a time, and a closing goes before all that waits."""
+"""The lock of the live state: one change at a time, and a closing before all that waits."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -43,7 +43,7 @@ class Parts:
     Args:
         ports: the outside.
         options: the daemon's settings.
-        step: told the name of each step of a change as it is passed.
+        step: called with the name of each step of a change as it is passed.
         log: takes every event.
         troubles: gives what the process itself suffers from.
     """
@@ -206,7 +206,7 @@ class Parts:
             look_at_links=self.link_reader.look,
             judge_for=self.judges.judge_for,
             find_refused=self.judges.refused,
-            bypasses=lambda: self.links.findings,
+            bypasses=lambda: self.links.bypasses,
             alerts=alerts,
         )
         self.transition = Transition(
@@ -252,7 +252,7 @@ class Parts:
     # -- the background work -----------------------------------------------------------------------
 
     def listen(self) -> None:
-        """Hear the kernel's and the resolver's announcements from now on, before the tasks begin."""
+        """Hear announcements of kernel and resolver from now on, before the tasks begin."""
         self.reconciler.listen()
         self.address_changes.listen()
 
@@ -281,7 +281,7 @@ class Parts:
         )
         self.supervisor.run_regularly("the regular look", self._options.tick, steps)
 
-    # -- what is noticed ---------------------------------------------------------------------------
+    # -- observations ------------------------------------------------------------------------------
 
     def observe(self) -> Observations:
         """Collect what the parts noticed, for `status`."""
@@ -305,7 +305,7 @@ class Parts:
             purge=self.flows.purges.get(live.current.generation.number),
             tamper=self.reconciler.last_tamper,
             leak=self.reconciler.last_leak,
-            bypasses=self.links.findings,
+            bypasses=self.links.bypasses,
             tables=self.kernel_limits.tables,
             dns=self.dns.state(),
             recorded=not waiting,

@@ -1,11 +1,11 @@
-"""What a change would do, with nothing done; and which state a command means."""
+"""The effect of a change, with nothing done; and the state that a command means."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from ecluse.alerts import Alerts
+from ecluse.alerts import KINDS, Alerts
 from ecluse.asymmetric_flows import one_sided_services
-from ecluse.bypass import BypassFinding
+from ecluse.bypass import MachineWarning
 from ecluse.controller import live_state as ls
 from ecluse.controller.live_state import CompiledPolicy, CurrentState, LiveState
 from ecluse.controller.persist.change_records import ChangeRecords
@@ -53,7 +53,7 @@ class Planner:
         look_at_links: Callable[[], Awaitable[LinkReading]],
         judge_for: Callable[[CompiledPolicy, Levels], Awaitable[FlowJudge]],
         find_refused: Callable[[FlowJudge, Sequence[ConntrackEntry]], Awaitable[object]],
-        bypasses: Callable[[], tuple[BypassFinding, ...]],
+        bypasses: Callable[[], tuple[MachineWarning, ...]],
         alerts: Alerts,
     ) -> None:
         self._live = live
@@ -227,7 +227,10 @@ class Planner:
             examples_ended=tuple(examples),
             warnings=(
                 *warnings,
-                *one_sided_services(judges[0], connections),
+                *(
+                    KINDS["asymmetric-flows"].text.format(service=service, count=count)
+                    for service, count in one_sided_services(judges[0], connections).items()
+                ),
                 *map(str, self._source.warnings()),
             ),
             connections_opened=opened,

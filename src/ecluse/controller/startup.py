@@ -26,7 +26,7 @@ class Startup:
         closed_at_boot: why the boot unit closed the gate as a precaution, or empty.
         itself: the daemon, as an actor.
         run_aside: runs something beside everything else.
-        alerts, emit: take what is to be told.
+        alerts, emit: take alerts and events.
     """
 
     def __init__(

@@ -1,7 +1,4 @@
-"""What state to bring up at start, from all that can still be read.
-
-Pure: never less closed than what was answered.
-"""
+"""The state to bring up at start: never less closed than what was answered. Pure."""
 
 from dataclasses import dataclass
 
@@ -66,7 +63,10 @@ def decide(
     ):
         # The newest record that can be read need not be the newest there was.
         closed = most_closed(site, sources[0][1], dict.fromkeys(zones, CUT.name))
-        why = "the records are damaged and nothing else says what the state was: every zone is at least cut"
+        why = (
+            "the records are damaged and nothing else says what the state was: "
+            "every zone is at least cut"
+        )
         return StartupDecision(
             complete_levels(site, zones, closed), found.recorded, recorded=False, why=(why,)
         )
@@ -112,8 +112,7 @@ def _before_intent(found: Recovered) -> Generation | None:
 
 
 def _either_side(found: Recovered, sources: list[tuple[str, Levels]]) -> Generation | None:
-    """Give the state to restore whole after a change that opened here and closed there was
-    interrupted.
+    """Give the state to restore whole after an interrupted change that opened and closed.
 
     Not recorded yet: the state before it. Recorded, and another file not yet: the recorded one.
     None when the sources say more than the two sides of one change.
@@ -127,9 +126,7 @@ def _either_side(found: Recovered, sources: list[tuple[str, Levels]]) -> Generat
 
 
 def _generation_with(found: Recovered, levels: Levels) -> Generation | None:
-    """Find the record of these levels among the last two: its policy is the one that they were
-    applied with.
-    """
+    """Find the record of these levels, and so of their policy, among the last two."""
     before = _before_intent(found)
     if before is None and found.recorded is not None:
         before = found.generations.get(found.recorded.previous)

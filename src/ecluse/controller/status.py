@@ -5,20 +5,19 @@ Pure, but for `StatusReader`, which gathers what they are made from.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import ip_address
 from itertools import islice
 
 from ecluse.alerts import Alert, Alerts
-from ecluse.bypass import BypassFinding
+from ecluse.bypass import MachineWarning
 from ecluse.controller import live_state as ls
 from ecluse.controller.live_state import CurrentState, LiveState, Use
 from ecluse.errors import KernelError
-from ecluse.flow_judge import protocol_name
 from ecluse.name_advice import Knowledge, address_states, failures, name_states
 from ecluse.policy import GATEWAY, Policy, Service
-from ecluse.ports import CounterValue, Firewall, Links, RefusedElement, SetReading
+from ecluse.ports import CounterValue, Firewall, Links, SetReading
 from ecluse.results import (
     DnsState,
     Leak,
@@ -49,7 +48,7 @@ class Observations:
     purge: Purge | None
     tamper: Tamper | None
     leak: Leak | None
-    bypasses: tuple[BypassFinding, ...]
+    bypasses: tuple[MachineWarning, ...]
     tables: tuple[TableUse, ...]
     dns: DnsState | None
     recorded: bool
@@ -62,13 +61,13 @@ class StatusReader:
         live: the live state.
         firewall: the refused sets.
         links: the gateway's own addresses.
-        look_at_kernel: compares the kernel with the live state, and reads its counters. KernelError.
+        look_at_kernel: compares the kernel with the live state, and reads counters. KernelError.
         look_at_links: reads the machine's links.
         observe: collects what the parts of the controller noticed.
         knowledge: gives what is known of host names; called on a thread.
         notices: gives further warnings, in words; called on a thread.
         version: of this program.
-        alerts: take what is to be told.
+        alerts: take what is wrong.
     """
 
     def __init__(
@@ -224,22 +223,13 @@ def refused(reading: SetReading, policy: Policy, local: frozenset[str], limit: i
     flows = islice((e for e in rows if e.destination), limit)
     sources = islice((e for e in rows if not e.destination), limit)
     return Refused(
-        tuple(_refused_flow(e, policy, local) for e in flows),
-        tuple(_refused_flow(e, policy, local) for e in sources),
+        tuple(_with_zone(e, policy, local) for e in flows),
+        tuple(_with_zone(e, policy, local) for e in sources),
         reading.full,
         unread=reading.unread,
     )
 
 
-def _refused_flow(element: RefusedElement, policy: Policy, local: frozenset[str]) -> RefusedFlow:
-    zone = GATEWAY if element.source in local else policy.site.zone_of(ip_address(element.source))
-    return RefusedFlow(
-        source=element.source,
-        destination=element.destination,
-        protocol=protocol_name(element.protocol) if element.destination else "",
-        port=element.port,
-        packets=element.packets,
-        bytes=element.bytes,
-        last=element.idle,
-        zone=zone,
-    )
+def _with_zone(flow: RefusedFlow, policy: Policy, local: frozenset[str]) -> RefusedFlow:
+    zone = GATEWAY if flow.source in local else policy.site.zone_of(ip_address(flow.source))
+    return replace(flow, zone=zone)

@@ -30,7 +30,7 @@ class Transition:
         request_check: has the table compared soon; takes what happened, in words.
         after_change: begins the work after a change.
         itself: the daemon, as an actor.
-        alerts, emit: take what is to be told.
+        alerts, emit: take alerts and events.
         step: as for `TableManager`.
     """
 

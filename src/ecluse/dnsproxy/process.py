@@ -34,7 +34,7 @@ from ecluse.dnsproxy.learned import LearnedAddresses
 from ecluse.dnsproxy.message_filter import Refusal
 from ecluse.dnsproxy.whole_files import write_whole
 from ecluse.kernel.netlink_stream import NetlinkStream
-from ecluse.output import STDERR, Output, say_last, taking_all
+from ecluse.output import STDERR, Output, capture_prints, write_last_words
 from ecluse.ports import KernelChange
 from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.state.codec import digest, read_json
@@ -352,13 +352,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     _take_place()
     try:
         _only_one(given.run_dir)
-        with taking_all(Output(STDERR, lambda lost: f"{lost} lines could not be written here\n")):
+        with capture_prints(
+            Output(STDERR, lambda lost: f"{lost} lines could not be written here\n")
+        ):
             asyncio.run(DnsProxyProcess(given.orders, given.run_dir, given.state_dir).run())
     except OSError as error:
-        say_last(f"eclused dns-gate: {error}\n")
+        write_last_words(f"eclused dns-gate: {error}\n")
         return 1
     except Exception as error:  # noqa: BLE001 - it is started anew; nobody is helped by a traceback
-        say_last(
+        write_last_words(
             f"eclused dns-gate: {type(error).__name__}: {error}; it ends, and what was learned stays\n"
         )
         return 1

@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
 from ecluse.errors import KernelError
@@ -381,3 +382,24 @@ def kernel_errors(doing: str, hint: str = "") -> Iterator[None]:
             hint=hint
             or ("run eclused as root" if error.errno in {errno.EPERM, errno.EACCES} else ""),
         ) from error
+
+
+def netfilter_ports() -> frozenset[int]:
+    """Give the ports of this process's netfilter sockets in this thread's network namespace.
+
+    Empty if /proc hides them. Of each line of /proc/net/netlink (proc(5)) the second field is the
+    protocol, the third the port, the last the inode.
+    """
+    try:
+        handles = {
+            str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_socket()
+        }
+        lines = Path("/proc/thread-self/net/netlink").read_text(encoding="ascii").splitlines()[1:]
+    except OSError:
+        return frozenset()
+    sockets = (line.split() for line in lines)
+    return frozenset(
+        int(found[2])
+        for found in sockets
+        if int(found[1]) == NETLINK_NETFILTER and f"socket:[{found[-1]}]" in handles
+    )

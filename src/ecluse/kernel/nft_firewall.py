@@ -10,7 +10,6 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ecluse.errors import KernelError, RulesetRejectedError
@@ -24,6 +23,7 @@ from ecluse.kernel.netlink import (
     Request,
     SocketPool,
     kernel_errors,
+    netfilter_ports,
     retry_interrupted,
 )
 from ecluse.kernel.netlink_stream import NetlinkStream
@@ -111,7 +111,7 @@ class NftFirewall:
         port = await asyncio.get_running_loop().run_in_executor(self._readers, _read_owner)
         if port:
             raise KernelError(
-                f"a process made table inet ecluse anew as its own ('flags owner', netlink port "
+                f"a process made table inet ecluse again as its own ('flags owner', netlink port "
                 f"{port}, which is its number as a rule): the kernel lets nobody else change it, "
                 "nothing was changed, and the gate does not judge what passes now; look at "
                 f"'ps -p {port}' and end that process: its table goes with it, and eclused puts "
@@ -213,7 +213,7 @@ class NftFirewall:
         """
         names = tuple(chains)
 
-        def read(netlink: NetlinkSocket) -> SwitchReading:
+        def read_switch_of(netlink: NetlinkSocket) -> SwitchReading:
             return in_one_generation(
                 netlink,
                 lambda: SwitchReading(
@@ -223,59 +223,59 @@ class NftFirewall:
                 ),
             )
 
-        return await self._read("read the switch back", read)
+        return await self._on_reader("read the switch back", read_switch_of)
 
     async def targets(self, chains: Iterable[str]) -> dict[str, str | None]:
         """Give each chain's goto target; None where it does anything else, or does not exist."""
         names = tuple(chains)
 
-        def read(netlink: NetlinkSocket) -> dict[str, str | None]:
+        def targets_of(netlink: NetlinkSocket) -> dict[str, str | None]:
             return in_one_generation(netlink, lambda: read_table.goto_targets(netlink, names))
 
-        return await self._read("read the gate chains", read)
+        return await self._on_reader("read the gate chains", targets_of)
 
     async def policies(self) -> dict[str, str]:
         """Give the policy of every base chain of the table: accept or drop."""
-        return await self._read("read the base chains", read_table.chain_policies)
+        return await self._on_reader("read the base chains", read_table.chain_policies)
 
     async def chains(self) -> tuple[str, ...]:
         """Name every chain of the table, sorted; empty when there is no table."""
-        return await self._read("read the chains", read_table.chain_names)
+        return await self._on_reader("read the chains", read_table.chain_names)
 
     async def objects(self) -> dict[str, tuple[str, ...]]:
         """Name what the table holds, sorted, by kind; empty when there is no table."""
 
-        def read(netlink: NetlinkSocket) -> dict[str, tuple[str, ...]]:
+        def objects_of(netlink: NetlinkSocket) -> dict[str, tuple[str, ...]]:
             return in_one_generation(netlink, lambda: read_table.object_names(netlink))
 
-        return await self._read("read what the table holds", read)
+        return await self._on_reader("read what the table holds", objects_of)
 
     async def fingerprint(self, sets: Iterable[str] | None = None) -> dict[str, str]:
         """Digest the table, by part (see the port); empty when there is no table."""
         only = None if sets is None else frozenset(sets)
 
-        def read(netlink: NetlinkSocket) -> dict[str, str]:
+        def fingerprint_of(netlink: NetlinkSocket) -> dict[str, str]:
             return in_one_generation(netlink, lambda: fingerprint(netlink, only))
 
-        return await self._read("read the whole table", read)
+        return await self._on_reader("read the whole table", fingerprint_of)
 
     async def ruleset_generation(self) -> int:
         """Give nf_tables' generation id: every transaction in this namespace changes it."""
-        return await self._read("read the ruleset's generation", read_table.ruleset_generation)
+        return await self._on_reader("read the ruleset's generation", read_table.ruleset_generation)
 
     async def counters(self) -> dict[str, CounterValue]:
         """Read every named counter of the table; empty when there is no table."""
-        return await self._read("read the counters", read_table.counter_values)
+        return await self._on_reader("read the counters", read_table.counter_values)
 
     async def learned(self) -> dict[str, frozenset[int]]:
         """Read the addresses in the DNS proxy's sets."""
-        return await self._read("read the DNS gate's sets", learned_addresses)
+        return await self._on_reader("read the DNS gate's sets", learned_addresses)
 
     async def half_expired(
         self, used: Mapping[str, frozenset[IPAddress]]
     ) -> dict[str, frozenset[IPAddress]]:
         """Give those of these learned addresses half of whose time is over."""
-        return await self._read(
+        return await self._on_reader(
             "read the DNS gate's sets", lambda netlink: half_expired(netlink, used)
         )
 
@@ -298,11 +298,13 @@ class NftFirewall:
 
     async def refused(self) -> SetReading:
         """Read the refused sets."""
-        return await self._read("read who was refused", read_table.refused_elements)
+        return await self._on_reader("read who was refused", read_table.refused_elements)
 
     async def limited(self) -> SetReading:
         """Read which machines asked the DNS proxy more than they may."""
-        return await self._read("read who asked the DNS gate too much", read_table.limited_elements)
+        return await self._on_reader(
+            "read who asked the DNS gate too much", read_table.limited_elements
+        )
 
     def changes(self) -> NetlinkStream[KernelChange]:
         """Give every transaction from now on, in order, ours included.
@@ -328,7 +330,7 @@ class NftFirewall:
         self._readers.shutdown()
         self._sockets.close()
 
-    async def _read(self, doing: str, read: Callable[[NetlinkSocket], T]) -> T:
+    async def _on_reader(self, doing: str, read: Callable[[NetlinkSocket], T]) -> T:
         """Read on a reader's thread; again from the start when the ruleset changed meanwhile."""
 
         def once() -> T:
@@ -424,27 +426,6 @@ def new_context() -> Any:
             "python-nftables is too old: it has no dry run; nothing was changed", hint=hint
         )
     return context
-
-
-def netfilter_ports() -> frozenset[int]:
-    """Give the ports of this process's netfilter sockets in this thread's network namespace.
-
-    Empty if /proc hides them. Of each line of /proc/net/netlink (proc(5)) the second field is the
-    protocol, the third the port, the last the inode.
-    """
-    try:
-        handles = {
-            str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_socket()
-        }
-        lines = Path("/proc/thread-self/net/netlink").read_text(encoding="ascii").splitlines()[1:]
-    except OSError:
-        return frozenset()
-    sockets = (line.split() for line in lines)
-    return frozenset(
-        int(found[2])
-        for found in sockets
-        if int(found[1]) == NETLINK_NETFILTER and f"socket:[{found[-1]}]" in handles
-    )
 
 
 def refusal_text(code: int, error: str) -> str:

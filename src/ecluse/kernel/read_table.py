@@ -12,6 +12,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TypeVar
 
+from ecluse.flow_judge import protocol_name
 from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel.netlink import (
     DumpInterruptedError,
@@ -26,7 +27,8 @@ from ecluse.kernel.netlink import (
 )
 from ecluse.kernel.nft_messages import TABLE, rule_attributes
 from ecluse.lenient_rows import sift
-from ecluse.ports import CounterValue, RefusedElement, SetReading
+from ecluse.ports import CounterValue, SetReading
+from ecluse.results import RefusedFlow
 from ecluse.ruleset.table_names import FLOW_SETS, LIMITED_SETS, REFUSED_SETS
 
 T = TypeVar("T")
@@ -268,7 +270,7 @@ def _read_sets(netlink: NetlinkSocket, wanted: Iterable[str]) -> SetReading:
     An element of another form is counted as unread and hides no other.
     """
     found = {text(one[nf.NFTA_SET_NAME]): one for one in dump_sets(netlink)}
-    rows: list[RefusedElement] = []
+    rows: list[RefusedFlow] = []
     full, unread = False, 0
     for name in wanted:
         if name not in found:
@@ -278,7 +280,7 @@ def _read_sets(netlink: NetlinkSocket, wanted: Iterable[str]) -> SetReading:
             attribute_map(found[name].get(nf.NFTA_SET_DESC, b"")).get(nf.NFTA_SET_DESC_SIZE, b"")
         )
         width, flow = 16 if name.endswith("6") else 4, name in FLOW_SETS
-        read = partial(_refused_element, width=width, flow=flow, set_timeout=timeout)
+        read = partial(_refused_flow, width=width, flow=flow, set_timeout=timeout)
         every = (
             one for listed in dump_element_lists(netlink, name) for _, one in attributes(listed)
         )
@@ -289,8 +291,8 @@ def _read_sets(netlink: NetlinkSocket, wanted: Iterable[str]) -> SetReading:
     return SetReading(tuple(rows), full, unread)
 
 
-def _refused_element(data: bytes, width: int, set_timeout: int, *, flow: bool) -> RefusedElement:
-    """Read one element (NFTA_SET_ELEM_*).
+def _refused_flow(data: bytes, width: int, set_timeout: int, *, flow: bool) -> RefusedFlow:
+    """Read one element (NFTA_SET_ELEM_*); its zone is not known here.
 
     A key is the source; of a flow source, destination, protocol and port, each padded to 4 bytes.
 
@@ -312,14 +314,15 @@ def _refused_element(data: bytes, width: int, set_timeout: int, *, flow: bool) -
         else timeout
     )
     counted = _element_counter(element)
-    return RefusedElement(
+    return RefusedFlow(
         source=str(ip_address(key[:width])),
         destination=str(ip_address(key[width : 2 * width])) if flow else "",
-        protocol=key[2 * width] if flow else 0,
+        protocol=protocol_name(key[2 * width]) if flow else "",
         port=number(key[2 * width + 4 : 2 * width + 6]) if flow else 0,
         packets=counted.packets,
         bytes=counted.bytes,
-        idle=max(0, timeout - left) // 1000,
+        last=max(0, timeout - left) // 1000,
+        zone="",
     )
 
 

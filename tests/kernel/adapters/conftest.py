@@ -22,13 +22,16 @@ table inet ecluse {
   counter svc_lab { }
   counter refused_out { }
   set k1_inside { type ifname; flags interval; elements = { "lan0", "vlan1*" } }
-  map k1_hosts4 { type inet_proto . ipv4_addr . inet_service : counter; elements = { 6 . 203.0.113.10 . 443 : "svc_lab" } }
+  map k1_hosts4 { type inet_proto . ipv4_addr . inet_service : counter
+    elements = { 6 . 203.0.113.10 . 443 : "svc_lab" } }
   map k1_nets4 { type inet_proto . ipv4_addr . inet_service : counter; flags interval
     elements = { 6 . 198.51.100.0/24 . 443-450 : "svc_lab" } }
   map k1_from { type ifname : verdict; elements = { "lan0" : goto k1_gate.care } }
   set k1_granted { type ipv4_addr; flags timeout; elements = { 203.0.113.77 timeout 1h } }
-  set refused4 { type ipv4_addr . ipv4_addr . inet_proto . inet_service; size 65535; flags dynamic,timeout; timeout 1d; counter; }
-  set refused6 { type ipv6_addr . ipv6_addr . inet_proto . inet_service; size 65535; flags dynamic,timeout; timeout 1d; counter; }
+  set refused4 { type ipv4_addr . ipv4_addr . inet_proto . inet_service; size 65535
+    flags dynamic,timeout; timeout 1d; counter; }
+  set refused6 { type ipv6_addr . ipv6_addr . inet_proto . inet_service; size 65535
+    flags dynamic,timeout; timeout 1d; counter; }
   set refused_hosts4 { type ipv4_addr; size 65535; flags dynamic,timeout; timeout 1d; counter; }
   set refused_hosts6 { type ipv6_addr; size 2; flags dynamic,timeout; timeout 1d; counter; }
   chain forward { type filter hook forward priority filter - 10; policy accept;
@@ -58,15 +61,18 @@ table inet ecluse {
     accept
   }
   chain k1_at.cut {
-    meta nfproto ipv4 ct protocol { 6, 17 } counter name ct protocol . ct original ip daddr . ct original proto-dst map @k1_hosts4 accept
+    meta nfproto ipv4 ct protocol { 6, 17 } counter name \\
+      ct protocol . ct original ip daddr . ct original proto-dst map @k1_hosts4 accept
     goto k1_refuse
   }
   chain k1_refuse {
     counter name refused_out
     meta nfproto ipv4 update @refused_hosts4 { ip saddr timeout 1d counter }
     meta nfproto ipv6 update @refused_hosts6 { ip6 saddr timeout 1d counter }
-    meta nfproto ipv4 meta l4proto { tcp, udp, sctp } update @refused4 { ip saddr . ip daddr . meta l4proto . th dport timeout 1d counter }
-    meta nfproto ipv6 meta l4proto { tcp, udp, sctp } update @refused6 { ip6 saddr . ip6 daddr . meta l4proto . th dport timeout 1d counter }
+    meta nfproto ipv4 meta l4proto { tcp, udp, sctp } update @refused4 \\
+      { ip saddr . ip daddr . meta l4proto . th dport timeout 1d counter }
+    meta nfproto ipv6 meta l4proto { tcp, udp, sctp } update @refused6 \\
+      { ip6 saddr . ip6 daddr . meta l4proto . th dport timeout 1d counter }
     drop
   }
 }
@@ -109,7 +115,7 @@ def nft(text):
 
 
 def send_udp(source, destination, port, times=1):
-    """Send datagrams over the loopback; a refused one is an error of the sender that we don't mind."""
+    """Send datagrams over the loopback; the sender's error about a refused one is ignored."""
     family = socket.AF_INET6 if ":" in source else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sender:
         sender.bind((source, 0))

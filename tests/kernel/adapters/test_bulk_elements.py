@@ -64,10 +64,10 @@ def empty_table(sets):
 
 
 def by_libnftables(sets):
-    lines = [
-        f"add element inet ecluse {named.name} {{ {', '.join(element_text(named, key) for key in named.elements)} }}"
-        for named in sets
-    ]
+    lines = []
+    for named in sets:
+        elements = ", ".join(element_text(named, key) for key in named.elements)
+        lines.append(f"add element inet ecluse {named.name} {{ {elements} }}")
     return empty_table(sets) + "\n".join(lines)
 
 

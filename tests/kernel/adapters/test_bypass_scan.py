@@ -1,4 +1,4 @@
-"""Every way past the gate that this kernel can make is found on a real interface, while it lasts."""
+"""Every way past the gate that this kernel can make is found on a real interface."""
 
 import errno
 import json
@@ -34,6 +34,8 @@ from tests.unit.ruleset.policies import SITE
 
 pytestmark = pytest.mark.kernel
 
+REDIRECT = "protocol all u32 match u32 0 0 action mirred egress redirect dev wan0"
+
 
 def policy() -> Policy:
     zone = Zone("care", "Care", ("care0",), (ip_network("10.10.0.0/16"),))
@@ -41,7 +43,7 @@ def policy() -> Policy:
 
 
 async def read_machine():
-    """Read links, routes and the rest as the daemon does: the scan adds to what the links' port read."""
+    """Read as the daemon does: the scan adds to what the port of the links read."""
     links = RtnlLinks()
     try:
         return await bypass_scan.KernelBypassScan().scan(await links.read_host())
@@ -71,7 +73,7 @@ async def test_xdp(gateway):
 async def test_tc_redirect(gateway, queue, side):
     do(
         f"tc qdisc add dev care0 {queue}",
-        f"tc filter add dev care0 {side} protocol all u32 match u32 0 0 action mirred egress redirect dev wan0",
+        f"tc filter add dev care0 {side} {REDIRECT}",
     )
     assert f"u32, {side} of care0) redirects to wan0" in (await found())["tc"].what
     do(f"tc qdisc del dev care0 {queue}")
@@ -84,16 +86,14 @@ async def test_tc_copies_too_and_a_filter_that_sends_nothing_is_none(gateway):
         "tc filter add dev care0 ingress protocol ip u32 match u32 0 0 classid 1:1",
     )
     assert "tc" not in await found()
-    do(
-        "tc filter add dev care0 ingress protocol all u32 match u32 0 0 action mirred egress mirror dev wan0"
-    )
+    do(f"tc filter add dev care0 ingress {REDIRECT.replace('redirect', 'mirror')}")
     assert "copies to wan0" in (await found())["tc"].what
 
 
 async def test_tc_of_a_classful_queue(gateway):
     do(
         "tc qdisc add dev care0 root handle 1: htb",
-        "tc filter add dev care0 parent 1: protocol all u32 match u32 0 0 action mirred egress redirect dev wan0",
+        f"tc filter add dev care0 parent 1: {REDIRECT}",
     )
     assert "egress of care0) redirects to wan0" in (await found())["tc"].what
 
@@ -116,11 +116,11 @@ async def test_tcx_that_may_not_be_looked_for_is_said(gateway, monkeypatch, caps
 
 @pytest.mark.parametrize("what", [RTM_GETTFILTER, RTM_GETLINK])
 async def test_what_changed_while_it_was_read_is_read_again(gateway, monkeypatch, what):
-    """A mix is not taken for nothing there: of tc's filters, of the interfaces in other namespaces."""
+    """A mix is not an empty answer: of tc's filters, of interfaces in other namespaces."""
     other = netns.unique()
     do(
         "tc qdisc add dev care0 clsact",
-        "tc filter add dev care0 ingress protocol all u32 match u32 0 0 action mirred egress redirect dev wan0",
+        f"tc filter add dev care0 ingress {REDIRECT}",
         "ip link add mv0 link wan0 type macvlan mode bridge",
         f"ip netns add {other}",
     )

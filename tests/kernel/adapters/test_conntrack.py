@@ -186,7 +186,8 @@ def test_the_short_way_through_a_tuple_reads_what_the_long_way_reads(
 
 async def test_nat_shows_in_the_reply(conntrack):
     nft(
-        "table inet other { chain n { type nat hook output priority -100; \n ip daddr 192.0.2.1 dnat ip to 203.0.113.10\n }\n}"
+        "table inet other { chain n { type nat hook output priority -100; \n"
+        " ip daddr 192.0.2.1 dnat ip to 203.0.113.10\n }\n}"
     )
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"x", ("192.0.2.1", 53)) if run(

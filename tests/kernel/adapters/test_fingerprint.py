@@ -15,32 +15,42 @@ TAMPERINGS = {
     "rule added": "add rule inet ecluse k1_at.cut accept",
     "rule inserted": "insert rule inet ecluse k1_forward accept",
     "rules deleted": "flush chain inet ecluse k1_refuse",
-    "rules in another order": "flush chain inet ecluse k1_at.open; add rule inet ecluse k1_at.open accept; "
+    "rules in another order": "flush chain inet ecluse k1_at.open; "
+    "add rule inet ecluse k1_at.open accept; "
     "add rule inet ecluse k1_at.open udp dport 9 goto k1_refuse",
-    "rule altered": "flush chain inet ecluse k1_at.open; add rule inet ecluse k1_at.open udp dport 10 goto k1_refuse; "
+    "rule altered": "flush chain inet ecluse k1_at.open; "
+    "add rule inet ecluse k1_at.open udp dport 10 goto k1_refuse; "
     "add rule inet ecluse k1_at.open accept",
-    "rule commented": "flush chain inet ecluse k1_at.open; add rule inet ecluse k1_at.open udp dport 9 goto k1_refuse; "
+    "rule commented": "flush chain inet ecluse k1_at.open; "
+    "add rule inet ecluse k1_at.open udp dport 9 goto k1_refuse; "
     'add rule inet ecluse k1_at.open accept comment "mine"',
-    "rule in a new base chain": "add chain inet ecluse late { type filter hook forward priority 100; }; "
+    "rule in a new base chain": "add chain inet ecluse late "
+    " { type filter hook forward priority 100; }; "
     "add rule inet ecluse late accept",
-    "element added to a map": 'add element inet ecluse k1_hosts4 { 6 . 192.0.2.7 . 443 : "svc_lab" }',
-    "element added to an interval map": 'add element inet ecluse k1_nets4 { 6 . 192.0.2.0/28 . 443 : "svc_lab" }',
+    "element added to a map": "add element inet ecluse "
+    'k1_hosts4 { 6 . 192.0.2.7 . 443 : "svc_lab" }',
+    "element added to an interval map": "add element inet ecluse "
+    'k1_nets4 { 6 . 192.0.2.0/28 . 443 : "svc_lab" }',
     "element deleted": "delete element inet ecluse k1_hosts4 { 6 . 203.0.113.10 . 443 }",
     "element points elsewhere": "delete element inet ecluse k1_hosts4 { 6 . 203.0.113.10 . 443 }; "
     'add element inet ecluse k1_hosts4 { 6 . 203.0.113.10 . 443 : "refused_out" }',
     "prefix widened": "delete element inet ecluse k1_nets4 { 6 . 198.51.100.0/24 . 443-450 }; "
     'add element inet ecluse k1_nets4 { 6 . 198.51.100.0/23 . 443-450 : "svc_lab" }',
-    "interface added": 'flush set inet ecluse k1_inside; add element inet ecluse k1_inside { "lan0", "vlan1*", "lan9" }',
+    "interface added": "flush set inet ecluse k1_inside; "
+    'add element inet ecluse k1_inside { "lan0", "vlan1*", "lan9" }',
     "verdict altered": 'delete element inet ecluse k1_from { "lan0" }; '
     'add element inet ecluse k1_from { "lan0" : goto k1_at.open }',
     "grant added": "add element inet ecluse k1_granted { 192.0.2.4 timeout 1h }",
     "grant lengthened": "delete element inet ecluse k1_granted { 203.0.113.77 }; "
     "add element inet ecluse k1_granted { 203.0.113.77 timeout 9h }",
-    "priority altered": "delete rule inet ecluse forward handle {forward}; delete chain inet ecluse forward; "
+    "priority altered": "delete rule inet ecluse forward handle {forward}; "
+    "delete chain inet ecluse forward; "
     "add chain inet ecluse forward { type filter hook forward priority 10; policy accept; }; "
     "add rule inet ecluse forward goto k1_forward",
-    "hook altered": "delete rule inet ecluse forward handle {forward}; delete chain inet ecluse forward; "
-    "add chain inet ecluse forward { type filter hook input priority filter - 10; policy accept; }; "
+    "hook altered": "delete rule inet ecluse forward handle {forward}; "
+    "delete chain inet ecluse forward; "
+    "add chain inet ecluse forward "
+    "{ type filter hook input priority filter - 10; policy accept; }; "
     "add rule inet ecluse forward goto k1_forward",
     "chain added": "add chain inet ecluse mine",
     "chain deleted": "flush chain inet ecluse k1_at.cut; delete chain inet ecluse k1_at.cut",

@@ -187,7 +187,7 @@ def test_sets_that_others_change_all_the_time_cost_a_look_now_and_then(world, mo
     gate = world.process()
     looks = []
     monkeypatch.setattr(
-        module, "contents", lambda *where: looks.append(where[1]) or set_contents(*where)
+        module, "set_contents", lambda *where: looks.append(where[1]) or set_contents(*where)
     )
     for _ in range(50):
         gate.hear(KernelChange("nft", 1, ours=False, touched=False, what="", filled=SET))
@@ -445,7 +445,7 @@ def test_a_set_that_cannot_be_set_right_keeps_none_of_the_others_from_it(world, 
     world.strange(ALL)
     world.strange()
     with monkeypatch.context() as broken:
-        broken.setattr(module, "take_out", refused)
+        broken.setattr(module, "delete_elements", refused)
         gate._all_touched = True
         with pytest.raises(OSError, match="refused"):
             gate.tend()
@@ -482,13 +482,13 @@ def test_where_the_kernel_gives_no_word_nothing_counts_as_open(world, monkeypatc
     gate = world.process()
     told = [lambda *_: {"forward": "k1_open"}, lambda *_: {"forward": None}]
     for answer, opened in zip(told, (True, False), strict=True):
-        monkeypatch.setattr(module.read_table, "targets", answer)
+        monkeypatch.setattr(module.read_table, "goto_targets", answer)
         assert gate.is_open() is opened
 
     def busy(*_):
         raise OSError(errno.ENOBUFS, "No buffer space available")
 
-    monkeypatch.setattr(module.read_table, "targets", busy)
+    monkeypatch.setattr(module.read_table, "goto_targets", busy)
     assert gate.is_open() is False
     monkeypatch.undo()
     gate.learn([SERVICE], [LEARNED], LED)
@@ -564,7 +564,7 @@ def test_what_the_kernel_would_not_let_go_goes_at_the_next_look(world, monkeypat
             raise OSError(errno.EBUSY, "Device or resource busy")
         delete_elements(netlink, name, elements)
 
-    monkeypatch.setattr(module, "take_out", refused)
+    monkeypatch.setattr(module, "delete_elements", refused)
     with pytest.raises(OSError, match="busy"):
         gate.tend()
     monkeypatch.undo()

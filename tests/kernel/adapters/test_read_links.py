@@ -70,7 +70,7 @@ async def test_a_look_says_by_which_interfaces_packets_can_come(links):
     ip("link add port0 type veth peer name port1")
 
     async def seen(name, **wanted):
-        """Look until it is so: a carrier is taken up by a task of the kernel's own (link_watch.c)."""
+        """Look until it is so: a task of the kernel takes up carriers (link_watch.c)."""
         async with asyncio.timeout(10):
             while True:
                 (one,) = (one for one in (await links.read_links()).devices if one.name == name)
@@ -139,7 +139,7 @@ async def test_by_which_interface_an_address_is_reached(links, namespace):
 
 
 async def test_names_that_are_no_utf8_are_read_with_replacement(links):
-    """The kernel takes any bytes but '/', ':' and white space (dev_valid_name in net/core/dev.c)."""
+    """The kernel takes any bytes but '/', ':' and white space (dev_valid_name, net/core/dev.c)."""
     odd, told = b"caf\xe9", "caf\N{REPLACEMENT CHARACTER}"
     run("ip", "link", "add", os.fsdecode(odd), "type", "bridge")
     stream = links.changes()

@@ -27,6 +27,8 @@ from tests.kernel.adapters.test_switch_commit import HANG_LATER, PUT_TO_SLEEP, l
 
 pytestmark = pytest.mark.kernel
 
+FLUSH = "flush chain inet ecluse k1_gate.care"
+
 
 async def test_no_table_reads_as_nothing(firewall):
     assert await firewall.chains() == ()
@@ -39,7 +41,8 @@ async def test_no_table_reads_as_nothing(firewall):
 
 async def test_tables_of_others_are_not_ours(firewall):
     nft(
-        "table ip ecluse { chain forward { \n goto x\n } \n chain x { }\n }\ntable inet other { counter c { } \n set s { type ipv4_addr; }\n}"
+        "table ip ecluse { chain forward { \n goto x\n } \n chain x { }\n }\n"
+        "table inet other { counter c { } \n set s { type ipv4_addr; }\n}"
     )
     assert await firewall.objects() == {}
     assert await firewall.fingerprint() == {}
@@ -81,11 +84,11 @@ async def test_targets_are_read_back(firewall):
     [
         "add rule inet ecluse k1_gate.care drop",
         "insert rule inet ecluse k1_gate.care accept",
-        "flush chain inet ecluse k1_gate.care",
-        "flush chain inet ecluse k1_gate.care; add rule inet ecluse k1_gate.care jump k1_at.open",
-        "flush chain inet ecluse k1_gate.care; add rule inet ecluse k1_gate.care accept",
-        "flush chain inet ecluse k1_gate.care; add rule inet ecluse k1_gate.care counter goto k1_at.open",
-        "flush chain inet ecluse k1_gate.care; add rule inet ecluse k1_gate.care ip saddr 192.0.2.1 goto k1_at.open",
+        FLUSH,
+        f"{FLUSH}; add rule inet ecluse k1_gate.care jump k1_at.open",
+        f"{FLUSH}; add rule inet ecluse k1_gate.care accept",
+        f"{FLUSH}; add rule inet ecluse k1_gate.care counter goto k1_at.open",
+        f"{FLUSH}; add rule inet ecluse k1_gate.care ip saddr 192.0.2.1 goto k1_at.open",
     ],
 )
 async def test_a_chain_that_is_not_just_one_goto_has_no_target(firewall, rule):
@@ -105,15 +108,15 @@ async def test_counters_and_refused_flows_are_read_in_both_families(firewall):
     found, full, _ = await firewall.refused()
     flows = {(e.source, e.destination, e.protocol, e.port, e.packets, e.bytes) for e in found}
     assert flows == {
-        ("10.10.0.5", "203.0.113.10", 17, 9, 3, 87),
-        ("10.10.0.6", "203.0.113.10", 17, 9, 1, 29),
-        ("2001:db8::5", "2001:db8::10", 17, 9, 2, 98),
-        ("10.10.0.5", "", 0, 0, 3, 87),
-        ("10.10.0.6", "", 0, 0, 1, 29),
-        ("2001:db8::5", "", 0, 0, 2, 98),
+        ("10.10.0.5", "203.0.113.10", "udp", 9, 3, 87),
+        ("10.10.0.6", "203.0.113.10", "udp", 9, 1, 29),
+        ("2001:db8::5", "2001:db8::10", "udp", 9, 2, 98),
+        ("10.10.0.5", "", "", 0, 3, 87),
+        ("10.10.0.6", "", "", 0, 1, 29),
+        ("2001:db8::5", "", "", 0, 2, 98),
     }
     assert not full
-    assert {e.idle for e in found} == {0}
+    assert {e.last for e in found} == {0}
 
 
 async def test_idle_counts_from_the_last_packet(firewall):
@@ -123,7 +126,7 @@ async def test_idle_counts_from_the_last_packet(firewall):
     await asyncio.sleep(1.3)
     send_udp("10.10.0.5", "203.0.113.10", 9)
     found, _, _ = await firewall.refused()
-    assert {e.source: e.idle for e in found if not e.destination} == {
+    assert {e.source: e.last for e in found if not e.destination} == {
         "10.10.0.5": 0,
         "10.10.0.6": 1,
     }
@@ -133,7 +136,7 @@ async def test_idle_of_an_element_with_a_time_out_of_its_own(firewall):
     await firewall.apply(PROGRAM)
     nft("add element inet ecluse refused_hosts4 { 192.0.2.9 timeout 10m expires 4m }")
     found, _, _ = await firewall.refused()
-    assert [e.idle for e in found] == [360]
+    assert [e.last for e in found] == [360]
 
 
 async def test_a_full_set_says_so(firewall):
@@ -170,10 +173,10 @@ async def test_a_set_of_another_kind_hides_no_row_of_the_others(firewall, kind):
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=80)), st.sampled_from([4, 16]), st.booleans())
 def test_an_element_of_any_bytes_is_a_row_or_is_counted(rows, width, flow):
-    """Whatever stands in an element: KeyError, a length that leads nowhere, a key of another size."""
+    """Of any bytes: KeyError, a length that leads nowhere, a key of another size."""
     key = bytes(2 * width + 8 if flow else width)
     sound = attribute(nf.NFTA_SET_ELEM_KEY | NLA_F_NESTED, attribute(nf.NFTA_DATA_VALUE, key))
-    read = partial(read_table._refused_element, width=width, flow=flow, set_timeout=1000)
+    read = partial(read_table._refused_flow, width=width, flow=flow, set_timeout=1000)
     found, bad = sift([*rows, sound], read)
     assert len(found) + bad == len(rows) + 1
     assert found[-1].source == str(ip_address(bytes(width)))

@@ -19,7 +19,7 @@ from ecluse.ruleset import switch, table_names
 from ecluse.ruleset.compile import compile_program
 from tests.golden.cases import HERE, compiled
 from tests.kernel.adapters.conftest import nft
-from tests.unit.controller.test_machine import CUT, OPEN, simple
+from tests.unit.controller.machine import CUT, OPEN, simple
 from tests.unit.ruleset.policies import ZONES
 
 pytestmark = pytest.mark.kernel
@@ -85,7 +85,8 @@ async def test_a_chain_with_other_rules_in_it_is_made_one_goto(firewall):
     wanted = await whole(firewall, cut)
     gate = table_names.gate(1, ZONES[0])
     await firewall.apply(
-        f"insert rule inet ecluse {gate} accept\nadd rule inet ecluse {gate} drop\nflush chain inet ecluse input"
+        f"insert rule inet ecluse {gate} accept\nadd rule inet ecluse {gate} drop\n"
+        "flush chain inet ecluse input"
     )
     assert await whole(firewall, cut) != wanted
     await firewall.switch(cut)

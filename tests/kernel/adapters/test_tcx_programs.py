@@ -11,7 +11,7 @@ pytestmark = pytest.mark.kernel
 
 
 @pytest.mark.parametrize("side", ["ingress", "egress"])
-async def test_tcx(side):
+async def test_tcx(gateway, side):
     assert "tc" not in await found()
     try:
         xdp.attach_tcx("care0", side)

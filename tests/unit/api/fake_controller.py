@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from types import MappingProxyType
 
+from ecluse.alerts import Alert
 from ecluse.errors import NotFoundError, RequestError, StaleError
 from ecluse.records import Action, Actor, Generation
 from ecluse.results import (
@@ -100,6 +101,7 @@ class FakeController:
             purge=None, last_tamper=None, last_leak=None, warnings=("the review date of 'laboratory' is past",),
             dns=DnsState("cut", working=True, learned=3, refused=5, strained={"rate": 1}),
             tables=(TableUse("connections", 12, 262144, "net.netfilter.nf_conntrack_max"),),
+            alerts=(Alert("routes-unknown", {"error": "no socket"}, AT, "warning", "no routes: no socket"),),
         )  # fmt: skip
 
     def _services(self):

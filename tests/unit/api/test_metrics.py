@@ -32,5 +32,6 @@ async def test_metrics():
             1,
             1,
         )
+        assert found["ecluse_alert", "routes-unknown", "warning"] == 1
         assert found["ecluse_api_connections", "root"] == 1
         assert not [name for name, *_ in found if not name.startswith("ecluse")]

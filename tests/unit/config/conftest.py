@@ -1,10 +1,12 @@
 """A small site that is right in every way; each test changes one thing of it."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
 
-from ecluse.config import lint
+from ecluse.config import lint, load_policy, read_directory, warnings_of
+from ecluse.errors import ConfigError
 
 SITE = """\
 site: chu-example
@@ -82,6 +84,37 @@ class Files:
         assert LABS.count(old) == 1, f"{old!r} must stand in the sample once"
         self.write("allowlist.d/10-labs.yaml", LABS.replace(old, new))
 
+    def dns_gate(self, text: str) -> None:
+        """Append these lines of `dns_gate` to the sample."""
+        self.write("site.yaml", f"{SITE}dns_gate:\n{text}")
+
+    def faults(self) -> list[str]:
+        """Load; return each fault as `file:line:column: text`, without the directory."""
+        with pytest.raises(ConfigError) as caught:
+            load_policy(self.path)
+        return [str(fault).replace(f"{self.path}/", "") for fault in caught.value.faults]
+
+    def warnings(self, day: date = date(2026, 11, 1), dns: str = "vital") -> list[str]:
+        """Load beside a kept DNS server (unless dns is empty); return the warnings of that day."""
+        if dns:
+            self.dns(dns)
+        found = warnings_of(read_directory(self.path), day)
+        return [str(fault).replace(f"{self.path}/", "") for fault in found]
+
+    def site_fault(self, old: str, new: str, said: str, *, alone: bool = True) -> None:
+        """Change the site's sample; expect this fault, and (alone) no other."""
+        self.site(old, new)
+        found = self.faults()
+        assert f"site.yaml:{said}" in found
+        assert len(found) == 1 or not alone, found
+
+    def labs_fault(self, old: str, new: str, said: str, *, alone: bool = True) -> None:
+        """Change the allowlist's sample; expect this fault, and (alone) no other."""
+        self.labs(old, new)
+        found = self.faults()
+        assert f"allowlist.d/10-labs.yaml:{said}" in found
+        assert len(found) == 1 or not alone, found
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
@@ -90,6 +123,6 @@ def files(tmp_path: Path) -> Files:
 
 @pytest.fixture(autouse=True)
 def documentation_addresses_count_as_real(request, monkeypatch):
-    """All samples are written in them; the one remark about that has tests of its own (`examples`)."""
+    """All samples are written in them; the warning about that has tests of its own (`examples`)."""
     if "examples" not in request.keywords:
         monkeypatch.setattr(lint, "find_examples", lambda *_: ())

@@ -5,11 +5,13 @@ started again.
 import asyncio
 import gc
 import warnings
+from dataclasses import replace
+from ipaddress import ip_network
 
 from ecluse.controller import Controller
 from ecluse.controller.context import Options, Ports
 from ecluse.errors import EcluseError
-from ecluse.policy import Policy
+from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
 from ecluse.records import Actor
 from ecluse.ruleset import switch
 from tests.fakes import (
@@ -24,12 +26,28 @@ from tests.fakes import (
     FakeResolver,
     FakeState,
 )
+from tests.unit.ruleset.policies import SITE, ZONES
 
 WHO = Actor(1000, "oncall", 4711, "ecluse")
+OPEN, CUT = dict.fromkeys(ZONES, "open"), dict.fromkeys(ZONES, "cut")
+
+
+def simple(names: tuple[str, ...] = ("svc-0",)) -> Policy:
+    """Give a policy with vital services of these names."""
+    return allowlist(*names)
+
+
+def allowlist(*names: str, hosts: tuple[str, ...] = ()) -> Policy:
+    """Give a policy with vital services of these names, `lab` where none is named."""
+    lab = Destination(
+        Direction.OUTBOUND, hosts, (ip_network("203.0.113.1/32"),), (Traffic(6, 443, 443),)
+    )
+    one = Service("", "", "", "", Criticality.VITAL, ("care",), (), (lab,))
+    return Policy(SITE, tuple(replace(one, name=name) for name in names or ("lab",)))
 
 
 class Machine:
-    """One gateway: its disk (state, audit) and kernel (firewall) outlive the daemon (controller)."""
+    """One gateway: its disk (state, audit) and kernel (firewall) outlive the controller."""
 
     def __init__(self, policy: Policy, addresses=None) -> None:
         self.loop = asyncio.new_event_loop()
@@ -95,7 +113,7 @@ class Machine:
         self.run(rest())
 
     def heal(self) -> None:
-        """Let what was done to the table be put back: where the kernel refused it, in the next try."""
+        """Let the table be restored: where the kernel refused it, in the next try."""
         self.settle()
 
         async def healed() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from ecluse.cli.exit_codes import CODES
 from ecluse.cli.parser import build_parser
-from ecluse.config import models
+from ecluse.config import file_schemas as schemas
+from ecluse.config.schema import Key, Unread
 from ecluse.config.settings import Settings
 from ecluse.dnsproxy import process
 from make_deb import completion, manual
@@ -99,36 +100,32 @@ HOLDERS = {"management", "internal", "limits"}
         (
             "ecluse-site.5",
             (
-                models.SiteModel,
-                models.LifelineModel,
-                models.ManagementModel,
-                models.ZoneModel,
-                models.LevelModel,
-                models.DnsGateModel,
-                models.InternalModel,
-                models.LimitsModel,
+                schemas.SITE,
+                schemas.LIFELINE,
+                schemas.MANAGEMENT,
+                schemas.ZONE,
+                schemas.LEVEL,
+                schemas.DNS_GATE,
+                schemas.INTERNAL,
+                schemas.LIMITS,
             ),
         ),
-        ("ecluse-allowlist.5", (models.ServiceModel, models.DestinationModel)),
+        ("ecluse-allowlist.5", (schemas.SERVICE, schemas.DESTINATION)),
     ],
 )
 def test_every_key_of_the_files_is_in_the_manual(page, kinds):
     heads = re.findall(r"^\.TP\n(\S+)\n", plain(page), re.MULTILINE)
     for kind in kinds:
-        for name, info in kind.model_fields.items():
-            key = info.alias or name
-            inner = (kind is models.SiteModel and key in {"lifeline", "dns_gate"}) or key in HOLDERS
+        for key in kind.keys:
+            inner = (kind is schemas.SITE and key in {"lifeline", "dns_gate"}) or key in HOLDERS
             assert inner or any(head.rpartition(".")[2] == key for head in heads), key
 
 
 def test_a_key_that_the_documentation_does_not_know_ends_the_build():
-    class More(models.ZoneModel):
-        colour: str = ""
-
     rows = dict.fromkeys(("name", "title", "interfaces", "subnets"), ("text", "", ""))
-    assert "colour" not in manual._model(models.ZoneModel, rows)
+    assert "colour" not in manual._described_keys(schemas.ZONE.keys, rows)
     with pytest.raises(ValueError, match="colour"):
-        manual._model(More, rows)
+        manual._described_keys({**schemas.ZONE.keys, "colour": Key(Unread())}, rows)
 
 
 @pytest.mark.parametrize("name", PAGES)

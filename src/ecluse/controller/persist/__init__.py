@@ -1,1 +1,1 @@
-"""What the controller puts on disk."""
+"""Records of the controller on disk."""

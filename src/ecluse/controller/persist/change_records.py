@@ -1,4 +1,4 @@
-"""Everything that is put on disk for a change: generations, boot ruleset, journal, audit lines."""
+"""The records of a change: generations, boot ruleset, journal, audit lines."""
 
 import asyncio
 import threading
@@ -74,7 +74,7 @@ class ChangeRecords:
         # Audit lines: how many so far, the newest that used the reserved space, and those that were
         # left out, by event.
         self._lines = 0
-        self._newest_spare = 0
+        self._newest_from_reserve = 0
         self._left_out: Counter[str] = Counter()
         self._counting = threading.Lock()
 
@@ -103,7 +103,7 @@ class ChangeRecords:
         return await self.on_disk(self._store.digest_policy, policy)
 
     def generation(self, number: int) -> Generation:
-        """Give a recorded generation. NotFoundError when there is none of that number (any more)."""
+        """Give a recorded generation. NotFoundError when it is not (or no longer) recorded."""
         if number not in self.generations:
             raise NotFoundError(
                 f"there is no generation {number}", hint="'ecluse history' lists them"
@@ -168,13 +168,13 @@ class ChangeRecords:
         return name is not None and self._store.has_program(name)
 
     def boot_ruleset(
-        self, loaded: CompiledPolicy, generation: Generation, *, spare: bool = False
+        self, loaded: CompiledPolicy, generation: Generation, *, use_reserve: bool = False
     ) -> Write:
         """Point the boot ruleset at a state, which records it: `boot.nft` has the whole generation.
 
         A program file of this policy that is there already serves, even if an address has changed
         since: a closing never waits for a file of the allowlist's size, and the file is renewed
-        soon after (`RecordUpkeep`). spare: use the disk space that is reserved for closings.
+        soon after (`RecordUpkeep`). use_reserve: use the disk space that is reserved for closings.
         """
         gate = switch.gate_text(loaded.policy, switch.BOOT_SLOT, generation.levels)
         program = self.program_files(loaded)
@@ -185,10 +185,10 @@ class ChangeRecords:
                     program.run()
                 name = self._newest_program[loaded.digest]
             except StateError:
-                name = self._older_program(loaded.digest) if spare else ""
+                name = self._older_program(loaded.digest) if use_reserve else ""
                 if not name:
                     raise
-            self._store.point_boot(name, gate, generation, spare=spare)
+            self._store.point_boot(name, gate, generation, spare=use_reserve)
 
         return self._stepped("boot ruleset", "boot", run)
 
@@ -247,8 +247,10 @@ class ChangeRecords:
         """Take the intent away again."""
         return self._stepped("journal", "cleared", self._store.clear_intent)
 
-    def audit_line(self, record: AuditRecord, *, spare: bool = False) -> Write:
-        """Append a line to the audit log; beyond what may wait, count it. spare: as for the boot.
+    def audit_line(self, record: AuditRecord, *, use_reserve: bool = False) -> Write:
+        """Append a line to the audit log; beyond what may wait, count it.
+
+        use_reserve: as for `boot_ruleset`.
 
         On a full disk the line of a closing passes those that wait. These give no levels then: the
         newest levels in the log are to be those that are applied.
@@ -260,12 +262,14 @@ class ChangeRecords:
         number = self._lines
 
         def run() -> None:
-            passed = number < self._newest_spare
-            self._audit.append(replace(record, levels=None) if passed else record, spare=spare)
-            self._newest_spare = max(self._newest_spare, number if spare else 0)
+            passed = number < self._newest_from_reserve
+            self._audit.append(
+                replace(record, levels=None) if passed else record, spare=use_reserve
+            )
+            self._newest_from_reserve = max(self._newest_from_reserve, number if use_reserve else 0)
 
         label = f"audit line '{record.event}' (number {number} since the start)"
-        return replace(self._stepped(label, "audit", run), in_order=True, ahead=spare)
+        return replace(self._stepped(label, "audit", run), in_order=True, ahead=use_reserve)
 
     def _count_left_out(self, record: AuditRecord) -> Write:
         """Count a line that cannot be kept, so that a flood does not eat the memory."""
@@ -359,7 +363,7 @@ class ChangeRecords:
     async def closing(self, loaded: CompiledPolicy, generation: Generation) -> tuple[str, ...]:
         """Record a closing that is applied already; give what could not be recorded, in words."""
         failed = await self.queue.write(
-            self._answered_writes(loaded, generation, spare=True), records_only=True
+            self._answered_writes(loaded, generation, use_reserve=True), records_only=True
         )
         record = replace(self.generation_file(generation), housekeeping=True)
         self.queue.write_later([record, self.disk_reserve()])
@@ -367,20 +371,20 @@ class ChangeRecords:
 
     async def opening(self, loaded: CompiledPolicy, generation: Generation) -> None:
         """Record an opening. StateError: part of it may be on disk, and is to be taken back."""
-        await self.queue.write_or_fail(self._answered_writes(loaded, generation, spare=False))
+        await self.queue.write_or_fail(self._answered_writes(loaded, generation, use_reserve=False))
         writes = self.generation_file(generation), self.cleared_intent(), self.disk_reserve()
         self.queue.write_later([replace(one, housekeeping=True) for one in writes])
 
     def _answered_writes(
-        self, loaded: CompiledPolicy, generation: Generation, *, spare: bool
+        self, loaded: CompiledPolicy, generation: Generation, *, use_reserve: bool
     ) -> list[Write]:
         """Make all that an answer waits for: the boot ruleset with the record, and the audit line.
 
-        spare: a closing may use the reserved disk space. An opening may not: it can wait.
+        use_reserve: a closing may use the reserved disk space. An opening may not: it can wait.
         """
         line = self.change_line(generation, generation.action.value, "applied", "done")
-        boot = self.boot_ruleset(loaded, generation, spare=spare)
-        return [boot, self.audit_line(line, spare=spare)]
+        boot = self.boot_ruleset(loaded, generation, use_reserve=use_reserve)
+        return [boot, self.audit_line(line, use_reserve=use_reserve)]
 
     async def taken_back(
         self, before: CurrentState, lost: Generation, again: Generation
@@ -393,7 +397,7 @@ class ChangeRecords:
         self.generations[again.number] = again
         line = self.change_line(again, "recovery", again.reason, "done")
         writes = [
-            self.boot_ruleset(before.loaded, again, spare=True),
+            self.boot_ruleset(before.loaded, again, use_reserve=True),
             self.generation_file(again),
             self.audit_line(line),
             self.cleared_intent(),

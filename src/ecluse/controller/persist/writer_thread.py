@@ -133,7 +133,7 @@ class WriteQueue:
             self._next_pass()
 
     def _next_pass(self) -> asyncio.Future[Any]:
-        """Give the pass that will write all that waits now: one that has not begun, or a new one."""
+        """Give a pass that will write all that waits now: one that has not begun, or a new one."""
         if self._pass is None or self._pass.begun or self._pass.future is None:
             self._pass = _Pass()
             self._pass.future = self._begin(partial(self._drain, self._pass))
@@ -183,7 +183,7 @@ class WriteQueue:
         return future
 
     async def _in_time(self, future: asyncio.Future[Any]) -> bool:
-        """Wait for the disk, for less while somebody urgent waits; the thread goes on either way."""
+        """Wait for the disk, less while somebody urgent waits; the thread goes on either way."""
         urgent = asyncio.ensure_future(self._urgent.wait())
         try:
             either: set[asyncio.Future[Any]] = {future, urgent}

@@ -29,7 +29,7 @@ _GUARD_TRIES = 10
 """How often a closing that the kernel refused tries to shut the gate by the smallest table."""
 
 Step = Callable[[str], None]
-"""Told the name of each step of a change as it is passed; tests end the process there."""
+"""Called with the name of each step of a change as it is passed; tests end the process there."""
 
 
 def _go_on() -> bool:
@@ -238,9 +238,8 @@ class TableManager:
         try:
             text = switch.removal_text(await self._firewall.objects(), slots, counters, learned)
         except ValueError as error:
-            raise KernelError(
-                f"what stands in table inet ecluse can't be tidied: {error}"
-            ) from error
+            message = f"what stands in table inet ecluse can't be tidied: {error}"
+            raise KernelError(message) from error
         if text:
             await self._apply(text)
         self._redirect = bool(learned)
@@ -278,14 +277,9 @@ class TableManager:
                 f"{message}; going back to the state before failed too: {error.message}",
                 hint="look at 'nft list table inet ecluse'; if in doubt pull the cable",
             ) from error
-        now = (
-            "the state before was put back"
-            if back
-            else "the state before could not be verified either"
-        )
-        raise NotVerifiedError(
-            f"{message}; {now}", retry=back, hint="look at 'ecluse status' and 'ecluse events'"
-        )
+        outcome = "was put back" if back else "could not be verified either"
+        hint = "look at 'ecluse status' and 'ecluse events'"
+        raise NotVerifiedError(f"{message}; the state before {outcome}", retry=back, hint=hint)
 
     async def close(
         self,

@@ -1,27 +1,27 @@
-"""What differs between two ruleset texts, in a time that grows with their length alone. Pure."""
+"""The difference of two ruleset texts, in a time that grows with their length alone. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
 
 def difference(old: str, new: str) -> list[str]:
-    """Give the lines that go (`-`) and those that come (`+`), part by part, below the names of the
-    two texts.
+    """Give the lines that go (`-`) and those that come (`+`), below the names of the two texts.
 
-    A part is a chain, a set, a map or a line of its own. difflib finds the smallest difference,
-    which takes minutes for 20,000 elements; here a line stays if the other part has it, unless what
-    stays would have changed its order.
+    They come part by part. A part is a chain, a set, a map or a line of its own. difflib finds the
+    smallest difference, which takes minutes for 20,000 elements; here a line stays if the other
+    part has it, unless the lines that stay would have changed their order.
     """
     before, after = _parts(old), _parts(new)
-    told: list[str] = []
+    lines: list[str] = []
     for name in {**before, **after}:
-        told += _of_part(before.get(name, []), after.get(name, []))
-    return ["--- live", "+++ planned", *told] if told else []
+        lines += _of_part(before.get(name, []), after.get(name, []))
+    return ["--- live", "+++ planned", *lines] if lines else []
 
 
 def _parts(text: str) -> dict[str, list[str]]:
-    """Take a text apart at what begins with one tab, the head of a chain, set or map; a part is
-    known by its head.
+    """Split a text at lines that begin with one tab: the head of a chain, set or map.
+
+    Each part is known by its head.
     """
     parts: dict[str, list[str]] = {"": []}
     name = ""

@@ -1,7 +1,4 @@
-"""Which addresses of names live connections go to.
-
-Pure: a policy, what is known of names, and the connection table.
-"""
+"""The addresses of names that live connections go to. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,8 +13,9 @@ from ecluse.ruleset.dns_redirect import by_name, traffic_by_name
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """What one destination of a service says of a name (or a service of what was learned for it):
-    who inside, which traffic.
+    """Which traffic, of which machines inside, a service has with addresses of a name.
+
+    name: the host name; for learned addresses, the service.
     """
 
     name: str
@@ -32,8 +30,9 @@ _Claims = dict[tuple[Direction, IPAddress], list[_Claim]]
 def in_use(
     policies: Iterable[Policy], resolved: Resolved, connections: Iterable[ConntrackEntry]
 ) -> Mapping[str, frozenset[str]]:
-    """Give the addresses, by name, to which a connection that the other end has answered lives for
-    a service of that name.
+    """Give the addresses, by name, to which a service of that name has a live connection.
+
+    Alive is one that the other end has answered.
 
     Levels do not matter: what the gate lets through at `open`, it shall keep when it is shut.
     Somebody else's connection to the same address (a content network) does not count, nor does
@@ -48,10 +47,9 @@ def learned_in_use(
     learned: Mapping[str, frozenset[int]],
     connections: Iterable[ConntrackEntry],
 ) -> Mapping[str, frozenset[IPAddress]]:
-    """Give, by set, the addresses that the DNS gate learned for a service to which one of its
-    connections lives.
+    """Give the learned addresses, by set, to which their service has a live connection.
 
-    learned: what its sets hold (`Firewall.learned`). What counts is as in `in_use`.
+    learned: the sets of the DNS proxy (`Firewall.learned`). What counts is as in `in_use`.
     """
     sets: dict[str, set[IPAddress]] = {}
     for service, addresses in _found(

@@ -1,4 +1,4 @@
-"""What may wait until a change was answered."""
+"""The work that may wait until a change was answered."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -23,7 +23,7 @@ class AfterChange:
         prune: takes old policies out of the kernel; the lock is held meanwhile. KernelError.
         prepare_files: brings the prepared files to the live state.
         keep_previous_ready: loads the policy that a rollback would go back to.
-        emit: takes an event.
+        emit: takes the kind and the text of an event.
     """
 
     def __init__(

@@ -22,9 +22,8 @@ from ecluse.ports import (
     DnsProxyPort,
     DnsReport,
     Firewall,
-    RefusedElement,
 )
-from ecluse.results import DnsState, LimitedMachine, RefusedName
+from ecluse.results import DnsState, LimitedMachine, RefusedFlow, RefusedName
 from ecluse.ruleset.dns_redirect import is_on
 from ecluse.ruleset.proxy_config import proxy_config_of
 from ecluse.ruleset.table_names import DNS_LIMITED
@@ -75,6 +74,9 @@ DNS_ALERTS: Mapping[str, AlertKind] = MappingProxyType(
 """Alerts of the DNS proxy (`Alerts.register`)."""
 
 
+_NO_REPORT = DnsReport(trouble=(), starts=0, learned=0, strained={}, refused=0, questions=())
+
+
 class DnsProxyTask:
     """Configures the proxy whenever levels or names change, and says within seconds if it fails.
 
@@ -84,7 +86,7 @@ class DnsProxyTask:
         has_user: this machine has a user for the process.
         firewall: which machines asked too much.
         clock: gives the time now.
-        alerts, emit: take what is to be told.
+        alerts, emit: take alerts and events.
     """
 
     def __init__(
@@ -157,7 +159,10 @@ class DnsProxyTask:
             self._emit_findings(before, report)
 
     def _emit_findings(self, before: DnsReport | None, now: DnsReport | None) -> None:
-        """Tell what the process found in its sets that it never learned; it counts from its start."""
+        """Tell what the process found in its sets that it never learned.
+
+        It counts from its start.
+        """
         if now is None:
             return
         if now.removed and (before is None or now.removed != before.removed):
@@ -195,20 +200,20 @@ class DnsProxyTask:
 
     def state(self) -> DnsState | None:
         """Give its part of the status, None where the site has no DNS proxy."""
-        settings, report = self._live.current.policy.site.dns, self._report
+        settings, report = self._live.current.policy.site.dns, self._report or _NO_REPORT
         if settings.mode is DnsMode.NEVER:
             return None
         return DnsState(
             mode=settings.mode.value,
             working=self._works,
-            learned=report.learned if report else 0,
-            refused=report.refused if report else 0,
-            strained=report.strained if report else {},
-            removed=report.removed if report else 0,
-            removed_last=report.removed_last if report else "",
-            adopted=report.adopted if report else 0,
+            learned=report.learned,
+            refused=report.refused,
+            strained=report.strained,
+            removed=report.removed,
+            removed_last=report.removed_last,
+            adopted=report.adopted,
             limited=self._limited,
-            validating=report.validating if report else (),
+            validating=report.validating,
         )
 
     async def refused_names(self) -> tuple[tuple[RefusedName, ...], int]:
@@ -220,9 +225,7 @@ class DnsProxyTask:
         return tuple(refused_names(report.questions, policy, self._clock())), report.unread
 
 
-def limited_machines(
-    policy: Policy, elements: Iterable[RefusedElement]
-) -> tuple[LimitedMachine, ...]:
+def limited_machines(policy: Policy, elements: Iterable[RefusedFlow]) -> tuple[LimitedMachine, ...]:
     """Give the machines that ask too much, the worst first.
 
     A server that is named under `internal` by now has no such bound.
@@ -230,7 +233,7 @@ def limited_machines(
     servers = {str(server) for each in policy.site.dns.internal for server in each.servers}
     rows = sorted(elements, key=lambda e: (-e.packets, e.source))
     return tuple(
-        LimitedMachine(e.source, policy.site.zone_of(ip_address(e.source)), e.packets, e.idle)
+        LimitedMachine(e.source, policy.site.zone_of(ip_address(e.source)), e.packets, e.last)
         for e in rows
         if e.source not in servers
     )[:_LISTED]

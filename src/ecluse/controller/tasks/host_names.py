@@ -39,7 +39,7 @@ class AddressChanges:
         keep_previous_ready: loads the policy again that a rollback would go back to.
         save_names: saves the addresses.
         renew_boot_soon: has the boot ruleset renewed.
-        alerts, emit: take what is to be told.
+        alerts, emit: take alerts and events.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class AddressUse:
         judge_for: makes a judge of connections for a compiled policy at some levels.
         save_names: saves the addresses, now and then.
         tick: seconds between two looks at the clock.
-        alerts: take what is to be told.
+        alerts: take what is wrong.
     """
 
     def __init__(
@@ -206,7 +206,6 @@ class AddressUse:
         at_cut = dict.fromkeys(live.policy.zone_names(), CUT.name)
         judge = await self._judge_for(live.loaded, at_cut)
         found = await asyncio.to_thread(one_sided_services, judge, connections)
-        if found:
-            self._alerts.raise_alert("asymmetric-flows", flows="; ".join(found))
-        else:
-            self._alerts.clear("asymmetric-flows")
+        for service, count in found.items():
+            self._alerts.raise_alert("asymmetric-flows", key=service, service=service, count=count)
+        self._alerts.clear_others("asymmetric-flows", found.keys())

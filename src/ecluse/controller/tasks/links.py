@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 from ecluse.alerts import Alerts
-from ecluse.bypass import BypassFinding, find_bypasses
+from ecluse.bypass import MachineWarning, find_bypasses
 from ecluse.controller.live_state import LiveState
 from ecluse.errors import EcluseError
 from ecluse.ports import BypassScanPort, Links
@@ -64,7 +64,7 @@ class LinkReader:
 class LinkTask:
     """Tells changes of links in bunches, and looks for ways past the gate.
 
-    findings: what a look found that may carry packets past the gate, for `status`.
+    bypasses: what a look found that may carry packets past the gate, for `status`.
 
     Args:
         live: the live state.
@@ -72,7 +72,7 @@ class LinkTask:
         reader: is given the default routes.
         append_line: appends a line to the audit log.
         itself: the daemon, as an actor.
-        alerts, emit: take what is to be told.
+        alerts, emit: take alerts and events.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class LinkTask:
         self._itself = itself
         self._alerts = alerts
         self._emit = emit
-        self.findings: tuple[BypassFinding, ...] = ()
+        self.bypasses: tuple[MachineWarning, ...] = ()
         # Changes that are not told yet: the first few, and how many more.
         self._untold: list[str] = []
         self._more = 0
@@ -176,7 +176,7 @@ class LinkTask:
             self._alerts.raise_alert("bypass-scan-failed", error=error.message)
             return
         self._alerts.clear("bypass-scan-failed")
-        self.findings = find_bypasses(host, self._live.current.policy)
+        self.bypasses = find_bypasses(host, self._live.current.policy)
         new, gone = self._changed_bypasses()
         for what in new:
             self._emit("exit", what)
@@ -195,7 +195,7 @@ class LinkTask:
         now = asyncio.get_running_loop().time()
         self._told_at = {way: at for way, at in self._told_at.items() if now - at < _ONCE}
         ways: dict[tuple[str, str], list[str]] = {}
-        for one in self.findings:
+        for one in self.bypasses:
             if one.is_bypass:
                 ways.setdefault((one.kind, one.where), []).append(one.what)
         there = {

@@ -25,7 +25,7 @@ one of them waits.
 class Preloader:
     """Decides which policies stand in the kernel beside the live one.
 
-    generations: those that are recorded, by number. read_policy: reads a stored policy (StateError).
+    generations: those that are recorded, by number. read_policy: reads a stored one (StateError).
     keep_in_kernel: how many policies to keep loaded. step: as for `TableManager`.
     """
 
@@ -96,7 +96,7 @@ class Preloader:
                     continue
 
     async def keep_previous_ready(self) -> None:
-        """Load the policy that a rollback would go back to, so that it is as quick as any switch."""
+        """Load the policy that a rollback would go back to: it is then as quick as any switch."""
         previous = self._generations.get(self._live.current.generation.previous)
         if previous is None or previous.policy in self._table.loaded:
             return

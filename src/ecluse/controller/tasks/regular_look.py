@@ -30,7 +30,7 @@ class RegularLook:
         firewall: gives the counters.
         clock: gives the time now.
         counter_readers: called with the counters of each look.
-        alerts: take what is to be told.
+        alerts: take what is wrong.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Background work that nothing ends for good: what fails is told, counted, and begun again."""
+"""Background tasks: one that fails raises an alert, is counted, and is begun again."""
 
 import asyncio
 from collections import Counter
@@ -41,7 +41,7 @@ class Supervisor:
     def run_regularly(self, name: str, seconds: float, steps: Sequence[tuple[str, Work]]) -> None:
         """Do these steps one after the other, every so many seconds.
 
-        Each step has a name; one that fails is told, and the others are done all the same.
+        Each step has a name; one that fails raises an alert, and the others are done all the same.
         """
 
         async def look() -> None:

@@ -44,7 +44,7 @@ class Reconciler:
         after_change: begins the work after a change of the live state.
         end_leaked: ends connections that got through, and counts them.
         keep_previous_ready: loads the policy again that a rollback would go back to.
-        alerts, emit: take what is to be told.
+        alerts, emit: take alerts and events.
     """
 
     def __init__(
