@@ -15,8 +15,10 @@ STAMP := $(VENV)/.installed
 PACKAGES := nftables python3-nftables python3-venv dnsmasq-base iproute2 iputils-ping procps mount e2fsprogs
 # A root shell by plain su has neither.
 export PATH := $(PATH):/usr/sbin:/sbin
-# Tests that send packets and run daemons wait more than they compute: two for each core.
-WORKERS := $(shell echo $$((2 * $$(nproc))))
+# Programs that tests start, hundreds of times, are compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+# Tests that send packets and run daemons wait as well as compute: one more than there are cores.
+WORKERS := $(shell echo $$(($$(nproc) + 1)))
 # DNS servers of the inside, for tests: unpacked, not installed, so that no service is started on this machine.
 DNS_SERVERS := build/dns-servers
 DNS_PACKAGES := unbound bind9 bind9-utils

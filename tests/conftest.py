@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,11 @@ from tests import effort
 from tests.lab import loopwatch, netns
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
+
+# Some environments (containers) forbid compiled files. Then each daemon that a test starts compiles
+# 200 modules: half of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that runs us in the background has it ignored, and programs that we start would

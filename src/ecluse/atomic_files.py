@@ -37,7 +37,7 @@ def replace_file(
         to_folder_owner: Whether a file that root makes belongs to the folder's owner.
 
     Raises:
-        OSError: It was not replaced (or, with `sync_name`, perhaps not durably). No temporary stays.
+        OSError: It was not replaced, or perhaps not durably. No temporary stays.
     """
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.urandom(6).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -30,13 +30,13 @@ from ecluse.controller.context import Options, Ports
 from ecluse.controller.table.manager import Step
 from ecluse.dnsproxy.client import DnsProxyClient
 from ecluse.errors import ConfigError, EcluseError
-from ecluse.instance_lock import answer, guard_network, lock_state
+from ecluse.instance_lock import drop_pending, guard_network, lock_state
 from ecluse.kernel.bypass_scan import KernelBypassScan
 from ecluse.kernel.conntrack import NfConntrack
 from ecluse.kernel.nft_firewall import NftFirewall
 from ecluse.kernel.rtnl_links import RtnlLinks
 from ecluse.output import STDOUT, Output, capture_prints, write_last_words
-from ecluse.records import Actor
+from ecluse.records import Action, Actor, Command
 from ecluse.resolve.resolver import DnsResolver
 from ecluse.results import Event
 from ecluse.safe_text import replace_unsafe
@@ -137,7 +137,7 @@ class Daemon:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         lock = await asyncio.to_thread(lock_state, settings.state_dir)
         guard = await asyncio.to_thread(guard_network)
-        asyncio.get_running_loop().add_reader(guard, answer, guard)
+        asyncio.get_running_loop().add_reader(guard, drop_pending, guard)
         firewall = NftFirewall()
         store = DirectoryState(settings.state_dir)
         resolver = DnsResolver(
@@ -184,7 +184,7 @@ class Daemon:
             with contextlib.suppress(OSError):
                 closed_at_boot.unlink(missing_ok=True)
             server = await self._serve(controller)
-            gc_pause.calm()
+            gc_pause.collect_young_only()
             asyncio.get_running_loop().run_in_executor(None, _give_memory_back)
             try:
                 await self._until_stopped(controller)
@@ -255,7 +255,7 @@ class Daemon:
     async def _reload(self, controller: Controller) -> None:
         actor = Actor(os.getuid(), "eclused", os.getpid(), "SIGHUP")
         try:
-            await controller.reload(expect=None, actor=actor, reason="SIGHUP", authorised_by="")
+            await controller.reload(Command(Action.RELOAD, actor, "SIGHUP", ""))
         except Exception as error:  # noqa: BLE001 - nobody waits for this one: the log is where it is told
             self._log.error("reload failed; the allowlist before it stands", why=str(error))
 

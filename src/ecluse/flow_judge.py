@@ -12,8 +12,8 @@ from ecluse.ruleset.conntrack_entry import ConntrackEntry, Tuple
 from ecluse.ruleset.dns_redirect import DNS_PORT, is_on, redirects
 from ecluse.ruleset.program import CT_PORT, PORTS, CountByMap, Program
 from ecluse.ruleset.simulator import Indices, Packet, Simulator
-from ecluse.ruleset.switch import targets
-from ecluse.ruleset.table_names import SERVICE_COUNTER, learned, level_chain
+from ecluse.ruleset.switch import switch_targets
+from ecluse.ruleset.table_names import SERVICE_COUNTER, learned_set, level_chain
 
 __all__ = ["ConntrackEntry", "Flow", "FlowJudge", "Tuple", "describe_connection"]
 
@@ -116,7 +116,7 @@ class FlowJudge:
     _rules: dict[tuple[str, bool, int], tuple[_LookUp, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        where = targets(self.policy, self.program.slot, self.levels)
+        where = switch_targets(self.policy, self.program.slot, self.levels)
         self._simulator = Simulator(self.program, where, learned=self.learned, indices=self.indices)
         self._local = {ip_address(text) for text in self.local}
         self._interface = {
@@ -234,11 +234,11 @@ class FlowJudge:
             if counter is not None:
                 return counter.removeprefix(SERVICE_COUNTER)
         digit = str(peer.version)
-        if opened_inside and int(peer) in self.learned.get(learned(digit), ()):
+        if opened_inside and int(peer) in self.learned.get(learned_set(digit), ()):
             chain = f"{level_chain(self.program.slot, self.levels[zone], zone)}.named{digit}"
             if any(c.name == chain for c in self.program.chains):
                 packet = self._packet(connection, zone, opened_inside=True)
-                return self._simulator.keeper(chain, packet).removeprefix(SERVICE_COUNTER)
+                return self._simulator.keeping_service(chain, packet).removeprefix(SERVICE_COUNTER)
         return ""
 
     def _look_ups(self, zone: str, word: str) -> tuple[_LookUp, ...]:

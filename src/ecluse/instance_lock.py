@@ -1,5 +1,6 @@
-"""One daemon for a state directory, and one for a network namespace: two would undo each other's
-work.
+"""One daemon per state directory, and one per network namespace.
+
+Two would undo each other's work.
 """
 
 import fcntl
@@ -17,17 +18,18 @@ from ecluse.errors import StateError
 _NAME = b"eclused"
 _SOCKETS = Path("/proc/self/net/unix")
 _ACCEPTS = b"00010000"  # __SO_ACCEPTCON among the flags of proc_net_unix(5)
-_PATIENCE = 1.0
-_AT_ONCE = 64
+_CONNECT_SECONDS = 1.0
+_MAX_PENDING = 64
 
 
 def lock_state(state_dir: Path) -> int:
-    """Take the state directory for this process alone; give the descriptor that holds it.
+    """Lock the state directory for this process; give the descriptor that has the lock.
 
-    StateError when it is taken.
+    The folder itself is locked (flock(2)): that needs no room on its disk, and works on a disk that
+    is read-only.
 
-    The folder itself is locked (flock(2)): that needs no room on its disk, and works on one that is
-    read-only.
+    Raises:
+        StateError: Another process has it, or it cannot be used.
     """
     try:
         state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -47,12 +49,13 @@ def lock_state(state_dir: Path) -> int:
 def guard_network() -> socket.socket:
     """Be the only eclused of this network namespace, whatever state directory another has.
 
-    StateError when there is one.
+    Each daemon listens at an abstract address (unix(7)), which belongs to the namespace and goes
+    with the process, and then looks for those of others. Its name ends at random: nobody can take
+    it first. Any process may listen at such a name; only those of root and of our own user count,
+    by the kernel's word (SO_PEERCRED).
 
-    Each listens at an abstract address (unix(7)), which belongs to the namespace and goes with the
-    process, and looks for others' once it does. Its own ends at random: nobody can take it first.
-    Anybody may listen at such a name; only root's and our own user's count, by what the kernel says
-    of who listens (SO_PEERCRED).
+    Raises:
+        StateError: There is another one, or the kernel does not tell.
     """
     guard = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mine = b"%s-%s" % (_NAME, secrets.token_hex(16).encode())
@@ -60,7 +63,7 @@ def guard_network() -> socket.socket:
         guard.bind(b"\0" + mine)
         guard.listen()
         guard.setblocking(False)
-        _must_be_alone(mine)
+        _refuse_second_daemon(mine)
     except OSError as error:
         guard.close()
         message = f"nobody can say whether another eclused runs here: {error.strerror}"
@@ -71,21 +74,23 @@ def guard_network() -> socket.socket:
     return guard
 
 
-def _must_be_alone(mine: bytes) -> None:
-    for name in _listening():
-        pid, uid = _who(name) if name != mine else (0, -1)
+def _refuse_second_daemon(mine: bytes) -> None:
+    for name in _listening_names():
+        pid, uid = _peer(name) if name != mine else (0, -1)
         if uid in {0, os.getuid()}:
             raise StateError(
                 f"another eclused (pid {pid}) guards this machine's network",
-                hint="'ecluse status' asks the one that runs; two of them would undo each other's work",
+                hint="'ecluse status' asks the one that runs; "
+                "two of them would undo each other's work",
             )
 
 
-def answer(guard: socket.socket) -> None:
-    """Let go of those who asked whether we are there: their queue is bounded, and the next must
-    find room in it.
+def drop_pending(guard: socket.socket) -> None:
+    """Close the connections of daemons that looked for us.
+
+    The queue is bounded, and the next one must find room in it.
     """
-    for _ in range(_AT_ONCE):
+    for _ in range(_MAX_PENDING):
         with suppress(BlockingIOError):
             asked, _address = guard.accept()
             asked.close()
@@ -93,7 +98,7 @@ def answer(guard: socket.socket) -> None:
         return
 
 
-def _listening() -> Iterator[bytes]:
+def _listening_names() -> Iterator[bytes]:
     """Give the names of daemons' sockets in this namespace, a stranger's among them."""
     for line in _SOCKETS.read_bytes().split(b"\n"):
         parts = line.split(maxsplit=7)
@@ -101,11 +106,12 @@ def _listening() -> Iterator[bytes]:
             yield parts[7][1:]
 
 
-def _who(name: bytes) -> tuple[int, int]:
-    """Give process and user of who listens at an abstract name; uid -1 where nobody does any more,
-    or nobody can say.
+def _peer(name: bytes) -> tuple[int, int]:
+    """Give the process and user that listen at an abstract name.
+
+    uid is -1 where nobody listens any more, or the kernel does not tell.
     """
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + _CONNECT_SECONDS
     while True:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
             other.setblocking(False)

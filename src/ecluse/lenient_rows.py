@@ -1,5 +1,6 @@
-"""Rows that others wrote, read one by one: what can't be read is counted, and hides nothing beside
-it.
+"""Parse rows that others wrote, one by one.
+
+A row that cannot be parsed is counted, and hides no other.
 """
 
 import struct
@@ -9,7 +10,7 @@ from typing import TypeVar
 R = TypeVar("R")
 T = TypeVar("T")
 
-FAULTS = (
+PARSE_ERRORS = (
     ValueError,
     TypeError,
     LookupError,
@@ -24,16 +25,16 @@ memory or is ended.
 """
 
 
-def sift(rows: Iterable[R], read: Callable[[R], T]) -> tuple[list[T], int]:
-    """Give what `read` makes of the rows that it can read, in order, and how many it can't.
+def parse_rows(rows: Iterable[R], read: Callable[[R], T]) -> tuple[list[T], int]:
+    """Give the parsed rows in order, and how many could not be parsed.
 
-    What `rows` raises is raised.
+    What `rows` itself raises is raised.
     """
     found: list[T] = []
     bad = 0
     for row in rows:
         try:
             found.append(read(row))
-        except FAULTS:
+        except PARSE_ERRORS:
             bad += 1
     return found, bad

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 
-from ecluse.policy import GATEWAY, IPNetwork, Policy, Service, private
+from ecluse.policy import GATEWAY, IPNetwork, Policy, Service, private_kind
 from ecluse.records import KnownName, NameStatistics
 from ecluse.results import AddressState, NameState
 
@@ -90,7 +90,9 @@ def _entry(service: Service, host: str, knowledge: Knowledge) -> KnownName:
         destination.private and host in destination.hosts for destination in service.destinations
     ):
         return entry
-    addresses = tuple(each for each in entry.addresses if not private(ip_address(each.address)))
+    addresses = tuple(
+        each for each in entry.addresses if not private_kind(ip_address(each.address))
+    )
     return replace(entry, addresses=addresses)
 
 

@@ -17,7 +17,7 @@ from ecluse.records import AuditRecord, Generation, KnownName, NameStatistics
 from ecluse.results import RefusedFlow, TableUse
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.proxy_config import ProxyConfig
-from ecluse.ruleset.switch import Position
+from ecluse.ruleset.switch import SwitchState
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Firewall(Protocol):
     async def apply(self, text: str) -> None:
         """Apply `text` as one transaction, whole or not at all. KernelError when it was refused."""
 
-    async def switch(self, position: Position) -> str:
+    async def switch(self, position: SwitchState) -> str:
         """Put the switch into this position: one transaction, whole or not at all.
 
         Returns:
@@ -431,7 +431,7 @@ class StateStore(Protocol):
         """Say whether a program of that name is stored. Costs no reading of it."""
 
     def point_boot(
-        self, program: str, gate: str, generation: Generation, *, spare: bool = False
+        self, program: str, gate: str, generation: Generation, *, use_reserve: bool = False
     ) -> None:
         """Make `boot.nft` the named program at a state, and record that state: both or neither.
 
@@ -439,10 +439,10 @@ class StateStore(Protocol):
             program: its name (`write_program`).
             gate: the transaction that sets the levels.
             generation: the state.
-            spare: on a full disk, use the space that `keep_room` reserved.
+            use_reserve: on a full disk, use the space that `fill_disk_reserve` reserved.
         """
 
-    def keep_room(self) -> None:
+    def fill_disk_reserve(self) -> None:
         """Reserve disk space for records of closings on a disk that is full by then."""
 
     def write_closed(self, text: str) -> None:
@@ -451,7 +451,7 @@ class StateStore(Protocol):
     def forget(self, keep_generations: int) -> None:
         """Delete all but the newest generations, and policies and programs that nothing uses."""
 
-    def forget_by_hand(self) -> None:
+    def remove_offline_closings(self) -> None:
         """Delete the notes of closings without the daemon: they are in the audit log."""
 
     def read_names(self) -> Mapping[str, KnownName]:
@@ -467,8 +467,8 @@ class StateStore(Protocol):
 class AuditLog(Protocol):
     """The append-only, hash-chained record of who did what."""
 
-    def append(self, record: AuditRecord, *, spare: bool = False) -> None:
-        """Write one line, durably. StateError. spare: as for `StateStore.point_boot`."""
+    def append(self, record: AuditRecord, *, use_reserve: bool = False) -> None:
+        """Write one line, durably. StateError. use_reserve: as for `StateStore.point_boot`."""
 
 
 class PolicySource(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from ecluse.policy import ADDED, Levels
+from ecluse.policy import ADDED_LATER, Levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Action(enum.StrEnum):
 class Command:
     """A command as it came: what to do, by whom, why, and with whose authority.
 
-    back_to: the generation that a rollback names. since: when it came (seconds of time.monotonic).
+    back_to: the generation that a rollback names.
     """
 
     action: Action
@@ -60,7 +60,7 @@ class Command:
     reason: str
     authorised_by: str
     back_to: int | None = None
-    since: float = field(default_factory=time.monotonic)
+    sender: Sender = field(default_factory=Sender)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +135,10 @@ class KnownAddress:
     address: str
     seen: datetime
     expires: datetime
-    ttl: int = field(default=0, metadata=ADDED)
-    by: tuple[str, ...] = field(default=(), metadata=ADDED)
-    left: datetime | None = field(default=None, metadata=ADDED)
-    used: datetime | None = field(default=None, metadata=ADDED)
+    ttl: int = field(default=0, metadata=ADDED_LATER)
+    by: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
+    left: datetime | None = field(default=None, metadata=ADDED_LATER)
+    used: datetime | None = field(default=None, metadata=ADDED_LATER)
 
     def kept_until(self, last_good: timedelta) -> datetime:
         """Give until when it is kept, should no resolver give it again and nobody use it.
@@ -164,8 +164,8 @@ class KnownName:
     addresses: tuple[KnownAddress, ...]
     asked: datetime | None = None
     failure: str = ""
-    since: datetime | None = field(default=None, metadata=ADDED)
-    alias: str = field(default="", metadata=ADDED)
+    since: datetime | None = field(default=None, metadata=ADDED_LATER)
+    alias: str = field(default="", metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True)

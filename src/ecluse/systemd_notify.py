@@ -1,4 +1,4 @@
-"""sd_notify(3), its few lines: tell the service manager that we are ready, alive or stopping."""
+"""sd_notify(3): tell the service manager that we are ready, alive or stopping."""
 
 import os
 import socket
@@ -23,8 +23,9 @@ def notify(message: str) -> bool:
 
 
 def watchdog_seconds() -> float | None:
-    """Give how often the service manager wants a sign of life, halved as sd_watchdog_enabled(3)
-    asks; None when never.
+    """Give the interval of WATCHDOG=1 messages: half the limit, as sd_watchdog_enabled(3) asks.
+
+    None when the service manager expects none.
     """
     try:
         microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))

@@ -15,8 +15,9 @@ from typing import Any
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.policy import IPAddress
 from ecluse.ports import CounterValue, KernelChange, SetReading, SwitchReading
-from ecluse.ruleset.program import TABLE, NamedSet, element_text
-from ecluse.ruleset.switch import Position
+from ecluse.ruleset.program import TABLE, NamedSet
+from ecluse.ruleset.program_text import element_text
+from ecluse.ruleset.switch import SwitchState
 from ecluse.ruleset.table_names import BASE_CHAINS, GUARD, is_switched
 from tests.fakes.ports import Failing, Feed
 
@@ -82,7 +83,7 @@ class FakeFirewall(Failing):
         self._may_fail("apply")
         self._commit(text, process="eclused", pid=1, ours=True)
 
-    async def switch(self, position: Position) -> str:
+    async def switch(self, position: SwitchState) -> str:
         """Put the switch into a position, whole or not at all. KernelError with the reason."""
         self._may_fail("switch")
         self._commit(position.text(), process="eclused", pid=1, ours=True)

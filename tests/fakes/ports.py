@@ -109,9 +109,9 @@ class FakeState(Failing):
             by_hand=self.by_hand,
         )
 
-    def forget_by_hand(self) -> None:
+    def remove_offline_closings(self) -> None:
         """Drop the notes."""
-        self._may_fail("forget_by_hand")
+        self._may_fail("remove_offline_closings")
         self.by_hand = ()
 
     def write_intent(self, generation: Generation) -> None:
@@ -166,7 +166,7 @@ class FakeState(Failing):
         gate: str,
         generation: Generation,
         *,
-        spare: bool = False,
+        use_reserve: bool = False,
     ) -> None:
         """Keep what the machine would load at boot: program, gate text, and the record of the
         state.
@@ -174,9 +174,9 @@ class FakeState(Failing):
         self._may_fail("point_boot")
         self.boot = (program, gate, generation)
 
-    def keep_room(self) -> None:
+    def fill_disk_reserve(self) -> None:
         """Keep none: memory has room."""
-        self._may_fail("keep_room")
+        self._may_fail("fill_disk_reserve")
 
     def write_closed(self, text: str) -> None:
         """Keep the ruleset of last resort."""
@@ -222,11 +222,11 @@ class FakeAudit(Failing):
         self.records: list[AuditRecord] = []
         self.reserved: list[AuditRecord] = []
 
-    def append(self, record: AuditRecord, *, spare: bool = False) -> None:
+    def append(self, record: AuditRecord, *, use_reserve: bool = False) -> None:
         """Keep the record."""
         self._may_fail("append")
         self.records.append(record)
-        if spare:
+        if use_reserve:
             self.reserved.append(record)
 
 

@@ -35,7 +35,7 @@ def levels(case: Path, policy: Policy) -> dict[str, str]:
 
 def text(case: Path) -> str:
     policy, program = compiled(case)
-    return switch.whole_text(program) + switch.gate_text(policy, 1, levels(case, policy))
+    return switch.table_text(program) + switch.switch_text(policy, 1, levels(case, policy))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ecluse.ruleset.program import render
+from ecluse.ruleset.program_text import render
 from ecluse.ruleset.switch import BootText
 from tests.golden.cases import cases, compiled, text
 

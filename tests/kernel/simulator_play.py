@@ -78,20 +78,20 @@ class Play:
         self.rig.forget_connections()
         self.rig.nft(
             case.nat.text()
-            + self.spoil.text(switch.whole_text(self.program))
-            + switch.gate_text(case.policy, SLOT, case.levels)
+            + self.spoil.text(switch.table_text(self.program))
+            + switch.switch_text(case.policy, SLOT, case.levels)
         )
         self.rig.seen()
-        simulator = Simulator(self.program, switch.targets(case.policy, SLOT, case.levels))
+        simulator = Simulator(self.program, switch.switch_targets(case.policy, SLOT, case.levels))
         self._act("opened", [self._opening(simulator, flow) for flow in self.flows])
         followed = [flow for flow in self.flows if flow.there and flow.connection]
         self._act(
             "answered", [said for flow in followed for said in self._answers(simulator, flow)]
         )
-        self.rig.nft(switch.gate_text(case.policy, SLOT, case.then))
+        self.rig.nft(switch.switch_text(case.policy, SLOT, case.then))
         self.levels = case.then
         judged = self._judge_connections(followed)
-        simulator = Simulator(self.program, switch.targets(case.policy, SLOT, case.then))
+        simulator = Simulator(self.program, switch.switch_targets(case.policy, SLOT, case.then))
         self._act("went on", [said for flow in self.flows for said in self._next(simulator, flow)])
         self._compare_flow_judge(judged)
         assert not self.wrong, "\n".join(["the kernel and the simulator differ:", *self.wrong])

@@ -175,13 +175,15 @@ def test_full_sets_of_refused_flows_open_nothing(rig, version):
     size, more = switch.REFUSED_SIZE, 150
     every_open = dict.fromkeys(policy.zone_names(), "open")
     rig.forget_connections()
-    rig.nft(Nat().text() + switch.whole_text(program) + switch.gate_text(policy, SLOT, every_open))
+    rig.nft(
+        Nat().text() + switch.table_text(program) + switch.switch_text(policy, SLOT, every_open)
+    )
     rig.seen()
     assert knock(rig, "udp", source, targets[0], range(1, more + 1)) == more, (
         "the way was not even there"
     )
     rig.forget_connections()
-    rig.nft(switch.gate_text(policy, SLOT, dict.fromkeys(every_open, "isolate")))
+    rig.nft(switch.switch_text(policy, SLOT, dict.fromkeys(every_open, "isolate")))
     missing = set(range(1, size))
     while missing:  # a loaded machine loses some before they come to the gate
         assert knock(rig, "udp", source, targets[0], sorted(missing)) == 0

@@ -24,7 +24,7 @@ ON_DISK = frozenset(
         *(
             "write_program",
             "point_boot",
-            "keep_room",
+            "fill_disk_reserve",
             "write_closed",
             "forget",
             "write_names",

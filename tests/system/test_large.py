@@ -97,14 +97,14 @@ def test_a_cut_beside_a_plan_of_a_large_allowlist(hospital: Hospital):
 _BUSY = """
 import asyncio, time
 from ecluse import daemon, gc_pause
-calm = gc_pause.calm
+calm = gc_pause.collect_young_only
 def busy():
     end = time.thread_time() + 0.05
     while time.thread_time() < end: pass
 def calm_and_busy():
     calm()
     asyncio.get_running_loop().call_later(0.05, busy)
-gc_pause.calm = calm_and_busy
+gc_pause.collect_young_only = calm_and_busy
 raise SystemExit(daemon.main())
 """
 

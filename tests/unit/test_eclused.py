@@ -47,7 +47,7 @@ def test_the_collector_works_once_the_daemon_is_armed():
         "-c",
         (
             "import gc\ngc.disable()\nfrom ecluse import"
-            " gc_pause\ngc_pause.calm()\nprint(gc.isenabled())"
+            " gc_pause\ngc_pause.collect_young_only()\nprint(gc.isenabled())"
         ),
     )
     assert done.stdout == "True\n"

@@ -11,7 +11,6 @@ from ecluse.flow_judge import ConntrackEntry, FlowJudge, Tuple
 from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
 from ecluse.ruleset import simulator
 from ecluse.ruleset.compile import compile_program
-from ecluse.ruleset.program import NamedSet
 from tests.effort import examples
 from tests.unit.ruleset import policies as w
 
@@ -84,17 +83,3 @@ def test_a_judge_looks_in_the_program_itself_and_keeps_what_it_made_for_the_next
     ]
     assert made
     assert all("names" in name for name in made)
-
-
-def test_a_hash_of_a_hundred_thousand_addresses_is_not_looked_through():
-    class Unread(dict):
-        def items(self):
-            raise AssertionError("read whole")
-
-        __iter__ = keys = values = items
-
-    named = NamedSet(
-        "x", ("ipv4_addr", "inet_service"), False, "counter", Unread({((7, 7), (1, 1)): "svc_x"})
-    )
-    index = simulator.Indices().of(named)
-    assert (index.find((7, 1)), index.find((7, 2))) == ("svc_x", None)

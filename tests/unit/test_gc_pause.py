@@ -36,16 +36,16 @@ def said(body: str) -> str:
 
 def test_old_garbage_goes_with_a_sweep_and_not_before():
     assert said(
-        "gc_pause.calm(); r = old_garbage(); x = r() is None; y = gc_pause.sweep(); print(x, y, r() is None)"
+        "gc_pause.collect_young_only(); r = old_garbage(); x = r() is None; y = gc_pause.collect_if_small(); print(x, y, r() is None)"
     ) == ("False True True")
 
 
 def test_what_is_there_before_and_what_is_made_in_bulk_is_never_looked_through():
     assert (
         said(
-            "big = [[i] for i in range(200_000)]\ngc_pause.calm()\n"
+            "big = [[i] for i in range(200_000)]\ngc_pause.collect_young_only()\n"
             "with gc_pause.without_gc():\n    more = [[[i]] for i in range(400_000)]\n"
-            "print(len(gc.get_objects()) < gc_pause.MOST, gc_pause.sweep(), gc.isenabled())"
+            "print(len(gc.get_objects()) < gc_pause.MAX_OLD_OBJECTS, gc_pause.collect_if_small(), gc.isenabled())"
         )
         == "True True True"
     )
@@ -54,7 +54,7 @@ def test_what_is_there_before_and_what_is_made_in_bulk_is_never_looked_through()
 def test_garbage_of_before_bulk_is_not_left_alone_with_it():
     assert (
         said(
-            "gc_pause.calm(); r = old_garbage()\n"
+            "gc_pause.collect_young_only(); r = old_garbage()\n"
             "with gc_pause.without_gc():\n    more = [[[i]] for i in range(400_000)]\nprint(r() is None)"
         )
         == "True"
@@ -64,10 +64,10 @@ def test_garbage_of_before_bulk_is_not_left_alone_with_it():
 def test_a_large_heap_that_passes_is_waited_for_and_one_that_stays_is_left_alone():
     assert (
         said(
-            "gc_pause.calm()\nmuch = [[[i]] for i in range(100_000)]\ngc.collect()\n"
-            "first = gc_pause.sweep()\nmuch = None\nthen = gc_pause.sweep()\n"
+            "gc_pause.collect_young_only()\nmuch = [[[i]] for i in range(100_000)]\ngc.collect()\n"
+            "first = gc_pause.collect_if_small()\nmuch = None\nthen = gc_pause.collect_if_small()\n"
             "much = [[[i]] for i in range(100_000)]\ngc.collect()\n"
-            "print(first, then, [gc_pause.sweep() for _ in range(4)])"
+            "print(first, then, [gc_pause.collect_if_small() for _ in range(4)])"
         )
         == "False True [False, False, False, True]"
     )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -25,7 +25,7 @@ from ecluse.api.wire import (
     Services,
 )
 from ecluse.controller import Controller
-from ecluse.records import Actor, Sender
+from ecluse.records import Action, Actor, Command, Sender
 from ecluse.results import Change, Event, Plan, Refused, Status
 
 JSON = "application/json"
@@ -47,12 +47,11 @@ class Call:
     query: Any
     number: int
 
-
-class _By(TypedDict):
-    actor: Actor
-    sender: Sender
-    reason: str
-    authorised_by: str
+    def command(self, action: Action) -> Command:
+        """Make the command that this request is."""
+        return Command(
+            action, self.actor, self.body.reason, self.body.authorised_by, sender=self.sender
+        )
 
 
 @dataclass(frozen=True)
@@ -94,33 +93,23 @@ async def _generation(call: Call) -> GenerationDetail:
     )
 
 
-def _by(call: Call) -> _By:
-    asked = call.body
-    return {
-        "actor": call.actor,
-        "sender": call.sender,
-        "reason": asked.reason,
-        "authorised_by": asked.authorised_by,
-    }
-
-
 async def _level(call: Call) -> Change:
     asked: LevelRequest = call.body
     return await call.controller.set_level(
-        asked.level, asked.zones, expect=asked.expect_generation, **_by(call)
+        asked.level, asked.zones, call.command(Action.LEVEL), expect=asked.expect_generation
     )
 
 
 async def _rollback(call: Call) -> Change:
     asked: RollbackRequest = call.body
     return await call.controller.rollback(
-        asked.generation, expect=asked.expect_generation, **_by(call)
+        asked.generation, call.command(Action.ROLLBACK), expect=asked.expect_generation
     )
 
 
 async def _reload(call: Call) -> Change:
     asked: ReloadRequest = call.body
-    return await call.controller.reload(expect=asked.expect, **_by(call))
+    return await call.controller.reload(call.command(Action.RELOAD), expect=asked.expect)
 
 
 async def _plan(call: Call) -> Plan:

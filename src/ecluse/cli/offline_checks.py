@@ -186,11 +186,11 @@ def audit_show(args: SimpleNamespace, screen: Screen) -> int:
     """
     from collections import deque  # noqa: PLC0415 - as for `check`
 
-    from ecluse.lenient_rows import sift  # noqa: PLC0415 - as for `check`
+    from ecluse.lenient_rows import parse_rows  # noqa: PLC0415 - as for `check`
     from ecluse.state.hash_chain import read_chain  # noqa: PLC0415 - as for `check`
 
     lines = deque(read_chain(_log_path(args, "show")), maxlen=args.limit)
-    rows, unread = sift((line.record for line in lines), _with_row)
+    rows, unread = parse_rows((line.record for line in lines), _with_row)
     altered = sum(line.record is not None and not line.intact for line in lines)
     if args.json:
         write_json(screen, [record for record, _ in rows])

@@ -114,10 +114,10 @@ def _why_unusable(at: Layout, path: Path) -> str:
         text = state_files.read_ruleset_file(path)
         if text is None:
             return "it is missing"
-        for program in state_files.programs_in(at, text):
+        for program in state_files.included_programs(at, text):
             if not (at.ruleset / program).is_file():
                 return f"ruleset/{program} is missing"
-            state_files.check_named_by_digest(at, at.ruleset / program)
+            state_files.verify_digest_name(at, at.ruleset / program)
     except StateError as error:
         return error.message
     return ""
@@ -170,7 +170,7 @@ def _write_boot_ruleset(at: Layout, loaded: Path) -> list[str]:
     of all that it finds, and writes its own.
     """
     try:
-        DiskReserve(at.spare).write(at.boot, durable_files.read_file(loaded) or b"")
+        DiskReserve(at.disk_reserve).write_file(at.boot, durable_files.read_file(loaded) or b"")
     except StateError as error:
         return [f"boot ruleset, which stays as it was at a reboot ({error.message})"]
     return []
@@ -188,7 +188,7 @@ def _append_closing(at: Layout, args: SimpleNamespace, loaded: Path) -> list[str
         args.authorised_by or "",
     )
     try:
-        offline_closings.append_closing(at.by_hand, closing)
+        offline_closings.append_closing(at.offline_closings, closing)
     except StateError as error:
         return [f"who closed it ({error.message})"]
     return []

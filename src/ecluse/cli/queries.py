@@ -32,6 +32,7 @@ _LOOK_SECONDS = 20.0
 _SILENCE_SECONDS = 60.0  # the daemon's heartbeat is every 15 s
 _NAME_WIDTH = 40
 _MOST_ADDRESSES = 20  # of one name, that a person is shown
+_SEVERITIES = {"critical": ("! CRITICAL: ", "bad"), "warning": ("! ", "warn"), "info": ("- ", "")}
 _MOST_DIFF = 40  # lines of a ruleset's difference that a person is shown
 
 
@@ -102,8 +103,20 @@ def show_status(screen: Screen, s: Json) -> None:
     if s["services"]:
         screen.line()
         show_service_table(screen, s["services"])
+    _show_alerts(screen, s)
+
+
+def _show_alerts(screen: Screen, s: Json) -> None:
+    """Show the alerts, the most severe first and then the oldest; then the other warnings."""
+    order = {severity: number for number, severity in enumerate(_SEVERITIES)}
+    alerts = sorted(s.get("alerts", ()), key=lambda a: (order.get(a["severity"], 9), a["since"]))
+    for alert in alerts:
+        label, style = _SEVERITIES.get(alert["severity"], ("! ", "warn"))
+        screen.wrapped(label, f"{alert['text']} ({time_ago(alert['since'])})", style)
+    texts = {alert["text"] for alert in alerts}
     for warning in s["warnings"]:
-        screen.wrapped("! ", warning, "warn")
+        if warning not in texts:
+            screen.wrapped("! ", warning, "warn")
 
 
 def _show_dns(screen: Screen, gate: Json) -> None:

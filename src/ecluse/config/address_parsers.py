@@ -4,7 +4,7 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
 
 from ecluse.config.messages import InvalidValueError, shown
-from ecluse.policy import IPAddress, IPNetwork, interval, network_of
+from ecluse.policy import IPAddress, IPNetwork, network_interval, parse_network
 
 _PREFIX_FORM = "an address or a prefix such as 10.10.4.7, 10.10.0.0/16 or 2001:db8:10::/48"
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
@@ -12,7 +12,7 @@ _LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
 
 def prefix(text: str) -> IPNetwork:
     """Read an address (a network of full length) or a prefix without host bits."""
-    return not_mapped(network_of(text) or _spelled_out(text), text)
+    return not_mapped(parse_network(text) or _spelled_out(text), text)
 
 
 def not_mapped(network: IPNetwork, text: str) -> IPNetwork:
@@ -25,7 +25,7 @@ def not_mapped(network: IPNetwork, text: str) -> IPNetwork:
 
 
 def _spelled_out(text: str) -> IPNetwork:
-    """Parse as `network_of` does, more slowly, and say what is wrong."""
+    """Parse as `parse_network` does, more slowly, and say what is wrong."""
     base, slash, length = text.partition("/")
     if "%" in text:
         raise InvalidValueError(f"a scope in {shown(text)}", "the address without '%'")
@@ -71,7 +71,7 @@ _NO_HOSTS = (
 # By version, as numbers: first and last address, and what they are.
 _SPECIAL = {
     version: [
-        (*interval(n), what)
+        (*network_interval(n), what)
         for n, what in ((ip_network(text), what) for text, what in _NO_HOSTS)
         if n.version == version
     ]
@@ -86,7 +86,7 @@ def is_wide(network: IPNetwork) -> bool:
 
 def unicast(network: IPNetwork, *, unbounded: bool) -> IPNetwork:
     """Check that a network names hosts, and not the whole internet unless that is meant."""
-    first, last = interval(network)
+    first, last = network_interval(network)
     # Prefixes are disjoint, or one lies in the other.
     met = next(
         (

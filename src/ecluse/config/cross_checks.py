@@ -56,7 +56,7 @@ class PlacedService:
         return ("destinations", destination, "to" if outward else "from", place)
 
     def fault(self, loc: Loc, wrong: str, expected: str = "") -> Fault:
-        """Give a fault at a place within the service."""
+        """Return a fault at a place within the service."""
         return self.document.fault((*self.loc, *loc), wrong, expected)
 
 
@@ -118,7 +118,7 @@ def _subnet_faults(document: Document, zones: Sequence[Placed]) -> list[Fault]:
     faults: list[Fault] = []
     # The widest first: a network that contains another is in the index before it.
     for network, at, zone in sorted(every, key=lambda item: (item[0].prefixlen, item[1])):
-        for other, (other_at, other_zone) in index_of.around(network):
+        for other, (other_at, other_zone) in index_of.containing(network):
             # The fault stands at the later one in the file, where the mistake probably is.
             late, here, there = (
                 (at, network, other) if at > other_at else (other_at, other, network)
@@ -200,7 +200,7 @@ def service_faults(
                     "a host of the inside",
                 )
                 for place, host in enumerate(service.service.hosts)
-                if next(subnets.around(host), None) is None
+                if next(subnets.containing(host), None) is None
             ]
     return faults
 
@@ -229,7 +229,7 @@ def dns_faults(
     for index, each in enumerate(dns.internal):
         loc = ("dns_gate", "internal", index)
         for place, server in enumerate(each.servers):
-            if subnets is not None and next(subnets.around(ip_network(server)), None) is None:
+            if subnets is not None and next(subnets.containing(ip_network(server)), None) is None:
                 wrong = (
                     f"'{server}' lies in no zone's subnets: names of the inside would be asked"
                     " outside"

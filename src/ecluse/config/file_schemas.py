@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ecluse.config import address_parsers, parsers
 from ecluse.config.messages import InvalidValueError, listed
 from ecluse.config.parsers import Target
-from ecluse.config.schema import Faults, Form, Key, ListOf, Scalar, Unread
+from ecluse.config.schema import Faults, Form, Key, ListOf, Scalar, Unread, form
 from ecluse.config.yaml_tree import Entry, Node
 from ecluse.policy import (
     CUT,
@@ -67,8 +67,11 @@ def _name_but(*reserved: str) -> Scalar:
     return Scalar(parse, "a name")
 
 
-def _management_network(text: str, *, unbounded: bool) -> IPNetwork:
-    return address_parsers.unicast(address_parsers.prefix(text), unbounded=unbounded)
+def _management_networks(unbounded: bool) -> ListOf:
+    def parse(text: str) -> IPNetwork:
+        return address_parsers.unicast(address_parsers.prefix(text), unbounded=unbounded)
+
+    return ListOf(Scalar(parse, "an address or a prefix"))
 
 
 _NAME = Scalar(parsers.name, "a name")
@@ -128,84 +131,61 @@ def _lifeline(
     return Lifeline(management["networks"], management["ports"], presets)
 
 
-ZONE = Form(
+ZONE = form(
     _zone,
-    {
-        "name": Key(_name_but(GATEWAY, ELSEWHERE), required=True),
-        "title": Key(_TITLE),
-        "interfaces": Key(ListOf(_INTERFACE), required=True),
-        "subnets": Key(ListOf(_SUBNET), required=True),
-    },
+    name=Key(_name_but(GATEWAY, ELSEWHERE), required=True),
+    title=Key(_TITLE),
+    interfaces=Key(ListOf(_INTERFACE), required=True),
+    subnets=Key(ListOf(_SUBNET), required=True),
 )
-LEVEL = Form(
+LEVEL = form(
     _level,
-    {
-        "name": Key(_name_but(OPEN.name, CUT.name, ISOLATE.name), required=True),
-        "title": Key(_TITLE),
-        "keeps": Key(ListOf(_CRITICALITY), required=True),
-    },
+    name=Key(_name_but(OPEN.name, CUT.name, ISOLATE.name), required=True),
+    title=Key(_TITLE),
+    keeps=Key(ListOf(_CRITICALITY), required=True),
 )
 MANAGEMENT = _by_unbounded(
-    lambda unbounded: Form(
+    lambda unbounded: form(
         dict,
-        {
-            "unbounded": Key(_FLAG),
-            "networks": Key(
-                ListOf(
-                    Scalar(
-                        partial(_management_network, unbounded=unbounded), "an address or a prefix"
-                    )
-                ),
-                required=True,
-            ),
-            "ports": _PORTS,
-        },
+        unbounded=Key(_FLAG),
+        networks=Key(_management_networks(unbounded), required=True),
+        ports=_PORTS,
     )
 )
-LIFELINE = Form(
+LIFELINE = form(
     _lifeline,
-    {
-        "management": Key(MANAGEMENT, null=True),
-        "presets": Key(ListOf(_choice(Preset), empty=True)),
-    },
+    management=Key(MANAGEMENT, null=True),
+    presets=Key(ListOf(_choice(Preset), empty=True)),
 )
-INTERNAL = Form(
+INTERNAL = form(
     InternalDomains,
-    {
-        "names": Key(ListOf(_DOMAIN), required=True),
-        "servers": Key(ListOf(_SERVER), required=True),
-    },
+    names=Key(ListOf(_DOMAIN), required=True),
+    servers=Key(ListOf(_SERVER), required=True),
 )
-LIMITS = Form(
+LIMITS = form(
     DnsLimits,
-    {
-        "client_queries": Key(_number(1, 10_000)),
-        "wildcard_names": Key(_number(1, 10_000)),
-        "label": Key(_number(1, 63)),  # RFC 1035, 2.3.4
-        "name": Key(_number(10, 253)),
-    },
+    client_queries=Key(_number(1, 10_000)),
+    wildcard_names=Key(_number(1, 10_000)),
+    label=Key(_number(1, 63)),  # RFC 1035, 2.3.4
+    name=Key(_number(10, 253)),
 )
-DNS_GATE = Form(
+DNS_GATE = form(
     dict,  # of DnsProxySettings: without `mode` it takes a look at the services
-    {
-        "mode": Key(_choice(DnsMode), null=True),
-        # Above what needs a privilege; the next one is taken too.
-        "port": Key(_number(1024, 65534)),
-        "internal": Key(ListOf(INTERNAL, empty=True)),
-        "limits": Key(LIMITS),
-    },
+    mode=Key(_choice(DnsMode), null=True),
+    # Above what needs a privilege; the next one is taken too.
+    port=Key(_number(1024, 65534)),
+    internal=Key(ListOf(INTERNAL, empty=True)),
+    limits=Key(LIMITS),
 )
-SITE = Form(
+SITE = form(
     dict,  # zones and levels are read one by one: the right ones count where others are at fault
-    {
-        "site": Key(_NAME, required=True),
-        "title": Key(_TITLE),
-        "zones": Key(ListOf(Unread()), required=True),
-        "lifeline": Key(LIFELINE),
-        "resolvers": Key(ListOf(_SERVER, empty=True)),
-        "levels": Key(ListOf(Unread(), empty=True)),
-        "dns_gate": Key(DNS_GATE),
-    },
+    site=Key(_NAME, required=True),
+    title=Key(_TITLE),
+    zones=Key(ListOf(Unread()), required=True),
+    lifeline=Key(LIFELINE),
+    resolvers=Key(ListOf(_SERVER, empty=True)),
+    levels=Key(ListOf(Unread(), empty=True)),
+    dns_gate=Key(DNS_GATE),
 )
 
 
@@ -267,40 +247,35 @@ def _for_somebody(node: Node, entries: Mapping[str, Entry], faults: Faults) -> b
     return False
 
 
-def _targets(unbounded: bool) -> Key:
+def _targets(unbounded: bool) -> ListOf:
     target = partial(parsers.target, unbounded=unbounded)
-    return Key(ListOf(Scalar(target, "a host name, an address or a prefix"), bare=True))
+    return ListOf(Scalar(target, "a host name, an address or a prefix"), bare=True)
 
 
 DESTINATION = _by_unbounded(
-    lambda unbounded: Form(
+    lambda unbounded: form(
         _destination,
-        {
-            "unbounded": Key(_FLAG),
-            "private": Key(_FLAG),
-            "to": _targets(unbounded),
-            "from": _targets(unbounded),
-            "ports": _PORTS,
-            "records": Key(ListOf(_RECORD, empty=True)),
-        },
         _one_way,
+        unbounded=Key(_FLAG),
+        private=Key(_FLAG),
+        **dict.fromkeys(("to", "from"), Key(_targets(unbounded))),
+        ports=_PORTS,
+        records=Key(ListOf(_RECORD, empty=True)),
     )
 )
-SERVICE = Form(
+SERVICE = form(
     _service,
-    {
-        "name": Key(_NAME, required=True),
-        "title": Key(_TITLE, required=True),
-        "owner": Key(_TITLE),
-        "contact": Key(_CONTACT),
-        "criticality": Key(_CRITICALITY, required=True),
-        "zones": Key(ListOf(_NAME)),
-        "hosts": Key(ListOf(_PREFIX)),
-        "destinations": Key(ListOf(DESTINATION), required=True),
-        "review": Key(_DAY, null=True),
-        "note": Key(_NOTE),
-    },
     _for_somebody,
+    name=Key(_NAME, required=True),
+    title=Key(_TITLE, required=True),
+    owner=Key(_TITLE),
+    contact=Key(_CONTACT),
+    criticality=Key(_CRITICALITY, required=True),
+    zones=Key(ListOf(_NAME)),
+    hosts=Key(ListOf(_PREFIX)),
+    destinations=Key(ListOf(DESTINATION), required=True),
+    review=Key(_DAY, null=True),
+    note=Key(_NOTE),
 )
-ALLOWLIST_FILE = Form(dict, {"services": Key(ListOf(Unread(), empty=True), required=True)})
+ALLOWLIST_FILE = form(dict, services=Key(ListOf(Unread(), empty=True), required=True))
 """A file of `allowlist.d/`; its services are read one by one, so that one fault hides no other."""

@@ -22,10 +22,10 @@ from ecluse.policy import (
     Policy,
     Preset,
     Service,
-    interval,
+    network_interval,
 )
 from ecluse.policy.network_index import NetworkIndex
-from ecluse.ruleset.service_maps import homes
+from ecluse.ruleset.service_maps import subnet_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def find_warnings(
     yield from _about_site(policy, site)
     yield from find_examples(policy, site, services)
     yield from about_dns(policy, site)
-    inside = homes(policy)
+    inside = subnet_index(policy)
     for placed in services:
         yield from _about_people(placed)
         yield from _about_names(placed)
@@ -76,7 +76,7 @@ def is_example(value: str | IPNetwork | IPAddress) -> bool:
     )
 
 
-_EXAMPLE_RANGES = [(network, *interval(network)) for network in _EXAMPLES]
+_EXAMPLE_RANGES = [(network, *network_interval(network)) for network in _EXAMPLES]
 
 
 def find_examples(
@@ -230,8 +230,8 @@ def _about_destinations(
         for place, network in placed.each_target(index):
             if isinstance(network, str):
                 continue
-            if odd := _about_network(service, network, families, inside):
-                found.setdefault(odd[0], []).append((place, *odd[1:]))
+            if warning := _about_network(service, network, families, inside):
+                found.setdefault(warning[0], []).append((place, *warning[1:]))
         for places in found.values():
             place, wrong, better = places[0]
             others = len(places) - 1
@@ -251,7 +251,7 @@ def _about_network(
             " ports"
         )
         return text, wrong, ""
-    zone = next((zone for _, zone in inside.around(network)), None)
+    zone = next((zone for _, zone in inside.containing(network)), None)
     if zone is not None:
         wrong = f"'{text}' lies inside zone '{zone}': traffic to it never crosses the gate"
         return "inside", wrong, "the partner's address outside"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ecluse.config.address_parsers import written
 from ecluse.config.cross_checks import PlacedService
 from ecluse.faults import Fault
-from ecluse.policy import Direction, IPNetwork, Policy, Service, Traffic, interval
+from ecluse.policy import Direction, IPNetwork, Policy, Service, Traffic, network_interval
 from ecluse.policy.network_index import NetworkIndex
 
 
@@ -97,7 +97,7 @@ def _meetings(services: Sequence[PlacedService]) -> Iterator[tuple[_End, _End, s
             seen.append(end)
         else:
             shared = written(end.value)
-            others = tuple(other for _, other in networks[direction].around(end.value))
+            others = tuple(other for _, other in networks[direction].containing(end.value))
             networks[direction].add(end.value, end)
         yield from ((other, end, shared) for other in others if other.service != end.service)
 
@@ -123,7 +123,7 @@ def _may_meet(services: Sequence[PlacedService]) -> list[_End]:
                 if isinstance(value, str):
                     names[direction, value].append(_End(0, 0, position, index, item, value))
                 else:
-                    end = _End(*interval(value), position, index, item, value)
+                    end = _End(*network_interval(value), position, index, item, value)
                     networks[direction, value.version].append(end)
     groups = chain(names.values(), *map(_clusters, networks.values()))
     return [
@@ -164,8 +164,8 @@ def _same_inside(first: Service, second: Service, inside: NetworkIndex[str]) -> 
         hosts: NetworkIndex[None] = NetworkIndex()
         for host in a.hosts:
             hosts.add(host, None)
-            if any(zone in b.zones for _, zone in inside.around(host)):
+            if any(zone in b.zones for _, zone in inside.containing(host)):
                 return True
-        if any(True for host in b.hosts for _ in hosts.around(host)):
+        if any(True for host in b.hosts for _ in hosts.containing(host)):
             return True
     return False

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from ecluse.config.address_parsers import not_mapped, prefix, unicast
 from ecluse.config.messages import InvalidValueError, did_you_mean, listed, shown
-from ecluse.policy import IPNetwork, Traffic, network_of
+from ecluse.policy import IPNetwork, Traffic, parse_network
 from ecluse.safe_text import is_safe
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,47}")
@@ -118,7 +118,7 @@ def target(text: str, *, unbounded: bool) -> Target:
     Raises:
         InvalidValueError: with what was expected.
     """
-    network = network_of(text)
+    network = parse_network(text)
     if network is not None:  # none of the texts below
         return unicast(not_mapped(network, text), unbounded=unbounded)
     if text == "any":

@@ -5,7 +5,7 @@ but knows no places: its errors had to be traced back through the tree, from a c
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final, Protocol
@@ -131,6 +131,9 @@ class Key:
     null: bool = False
 
 
+Rule = Callable[[Node, Mapping[str, Entry], Faults], bool]
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """A mapping.
@@ -143,7 +146,7 @@ class Form:
 
     make: Callable[..., Any]
     keys: Mapping[str, Key]
-    rule: Callable[[Node, Mapping[str, Entry], Faults], bool] | None = field(default=None)
+    rule: Rule | None = None
 
     def value_at(self, node: Node, faults: Faults) -> Any:
         """Return the value, or INVALID after its faults were added."""
@@ -180,6 +183,11 @@ class Form:
         return values, whole
 
 
+def form(make: Callable[..., Any], rule: Rule | None = None, /, **keys: Key) -> Form:
+    """Return the form of a mapping with these keys."""
+    return Form(make, keys, rule)
+
+
 def _not_the_kind(node: Node, faults: Faults, expected: str) -> Any:
     if not isinstance(node.content, Broken):  # that has its fault
         faults.add(node, node.described(), expected)
@@ -187,7 +195,7 @@ def _not_the_kind(node: Node, faults: Faults, expected: str) -> Any:
 
 
 def _quotes(value: object, expected: str) -> str:
-    """Return the value in quotes, where YAML takes what is written for something else than text."""
+    """Return the advice to write quotes, where YAML takes a text for another kind of value."""
     if expected not in {"a text", "a name"}:
         return ""
     match value:

@@ -51,7 +51,7 @@ class SettingsError(ConfigError):
         )
         self.args = (self.message,)
         self.hint = (
-            "mend what is named above, then start eclused again;"
+            "correct the settings named above, then start eclused again;"
             " 'eclused --help' lists the settings"
         )
 

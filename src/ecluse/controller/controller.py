@@ -13,7 +13,7 @@ from ecluse.controller.context import Options, Ports
 from ecluse.controller.parts import Parts
 from ecluse.errors import EcluseError, GivenUpError, StaleError, StateError
 from ecluse.policy import Policy, at_least_as_closed, levels_text, most_closed
-from ecluse.records import Action, Actor, AuditRecord, Command, Generation, Sender
+from ecluse.records import Actor, AuditRecord, Command, Generation, Sender
 from ecluse.results import Change, Event, Plan, Purge, Refused, ServiceStatus, Status
 
 
@@ -91,12 +91,9 @@ class Controller:
         self,
         level: str,
         zones: tuple[str, ...] | None,
+        command: Command,
         *,
-        actor: Actor,
-        reason: str,
-        authorised_by: str,
         expect: int | None = None,
-        sender: Sender | None = None,
     ) -> Change:
         """Set the level of these zones (None: all).
 
@@ -105,28 +102,23 @@ class Controller:
         Args:
             level: its name.
             zones: their names.
-            actor: who commands it.
-            reason: why.
-            authorised_by: on whose authority.
-            expect: the generation that was shown; None: the newest that `sender` can have known.
-            sender: what the server knows of its sender.
+            command: who commands it, and why.
+            expect: the generation that was shown; None: the newest that the sender can have known.
 
         Raises:
             NotFoundError: there is no such level or zone.
             StaleError, GivenUpError: nothing was opened; what was to close is closed.
         """
-        sender = sender or Sender()
-        closings = self._closings_known_to(sender)
+        closings = self._closings_known_to(command.sender)
         asked = partial(self._planner.levels_with, level, zones)
         asked()
         async with self._live.lock.hold(partial(self._planner.urgency, asked)):
             live, levels = self._live.current, asked()
-            command = Command(Action.LEVEL, actor, reason, authorised_by, since=sender.since)
             closed = most_closed(live.policy.site, live.levels, levels)
             if closed == levels:
                 return await self._transition.make(command, live.loaded, levels)
             objection: EcluseError | None = self._why_not_open(
-                f"the level {level}", sender, closings, expect
+                f"the level {level}", command.sender, closings, expect
             )
             if closed == dict(live.levels):
                 if objection is not None:
@@ -184,35 +176,26 @@ class Controller:
     async def rollback(
         self,
         number: int | None,
+        command: Command,
         *,
-        actor: Actor,
-        reason: str,
-        authorised_by: str,
         expect: int | None = None,
-        sender: Sender | None = None,
     ) -> Change:
         """Go back to a generation: its levels and its allowlist, exactly.
 
         Args:
             number: of the generation, None: the one before.
-            actor: as for `set_level`, and so are the others.
-            reason: why.
-            authorised_by: on whose authority.
+            command: who commands it, and why.
             expect: the generation that was shown.
-            sender: what the server knows of its sender.
 
         Raises:
             StaleError: another command came first.
             GivenUpError: nobody waits any more, and it does more than close.
         """
-        sender = sender or Sender()
-        closings = self._closings_known_to(sender)
+        closings = self._closings_known_to(command.sender)
         began_at = self._live.current.generation.number if expect is None else expect
         target = self._planner.rollback_target(number)
         policy = await self._policy_with_names(target.policy)
-        command = Command(
-            Action.ROLLBACK, actor, reason, authorised_by, target.number, sender.since
-        )
+        command = replace(command, back_to=target.number)
 
         def urgency() -> int:
             same = target.policy == self._live.current.loaded.digest
@@ -224,7 +207,7 @@ class Controller:
             if live.generation.number != began_at or self._live.closings != closings:
                 advice = "repeat the command"
                 objection = _stale(live.generation.number, "rolled back", advice)
-            elif sender.gone() and not (
+            elif command.sender.gone() and not (
                 loaded.digest == live.loaded.digest
                 and at_least_as_closed(live.policy.site, target.levels, live.levels)
             ):
@@ -236,31 +219,18 @@ class Controller:
                 raise objection
             return await self._transition.make(command, loaded, target.levels)
 
-    async def reload(
-        self,
-        *,
-        expect: str | None,
-        actor: Actor,
-        reason: str,
-        authorised_by: str,
-        sender: Sender | None = None,
-    ) -> Change:
+    async def reload(self, command: Command, *, expect: str | None = None) -> Change:
         """Make the files' allowlist live.
 
         Args:
+            command: who commands it, and why.
             expect: digest of the plan that was shown, None: whatever the files say.
-            actor: as for `set_level`, and so are the others.
-            reason: why.
-            authorised_by: on whose authority.
-            sender: what the server knows of its sender.
 
         Raises:
             ConfigError: faults in the files.
             StaleError: the files changed since the plan.
             GivenUpError: nobody waits any more by the time it could begin.
         """
-        sender = sender or Sender()
-        command = Command(Action.RELOAD, actor, reason, authorised_by, since=sender.since)
         async with self._preparing:
             policy = await self._records.on_disk(self._ports.source.load)
             self.parts.supervisor.run_aside(self.parts.startup.find_file_warnings())
@@ -272,7 +242,7 @@ class Controller:
             self._planner.levels_for(policy)
             async with self._preloader.hold_lock_with(policy, digest) as loaded:
                 levels = self._planner.levels_for(policy)
-                if sender.gone():
+                if command.sender.gone():
                     objection = GivenUpError(
                         "nobody waits for the reload any more; nothing was changed"
                     )

@@ -17,7 +17,7 @@ from ecluse.ports import Conntrack, PolicySource
 from ecluse.records import Generation
 from ecluse.results import LiveFlow, Plan
 from ecluse.ruleset import switch
-from ecluse.ruleset.program import render
+from ecluse.ruleset.program_text import render
 from ecluse.zone_links import LinkReading
 
 _DIFF_LINES = 400
@@ -247,8 +247,8 @@ def _text_difference(
 
     Cut after so many lines, and said so.
     """
-    old = switch.gate_text(live.policy, live.loaded.slot, live.levels)
-    new = switch.gate_text(planned.policy, live.loaded.slot, levels)
+    old = switch.switch_text(live.policy, live.loaded.slot, live.levels)
+    new = switch.switch_text(planned.policy, live.loaded.slot, levels)
     if planned.ruleset != live.loaded.ruleset:
         old, new = render(live.loaded.program) + old, render(planned.program) + new
     lines = difference(old, new)

@@ -193,7 +193,7 @@ def _service(
     observed: Observations,
     knowledge: Knowledge,
 ) -> ServiceStatus:
-    counter = table_names.counter(service.name)
+    counter = table_names.counter_name(service.name)
     value = observed.counters.get(counter, _NO_PACKETS)
     return ServiceStatus(
         name=service.name,

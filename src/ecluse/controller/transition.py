@@ -108,7 +108,7 @@ class Transition:
     ) -> Change:
         policy, levels = after.policy, after.levels
         effect = ls.effect(before, after.loaded, levels, seen.living_zones(policy))
-        took_ms = (time.monotonic() - command.since) * 1000
+        took_ms = (time.monotonic() - command.sender.since) * 1000
         warnings = (
             *self._alerts.texts(),
             *seen.machine_warnings(policy, cut=ls.closed_somewhere(policy, levels)),

@@ -119,8 +119,8 @@ class LearnedAddresses:
             for address in addresses
             for service in services
             for name in (
-                table_names.learned(str(address.version), service),
-                table_names.learned(str(address.version)),
+                table_names.learned_set(str(address.version), service),
+                table_names.learned_set(str(address.version)),
             )
         ]
         until = clock() + KEPT_SECONDS
@@ -150,7 +150,7 @@ class LearnedAddresses:
         """Take note of what led to these addresses; give, by set, those of which that is new."""
         for service in services:
             for address in addresses:
-                name = table_names.learned(str(address.version), service)
+                name = table_names.learned_set(str(address.version), service)
                 origins = self._origins.setdefault(name, {})
                 before = origins.get(address, frozenset())
                 if led not in before:
@@ -204,12 +204,12 @@ class LearnedAddresses:
         answered = (*orders.names.values(), *orders.wildcards.values())
         for service in {service for each in answered for service in each.services}:
             for digit in ("4", "6"):
-                name = table_names.learned(digit, service)
+                name = table_names.learned_set(digit, service)
                 origins = self._origins.get(name, {})
                 # Of thousands of addresses few names are the origin.
                 lead = {led for led in set().union(*origins.values()) if orders.leads(led, service)}
                 gone = [address for address, led in origins.items() if led.isdisjoint(lead)]
-                every = table_names.learned(digit)
+                every = table_names.learned_set(digit)
                 others = [
                     n for n in self._held if n not in {name, every} and n.endswith(f"_{digit}")
                 ]

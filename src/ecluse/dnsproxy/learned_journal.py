@@ -15,9 +15,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from ecluse.dnsproxy.whole_files import write_whole
-from ecluse.lenient_rows import sift
+from ecluse.lenient_rows import parse_rows
 from ecluse.policy import IPAddress
-from ecluse.ruleset.table_names import is_learned
+from ecluse.ruleset.table_names import is_learned_set
 
 FILE = "learned.record"
 GROWTH = 4 << 20
@@ -68,9 +68,9 @@ class LearnedJournal:
             return {}, {}, False
         held: Held = {}
         origins: Origins = {}
-        rows, bad = sift(lines[:-1], _row)
+        rows, bad = parse_rows(lines[:-1], _row)
         for name, address, until, led in rows:
-            if is_learned(name):
+            if is_learned_set(name):
                 held.setdefault(name, {})[address] = until
                 remember(origins, name, address, led)
         return held, origins, not bad

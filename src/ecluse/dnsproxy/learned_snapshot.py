@@ -15,11 +15,11 @@ from pathlib import Path
 
 from ecluse.dnsproxy.learned_journal import Held, Origins, led_by, remember
 from ecluse.dnsproxy.whole_files import write_whole
-from ecluse.lenient_rows import FAULTS, sift
+from ecluse.lenient_rows import PARSE_ERRORS, parse_rows
 from ecluse.policy import IPAddress
 from ecluse.ruleset.dns_redirect import KEPT_SECONDS
 from ecluse.ruleset.program import TABLE
-from ecluse.ruleset.table_names import is_learned
+from ecluse.ruleset.table_names import is_learned_set
 
 FILE = "learned.nft"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -78,16 +78,16 @@ def read_snapshot(file: Path, boot: str) -> tuple[Held, Origins, str]:
             float(told["clock"]),
             float(told["date"]),
         )
-    except FAULTS:
+    except PARSE_ERRORS:
         return {}, {}, ""
     if not (math.isfinite(clock_then) and math.isfinite(date_then)):
         return {}, {}, ""
     gone = max(0.0, now - clock_then if written == boot else time.time() - date_then)
     held: Held = {}
     origins: Origins = {}
-    for name, address, seconds, led in sift(lines, _row)[0]:
+    for name, address, seconds, led in parse_rows(lines, _row)[0]:
         left = seconds - gone
-        if is_learned(name) and (left > 0 or written != boot):
+        if is_learned_set(name) and (left > 0 or written != boot):
             held.setdefault(name, {})[address] = now + max(0.0, left)
             remember(origins, name, address, led)
     return held, origins, written

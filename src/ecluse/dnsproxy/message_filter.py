@@ -24,7 +24,7 @@ import dns.rrset
 from ecluse.dnsproxy import svcb
 from ecluse.dnsproxy.dnsmasq_config import CACHED
 from ecluse.policy import DnsLimits, IPAddress
-from ecluse.policy.special_addresses import never_outside, private
+from ecluse.policy.special_addresses import private_kind, reserved_kind
 from ecluse.ruleset.proxy_config import HEALTH, ProxyConfig
 
 A, AAAA, CNAME = dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME
@@ -335,4 +335,6 @@ def _may_be(text: str, question: DnsQuestion, orders: ProxyConfig) -> bool:
     inside = any(
         address in subnet for subnet in orders.subnets if subnet.version == address.version
     )
-    return not (inside or never_outside(address) or (private(address) and not question.private))
+    return not (
+        inside or reserved_kind(address) or (private_kind(address) and not question.private)
+    )

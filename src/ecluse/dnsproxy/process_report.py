@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from ecluse.lenient_rows import sift
+from ecluse.lenient_rows import parse_rows
 from ecluse.ports import DeniedQuery, DnsReport
 
 _NUMBERS = ("starts", "learned", "refused", "removed", "adopted", "unread")
@@ -28,14 +28,14 @@ def parse(data: bytes) -> DnsReport | None:
         return None
     if not isinstance(told, dict):
         return None
-    numbers, bad_numbers = sift(_NUMBERS, lambda key: (key, _number(told.get(key, 0))))
-    last, bad_last = sift(("removed_last",), lambda key: _text(told.get(key, "")))
-    trouble, bad_trouble = sift(_list(told.get("trouble", [])), _text)
-    strained, bad_strained = sift(
+    numbers, bad_numbers = parse_rows(_NUMBERS, lambda key: (key, _number(told.get(key, 0))))
+    last, bad_last = parse_rows(("removed_last",), lambda key: _text(told.get(key, "")))
+    trouble, bad_trouble = parse_rows(_list(told.get("trouble", [])), _text)
+    strained, bad_strained = parse_rows(
         _items(told.get("strained", {})), lambda item: (_text(item[0]), _number(item[1]))
     )
-    questions, bad_questions = sift(_list(told.get("questions", [])), _question)
-    validating, bad_validating = sift(
+    questions, bad_questions = parse_rows(_list(told.get("questions", [])), _question)
+    validating, bad_validating = parse_rows(
         _list(told.get("validating", [])), lambda row: str(ip_address(_text(row)))
     )
     bad = bad_validating + bad_numbers + bad_last + bad_trouble + bad_strained + bad_questions

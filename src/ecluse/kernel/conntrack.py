@@ -31,7 +31,7 @@ from ecluse.kernel.netlink import (
     netfilter_kind,
     number,
 )
-from ecluse.lenient_rows import sift
+from ecluse.lenient_rows import parse_rows
 from ecluse.ruleset.table_names import SPOOFED
 
 NFNL_SUBSYS_CTNETLINK = 1
@@ -150,7 +150,7 @@ def _read_entries() -> tuple[list[ConntrackEntry], int]:
     with NetlinkSocket(NETLINK_NETFILTER) as netlink, _no_full_collection():
         # Each read of the socket (about 100 entries) releases the interpreter, so that the event
         # loop gets its turn.
-        return sift(
+        return parse_rows(
             netlink.dump(kind, netfilter_header(0)), lambda body: parse_entry(body, addresses)
         )
 

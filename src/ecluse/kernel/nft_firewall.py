@@ -33,7 +33,7 @@ from ecluse.kernel.read_table import in_one_generation
 from ecluse.policy import IPAddress
 from ecluse.ports import CounterValue, KernelChange, SetReading, SwitchReading
 from ecluse.ruleset.program import NamedSet
-from ecluse.ruleset.switch import Position
+from ecluse.ruleset.switch import SwitchState
 
 READERS = 4
 HINT = "'nft list table inet ecluse' shows what stands in the kernel now"
@@ -119,7 +119,7 @@ class NftFirewall:
                 hint=f"ps -p {port}",
             )
 
-    async def switch(self, position: Position) -> str:
+    async def switch(self, position: SwitchState) -> str:
         """Put the switch into a position as one transaction.
 
         Messages that the kernel refuses are tried once more as a text: libnftables may put it
@@ -147,7 +147,7 @@ class NftFirewall:
             else ""
         )
 
-    def _switch(self, position: Position) -> tuple[str, str]:
+    def _switch(self, position: SwitchState) -> tuple[str, str]:
         """Switch; give why the messages were refused, and why the text was; empty: not refused."""
         try:
             self._commit(switch_commit.switch_requests(position))

@@ -21,7 +21,7 @@ from ecluse.kernel.netlink import (
 from ecluse.kernel.netlink_stream import EVENT_BUFFER, NetlinkStream
 from ecluse.kernel.nft_messages import TABLE
 from ecluse.ports import KernelChange
-from ecluse.ruleset.table_names import is_learned
+from ecluse.ruleset.table_names import is_learned_set
 from ecluse.safe_text import replace_unsafe
 
 PHRASES: dict[int, tuple[int, str, str]] = {
@@ -123,7 +123,7 @@ class TransactionReader:
             self._dormant = bool(flags & nf.NFT_TABLE_F_DORMANT)
         named_by = phrase[0]
         name = dict(found).get(named_by, b"") if named_by else b""
-        if what in {nf.NFT_MSG_NEWSETELEM, nf.NFT_MSG_DELSETELEM} and is_learned(text(name)):
+        if what in {nf.NFT_MSG_NEWSETELEM, nf.NFT_MSG_DELSETELEM} and is_learned_set(text(name)):
             self._filled = text(name)  # filling such a set is no tampering
             return
         self._seen[what, name] += 1

@@ -28,7 +28,7 @@ from ecluse.kernel.netlink import (
 from ecluse.kernel.nft_messages import elements_request, nested
 from ecluse.policy import IPAddress
 from ecluse.ruleset.dns_redirect import KEPT_SECONDS
-from ecluse.ruleset.table_names import is_learned
+from ecluse.ruleset.table_names import is_learned_set
 
 _WIDTHS = (4, 16)
 """Bytes of an address."""
@@ -154,7 +154,7 @@ def set_handles(netlink: NetlinkSocket) -> dict[str, int]:
     return {
         text(one[nf.NFTA_SET_NAME]): number(one.get(nf.NFTA_SET_HANDLE, b""))
         for one in read_table.dump_sets(netlink)
-        if is_learned(text(one[nf.NFTA_SET_NAME]))
+        if is_learned_set(text(one[nf.NFTA_SET_NAME]))
     }
 
 

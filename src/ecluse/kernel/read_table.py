@@ -26,7 +26,7 @@ from ecluse.kernel.netlink import (
     text_attribute,
 )
 from ecluse.kernel.nft_messages import TABLE, rule_attributes
-from ecluse.lenient_rows import sift
+from ecluse.lenient_rows import parse_rows
 from ecluse.ports import CounterValue, SetReading
 from ecluse.results import RefusedFlow
 from ecluse.ruleset.table_names import FLOW_SETS, LIMITED_SETS, REFUSED_SETS
@@ -284,7 +284,7 @@ def _read_sets(netlink: NetlinkSocket, wanted: Iterable[str]) -> SetReading:
         every = (
             one for listed in dump_element_lists(netlink, name) for _, one in attributes(listed)
         )
-        good, bad = sift(every, read)
+        good, bad = parse_rows(every, read)
         rows += good
         unread += bad
         full = full or 0 < size <= len(good) + bad

@@ -1,4 +1,4 @@
-"""Builds the switch as netlink messages: what `Position.text` says, without libnftables' cache.
+"""Builds the switch as netlink messages: what `SwitchState.text` says, without libnftables' cache.
 
 Only a change of levels goes this way: policies of base chains that exist, chains emptied, rules of
 one goto.
@@ -14,11 +14,11 @@ from ecluse.kernel.nft_messages import (
     rule_attributes,
     verdict,
 )
-from ecluse.ruleset.switch import Position
+from ecluse.ruleset.switch import SwitchState
 from ecluse.ruleset.table_names import BASE_CHAINS
 
 
-def switch_requests(position: Position) -> list[Request]:
+def switch_requests(position: SwitchState) -> list[Request]:
     """Give the messages that put the switch into a position, in the order of its text."""
     # The kernel changes only the parts of a chain that the message names: here its policy.
     policy = number_attribute(nf.NFTA_CHAIN_POLICY, nf.POLICIES.index(position.verdict))

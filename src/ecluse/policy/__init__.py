@@ -12,10 +12,10 @@ from ecluse.policy.levels import (
     most_closed,
     rank,
 )
-from ecluse.policy.networks import interval, network_of
-from ecluse.policy.special_addresses import never_outside, private
+from ecluse.policy.networks import network_interval, parse_network
+from ecluse.policy.special_addresses import private_kind, reserved_kind
 from ecluse.policy.values import (
-    ADDED,
+    ADDED_LATER,
     GATEWAY,
     Addresses,
     Criticality,
@@ -39,7 +39,7 @@ from ecluse.policy.values import (
 )
 
 __all__ = [
-    "ADDED",
+    "ADDED_LATER",
     "CUT",
     "GATEWAY",
     "ISOLATE",
@@ -66,12 +66,12 @@ __all__ = [
     "at_least_as_closed",
     "carry_over",
     "complete_levels",
-    "interval",
     "level_named",
     "levels_text",
     "most_closed",
-    "network_of",
-    "never_outside",
-    "private",
+    "network_interval",
+    "parse_network",
+    "private_kind",
     "rank",
+    "reserved_kind",
 ]

@@ -31,9 +31,7 @@ def at_least_as_closed(site: Site, one: Levels, other: Levels) -> bool:
 
 
 def most_closed(site: Site, *many: Levels) -> dict[str, str]:
-    """Give, zone by zone, the most closed level of those given; a zone that is nowhere named does
-    not appear.
-    """
+    """Give, for each zone that is named, the most closed of its levels."""
     result: dict[str, str] = {}
     for levels in many:
         for zone, name in levels.items():

@@ -1,5 +1,6 @@
-"""Which networks lie in which: a look-up by prefix length, so that thousands are compared without
-comparing pairs.
+"""Find the networks that contain a network, by prefix length.
+
+Thousands of networks are compared so without comparing pairs.
 """
 
 from bisect import bisect_left
@@ -24,7 +25,7 @@ class NetworkIndex(Generic[T]):
     )
 
     def add(self, network: IPNetwork, item: T) -> None:
-        """Remember this network."""
+        """Add a network."""
         length, shift = network.prefixlen, network.max_prefixlen - network.prefixlen
         levels = self._levels[network.version]
         at = bisect_left(levels, length, key=itemgetter(0))
@@ -32,8 +33,8 @@ class NetworkIndex(Generic[T]):
             levels.insert(at, (length, shift, {}))
         levels[at][2].setdefault(int(network.network_address) >> shift, []).append((network, item))
 
-    def around(self, network: IPNetwork) -> Iterator[tuple[IPNetwork, T]]:
-        """Give every remembered network that contains this one or equals it, the widest first."""
+    def containing(self, network: IPNetwork) -> Iterator[tuple[IPNetwork, T]]:
+        """Give the networks in the index that contain or equal this one, the widest first."""
         first, limit = int(network.network_address), network.prefixlen
         for length, shift, found in self._levels[network.version]:
             if length > limit:

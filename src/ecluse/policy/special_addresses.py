@@ -1,5 +1,6 @@
-"""Addresses that an answer of the DNS may not lead to: never, or only where a destination says
-`private: true`.
+"""Addresses that a DNS answer may not lead to.
+
+Some never; some only where a destination says `private: true`.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
@@ -38,24 +39,25 @@ far left it is.
 """
 
 
-def never_outside(address: IPAddress) -> str:
-    """Say why an address can't be a destination at all (IANA's special-purpose registries); empty
-    when it may be one.
+def reserved_kind(address: IPAddress) -> str:
+    """Name the kind of an address that cannot be a destination; empty when it may be one.
+
+    Source: IANA's special-purpose address registries.
     """
-    return _kind(_NEVER, address)
+    return _find_kind(_NEVER, address)
 
 
-def private(address: IPAddress) -> str:
-    """Say why an address is no public one; empty when it is."""
-    return _kind(_PRIVATE, address)
+def private_kind(address: IPAddress) -> str:
+    """Name the kind of an address that is not public; empty when it is public."""
+    return _find_kind(_PRIVATE, address)
 
 
-def _kind(kinds: _Kinds, address: IPAddress) -> str:
+def _find_kind(kinds: _Kinds, address: IPAddress) -> str:
     found = next(
         (kind for net, kind in kinds if net.version == address.version and address in net), ""
     )
     carried = next((int(address) >> bits for net, bits in _CARRIERS if address in net), None)
     if found or carried is None:
         return found
-    inner = _kind(kinds, IPv4Address(carried & 0xFFFFFFFF))
+    inner = _find_kind(kinds, IPv4Address(carried & 0xFFFFFFFF))
     return f"{inner} inside an IPv6 one" if inner else ""

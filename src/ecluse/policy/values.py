@@ -16,7 +16,7 @@ Addresses = Mapping[str, tuple[IPAddress, ...]]
 Levels = Mapping[str, str]
 """Zone name -> level name, every zone of the site and `gateway` included."""
 
-ADDED = MappingProxyType({"added": True})
+ADDED_LATER = MappingProxyType({"added": True})
 """Metadata of a field that came later than records were first written: it is not written while it
 has its default.
 
@@ -43,8 +43,9 @@ class Direction(enum.StrEnum):
 
 
 class DnsMode(enum.StrEnum):
-    """When the gate answers the zones' DNS: never, where a level keeps only some services, or at
-    `open` as well.
+    """When the gate answers the zones' DNS.
+
+    never; at levels that keep only some services; or at `open` as well.
     """
 
     NEVER = "never"
@@ -62,11 +63,10 @@ class Preset(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Traffic:
-    """A protocol (IANA number) and, for one that has ports, the range of destination ports, both
-    ends included.
+    """A protocol (IANA number) and its destination ports, `first` to `last`, both included.
 
-    `first` and `last` are both None for a protocol without ports (ESP, GRE, ICMP). ICMP is protocol
-    1 here for both families; the compiler writes 58 for IPv6. For an inbound destination the ports
+    Both are None for a protocol without ports (ESP, GRE, ICMP). ICMP is protocol 1 here for both
+    families; the compiler writes 58 for IPv6. For an inbound destination the ports
     are those that the partner connects to, before any port forward.
     """
 
@@ -80,20 +80,20 @@ class Destination:
     """The outside end of a service: names and networks, and the traffic to (or from) them.
 
     An address is a network of full length. INBOUND: `hosts` and `networks` are the sources outside.
-    private: host names may lead to private addresses (a partner behind a tunnel), see `ranges.py`.
-    wildcards: `operator.example` stands for every name below it, and not for itself; OUTBOUND
-    alone.
-    records: types of DNS records that the DNS gate answers for its names beside addresses (`MX`,
-    `SRV`).
+    private: host names may lead to private addresses (a partner behind a tunnel), see
+    `special_addresses.py`.
+    wildcards: `operator.example` stands for every name below it, not for itself; OUTBOUND alone.
+    records: types of DNS records (`MX`, `SRV`) that the DNS gate answers for its names, beside
+    addresses.
     """
 
     direction: Direction
     hosts: tuple[str, ...]
     networks: tuple[IPNetwork, ...]
     traffic: tuple[Traffic, ...]
-    private: bool = field(default=False, metadata=ADDED)
-    wildcards: tuple[str, ...] = field(default=(), metadata=ADDED)
-    records: tuple[str, ...] = field(default=(), metadata=ADDED)
+    private: bool = field(default=False, metadata=ADDED_LATER)
+    wildcards: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
+    records: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +131,9 @@ class Zone:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How far the gate is shut.
+    """Which services pass.
 
-    `keeps` is what stays; `open` (passes_all) is not judged by services at all.
+    keeps: criticalities that pass. passes_all: everything passes, whatever the services (`open`).
     """
 
     name: str
@@ -153,9 +153,7 @@ class Lifeline:
 
 @dataclass(frozen=True, slots=True)
 class InternalDomains:
-    """Names of the inside (with all below them) and the inside's own DNS servers that answer for
-    them.
-    """
+    """Domains of the inside (names and all below them), and the DNS servers that answer them."""
 
     names: tuple[str, ...]
     servers: tuple[IPAddress, ...]
@@ -163,11 +161,12 @@ class InternalDomains:
 
 @dataclass(frozen=True, slots=True)
 class DnsLimits:
-    """What one machine, and one allowed wildcard, may ask of the DNS gate: the bound on what can be
-    carried out in names.
+    """How much one machine, and one allowed wildcard, may ask of the DNS gate.
 
-    client_queries: a second, of one address. wildcard_names: names a second under one wildcard that
-    were not asked for lately. label, name: characters.
+    It bounds what can be carried out in names.
+
+    client_queries: per second and address. wildcard_names: new names per second under one wildcard.
+    label, name: characters.
     """
 
     client_queries: int = 50
@@ -180,7 +179,7 @@ class DnsLimits:
 class DnsProxySettings:
     """How the gateway answers the zones' DNS.
 
-    port: where the engine listens; nobody reaches it but by the redirect.
+    port: where dnsmasq listens; packets reach it only by the redirect.
     """
 
     mode: DnsMode = DnsMode.NEVER
@@ -191,8 +190,9 @@ class DnsProxySettings:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The hospital's side: zones, lifeline, resolvers, and every level from `open` to `isolate`, in
-    that order.
+    """The hospital's side: zones, lifeline, resolvers, levels.
+
+    levels: from `open` to `isolate`, in that order.
     """
 
     name: str
@@ -201,7 +201,7 @@ class Site:
     lifeline: Lifeline
     resolvers: tuple[IPAddress, ...]
     levels: tuple[Level, ...]
-    dns: DnsProxySettings = field(default=DnsProxySettings(), metadata=ADDED)
+    dns: DnsProxySettings = field(default=DnsProxySettings(), metadata=ADDED_LATER)
 
     def zone_of(self, address: IPAddress) -> str:
         """Name the zone in whose subnets an address lies; empty when it is in none."""
@@ -217,8 +217,9 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A site and its allowlist, in the order of the files: all that the compiler needs but
-    addresses of names.
+    """A site and its allowlist, in the order of the files.
+
+    All that the compiler needs but the addresses of host names.
     """
 
     site: Site

@@ -17,7 +17,7 @@ import dns.rdatatype
 import dns.ttl
 
 from ecluse.dns_exchange import Server, exchange
-from ecluse.policy import IPAddress, never_outside, private
+from ecluse.policy import IPAddress, private_kind, reserved_kind
 
 _ATTEMPTS = 2
 _EDNS_PAYLOAD = 1232  # bytes: DNS flag day 2020, no answer is fragmented; longer ones come by TCP
@@ -83,7 +83,7 @@ def refusal(address: IPAddress, *, may_be_private: bool = False) -> str:
     A public name that leads to an inside or local address is a mistake or an attack (DNS
     rebinding), unless the allowlist says that it may.
     """
-    return never_outside(address) or ("" if may_be_private else private(address))
+    return reserved_kind(address) or ("" if may_be_private else private_kind(address))
 
 
 async def look_up(
@@ -156,7 +156,7 @@ def _refuse(part: _Part, may_be_private: bool) -> tuple[_Part, str]:
     words = ", ".join(f"{address} ({reason})" for address, reason in why.items() if reason)
     if not words:
         return part, ""
-    cure = any(reason and not never_outside(address) for address, reason in why.items())
+    cure = any(reason and not reserved_kind(address) for address, reason in why.items())
     hint = "; if it is meant, the destination needs 'private: true'" if cure else ""
     told = f"refused {words}{hint}"
     ttls = {address: ttl for address, ttl in part.ttls.items() if not why[address]}

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import Self
 
 from ecluse.dns_exchange import Server
-from ecluse.policy import private as is_private
+from ecluse.policy import private_kind as is_private
 from ecluse.ports import Clock
 from ecluse.records import KEEP, KnownAddress, KnownName, NameStatistics
 from ecluse.resolve import known_names

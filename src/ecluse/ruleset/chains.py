@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from ecluse.policy import GATEWAY, Criticality, Direction, Policy, Zone
+from ecluse.policy import GATEWAY, Criticality, Direction, Policy, Zone, network_interval
 from ecluse.ruleset import dns_redirect, table_names
 from ecluse.ruleset import program as p
 from ecluse.ruleset.disjoint import Box, disjoint
 from ecluse.ruleset.dns_redirect import ByName
-from ecluse.ruleset.families import FAMILIES, Family, network_interval
+from ecluse.ruleset.families import FAMILIES, Family
 from ecluse.ruleset.ingress import BY_VRF, by_link, from_inside
 from ecluse.ruleset.program import Chain, Field, Key, NamedSet, Part, Rule
 from ecluse.ruleset.service_maps import GroupLookups
@@ -20,15 +20,17 @@ nothing.
 
 
 def subnet_sets(policy: Policy, slot: int) -> list[NamedSet]:
-    """Give a set of the subnets of each zone that has several of a family, so that a spoofed source
-    is not kept.
+    """Make a set of subnets for each zone that has several of one family, and one of all zones.
+
+    A zone's level keeps only packets whose inside end is in its set, so that a spoofed source is
+    not kept.
     """
     sets = []
     for zone in policy.site.zones:
         for family in FAMILIES:
             boxes = _boxes(zone, family)
             if len(boxes) > 1:
-                name = table_names.subnets(slot, family.digit, zone.name)
+                name = table_names.subnet_set(slot, family.digit, zone.name)
                 sets.append(NamedSet(name, (family.type,), True, "", dict(disjoint(boxes))))
     return [*sets, *_answered_sets(policy, slot)]
 
@@ -38,10 +40,9 @@ def _boxes(zone: Zone, family: Family) -> list[Box]:
 
 
 def _within(zone: Zone, family: Family, field: Field, slot: int) -> tuple[Part, ...]:
-    """Say 'of this family, and the field is in one of the zone's subnets'; a single one is compared
-    and not looked up.
+    """Match this family, and a field that lies in one of the zone's subnets.
 
-    Empty when the zone has no subnet of the family.
+    A single subnet is compared and not looked up. Empty when the zone has none of the family.
     """
     boxes = _boxes(zone, family)
     if not boxes:
@@ -49,12 +50,13 @@ def _within(zone: Zone, family: Family, field: Field, slot: int) -> tuple[Part, 
     this_family = p.Match(p.NFPROTO, (family.nfproto,))
     if len(boxes) == 1:
         return (this_family, p.Match(field, (boxes[0][0][0],)))
-    return (this_family, p.InSet((field,), table_names.subnets(slot, family.digit, zone.name)))
+    return (this_family, p.InSet((field,), table_names.subnet_set(slot, family.digit, zone.name)))
 
 
 def _answered_sets(policy: Policy, slot: int) -> list[NamedSet]:
-    """Give the subnets of all zones together: only a source of theirs gets an answer when it is
-    refused.
+    """Make the sets of all zones' subnets.
+
+    Only a source in them gets an answer (reset, ICMP error) when its packet is refused.
     """
     sets = []
     for family in FAMILIES:
@@ -78,8 +80,8 @@ def _answered(slot: int, family: Family) -> str:
 _WORDS = ((Direction.OUTBOUND, "out"), (Direction.INBOUND, "in"))
 
 
-def answered(policy: Policy, slot: int) -> dict[Family, str]:
-    """Name the sets of all zones' subnets."""
+def zone_subnet_sets(policy: Policy, slot: int) -> dict[Family, str]:
+    """Name the sets of all zones' subnets, by family."""
     versions = {s.version for zone in policy.site.zones for s in zone.subnets}
     return {family: _answered(slot, family) for family in FAMILIES if family.version in versions}
 
@@ -87,10 +89,10 @@ def answered(policy: Policy, slot: int) -> dict[Family, str]:
 def zone_chains(
     policy: Policy, kept: list[GroupLookups], learned: list[ByName], slot: int
 ) -> list[Chain]:
-    """Judge a zone's traffic at each level: look-ups for connections of its own, then for those
-    opened towards it.
+    """Make the chains that judge a zone's traffic, one for each level and zone.
 
-    They say what is kept, and nothing of the rest: what becomes of that is the hook's to say.
+    A chain looks up connections that the zone opened, then connections opened towards it. It
+    accepts what is kept and returns for the rest; the hook's chain decides about that.
     """
     chains: list[Chain] = []
     for level in policy.site.levels:
@@ -134,7 +136,7 @@ def _lookups_at(
     return tuple(
         rule
         for one in kept
-        if zone in one.keep.zones and one.keep.criticality in keeps
+        if zone in one.group.zones and one.group.criticality in keeps
         for rule in one.lookups[direction, family]
     )
 
@@ -151,20 +153,21 @@ def _learned_at(
 
 
 def _to_named(family: Family, chain: str) -> Rule:
-    """Look into the services' own sets only for an address that some service was answered: one
-    look-up for all others.
+    """Jump to the services' own learned sets only for an address that some service learned.
+
+    All other packets cost one look-up, however many services have learned sets.
     """
     return (
-        p.InSet((family.original_destination,), table_names.learned(family.digit)),
+        p.InSet((family.original_destination,), table_names.learned_set(family.digit)),
         p.jump(chain),
     )
 
 
 def gateway_chains(policy: Policy, kept: list[GroupLookups], slot: int) -> list[Chain]:
-    """Judge the gateway's own traffic by who opened the connection: its own addresses may change,
-    so none is asked.
+    """Make the chains that judge the gateway's own traffic, for each level and hook.
 
-    At input the original direction is a connection from outside; at output it is one of ours.
+    They ask who opened the connection, never for the gateway's own addresses: these may change. At
+    input the original direction is a connection from outside, at output one of the gateway.
     """
     chains: list[Chain] = []
     for level in policy.site.levels:
@@ -196,13 +199,12 @@ def gateway_chains(policy: Policy, kept: list[GroupLookups], slot: int) -> list[
     return chains
 
 
-def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
-    """Say which gate an interface leads to.
+def interface_dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
+    """Make the verdict maps that lead from an interface to its zone's gate.
 
-    Where zones share an interface, the inside end's own address decides.
-
-    What comes from the inside and goes to the inside passes: that is asked once it is known that it
-    goes there.
+    Where zones share an interface, the address of the inside end decides. What comes from the
+    inside passes to the inside: that is asked in the `to` map's chains, where the outgoing
+    interface is known.
     """
     stem = table_names.prefix(slot)
     users: dict[str, list[str]] = {}
@@ -213,12 +215,14 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
     wild = any(
         pattern.endswith("*") for pattern in users
     )  # plain names make a hash, which is quicker
-    sets = [NamedSet(table_names.inside(slot), ("ifname",), wild, "", dict(sorted(inside.items())))]
+    sets = [
+        NamedSet(table_names.inside_set(slot), ("ifname",), wild, "", dict(sorted(inside.items())))
+    ]
     passes: Rule = (*by_link(slot), p.ACCEPT)
     chains = [
         Chain(
             f"{stem}inward.{table_names.identifier(zones[0])}",
-            (passes, (p.goto(table_names.gate(slot, zones[0])),)),
+            (passes, (p.goto(table_names.gate_chain(slot, zones[0])),)),
         )
         for zones in dict.fromkeys(tuple(each) for each in users.values() if len(each) == 1)
     ]
@@ -227,7 +231,7 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
         where: dict[Key, str] = {}
         for pattern, zones in users.items():
             alone = (
-                table_names.gate(slot, zones[0])
+                table_names.gate_chain(slot, zones[0])
                 if side == "from"
                 else f"{stem}inward.{table_names.identifier(zones[0])}"
             )
@@ -248,29 +252,29 @@ def dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
                     if zone.name in some
                 ]
                 rules += [
-                    (*guard, p.goto(table_names.gate(slot, zone)))
+                    (*guard, p.goto(table_names.gate_chain(slot, zone)))
                     for guard, zone in guards
                     if guard
                 ]
             # An address of no zone is as foreign as an interface of no zone.
-            end = p.goto(table_names.gate(slot, table_names.ELSEWHERE))
+            end = p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE))
             chains.append(Chain(f"{stem}shared{number}.{side}", (*rules, (end,))))
     return sets, chains
 
 
 def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
-    """Refuse fast towards the inside, in silence towards the outside, and let the kernel keep the
-    evidence.
+    """Make the chains that refuse: with an answer to the inside, silently to the outside.
 
-    An invalid packet gets no reset: it may belong to a kept connection that went astray, which a
-    reset would end. Nor is a source answered that is no zone's: the answer would go to whatever
-    outside address was written there, and an ICMP error carries the refused payload with it. A
-    zone's machines whose packets come by an interface in no zone (a wrong name in site.yaml) are
-    evidence too, and get no answer; what an outsider writes as its source is not.
+    All of them count, and record the packet in the refused sets. An invalid packet gets no reset:
+    it may belong to a kept connection that went astray, which a reset would end. A source in no
+    zone gets no answer: it would go to an outside address that the sender chose, and an ICMP error
+    carries the refused payload with it. A zone's machine whose packets come by an interface of no
+    zone (a wrong name in site.yaml) is recorded too, without an answer; an outsider's source is
+    not.
     """
     stem = table_names.prefix(slot)
-    ports = p.Match(p.L4PROTO, (6, 17, 132))
-    no_ports = p.Match(p.L4PROTO, (6, 17, 132), negate=True)
+    ports = p.Match(p.L4PROTO, (p.TCP, p.UDP, p.SCTP))
+    no_ports = p.Match(p.L4PROTO, (p.TCP, p.UDP, p.SCTP), negate=True)
     evidence: list[Rule] = [(p.Counter(table_names.REFUSED_OUT),)]
     for family in FAMILIES:
         here = p.Match(p.NFPROTO, (family.nfproto,))
@@ -291,7 +295,7 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
             p.FROM_HERE,
             p.goto(stem + "strayed"),
         )
-        for family, name in answered(policy, slot).items()
+        for family, name in zone_subnet_sets(policy, slot).items()
     ]
     to_inside: list[Rule] = [
         (
@@ -299,7 +303,7 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
             p.InSet((family.source,), name),
             p.goto(stem + "reject"),
         )
-        for family, name in answered(policy, slot).items()
+        for family, name in zone_subnet_sets(policy, slot).items()
     ]
     return [
         Chain(stem + "evidence", tuple(evidence)),
@@ -319,7 +323,7 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
             (
                 (p.jump(stem + "evidence"),),
                 (p.Match(p.CT_STATE, ("invalid",)), p.DROP),
-                (p.Match(p.L4PROTO, (6,)), p.Reject("tcp reset")),
+                (p.Match(p.L4PROTO, (p.TCP,)), p.Reject("tcp reset")),
                 (p.RateLimit(REJECTS_PER_SECOND), p.Reject("icmpx admin-prohibited")),
                 (p.DROP,),
             ),
@@ -327,40 +331,39 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
     ]
 
 
-def gate_places(policy: Policy) -> tuple[str, ...]:
-    """Name every gate: one for each zone, two for the gateway (by hook), one for interfaces of no
-    zone.
-    """
+def gate_names(policy: Policy) -> tuple[str, ...]:
+    """Name every gate: one per zone, two for the gateway (by hook), one for no zone."""
     zones = (zone.name for zone in policy.site.zones)
     return (*zones, f"{GATEWAY}.input", f"{GATEWAY}.output", table_names.ELSEWHERE)
 
 
 def gate_chains(policy: Policy, slot: int) -> list[Chain]:
-    """Make every gate shut: a program that is loaded and not yet switched to lets nothing through.
+    """Make every gate closed: a program that is loaded and not switched to passes nothing.
 
-    A zone's gate keeps or says nothing. What no zone keeps ends at the gate of no zone, or at its
-    hook's end.
+    A zone's gate accepts or returns. What no zone keeps ends at the gate of no zone, or at the end
+    of its hook.
     """
     stem = table_names.prefix(slot)
     closed = {table_names.ELSEWHERE: stem + "refuse"}
     gates = [
-        Chain(table_names.gate(slot, place), ((p.goto(closed.get(place, stem + "nothing")),),))
-        for place in gate_places(policy)
+        Chain(
+            table_names.gate_chain(slot, place), ((p.goto(closed.get(place, stem + "nothing")),),)
+        )
+        for place in gate_names(policy)
     ]
     return [Chain(stem + "open", ((p.ACCEPT,),)), Chain(stem + "nothing", ()), *gates]
 
 
 def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
-    """Judge an error that the gateway makes about a flow between a zone and the outside as that
-    flow is judged.
+    """Judge an ICMP error that the gateway sends about a flow as that flow is judged.
 
-    A partner has to be told that a link is too narrow (RFC 1191, RFC 8201). Of which zone the flow
-    is its inside end says: conntrack gives the error the tuples of the flow that it quotes. Give
-    the chain, and the rules that lead to it.
+    A partner has to learn that a link is too narrow (RFC 1191, RFC 8201). conntrack gives an error
+    the tuples of the flow that it quotes, so the flow's inside end tells the zone. Gives the chain,
+    and the rules that lead to it.
     """
     name = f"{table_names.prefix(slot)}errors"
     rules: list[Rule] = [
-        (*guard, p.jump(table_names.gate(slot, zone.name)))
+        (*guard, p.jump(table_names.gate_chain(slot, zone.name)))
         for zone in policy.site.zones
         for family in FAMILIES
         for end in (family.original_source, family.reply_source)
@@ -374,33 +377,33 @@ def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
 
 
 def hook_chains(policy: Policy, slot: int) -> list[Chain]:
-    """Give the chains that the base chains go to: inside to inside passes, the lifeline passes, the
-    rest goes to a gate.
+    """Make the chains that the base chains go to.
 
-    What the gateway sends is judged twice. At output, where a refusal can still be told to whoever
-    sent it; and where it leaves: the site's own output rules (DNAT, marks) may have chosen another
-    link since, and output still sees the first (nf_hook_state.out; ip_route_me_harder). What is
-    forwarded came by a link, and passes there at once.
+    Inside to inside passes, then the lifeline; the rest goes to a gate. What the gateway sends is
+    judged twice: at output, where the sender can still be told of a refusal, and at postrouting.
+    In between, the site's own output rules (DNAT, marks) may choose another link, and output still
+    sees the first one (nf_hook_state.out; ip_route_me_harder). Forwarded packets pass postrouting
+    at once: they came by a link.
     """
     stem = table_names.prefix(slot)
-    to_inside = p.InSet((p.OIFNAME,), table_names.inside(slot))
+    to_inside = p.InSet((p.OIFNAME,), table_names.inside_set(slot))
     error_chains, errors = _errors(policy, slot)
     ours: list[Rule] = [
         (p.Match(p.OIFNAME, ("lo",)), p.ACCEPT),
         (to_inside, p.ACCEPT),
         (p.jump(stem + "lifeline.output"),),
         *errors,
-        (p.jump(table_names.gate(slot, f"{GATEWAY}.output")),),
+        (p.jump(table_names.gate_chain(slot, f"{GATEWAY}.output")),),
     ]
     return [
         *error_chains,
         Chain(
             stem + "vrf",
             (
-                (p.InSet((p.SDIFNAME,), table_names.inside(slot)), to_inside, p.ACCEPT),
+                (p.InSet((p.SDIFNAME,), table_names.inside_set(slot)), to_inside, p.ACCEPT),
                 (p.VerdictMap((p.OIFNAME,), stem + "to"),),
                 (p.VerdictMap((p.SDIFNAME,), stem + "from"),),
-                (p.goto(table_names.gate(slot, table_names.ELSEWHERE)),),
+                (p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE)),),
             ),
         ),
         Chain(
@@ -409,7 +412,7 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
                 (BY_VRF, p.goto(stem + "vrf")),
                 (p.VerdictMap((p.OIFNAME,), stem + "to"),),
                 (p.VerdictMap((p.IIFNAME,), stem + "from"),),
-                (p.goto(table_names.gate(slot, table_names.ELSEWHERE)),),
+                (p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE)),),
             ),
         ),
         Chain(
@@ -419,7 +422,7 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
                 *dns_redirect.client_jump(policy, slot),
                 *from_inside(slot, p.ACCEPT),
                 (p.jump(stem + "lifeline.input"),),
-                (p.jump(table_names.gate(slot, f"{GATEWAY}.input")),),
+                (p.jump(table_names.gate_chain(slot, f"{GATEWAY}.input")),),
                 (p.goto(stem + "refuse"),),
             ),
         ),

@@ -11,18 +11,19 @@ from ecluse.policy import Addresses, Policy
 from ecluse.ruleset import chains, dns_redirect, source_check, table_names
 from ecluse.ruleset.lifeline import lifeline_chains, lifeline_sets
 from ecluse.ruleset.program import Program
-from ecluse.ruleset.service_maps import group_lookups, homes, maps_by_name, places
+from ecluse.ruleset.service_maps import group_lookups, host_name_maps, service_groups, subnet_index
 
 
 def zones_by_service(policy: Policy) -> dict[str, tuple[str, ...]]:
-    """Give the zones from which each service is used: those named, and those its hosts lie in, in
-    site order.
+    """Name the zones from which each service is used, in site order.
+
+    These are the zones that it names, and those that its hosts lie in.
     """
-    inside = homes(policy)
+    inside = subnet_index(policy)
     order = {zone: number for number, zone in enumerate(policy.zone_names())}
     found = {}
     for service in policy.services:
-        near = (zone for host in service.hosts for _, zone in inside.around(host))
+        near = (zone for host in service.hosts for _, zone in inside.containing(host))
         found[service.name] = tuple(sorted({*service.zones, *near}, key=order.__getitem__))
     return found
 
@@ -38,11 +39,13 @@ def compile_program(
     own user first, the DNS gate's after it.
     """
     kept = group_lookups(policy, addresses, slot)
-    learned = dns_redirect.learned_lookups(policy, places(policy))
-    dispatch_sets, dispatch_chains = chains.dispatch(policy, slot)
+    learned = dns_redirect.learned_lookups(policy, service_groups(policy))
+    dispatch_sets, dispatch_chains = chains.interface_dispatch(policy, slot)
     return Program(
         slot=slot,
-        counters=tuple(sorted({table_names.counter(service.name) for service in policy.services})),
+        counters=tuple(
+            sorted({table_names.counter_name(service.name) for service in policy.services})
+        ),
         sets=(
             *dispatch_sets,
             *chains.subnet_sets(policy, slot),
@@ -57,9 +60,9 @@ def compile_program(
             *chains.gateway_chains(policy, kept, slot),
             *lifeline_chains(policy.site, slot, uids if dns_redirect.is_on(policy) else uids[:1]),
             *chains.gate_chains(policy, slot),
-            *dns_redirect.redirect_chains(policy, slot, chains.answered(policy, slot)),
+            *dns_redirect.redirect_chains(policy, slot, chains.zone_subnet_sets(policy, slot)),
             *source_check.source_chains(
-                policy, slot, chains.answered(policy, slot), dns_redirect.asked_here(policy)
+                policy, slot, chains.zone_subnet_sets(policy, slot), dns_redirect.asked_here(policy)
             ),
             *dispatch_chains,
             *chains.hook_chains(policy, slot),
@@ -69,8 +72,9 @@ def compile_program(
 
 
 def with_addresses(program: Program, policy: Policy, addresses: Addresses) -> Program:
-    """Give the policy's program with these addresses of host names: as compiled anew, at the cost
-    of the names alone.
+    """Give the policy's program with these addresses of host names.
+
+    Equal to a whole compilation, at the cost of the host names' maps alone.
     """
-    fresh = maps_by_name(policy, addresses, program.slot)
+    fresh = host_name_maps(policy, addresses, program.slot)
     return replace(program, sets=tuple(fresh.get(named.name, named) for named in program.sets))

@@ -1,6 +1,4 @@
-"""What must change in the kernel when the addresses of host names change: elements, and nothing
-else.
-"""
+"""Element changes between two programs that differ only by addresses of host names."""
 
 from dataclasses import dataclass, replace
 
@@ -9,8 +7,9 @@ from ecluse.ruleset.program import Key, NamedSet, Program
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Element changes that make one program into another, to be made in one transaction: what goes,
-    then what comes.
+    """Element changes that make one program into another, in one transaction.
+
+    `gone` is deleted first, then `come` is added.
     """
 
     gone: tuple[NamedSet, ...]

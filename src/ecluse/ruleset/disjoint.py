@@ -1,7 +1,7 @@
-"""Make overlapping boxes disjoint: the kernel refuses overlapping elements in a concatenated
-interval map.
+"""Make overlapping boxes disjoint.
 
-One rule decides who owns what several claim: first come, first served, in the order of the files.
+The kernel refuses overlapping elements in a concatenated interval map. Where several boxes claim a
+point, the first one in the order of the files owns it.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ Box = tuple[Key, str]
 """A key of intervals (all boxes of one call have as many) and the value that it stands for."""
 
 
-SPARE_STEPS, STEPS_FOR_EACH = 1_000_000, 10
+EXTRA_STEPS, STEPS_FOR_EACH = 1_000_000, 10
 """For one map. Boxes that do not overlap take one or two for each field, so eight at most."""
 
 
@@ -42,21 +42,26 @@ class _Steps:
         self.left = left
 
 
-def disjoint(boxes: Sequence[Box], spare: int = SPARE_STEPS) -> list[Box]:
-    """Split boxes so that none overlap and every point keeps the value of the first box that held
-    it.
+def disjoint(boxes: Sequence[Box], extra_steps: int = EXTRA_STEPS) -> list[Box]:
+    """Split boxes so that none overlap and each point keeps the value of its first box.
 
-    n boxes of which few overlap cost about n log n. TangledError where it would take many
-    more steps than there are boxes (`spare`).
+    n boxes of which few overlap cost about n log n steps.
+
+    Args:
+        boxes: First owner first; all keys have the same number of fields.
+        extra_steps: Steps allowed beyond STEPS_FOR_EACH for each box.
+
+    Raises:
+        TangledError: It would take more steps.
     """
-    return _disjoint(boxes, _Steps(spare + STEPS_FOR_EACH * len(boxes)))
+    return _disjoint(boxes, _Steps(extra_steps + STEPS_FOR_EACH * len(boxes)))
 
 
 def _disjoint(boxes: Sequence[Box], steps: _Steps) -> list[Box]:
     """Sweep the first field from edge to edge.
 
-    Between two edges the boxes that are there form the same problem with one field less. Neighbours
-    that came out alike are joined again.
+    Between two edges, the active boxes form the same problem with one field less. Neighbours with
+    equal results are joined again.
     """
     if not boxes:
         return []

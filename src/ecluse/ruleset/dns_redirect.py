@@ -20,10 +20,11 @@ from ecluse.policy import (
     Traffic,
     Zone,
     level_named,
+    network_interval,
 )
 from ecluse.ruleset import program as p
 from ecluse.ruleset import table_names
-from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family, network_interval
+from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family
 from ecluse.ruleset.ingress import from_inside
 from ecluse.ruleset.program import Chain, Key, NamedSet, Rule
 from ecluse.ruleset.service_maps import ServiceGroup, protocol_in
@@ -112,8 +113,8 @@ def learned_sets(policy: Policy) -> tuple[str, ...]:
         name
         for family in FAMILIES
         for name in (
-            table_names.learned(family.digit),
-            *(table_names.learned(family.digit, s) for s in services),
+            table_names.learned_set(family.digit),
+            *(table_names.learned_set(family.digit, s) for s in services),
         )
     )
 
@@ -125,7 +126,7 @@ def skeleton_parts() -> Iterator[str]:
     yield f"\tcounter {table_names.DNS_LIMITED} {{\n\t}}"
     for family in FAMILIES:
         body = f"type {family.type}\n\t\tsize {SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout 1m"
-        yield f"\tset {table_names.rate(family.digit)} {{\n\t\t{body}\n\t}}"
+        yield f"\tset {table_names.rate_set(family.digit)} {{\n\t\t{body}\n\t}}"
     for family, name in zip(FAMILIES, table_names.LIMITED_SETS, strict=True):
         body = f"type {family.type}\n\t\tsize {LIMITED_SIZE}\n\t\tflags dynamic,timeout"
         yield f"\tset {name} {{\n\t\t{body}\n\t\ttimeout {LIMITED_FOR}\n\t\tcounter\n\t}}"
@@ -180,7 +181,7 @@ def _service_rules(
         if not mine:
             return
         sources = (p.Match(family.original_source, mine),)
-    name = table_names.learned(family.digit, service.name)
+    name = table_names.learned_set(family.digit, service.name)
     for one in traffic_by_name(service):
         yield (
             p.Match(p.NFPROTO, (family.nfproto,)),
@@ -188,8 +189,8 @@ def _service_rules(
             *_ports(one, family),
             *sources,
             p.RefreshInSet(family.original_destination, name),
-            p.RefreshInSet(family.original_destination, table_names.learned(family.digit)),
-            p.Counter(table_names.counter(service.name)),
+            p.RefreshInSet(family.original_destination, table_names.learned_set(family.digit)),
+            p.Counter(table_names.counter_name(service.name)),
             p.ACCEPT,
         )
 
@@ -203,7 +204,7 @@ def _ports(traffic: Traffic, family: Family) -> tuple[p.Part, ...]:
 
 def redirect_gate(slot: int, zone: str) -> str:
     """Name the gate that says whether a zone's DNS is answered here: one rule, as every gate."""
-    return table_names.gate(slot, f"{table_names.DNS}.{zone}")
+    return table_names.gate_chain(slot, f"{table_names.DNS}.{zone}")
 
 
 def redirect_targets(policy: Policy, slot: int, levels: Levels) -> dict[str, str]:
@@ -397,7 +398,9 @@ def _bound_rules(policy: Policy, slot: int, answered: Mapping[Family, str]) -> I
             yield (p.Match(p.NFPROTO, (family.nfproto,)), p.Match(family.source, servers), p.ACCEPT)
         yield (
             p.Match(p.NFPROTO, (family.nfproto,)),
-            p.RateOver(family.source, table_names.rate(family.digit), gate.limits.client_queries),
+            p.RateOver(
+                family.source, table_names.rate_set(family.digit), gate.limits.client_queries
+            ),
             p.goto(_over(slot)),
         )
 

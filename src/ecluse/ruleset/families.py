@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from ecluse.policy import IPNetwork, interval
+from ecluse.policy import network_interval
 from ecluse.ruleset import program as p
 
 
@@ -59,9 +59,5 @@ IPV6 = Family(
 FAMILIES = (IPV4, IPV6)
 
 
-def network_interval(network: IPNetwork) -> p.Interval:
-    """Give the first and last address of a network as numbers."""
-    return interval(network)
-
-
 LINK_LOCAL6 = network_interval(ip_network("fe80::/10"))
+"""fe80::/10 (RFC 4291, 2.5.6)."""

@@ -13,15 +13,13 @@ BY_VRF = p.Match(p.SDIF, (0,), negate=True)
 
 
 def by_link(slot: int) -> Rule:
-    """Say 'it came by an interface of a zone, and by no VRF'."""
-    return (p.InSet((p.IIFNAME,), table_names.inside(slot)), p.Match(p.SDIF, (0,)))
+    """Match what came by an interface of a zone, and by no VRF."""
+    return (p.InSet((p.IIFNAME,), table_names.inside_set(slot)), p.Match(p.SDIF, (0,)))
 
 
 def from_inside(slot: int, *then: p.Part) -> tuple[Rule, ...]:
-    """Give the rules that do so with what came from the inside: by an interface of a zone, in a VRF
-    or not.
-    """
+    """Apply `then` to what came from the inside: by a zone's interface, in a VRF or not."""
     return (
         (*by_link(slot), *then),
-        (BY_VRF, p.InSet((p.SDIFNAME,), table_names.inside(slot)), *then),
+        (BY_VRF, p.InSet((p.SDIFNAME,), table_names.inside_set(slot)), *then),
     )

@@ -4,16 +4,23 @@ These rules stand before every gate, in input and output only: nothing that is f
 lifeline.
 """
 
-from ecluse.policy import IPAddress, IPNetwork, Lifeline, Preset, Site, Traffic
+from ecluse.policy import (
+    IPAddress,
+    IPNetwork,
+    Lifeline,
+    Preset,
+    Site,
+    Traffic,
+    network_interval,
+)
 from ecluse.ruleset import program as p
 from ecluse.ruleset import table_names
 from ecluse.ruleset.disjoint import Box, disjoint
+from ecluse.ruleset.families import LINK_LOCAL6
 from ecluse.ruleset.program import Chain, Key, NamedSet, Rule
 from ecluse.ruleset.source_check import SPOOFED
 
 _DNS = (Traffic(17, 53, 53), Traffic(6, 53, 53))
-_LINK_LOCAL6 = (0xFE80 << 112, (0xFE80 << 112) + (1 << 118) - 1)
-"""fe80::/10 (RFC 4291, 2.5.6)."""
 _DHCP6_SERVERS = 0xFF02_0000_0000_0000_0000_0000_0001_0002
 """ff02::1:2, all DHCP relay agents and servers (RFC 8415, 7.1)."""
 _VRRP4 = 0xE000_0012
@@ -44,7 +51,7 @@ def _ends(
     boxes: list[Box] = [
         (
             (
-                (int(net.network_address), int(net.broadcast_address)),
+                network_interval(net),
                 (port.first or 0, port.last or 0),
                 (port.protocol, port.protocol),
             ),
@@ -93,8 +100,9 @@ def lifeline_sets(site: Site, slot: int) -> list[NamedSet]:
 
 
 def _conversations(site: Site, slot: int, hook: str, uids: tuple[int, ...]) -> list[Rule]:
-    """Keep management (opened from outside to the gateway) and look-ups (opened by the daemon's own
-    user and the DNS gate's).
+    """Keep management (opened from outside to the gateway) and DNS look-ups.
+
+    Look-ups are those of the daemon's own user and of the DNS proxy's.
     """
     theirs, ours = ("original", "reply") if hook == "input" else ("reply", "original")
     made = {named.name for named in lifeline_sets(site, slot)}
@@ -148,14 +156,14 @@ def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
                 ),  # a relay's server is anywhere
                 (
                     v6,
-                    p.Match(p.SADDR6, (_LINK_LOCAL6,)),
+                    p.Match(p.SADDR6, (LINK_LOCAL6,)),
                     p.Match(p.UDP_SPORT, (547,)),
                     p.Match(p.UDP_DPORT, (546,)),
                     p.ACCEPT,
                 ),
             ]
         else:
-            servers = (_LINK_LOCAL6, (_DHCP6_SERVERS, _DHCP6_SERVERS))
+            servers = (LINK_LOCAL6, (_DHCP6_SERVERS, _DHCP6_SERVERS))
             rules += [
                 # Not to a single server, which may be far: a lease that can't be renewed so is by
                 # broadcast (RFC 2131, 4.4.5).
@@ -197,17 +205,17 @@ def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
 
 
 def _neighbours(hook: str) -> list[Rule]:
-    """Keep what the gateway and its neighbours on the outside say to each other, as that can be
-    right.
+    """Keep neighbour discovery and MLD between the gateway and its outside neighbours.
 
-    A hop limit of 255 cannot come from beyond the link (RFC 4861, 7.1); one that is sent may go
-    there. So the gateway asks for routers on the link alone and is none for the outside. A
-    neighbour is asked at whatever address it has (7.3.3), briefly. A listener's report has the hop
-    limit 1.
+    A hop limit of 255 cannot come from beyond the link (RFC 4861, 7.1), but a packet sent with it
+    may go there. So the gateway asks for routers on the link alone, and announces itself as a
+    router to nobody outside. A neighbour is asked at whatever address it has (7.3.3), in a packet
+    too short to carry anything else. A listener's report has the hop limit 1.
     """
     v6, near, said = p.Match(p.NFPROTO, ("ipv6",)), p.Match(p.HOPLIMIT6, (255,)), p.ICMPV6_TYPE
+    # So short that nothing can be carried out in it.
     brief = p.Match(p.LENGTH6, ((0, _NEIGHBOUR_BYTES),))
-    link_local, group = p.Match(p.SADDR6, (_LINK_LOCAL6,)), p.Match(p.DADDR6, (_MULTICAST6,))
+    link_local, group = p.Match(p.SADDR6, (LINK_LOCAL6,)), p.Match(p.DADDR6, (_MULTICAST6,))
     if hook == "input":
         return [
             (v6, near, p.Match(said, _NEIGHBOURS), p.ACCEPT),

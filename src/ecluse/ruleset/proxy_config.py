@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ecluse.policy import (
-    ADDED,
+    ADDED_LATER,
     CUT,
     Destination,
     Direction,
@@ -41,7 +41,7 @@ class NamePolicy:
     services: tuple[str, ...]
     records: tuple[str, ...]
     private: bool = False
-    traffic: tuple[Traffic, ...] = field(default=(), metadata=ADDED)
+    traffic: tuple[Traffic, ...] = field(default=(), metadata=ADDED_LATER)
 
     def keeps(self, protocol: int, port: int) -> bool:
         """Say whether a port is kept at its addresses."""

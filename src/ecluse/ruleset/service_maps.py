@@ -1,5 +1,7 @@
-"""Services to maps and look-ups: what is kept, for whom, shared by all levels and zones that keep
-it.
+"""Services to maps and look-ups.
+
+Services of the same criticality and zones share maps, and all levels share them: no entry is in the
+kernel twice for two levels.
 """
 
 from dataclasses import dataclass
@@ -12,32 +14,30 @@ from ecluse.policy import (
     IPNetwork,
     Policy,
     Traffic,
-    private,
+    network_interval,
+    private_kind,
 )
 from ecluse.policy.network_index import NetworkIndex
 from ecluse.ruleset import program as p
 from ecluse.ruleset import table_names
 from ecluse.ruleset.disjoint import Box, disjoint
-from ecluse.ruleset.families import FAMILIES, IPV6, Family, network_interval
+from ecluse.ruleset.families import FAMILIES, IPV6, Family
 from ecluse.ruleset.program import Key, NamedSet, Rule
-
-ICMP, ICMPV6 = 1, 58
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceGroup:
-    """Services that share criticality and zones share maps: no entry is in the kernel once for
-    every zone and level.
-    """
+    """The services of one criticality and the same zones; they share maps."""
 
     criticality: Criticality
     zones: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
-    """One service's claim to one destination: whose, from which inside hosts (None: every host of
-    the zone).
+class _ServiceDestination:
+    """One destination of one service.
+
+    hosts: the inside hosts that may use it; None for every host of the zone.
     """
 
     service: str
@@ -45,8 +45,8 @@ class _Claim:
     hosts: tuple[IPNetwork, ...] | None
 
 
-def homes(policy: Policy) -> NetworkIndex[str]:
-    """Give the subnets of all zones, each with its zone's name; they are disjoint."""
+def subnet_index(policy: Policy) -> NetworkIndex[str]:
+    """Index the subnets of all zones by network, each with its zone's name. They are disjoint."""
     index: NetworkIndex[str] = NetworkIndex()
     for zone in policy.site.zones:
         for subnet in zone.subnets:
@@ -54,20 +54,22 @@ def homes(policy: Policy) -> NetworkIndex[str]:
     return index
 
 
-def places(
+def service_groups(
     policy: Policy,
 ) -> dict[str, tuple[tuple[ServiceGroup, tuple[IPNetwork, ...] | None], ...]]:
-    """Say of every service where it is kept, and there for which hosts (None: for every host of the
-    zone).
+    """Give the groups that each service belongs to, and its hosts there.
+
+    hosts: None for every host of the zones. A service has one group for its zones, and one for each
+    other zone that some of its hosts lie in.
     """
-    inside = homes(policy)
+    inside = subnet_index(policy)
     order = {zone: number for number, zone in enumerate(policy.zone_names())}
     found: dict[str, tuple[tuple[ServiceGroup, tuple[IPNetwork, ...] | None], ...]] = {}
     for service in policy.services:
         zones = tuple(sorted(service.zones, key=order.__getitem__))
         by_home: dict[str, list[IPNetwork]] = {}
         for host in service.hosts:
-            by_home.setdefault(next(zone for _, zone in inside.around(host)), []).append(host)
+            by_home.setdefault(next(zone for _, zone in inside.containing(host)), []).append(host)
         wanted: list[tuple[tuple[str, ...], tuple[IPNetwork, ...] | None]] = (
             [(zones, None)] if zones else []
         )
@@ -78,75 +80,81 @@ def places(
     return found
 
 
-def _claims(policy: Policy) -> dict[ServiceGroup, list[_Claim]]:
-    where = places(policy)
-    claims: dict[ServiceGroup, list[_Claim]] = {}
+def _claims(policy: Policy) -> dict[ServiceGroup, list[_ServiceDestination]]:
+    where = service_groups(policy)
+    claims: dict[ServiceGroup, list[_ServiceDestination]] = {}
     for service in policy.services:
-        for keep, hosts in where[service.name]:
-            claims.setdefault(keep, []).extend(
-                _Claim(service.name, destination, hosts) for destination in service.destinations
+        for group, hosts in where[service.name]:
+            claims.setdefault(group, []).extend(
+                _ServiceDestination(service.name, destination, hosts)
+                for destination in service.destinations
             )
     return claims
 
 
 @dataclass(frozen=True, slots=True)
 class _Maps:
-    """The maps of one keep, direction and family; a name is None where nothing can ever need the
-    map.
-    """
+    """The maps of one group, direction and family; None where nothing can ever need the map."""
 
     exact: NamedSet | None
     ranges: NamedSet | None
-    plain: NamedSet | None
+    portless: NamedSet | None
 
-    def made(self) -> list[NamedSet]:
+    def present(self) -> list[NamedSet]:
         """Give those that there are."""
-        return [named for named in (self.exact, self.ranges, self.plain) if named]
+        return [named for named in (self.exact, self.ranges, self.portless) if named]
 
 
-def _networks(claim: _Claim, family: Family) -> tuple[p.Interval, ...]:
+def _networks(claim: _ServiceDestination, family: Family) -> tuple[p.Interval, ...]:
     return tuple(
         network_interval(n) for n in claim.destination.networks if n.version == family.version
     )
 
 
-def _sources(claim: _Claim, family: Family) -> tuple[p.Interval, ...]:
+def _sources(claim: _ServiceDestination, family: Family) -> tuple[p.Interval, ...]:
     if claim.hosts is None:
         return ((0, (1 << family.bits) - 1),)
     return tuple(network_interval(host) for host in claim.hosts if host.version == family.version)
 
 
-def _addresses(claim: _Claim, addresses: Addresses, family: Family) -> tuple[p.Interval, ...]:
+def _addresses(
+    claim: _ServiceDestination, addresses: Addresses, family: Family
+) -> tuple[p.Interval, ...]:
     return tuple(
         (int(address), int(address))
         for host in claim.destination.hosts
         for address in sorted(a for a in addresses.get(host, ()) if a.version == family.version)
         # Another service may allow the same name what this one does not.
-        if claim.destination.private or not private(address)
+        if claim.destination.private or not private_kind(address)
     )
 
 
 def protocol_in(traffic: Traffic, family: Family) -> int:
     """Give the protocol's number in a family: ICMP has two."""
-    return ICMPV6 if traffic.protocol == ICMP and family is IPV6 else traffic.protocol
+    return p.ICMPV6 if traffic.protocol == p.ICMP and family is IPV6 else traffic.protocol
 
 
-def _maps(claims: list[_Claim], addresses: Addresses | None, family: Family, stem: str) -> _Maps:
-    """Sort one keep's claims into three maps: exact (a hash), ranges, and plain (protocols without
-    ports).
+def _maps(
+    claims: list[_ServiceDestination], addresses: Addresses | None, family: Family, stem: str
+) -> _Maps:
+    """Sort one group's destinations into three maps.
 
-    addresses: what host names stand for, to make the maps that names fill; None for those of
-    addresses and prefixes. A map exists as soon as a host name could fill it, so that a change of
-    addresses never changes chains. Field order is address first: the kernel's concatenated interval
-    sets (nft_set_pipapo) cost much more to load when the first field hardly varies (measured,
-    docs/datapath.md).
+    They are `exact` (a hash), `ranges`, and `plain` (protocols without ports). A map exists as soon
+    as a host name could fill it, so that a change of addresses never changes chains. The address is
+    the first field: the kernel's concatenated interval sets (nft_set_pipapo) cost much more to load
+    when the first field hardly varies (measured, docs/datapath.md).
+
+    Args:
+        addresses: Addresses of host names, to make the maps from host names; None to make those
+            of networks.
+        stem: What the names of the maps begin with.
     """
     exact: dict[Key, str] = {}
     ranges: list[Box] = []
     plain: list[Box] = []
     possible: set[str] = set()
     for claim in claims:
-        counter = table_names.counter(claim.service)
+        counter = table_names.counter_name(claim.service)
         sources = _sources(claim, family)
         targets = (
             _networks(claim, family) if addresses is None else _addresses(claim, addresses, family)
@@ -189,10 +197,9 @@ def _maps(claims: list[_Claim], addresses: Addresses | None, family: Family, ste
 
 
 def _lookups(maps: _Maps, family: Family, direction: Direction) -> list[Rule]:
-    """Write the look-ups of one keep: the outside end by address, the inside end as the source
-    field.
+    """Write one group's look-ups: the outside end is the key, the inside end the last field.
 
-    nft takes the port of a connection only in a rule that asks for family and protocol first
+    nft takes the port of a connection only in a rule that matches family and protocol first
     (evaluate.c, expr_evaluate_ct).
     """
     outbound = direction is Direction.OUTBOUND
@@ -212,29 +219,34 @@ def _lookups(maps: _Maps, family: Family, direction: Direction) -> list[Rule]:
                 p.ACCEPT,
             )
         )
-    if maps.plain:
-        rules.append((p.CountByMap((peer, p.CT_PROTOCOL, inner), maps.plain.name), p.ACCEPT))
+    if maps.portless:
+        rules.append((p.CountByMap((peer, p.CT_PROTOCOL, inner), maps.portless.name), p.ACCEPT))
     return rules
 
 
 @dataclass(frozen=True, slots=True)
 class GroupLookups:
-    """A keep, compiled: its maps, and its look-ups for each direction and family (for packets of
-    that family alone).
+    """A compiled group: its maps, and its look-ups for each direction and family.
+
+    The look-ups of a family are for packets of that family alone.
     """
 
-    keep: ServiceGroup
+    group: ServiceGroup
     sets: tuple[NamedSet, ...]
     lookups: dict[tuple[Direction, Family], tuple[Rule, ...]]
 
 
-def _stem(slot: int, number: int, direction: Direction) -> str:
+def _map_prefix(slot: int, number: int, direction: Direction) -> str:
     word = "out" if direction is Direction.OUTBOUND else "in"
     return f"{table_names.prefix(slot)}keep{number}.{word}_"
 
 
-def _kept(
-    number: int, keep: ServiceGroup, claims: list[_Claim], addresses: Addresses, slot: int
+def _compile_group(
+    number: int,
+    group: ServiceGroup,
+    claims: list[_ServiceDestination],
+    addresses: Addresses,
+    slot: int,
 ) -> GroupLookups:
     sets: list[NamedSet] = []
     lookups: dict[tuple[Direction, Family], tuple[Rule, ...]] = {}
@@ -243,24 +255,25 @@ def _kept(
         for family in FAMILIES:
             rules: list[Rule] = []
             for source in (None, addresses):
-                maps = _maps(mine, source, family, _stem(slot, number, direction))
-                sets += maps.made()
+                maps = _maps(mine, source, family, _map_prefix(slot, number, direction))
+                sets += maps.present()
                 rules += _lookups(maps, family, direction)
             lookups[direction, family] = tuple(rules)
-    return GroupLookups(keep, tuple(sets), lookups)
+    return GroupLookups(group, tuple(sets), lookups)
 
 
 def group_lookups(policy: Policy, addresses: Addresses, slot: int) -> list[GroupLookups]:
-    """Compile every service of a policy; services of like criticality and zones share their maps."""
+    """Compile every service of a policy, group by group."""
     return [
-        _kept(number, keep, claims, addresses, slot)
-        for number, (keep, claims) in enumerate(_claims(policy).items(), 1)
+        _compile_group(number, group, claims, addresses, slot)
+        for number, (group, claims) in enumerate(_claims(policy).items(), 1)
     ]
 
 
-def maps_by_name(policy: Policy, addresses: Addresses, slot: int) -> dict[str, NamedSet]:
-    """Compile the maps that host names fill, and nothing else: map name -> map, as `kept_services`
-    makes them.
+def host_name_maps(policy: Policy, addresses: Addresses, slot: int) -> dict[str, NamedSet]:
+    """Compile only the maps that host names fill: map name to map.
+
+    They equal those that `group_lookups` makes.
     """
     found: dict[str, NamedSet] = {}
     for number, claims in enumerate(_claims(policy).values(), 1):
@@ -269,6 +282,6 @@ def maps_by_name(policy: Policy, addresses: Addresses, slot: int) -> dict[str, N
                 c for c in claims if c.destination.direction is direction and c.destination.hosts
             ]
             for family in FAMILIES if mine else ():
-                maps = _maps(mine, addresses, family, _stem(slot, number, direction))
-                found |= {named.name: named for named in maps.made()}
+                maps = _maps(mine, addresses, family, _map_prefix(slot, number, direction))
+                found |= {named.name: named for named in maps.present()}
     return found

@@ -1,5 +1,6 @@
-"""Judge a packet by a compiled program, in Python: the model of the kernel that property tests hold
-against the kernel.
+"""Judge a packet by a compiled program, in Python.
+
+It models the kernel; property tests hold the two against each other.
 """
 
 from bisect import bisect_right
@@ -17,16 +18,14 @@ from ecluse.ruleset.source_check import LABEL
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A packet as a hook sees it.
+    """A packet as a hook sees it. Addresses are the packet's own.
 
-    Addresses are the packet's own; `connection` has the tuples (None: untracked or invalid).
-
-    hook: forward, input, output or postrouting (what is judged at output is judged there too, where
-    it passes).
-    direction: original or reply, of this packet in its connection. from_here: the route back to its
-    source leads by `iif`.
-    route: the interface by which its source is reached, empty for none. slave: what it came by
-    where `iif` is a VRF.
+    hook: forward, input, output or postrouting. What output accepts is judged at postrouting too.
+    connection: has the tuples; None for a packet that is untracked or invalid.
+    direction: original or reply, of this packet in its connection.
+    from_here: the route back to its source leads by `iif`.
+    route: the interface by which its source is reached, empty for none.
+    slave: the interface that it came by where `iif` is a VRF.
     """
 
     hook: str
@@ -64,11 +63,11 @@ class Judgement:
 
 
 class _Index:
-    """Look-ups in one set or map: its own elements for exact keys, else intervals sorted by their
-    first field (they are disjoint).
+    """Look-ups in one set or map.
 
-    A hash in the kernel (`interval` false) holds exact keys alone and is not looked through,
-    however large it is.
+    Exact keys are found in its own elements, others in intervals sorted by their first field (they
+    are disjoint). A hash in the kernel (`interval` false) has exact keys alone and is not looked
+    through, however large it is.
     """
 
     def __init__(self, named: NamedSet) -> None:
@@ -99,8 +98,7 @@ def _single(key: Key) -> bool:
 
 
 class Indices:
-    """Look-ups in the sets of a program, made when first asked for and kept for the program that
-    follows it.
+    """Look-ups in the sets of a program, made when first asked for and kept for the next one.
 
     Programs of one slot that differ by addresses of host names share all other sets, and so their
     indices.
@@ -119,11 +117,11 @@ class Indices:
 
 @dataclass
 class Simulator:
-    """A program with gates set: `targets` says where each base chain and gate goes (see
-    switch.targets).
+    """A program with its gates switched.
 
-    learned: what the DNS gate put into its sets. The redirect itself is another hook's, and not
-    judged here: whoever asks gives the packet as it is after it.
+    targets: where each base chain and gate goes (`switch.switch_targets`). learned: elements that
+    the DNS proxy put into its sets. The redirect is another hook's and is not judged here: callers
+    give the packet as it is after it.
     """
 
     program: Program
@@ -151,28 +149,31 @@ class Simulator:
         return Judgement(verdict, tuple(counters))
 
     def is_tracked(self, packet: Packet) -> bool:
-        """Say whether conntrack is to look at a packet that comes in: not at one in an outside
-        name, where a level judges.
+        """Say whether conntrack tracks a packet that comes in.
+
+        Not while a level judges, when an inside machine wrote an outside source.
         """
         return self._walk(table_names.RAW, packet, []) != p.NOTRACK.what
 
     def is_spoofed(self, packet: Packet) -> bool:
-        """Say whether the connection that a packet opens is marked: its source does not live where
-        it came from.
+        """Say whether the connection that a packet opens gets the label SPOOFED.
+
+        It does when its source does not live where it came from.
         """
         return self._walk(table_names.PREROUTING, packet, []) == LABEL.what
 
-    def keeper(self, chain: str, packet: Packet) -> str:
-        """Name the counter of the service for which a chain of look-ups keeps a packet, empty when
-        it does not.
+    def keeping_service(self, chain: str, packet: Packet) -> str:
+        """Name the counter of the service for which a chain of look-ups keeps a packet.
+
+        Empty when it does not keep it.
         """
         counters: list[str] = []
         verdict = self._walk(chain, packet, counters)
         return Judgement(verdict or "", tuple(counters)).service
 
     def find(self, name: str, point: tuple[int, ...]) -> str | None:
-        """Look a point up in a set or map: its value (empty in a set), None when it is not in it."""
-        if table_names.is_learned(name):
+        """Look a point up in a set or map: its value (empty in a set), None when missing."""
+        if table_names.is_learned_set(name):
             return "" if point[0] in self.learned.get(name, ()) else None
         return self.indices.of(self._sets[name]).find(point)
 
@@ -186,7 +187,10 @@ class Simulator:
     def _rule(  # noqa: PLR0911 -- one line a kind of part
         self, rule: p.Rule, packet: Packet, counters: list[str]
     ) -> str | None:
-        """Give a verdict, an empty text for 'this chain is over without one', None for 'next rule'."""
+        """Run one rule.
+
+        Gives a verdict; "" when the chain ends without one; None when the next rule follows.
+        """
         for part in rule:
             match part:
                 case p.Verdict("jump", chain):
@@ -215,7 +219,7 @@ class Simulator:
     ) -> bool:
         match part:
             case p.Match(what, values, negate):
-                value = read_set(what, packet)
+                value = field_value(what, packet)
                 return value is not None and any(_equal(value, v) for v in values) != negate
             case p.InSet(fields, name, negate):
                 point = self._point(fields, packet)
@@ -240,7 +244,7 @@ class Simulator:
         return None if point is None else self.find(name, point)
 
     def _point(self, fields: tuple[p.Field, ...], packet: Packet) -> tuple[int, ...] | None:
-        values = [read_set(what, packet) for what in fields]
+        values = [field_value(what, packet) for what in fields]
         if any(value is None for value in values):
             return None
         return tuple(
@@ -257,10 +261,11 @@ def _equal(value: int | str, wanted: p.Value) -> bool:
 
 
 def _is_error(packet: Packet) -> bool:
-    """Say whether a packet is an ICMP error about a connection (nf_conntrack_icmpv4_error,
-    nf_conntrack_icmpv6_error).
+    """Say whether a packet is an ICMP error about a connection.
+
+    Source: nf_conntrack_icmpv4_error, nf_conntrack_icmpv6_error.
     """
-    errors = {1: {3, 4, 5, 11, 12}, 58: set(range(128))}
+    errors = {p.ICMP: {3, 4, 5, 11, 12}, p.ICMPV6: set(range(128))}
     return packet.connection is not None and packet.icmp_type in errors.get(packet.protocol, ())
 
 
@@ -272,7 +277,7 @@ def _v6(address: IPAddress) -> int | None:
     return int(address) if address.version == 6 else None
 
 
-_READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
+_FIELD_VALUES: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.IIF: lambda k: int(bool(k.iif)),
     p.IIFNAME: lambda k: k.iif,
     p.SDIF: lambda k: int(bool(k.slave)),
@@ -283,10 +288,10 @@ _READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.SKUID: lambda k: k.uid,
     p.CT_STATE: lambda k: "invalid" if k.invalid else "related" if _is_error(k) else "tracked",
     p.TH_DPORT: lambda k: k.destination_port if k.protocol in p.PORTS else None,
-    p.UDP_SPORT: lambda k: k.source_port if k.protocol == 17 else None,
-    p.UDP_DPORT: lambda k: k.destination_port if k.protocol == 17 else None,
-    p.ICMP_TYPE: lambda k: k.icmp_type if k.protocol == 1 else None,
-    p.ICMPV6_TYPE: lambda k: k.icmp_type if k.protocol == 58 else None,
+    p.UDP_SPORT: lambda k: k.source_port if k.protocol == p.UDP else None,
+    p.UDP_DPORT: lambda k: k.destination_port if k.protocol == p.UDP else None,
+    p.ICMP_TYPE: lambda k: k.icmp_type if k.protocol == p.ICMP else None,
+    p.ICMPV6_TYPE: lambda k: k.icmp_type if k.protocol == p.ICMPV6 else None,
     p.SADDR4: lambda k: _v4(k.source),
     p.DADDR4: lambda k: _v4(k.destination),
     p.SADDR6: lambda k: _v6(k.source),
@@ -310,8 +315,9 @@ _READERS: dict[p.Field, Callable[[Packet], int | str | None]] = {
 }
 
 
-def read_set(what: p.Field, packet: Packet) -> int | str | None:
-    """Read a field; None where the kernel's expression breaks (another family, no connection, no
-    such header).
+def field_value(what: p.Field, packet: Packet) -> int | str | None:
+    """Give a field's value; None where the kernel's expression breaks.
+
+    It breaks for another family, without a connection, or without such a header.
     """
-    return _READERS[what](packet)
+    return _FIELD_VALUES[what](packet)

@@ -1,29 +1,27 @@
-"""Where a packet's source lives, asked before conntrack trusts it: who opened a connection is what
-every look-up goes by.
+"""Check where a packet's source lives, before conntrack trusts it.
 
-An inside machine that writes an outside address could else open a connection "as the partner" by
-one frame that goes from inside to inside. Two base chains, ahead of those that judge:
+Every look-up goes by who opened a connection. Without this check, an inside machine that writes an
+outside address could open a connection "as the partner", by one frame from inside to inside. Two
+base chains, ahead of those that judge:
 
-- `prerouting`, at every level: a connection whose first packet has a source that does not live
-  where it came from is
-  marked by a label. It changes nothing for the packet. The chains of a level keep nothing that is
-  so marked.
-- `raw`, only while any zone is not open: what an inside machine sends in an outside name is not
-  tracked, so no entry arises
-  that a kept flow of somebody else would run into. ICMP errors are tracked: they make no entry, and
-  a kept flow needs them.
+- `prerouting`, at every level: when the first packet of a connection has a source that does not
+  live where it came from, the connection gets a label. The packet itself is not affected. The
+  chains of a level keep nothing with that label.
+- `raw`, only while some zone is not open: what an inside machine sends with an outside source is
+  not tracked, so that no entry arises that another machine's kept flow would run into. ICMP errors
+  are tracked: they make no entry, and a kept flow needs them.
 
-A source lives inside where it is in a zone's subnets, or routed to an inside interface: at `open` a
-range that the site forgot to list has its NAT and its stateful firewall as ever. docs/datapath.md
-tells what else was tried.
+A source lives inside when it is in a zone's subnets, or routed to an inside interface. So at `open`
+a range that the site forgot to list keeps its NAT and its stateful firewall. docs/datapath.md tells
+what else was tried.
 """
 
 from collections.abc import Mapping
 
-from ecluse.policy import Policy
+from ecluse.policy import Policy, network_interval
 from ecluse.ruleset import program as p
 from ecluse.ruleset import table_names
-from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family, network_interval
+from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family
 from ecluse.ruleset.program import Chain, Rule
 
 PRIORITIES = {table_names.RAW: ("raw - 10", -310), table_names.PREROUTING: ("mangle", -150)}
@@ -71,7 +69,7 @@ def source_chains(
     zones: the sets of all zones' subnets. tracked: rules for what is tracked whatever its source.
     """
     stem = table_names.prefix(slot)
-    from_inside = p.InSet((p.IIFNAME,), table_names.inside(slot))
+    from_inside = p.InSet((p.IIFNAME,), table_names.inside_set(slot))
     routes = tuple(
         dict.fromkeys(pattern for zone in policy.site.zones for pattern in zone.interfaces)
     )
@@ -118,8 +116,9 @@ def source_chains(
 
 
 def _in_a_zone(policy: Policy, family: Family, zones: str) -> list[Rule]:
-    """Accept what has its source in a zone's subnets: a few are compared one by one, which is
-    quicker than the set.
+    """Accept a source that is in a zone's subnets.
+
+    A few subnets are compared one by one, which is faster than a set.
     """
     subnets = [s for zone in policy.site.zones for s in zone.subnets if s.version == family.version]
     if len(subnets) > _COMPARED:
@@ -134,8 +133,7 @@ def _of(family: Family) -> p.Part:
 
 
 def _outside_name(family: Family, zones: str | None, routes: tuple[str, ...]) -> Rule:
-    """Say of what comes from inside that its source is in no zone's subnets, nor routed to the
-    inside.
+    """Match what comes from inside with a source in no zone's subnets and not routed inside.
 
     A host without an address yet (DHCP) and link-local addresses live on every link: no router
     passes them on.

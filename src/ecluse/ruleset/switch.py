@@ -1,8 +1,7 @@
-"""What changes what is live: the skeleton, the position of the switch, and removal of old slots, as
-values and texts.
+"""The texts that change the live table: skeleton, switch, removal of old slots.
 
-Each text is one transaction, whole or not at all (nft(8), "the entire input is processed as a
-single transaction").
+Each text is one transaction, applied whole or not at all (nft(8): "the entire input is processed as
+a single transaction").
 """
 
 import hashlib
@@ -13,19 +12,10 @@ from itertools import islice
 
 from ecluse.policy import GATEWAY, Levels, Policy, Site, level_named
 from ecluse.ruleset import dns_redirect, source_check, table_names
-from ecluse.ruleset.chains import gate_places
+from ecluse.ruleset.chains import gate_names
 from ecluse.ruleset.compile import compile_program
-from ecluse.ruleset.program import (
-    DROP,
-    TABLE,
-    Chain,
-    NamedSet,
-    Program,
-    by_name_text,
-    render,
-    structure,
-    texts,
-)
+from ecluse.ruleset.program import DROP, TABLE, Chain, NamedSet, Program
+from ecluse.ruleset.program_text import host_name_elements_text, render, structure_text, text_pieces
 
 PRIORITY, PRIORITY_NUMBER = "filter - 10", -10
 """Before the site's own filter chains: our `accept` only ends our chain, our `drop` is final."""
@@ -48,15 +38,13 @@ NEW_TABLE = f"table {TABLE} {{\n}}\ndelete table {TABLE}\n"
 
 
 def skeleton(learned: tuple[str, ...] = ()) -> str:
-    """Write what all slots share: base chains without rules, refused sets, counters.
+    """Write the parts that all slots share: base chains without rules, refused sets, counters.
 
-    Harmless when it is there already.
+    Loading it again changes nothing. No policy is stated: a new base chain accepts until a
+    `SwitchState` says otherwise, and one of a closed gate keeps its drop.
 
-    learned: the sets that the DNS gate fills (`Program.learned`); with them comes the rest that a
-    gate needs.
-
-    No policy is stated: a new base chain accepts until a `Position` says otherwise, and one of a
-    shut gate keeps its drop.
+    learned: the sets that the DNS proxy fills (`Program.learned`); with them comes the rest that a
+    DNS gate needs.
     """
     dynamic = f"size {REFUSED_SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout 1d\n\t\tcounter"
     parts = [f"table {TABLE} {{"]
@@ -79,26 +67,27 @@ def skeleton(learned: tuple[str, ...] = ()) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
-    """Where the switch stands: the whole of what a change of level states, whatever stood before.
+class SwitchState:
+    """The whole state of the switch: what a change of level states, whatever it was before.
 
     targets: base chain or gate -> the chain that its one rule goes to. verdict: policy of the base
-    chains. Its size does not depend on the allowlist's. Written here for files and for people;
-    `Firewall.switch` sends it to the kernel, in whatever words.
+    chains. Its size does not depend on the allowlist. `text` is for files and people;
+    `Firewall.switch` sends it to the kernel in its own form.
     """
 
     targets: Mapping[str, str]
     verdict: str
 
     def hooks(self) -> dict[str, str]:
-        """Say where each base chain hangs: type, hook, priority."""
+        """Give the hook of each base chain: type, hook, priority."""
         return HOOKS | (
             {table_names.DNS: dns_redirect.HOOK} if table_names.DNS in self.targets else {}
         )
 
     def policies(self) -> dict[str, str]:
-        """Say what becomes of a packet that no rule of a base chain judges; those that look at
-        sources refuse nothing.
+        """Give the policy of each base chain: the verdict on a packet that no rule judges.
+
+        Those that check sources refuse nothing.
         """
         accept = dict.fromkeys(
             (c for c in table_names.SOURCE_CHAINS if c in self.targets), "accept"
@@ -116,18 +105,27 @@ class Position:
         return "\n".join([*lines, ""])
 
 
-def position(policy: Policy, slot: int, levels: Levels, *, redirect: bool = False) -> Position:
-    """Say where the switch stands at these levels."""
-    return Position(targets(policy, slot, levels, redirect=redirect), base_policy(policy, levels))
+def switch_state(
+    policy: Policy, slot: int, levels: Levels, *, redirect: bool = False
+) -> SwitchState:
+    """Give the state of the switch at these levels."""
+    return SwitchState(
+        switch_targets(policy, slot, levels, redirect=redirect), base_chain_policy(policy, levels)
+    )
 
 
-def targets(policy: Policy, slot: int, levels: Levels, *, redirect: bool = False) -> dict[str, str]:
-    """Say for every base chain and gate where its one rule goes: the whole state of the switch.
+def switch_targets(
+    policy: Policy, slot: int, levels: Levels, *, redirect: bool = False
+) -> dict[str, str]:
+    """Give, for each base chain and gate, the chain that its one rule goes to.
 
-    redirect: the chain that redirects DNS stands in the table, so a site without a DNS gate has to
-    say that it is idle.
-    levels: a level for every zone of the site and for `gateway`. KeyError when one is missing or
-    unknown.
+    Args:
+        levels: A level for every zone of the site and for `gateway`.
+        redirect: The table has the chain that redirects DNS, so a site without a DNS gate has to
+            state that it is idle.
+
+    Raises:
+        KeyError: A level is missing or unknown.
     """
     stem = table_names.prefix(slot)
     all_open = all(_passes_all(policy.site, levels[zone]) for zone in policy.zone_names())
@@ -136,8 +134,8 @@ def targets(policy: Policy, slot: int, levels: Levels, *, redirect: bool = False
     result = {hook: stem + ("open" if all_open else hook) for hook in table_names.BASE_CHAINS}
     if all_open:
         result["input"] = dns_redirect.open_input(policy, slot)
-    for place in gate_places(policy):
-        gate = table_names.gate(slot, place)
+    for place in gate_names(policy):
+        gate = table_names.gate_chain(slot, place)
         if place == table_names.ELSEWHERE:
             result[gate] = stem + ("open" if all_open else "refuse")
             continue
@@ -153,8 +151,8 @@ def _passes_all(site: Site, level: str) -> bool:
     return level_named(site, level).passes_all
 
 
-def base_policy(policy: Policy, levels: Levels) -> str:
-    """Say what becomes of a packet that no rule judges: dropped as soon as any zone is not open.
+def base_chain_policy(policy: Policy, levels: Levels) -> str:
+    """Give the verdict on a packet that no rule judges: drop unless every zone is open.
 
     No packet gets there while our rules stand. It matters when somebody empties a base chain.
     """
@@ -165,16 +163,16 @@ def base_policy(policy: Policy, levels: Levels) -> str:
     )
 
 
-def gate_text(policy: Policy, slot: int, levels: Levels) -> str:
-    """Write the position of the switch at these levels."""
-    return position(policy, slot, levels).text()
+def switch_text(policy: Policy, slot: int, levels: Levels) -> str:
+    """Write the state of the switch at these levels."""
+    return switch_state(policy, slot, levels).text()
 
 
-def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str] | None:
-    """Say which levels the kernel's gates stand for; None when they do not form one whole state of
-    this policy.
+def levels_of_targets(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str] | None:
+    """Give the levels that the kernel's gates stand for.
 
-    read: chain -> goto target, as the kernel has them (`Firewall.targets`).
+    None when they do not form one whole state of this policy. read: chain -> goto target, as the
+    kernel has them (`Firewall.targets`).
     """
     live = read.get("forward")
     slot = table_names.slot_of(live) if live else None
@@ -182,7 +180,7 @@ def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str
         return None
     levels: dict[str, str] = {}
     for zone in policy.zone_names():
-        gate = table_names.gate(slot, f"{GATEWAY}.input" if zone == GATEWAY else zone)
+        gate = table_names.gate_chain(slot, f"{GATEWAY}.input" if zone == GATEWAY else zone)
         for level in policy.site.levels:
             place = f"{GATEWAY}.input" if zone == GATEWAY else zone
             wanted = (
@@ -194,46 +192,44 @@ def read_levels(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str
                 levels[zone] = level.name
     if len(levels) != len(policy.zone_names()):
         return None
-    whole = targets(policy, slot, levels)
+    whole = switch_targets(policy, slot, levels)
     # A table of an earlier build lacks some base chains: its level is a level all the same.
     lacking = {c for c in ("postrouting", *table_names.SOURCE_CHAINS) if not read.get(c)}
     return levels if all(read.get(c) == t for c, t in whole.items() if c not in lacking) else None
 
 
 def load_text(program: Program) -> str:
-    """Write the transaction that puts a program beside those that are there, touching no traffic.
+    """Write the transaction that loads a program beside those that are there.
 
-    The elements of its large maps are not in it: they follow by `Firewall.elements`, before
-    anything switches to it.
+    It affects no traffic. The elements of its large maps are not in it: they follow by
+    `Firewall.elements`, before anything switches to it.
     """
-    return skeleton(program.learned) + structure(program)
+    return skeleton(program.learned) + structure_text(program)
 
 
-PIECE = 10_000
+BATCH_SIZE = 10_000
 """Elements of a hash that one transaction puts in: about 10 ms, which a cut may have to wait."""
 
 
-def pieces(program: Program) -> Iterator[NamedSet]:
-    """Give the elements that `load_text` leaves out, in pieces for a transaction each.
+def element_batches(program: Program) -> Iterator[NamedSet]:
+    """Give the elements that `load_text` leaves out, one batch per transaction.
 
-    An interval map is not cut up: the kernel copies it whole (nft_set_pipapo) for each transaction
-    that touches it.
+    An interval map is not split: the kernel copies it whole (nft_set_pipapo) for each transaction
+    that changes it.
     """
     for named in program.sets:
         if not named.is_bulk or not named.elements:
             continue
-        if named.interval or len(named.elements) <= PIECE:
+        if named.interval or len(named.elements) <= BATCH_SIZE:
             yield named
             continue
         rest = iter(named.elements.items())
-        while piece := dict(islice(rest, PIECE)):
+        while piece := dict(islice(rest, BATCH_SIZE)):
             yield replace(named, elements=piece)
 
 
-def whole_text(program: Program) -> str:
-    """Write the whole table anew, without any gate open: for boot, and when our table is gone or
-    broken.
-    """
+def table_text(program: Program) -> str:
+    """Write the whole table, with every gate closed: for boot, or when ours is gone or broken."""
     return NEW_TABLE + skeleton(program.learned) + render(program)
 
 
@@ -243,13 +239,19 @@ def removal_text(
     counters: Iterable[str],
     learned: Iterable[str] = (),
 ) -> str:
-    """Write the removal of all that is not of these slots, of what they share, or a counter in use:
-    old or somebody's own.
+    """Write the removal of everything that is not in use: old slots, and foreign objects.
 
-    objects: what the table holds (`Firewall.objects`). learned: the sets that the DNS gate fills
-    for the slots that stay; without any there is no redirect either. Chains are emptied first: they
-    go to one another. ValueError for a name that no text can hold: whoever made it did not do so by
-    `nft`.
+    Chains are emptied first, since they go to one another. Empty when nothing is to be removed.
+
+    Args:
+        objects: What the table has, by kind (`Firewall.objects`).
+        keep_slots: Slots that stay.
+        counters: Counters that stay.
+        learned: The sets that the DNS proxy fills for the slots that stay; without any, the
+            redirect goes too.
+
+    Raises:
+        ValueError: For a name that no text can contain; it was not made by `nft`.
     """
     keep = set(keep_slots)
     shared = {
@@ -260,12 +262,12 @@ def removal_text(
         table_names.REFUSED_IN,
         *learned,
     }
-    if shared & {table_names.learned("4"), table_names.learned("6")}:
+    if shared & {table_names.learned_set("4"), table_names.learned_set("6")}:
         shared |= {
             table_names.DNS,
             table_names.DNS_LIMITED,
-            table_names.rate("4"),
-            table_names.rate("6"),
+            table_names.rate_set("4"),
+            table_names.rate_set("6"),
             *table_names.LIMITED_SETS,
         }
     lines: list[str] = []
@@ -307,8 +309,9 @@ def undo_text(program: Program) -> str:
 
 
 def _slot_names(program: Program) -> re.Pattern[str]:
-    """Match the slot's prefix where a name begins: a zone or an interface may be called like it
-    (`k2-labor`).
+    """Match the slot's prefix where a name begins.
+
+    Not inside a name: a zone or an interface may look like one (`k2-labor`).
     """
     return re.compile(rf'(?<![\w."]){table_names.prefix(program.slot)}')
 
@@ -317,20 +320,20 @@ def _boot_parts(program: Program) -> Iterator[str]:
     """Write the boot text piece by piece, but for the elements that host names fill."""
     slot, at_boot = _slot_names(program), table_names.prefix(BOOT_SLOT)
     yield NEW_TABLE + skeleton(program.learned)
-    for text, bulk in texts(program):
+    for text, bulk in text_pieces(program):
         yield text if bulk else slot.sub(at_boot, text)
 
 
 def _boot_names(program: Program) -> str:
-    return _slot_names(program).sub(table_names.prefix(BOOT_SLOT), by_name_text(program))
+    return _slot_names(program).sub(table_names.prefix(BOOT_SLOT), host_name_elements_text(program))
 
 
 class BootText:
-    """A program's boot text and its digest: the whole table as the files on disk hold it, under
-    BOOT_SLOT, gates shut.
+    """A program's boot text and its digest.
 
-    The same in whatever slot the program stands. What host names fill comes last in it: for other
-    addresses of names the digest goes on from where they begin.
+    It is the whole table as the files on disk have it: under BOOT_SLOT, gates closed; the same
+    whatever slot the program has. Elements from host names come last, so that for other addresses
+    the digest goes on from the fixed part.
     """
 
     def __init__(self, program: Program) -> None:
@@ -340,8 +343,9 @@ class BootText:
             self._fixed.update(text.encode())
 
     def digest(self, program: Program) -> str:
-        """Give `sha256:HEX` of the boot text of this program, or of one that differs by addresses
-        of names alone.
+        """Give `sha256:HEX` of the boot text of this program.
+
+        program: the one given at first, or one that differs by addresses of host names alone.
         """
         whole = self._fixed.copy()
         whole.update(_boot_names(program).encode())
@@ -350,19 +354,18 @@ class BootText:
     def text(self, program: Program) -> str:
         """Give the boot text itself.
 
-        What was written for the digest serves the first caller, and is let go then.
+        The text that was written for the digest serves the first caller, and is freed then.
         """
         parts, self._parts = self._parts, None
         return "".join(parts or _boot_parts(program)) + _boot_names(program)
 
 
-def hold_text(policy: Policy, slot: int, uids: tuple[int, ...] = (0,)) -> str:
-    """Write a table that holds the line while the real one is loaded: the lifeline passes, the rest
-    is dropped in silence.
+def interim_text(policy: Policy, slot: int, uids: tuple[int, ...] = (0,)) -> str:
+    """Write a table for the time in which the real one is loaded: the lifeline passes.
 
-    Small whatever the allowlist's size. No reset and no evidence: what it drops may be kept, and
-    will be sent again. Its gates stay as they are loaded and stand for no level: a daemon that dies
-    here must not find a level at its start.
+    The rest is dropped in silence, without evidence: some of it is kept, and will be sent again.
+    Small whatever the allowlist's size. Its gates stand for no level: a daemon that dies here must
+    not find a level at its start.
     """
     bare = Policy(policy.site, ())
     program = compile_program(bare, {}, slot, uids)
@@ -370,13 +373,13 @@ def hold_text(policy: Policy, slot: int, uids: tuple[int, ...] = (0,)) -> str:
     silent = {f"{stem}refuse", f"{stem}reject", f"{stem}drop"}
     chains = tuple(Chain(c.name, ((DROP,),)) if c.name in silent else c for c in program.chains)
     hooks = (*table_names.BASE_CHAINS, *table_names.SOURCE_CHAINS)
-    shut = Position({hook: stem + hook for hook in hooks}, "drop")
+    shut = SwitchState({hook: stem + hook for hook in hooks}, "drop")
     return load_text(replace(program, chains=chains)) + shut.text()
 
 
 def closed_text(policy: Policy, uids: tuple[int, ...] = (0,)) -> str:
-    """Write the ruleset of last resort: nothing but the site's lifeline, complete by itself."""
+    """Write the ruleset of last resort: the site's lifeline alone, complete by itself."""
     bare = Policy(policy.site, ())
     program = compile_program(bare, {}, 1, uids)
     isolate = dict.fromkeys(policy.zone_names(), policy.site.levels[-1].name)
-    return whole_text(program) + gate_text(bare, 1, isolate)
+    return table_text(program) + switch_text(bare, 1, isolate)

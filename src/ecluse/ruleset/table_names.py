@@ -57,12 +57,12 @@ def slot_of(name: str) -> int | None:
     return int(head[1:]) if rest and head.startswith("k") and head[1:].isdigit() else None
 
 
-def inside(slot: int) -> str:
+def inside_set(slot: int) -> str:
     """Name the set of the zones' interfaces."""
     return prefix(slot) + "inside"
 
 
-def counter(service: str) -> str:
+def counter_name(service: str) -> str:
     """Name a service's counter; it is shared by all slots, so that a reload loses no count."""
     return SERVICE_COUNTER + identifier(service)
 
@@ -72,7 +72,7 @@ def service_of(counter_name: str) -> str:
     return counter_name.removeprefix(SERVICE_COUNTER).replace("_", "-")
 
 
-def learned(digit: str, service: str = "") -> str:
+def learned_set(digit: str, service: str = "") -> str:
     """Name a set that the DNS gate fills: for one service, or for all of them.
 
     It belongs to no slot.
@@ -80,25 +80,29 @@ def learned(digit: str, service: str = "") -> str:
     return f"{LEARNED}svc_{identifier(service)}_{digit}" if service else f"{LEARNED}all_{digit}"
 
 
-def rate(digit: str) -> str:
+def rate_set(digit: str) -> str:
     """Name the set that bounds the questions of each client."""
     return f"{LEARNED}rate_{digit}"
 
 
-def is_learned(name: str) -> bool:
+def is_learned_set(name: str) -> bool:
     """Say whether a set is one that the DNS gate fills."""
     return name.startswith((f"{LEARNED}svc_", f"{LEARNED}all_"))
 
 
 def is_switched(chain: str) -> bool:
-    """Say whether a chain's rules are a level's position, not the program: a switch changes them,
-    `targets` reads them.
+    """Say whether a chain's rules are state of the switch, and not part of the program.
+
+    A switch changes them, and `Firewall.targets` reads them.
     """
-    return chain in BASE_CHAINS or chain in SOURCE_CHAINS or chain == DNS or is_gate(chain)
+    return chain in BASE_CHAINS or chain in SOURCE_CHAINS or chain == DNS or is_gate_chain(chain)
 
 
-def gate(slot: int, where: str) -> str:
-    """Name a gate: a chain of one rule that says which level a zone (or hook of the gateway) is at."""
+def gate_chain(slot: int, where: str) -> str:
+    """Name a gate: a chain of one rule, which goes to the chain of its zone's level.
+
+    where: a zone, or the gateway and a hook.
+    """
     return f"{prefix(slot)}gate.{identifier(where)}"
 
 
@@ -107,13 +111,11 @@ def level_chain(slot: int, level: str, where: str) -> str:
     return f"{prefix(slot)}at.{identifier(level)}.{identifier(where)}"
 
 
-def subnets(slot: int, digit: str, zone: str) -> str:
+def subnet_set(slot: int, digit: str, zone: str) -> str:
     """Name the set of a zone's subnets of one family (digit 4 or 6)."""
     return f"{prefix(slot)}subnets{digit}.{identifier(zone)}"
 
 
-def is_gate(name: str) -> bool:
-    """Say whether a chain is a gate: its one rule is the state of the switch, not part of the
-    program.
-    """
+def is_gate_chain(name: str) -> bool:
+    """Say whether a chain is a gate: its one rule is state of the switch."""
     return slot_of(name) is not None and name.partition("_")[2].startswith("gate.")

@@ -1,4 +1,4 @@
-"""The audit log on disk: append durably, repair a torn end, tell what stood last.
+"""The audit log on disk: append durably, repair a torn end, survey the newest part.
 
 Standard library only.
 """
@@ -30,12 +30,12 @@ __all__ = [
     "verify",
 ]
 
-_CHECKED_AT_START = 16 * 1024 * 1024
+_CHECKED_BYTES = 16 * 1024 * 1024
 """Bytes at the end of the log that `survey` checks (half a second); `verify` checks all of it."""
 
-_TAIL = 8 * hash_chain.LONGEST_LINE
-_MOST_SIDE_FILES = 99
-_MOST_PROBLEMS = 10
+_TAIL = 8 * hash_chain.MAX_LINE_BYTES
+_MAX_SIDE_FILES = 99
+_MAX_FAULTS = 10
 
 
 @dataclass(slots=True)
@@ -54,52 +54,54 @@ class _Open:
 
 
 class HashChainAudit:
-    """ports.AuditLog in one file of JSON lines, each with the hash of the one before (format:
-    `state/hash_chain.py`).
+    """ports.AuditLog in one file of JSON lines, each with the hash of the line before.
 
-    Nothing is touched before the first `append` or `open`, so that `DirectoryState.recover` sees
-    what a crash left. An append is one write(2) and one fdatasync(2): 0.2 to 0.4 ms on a disk.
+    The format is in `state/hash_chain.py`. Nothing is touched before the first `append` or `open`,
+    so that `DirectoryState.recover` sees what a crash left. An append is one write(2) and one
+    fdatasync(2): 0.2 to 0.4 ms on a disk.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
         self._clock = clock
         self._open: _Open | None = None
-        self._spare = DiskReserve(path.parent / "spare")
+        self._reserve = DiskReserve(path.parent / "spare")
 
     def open(self) -> tuple[str, ...]:
-        """Open the log, repairing a torn end; give what was repaired, in words.
+        """Open the log and repair a torn end; give what was repaired, in words.
 
-        StateError when it cannot be opened.
+        Raises:
+            StateError: It cannot be opened.
         """
         self.close()
-        repaired = _mend_end(self._path)
-        last = _last(self._path)
+        repaired = _repair_end(self._path)
+        last = _last_head(self._path)
         try:
             self._open = _open_files(self._path, last)
         except OSError as error:
-            raise durable_files.failure("open", self._path, error) from error
+            raise durable_files.state_error("open", self._path, error) from error
         if repaired:
-            self._write(AuditRecord("repair", _myself(), "; ".join(repaired)))
+            self._write(AuditRecord("repair", _daemon_actor(), "; ".join(repaired)))
         return repaired
 
-    def append(self, record: AuditRecord, *, spare: bool = False) -> None:
+    def append(self, record: AuditRecord, *, use_reserve: bool = False) -> None:
         """Write one line, durably.
 
-        StateError when it could not be: then no part of it stays in the log.
+        use_reserve: on a full disk, free a file of the disk reserve first. For the line of a
+        closing alone: others can cause attempts, tampering, leaks and starts, and would use it up.
 
-        spare: use the room that is kept for a full disk. For the line of a closing alone: whatever
-        others can cause (attempts, tampering, leaks, starts) would use it up.
+        Raises:
+            StateError: It was not written; no part of it stays in the log.
         """
         try:
             self._append(record)
         except StateError as error:
-            if not spare or not is_full(error) or not self._spare.release():
+            if not use_reserve or not is_full(error) or not self._reserve.release_log_file():
                 raise
             self._append(record)
 
     def _append(self, record: AuditRecord) -> None:
-        if self._open is None or not self._unmoved(self._open):
+        if self._open is None or not self._is_same_file(self._open):
             self.open()
         self._write(record)
 
@@ -109,9 +111,10 @@ class HashChainAudit:
             self._open.close()
             self._open = None
 
-    def _unmoved(self, log: _Open) -> bool:
-        """Say whether the path still leads to our file and nobody else wrote to it (a rotated log
-        gets a new file).
+    def _is_same_file(self, log: _Open) -> bool:
+        """Say whether the path still leads to our file, and nobody else wrote to it.
+
+        A rotated log gets a new file.
         """
         try:
             there = self._path.lstat()
@@ -129,19 +132,18 @@ class HashChainAudit:
             atomic_files.write_fully(log.log, line)
             os.fdatasync(log.log)
         except OSError as error:
-            self._take_back(log)
-            raise durable_files.failure("write", self._path, error) from error
+            self._undo_write(log)
+            raise durable_files.state_error("write", self._path, error) from error
         log.size += len(line)
         log.last = head
-        # Not synced: after a power cut the head may name an earlier line, which is still in the
-        # log.
+        # Not synced: after a power cut the head may name an earlier line, which is in the log too.
         with contextlib.suppress(OSError):
             os.pwrite(log.head, hash_chain.head_bytes(head), 0)
 
-    def _take_back(self, log: _Open) -> None:
+    def _undo_write(self, log: _Open) -> None:
         """Cut off what a failed write left.
 
-        If even that fails, the next append opens anew and repairs the end.
+        If even that fails, the next append opens the log again and repairs its end.
         """
         try:
             os.ftruncate(log.log, log.size)
@@ -171,29 +173,31 @@ def _open_files(path: Path, last: Head) -> _Open:
         return _Open(os.dup(log), os.dup(head), os.fstat(log).st_size, last)
 
 
-def _last(path: Path) -> Head:
-    """Give the head to go on from: the last line's, or the head file's when lines after the last
-    one are gone.
+def _last_head(path: Path) -> Head:
+    """Give the head to continue from.
+
+    It is the last line's, or the head file's when lines after the last one are gone.
     """
     last = hash_chain.NO_LINES
     for line in hash_chain.read_chain(path, _line_start(path, _TAIL)):
-        last = hash_chain.follow(last, line)
+        last = hash_chain.head_after(last, line)
     try:
         head = hash_chain.read_head(path)
     except CorruptError:
-        _clear(hash_chain.head_path(path))
+        _set_aside_if_there(hash_chain.head_path(path))
         head = None
     return head if head is not None and head.seq > last.seq else last
 
 
-def _clear(path: Path) -> None:
+def _set_aside_if_there(path: Path) -> None:
     if os.path.lexists(path):
         durable_files.set_aside(path)
 
 
 def _line_start(path: Path, wanted: int) -> int:
-    """Give the offset of the first line that begins in the last `wanted` bytes; 0 when the log is
-    that short or missing.
+    """Give the offset of the first line that begins in the last `wanted` bytes.
+
+    0 when the log is that short, or missing.
     """
     try:
         with durable_files.regular_file(path) as fd:
@@ -204,16 +208,19 @@ def _line_start(path: Path, wanted: int) -> int:
     except FileNotFoundError:
         return 0
     except OSError as error:
-        raise durable_files.failure("read", path, error) from error
+        raise durable_files.state_error("read", path, error) from error
     return start + newline if newline >= 0 else 0
 
 
 def repair(path: Path, clock: Clock) -> tuple[str, ...]:
-    """Cut off a torn last line (a power cut in the middle of a write) to a side file, and write a
-    `repair` line.
+    """Move a torn last line to a side file, and write a `repair` line.
 
-    Gives what was done, in words; empty when nothing was. CorruptError when the log is not a
-    regular file, StateError when it could not be done: then nothing was cut.
+    A power cut in the middle of a write leaves such a line. Gives what was done, in words; empty
+    when nothing was.
+
+    Raises:
+        CorruptError: The log is not a regular file.
+        StateError: It could not be repaired; nothing was cut.
     """
     if not _torn_end(path)[1]:
         return ()
@@ -225,14 +232,14 @@ def repair(path: Path, clock: Clock) -> tuple[str, ...]:
 
 
 def _torn_end(path: Path) -> tuple[int, bytes]:
-    """Give where the last whole line ends, and the bytes after it (none when the log is missing)."""
+    """Give where the last whole line ends, and the bytes after it."""
     try:
         with durable_files.regular_file(path) as fd:
             size = os.fstat(fd).st_size
             parts: list[bytes] = []
             start = size
             while start > 0 and not (parts and b"\n" in parts[-1]):
-                if size - start > durable_files.LARGEST_FILE:
+                if size - start > durable_files.MAX_FILE_BYTES:
                     raise CorruptError(
                         f"{path} is no log: the last {size - start} bytes have no newline"
                     )
@@ -242,19 +249,18 @@ def _torn_end(path: Path) -> tuple[int, bytes]:
     except FileNotFoundError:
         return 0, b""
     except OSError as error:
-        raise durable_files.failure("read", path, error) from error
+        raise durable_files.state_error("read", path, error) from error
     torn = b"".join(reversed(parts))
     torn = torn[torn.rfind(b"\n") + 1 :]
     return size - len(torn), torn
 
 
-def _mend_end(path: Path) -> tuple[str, ...]:
+def _repair_end(path: Path) -> tuple[str, ...]:
     end, torn = _torn_end(path)
     if not torn:
         return ()
-    complete = hash_chain.parse_line(
-        torn
-    ).intact  # only the newline did not reach the disk: the record counts
+    # A whole line whose newline alone did not reach the disk: the record counts.
+    complete = hash_chain.parse_line(torn).intact
     side = None if complete else _side_file(path)
     if side is not None:
         durable_files.write_file(side, torn)
@@ -266,25 +272,24 @@ def _mend_end(path: Path) -> tuple[str, ...]:
                 os.ftruncate(fd, end)
             os.fsync(fd)
     except OSError as error:
-        raise durable_files.failure("repair", path, error) from error
+        raise durable_files.state_error("repair", path, error) from error
     if side is None:
-        return (
-            f"{path.name}: the last line lacked its newline and was otherwise whole; the newline was added",
-        )
-    return (
-        f"{path.name}: the last line was torn ({len(torn)} bytes without end); cut off and kept in {side.name}",
-    )
+        said = "the last line lacked its newline and was otherwise whole; the newline was added"
+    else:
+        said = f"the last line was torn ({len(torn)} bytes without end); "
+        said += f"cut off and kept in {side.name}"
+    return (f"{path.name}: {said}",)
 
 
 def _side_file(path: Path) -> Path:
-    for number in range(1, _MOST_SIDE_FILES + 1):
+    for number in range(1, _MAX_SIDE_FILES + 1):
         side = path.with_name(f"{path.stem}.torn-{number}")
         if not os.path.lexists(side):
             break
     return side
 
 
-def _myself() -> Actor:
+def _daemon_actor() -> Actor:
     return Actor(uid=os.getuid(), user="", pid=os.getpid(), command="eclused")
 
 
@@ -292,9 +297,9 @@ def _myself() -> Actor:
 class Survey:
     """What the newest 16 MiB of the log say.
 
-    lines: whether there is any. damage: what is wrong, at most ten things and how many more.
-    levels: those of the newest intact line that tells any. generation: the highest that an intact
-    line says was reached, 0 for none.
+    lines: whether there is any. damage: at most ten faults, and how many more. levels: those of the
+    newest intact line that has some. generation: the highest that an intact line says was reached,
+    0 for none.
     """
 
     lines: bool
@@ -306,11 +311,13 @@ class Survey:
 def survey(path: Path) -> Survey:
     """Read the newest 16 MiB of the log once.
 
-    CorruptError when it is not a regular file, StateError when it won't read.
+    Raises:
+        CorruptError: It is not a regular file.
+        StateError: The disk does not read.
     """
     count = generation = 0
     levels: Levels | None = None
-    start = _line_start(path, _CHECKED_AT_START)
+    start = _line_start(path, _CHECKED_BYTES)
 
     def watched() -> Iterator[Line]:
         nonlocal count, generation, levels
@@ -325,31 +332,30 @@ def survey(path: Path) -> Survey:
 
     found = [
         f"{path.name}: {problem}"
-        for problem in hash_chain.problems(path, watched(), from_start=start == 0)
+        for problem in hash_chain.find_faults(path, watched(), from_start=start == 0)
     ]
-    more = len(found) - _MOST_PROBLEMS
-    words = found[:_MOST_PROBLEMS] + (
+    more = len(found) - _MAX_FAULTS
+    words = found[:_MAX_FAULTS] + (
         [f"{path.name}: {more} more; see 'ecluse audit verify'"] if more > 0 else []
     )
     return Survey(count > 0, tuple(words), levels, generation)
 
 
 def last_levels(path: Path) -> Levels | None:
-    """Give the levels of the newest intact line that tells any; None when there is none in the
-    newest 16 MiB.
+    """Give the levels of the newest intact line that has some.
+
+    None when there is none in the newest 16 MiB.
     """
     return survey(path).levels
 
 
 def read_audit(path: Path) -> Iterator[dict[str, Any]]:
-    """Give each record of the log in order, as the JSON object that it is; lines that are none are
-    left out.
-    """
+    """Give each record of the log in order, as a JSON object; other lines are left out."""
     for line in hash_chain.read_chain(path):
         if line.record is not None:
             yield line.record
 
 
-def now() -> datetime:
+def utc_now() -> datetime:
     """Give the time now, UTC: the clock of a process that was given none."""
     return datetime.now(UTC)

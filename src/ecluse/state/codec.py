@@ -1,5 +1,6 @@
-"""Frozen dataclasses to canonical JSON and back: equal values give equal bytes, and the bytes give
-an equal value.
+"""Frozen dataclasses to canonical JSON and back.
+
+Equal values give equal bytes, and the bytes give an equal value.
 """
 
 import dataclasses
@@ -15,8 +16,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, TypeVar
 
 from ecluse.gc_pause import without_gc
-from ecluse.policy import Policy, network_of
-from ecluse.policy.networks import text_of
+from ecluse.policy import Policy, parse_network
+from ecluse.policy.networks import network_text
 
 T = TypeVar("T")
 
@@ -25,11 +26,12 @@ _AS_IS = (str, int, bool)
 
 
 def encode(value: Any) -> Any:
-    """Give what JSON can hold: dataclass -> object, tuple -> list, frozenset -> sorted list,
-    address, date -> text.
+    """Give the JSON value of a value.
+
+    dataclass -> object, tuple -> list, frozenset -> sorted list, address and date -> text.
     """
     if isinstance(value, _AS_TEXT):
-        return text_of(value) if type(value) is IPv4Network else str(value)
+        return network_text(value) if type(value) is IPv4Network else str(value)
     if isinstance(value, tuple):
         return [encode(item) for item in value]
     if isinstance(value, frozenset):
@@ -37,13 +39,15 @@ def encode(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: encode(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value):
-        return {name: encode(item) for name, item in _written(value)}
+        return {name: encode(item) for name, item in _written_fields(value)}
     return _encode_scalar(value)
 
 
-def _written(value: Any) -> Iterator[tuple[str, Any]]:
-    """Give the parts of a dataclass that are written: one that was added later (policy.ADDED) only
-    when it says something.
+def _written_fields(value: Any) -> Iterator[tuple[str, Any]]:
+    """Give the fields of a dataclass that are written.
+
+    One that was added later (policy.ADDED_LATER) is written only when it differs from its
+    default.
     """
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
@@ -72,8 +76,9 @@ def decode(kind: type[T], value: Any) -> T:
 
 @functools.cache
 def _decoder(kind: Any) -> Callable[[Any], Any]:
-    """Make the function that reads a value of this type: types are looked into once, and not for
-    every value.
+    """Make the function that decodes a value of this type.
+
+    Cached: a type's fields are looked up once, and not for every value.
     """
     origin = typing.get_origin(kind)
     if origin is None:
@@ -83,18 +88,18 @@ def _decoder(kind: Any) -> Callable[[Any], Any]:
         return _union_decoder(arguments)
     if issubclass(origin, Mapping):
         part = _decoder(arguments[1])
-        return lambda value: {key: part(item) for key, item in _expect(dict, value).items()}
+        return lambda value: {key: part(item) for key, item in _checked_type(dict, value).items()}
     # What is left are tuple[X, ...] and frozenset[X].
     part = _decoder(arguments[0])
-    return lambda value: origin(map(part, _expect(list, value)))
+    return lambda value: origin(map(part, _checked_type(list, value)))
 
 
 def _scalar_decoder(kind: Any) -> Callable[[Any], Any]:
     if kind in (date, datetime):
-        return lambda value: kind.fromisoformat(_expect(str, value))
+        return lambda value: kind.fromisoformat(_checked_type(str, value))
     if kind in _AS_TEXT or issubclass(kind, enum.Enum):
-        return lambda value: kind(_expect(str, value))
-    return lambda value: _expect(kind, value)
+        return lambda value: kind(_checked_type(str, value))
+    return lambda value: _checked_type(kind, value)
 
 
 def _union_decoder(kinds: tuple[Any, ...]) -> Callable[[Any], Any]:
@@ -109,7 +114,7 @@ def _union_decoder(kinds: tuple[Any, ...]) -> Callable[[Any], Any]:
         raise ValueError(f"{value!r:.80} is none of {kinds}")
 
     if set(kinds) == {IPv4Network, IPv6Network}:  # nearly all of a large policy
-        return lambda value: (network_of(value) if type(value) is str else None) or read(value)
+        return lambda value: (parse_network(value) if type(value) is str else None) or read(value)
     return read
 
 
@@ -119,17 +124,16 @@ def _object_decoder(kind: Any) -> Callable[[Any], Any]:
     needed = {field.name for field in dataclasses.fields(kind) if not field.metadata}
 
     def read(value: Any) -> Any:
-        found = _expect(dict, value)
+        found = _checked_type(dict, value)
         if not needed <= found.keys() <= parts.keys():
-            raise ValueError(
-                f"{kind.__name__} has the wrong parts: {sorted(needed - found.keys() | found.keys() - parts.keys())}"
-            )
+            wrong = sorted(needed - found.keys() | found.keys() - parts.keys())
+            raise ValueError(f"{kind.__name__} has the wrong parts: {wrong}")
         return kind(**{name: parts[name](item) for name, item in found.items()})
 
     return read
 
 
-def _expect(kind: type, value: Any) -> Any:
+def _checked_type(kind: type, value: Any) -> Any:
     if type(value) is not kind:  # exact: True is an int to isinstance
         raise ValueError(f"expected {kind.__name__}, got {value!r:.80}")
     return value

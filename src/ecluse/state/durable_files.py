@@ -16,14 +16,14 @@ from pathlib import Path
 from ecluse.atomic_files import MAX_ENTRIES, TEMPORARY, replace_file, sync_folder
 from ecluse.errors import CorruptError, StateError
 
-LARGEST_FILE = 64 * 1024 * 1024
+MAX_FILE_BYTES = 64 * 1024 * 1024
 """Bytes. A state file larger than this was not written by us."""
 
 _FILE_MODE = 0o640
 _FOLDER_MODE = 0o750
-_MOST_SET_ASIDE = 9
+_MAX_SET_ASIDE = 9
 
-_WORDS: Mapping[int, tuple[str, str]] = {
+_REASONS: Mapping[int, tuple[str, str]] = {
     errno.ENOSPC: (
         "the disk is full",
         "see 'df -h {folder}', free some space, then repeat the command",
@@ -49,20 +49,21 @@ _WORDS: Mapping[int, tuple[str, str]] = {
 }
 
 
-def failure(doing: str, path: Path, error: OSError) -> StateError:
-    """Say in words why `doing` (`write`, `read`) of a file failed, and what to look at."""
+def state_error(doing: str, path: Path, error: OSError) -> StateError:
+    """Make the error for a file operation (`write`, `read`) that failed, with a hint."""
     unknown = (
         os.strerror(error.errno) if error.errno else str(error),
         "see 'ls -l {folder}' and 'dmesg | tail'",
     )
-    what, hint = _WORDS.get(error.errno or 0, unknown)
+    what, hint = _REASONS.get(error.errno or 0, unknown)
     return StateError(f"could not {doing} {path}: {what}", hint=hint.format(folder=path.parent))
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder (mode 0750) and those above it, durably, unless it is there.
+    """Make a folder (mode 0750) and its missing parents, durably.
 
-    StateError when that fails.
+    Raises:
+        StateError: It is not there and cannot be made.
     """
     try:
         if folder.is_dir():
@@ -76,7 +77,7 @@ def make_folder(folder: Path) -> None:
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as error:
-        raise failure("make the folder", folder, error) from error
+        raise state_error("make the folder", folder, error) from error
 
 
 def _give_folder_to_owner(folder: Path) -> None:
@@ -107,22 +108,23 @@ def write_all(folder: Path, files: Mapping[str, bytes], *, durable: bool = True)
         if durable:
             sync_folder(folder)
     except OSError as error:
-        raise failure("write", path, error) from error
+        raise state_error("write", path, error) from error
 
 
-def remove(path: Path, *, durable: bool = True) -> None:
+def remove_file(path: Path, *, durable: bool = True) -> None:
     """Remove a file; one that is not there is no error."""
     try:
         path.unlink(missing_ok=True)
         if durable:
             sync_folder(path.parent)
     except OSError as error:
-        raise failure("remove", path, error) from error
+        raise state_error("remove", path, error) from error
 
 
-def entries(folder: Path) -> list[str]:
-    """Name what a folder holds, sorted, temporaries left out, at most MAX_ENTRIES; empty when
-    there is no folder.
+def list_folder(folder: Path) -> list[str]:
+    """Name the entries of a folder, sorted, without temporaries; empty when it is missing.
+
+    At most MAX_ENTRIES are read.
     """
     try:
         with os.scandir(folder) as found:
@@ -130,16 +132,17 @@ def entries(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise failure("list", folder, error) from error
+        raise state_error("list", folder, error) from error
     return sorted(name for name in names if not name.startswith(TEMPORARY))
 
 
-def read_file(path: Path, limit: int = LARGEST_FILE) -> bytes | None:
+def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes | None:
     """Read a whole file of at most `limit` bytes; None when it is missing.
 
-    CorruptError when something else stands there (a link, a folder, a FIFO: open(2) O_NOFOLLOW and
-    O_NONBLOCK, so that none of them is followed or waited for) or it is too large. StateError when
-    the disk will not read.
+    Raises:
+        CorruptError: It is too large, or no regular file (a link, a folder, a FIFO). None of these
+            is followed or waited for (open(2), O_NOFOLLOW and O_NONBLOCK).
+        StateError: The disk does not read.
     """
     try:
         with regular_file(path) as fd:
@@ -152,7 +155,7 @@ def read_file(path: Path, limit: int = LARGEST_FILE) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise failure("read", path, error) from error
+        raise state_error("read", path, error) from error
     return bytes(data)
 
 
@@ -179,10 +182,11 @@ def regular_file(path: Path, flags: int = os.O_RDONLY, mode: int = _FILE_MODE) -
 
 
 def set_aside(path: Path) -> Path:
-    """Rename what stands at `path` to `NAME.damaged-N`, so that evidence stays and the place is
-    free. Bounded: N to 9.
+    """Rename a damaged file to `NAME.damaged-N`: evidence stays, and the name is free.
+
+    N is at most 9; then the last one is replaced.
     """
-    for number in range(1, _MOST_SET_ASIDE + 1):
+    for number in range(1, _MAX_SET_ASIDE + 1):
         aside = path.with_name(f"{path.name}.damaged-{number}")
         if not os.path.lexists(aside):
             break
@@ -190,7 +194,7 @@ def set_aside(path: Path) -> Path:
         path.rename(aside)
         sync_folder(path.parent)
     except OSError as error:
-        raise failure("set aside", path, error) from error
+        raise state_error("set aside", path, error) from error
     return aside
 
 
@@ -205,15 +209,16 @@ COMMENT_TRAILER = "# sha256: HEX\n"
 """Last line of a ruleset file: a comment to nft, and `head -n -1 FILE | sha256sum` gives it."""
 
 
-def seal(data: bytes, form: str) -> bytes:
+def with_checksum(data: bytes, form: str) -> bytes:
     """Add the checksum line. `data` ends with a newline."""
     return data + _trailer(data, form)
 
 
-def unseal(path: Path, sealed: bytes, form: str) -> bytes:
-    """Take the checksum line off again.
+def without_checksum(path: Path, sealed: bytes, form: str) -> bytes:
+    """Check and remove the checksum line.
 
-    CorruptError when any byte is not the one that was written.
+    Raises:
+        CorruptError: Some byte is not the one that was written.
     """
     length = len(form) - len("HEX") + hashlib.sha256().digest_size * 2
     data, trailer = sealed[:-length], sealed[-length:]

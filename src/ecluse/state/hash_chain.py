@@ -1,15 +1,15 @@
 """The audit chain as bytes: how a line is made, read back and checked.
 
-Standard library only: the CLI imports it.
+Standard library only: the command line imports it.
 
 A line is a JSON object whose last two parts are `prev`, the hash of the line before, and `hash`,
 the sha256 of the line's own bytes without that last part. The first line's `prev` is GENESIS. Lines
-are pure ASCII: what a caller typed cannot move a terminal's cursor.
+are pure ASCII: a caller's text cannot move a terminal's cursor.
 
-What the chain alone cannot show: that the last lines were cut off, or that all was written anew
-from some line on. The head file beside the log (`audit.head`: number and hash of the last line)
-shows the first, and the second unless the head was rewritten too. Whoever is root can rewrite both:
-for that, copy the log, or its last hash, elsewhere.
+The chain alone cannot show that the last lines were cut off, or that all lines from some point on
+were rewritten. The head file beside the log (`audit.head`: number and hash of the last line) shows
+the first, and the second unless the head was rewritten too. Root can rewrite both: for that, copy
+the log, or its last hash, to another machine.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from ecluse.errors import CorruptError
 from ecluse.records import AuditRecord
 from ecluse.state import durable_files
 
-LONGEST_LINE = 8192
+MAX_LINE_BYTES = 8192
 """Bytes of a line, newline included."""
 
 GENESIS = hashlib.sha256(b"ecluse audit log, version 1").hexdigest()
@@ -53,8 +53,7 @@ class Line:
     """One line of the log, without its newline.
 
     number: counts from 1 where reading began. record: None when it is no record. intact: its hash
-    is its own.
-    whole: it ends in a newline.
+    matches its bytes. whole: it ends in a newline.
     """
 
     number: int
@@ -63,9 +62,10 @@ class Line:
     intact: bool
     whole: bool
 
-    def end(self) -> str:
-        """Give the hash that the next line must name as `prev`: its own, or that of its bytes when
-        it has none.
+    def end_hash(self) -> str:
+        """Give the hash that the next line must name as `prev`.
+
+        It is the line's own hash, or that of its bytes when it has none.
         """
         own = self.record["hash"] if self.record else ""
         return own if _HASH.fullmatch(own) else hashlib.sha256(self.raw).hexdigest()
@@ -90,7 +90,7 @@ def make_line(record: AuditRecord, head: Head, at: datetime) -> tuple[bytes, Hea
     """
     for limit in _TEXT_LIMITS:
         line, new = _make_line(record, head, at, limit, with_levels=True)
-        if len(line) <= LONGEST_LINE:
+        if len(line) <= MAX_LINE_BYTES:
             return line, new
     # Only hundreds of zones get here: the line is worth more than the levels in it, which the
     # generation holds too.
@@ -104,40 +104,40 @@ def _make_line(
     parts = {
         "seq": head.seq + 1,
         "at": at.isoformat(timespec="milliseconds"),
-        "event": _cut(record.event, limit),
+        "event": _shorten(record.event, limit),
         "actor": {
             "uid": actor.uid,
-            "user": _cut(actor.user, limit),
+            "user": _shorten(actor.user, limit),
             "pid": actor.pid,
-            "command": _cut(actor.command, limit),
+            "command": _shorten(actor.command, limit),
             "login": actor.login,
         },
-        "what": _cut(record.what, limit),
-        "reason": _cut(record.reason, limit),
-        "authorised_by": _cut(record.authorised_by, limit),
+        "what": _shorten(record.what, limit),
+        "reason": _shorten(record.reason, limit),
+        "authorised_by": _shorten(record.authorised_by, limit),
         "from_generation": record.from_generation,
         "to_generation": record.to_generation,
-        "ruleset": _cut(record.ruleset, limit),
-        "result": _cut(record.result, limit),
+        "ruleset": _shorten(record.ruleset, limit),
+        "result": _shorten(record.result, limit),
         "levels": dict(record.levels) if with_levels and record.levels is not None else None,
         "prev": head.hash,
     }
     body = json.dumps(parts, separators=(",", ":"), ensure_ascii=True).encode()
     mark = hashlib.sha256(body).hexdigest()
-    return _join(body, mark) + b"\n", Head(head.seq + 1, mark)
+    return _with_hash(body, mark) + b"\n", Head(head.seq + 1, mark)
 
 
-def _cut(text: str, limit: int) -> str:
+def _shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} more characters)"
 
 
-def _join(body: bytes, mark: str) -> bytes:
+def _with_hash(body: bytes, mark: str) -> bytes:
     return body[:-1] + f',"hash":"{mark}"}}'.encode()
 
 
 def parse_line(raw: bytes, number: int = 0, *, whole: bool = True) -> Line:
     """Read one line, given without its newline."""
-    record = _record(raw)
+    record = _parse_record(raw)
     return Line(number, raw, record, record is not None and _own_hash(raw, record), whole)
 
 
@@ -151,16 +151,16 @@ def _own_hash(raw: bytes, record: dict[str, Any]) -> bool:
     )
 
 
-def follow(last: Head, line: Line) -> Head:
+def head_after(last: Head, line: Line) -> Head:
     """Give the head after `line`.
 
     A line that is not intact is taken for the next one: its own number means nothing.
     """
     number = line.record["seq"] if line.record and line.intact else last.seq + 1
-    return Head(number, line.end())
+    return Head(number, line.end_hash())
 
 
-def _record(raw: bytes) -> dict[str, Any] | None:
+def _parse_record(raw: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):
@@ -182,17 +182,17 @@ def read_chain(path: Path, start: int = 0) -> Iterator[Line]:
         with durable_files.regular_file(path) as fd, os.fdopen(os.dup(fd), "rb") as log:
             log.seek(start)
             number = 0
-            while raw := log.readline(LONGEST_LINE):
+            while raw := log.readline(MAX_LINE_BYTES):
                 number += 1
                 rest = raw
-                while len(rest) == LONGEST_LINE and not rest.endswith(b"\n"):
-                    rest = log.readline(LONGEST_LINE)
+                while len(rest) == MAX_LINE_BYTES and not rest.endswith(b"\n"):
+                    rest = log.readline(MAX_LINE_BYTES)
                 whole = rest.endswith(b"\n")
                 yield parse_line(raw.removesuffix(b"\n"), number, whole=whole)
     except FileNotFoundError:
         return
     except OSError as error:
-        raise durable_files.failure("read", path, error) from error
+        raise durable_files.state_error("read", path, error) from error
 
 
 def head_path(log: Path) -> Path:
@@ -222,8 +222,9 @@ def _parse_head(data: bytes) -> Head | None:
 
 
 def head_bytes(head: Head) -> bytes:
-    """Spell the head file: fixed width, so that one write within one disk sector overwrites it; its
-    own check last.
+    """Give the bytes of the head file: fixed width, with a check of its own at the end.
+
+    So one write within one disk sector overwrites it.
     """
     text = f"{head.seq:020d} {head.hash}"
     return f"{text} {hashlib.sha256(text.encode()).hexdigest()[:16]}\n".encode()
@@ -232,26 +233,30 @@ def head_bytes(head: Head) -> bytes:
 def verify(path: Path) -> list[ChainFault]:
     """Check the whole log against itself and against its head file; empty when nothing is wrong.
 
-    Finds altered, removed, inserted and reordered lines, by line number, and a cut-off end as far
-    as the head file tells (see the module's own words for what cannot be seen). StateError when it
-    cannot be read.
+    Finds altered, removed, inserted and reordered lines by line number, and a cut-off end as far
+    as the head file tells (the module's docstring says what cannot be seen).
+
+    Raises:
+        StateError: It cannot be read.
     """
-    return list(problems(path, read_chain(path)))
+    return list(find_faults(path, read_chain(path)))
 
 
-def problems(path: Path, lines: Iterable[Line], *, from_start: bool = True) -> Iterator[ChainFault]:
-    """Give what `verify` finds in `lines` of the log at `path`, one at a time.
+def find_faults(
+    path: Path, lines: Iterable[Line], *, from_start: bool = True
+) -> Iterator[ChainFault]:
+    """Give the faults that `verify` reports in `lines` of the log at `path`, one at a time.
 
-    from_start: the lines begin with the log's first; else what the first of them follows is not
-    judged.
+    from_start: the lines begin with the log's first; else the predecessor of the first one is not
+    checked.
     """
     last = NO_LINES
     trusted = not from_start
-    head, head_problem = _head_or_problem(path)
+    head, head_problem = _head_or_fault(path)
     head_seen = head == NO_LINES
     for line in lines:
-        yield from _problems_of(line, last, trusted=trusted)
-        last = follow(last, line)
+        yield from _faults_in(line, last, trusted=trusted)
+        last = head_after(last, line)
         trusted = False
         head_seen = head_seen or last == head
     if head_problem is not None:
@@ -260,12 +265,14 @@ def problems(path: Path, lines: Iterable[Line], *, from_start: bool = True) -> I
         if last.seq:
             yield ChainFault(
                 0,
-                f"{head_path(path).name} is missing: whether the last lines are all there cannot be told",
+                f"{head_path(path).name} is missing: "
+                "whether the last lines are all there cannot be told",
             )
     elif head.seq > last.seq:
         yield ChainFault(
             0,
-            f"lines are missing at the end: record {head.seq} was written, the last one here is {last.seq}",
+            f"lines are missing at the end: record {head.seq} was written, "
+            f"the last one here is {last.seq}",
         )
     elif not head_seen:
         yield ChainFault(
@@ -274,14 +281,14 @@ def problems(path: Path, lines: Iterable[Line], *, from_start: bool = True) -> I
         )
 
 
-def _head_or_problem(path: Path) -> tuple[Head | None, ChainFault | None]:
+def _head_or_fault(path: Path) -> tuple[Head | None, ChainFault | None]:
     try:
         return read_head(path), None
     except CorruptError as error:
         return None, ChainFault(0, error.message)
 
 
-def _problems_of(line: Line, last: Head, *, trusted: bool) -> Iterator[ChainFault]:
+def _faults_in(line: Line, last: Head, *, trusted: bool) -> Iterator[ChainFault]:
     record = line.record
     if not line.whole:
         yield ChainFault(line.number, "torn: it does not end in a newline")
@@ -295,7 +302,8 @@ def _problems_of(line: Line, last: Head, *, trusted: bool) -> Iterator[ChainFaul
     if record["seq"] != last.seq + 1:
         yield ChainFault(
             line.number,
-            f"record {record['seq']} follows record {last.seq}: {_gap(record['seq'], last.seq)}",
+            f"record {record['seq']} follows record {last.seq}: "
+            f"{_describe_gap(record['seq'], last.seq)}",
         )
     elif record["prev"] != last.hash:
         yield ChainFault(
@@ -304,7 +312,7 @@ def _problems_of(line: Line, last: Head, *, trusted: bool) -> Iterator[ChainFaul
         )
 
 
-def _gap(found: int, last: int) -> str:
+def _describe_gap(found: int, last: int) -> str:
     if found <= last:
         return "repeated, inserted or out of order"
     missing = f"{last + 1}" if found == last + 2 else f"{last + 1} to {found - 1}"
@@ -312,8 +320,9 @@ def _gap(found: int, last: int) -> str:
 
 
 def levels_of(line: Line) -> dict[str, str] | None:
-    """Give the levels that stand after this line's event; None when it tells none (an intent, a
-    refusal, a failure).
+    """Give the levels that are in force after this line's event.
+
+    None when it says none: an intent, a refusal, a failure.
     """
     record = line.record
     if record is None or not line.intact or record["event"] == "intent":

@@ -41,7 +41,7 @@ class Layout:
 
     @property
     def boot(self) -> Path:
-        """What the machine loads before its network."""
+        """The ruleset that the machine loads before its network."""
         return self.root / "boot.nft"
 
     @property
@@ -61,8 +61,9 @@ class Layout:
 
     @property
     def names_copy(self) -> Path:
-        """The same of some minutes before, for when the other can't be read and no resolver
-        answers.
+        """A copy of `names`, some minutes older.
+
+        For when the other cannot be read and no resolver answers.
         """
         return self.root / "names.copy.json"
 
@@ -72,37 +73,38 @@ class Layout:
         return self.root / "audit.log"
 
     @property
-    def by_hand(self) -> Path:
-        """What was closed without the daemon since it last ran."""
+    def offline_closings(self) -> Path:
+        """The closings without the daemon since it last ran."""
         return self.root / "by-hand.log"
 
     @property
-    def spare(self) -> Path:
-        """Room for records on a full disk: files of nothing (`state/disk_reserve.py`)."""
+    def disk_reserve(self) -> Path:
+        """The reserved files for a full disk (`state/disk_reserve.py`)."""
         return self.root / "spare"
 
     def folders(self) -> tuple[Path, ...]:
         """Give every folder that must be there, the outermost first."""
         return (self.root, self.generations, self.policies, self.ruleset)
 
-    def generation(self, number: int) -> Path:
+    def generation_file(self, number: int) -> Path:
         """Give the file of a generation."""
         return self.generations / f"{number:08d}.json"
 
     def number_of(self, name: str) -> int | None:
-        """Give the generation that a file of `generations/` belongs to (one set aside too); None
-        for a foreign name.
+        """Give the generation that a file of `generations/` belongs to (a damaged one too).
+
+        None for a foreign name.
         """
         match = _GENERATION.fullmatch(name)
         return int(match[1]) if match else None
 
     def generation_numbers(self) -> list[int]:
         """Give the numbers that have a file now, readable or not, rising."""
-        found = durable_files.entries(self.generations)
+        found = durable_files.list_folder(self.generations)
         numbers = {number for name in found if (number := self.number_of(name)) is not None}
-        return sorted(number for number in numbers if self.generation(number).name in found)
+        return sorted(number for number in numbers if self.generation_file(number).name in found)
 
-    def policy(self, digest: str) -> Path:
+    def policy_file(self, digest: str) -> Path:
         """Give the file of a policy.
 
         StateError when `digest` is not `sha256:HEX`: it may come from a request.
@@ -120,19 +122,19 @@ class Layout:
         return f"program-{digest.removeprefix('sha256:')}.nft"
 
     def digest_in(self, name: str) -> str | None:
-        """Give the digest (`sha256:HEX`) that a file is named by; None when it is not named by one."""
+        """Give the digest (`sha256:HEX`) in a file name; None when it has none."""
         match = _NAMED_BY_DIGEST.fullmatch(name)
         return f"sha256:{match[1]}" if match else None
 
     def level_files(self) -> list[Path]:
         """Give the files of levels that are there."""
-        names = durable_files.entries(self.ruleset)
+        names = durable_files.list_folder(self.ruleset)
         return [
             self.ruleset / name
             for name in names
             if name.endswith(".nft") and self.digest_in(name) is None
         ]
 
-    def told(self, path: Path) -> str:
-        """Name a file as a person would, from the state directory on."""
+    def relative_name(self, path: Path) -> str:
+        """Give a file's path from the state directory on, as people name it."""
         return os.path.relpath(path, self.root)

@@ -1,8 +1,7 @@
-"""Closings without the daemon: noted by `ecluse cut --no-daemon`, taken into the audit log at the
-daemon's next start.
+"""Closings without the daemon, appended to a file by `ecluse cut --no-daemon`.
 
-Root wrote them beside a dead daemon, perhaps on a dying disk: no checksum, nothing believed but
-that somebody closed.
+The daemon takes them into the audit log at its next start. Root wrote them without a daemon,
+perhaps on a dying disk: there is no checksum, and nothing is believed but that somebody closed.
 """
 
 import os
@@ -18,7 +17,7 @@ from ecluse.records import Actor, AuditRecord, Generation
 from ecluse.state import codec, durable_files
 from ecluse.state.disk_reserve import DiskReserve, is_full
 
-MOST = 100
+MAX_LINES = 100
 """Lines that are taken; who closes by hand more often has other trouble."""
 
 
@@ -26,7 +25,7 @@ MOST = 100
 class OfflineClosing:
     """One closing without the daemon.
 
-    level: `cut` or `isolate`, of every zone. file: the ruleset that was loaded.
+    level: `cut` or `isolate`, for every zone. file: the ruleset that was loaded.
     """
 
     at: datetime
@@ -36,29 +35,30 @@ class OfflineClosing:
     reason: str
     authorised_by: str
 
-    def record(self) -> AuditRecord:
+    def audit_record(self) -> AuditRecord:
         """Give the line for the audit log."""
         what = f"{self.level} without the daemon at {self.at:%Y-%m-%d %H:%M:%S} UTC, by {self.file}"
         return AuditRecord("by-hand", self.actor, what, self.reason, self.authorised_by)
 
 
 def append_closing(path: Path, closing: OfflineClosing) -> None:
-    """Append a closing, durably.
+    """Append a closing, durably; on a full disk, in the room of a reserved file.
 
-    StateError when the disk does not take it: then no part of it stays.
+    The folder may belong to another user than root: a link that he planted is not followed, and he
+    owns what is made.
 
-    The folder may belong to another user than root: what he planted there is not followed, and he
-    gets what is made.
+    Raises:
+        StateError: The disk does not take it; no part of it stays.
     """
     try:
-        _append(path, codec.canonical(closing) + b"\n")
+        _append_line(path, codec.canonical(closing) + b"\n")
     except StateError as error:
-        if not is_full(error) or not DiskReserve(path.parent / "spare").release():
+        if not is_full(error) or not DiskReserve(path.parent / "spare").release_log_file():
             raise
-        _append(path, codec.canonical(closing) + b"\n")
+        _append_line(path, codec.canonical(closing) + b"\n")
 
 
-def _append(path: Path, line: bytes) -> None:
+def _append_line(path: Path, line: bytes) -> None:
     try:
         with durable_files.regular_file(path, os.O_RDWR | os.O_CREAT | os.O_APPEND) as fd:
             before = os.fstat(fd)
@@ -73,21 +73,22 @@ def _append(path: Path, line: bytes) -> None:
                 os.ftruncate(fd, before.st_size)
                 raise
     except OSError as error:
-        raise durable_files.failure("write", path, error) from error
+        raise durable_files.state_error("write", path, error) from error
 
 
 def read_closings(path: Path) -> tuple[tuple[OfflineClosing, ...], str]:
-    """Give what was noted, and what of the file cannot be read, in words.
+    """Give the closings, and a sentence on lines that cannot be read (empty when all can).
 
-    StateError: none of it can.
+    Raises:
+        StateError: The file cannot be read.
     """
     lines = (durable_files.read_file(path) or b"").splitlines()
-    found = tuple(filter(None, map(_closing, lines[:MOST])))
+    found = tuple(filter(None, map(_parse_closing, lines[:MAX_LINES])))
     unread = len(lines) - len(found)
     return found, f"{unread} lines cannot be read" if unread else ""
 
 
-def _closing(line: bytes) -> OfflineClosing | None:
+def _parse_closing(line: bytes) -> OfflineClosing | None:
     try:
         closing = codec.read_canonical(OfflineClosing, line)
     except ValueError:
@@ -96,6 +97,6 @@ def _closing(line: bytes) -> OfflineClosing | None:
 
 
 def level_since(closings: Iterable[OfflineClosing], newest: Generation | None) -> str:
-    """Give the level of the newest closing, if no generation came after it; else nothing."""
+    """Give the level of the newest closing; empty when a generation came after it."""
     after = [one for one in closings if newest is None or one.at > newest.at]
     return max(after, key=lambda one: one.at).level if after else ""

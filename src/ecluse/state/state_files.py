@@ -1,5 +1,6 @@
-"""How each state file is written and read back; a reader gives None for a missing file,
-CorruptError for a damaged one.
+"""How each state file is written and read.
+
+A reader gives None for a missing file, and raises CorruptError for a damaged one.
 """
 
 import json
@@ -21,9 +22,10 @@ _INCLUDE = re.compile(r'^include "([^"\n]*)"$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Boot:
-    """What `boot.nft` says of itself: the file name of its program, and the whole record of the
-    state that it sets.
+class BootHeader:
+    """What `boot.nft` says of itself.
+
+    program: file name of its program. record: the whole record of the state that it sets.
     """
 
     program: str
@@ -32,14 +34,14 @@ class Boot:
 
 def sealed_json(value: object) -> bytes:
     """Write a value as canonical JSON and its checksum line."""
-    return durable_files.seal(codec.canonical(value) + b"\n", durable_files.JSON_TRAILER)
+    return durable_files.with_checksum(codec.canonical(value) + b"\n", durable_files.JSON_TRAILER)
 
 
 def _read_json(kind: type[T], path: Path) -> T | None:
     sealed = durable_files.read_file(path)
     if sealed is None:
         return None
-    data = durable_files.unseal(path, sealed, durable_files.JSON_TRAILER)
+    data = durable_files.without_checksum(path, sealed, durable_files.JSON_TRAILER)
     try:
         return codec.read_canonical(kind, data.removesuffix(b"\n"))
     except ValueError as error:
@@ -49,9 +51,10 @@ def _read_json(kind: type[T], path: Path) -> T | None:
 def read_generation(at: Layout, number: int) -> Generation | None:
     """Read one generation.
 
-    CorruptError too when its content is another generation than its name says.
+    Raises:
+        CorruptError: It is damaged, or holds another generation than its name says.
     """
-    path = at.generation(number)
+    path = at.generation_file(number)
     found = _read_json(Generation, path)
     if found is not None and found.number != number:
         raise CorruptError(f"{path} holds generation {found.number}, not the one it is named by")
@@ -76,7 +79,7 @@ def read_names(path: Path) -> dict[str, KnownName] | None:
 
 def read_policy(at: Layout, digest: str) -> Policy | None:
     """Read a policy; its checksum is its name. StateError when `digest` is not one."""
-    path = at.policy(digest)
+    path = at.policy_file(digest)
     data = durable_files.read_file(path)
     if data is None:
         return None
@@ -88,21 +91,19 @@ def read_policy(at: Layout, digest: str) -> Policy | None:
         raise CorruptError(f"{path} holds what this version cannot read: {error}") from error
 
 
-def check_named_by_digest(at: Layout, path: Path) -> None:
+def verify_digest_name(at: Layout, path: Path) -> None:
     """Read a file that is named by its digest (a policy, a program).
 
-    CorruptError when its bytes have another.
+    Raises:
+        CorruptError: Its bytes have another digest.
     """
     data = durable_files.read_file(path)
     if data is not None and codec.digest(data) != at.digest_in(path.name):
         raise CorruptError(f"{path} is not what was written (checksum differs)")
 
 
-def boot_text(at: Layout, boot: Boot, gate: str) -> bytes:
-    """Write `boot.nft`.
-
-    What it says of itself comes first, in comments, for people and then for us; the checksum last.
-    """
+def boot_text(at: Layout, boot: BootHeader, gate: str) -> bytes:
+    """Write `boot.nft`: a header in comments for people and for us, the ruleset, the checksum."""
     lines = (
         f"# Ecluse: what this gateway loads at boot. By hand: nft -f {at.boot}",
         f"# levels: {json.dumps(dict(boot.record.levels), sort_keys=True)}",
@@ -113,11 +114,11 @@ def boot_text(at: Layout, boot: Boot, gate: str) -> bytes:
         gate.rstrip("\n"),
         "",
     )
-    return durable_files.seal("\n".join(lines).encode(), durable_files.COMMENT_TRAILER)
+    return durable_files.with_checksum("\n".join(lines).encode(), durable_files.COMMENT_TRAILER)
 
 
 def level_text(at: Layout, program: str, level: str, gate: str, levels: tuple[str, ...]) -> bytes:
-    """Write `ruleset/LEVEL.nft`, and in it the names of all levels, so that a missing file is seen."""
+    """Write `ruleset/LEVEL.nft`, with the names of all levels, so that a missing one is seen."""
     lines = (
         f"# Ecluse: every zone at level '{level}'. By hand: nft -f {at.ruleset / level}.nft",
         f"# of: {json.dumps(sorted(levels))}",
@@ -125,11 +126,11 @@ def level_text(at: Layout, program: str, level: str, gate: str, levels: tuple[st
         gate.rstrip("\n"),
         "",
     )
-    return durable_files.seal("\n".join(lines).encode(), durable_files.COMMENT_TRAILER)
+    return durable_files.with_checksum("\n".join(lines).encode(), durable_files.COMMENT_TRAILER)
 
 
 def _include(at: Layout, program: str) -> str:
-    # Absolute: a relative include is looked for in the working directory of whoever runs nft.
+    # Absolute: a relative include is looked for in the working directory of the process that runs nft.
     return f'include "{at.ruleset / program}"'
 
 
@@ -139,34 +140,31 @@ def read_ruleset_file(path: Path) -> str | None:
     if sealed is None:
         return None
     try:
-        return durable_files.unseal(path, sealed, durable_files.COMMENT_TRAILER).decode()
+        return durable_files.without_checksum(path, sealed, durable_files.COMMENT_TRAILER).decode()
     except UnicodeDecodeError as error:
         raise CorruptError(f"{path} is not UTF-8") from error
 
 
-def read_boot(at: Layout) -> Boot | None:
-    """Read what `boot.nft` says of itself.
-
-    Whether its program is there and whole is not looked at.
-    """
+def read_boot(at: Layout) -> BootHeader | None:
+    """Read the header of `boot.nft`. Whether its program is there and whole is not checked."""
     text = read_ruleset_file(at.boot)
     if text is None:
         return None
     try:
         program, record = (
-            _said(line, key) for line, key in zip(text.split("\n")[3:5], _BOOT_KEYS, strict=True)
+            _value_after(line, key)
+            for line, key in zip(text.split("\n")[3:5], _BOOT_KEYS, strict=True)
         )
-        boot = Boot(program, codec.read_canonical(Generation, record.encode()))
+        boot = BootHeader(program, codec.read_canonical(Generation, record.encode()))
     except ValueError as error:
         raise CorruptError(f"{at.boot} does not say which state it sets") from error
     return boot
 
 
-def level_by_hand(at: Layout) -> str:
-    """Give the level of a `boot.nft` that a closing without the daemon put there: the file of a
-    level, or of last resort.
+def level_closed_offline(at: Layout) -> str:
+    """Give the level of a `boot.nft` that a closing without the daemon put there.
 
-    Empty when it is another's, or damaged.
+    That is the file of a level, or of last resort. Empty when it is another's, or damaged.
     """
     try:
         text = read_ruleset_file(at.boot) or ""
@@ -175,29 +173,34 @@ def level_by_hand(at: Layout) -> str:
     except StateError:
         return ""
     match = _EVERY_ZONE.match(text)
-    return match[1] if match and levels_in(text) and match[1] in {CUT.name, ISOLATE.name} else ""
+    return (
+        match[1] if match and listed_levels(text) and match[1] in {CUT.name, ISOLATE.name} else ""
+    )
 
 
 _BOOT_KEYS = ("# program: ", "# record: ")
 
 
-def _said(line: str, key: str) -> str:
+def _value_after(line: str, key: str) -> str:
     if not line.startswith(key):
         raise ValueError(line)
     return line.removeprefix(key)
 
 
-def programs_in(at: Layout, text: str) -> set[str]:
-    """Name the programs of this state directory that a ruleset file includes; one elsewhere is
-    given by its path.
+def included_programs(at: Layout, text: str) -> set[str]:
+    """Name the programs of this state directory that a ruleset file includes.
+
+    One in another directory is given by its path.
     """
     paths = (Path(found) for found in _INCLUDE.findall(text))
     return {path.name if path.parent == at.ruleset else str(path) for path in paths}
 
 
-def levels_in(text: str) -> list[str]:
-    """Name the levels that a level's file says there are; none when it says nothing readable."""
+def listed_levels(text: str) -> list[str]:
+    """Give the levels that a level's file lists; empty when it has no readable list."""
     try:
-        return list(codec.decode(tuple[str, ...], json.loads(_said(text.split("\n")[1], "# of: "))))
+        return list(
+            codec.decode(tuple[str, ...], json.loads(_value_after(text.split("\n")[1], "# of: ")))
+        )
     except (ValueError, IndexError):
         return []

@@ -33,12 +33,12 @@ from ecluse.state import codec, durable_files, state_files
 from ecluse.state.disk_reserve import DiskReserve
 from ecluse.state.layout import Layout
 from ecluse.state.recovery import recover
-from ecluse.state.state_files import Boot
+from ecluse.state.state_files import BootHeader
 
 _NO_NFT_PATH = re.compile(
     r'["\\*?\[\]{}\x00-\x1f]'
 )  # nft globs the path of an include, and has no escapes in it
-_COPY = 300.0
+_COPY_SECONDS = 300.0
 """Seconds between two copies of the saved addresses: another file, so that one bad sector does not
 take both.
 """
@@ -50,17 +50,16 @@ _LEVEL = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 class DirectoryState:
     """ports.StateStore in a directory (mode 0750, files 0640).
 
-    Nothing is touched before the first call.
-
-    A write of the boot ruleset or of a generation is two fsyncs (file and folder), that of the
-    intent one (the file).
+    Nothing is touched before the first call. A write of the boot ruleset or of a generation costs
+    two fsyncs (file and folder), one of the intent costs one (the file).
     """
 
     def __init__(self, state_dir: Path) -> None:
         self._at = Layout(state_dir.absolute())
         if _NO_NFT_PATH.search(str(self._at.root)):
             raise StateError(
-                f"the state directory {str(self._at.root)!r} has a character that nft cannot include a file by",
+                f"the state directory {str(self._at.root)!r} has a character "
+                "that nft cannot include a file by",
                 hint="choose a path without quotes, brackets, braces, backslashes, '*' and '?'",
             )
         self._ready = False
@@ -75,11 +74,13 @@ class DirectoryState:
         return self._at.audit
 
     def recover(self) -> Recovered:
-        """Read everything, repair what can be (a torn audit tail), say what was found.
+        """Read everything, repair a torn audit tail, and report what was found.
 
-        Damaged content never raises: it is in `damage`, each with the file's name and what was made
-        of it. What stands in a file's place and is none (a folder, a link, a FIFO) is renamed to
-        `NAME.damaged-N`. StateError only when the directory itself cannot be made, listed or read.
+        Damaged content never raises: it is in `damage`, by file name and with its consequence. A
+        folder, link or FIFO in a file's place is renamed to `NAME.damaged-N`.
+
+        Raises:
+            StateError: The directory itself cannot be made, listed or read.
         """
         found = recover(self._at)
         self._ready = True
@@ -88,11 +89,10 @@ class DirectoryState:
         return found
 
     def write_intent(self, generation: Generation) -> None:
-        """Record a change that is about to be made, for a daemon that is killed in the middle of
-        it.
+        """Record a change that is about to be made, for a daemon that is killed during it.
 
-        A power cut may lose it: what it explains is a kernel that differs from the files, which no
-        power cut leaves.
+        A power cut may lose it: it explains a kernel that differs from the files, and no power cut
+        leaves one.
         """
         self._prepare()
         durable_files.write_file(
@@ -101,24 +101,21 @@ class DirectoryState:
         self._intent = generation
 
     def clear_intent(self) -> None:
-        """Forget the intent: the change is recorded, or was not made.
+        """Remove the intent: the change is recorded, or was not made.
 
-        No fsync when its generation is recorded: an intent that comes back after a power cut is
-        then told to be done by the generation of its number.
+        No fsync when its generation is recorded: should the intent come back after a power cut, the
+        generation of its number shows that it was done.
         """
         done = self._intent is not None and self._intent.number <= self._recorded
-        durable_files.remove(self._at.journal, durable=not done)
+        durable_files.remove_file(self._at.journal, durable=not done)
         self._intent = None
 
     def write_generation(self, generation: Generation) -> None:
-        """Record an applied state.
-
-        What stands under its number and differs is set aside, not overwritten.
-        """
+        """Record an applied state. A different file under its number is set aside."""
         self._prepare()
-        path = self._at.generation(generation.number)
+        path = self._at.generation_file(generation.number)
         data = state_files.sealed_json(generation)
-        if not _holds(path, data):
+        if not _is_stored(path, data):
             durable_files.write_file(path, data)
         # A record that the disk refused may be written after a newer one.
         self._recorded = max(self._recorded, generation.number)
@@ -138,8 +135,8 @@ class DirectoryState:
         held, self._encoded = self._encoded, None  # mostly asked for its digest just before
         data = held[1] if held and held[0] is policy else codec.canonical(policy)
         digest = codec.digest(data)
-        path = self._at.policy(digest)
-        if not _holds(path, data):
+        path = self._at.policy_file(digest)
+        if not _is_stored(path, data):
             durable_files.write_file(path, data)
         return digest
 
@@ -151,17 +148,21 @@ class DirectoryState:
         policy = state_files.read_policy(self._at, digest)
         if policy is None:
             raise StateError(
-                f"the policy {digest} is not stored: {self._at.policy(digest)} is missing"
+                f"the policy {digest} is not stored: {self._at.policy_file(digest)} is missing"
             )
         return policy
 
     def write_program(self, text: str, gates: Mapping[str, str]) -> str:
-        """Store a compiled ruleset (the whole table) and one small ruleset file for each level;
-        give its name.
+        """Store a compiled ruleset and one small ruleset file for each level; give its name.
 
-        gates: level name -> the gate transaction that sets every zone to it. The name is
-        `program-HEX.nft`, HEX the sha256 of the text in UTF-8. StateError for a level name that
-        cannot be a file name.
+        The name is `program-HEX.nft`, HEX the sha256 of the text in UTF-8.
+
+        Args:
+            text: The whole table.
+            gates: Level name -> the transaction that switches every zone to it.
+
+        Raises:
+            StateError: A level name cannot be a file name, or the disk does not take a file.
         """
         for level in gates:
             if not _LEVEL.fullmatch(level):
@@ -169,10 +170,10 @@ class DirectoryState:
         self._prepare()
         data = text.encode()
         name = self._at.program_name(codec.digest(data))
-        contents = {} if _holds(self._at.ruleset / name, data) else {name: data}
+        contents = {} if _is_stored(self._at.ruleset / name, data) else {name: data}
         for level, gate in gates.items():
             small = state_files.level_text(self._at, name, level, gate, tuple(gates))
-            if not _is_so(self._at.ruleset / f"{level}.nft", small):
+            if not _has_bytes(self._at.ruleset / f"{level}.nft", small):
                 contents[f"{level}.nft"] = small
         durable_files.write_all(self._at.ruleset, contents)
         return name
@@ -182,62 +183,63 @@ class DirectoryState:
         return self._at.digest_in(name) is not None and (self._at.ruleset / name).is_file()
 
     def point_boot(
-        self, program: str, gate: str, generation: Generation, *, spare: bool = False
+        self, program: str, gate: str, generation: Generation, *, use_reserve: bool = False
     ) -> None:
-        """Make `boot.nft` the named program with this gate text, and record the state that it sets:
-        both or neither.
+        """Make `boot.nft` of a program and the switch's text, and record the state that it sets.
 
-        The whole record stands in it with a checksum, so that a change is one file;
-        `write_generation` may follow.
-        spare: on a full disk take a file of `spare/` for it.
+        Both or neither: the whole record stands in the file, with a checksum, so that a change is
+        one file. `write_generation` may follow. use_reserve: on a full disk take a reserved file
+        for it.
         """
         self._prepare()
-        data = state_files.boot_text(self._at, Boot(program, generation), gate)
-        if spare:
-            DiskReserve(self._at.spare).write(self._at.boot, data)
+        data = state_files.boot_text(self._at, BootHeader(program, generation), gate)
+        if use_reserve:
+            DiskReserve(self._at.disk_reserve).write_file(self._at.boot, data)
         else:
             durable_files.write_file(self._at.boot, data)
         self._recorded = max(self._recorded, generation.number)
 
-    def keep_room(self) -> None:
-        """Fill `spare/` again where it is not whole; next to nothing to do as a rule."""
+    def fill_disk_reserve(self) -> None:
+        """Make the reserved files that are missing; as a rule there is nothing to do."""
         self._prepare()
-        DiskReserve(self._at.spare).keep()
+        DiskReserve(self._at.disk_reserve).fill()
 
     def write_closed(self, text: str) -> None:
         """Store `closed.nft`, the ruleset of last resort."""
         self._prepare()
         body = text if text.endswith("\n") else text + "\n"
         durable_files.write_file(
-            self._at.closed, durable_files.seal(body.encode(), durable_files.COMMENT_TRAILER)
+            self._at.closed,
+            durable_files.with_checksum(body.encode(), durable_files.COMMENT_TRAILER),
         )
 
     def forget(self, keep_generations: int) -> None:
-        """Delete generations older than the newest `keep_generations`, and policies and programs
-        that nothing uses.
+        """Delete old generations, and the policies and programs that nothing uses.
 
-        Used is what a kept generation, the intent, `boot.nft` or a level's file names. While one of
-        these cannot be read, nothing of its kind is deleted. keep_generations below 1 counts as 1.
+        keep_generations: how many stay, at least 1. A file is used when a kept generation, the
+        intent, `boot.nft` or a level's file names it. While one of these cannot be read, nothing of
+        its kind is deleted.
         """
         numbers = self._at.generation_numbers()
         kept = numbers[-max(1, keep_generations) :]
-        for name in durable_files.entries(self._at.generations):
+        for name in durable_files.list_folder(self._at.generations):
             number = self._at.number_of(name)
             if number is not None and kept and number < kept[0]:
-                _forget_file(self._at.generations / name)
+                _remove_unneeded(self._at.generations / name)
         policies, programs = self._used(kept)
         for folder, used in ((self._at.policies, policies), (self._at.ruleset, programs)):
-            for name in durable_files.entries(folder) if used is not None else ():
+            for name in durable_files.list_folder(folder) if used is not None else ():
                 if self._at.digest_in(name) and used is not None and name not in used:
-                    _forget_file(folder / name)
+                    _remove_unneeded(folder / name)
 
-    def forget_by_hand(self) -> None:
-        """Delete the notes of closings without the daemon: they are in the audit log."""
-        _forget_file(self._at.by_hand)
+    def remove_offline_closings(self) -> None:
+        """Delete the closings without the daemon: they are in the audit log."""
+        _remove_unneeded(self._at.offline_closings)
 
     def read_names(self) -> Mapping[str, KnownName]:
-        """Read the saved addresses of host names; the copy's when missing or damaged (damage shows
-        in recover()).
+        """Read the saved addresses of host names.
+
+        The copy serves when they are missing or damaged (`recover` reports the damage).
         """
         for path in (self._at.names, self._at.names_copy):
             with contextlib.suppress(StateError):
@@ -247,15 +249,16 @@ class DirectoryState:
         return {}
 
     def write_names(self, names: Mapping[str, KnownName]) -> None:
-        """Save the addresses of host names, and now and then a copy: without them and the DNS a
-        service is cut off.
+        """Save the addresses of host names, and every COPY_SECONDS a copy.
+
+        Without them and without the DNS, a service by name is cut off.
         """
         self._prepare()
         sealed = state_files.sealed_names(tuple(names[name] for name in sorted(names)))
         durable_files.write_file(self._at.names, sealed)
         if time.monotonic() >= self._copy_due:
             durable_files.write_file(self._at.names_copy, sealed)
-            self._copy_due = time.monotonic() + _COPY
+            self._copy_due = time.monotonic() + _COPY_SECONDS
 
     def _prepare(self) -> None:
         if not self._ready:
@@ -291,22 +294,19 @@ class DirectoryState:
             name
             for text in texts
             if text is not None
-            for name in state_files.programs_in(self._at, text)
+            for name in state_files.included_programs(self._at, text)
         }
 
 
-def _is_so(path: Path, data: bytes) -> bool:
+def _has_bytes(path: Path, data: bytes) -> bool:
     try:
         return durable_files.read_file(path) == data
     except StateError:
         return False
 
 
-def _holds(path: Path, data: bytes) -> bool:
-    """Say whether `path` holds just these bytes, durably.
-
-    What stands there and differs is set aside.
-    """
+def _is_stored(path: Path, data: bytes) -> bool:
+    """Say whether `path` has just these bytes, durably. A different file is set aside."""
     try:
         found = durable_files.read_file(path)
     except StateError:
@@ -321,14 +321,14 @@ def _holds(path: Path, data: bytes) -> bool:
             path.parent
         )  # its bytes were synced before it got its name; the name may not be
     except OSError as error:
-        raise durable_files.failure("write", path, error) from error
+        raise durable_files.state_error("write", path, error) from error
     return True
 
 
-def _forget_file(path: Path) -> None:
-    """Remove what is not needed any more.
+def _remove_unneeded(path: Path) -> None:
+    """Remove a file that is not needed any more, without fsync: its return does no harm.
 
-    A folder in its place stays; no fsync: coming back does no harm.
+    A folder in its place stays.
     """
     if not path.is_dir():
-        durable_files.remove(path, durable=False)
+        durable_files.remove_file(path, durable=False)

@@ -9,7 +9,8 @@ import pytest
 
 from ecluse.errors import KernelError
 from ecluse.kernel import bulk_elements as bulk
-from ecluse.ruleset.program import NamedSet, Program, element_text, structure
+from ecluse.ruleset.program import NamedSet, Program
+from ecluse.ruleset.program_text import element_text, structure_text
 
 pytestmark = pytest.mark.kernel
 
@@ -60,7 +61,9 @@ def every(count):
 
 
 def empty_table(sets):
-    return structure(Program(1, COUNTERS, tuple(named.empty() for named in sets), ()))
+    return structure_text(
+        Program(1, COUNTERS, tuple(named.without_elements() for named in sets), ())
+    )
 
 
 def by_libnftables(sets):

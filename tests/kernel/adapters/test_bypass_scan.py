@@ -106,11 +106,11 @@ async def test_tcx_that_may_not_be_looked_for_is_said(gateway, monkeypatch, caps
     host = await read_machine()
     assert host.unseen == ("BPF programs at tcx hooks (Operation not permitted)",)
     assert len(host.devices) >= 5
-    offline_checks._host(SimpleNamespace(json=False), Screen(), policy())
+    offline_checks._check_host(SimpleNamespace(json=False), Screen(), policy())
     said = " ".join(capsys.readouterr().out.split())
     assert "0 ways past the gate" in said
     assert "not looked for: BPF programs at tcx hooks (Operation not permitted)" in said
-    offline_checks._host(SimpleNamespace(json=True), Screen(), policy())
+    offline_checks._check_host(SimpleNamespace(json=True), Screen(), policy())
     assert json.loads(capsys.readouterr().out)["unseen"] == list(host.unseen)
 
 

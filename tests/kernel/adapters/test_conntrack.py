@@ -20,7 +20,7 @@ from ecluse.kernel.netlink import (
     netfilter_header,
     netfilter_kind,
 )
-from ecluse.lenient_rows import sift
+from ecluse.lenient_rows import parse_rows
 from tests.kernel.adapters.conftest import Heart, nft, run
 
 pytestmark = pytest.mark.kernel
@@ -305,6 +305,6 @@ def test_an_entry_of_any_bytes_is_a_connection_or_is_counted(rows):
 
     every = [one if isinstance(one, bytes) else altered(*one) for one in rows]
     known = {}
-    found, bad = sift([*every, sound], lambda body: adapter.parse_entry(body, known))
+    found, bad = parse_rows([*every, sound], lambda body: adapter.parse_entry(body, known))
     assert len(found) + bad == len(rows) + 1
     assert found[-1].original.source == ip_address("10.0.0.3")

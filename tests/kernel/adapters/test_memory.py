@@ -84,7 +84,7 @@ class World:
 
 @pytest.fixture
 async def world(firewall, tmp_path):
-    await firewall.apply(switch.whole_text(PROGRAM))
+    await firewall.apply(switch.table_text(PROGRAM))
     with NetlinkSocket(NETLINK_NETFILTER) as netlink:
         made = World(netlink, tmp_path)
         yield made
@@ -213,7 +213,7 @@ async def test_what_was_learned_is_back_as_soon_as_the_table_is(world, firewall,
         gate._memory.learn([SERVICE], [LEARNED], LED)
         for _ in range(3):
             nft("flush ruleset")
-            await firewall.apply(switch.whole_text(PROGRAM))
+            await firewall.apply(switch.table_text(PROGRAM))
             async with asyncio.timeout(10):
                 while LEARNED not in world.held():
                     await asyncio.sleep(0.01)

@@ -160,11 +160,11 @@ async def test_a_name_of_255_is_taken_and_one_of_256_is_refused(firewall):
 async def test_the_largest_legal_sites_are_loaded_and_cut(firewall, tmp_path, name):
     policy = load_policy(extremes.write(tmp_path / "conf", extremes.SITES[name]()))
     program = compile_program(policy, {}, 1)
-    text = switch.whole_text(program)
+    text = switch.table_text(program)
     await firewall.check(text)
     await firewall.apply(text)
     for level in ("cut", extremes.LEVELS[0], "isolate", "open"):
         levels = dict.fromkeys(policy.zone_names(), level)
-        await firewall.switch(switch.position(policy, 1, levels))
-        targets = switch.targets(policy, 1, levels)
+        await firewall.switch(switch.switch_state(policy, 1, levels))
+        targets = switch.switch_targets(policy, 1, levels)
         assert await firewall.targets(targets) == targets

@@ -37,7 +37,7 @@ SIX = ip_address("2001:db8:a::9")
 
 @pytest.fixture
 async def table(firewall):
-    await firewall.apply(switch.whole_text(PROGRAM))
+    await firewall.apply(switch.table_text(PROGRAM))
     with NetlinkSocket(NETLINK_NETFILTER) as netlink:
         yield firewall, netlink
 
@@ -102,7 +102,7 @@ async def test_a_load_a_switch_and_a_removal_lose_nothing(table):
     _, other = compiled(CASE, 2)
     await firewall.apply(switch.load_text(other))
     for levels in (CUT, OPEN, CUT):
-        position = switch.position(POLICY, 2, levels)
+        position = switch.switch_state(POLICY, 2, levels)
         assert await firewall.switch(position) == ""
         assert await firewall.targets(position.targets) == position.targets
     await firewall.apply(
@@ -165,7 +165,7 @@ async def test_at_boot_what_was_learned_is_back_and_no_file_of_the_gates_holds_t
     text = (Path(__file__).parents[3] / "systemd" / "boot.sh").read_text()
     assert text.count("patience=60") == text.count("/dev/kmsg") == 1
     script.write_text(text.replace("patience=60", "patience=2").replace("/dev/kmsg", "/dev/null"))
-    table = switch.whole_text(PROGRAM) + switch.gate_text(POLICY, PROGRAM.slot, CUT)
+    table = switch.table_text(PROGRAM) + switch.switch_text(POLICY, PROGRAM.slot, CUT)
     digest = hashlib.sha256(table.encode()).hexdigest()
     (tmp_path / "boot.nft").write_text(f"{table}# sha256: {digest}\n")
     line = "add element inet ecluse {} {{ 203.0.113.9 expires 1800s }}\n".format

@@ -18,7 +18,7 @@ from ecluse.kernel.netlink import (
     NetlinkSocket,
     attribute,
 )
-from ecluse.lenient_rows import sift
+from ecluse.lenient_rows import parse_rows
 from ecluse.ports import CounterValue
 from ecluse.ruleset import switch
 from tests.kernel.adapters.conftest import PROGRAM, nft, send_udp
@@ -177,7 +177,7 @@ def test_an_element_of_any_bytes_is_a_row_or_is_counted(rows, width, flow):
     key = bytes(2 * width + 8 if flow else width)
     sound = attribute(nf.NFTA_SET_ELEM_KEY | NLA_F_NESTED, attribute(nf.NFTA_DATA_VALUE, key))
     read = partial(read_table._refused_flow, width=width, flow=flow, set_timeout=1000)
-    found, bad = sift([*rows, sound], read)
+    found, bad = parse_rows([*rows, sound], read)
     assert len(found) + bad == len(rows) + 1
     assert found[-1].source == str(ip_address(bytes(width)))
 

@@ -29,11 +29,13 @@ POLICY, PROGRAM = compiled(HERE / "06-levels-zones-shared-interface")
 
 
 def positions():
-    yield from (switch.position(simple(), 1, levels) for levels in (OPEN, CUT, MIXED, CUT, OPEN))
+    yield from (
+        switch.switch_state(simple(), 1, levels) for levels in (OPEN, CUT, MIXED, CUT, OPEN)
+    )
 
 
 def loaded():
-    return switch.whole_text(compile_program(simple(), {}, 1))
+    return switch.table_text(compile_program(simple(), {}, 1))
 
 
 def listed():
@@ -80,10 +82,10 @@ async def test_the_same_table_as_the_text_makes(firewall):
 
 async def test_a_chain_with_other_rules_in_it_is_made_one_goto(firewall):
     await firewall.apply(loaded())
-    cut = switch.position(simple(), 1, CUT)
+    cut = switch.switch_state(simple(), 1, CUT)
     await firewall.switch(cut)
     wanted = await whole(firewall, cut)
-    gate = table_names.gate(1, ZONES[0])
+    gate = table_names.gate_chain(1, ZONES[0])
     await firewall.apply(
         f"insert rule inet ecluse {gate} accept\nadd rule inet ecluse {gate} drop\n"
         "flush chain inet ecluse input"
@@ -96,8 +98,8 @@ async def test_a_chain_with_other_rules_in_it_is_made_one_goto(firewall):
 @pytest.mark.parametrize("lacking", ["a target", "a gate", "a base chain", "the table"])
 async def test_a_refusal_changes_nothing_and_says_both_reasons(firewall, lacking):
     await firewall.apply(loaded())
-    await firewall.switch(switch.position(simple(), 1, OPEN))
-    cut = switch.position(simple(), 1, CUT)
+    await firewall.switch(switch.switch_state(simple(), 1, OPEN))
+    cut = switch.switch_state(simple(), 1, CUT)
     last = list(cut.targets)[-1]
     match lacking:
         case "a target":
@@ -127,13 +129,13 @@ async def test_a_refusal_changes_nothing_and_says_both_reasons(firewall, lacking
     assert await firewall.ruleset_generation() == generation
     if lacking in {"a target", "a gate"}:
         assert (
-            await firewall.switch(switch.position(simple(), 1, CUT)) == ""
+            await firewall.switch(switch.switch_state(simple(), 1, CUT)) == ""
         )  # the socket is in order
 
 
 async def test_what_is_refused_as_sent_goes_as_a_text_and_is_said(firewall, monkeypatch):
     await firewall.apply(loaded())
-    cut = switch.position(simple(), 1, CUT)
+    cut = switch.switch_state(simple(), 1, CUT)
     right = switch_commit.switch_requests(cut)
     # The last message names a chain of no table: all before it are right, and must not stand by
     # themselves.
@@ -151,7 +153,7 @@ async def test_a_switch_is_known_as_ours_even_if_it_comes_first(
         monkeypatch.setattr(adapter, "netfilter_ports", frozenset)
     subprocess.run(["nft", "-f", "-"], input=loaded(), text=True, check=True)
     stream = firewall.changes()
-    await firewall.switch(switch.position(simple(), 1, CUT))
+    await firewall.switch(switch.switch_state(simple(), 1, CUT))
     change = await asyncio.wait_for(anext(stream), 5)
     assert (change.ours, change.touched, change.lost) == (True, True, False)
 
@@ -160,9 +162,9 @@ async def test_elements_and_texts_and_switches_take_their_turns(firewall):
     """One thread for all: a program that was just loaded as a text is switched to by raw netlink,
     and back.
     """
-    await firewall.apply(switch.whole_text(PROGRAM))
+    await firewall.apply(switch.table_text(PROGRAM))
     cut, opened = (
-        switch.position(POLICY, 1, dict.fromkeys(POLICY.zone_names(), one))
+        switch.switch_state(POLICY, 1, dict.fromkeys(POLICY.zone_names(), one))
         for one in ("cut", "open")
     )
     work = [
@@ -200,7 +202,7 @@ async def test_a_switch_in_a_table_that_judges_nothing_is_not_taken_for_verified
     here = await gate.bring_up(simple(), "sha256:1", OPEN)
     nft(meddling.replace("k1_", f"k{here.slot}_"))
     await gate.switch(here, CUT)
-    wanted = switch.position(here.policy, here.slot, CUT)
+    wanted = switch.switch_state(here.policy, here.slot, CUT)
     assert await firewall.targets(wanted.targets) == wanted.targets
     assert not await gate.shows(here, CUT)
     now, _, verified = await gate.close(here, CUT, lambda: None)

@@ -30,6 +30,10 @@ ZONES = ("care", "guests", "gateway")
 DIGEST = "sha256:" + "ab" * 32
 
 
+def _who(command):
+    return command.actor, command.reason, command.authorised_by
+
+
 @dataclass
 class FakeController:
     levels: dict = field(default_factory=lambda: dict.fromkeys(ZONES, "open"))
@@ -79,12 +83,12 @@ class FakeController:
         if self.raising:
             raise self.raising
 
-    async def _change(self, action, actor, reason, authorised_by, before, back_to=None):
+    async def _change(self, command, before):
         await asyncio.sleep(self.delay)
         if self.raising:
             raise self.raising
         self.finished += 1
-        made = self._new(action, actor, reason, authorised_by, back_to)
+        made = self._new(command.action, *_who(command), command.back_to)
         closed = any(level != "open" for level in self.levels.values())
         kept, ended = (("laboratory",), ("web-mail",)) if closed else ((), ())
         return Change(
@@ -145,36 +149,32 @@ class FakeController:
     def closes(self, level, zones):
         return level in {"cut", "isolate"}
 
-    async def set_level(
-        self, level, zones, *, actor, reason, authorised_by, expect=None, sender=None
-    ):
-        self.calls.append(("level", level, zones, actor, reason, authorised_by))
-        self._expects(expect, sender)
+    async def set_level(self, level, zones, command, *, expect=None):
+        self.calls.append(("level", level, zones, *_who(command)))
+        self._expects(expect, command.sender)
         if level not in {"open", "reduced", "cut", "isolate"}:
             raise RequestError(
                 f"there is no level '{level}'", hint="the levels are open, reduced, cut, isolate"
             )
         before = dict(self.levels)
         self.levels.update(dict.fromkeys(zones or ZONES, level))
-        return await self._change(Action.LEVEL, actor, reason, authorised_by, before)
+        return await self._change(command, before)
 
-    async def rollback(self, number, *, actor, reason, authorised_by, expect=None, sender=None):
-        self.calls.append(("rollback", number, actor, reason, authorised_by))
-        self._expects(expect, sender)
+    async def rollback(self, number, command, *, expect=None):
+        self.calls.append(("rollback", number, *_who(command)))
+        self._expects(expect, command.sender)
         target = self.generation(number if number is not None else len(self.history) - 1)
         before, self.levels = dict(self.levels), dict(target.levels)
-        return await self._change(
-            Action.ROLLBACK, actor, reason, authorised_by, before, target.number
-        )
+        return await self._change(replace(command, back_to=target.number), before)
 
-    async def reload(self, *, expect, actor, reason, authorised_by, sender=None):
-        self.calls.append(("reload", expect, actor, reason, authorised_by))
-        self.senders.append((sender.gone(), sender.early))
+    async def reload(self, command, *, expect=None):
+        self.calls.append(("reload", expect, *_who(command)))
+        self.senders.append((command.sender.gone(), command.sender.early))
         if expect not in {None, DIGEST}:
             raise StaleError(
                 "the files changed since the plan was shown", hint="look at the plan again"
             )
-        return await self._change(Action.RELOAD, actor, reason, authorised_by, None)
+        return await self._change(command, None)
 
     async def plan(self, *, level, zones, rollback, reload):
         self.calls.append(("plan", level, zones, rollback, reload))

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import time
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from tests.unit.api.fake_controller import FakeController
+from ecluse.alerts import Alert
+from tests.unit.api.fake_controller import AT, FakeController
 from tests.unit.api.harness import ServerThread
 from tests.unit.cli.harness import command, environment
 
@@ -155,3 +157,25 @@ def test_events_end_with_the_daemon():
     _, error = process.communicate(timeout=5)
     assert process.returncode == 0
     assert b"ended the stream" in error
+
+
+def test_alerts_stand_by_severity_and_no_text_twice(ecluse):
+    class Wrong(FakeController):
+        async def status(self):
+            def alert(severity, minutes, text):
+                return Alert(f"code-{text}", {}, AT + timedelta(minutes=minutes), severity, text)
+
+            alerts = (
+                alert("info", 0, "accounting is off"), alert("warning", 9, "no routes"), alert("critical", 5, "tampered"),
+                alert("warning", 1, "disk full"),
+            )  # fmt: skip
+            warnings = (*(one.text for one in alerts), "lab: its review date is past")
+            return replace(await super().status(), alerts=alerts, warnings=warnings)
+
+    with ServerThread(Wrong()) as running:
+        _, out, _ = ecluse("status", "--socket", str(running.path))
+    lines = [line for line in out.splitlines() if line.startswith(("! ", "- "))]
+    assert [line.partition(" (")[0] for line in lines] == [
+        "! CRITICAL: tampered", "! disk full", "! no routes", "- accounting is off", "! lab: its review date is past",
+    ]  # fmt: skip
+    assert all(" ago)" in line or "0 s" in line for line in lines[:-1])

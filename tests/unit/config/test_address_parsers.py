@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from ecluse.config import (
     address_parsers,
 )
-from ecluse.policy import interval, network_of
-from ecluse.policy.networks import text_of
+from ecluse.policy import network_interval, parse_network
+from ecluse.policy.networks import network_text
 from tests.unit.config.samples import ADDRESS, TO, UNBOUNDED, UNICAST
 from tests.unit.config.strategies import PREFIXES, WRITTEN, outcome
 
@@ -22,7 +22,7 @@ from tests.unit.config.strategies import PREFIXES, WRITTEN, outcome
 @example("203.0.113.010")
 @example("203.0.113.8/29")
 def test_a_network_is_read_as_ipaddress_reads_it(text):
-    quick = network_of(text)
+    quick = parse_network(text)
     try:
         slow = ip_network(text)
     except ValueError:
@@ -38,7 +38,7 @@ def test_a_network_is_read_as_ipaddress_reads_it(text):
             str(slow),
             hash(slow),
         )
-        assert interval(quick) == (int(slow.network_address), int(slow.broadcast_address))
+        assert network_interval(quick) == (int(slow.network_address), int(slow.broadcast_address))
 
 
 @given(st.ip_addresses(v=4), st.integers(0, 32))
@@ -46,12 +46,12 @@ def test_a_network_is_read_as_ipaddress_reads_it(text):
 @example(ip_address("255.255.255.255"), 32)
 def test_a_network_is_written_as_ipaddress_writes_it(address, length):
     network = ip_network((address, length), strict=False)
-    assert text_of(network) == str(network)
+    assert network_text(network) == str(network)
 
 
 def test_reading_a_network_leaves_no_function_on_it():
     for text in ("203.0.113.9", "203.0.113.8/31", "2001:db8::1", "2001:db8::/127"):
-        assert "hosts" not in vars(network_of(text))
+        assert "hosts" not in vars(parse_network(text))
 
 
 @given(PREFIXES, st.booleans())

@@ -79,7 +79,7 @@ def test_networks_around_one_are_found_widest_first(networks, inner):
     around = [
         (n, i) for i, n in enumerate(networks) if n.version == inner.version and inner.subnet_of(n)
     ]
-    assert list(index.around(inner)) == sorted(around, key=lambda found: found[0].prefixlen)
+    assert list(index.containing(inner)) == sorted(around, key=lambda found: found[0].prefixlen)
 
 
 SITE_CASES = {

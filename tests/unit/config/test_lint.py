@@ -7,7 +7,7 @@ import pytest
 
 from ecluse.config import read_directory, warnings_of
 from ecluse.config.lint import is_example
-from ecluse.policy.networks import network_of
+from ecluse.policy.networks import parse_network
 from tests.unit.config.samples import DAY, TO, L
 
 
@@ -268,7 +268,7 @@ def test_a_site_of_its_own_addresses_has_no_example(files):
     ],
 )
 def test_a_prefix_is_an_example_where_all_of_it_is(text, example):
-    network = network_of(text)
+    network = parse_network(text)
     assert network is not None
     assert is_example(network) is example
 

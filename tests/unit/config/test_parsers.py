@@ -101,8 +101,8 @@ def test_a_target_is_read_as_on_the_long_way(text, unbounded):
         outcome(address_parsers.prefix, text),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parsers, "network_of", lambda _: None)
-        patch.setattr(address_parsers, "network_of", lambda _: None)
+        patch.setattr(parsers, "parse_network", lambda _: None)
+        patch.setattr(address_parsers, "parse_network", lambda _: None)
         assert quick == (
             outcome(parsers.target, text, unbounded=unbounded),
             outcome(address_parsers.prefix, text),

@@ -6,11 +6,11 @@ from ecluse.config.schema import (
     INVALID,
     MAX_FAULTS,
     Faults,
-    Form,
     Key,
     ListOf,
     Scalar,
     Unread,
+    form,
 )
 from ecluse.config.yaml_tree import compose
 from tests.unit.config.samples import HERE, PORTS, SITE_KEYS, TO
@@ -239,23 +239,21 @@ def test_faults_of_the_allowlist(files, case):
     files.labs_fault(*LABS_CASES[case], alone=case != "unknown key at the top")
 
 
-def form_read(text, form):
+def value_of(text, of):
     document, _ = compose("x.yaml", text.encode())
     faults = []
-    return form.value_at(document.root, Faults("x.yaml", faults)), [str(fault) for fault in faults]
+    return of.value_at(document.root, Faults("x.yaml", faults)), [str(fault) for fault in faults]
 
 
-PAIR = Form(
-    dict, {"a": Key(Scalar(int, "a number", (int,)), required=True), "b": Key(Unread(), null=True)}
-)
+PAIR = form(dict, a=Key(Scalar(int, "a number", (int,)), required=True), b=Key(Unread(), null=True))
 
 
 def test_a_form_calls_its_maker_with_the_keys_that_the_file_has():
-    assert form_read("a: 1\nb:\n", PAIR) == ({"a": 1}, [])
+    assert value_of("a: 1\nb:\n", PAIR) == ({"a": 1}, [])
 
 
 def test_a_truth_value_is_no_number():
-    assert form_read("a: true\n", PAIR) == (
+    assert value_of("a: true\n", PAIR) == (
         INVALID,
         ["x.yaml:1:4: the truth value true, expected a number"],
     )
@@ -267,5 +265,5 @@ def test_the_keys_that_are_right_are_there_beside_wrong_ones():
 
 
 def test_a_list_is_read_no_further_than_faults_are_listed():
-    _, faults = form_read("a: [" + "x, " * 5000 + "]\n", Form(dict, {"a": Key(ListOf(PAIR))}))
+    _, faults = value_of("a: [" + "x, " * 5000 + "]\n", form(dict, a=Key(ListOf(PAIR))))
     assert len(faults) == MAX_FAULTS + 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ecluse.config import load_policy
 from ecluse.errors import ConfigError
 from ecluse.policy import DnsMode, DnsProxySettings, Policy, Zone
-from ecluse.policy.networks import network_of
+from ecluse.policy.networks import parse_network
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
 from tests import extremes
@@ -43,7 +43,7 @@ def test_the_largest_legal_sites_are_compiled_and_no_name_is_too_long(tmp_path, 
     every = list(names_in(program))
     assert len(set(every)) == len(every)
     assert all(NAME.fullmatch(each) and len(each) <= LONGEST for each in every)
-    text = switch.whole_text(program) + switch.gate_text(
+    text = switch.table_text(program) + switch.switch_text(
         policy, 99_999_999, dict.fromkeys(policy.zone_names(), extremes.LEVELS[0])
     )
     assert max(map(len, WORD.findall(text))) <= LONGEST
@@ -66,7 +66,7 @@ def sites(draw):
     made = []
     for number, zone in enumerate(zones):
         some = draw(st.lists(st.sampled_from(shared), min_size=1, unique=True))
-        subnet = network_of(f"10.{number}.0.0/16")
+        subnet = parse_network(f"10.{number}.0.0/16")
         assert subnet
         made.append(Zone(zone, zone, tuple(some), (subnet,)))
     return tuple(made)

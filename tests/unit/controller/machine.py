@@ -12,7 +12,7 @@ from ecluse.controller import Controller
 from ecluse.controller.context import Options, Ports
 from ecluse.errors import EcluseError
 from ecluse.policy import Criticality, Destination, Direction, Policy, Service, Traffic
-from ecluse.records import Actor
+from ecluse.records import Action, Actor, Command
 from ecluse.ruleset import switch
 from tests.fakes import (
     FakeAudit,
@@ -30,6 +30,11 @@ from tests.unit.ruleset.policies import SITE, ZONES
 
 WHO = Actor(1000, "oncall", 4711, "ecluse")
 OPEN, CUT = dict.fromkeys(ZONES, "open"), dict.fromkeys(ZONES, "cut")
+
+
+def command(action=Action.LEVEL, reason="", actor=WHO, **more):
+    """A command as the API makes it of a request."""
+    return Command(action, actor, reason, "", **more)
 
 
 def simple(names: tuple[str, ...] = ("svc-0",)) -> Policy:
@@ -153,21 +158,15 @@ class Machine:
 
     def set(self, level: str, *zones: str):
         return self.give(
-            self.controller.set_level(
-                level, zones or None, actor=WHO, reason="why", authorised_by=""
-            )
+            self.controller.set_level(level, zones or None, command(Action.LEVEL, "why"))
         )
 
     def rollback(self, number=None):
-        return self.give(
-            self.controller.rollback(number, actor=WHO, reason="why", authorised_by="")
-        )
+        return self.give(self.controller.rollback(number, command(Action.ROLLBACK, "why")))
 
     def reload(self, policy: Policy):
         self.source.policy = policy
-        return self.give(
-            self.controller.reload(expect=None, actor=WHO, reason="why", authorised_by="")
-        )
+        return self.give(self.controller.reload(command(Action.RELOAD, "why")))
 
     def status(self):
         return self.run(self.controller.status())
@@ -185,4 +184,4 @@ class Machine:
         """Read the levels that the kernel's own gates stand for."""
         policy = self.controller._live.current.policy
         chains = self.run(self.firewall.chains())
-        return switch.read_levels(policy, self.run(self.firewall.targets(chains)))
+        return switch.levels_of_targets(policy, self.run(self.firewall.targets(chains)))

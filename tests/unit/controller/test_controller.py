@@ -16,18 +16,16 @@ from ecluse.errors import (
 from ecluse.policy import (
     Policy,
 )
-from ecluse.records import Sender
+from ecluse.records import Action, Sender
 from ecluse.ruleset import switch
-from tests.unit.controller.machine import CUT, OPEN, WHO, allowlist, simple
+from tests.unit.controller.machine import CUT, OPEN, allowlist, command, simple
 from tests.unit.ruleset.policies import SITE, ZONES
 
 ISOLATE = dict.fromkeys(OPEN, "isolate")
 
 
-def level(machine, name, *zones, **more):
-    return machine.controller.set_level(
-        name, zones or None, actor=WHO, reason="", authorised_by="", **more
-    )
+def level(machine, name, *zones, expect=None, **more):
+    return machine.controller.set_level(name, zones or None, command(**more), expect=expect)
 
 
 def test_a_closing_overtakes_all_that_waits_and_what_was_sent_before_it_opens_nothing(machine):
@@ -116,12 +114,8 @@ def test_what_opens_is_left_out_when_nobody_waits_for_it(machine, order):
     machine.set("cut")
     work = {
         "level": lambda: level(machine, "open", sender=GONE),
-        "rollback": lambda: machine.controller.rollback(
-            1, actor=WHO, reason="", authorised_by="", sender=GONE
-        ),
-        "reload": lambda: machine.controller.reload(
-            expect=None, actor=WHO, reason="", authorised_by="", sender=GONE
-        ),
+        "rollback": lambda: machine.controller.rollback(1, command(Action.ROLLBACK, sender=GONE)),
+        "reload": lambda: machine.controller.reload(command(Action.RELOAD, sender=GONE)),
     }[order]()
     assert isinstance(machine.give(work), GivenUpError)
     assert machine.kernel() == CUT
@@ -135,9 +129,7 @@ def test_what_closes_is_done_though_nobody_waits_for_it(machine, order):
     machine.set("open")
     work = {
         "level": lambda: level(machine, "isolate", sender=GONE),
-        "rollback": lambda: machine.controller.rollback(
-            2, actor=WHO, reason="", authorised_by="", sender=GONE
-        ),
+        "rollback": lambda: machine.controller.rollback(2, command(Action.ROLLBACK, sender=GONE)),
     }[order]()
     assert machine.give(work).changed
     assert machine.kernel() == ISOLATE
@@ -158,9 +150,7 @@ def test_an_order_for_a_state_that_was_shown_is_for_that_state_alone(machine, or
     machine.set("isolate")
     work = {
         "level": lambda: level(machine, "open", expect=shown),
-        "rollback": lambda: machine.controller.rollback(
-            1, actor=WHO, reason="", authorised_by="", expect=shown
-        ),
+        "rollback": lambda: machine.controller.rollback(1, command(Action.ROLLBACK), expect=shown),
     }[order]()
     answer = machine.give(work)
     assert isinstance(answer, StaleError)
@@ -181,7 +171,7 @@ def test_what_was_sent_before_the_start_opens_nothing_that_the_start_found_close
     )
     machine.kill()
     program, _, _ = machine.state.boot
-    gate = switch.gate_text(simple(), switch.BOOT_SLOT, ISOLATE)
+    gate = switch.switch_text(simple(), switch.BOOT_SLOT, ISOLATE)
     machine.run(machine.firewall.apply(machine.state.programs[program] + gate))
     machine.start()
     assert machine.kernel() == ISOLATE
@@ -200,9 +190,7 @@ def test_a_closing_that_repeats_what_stands_is_not_undone_by_what_was_sent_befor
         async with machine.controller._live.lock.hold():
             sent = {
                 "level": lambda: level(machine, "open"),
-                "rollback": lambda: machine.controller.rollback(
-                    1, actor=WHO, reason="", authorised_by=""
-                ),
+                "rollback": lambda: machine.controller.rollback(1, command(Action.ROLLBACK)),
             }[order]()
             opening = asyncio.ensure_future(sent)
             await asyncio.sleep(0.05)
@@ -259,9 +247,9 @@ def test_a_rollback_that_a_cut_overtook_opens_nothing(machine):
     machine.state.read_policy = slowly
 
     async def both():
-        back = asyncio.ensure_future(controller.rollback(1, actor=WHO, reason="", authorised_by=""))
+        back = asyncio.ensure_future(controller.rollback(1, command(Action.ROLLBACK)))
         await asyncio.to_thread(reading.wait, 5)
-        await controller.set_level("cut", None, actor=WHO, reason="", authorised_by="")
+        await controller.set_level("cut", None, command())
         go_on.set()
         with pytest.raises(StaleError, match="came first"):
             await back

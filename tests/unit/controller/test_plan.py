@@ -8,7 +8,7 @@ import pytest
 
 from ecluse.errors import RequestError
 from ecluse.policy import Policy
-from tests.unit.controller.machine import OPEN, WHO, allowlist
+from tests.unit.controller.machine import OPEN, allowlist, command
 from tests.unit.ruleset.policies import SITE, ZONES
 
 
@@ -78,9 +78,7 @@ def test_plans_that_wait_for_the_disk_hold_up_no_healing_and_no_closing(machine,
         machine.firewall.tamper("flush ruleset", "meddler", 4242)
         while not machine.controller._live.lock.locked():
             await asyncio.sleep(0)
-        answer = await machine.controller.set_level(
-            "isolate", None, actor=WHO, reason="", authorised_by=""
-        )
+        answer = await machine.controller.set_level("isolate", None, command())
         status = await machine.controller.status()
         hung.set()
         await asyncio.gather(*plans)

@@ -16,7 +16,7 @@ WHY = (
 )
 
 
-BUILT_IN = "table inet ecluse {\n}\ndelete table inet ecluse\n" + switch.hold_text(simple(), 7)
+BUILT_IN = "table inet ecluse {\n}\ndelete table inet ecluse\n" + switch.interim_text(simple(), 7)
 
 
 def rebooted(level: str, ruleset: str) -> Machine:
@@ -64,7 +64,7 @@ def test_what_somebody_closed_by_hand_since_the_boot_is_followed():
     machine = rebooted("open", switch.closed_text(simple()))
     program = compile_program(simple(), {}, 1)
     levels = dict.fromkeys(simple().zone_names(), "cut")
-    text = switch.NEW_TABLE + switch.load_text(program) + switch.gate_text(simple(), 1, levels)
+    text = switch.NEW_TABLE + switch.load_text(program) + switch.switch_text(simple(), 1, levels)
     machine.run(machine.firewall.apply(text))
     machine.start(closed_at_boot=WHY)
     assert machine.kernel() == CUT

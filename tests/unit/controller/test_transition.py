@@ -10,7 +10,7 @@ from ecluse.errors import (
     KernelError,
     StateError,
 )
-from tests.unit.controller.machine import CUT, OPEN, WHO
+from tests.unit.controller.machine import CUT, OPEN, command
 
 
 def test_an_opening_that_is_taken_back_is_told_purged_and_may_be_tried_again(machine):
@@ -82,7 +82,7 @@ def test_what_is_filed_after_the_answer_alarms_nobody_while_it_is_being_written(
         write(generation)
 
     machine.state.write_generation = slowly
-    work = machine.controller.set_level("cut", None, actor=WHO, reason="", authorised_by="")
+    work = machine.controller.set_level("cut", None, command())
     answer = machine.run(work)
     assert machine.run(asyncio.to_thread(reached.wait, 5))
     assert answer.unrecorded == ()
@@ -146,7 +146,7 @@ def test_an_opening_that_cannot_be_read_back_does_not_stay(machine, error):
 
     async def fails():
         try:
-            await machine.controller.set_level("open", None, actor=WHO, reason="", authorised_by="")
+            await machine.controller.set_level("open", None, command())
         finally:
             machine.firewall.fail.clear()
 

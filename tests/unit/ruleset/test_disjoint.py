@@ -44,6 +44,6 @@ def test_what_would_take_hours_is_given_up_and_a_culprit_is_named():
     """Every box meets every other in both fields: a million slices of up to a thousand boxes each."""
     tangle = [(((i, 30_000 + i), (i, 30_000 + i)), f"svc_s{i}") for i in range(20_000)]
     with pytest.raises(TangledError) as caught:
-        disjoint(tangle, spare=1000)
+        disjoint(tangle, extra_steps=1000)
     assert caught.value.value in {value for _, value in tangle}
-    assert disjoint(tangle[:5], spare=1000)
+    assert disjoint(tangle[:5], extra_steps=1000)

@@ -166,7 +166,7 @@ def test_a_long_log_is_read_from_its_end_only_at_start(path, monkeypatch):
     write(path, 40)
     put(path, [lines_of(path)[0].replace(b"attaque", b"attacke"), *lines_of(path)[1:]])
     assert audit_log.survey(path).damage
-    monkeypatch.setattr(audit_log, "_CHECKED_AT_START", 2000)
+    monkeypatch.setattr(audit_log, "_CHECKED_BYTES", 2000)
     assert audit_log.survey(path).damage == ()
     assert audit_log.survey(path).levels == samples.CUT_LEVELS
     assert verify(path)

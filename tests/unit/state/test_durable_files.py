@@ -63,7 +63,7 @@ def test_reading_gives_none_for_missing_and_never_waits_for_what_is_no_file(tmp_
         with pytest.raises(CorruptError, match="not a regular file"):
             durable_files.read_file(tmp_path / name)
     with (tmp_path / "large").open("wb") as large:
-        large.truncate(durable_files.LARGEST_FILE + 1)
+        large.truncate(durable_files.MAX_FILE_BYTES + 1)
     with pytest.raises(CorruptError, match="more than"):
         durable_files.read_file(tmp_path / "large")
 
@@ -71,17 +71,17 @@ def test_reading_gives_none_for_missing_and_never_waits_for_what_is_no_file(tmp_
 @pytest.mark.parametrize("form", [durable_files.JSON_TRAILER, durable_files.COMMENT_TRAILER])
 def test_every_altered_byte_is_seen(form):
     path = Path("file")
-    sealed = durable_files.seal(b'{"a":1}\n', form)
-    assert durable_files.unseal(path, sealed, form) == b'{"a":1}\n'
+    sealed = durable_files.with_checksum(b'{"a":1}\n', form)
+    assert durable_files.without_checksum(path, sealed, form) == b'{"a":1}\n'
     for place in range(len(sealed)):
         for bit in (1, 0x20):
             altered = bytearray(sealed)
             altered[place] ^= bit
             with pytest.raises(CorruptError):
-                durable_files.unseal(path, bytes(altered), form)
+                durable_files.without_checksum(path, bytes(altered), form)
     for length in range(len(sealed)):
         with pytest.raises(CorruptError):
-            durable_files.unseal(path, sealed[:length], form)
+            durable_files.without_checksum(path, sealed[:length], form)
 
 
 def test_set_aside_keeps_evidence_and_is_bounded(tmp_path):

@@ -155,7 +155,7 @@ def test_long_and_wild_texts_make_one_bounded_ascii_line(path):
     write(path, 1, what=wild, authorised_by=wild, ruleset=wild, result=wild)
     write(path, 1)
     (first, _) = lines_of(path)
-    assert len(first) <= hash_chain.LONGEST_LINE
+    assert len(first) <= hash_chain.MAX_LINE_BYTES
     assert all(0x20 <= byte < 0x7F for byte in first[:-1])
     assert next(audit_log.read_audit(path))["what"].endswith("more characters)")
     assert verify(path) == []
@@ -164,5 +164,5 @@ def test_long_and_wild_texts_make_one_bounded_ascii_line(path):
 def test_levels_of_hundreds_of_zones_never_break_the_bound(path):
     log = HashChainAudit(path, lambda: samples.NOW)
     log.append(samples.audit_record(levels={f"zone-{n:04d}": "isolate" for n in range(2000)}))
-    assert len(path.read_bytes()) <= hash_chain.LONGEST_LINE
+    assert len(path.read_bytes()) <= hash_chain.MAX_LINE_BYTES
     assert verify(path) == []

@@ -4,7 +4,10 @@ import subprocess
 
 import pytest
 
+from ecluse.errors import CorruptError
+from ecluse.state import state_files
 from ecluse.state.audit_log import HashChainAudit
+from ecluse.state.layout import Layout
 from ecluse.state.store import DirectoryState
 from tests.unit.state import samples
 
@@ -14,7 +17,7 @@ def root(tmp_path):
     root = tmp_path / "state"
     store = DirectoryState(root)
     store.recover()
-    store.keep_room()
+    store.fill_disk_reserve()
     return root
 
 
@@ -53,3 +56,37 @@ def test_ruleset_checksums_can_be_checked_without_us(root):
         )
         found, said = done.stdout.splitlines()
         assert said == f"# sha256: {found}"
+
+
+def test_the_header_of_a_boot_file_comes_back(root):
+    at = Layout(root)
+    header = state_files.BootHeader("program-x.nft", samples.generation(7))
+    at.boot.write_bytes(state_files.boot_text(at, header, samples.GATE))
+    assert state_files.read_boot(at) == header
+    text = state_files.read_ruleset_file(at.boot)
+    assert state_files.included_programs(at, text) == {"program-x.nft"}
+    at.boot.write_bytes(at.boot.read_bytes().replace(b"# record: ", b"# recerd: "))
+    with pytest.raises(CorruptError):
+        state_files.read_boot(at)
+
+
+def test_the_file_of_a_level_lists_all_levels(root):
+    at = Layout(root)
+    text = state_files.level_text(at, "program-x.nft", "cut", samples.GATE, ("open", "cut"))
+    assert state_files.listed_levels(text.decode()) == ["cut", "open"]
+    assert state_files.listed_levels("") == state_files.listed_levels("#\n# of: {") == []
+
+
+def test_a_program_of_another_directory_is_given_by_its_path(root):
+    text = f'include "/elsewhere/p.nft"\ninclude "{root}/ruleset/q.nft"\n'
+    assert state_files.included_programs(Layout(root), text) == {"/elsewhere/p.nft", "q.nft"}
+
+
+def test_a_file_under_another_digest_is_refused(root):
+    at = Layout(root)
+    path = at.policy_file("sha256:" + "0a" * 32)
+    path.write_bytes(b"{}")
+    with pytest.raises(CorruptError, match="checksum"):
+        state_files.verify_digest_name(at, path)
+    path.unlink()
+    state_files.verify_digest_name(at, path)

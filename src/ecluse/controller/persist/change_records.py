@@ -151,7 +151,7 @@ class ChangeRecords:
                 return
             zones = loaded.policy.zone_names()
             gates = {
-                level.name: switch.gate_text(
+                level.name: switch.switch_text(
                     loaded.policy, switch.BOOT_SLOT, dict.fromkeys(zones, level.name)
                 )
                 for level in loaded.policy.site.levels
@@ -176,7 +176,7 @@ class ChangeRecords:
         since: a closing never waits for a file of the allowlist's size, and the file is renewed
         soon after (`RecordUpkeep`). use_reserve: use the disk space that is reserved for closings.
         """
-        gate = switch.gate_text(loaded.policy, switch.BOOT_SLOT, generation.levels)
+        gate = switch.switch_text(loaded.policy, switch.BOOT_SLOT, generation.levels)
         program = self.program_files(loaded)
 
         def run() -> None:
@@ -188,7 +188,7 @@ class ChangeRecords:
                 name = self._older_program(loaded.digest) if use_reserve else ""
                 if not name:
                     raise
-            self._store.point_boot(name, gate, generation, spare=use_reserve)
+            self._store.point_boot(name, gate, generation, use_reserve=use_reserve)
 
         return self._stepped("boot ruleset", "boot", run)
 
@@ -221,7 +221,7 @@ class ChangeRecords:
 
     def disk_reserve(self) -> Write:
         """Reserve disk space for closings, so that they are recorded when the disk is full."""
-        return Write("room for a full disk", self._store.keep_room, housekeeping=True)
+        return Write("room for a full disk", self._store.fill_disk_reserve, housekeeping=True)
 
     def known_names(self) -> Write:
         """Store the addresses that names have now, for a start without DNS."""
@@ -264,7 +264,7 @@ class ChangeRecords:
         def run() -> None:
             passed = number < self._newest_from_reserve
             self._audit.append(
-                replace(record, levels=None) if passed else record, spare=use_reserve
+                replace(record, levels=None) if passed else record, use_reserve=use_reserve
             )
             self._newest_from_reserve = max(self._newest_from_reserve, number if use_reserve else 0)
 
@@ -302,7 +302,7 @@ class ChangeRecords:
         def run() -> None:
             if not all(line.written for line in lines):
                 raise StateError("the audit log has not taken it yet")
-            self._store.forget_by_hand()
+            self._store.remove_offline_closings()
 
         notes = Write("notes of what was closed by hand", run, housekeeping=True)
         return [*lines, notes] if lines else []

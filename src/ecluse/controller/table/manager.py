@@ -94,7 +94,7 @@ class TableManager:
         self._redirect = self._redirect or bool(program.learned)
 
     async def _fill(self, program: Program, gives_way: Callable[[], bool] = _go_on) -> None:
-        for piece in switch.pieces(program):
+        for piece in switch.element_batches(program):
             if gives_way():
                 raise PreemptedError
             await self._change_elements((), (piece,))
@@ -121,7 +121,9 @@ class TableManager:
         """Read the levels that the kernel's switch shows, None when it shows no whole state."""
         chains = await self._firewall.chains()
         gates = [c for c in chains if table_names.is_switched(c)]
-        return switch.read_levels(policy, await self._firewall.targets(gates)) if gates else None
+        return (
+            switch.levels_of_targets(policy, await self._firewall.targets(gates)) if gates else None
+        )
 
     async def is_shut(self) -> bool:
         """Say whether a table stands, of any policy, that lets less than everything pass."""
@@ -140,9 +142,9 @@ class TableManager:
         same = stands == (expected.targets, expected.policies(), expected.hooks())
         return found.generation if same else None
 
-    def _position(self, compiled_policy: CompiledPolicy, levels: Levels) -> switch.Position:
+    def _position(self, compiled_policy: CompiledPolicy, levels: Levels) -> switch.SwitchState:
         slot = compiled_policy.slot
-        return switch.position(compiled_policy.policy, slot, levels, redirect=self._redirect)
+        return switch.switch_state(compiled_policy.policy, slot, levels, redirect=self._redirect)
 
     async def _confirmed(self, compiled_policy: CompiledPolicy, levels: Levels) -> bool:
         """Read the switch back after it was set, and count it on where it shows.
@@ -186,7 +188,7 @@ class TableManager:
         # Addresses may have changed since it was compiled.
         fresh = with_addresses(fresh, self._addresses())
         everywhere = dict.fromkeys(fresh.policy.zone_names(), "open")
-        gates = switch.gate_text(fresh.policy, fresh.slot, everywhere)
+        gates = switch.switch_text(fresh.policy, fresh.slot, everywhere)
         await self._firewall.check(switch.load_text(fresh.program) + gates)
         try:
             await self._put(fresh.program, gives_way)
@@ -343,14 +345,14 @@ class TableManager:
         await self.find_slots()
         if await self._is_bare():
             await self._put_small_table(policy, levels)
-        elif digest in self.loaded and switch.base_policy(policy, levels) == "drop":
+        elif digest in self.loaded and switch.base_chain_policy(policy, levels) == "drop":
             # Whatever was done to the table: from here on it drops what no rule of it judges. This
             # comes before compiling, which takes a second for a large allowlist.
             known = self.loaded[digest]
             with contextlib.suppress(KernelError):
                 await self._apply(
                     switch.skeleton(known.program.learned)
-                    + switch.gate_text(policy, known.slot, levels)
+                    + switch.switch_text(policy, known.slot, levels)
                 )
         # On a thread: the event loop still has to take commands, a further closing above all.
         fresh = await asyncio.get_running_loop().run_in_executor(
@@ -397,8 +399,8 @@ class TableManager:
         self, policy: Policy, levels: Levels, *, replace: bool = False
     ) -> None:
         """Shut the gate by a small table, if it is to be shut. replace: what stands goes anyway."""
-        shut = switch.base_policy(policy, levels) == "drop"
-        text = switch.hold_text(policy, self.new_slot(), self._uids) if shut else ""
+        shut = switch.base_chain_policy(policy, levels) == "drop"
+        text = switch.interim_text(policy, self.new_slot(), self._uids) if shut else ""
         if replace or text:
             await self._apply((switch.NEW_TABLE if replace else "") + text)
             self._redirect = dns_redirect.is_on(policy) and bool(text)
@@ -419,7 +421,7 @@ class TableManager:
         deletion, and fails or is restored.
         """
         inside = [name for zone in policy.site.zones for name in zone.interfaces]
-        closed = switch.base_policy(policy, levels) == "drop"
+        closed = switch.base_chain_policy(policy, levels) == "drop"
         return closed and self._firewall.apply_closed_table(inside)
 
     async def _is_guarded(self, policy: Policy, levels: Levels) -> bool:

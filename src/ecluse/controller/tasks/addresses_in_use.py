@@ -57,7 +57,7 @@ def learned_in_use(
     ).items():
         for address in addresses:
             family = str(address.version)
-            for name in (table_names.learned(family, service), table_names.learned(family)):
+            for name in (table_names.learned_set(family, service), table_names.learned_set(family)):
                 sets.setdefault(name, set()).add(address)
     return {name: frozenset(addresses) for name, addresses in sets.items()}
 
@@ -100,7 +100,7 @@ def _learned_claims(policy: Policy, learned: Mapping[str, frozenset[int]]) -> _C
             service.name, frozenset(service.zones), service.hosts, traffic_by_name(service)
         )
         for digit, address in (("4", IPv4Address), ("6", IPv6Address)):
-            for number in learned.get(table_names.learned(digit, service.name), ()):
+            for number in learned.get(table_names.learned_set(digit, service.name), ()):
                 claims.setdefault((Direction.OUTBOUND, address(number)), []).append(claim)
     return claims
 

@@ -51,7 +51,7 @@ class LinkReader:
             trouble = f"no answer within {_LINKS_SECONDS} s"
         except EcluseError as error:
             trouble = error.message
-        except Exception as error:  # noqa: BLE001 - no thread, no memory: what was done is answered all the same
+        except Exception as error:  # noqa: BLE001 - no thread, no memory: the answer goes out
             trouble = str(error) or type(error).__name__
         else:
             return LinkReading(replace(host, default_routes=self.default_routes))

@@ -9,7 +9,7 @@ from ecluse.alerts import Alerts
 from ecluse.controller.live_state import LiveState
 from ecluse.controller.table.manager import TableManager
 from ecluse.errors import EcluseError
-from ecluse.gc_pause import sweep
+from ecluse.gc_pause import collect_if_small
 from ecluse.ports import Clock, CounterValue, Firewall
 
 _TRY_AGAIN = 0.05
@@ -105,4 +105,4 @@ class RegularLook:
         self._unswept += 1
         if self._unswept >= _UNSWEPT or not self._live.lock.locked():
             self._unswept = 0
-            sweep()
+            collect_if_small()

@@ -12,7 +12,7 @@ from ecluse.errors import StateError
 from ecluse.policy import Policy
 from ecluse.records import Actor
 from ecluse.ruleset import switch
-from tests.unit.controller.machine import Machine, allowlist
+from tests.unit.controller.machine import Machine, allowlist, command
 from tests.unit.ruleset.policies import SITE
 
 MOST = 50
@@ -44,10 +44,10 @@ def test_the_line_of_a_closing_passes_those_that_have_no_room_and_stays_the_newe
 ):
     append, full = machine.audit.append, [True]
 
-    def on_a_full_disk(record, *, spare=False):
-        if full[0] and not spare:
+    def on_a_full_disk(record, *, use_reserve=False):
+        if full[0] and not use_reserve:
             raise StateError("the disk is full")
-        append(record, spare=spare)
+        append(record, use_reserve=use_reserve)
 
     machine.audit.append = on_a_full_disk
     machine.firewall.tamper("delete table inet ecluse")
@@ -101,9 +101,7 @@ def test_even_commands_are_bounded(machine):
     machine.audit.fail["append"] = StateError("the disk is full")
     for _ in range(3 * MOST):
         machine.run(
-            machine.controller.set_level(
-                "cut", None, actor=STRANGER, reason="again", authorised_by=""
-            )
+            machine.controller.set_level("cut", None, command(reason="again", actor=STRANGER))
         )
     assert machine.controller._records.queue.lines == 2 * MOST + 1
 

@@ -7,7 +7,7 @@ import pytest
 from ecluse.policy import DnsMode
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
-from ecluse.ruleset.table_names import BASE_CHAINS, DNS, is_learned
+from ecluse.ruleset.table_names import BASE_CHAINS, DNS, is_learned_set
 from tests.unit.controller.dns_site import (
     DNS_CUT,
     DNS_OPEN,
@@ -23,7 +23,7 @@ def test_killed_while_the_line_is_held():
     machine.set("cut")
     machine.kill()
     machine.firewall.table = None
-    machine.run(machine.firewall.apply(switch.hold_text(simple(), 7)))
+    machine.run(machine.firewall.apply(switch.interim_text(simple(), 7)))
     assert machine.run(machine.firewall.policies())["forward"] == "drop"
     machine.start()
     assert machine.kernel() == CUT
@@ -79,7 +79,9 @@ def test_a_policy_without_a_gate_leaves_none_behind_once_it_is_alone(dns_machine
     held = dns_machine.run(dns_machine.firewall.objects())
     text = switch.removal_text(held, [9], program.counters, program.learned)
     assert f"delete chain inet ecluse {DNS}" in text
-    assert all(f"delete set inet ecluse {name}" in text for name in held["set"] if is_learned(name))
+    assert all(
+        f"delete set inet ecluse {name}" in text for name in held["set"] if is_learned_set(name)
+    )
 
 
 def test_always_redirects_at_open_too():
@@ -87,24 +89,26 @@ def test_always_redirects_at_open_too():
         DNS_POLICY,
         site=replace(DNS_POLICY.site, dns=replace(DNS_POLICY.site.dns, mode=DnsMode.ALWAYS)),
     )
-    assert switch.targets(always, 1, DNS_OPEN)[DNS] == "k1_dns"
-    assert switch.targets(DNS_POLICY, 1, DNS_OPEN)[DNS] == "k1_open"
-    assert DNS not in switch.targets(DNS_PLAIN, 1, DNS_CUT)
-    assert switch.targets(DNS_PLAIN, 1, DNS_CUT, redirect=True)[DNS] == "k1_open"
+    assert switch.switch_targets(always, 1, DNS_OPEN)[DNS] == "k1_dns"
+    assert switch.switch_targets(DNS_POLICY, 1, DNS_OPEN)[DNS] == "k1_open"
+    assert DNS not in switch.switch_targets(DNS_PLAIN, 1, DNS_CUT)
+    assert switch.switch_targets(DNS_PLAIN, 1, DNS_CUT, redirect=True)[DNS] == "k1_open"
     # With it comes the bound of each dns_machine; whoever leaves DNS alone at open looks at nothing
     # there.
-    assert switch.targets(always, 1, DNS_OPEN)["input"] == "k1_dns.open"
-    assert {switch.targets(always, 1, DNS_OPEN)[hook] for hook in ("forward", "output")} == {
+    assert switch.switch_targets(always, 1, DNS_OPEN)["input"] == "k1_dns.open"
+    assert {switch.switch_targets(always, 1, DNS_OPEN)[hook] for hook in ("forward", "output")} == {
         "k1_open"
     }
-    assert {switch.targets(DNS_POLICY, 1, DNS_OPEN)[hook] for hook in BASE_CHAINS} == {"k1_open"}
-    mixed = switch.targets(always, 1, DNS_OPEN | {"care": "cut"})
+    assert {switch.switch_targets(DNS_POLICY, 1, DNS_OPEN)[hook] for hook in BASE_CHAINS} == {
+        "k1_open"
+    }
+    mixed = switch.switch_targets(always, 1, DNS_OPEN | {"care": "cut"})
     assert mixed["input"] == "k1_input"
     assert mixed["k1_gate.dns.care"] == "k1_dns.redirect.care"
     assert mixed["k1_gate.dns.guest_wifi"] == "k1_open", (
         "all names are passed on for all or for none"
     )
-    assert switch.read_levels(always, switch.targets(always, 1, DNS_OPEN)) == DNS_OPEN
+    assert switch.levels_of_targets(always, switch.switch_targets(always, 1, DNS_OPEN)) == DNS_OPEN
 
 
 def test_a_guard_stands_before_anything_is_asked_and_goes_with_the_healing():

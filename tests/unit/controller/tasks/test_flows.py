@@ -17,7 +17,7 @@ from tests.unit.controller.dns_site import (
     DNS_POLICY,
     until,
 )
-from tests.unit.controller.machine import WHO, Machine, allowlist
+from tests.unit.controller.machine import Machine, allowlist, command
 
 NO_THREAD = RuntimeError(
     "can't start new thread"
@@ -25,7 +25,7 @@ NO_THREAD = RuntimeError(
 
 
 @pytest.fixture
-def machine(monkeypatch):
+def ticking(monkeypatch):
     monkeypatch.setattr(supervisor, "_CALM", 0.05)
     monkeypatch.setattr(machines, "Options", lambda **given: Options(**(given | {"tick": 0.05})))
     made = Machine(allowlist())
@@ -43,23 +43,23 @@ async def no_warning(machine: Machine, words: str) -> None:
         await asyncio.sleep(0.005)
 
 
-def test_connections_that_could_not_be_ended_are_ended_at_the_regular_look(machine):
+def test_connections_that_could_not_be_ended_are_ended_at_the_regular_look(ticking):
     care, web = ip_address("10.10.0.7"), ip_address("198.51.100.80")
-    machine.conntrack.table = [
+    ticking.conntrack.table = [
         ConntrackEntry(6, Tuple(care, web, 1, 443), Tuple(web, care, 443, 1))
     ]
-    machine.conntrack.fail["connections"] = NO_THREAD
-    machine.set("cut")
+    ticking.conntrack.fail["connections"] = NO_THREAD
+    ticking.set("cut")
     assert warned(
-        machine, "old connections could not be ended (RuntimeError: can't start new thread"
+        ticking, "old connections could not be ended (RuntimeError: can't start new thread"
     )
-    assert len([e for e in machine.events if "could not be ended" in e.message]) == 1
-    del machine.conntrack.fail["connections"]
-    machine.run(no_warning(machine, "could not be ended"))
+    assert len([e for e in ticking.events if "could not be ended" in e.message]) == 1
+    del ticking.conntrack.fail["connections"]
+    ticking.run(no_warning(ticking, "could not be ended"))
     assert (
-        machine.controller.purge(machine.controller._live.current.generation.number).state == "done"
+        ticking.controller.purge(ticking.controller._live.current.generation.number).state == "done"
     )
-    assert not machine.conntrack.table
+    assert not ticking.conntrack.table
 
 
 def test_links_that_cannot_be_read_end_nothing(machine):
@@ -77,17 +77,20 @@ def test_a_purge_that_was_overtaken_ends_nothing_that_is_open_again(machine):
     machine.conntrack.table = [line]
     listed = machine.conntrack.connections
 
+    opened = asyncio.Event()
+
     async def slowly():
         found = await listed()
-        await asyncio.sleep(0.2)
+        await opened.wait()
         return found
 
     machine.conntrack.connections = slowly
 
     async def both():
         for level in ("cut", "open"):
-            await machine.controller.set_level(level, None, actor=WHO, reason="", authorised_by="")
+            await machine.controller.set_level(level, None, command())
             await asyncio.sleep(0.05)
+        opened.set()
 
     machine.run(both())
     machine.settle()

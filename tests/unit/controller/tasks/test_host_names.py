@@ -97,7 +97,7 @@ def in_kernel(machine):
     elements = {
         str(ip_address(key[0][0]))
         for named in machine.controller._live.current.loaded.program.sets
-        if named.by_name
+        if named.from_host_names
         for key in named.elements
     }
     return sorted(elements)

@@ -192,7 +192,7 @@ def test_a_look_that_hangs_holds_up_neither_the_switch_nor_the_answer_for_long(
 
     async def kernel():
         chains = await machine.firewall.chains()
-        return switch.read_levels(simple(), await machine.firewall.targets(chains))
+        return switch.levels_of_targets(simple(), await machine.firewall.targets(chains))
 
     machine.links.read_links = hang
     change = machine.set("cut")

@@ -4,7 +4,7 @@ import asyncio
 
 from ecluse.controller.context import Options
 from tests.unit.controller import machine as machines
-from tests.unit.controller.machine import WHO, Machine, allowlist
+from tests.unit.controller.machine import Machine, allowlist, command
 
 
 def test_old_records_are_tidied_at_the_regular_look_and_not_right_after_a_change(monkeypatch):
@@ -33,8 +33,7 @@ def test_old_records_go_although_somebody_commands_all_the_time(monkeypatch):
         slow disk.
         """
         for number in range(30):
-            who = {"actor": WHO, "reason": "", "authorised_by": ""}
-            await machine.controller.set_level(("cut", "open")[number % 2], None, **who)
+            await machine.controller.set_level(("cut", "open")[number % 2], None, command())
         async with machine.controller._live.lock.hold():
             await asyncio.sleep(0.3)
             return len(machine.state.generations)

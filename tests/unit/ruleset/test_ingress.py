@@ -28,7 +28,7 @@ def oracle(*interfaces, level="cut", **others):
     lab = Service("lab", "Lab", "Lab", "", Criticality.VITAL, ("care",), (), (to,))
     policy = Policy(site, (lab,))
     levels = dict.fromkeys(w.ZONES, level) | others
-    return Simulator(compile_program(policy, {}, 1), switch.targets(policy, 1, levels))
+    return Simulator(compile_program(policy, {}, 1), switch.switch_targets(policy, 1, levels))
 
 
 def packet(iif, slave, oif, source, destination, *, hook="forward", opener=None):

@@ -21,7 +21,7 @@ def test_for_whom_the_destination_says_so():
     kept = {
         (str(ip_address(key[0][0])), key[1][0])
         for named in program.sets
-        if named.by_name
+        if named.from_host_names
         for key in named.elements
     }
     assert kept == {
