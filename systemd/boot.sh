@@ -51,7 +51,7 @@ load() {
   return 1
 }
 
-# What the DNS gate had learned (dnsproxy/learned_snapshot.py), so that services known by wildcards are there before its process is.
+# What the DNS gate had learned (dnsproxy/learned_store.py), so that services known by wildcards are there before its process is.
 # It is another user's file: nothing but lines of this one form is taken from it, and of a set no more than goes into it.
 # Set by set: one may be gone since.
 recall() {

@@ -21,6 +21,7 @@ NAMES_THAT_SAY_NOTHING = {"read", "settle", "plain", "note", "tell"}
 """Functions are called for what they do it to: `read_generation`, `append_line`."""
 
 WITHOUT_A_TEST_FILE = {
+    "dnsproxy/learned.py": "it is the kernel's sets: tests/kernel/adapters/test_learned.py",
     "daemon.py": "puts the adapters together: tests/system/test_daemon.py runs it",
     "ports.py": "protocols alone: the adapters and tests/fakes fulfil them",
     "results.py": "values without a method",

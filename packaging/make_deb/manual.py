@@ -17,8 +17,7 @@ from ecluse.config.settings import Settings
 from ecluse.config.settings import parser as daemon_parser
 from ecluse.dnsproxy import process as dns_gate
 from ecluse.dnsproxy.dnsmasq import CONFIG, SERVERS
-from ecluse.dnsproxy.learned_journal import FILE as RECORD
-from ecluse.dnsproxy.learned_snapshot import FILE as SAVED
+from ecluse.dnsproxy.learned_store import JOURNAL, SNAPSHOT
 from make_deb import roff
 from make_deb.suites import ROOT
 
@@ -41,7 +40,7 @@ _FILES = {
     "/usr/share/ecluse/examples/config": "A whole annotated example of the site's files.",
 }
 _GATE_FILES = {
-    dns_gate.ORDERS_FILE: "The daemon's configuration for it: names, types, resolvers, bounds. An empty file: "
+    dns_gate.CONFIG_FILE: "The daemon's configuration for it: names, types, resolvers, bounds. An empty file: "
     "there is nothing to answer. One"
     " that can't be read changes nothing.",
     f"{dns_gate.RUN_DIR}/{dns_gate.REPORT}": (
@@ -51,10 +50,10 @@ _GATE_FILES = {
     f"{dns_gate.RUN_DIR}/{SERVERS}": (
         "The names that the engine lets through, reloaded without a gap."
     ),
-    f"{dns_gate.STATE_DIR}/{SAVED}": (
+    f"{dns_gate.STATE_DIR}/{SNAPSHOT}": (
         "The learned addresses, put back into the kernel at boot by the boot unit."
     ),
-    f"{dns_gate.RUN_DIR}/{RECORD}": (
+    f"{dns_gate.RUN_DIR}/{JOURNAL}": (
         "The same as it grows: it tells a stranger's address from one that was learned since."
     ),
     f"{dns_gate.STATE_DIR}/{dns_gate.LAST}": "The last configuration, until the daemon writes another.",

@@ -23,13 +23,14 @@ from ecluse.accounts import Accounts
 from ecluse.alerts import error_text
 from ecluse.api.listener import activated_fds
 from ecluse.api.server import ApiServer, serve
+from ecluse.atomic_files import replace_file
 from ecluse.config.load import ConfigDirectory
 from ecluse.config.settings import Settings, load_settings
 from ecluse.controller import Controller
 from ecluse.controller.context import Options, Ports
 from ecluse.controller.table.manager import Step
-from ecluse.dnsproxy.client import DnsProxyClient
 from ecluse.errors import ConfigError, EcluseError
+from ecluse.extensions import EXTENSIONS
 from ecluse.instance_lock import drop_pending, guard_network, lock_state
 from ecluse.kernel.bypass_scan import KernelBypassScan
 from ecluse.kernel.conntrack import NfConntrack
@@ -101,6 +102,17 @@ def _words_of(note: Path) -> str:
         return f"{note} cannot be read: {error.strerror}"
 
 
+def _empty(run_dir: Path, name: str) -> None:
+    """Empty the file by which an extension that is not used configures its process.
+
+    It may be of a policy before. Where it is missing, that process would work by its last one.
+    """
+    file = run_dir / name
+    with contextlib.suppress(OSError):
+        if name and (not file.exists() or file.stat().st_size):
+            replace_file(file, b"", mode=0o644, sync_name=False)
+
+
 class Daemon:
     """One run of eclused.
 
@@ -152,7 +164,6 @@ class Daemon:
             firewall=firewall,
             conntrack=NfConntrack(),
             links=links,
-            dns=DnsProxyClient(settings.run_dir, settings.dns_dir),
             resolver=resolver,
             store=store,
             audit=HashChainAudit(store.audit_path, utc_now),
@@ -169,6 +180,8 @@ class Daemon:
             keep_in_kernel=settings.keep_in_kernel,
             last_good=timedelta(days=settings.dns_keep_days),
             closed_at_boot=_words_of(closed_at_boot),
+            extensions=EXTENSIONS,
+            settings=settings,
         )
         controller = Controller(
             self._adapters(ports),
@@ -179,6 +192,8 @@ class Daemon:
         )
         try:
             await controller.start()
+            for unused in controller.parts.extensions.unused():
+                await asyncio.to_thread(_empty, settings.run_dir, unused.config_file)
             # What stands now is the record's. Left in place after a crash before this line, it is
             # read once more.
             with contextlib.suppress(OSError):

@@ -1,9 +1,12 @@
-"""What to type on the DNS servers of the inside, told by more than one part: pure text."""
+"""Commands to type on the DNS servers of the inside, for more than one message."""
 
 INSECURE = "unbound-control insecure_add NAME (unbound), rndc nta -lifetime 1w NAME (BIND)"
-"""Have a server take a name without proof."""
+"""Makes a server accept a name without DNSSEC."""
 
 
 def flush(domain: str) -> str:
-    """Say how a server forgets what it holds of a domain and all below it."""
-    return f"unbound-control flush_zone {domain} (unbound), rndc flushtree {domain} (BIND), Clear-DnsServerCache (Windows)"
+    """Return how a server drops its cache of a domain and of all names below it."""
+    return (
+        f"unbound-control flush_zone {domain} (unbound), rndc flushtree {domain} (BIND),"
+        " Clear-DnsServerCache (Windows)"
+    )

@@ -36,7 +36,8 @@ async def exchange(
     address, port = server
     family = dns.inet.af_for_address(address)
     backend = dns.asyncbackend.get_default_backend()
-    async with await backend.make_socket(family, socket.SOCK_DGRAM) as sock:  # type: ignore[no-untyped-call]
+    made = backend.make_socket(family, socket.SOCK_DGRAM)  # type: ignore[no-untyped-call]
+    async with await made as sock:
         for left in reversed(range(attempts)):
             try:
                 response = await dns.asyncquery.udp(

@@ -3,17 +3,19 @@
 import gc
 import os
 import sys
+from importlib import import_module
 
+from ecluse.extensions import EXTENSIONS
 from ecluse.output import open_standard_files
 
 
 def main() -> int:
-    """Run the daemon, or with `dns-gate` the DNS proxy, in the foreground; return the exit code."""
+    """Run the daemon in the foreground, or an extension's process (`dns-gate`); return its code."""
     open_standard_files()
-    if sys.argv[1:2] == ["dns-gate"]:
-        from ecluse.dnsproxy import process  # noqa: PLC0415 - another process, without the daemon
-
-        return process.main(sys.argv[2:])
+    for extension in EXTENSIONS:
+        # Another process, with none of the daemon in it.
+        if extension.verb and sys.argv[1:2] == [extension.verb]:
+            return int(import_module(extension.process).main(sys.argv[2:]))
     # aiohttp makes a context for TLS clients when it is imported, with every certificate authority
     # of the machine in it (40 ms, 2 MiB). Nothing here speaks TLS, so it gets an empty file.
     os.environ["SSL_CERT_FILE"] = os.devnull

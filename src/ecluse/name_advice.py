@@ -1,4 +1,4 @@
-"""Host names in words and figures, and what a person can do about each. Pure."""
+"""Advice on host names: their states for `status`, and what a person can do. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,11 +10,9 @@ from ecluse.records import KnownName, NameStatistics
 from ecluse.results import AddressState, NameState
 
 MANY_TURNS = 3
-"""A name counts as rotating when so many answers, and every other one, gave an address that was not
-known.
-"""
+"""A name rotates if this many answers, and at least half of them, had an unknown address."""
 UNUSED = timedelta(days=7)
-"""A name that nobody used for so long since it was first asked for is worth a question."""
+"""A name that was not used for so long is perhaps no longer needed."""
 
 SHARED_NETWORKS = (
     *(
@@ -56,19 +54,19 @@ SHARED_NETWORKS = (
 class Knowledge:
     """All that is known of names now.
 
-    last_good: how long an address outlives its last answer while the resolvers fail. owners:
-    address -> names that have it.
+    last_good: how long an address is kept after its last answer while the resolvers fail.
+    owners: address -> names that have it.
     """
 
     known: Mapping[str, KnownName]
-    tallies: Mapping[str, NameStatistics]
+    statistics: Mapping[str, NameStatistics]
     last_good: timedelta
     now: datetime
     owners: Mapping[str, tuple[str, ...]]
 
 
 def owners_of(known: Mapping[str, KnownName]) -> Mapping[str, tuple[str, ...]]:
-    """Give the names that have each address."""
+    """Return the names that have each address."""
     owners: dict[str, list[str]] = {}
     for name in sorted(known):
         for each in known[name].addresses:
@@ -77,14 +75,12 @@ def owners_of(known: Mapping[str, KnownName]) -> Mapping[str, tuple[str, ...]]:
 
 
 def names_of(service: Service) -> list[str]:
-    """Name the hosts of a service, sorted."""
+    """Return the host names of a service, sorted."""
     return sorted({host for destination in service.destinations for host in destination.hosts})
 
 
 def _entry(service: Service, host: str, knowledge: Knowledge) -> KnownName:
-    """Give what is known of a name, without the private addresses that another service alone may
-    have by it.
-    """
+    """Return what is known of a name; private addresses only if this service may have them."""
     entry = knowledge.known.get(host, KnownName(host, ()))
     if any(
         destination.private and host in destination.hosts for destination in service.destinations
@@ -97,7 +93,7 @@ def _entry(service: Service, host: str, knowledge: Knowledge) -> KnownName:
 
 
 def address_states(service: Service, knowledge: Knowledge) -> Iterator[AddressState]:
-    """Give the addresses of a service's names."""
+    """Yield the addresses of a service's names."""
     for host in names_of(service):
         for item in _entry(service, host, knowledge).addresses:
             until = item.kept_until(knowledge.last_good)
@@ -120,10 +116,10 @@ def _age(moment: datetime, now: datetime) -> int:
 
 
 def name_states(policy: Policy, service: Service, knowledge: Knowledge) -> Iterator[NameState]:
-    """Give each name of a service, with what a person can do about it."""
+    """Yield each name of a service, with advice."""
     for host in names_of(service):
         entry = _entry(service, host, knowledge)
-        tally = knowledge.tallies.get(host, NameStatistics())
+        statistics = knowledge.statistics.get(host, NameStatistics())
         yield NameState(
             name=host,
             alias=entry.alias,
@@ -133,42 +129,44 @@ def name_states(policy: Policy, service: Service, knowledge: Knowledge) -> Itera
             left=sum(each.left is not None for each in entry.addresses),
             kept_until=_last_good_until(entry, knowledge),
             used=max((each.used for each in entry.addresses if each.used), default=None),
-            lookups=tally.lookups,
-            outcomes=tally.outcomes,
-            warnings=tuple(_advice(policy, service, entry, tally, knowledge)),
+            lookups=statistics.lookups,
+            outcomes=statistics.outcomes,
+            warnings=tuple(_advice(policy, service, entry, statistics, knowledge)),
         )
 
 
 def failures(service: Service, knowledge: Knowledge) -> Iterator[str]:
-    """Say what is wrong with a service's names just now: this belongs into `status`, where advice
-    would be noise.
-    """
+    """Yield what is wrong with a service's names now, for `status`; advice would be noise there."""
     for host in names_of(service):
         yield from _about_failure(_entry(service, host, knowledge), knowledge)
 
 
 def _last_good_until(entry: KnownName, knowledge: Knowledge) -> datetime | None:
-    """Give until when the last known good addresses of a name stay, should it never be resolved
-    again; None while it is.
-    """
+    """Return until when a name that can't be resolved keeps its addresses; None for others."""
     if not entry.failure or any(each.seen == entry.asked for each in entry.addresses):
         return None
     return max((each.kept_until(knowledge.last_good) for each in entry.addresses), default=None)
 
 
 def _advice(
-    policy: Policy, service: Service, entry: KnownName, tally: NameStatistics, knowledge: Knowledge
+    policy: Policy,
+    service: Service,
+    entry: KnownName,
+    statistics: NameStatistics,
+    knowledge: Knowledge,
 ) -> Iterator[str]:
     host = entry.name
-    if tally.turned >= MANY_TURNS and tally.turned * 2 >= tally.answers:
+    if statistics.turned >= MANY_TURNS and statistics.turned * 2 >= statistics.answers:
         yield (
-            f"{host} gives other addresses with nearly every answer ({tally.turned} of {tally.answers}): a machine may "
-            "hold one that was never seen here, and is refused; ask the partner for fixed addresses or prefixes"
+            f"{host} gives other addresses with nearly every answer ({statistics.turned} of"
+            f" {statistics.answers}): a machine may hold one that was never seen here, and is"
+            " refused; ask the partner for fixed addresses or prefixes"
         )
-    elif tally.early >= MANY_TURNS:
+    elif statistics.early >= MANY_TURNS:
         yield (
-            f"{host} rotates faster than its TTL, or each resolver is told something else ({tally.early} of "
-            f"{tally.answers} answers): let the inside ask the same resolvers as this gateway"
+            f"{host} rotates faster than its TTL, or each resolver is told something else"
+            f" ({statistics.early} of {statistics.answers} answers): let the inside ask the same"
+            " resolvers as this gateway"
         )
     shared = shared_by(entry, knowledge.owners)
     if shared:
@@ -188,18 +186,17 @@ def _about_failure(entry: KnownName, knowledge: Knowledge) -> Iterator[str]:
     until = _last_good_until(entry, knowledge)
     if until is not None:
         yield (
-            f"{entry.name} can't be resolved now ({entry.failure}); its last known addresses are kept until "
-            f"{until:%Y-%m-%d %H:%M} UTC at most, longer where they are in use"
+            f"{entry.name} can't be resolved now ({entry.failure}); its last known addresses are"
+            f" kept until {until:%Y-%m-%d %H:%M} UTC at most, longer where they are in use"
         )
     elif entry.failure:
         yield f"{entry.name} is resolved in part only ({entry.failure})"
 
 
 def shared_by(entry: KnownName, owners: Mapping[str, tuple[str, ...]]) -> str:
-    """Say in words by what a name shares its addresses with others; empty when nothing tells that
-    it does.
+    """Say with whom a name shares its addresses, empty if with nobody.
 
-    owners: address -> names that have it; those of the same domain (two labels) are no neighbours.
+    owners: address -> names that have it; names of the same domain (two labels) do not count.
     """
     alias = f".{entry.alias}"
     network = next((net for net in SHARED_NETWORKS if alias.endswith(f".{net}")), "")
@@ -217,7 +214,10 @@ def _about_families(policy: Policy, service: Service, entry: KnownName) -> Itera
         return
     inside = {network.version for network in _inside(policy, service)}
     if GATEWAY not in service.zones and 6 not in inside:
-        yield f"{entry.name} has IPv6 addresses only, and the inside of '{service.name}' has no IPv6: nothing reaches it"
+        yield (
+            f"{entry.name} has IPv6 addresses only, and the inside of '{service.name}' has no IPv6:"
+            " nothing reaches it"
+        )
     elif 4 in inside or GATEWAY in service.zones:
         yield f"{entry.name} has IPv6 addresses only: machines without IPv6 don't reach it"
 
@@ -231,5 +231,8 @@ def _about_inside(policy: Policy, entry: KnownName) -> Iterator[str]:
     for each in entry.addresses:
         zone = policy.site.zone_of(ip_address(each.address))
         if zone:
-            yield f"{entry.name} leads to {each.address} inside zone '{zone}': traffic to it never crosses the gate"
+            yield (
+                f"{entry.name} leads to {each.address} inside zone '{zone}':"
+                " traffic to it never crosses the gate"
+            )
             return

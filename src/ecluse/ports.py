@@ -16,7 +16,6 @@ from ecluse.policy import IPAddress, Levels, Policy
 from ecluse.records import AuditRecord, Generation, KnownName, NameStatistics
 from ecluse.results import RefusedFlow, TableUse
 from ecluse.ruleset.program import NamedSet
-from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.ruleset.switch import SwitchState
 
 
@@ -301,59 +300,6 @@ class Resolver(Protocol):
 
     async def refresh(self, names: Iterable[str], seconds: float) -> Mapping[str, KnownName]:
         """Ask for these names now, for at most `seconds`; give what is known then."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeniedQuery:
-    """A name that a machine asked for and the DNS proxy did not look up.
-
-    why: `name`, `type`, `length`. last: UNIX time.
-    """
-
-    client: str
-    name: str
-    type: str
-    why: str
-    times: int
-    last: float
-
-
-@dataclass(frozen=True, slots=True)
-class DnsReport:
-    """What the process of the DNS proxy reports; numbers are since its start.
-
-    strained: why answers of dnsmasq did not leave, and how often.
-    removed: addresses that somebody else put into its sets, and it took out; removed_last: the
-    newest, and where.
-    adopted: those that it found when its journal was lost, and left.
-    unread: rows of dnsmasq's log or of the report that could not be read, and are left out.
-    validating: machines that asked for keys of zones (DNSSEC) in the last hour.
-    """
-
-    trouble: tuple[str, ...]
-    starts: int
-    learned: int
-    strained: Mapping[str, int]
-    refused: int
-    questions: tuple[DeniedQuery, ...]
-    removed: int = 0
-    removed_last: str = ""
-    adopted: int = 0
-    unread: int = 0
-    validating: tuple[str, ...] = ()
-
-
-class DnsProxyPort(Protocol):
-    """The process that answers the zones' DNS, as the daemon sees it."""
-
-    async def publish(self, orders: ProxyConfig | None) -> None:
-        """Have it work by this configuration (None: not at all). StateError: it is not written."""
-
-    async def check(self) -> str:
-        """Check that it works by the published configuration; give what is wrong, or nothing."""
-
-    async def report(self) -> DnsReport | None:
-        """Read its newest report."""
 
 
 @dataclass(frozen=True, slots=True)

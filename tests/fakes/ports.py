@@ -13,17 +13,21 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Generic, TypeVar
+from types import SimpleNamespace
+from typing import Generic, Self, TypeVar
 
+from ecluse.dnsproxy.daemon_part import DnsProxyPart
+from ecluse.dnsproxy.process_report import DnsReport
+from ecluse.dnsproxy.proxy_config import ProxyConfig
 from ecluse.errors import StateError
+from ecluse.extensions import EXTENSIONS, Extension
 from ecluse.faults import Fault
 from ecluse.flow_judge import ConntrackEntry
 from ecluse.host_reading import Device, HostReading
 from ecluse.policy import IPAddress, Levels, Policy
-from ecluse.ports import DnsReport, Recovered
+from ecluse.ports import Recovered
 from ecluse.records import AuditRecord, Generation, KnownAddress, KnownName, NameStatistics
 from ecluse.results import TableUse
-from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.state import codec
 
 T = TypeVar("T")
@@ -470,7 +474,7 @@ class FakeLinks(Failing):
 
 
 class FakeDnsGate(Failing):
-    """ports.DnsGate in memory.
+    """dnsproxy.client.DnsProxyClient in memory.
 
     wrong: what `check` gives. reported: what `report` gives. orders: what was published last.
     """
@@ -494,6 +498,21 @@ class FakeDnsGate(Failing):
     async def report(self) -> DnsReport | None:
         """Give what a test put into `reported`."""
         return self.reported
+
+
+class FakeDnsExtension(Extension):
+    """The DNS proxy as the registry has it, with a client in memory: see `proxy`."""
+
+    def __new__(cls) -> Self:
+        made = super().__new__(cls, *EXTENSIONS[0])
+        made.proxy = FakeDnsGate()
+        return made
+
+    def load(self) -> SimpleNamespace:
+        """Give a module whose part talks to `proxy`."""
+        return SimpleNamespace(
+            make_part=lambda environment: DnsProxyPart(environment, self.proxy, has_user=True)
+        )
 
 
 class FakeBypassScan(Failing):

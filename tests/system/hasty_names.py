@@ -31,7 +31,7 @@ def main() -> int:
     daemon.Options = hasty
     record_upkeep._BOOT_DELAY = 0.1
     host_names._SHARE = 1.0
-    resolver._SILENT = resolver._HELD = 0.5
+    resolver._SILENT = resolver._LEFT_SECONDS = 0.5
     return daemon.main(flags)
 
 

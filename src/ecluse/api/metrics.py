@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from ecluse.extensions import EXTENSIONS
 from ecluse.results import ServiceStatus, Status
 
 MEDIA = "text/plain; version=0.0.4; charset=utf-8"
@@ -82,25 +84,10 @@ def _gate(status: Status) -> Iterator[Metric]:
     refused.add_metric(("outbound",), status.refused_packets)
     refused.add_metric(("inbound",), status.refused_inbound_packets)
     yield refused
-    if status.dns:
-        yield _gauge(
-            "ecluse_dns_gate_working",
-            "1 when the DNS gate answers by its configuration.",
-            status.dns.working,
-        )
-        yield _gauge(
-            "ecluse_dns_learned", "Addresses that the DNS gate holds for names.", status.dns.learned
-        )
-        yield CounterMetricFamily(
-            "ecluse_dns_removed",
-            "Addresses of others that the DNS gate took out.",
-            value=status.dns.removed,
-        )
-        yield CounterMetricFamily(
-            "ecluse_dns_refused_questions",
-            "Questions that the DNS gate refused.",
-            value=status.dns.refused,
-        )
+    for extension in EXTENSIONS:
+        state = getattr(status, extension.status) if extension.metrics else None
+        if state is not None:
+            yield from import_module(extension.metrics).metrics(state)
     yield _gauge("ecluse_warnings", "How many warnings the status has.", len(status.warnings))
     alert = GaugeMetricFamily("ecluse_alert", "1 while it stands.", labels=("code", "severity"))
     for code, severity in sorted({(one.code, one.severity) for one in status.alerts}):

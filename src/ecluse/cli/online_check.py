@@ -34,8 +34,8 @@ async def _look_up_all(policy: Policy) -> Knowledge:
         async with slots:
             answer = await look_up(name, servers, _SECONDS, may_be_private=name in private)
         now = datetime.now(UTC)
-        statistics[name] = known_names.count(statistics[name], known[name], answer, now)
-        known[name] = known_names.learn(known[name], answer, now, _SHORTEST, _LONGEST)
+        statistics[name] = known_names.count_lookup(statistics[name], known[name], answer, now)
+        known[name] = known_names.after_answer(known[name], answer, now, _SHORTEST, _LONGEST)
 
     await asyncio.gather(*map(ask, names))
     for _ in range(1, _ROUNDS):

@@ -91,8 +91,7 @@ def show_status(screen: Screen, s: Json) -> None:
         f"  refused   {count_of(s['refused_packets'], 'packet')} outbound, "
         f"{s['refused_inbound_packets']:,} inbound"
     )
-    if gate := s.get("dns"):
-        _show_dns(screen, gate)
+    _show_extensions(screen, s)
     if s.get("purge"):
         screen.wrapped(
             "  ended     ",
@@ -119,30 +118,14 @@ def _show_alerts(screen: Screen, s: Json) -> None:
             screen.wrapped("! ", warning, "warn")
 
 
-def _show_dns(screen: Screen, gate: Json) -> None:
-    works = "answers for what is kept" if gate["working"] else "DOES NOT ANSWER"
-    line = f"  dns gate  {works}; {count_of(gate['refused'], 'question')} refused"
-    screen.line(line, "" if gate["working"] else "bad")
-    if gate["removed"]:
-        screen.wrapped(
-            "            ",
-            f"{count_of(gate['removed'], 'address', 'addresses')} that somebody else put into "
-            f"its sets taken out; the newest: {gate['removed_last']}",
-            "warn",
-        )
-    if gate["validating"]:
-        from ecluse.dns_cache_advice import INSECURE  # noqa: PLC0415 - few sites need it
+def _show_extensions(screen: Screen, s: Json) -> None:
+    from importlib import import_module  # noqa: PLC0415 - `status` alone needs both
 
-        screen.wrapped(
-            "            ",
-            f"{', '.join(gate['validating'])}: validates DNSSEC, and is given the proofs of kept "
-            f"names. Where one fails there all the same (SERVFAIL), type there: {INSECURE}",
-        )
-    if gate["adopted"]:
-        addresses = count_of(gate["adopted"], "address", "addresses")
-        screen.wrapped(
-            "            ", f"{addresses} kept that no record tells of: it was lost", "warn"
-        )
+    from ecluse.extensions import EXTENSIONS  # noqa: PLC0415
+
+    for extension in EXTENSIONS:
+        if extension.status_text and (state := s.get(extension.status)):
+            import_module(extension.status_text).show(screen, state, count_of)
 
 
 def _show_incidents(screen: Screen, s: Json) -> None:

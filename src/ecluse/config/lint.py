@@ -4,14 +4,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from importlib import import_module
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import chain
 
 from ecluse.config.address_parsers import is_wide, written
 from ecluse.config.cross_checks import AH, PlacedService
-from ecluse.config.lint_dns import about_dns
+from ecluse.config.lint_dns import dns_warnings
 from ecluse.config.lint_overlaps import find_overlaps
 from ecluse.config.yaml_tree import Document, Loc
+from ecluse.extensions import EXTENSIONS
 from ecluse.faults import Fault
 from ecluse.policy import (
     GATEWAY,
@@ -47,7 +49,10 @@ def find_warnings(
     """Yield every warning that no day changes."""
     yield from _about_site(policy, site)
     yield from find_examples(policy, site, services)
-    yield from about_dns(policy, site)
+    yield from dns_warnings(policy, site)
+    for extension in EXTENSIONS:
+        if extension.lint and extension.is_used(policy):
+            yield from import_module(extension.lint).find_warnings(policy, site)
     inside = subnet_index(policy)
     for placed in services:
         yield from _about_people(placed)

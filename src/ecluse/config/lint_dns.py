@@ -1,7 +1,4 @@
-"""Warnings about DNS.
-
-Zones whose machines can look nothing up at a cut, and a DNS gate that limits the inside's servers.
-"""
+"""Warnings about DNS: zones whose machines can't resolve names at a cut."""
 
 from collections.abc import Iterator
 
@@ -14,8 +11,8 @@ _UDP, _DNS_PORT = 17, 53
 _NAMED = 3
 
 
-def about_dns(policy: Policy, document: Document) -> Iterator[Fault]:
-    """Yield warnings about the services' names, the DNS that is kept for them, and the DNS gate."""
+def dns_warnings(policy: Policy, document: Document) -> Iterator[Fault]:
+    """Yield warnings: names in the allowlist, but no DNS to resolve them."""
     lacking: dict[str, tuple[Level, list[str]]] = {}
     asking = [service for service in policy.services if _asks_outside(service)]
     used = zones_by_service(policy)
@@ -33,20 +30,6 @@ def about_dns(policy: Policy, document: Document) -> Iterator[Fault]:
     for zone in policy.zone_names():
         if zone in lacking:
             yield _without_dns(policy, document, *lacking[zone], zone)
-    gate = policy.site.dns
-    # `internal: []` says that there are none.
-    if (
-        gate.mode is not DnsMode.NEVER
-        and not gate.internal
-        and not document.at(("dns_gate", "internal"))
-    ):
-        yield document.fault(
-            ("dns_gate",),
-            "the DNS gate knows no DNS server of the inside: one that asks outside has the limit of"
-            f" one machine ({gate.limits.client_queries} questions a second) for all machines that"
-            " ask it, and beyond it kept names fail. Better: internal: [{names: [...], servers:"
-            " [...]}] with every DNS server of the inside, [] for none",
-        )
 
 
 def _without_dns(

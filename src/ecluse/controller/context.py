@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
+from ecluse.extensions import Extension
 from ecluse.ports import (
     AuditLog,
     BypassScanPort,
     Clock,
     Conntrack,
-    DnsProxyPort,
     Firewall,
     Links,
     PolicySource,
@@ -24,7 +25,6 @@ class Ports:
     firewall: Firewall
     conntrack: Conntrack
     links: Links
-    dns: DnsProxyPort
     resolver: Resolver
     store: StateStore
     audit: AuditLog
@@ -42,6 +42,7 @@ class Options:
     new_name_seconds: how long a reload waits for names that were never resolved.
     dns_uid: the user of the DNS proxy, None when this machine has none.
     last_good: how long an address of a host name outlives its last answer while the resolvers fail.
+    extensions: all that there are (`extensions.EXTENSIONS`). settings: the daemon's, for them.
     closed_at_boot: why the boot unit closed the gate as a precaution, empty when it did not: then
     what the kernel shows at start is nobody's command.
     """
@@ -56,6 +57,8 @@ class Options:
     new_name_seconds: float = 5.0
     last_good: timedelta = timedelta(days=30)
     closed_at_boot: str = ""
+    extensions: tuple[Extension, ...] = ()
+    settings: Any = None
 
     @property
     def uids(self) -> tuple[int, ...]:

@@ -61,6 +61,7 @@ class Controller:
         # From here on no announcement is missed, although the tasks that take them begin later.
         self.parts.listen()
         await self.parts.startup.bring_up()
+        await self.parts.extensions.load_for(self._live.current.policy)
         self.parts.begin_tasks()
         # A daemon that was killed just after a switch has ended no connections.
         self.parts.after_change.begin(self._live.current.generation)
@@ -195,6 +196,7 @@ class Controller:
         began_at = self._live.current.generation.number if expect is None else expect
         target = self._planner.rollback_target(number)
         policy = await self._policy_with_names(target.policy)
+        await self.parts.extensions.load_for(policy)
         command = replace(command, back_to=target.number)
 
         def urgency() -> int:
@@ -239,6 +241,7 @@ class Controller:
                 message = "the files changed after the difference was shown; nothing was changed"
                 raise StaleError(message, hint="run 'ecluse reload' again")
             await self._resolve_names(policy)
+            await self.parts.extensions.load_for(policy)
             self._planner.levels_for(policy)
             async with self._preloader.hold_lock_with(policy, digest) as loaded:
                 levels = self._planner.levels_for(policy)
@@ -322,7 +325,7 @@ class Controller:
     async def refused(self, limit: int) -> Refused:
         """Say who keeps trying to get out, most packets first."""
         answer = await self.parts.status_reader.refused(limit)
-        names, unread = await self.parts.dns.refused_names()
+        names, unread = await self.parts.extensions.refused_names()
         return replace(answer, names=names[:limit], unread=answer.unread + unread)
 
     def events(self) -> AsyncIterator[Event]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from ecluse.alerts import Alerts
 from ecluse.controller.context import Options, Ports
 from ecluse.controller.events import EventBroadcaster
+from ecluse.controller.extension_host import ExtensionHost
 from ecluse.controller.live_state import LiveState, addresses_of
 from ecluse.controller.persist.change_records import ChangeRecords
 from ecluse.controller.plan import Planner
@@ -21,7 +22,6 @@ from ecluse.controller.startup import Startup
 from ecluse.controller.status import Observations, StatusReader
 from ecluse.controller.table.manager import Step, TableManager
 from ecluse.controller.tasks.after_change import AfterChange
-from ecluse.controller.tasks.dns_proxy import DNS_ALERTS, DnsProxyTask
 from ecluse.controller.tasks.flows import FlowJudges, FlowTask
 from ecluse.controller.tasks.host_names import AddressChanges, AddressUse
 from ecluse.controller.tasks.kernel_limits import KernelLimitsTask
@@ -32,6 +32,7 @@ from ecluse.controller.tasks.regular_look import RegularLook
 from ecluse.controller.tasks.supervisor import Supervisor
 from ecluse.controller.tasks.tamper import Reconciler
 from ecluse.controller.transition import Transition
+from ecluse.extension import Environment
 from ecluse.name_advice import Knowledge, owners_of
 from ecluse.records import Actor
 from ecluse.results import Event
@@ -115,20 +116,25 @@ class Parts:
             alerts=alerts,
             step=self._step,
         )
-        alerts.register(DNS_ALERTS)
-        self.dns = DnsProxyTask(
-            live=live,
-            proxy=ports.dns,
-            has_user=options.dns_uid is not None,
-            firewall=ports.firewall,
-            clock=clock,
-            alerts=alerts,
-            emit=emit,
+        self.extensions = ExtensionHost(
+            extensions=options.extensions,
+            environment=Environment(
+                settings=options.settings,
+                policy=lambda: live.current.policy,
+                levels=lambda: live.current.levels,
+                firewall=ports.firewall,
+                clock=clock,
+                alerts=alerts,
+                emit=emit,
+            ),
+            run_for_ever=self.supervisor.run_for_ever,
+            contain=self.supervisor.contain,
+            report_fault=self.supervisor.report_fault,
         )
         self.after_change = AfterChange(
             hold_lock=live.lock.hold,
             run_aside=run_aside,
-            on_change=(self.dns.wake,),
+            on_change=(self.extensions.follow,),
             announce_purge=self.flows.announce_purge,
             purge=self.flows.purge,
             prune=self.preloader.prune,
@@ -190,7 +196,7 @@ class Parts:
             table=table,
             firewall=ports.firewall,
             clock=clock,
-            counter_readers=(self.dns.read_limited,),
+            counter_readers=(self.extensions.read_counters,),
             alerts=alerts,
         )
 
@@ -266,8 +272,8 @@ class Parts:
         run("hearing of changes of links", self.links.hear)
         run("looking at the links", self.links.run)
         run("looking who uses which address", self.address_use.run)
-        run("looking after the DNS gate", self.dns.run)
         run("looking how full the kernel's tables are", self.kernel_limits.run)
+        self.extensions.follow()
         steps = (
             ("comparing with the kernel", self.regular_look.look_or_alert),
             ("putting the table back", self.reconciler.recheck),
@@ -277,6 +283,7 @@ class Parts:
             ("recording what waits", self.upkeep.write_waiting),
             ("tidying old records", self.upkeep.tidy),
             ("renewing the boot ruleset", self.upkeep.renew_boot_when_due),
+            ("loading extensions", self.extensions.load_missing),
             ("giving memory back", self.regular_look.collect_garbage),
         )
         self.supervisor.run_regularly("the regular look", self._options.tick, steps)
@@ -307,7 +314,7 @@ class Parts:
             leak=self.reconciler.last_leak,
             bypasses=self.links.bypasses,
             tables=self.kernel_limits.tables,
-            dns=self.dns.state(),
+            extensions=self.extensions.states(),
             recorded=not waiting,
         )
 

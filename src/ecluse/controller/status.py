@@ -19,7 +19,6 @@ from ecluse.name_advice import Knowledge, address_states, failures, name_states
 from ecluse.policy import GATEWAY, Policy, Service
 from ecluse.ports import CounterValue, Firewall, Links, SetReading
 from ecluse.results import (
-    DnsState,
     Leak,
     Purge,
     Refused,
@@ -38,6 +37,7 @@ class Observations:
     """What the parts of the controller noticed, as of one moment.
 
     counters, last_packet: as `RegularLook` has them. bypasses: what a look at the machine found.
+    extensions: field of `Status` -> its value.
     """
 
     alerts: tuple[Alert, ...]
@@ -50,7 +50,7 @@ class Observations:
     leak: Leak | None
     bypasses: tuple[MachineWarning, ...]
     tables: tuple[TableUse, ...]
-    dns: DnsState | None
+    extensions: Mapping[str, object | None]
     recorded: bool
 
 
@@ -178,9 +178,9 @@ def status(
         last_tamper=observed.tamper,
         last_leak=observed.leak,
         warnings=warnings,
-        dns=observed.dns,
         tables=observed.tables,
         alerts=observed.alerts,
+        **observed.extensions,  # type: ignore[arg-type]  # by the names of its fields
     )
 
 

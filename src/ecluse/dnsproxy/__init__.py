@@ -1,14 +1,13 @@
-"""The process of the DNS gate (`ecluse-dns.service`): runs the engine, and decides what leaves and
-what is learned.
+"""The DNS proxy (`ecluse-dns.service`), and the daemon's side of it.
 
-    zones -> (redirect) -> dnsmasq: refuses at once, says who asks; no capability
-                             | what its list of names lets through
+    zones -> (redirect) -> dnsmasq: refuses at once, tells which machine asks; no capability
+                             | the names on its list
                              v
-                           strainer: record types, lengths, rates; holds answers; puts the addresses
-                           into the kernel's sets,
-                             |        and then answers; CAP_NET_ADMIN and nothing else
+                           forwarder: record types, lengths, rates; caches answers; adds the
+                             |        addresses to the kernel's sets and then answers;
+                             |        CAP_NET_ADMIN and nothing else
                              v
                            the site's resolvers
 
-docs/datapath.md says why it is cut like this.
+docs/datapath.md says why there are two processes.
 """

@@ -1,8 +1,7 @@
-"""Answers that are given again: the engine keeps none, since it tells us who asks (dnsmasq(8),
-`--add-subnet`).
+"""Cached answers, found by the bytes of the question before anything is parsed.
 
-Found by the question's own bytes, before anything is parsed: a crowd that asks for the same kept
-name costs next to nothing.
+So a crowd that asks for the same kept name costs next to nothing. dnsmasq caches none of them,
+since its questions differ by the client that they name (dnsmasq(8), `--add-subnet`).
 """
 
 from collections import OrderedDict
@@ -12,30 +11,28 @@ import dns.flags
 import dns.message
 
 MOST = 5000
-"""Answers that are held; the one that was not asked for longest gives way."""
+"""Cached answers; the least recently used is dropped."""
 LONGEST = 1232
-"""Bytes of an answer that goes in one datagram (dnsflagday.net/2020)."""
+"""Bytes of an answer in one datagram (dnsflagday.net/2020)."""
 
 FEWEST = 512
-"""Bytes that whoever names no other number can take (RFC 1035)."""
+"""Bytes that every client can take (RFC 1035, section 4.2.1)."""
 
 _HEADER, _QTYPE_QCLASS = 12, 4
-_WISHES = 9
-"""Bytes of an OPT record as far as what can be taken, and whether signatures are wanted: name,
-type, payload, flags (RFC 6891).
-"""
+_OPT_START = 9
+"""First bytes of an OPT record: name, type, payload size, flags (RFC 6891, section 6.1.2)."""
 _ONE_QUESTION = b"\0\1\0\0\0\0"
 _LABEL = 63
 
 
-def room(reply: dns.message.Message) -> int:
-    """Give the bytes that whoever asked can take in one datagram."""
+def payload_limit(reply: dns.message.Message) -> int:
+    """Return how many bytes the client can take in one datagram."""
     return min(LONGEST, max(FEWEST, reply.request_payload))
 
 
 @dataclass(slots=True)
-class _Held:
-    """An answer as it is given now. age: the whole seconds that its TTLs have been counted down by.
+class _Entry:
+    """An answer, and by how many whole seconds its TTLs have been counted down (`age`).
 
     Bytes alone: parsed, an answer of many records is thirty times as large, and MOST of them would
     not fit into the unit's memory.
@@ -53,8 +50,7 @@ class _Held:
 class CachedAnswer:
     """An answer, ready to be sent.
 
-    while_open: it may be given only while everything is passed on. keys: it is about those of a
-    zone.
+    while_open: it may be sent only while every zone is open. keys: it has the keys of a zone.
     """
 
     wire: bytes
@@ -63,34 +59,34 @@ class CachedAnswer:
 
 
 class AnswerCache:
-    """Holds answers for their TTL. No clock of its own."""
+    """Answers, for as long as their TTL says. Callers pass the time."""
 
     def __init__(self) -> None:
-        self._held: OrderedDict[bytes, _Held] = OrderedDict()
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
 
     def clear(self) -> None:
-        """Forget all: other orders may answer otherwise."""
-        self._held.clear()
+        """Drop all: another configuration may answer differently."""
+        self._entries.clear()
 
     def find(self, data: bytes, now: float) -> CachedAnswer | None:
-        """Give the answer to a question as it came, None when it has to be asked for."""
+        """Return the answer to a query (its bytes), None if there is none."""
         end = _end_of_question(data)
-        held = self._held.get(_key(data, end)) if end else None
+        held = self._entries.get(_key(data, end)) if end else None
         if held is None:
             return None
         age = int(now - held.began)
         if age >= held.seconds:
-            del self._held[_key(data, end)]
+            del self._entries[_key(data, end)]
             return None
         if age != held.age:
             held.wire, held.age = _counted_down(held.wire, end, age - held.age), age
-        self._held.move_to_end(_key(data, end))
-        # Number, wish for recursion and the letters' case are the client's own.
+        self._entries.move_to_end(_key(data, end))
+        # Id, RD flag and the case of the name's letters are the client's own.
         flags = bytes([held.wire[2] & 0xFE | data[2] & 1])
         wire = data[:2] + flags + held.wire[3:_HEADER] + data[_HEADER:end] + held.wire[end:]
         return CachedAnswer(wire, held.while_open, held.keys)
 
-    def keep(
+    def store(
         self,
         data: bytes,
         reply: dns.message.Message,
@@ -99,22 +95,22 @@ class AnswerCache:
         while_open: bool,
         keys: bool = False,
     ) -> None:
-        """Hold an answer that says something, as long as all of it may be held."""
-        # That something does not exist is held as well, with the proof of it.
+        """Cache a complete answer without an error, for the shortest of its TTLs."""
+        # The authority section: the proof that something does not exist is cached as well.
         seconds = min((one.ttl for one in (*reply.answer, *reply.authority)), default=0)
         end = _end_of_question(data)
         if not end or not seconds or reply.rcode() or reply.flags & dns.flags.TC:
             return
         wire = reply.to_wire(max_size=65535)
-        if len(wire) > room(reply):
+        if len(wire) > payload_limit(reply):
             return
-        self._held[_key(data, end)] = _Held(wire, now, seconds, while_open, keys)
-        if len(self._held) > MOST:
-            self._held.popitem(last=False)
+        self._entries[_key(data, end)] = _Entry(wire, now, seconds, while_open, keys)
+        if len(self._entries) > MOST:
+            self._entries.popitem(last=False)
 
 
 def _end_of_question(data: bytes) -> int:
-    """Give where the one question of a plain query ends, 0 when it is anything else."""
+    """Return where the question of a plain query ends, 0 for any other message."""
     if len(data) < _HEADER or data[2] & 0xF8 or data[4:10] != _ONE_QUESTION:
         return 0
     at = _HEADER
@@ -127,9 +123,7 @@ def _end_of_question(data: bytes) -> int:
 
 
 def _counted_down(wire: bytes, end: int, seconds: int) -> bytes:
-    """Give an answer with the TTLs of its records, which follow the question's end, so many seconds
-    shorter.
-    """
+    """Return an answer with its TTLs shortened; `end` is where its question ends."""
     made, at = bytearray(wire), end
     for _ in range(int.from_bytes(wire[6:8]) + int.from_bytes(wire[8:10])):
         while 0 < wire[at] <= _LABEL:
@@ -142,10 +136,11 @@ def _counted_down(wire: bytes, end: int, seconds: int) -> bytes:
 
 
 def _key(data: bytes, end: int) -> bytes:
-    """Tell questions apart by name (in any case), type, class, whether options follow, and what is
-    wished for then.
-    """
+    """Return the key of a question: name in lower case, type, class, ARCOUNT, start of OPT."""
     name = end - _QTYPE_QCLASS
     return (
-        data[_HEADER:name].lower() + data[name:end] + data[10:_HEADER] + data[end : end + _WISHES]
+        data[_HEADER:name].lower()
+        + data[name:end]
+        + data[10:_HEADER]
+        + data[end : end + _OPT_START]
     )

@@ -1,6 +1,4 @@
-"""The daemon's side of the DNS gate: writes its orders, asks it whether it works, reads what it
-tells. The port `DnsGate`.
-"""
+"""The daemon's client of the DNS proxy: writes its configuration, checks it, reads its report."""
 
 import asyncio
 from pathlib import Path
@@ -8,68 +6,66 @@ from pathlib import Path
 import dns.exception
 import dns.rcode
 
+from ecluse.atomic_files import replace_file
 from ecluse.dnsproxy.health import ask_health
-from ecluse.dnsproxy.process_report import parse
-from ecluse.dnsproxy.whole_files import write_whole
+from ecluse.dnsproxy.process_report import DnsReport, parse_report
+from ecluse.dnsproxy.proxy_config import ProxyConfig
 from ecluse.errors import StateError
-from ecluse.ports import DnsReport
-from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.state import durable_files
 from ecluse.state.codec import canonical, digest
 
-ORDERS = "dns-orders.json"
+CONFIG_FILE = "dns-orders.json"
 REPORT = "report.json"
 _LARGEST = 1 << 20
-"""Bytes of a report; one of 200 questions (tally.py) has a tenth."""
+"""Bytes of a report; one of 200 names (`refused_names.MOST_ROWS`) has a tenth."""
 _SECONDS = 0.8
 _AGAIN = 0.05
-"""New orders are taken up within a quarter of a second: so often it is asked meanwhile whether they
-are.
-"""
+"""Seconds between two checks; the proxy reads a new configuration within a quarter of a second."""
 
 
 class DnsProxyClient:
-    """run_dir: where the orders are written.
+    """The DNS proxy, seen from the daemon.
 
-    told_dir: where the gate's process writes its report.
+    run_dir: where the configuration is written. report_dir: where the proxy writes its report.
     """
 
-    def __init__(self, run_dir: Path, told_dir: Path) -> None:
-        self._orders_file, self._report_file = run_dir / ORDERS, told_dir / REPORT
-        self._orders: ProxyConfig | None = None
+    def __init__(self, run_dir: Path, report_dir: Path) -> None:
+        self._config_file, self._report_file = run_dir / CONFIG_FILE, report_dir / REPORT
+        self._config: ProxyConfig | None = None
         self._digest = ""
 
-    async def publish(self, orders: ProxyConfig | None) -> None:
-        """Write the orders, if they are others than before.
+    async def publish(self, config: ProxyConfig | None) -> None:
+        """Write the configuration, if it is another one; an empty file for None.
 
-        StateError when they could not be written.
+        Raises:
+            StateError: it could not be written.
         """
-        data = canonical(orders) if orders else b""
-        self._orders = orders
-        if (digest(data) if data else "") == self._digest and self._orders_file.exists():
+        data = canonical(config) if config else b""
+        self._config = config
+        if (digest(data) if data else "") == self._digest and self._config_file.exists():
             return
         try:
-            await asyncio.to_thread(write_whole, self._orders_file, data.decode())
+            await asyncio.to_thread(
+                replace_file, self._config_file, data, mode=0o644, sync_name=False
+            )
         except OSError as error:
-            message = f"{self._orders_file} could not be written: {error.strerror}"
+            message = f"{self._config_file} could not be written: {error.strerror}"
             raise StateError(message, retry=True) from error
         self._digest = digest(data) if data else ""
 
     async def check(self) -> str:
-        """Ask the gate, the whole way through, whether it works by the orders; give what is wrong,
-        empty when nothing is.
+        """Return what is wrong with the proxy, empty when it works by the configuration.
 
-        One that works by older orders is given a moment: each change of level would else be
-        followed by an alarm.
+        It has a moment to read a new one: else each change of level would raise an alarm.
         """
-        if self._orders is None:
+        if self._config is None:
             return ""
-        word = self._digest.removeprefix("sha256:")[:16]
+        digest = self._digest.removeprefix("sha256:")[:16]
         loop = asyncio.get_running_loop()
         until = loop.time() + _SECONDS
         try:
             while True:
-                reply = await ask_health(word, self._orders.port, _SECONDS)
+                reply = await ask_health(digest, self._config.port, _SECONDS)
                 if reply.rcode() != dns.rcode.REFUSED or loop.time() >= until:
                     break
                 await asyncio.sleep(_AGAIN)
@@ -80,19 +76,18 @@ class DnsProxyClient:
         if reply.rcode() == dns.rcode.NOERROR:
             return ""
         return (
-            "it works by older orders"
+            "it works by an older configuration"
             if reply.rcode() == dns.rcode.REFUSED
             else "its engine alone answers"
         )
 
     async def report(self) -> DnsReport | None:
-        """Read what the gate's process told last, None when it told nothing.
+        """Read the proxy's report, None if there is none.
 
-        It is another user's file: whatever stands there, the daemon neither waits for it nor runs
-        out of memory.
+        It is another user's file: the daemon must neither wait for it nor run out of memory.
         """
         try:
-            told = await asyncio.to_thread(durable_files.read_file, self._report_file, _LARGEST)
+            data = await asyncio.to_thread(durable_files.read_file, self._report_file, _LARGEST)
         except StateError:
             return None
-        return parse(told) if told else None
+        return parse_report(data) if data else None

@@ -3,7 +3,7 @@
 import dns.message
 
 from ecluse.dns_exchange import exchange
-from ecluse.ruleset.proxy_config import HEALTH
+from ecluse.dnsproxy.proxy_config import HEALTH
 
 ATTEMPTS = 5
 """How often a query is sent: in a flood dnsmasq may lose one and be well."""

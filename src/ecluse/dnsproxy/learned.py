@@ -1,18 +1,16 @@
-"""What was answered, by set: recorded, put into the kernel before the answer is given, put back
-when it is gone, kept on disk.
+"""The addresses from DNS answers, by nft set: in the kernel before the answer is sent, and on disk.
 
-Nobody else fills these sets. What they hold and was never learned here is taken out; what was
-learned and is missing is put back. Both need to know what was learned, whatever process of the gate
-it was: see `record`.
+Nobody else fills these sets. An element that was never learned here is deleted; a learned one that
+is missing is added again. Both need to know what every process before this one learned: see
+`learned_store`.
 """
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ecluse.dnsproxy import learned_snapshot
-from ecluse.dnsproxy.learned_journal import Held, LearnedJournal, Origins
-from ecluse.dnsproxy.learned_snapshot import clock
+from ecluse.dnsproxy.learned_store import LearnedStore, boot_id, clock
+from ecluse.dnsproxy.proxy_config import ProxyConfig
 from ecluse.kernel import read_table
 from ecluse.kernel.netlink import NETLINK_NETFILTER, DumpInterruptedError, NetlinkSocket, number
 from ecluse.kernel.netlink_stream import NetlinkStream
@@ -28,93 +26,88 @@ from ecluse.policy import IPAddress
 from ecluse.ports import KernelChange
 from ecluse.ruleset import table_names
 from ecluse.ruleset.dns_redirect import KEPT_SECONDS
-from ecluse.ruleset.proxy_config import ProxyConfig
 from ecluse.safe_text import replace_unsafe
 
-_TABLE_HANDLE = 4
+_TABLE_HANDLE = 4  # NFTA_TABLE_HANDLE, linux/netfilter/nf_tables.h
 _PIECE = 1000
 _FRESH = 15
-"""Seconds in which an address is not put in again: each time is a transaction, which disturbs
-whoever reads the table.
+"""Seconds in which an address is not added again: each time is a transaction, which disturbs
+every reader of the table.
 """
 _GRACE = 120.0
-"""Seconds in which an address that is over is still known: packets refresh it in the kernel, and we
-read that once a minute.
+"""Seconds for which an address is remembered after its time: packets refresh it in the kernel, and
+we read that once a minute.
 """
 _SURELY = 2.0
-"""An address with as many seconds left is not over in the kernel either, whose clock is read in
-whole seconds: it was deleted.
+"""An address with this many seconds left has not expired in the kernel either, which counts whole
+seconds. If it is missing there, somebody deleted it.
 """
 _PAUSE, _SHARE = 0.25, 10
-"""Sets that others change are read again after so many seconds, and ten times what the reading
-took: a flood costs little.
+"""Sets that others change are read again after this many seconds, and after ten times what the
+reading took: a flood of changes costs little.
 """
 _EVENT_BUFFER = 1 << 20
-"""A load of the daemon's with 100,000 elements need not be heard out: what is dropped is said, and
-we look.
+"""Bytes. A load of 100,000 elements by the daemon may overflow it: the loss is reported, and then
+we read the sets.
 """
 
 
 class LearnedAddresses:
-    """The addresses in the kernel's sets, and until when they are kept.
+    """The learned addresses and until when they are kept.
 
-    removed: addresses of others that were taken out, last: the newest. adopted: those that nothing
-    told of, when the record was lost; they stay, since a kept connection may live on each.
+    removed: how many addresses of somebody else were deleted; last: the newest of them.
+    adopted: how many unknown ones were kept after the journal was lost, since a kept connection may
+    depend on each.
     """
 
     def __init__(self, state_dir: Path, run_dir: Path) -> None:
-        self._file = state_dir / learned_snapshot.FILE
-        self._boot = learned_snapshot.boot_id()
         self._netlink = NetlinkSocket(NETLINK_NETFILTER)
-        self._record = LearnedJournal(run_dir, self._boot)
-        self._sets: dict[str, tuple[int, int]] = {}
+        self._store = LearnedStore(state_dir, run_dir, boot_id())
+        self._sets: dict[str, tuple[int, int]] = {}  # set -> handles of the table and of the set
         self._touched: set[str] = set()
         self._all_touched = False
         self._next = 0.0
         self._saved = False
         self.removed = self.adopted = 0
         self.last = ""
-        known, led, whole = self._record.load()
-        kept, before, boot = learned_snapshot.read_snapshot(self._file, self._boot)
-        # The first process since the machine started finds nothing of its own in the kernel.
-        self._adopting = not whole and boot in {"", self._boot}
-        self._held: Held = {} if whole else kept
-        self._origins: Origins = {} if whole else before
-        self._orders: ProxyConfig | None = None
+        self._config: ProxyConfig | None = None
         self._outdated = False
-        for name, origins in led.items():
-            self._origins.setdefault(name, {}).update(origins)
-        most = clock() + KEPT_SECONDS
-        for name, every in known.items():
-            held = self._held.setdefault(name, {})
-            held.update({address: min(until, most) for address, until in every.items()})
+        self._learned, self._adopting = self._store.load()
         if not self._adopting:
-            self._record.renew(self._held, self._origins)
+            self._store.rewrite(self._learned)
 
     def __len__(self) -> int:
-        return sum(map(len, self._held.values()))
+        return sum(map(len, self._learned.until.values()))
 
     def close(self) -> None:
-        """Let go of the kernel and of the record, and write nothing."""
+        """Close the netlink socket and the journal; nothing is written."""
         self._netlink.close()
-        self._record.close()
+        self._store.close()
 
     @property
     def trouble(self) -> str:
-        """Say why strangers can't be told, empty when they can."""
-        return self._record.trouble
+        """Say why somebody else's addresses can't be told from ours, empty when they can."""
+        return self._store.trouble
 
-    def learn(self, services: Iterable[str], addresses: Iterable[IPAddress], led: str) -> None:
-        """Put addresses into the sets of these services.
+    def add_addresses(
+        self, services: Iterable[str], addresses: Iterable[IPAddress], origin: str
+    ) -> None:
+        """Add addresses to the sets of these services, and record them.
 
-        OSError: they are not all there, so do not answer with them.
+        Args:
+            services: those that the name is answered for.
+            addresses: of one answer.
+            origin: the name, or `*.operator.example` for one below a wildcard.
 
-        led: the name that stands for itself, or `*.operator.example` for one below a wildcard.
+        Raises:
+            OSError: they are not all in the kernel, so the answer must not be given.
         """
-        orders, addresses = self._orders, tuple(addresses)
-        # Orders may have changed since the question left.
-        services = [one for one in services if orders is None or orders.leads(led, one)]
-        wanted = [
+        config, addresses = self._config, tuple(addresses)
+        # The configuration may have changed since the query was sent.
+        services = [
+            one for one in services if config is None or config.is_answered_for(origin, one)
+        ]
+        elements = [
             SetElement(name, address)
             for address in addresses
             for service in services
@@ -123,50 +116,49 @@ class LearnedAddresses:
                 table_names.learned_set(str(address.version)),
             )
         ]
-        until = clock() + KEPT_SECONDS
-        fresh = until - _FRESH
+        known, until = self._learned.until, clock() + KEPT_SECONDS
         due = [
             one
-            for one in wanted
+            for one in elements
             if one.set not in self._sets
-            or self._held.get(one.set, {}).get(one.address, 0.0) < fresh
+            or known.get(one.set, {}).get(one.address, 0.0) < until - _FRESH
         ]
-        new: Held = {}
+        new: dict[str, dict[IPAddress, float]] = {}
         for one in due:
-            if one.address not in self._held.get(one.set, ()):
+            if one.address not in known.get(one.set, ()):
                 new.setdefault(one.set, {})[one.address] = until
-        for name, address in self._led(services, addresses, led):
-            new.setdefault(name, {})[address] = self._held.get(name, {}).get(address, until)
-        if self._record.is_outgrown:
-            self._record.renew(self._held, self._origins)
-        self._record.append(new, self._origins)
+        for name, address in self._add_origin(services, addresses, origin):
+            new.setdefault(name, {})[address] = known.get(name, {}).get(address, until)
+        if self._store.is_outgrown:
+            self._store.rewrite(self._learned)
+        # First the journal, then the kernel: an address that only the kernel has would be taken for
+        # somebody else's by the next process.
+        self._store.append(self._learned.rows(new))
         self._put(due)
         for one in due:
-            self._held.setdefault(one.set, {})[one.address] = until
+            known.setdefault(one.set, {})[one.address] = until
 
-    def _led(
-        self, services: Iterable[str], addresses: Iterable[IPAddress], led: str
+    def _add_origin(
+        self, services: Iterable[str], addresses: Iterable[IPAddress], origin: str
     ) -> Iterator[tuple[str, IPAddress]]:
-        """Take note of what led to these addresses; give, by set, those of which that is new."""
+        """Record what led to these addresses; yield those, by set, for which that is new."""
         for service in services:
             for address in addresses:
                 name = table_names.learned_set(str(address.version), service)
-                origins = self._origins.setdefault(name, {})
+                origins = self._learned.origins.setdefault(name, {})
                 before = origins.get(address, frozenset())
-                if led not in before:
-                    origins[address] = before | {led}
+                if origin not in before:
+                    origins[address] = before | {origin}
                     yield name, address
 
-    def _put(self, wanted: list[SetElement]) -> None:
-        for start in range(0, len(wanted), _PIECE):
-            with self._fresh_after_fault():
-                add_elements(self._netlink, wanted[start : start + _PIECE])
+    def _put(self, elements: list[SetElement]) -> None:
+        for start in range(0, len(elements), _PIECE):
+            with self._new_socket_after_fault():
+                add_elements(self._netlink, elements[start : start + _PIECE])
 
     @contextlib.contextmanager
-    def _fresh_after_fault(self) -> Iterator[None]:
-        """Take another socket after a refusal: answers of what the kernel refused may still be
-        under way on this one.
-        """
+    def _new_socket_after_fault(self) -> Iterator[None]:
+        """Replace the socket after an error: late answers may still arrive on the old one."""
         try:
             yield
         except OSError:
@@ -175,113 +167,117 @@ class LearnedAddresses:
             raise
 
     def is_open(self) -> bool:
-        """Say whether the kernel lets everything pass now: its own word, in the moment of the
-        question. No word is a no.
-        """
+        """Ask the kernel whether it lets everything pass now; no answer counts as no."""
         try:
-            with self._fresh_after_fault():
+            with self._new_socket_after_fault():
                 target = read_table.goto_targets(self._netlink, ["forward"])["forward"]
         except OSError:
             return False
         return (target or "").endswith("_open")
 
-    # -- what names lead to ------------------------------------------------------------------------
+    # -- the names that lead to addresses ----------------------------------------------------------
 
-    def obey(self, orders: ProxyConfig) -> None:
-        """Know by which names addresses are kept from now on; `tend` lets those go to which none
-        leads any more.
+    def apply_config(self, config: ProxyConfig) -> None:
+        """Keep addresses by these names from now on.
+
+        `reconcile` then deletes the addresses to which no name leads any more.
         """
-        self._orders, self._outdated = orders, True
+        self._config, self._outdated = config, True
 
-    def _let_go(self) -> None:
-        """Take out of a service's sets what its names no longer lead to.
+    def _delete_nameless(self) -> None:
+        """Delete from each service's sets what its names no longer lead to.
 
-        A service that is not in the orders is left alone.
+        A service that is not in the configuration is left alone: it is not kept at this level, and
+        may be again.
         """
-        orders = self._orders
-        if orders is None:
+        config = self._config
+        if config is None:
             return
-        answered = (*orders.names.values(), *orders.wildcards.values())
+        answered = (*config.names.values(), *config.wildcards.values())
         for service in {service for each in answered for service in each.services}:
             for digit in ("4", "6"):
                 name = table_names.learned_set(digit, service)
-                origins = self._origins.get(name, {})
-                # Of thousands of addresses few names are the origin.
-                lead = {led for led in set().union(*origins.values()) if orders.leads(led, service)}
-                gone = [address for address, led in origins.items() if led.isdisjoint(lead)]
+                origins = self._learned.origins.get(name, {})
+                # Few names are the origin of thousands of addresses: judge each name once.
+                lead = {
+                    one
+                    for one in set().union(*origins.values())
+                    if config.is_answered_for(one, service)
+                }
+                gone = [address for address, names in origins.items() if names.isdisjoint(lead)]
                 every = table_names.learned_set(digit)
                 others = [
-                    n for n in self._held if n not in {name, every} and n.endswith(f"_{digit}")
+                    addresses
+                    for other, addresses in self._learned.until.items()
+                    if other not in {name, every} and other.endswith(f"_{digit}")
                 ]
                 # The service's own set last: should the kernel refuse, the next try finds the same
-                # to do.
-                self._forget(
-                    every, [a for a in gone if not any(a in self._held[n] for n in others)]
-                )
-                self._forget(name, gone)
+                # addresses again.
+                self._delete(every, [a for a in gone if not any(a in each for each in others)])
+                self._delete(name, gone)
 
-    def _forget(self, name: str, gone: Sequence[IPAddress]) -> None:
-        held, origins = self._held.get(name, {}), self._origins.get(name, {})
+    def _delete(self, name: str, gone: Sequence[IPAddress]) -> None:
         there, _ = set_contents(self._netlink, name) if gone and name in self._sets else ({}, False)
         here = [address for address in gone if address in there]
         for start in range(0, len(here), _PIECE):
-            with self._fresh_after_fault():
+            with self._new_socket_after_fault():
                 delete_elements(self._netlink, name, here[start : start + _PIECE])
         for address in gone:
-            held.pop(address, None)
-            origins.pop(address, None)
+            self._learned.until.get(name, {}).pop(address, None)
+            self._learned.origins.get(name, {}).pop(address, None)
 
     # -- the kernel's sets -------------------------------------------------------------------------
 
     def changes(self) -> NetlinkStream[KernelChange]:
-        """Hear the kernel's transactions from now on. OSError when that is not possible."""
+        """Return the kernel's transactions from now on. OSError if they can't be received."""
 
         def is_ours(port: int, _process: int) -> bool:
             return bool(port == self._netlink.socket.getsockname()[0])
 
         return monitor_transactions(is_ours, _EVENT_BUFFER)
 
-    def hear(self, change: KernelChange) -> bool:
-        """Take note of a transaction; say whether it is worth a look."""
+    def is_relevant(self, change: KernelChange) -> bool:
+        """Say whether `reconcile` should run after a transaction; remember that sets changed."""
         if change.ours:
             return False
         if change.filled or change.lost:
             self._all_touched = True
         return change.touched or bool(change.filled)
 
-    def tend(self) -> None:
-        """Look at the sets that were made anew, and at those that others changed.
-
-        OSError: try again later.
-        """
+    def reconcile(self) -> None:
+        """Reconcile new sets, and sets that others changed. OSError: try again later."""
         with contextlib.suppress(DumpInterruptedError):
-            self._look(every=False)
+            self._reconcile(every=False)
 
-    def _look(self, *, every: bool) -> None:
-        """Set right what is due.
+    def _reconcile(self, *, every: bool) -> None:
+        """Reconcile the sets that are due, or all.
 
-        Those made anew are at once: a kept flow may be waiting. DumpInterruptedError: not all.
+        New sets are due at once: the connections that depend on them are refused until then.
+
+        Raises:
+            DumpInterruptedError: somebody changed the table meanwhile; not all was done.
+            OSError: the first fault; the other sets were done all the same.
         """
         table = read_table.table_attributes(self._netlink)
         serial = number(table.get(_TABLE_HANDLE, b"")) if table else 0
         now = {name: (serial, handle) for name, handle in set_handles(self._netlink).items()}
-        anew = {name for name, which in now.items() if self._sets.get(name) != which}
-        self._sets = {name: which for name, which in now.items() if name not in anew}
+        # Another handle: the table or the set was deleted and made again, so it is empty.
+        new = {name for name, both in now.items() if self._sets.get(name) != both}
+        self._sets = {name: both for name, both in now.items() if name not in new}
         if self._all_touched:
             self._touched, self._all_touched = set(self._sets), False
         began = clock()
-        rest = (
-            (set(self._sets) if every else self._touched & set(now))
-            if every or began >= self._next
-            else set()
-        )
+        if every:
+            rest = set(self._sets)
+        else:
+            rest = self._touched & set(now) if began >= self._next else set()
         fault: OSError | None = None
-        for name in [*sorted(anew), *sorted(rest - anew)]:
+        for name in [*sorted(new), *sorted(rest - new)]:
             try:
-                self._settle(name)
+                self._reconcile_set(name)
             except DumpInterruptedError:
                 raise
-            except OSError as error:  # the other sets are no worse for it
+            except OSError as error:
                 fault = fault or error
                 continue
             self._sets[name] = now[name]
@@ -293,80 +289,86 @@ class LearnedAddresses:
             raise fault
         if self._adopting:
             self._adopting = False
-            self._record.renew(self._held, self._origins)
+            self._store.rewrite(self._learned)
         if self._outdated:
-            self._let_go()
+            self._delete_nameless()
             self._outdated = False
-            self._record.renew(self._held, self._origins)
+            self._store.rewrite(self._learned)
 
-    def _settle(self, name: str) -> None:
-        """Bring a set and what we know of it together: who is no child of ours goes, who is missing
-        comes back.
+    def _reconcile_set(self, name: str) -> None:
+        """Reconcile one set with what was learned.
+
+        Elements that were never learned are deleted, missing ones added again, time-outs cut to one
+        hour.
         """
         now = clock()
         there, everything = set_contents(self._netlink, name)
         if everything:
-            self._take_out(name, [None])
-        held = self._held.setdefault(name, {})
-        strange = [address for address in there if address not in held]
-        if strange and self._adopting:
-            held.update(dict.fromkeys(strange, now))
-            self.adopted += len(strange)
-        elif strange and self._record.is_sound:
-            self._take_out(name, strange)
-        endless = [
+            self._delete_foreign(name, [None])
+        known = self._learned.until.setdefault(name, {})
+        foreign = [address for address in there if address not in known]
+        if foreign and self._adopting:
+            known.update(dict.fromkeys(foreign, now))
+            self.adopted += len(foreign)
+        elif foreign and self._store.is_sound:
+            self._delete_foreign(name, foreign)
+        too_long = [
             address
             for address, seconds in there.items()
-            if seconds > KEPT_SECONDS and address in held
+            if seconds > KEPT_SECONDS and address in known
         ]
-        for address in held.keys() & there.keys():
-            held[address] = now + min(there[address], KEPT_SECONDS)
+        # Packets refresh an element: the kernel's time is the right one.
+        for address in known.keys() & there.keys():
+            known[address] = now + min(there[address], KEPT_SECONDS)
         missing = [
             SetElement(name, address, int(until - now))
-            for address, until in held.items()
+            for address, until in known.items()
             if address not in there and until - now >= _SURELY
         ]
-        self._put([*(SetElement(name, address) for address in endless), *missing])
+        self._put([*(SetElement(name, address) for address in too_long), *missing])
 
-    def _take_out(self, name: str, strange: Sequence[IPAddress | None]) -> None:
-        for start in range(0, len(strange), _PIECE):
-            piece = strange[start : start + _PIECE]
-            with self._fresh_after_fault():
+    def _delete_foreign(self, name: str, foreign: Sequence[IPAddress | None]) -> None:
+        for start in range(0, len(foreign), _PIECE):
+            piece = foreign[start : start + _PIECE]
+            with self._new_socket_after_fault():
                 delete_elements(self._netlink, name, piece)
             self.removed += len(piece)
-        self.last = replace_unsafe(f"{strange[-1] or '*'} in {name}")
+        self.last = replace_unsafe(f"{foreign[-1] or '*'} in {name}")
 
     # -- the disk ----------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Look at what packets have kept alive, forget what is over, and put the rest on disk.
+        """Read what packets have refreshed, forget what is over, and write the rest to disk.
 
-        OSError when that fails.
+        OSError if that fails.
         """
         try:
-            self._look(every=True)
-        except (
-            OSError
-        ):  # `tend` says so; what is known is saved all the same, and nothing is forgotten
+            self._reconcile(every=True)
+        except OSError:
+            # `reconcile` reports it. What is known is saved all the same, and nothing is forgotten.
             if self._adopting:
                 return
         else:
-            over = clock() - _GRACE
-            alive = {
-                name: {address: until for address, until in every.items() if until > over}
-                for name, every in self._held.items()
-            }
-            self._held = {name: every for name, every in alive.items() if every}
-            self._origins = {
-                name: {
-                    address: led
-                    for address, led in every.items()
-                    if address in self._held.get(name, ())
-                }
-                for name, every in self._origins.items()
-            }
-        self._record.renew(self._held, self._origins)
-        if self._held or not self._saved:
+            self._forget_expired()
+        self._store.rewrite(self._learned)
+        # Once empty, the file is not written again and again.
+        if self._learned.until or not self._saved:
             self._saved = False
-            learned_snapshot.write_snapshot(self._file, self._held, self._origins, self._boot)
-            self._saved = not self._held
+            self._store.save_snapshot(self._learned)
+            self._saved = not self._learned.until
+
+    def _forget_expired(self) -> None:
+        over, learned = clock() - _GRACE, self._learned
+        alive = {
+            name: {address: until for address, until in addresses.items() if until > over}
+            for name, addresses in learned.until.items()
+        }
+        learned.until = {name: addresses for name, addresses in alive.items() if addresses}
+        learned.origins = {
+            name: {
+                address: names
+                for address, names in origins.items()
+                if address in learned.until.get(name, ())
+            }
+            for name, origins in learned.origins.items()
+        }

@@ -1,9 +1,8 @@
-"""What of a question leaves, and what of an answer comes back: decisions on DNS messages, without a
-socket or a clock.
+"""Filter for DNS messages: which queries leave, and which records come back. Pure.
 
-The question that leaves is made anew: name in lower case, our own options. Neither letters' case
-nor an option of the client's carries anything out. The answer is made anew too: the records that
-were asked for, and nothing beside them.
+A query is rebuilt before it leaves: name in lower case, our own options, so that neither the case
+of letters nor a client's options carry data out. An answer is rebuilt too: the records that were
+asked for, and no others.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -22,24 +21,21 @@ import dns.rdatatype
 import dns.rrset
 
 from ecluse.dnsproxy import svcb
-from ecluse.dnsproxy.dnsmasq_config import CACHED
+from ecluse.dnsproxy.dnsmasq_config import MAX_TTL
+from ecluse.dnsproxy.proxy_config import HEALTH, ProxyConfig
 from ecluse.policy import DnsLimits, IPAddress
 from ecluse.policy.special_addresses import private_kind, reserved_kind
-from ecluse.ruleset.proxy_config import HEALTH, ProxyConfig
 
 A, AAAA, CNAME = dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.CNAME
 _ADDRESSES = (A, AAAA)
 # Browsers ask for these with every name. What they hint at is judged and learned as an address is.
 _BINDINGS = (dns.rdatatype.HTTPS, dns.rdatatype.SVCB)
 _MOST_ADDRESSES = 256
-"""Addresses of one answer, as of a look-up of the daemon's (resolve/lookup.py): a set has room for
-some hundreds of such answers.
-"""
+"""Addresses of one answer, as in `resolve.lookup`: a set can hold some hundreds of such answers."""
 MOST_LINKS = 8
-"""Names of a chain of aliases that are followed (resolvers give up at about as many)."""
+"""Names of a chain of aliases; resolvers give up at about as many."""
 KEYS = (dns.rdatatype.DS, dns.rdatatype.DNSKEY)
-"""What a server that validates asks of every zone above a name, beside the name itself (RFC 4035).
-"""
+"""What a validating server asks of every zone above a name (RFC 4035, section 5)."""
 _PROOFS = (dns.rdatatype.SOA, dns.rdatatype.NSEC, dns.rdatatype.NSEC3)
 """What proves that something does not exist, in the authority section."""
 
@@ -53,9 +49,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class DnsQuestion:
-    """A question that may leave. wildcard: the one that lets it, empty for a name of its own.
+    """A question that may leave.
 
-    dnssec: with the signatures. keys: for those of a zone, which belong to no service and are
+    wildcard: the one that permits it, empty for a name of the allowlist itself.
+    dnssec: with signatures. keys: for the keys of a zone, which belong to no service and are
     answered at every level that keeps something.
     """
 
@@ -68,15 +65,13 @@ class DnsQuestion:
     keys: bool = False
 
     @property
-    def led(self) -> str:
-        """What of the orders leads to its answer: the wildcard, else the name."""
+    def origin(self) -> str:
+        """The entry of the allowlist that leads to its answer: the wildcard, else the name."""
         return f"*.{self.wildcard}" if self.wildcard else self.name
 
 
 def parse_question(query: dns.message.Message) -> tuple[str, dns.rdatatype.RdataType] | None:
-    """Give the name (lower case, no dot at the end) and the type of a plain question, None for
-    anything else.
-    """
+    """Return name (see `canonical_name`) and type of a plain query, None for any other message."""
     if query.opcode() != 0 or query.flags & dns.flags.QR or len(query.question) != 1:
         return None
     one = query.question[0]
@@ -86,15 +81,14 @@ def parse_question(query: dns.message.Message) -> tuple[str, dns.rdatatype.Rdata
 
 
 def name_of(query: dns.message.Message) -> str:
-    """Give the name that is asked for, as `written` has it; `.` is the root."""
-    return written(query.question[0].name)
+    """Return the name that is asked for (see `canonical_name`); `.` is the root."""
+    return canonical_name(query.question[0].name)
 
 
-def written(name: dns.name.Name) -> str:
-    r"""Write a name in lower case without its last dot, so that each dot parts two labels: one
-    within a label is `\046`.
+def canonical_name(name: dns.name.Name) -> str:
+    r"""Return a name in lower case without its last dot; a dot within a label is `\046`.
 
-    `evil\.operator.example` has two labels, lies below `example`, and is none of
+    So `evil\.operator.example` has two labels, lies below `example`, and is none of
     `*.operator.example` (RFC 1035, 5.1).
     """
     text = name.to_text(omit_final_dot=True).lower()
@@ -106,25 +100,25 @@ def written(name: dns.name.Name) -> str:
     return ".".join(labels).lower()
 
 
-def client(query: dns.message.Message) -> str:
-    """Give the address of the machine that the engine asks for, empty when it does not say."""
+def client_address(query: dns.message.Message) -> str:
+    """Return the address of the machine that dnsmasq asks for, empty if it does not say."""
     return next((str(o.address) for o in query.options if isinstance(o, dns.edns.ECSOption)), "")
 
 
 def judge(
-    name: str, kind: dns.rdatatype.RdataType, orders: ProxyConfig, zones: Container[str] = ()
+    name: str, kind: dns.rdatatype.RdataType, config: ProxyConfig, zones: Container[str] = ()
 ) -> DnsQuestion | Refusal:
-    """Say whether a question may leave: the question; or why not.
+    """Return the question that may leave, or why it may not.
 
     zones: those whose keys may be asked for.
     """
     if kind in KEYS and name in zones:
         return DnsQuestion(name, kind, (), "", keys=True)
-    answers = orders.answers(name)
-    wildcard = "" if name in orders.names else orders.wildcard_of(name)
-    if answers is None and not orders.everything:
+    answers = config.policy_for(name)
+    wildcard = "" if name in config.names else config.wildcard_of(name)
+    if answers is None and not config.everything:
         return Refusal("name")
-    if name not in orders.names and _too_long(name, wildcard, orders.limits):
+    if name not in config.names and _too_long(name, wildcard, config.limits):
         return Refusal("length")
     if answers is None:
         return DnsQuestion(name, kind, (), "")
@@ -135,36 +129,33 @@ def judge(
 
 
 def _too_long(name: str, wildcard: str, limits: DnsLimits) -> bool:
-    """Say whether a machine could carry too much in a name.
+    """Say whether a machine could carry too much data out in a name.
 
-    What the site wrote, its wildcards too, it did not invent.
-
-    A wildcard that leaves next to nothing of a whole name's length leaves one part all the same.
+    Only the part that it invents counts: what the site wrote, wildcards too, does not. Below a long
+    wildcard it may still use one label.
     """
     invented = name.removesuffix(f".{wildcard}") if wildcard else name
-    room = max(limits.name - (len(wildcard) + 1), limits.label) if wildcard else limits.name
-    return len(invented) > room or max(map(len, invented.split("."))) > limits.label
+    most = max(limits.name - (len(wildcard) + 1), limits.label) if wildcard else limits.name
+    return len(invented) > most or max(map(len, invented.split("."))) > limits.label
 
 
-def is_health(name: str) -> str:
-    """Give the digest that a question about the gate itself asks for, empty when it is another
-    question.
-    """
+def health_digest(name: str) -> str:
+    """Return the digest that a health query asks for (see `health`), empty for another name."""
     return name.removesuffix(f".{HEALTH}") if name.endswith(f".{HEALTH}") else ""
 
 
-def outward(question: DnsQuestion) -> dns.message.Message:
-    """Make the question that leaves."""
+def outgoing_query(question: DnsQuestion) -> dns.message.Message:
+    """Return the query that leaves."""
     name = dns.name.from_text(question.name)
     return dns.message.make_query(
         name, question.type, use_edns=0, payload=1232, want_dnssec=question.dnssec
     )
 
 
-def empty(
+def empty_reply(
     query: dns.message.Message, rcode: dns.rcode.Rcode = dns.rcode.NOERROR
 ) -> dns.message.Message:
-    """Answer with nothing but a code."""
+    """Return a reply without records."""
     reply = dns.message.make_response(query, recursion_available=True)
     reply.set_rcode(rcode)
     if query.ednsflags & dns.flags.DO:
@@ -174,7 +165,7 @@ def empty(
 
 @dataclass(frozen=True, slots=True)
 class FilteredAnswer:
-    """What is given back, the addresses that it names, and how many more were taken out of it.
+    """A reply, its addresses, and how many more were taken out of it.
 
     dropped: how many service bindings were left out whole.
     """
@@ -189,20 +180,25 @@ def filter_answer(
     query: dns.message.Message,
     answer: dns.message.Message,
     question: DnsQuestion,
-    orders: ProxyConfig,
+    config: ProxyConfig,
 ) -> FilteredAnswer:
-    """Make the answer anew from what a resolver said: the chain of aliases and the records at its
-    end.
+    """Rebuild a resolver's answer: the chain of aliases and the records at its end.
 
-    A target of the chain that is asked for by itself is answered from there on; where the kept name
-    leads elsewhere by now, with what stands at the end. Signatures and proofs come with it where
-    the question wants them: they prove what was not changed here, and nothing else.
+    A query for a target of the chain gets the chain from there on; if the kept name leads elsewhere
+    by now, the records at the end. Signatures and proofs are copied if the question wants them:
+    they prove only what was not changed here.
+
+    Args:
+        query: the client's.
+        answer: the resolver's, to `question`.
+        question: the one that left: for the kept name, which may differ from the query's.
+        config: what the proxy works by.
     """
-    reply = empty(query, answer.rcode())
+    reply = empty_reply(query, answer.rcode())
     wanted, asked = query.question[0].rdtype, query.question[0].name
-    kept = [_Kept([])]
-    leave = _leave(question, orders)
-    chain = links(answer, dns.name.from_text(question.name))
+    filtered = [_FilteredRecords([])]
+    allowed = _permissions(question, config)
+    chain = alias_chain(answer, dns.name.from_text(question.name))
     chain = chain[chain.index(asked) :] if asked in chain else chain[-1:]
     for name in chain:
         found = [
@@ -212,31 +208,33 @@ def filter_answer(
         signatures = {one.covers: one for one in found if one.rdtype == dns.rdatatype.RRSIG}
         for one in found:
             if one.rdtype == wanted and one is not alias:
-                kept.append(_kept(one, name, leave))
-                reply.answer.extend(_given(name, one, kept[-1].records, question, signatures))
+                filtered.append(_filter_records(one, name, allowed))
+                reply.answer.extend(
+                    _with_signatures(name, one, filtered[-1].records, question, signatures)
+                )
         if alias is None:
             break
-        reply.answer.extend(_given(name, alias, list(alias)[:1], question, signatures))
+        reply.answer.extend(_with_signatures(name, alias, list(alias)[:1], question, signatures))
         if wanted == CNAME:
             break
     if question.dnssec:
         reply.authority = [
-            dns.rrset.from_rdata_list(one.name, min(one.ttl, CACHED), list(one))
+            dns.rrset.from_rdata_list(one.name, min(one.ttl, MAX_TTL), list(one))
             for one in answer.authority
             if one.rdtype in _PROOFS or one.covers in _PROOFS
         ]
-    reply.answer = [_asked(query, one, chain[0]) for one in reply.answer]
+    reply.answer = [_spelled_as_asked(query, one, chain[0]) for one in reply.answer]
     return FilteredAnswer(
         reply,
-        tuple(address for each in kept for address in each.addresses),
-        sum(each.taken_out for each in kept),
-        sum(each.dropped for each in kept),
+        tuple(address for each in filtered for address in each.addresses),
+        sum(each.taken_out for each in filtered),
+        sum(each.dropped for each in filtered),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """What stays of the records of one name and type."""
+class _FilteredRecords:
+    """The records of one name and type that stay."""
 
     records: list[dns.rdata.Rdata]
     addresses: tuple[IPAddress, ...] = ()
@@ -244,19 +242,21 @@ class _Kept:
     dropped: int = 0
 
 
-def _kept(one: dns.rrset.RRset, name: dns.name.Name, leave: svcb.Leave) -> _Kept:
+def _filter_records(
+    one: dns.rrset.RRset, name: dns.name.Name, allowed: svcb.Permissions
+) -> _FilteredRecords:
     if one.rdtype in _ADDRESSES:
-        good = [data for data in one if leave.address(data.address)]
+        good = [data for data in one if allowed.address(data.address)]
         some = good[:_MOST_ADDRESSES]
         addresses = tuple(ip_address(data.address) for data in some)
-        return _Kept(some, addresses, len(one) - len(good))
+        return _FilteredRecords(some, addresses, len(one) - len(good))
     if one.rdtype not in _BINDINGS:
-        return _Kept(list(one))
-    bound = [svcb.filter_binding(data, name, leave) for data in one]
+        return _FilteredRecords(list(one))
+    bound = [svcb.filter_binding(data, name, allowed) for data in one]
     while sum(len(each.addresses) for each in bound) > _MOST_ADDRESSES:
         bound.pop()
     records = [each.record for each in bound if each.record]
-    return _Kept(
+    return _FilteredRecords(
         list(records),
         tuple(address for each in bound for address in each.addresses),
         sum(each.taken_out for each in bound),
@@ -264,26 +264,24 @@ def _kept(one: dns.rrset.RRset, name: dns.name.Name, leave: svcb.Leave) -> _Kept
     )
 
 
-def _given(
+def _with_signatures(
     name: dns.name.Name,
     one: dns.rrset.RRset,
     good: list[dns.rdata.Rdata],
     question: DnsQuestion,
     signatures: Mapping[dns.rdatatype.RdataType, dns.rrset.RRset],
 ) -> Iterator[dns.rrset.RRset]:
-    """Give what stays of records, and their signatures."""
+    """Yield the records that stay, and their signatures."""
     if not good:
         return
-    yield dns.rrset.from_rdata_list(name, min(one.ttl, CACHED), good)
+    yield dns.rrset.from_rdata_list(name, min(one.ttl, MAX_TTL), good)
     proof = signatures.get(one.rdtype)
     if proof and question.dnssec:
-        yield dns.rrset.from_rdata_list(name, min(proof.ttl, CACHED), list(proof))
+        yield dns.rrset.from_rdata_list(name, min(proof.ttl, MAX_TTL), list(proof))
 
 
-def links(answer: dns.message.Message, name: dns.name.Name) -> list[dns.name.Name]:
-    """Follow the aliases of a name in an answer: the name itself, and every target; a ring ends
-    where it closes.
-    """
+def alias_chain(answer: dns.message.Message, name: dns.name.Name) -> list[dns.name.Name]:
+    """Return the name itself and every target of its aliases; a loop ends where it closes."""
     found = [name]
     while len(found) < MOST_LINKS:
         alias = answer.get_rrset(answer.answer, found[-1], dns.rdataclass.IN, CNAME)
@@ -293,23 +291,23 @@ def links(answer: dns.message.Message, name: dns.name.Name) -> list[dns.name.Nam
     return found
 
 
-def _asked(
+def _spelled_as_asked(
     query: dns.message.Message, one: dns.rrset.RRset, owner: dns.name.Name
 ) -> dns.rrset.RRset:
-    """Write the first name as the client did: some compare letter by letter."""
+    """Spell the first name as the client did: some compare the case of letters."""
     asked = query.question[0].name
     return dns.rrset.from_rdata_list(asked, one.ttl, list(one)) if one.name == owner else one
 
 
-def _leave(question: DnsQuestion, orders: ProxyConfig) -> svcb.Leave:
-    """Say what the client of this question is let do.
+def _permissions(question: DnsQuestion, config: ProxyConfig) -> svcb.Permissions:
+    """Return what the client of this question may do.
 
-    A name that nobody keeps is asked for at open: all is passed then.
+    A name that is not kept is only asked for at `open`, where everything passes.
     """
-    answers = orders.answers(question.name)
+    answers = config.policy_for(question.name)
 
     def name(other: dns.name.Name) -> bool:
-        there = orders.answers(written(other))
+        there = config.policy_for(canonical_name(other))
         return not question.services or (
             there is not None and set(question.services) <= set(there.services)
         )
@@ -317,23 +315,21 @@ def _leave(question: DnsQuestion, orders: ProxyConfig) -> svcb.Leave:
     def port(protocol: int, number: int) -> bool:
         return answers is None or answers.keeps(protocol, number)
 
-    return svcb.Leave(partial(_may_be, question=question, orders=orders), name, port)
+    return svcb.Permissions(partial(_may_stand_for, question=question, config=config), name, port)
 
 
-def fit(
-    addresses: Iterable[IPAddress], question: DnsQuestion, orders: ProxyConfig
+def allowed_addresses(
+    addresses: Iterable[IPAddress], question: DnsQuestion, config: ProxyConfig
 ) -> list[IPAddress]:
-    """Give those addresses that the answer to this question might have."""
-    return [one for one in addresses if _may_be(str(one), question, orders)]
+    """Return the addresses that an answer to this question may have."""
+    return [one for one in addresses if _may_stand_for(str(one), question, config)]
 
 
-def _may_be(text: str, question: DnsQuestion, orders: ProxyConfig) -> bool:
-    """Say whether a name of the outside may stand for this address (policy/special_addresses.py);
-    never for one of the inside.
-    """
+def _may_stand_for(text: str, question: DnsQuestion, config: ProxyConfig) -> bool:
+    """Say whether a name may stand for this address; never for an inside or local one."""
     address = ip_address(text)
     inside = any(
-        address in subnet for subnet in orders.subnets if subnet.version == address.version
+        address in subnet for subnet in config.subnets if subnet.version == address.version
     )
     return not (
         inside or reserved_kind(address) or (private_kind(address) and not question.private)

@@ -1,26 +1,20 @@
-"""How much may be asked: buckets that fill with time, and the names that were asked for lately.
-
-No clock of their own.
-"""
+"""Rate limit for new names below wildcards. Callers pass the time."""
 
 from collections import OrderedDict
 
 BURST_SECONDS = 10
-"""A bucket holds what comes in so many seconds: a morning's start asks for many names at once."""
-LATELY = 3600.0
+"""Size of a bucket: in the morning all machines ask for many names at once."""
+RECENT = 3600.0
+"""Seconds that a name counts as known after it was asked for."""
 MOST_NAMES = 20_000
 MOST_CLIENTS = 4096
-"""Pairs of client and wildcard of which it is known how much they asked; the one that asked longest
-ago gives way.
-"""
+"""Pairs of client and wildcard that have a bucket; the least recently used is dropped."""
 SHARE, SERVERS_SHARE = 0.1, 0.5
-"""What part of a wildcard's bound a machine may use and still counts as one that asks for few; a
-DNS server of the inside.
-"""
+"""Part of a wildcard's bound that is one machine's share, and that of an inside DNS server."""
 
 
 class TokenBucket:
-    """So many a second, and what was saved up of the last ten seconds."""
+    """A token bucket that holds the tokens of `BURST_SECONDS`."""
 
     def __init__(self, per_second: float) -> None:
         self._rate = per_second
@@ -29,7 +23,7 @@ class TokenBucket:
         self._at: float | None = None
 
     def take(self, now: float, leave: float = 0.0) -> bool:
-        """Take one, if there is one beside what is left for others."""
+        """Take a token, unless that leaves fewer than `leave` for others."""
         if self._at is not None:
             self._level = min(self.full, self._level + (now - self._at) * self._rate)
         self._at = now
@@ -40,12 +34,10 @@ class TokenBucket:
 
 
 class NewNameLimit:
-    """Bounds how many names under each wildcard may be asked for that nobody asked for in the last
-    hour.
+    """Bounds how many names below each wildcard may be asked for that are new in the last hour.
 
-    Whoever carries something out in names needs a new one for each piece; whoever uses a service
-    asks for few, again and again. So that the first does not use up what the second needs, half of
-    each bucket is left for machines that ask for few.
+    DNS exfiltration needs a fresh name per chunk; real clients repeat a few. So only names not seen
+    in the last hour cost a token, and half of each bucket is left for machines within their share.
     """
 
     def __init__(self) -> None:
@@ -53,20 +45,20 @@ class NewNameLimit:
         self._buckets: dict[str, TokenBucket] = {}
         self._own: OrderedDict[tuple[str, str], TokenBucket] = OrderedDict()
 
-    def limit(self, per_second: int) -> None:
-        """Begin anew with this bound; what was asked for lately stays known."""
+    def set_rate(self, per_second: int) -> None:
+        """Set the bound, and fill the buckets; the names of the last hour stay known."""
         self._rate = per_second
         self._buckets.clear()
         self._own.clear()
 
-    def may(
+    def allows(
         self, name: str, wildcard: str, now: float, client: str = "", share: float = SHARE
     ) -> bool:
-        """Say whether this client may ask for this name now. share: see SHARE."""
+        """Say whether this client may ask for this name now. share: SHARE or SERVERS_SHARE."""
         before = self._seen.get(name)
-        if before is None or now - before > LATELY:
+        if before is None or now - before > RECENT:
             bucket = self._buckets.setdefault(wildcard, TokenBucket(self._rate))
-            leave = 0.0 if self._asks_for_few(client, wildcard, now, share) else bucket.full / 2
+            leave = 0.0 if self._is_within_share(client, wildcard, now, share) else bucket.full / 2
             if not bucket.take(now, leave):
                 return False
         self._seen[name] = now
@@ -75,7 +67,7 @@ class NewNameLimit:
             self._seen.popitem(last=False)
         return True
 
-    def _asks_for_few(self, client: str, wildcard: str, now: float, share: float) -> bool:
+    def _is_within_share(self, client: str, wildcard: str, now: float, share: float) -> bool:
         key = client, wildcard
         own = self._own.get(key)
         if own is None:

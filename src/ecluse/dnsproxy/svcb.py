@@ -1,9 +1,8 @@
-"""What of a service binding (HTTPS, SVCB; RFC 9460) comes back: each record is made anew, from what
-is known to be safe.
+"""Filter for service bindings (HTTPS, SVCB; RFC 9460): rebuilt from known, permitted parameters.
 
 Such a record tells a client where else to go: another name, another port, another protocol,
-addresses that it never asked for. So it stays only as far as the client is let through there. A
-client without it does as before there were such records.
+addresses that it never asked for. So only those parts stay that lead where the client is let
+through. A client without the record does as before there were such records.
 """
 
 from collections.abc import Callable
@@ -33,10 +32,8 @@ _PROTOCOLS: Callable[[list[bytes]], Param] = ALPNParam
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
-    """What the orders let a client do: connect to an address (text), follow to another name, use a
-    protocol's port.
-    """
+class Permissions:
+    """What a client may do: connect to an address, follow to a name, use a protocol's port."""
 
     address: Callable[[str], bool]
     name: Callable[[dns.name.Name], bool]
@@ -45,39 +42,35 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What stays of one record.
-
-    record: None when nothing does. taken_out: hints that may not be.
-    """
+    """What stays of one record (None: nothing), and how many of its hints were taken out."""
 
     record: SVCBBase | None
     addresses: tuple[IPAddress, ...] = ()
     taken_out: int = 0
 
 
-def filter_binding(record: SVCBBase, owner: dns.name.Name, leave: Leave) -> Binding:
-    """Make a record anew.
+def filter_binding(record: SVCBBase, owner: dns.name.Name, allowed: Permissions) -> Binding:
+    """Rebuild a record from the permitted parts of its known parameters.
 
-    Known parameters alone: no key, no path and no unknown one comes in by it (docs/security.md).
+    No key, no path and no unknown parameter comes in this way (docs/security.md).
     """
-    if record.target not in {dns.name.root, owner} and not leave.name(record.target):
+    if record.target not in {dns.name.root, owner} and not allowed.name(record.target):
         return Binding(None)
     stays: dict[ParamKey, Param | None] = {}
     addresses: list[IPAddress] = []
     taken_out = 0
     for key, kind in _HINTS:
         hint = record.params.get(key)
-        good = [one for one in hint.addresses if leave.address(one)] if hint else []
+        good = [one for one in hint.addresses if allowed.address(one)] if hint else []
         taken_out += len(hint.addresses) - len(good) if hint else 0
         addresses += map(ip_address, good)
         if good:
             stays[key] = kind(good)
-    if not _reachable(record, stays, leave):
+    if not _reachable(record, stays, allowed):
         return Binding(None, taken_out=taken_out)
     mandatory = record.params.get(ParamKey.MANDATORY)
     if mandatory:
-        # A client that does without what is mandatory would be led astray: it must pass over such a
-        # record, and so do we.
+        # A client must ignore a record of which it lacks a mandatory parameter, and so do we.
         if not set(mandatory.keys) <= set(stays):
             return Binding(None, taken_out=taken_out)
         stays[ParamKey.MANDATORY] = mandatory
@@ -85,17 +78,15 @@ def filter_binding(record: SVCBBase, owner: dns.name.Name, leave: Leave) -> Bind
     return Binding(made, tuple(addresses), taken_out)
 
 
-def _reachable(record: SVCBBase, stays: dict[ParamKey, Param | None], leave: Leave) -> bool:
-    """Take over port and protocols as far as they are kept; say whether a client that follows them
-    arrives.
+def _reachable(record: SVCBBase, stays: dict[ParamKey, Param | None], allowed: Permissions) -> bool:
+    """Add the kept port and protocols to `stays`; return whether the client can connect by them.
 
-    Without a port of its own a record leads where the client would go anyway, so there is nothing
-    to judge.
+    Without a port of its own a record leads where the client would go anyway.
     """
     port = record.params.get(ParamKey.PORT)
     at = port.port if port else _HTTPS_PORT
-    over_tcp = port is None or leave.port(_TCP, at)
-    over_udp = leave.port(_UDP, at)
+    over_tcp = port is None or allowed.port(_TCP, at)
+    over_udp = allowed.port(_UDP, at)
     if port:
         stays[ParamKey.PORT] = port
     offered = record.params.get(ParamKey.ALPN)

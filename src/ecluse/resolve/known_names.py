@@ -1,11 +1,10 @@
-"""What is known of a name, after one more answer: pure, so that the rule is read and tested in one
-place.
+"""The rule by which a name's addresses come, stay and leave. Pure.
 
-An answer never takes an address away. It says that an address is there, or has left; when KEEP has
-passed since it was last seen, in an answer or in traffic, it is due, and whoever keeps the gate
-lets it go once no connection to it lives (`DnsResolver.due`, `let_go`). A look-up that failed, or
-that found nothing at all, does not even say that: an empty answer cuts a laboratory off as surely
-as a rule does, and an attacker who holds the resolver must not be able to do that.
+An answer never takes an address away. It says that an address is there, or has left. When KEEP has
+passed since it was last seen, in an answer or in traffic, it is due, and is dropped once no
+connection to it lives (`DnsResolver.due`, `let_go`). A look-up that failed or found nothing does
+not even say that: an empty answer cuts a laboratory off as surely as a rule does, and an attacker
+who controls the resolver must not be able to do that.
 """
 
 from collections.abc import Set as AbstractSet
@@ -17,16 +16,16 @@ from ecluse.records import KEEP, KnownAddress, KnownName, NameStatistics
 from ecluse.resolve.lookup import LookupResult
 
 MOST_ADDRESSES = 2048
-"""Addresses of one name; the freshest stay. Half an hour of 32 new ones a minute, twice over."""
+"""Addresses of one name; the newest stay. An hour of 32 new ones a minute."""
 
 MOST_FAILURE = 500
-"""Characters of a failure's words."""
+"""Characters of a failure's text."""
 
 
-def learn(
+def after_answer(
     known: KnownName, answer: LookupResult, at: datetime, shortest: float, longest: float
 ) -> KnownName:
-    """Give what is known after `answer`, received at `at`.
+    """Return what is known after `answer`, received at `at`.
 
     TTLs count as at least `shortest` and at most `longest` seconds.
     """
@@ -63,7 +62,7 @@ def learn(
 
 
 def _without(old: KnownAddress, answer: LookupResult, at: datetime) -> KnownAddress:
-    """Give an address that this answer does not have: it left, unless nobody spoke of its family."""
+    """Return an address that this answer lacks: it left, unless the answer says nothing of it."""
     seen = min(old.seen, at)  # a clock that was ahead is no reason to keep it for longer
     return replace(
         old,
@@ -79,10 +78,10 @@ def _no_later(moment: datetime | None, at: datetime) -> datetime | None:
 
 
 def _is_news(old: KnownAddress, answer: LookupResult) -> bool:
-    """Say whether an answer without this address means something.
+    """Say whether an answer without this address means that it left.
 
-    It does not when nobody answered for its family, when the name looks gone altogether, and when
-    those who gave the address are asked still and silent: another resolver may never have had it.
+    It does not if no resolver answered for its family, if the answer has no address at all, or if
+    the resolvers that gave the address are still asked and silent: another may never have had it.
     """
     family = ip_address(old.address).version
     if not answer.ttls or family not in answer.answered:
@@ -97,11 +96,11 @@ def _order(address: str) -> tuple[int, int]:
     return value.version, int(value)
 
 
-def count(
-    tally: NameStatistics, before: KnownName, answer: LookupResult, at: datetime
+def count_lookup(
+    statistics: NameStatistics, before: KnownName, answer: LookupResult, at: datetime
 ) -> NameStatistics:
     """Count one more look-up, with what was known before it."""
-    outcomes = {server: dict(by_outcome) for server, by_outcome in tally.outcomes.items()}
+    outcomes = {server: dict(by_outcome) for server, by_outcome in statistics.outcomes.items()}
     for server, outcome in answer.outcomes:
         of_server = outcomes.setdefault(server, {})
         of_server[outcome] = of_server.get(outcome, 0) + 1
@@ -115,31 +114,30 @@ def count(
         for family in {address.version for address in answer.ttls}
     )
     return NameStatistics(
-        tally.lookups + 1,
+        statistics.lookups + 1,
         outcomes,
-        tally.answers + bool(given),
-        tally.turned + bool(known and given - known),
-        tally.early + bool(answer.split or moved),
+        statistics.answers + bool(given),
+        statistics.turned + bool(known and given - known),
+        statistics.early + bool(answer.split or moved),
     )
 
 
 def addresses_of(known: KnownName) -> frozenset[str]:
-    """Give the set of addresses: what a change of is worth telling."""
+    """Return the addresses."""
     return frozenset(each.address for each in known.addresses)
 
 
 def overdue(known: KnownName, at: datetime, last_good: timedelta) -> tuple[KnownAddress, ...]:
-    """Give the addresses whose time is over, unless a connection to them lives."""
-    newest = (
-        at - KEEP
-    )  # the quick half of the question: this is asked of every address every few seconds
+    """Return the addresses whose time is over; connections to them may still live."""
+    # The quick half of the question: this is asked of every address every few seconds.
+    newest = at - KEEP
     return tuple(
         each for each in known.addresses if each.seen <= newest and each.kept_until(last_good) <= at
     )
 
 
-def used(known: KnownName, addresses: AbstractSet[str], at: datetime) -> KnownName:
-    """Give what is known when connections to these addresses were just found alive."""
+def mark_used(known: KnownName, addresses: AbstractSet[str], at: datetime) -> KnownName:
+    """Return what is known after live connections to these addresses were found."""
     found = (
         replace(each, used=at) if each.address in addresses else each for each in known.addresses
     )
@@ -147,20 +145,18 @@ def used(known: KnownName, addresses: AbstractSet[str], at: datetime) -> KnownNa
 
 
 def without(known: KnownName, addresses: AbstractSet[str]) -> KnownName:
-    """Give what is known without these addresses."""
+    """Return what is known without these addresses."""
     return replace(known, addresses=tuple(e for e in known.addresses if e.address not in addresses))
 
 
 def is_old(known: KnownName, at: datetime) -> bool:
-    """Say whether a name that nobody watches may be forgotten: KEEP has passed since it was asked
-    for and seen.
-    """
+    """Say whether an unwatched name may be forgotten: KEEP has passed since it was seen."""
     last = max((each.seen for each in known.addresses), default=None)
     moments = [moment for moment in (known.asked, last) if moment is not None]
     return all(at - moment >= KEEP for moment in moments)
 
 
 def expires(known: KnownName) -> datetime | None:
-    """Give when the first of the freshest addresses expires; None when there are none."""
+    """Return when the first of the newest addresses expires; None when there are none."""
     newest = max((each.seen for each in known.addresses), default=None)
     return min((each.expires for each in known.addresses if each.seen == newest), default=None)

@@ -1,7 +1,4 @@
-"""One host name asked of every resolver at once: what they answered, judged and united.
-
-Nothing is kept here.
-"""
+"""Looks up one host name at every resolver at once, and unites what they answered."""
 
 import asyncio
 import struct
@@ -26,19 +23,16 @@ _BROKEN = (dns.exception.DNSException, OSError, EOFError, ValueError, struct.err
 _MOST_ALIASES = 15
 """CNAMEs on the way to an address; dnspython's own bound for one message is the same."""
 _MOST_ADDRESSES = 256
-"""Addresses of one answer, so that a resolver that gives thousands does not crowd out what the
-others gave (`cache.py`).
-"""
+"""Addresses of one answer: thousands from one resolver must not crowd out the others'."""
 
 
 @dataclass(frozen=True, slots=True)
 class LookupResult:
-    """What the resolvers together said of a name.
+    """The resolvers' answers to one name, united.
 
     ttls: address -> seconds, the minimum over the CNAME chain; the longest when several resolvers
     gave it.
-    answered: families (4, 6) that at least one resolver answered without failure, be it with no
-    address.
+    answered: families (4, 6) that at least one resolver answered, even with no address.
     heard: which resolver that was, for each family.
     failures: in words, once each: what failed, and which addresses were refused.
     by: address -> the resolvers that gave it. alias: the name at the end of the CNAMEs, empty when
@@ -63,9 +57,7 @@ class LookupResult:
 class _Part:
     """One resolver's answer about one family; failure is empty when it answered.
 
-    outcomes: see `Answer`.
-
-    odd: what is to be told of it although it answered.
+    outcomes: see `LookupResult`. odd: a warning about an answer that was used.
     """
 
     server: str
@@ -78,7 +70,7 @@ class _Part:
 
 
 def refusal(address: IPAddress, *, may_be_private: bool = False) -> str:
-    """Say why an address is no destination on the outside; empty when it may be one.
+    """Return why an address can't be a destination outside; empty when it can.
 
     A public name that leads to an inside or local address is a mistake or an attack (DNS
     rebinding), unless the allowlist says that it may.
@@ -92,14 +84,14 @@ async def look_up(
     seconds: float,
     *,
     may_be_private: bool = False,
-    heard: Callable[[], None] = lambda: None,
+    on_answered: Callable[[], None] = lambda: None,
 ) -> LookupResult:
     """Ask every server for A and AAAA at the same time, for at most `seconds` each.
 
     Never raises but when cancelled.
 
-    heard: called once both have an answer from some server; those that are silent yet are waited
-    for all the same.
+    on_answered: called as soon as both families have an answer from some server; the silent servers
+    are waited for all the same.
     """
     try:
         question = dns.name.from_text(name)
@@ -108,15 +100,15 @@ async def look_up(
     waiting = {4, 6}
 
     async def ask(server: Server, kind: dns.rdatatype.RdataType) -> _Part:
-        part = await _ask(server, question, kind, seconds)
+        part = await _query(server, question, kind, seconds)
         if waiting and not part.failure:
             waiting.discard(part.family)
             if not waiting:
-                heard()
+                on_answered()
         return part
 
     parts = await asyncio.gather(*(ask(server, kind) for server in servers for kind in _ASKED))
-    return _unite([_refuse(part, may_be_private) for part in parts])
+    return _unite([_drop_inside(part, may_be_private) for part in parts])
 
 
 def _unite(judged: Sequence[tuple[_Part, str]]) -> LookupResult:
@@ -147,10 +139,10 @@ def _unite(judged: Sequence[tuple[_Part, str]]) -> LookupResult:
     )
 
 
-def _refuse(part: _Part, may_be_private: bool) -> tuple[_Part, str]:
-    """Take out what is no destination, and say so in words.
+def _drop_inside(part: _Part, may_be_private: bool) -> tuple[_Part, str]:
+    """Drop addresses that can't be destinations, and return why.
 
-    A part of nothing else counts as a failure, not as empty.
+    An answer that has no others counts as a failure, not as empty.
     """
     why = {address: refusal(address, may_be_private=may_be_private) for address in part.ttls}
     words = ", ".join(f"{address} ({reason})" for address, reason in why.items() if reason)
@@ -164,7 +156,7 @@ def _refuse(part: _Part, may_be_private: bool) -> tuple[_Part, str]:
     return replace(part, ttls=ttls, failure="" if ttls else told, outcomes=outcomes), told
 
 
-async def _ask(
+async def _query(
     server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataType, seconds: float
 ) -> _Part:
     failed = _Part(server[0], 4 if kind == dns.rdatatype.A else 6, {})
@@ -174,23 +166,24 @@ async def _ask(
     except (TimeoutError, dns.exception.Timeout):
         words = f"{server[0]} did not answer within {seconds:g} s"
         return replace(failed, failure=words, outcomes=("timeout",))
-    except _WrongError as error:
+    except _UnusableError as error:
         return replace(failed, failure=error.words, outcomes=(error.outcome,))
     except _BROKEN as error:
         outcome = "unreachable" if isinstance(error, OSError | EOFError) else "malformed"
         return replace(
             failed, failure=f"{server[0]}: {error or type(error).__name__}", outcomes=(outcome,)
         )
-    except Exception as error:  # noqa: BLE001 - what one resolver sent must not silence the others, whatever it set off
+    except Exception as error:  # noqa: BLE001 - one resolver must not silence others
         return replace(failed, failure=f"{server[0]}: {error!r}", outcomes=("malformed",))
 
 
 async def _follow(
     server: Server, name: dns.name.Name, kind: dns.rdatatype.RdataType, seconds: float
 ) -> _Part:
-    """Ask for a name, and for the one that its CNAMEs lead to where the server leaves that to us.
+    """Ask for a name, and for the end of its CNAMEs if the server leaves that to us.
 
-    _WrongError.
+    Raises:
+        _UnusableError: a response says nothing usable.
     """
     asked = [name]
     aliases, ttl = 0, dns.ttl.MAX_TTL
@@ -199,7 +192,7 @@ async def _follow(
         query = dns.message.make_query(asked[-1], kind, use_edns=0, payload=_EDNS_PAYLOAD)
         response, truncated = await exchange(query, server, seconds, _ATTEMPTS)
         marks = ("truncated",) if truncated else marks
-        chain = _read(server[0], response)
+        chain = _follow_chain(server[0], response)
         aliases += len(chain.cnames)
         ttl = min(
             ttl, *(alias.ttl for alias in chain.cnames), chain.answer.ttl if chain.answer else ttl
@@ -208,7 +201,7 @@ async def _follow(
         if chain.answer is not None or end == asked[-1]:
             break
         if end in asked or aliases > _MOST_ALIASES:
-            raise _WrongError(_ROUND.format(server[0]), "loop")
+            raise _UnusableError(_LOOP.format(server[0]), "loop")
         asked.append(end)
     found = [] if chain.answer is None else [ip_address(record.address) for record in chain.answer]
     odd = ""
@@ -226,25 +219,25 @@ async def _follow(
     return _Part(server[0], family, ttls, outcomes=outcomes, alias=alias, odd=odd)
 
 
-_ROUND = "{}: the names lead in a circle, or over 16 aliases or more"
+_LOOP = "{}: the names lead in a circle, or over 16 aliases or more"
 
 
-class _WrongError(Exception):
-    """A response that says nothing usable: in words, and what came of the question in one word."""
+class _UnusableError(Exception):
+    """A response that says nothing usable: why, and the outcome in one word."""
 
     def __init__(self, words: str, outcome: str) -> None:
         super().__init__(words)
         self.words, self.outcome = words, outcome
 
 
-def _read(server: str, response: dns.message.Message) -> dns.message.ChainingResult:
-    """Read the CNAMEs and the addresses that belong to the question. _WrongError."""
+def _follow_chain(server: str, response: dns.message.Message) -> dns.message.ChainingResult:
+    """Return the CNAMEs and addresses that belong to the question. Raises _UnusableError."""
     if response.rcode() != dns.rcode.NOERROR:
         text = dns.rcode.to_text(response.rcode())
-        raise _WrongError(f"{server} answered {text}", text.lower())
+        raise _UnusableError(f"{server} answered {text}", text.lower())
     if not isinstance(response, dns.message.QueryMessage) or len(response.question) != 1:
-        raise _WrongError(f"{server} answered without the question", "malformed")
+        raise _UnusableError(f"{server} answered without the question", "malformed")
     try:
         return response.resolve_chaining()
     except dns.message.ChainTooLong:
-        raise _WrongError(_ROUND.format(server), "loop") from None
+        raise _UnusableError(_LOOP.format(server), "loop") from None

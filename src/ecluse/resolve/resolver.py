@@ -1,6 +1,6 @@
-"""Host names kept fresh ahead of time (ports.Resolver).
+"""Keeps the addresses of host names fresh ahead of time (`ports.Resolver`).
 
-A trigger never asks here: it uses what is known.
+A change of level never waits for DNS: it uses what is known.
 """
 
 import asyncio
@@ -23,29 +23,25 @@ from ecluse.resolve import known_names
 from ecluse.resolve.lookup import look_up
 
 _AT_ONCE = 16
-"""Names that are asked for at the same time; each is two questions to every resolver."""
+"""Names that are asked for at the same time; each is two queries to every resolver."""
 
 _WAITING = 128
-"""Names for which some resolver is waited for although another has answered, those asked for
-included.
+"""Names whose look-up is not finished: some may have an answer, and wait for a silent resolver.
 
-So one dead resolver of two does not hold all names up: 40 a second rather than 5. Two sockets each
-for every silent one.
+So one dead resolver of two does not delay all names: 40 a second rather than 5. Each costs two
+sockets for every silent resolver.
 """
 
 _PACE, _BURST = 100, 200
-"""Look-ups a second, and at once: with thousands of names the event loop belongs to commands, not
-to answers.
+"""Look-ups a second, and at once: with thousands of names the event loop must be free for commands.
 
-Measured with 5,000 names and two resolvers: without a bound four fifths of a processor, and a cut
-waited a second for its turn.
+Measured with 5,000 names and two resolvers: without a limit, four fifths of a processor, and a cut
+waited a second.
 """
 _ROUND = 0.1  # seconds between two looks at which names are due; it looks at all of them
 
 _LONGEST_BACK_OFF = 600.0
-"""Seconds between two tries while a name fails: ten minutes after the resolvers are back all is
-fresh again.
-"""
+"""Seconds between two tries while a name fails, at most."""
 
 _MOST_DOUBLINGS = 20
 _JITTER = 0.1  # of the wait
@@ -53,25 +49,24 @@ _MOST_JITTER = 10.0  # seconds
 _HOUSEKEEPING = 60.0  # seconds
 _LAST_GOOD = timedelta(days=30)
 _SILENT = 86400.0
-"""Seconds that we ourselves must have heard nothing of a family, before its last known good
-addresses may go.
+"""Seconds without any answer before a name's last good addresses may go.
 
-By the monotonic clock: a clock that is set (a dead battery, then NTP) would end them in a moment.
+By the monotonic clock: setting the date (a dead battery, then NTP) would end them in a moment.
 """
-_HELD = KEEP.total_seconds()
-"""The same for an address that left: a machine may hold it for so long, whatever the clock says."""
+_LEFT_SECONDS = KEEP.total_seconds()
+"""The same for an address that left: a machine may use it for so long."""
 _RANDOM = random.SystemRandom()
 
 
 class DnsResolver:
-    """Names to addresses by dnspython, all servers asked in parallel and their answers united.
+    """Resolves names with dnspython: asks all servers in parallel and unites their answers.
 
     The servers, (address, port), come with `watch`: they belong to the site, which a reload may
     change.
     clock: the time written into what is known. timeout: seconds for one server to answer.
     minimum_ttl, maximum_ttl: seconds; bounds of what a TTL may say and so of the time between two
     look-ups.
-    known: what was saved before, used until asked anew. How long an address stays:
+    known: what was saved before, used until asked again. How long an address stays:
     `resolve/known_names.py`.
     last_good: how long an address outlives its last answer while the resolvers fail.
 
@@ -103,21 +98,21 @@ class DnsResolver:
         self._watched: dict[str, float] = {}  # name -> when it is due, in the event loop's seconds
         self._failed: dict[str, int] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._room = asyncio.Semaphore(_AT_ONCE)
-        self._waiting_room = asyncio.Semaphore(_WAITING)
+        self._asking = asyncio.Semaphore(_AT_ONCE)
+        self._waiting = asyncio.Semaphore(_WAITING)
         self._paced = 0.0  # when the next look-up's turn is, in the event loop's seconds
         self._wake = asyncio.Event()
         self._wakes_at = 0.0
-        self._keeper: asyncio.Task[None] | None = None
+        self._scheduler: asyncio.Task[None] | None = None
         self._listeners: weakref.WeakSet[_Changes] = weakref.WeakSet()
         self._closed = False
 
     def known(self) -> Mapping[str, KnownName]:
-        """Give all that is known now, without asking anybody."""
+        """Return all that is known now; asks no server."""
         return dict(self._known)
 
     def tallies(self) -> Mapping[str, NameStatistics]:
-        """Give what came of the look-ups, by name, since this resolver was made."""
+        """Return the statistics of look-ups, by name, since this resolver was made."""
         return dict(self._tallies)
 
     def watch(
@@ -142,7 +137,7 @@ class DnsResolver:
             addresses = {
                 a for a in known_names.addresses_of(self._now(name)) if is_private(ip_address(a))
             }
-            self._put(known_names.without(self._now(name), addresses))
+            self._replace(known_names.without(self._now(name), addresses))
         self._private = frozenset(allowed)
         if tuple(servers) != self._servers:
             self._servers = tuple(servers)
@@ -153,14 +148,11 @@ class DnsResolver:
         }
         self._failed = {name: count for name, count in self._failed.items() if name in wanted}
         self._wake.set()
-        if self._keeper is None and not self._closed:
-            self._keeper = asyncio.create_task(self._keep_fresh(), name="resolver")
+        if self._scheduler is None and not self._closed:
+            self._scheduler = asyncio.create_task(self._run_schedule(), name="resolver")
 
     def changes(self) -> AsyncIterator[frozenset[str]]:
-        """Give the names whose addresses changed since the last item, from this call on.
-
-        It ends with `close`.
-        """
+        """Yield, until `close`, the names whose addresses changed since the last item."""
         listener = _Changes()
         self._listeners.add(listener)
         if self._closed:
@@ -168,9 +160,7 @@ class DnsResolver:
         return listener
 
     def due(self) -> Mapping[str, frozenset[str]]:
-        """Give the addresses whose time is over, by name: to be let go (`let_go`) unless a
-        connection to them lives.
-        """
+        """Return the addresses whose time is over, by name: for `let_go`, once unused."""
         now = self._clock()
         found = {
             name: frozenset(
@@ -186,29 +176,25 @@ class DnsResolver:
         now = asyncio.get_running_loop().time()
         since = self._silent.get(name, {}).get(each.address, now)
         return now - since >= (
-            _HELD if each.left else min(_SILENT, self._last_good.total_seconds())
+            _LEFT_SECONDS if each.left else min(_SILENT, self._last_good.total_seconds())
         )
 
     def used(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
-        """Take note that connections to these addresses, by name, were just found alive: their time
-        begins anew.
-        """
+        """Restart the time of these addresses, by name: live connections to them were found."""
         now = self._clock()
         for name in addresses.keys() & self._known.keys():
-            self._known[name] = known_names.used(self._known[name], addresses[name], now)
+            self._known[name] = known_names.mark_used(self._known[name], addresses[name], now)
 
     def let_go(self, addresses: Mapping[str, AbstractSet[str]]) -> None:
-        """Forget these addresses, by name, and tell it; one that an answer has given again
-        meanwhile stays.
-        """
+        """Forget these addresses, by name, unless an answer has given them again meanwhile."""
         due = self.due()
         for name in addresses.keys() & due.keys():
-            self._put(known_names.without(self._known[name], addresses[name] & due[name]))
+            self._replace(known_names.without(self._known[name], addresses[name] & due[name]))
 
     async def refresh(self, names: Iterable[str], seconds: float) -> Mapping[str, KnownName]:
-        """Ask for these names now, for at most `seconds`; give what is known then.
+        """Ask for these names now, for at most `seconds`; return what is known then.
 
-        What is not answered by then goes on and shows in `known` and `changes` later.
+        Later answers show in `known` and `changes`.
         """
         wanted = {_normal(name) for name in names}
         tasks = [self._start(name) for name in sorted(wanted)] if not self._closed else []
@@ -219,7 +205,7 @@ class DnsResolver:
     async def close(self) -> None:
         """End every look-up and every `changes`. What is known stays readable."""
         self._closed = True
-        tasks = [*self._running.values(), *([self._keeper] if self._keeper else [])]
+        tasks = [*self._running.values(), *([self._scheduler] if self._scheduler else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -236,7 +222,7 @@ class DnsResolver:
         )
         return now + min(max(wait, 0.0), self._longest)
 
-    async def _keep_fresh(self) -> None:
+    async def _run_schedule(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
@@ -268,11 +254,10 @@ class DnsResolver:
                 self._silent.pop(name, None)
 
     def _start(self, name: str) -> asyncio.Task[None]:
-        """Begin to ask for a name, unless that is under way."""
+        """Start a look-up, unless one is running."""
         task = self._running.get(name)
-        if (
-            task is None or task.done()
-        ):  # one that has just ended gave its answer before this was asked
+        # One that has just ended had its answer before this call.
+        if task is None or task.done():
             task = asyncio.create_task(self._ask(name), name=f"resolve {name}")
             self._running[name] = task
             task.add_done_callback(partial(self._done, name))
@@ -287,25 +272,25 @@ class DnsResolver:
 
     async def _ask(self, name: str) -> None:
         await asyncio.sleep(self._turn_in())
-        async with self._waiting_room, _Place(self._room) as place:
+        async with self._waiting, _Permit(self._asking) as permit:
             try:
-                after = await self._learn(name, place.leave)
-            except Exception as error:  # noqa: BLE001 - nobody may wait for this task: the failure is shown with the name
+                after = await self._look_up(name, permit.release)
+            except Exception as error:  # noqa: BLE001 - shown with the name
                 after = replace(
                     self._now(name), asked=self._clock(), failure=f"could not be looked up: {error}"
                 )
-        self._put(after)
-        self._note_silence(after)
+        self._replace(after)
+        self._update_silence(after)
         self._schedule(after)
 
     def _turn_in(self) -> float:
-        """Give the seconds until the next look-up may begin, and count it as begun then."""
+        """Return the seconds until the next look-up may start, and count it as started then."""
         now = asyncio.get_running_loop().time()
         self._paced = max(self._paced + 1 / _PACE, now - _BURST / _PACE)
         return max(self._paced - now, 0.0)
 
-    def _note_silence(self, known: KnownName) -> None:
-        """Remember since when no answer has given an address, by a clock that nobody sets."""
+    def _update_silence(self, known: KnownName) -> None:
+        """Remember, by the monotonic clock, since when no answer has given an address."""
         before, now = self._silent.get(known.name, {}), asyncio.get_running_loop().time()
         self._silent[known.name] = {
             each.address: before.get(each.address, now)
@@ -316,28 +301,32 @@ class DnsResolver:
     def _now(self, name: str) -> KnownName:
         return self._known.get(name, KnownName(name, ()))
 
-    def _put(self, after: KnownName) -> None:
-        """Know this from now on, and tell it where the addresses are others than before."""
+    def _replace(self, after: KnownName) -> None:
+        """Replace what is known of a name; tell the listeners if its addresses changed."""
         before = self._now(after.name)
         self._known[after.name] = after
         if known_names.addresses_of(after) != known_names.addresses_of(before):
             for listener in self._listeners:
-                listener.tell(after.name)
+                listener.add(after.name)
 
-    async def _learn(self, name: str, heard: Callable[[], None]) -> KnownName:
+    async def _look_up(self, name: str, heard: Callable[[], None]) -> KnownName:
         if not self._servers:
             return replace(
                 self._now(name), asked=self._clock(), failure="no resolver is configured"
             )
         answer = await look_up(
-            name, self._servers, self._timeout, may_be_private=name in self._private, heard=heard
+            name,
+            self._servers,
+            self._timeout,
+            may_be_private=name in self._private,
+            on_answered=heard,
         )
         # Only now: while the question was under way addresses were used, or let go.
         before, now = self._now(name), self._clock()
-        self._tallies[name] = known_names.count(
+        self._tallies[name] = known_names.count_lookup(
             self._tallies.get(name, NameStatistics()), before, answer, now
         )
-        return known_names.learn(before, answer, now, self._shortest, self._longest)
+        return known_names.after_answer(before, answer, now, self._shortest, self._longest)
 
     def _schedule(self, known: KnownName) -> None:
         if known.name not in self._watched:
@@ -355,38 +344,36 @@ class DnsResolver:
         self._watched[known.name] = asyncio.get_running_loop().time() + wait
 
 
-class _Place:
-    """A place in a room that may be left before its time."""
+class _Permit:
+    """A permit of a semaphore that may be released early."""
 
-    def __init__(self, room: asyncio.Semaphore) -> None:
-        self._room = room
+    def __init__(self, semaphore: asyncio.Semaphore) -> None:
+        self._semaphore = semaphore
         self._taken = False
 
     async def __aenter__(self) -> Self:
-        await self._room.acquire()
+        await self._semaphore.acquire()
         self._taken = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.leave()
+        self.release()
 
-    def leave(self) -> None:
+    def release(self) -> None:
         if self._taken:
             self._taken = False
-            self._room.release()
+            self._semaphore.release()
 
 
 class _Changes(AsyncIterator[frozenset[str]]):
-    """One reader of changes: names heap up until it asks, each once, so that a slow reader costs no
-    memory.
-    """
+    """One reader of changes: each name is queued once, so that a slow reader costs no memory."""
 
     def __init__(self) -> None:
         self._names: set[str] = set()
         self._ready = asyncio.Event()
         self._ended = False
 
-    def tell(self, name: str) -> None:
+    def add(self, name: str) -> None:
         self._names.add(name)
         self._ready.set()
 

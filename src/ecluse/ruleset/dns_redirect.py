@@ -1,9 +1,7 @@
-"""The DNS gate in the kernel: the redirect of the zones' questions, and what is kept by the names
-that it answers.
+"""The DNS proxy in the ruleset: the redirect of the zones' queries, and look-ups of learned sets.
 
-The sets that it fills belong to no slot: a reload, a rollback and a restart lose no learned
-address. Packets keep an address alive as long as they flow. docs/datapath.md tells the way of a
-question.
+The sets belong to no slot: a reload, a rollback and a restart lose no learned address. Packets
+refresh an address as long as they flow. docs/datapath.md follows a query through all this.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,35 +40,35 @@ KEPT_FOR = "1h"
 KEPT_SECONDS = 3600
 
 SIZE = 65535
-"""Bound of each set, in elements; an address for which there is no room is not answered."""
+"""Elements of each set; an address that does not fit is not answered."""
 
 LIMITED_FOR = "1h"
-"""How long a machine that asked too much is told of after its last question that was dropped."""
+"""How long a machine that asked too much is listed after its last dropped query."""
 LIMITED_SIZE = 1024
-"""Machines of which that is known, of each family: one that makes up sources fills no more.
+"""Machines of each family in that list: made-up sources fill no more.
 
-A full set drops all the same.
+The excess is dropped even when the set is full.
 """
 
 DNS_PORT = 53
 REFUSING = "127.0.0.2"
-"""The engine asks here for what no list of its names holds: refused at once by UDP, which it then
-answers itself (`engine_guard`), and by TCP by who listens there.
+"""dnsmasq asks here for names that are not on its list.
+
+UDP fails at once, so that dnsmasq answers REFUSED itself (`engine_guard`); by TCP the forwarder
+answers.
 """
 
 
 def is_on(policy: Policy) -> bool:
-    """Say whether the site has a DNS gate at all."""
+    """Say whether the site uses the DNS proxy."""
     return policy.site.dns.mode is not DnsMode.NEVER
 
 
 def redirects(policy: Policy, levels: Levels, zone: str) -> bool:
-    """Say whether the gate answers a zone's DNS at these levels.
+    """Say whether the DNS proxy answers a zone at these levels.
 
-    Where nothing is kept nobody's name is answered.
-
-    A zone that is open beside one that is not asks as if there were no gate: the gate passes on all
-    names for all or for none.
+    At a level that keeps nothing no name is answered. An open zone beside a closed one asks as if
+    there were no proxy: the proxy passes on all names for all zones or for none.
     """
     level = level_named(policy.site, levels[zone])
     if level.passes_all:
@@ -84,14 +82,12 @@ def everywhere_open(policy: Policy, levels: Levels) -> bool:
 
 
 def by_name(service: Service) -> bool:
-    """Say whether the gate learns addresses for a service: it connects out, to names."""
+    """Say whether addresses are learned for a service: it connects out, to names."""
     return bool(traffic_by_name(service))
 
 
 def traffic_by_name(service: Service) -> tuple[Traffic, ...]:
-    """Give the kinds of traffic that a service has with names: what is learned for it is kept for
-    these.
-    """
+    """Return the kinds of traffic that a service has with names: those that are kept."""
     return tuple(
         dict.fromkeys(
             one
@@ -103,9 +99,7 @@ def traffic_by_name(service: Service) -> tuple[Traffic, ...]:
 
 
 def learned_sets(policy: Policy) -> tuple[str, ...]:
-    """Name the sets that the gate fills: of each family one for all services, and one for each that
-    is known by name.
-    """
+    """Return the learned sets: for each family one of all services, and one for each by name."""
     if not is_on(policy):
         return ()
     services = [s.name for s in policy.services if by_name(s)]
@@ -120,9 +114,7 @@ def learned_sets(policy: Policy) -> tuple[str, ...]:
 
 
 def skeleton_parts() -> Iterator[str]:
-    """Write what all slots share of the gate, but for the sets: the hook of the redirect, and the
-    bound of each client.
-    """
+    """Yield what all slots share, except the learned sets: the redirect's hook, rate-limit sets."""
     yield f"\tcounter {table_names.DNS_LIMITED} {{\n\t}}"
     for family in FAMILIES:
         body = f"type {family.type}\n\t\tsize {SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout 1m"
@@ -134,7 +126,7 @@ def skeleton_parts() -> Iterator[str]:
 
 
 def learned_parts(sets: tuple[str, ...]) -> Iterator[str]:
-    """Write the sets that the gate fills. `dynamic`: packets refresh what they find there."""
+    """Yield the learned sets. `dynamic`: packets refresh the elements that they match."""
     for name in sets:
         kind = "ipv6_addr" if name.endswith("6") else "ipv4_addr"
         body = f"type {kind}\n\t\tsize {SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout {KEPT_FOR}"
@@ -143,9 +135,7 @@ def learned_parts(sets: tuple[str, ...]) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class ByName:
-    """Look-ups for what the gate learned, of the services of one keep: for packets of one family,
-    from one zone or more.
-    """
+    """Look-ups of learned addresses for the services of one group, by address family."""
 
     keep: ServiceGroup
     rules: Mapping[Family, tuple[Rule, ...]]
@@ -172,9 +162,7 @@ def learned_lookups(
 def _service_rules(
     service: Service, hosts: tuple[IPNetwork, ...] | None, family: Family
 ) -> Iterator[Rule]:
-    """Write a rule for each kind of traffic: the address is learned, the port is the service's, the
-    source may use it.
-    """
+    """Yield a rule for each kind of traffic: learned address, the service's port, its sources."""
     sources: tuple[p.Part, ...] = ()
     if hosts is not None:
         mine = tuple(network_interval(host) for host in hosts if host.version == family.version)
@@ -203,14 +191,12 @@ def _ports(traffic: Traffic, family: Family) -> tuple[p.Part, ...]:
 
 
 def redirect_gate(slot: int, zone: str) -> str:
-    """Name the gate that says whether a zone's DNS is answered here: one rule, as every gate."""
+    """Return the gate chain that says whether a zone's DNS is answered here: one rule."""
     return table_names.gate_chain(slot, f"{table_names.DNS}.{zone}")
 
 
 def redirect_targets(policy: Policy, slot: int, levels: Levels) -> dict[str, str]:
-    """Say where the redirect's own base chain and gates go at these levels; nothing for a site
-    without a gate.
-    """
+    """Return where the redirect's base chain and gates go at these levels, empty without proxy."""
     if not is_on(policy):
         return {}
     stem = table_names.prefix(slot)
@@ -228,7 +214,7 @@ def _own_redirect(slot: int, zone: str) -> str:
 
 
 def redirect_sets(policy: Policy, slot: int) -> list[NamedSet]:
-    """Give the map from an interface to the gate of its zone."""
+    """Return the map from an interface to the gate chain of its zone."""
     if not is_on(policy):
         return []
     users = _users(policy)
@@ -256,9 +242,7 @@ def _from(slot: int) -> str:
 
 
 def _sharing(users: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, ...], int]:
-    """Number the groups of zones that share an interface: a name made of theirs would have no
-    bound.
-    """
+    """Number the groups of zones that share an interface: their chains are named by it."""
     groups = sorted({zones for zones in users.values() if len(zones) > 1})
     return {zones: number for number, zones in enumerate(groups, 1)}
 
@@ -271,12 +255,12 @@ _QUESTION = (p.Match(p.L4PROTO, (6, 17)), p.Match(p.TH_DPORT, (DNS_PORT,)))
 
 
 def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -> list[Chain]:
-    """Give the way of a zone's question: its zone's gate, then here, whatever server it was meant
-    for.
+    """Return the chains of a query from a zone: its zone's gate, then the redirect to dnsmasq.
 
-    A server in another zone is left alone (inside to inside is never touched); one on the gateway
-    itself is not: what it would ask outside is what the gate is there to judge. answered: the sets
-    of all zones' subnets.
+    Queries to a server in another zone pass: inside to inside is never touched. Those to a server
+    on the gateway are redirected, since it would ask outside for the zone.
+
+    answered: the sets of all zones' subnets.
     """
     if not is_on(policy):
         return []
@@ -321,12 +305,11 @@ def redirect_chains(policy: Policy, slot: int, answered: Mapping[Family, str]) -
 
 
 def _own_redirect_chain(zone: Zone, slot: int) -> Chain:
-    """Where a level judges the zone: only its own subnets are answered, or it could ask in others'
-    names without a bound.
+    """Return the chain of a closed zone: only sources in its own subnets are answered.
 
-    Others go on as they came: inside to inside is never touched, and forward refuses the rest. What
-    is meant for the gateway is dropped here, recorded and in silence: a server of its own must not
-    be asked in our stead.
+    Else it could ask with sources of other zones, without a limit. Such packets go on as they came:
+    inside to inside is never touched, and the forward hook refuses the rest. Those to the gateway
+    are recorded and dropped: another DNS server on it must not answer in our place.
     """
     own = [
         (
@@ -345,19 +328,16 @@ def _own_redirect_chain(zone: Zone, slot: int) -> Chain:
 
 
 def _sources(subnets: tuple[IPNetwork, ...], family: Family) -> tuple[p.Interval, ...]:
-    """Give what a family's sources in these subnets may be; link-local ones are everywhere (a
-    router names itself so).
-    """
+    """Return a family's sources in these subnets, and link-local ones, which a router may use."""
     found = tuple(network_interval(s) for s in subnets if s.version == family.version)
     return found if family.version == 4 else (*found, LINK_LOCAL6)
 
 
 def _client_rules(policy: Policy, slot: int) -> Iterator[Rule]:
-    """Judge what reaches the engine: only what was redirected, and of each client only so much a
-    second.
+    """Yield the rules for packets to dnsmasq: only redirected ones, and so many per client.
 
-    A packet from outside that conntrack does not know has no port to be judged by: it goes on to be
-    refused as all such are.
+    A packet from outside that conntrack does not track has no original port to be judged by: it
+    goes on and is refused like all of these.
     """
     for family in FAMILIES:
         yield (
@@ -374,21 +354,21 @@ def _bound(slot: int) -> str:
 
 
 def _bound_rules(policy: Policy, slot: int, answered: Mapping[Family, str]) -> Iterator[Rule]:
-    """Bound the questions of each client, whatever the level.
+    """Yield the rate limit of each client, at every level.
 
-    The inside's own DNS servers ask for all the machines behind them: they have no bound but that
-    of the wildcards. Sources in no zone's subnets get here at `open` alone. Whoever makes them up
-    has as many as he likes: all have one bound.
+    The inside's own DNS servers ask for all machines behind them: only the wildcards' limit holds
+    for them. Sources in no zone's subnets come here at `open` alone. They can be made up, so all of
+    them share one limit.
     """
     gate = policy.site.dns
     for family in FAMILIES:
-        stranger: list[p.Part] = [p.Match(p.NFPROTO, (family.nfproto,))]
+        unknown: list[p.Part] = [p.Match(p.NFPROTO, (family.nfproto,))]
         if family.version == 6:
-            stranger.append(p.Match(family.source, (LINK_LOCAL6,), negate=True))
+            unknown.append(p.Match(family.source, (LINK_LOCAL6,), negate=True))
         if family in answered:
-            stranger.append(p.InSet((family.source,), answered[family], negate=True))
-        yield (*stranger, p.RateLimit(gate.limits.client_queries), p.ACCEPT)
-        yield (*stranger, p.Counter(table_names.DNS_LIMITED), p.DROP)
+            unknown.append(p.InSet((family.source,), answered[family], negate=True))
+        yield (*unknown, p.RateLimit(gate.limits.client_queries), p.ACCEPT)
+        yield (*unknown, p.Counter(table_names.DNS_LIMITED), p.DROP)
     for family in FAMILIES:
         every = {
             int(a) for each in gate.internal for a in each.servers if a.version == family.version
@@ -406,9 +386,7 @@ def _bound_rules(policy: Policy, slot: int, answered: Mapping[Family, str]) -> I
 
 
 def asked_here(policy: Policy) -> tuple[Rule, ...]:
-    """Give the rule that has questions to the gateway itself tracked whatever their source: the
-    redirect has to judge them.
-    """
+    """Return the rule that tracks queries to the gateway from any source, for the redirect."""
     return ((*_QUESTION, p.LOCAL, p.ACCEPT),) if is_on(policy) else ()
 
 
@@ -417,33 +395,29 @@ def _over(slot: int) -> str:
 
 
 def _over_chain(slot: int) -> Chain:
-    """Drop what is more than a machine may ask, and write down whose it was: a set without room
-    costs that alone.
-    """
-    noted = (
+    """Return the chain that lists the machine and drops its query, even if the list is full."""
+    listed = (
         (
             p.Match(p.NFPROTO, (family.nfproto,)),
             p.AddToSet((family.source.text,), name, LIMITED_FOR),
         )
         for family, name in zip(FAMILIES, table_names.LIMITED_SETS, strict=True)
     )
-    return Chain(_over(slot), ((p.Counter(table_names.DNS_LIMITED),), *noted, (p.DROP,)))
+    return Chain(_over(slot), ((p.Counter(table_names.DNS_LIMITED),), *listed, (p.DROP,)))
 
 
 def client_jump(policy: Policy, slot: int) -> tuple[Rule, ...]:
-    """Give the rule of input that sends the engine's packets to be judged; nothing for a site
-    without a gate.
-    """
+    """Return the input rule for packets to dnsmasq, empty without proxy."""
     if not is_on(policy):
         return ()
     return ((*_to_engine(policy), p.jump(f"{table_names.prefix(slot)}{table_names.DNS}.client")),)
 
 
 def engine_guard(policy: Policy) -> tuple[Rule, ...]:
-    """Give the rule of output that refuses what the engine sends to nobody: it is told at once
-    (EPERM), and says REFUSED.
+    """Return the output rule that drops dnsmasq's queries to REFUSING; empty without proxy.
 
-    Without the rule such a question costs four times as much, and is refused all the same.
+    dnsmasq gets EPERM at once and answers REFUSED. Without the rule the query is refused too, at
+    four times the cost.
     """
     if not is_on(policy):
         return ()
@@ -457,19 +431,16 @@ def _to_engine(policy: Policy) -> Rule:
 
 
 def open_input(policy: Policy, slot: int) -> str:
-    """Name the chain that input goes to while every zone is open: to nothing, but where the gate
-    answers then too.
-    """
+    """Return the chain for input while every zone is open: empty unless the proxy answers then."""
     answers = policy.site.dns.mode is DnsMode.ALWAYS
     return table_names.prefix(slot) + (f"{table_names.DNS}.open" if answers else "open")
 
 
 def _open_input_chains(policy: Policy, slot: int) -> list[Chain]:
-    """Bound each machine of the inside where the gate answers at `open`: one of them could take the
-    DNS away from all.
+    """Return the rate limit at `open`, for a proxy that answers then.
 
-    Only an excess of packets for the engine's port is dropped, asked there outright or redirected;
-    all else passes unseen.
+    Else one machine could take the DNS away from all. Only excess packets to dnsmasq's port are
+    dropped, direct or redirected ones.
     """
     if policy.site.dns.mode is not DnsMode.ALWAYS:
         return []

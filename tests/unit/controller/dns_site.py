@@ -3,8 +3,8 @@
 import asyncio
 from dataclasses import replace
 
+from ecluse.dnsproxy.process_report import DnsReport
 from ecluse.policy import DnsProxySettings
-from ecluse.ports import DnsReport
 from tests.golden.cases import HERE, compiled
 from tests.unit.controller.machine import Machine
 

@@ -19,7 +19,7 @@ from tests.fakes import (
     FakeBypassScan,
     FakeClock,
     FakeConntrack,
-    FakeDnsGate,
+    FakeDnsExtension,
     FakeFirewall,
     FakeLinks,
     FakePolicySource,
@@ -66,7 +66,8 @@ class Machine:
         self.links = FakeLinks(
             (*(n for z in policy.site.zones for n in z.interfaces), "wan0"), routes=("wan0",)
         )
-        self.dns = FakeDnsGate()
+        self.dns_extension = FakeDnsExtension()
+        self.dns = self.dns_extension.proxy
         self.bypass_scan = FakeBypassScan()
         self.events = []
         self.controller: Controller | None = None
@@ -83,7 +84,6 @@ class Machine:
             self.firewall,
             self.conntrack,
             self.links,
-            self.dns,
             self.resolver,
             self.state,
             self.audit,
@@ -92,7 +92,12 @@ class Machine:
             self.bypass_scan,
         )
         options = Options(
-            version="0", dns_uid=989, tick=3600, seconds=5, closed_at_boot=closed_at_boot
+            version="0",
+            dns_uid=989,
+            tick=3600,
+            seconds=5,
+            closed_at_boot=closed_at_boot,
+            extensions=(self.dns_extension,),
         )
 
         async def up() -> None:

@@ -1,11 +1,6 @@
-"""The gate's question about itself: what a full queue loses is asked again; what is silent is
-silent.
-"""
+"""The health query: a lost one is sent again, a silent proxy is a timeout."""
 
 import asyncio
-import os
-from dataclasses import replace
-from pathlib import Path
 
 import dns.exception
 import dns.message
@@ -13,8 +8,6 @@ import dns.rcode
 import pytest
 
 from ecluse.dnsproxy import health
-from ecluse.dnsproxy.client import REPORT, DnsProxyClient
-from ecluse.ruleset.proxy_config import proxy_config_of
 from tests.golden.cases import HERE, compiled
 
 POLICY, _ = compiled(HERE / "10-dns-gate")
@@ -70,41 +63,3 @@ def test_what_is_silent_is_said_to_be():
     engine, reply = asyncio.run(asked(1000))
     assert reply is None
     assert len(engine.asked) == health.ATTEMPTS
-
-
-@pytest.mark.parametrize(("older", "wrong"), [(0, ""), (4, ""), (1000, "it works by older orders")])
-def test_a_gate_has_a_moment_to_take_up_new_orders(tmp_path, older: int, wrong: str):
-    async def main() -> str:
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(
-            lambda: Engine(0, older), local_addr=("127.0.0.1", 0)
-        )
-        try:
-            mailbox = DnsProxyClient(tmp_path, tmp_path)
-            orders = proxy_config_of(POLICY, dict.fromkeys(POLICY.zone_names(), "cut"))
-            await mailbox.publish(replace(orders, port=transport.get_extra_info("sockname")[1]))
-            return await mailbox.check()
-        finally:
-            transport.close()
-
-    assert asyncio.run(main()) == wrong
-
-
-def _link(file: Path) -> None:
-    file.symlink_to("/dev/zero")
-
-
-@pytest.mark.parametrize(
-    "put",
-    [
-        os.mkfifo,
-        _link,
-        lambda file: os.truncate(os.open(file, os.O_CREAT | os.O_WRONLY), 1 << 40),
-        lambda file: file.write_text("[" * 100_000),
-    ],
-    ids=["fifo", "link", "large", "deep"],
-)
-def test_whatever_stands_in_the_reports_place_is_no_report(tmp_path, put):
-    """It is user ecluse-dns's to write, and the daemon's to read."""
-    put(tmp_path / REPORT)
-    assert asyncio.run(asyncio.wait_for(DnsProxyClient(tmp_path, tmp_path).report(), 10)) is None

@@ -78,12 +78,12 @@ def test_the_dns_gate_is_in_the_manual(tmp_path):
         gate._file,
         gate._last,
         gate._run_dir / process.REPORT,
-        gate._engine._config,
-        gate._engine._servers,
-        gate._memory._file,
-        gate._memory._record._file,
+        gate._dnsmasq._main,
+        gate._dnsmasq._servers,
+        gate._learned._store._snapshot,
+        gate._learned._store._journal,
     }
-    gate._memory.close()
+    gate._learned.close()
     installed = {str(defaults.get(file.parent, file.parent) / file.name) for file in files}
     assert set(re.findall(r"^\.TP\n(/.*)$", part, re.MULTILINE)) == installed
     assert re.findall(r"^\.TP\n(\d)$", part, re.MULTILINE) == ["0", "1", "2"]

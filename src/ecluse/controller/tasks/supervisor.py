@@ -48,7 +48,7 @@ class Supervisor:
             while True:
                 await asyncio.sleep(seconds)
                 for step, work in steps:
-                    await self._contain(step, work)
+                    await self.contain(step, work)
 
         self.run_for_ever(name, look)
 
@@ -69,7 +69,8 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _contain(self, name: str, work: Work) -> None:
+    async def contain(self, name: str, work: Work) -> None:
+        """Do something by its name; a fault is an alert until it goes well."""
         try:
             await work()
         except Exception as error:  # noqa: BLE001 - the rule of this module

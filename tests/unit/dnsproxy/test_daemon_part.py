@@ -1,10 +1,13 @@
-"""The DNS proxy and the controller: its configuration, its alerts, its part of the status."""
+"""The DNS proxy's part of the daemon: its configuration, its alerts, its part of the status."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from ecluse.controller.tasks import dns_proxy
-from ecluse.ports import CounterValue, DeniedQuery, SetReading
+import pytest
+
+from ecluse.dnsproxy import daemon_part
+from ecluse.dnsproxy.process_report import RefusedQuery
+from ecluse.ports import CounterValue, SetReading
 from ecluse.results import RefusedFlow
 from ecluse.ruleset.table_names import DNS_LIMITED
 from tests.unit.controller.dns_site import (
@@ -12,6 +15,20 @@ from tests.unit.controller.dns_site import (
     TELLS,
     until,
 )
+from tests.unit.controller.machine import Machine
+
+
+@pytest.fixture
+def dns_machine():
+    one = Machine(DNS_POLICY)
+    one.dns.reported = TELLS
+    one.start()
+    yield one
+    one.close()
+
+
+def part(machine) -> daemon_part.DnsProxyPart:
+    return machine.controller.parts.extensions.part("dns_gate")
 
 
 def test_orders_follow_the_level(dns_machine):
@@ -27,13 +44,13 @@ def test_a_gate_that_does_not_work_is_said_and_unsaid(dns_machine):
         return [w for w in dns_machine.alert_texts() if w.startswith("the DNS gate:")]
 
     dns_machine.dns.wrong = "it does not answer"
-    dns_machine.controller.parts.dns.wake()
+    part(dns_machine).wake()
     until(dns_machine, said)
     status = dns_machine.run(dns_machine.controller.status())
     assert not status.dns.working
     assert status.dns.refused == 7
     dns_machine.dns.wrong = ""
-    dns_machine.controller.parts.dns.wake()
+    part(dns_machine).wake()
     until(dns_machine, lambda: not said())
     assert dns_machine.run(dns_machine.controller.status()).dns.working
 
@@ -45,8 +62,8 @@ def test_what_the_gate_found_in_its_sets_is_said_once_and_in_the_status(dns_mach
         TELLS, removed=2, removed_last="203.0.113.66 in dns_all_4", adopted=3
     )
     for _ in range(2):
-        dns_machine.controller.parts.dns.wake()
-        until(dns_machine, lambda: not dns_machine.controller.parts.dns._changed.is_set())
+        part(dns_machine).wake()
+        until(dns_machine, lambda: not part(dns_machine)._changed.is_set())
     until(dns_machine, lambda: len(told) >= 2)
     assert (
         len([t for t in told if "203.0.113.66" in t])
@@ -64,31 +81,31 @@ def test_trouble_that_leaves_names_answered_says_nothing_else(dns_machine):
     dns_machine.dns.reported = replace(
         TELLS, trouble=("learned addresses could not be saved: No space left",)
     )
-    dns_machine.controller.parts.dns.wake()
+    part(dns_machine).wake()
     until(dns_machine, dns_machine.alert_texts)
     assert dns_machine.alert_texts() == (
         "the DNS gate: learned addresses could not be saved: No space left",
     )
     assert dns_machine.run(dns_machine.controller.status()).dns.working
     dns_machine.dns.wrong = "it does not answer"
-    dns_machine.controller.parts.dns.wake()
+    part(dns_machine).wake()
     until(dns_machine, lambda: "names are not answered" in dns_machine.alert_texts()[0])
     assert not dns_machine.run(dns_machine.controller.status()).dns.working
     dns_machine.dns.reported, dns_machine.dns.wrong = replace(TELLS, trouble=("a full disk",)), ""
-    dns_machine.controller.parts.dns.wake()
+    part(dns_machine).wake()
     until(dns_machine, lambda: dns_machine.alert_texts() == ("the DNS gate: a full disk",))
     dns_machine.dns.reported = TELLS
-    dns_machine.controller.parts.dns.wake()
+    part(dns_machine).wake()
     until(dns_machine, lambda: not dns_machine.alert_texts())
     assert told[-1] == "dns: the DNS gate is without trouble again", "it worked all the while"
 
 
 def test_a_tunnel_is_told_as_one():
     asked = [
-        DeniedQuery("10.10.4.7", f"n{i}.t.evil.example", "TXT", "name", 1, 100.0) for i in range(9)
+        RefusedQuery("10.10.4.7", f"n{i}.t.evil.example", "TXT", "name", 1, 100.0) for i in range(9)
     ]
-    asked.append(DeniedQuery("10.30.0.9", "www.web.example", "A", "name", 2, 90.0))
-    rows = list(dns_proxy.refused_names(asked, DNS_POLICY, datetime.fromtimestamp(130, UTC)))
+    asked.append(RefusedQuery("10.30.0.9", "www.web.example", "A", "name", 2, 90.0))
+    rows = list(daemon_part.refused_names(asked, DNS_POLICY, datetime.fromtimestamp(130, UTC)))
     assert [(r.client, r.zone, r.name, r.times, r.last) for r in rows] == [
         ("10.10.4.7", "care", "*.t.evil.example", 9, 30),
         ("10.30.0.9", "guest-wifi", "www.web.example", 2, 40),
@@ -120,7 +137,7 @@ def test_who_asks_too_much_is_named_with_what_to_type(dns_machine):
 
 
 def test_rows_that_could_not_be_read_are_counted_beside_those_that_could(dns_machine):
-    row = DeniedQuery("10.10.4.7", "evil.example", "A", "name", 3, 1.0)
+    row = RefusedQuery("10.10.4.7", "evil.example", "A", "name", 3, 1.0)
     dns_machine.dns.reported = replace(TELLS, questions=(row,), unread=2)
     dns_machine.firewall.evidence = SetReading((), full=False, unread=1)
     answer = dns_machine.run(dns_machine.controller.refused(10))

@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 
 from ecluse.dnsproxy import message_filter
 from ecluse.dnsproxy.message_filter import DnsQuestion
-from tests.unit.dnsproxy.test_dnsgate import ORDERS, answered, at
+from tests.unit.dnsproxy.messages import (
+    CONFIG,
+    answered,
+    at,
+)
 
 NAME = "x.operator.example"
 REDUCED = at("reduced")
@@ -50,10 +54,18 @@ def test_what_is_kept_stays_and_every_hint_is_learned():
         # reserved.
         ("1 . ipv4hint=10.30.0.7,203.0.113.9", "1 . ipv4hint=203.0.113.9", 1),
         ("1 . ipv4hint=192.168.0.1,127.0.0.1", "1 .", 2),
-        ("1 . ipv4hint=203.0.113.9 ipv6hint=::1,fe80::1,2001:db8:30::9", "1 . ipv4hint=203.0.113.9", 3),
+        (
+            "1 . ipv4hint=203.0.113.9 ipv6hint=::1,fe80::1,2001:db8:30::9",
+            "1 . ipv4hint=203.0.113.9",
+            3,
+        ),
         # What a client must understand, and would miss: the whole record.
         ("1 . mandatory=ipv4hint ipv4hint=10.30.0.7", None, 1),
-        ("1 . mandatory=ipv4hint ipv4hint=10.30.0.7,203.0.113.9", "1 . mandatory=ipv4hint ipv4hint=203.0.113.9", 1),
+        (
+            "1 . mandatory=ipv4hint ipv4hint=10.30.0.7,203.0.113.9",
+            "1 . mandatory=ipv4hint ipv4hint=203.0.113.9",
+            1,
+        ),
         ("1 . mandatory=ech ech=AAQAAAAA", None, 0),
         # Nothing that is not known.
         ("1 . alpn=h2 ech=AAQAAAAA dohpath=/q key65280=carried", "1 . alpn=h2", 0),
@@ -72,7 +84,11 @@ def test_what_is_kept_stays_and_every_hint_is_learned():
         # Other names: kept ones.
         ("1 x.operator.example. alpn=h2", "1 x.operator.example. alpn=h2", 0),
         ("1 X.Operator.example. alpn=h2", "1 X.Operator.example. alpn=h2", 0),
-        ("1 results.lab.example. ipv4hint=203.0.113.9", "1 results.lab.example. ipv4hint=203.0.113.9", 0),
+        (
+            "1 results.lab.example. ipv4hint=203.0.113.9",
+            "1 results.lab.example. ipv4hint=203.0.113.9",
+            0,
+        ),
         ("1 node.cdn.example. ipv4hint=203.0.113.9", None, 0),
         ("0 results.lab.example.", "0 results.lab.example.", 0),
         ("0 node.cdn.example.", None, 0),
@@ -95,7 +111,7 @@ def test_a_name_of_another_service_is_no_way_for_this_one():
         dns.rrset.from_text(f"{NAME}.", 60, "IN", "HTTPS", "1 a.console.example. alpn=h2")
     )
     question = message_filter.judge(NAME, dns.rdatatype.HTTPS, REDUCED)
-    assert REDUCED.answers("a.console.example")
+    assert REDUCED.policy_for("a.console.example")
     assert message_filter.filter_answer(query, reply, question, REDUCED).dropped == 1
 
 
@@ -105,7 +121,8 @@ def test_private_hints_stay_where_the_destination_says_so():
 
 def test_the_chain_of_aliases_is_followed_and_nothing_stands_beside():
     found = answered(
-        f"{NAME}. 86400 IN CNAME y.cdn.example.\ny.cdn.example. 60 IN HTTPS 1 . ipv4hint=203.0.113.9\n"
+        f"{NAME}. 86400 IN CNAME y.cdn.example.\n"
+        "y.cdn.example. 60 IN HTTPS 1 . ipv4hint=203.0.113.9\n"
         "z.cdn.example. 60 IN HTTPS 1 . ipv4hint=203.0.113.10\ny.cdn.example. 60 IN A 203.0.113.11",
         kind="HTTPS",
     )
@@ -123,14 +140,14 @@ def test_at_open_a_name_that_nobody_keeps_is_judged_by_its_addresses_alone():
     text = "1 cdn.web.example. alpn=h2,h3 port=8443 ipv4hint=203.0.113.9,10.30.0.7"
     reply.answer.append(dns.rrset.from_text("www.web.example.", 60, "IN", "HTTPS", text))
     question = DnsQuestion("www.web.example", dns.rdatatype.HTTPS, (), "")
-    found = message_filter.filter_answer(query, reply, question, ORDERS)
+    found = message_filter.filter_answer(query, reply, question, CONFIG)
     assert found.reply.answer[0][0].to_text().replace('"', "") == (
         "1 cdn.web.example. alpn=h2,h3 port=8443 ipv4hint=203.0.113.9"
     )
 
 
 def test_ports_of_all_services_of_a_name_count():
-    every = REDUCED.answers("a.console.example")
+    every = REDUCED.policy_for("a.console.example")
     assert every.keeps(6, 443)
     assert not every.keeps(50, 443), "ESP has no ports"
 
@@ -188,7 +205,10 @@ def records(draw):
     return f"{draw(st.integers(1, 3))} {target} {' '.join(text)}"
 
 
-INSIDE = [ip_network(one) for one in ("10.0.0.0/8", "192.168.0.0/16", "127.0.0.0/8", "224.0.0.0/3", "2001:db8:30::/48")]  # fmt: skip
+INSIDE = [
+    ip_network(one)
+    for one in ("10.0.0.0/8", "192.168.0.0/16", "127.0.0.0/8", "224.0.0.0/3", "2001:db8:30::/48")
+]
 KNOWN = {0, 1, 2, 3, 4, 6}
 
 
@@ -198,9 +218,9 @@ def test_whatever_a_resolver_says_no_more_than_what_is_kept_comes_back(texts, ki
     query = dns.message.make_query(NAME, kind)
     said = dns.message.make_response(query)
     said.answer.append(dns.rrset.from_text(f"{NAME}.", 60, "IN", kind, *texts))
-    question = message_filter.judge(NAME, query.question[0].rdtype, ORDERS)
+    question = message_filter.judge(NAME, query.question[0].rdtype, CONFIG)
     found = message_filter.filter_answer(
-        query, dns.message.from_wire(said.to_wire()), question, ORDERS
+        query, dns.message.from_wire(said.to_wire()), question, CONFIG
     )
     reply = dns.message.from_wire(found.reply.to_wire())
     stayed = [one for rrset in reply.answer for one in rrset]
@@ -212,7 +232,7 @@ def test_whatever_a_resolver_says_no_more_than_what_is_kept_comes_back(texts, ki
         if key in one.params
         for a in one.params[key].addresses
     ]
-    assert all(message_filter._may_be(str(a), question, ORDERS) for a in hints)
+    assert all(message_filter._may_stand_for(str(a), question, CONFIG) for a in hints)
     assert not any(a in net for a in hints for net in INSIDE if net.version == a.version)
     assert set(hints) == set(found.addresses), "what stays is learned, and nothing else"
     for one in stayed:

@@ -14,8 +14,9 @@ from ipaddress import ip_address
 import pytest
 
 from ecluse.dnsproxy import learned as module
-from ecluse.dnsproxy import learned_journal, learned_snapshot, process
+from ecluse.dnsproxy import learned_store, process
 from ecluse.dnsproxy.learned import LearnedAddresses
+from ecluse.dnsproxy.proxy_config import NamePolicy, ProxyConfig, proxy_config_of
 from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import proxy_sets
 from ecluse.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, NetlinkSocket, attribute
@@ -28,7 +29,6 @@ from ecluse.kernel.proxy_sets import (
 )
 from ecluse.ports import KernelChange
 from ecluse.ruleset import switch
-from ecluse.ruleset.proxy_config import NamePolicy, ProxyConfig, proxy_config_of
 from tests.golden.cases import HERE, compiled
 from tests.kernel.adapters.conftest import nft, run
 from tests.system.disks import fill
@@ -57,7 +57,7 @@ class World:
         """Begin a process of the gate; the one before was killed where it stood."""
         self.end()
         self.last = LearnedAddresses(self.state, self.run)
-        self.last.tend()
+        self.last.reconcile()
         return self.last
 
     def end(self) -> None:
@@ -68,9 +68,9 @@ class World:
         """Leave what a machine finds that was booted anew: the disk, and what the boot unit put
         back of it.
         """
-        (self.run / learned_journal.FILE).unlink()
-        file = self.state / learned_snapshot.FILE
-        file.write_text(file.read_text().replace(learned_snapshot.boot_id(), "another"))
+        (self.run / learned_store.JOURNAL).unlink()
+        file = self.state / learned_store.SNAPSHOT
+        file.write_text(file.read_text().replace(learned_store.boot_id(), "another"))
         for name in (SET, ALL):
             nft(f"flush set inet ecluse {name}")
         nft(file.read_text())
@@ -93,14 +93,14 @@ async def world(firewall, tmp_path):
 
 def later(monkeypatch, seconds: float) -> None:
     """Have time go by for the gate's process, and not for the kernel."""
-    true = learned_snapshot.clock
-    for where in (module, learned_snapshot):
+    true = learned_store.clock
+    for where in (module, learned_store):
         monkeypatch.setattr(where, "clock", lambda: true() + seconds)
 
 
 def test_what_somebody_else_put_in_is_taken_out_and_what_was_learned_stays(world):
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED], LED)
+    gate.add_addresses([SERVICE], [LEARNED], LED)
     world.strange()
     world.strange(ALL)
     world.strange("dns_all_6", "2001:db8::66")
@@ -108,7 +108,7 @@ def test_what_somebody_else_put_in_is_taken_out_and_what_was_learned_stays(world
     assert (world.held(), world.held(ALL), world.held("dns_all_6")) == ({LEARNED}, {LEARNED}, set())
     assert gate.removed == 3
     assert gate.last.endswith(("66 in dns_svc_secure_mail_4", "66 in dns_all_4", "66 in dns_all_6"))
-    assert str(STRANGE) not in (world.state / learned_snapshot.FILE).read_text()
+    assert str(STRANGE) not in (world.state / learned_store.SNAPSHOT).read_text()
 
 
 def test_an_element_for_every_address_goes_whatever_else_is_known(world):
@@ -123,22 +123,22 @@ async def test_the_kernels_word_brings_a_look_at_once_and_our_own_does_not(world
     gate = world.process()
     changes = gate.changes()
     try:
-        gate.learn([SERVICE], [LEARNED], LED)
+        gate.add_addresses([SERVICE], [LEARNED], LED)
         world.strange()
         async with asyncio.timeout(5):
-            assert [gate.hear(await anext(changes)) for _ in range(2)] == [False, True]
-        gate.tend()
+            assert [gate.is_relevant(await anext(changes)) for _ in range(2)] == [False, True]
+        gate.reconcile()
         assert world.held() == {LEARNED}
         async with asyncio.timeout(5):
-            assert not gate.hear(await anext(changes)), "what it takes out itself"
+            assert not gate.is_relevant(await anext(changes)), "what it takes out itself"
     finally:
         changes.close()
 
 
 def test_there_is_one_process_at_a_time(world, capfd, monkeypatch):
     """A second one would take what the first learns for a stranger's."""
-    monkeypatch.setattr(process, "_take_place", lambda: None)
-    held = process._only_one(world.run)
+    monkeypatch.setattr(process, "_drop_ambient_capabilities", lambda: None)
+    held = process._lock_directory(world.run)
     try:
         where = [
             "--orders",
@@ -152,8 +152,8 @@ def test_there_is_one_process_at_a_time(world, capfd, monkeypatch):
         assert "another process of the DNS gate is at work here" in capfd.readouterr().err
     finally:
         os.close(held)
-    os.close(process._only_one(world.run))
-    assert process._only_one(world.run / "missing") == -1
+    os.close(process._lock_directory(world.run))
+    assert process._lock_directory(world.run / "missing") == -1
 
 
 async def test_orders_that_cannot_be_kept_on_disk_are_followed_all_the_same(world):
@@ -161,13 +161,13 @@ async def test_orders_that_cannot_be_kept_on_disk_are_followed_all_the_same(worl
     orders.touch()
     gate = process.DnsProxyProcess(orders, world.run, world.state)
     world.state.rmdir()
-    await gate._obey()
+    await gate._follow_config()
     assert (gate._trouble["orders"], gate._seen is None) == ("", False)
     assert "could not be kept for the next boot: No such file" in gate._trouble["last"]
     world.state.mkdir()
     gate._save()
     assert (gate._trouble["last"], (world.state / process.LAST).exists()) == ("", True)
-    gate._memory.close()
+    gate._learned.close()
 
 
 def test_an_address_is_in_the_record_before_it_is_in_the_kernel(world, monkeypatch):
@@ -175,11 +175,11 @@ def test_an_address_is_in_the_record_before_it_is_in_the_kernel(world, monkeypat
     recorded = []
 
     def look_and_put(netlink, wanted):
-        recorded.append((world.run / learned_journal.FILE).read_text())
+        recorded.append((world.run / learned_store.JOURNAL).read_text())
         add_elements(netlink, wanted)
 
     monkeypatch.setattr(module, "add_elements", look_and_put)
-    gate.learn([SERVICE], [LEARNED], LED)
+    gate.add_addresses([SERVICE], [LEARNED], LED)
     assert f"{SET} {LEARNED} " in recorded[0]
 
 
@@ -190,27 +190,27 @@ def test_sets_that_others_change_all_the_time_cost_a_look_now_and_then(world, mo
         module, "set_contents", lambda *where: looks.append(where[1]) or set_contents(*where)
     )
     for _ in range(50):
-        gate.hear(KernelChange("nft", 1, ours=False, touched=False, what="", filled=SET))
-        gate.tend()
+        gate.is_relevant(KernelChange("nft", 1, ours=False, touched=False, what="", filled=SET))
+        gate.reconcile()
     assert 1 <= looks.count(SET) <= 2
     later(monkeypatch, 5)
     world.strange()
-    gate.tend()
+    gate.reconcile()
     assert world.held() == set(), "what came in between was not forgotten"
     later(monkeypatch, 10)
     looks.clear()
-    gate.tend()
+    gate.reconcile()
     assert not looks, "nobody changed anything"
 
 
 async def test_what_was_learned_is_back_as_soon_as_the_table_is(world, firewall, monkeypatch):
     """By the kernel's word: the regular look comes in an hour here."""
-    monkeypatch.setattr(process, "_LOOK", 3600.0)
+    monkeypatch.setattr(process, "_CHECK", 3600.0)
     gate = process.DnsProxyProcess(world.run / "orders.json", world.run, world.state)
     running = asyncio.create_task(gate.run())
     try:
         await asyncio.sleep(0.1)
-        gate._memory.learn([SERVICE], [LEARNED], LED)
+        gate._learned.add_addresses([SERVICE], [LEARNED], LED)
         for _ in range(3):
             nft("flush ruleset")
             await firewall.apply(switch.table_text(PROGRAM))
@@ -229,13 +229,13 @@ async def test_what_was_learned_is_back_as_soon_as_the_table_is(world, firewall,
 def test_a_killed_process_is_followed_by_one_that_knows_what_it_learned(world):
     gate = world.process()
     gate.save()
-    gate.learn([SERVICE], [LEARNED], LED)  # and is killed: nothing is saved
+    gate.add_addresses([SERVICE], [LEARNED], LED)  # and is killed: nothing is saved
     world.strange()
     after = world.process()
     assert world.held() == {LEARNED}
     assert after.removed == 1
     # And once more, by what that one wrote anew.
-    after.learn([SERVICE], [OTHER], LED)
+    after.add_addresses([SERVICE], [OTHER], LED)
     nft(f"flush set inet ecluse {SET}")
     world.process()
     assert world.held() == {LEARNED, OTHER}
@@ -244,7 +244,7 @@ def test_a_killed_process_is_followed_by_one_that_knows_what_it_learned(world):
 
 def test_an_address_that_packets_kept_alive_is_known_after_its_time(world, monkeypatch):
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED], LED)
+    gate.add_addresses([SERVICE], [LEARNED], LED)
     gate.save()
     later(monkeypatch, 3 * 86400)  # nobody ran the gate for three days, and a kept flow went on
     after = world.process()
@@ -255,7 +255,7 @@ def test_an_address_that_packets_kept_alive_is_known_after_its_time(world, monke
 
 def test_an_address_that_is_over_is_forgotten_after_a_while_and_then_a_stranger(world, monkeypatch):
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED], LED)
+    gate.add_addresses([SERVICE], [LEARNED], LED)
     nft(
         f"delete element inet ecluse {SET} {{ {LEARNED} }}; delete element inet ecluse {ALL} {{ {LEARNED} }}"
     )
@@ -279,7 +279,7 @@ def test_an_address_that_is_over_is_forgotten_after_a_while_and_then_a_stranger(
 )
 def test_what_somebody_else_took_out_is_put_back(world, text):
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED], LED)
+    gate.add_addresses([SERVICE], [LEARNED], LED)
     nft(text)
     gate.save()
     assert seconds_left(world.netlink, SET)[LEARNED] > 3500
@@ -287,7 +287,7 @@ def test_what_somebody_else_took_out_is_put_back(world, text):
 
 def test_a_learned_address_that_was_given_a_year_has_an_hour(world):
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED], LED)
+    gate.add_addresses([SERVICE], [LEARNED], LED)
     nft(
         f"delete element inet ecluse {SET} {{ {LEARNED} }}; add element inet ecluse {SET} {{ {LEARNED} timeout 365d }}"
     )
@@ -307,7 +307,7 @@ def test_a_learned_address_that_was_given_a_year_has_an_hour(world):
     add_elements(world.netlink, [SetElement(SET, LEARNED, 30)])
     gate.save()
     told = re.findall(
-        r"(dns_\w+) \{ \S+ expires (\d+)s", (world.state / learned_snapshot.FILE).read_text()
+        r"(dns_\w+) \{ \S+ expires (\d+)s", (world.state / learned_store.SNAPSHOT).read_text()
     )
     assert {name: int(seconds) <= 30 for name, seconds in told} == {SET: True, ALL: False}
 
@@ -316,8 +316,8 @@ def test_a_learned_address_that_was_given_a_year_has_an_hour(world):
 def test_a_lost_record_takes_what_is_there_for_its_own_and_says_so(world, damage):
     gate = world.process()
     gate.save()
-    gate.learn([SERVICE], [LEARNED, OTHER], LED)
-    file = world.run / learned_journal.FILE
+    gate.add_addresses([SERVICE], [LEARNED, OTHER], LED)
+    file = world.run / learned_store.JOURNAL
     if damage == "gone":
         file.unlink()
     else:
@@ -333,8 +333,8 @@ def test_a_lost_record_takes_what_is_there_for_its_own_and_says_so(world, damage
 
 
 def test_a_torn_last_line_is_of_an_address_that_never_was_in_the_kernel(world):
-    world.process().learn([SERVICE], [LEARNED], LED)
-    file = world.run / learned_journal.FILE
+    world.process().add_addresses([SERVICE], [LEARNED], LED)
+    file = world.run / learned_store.JOURNAL
     with file.open("a") as whole:
         whole.write(f"{SET} {STRANGE} 99999")
     world.strange()
@@ -349,7 +349,7 @@ def test_nobody_is_taken_for_a_stranger_while_the_record_cannot_be_written(world
         gate.save()
         fill(world.run)
         many = [ip_address(f"203.0.113.{number}") for number in range(100, 200)]
-        gate.learn(
+        gate.add_addresses(
             [SERVICE], many, LED
         )  # more than what is left of the file's last page: written by half
         world.strange()
@@ -374,15 +374,15 @@ def test_nobody_is_taken_for_a_stranger_while_the_record_cannot_be_written(world
 
 def test_the_first_process_since_the_machine_started_has_nobody_to_take_for_its_own(world):
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED], LED)
+    gate.add_addresses([SERVICE], [LEARNED], LED)
     gate.save()
-    gate.learn([SERVICE], [STRANGE], LED)
-    lines = (world.run / learned_journal.FILE).read_text()
-    (world.run / learned_journal.FILE).write_text(
-        lines.replace(learned_snapshot.boot_id(), "another")
+    gate.add_addresses([SERVICE], [STRANGE], LED)
+    lines = (world.run / learned_store.JOURNAL).read_text()
+    (world.run / learned_store.JOURNAL).write_text(
+        lines.replace(learned_store.boot_id(), "another")
     )
-    file = world.state / learned_snapshot.FILE
-    file.write_text(file.read_text().replace(learned_snapshot.boot_id(), "another"))
+    file = world.state / learned_store.SNAPSHOT
+    file.write_text(file.read_text().replace(learned_store.boot_id(), "another"))
     nft(f"flush set inet ecluse {SET}")
     world.strange()
     after = world.process()
@@ -392,7 +392,7 @@ def test_the_first_process_since_the_machine_started_has_nobody_to_take_for_its_
 def test_what_the_boot_unit_put_back_is_no_strangers(world, monkeypatch):
     """Not even where the date says that its time was over while the machine was down."""
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED], LED)
+    gate.add_addresses([SERVICE], [LEARNED], LED)
     gate.save()
     world.reboot()
     true = time.time
@@ -405,24 +405,24 @@ def test_what_the_boot_unit_put_back_is_no_strangers(world, monkeypatch):
 @pytest.mark.parametrize("days", [-400, -1, 1, 400])
 def test_whoever_sets_the_date_changes_nothing(world, monkeypatch, days):
     gate = world.process()
-    gate.learn([SERVICE], [LEARNED], LED)
+    gate.add_addresses([SERVICE], [LEARNED], LED)
     true = time.time
     monkeypatch.setattr(time, "time", lambda: true() + days * 86400)
     for name in (SET, ALL):
         nft(f"flush set inet ecluse {name}")
-    gate.learn([SERVICE], [OTHER], LED)
+    gate.add_addresses([SERVICE], [OTHER], LED)
     gate.save()
     assert min(seconds_left(world.netlink, SET)[one] for one in (LEARNED, OTHER)) > 3500
     nft(f"flush set inet ecluse {SET}")
-    (world.run / learned_journal.FILE).unlink()
+    (world.run / learned_store.JOURNAL).unlink()
     world.process()
     assert world.held() == {LEARNED, OTHER}
     assert max(seconds_left(world.netlink, SET).values()) <= 3600
 
 
 def test_no_line_of_the_record_gives_more_than_an_hour(world):
-    world.process().learn([SERVICE], [LEARNED], LED)
-    file = world.run / learned_journal.FILE
+    world.process().add_addresses([SERVICE], [LEARNED], LED)
+    file = world.run / learned_store.JOURNAL
     file.write_text(
         "".join(
             f"{line.rpartition(' ')[0]} {10**12}\n" if "dns" in line else f"{line}\n"
@@ -448,15 +448,15 @@ def test_a_set_that_cannot_be_set_right_keeps_none_of_the_others_from_it(world, 
         broken.setattr(module, "delete_elements", refused)
         gate._all_touched = True
         with pytest.raises(OSError, match="refused"):
-            gate.tend()
+            gate.reconcile()
     assert (world.held(), world.held(ALL)) == (set(), {STRANGE})
     later(monkeypatch, 5)
-    gate.tend()
+    gate.reconcile()
     assert world.held(ALL) == set(), "it is tried again"
 
 
 def test_the_record_does_not_grow_for_ever(world, monkeypatch):
-    monkeypatch.setattr(learned_journal, "GROWTH", 2000)
+    monkeypatch.setattr(learned_store, "GROWTH", 2000)
     gate = world.process()
     for number in range(1, 200):
         with pytest.MonkeyPatch.context() as full:
@@ -464,8 +464,8 @@ def test_the_record_does_not_grow_for_ever(world, monkeypatch):
                 gate, "_put", lambda _: (_ for _ in ()).throw(OSError(errno.ENFILE, "full"))
             )
             with pytest.raises(OSError, match="full"):
-                gate.learn([SERVICE], [ip_address(f"203.0.113.{number}")], LED)
-    assert (world.run / learned_journal.FILE).stat().st_size < 2600
+                gate.add_addresses([SERVICE], [ip_address(f"203.0.113.{number}")], LED)
+    assert (world.run / learned_store.JOURNAL).stat().st_size < 2600
 
 
 def test_a_set_of_another_kind_in_our_sets_place_breaks_nothing(world):
@@ -473,7 +473,7 @@ def test_a_set_of_another_kind_in_our_sets_place_breaks_nothing(world):
     nft(
         "add set inet ecluse dns_svc_odd_4 { type ipv4_addr . inet_service; elements = { 203.0.113.66 . 443 } }"
     )
-    gate.learn([SERVICE], [LEARNED], LED)
+    gate.add_addresses([SERVICE], [LEARNED], LED)
     gate.save()
     assert world.held() == {LEARNED}
 
@@ -491,7 +491,7 @@ def test_where_the_kernel_gives_no_word_nothing_counts_as_open(world, monkeypatc
     monkeypatch.setattr(module.read_table, "goto_targets", busy)
     assert gate.is_open() is False
     monkeypatch.undo()
-    gate.learn([SERVICE], [LEARNED], LED)
+    gate.add_addresses([SERVICE], [LEARNED], LED)
     assert LEARNED in world.held()
 
 
@@ -507,12 +507,12 @@ def orders(*, names=(), wildcards=("operator.example",), more=()) -> ProxyConfig
 
 
 def taught(gate) -> None:
-    gate.obey(orders(names=["mail.example"]))
-    gate.learn([SERVICE], [LEARNED], LED)
-    gate.learn([SERVICE], [OTHER], "mail.example")
-    gate.learn([SERVICE], [SHARED], LED)
-    gate.learn([SERVICE], [SHARED], "mail.example")
-    gate.tend()
+    gate.apply_config(orders(names=["mail.example"]))
+    gate.add_addresses([SERVICE], [LEARNED], LED)
+    gate.add_addresses([SERVICE], [OTHER], "mail.example")
+    gate.add_addresses([SERVICE], [SHARED], LED)
+    gate.add_addresses([SERVICE], [SHARED], "mail.example")
+    gate.reconcile()
 
 
 SHARED = ip_address("203.0.113.11")
@@ -531,25 +531,25 @@ def test_where_a_service_loses_a_name_what_it_alone_led_to_goes(world, after):
         world.reboot()
     if after in {"killed", "rebooted"}:
         gate = world.process()
-    gate.obey(orders(names=["mail.example"]))
-    gate.tend()
+    gate.apply_config(orders(names=["mail.example"]))
+    gate.reconcile()
     assert world.held() == {LEARNED, OTHER, SHARED}, "the names are the same"
-    gate.obey(orders(names=["mail.example"], wildcards=(), more=["else.example"]))
-    gate.tend()
+    gate.apply_config(orders(names=["mail.example"], wildcards=(), more=["else.example"]))
+    gate.reconcile()
     for _ in range(2):
         assert world.held() == {OTHER, SHARED}
         assert set(seconds_left(world.netlink, ALL)) == {OTHER, SHARED}
         gate.save()
     assert gate.removed == 0
-    gate.learn([SERVICE], [LEARNED], LED)
+    gate.add_addresses([SERVICE], [LEARNED], LED)
     assert world.held() == {OTHER, SHARED}, "a question that was under way teaches nothing any more"
     # A service that is not kept at this level is left alone, and so is a wildcard that another
     # stands above.
-    gate.obey(orders(names=(), wildcards=(), more=["else.example"]))
-    gate.tend()
+    gate.apply_config(orders(names=(), wildcards=(), more=["else.example"]))
+    gate.reconcile()
     assert world.held() == {OTHER, SHARED}
-    gate.obey(orders(wildcards=("example",)))
-    gate.tend()
+    gate.apply_config(orders(wildcards=("example",)))
+    gate.reconcile()
     assert world.held() == {OTHER, SHARED}
 
 
@@ -557,7 +557,7 @@ def test_where_a_service_loses_a_name_what_it_alone_led_to_goes(world, after):
 def test_what_the_kernel_would_not_let_go_goes_at_the_next_look(world, monkeypatch, refuses):
     gate = world.process()
     taught(gate)
-    gate.obey(orders(names=["mail.example"], wildcards=()))
+    gate.apply_config(orders(names=["mail.example"], wildcards=()))
 
     def refused(netlink, name, elements):
         if name == refuses:
@@ -566,7 +566,7 @@ def test_what_the_kernel_would_not_let_go_goes_at_the_next_look(world, monkeypat
 
     monkeypatch.setattr(module, "delete_elements", refused)
     with pytest.raises(OSError, match="busy"):
-        gate.tend()
+        gate.reconcile()
     monkeypatch.undo()
-    gate.tend()
+    gate.reconcile()
     assert world.held() == set(seconds_left(world.netlink, ALL)) == {OTHER, SHARED}

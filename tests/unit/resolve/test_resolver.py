@@ -287,7 +287,7 @@ async def test_many_names_never_more_than_sixteen_at_once(server, make):
     server.judge = judge
     server.delay = 0.02
     resolver = make()
-    resolver._room = _Counting(resolver._room, running)
+    resolver._asking = _Counting(resolver._asking, running)
     known = await resolver.refresh(names, 5)
     assert len(known) == 100
     assert 2 <= running[1] <= 16
@@ -325,7 +325,7 @@ async def test_one_dead_resolver_of_two_does_not_hold_up_all_names(server, make)
         assert all(entry.addresses and not entry.failure for entry in known.values())
         outcomes = resolver.tallies()["n1.example"].outcomes["127.0.0.1"]
         assert outcomes == {"answered": 1, "empty": 1, "timeout": 2}, "it was waited for"
-    assert resolver._room._value == 16 and resolver._waiting_room._value == 128
+    assert resolver._asking._value == 16 and resolver._waiting._value == 128
 
 
 async def test_every_reader_of_changes_is_told_and_close_ends_them(server, make):
@@ -383,7 +383,7 @@ async def test_a_fault_of_our_own_is_shown_with_the_name(make, monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """Half an hour of ours passes at once: what is left of it is the clock that a test sets."""
-    monkeypatch.setattr("ecluse.resolve.resolver._HELD", 0.0)
+    monkeypatch.setattr("ecluse.resolve.resolver._LEFT_SECONDS", 0.0)
 
 
 async def test_an_address_leaves_only_when_it_is_let_go_and_that_is_told(server, make, quick):

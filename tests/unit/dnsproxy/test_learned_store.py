@@ -13,11 +13,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ecluse.dnsproxy import learned_snapshot
-from ecluse.dnsproxy.learned_journal import FILE, LearnedJournal
+from ecluse.dnsproxy import learned_store
+from ecluse.dnsproxy.learned_store import JOURNAL, SNAPSHOT, Learned, LearnedStore, clock
 
 ADDRESS = ip_address("203.0.113.9")
 DAY = 86400.0
+
+
+def store_of(path: Path, boot: str = "this") -> LearnedStore:
+    return LearnedStore(path, path, boot)
 
 
 def retitle(file: Path, **told) -> None:
@@ -31,15 +35,12 @@ def back(tmp_path, boot: str, **told) -> float | None:
     """Save an address with half an hour left, alter what is on disk, read it in this run of the
     machine; give what is left.
     """
-    file = tmp_path / learned_snapshot.FILE
-    learned_snapshot.write_snapshot(
-        file, {"dns_all_4": {ADDRESS: learned_snapshot.clock() + 1800}}, {}, "this"
-    )
-    retitle(file, **told)
-    held, _, written = learned_snapshot.read_snapshot(file, boot)
+    store_of(tmp_path).save_snapshot(Learned({"dns_all_4": {ADDRESS: clock() + 1800}}))
+    retitle(tmp_path / SNAPSHOT, **told)
+    found, written = store_of(tmp_path, boot).read_snapshot()
     assert written == "this"
-    until = held.get("dns_all_4", {}).get(ADDRESS)
-    return None if until is None else round(until - learned_snapshot.clock(), -1)
+    until = found.until.get("dns_all_4", {}).get(ADDRESS)
+    return None if until is None else round(until - clock(), -1)
 
 
 @pytest.mark.parametrize(
@@ -54,26 +55,22 @@ def test_after_a_reboot_the_date_tells_what_is_over_and_prolongs_nothing(
 
 @pytest.mark.parametrize(("seconds", "expected"), [(0, 1800), (600, 1200), (1810, None)])
 def test_in_one_run_of_the_machine_the_date_tells_nothing(tmp_path, seconds, expected):
-    told = {"clock": learned_snapshot.clock() - seconds, "date": time.time() - 400 * DAY}
+    told = {"clock": clock() - seconds, "date": time.time() - 400 * DAY}
     assert back(tmp_path, "this", **told) == expected
 
 
 def test_what_claims_more_than_its_hour_has_an_hour(tmp_path):
-    file = tmp_path / learned_snapshot.FILE
-    learned_snapshot.write_snapshot(
-        file, {"dns_all_4": {ADDRESS: learned_snapshot.clock() + 10**6}}, {}, "this"
-    )
-    held, _, _ = learned_snapshot.read_snapshot(file, "another")
-    assert 3590 < held["dns_all_4"][ADDRESS] - learned_snapshot.clock() <= 3600
+    store_of(tmp_path).save_snapshot(Learned({"dns_all_4": {ADDRESS: clock() + 10**6}}))
+    found, _ = store_of(tmp_path, "another").read_snapshot()
+    assert 3590 < found.until["dns_all_4"][ADDRESS] - clock() <= 3600
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "# another file\n", learned_snapshot._TITLE + "{}\n", "\xff"]
+    "text", ["", "[]", "# another file\n", learned_store._TITLE + "{}\n", "\xff"]
 )
 def test_a_damaged_file_is_none(tmp_path, text):
-    file = tmp_path / learned_snapshot.FILE
-    file.write_text(text, encoding="latin-1")
-    assert learned_snapshot.read_snapshot(file, "this") == ({}, {}, "")
+    (tmp_path / SNAPSHOT).write_text(text, encoding="latin-1")
+    assert store_of(tmp_path).read_snapshot() == (Learned(), "")
 
 
 def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
@@ -82,16 +79,16 @@ def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
     """
     script = (Path(__file__).parents[3] / "systemd" / "boot.sh").read_text()
     form = re.search(r"form='(.*)'", script)[1]
-    file = tmp_path / learned_snapshot.FILE
+    file = tmp_path / SNAPSHOT
     six = ip_address("2001:db8:a::9")
-    held = {
-        "dns_svc_secure_mail_4": {ADDRESS: learned_snapshot.clock() + 1800},
-        "dns_all_6": {six: learned_snapshot.clock() + 60},
+    until = {
+        "dns_svc_secure_mail_4": {ADDRESS: clock() + 1800},
+        "dns_all_6": {six: clock() + 60},
     }
     origins = {
         "dns_svc_secure_mail_4": {ADDRESS: frozenset({"*.operator.example", "mail.example"})}
     }
-    learned_snapshot.write_snapshot(file, held, origins, "this")
+    store_of(tmp_path).save_snapshot(Learned(until, origins))
     lines = file.read_text().splitlines()[1:]
     good = lines[0]
     bad = [
@@ -111,16 +108,16 @@ def test_the_boot_unit_takes_each_line_and_no_other(tmp_path):
         ["grep", "-E", form, str(file)], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert (taken, len(lines)) == (lines, 2)
-    back, led, _ = learned_snapshot.read_snapshot(file, "this")
-    assert {name: set(every) for name, every in back.items()} == {
-        n: set(every) for n, every in held.items()
+    found, _ = store_of(tmp_path).read_snapshot()
+    assert {name: set(every) for name, every in found.until.items()} == {
+        n: set(every) for n, every in until.items()
     }
-    assert led == origins
+    assert found.origins == origins
 
 
-HELD = {
-    "dns_all_4": {ADDRESS: learned_snapshot.clock() + 1800},
-    "dns_all_6": {ip_address("2001:db8::9"): learned_snapshot.clock() + 900},
+UNTIL = {
+    "dns_all_4": {ADDRESS: clock() + 1800},
+    "dns_all_6": {ip_address("2001:db8::9"): clock() + 900},
 }
 BAD_ROWS = [
     b"dns_all_4 203.0.113.999 1800 a.example",
@@ -144,24 +141,22 @@ def test_one_bad_row_hides_no_other(tmp_path, rows, at):
     everything, or the process.
     """
     rows = [row.replace(b"\n", b" ") for row in rows]
-    record = LearnedJournal(tmp_path, "this")
-    record.renew(HELD, {})
-    learned_snapshot.write_snapshot(tmp_path / learned_snapshot.FILE, HELD, {}, "this")
-    for name in (FILE, learned_snapshot.FILE):
+    store = store_of(tmp_path)
+    store.rewrite(Learned(UNTIL))
+    store.save_snapshot(Learned(UNTIL))
+    for name in (JOURNAL, SNAPSHOT):
         lines = (tmp_path / name).read_bytes().split(b"\n")
         (tmp_path / name).write_bytes(b"\n".join([*lines[:at], *rows, *lines[at:]]))
-    held, _, whole = record.load()
-    record.close()
-    kept, _, boot = learned_snapshot.read_snapshot(tmp_path / learned_snapshot.FILE, "this")
+    journal, whole = store.read_journal()
+    store.close()
+    snapshot, boot = store.read_snapshot()
     assert boot == "this"
-    for found in (held, kept):
-        for name, every in HELD.items():
-            assert every.keys() <= found[name].keys()
+    for found in (journal, snapshot):
+        for name, every in UNTIL.items():
+            assert every.keys() <= found.until[name].keys()
     assert whole is (not rows)
     assert all(
-        until < learned_snapshot.clock() + 3601
-        for every in kept.values()
-        for until in every.values()
+        until < clock() + 3601 for every in snapshot.until.values() for until in every.values()
     )
 
 
@@ -174,10 +169,38 @@ def test_one_bad_row_hides_no_other(tmp_path, rows, at):
     ],
 )
 def test_a_title_that_tells_no_time_is_none(tmp_path, text):
-    file = tmp_path / learned_snapshot.FILE
-    file.write_text(learned_snapshot._TITLE + text + "\n")
-    assert (
-        learned_snapshot.read_snapshot(file, "x")
-        == learned_snapshot.read_snapshot(file, "y")
-        == ({}, {}, "")
+    (tmp_path / SNAPSHOT).write_text(learned_store._TITLE + text + "\n")
+    for boot in ("x", "y"):
+        assert store_of(tmp_path, boot).read_snapshot() == (Learned(), "")
+
+
+def test_both_files_together_and_the_journal_counts_where_both_have_an_address(tmp_path):
+    """A journal that is not whole may lack addresses that the kernel has: the snapshot's are taken
+    as well, and unknown ones may be ours.
+    """
+    other, now = ip_address("203.0.113.10"), clock()
+    store = store_of(tmp_path)
+    store.save_snapshot(Learned({"dns_all_4": {ADDRESS: now + 60, other: now + 60}}))
+    store.rewrite(Learned({"dns_all_4": {ADDRESS: now + 10**6}}))
+    store.close()
+    found, may_have_more = store_of(tmp_path).load()
+    assert (set(found.until["dns_all_4"]), may_have_more) == ({ADDRESS}, False), "it is whole"
+    assert found.until["dns_all_4"][ADDRESS] <= clock() + 3600
+    with (tmp_path / JOURNAL).open("a") as journal:
+        journal.write("no row\n")
+    found, may_have_more = store_of(tmp_path).load()
+    assert (set(found.until["dns_all_4"]), may_have_more) == ({ADDRESS, other}, True)
+    assert found.until["dns_all_4"][ADDRESS] > now + 3000
+    assert store_of(tmp_path, "another").load()[1] is False, "the first process since boot"
+
+
+def test_names_that_led_to_an_address_are_in_both_files(tmp_path):
+    learned = Learned(
+        {"dns_svc_mail_4": {ADDRESS: clock() + 60}},
+        {"dns_svc_mail_4": {ADDRESS: frozenset({"b.example", "*.a.example"})}},
     )
+    store = store_of(tmp_path)
+    store.rewrite(learned)
+    store.save_snapshot(learned)
+    store.close()
+    assert store.read_journal()[0].origins == store.read_snapshot()[0].origins == learned.origins

@@ -1,4 +1,4 @@
-"""The DNS proxy, seen from the controller: its configuration, its alerts, its part of the status.
+"""The DNS proxy's part of the daemon: its configuration, its alerts, its part of the status.
 
 The proxy is a process of its own, and the kernel has the redirect: nothing here stands in the way
 of a question.
@@ -6,26 +6,22 @@ of a question.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_address
 from types import MappingProxyType
 
-from ecluse.alerts import AlertKind, Alerts, Severity
-from ecluse.controller.live_state import LiveState
+from ecluse.accounts import Accounts
+from ecluse.alerts import AlertKind, Severity
+from ecluse.dnsproxy.client import DnsProxyClient
+from ecluse.dnsproxy.process_report import DnsReport, RefusedQuery
+from ecluse.dnsproxy.proxy_config import proxy_config_of
 from ecluse.errors import EcluseError
+from ecluse.extension import Environment
 from ecluse.policy import DnsMode, Policy
-from ecluse.ports import (
-    Clock,
-    CounterValue,
-    DeniedQuery,
-    DnsProxyPort,
-    DnsReport,
-    Firewall,
-)
+from ecluse.ports import CounterValue
 from ecluse.results import DnsState, LimitedMachine, RefusedFlow, RefusedName
 from ecluse.ruleset.dns_redirect import is_on
-from ecluse.ruleset.proxy_config import proxy_config_of
 from ecluse.ruleset.table_names import DNS_LIMITED
 
 _EVERY = 1.5
@@ -74,39 +70,30 @@ DNS_ALERTS: Mapping[str, AlertKind] = MappingProxyType(
 """Alerts of the DNS proxy (`Alerts.register`)."""
 
 
-_NO_REPORT = DnsReport(trouble=(), starts=0, learned=0, strained={}, refused=0, questions=())
+_NO_REPORT = DnsReport(trouble=(), starts=0, learned=0, filtered={}, refused=0, questions=())
 
 
-class DnsProxyTask:
+def make_part(environment: Environment) -> "DnsProxyPart":
+    """Make the part, with a client of the real process."""
+    settings = environment.settings
+    proxy = DnsProxyClient(settings.run_dir, settings.dns_dir)
+    return DnsProxyPart(environment, proxy, has_user=Accounts().uid(settings.dns_user) is not None)
+
+
+class DnsProxyPart:
     """Configures the proxy whenever levels or names change, and says within seconds if it fails.
 
-    Args:
-        live: the live state.
-        proxy: the process.
-        has_user: this machine has a user for the process.
-        firewall: which machines asked too much.
-        clock: gives the time now.
-        alerts, emit: take alerts and events.
+    proxy: the process. has_user: this machine has a user for it.
     """
 
-    def __init__(
-        self,
-        *,
-        live: LiveState,
-        proxy: DnsProxyPort,
-        has_user: bool,
-        firewall: Firewall,
-        clock: Clock,
-        alerts: Alerts,
-        emit: Callable[[str, str], None],
-    ) -> None:
-        self._live = live
+    def __init__(self, environment: Environment, proxy: DnsProxyClient, *, has_user: bool) -> None:
+        self._policy, self._levels = environment.policy, environment.levels
+        self._firewall, self._clock = environment.firewall, environment.clock
+        self._alerts, self._emit = environment.alerts, environment.emit
         self._proxy = proxy
         self._has_user = has_user
-        self._firewall = firewall
-        self._clock = clock
-        self._alerts = alerts
-        self._emit = emit
+        self.alerts = DNS_ALERTS
+        self.tasks = {"looking after the DNS gate": self.run}
         self._changed = asyncio.Event()
         self._works = False
         self._report: DnsReport | None = None
@@ -130,10 +117,10 @@ class DnsProxyTask:
 
         One that answers may have other trouble, such as a full disk.
         """
-        live, alerts = self._live.current, self._alerts
+        policy, alerts = self._policy(), self._alerts
         try:
-            await self._proxy.publish(proxy_config_of(live.policy, live.levels))
-            on = is_on(live.policy)
+            await self._proxy.publish(proxy_config_of(policy, self._levels()))
+            on = is_on(policy)
             problem = await self._proxy.check() if on and self._has_user else ""
             before, report = self._report, await self._proxy.report() if on else None
         except EcluseError as error:
@@ -180,14 +167,14 @@ class DnsProxyTask:
 
     # -- its part of the status --------------------------------------------------------------------
 
-    async def read_limited(self, counters: Mapping[str, CounterValue]) -> None:
+    async def read_counters(self, counters: Mapping[str, CounterValue]) -> None:
         """Read which machines ask too much, if the counter of what was dropped says that some do.
 
         counters: the table's counters, as they were just read.
         """
         dropped = counters.get(DNS_LIMITED)
         rows = (await self._firewall.limited()).rows if dropped and dropped.packets else ()
-        policy = self._live.current.policy
+        policy = self._policy()
         self._limited = limited_machines(policy, rows)
         if self._limited and policy.site.dns.mode is not DnsMode.NEVER:
             self._alerts.raise_alert(
@@ -200,7 +187,7 @@ class DnsProxyTask:
 
     def state(self) -> DnsState | None:
         """Give its part of the status, None where the site has no DNS proxy."""
-        settings, report = self._live.current.policy.site.dns, self._report or _NO_REPORT
+        settings, report = self._policy().site.dns, self._report or _NO_REPORT
         if settings.mode is DnsMode.NEVER:
             return None
         return DnsState(
@@ -208,7 +195,7 @@ class DnsProxyTask:
             working=self._works,
             learned=report.learned,
             refused=report.refused,
-            strained=report.strained,
+            strained=report.filtered,
             removed=report.removed,
             removed_last=report.removed_last,
             adopted=report.adopted,
@@ -218,7 +205,7 @@ class DnsProxyTask:
 
     async def refused_names(self) -> tuple[tuple[RefusedName, ...], int]:
         """Give the names that were asked for in vain, and how many rows could not be read."""
-        policy = self._live.current.policy
+        policy = self._policy()
         report = await self._proxy.report() if is_on(policy) else None
         if report is None:
             return (), 0
@@ -249,7 +236,7 @@ def _machines_text(machines: Sequence[LimitedMachine]) -> str:
 
 
 def refused_names(
-    queries: Iterable[DeniedQuery], policy: Policy, now: datetime
+    queries: Iterable[RefusedQuery], policy: Policy, now: datetime
 ) -> Iterator[RefusedName]:
     """Say what the DNS proxy refused, with the zone of the machine that asked, and how long ago."""
     for one in _by_domain(queries):
@@ -265,20 +252,20 @@ def refused_names(
         )
 
 
-def _by_domain(queries: Iterable[DeniedQuery]) -> Iterable[DeniedQuery]:
+def _by_domain(queries: Iterable[RefusedQuery]) -> Iterable[RefusedQuery]:
     """Make one row of many names under one domain that a machine asked for.
 
     A tunnel asks for each of its names but once.
     """
-    families: dict[tuple[str, str, str], list[DeniedQuery]] = {}
+    families: dict[tuple[str, str, str], list[RefusedQuery]] = {}
     for one in queries:
         families.setdefault((one.client, one.name.partition(".")[2], one.why), []).append(one)
-    rows: list[DeniedQuery] = []
+    rows: list[RefusedQuery] = []
     for (client, domain, why), every in families.items():
         if len(every) < _MANY or "." not in domain:
             rows += every
             continue
         kinds, times = {one.type for one in every}, sum(one.times for one in every)
         last = max(one.last for one in every)
-        rows.append(DeniedQuery(client, f"*.{domain}", ", ".join(sorted(kinds)), why, times, last))
+        rows.append(RefusedQuery(client, f"*.{domain}", ", ".join(sorted(kinds)), why, times, last))
     return sorted(rows, key=lambda one: (-one.times, one.client, one.name))

@@ -1,7 +1,4 @@
-"""Who asked for what and was refused, how often: read from the engine's own log.
-
-Bounded, whatever is asked.
-"""
+"""Names that were refused, by client, with counts: read from dnsmasq's log, and bounded."""
 
 import re
 import time
@@ -14,9 +11,9 @@ from ipaddress import ip_address
 from ecluse.dnsproxy.message_filter import Refusal
 
 MOST = 2000
-"""Pairs of client and name that are held; the rarest gives way."""
+"""Pairs of client and name; the rarer half is dropped."""
 MOST_CLIENTS = 4096
-TOLD = 200
+MOST_ROWS = 200
 
 _ASKED = re.compile(rb"^\S+ \d+ \S+ query\[", re.MULTILINE)
 _QUERY = re.compile(
@@ -24,19 +21,18 @@ _QUERY = re.compile(
     rb"query\[([!-Z^-~]{1,32})\] ([ -~]{1,300}) from \1$",
     re.MULTILINE,
 )
-"""A question, whole: `dnsmasq[7]: 12 10.10.4.7/4000 query[A] some.name from 10.10.4.7`
-(log-queries=extra, dnsmasq 2.90).
+"""A query: `dnsmasq[7]: 12 10.10.4.7/4000 query[A] some.name from 10.10.4.7` (dnsmasq 2.90).
 
-A name may hold anything printable, ` from 10.10.9.9` too: who asks is what dnsmasq wrote before the
-name, and again behind it.
+A name may have anything printable in it, ` from 10.10.9.9` too. The client is the address that
+dnsmasq wrote before the name, and again after it.
 """
 _LONGEST = 1000
-"""Bytes of a line; dnsmasq writes none as long about a question."""
+"""Bytes of a line; no line about a query is as long."""
 
 
 @lru_cache(MOST_CLIENTS)
 def _address(text: bytes) -> str:
-    """Give an address as we write it, nothing for what is none."""
+    """Return an address in its usual form, empty for any other text."""
     try:
         return str(ip_address(text.decode()))
     except ValueError:
@@ -44,8 +40,8 @@ def _address(text: bytes) -> str:
 
 
 @dataclass(slots=True)
-class DeniedName:
-    """One client's questions for one name."""
+class RefusedName:
+    """One client's queries for one name."""
 
     kind: str
     why: str
@@ -53,26 +49,25 @@ class DeniedName:
     last: float = 0.0
 
 
-class DeniedQueries:
-    """Counts what was refused.
+class RefusedNames:
+    """Counts refused queries.
 
-    judge: says of a name and type why it is refused, None when it is not.
-
-    unread: lines about questions that are not written as dnsmasq writes them, and count for nobody.
+    judge: returns why a name and type are refused, None if they are not.
+    unread: how many lines about queries have another form than dnsmasq's, and are not counted.
     """
 
     def __init__(self, judge: Callable[[str, str], Refusal | None]) -> None:
         self._judge = judge
-        self._asked: dict[tuple[str, str], DeniedName] = {}
+        self._asked: dict[tuple[str, str], RefusedName] = {}
         self.clients: Counter[str] = Counter()
         self.total = self.unread = 0
         self._rest = b""
         self._torn = False
 
-    def count_line(self, data: bytes) -> None:
-        """Take a piece of the log as it came."""
+    def count_lines(self, data: bytes) -> None:
+        """Count a piece of the log, which may begin and end in the middle of a line."""
         whole, newline, rest = (self._rest + data).rpartition(b"\n")
-        if newline and self._torn:  # the end of a line whose beginning was let go
+        if newline and self._torn:  # the end of a line whose beginning was dropped
             whole, self._torn = whole.partition(b"\n")[2], False
         self._torn = self._torn or len(rest) > _LONGEST
         self._rest = b"" if self._torn else rest
@@ -82,11 +77,11 @@ class DeniedQueries:
         for client, kind, name in found:
             asker = _address(client)
             if asker:
-                self._note(asker, name.decode().lower(), kind.decode(), now)
+                self._count(asker, name.decode().lower(), kind.decode(), now)
             else:
                 self.unread += 1
 
-    def _note(self, client: str, name: str, kind: str, now: float) -> None:
+    def _count(self, client: str, name: str, kind: str, now: float) -> None:
         refusal = self._judge(name, kind)
         if refusal is None:
             return
@@ -96,20 +91,21 @@ class DeniedQueries:
         entry = self._asked.get((client, name))
         if entry is None:
             if len(self._asked) >= MOST:
-                self._make_room()
-            entry = self._asked[client, name] = DeniedName(kind, refusal.why)
+                self._drop_rarer_half()
+            entry = self._asked[client, name] = RefusedName(kind, refusal.why)
         entry.times += 1
         entry.last = now
 
-    def _make_room(self) -> None:
-        """Forget the rarer half: a tunnel never asks for a name twice, and must not push out who
-        else is at it.
+    def _drop_rarer_half(self) -> None:
+        """Drop the rarer half.
+
+        A tunnel never asks for a name twice; it must not push out the other machines.
         """
         often = sorted(self._asked.items(), key=lambda item: (-item[1].times, -item[1].last))
         self._asked = dict(often[: MOST // 2])
 
-    def told(self) -> list[dict[str, object]]:
-        """Give the most frequent, most often first."""
+    def rows(self) -> list[dict[str, object]]:
+        """Return the rows of the report: the most frequent first."""
         often = sorted(self._asked.items(), key=lambda item: (-item[1].times, item[0]))
         return [
             {
@@ -120,5 +116,5 @@ class DeniedQueries:
                 "times": one.times,
                 "last": one.last,
             }
-            for (client, name), one in often[:TOLD]
+            for (client, name), one in often[:MOST_ROWS]
         ]

@@ -1,4 +1,4 @@
-"""What runs beside the DNS gate's own work: contained, told, begun again."""
+"""The process of the DNS proxy: its background tasks."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from ecluse.dnsproxy import process
 
 
 async def test_what_runs_beside_is_begun_again_and_told_for_as_long_as_it_fails(monkeypatch):
-    monkeypatch.setattr(process, "_AGAIN", 0.01)
+    monkeypatch.setattr(process, "_RESTART", 0.01)
     monkeypatch.setattr(process, "_CALM", 0.05)
     trouble, calls = {"disk": ""}, []
 
@@ -18,7 +18,7 @@ async def test_what_runs_beside_is_begun_again_and_told_for_as_long_as_it_fails(
             raise TypeError("nobody foresaw this")
         await asyncio.sleep(3600)
 
-    task = asyncio.create_task(process.for_ever(trouble, "hearing of changes", work))
+    task = asyncio.create_task(process.run_forever(trouble, "hearing of changes", work))
     async with asyncio.timeout(10):
         while "hearing of changes" not in trouble:
             await asyncio.sleep(0.001)

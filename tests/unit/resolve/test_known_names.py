@@ -24,7 +24,7 @@ def said(*addresses, ttl=300, answered=BOTH, failures=()):
 
 
 def learn(known, answer, minutes=0.0):
-    return known_names.learn(known, answer, START + timedelta(minutes=minutes), 30, 3600)
+    return known_names.after_answer(known, answer, START + timedelta(minutes=minutes), 30, 3600)
 
 
 def texts(known):
@@ -53,7 +53,7 @@ def overdue(known, minutes, last_good=DAYS):
     }
 
 
-def test_an_address_that_left_is_due_half_an_hour_after_it_was_last_seen_and_leaves_when_it_is_let_go():
+def test_an_address_that_left_is_due_half_an_hour_later_and_leaves_when_it_is_let_go():
     known = learn(NOTHING, said("203.0.113.9"))
     known = learn(known, said("203.0.113.10"), 10)
     assert texts(known) == ["203.0.113.9", "203.0.113.10"]
@@ -121,14 +121,14 @@ def test_an_address_has_not_left_while_those_who_gave_it_are_silent():
 
 def test_traffic_begins_its_time_anew():
     known = learn(learn(NOTHING, said("203.0.113.9")), said("203.0.113.10"), 1)
-    known = known_names.used(known, {"203.0.113.9"}, START + timedelta(minutes=29))
+    known = known_names.mark_used(known, {"203.0.113.9"}, START + timedelta(minutes=29))
     assert overdue(known, 58) == set()
     assert overdue(known, 59) == {"203.0.113.9"}
 
 
 def test_an_address_that_comes_back_has_not_left_and_its_use_is_remembered():
     known = learn(learn(NOTHING, said("203.0.113.9")), said("203.0.113.10"), 1)
-    known = known_names.used(known, {"203.0.113.9"}, START)
+    known = known_names.mark_used(known, {"203.0.113.9"}, START)
     known = learn(known, said("203.0.113.9"), 2)
     assert known.addresses[0].left is None
     assert known.addresses[0].used == START
@@ -145,7 +145,7 @@ def test_what_nobody_answers_for_is_due_after_its_upper_bound_and_not_before():
 
 
 def test_a_clock_that_was_ahead_keeps_nothing_for_longer():
-    ahead = known_names.used(
+    ahead = known_names.mark_used(
         learn(NOTHING, said("203.0.113.9"), 10_000),
         {"203.0.113.9"},
         START + timedelta(minutes=10_001),
@@ -234,8 +234,8 @@ def counted(*answers, wait=0.5):
     known, tally = NOTHING, NameStatistics()
     for number, answer in enumerate(answers):
         at = START + timedelta(minutes=number * wait)
-        tally = known_names.count(tally, known, answer, at)
-        known = known_names.learn(known, answer, at, 30, 3600)
+        tally = known_names.count_lookup(tally, known, answer, at)
+        known = known_names.after_answer(known, answer, at, 30, 3600)
     return tally
 
 

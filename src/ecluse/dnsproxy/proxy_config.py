@@ -1,6 +1,4 @@
-"""What the DNS gate is to answer, for a policy at its levels: pure, the same input gives the same
-orders.
-"""
+"""The DNS proxy's configuration for a policy at its levels. Pure: equal input, equal output."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,18 +22,16 @@ from ecluse.ruleset.compile import zones_by_service
 from ecluse.ruleset.dns_redirect import everywhere_open, is_on
 
 HEALTH = "health.ecluse.invalid"
-"""Under this name the gate answers for itself: `DIGEST.health.ecluse.invalid`, where it works by
-the orders of that digest.
-"""
+"""The proxy answers `DIGEST.health.ecluse.invalid` if its configuration has that digest."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamePolicy:
-    """How a name is answered: for which services, so into which sets; which types of records beside
-    addresses.
+    """How a name is answered.
 
-    private: it may stand for a private address (a partner behind a VPN). traffic: what is kept to
-    its addresses.
+    services: whose sets its addresses go into. records: types that are answered beside addresses.
+    private: whether it may stand for a private address (a partner behind a VPN).
+    traffic: what is kept to its addresses.
     """
 
     services: tuple[str, ...]
@@ -53,13 +49,13 @@ class NamePolicy:
 
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
-    """All that the gate's process works by. The daemon writes them, whole and in one file.
+    """All that the DNS proxy works by: the daemon writes it to one file.
 
-    port: where the engine listens for the zones; the next one, on loopback, is where the strainer
-    listens for the engine.
-    names, wildcards: what is answered (`operator.example` stands for all below it). everything:
-    other names are passed on too, while the kernel's gates say that every zone is open. subnets:
-    the inside, which no name of the outside may point to.
+    port: where dnsmasq listens for the zones; the forwarder listens on the next one, on loopback.
+    names, wildcards: what is answered (`operator.example` stands for all names below it).
+    internal: domains that servers of the inside answer.
+    subnets: the inside, which no name of the outside may stand for.
+    everything: other names are answered too, while the kernel has every zone open.
     """
 
     port: int
@@ -72,24 +68,23 @@ class ProxyConfig:
     limits: DnsLimits
     everything: bool = field(default=False)
 
-    def answers(self, name: str) -> NamePolicy | None:
-        """Say how a name (lower case, no dot at the end) is answered: as itself, else by the
-        closest wildcard above it.
+    def policy_for(self, name: str) -> NamePolicy | None:
+        """Return how a name is answered: as itself, else by the closest wildcard above it.
+
+        name: lower case, no dot at the end.
         """
         if name in self.names:
             return self.names[name]
         wildcard = self.wildcard_of(name)
         return self.wildcards[wildcard] if wildcard else None
 
-    def leads(self, name: str, service: str) -> bool:
-        """Say whether a name, or what lies below a wildcard (`*.operator.example`), is answered for
-        a service.
-        """
-        answers = self.answers(name)
+    def is_answered_for(self, name: str, service: str) -> bool:
+        """Say whether a name, or a wildcard (`*.operator.example`), is answered for a service."""
+        answers = self.policy_for(name)
         return answers is not None and service in answers.services
 
     def wildcard_of(self, name: str) -> str:
-        """Give the closest wildcard above a name, empty when there is none."""
+        """Return the closest wildcard above a name, empty when there is none."""
         rest = name
         while "." in rest:
             rest = rest.partition(".")[2]
@@ -99,10 +94,9 @@ class ProxyConfig:
 
 
 def proxy_config_of(policy: Policy, levels: Levels) -> ProxyConfig | None:
-    """Say what the gate has to answer at these levels; None when the site has no gate.
+    """Return the configuration at these levels, None for a site without the DNS proxy.
 
-    A zone that is open counts as if it were cut: so a cut finds the gate as it needs it, and waits
-    for nothing.
+    An open zone counts as if it were cut: so the proxy is ready for a cut, which waits for nothing.
     """
     if not is_on(policy):
         return None
@@ -117,17 +111,17 @@ def proxy_config_of(policy: Policy, levels: Levels) -> ProxyConfig | None:
     wildcards: dict[str, NamePolicy] = {}
     for service, destination in outward:
         for name in destination.wildcards:
-            wildcards[name] = _joined(wildcards.get(name), _of(service, destination))
+            wildcards[name] = _merged(wildcards.get(name), _name_policy(service, destination))
     names: dict[str, NamePolicy] = {}
     for service, destination in outward:
         for name in destination.hosts:
-            names[name] = _joined(names.get(name), _of(service, destination))
-    # What lies below a wildcard is answered for its services too, whether a name stands for itself
-    # or not.
+            names[name] = _merged(names.get(name), _name_policy(service, destination))
+    # A name below a wildcard is answered for the wildcard's services too, even if it is listed
+    # itself.
     for known in (names, wildcards):
         for name, own in known.items():
             for above in _above(name, wildcards):
-                own = _joined(own, above)  # noqa: PLW2901 -- grows by each wildcard above it
+                own = _merged(own, above)  # noqa: PLW2901 -- grows by each wildcard above it
             known[name] = own
     return ProxyConfig(
         port=site.dns.port,
@@ -149,11 +143,11 @@ def _above(name: str, wildcards: Mapping[str, NamePolicy]) -> Iterator[NamePolic
             yield wildcards[name]
 
 
-def _of(service: str, destination: Destination) -> NamePolicy:
+def _name_policy(service: str, destination: Destination) -> NamePolicy:
     return NamePolicy((service,), destination.records, destination.private, destination.traffic)
 
 
-def _joined(before: NamePolicy | None, more: NamePolicy) -> NamePolicy:
+def _merged(before: NamePolicy | None, more: NamePolicy) -> NamePolicy:
     if before is None:
         return more
     return NamePolicy(
