@@ -38,7 +38,8 @@ PAGES = [*DOCS, *sorted(ROOT.glob("*.md"))]
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-CODE_FILE = re.compile(r"`((?:src|systemd|tests|config)/[\w./-]+\.\w+)`")
+PACKAGES = "|".join(path.parent.name for path in sorted(ROOT.glob("src/ecluse/*/__init__.py")))
+CODE_FILE = re.compile(rf"`((?:src|systemd|tests|config)/[\w./-]+\.\w+|(?:{PACKAGES})/[\w/]+\.py)`")
 BLOCK = re.compile(r"^```\w+ (?P<name>\S+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -164,6 +165,13 @@ def test_every_exit_code_is_told():
     told = set(re.findall(r"^\| (\d+) \|", page("operations.md"), re.MULTILINE))
     codes = {str(value) for value in vars(exit_codes).values() if isinstance(value, int)}
     assert told == codes
+
+
+def test_every_critical_alert_is_told():
+    chapter = page("operations.md").partition("\n### Alerts\n")[2].partition("\n## ")[0]
+    critical = set(re.findall(r"^\| `([a-z-]+)` \| critical \|", page("alerts.md"), re.MULTILINE))
+    assert len(critical) > 5
+    assert set(re.findall(r"`([a-z-]+)`", chapter.partition("\n| code |")[2])) >= critical
 
 
 def test_every_route_is_told():
