@@ -102,9 +102,11 @@ endif
 watch: install ## rerun the unit tests of what you change, at each save
 	@exec $(BIN)/python -m tests.watch
 
-coverage: install ## branches that the unit and golden tests reach; C=tests/kernel for others; pages in build/coverage
+# The daemons of C's tests are measured too; unit tests look at what a process of the command line loads, so theirs are not.
+coverage: install $(if $(C),dns-servers) ## branches that the unit and golden tests reach; C='tests/kernel tests/system' for others
 	@rm -rf build/coverage; mkdir -p build/coverage
-	$(BIN)/python -m pytest $(or $(C),tests/unit tests/golden) -n auto --cov --cov-report=term --cov-report=html </dev/null
+	$(if $(C),COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml) $(BIN)/python -m pytest $(or $(C),tests/unit tests/golden) -n auto \
+	  --timeout 900 --cov --cov-report=term --cov-report=html </dev/null
 
 test-vm: test-vm-12 test-vm-13 ## Debian 12 and 13 with the package, in containers and virtual machines; root, half an hour
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ecluse.flow_judge import FlowJudge
+from ecluse.flow_judge import FlowJudge, protocol_name
 from ecluse.policy import level_named
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
@@ -65,7 +65,7 @@ class Play:
         self.flows = [flow_of(probe, case.nat) for probe in case.probes]
         self.levels = case.levels
         self.counted: Counter[str] = Counter()
-        self.recorded: Counter[tuple[str, str, int, int]] = Counter()
+        self.recorded: Counter[tuple[str, str, str, int]] = Counter()
         self.wrong: list[str] = []
         self.talk = Talk(rig)
 
@@ -273,7 +273,9 @@ class Play:
         for link in resets:
             witnessed.resets[link, turned] -= 1
         self.counted.update(wanted.counters)
-        self.recorded.update((_gateway_as_one(source), *rest) for source, *rest in wanted.evidence)
+        for source, destination, protocol, port in wanted.evidence:
+            key = _gateway_as_one(source), destination, protocol_name(protocol), port
+            self.recorded[key] += 1
         if one.what in {"opening", "next"}:
             one.flow.verdicts[when] = "accept" if links else "refused"
         if one.what == "opening" and links and not one.flow.there:
@@ -298,7 +300,7 @@ class Play:
         if counters != wanted:
             self.wrong.append(f"{when}: counters {counters}, expected {wanted}")
         elements, full, _ = self.rig.refused()
-        flows: Counter[tuple[str, str, int, int]] = Counter()
+        flows: Counter[tuple[str, str, str, int]] = Counter()
         hosts: Counter[str] = Counter()
         by_host: Counter[str] = Counter()
         for e in elements:

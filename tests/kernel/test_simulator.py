@@ -196,12 +196,12 @@ def test_full_sets_of_refused_flows_open_nothing(rig, version):
     flows = [e for e in elements if e.destination]
     assert full
     assert len(flows) == size
-    assert [(e.destination, e.protocol, e.port) for e in flows if e.protocol == b.TCP] == [
-        (targets[1], b.TCP, 1)
+    assert [(e.destination, e.protocol, e.port) for e in flows if e.protocol == "tcp"] == [
+        (targets[1], "tcp", 1)
     ]
     refused = rig.counters()[table_names.REFUSED_OUT]
     assert refused >= size, "each of the set at least once, and one more"
     assert [(e.source, e.packets) for e in elements if not e.destination] == [(source, refused)]
     # What is recorded is still counted; a full set, or being in it, opens nothing.
     assert knock(rig, "syn", source, targets[1], range(1, more + 1)) == 0
-    assert [e.packets for e in rig.refused()[0] if e.protocol == b.TCP] == [2]
+    assert [e.packets for e in rig.refused()[0] if e.protocol == "tcp"] == [2]

@@ -1,15 +1,14 @@
-"""What to type on the DNS servers of the inside: for each of the three that hospitals run."""
+"""What is typed on the inside's DNS servers is a command that they have."""
 
 from ecluse.dns_cache_advice import INSECURE, flush
 
 
-def test_each_server_is_told_which_domain_to_drop():
+def test_each_kind_of_server_has_a_command_that_forgets_a_domain_and_all_below():
     text = flush("operator.example")
-    assert text.count("operator.example") == 2
-    for command in ("unbound-control flush_zone", "rndc flushtree", "Clear-DnsServerCache"):
-        assert command in text
+    assert "unbound-control flush_zone operator.example" in text
+    assert "rndc flushtree operator.example" in text
 
 
-def test_a_name_without_proof_is_a_command_for_each_server_that_validates():
-    assert "unbound-control insecure_add NAME" in INSECURE
-    assert "rndc nta -lifetime 1w NAME" in INSECURE
+def test_each_kind_of_server_has_a_command_that_takes_a_name_without_proof():
+    assert "unbound-control insecure_add" in INSECURE
+    assert "rndc nta" in INSECURE

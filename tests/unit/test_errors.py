@@ -48,7 +48,15 @@ def test_it_costs_a_command_line_no_import():
     )
     source = Path(__file__).parents[2] / "src"
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(source)!r})\n{script}"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(source)!r})\n{script}",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.split() == ["ecluse", "ecluse.errors"]

@@ -15,17 +15,26 @@ def test_faults_are_equal_by_value_and_only_to_faults():
     assert Fault("a.yaml", 3, 7, "no port", "1 to 65535") == FAULT
     assert len({FAULT, Fault("a.yaml", 3, 7, "no port", "1 to 65535")}) == 1
     for other in (
-        Fault("b.yaml", 3, 7, "no port", "1 to 65535"), Fault("a.yaml", 4, 7, "no port", "1 to 65535"),
-        Fault("a.yaml", 3, 8, "no port", "1 to 65535"), Fault("a.yaml", 3, 7, "a port", "1 to 65535"),
-        Fault("a.yaml", 3, 7, "no port"), ("a.yaml", 3, 7, "no port", "1 to 65535"), "a.yaml", None,
-    ):  # fmt: skip
+        Fault("b.yaml", 3, 7, "no port", "1 to 65535"),
+        Fault("a.yaml", 4, 7, "no port", "1 to 65535"),
+        Fault("a.yaml", 3, 8, "no port", "1 to 65535"),
+        Fault("a.yaml", 3, 7, "a port", "1 to 65535"),
+        Fault("a.yaml", 3, 7, "no port"),
+        ("a.yaml", 3, 7, "no port", "1 to 65535"),
+        "a.yaml",
+        None,
+    ):
         assert other != FAULT
 
 
 def test_faults_stand_in_the_order_of_their_places():
     ordered = [
-        Fault("a", 0, 0, "z"), Fault("a", 2, 9, "z"), Fault("a", 10, 1, "b"), Fault("a", 10, 1, "b", "c"), Fault("b", 1, 1, "a"),
-    ]  # fmt: skip
+        Fault("a", 0, 0, "z"),
+        Fault("a", 2, 9, "z"),
+        Fault("a", 10, 1, "b"),
+        Fault("a", 10, 1, "b", "c"),
+        Fault("b", 1, 1, "a"),
+    ]
     backwards = ordered[::-1]
     assert sorted(backwards) == ordered
     for one, next_one in pairwise(ordered):

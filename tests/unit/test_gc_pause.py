@@ -29,14 +29,19 @@ gc.disable()
 def said(body: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", BEGIN + body],
-        check=True, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(SOURCE)},
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+    )
     return done.stdout.strip()
 
 
 def test_old_garbage_goes_with_a_sweep_and_not_before():
     assert said(
-        "gc_pause.collect_young_only(); r = old_garbage(); x = r() is None; y = gc_pause.collect_if_small(); print(x, y, r() is None)"
+        "gc_pause.collect_young_only(); r = old_garbage(); x = r() is None\n"
+        "y = gc_pause.collect_if_small(); print(x, y, r() is None)"
     ) == ("False True True")
 
 
@@ -45,7 +50,8 @@ def test_what_is_there_before_and_what_is_made_in_bulk_is_never_looked_through()
         said(
             "big = [[i] for i in range(200_000)]\ngc_pause.collect_young_only()\n"
             "with gc_pause.without_gc():\n    more = [[[i]] for i in range(400_000)]\n"
-            "print(len(gc.get_objects()) < gc_pause.MAX_OLD_OBJECTS, gc_pause.collect_if_small(), gc.isenabled())"
+            "few = len(gc.get_objects()) < gc_pause.MAX_OLD_OBJECTS\n"
+            "print(few, gc_pause.collect_if_small(), gc.isenabled())"
         )
         == "True True True"
     )
@@ -55,7 +61,8 @@ def test_garbage_of_before_bulk_is_not_left_alone_with_it():
     assert (
         said(
             "gc_pause.collect_young_only(); r = old_garbage()\n"
-            "with gc_pause.without_gc():\n    more = [[[i]] for i in range(400_000)]\nprint(r() is None)"
+            "with gc_pause.without_gc():\n    more = [[[i]] for i in range(400_000)]\n"
+            "print(r() is None)"
         )
         == "True"
     )

@@ -61,10 +61,21 @@ class FakeController:
 
     def _new(self, action, actor, reason, authorised_by, back_to=None):
         number = len(self.history) + 1
-        self.history.append(Generation(
-            number, AT + timedelta(minutes=number), action, MappingProxyType(dict(self.levels)), DIGEST, DIGEST,
-            actor, reason, authorised_by, number - 1, back_to,
-        ))  # fmt: skip
+        self.history.append(
+            Generation(
+                number,
+                AT + timedelta(minutes=number),
+                action,
+                MappingProxyType(dict(self.levels)),
+                DIGEST,
+                DIGEST,
+                actor,
+                reason,
+                authorised_by,
+                number - 1,
+                back_to,
+            )
+        )
         return self.history[-1]
 
     def _expects(self, expect, sender):
@@ -99,28 +110,85 @@ class FakeController:
         await self._reads()
         newest = self.history[-1]
         return Status(
-            self.name, self.title, "0.1.0", MappingProxyType(dict(self.levels)), newest.number, newest.at,
-            newest.actor.user, newest.reason, newest.authorised_by, armed=True, in_step=True, checked=AT,
-            recorded=not self.unrecorded, services=self._services(), refused_packets=7, refused_inbound_packets=2,
-            purge=None, last_tamper=None, last_leak=None, warnings=("the review date of 'laboratory' is past",),
+            self.name,
+            self.title,
+            "0.1.0",
+            MappingProxyType(dict(self.levels)),
+            newest.number,
+            newest.at,
+            newest.actor.user,
+            newest.reason,
+            newest.authorised_by,
+            armed=True,
+            in_step=True,
+            checked=AT,
+            recorded=not self.unrecorded,
+            services=self._services(),
+            refused_packets=7,
+            refused_inbound_packets=2,
+            purge=None,
+            last_tamper=None,
+            last_leak=None,
+            warnings=("the review date of 'laboratory' is past",),
             dns=DnsState("cut", working=True, learned=3, refused=5, strained={"rate": 1}),
             tables=(TableUse("connections", 12, 262144, "net.netfilter.nf_conntrack_max"),),
-            alerts=(Alert("routes-unknown", {"error": "no socket"}, AT, "warning", "no routes: no socket"),),
-        )  # fmt: skip
+            alerts=(
+                Alert(
+                    "routes-unknown", {"error": "no socket"}, AT, "warning", "no routes: no socket"
+                ),
+            ),
+        )
 
     def _services(self):
         return (
             ServiceStatus(
-                "laboratory", "Outside laboratory", "vital", "Biology", "+33 5 55 55 01 00", "kept", ("care",),
-                ("care",), 1200, 90_000, AT, (AddressState("results.lab.example", "203.0.113.10", 30, expired=False),),
-                date(2026, 1, 31), ("its review date is past",),
-                (NameState("results.lab.example", "front.lab.example", AT, "192.0.2.53 answered SERVFAIL", 1, 0, AT, AT,
-                           2, {"192.0.2.53": {"answered": 2, "servfail": 2}}, ("it has one address",)),),
+                "laboratory",
+                "Outside laboratory",
+                "vital",
+                "Biology",
+                "+33 5 55 55 01 00",
+                "kept",
+                ("care",),
+                ("care",),
+                1200,
+                90_000,
+                AT,
+                (AddressState("results.lab.example", "203.0.113.10", 30, expired=False),),
+                date(2026, 1, 31),
+                ("its review date is past",),
+                (
+                    NameState(
+                        "results.lab.example",
+                        "front.lab.example",
+                        AT,
+                        "192.0.2.53 answered SERVFAIL",
+                        1,
+                        0,
+                        AT,
+                        AT,
+                        2,
+                        {"192.0.2.53": {"answered": 2, "servfail": 2}},
+                        ("it has one address",),
+                    ),
+                ),
             ),
             ServiceStatus(
-                "web-mail", "Mail", "deferrable", "IT", "1234", "closed", ("guests",), (), 0, 0, None, (), None, (),
+                "web-mail",
+                "Mail",
+                "deferrable",
+                "IT",
+                "1234",
+                "closed",
+                ("guests",),
+                (),
+                0,
+                0,
+                None,
+                (),
+                None,
+                (),
             ),
-        )  # fmt: skip
+        )
 
     async def services(self):
         await self._reads()
@@ -180,10 +248,17 @@ class FakeController:
         self.calls.append(("plan", level, zones, rollback, reload))
         await self._reads()
         return Plan(
-            dict(self.levels), DIGEST, ("+ add element", "- delete element"), ("service 'pacs' is new",),
-            ("laboratory",), ("web-mail",), 4, 9,
-            (LiveFlow("tcp 10.10.0.5:40000 -> 198.51.100.7:443", "care", ""),), (),
-        )  # fmt: skip
+            dict(self.levels),
+            DIGEST,
+            ("+ add element", "- delete element"),
+            ("service 'pacs' is new",),
+            ("laboratory",),
+            ("web-mail",),
+            4,
+            9,
+            (LiveFlow("tcp 10.10.0.5:40000 -> 198.51.100.7:443", "care", ""),),
+            (),
+        )
 
     async def refused(self, limit):
         self.calls.append(("refused", limit))

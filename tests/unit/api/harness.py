@@ -156,12 +156,21 @@ while data := s.recv(65536):
 
 
 async def ask_as(uid, groups, path, method, where, body=None):
-    """One request from a process with another uid and groups; really another, the kernel says so."""
+    """One request from a process with another uid and groups, as the kernel sees it."""
     data = json.dumps(body).encode() if body is not None else None
     process = await asyncio.create_subprocess_exec(
-        SYSTEM_PYTHON, "-I", "-c", _ASK, str(path),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, user=uid, group=uid, extra_groups=groups, cwd="/",
-    )  # fmt: skip
+        SYSTEM_PYTHON,
+        "-I",
+        "-c",
+        _ASK,
+        str(path),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        user=uid,
+        group=uid,
+        extra_groups=groups,
+        cwd="/",
+    )
     answer, _ = await process.communicate(request_bytes(method, where, data))
     status, headers, content = parse(answer)
     return status, headers, json.loads(content)

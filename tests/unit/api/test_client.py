@@ -99,8 +99,13 @@ def test_an_answer_that_is_cut_short_is_none(answering):
 
 @pytest.mark.parametrize(
     ("kind", "error"),
-    [("stale", StaleError), ("kernel", KernelError), ("forbidden", ForbiddenError), ("of 2030", EcluseError)],
-)  # fmt: skip
+    [
+        ("stale", StaleError),
+        ("kernel", KernelError),
+        ("forbidden", ForbiddenError),
+        ("of 2030", EcluseError),
+    ],
+)
 def test_a_problem_is_the_error_that_the_daemon_met(answering, kind, error):
     problem = {"kind": kind, "detail": "it failed", "hint": "look", "retry": True}
     client, _ = answering(http(409, json.dumps(problem).encode()))

@@ -1,7 +1,7 @@
 """Clients of version 0.1 understand this version: nothing that its description promised is gone.
 
-`openapi_0_1.json` was written by commit 8898f10. Fields may be added; a field that goes, changes its type or is not
-always there any more breaks a client.
+`openapi_0_1.json` was written by commit 8898f10. Fields may be added. A field that
+goes, changes its type or is not always there any more breaks a client.
 """
 
 import copy

@@ -90,11 +90,19 @@ async def test_a_flood_of_attempts_writes_few_lines():
     async with running() as (commands, path, server, _):
         script = request_bytes("POST", "/v1/level", json.dumps(LEVEL).encode(), close=False)
         process = await asyncio.create_subprocess_exec(
-            "/usr/bin/python3", "-I", "-c",
-            "import socket,sys\ns=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); d=sys.stdin.buffer.read()\n"
+            "/usr/bin/python3",
+            "-I",
+            "-c",
+            "import socket, sys\ns = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
+            "d = sys.stdin.buffer.read()\n"
             "for _ in range(200):\n s.sendall(d); s.recv(65536)",
-            str(path), stdin=asyncio.subprocess.PIPE, user=61011, group=61011, extra_groups=[], cwd="/",
-        )  # fmt: skip
+            str(path),
+            stdin=asyncio.subprocess.PIPE,
+            user=61011,
+            group=61011,
+            extra_groups=[],
+            cwd="/",
+        )
         await process.communicate(script)
         assert process.returncode == 0
         assert len(commands.attempts) == 10

@@ -19,14 +19,16 @@ from tests.unit.api.harness import (
     running,
 )
 
+POST = b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
 
 @pytest.mark.parametrize(
     "start",
     [
         b"G",
         b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n",
-        b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{",
-        b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+        POST + b"Content-Length: 50\r\n\r\n{",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
     ],
     ids=["one byte", "headers", "body", "chunk"],
 )
@@ -80,8 +82,11 @@ async def test_a_connection_that_never_speaks_or_goes_idle_is_ended(monkeypatch)
         + b"".join(b"X%d: y\r\n" % n for n in range(500))
         + b"\r\n",
         b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n{}",
-        b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
-        b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+        (
+            b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}"
+        ),
+        POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}",
     ],
 )
 async def test_what_is_no_http_gets_a_problem_and_the_door(data):
@@ -158,7 +163,7 @@ async def test_a_client_that_stops_sending_in_the_middle_or_before_is_let_go():
     async with running(request_seconds=0.5) as (commands, path, server, _log):
         for start in (
             b"",
-            b"POST /v1/level HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{",
+            POST + b"Content-Length: 50\r\n\r\n{",
         ):
             reader, writer = await asyncio.open_unix_connection(str(path))
             writer.write(start)

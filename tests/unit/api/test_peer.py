@@ -62,10 +62,16 @@ async def test_the_kernel_names_the_peer_with_all_its_groups(number):
         (folder / "s").chmod(0o666)
         listener.listen()
         process = await asyncio.create_subprocess_exec(
-            SYSTEM_PYTHON, "-I", "-c",
-            "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)", str(folder / "s"),
-            user=61011, group=61012, extra_groups=groups, cwd="/",
-        )  # fmt: skip
+            SYSTEM_PYTHON,
+            "-I",
+            "-c",
+            "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)",
+            str(folder / "s"),
+            user=61011,
+            group=61012,
+            extra_groups=groups,
+            cwd="/",
+        )
         connection, _ = await asyncio.to_thread(listener.accept)
         with connection:
             assert peer_of(connection) == Peer(61011, process.pid, frozenset({61012, *groups}))

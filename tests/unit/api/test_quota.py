@@ -27,10 +27,19 @@ async def test_a_users_thousand_connections_do_not_lock_out_root_or_another_user
     async with running() as (_, path, server, _log):
         before = descriptors()
         flood = await asyncio.create_subprocess_exec(
-            SYSTEM_PYTHON, "-I", "-c", _FLOOD, str(path), "900",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, user=61011, group=61011, extra_groups=[],
+            SYSTEM_PYTHON,
+            "-I",
+            "-c",
+            _FLOOD,
+            str(path),
+            "900",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            user=61011,
+            group=61011,
+            extra_groups=[],
             cwd="/",
-        )  # fmt: skip
+        )
         assert await asyncio.wait_for(flood.stdout.readline(), 20) == b"held\n"
         assert server._acceptor.quotas.taken()["none"] == CONNECTION_QUOTAS["none"].per_uid
         await is_fast(path)

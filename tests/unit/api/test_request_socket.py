@@ -40,9 +40,12 @@ def test_a_level_is_one_request_with_all_that_was_typed(listener):
     lines, body = received(listener)
     assert lines[0] == "POST /v1/level HTTP/1.0"
     assert body == {
-        "level": "cut", "reason": 'a "b"\n', "authorised_by": "caf\u00e9 \ufffd", "zones": ["care", "lab"],
+        "level": "cut",
+        "reason": 'a "b"\n',
+        "authorised_by": "caf\u00e9 \ufffd",
+        "zones": ["care", "lab"],
         "expect_generation": 7,
-    }  # fmt: skip
+    }
     request_level(path, "isolate", (), "", "").sock.close()
     lines, body = received(listener)
     assert body == {"level": "isolate", "reason": "", "authorised_by": ""}

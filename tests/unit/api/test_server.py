@@ -38,17 +38,30 @@ async def test_an_oversized_body_is_refused_without_being_read(length):
 @pytest.mark.parametrize(
     ("groups", "expected"),
     [
-        ([], {"GET /v1/status": 403, "GET /nowhere": 403, "POST /v1/plan": 403, "POST /v1/level": 403}),
+        (
+            [],
+            {
+                "GET /v1/status": 403,
+                "GET /nowhere": 403,
+                "POST /v1/plan": 403,
+                "POST /v1/level": 403,
+            },
+        ),
         (
             [READERS],
             {
-                "GET /v1/status": 200, "GET /v1/openapi.json": 200, "GET /nowhere": 404, "POST /v1/plan": 200,
-                "POST /v1/level": 403, "POST /v1/rollback": 403, "POST /v1/reload": 403,
+                "GET /v1/status": 200,
+                "GET /v1/openapi.json": 200,
+                "GET /nowhere": 404,
+                "POST /v1/plan": 200,
+                "POST /v1/level": 403,
+                "POST /v1/rollback": 403,
+                "POST /v1/reload": 403,
             },
         ),
         ([OPERATORS], {"GET /v1/status": 200, "POST /v1/plan": 200, "POST /v1/level": 200}),
     ],
-)  # fmt: skip
+)
 async def test_roles_of_other_users(groups, expected):
     bodies = {
         "POST /v1/plan": {"reload": True},

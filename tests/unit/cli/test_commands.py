@@ -15,10 +15,15 @@ def test_cut_says_what_is_kept_what_was_ended_and_how_to_go_back(server, ecluse)
     code, out, err = ecluse("cut", "--reason", "ransomware on pc-7", "--authorised-by", "Dr Martin")
     assert (code, err) == (0, "")
     for part in (
-        "CUT: care, guests, gateway", "kept      laboratory", "ended     web-mail", "verified  yes",
-        "recorded  yes, generation 2", "3 connections ended, 5 kept", "tcp 10.10.0.5:40000 -> 198.51.100.7:443",
+        "CUT: care, guests, gateway",
+        "kept      laboratory",
+        "ended     web-mail",
+        "verified  yes",
+        "recorded  yes, generation 2",
+        "3 connections ended, 5 kept",
+        "tcp 10.10.0.5:40000 -> 198.51.100.7:443",
         "To go back: ecluse rollback 1",
-    ):  # fmt: skip
+    ):
         assert part in out, part
     ((_, level, zones, actor, reason, authorised_by),) = changes(server)
     assert (level, zones, actor.uid, reason, authorised_by) == (

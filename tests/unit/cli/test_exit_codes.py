@@ -33,11 +33,24 @@ def test_exit_code_5_when_it_failed(ecluse, error, code):
 @pytest.mark.parametrize(
     "words",
     [
-        [], ["nonsense"], ["level"], ["level", "nowhere"], ["show"], ["show", "x"], ["show", "-1"], ["show", "99"], ["plan"],
-        ["plan", "cut", "--reload"], ["plan", "--reload", "--zone", "care"], ["rollback", "99"], ["cut", "--nonsense"],
-        ["refused", "--limit", "0"], ["refused", "--limit", "99999999999"], ["audit"],
+        [],
+        ["nonsense"],
+        ["level"],
+        ["level", "nowhere"],
+        ["show"],
+        ["show", "x"],
+        ["show", "-1"],
+        ["show", "99"],
+        ["plan"],
+        ["plan", "cut", "--reload"],
+        ["plan", "--reload", "--zone", "care"],
+        ["rollback", "99"],
+        ["cut", "--nonsense"],
+        ["refused", "--limit", "0"],
+        ["refused", "--limit", "99999999999"],
+        ["audit"],
     ],
-)  # fmt: skip
+)
 def test_exit_code_2_for_usage(server, ecluse, words):
     code, out, err = ecluse(*words)
     assert (code, out) == (2, "")
@@ -73,9 +86,13 @@ def as_other(server, groups, *words):
 
 def test_exit_code_3_for_who_may_not(server):
     for groups, words, code in (
-        ([], ["status"], 3), ([READERS], ["status"], 0), ([READERS], ["cut"], 3), ([OPERATORS], ["cut"], 0),
-        ([READERS], ["plan", "cut"], 0), ([READERS], ["rollback"], 3),
-    ):  # fmt: skip
+        ([], ["status"], 3),
+        ([READERS], ["status"], 0),
+        ([READERS], ["cut"], 3),
+        ([OPERATORS], ["cut"], 0),
+        ([READERS], ["plan", "cut"], 0),
+        ([READERS], ["rollback"], 3),
+    ):
         done = as_other(server, groups, *words)
         assert done.returncode == code, (groups, words, done.stderr)
         assert ("may not" in done.stderr) is (code == 3)

@@ -12,9 +12,28 @@ from ecluse.cli.parser import build_parser
 
 VERBS = ("status", "cut", "isolate")
 WORDS = (
-    *VERBS, "open", "--json", "--socket", "--reason", "--authorised-by", "--authorised_by", "--zone", "--level", "--verb",
-    "--reas", "--json=", "--", "-h", "--help", "--version", "x", "", "-1", "a b", "--a b",
-)  # fmt: skip
+    *VERBS,
+    "open",
+    "--json",
+    "--socket",
+    "--reason",
+    "--authorised-by",
+    "--authorised_by",
+    "--zone",
+    "--level",
+    "--verb",
+    "--reas",
+    "--json=",
+    "--",
+    "-h",
+    "--help",
+    "--version",
+    "x",
+    "",
+    "-1",
+    "a b",
+    "--a b",
+)
 PARSER = build_parser()
 
 
@@ -48,18 +67,41 @@ def test_whatever_it_reads_is_read_as_argparse_does(words):
 @pytest.mark.parametrize(
     "line",
     [
-        "status", "cut", "isolate", "--json status", "status --json", "--socket S cut --json", "cut --reason R",
-        "isolate --authorised-by W --reason R --zone care --zone guests", "cut --socket S --reason R",
+        "status",
+        "cut",
+        "isolate",
+        "--json status",
+        "status --json",
+        "--socket S cut --json",
+        "cut --reason R",
+        "isolate --authorised-by W --reason R --zone care --zone guests",
+        "cut --socket S --reason R",
     ],
-)  # fmt: skip
+)
 def test_the_command_lines_of_a_hurry_are_read(line):
     assert quickly(line.split()) == by_argparse(line.split())
 
 
 @pytest.mark.parametrize(
     "line",
-    ["", "--json", "open", "rollback", "level cut", "cut --help", "cut now", "cut --reason", "cut --reason -x",
-     "cut --reason=R", "status --reason R", "--reason R cut", "cut --yes", "cut cut", "cut -- --json", "--version"],
-)  # fmt: skip
+    [
+        "",
+        "--json",
+        "open",
+        "rollback",
+        "level cut",
+        "cut --help",
+        "cut now",
+        "cut --reason",
+        "cut --reason -x",
+        "cut --reason=R",
+        "status --reason R",
+        "--reason R cut",
+        "cut --yes",
+        "cut cut",
+        "cut -- --json",
+        "--version",
+    ],
+)
 def test_all_else_is_left_to_argparse(line):
     assert fast_args.parse_fast(line.split()) is None

@@ -21,8 +21,12 @@ ASK = "from ecluse.cli.fast_path import send_closing\nrequest = send_closing(sys
 def python(script, *words):
     """Run a script as the package's command line runs."""
     return subprocess.run(
-        ["/usr/bin/python3", "-I", "-S", "-c", PATH + script, *words], check=False, capture_output=True, text=True, timeout=30
-    )  # fmt: skip
+        ["/usr/bin/python3", "-I", "-S", "-c", PATH + script, *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
 
 
 def until(condition):
@@ -38,7 +42,10 @@ def test_a_closing_is_sent_with_nothing_loaded_but_the_interpreters_own(server):
         "cut", "--reason", 'caf\u00e9 "x"', "--zone", "care", "--socket", str(server.path),
     )  # fmt: skip
     assert done.stderr == ""
-    own = "ecluse ecluse.api ecluse.api.request_socket ecluse.cli ecluse.cli.fast_path ecluse.cli.fast_args"
+    own = (
+        "ecluse ecluse.api ecluse.api.request_socket "
+        "ecluse.cli ecluse.cli.fast_path ecluse.cli.fast_args"
+    )
     assert set(done.stdout.split()) - {"_socket"} == set(own.split())
     (asked,) = [one for one in server.commands.calls if one[0] == "level"]
     assert 'caf\u00e9 "x"' in repr(asked)
@@ -46,8 +53,11 @@ def test_a_closing_is_sent_with_nothing_loaded_but_the_interpreters_own(server):
 
 def test_the_rest_is_loaded_after_it_was_sent(server):
     done = python(
-        "sys.modules['ecluse.cli.main'] = None\nfrom ecluse.cli.fast_path import run\nrun()", "cut", "--socket", str(server.path)
-    )  # fmt: skip
+        "sys.modules['ecluse.cli.main'] = None\nfrom ecluse.cli.fast_path import run\nrun()",
+        "cut",
+        "--socket",
+        str(server.path),
+    )
     assert "ecluse.cli.main" in done.stderr  # nobody was there to read the answer
     until(lambda: server.commands.calls)
 
@@ -105,9 +115,21 @@ def test_it_is_sent_once(server):
 
 def test_the_socket_of_the_environment_is_asked(server):
     done = subprocess.run(
-        ["env", f"ECLUSE_SOCKET={server.path}", "/usr/bin/python3", "-I", "-S", "-c", PATH + ASK + "request.sock.recv(9)", "cut"],
-        check=False, capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
+        [
+            "env",
+            f"ECLUSE_SOCKET={server.path}",
+            "/usr/bin/python3",
+            "-I",
+            "-S",
+            "-c",
+            PATH + ASK + "request.sock.recv(9)",
+            "cut",
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert done.stderr == ""
     assert server.commands.calls
 
@@ -115,6 +137,7 @@ def test_the_socket_of_the_environment_is_asked(server):
 def test_no_daemon_is_told_by_the_exit_code(tmp_path):
     for where in (tmp_path / "none", "x\0y", "x" * 200):
         done = python(
-            f"sys.argv += ['cut', '--socket', {str(where)!r}]\nfrom ecluse.cli.fast_path import run\nrun()"
+            f"sys.argv += ['cut', '--socket', {str(where)!r}]\n"
+            "from ecluse.cli.fast_path import run\nrun()"
         )
         assert (done.returncode, "Traceback" in done.stderr) == (4, False), where

@@ -12,10 +12,17 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("length", "text"),
     [
-        (-5, "0 s"), (0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172_800, "2 d"),
-        (timedelta(minutes=3), "3 min"), (12.9, "12 s"),
+        (-5, "0 s"),
+        (0, "0 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (7199, "119 min"),
+        (7200, "2 h"),
+        (172_800, "2 d"),
+        (timedelta(minutes=3), "3 min"),
+        (12.9, "12 s"),
     ],
-)  # fmt: skip
+)
 def test_a_duration_has_one_unit_that_fits(length, text):
     assert words.duration(length) == text
 
@@ -27,8 +34,9 @@ def test_times_that_are_none_or_no_time_are_a_dash():
 
 
 @pytest.mark.parametrize(
-    ("number", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_500_000, "2 MB"), (2e15, "2000.0 TB")]
-)  # fmt: skip
+    ("number", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_500_000, "2 MB"), (2e15, "2000.0 TB")],
+)
 def test_sizes(number, text):
     assert words.byte_size(number) == text
 

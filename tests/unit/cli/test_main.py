@@ -119,18 +119,49 @@ def test_a_reader_in_a_pipe_gets_the_last_byte_and_the_exit_code(server):
 @pytest.mark.parametrize("words", [["status"], ["--help"], ["cut"]])
 def test_the_way_to_the_daemon_loads_nothing_heavy(server, words):
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "ecluse.cli", "--socket", str(server.path), *words],
-        check=False, capture_output=True, text=True, timeout=30, env=environment(),
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-m",
+            "ecluse.cli",
+            "--socket",
+            str(server.path),
+            *words,
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=environment(),
+    )
     loaded = {
         line.rsplit("|", 1)[1].strip()
         for line in done.stderr.splitlines()
         if line.startswith("import time:")
     }
     heavy = {
-        "typing", "dataclasses", "inspect", "pydantic", "asyncio", "aiohttp", "yaml", "structlog", "http.client", "email", "ssl", "ecluse.results",
-        "ecluse.policy", "ecluse.records", "shutil", "textwrap", "subprocess", "threading", "logging", "pathlib",
-    }  # fmt: skip
+        "typing",
+        "dataclasses",
+        "inspect",
+        "pydantic",
+        "asyncio",
+        "aiohttp",
+        "yaml",
+        "structlog",
+        "http.client",
+        "email",
+        "ssl",
+        "ecluse.results",
+        "ecluse.policy",
+        "ecluse.records",
+        "shutil",
+        "textwrap",
+        "subprocess",
+        "threading",
+        "logging",
+        "pathlib",
+    }
     allowed = {"textwrap"} if words == ["--help"] else set()
     assert "ecluse.errors" in loaded
     assert loaded & heavy <= allowed

@@ -19,13 +19,17 @@ def test_check(ecluse, tmp_path):
     assert "nothing was changed. Mend them" in err
     (tmp_path / "allowlist.d").mkdir()
     (tmp_path / "site.yaml").write_text(
-        "site: chu-example\ntitle: CHU\nzones:\n  - {name: care, title: Care, interfaces: [lan0], subnets: [10.10.0.0/16]}\n"
-        "lifeline: {management: {networks: [10.90.0.0/24], ports: [tcp/22]}, presets: [dhcp]}\nresolvers: [192.0.2.53]\n"
+        "site: chu-example\ntitle: CHU\nzones:\n"
+        "  - {name: care, title: Care, interfaces: [lan0], subnets: [10.10.0.0/16]}\n"
+        "lifeline: {management: {networks: [10.90.0.0/24], ports: [tcp/22]}, presets: [dhcp]}\n"
+        "resolvers: [192.0.2.53]\n"
     )
     service = tmp_path / "allowlist.d" / "10.yaml"
     text = (
-        "services:\n  - name: laboratory\n    title: Lab\n    owner: Biology\n    contact: '1'\n    criticality: vital\n"
-        "    zones: [care]\n    destinations: [{to: [results.lab.example], ports: [tcp/443]}]\n    review: 2020-01-31\n"
+        "services:\n  - name: laboratory\n    title: Lab\n    owner: Biology\n    contact: '1'\n"
+        "    criticality: vital\n"
+        "    zones: [care]\n    destinations: [{to: [results.lab.example], ports: [tcp/443]}]\n"
+        "    review: 2020-01-31\n"
     )
     service.write_text(text)
     code, out, err = ecluse("check", str(tmp_path))

@@ -1,4 +1,7 @@
-"""Closing without the daemon, with an nft that only says what it was given (with the kernel: tests/system/test_alone.py)."""
+"""Closing without the daemon, with an nft that only says what it was given.
+
+With the kernel: tests/system/test_alone.py.
+"""
 
 import json
 import os

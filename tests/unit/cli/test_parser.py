@@ -6,9 +6,22 @@ def test_every_verb_that_help_names_can_be_run(ecluse):
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
     for verb in (
-        "status", "cut", "isolate", "open", "level", "rollback", "history", "show", "reload", "plan", "services", "refused",
-        "check", "events", "audit",
-    ):  # fmt: skip
+        "status",
+        "cut",
+        "isolate",
+        "open",
+        "level",
+        "rollback",
+        "history",
+        "show",
+        "reload",
+        "plan",
+        "services",
+        "refused",
+        "check",
+        "events",
+        "audit",
+    ):
         assert f"    {verb} " in out
         code, text, _ = ecluse(verb, "--help")
         assert code == 0

@@ -21,10 +21,19 @@ def test_status_in_words(server, ecluse):
     code, out, err = ecluse("status")
     assert (code, err) == (0, "")
     for part in (
-        "CHU d'Exempl\u00e9 (chu-example)", "OPEN", "care, guests, gateway", "generation 1", "by root", "first start",
-        "in step", "armed     yes", "recorded  yes", "7 packets outbound, 2 inbound", "laboratory  vital",
+        "CHU d'Exempl\u00e9 (chu-example)",
+        "OPEN",
+        "care, guests, gateway",
+        "generation 1",
+        "by root",
+        "first start",
+        "in step",
+        "armed     yes",
+        "recorded  yes",
+        "7 packets outbound, 2 inbound",
+        "laboratory  vital",
         "! the review date of 'laboratory' is past",
-    ):  # fmt: skip
+    ):
         assert part in out, part
     assert max(map(len, out.splitlines())) <= 80
     assert "\x1b" not in out
@@ -37,18 +46,42 @@ def test_status_shouts_what_is_wrong(ecluse, monkeypatch):
             from tests.unit.api.fake_controller import AT
 
             return replace(
-                await super().status(), in_step=False, armed=False, recorded=False,
-                purge=Purge(2, "failed", error="no such table"), last_tamper=Tamper(AT, "nft", 99, "table deleted", 41.2),
+                await super().status(),
+                in_step=False,
+                armed=False,
+                recorded=False,
+                purge=Purge(2, "failed", error="no such table"),
+                last_tamper=Tamper(AT, "nft", 99, "table deleted", 41.2),
                 last_leak=Leak(AT, 2, 1500, 90_000, ()),
-                dns=DnsState("cut", False, 3, 5, {}, removed=1, removed_last="203.0.113.66 in dns_all_4", adopted=2),
-            )  # fmt: skip
+                dns=DnsState(
+                    "cut",
+                    False,
+                    3,
+                    5,
+                    {},
+                    removed=1,
+                    removed_last="203.0.113.66 in dns_all_4",
+                    adopted=2,
+                ),
+            )
 
     with ServerThread(Wrong()) as running:
         _, out, _ = ecluse("status", "--socket", str(running.path))
-    for part in ("NOT IN STEP", "armed     NO", "recorded  NOT FULLY", "FAILED: no such table",
-                 "table deleted by nft (pid 99)", "put back in 41 ms", "2 connections, 1,500 packets, 90 kB", "DOES NOT ANSWER",
-                 "1 address that somebody else put into its sets taken out; the newest: 203.0.113.66 in dns_all_4",
-                 "2 addresses kept that no record tells of"):  # fmt: skip
+    for part in (
+        "NOT IN STEP",
+        "armed     NO",
+        "recorded  NOT FULLY",
+        "FAILED: no such table",
+        "table deleted by nft (pid 99)",
+        "put back in 41 ms",
+        "2 connections, 1,500 packets, 90 kB",
+        "DOES NOT ANSWER",
+        (
+            "1 address that somebody else put into its sets taken out; "
+            "the newest: 203.0.113.66 in dns_all_4"
+        ),
+        "2 addresses kept that no record tells of",
+    ):
         assert part in " ".join(out.split()) or part in out, part
 
 
@@ -166,9 +199,11 @@ def test_alerts_stand_by_severity_and_no_text_twice(ecluse):
                 return Alert(f"code-{text}", {}, AT + timedelta(minutes=minutes), severity, text)
 
             alerts = (
-                alert("info", 0, "accounting is off"), alert("warning", 9, "no routes"), alert("critical", 5, "tampered"),
+                alert("info", 0, "accounting is off"),
+                alert("warning", 9, "no routes"),
+                alert("critical", 5, "tampered"),
                 alert("warning", 1, "disk full"),
-            )  # fmt: skip
+            )
             warnings = (*(one.text for one in alerts), "lab: its review date is past")
             return replace(await super().status(), alerts=alerts, warnings=warnings)
 
@@ -176,6 +211,10 @@ def test_alerts_stand_by_severity_and_no_text_twice(ecluse):
         _, out, _ = ecluse("status", "--socket", str(running.path))
     lines = [line for line in out.splitlines() if line.startswith(("! ", "- "))]
     assert [line.partition(" (")[0] for line in lines] == [
-        "! CRITICAL: tampered", "! disk full", "! no routes", "- accounting is off", "! lab: its review date is past",
-    ]  # fmt: skip
+        "! CRITICAL: tampered",
+        "! disk full",
+        "! no routes",
+        "- accounting is off",
+        "! lab: its review date is past",
+    ]
     assert all(" ago)" in line or "0 s" in line for line in lines[:-1])

@@ -32,7 +32,7 @@ def config(tmp_path):
 
 
 def ecluse(server, config, *words, client="", sudo="", **more):
-    """Run `ecluse` with the environment of an SSH session; sudo: of its parent, as sudo leaves it."""
+    """Run `ecluse` in an SSH session; sudo: the session is its parent's, as sudo leaves it."""
     environment = {
         "PYTHONPATH": str(SOURCE),
         "ECLUSE_SOCKET": str(server.path),
@@ -42,7 +42,10 @@ def ecluse(server, config, *words, client="", sudo="", **more):
         environment["SSH_CONNECTION"] = f"{client} 50022 192.0.2.2 22"
     command = [sys.executable, "-m", "ecluse.cli", *words]
     if sudo:
-        between = "import os, subprocess, sys; del os.environ['SSH_CONNECTION']; os.environ['SUDO_UID'] = '1000'; "
+        between = (
+            "import os, subprocess, sys; "
+            "del os.environ['SSH_CONNECTION']; os.environ['SUDO_UID'] = '1000'; "
+        )
         command = [
             sys.executable,
             "-c",
@@ -60,8 +63,8 @@ def test_a_session_from_elsewhere_is_told_beforehand(server, config, verb):
     done = ecluse(server, config, *verb.split(), client="192.0.2.77")
     assert done.returncode == 0, done.stderr
     assert (
-        done.stderr
-        == f"ecluse: {LINE} 192.0.2.77, in no network of site.yaml: it may end now. The command goes on without it.\n"
+        done.stderr == f"ecluse: {LINE} 192.0.2.77, in no network of site.yaml: it may end now. "
+        "The command goes on without it.\n"
     )
     assert ecluse(server, config, *verb.split(), client="2001:db8:11::5").stderr.count(LINE) == 1
 

@@ -46,10 +46,14 @@ def test_a_terminal_gets_colour_unless_it_says_no(server, monkeypatch):
 @pytest.mark.parametrize(
     "locale",
     [
-        {"LANG": "C"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii"},
-        {"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "cp1252:strict"}, {"LC_ALL": "C.UTF-8"},
+        {"LANG": "C"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+        {"PYTHONIOENCODING": "cp1252:strict"},
+        {"LC_ALL": "C.UTF-8"},
     ],
-)  # fmt: skip
+)
 def test_no_locale_breaks_it(server, locale):
     done = run_process(server, "cut", "--reason", b"caf\xe9", env=environment(**locale))
     assert (done.returncode, done.stderr) == (0, b"")

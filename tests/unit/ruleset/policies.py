@@ -1,4 +1,4 @@
-"""Strategies for policies, addresses and connections over a small world, so that they often meet."""
+"""Strategies for policies, addresses and connections in a small world, so that they often meet."""
 
 from ipaddress import ip_address, ip_network
 
@@ -136,7 +136,7 @@ levels = st.fixed_dictionaries(
 
 @st.composite
 def connections(draw, zone):
-    """A connection between a zone (or the gateway) and the outside: (connection, opened inside?)."""
+    """A connection of a zone (or the gateway) with the outside: (connection, opened inside?)."""
     outside = ip_address(draw(st.sampled_from(OUTSIDE)))
     if zone == "gateway":
         inside = ip_address("192.0.2.1" if outside.version == 4 else "2001:db8:1::1")

@@ -41,7 +41,7 @@ def test_first_come_first_served():
 
 
 def test_what_would_take_hours_is_given_up_and_a_culprit_is_named():
-    """Every box meets every other in both fields: a million slices of up to a thousand boxes each."""
+    """Every box meets every other in both fields: a million slices of up to 1000 boxes each."""
     tangle = [(((i, 30_000 + i), (i, 30_000 + i)), f"svc_s{i}") for i in range(20_000)]
     with pytest.raises(TangledError) as caught:
         disjoint(tangle, extra_steps=1000)

@@ -32,7 +32,7 @@ def test_a_value_comes_back_equal(kind, value):
 
 
 def test_what_an_earlier_version_wrote_is_read_and_keeps_its_digest():
-    """Fields that were added later (policy.ADDED_LATER) are left out while they say nothing, and only
+    """Fields that came later (policy.ADDED_LATER) are left out while they say nothing, and only
     then.
     """
     plain = samples.names()["lab.example"]

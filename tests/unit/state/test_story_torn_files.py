@@ -1,4 +1,6 @@
-"""Power cuts: each small file cut off, at sampled bytes and at every border (thorough: at every byte).
+"""Power cuts: each small file cut off, at sampled bytes and at every border.
+
+With ECLUSE_TESTS=thorough, at every byte.
 
 Never less closed than the others say, and told.
 """
