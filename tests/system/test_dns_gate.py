@@ -220,7 +220,7 @@ def test_hints_are_reached_at_once_and_lead_nowhere_else(hospital: Hospital, gat
     assert not short.answer
     for way in ({"edns": True}, {"protocol": "tcp"}):
         assert len(asked(care, "many.operator.example", **way).answer[0]) == len(many)
-    # The engine caches none (it tells who asks), the forwarder keeps what it taught the kernel: over
+    # dnsmasq caches none (it tells who asks), the forwarder keeps what it taught the kernel: over
     # long before the kernel's hour, as one that a client caches is.
     hospital.dns_asked()
     for _ in range(3):
@@ -680,7 +680,7 @@ def wait_until(true, patience: float = 5.0) -> None:
 
 def test_learned_addresses_outlast_everything(hospital: Hospital, gated):
     """Reload, rollback, daemon's restart and crash, the gate's own restart, and the table made
-    anew.
+    again.
     """
     daemon, gate = gated
     care = hospital.care

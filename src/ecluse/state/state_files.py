@@ -130,7 +130,7 @@ def level_text(at: Layout, program: str, level: str, gate: str, levels: tuple[st
 
 
 def _include(at: Layout, program: str) -> str:
-    # Absolute: a relative include is looked for in the working directory of the process that runs nft.
+    # Absolute: nft looks for a relative include in its own working directory.
     return f'include "{at.ruleset / program}"'
 
 

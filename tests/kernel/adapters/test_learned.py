@@ -257,7 +257,8 @@ def test_an_address_that_is_over_is_forgotten_after_a_while_and_then_a_stranger(
     gate = world.process()
     gate.add_addresses([SERVICE], [LEARNED], LED)
     nft(
-        f"delete element inet ecluse {SET} {{ {LEARNED} }}; delete element inet ecluse {ALL} {{ {LEARNED} }}"
+        f"delete element inet ecluse {SET} {{ {LEARNED} }}; delete element inet ecluse {ALL} {{ "
+        f"{LEARNED} }}"
     )
     later(monkeypatch, 3601)
     gate.save()
@@ -289,7 +290,8 @@ def test_a_learned_address_that_was_given_a_year_has_an_hour(world):
     gate = world.process()
     gate.add_addresses([SERVICE], [LEARNED], LED)
     nft(
-        f"delete element inet ecluse {SET} {{ {LEARNED} }}; add element inet ecluse {SET} {{ {LEARNED} timeout 365d }}"
+        f"delete element inet ecluse {SET} {{ {LEARNED} }}; "
+        f"add element inet ecluse {SET} {{ {LEARNED} timeout 365d }}"
     )
     gate.save()
     assert 3500 < seconds_left(world.netlink, SET)[LEARNED] <= 3600
@@ -471,7 +473,8 @@ def test_the_record_does_not_grow_for_ever(world, monkeypatch):
 def test_a_set_of_another_kind_in_our_sets_place_breaks_nothing(world):
     gate = world.process()
     nft(
-        "add set inet ecluse dns_svc_odd_4 { type ipv4_addr . inet_service; elements = { 203.0.113.66 . 443 } }"
+        "add set inet ecluse dns_svc_odd_4 { type ipv4_addr . inet_service; "
+        "elements = { 203.0.113.66 . 443 } }"
     )
     gate.add_addresses([SERVICE], [LEARNED], LED)
     gate.save()
@@ -496,7 +499,7 @@ def test_where_the_kernel_gives_no_word_nothing_counts_as_open(world, monkeypatc
 
 
 def orders(*, names=(), wildcards=("operator.example",), more=()) -> ProxyConfig:
-    """Orders in which the service has these names and wildcards, and another one those of `more`."""
+    """A configuration: one service has these names and wildcards, another those of `more`."""
     of = NamePolicy((SERVICE,), ())
     other = dict.fromkeys(more, NamePolicy(("other",), ()))
     return replace(

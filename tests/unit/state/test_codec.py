@@ -49,8 +49,8 @@ def test_what_an_earlier_version_wrote_is_read_and_keeps_its_digest():
 def test_the_digest_does_not_depend_on_the_process():
     """frozensets of strings iterate in another order in each process; their JSON must not."""
     program = (
-        "from tests.unit.state.samples import POLICY; from ecluse.state.codec import policy_digest; "
-        "print(policy_digest(POLICY))"
+        "from tests.unit.state.samples import POLICY; "
+        "from ecluse.state.codec import policy_digest; print(policy_digest(POLICY))"
     )
     digests = {
         subprocess.run(
