@@ -8,7 +8,7 @@ Warnings of `ecluse check` concern files, and are no alerts.
 """
 
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -207,6 +207,11 @@ KINDS: Mapping[str, AlertKind] = MappingProxyType(
 """Code -> what alerts of that code have in common."""
 
 
+def by_severity(alerts: Iterable[Alert]) -> tuple[Alert, ...]:
+    """Sort alerts, the most severe first; of one severity the order stays."""
+    return tuple(sorted(alerts, key=lambda one: _ORDER.index(one.severity)))
+
+
 class Alerts:
     """The alerts that stand. Only the event loop changes them.
 
@@ -245,10 +250,10 @@ class Alerts:
         if before is None and kind.event and not quiet:
             self._emit(kind.event, text)
 
-    def clear(self, code: str, key: str = "") -> bool:
-        """Take an alert away; an event tells of it. False when it did not stand."""
+    def clear(self, code: str, key: str = "", *, quiet: bool = False) -> bool:
+        """Take an alert away; an event tells of it, unless `quiet`. False when it did not stand."""
         kind, alert = self._kinds[code], self._raised.pop((code, key), None)
-        if alert is not None and kind.cleared_event:
+        if alert is not None and kind.cleared_event and not quiet:
             text = kind.cleared.format(**alert.parameters) or f"over: {alert.text}"
             self._emit(kind.cleared_event, text)
         return alert is not None
@@ -265,7 +270,7 @@ class Alerts:
 
     def standing(self) -> tuple[Alert, ...]:
         """Give the alerts that stand, the most severe first, of these the oldest."""
-        return tuple(sorted(self._raised.values(), key=lambda one: _ORDER.index(one.severity)))
+        return by_severity(self._raised.values())
 
     def texts(self) -> tuple[str, ...]:
         """Give their texts, in the same order."""

@@ -41,8 +41,10 @@ def send_closing(words: "Sequence[str]") -> RequestSocket | None:
     if found is None or "level" not in found or found["no_daemon"]:
         return None
     zones = found["zone"] or ()
-    # The same test as in `session_warning`: at the console nobody should pay for that import.
-    if b"SSH_CONNECTION" in posix.environ or b"SUDO_UID" in posix.environ:
+    # The same tests as in `session_warning`: where it would say nothing nobody should pay for that
+    # import.
+    remote = b"SSH_CONNECTION" in posix.environ or b"SUDO_UID" in posix.environ
+    if remote and (not zones or "gateway" in zones):
         from ecluse.cli import session_warning  # noqa: PLC0415
 
         session_warning.warn_session(zones)

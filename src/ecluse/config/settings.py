@@ -250,6 +250,14 @@ def _fault(place: Fault, name: str, detail: ErrorDetails) -> Fault:
     return place.here(f"{what} for {name}", str(expected))
 
 
+_NUMBER = re.compile(r"[-+ 0-9._e]{1,40}")
+"""What pydantic-settings may read as a number.
+
+It tries all else as JSON: `true` would be 1, and thousands of digits or brackets end the start with
+an error of its own.
+"""
+
+
 class _TextSource(EnvSettingsSource):
     """Texts from a shell: a path is relative to the working directory."""
 
@@ -258,9 +266,9 @@ class _TextSource(EnvSettingsSource):
     ) -> Any:
         if value and field.annotation is Path:
             return os.path.abspath(value)  # noqa: PTH100  Path.absolute() leaves '..' in it
-        if value == "":  # pydantic-settings makes the working directory of it
-            return value
-        return super().prepare_field_value(field_name, field, value, value_is_complex)
+        if value and field.annotation in {int, float} and _NUMBER.fullmatch(value):
+            return super().prepare_field_value(field_name, field, value, value_is_complex)
+        return value
 
 
 class _FlagSource(_TextSource, CliSettingsSource[argparse.ArgumentParser]):
@@ -345,7 +353,8 @@ def _toml(path: Path, faults: list[Fault]) -> _Layer:
     if found:
         return layer
     try:
-        table = TomlConfigSettingsSource(Settings, path)()
+        # As they stand there: called, it would take LOG_LEVEL for log_level.
+        table = TomlConfigSettingsSource(Settings, path).toml_data
     except (ValueError, RecursionError) as error:
         faults.append(_toml_fault(file, error))
         return layer

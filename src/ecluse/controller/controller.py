@@ -196,7 +196,8 @@ class Controller:
         began_at = self._live.current.generation.number if expect is None else expect
         target = self._planner.rollback_target(number)
         policy = await self._policy_with_names(target.policy)
-        await self.parts.extensions.load_for(policy)
+        if target.policy != self._live.current.loaded.digest:  # or it may be a closing
+            await self.parts.extensions.load_for(policy)
         command = replace(command, back_to=target.number)
 
         def urgency() -> int:

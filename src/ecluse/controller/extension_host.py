@@ -85,8 +85,16 @@ class ExtensionHost:
             self._run_for_ever(name, work)
 
     def unused(self) -> tuple[Extension, ...]:
-        """Return the extensions that have no part here."""
-        return tuple(one for one in self._extensions if one.name not in self._parts)
+        """Return the extensions that have no part here, as the live policy does not use them.
+
+        One that is used and could not be loaded is none of them: its process goes on.
+        """
+        policy = self._environment.policy()
+        return tuple(
+            one
+            for one in self._extensions
+            if one.name not in self._parts and not one.is_used(policy)
+        )
 
     def part(self, name: str) -> ExtensionPart:
         """Return the part of an extension. KeyError where it has none."""

@@ -11,7 +11,7 @@ named in `on_change`; what needs the counters in `counter_readers`; its alerts a
 import os
 from collections.abc import Callable
 
-from ecluse.alerts import Alerts
+from ecluse.alerts import Alerts, by_severity
 from ecluse.controller.context import Options, Ports
 from ecluse.controller.events import EventBroadcaster
 from ecluse.controller.extension_host import ExtensionHost
@@ -65,6 +65,8 @@ class Parts:
         self.live = LiveState()
         self.events = EventBroadcaster(ports.clock, self.live.summary, log)
         self.alerts = Alerts(ports.clock, self.events.emit)
+        # What is true at the moment of a status alone; nobody would clear it for the commands.
+        self._status_alerts = Alerts(ports.clock, self.events.emit)
         self._make_table_and_records()
         self._make_tasks()
         self._make_commands()
@@ -292,7 +294,7 @@ class Parts:
 
     def observe(self) -> Observations:
         """Collect what the parts noticed, for `status`."""
-        live, alerts, waiting = self.live, self.alerts, self.records.queue.waiting
+        live, alerts, waiting = self.live, self._status_alerts, self.records.queue.waiting
         if self.events.log_failure:
             alerts.raise_alert("event-log-failed", error=self.events.log_failure)
         if waiting:
@@ -304,14 +306,14 @@ class Parts:
         else:
             alerts.raise_alert("out-of-step")
         return Observations(
-            alerts=alerts.standing(),
+            alerts=by_severity((*alerts.standing(), *self.alerts.standing())),
             in_step=live.in_step,
             checked=live.checked or self._ports.clock(),
             counters=self.regular_look.counters,
             last_packet=dict(self.regular_look.last_packet),
             purge=self.flows.purges.get(live.current.generation.number),
             tamper=self.reconciler.last_tamper,
-            leak=self.reconciler.last_leak,
+            leak=self.flows.last_leak,
             bypasses=self.links.bypasses,
             tables=self.kernel_limits.tables,
             extensions=self.extensions.states(),

@@ -138,7 +138,8 @@ class RtnlLinks:
         """Read links, addresses and default routes. With thousands of routes it takes its time."""
         host = await self.read_links()
         with kernel_errors("list the routes"):
-            routes = await self._on_thread(lambda: _read_default_routes(host))
+            # Not on the thread of the links: a cut's answer waits for that one.
+            routes = await asyncio.to_thread(retry_interrupted, lambda: _read_default_routes(host))
         return replace(host, default_routes=routes)
 
     async def local_addresses(self) -> frozenset[str]:

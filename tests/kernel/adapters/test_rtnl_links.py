@@ -1,6 +1,8 @@
 """The port `Links`: one reading for one event, and the changes in words."""
 
+import asyncio
 import socket
+import threading
 from collections import Counter
 
 import pyroute2
@@ -79,6 +81,27 @@ async def test_one_event_costs_one_dump_of_each_kind(links, monkeypatch):
         most = 1 if change.startswith("addr") else 2
         for kind in (RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE):
             assert 1 <= dumps[kind] <= most, (change, kind)
+
+
+async def test_a_look_waits_for_no_dump_of_all_routes(links, monkeypatch):
+    ended = threading.Event()
+
+    def long(_host):
+        ended.wait(10)
+        return ()
+
+    monkeypatch.setattr(module, "_read_default_routes", long)
+    await links.read_links()
+    dump = asyncio.create_task(links.read_host())
+    await asyncio.sleep(0.05)
+    ip("link add wan0 type veth peer name lan0")  # what a cut asks for now has to be read
+    try:
+        async with asyncio.timeout(2):
+            host = await links.read_links()
+    finally:
+        ended.set()
+        await dump
+    assert "wan0" in {one.name for one in host.devices}
 
 
 async def test_changes_are_told(links):

@@ -51,6 +51,17 @@ def test_a_closing_is_sent_with_nothing_loaded_but_the_interpreters_own(server):
     assert 'caf\u00e9 "x"' in repr(asked)
 
 
+@pytest.mark.parametrize(("zone", "loaded"), [("care", False), ("gateway", True)])
+def test_over_ssh_a_closing_that_can_end_no_session_waits_for_no_import(server, zone, loaded):
+    done = python(
+        "import posix\nposix.environ[b'SSH_CONNECTION'] = b'192.0.2.1 1 192.0.2.2 22'\n"
+        + ASK
+        + "print('ecluse.cli.session_warning' in sys.modules)\nrequest.sock.recv(9)",
+        "cut", "--zone", zone, "--socket", str(server.path),
+    )  # fmt: skip
+    assert done.stdout.strip() == str(loaded)
+
+
 def test_the_rest_is_loaded_after_it_was_sent(server):
     done = python(
         "sys.modules['ecluse.cli.main'] = None\nfrom ecluse.cli.fast_path import run\nrun()",

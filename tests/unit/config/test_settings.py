@@ -261,3 +261,24 @@ def test_help_and_version(flag, shown, capsys):
         load_settings([flag], {})
     assert caught.value.code == 0
     assert shown in capsys.readouterr().out
+
+
+def test_keys_of_the_file_are_lower_case(conf):
+    (found,) = faults([conf('LOG_LEVEL = "debug"\nlog_level = "error"\n')])
+    assert found.startswith("1:1: the key 'LOG_LEVEL' is unknown")
+
+
+@pytest.mark.parametrize("name", ["dns_timeout", "dns_minimum_ttl", "keep_generations"])
+def test_a_word_of_json_is_no_number(name):
+    (found,) = faults([], {"ECLUSE_CONFIG_DIR": "/nowhere", f"ECLUSE_{name.upper()}": "true"})
+    assert f"'true' for {name}, expected a" in found
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000], ids=["digits", "brackets"])
+@pytest.mark.parametrize("name", ["dns_timeout", "keep_generations", "socket_group", "log_level"])
+def test_a_text_without_end_is_a_fault_as_any_other(name, text):
+    place = {"ECLUSE_CONFIG_DIR": "/nowhere", "ECLUSE_DNS_USER": "no user"}
+    found = faults([], {**place, f"ECLUSE_{name.upper()}": text})
+    assert sorted(one.partition(":")[0] for one in found) == sorted(
+        ["ECLUSE_DNS_USER", f"ECLUSE_{name.upper()}"]
+    )

@@ -123,3 +123,19 @@ def test_one_that_fails_is_an_alert_and_refuses_no_command(started, what):
     assert machine.status().dns == "its state", "it is tried again"
     machine.set("open")
     assert not any("half installed" in text for text in machine.alert_texts())
+
+
+def test_one_that_is_used_but_could_not_be_loaded_keeps_its_configuration(started):
+    machine, _ = started(POLICY, load=ImportError("half installed"))
+    assert any("half installed" in text for text in machine.alert_texts()), "positive control"
+    assert machine.controller.parts.extensions.unused() == (), "its process goes on by the last one"
+
+
+def test_a_rollback_to_the_live_policy_waits_for_no_import(started):
+    machine, extension = started(POLICY, load=ImportError("half installed"))
+    machine.set("cut")
+    machine.set("open")
+    before = extension.loads
+    machine.rollback()
+    assert set(machine.status().levels.values()) == {"cut"}
+    assert extension.loads == before

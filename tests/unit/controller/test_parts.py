@@ -63,3 +63,16 @@ def test_a_kernel_that_is_out_of_step_is_an_alert_and_the_first_warning(machine)
     observed = machine.controller.parts.observe()
     assert [one.code for one in observed.alerts] == ["out-of-step"]
     assert observed.alerts[0].severity == "critical"
+
+
+def test_what_a_status_once_saw_is_no_warning_of_a_later_command(machine):
+    machine.state.fail["point_boot"] = StateError("the disk is full")
+    machine.set("cut")
+    machine.controller._live.in_step = False
+    codes = {one.code for one in machine.controller.parts.observe().alerts}
+    assert codes == {"not-recorded", "out-of-step"}, "positive control"
+    del machine.state.fail["point_boot"]
+    machine.run(machine.controller._records.queue.write([]))
+    machine.controller._live.in_step = True
+    change = machine.set("isolate")
+    assert not [text for text in change.warnings if "on disk" in text or "put back" in text]

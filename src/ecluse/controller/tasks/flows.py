@@ -67,6 +67,7 @@ class FlowTask:
     """Ends connections that are not kept.
 
     purges: what became of them, by the number of the generation.
+    last_leak: the newest, for `status`.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class FlowTask:
         self._emit = emit
         self._due: Generation | None = None
         self.purges: dict[int, Purge] = {}
+        self.last_leak: Leak | None = None
 
     def announce_purge(self, generation: Generation) -> None:
         """Say that a purge after this change is under way."""
@@ -136,14 +138,14 @@ class FlowTask:
         """End connections that are not kept and yet were let through, and count them.
 
         While the table stood none could come to be. None when there are none, or when they could
-        not be counted, which is told.
+        not be counted or ended, which is told.
         """
         try:
             judge = await self._judges.judge_now()
             found = await self._judges.refused(judge, await self._conntrack.connections())
             if not found:
                 return None
-            leak = Leak(
+            self.last_leak = leak = Leak(
                 at=self._clock(),
                 connections=len(found),
                 packets=sum(one.packets for one in found),

@@ -145,10 +145,11 @@ class LinkTask:
             host = await self._links.read_host()
         except EcluseError as error:
             self._alerts.raise_alert("routes-unknown", error=error.message)
+            seen = await self._reader.look()  # the links alone
         else:
             self._reader.default_routes = host.default_routes
             self._alerts.clear("routes-unknown")
-        seen = await self._reader.look()  # the reading that was just made
+            seen = LinkReading(host)
         if seen.host is not None:
             unzoned = seen.unzoned_interfaces(policy)
             for name in sorted({*unzoned} - {*self._unzoned}):

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 
 from ecluse.alerts import Alerts, error_text
 from ecluse.errors import EcluseError
@@ -113,5 +114,6 @@ class Supervisor:
             self._report_well(name)
             return
         self.report_fault(name, error)
-        # It may never be done again, so that nothing would clear the alert.
-        task.get_loop().call_later(_CALM, self._report_well, name)
+        # It may never be done again, so that nothing would clear the alert. Nor does it work again.
+        forget = partial(self._alerts.clear, "task-failed", key=name, quiet=True)
+        task.get_loop().call_later(_CALM, forget)

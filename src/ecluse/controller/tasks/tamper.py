@@ -32,7 +32,7 @@ _PAUSE = 1.0
 class Reconciler:
     """Compares the table with the live state after each foreign change, and restores it.
 
-    last_tamper, last_leak: the newest, for `status`.
+    last_tamper: the newest, for `status`.
 
     Args:
         live, table, records: what is compared, restored and written.
@@ -78,7 +78,6 @@ class Reconciler:
         self._alerts = alerts
         self._emit = emit
         self.last_tamper: Tamper | None = None
-        self.last_leak: Leak | None = None
         self._announcements: AsyncIterator[KernelChange] | None = None
         # The first change that is not compared yet, when it was heard, how many came since it, and
         # how many were part of tries that failed.
@@ -342,7 +341,6 @@ class Reconciler:
         leak = await self._end_leaked()
         if leak is None:
             return
-        self.last_leak = leak
         if self._throttle.lasting:
             self._throttle.add_leaked(leak.packets)
             return

@@ -241,3 +241,21 @@ def test_an_interface_that_was_meant_for_a_zone_is_told_once():
     assert "closed while any zone is: docker9 (in no zone of site.yaml)" in words, (
         "positive control"
     )
+
+
+def test_a_scan_takes_the_reading_of_its_look_and_waits_for_no_other(machine):
+    machine.bypass_scan.host = HostReading(devices=(Device("wan0", xdp="generic"),))
+    readings = 0
+    real = machine.links.read_links
+
+    async def once():
+        nonlocal readings
+        readings += 1
+        if readings > 1:
+            raise KernelError("the links changed again meanwhile, and are read for long")
+        return await real()
+
+    machine.links.read_links = once
+    machine.run(machine.controller.parts.links._look())
+    assert any("XDP" in one.what for one in machine.controller.parts.links.bypasses)
+    assert not any("ways past the gate" in text for text in machine.alert_texts())

@@ -86,3 +86,16 @@ def test_one_step_of_the_regular_look_does_not_keep_the_others_from_their_turn(m
     wait_until(machine, lambda: not machine.controller.parts.upkeep._tidying_due)
     machine.firewall.counters = sound
     machine.run(no_warning(machine, "comparing with the kernel"))
+
+
+def test_nobody_says_that_work_is_well_which_was_not_done_again(machine):
+    async def breaks() -> None:
+        raise MemoryError
+
+    async def begin() -> None:
+        machine.controller.parts.supervisor.run_aside(breaks())
+
+    machine.run(begin())
+    machine.settle()
+    machine.run(no_warning(machine, "background work"))
+    assert not [e for e in machine.events if "background work (breaks) works again" in e.message]

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
 import pytest
 
@@ -9,6 +10,7 @@ from ecluse.controller.context import Options
 from ecluse.controller.tasks import supervisor, tamper
 from ecluse.controller.tasks.alarm_throttle import CHANGES, AlarmThrottle
 from ecluse.errors import KernelError
+from ecluse.flow_judge import ConntrackEntry, Tuple
 from ecluse.ports import KernelChange
 from tests.unit.controller import machine as machines
 from tests.unit.controller.machine import CUT, Machine, allowlist, simple
@@ -134,3 +136,15 @@ def test_a_fight_is_in_status_in_the_events_and_in_few_audit_lines(monkeypatch, 
     assert not any("over and over" in text for text in machine.status().warnings)
     assert machine.audit.records[-1].what.endswith("it is over")
     machine.close()
+
+
+def test_a_leak_is_in_the_status_although_it_could_not_be_ended(machine):
+    machine.set("cut")
+    care, web = ip_address("10.10.0.7"), ip_address("198.51.100.80")
+    machine.conntrack.table = [
+        ConntrackEntry(6, Tuple(care, web, 1, 443), Tuple(web, care, 443, 1))
+    ]
+    machine.conntrack.fail["end"] = KernelError("no memory")
+    machine.run(machine.controller.parts.reconciler._count_leak())
+    assert machine.status().last_leak.connections == 1
+    assert any("no memory" in e.message for e in machine.events)
