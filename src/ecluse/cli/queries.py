@@ -125,7 +125,11 @@ def _show_extensions(screen: Screen, s: Json) -> None:
 
     for extension in EXTENSIONS:
         if extension.status_text and (state := s.get(extension.status)):
-            import_module(extension.status_text).show(screen, state, count_of)
+            try:
+                import_module(extension.status_text).show(screen, state, count_of)
+            except Exception as error:  # noqa: BLE001 - the rest of the status is more important
+                why = f"{extension.name} can't be shown ({type(error).__name__}: {error})"
+                screen.wrapped("! ", why, "warn")
 
 
 def _show_incidents(screen: Screen, s: Json) -> None:

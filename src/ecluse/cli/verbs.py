@@ -1,11 +1,13 @@
 """The table of verbs: the function that carries each out, its help and its options.
 
 `main` finds a verb's function here, `parser` its options. Adding a verb is adding a line to VERBS;
-an extension adds its own by `add_verbs`. Nothing here imports argparse, which a plain cut does not
-need.
+`add_extension_verbs` adds those of extensions. Nothing here imports argparse, which a plain cut
+does not need.
 """
 
 from __future__ import annotations
+
+import sys
 
 TYPE_CHECKING = False  # as in main
 if TYPE_CHECKING:
@@ -229,3 +231,30 @@ add_verbs(
          _audit_file),
     Verb("audit show", _checks, "audit_show", "list the newest records", _audit_show),
 )  # fmt: skip
+
+
+def add_extension_verbs() -> None:
+    """Add the verbs of extensions, whose modules import the standard library alone.
+
+    The site may use the extension or not: only the daemon knows. One that can't be imported has no
+    verbs, and the core has all of its own.
+    """
+    from ecluse.extensions import EXTENSIONS  # noqa: PLC0415 - no plain cut or status needs it
+
+    for extension in EXTENSIONS:
+        if not extension.verbs or extension.name in _ADDED:
+            continue
+        _ADDED.add(extension.name)
+        from importlib import import_module  # noqa: PLC0415 - as above
+
+        try:
+            module = import_module(extension.verbs)
+            add_verbs(*module.VERBS)
+        except Exception as error:  # noqa: BLE001 - a cut never depends on an extension
+            sys.stderr.write(f"ecluse: the verbs of {extension.name} are missing: {error}\n")
+        else:
+            GROUPS.update(module.GROUPS)
+
+
+_ADDED: set[str] = set()
+"""Extensions whose verbs are in the table, or can't be."""

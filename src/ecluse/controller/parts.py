@@ -303,6 +303,7 @@ class Parts:
             alerts.clear("out-of-step")
         else:
             alerts.raise_alert("out-of-step")
+        extensions = self.extensions.states()  # before the alerts: it raises those of its own
         return Observations(
             alerts=alerts.standing(),
             in_step=live.in_step,
@@ -314,7 +315,7 @@ class Parts:
             leak=self.reconciler.last_leak,
             bypasses=self.links.bypasses,
             tables=self.kernel_limits.tables,
-            extensions=self.extensions.states(),
+            extensions=extensions,
             recorded=not waiting,
         )
 

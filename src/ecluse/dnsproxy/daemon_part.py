@@ -93,6 +93,7 @@ class DnsProxyPart:
         self._proxy = proxy
         self._has_user = has_user
         self.alerts = DNS_ALERTS
+        self.routes = ()
         self.tasks = {"looking after the DNS gate": self.run}
         self._changed = asyncio.Event()
         self._works = False
