@@ -40,14 +40,16 @@ _FILES = {
     "/usr/share/ecluse/examples/config": "A whole annotated example of the site's files.",
 }
 _GATE_FILES = {
-    dns_gate.CONFIG_FILE: "The daemon's configuration for it: names, types, resolvers, "
-    "bounds. An empty file: there is nothing to answer. One that can't be read changes nothing.",
+    dns_gate.CONFIG_FILE: (
+        "The daemon's configuration for it: names, types, resolvers, bounds. "
+        "An empty file: there is nothing to answer. One that can't be read changes nothing."
+    ),
     f"{dns_gate.RUN_DIR}/{dns_gate.REPORT}": (
         "What it tells the daemon, for `ecluse status` and `ecluse refused`."
     ),
-    f"{dns_gate.RUN_DIR}/{CONFIG}": "What its engine is started with.",
+    f"{dns_gate.RUN_DIR}/{CONFIG}": "What dnsmasq is started with.",
     f"{dns_gate.RUN_DIR}/{SERVERS}": (
-        "The names that the engine lets through, reloaded without a gap."
+        "The names that dnsmasq lets through, reloaded without a gap."
     ),
     f"{dns_gate.STATE_DIR}/{SNAPSHOT}": (
         "The learned addresses, put back into the kernel at boot by the boot unit."

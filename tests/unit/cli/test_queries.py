@@ -229,5 +229,5 @@ def test_an_extension_that_can_not_be_shown_is_a_line_and_hides_no_other(
     monkeypatch.setattr("ecluse.dnsproxy.status_text.show", fail)
     code, out, _ = ecluse("status")
     assert code == 0
-    assert "! dns_gate can't be shown (RuntimeError: half installed)" in out
+    assert "! dns_gate can't be shown: RuntimeError('half installed')" in out
     assert "SERVICE" in out
