@@ -76,7 +76,7 @@ def _closing(verb: ArgumentParser) -> None:
     verb.add_argument(
         "--no-daemon",
         action="store_true",
-        help="as root, by the prepared ruleset: the daemon is dead",
+        help="as root, while the daemon is dead: load the prepared ruleset",
     )
 
 
@@ -96,7 +96,7 @@ def _open(verb: ArgumentParser) -> None:
 
 
 def _level(verb: ArgumentParser) -> None:
-    verb.add_argument("level", metavar="NAME", help="which level")
+    verb.add_argument("level", metavar="NAME", help="name of the level")
     _opening(verb)
 
 
@@ -106,12 +106,12 @@ def _rollback(verb: ArgumentParser) -> None:
         "--yes", action="store_true", help="do not ask (nobody is asked without a terminal)"
     )
     verb.add_argument(
-        "number", metavar="N", type=_generation, nargs="?", help="to which (the one before this)"
+        "number", metavar="N", type=_generation, nargs="?", help="its number (the one before this)"
     )
 
 
 def _show(verb: ArgumentParser) -> None:
-    verb.add_argument("number", metavar="N", type=_generation, help="which")
+    verb.add_argument("number", metavar="N", type=_generation, help="number of the generation")
 
 
 def _reload(verb: ArgumentParser) -> None:
@@ -122,15 +122,19 @@ def _reload(verb: ArgumentParser) -> None:
 def _plan(verb: ArgumentParser) -> None:
     _zones(verb)
     what = verb.add_mutually_exclusive_group(required=True)
-    what.add_argument("level", metavar="LEVEL", nargs="?", help="of setting this level")
-    what.add_argument("--reload", action="store_true", help="of a reload of the site's files")
+    what.add_argument("level", metavar="LEVEL", nargs="?", help="what setting this level would do")
     what.add_argument(
-        "--rollback", metavar="N", type=_generation, help="of going back to generation N"
+        "--reload", action="store_true", help="what a reload of the site's files would do"
+    )
+    what.add_argument(
+        "--rollback", metavar="N", type=_generation, help="what going back to generation N would do"
     )
 
 
 def _refused(verb: ArgumentParser) -> None:
-    verb.add_argument("--limit", metavar="N", type=_limit, default=20, help="how many (20)")
+    verb.add_argument(
+        "--limit", metavar="N", type=_limit, default=20, help="at most so many rows (20)"
+    )
 
 
 def _check(verb: ArgumentParser) -> None:
@@ -150,7 +154,9 @@ def _audit_file(verb: ArgumentParser) -> None:
 
 def _audit_show(verb: ArgumentParser) -> None:
     _audit_file(verb)
-    verb.add_argument("--limit", metavar="N", type=_limit, default=50, help="how many (50)")
+    verb.add_argument(
+        "--limit", metavar="N", type=_limit, default=50, help="at most so many records (50)"
+    )
 
 
 def _generation(text: str) -> int:

@@ -145,7 +145,7 @@ class Controller:
             return replace(change, ended=ended, unrecorded=(*first.unrecorded, *change.unrecorded))
 
     def _closings_known_to(self, sender: Sender) -> int:
-        """Give how many closings a sender can have known of: none if he sent it before this run."""
+        """Give how many closings a sender can have known of: none before this run."""
         return 0 if sender.early else self._live.closings
 
     def _why_not_open(

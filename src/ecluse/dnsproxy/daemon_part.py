@@ -144,9 +144,9 @@ class DnsProxyPart:
             alerts.clear("dns-trouble")
         if on:
             self._report = report
-            self._emit_findings(before, report)
+            self._emit_foreign_addresses(before, report)
 
-    def _emit_findings(self, before: DnsReport | None, now: DnsReport | None) -> None:
+    def _emit_foreign_addresses(self, before: DnsReport | None, now: DnsReport | None) -> None:
         """Tell what the process found in its sets that it never learned.
 
         It counts from its start.
