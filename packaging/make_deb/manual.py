@@ -47,9 +47,9 @@ _GATE_FILES = {
     f"{dns_gate.RUN_DIR}/{dns_gate.REPORT}": (
         "What it tells the daemon, for `ecluse status` and `ecluse refused`."
     ),
-    f"{dns_gate.RUN_DIR}/{CONFIG}": "What its engine is started with.",
+    f"{dns_gate.RUN_DIR}/{CONFIG}": "What dnsmasq is started with.",
     f"{dns_gate.RUN_DIR}/{SERVERS}": (
-        "The names that the engine lets through, reloaded without a gap."
+        "The names that dnsmasq lets through, reloaded without a gap."
     ),
     f"{dns_gate.STATE_DIR}/{SNAPSHOT}": (
         "The learned addresses, put back into the kernel at boot by the boot unit."
@@ -419,14 +419,14 @@ def _dns_gate_section() -> str:
             "for typing: at a site without a gate it waits for a configuration.\n"
             "\n"
             f"{parser.description} The kernel sends it the zones' questions, by UDP and TCP, "
-            "whatever server was asked, wherever a level keeps only some services. Its engine, "
-            "`dnsmasq`, refuses at once what no order names. What is kept it asks the site's "
+            "whatever server was asked, wherever a level keeps only some services. Its `dnsmasq` "
+            "refuses a name that is not kept at once. What is kept it asks the site's "
             "resolvers itself, puts the addresses into the kernel's sets of that service, and "
             "then answers. `dns_gate` in ecluse-site(5) is its part of the site's files.\n"
             "\n"
             "It may stop, crash and restart at any time: without it no name is answered, nothing "
-            "opens, and connections to addresses that it has learned go on. It replaces an "
-            "engine that ended or is silent. `ecluse status` says whether it works, and its own "
+            "opens, and connections to addresses that it has learned go on. It replaces a "
+            "dnsmasq that ended or is silent. `ecluse status` says whether it works, and its own "
             "messages are those of `journalctl -u ecluse-dns`."
         ),
         roff.subsection("Options of dns\\-gate", *map(_option, options(parser, EVERYWHERE))),
@@ -434,7 +434,7 @@ def _dns_gate_section() -> str:
             "Signals of dns\\-gate",
             roff.item(
                 f"{roff.bold('SIGTERM')}, {roff.bold('SIGINT')}",
-                "Save what was learned, end the engine, stop.",
+                "Save what was learned, end dnsmasq, stop.",
             ),
         ),
         roff.subsection("Exit status of dns\\-gate", *_exit_status("The arguments are wrong.")),

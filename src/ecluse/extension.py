@@ -30,12 +30,17 @@ class Environment:
 class ExtensionPart(Protocol):
     """An extension's part of the daemon, made once by `make_part(environment)`.
 
-    It stays when a reload turns the extension off: it then tells its process so.
+    It stays when a reload turns the extension off: it then tells its process so. A method that
+    fails is an alert (`task-failed`); the core goes on without its answer.
     """
 
     @property
     def alerts(self) -> Mapping[str, AlertKind]:
         """The kinds of its alerts; registered before anything else is called."""
+
+    @property
+    def routes(self) -> tuple[Any, ...]:
+        """Its routes of the API (`api.routes.Route`), answered while the live policy uses it."""
 
     @property
     def tasks(self) -> Mapping[str, Callable[[], Awaitable[object]]]:

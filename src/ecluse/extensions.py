@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _Fields = namedtuple(  # noqa: PYI024 - see above
     "_Fields",
-    "name used daemon lint status metrics status_text process verb config_file",
-    defaults=("", "", "", "", "", "", ""),
+    "name used daemon lint status metrics status_text verbs process verb config_file",
+    defaults=("", "", "", "", "", "", "", ""),
 )
 
 
@@ -32,6 +32,7 @@ class Extension(_Fields):
     status: its field of `Status`, None where it is not used.
     metrics: module with `metrics(state)`: Prometheus families of that field's value.
     status_text: module with `show(screen, state, count_of)`: that value, by `ecluse status`.
+    verbs: module with `VERBS`, and `GROUPS` for verbs of two words (`cli.verbs`).
     process, verb: module with `main(argv)`: a process of its own, run by `eclused VERB`.
     config_file: in the run directory, how the daemon configures that process; empty when not used.
     """

@@ -347,7 +347,7 @@ def ask(
     return hospital.run(role, [sys.executable, "-c", SENDS, *told]).stdout.strip()
 
 
-def test_the_strainer_answers_the_engine_alone_and_names_are_what_their_labels_are(
+def test_the_forwarder_answers_dnsmasq_alone_and_names_are_what_their_labels_are(
     hospital: Hospital, gated
 ):
     """A program on the gateway asks past the engine, a machine hides a dot in a label or another

@@ -31,21 +31,27 @@ def test_every_module_that_is_named_has_what_its_place_asks_for(extension):
             assert callable(getattr(import_module(path), function)), path
     assert extension.status in {"", *Status.__dataclass_fields__}
     assert bool(extension.process) == bool(extension.verb)
+    if extension.verbs:
+        module = import_module(extension.verbs)
+        groups = {verb.name.partition(" ")[0] for verb in module.VERBS if " " in verb.name}
+        assert groups == set(module.GROUPS)
+
+
+GATE = next(one for one in EXTENSIONS if one.name == "dns_gate")
 
 
 def test_the_core_says_whether_one_is_used():
-    (gate,) = EXTENSIONS
-    assert gate.is_used(compiled(HERE / "10-dns-gate")[0])
+    assert GATE.is_used(compiled(HERE / "10-dns-gate")[0])
     plain: Policy = compiled(HERE / "01-one-address")[0]
-    assert not gate.is_used(plain)
-    module = gate.used.partition(":")[0]
     packages = {extension.daemon.rpartition(".")[0] for extension in EXTENSIONS}
-    assert not any(module.startswith(package) for package in packages)
+    for one in EXTENSIONS:
+        assert not one.is_used(plain), one.name
+        module = one.used.partition(":")[0]
+        assert not any(module.startswith(package) for package in packages)
 
 
 def test_the_file_that_is_emptied_is_the_one_that_configures_the_process():
-    (gate,) = EXTENSIONS
-    assert gate.config_file == client.CONFIG_FILE == Path(process.CONFIG_FILE).name
+    assert GATE.config_file == client.CONFIG_FILE == Path(process.CONFIG_FILE).name
 
 
 def test_the_registry_imports_nothing_of_ours_and_nothing_slow():

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ecluse.extensions import EXTENSIONS
+from ecluse.extensions import EXTENSIONS, Extension
 from ecluse.results import ServiceStatus, Status
 
 MEDIA = "text/plain; version=0.0.4; charset=utf-8"
@@ -87,7 +87,7 @@ def _gate(status: Status) -> Iterator[Metric]:
     for extension in EXTENSIONS:
         state = getattr(status, extension.status) if extension.metrics else None
         if state is not None:
-            yield from import_module(extension.metrics).metrics(state)
+            yield from _of_extension(extension, state)
     yield _gauge("ecluse_warnings", "How many warnings the status has.", len(status.warnings))
     alert = GaugeMetricFamily("ecluse_alert", "1 while it stands.", labels=("code", "severity"))
     for code, severity in sorted({(one.code, one.severity) for one in status.alerts}):
@@ -109,6 +109,22 @@ def _gate(status: Status) -> Iterator[Metric]:
         "1 when the last end of connections failed.",
         purge is not None and purge.state == "failed",
     )
+
+
+def _of_extension(extension: Extension, state: object) -> Iterator[Metric]:
+    """Yield the metrics of an extension; where it fails those of the core are still given."""
+    try:
+        found = [*import_module(extension.metrics).metrics(state)]
+    except Exception:  # noqa: BLE001 - an extension is never the end of the monitoring
+        found = [
+            GaugeMetricFamily(
+                "ecluse_extension_metrics_failed",
+                "1 where an extension could not give its metrics.",
+                labels=("extension",),
+            )
+        ]
+        found[0].add_metric((extension.name,), 1)
+    yield from found
 
 
 def _tables(status: Status) -> Iterator[Metric]:

@@ -23,11 +23,15 @@ _STATUSES = {
 
 
 @cache
-def document() -> dict[str, Any]:
-    """Give the whole document. It is made once, so the caller must not change it."""
-    refs, schemas = _schemas(ROUTES)
+def document(more: tuple[Route, ...] = ()) -> dict[str, Any]:
+    """Give the whole document. It is made once, so the caller must not change it.
+
+    more: the routes of extensions.
+    """
+    routes = (*ROUTES, *more)
+    refs, schemas = _schemas(routes)
     paths: dict[str, Any] = {}
-    for route in ROUTES:
+    for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, refs)
     return {
         "openapi": "3.1.0",
@@ -48,9 +52,9 @@ def document() -> dict[str, Any]:
 
 
 @cache
-def document_text() -> bytes:
+def document_text(more: tuple[Route, ...] = ()) -> bytes:
     """Give the document as it is sent; the first time takes a while."""
-    return json.dumps(document()).encode()
+    return json.dumps(document(more)).encode()
 
 
 def _schemas(routes: Iterable[Route]) -> tuple[dict[Any, Any], dict[str, Any]]:

@@ -1,10 +1,10 @@
-"""Every route of the API in one table.
+"""Every route of the core's API in one table.
 
 The server dispatches by it, and the OpenAPI document is made from it.
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -144,14 +144,16 @@ ROUTES: tuple[Route, ...] = (
 )  # fmt: skip
 
 
-def find_route(method: str, path: str) -> tuple[Route | None, int, tuple[str, ...]]:
-    """Find the route of a request.
+def find_route(
+    method: str, path: str, more: Sequence[Route] = ()
+) -> tuple[Route | None, int, tuple[str, ...]]:
+    """Find the route of a request in ROUTES, then in `more`: the routes of extensions.
 
     Returns the route (None: there is none), the number in its path (0: none), and the methods that
     the path has.
     """
     allowed: list[str] = []
-    for route in ROUTES:
+    for route in (*ROUTES, *more):
         match = route.pattern.fullmatch(path)
         if match is None:
             continue

@@ -145,7 +145,8 @@ class ApiServer:
     async def _answer(
         self, request: BaseRequest, connection: HttpConnection, due: float
     ) -> StreamResponse:
-        route, number, methods = find_route(request.method, request.path)
+        more = self._controller.extension_routes()
+        route, number, methods = find_route(request.method, request.path, more)
         needed = route.needs if route is not None else Role.READER
         page = browser_sign(request.headers.items())
         if not connection.role.includes(needed) or page:
@@ -175,7 +176,7 @@ class ApiServer:
         if route.media == METRICS:
             return await self._metrics(connection)
         if route.act is None:
-            return _response(await asyncio.to_thread(openapi.document_text), JSON)
+            return _response(await asyncio.to_thread(openapi.document_text, more), JSON)
         if route.changes:
             return _response(to_json(await self._run_to_end(route.act(call)), route.answer), JSON)
         async with self._query_slots[connection.role]:

@@ -27,7 +27,7 @@ exit codes:
   0  done
   1  'check' found faults or a way past the gate, 'audit verify' problems
   2  usage: a wrong option, or a level, zone or generation that does not exist
-  3  refused: you may not command, or the question was answered with no
+  3  denied: you may not command; or you answered a question with no
   4  the daemon cannot be reached, or its answer was lost
   5  failed and nothing changed (where that is not sure, the message says so)
   6  done, but not fully recorded or not verified

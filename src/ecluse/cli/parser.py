@@ -7,7 +7,7 @@ import argparse
 from ecluse import __version__
 from ecluse.cli.exit_codes import CODES
 from ecluse.cli.fast_args import DEFAULT_SOCKET
-from ecluse.cli.verbs import GROUPS, VERBS
+from ecluse.cli.verbs import GROUPS, VERBS, add_extension_verbs
 
 TYPE_CHECKING = False  # as in main
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def build_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
     millisecond, so only the verbs among these words get their options. Where there is none among
     them (help, or a mistake), all verbs are listed by name.
     """
+    add_extension_verbs()
     common = _common_options()
     parser = argparse.ArgumentParser(
         prog="ecluse",

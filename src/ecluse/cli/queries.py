@@ -118,7 +118,10 @@ def _show_extensions(screen: Screen, s: Json) -> None:
 
     for extension in EXTENSIONS:
         if extension.status_text and (state := s.get(extension.status)):
-            import_module(extension.status_text).show(screen, state, count_of)
+            try:
+                import_module(extension.status_text).show(screen, state, count_of)
+            except Exception as error:  # noqa: BLE001 - the rest of the status is more important
+                screen.wrapped("! ", f"{extension.name} can't be shown: {error!r}", "warn")
 
 
 def _show_incidents(screen: Screen, s: Json) -> None:
@@ -409,9 +412,8 @@ def show_plan(screen: Screen, p: Json, *, files: bool) -> None:
     for level, zones in zones_by_level(p["levels"]):
         screen.wrapped(f"  {level.upper():<9} ", join_names(zones))
     show_services(screen, p["levels"], p["services_kept"], p["services_opened"], p)
-    screen.wrapped(
-        "  ended     ", join_names(p["services_ended"]), "warn" if p["services_ended"] else ""
-    )
+    ended = p["services_ended"]
+    screen.wrapped("  ended     ", join_names(ended), "warn" if ended else "")
     live = f"{count_of(p['connections_ended'], 'connection')} ended, {p['connections_kept']:,} kept"
     if opened := p.get("connections_opened"):
         live += f", {opened:,} let through that are refused now"

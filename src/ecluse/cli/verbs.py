@@ -1,11 +1,13 @@
 """The table of verbs: the function that carries each out, its help and its options.
 
 `main` finds a verb's function here, `parser` its options. Adding a verb is adding a line to VERBS;
-an extension adds its own by `add_verbs`. Nothing here imports argparse, which a plain cut does not
-need.
+`add_extension_verbs` adds those of extensions. Nothing here imports argparse, which a plain cut
+does not need.
 """
 
 from __future__ import annotations
+
+import sys
 
 TYPE_CHECKING = False  # as in main
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ def _closing(verb: ArgumentParser) -> None:
     verb.add_argument(
         "--no-daemon",
         action="store_true",
-        help="as root, by the prepared ruleset: the daemon is dead",
+        help="as root, while the daemon is dead: load the prepared ruleset",
     )
 
 
@@ -94,7 +96,7 @@ def _open(verb: ArgumentParser) -> None:
 
 
 def _level(verb: ArgumentParser) -> None:
-    verb.add_argument("level", metavar="NAME", help="which level")
+    verb.add_argument("level", metavar="NAME", help="name of the level")
     _opening(verb)
 
 
@@ -104,12 +106,12 @@ def _rollback(verb: ArgumentParser) -> None:
         "--yes", action="store_true", help="do not ask (nobody is asked without a terminal)"
     )
     verb.add_argument(
-        "number", metavar="N", type=_generation, nargs="?", help="to which (the one before this)"
+        "number", metavar="N", type=_generation, nargs="?", help="its number (the one before this)"
     )
 
 
 def _show(verb: ArgumentParser) -> None:
-    verb.add_argument("number", metavar="N", type=_generation, help="which")
+    verb.add_argument("number", metavar="N", type=_generation, help="number of the generation")
 
 
 def _reload(verb: ArgumentParser) -> None:
@@ -120,15 +122,19 @@ def _reload(verb: ArgumentParser) -> None:
 def _plan(verb: ArgumentParser) -> None:
     _zones(verb)
     what = verb.add_mutually_exclusive_group(required=True)
-    what.add_argument("level", metavar="LEVEL", nargs="?", help="of setting this level")
-    what.add_argument("--reload", action="store_true", help="of a reload of the site's files")
+    what.add_argument("level", metavar="LEVEL", nargs="?", help="what setting this level would do")
     what.add_argument(
-        "--rollback", metavar="N", type=_generation, help="of going back to generation N"
+        "--reload", action="store_true", help="what a reload of the site's files would do"
+    )
+    what.add_argument(
+        "--rollback", metavar="N", type=_generation, help="what going back to generation N would do"
     )
 
 
 def _refused(verb: ArgumentParser) -> None:
-    verb.add_argument("--limit", metavar="N", type=_limit, default=20, help="how many (20)")
+    verb.add_argument(
+        "--limit", metavar="N", type=_limit, default=20, help="at most so many rows (20)"
+    )
 
 
 def _check(verb: ArgumentParser) -> None:
@@ -148,7 +154,9 @@ def _audit_file(verb: ArgumentParser) -> None:
 
 def _audit_show(verb: ArgumentParser) -> None:
     _audit_file(verb)
-    verb.add_argument("--limit", metavar="N", type=_limit, default=50, help="how many (50)")
+    verb.add_argument(
+        "--limit", metavar="N", type=_limit, default=50, help="at most so many records (50)"
+    )
 
 
 def _generation(text: str) -> int:
@@ -229,3 +237,30 @@ add_verbs(
          _audit_file),
     Verb("audit show", _checks, "audit_show", "list the newest records", _audit_show),
 )  # fmt: skip
+
+
+def add_extension_verbs() -> None:
+    """Add the verbs of extensions, whose modules import the standard library alone.
+
+    The site may use the extension or not: only the daemon knows. One that can't be imported has no
+    verbs, and the core has all of its own.
+    """
+    from ecluse.extensions import EXTENSIONS  # noqa: PLC0415 - no plain cut or status needs it
+
+    for extension in EXTENSIONS:
+        if not extension.verbs or extension.name in _ADDED:
+            continue
+        _ADDED.add(extension.name)
+        from importlib import import_module  # noqa: PLC0415 - as above
+
+        try:
+            module = import_module(extension.verbs)
+            add_verbs(*module.VERBS)
+        except Exception as error:  # noqa: BLE001 - a cut never depends on an extension
+            sys.stderr.write(f"ecluse: the verbs of {extension.name} are missing: {error}\n")
+        else:
+            GROUPS.update(module.GROUPS)
+
+
+_ADDED: set[str] = set()
+"""Extensions whose verbs are in the table, or can't be."""

@@ -13,7 +13,7 @@ from ecluse.config.cross_checks import AH, PlacedService
 from ecluse.config.lint_dns import dns_warnings
 from ecluse.config.lint_overlaps import find_overlaps
 from ecluse.config.yaml_tree import Document, Loc
-from ecluse.extensions import EXTENSIONS
+from ecluse.extensions import EXTENSIONS, Extension
 from ecluse.faults import Fault
 from ecluse.policy import (
     GATEWAY,
@@ -52,7 +52,7 @@ def find_warnings(
     yield from dns_warnings(policy, site)
     for extension in EXTENSIONS:
         if extension.lint and extension.is_used(policy):
-            yield from import_module(extension.lint).find_warnings(policy, site)
+            yield from _of_extension(extension, policy, site)
     inside = subnet_index(policy)
     for placed in services:
         yield from _about_people(placed)
@@ -60,6 +60,15 @@ def find_warnings(
         yield from _about_wildcards(placed, policy)
         yield from _about_destinations(placed, policy, inside)
     yield from find_overlaps(policy, services, inside)
+
+
+def _of_extension(extension: Extension, policy: Policy, site: Document) -> Iterator[Fault]:
+    """Yield the warnings of an extension; where it fails, one that says so."""
+    try:
+        yield from import_module(extension.lint).find_warnings(policy, site)
+    except Exception as error:  # noqa: BLE001 - the other warnings, and the status, still come
+        why = f"{type(error).__name__}: {error}"
+        yield site.fault((), f"{extension.name} could not look for warnings ({why})")
 
 
 _EXAMPLES = tuple(

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from ecluse.controller.context import Options, Ports
 from ecluse.controller.parts import Parts
@@ -144,7 +145,7 @@ class Controller:
             return replace(change, ended=ended, unrecorded=(*first.unrecorded, *change.unrecorded))
 
     def _closings_known_to(self, sender: Sender) -> int:
-        """Give how many closings a sender can have known of: none if he sent it before this run."""
+        """Give how many closings a sender can have known of: none before this run."""
         return 0 if sender.early else self._live.closings
 
     def _why_not_open(
@@ -328,6 +329,10 @@ class Controller:
         answer = await self.parts.status_reader.refused(limit)
         names, unread = await self.parts.extensions.refused_names()
         return replace(answer, names=names[:limit], unread=answer.unread + unread)
+
+    def extension_routes(self) -> tuple[Any, ...]:
+        """Give the routes of extensions (`api.routes.Route`) that the live policy uses."""
+        return self.parts.extensions.routes()
 
     def events(self) -> AsyncIterator[Event]:
         """Give every event from now on."""

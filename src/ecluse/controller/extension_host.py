@@ -40,6 +40,7 @@ class ExtensionHost:
         self._report_fault = report_fault
         self._modules: dict[str, Any] = {}
         self._parts: dict[str, ExtensionPart] = {}
+        self._routes: dict[str, tuple[Any, ...]] = {}
 
     async def load_for(self, policy: Policy) -> None:
         """Import the modules that a policy needs, before it goes live.
@@ -79,8 +80,9 @@ class ExtensionHost:
 
     def _begin(self, one: Extension) -> None:
         part: ExtensionPart = self._modules[one.name].make_part(self._environment)
+        routes = tuple(part.routes)  # once: every request looks at them
         self._environment.alerts.register(part.alerts)
-        self._parts[one.name] = part
+        self._parts[one.name], self._routes[one.name] = part, routes
         for name, work in part.tasks.items():
             self._run_for_ever(name, work)
 
@@ -102,21 +104,48 @@ class ExtensionHost:
 
     async def read_counters(self, counters: Mapping[str, CounterValue]) -> None:
         """Hand the table's counters to every part."""
-        for part in self._parts.values():
-            await part.read_counters(counters)
+        for name, part in self._parts.items():
+            work = partial(part.read_counters, counters)
+            # The look that hands them over proves to the watchdog that the daemon lives.
+            await self._contain(f"handing the counters to {name}", work)
 
     def states(self) -> dict[str, object | None]:
-        """Return the parts' fields of `Status`, by name."""
-        return {
-            one.status: self._parts[one.name].state()
+        """Return the parts' fields of `Status`, by name; None where a part fails."""
+        found: dict[str, object | None] = {}
+        for one in self._extensions:
+            if not one.status or one.name not in self._parts:
+                continue
+            task = f"asking {one.name} for its part of the status"
+            try:
+                found[one.status] = self._parts[one.name].state()
+            except Exception as error:  # noqa: BLE001 - the rest of the status is more important
+                found[one.status] = None
+                self._report_fault(task, error)
+            else:
+                self._environment.alerts.clear("task-failed", key=task)
+        return found
+
+    def routes(self) -> tuple[Any, ...]:
+        """Return the routes of the parts that the live policy uses (`api.routes.Route`)."""
+        policy = self._environment.policy()
+        return tuple(
+            route
             for one in self._extensions
-            if one.status and one.name in self._parts
-        }
+            if self._routes.get(one.name) and one.is_used(policy)
+            for route in self._routes[one.name]
+        )
 
     async def refused_names(self) -> tuple[tuple[RefusedName, ...], int]:
         """Return the names that the parts refused, and how many rows could not be read."""
-        found = [await part.refused_names() for part in self._parts.values()]
-        return (
-            tuple(name for names, _ in found for name in names),
-            sum(unread for _, unread in found),
-        )
+        found: list[RefusedName] = []
+        unread = 0
+
+        async def add_names(part: ExtensionPart) -> None:
+            nonlocal unread
+            names, bad = await part.refused_names()
+            found.extend(names)
+            unread += bad
+
+        for name, part in self._parts.items():
+            await self._contain(f"asking {name} what it refused", partial(add_names, part))
+        return tuple(found), unread

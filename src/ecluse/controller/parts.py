@@ -305,6 +305,7 @@ class Parts:
             alerts.clear("out-of-step")
         else:
             alerts.raise_alert("out-of-step")
+        extensions = self.extensions.states()  # before the alerts: it raises those of its own
         return Observations(
             alerts=by_severity((*alerts.standing(), *self.alerts.standing())),
             in_step=live.in_step,
@@ -316,7 +317,7 @@ class Parts:
             leak=self.flows.last_leak,
             bypasses=self.links.bypasses,
             tables=self.kernel_limits.tables,
-            extensions=self.extensions.states(),
+            extensions=extensions,
             recorded=not waiting,
         )
 

@@ -78,7 +78,7 @@ class DnsProxyClient:
         return (
             "it works by an older configuration"
             if reply.rcode() == dns.rcode.REFUSED
-            else "its engine alone answers"
+            else "dnsmasq answers, and the forwarder behind it does not"
         )
 
     async def report(self) -> DnsReport | None:

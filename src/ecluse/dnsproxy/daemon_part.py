@@ -93,6 +93,7 @@ class DnsProxyPart:
         self._proxy = proxy
         self._has_user = has_user
         self.alerts = DNS_ALERTS
+        self.routes = ()
         self.tasks = {"looking after the DNS gate": self.run}
         self._changed = asyncio.Event()
         self._works = False
@@ -143,9 +144,9 @@ class DnsProxyPart:
             alerts.clear("dns-trouble")
         if on:
             self._report = report
-            self._emit_findings(before, report)
+            self._emit_foreign_addresses(before, report)
 
-    def _emit_findings(self, before: DnsReport | None, now: DnsReport | None) -> None:
+    def _emit_foreign_addresses(self, before: DnsReport | None, now: DnsReport | None) -> None:
         """Tell what the process found in its sets that it never learned.
 
         It counts from its start.

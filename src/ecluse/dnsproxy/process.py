@@ -103,9 +103,7 @@ class DnsProxyProcess:
             asyncio.get_running_loop().add_signal_handler(number, self._request_stop, stop)
         changes = self._learned.changes()
         background = [
-            asyncio.create_task(
-                run_forever(self._trouble, "asking the engine", self._watch_dnsmasq)
-            ),
+            asyncio.create_task(run_forever(self._trouble, "asking dnsmasq", self._watch_dnsmasq)),
             asyncio.create_task(
                 run_forever(
                     self._trouble, "hearing of changes", lambda: self._watch_changes(changes)

@@ -427,7 +427,8 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
             ),
         ),
         Chain(
-            stem + "output", (*dns_redirect.engine_guard(policy), *ours, (p.goto(stem + "reject"),))
+            stem + "output",
+            (*dns_redirect.dnsmasq_guard(policy), *ours, (p.goto(stem + "reject"),)),
         ),
         Chain(
             stem + "postrouting",

@@ -54,7 +54,7 @@ DNS_PORT = 53
 REFUSING = "127.0.0.2"
 """dnsmasq asks here for names that are not on its list.
 
-UDP fails at once, so that dnsmasq answers REFUSED itself (`engine_guard`); by TCP the forwarder
+UDP fails at once, so that dnsmasq answers REFUSED itself (`dnsmasq_guard`); by TCP the forwarder
 answers.
 """
 
@@ -410,10 +410,10 @@ def client_jump(policy: Policy, slot: int) -> tuple[Rule, ...]:
     """Return the input rule for packets to dnsmasq, empty without proxy."""
     if not is_on(policy):
         return ()
-    return ((*_to_engine(policy), p.jump(f"{table_names.prefix(slot)}{table_names.DNS}.client")),)
+    return ((*_to_dnsmasq(policy), p.jump(f"{table_names.prefix(slot)}{table_names.DNS}.client")),)
 
 
-def engine_guard(policy: Policy) -> tuple[Rule, ...]:
+def dnsmasq_guard(policy: Policy) -> tuple[Rule, ...]:
     """Return the output rule that drops dnsmasq's queries to REFUSING; empty without proxy.
 
     dnsmasq gets EPERM at once and answers REFUSED. Without the rule the query is refused too, at
@@ -426,7 +426,7 @@ def engine_guard(policy: Policy) -> tuple[Rule, ...]:
     return ((p.Match(p.OIFNAME, ("lo",)), p.Match(p.DADDR4, (nobody,)), port, p.DROP),)
 
 
-def _to_engine(policy: Policy) -> Rule:
+def _to_dnsmasq(policy: Policy) -> Rule:
     return (p.Match(p.L4PROTO, (6, 17)), p.Match(p.TH_DPORT, (policy.site.dns.port,)))
 
 
@@ -444,5 +444,5 @@ def _open_input_chains(policy: Policy, slot: int) -> list[Chain]:
     """
     if policy.site.dns.mode is not DnsMode.ALWAYS:
         return []
-    rules = ((*_to_engine(policy), *rule) for rule in from_inside(slot, p.jump(_bound(slot))))
+    rules = ((*_to_dnsmasq(policy), *rule) for rule in from_inside(slot, p.jump(_bound(slot))))
     return [Chain(open_input(policy, slot), (*rules, (p.ACCEPT,)))]

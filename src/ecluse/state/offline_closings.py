@@ -44,8 +44,8 @@ class OfflineClosing:
 def append_closing(path: Path, closing: OfflineClosing) -> None:
     """Append a closing, durably; on a full disk, in the room of a reserved file.
 
-    The folder may belong to another user than root: a link that he planted is not followed, and he
-    owns what is made.
+    The folder may belong to another user than root: a link planted there is not followed, and the
+    file that is made belongs to that user.
 
     Raises:
         StateError: The disk does not take it; no part of it stays.

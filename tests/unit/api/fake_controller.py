@@ -55,6 +55,7 @@ class FakeController:
     reading: int = 0
     most_reading: int = 0
     forbidden_fails: bool = False
+    routes: tuple = ()
 
     def __post_init__(self):
         self._new(Action.START, ROOT, "first start", "")
@@ -105,6 +106,9 @@ class FakeController:
         return Change(
             made, before != self.levels, self.verified, kept, ended, self.unrecorded, 1.25
         )
+
+    def extension_routes(self):
+        return self.routes
 
     async def status(self):
         await self._reads()

@@ -35,3 +35,16 @@ async def test_metrics():
         assert found["ecluse_alert", "routes-unknown", "warning"] == 1
         assert found["ecluse_api_connections", "root"] == 1
         assert not [name for name, *_ in found if not name.startswith("ecluse")]
+
+
+async def test_an_extension_that_fails_is_a_metric_and_hides_no_other(monkeypatch):
+    def fail(_state):
+        raise RuntimeError
+
+    monkeypatch.setattr("ecluse.dnsproxy.metrics.metrics", fail)
+    async with running() as (_, path, *_):
+        status, _, text = await ask(path, "GET", "/metrics")
+        assert status == 200
+        assert b'ecluse_extension_metrics_failed{extension="dns_gate"} 1.0' in text
+        assert b"ecluse_in_step 1.0" in text
+        assert b"ecluse_dns_gate_working" not in text

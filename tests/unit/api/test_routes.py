@@ -2,7 +2,10 @@
 
 import os
 
-from tests.unit.api.fake_controller import DIGEST
+from ecluse.api.peer import Role
+from ecluse.api.routes import Route
+from ecluse.api.wire import GenerationDetail
+from tests.unit.api.fake_controller import DIGEST, FakeController
 from tests.unit.api.harness import (
     LEVEL,
     ask,
@@ -60,3 +63,24 @@ async def test_what_a_path_allows_is_said():
     async with running() as (_, path, *_rest):
         _, headers, _ = await ask(path, "GET", "/v1/rollback")
         assert headers["allow"] == "POST"
+
+
+async def test_routes_of_extensions_are_answered_described_and_guarded_as_any_other():
+    async def hello(call):
+        return GenerationDetail(call.controller.generation(call.number), None)
+
+    more = (
+        Route("GET", "/v1/grants/{number}", "One grant", Role.OPERATOR, GenerationDetail, hello),
+        Route("GET", "/v1/status", "Another status", Role.READER, GenerationDetail, hello),
+    )
+    async with running(FakeController(routes=more)) as (commands, path, *_):
+        status, _, answer = await ask(path, "GET", "/v1/grants/1")
+        assert (status, answer["generation"]["number"]) == (200, 1)
+        assert (await ask(path, "POST", "/v1/grants/1"))[0] == 405
+        assert "site" in (await ask(path, "GET", "/v1/status"))[2], "the core's own come first"
+        paths = (await ask(path, "GET", "/v1/openapi.json"))[2]["paths"]
+        assert paths["/v1/grants/{number}"]["get"]["x-role"] == "operator"
+        commands.routes = ()
+        assert (await ask(path, "GET", "/v1/grants/1"))[0] == 404
+        paths = (await ask(path, "GET", "/v1/openapi.json"))[2]["paths"]
+        assert "/v1/grants/{number}" not in paths

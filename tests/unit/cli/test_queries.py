@@ -218,3 +218,16 @@ def test_alerts_stand_by_severity_and_no_text_twice(ecluse):
         "! lab: its review date is past",
     ]
     assert all(" ago)" in line or "0 s" in line for line in lines[:-1])
+
+
+def test_an_extension_that_can_not_be_shown_is_a_line_and_hides_no_other(
+    server, ecluse, monkeypatch
+):
+    def fail(*_):
+        raise RuntimeError("half installed")
+
+    monkeypatch.setattr("ecluse.dnsproxy.status_text.show", fail)
+    code, out, _ = ecluse("status")
+    assert code == 0
+    assert "! dns_gate can't be shown: RuntimeError('half installed')" in out
+    assert "SERVICE" in out

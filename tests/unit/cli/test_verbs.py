@@ -2,12 +2,14 @@
 
 import ast
 import inspect
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from ecluse.cli import fast_args, main, parser, verbs
 from ecluse.cli.verbs import GROUPS, VERBS, Verb, add_verbs
+from ecluse.extensions import Extension
 
 
 @pytest.mark.parametrize("verb", VERBS.values(), ids=lambda verb: verb.name)
@@ -58,6 +60,27 @@ def test_an_extension_brings_verbs_that_are_parsed_helped_and_run(table, ecluse,
     out = ecluse("--help")[1]
     assert "double a number" in out
     assert "pass for a time" in out
+
+
+def test_verbs_of_the_registry_are_added_once_and_a_broken_module_costs_only_its_own(
+    table, ecluse, monkeypatch
+):
+    def hello(args, screen):
+        screen.line("hello")
+        return 0
+
+    verb = Verb("hello", lambda: SimpleNamespace(hello=hello), "hello", "greet")
+    monkeypatch.setitem(sys.modules, "greeting", SimpleNamespace(VERBS=(verb,), GROUPS={}))
+    every = (
+        Extension("greeting", "", "", verbs="greeting"),
+        Extension("broken", "", "", verbs="ecluse.no_such_module"),
+    )
+    monkeypatch.setattr("ecluse.extensions.EXTENSIONS", every)
+    monkeypatch.setattr(verbs, "_ADDED", set())
+    code, out, err = ecluse("hello")
+    assert (code, out) == (0, "hello\n")
+    assert "the verbs of broken are missing" in err
+    assert ecluse("hello") == (0, "hello\n", "")
 
 
 def test_no_verb_takes_the_name_of_another(table):

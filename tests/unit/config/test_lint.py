@@ -277,3 +277,16 @@ def test_a_prefix_is_an_example_where_all_of_it_is(text, example):
 def test_a_name_of_the_documentation_is_an_example(name):
     assert is_example(name)
     assert not is_example(name.replace("example", "exemple").replace("test", "text"))
+
+
+def test_an_extension_that_fails_is_a_warning_and_hides_no_other(files, monkeypatch):
+    def fail(_policy, _document):
+        raise RuntimeError("half installed")
+
+    monkeypatch.setattr("ecluse.dnsproxy.lint.find_warnings", fail)
+    files.dns_gate("  mode: cut\n")
+    files.labs('    contact: "+33 5 55 55 01 00"\n', "")
+    found = files.warnings()
+    wrong = "dns_gate could not look for warnings (RuntimeError: half installed)"
+    assert f"site.yaml:1:1: {wrong}" in found
+    assert any("has no contact" in one for one in found)

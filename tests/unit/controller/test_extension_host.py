@@ -54,13 +54,18 @@ class Recorded(Extension):
         self.wakes += 1
         self.fail("wake")
 
+    routes = ("its route",)
+
     async def read_counters(self, counters):
+        self.fail("read_counters")
         self.counters = counters
 
     def state(self):
+        self.fail("state")
         return "its state" if self.is_used(self.environment.policy()) else None
 
     async def refused_names(self):
+        self.fail("refused_names")
         return (), 3
 
 
@@ -87,6 +92,7 @@ def test_where_it_is_used_its_part_is_joined_to_the_controllers(started):
     assert extension.counters, "each look hands it the counters"
     assert "its task runs" in machine.alert_texts()
     assert machine.run(machine.controller.refused(10)).unread == 3
+    assert machine.controller.extension_routes() == ("its route",)
     before = extension.wakes
     machine.set("cut")
     assert extension.wakes > before
@@ -98,6 +104,7 @@ def test_where_it_is_not_used_nothing_is_loaded_until_a_reload_uses_it(started):
     machine, extension = started(WITHOUT)
     machine.set("cut")
     assert (extension.loads, machine.status().dns) == (0, None)
+    assert machine.controller.extension_routes() == ()
     assert machine.controller.parts.extensions.unused() == (extension,)
     machine.reload(POLICY)
     assert (extension.loads, machine.status().dns) == (1, "its state"), "as soon as it is live"
@@ -107,6 +114,7 @@ def test_where_it_is_not_used_nothing_is_loaded_until_a_reload_uses_it(started):
     machine.reload(replace(WITHOUT, site=replace(WITHOUT.site, dns=DnsProxySettings())))
     assert extension.wakes > before
     assert machine.status().dns is None
+    assert machine.controller.extension_routes() == ()
     machine.reload(POLICY)
     assert (extension.loads, machine.status().dns) == (1, "its state")
 
@@ -139,3 +147,19 @@ def test_a_rollback_to_the_live_policy_waits_for_no_import(started):
     machine.rollback()
     assert set(machine.status().levels.values()) == {"cut"}
     assert extension.loads == before
+
+
+@pytest.mark.parametrize("what", ["read_counters", "state", "refused_names"])
+def test_one_that_fails_when_it_is_asked_spoils_no_answer_and_no_watchdog(started, what):
+    machine, extension = started(POLICY)
+    extension.faults = {what: RuntimeError("a fault of its own")}
+    machine.run(machine.controller.prove_alive())
+    unread = machine.run(machine.controller.refused(10)).unread
+    assert unread == (0 if what == "refused_names" else 3)
+    assert machine.status().in_step
+    assert any("a fault of its own" in text for text in machine.alert_texts())
+    machine.set("cut")
+    extension.faults = {}
+    machine.run(machine.controller.refused(10))
+    assert machine.status().dns == "its state"
+    assert not any("a fault of its own" in text for text in machine.alert_texts())

@@ -9,7 +9,7 @@ from ecluse.ruleset import table_names
 from ecluse.ruleset.dns_redirect import (
     asked_here,
     client_jump,
-    engine_guard,
+    dnsmasq_guard,
     everywhere_open,
     is_on,
     learned_sets,
@@ -62,7 +62,7 @@ def test_a_site_without_the_proxy_has_nothing_of_it():
     assert not is_on(PLAIN)
     levels = dict.fromkeys(PLAIN.zone_names(), "cut")
     assert learned_sets(PLAIN) == asked_here(PLAIN) == client_jump(PLAIN, 1) == ()
-    assert engine_guard(PLAIN) == ()
+    assert dnsmasq_guard(PLAIN) == ()
     assert redirect_targets(PLAIN, 1, levels) == {}
     assert open_input(PLAIN, 1).endswith("open")
 
