@@ -75,6 +75,7 @@ lint: install ## ruff, mypy, import-linter, and the house lint (names, words, th
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.house
 
 test-unit: install ## unit and golden tests, in parallel; no root needed
 	$(BIN)/python -m pytest tests/unit tests/golden -n auto </dev/null

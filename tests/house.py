@@ -25,6 +25,7 @@ WITHOUT_A_TEST_FILE = {
     "daemon.py": "puts the adapters together: tests/system/test_daemon.py runs it",
     "ports.py": "protocols alone: the adapters and tests/fakes fulfil them",
     "results.py": "values without a method",
+    "ruleset/conntrack_entry.py": "values without a method",
 }
 """Module -> why it needs no test file of its name."""
 
@@ -185,14 +186,10 @@ def docstring_faults(tree: Path) -> list[str]:
     faults = []
     for path in modules(tree):
         body = _parsed(tree / "src/ecluse" / path)
-        if not ast.get_docstring(body) and not _is_empty(body):
+        if not ast.get_docstring(body) and body.body:
             faults.append(f"src/ecluse/{path}:1: no docstring")
         faults += [f"src/ecluse/{path}:{line}: {name}" for line, name in _undocumented(body, "")]
     return faults
-
-
-def _is_empty(body: ast.Module) -> bool:
-    return not body.body
 
 
 def _undocumented(node: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[int, str]]:
@@ -238,6 +235,9 @@ def test_file_faults(tree: Path) -> list[str]:
     return faults
 
 
+_PRAGMA = re.compile(r"  # (noqa|type: ignore)\b.*")
+
+
 def length_faults(tree: Path) -> list[str]:
     """Find lines of over 100 columns in any Python file, and modules of over 450 lines."""
     faults = []
@@ -248,7 +248,7 @@ def length_faults(tree: Path) -> list[str]:
             faults += [
                 f"{where}:{number}: {len(line)} columns"
                 for number, line in enumerate(lines, 1)
-                if len(line) > COLUMNS
+                if len(_PRAGMA.sub("", line)) > COLUMNS
             ]
             if folder == "src" and len(lines) > LINES:
                 faults.append(f"{where}: {len(lines)} lines")

@@ -40,9 +40,10 @@ _FILES = {
     "/usr/share/ecluse/examples/config": "A whole annotated example of the site's files.",
 }
 _GATE_FILES = {
-    dns_gate.CONFIG_FILE: "The daemon's configuration for it: names, types, resolvers, bounds. An empty file: "
-    "there is nothing to answer. One"
-    " that can't be read changes nothing.",
+    dns_gate.CONFIG_FILE: (
+        "The daemon's configuration for it: names, types, resolvers, bounds. "
+        "An empty file: there is nothing to answer. One that can't be read changes nothing."
+    ),
     f"{dns_gate.RUN_DIR}/{dns_gate.REPORT}": (
         "What it tells the daemon, for `ecluse status` and `ecluse refused`."
     ),
@@ -56,7 +57,9 @@ _GATE_FILES = {
     f"{dns_gate.RUN_DIR}/{JOURNAL}": (
         "The same as it grows: it tells a stranger's address from one that was learned since."
     ),
-    f"{dns_gate.STATE_DIR}/{dns_gate.LAST}": "The last configuration, until the daemon writes another.",
+    f"{dns_gate.STATE_DIR}/{dns_gate.LAST}": (
+        "The last configuration, until the daemon writes another."
+    ),
 }
 Row = tuple[str, ...]
 

@@ -89,7 +89,7 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Connections that are not kept and yet got through while the table was away.
+    """Connections that are not kept and yet leaked while the table was away.
 
     As conntrack counted them. Near enough, not exact: answers count too, and packets that were
     refused until the connection was ended; and where no other rule on the machine needs conntrack,
@@ -153,8 +153,8 @@ class DnsState:
 
     working: it answered by its configuration a moment ago. refused: questions, since it was
     started.
-    learned: addresses that it has in the kernel's sets. strained: why answers of dnsmasq did not
-    leave, and how often.
+    learned: addresses that it has in the kernel's sets. `strained`: why answers of dnsmasq were
+    withheld, and how often.
     removed: addresses that somebody else put into those sets, and it took out; removed_last: the
     newest. adopted: those that it found there when its journal was lost, and left. All since its
     process began.

@@ -680,7 +680,7 @@ def wait_until(true, patience: float = 5.0) -> None:
 
 def test_learned_addresses_outlast_everything(hospital: Hospital, gated):
     """Reload, rollback, daemon's restart and crash, the gate's own restart, and the table made
-    anew.
+    again.
     """
     daemon, gate = gated
     care = hospital.care

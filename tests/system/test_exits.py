@@ -118,6 +118,6 @@ def test_a_way_out_that_a_zones_wildcard_takes_for_the_inside_is_named_as_one(ho
     found = check_host(hospital, daemon)
     assert found.returncode == 1, found.stdout
     said = " ".join(found.stdout.split())
-    assert "exit: a default route leaves by wan0, which is in zone care (wan*)" in said
+    assert "bypass: a default route leaves by wan0, which is in zone care (wan*)" in said
     assert "1 way past the gate" in said
     assert wait_until(lambda: named(daemon, "a default route leaves by wan0"), 5)

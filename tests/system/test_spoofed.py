@@ -164,7 +164,7 @@ def test_a_frame_before_the_cut_ends_no_kept_flow_for_longer_than_the_purge_take
 ):
     """Without translation the flow goes on in the connection that the frame opened.
 
-    It is made anew, and kept.
+    It is made again, and kept.
     """
     forge.send(hospital, "guests", forge.packet("udp", LAB.v6, SIP, HERE.v6, SIP))
     assert forge.talk(hospital, "care", HERE.v6, SIP, LAB.v6, SIP)

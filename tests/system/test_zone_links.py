@@ -158,7 +158,7 @@ def ipv4_site(hospital: Hospital) -> Iterator[Daemon]:
 
 def test_a_site_of_one_family_hears_nothing_of_the_other(hospital: Hospital, ipv4_site: Daemon):
     found = check_host(hospital, ipv4_site)
-    assert "0 remarks" in found.stdout, found.stdout
+    assert "0 warnings" in found.stdout, found.stdout
     hospital.shell("gw", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
     assert "2001:db8:10::1/48 on care0 is in none" in " ".join(
         check_host(hospital, ipv4_site).stdout.split()

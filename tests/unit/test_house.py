@@ -39,6 +39,11 @@ def plant(tree: Path, files: dict[str, str]) -> Path:
 
 
 @pytest.mark.parametrize("check", house.CHECKS.values(), ids=house.CHECKS)
+def test_this_tree_is_in_order(check):
+    assert check(house.ROOT) == []
+
+
+@pytest.mark.parametrize("check", house.CHECKS.values(), ids=house.CHECKS)
 def test_a_good_tree_has_no_faults(check, tmp_path, monkeypatch):
     monkeypatch.setattr(house, "WITHOUT_A_TEST_FILE", {})
     assert check(plant(tmp_path, GOOD)) == []

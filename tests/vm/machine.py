@@ -4,7 +4,7 @@ Debian's own kernel, boots in 10 to 20 s under emulation, loses power when told 
 
 It is commanded through the guest agent (a serial line: no cut reaches it), its network cards end in
 the lab's namespaces. Its writes go to an overlay of its own. A reboot ends the emulator and starts
-it anew on the same disk.
+it again on the same disk.
 """
 
 import base64

@@ -172,9 +172,7 @@ class DeniedAttempts:
         try:
             await self._append(actor, what)
         except Exception as error:  # noqa: BLE001 - see record_attempt: the answer stays the same
-            self._log.error(
-                "a forbidden attempt could not be recorded", what=what, error=str(error)
-            )
+            self._log.error("a denied attempt could not be recorded", what=what, error=str(error))
 
     async def close(self) -> None:
         """Write the summaries that are due and wait for what is being written."""

@@ -20,7 +20,7 @@ MEDIA = "text/plain; version=0.0.4; charset=utf-8"
 class SocketCounts:
     """What the server counts about its socket.
 
-    connections: open now, by pool. turned_away, forbidden: since it started.
+    connections: open now, by pool. `turned_away`, `forbidden`: since it started.
     """
 
     connections: Mapping[str, int]

@@ -94,12 +94,11 @@ def _check_host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
         write_json(screen, {"findings": rows, "unseen": host.unseen})
         return FOUND if ways else DONE
     for one in found:
-        screen.wrapped(
-            "exit: " if one.is_bypass else "remark: ", one.what, "bad" if one.is_bypass else "warn"
-        )
+        head, style = ("bypass: ", "bad") if one.is_bypass else ("warning: ", "warn")
+        screen.wrapped(head, one.what, style)
     verdict = (
         f"{count_of(ways, 'way')} past the gate, "
-        f"{count_of(len(found) - ways, 'remark')} on this machine"
+        f"{count_of(len(found) - ways, 'warning')} on this machine"
     )
     if host.unseen:
         verdict += f"; not looked for: {', '.join(host.unseen)}"

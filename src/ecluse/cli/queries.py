@@ -73,13 +73,9 @@ def show_status(screen: Screen, s: Json) -> None:
         screen.wrapped("  reason    ", s["reason"])
     if s["authorised_by"]:
         screen.wrapped("  on word   ", f"of {s['authorised_by']}")
-    if s["in_step"]:
-        screen.line(f"  kernel    in step, checked {time_ago(s['checked'])}")
-    else:
-        screen.line(
-            f"  kernel    NOT IN STEP with what it should be, checked {time_ago(s['checked'])}",
-            "bad",
-        )
+    kernel = "in step" if s["in_step"] else "NOT IN STEP with what it should be"
+    kernel += f", checked {time_ago(s['checked'])}"
+    screen.line(f"  kernel    {kernel}", "" if s["in_step"] else "bad")
     screen.line(
         f"  armed     {'yes, a switch is instant' if s['armed'] else 'NO'}",
         "" if s["armed"] else "bad",
@@ -92,12 +88,9 @@ def show_status(screen: Screen, s: Json) -> None:
         f"{s['refused_inbound_packets']:,} inbound"
     )
     _show_extensions(screen, s)
-    if s.get("purge"):
-        screen.wrapped(
-            "  ended     ",
-            purge_summary(s["purge"]),
-            "bad" if s["purge"]["state"] == "failed" else "",
-        )
+    if purge := s.get("purge"):
+        style = "bad" if purge["state"] == "failed" else ""
+        screen.wrapped("  ended     ", purge_summary(purge), style)
     _show_incidents(screen, s)
     if s["services"]:
         screen.line()
@@ -141,9 +134,7 @@ def _show_incidents(screen: Screen, s: Json) -> None:
             f"{count_of(leak['connections'], 'connection')}, "
             f"{count_of(leak['packets'], 'packet')}, {byte_size(leak['bytes'])}"
         )
-        screen.wrapped(
-            "  leak      ", f"{local_time(leak['at'])}: {what} got through unkept", "bad"
-        )
+        screen.wrapped("  leak      ", f"{local_time(leak['at'])}: {what} leaked", "bad")
 
 
 def purge_summary(purge: Json) -> str:

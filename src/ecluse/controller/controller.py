@@ -294,7 +294,7 @@ class Controller:
 
     async def status(self) -> Status:
         """Say where we are, with the kernel asked now."""
-        return await self.parts.status_reader.read()
+        return await self.parts.status_reader.read_status()
 
     async def services(self) -> tuple[ServiceStatus, ...]:
         """Give every service's state, counters and addresses."""

@@ -342,7 +342,7 @@ def stale_caches(before: Policy, left: Levels, policy: Policy, levels: Levels) -
     each = "" if len(domains) == 1 else ", and so for each"
     text = (
         f"DNS servers and machines inside may hold addresses of {some}{more} from before, which "
-        "the DNS gate never learned: they are refused until they are asked for anew. "
+        "the DNS gate never learned: they are refused until they are asked for again. "
         f"Type on the servers: {flush(next(iter(domains)))}{each}"
     )
     return (text,)

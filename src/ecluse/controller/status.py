@@ -95,7 +95,7 @@ class StatusReader:
         self._version = version
         self._alerts = alerts
 
-    async def read(self) -> Status:
+    async def read_status(self) -> Status:
         """Say where we are."""
         try:
             await self._look_at_kernel()

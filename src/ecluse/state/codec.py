@@ -105,7 +105,7 @@ def _scalar_decoder(kind: Any) -> Callable[[Any], Any]:
 def _union_decoder(kinds: tuple[Any, ...]) -> Callable[[Any], Any]:
     parts = [_decoder(kind) for kind in kinds]
 
-    def read(value: Any) -> Any:
+    def decode(value: Any) -> Any:
         for part in parts:
             try:
                 return part(value)
@@ -114,8 +114,8 @@ def _union_decoder(kinds: tuple[Any, ...]) -> Callable[[Any], Any]:
         raise ValueError(f"{value!r:.80} is none of {kinds}")
 
     if set(kinds) == {IPv4Network, IPv6Network}:  # nearly all of a large policy
-        return lambda value: (parse_network(value) if type(value) is str else None) or read(value)
-    return read
+        return lambda value: (parse_network(value) if type(value) is str else None) or decode(value)
+    return decode
 
 
 def _object_decoder(kind: Any) -> Callable[[Any], Any]:
@@ -123,14 +123,14 @@ def _object_decoder(kind: Any) -> Callable[[Any], Any]:
     parts = {field.name: _decoder(hints[field.name]) for field in dataclasses.fields(kind)}
     needed = {field.name for field in dataclasses.fields(kind) if not field.metadata}
 
-    def read(value: Any) -> Any:
+    def decode(value: Any) -> Any:
         found = _checked_type(dict, value)
         if not needed <= found.keys() <= parts.keys():
             wrong = sorted(needed - found.keys() | found.keys() - parts.keys())
             raise ValueError(f"{kind.__name__} has the wrong parts: {wrong}")
         return kind(**{name: parts[name](item) for name, item in found.items()})
 
-    return read
+    return decode
 
 
 def _checked_type(kind: type, value: Any) -> Any:

@@ -41,7 +41,7 @@ class _Recovery:
     def __init__(self, at: Layout) -> None:
         self._at = at
         self._damage: list[str] = []
-        self._without_names = "host names are looked up anew"
+        self._without_names = "host names are looked up again"
 
     def run(self) -> Recovered:
         at = self._at
@@ -62,7 +62,7 @@ class _Recovery:
             self._boot_program(boot)
         self._names()
         self._read_or_report(
-            at.closed, partial(state_files.read_ruleset_file, at.closed), "it is written anew"
+            at.closed, partial(state_files.read_ruleset_file, at.closed), "it is written again"
         )
         self._named_by_digest()
         self._level_files()
@@ -129,7 +129,7 @@ class _Recovery:
         """Check the saved addresses of host names; the copy serves when they cannot be read."""
         at = self._at
         copy = self._read_or_report(
-            at.names_copy, partial(state_files.read_names, at.names_copy), "it is written anew"
+            at.names_copy, partial(state_files.read_names, at.names_copy), "it is written again"
         )
         if copy is not None:
             self._without_names = "its copy, of some minutes before, is used"
@@ -234,12 +234,12 @@ class _Recovery:
         text = state_files.read_ruleset_file(at.boot) or ""
         if state_files.included_programs(at, text) != {boot.program}:
             self._damage.append(
-                f"boot.nft includes another program than {boot.program}; it is written anew"
+                f"boot.nft includes another program than {boot.program}; it is written again"
             )
         elif not os.path.lexists(at.ruleset / boot.program):
             self._damage.append(
                 f"ruleset/{boot.program} is missing: "
-                "boot.nft cannot be loaded until it is written anew"
+                "boot.nft cannot be loaded until it is written again"
             )
 
     def _named_by_digest(self) -> None:
@@ -247,7 +247,7 @@ class _Recovery:
             (self._at.policies, "generations that name it cannot be restored"),
             (
                 self._at.ruleset,
-                "rulesets that include it cannot be loaded until it is written anew",
+                "rulesets that include it cannot be loaded until it is written again",
             ),
         ):
             for name in durable_files.list_folder(folder):
@@ -275,10 +275,10 @@ class _Recovery:
                     told = at.relative_name(path)
                     self._damage.append(
                         f"{told} cannot be loaded: ruleset/{program} is missing; "
-                        "both are written anew"
+                        "both are written again"
                     )
         for name in sorted(expected - {path.name for path in there}):
-            self._damage.append(f"ruleset/{name} is missing; it is written anew")
+            self._damage.append(f"ruleset/{name} is missing; it is written again")
 
     def _missing_files(self, *, interrupted: bool) -> None:
         """Report the files that are missing beside the generations.
@@ -294,7 +294,7 @@ class _Recovery:
             )
         if not os.path.lexists(at.closed) and not self._is_reported("closed.nft"):
             self._damage.append(
-                "closed.nft is missing: the ruleset of last resort; it is written anew"
+                "closed.nft is missing: the ruleset of last resort; it is written again"
             )
         if not _is_not_empty(at.audit) and not self._is_reported("audit.log"):
             self._damage.append(
@@ -304,7 +304,7 @@ class _Recovery:
             self._damage.append(f"names.json is missing: {self._without_names}")
         if not at.level_files():
             self._damage.append(
-                "ruleset/: the files of the levels are missing; they are written anew"
+                "ruleset/: the files of the levels are missing; they are written again"
             )
 
     def _is_reported(self, name: str) -> bool:

@@ -10,7 +10,7 @@ boot.nft                   what the machine loads before its network and what a 
 closed.nft                 the ruleset of last resort
 journal.json               a change that was begun (the intent): for a daemon that is killed, not
                            for a power cut
-spare/                     reserved room for the records of closings on a full disk
+`spare/`                   reserved room for the records of closings on a full disk
                            (`state/disk_reserve.py`)
 by-hand.log                closings without the daemon, until they are in the audit log
 names.json                 last known addresses of host names

@@ -41,7 +41,6 @@ class TableManager:
 
     addresses: gives the addresses that host names have now. uids: the users whose look-ups no level
     cuts. warn: takes what did not go as it should although a switch was made.
-
     loaded: the policies that stand in the table, by digest. coming: digests of those that are being
     loaded, which no tidying takes away.
     """

@@ -61,7 +61,7 @@ class AlarmThrottle:
         self.lasting = self.lasting or len(self._recent) >= CHANGES
 
     def add_leaked(self, packets: int) -> None:
-        """Add packets that got through meanwhile, as conntrack counts them."""
+        """Add packets that leaked meanwhile, as conntrack counts them."""
         self._leaked += packets
 
     def take_alarm(self) -> bool:
@@ -97,8 +97,8 @@ class AlarmThrottle:
         return ", ".join(who) + (f" and {others} more" if others > 0 else "")
 
     def text(self) -> str:
-        """Say who changed the table, how often, and what got through."""
-        leaked = f", and about {self._leaked} packets got through meanwhile" if self._leaked else ""
+        """Say who changed the table, how often, and how much leaked."""
+        leaked = f", and about {self._leaked} packets leaked meanwhile" if self._leaked else ""
         return (
             f"{self.processes()} changed the gate's table over and over: "
             f"{self.times} times since {self.began} UTC{leaked}"

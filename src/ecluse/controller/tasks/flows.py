@@ -154,6 +154,6 @@ class FlowTask:
             )
             await self._conntrack.end(found)
         except EcluseError as error:
-            self._emit("warning", f"what got through could not be counted: {error.message}")
+            self._emit("warning", f"leaked connections could not be counted: {error.message}")
             return None
         return leak

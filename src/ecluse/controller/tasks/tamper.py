@@ -1,6 +1,6 @@
 """Reconciliation after tampering: hears the kernel's announcements, and restores our table.
 
-It says who changed the table, and what got through meanwhile.
+It says who changed the table, and what leaked meanwhile.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Reconciler:
         run_aside: runs something beside everything else.
         report_fault: takes the name of a piece of work that failed, and its error.
         after_change: begins the work after a change of the live state.
-        end_leaked: ends connections that got through, and counts them.
+        end_leaked: ends connections that leaked, and counts them.
         keep_previous_ready: loads the policy again that a rollback would go back to.
         alerts, emit: take alerts and events.
     """
@@ -177,7 +177,7 @@ class Reconciler:
     async def _wait_for_quiet(self) -> None:
         """Wait until others leave the table alone for a moment, but not for ever.
 
-        Whoever deletes it faster than it can be loaded meets the smallest table instead (`_take`):
+        Who deletes it faster than it can be loaded meets the smallest table instead (`_take`):
         that costs little and is there at once, while a load that is bound to fail would keep us
         from it.
         """
@@ -225,7 +225,7 @@ class Reconciler:
         times: int = 1,
         heard_at: float | None = None,
     ) -> None:
-        """Put the live state back into the kernel, say who changed it, and count what got through.
+        """Put the live state back into the kernel, say who changed it, and count what leaked.
 
         The caller holds the lock. Other policies that were loaded are loaded again later.
 
@@ -256,7 +256,7 @@ class Reconciler:
             self._following = self._run_aside(self._follow_up())
         if not accused:
             self._emit(
-                "warning", "others changed rules at the same time as we did: ours were put in anew"
+                "warning", "others changed rules at the same time as we did: ours were put in again"
             )
             return
         self.last_tamper = Tamper(self._clock(), process, pid, what, round(took, 1))
