@@ -167,6 +167,37 @@ def _parsed(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
+# -- mentions
+
+OTHERS_FILES = {"web_protocol.py": "aiohttp's"}
+"""Files of others that our texts name."""
+
+
+def mention_faults(tree: Path) -> list[str]:
+    """Find files and tests that docstrings, comments, messages and documents name in vain."""
+    files = [path for part in ("src", "tests", "packaging") for path in (tree / part).rglob("*.py")]
+    known = {path.name for path in files} | OTHERS_FILES.keys()
+    known |= {path.stem for path in files if path.name.startswith("test_")}
+    for path in (tree / "tests").rglob("*.py"):
+        known |= set(re.findall(r"\bdef (test_\w+)", path.read_text(encoding="utf-8")))
+    texts = [
+        (f"src/ecluse/{path}", line, text)
+        for path in modules(tree)
+        for line, text in _texts(tree / "src/ecluse" / path)
+    ]
+    texts += [
+        (page.relative_to(tree).as_posix(), 1, page.read_text(encoding="utf-8"))
+        for page in [*tree.glob("*.md"), *(tree / "docs").glob("*.md")]
+        if page.name != "CHANGELOG.md"
+    ]
+    return [
+        f"{where}:{line + text.count(chr(10), 0, match.start())}: {match[0]} does not exist"
+        for where, line, text in texts
+        for match in re.finditer(r"\b(?:\w+\.py|test_\w*[a-z0-9])\b", text)
+        if match[0] not in known
+    ]
+
+
 # -- functions
 
 
@@ -258,6 +289,7 @@ def length_faults(tree: Path) -> list[str]:
 CHECKS: dict[str, Callable[[Path], list[str]]] = {
     "map": map_faults,
     "words": word_faults,
+    "mentions": mention_faults,
     "functions": function_faults,
     "docstrings": docstring_faults,
     "tests": test_file_faults,

@@ -504,7 +504,8 @@ class FakeDnsExtension(Extension):
     """The DNS proxy as the registry has it, with a client in memory: see `proxy`."""
 
     def __new__(cls) -> Self:
-        made = super().__new__(cls, *EXTENSIONS[0])
+        gate = next(one for one in EXTENSIONS if one.name == "dns_gate")
+        made = super().__new__(cls, *gate)
         made.proxy = FakeDnsGate()
         return made
 

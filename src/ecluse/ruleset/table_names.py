@@ -8,7 +8,7 @@ BASE_CHAINS = ("forward", "input", "output", "postrouting")
 
 SOURCE_CHAINS = RAW, PREROUTING = ("raw", "prerouting")
 """Base chains before those, which ask where a source comes from and refuse nothing
-(`ruleset.sources`).
+(`ruleset.source_check`).
 """
 
 SPOOFED = 127

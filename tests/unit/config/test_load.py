@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import inspect
 from datetime import date
 from ipaddress import IPv4Address
 
@@ -9,11 +10,13 @@ import pytest
 
 from ecluse.config import (
     ConfigDirectory,
+    load,
     load_policy,
     read_directory,
     warnings_of,
 )
 from ecluse.config.cross_checks import PlacedService
+from ecluse.config.file_schemas import SITE
 from ecluse.config.yaml_tree import Document
 from ecluse.errors import ConfigError
 from ecluse.faults import Fault
@@ -331,3 +334,9 @@ def test_the_collector_is_on_again_whatever_happened():
         assert not gc.isenabled()
         raise ZeroDivisionError
     assert gc.isenabled()
+
+
+def test_every_key_of_site_yaml_is_handed_on():
+    """The form takes a key that `_site` forgets, and its value would be lost without a word."""
+    source = inspect.getsource(load._site)
+    assert [key for key in SITE.keys if f'"{key}"' not in source] == []
