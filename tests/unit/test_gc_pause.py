@@ -23,6 +23,7 @@ def old_garbage():
     gc.collect()  # what survives that is old
     return weakref.ref(node)
 gc.disable()
+gc_pause.BULK_SECONDS = 0.001  # what is made below is bulk, however fast the machine is
 """
 
 

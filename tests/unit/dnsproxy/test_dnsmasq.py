@@ -1,6 +1,7 @@
 """The dnsmasq process: when it is restarted, when it only reloads, and what is said of its end."""
 
 import asyncio
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,14 @@ from ecluse.dnsproxy.dnsmasq import CONFIG as MAIN
 from ecluse.dnsproxy.dnsmasq import SERVERS, Dnsmasq
 from tests.unit.dnsproxy.messages import CONFIG
 
-STAND_IN = """#!/bin/sh
-trap 'echo hup >&2' HUP
-echo started "$1" >&2
-while :; do sleep 0.05; done
+STAND_IN = f"""#!{sys.executable} -S
+import signal, sys, time
+say = lambda text: print(text, file=sys.stderr, flush=True)
+# As dnsmasq does it, and not as `trap`: that has no effect where SIGHUP was ignored (nohup).
+signal.signal(signal.SIGHUP, lambda *_: say("hup"))
+say("started " + sys.argv[1])
+while True:
+    time.sleep(60)
 """
 
 
