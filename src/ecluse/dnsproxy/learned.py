@@ -6,6 +6,7 @@ is missing is added again. Both need to know what every process before this one 
 """
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -243,6 +244,11 @@ class LearnedAddresses:
         if change.filled or change.lost:
             self._all_touched = True
         return change.touched or bool(change.filled)
+
+    def seconds_until_due(self) -> float:
+        """Return the seconds until sets that others changed are read again, infinite for none."""
+        due = self._all_touched or bool(self._touched & self._sets.keys())
+        return max(self._next - clock(), 0.0) if due else math.inf
 
     def reconcile(self) -> None:
         """Reconcile new sets, and sets that others changed. OSError: try again later."""

@@ -138,7 +138,7 @@ class DnsProxyProcess:
                     self._save()
                 await asyncio.sleep(_CHECK_AT_LEAST)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_CHECK):
+                    async with asyncio.timeout(min(_CHECK, self._learned.seconds_until_due())):
                         await self._wake.wait()
         finally:
             for task in background:
