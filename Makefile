@@ -78,7 +78,7 @@ lint: install ## ruff, mypy, import-linter, and the house lint (names, words, th
 	$(BIN)/python -m tests.house
 
 test-unit: install ## unit and golden tests, in parallel; no root needed
-	$(BIN)/python -m pytest tests/unit tests/golden -n auto </dev/null
+	$(BIN)/python -m pytest tests/unit tests/golden -n $(WORKERS) --dist worksteal </dev/null
 
 test-kernel: install dns-servers ## tests that send packets and run the daemon; root (skipped without, but never when CI=true); installs the peers' firewalls
 	$(BIN)/python -m pytest tests/kernel tests/system tests/demo tests/bench -rs -n $(WORKERS) --dist worksteal </dev/null
