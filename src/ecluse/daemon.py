@@ -259,7 +259,7 @@ class Daemon:
                 await controller.prove_alive()
             if controller.alive:
                 systemd_notify.notify("WATCHDOG=1")
-        except Exception as error:  # noqa: BLE001 - a look that fails, whatever it meets, is no reason to end
+        except Exception as error:  # noqa: BLE001 - a look that fails is no reason to end
             self._log.error("no sign of life to the watchdog", why=repr(error))
         try:
             async with asyncio.timeout(seconds):
@@ -271,7 +271,7 @@ class Daemon:
         actor = Actor(os.getuid(), "eclused", os.getpid(), "SIGHUP")
         try:
             await controller.reload(Command(Action.RELOAD, actor, "SIGHUP", ""))
-        except Exception as error:  # noqa: BLE001 - nobody waits for this one: the log is where it is told
+        except Exception as error:  # noqa: BLE001 - nobody waits for it: the log has it
             self._log.error("reload failed; the allowlist before it stands", why=str(error))
 
 
@@ -319,7 +319,7 @@ def main(
         return fail(error)
     except KeyboardInterrupt:
         return EXIT_DONE
-    except Exception as error:  # noqa: BLE001 - whatever it is, nobody is helped by a traceback at 3 in the morning
+    except Exception as error:  # noqa: BLE001 - no traceback at 3 in the morning
         return fail(unexpected(error))
     return EXIT_DONE
 

@@ -104,12 +104,6 @@ class CorruptError(StateError):
     kind = "corrupt"
 
 
-class ResolveError(EcluseError):
-    """A host name could not be resolved; the last good answer stays in use."""
-
-    kind = "resolve"
-
-
 class UnreachableError(EcluseError):
     """The daemon's socket does not answer."""
 

@@ -42,7 +42,6 @@ _TITLES = {
     "not-verified": "The kernel does not show what was applied",
     "state": "The state directory could not be read or written",
     "corrupt": "A state file is damaged",
-    "resolve": "A host name could not be resolved",
     "internal": "Something unexpected failed inside the daemon",
     "busy": "Too much at once",
 }

@@ -97,10 +97,6 @@ class Document:
         node, rest = self._follow(loc)
         return None if rest else node
 
-    def nearest(self, loc: Loc) -> Node:
-        """Return the value at that place, or the nearest around it."""
-        return self._follow(loc)[0]
-
     def fault(self, loc: Loc, wrong: str, expected: str = "", *, key: bool = False) -> Fault:
         """Return a fault at that value, or at the nearest value around it.
 

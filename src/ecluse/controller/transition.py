@@ -232,7 +232,7 @@ class Transition:
         try:
             if not await self._table.in_step(live.loaded, live.levels):
                 await self._restore("found out of step by a command")
-        except Exception:  # noqa: BLE001 - somebody else changes the table, no thread, no memory: the answer says that it was not verified
+        except Exception:  # noqa: BLE001 - the answer says that it was not verified
             verified = False
         line = self._records.change_line(
             live.generation, command.action.value, "already so", "done", command=command

@@ -4,7 +4,7 @@ One representation serves all three, so that the simulator judges by what the ke
 constructs that nftables 1.0.6 and Linux 6.1 know are used (nft(8)).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 TABLE = "inet ecluse"
 ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
@@ -276,13 +276,9 @@ class NamedSet:
     def is_bulk(self) -> bool:
         """Say whether it may have many elements.
 
-        Those go to the kernel by `Firewall.elements`, not in a text.
+        Those go to the kernel by `Firewall.change_elements`, not in a text.
         """
         return self.value == "counter"
-
-    def without_elements(self) -> "NamedSet":
-        """Give the same set or map without elements."""
-        return replace(self, elements={})
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,10 +294,6 @@ class Program:
     sets: tuple[NamedSet, ...]
     chains: tuple[Chain, ...]
     learned: tuple[str, ...] = ()
-
-    def element_count(self) -> int:
-        """Count the elements of all sets and maps."""
-        return sum(len(named.elements) for named in self.sets)
 
 
 IFNAME_BYTES = 16

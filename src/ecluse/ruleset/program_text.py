@@ -85,7 +85,7 @@ def _join(fields: Iterable[Field]) -> str:
     return " . ".join(field.text for field in fields)
 
 
-def part_text(part: Part) -> str:  # noqa: C901, PLR0911, PLR0912 -- one line a construct of the language
+def part_text(part: Part) -> str:  # noqa: C901, PLR0911, PLR0912 - a line a construct
     """Write one part of a rule as nft does."""
     match part:
         case Match(field, values, negate):

@@ -4,6 +4,7 @@ that no cut waits for.
 
 import random
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -62,7 +63,7 @@ def every(count):
 
 def empty_table(sets):
     return structure_text(
-        Program(1, COUNTERS, tuple(named.without_elements() for named in sets), ())
+        Program(1, COUNTERS, tuple(replace(named, elements={}) for named in sets), ())
     )
 
 

@@ -9,7 +9,6 @@ from ecluse.errors import (
     EcluseError,
     KernelError,
     NotVerifiedError,
-    ResolveError,
     RulesetRejectedError,
     StateError,
 )  # fmt: skip
@@ -82,7 +81,6 @@ async def test_problems_are_documents_and_change_nothing():
         (RulesetRejectedError("no"), 500, "ruleset-rejected"),
         (NotVerifiedError("level open stands"), 500, "not-verified"),
         (StateError("disk full"), 500, "state"),
-        (ResolveError("no"), 500, "resolve"),
         (ConfigError((Fault("site.yaml", 3, 7, "unknown key 'x'", "a known one"),)), 422, "config"),
     ],
 )

@@ -312,7 +312,7 @@ class TableManager:
             on_applied()
             if await self._confirmed(compiled_policy, levels):
                 return compiled_policy, levels, True
-        except Exception:  # noqa: BLE001, S110 - somebody else changes the table in this moment, or no thread is left
+        except Exception:  # noqa: BLE001, S110 - others change the table, or no thread is left
             pass
         by_hand = None
         with contextlib.suppress(Exception):

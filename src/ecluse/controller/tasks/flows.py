@@ -111,7 +111,7 @@ class FlowTask:
                 # What was opened again meanwhile is not ended; the newer change ends its own.
                 ended = []
             gone = await self._conntrack.end(ended) if ended else 0
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and tried again at the regular look
+        except Exception as error:  # noqa: BLE001 - told, and tried again at the regular look
             why = error_text(error)
             self.purges[generation.number] = Purge(generation.number, "failed", error=why)
             self._due = generation

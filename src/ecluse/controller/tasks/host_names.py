@@ -78,7 +78,7 @@ class AddressChanges:
         async for names in self._changes:
             try:
                 await self._load()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and tried again at the regular look
+            except Exception as error:  # noqa: BLE001 - told, and tried again at the regular look
                 self._due = True
                 self._alerts.raise_alert("addresses-not-loaded", error=error_text(error))
                 continue

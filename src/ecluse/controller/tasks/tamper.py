@@ -164,7 +164,7 @@ class Reconciler:
             fresh, self._first, self._changes = self._changes, None, 0
             try:
                 await self._check_after(change, fresh, heard_at)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the table is not whole: it is tried again
+            except Exception as error:  # noqa: BLE001 - the table is not whole: tried again
                 self._report_failure(error_text(error), change)
                 # Nothing is forgotten: who began it is told once it is put back.
                 self._first, self._heard_at = change, heard_at
