@@ -109,3 +109,16 @@ def test_a_site_that_wants_none_has_none(machine):
     assert after(machine) == FAST
     machine.reload(site(FastPath.CHAINS))
     assert after(machine) is None
+
+
+def test_a_link_that_changes_has_it_made_again_at_once(machine, monkeypatch):
+    machine.set("cut")
+    after(machine)
+    monkeypatch.setattr(flowtable, "_RENEWAL", 3600)
+    after(machine)
+    made = machine.firewall.flowtables
+    after(machine)
+    assert machine.firewall.flowtables == made, "positive control"
+    machine.links.host = replace(HOST, devices=HOST.devices[1:3])
+    machine.links.change("wan1 is gone")
+    assert after(machine, 1.5) == ("care0", "wan0")
