@@ -1,6 +1,6 @@
-"""Protocols by number, multicast groups of the link, and OSPF: kept where the site says so, both ways.
+"""Protocols by number, multicast groups of the link, and OSPF: kept where the site says so.
 
-Tunnels of the gateway (6in4, IPIP) are played by raw sockets: this kernel may lack their devices.
+Tunnels of the gateway (6in4, IPIP) are played by raw sockets: a kernel may lack the devices.
 """
 
 import json
@@ -56,7 +56,8 @@ def drain():
             if protocol == 17:
                 marks += data[8:].startswith(b"mark")
             else:
-                print(protocol, source.partition("%")[0], data.decode("ascii", "replace"), flush=True)
+                source = source.partition("%")[0]
+                print(protocol, source, data.decode("ascii", "replace"), flush=True)
     return marks
 print("ready", flush=True)
 while True:
@@ -199,9 +200,7 @@ class Line:
 @contextmanager
 def lines(hospital: Hospital, *protocols: int) -> Iterator[Line]:
     with ExitStack() as stack:
-        ears = {
-            role: stack.enter_context(listening(hospital, role, *protocols)) for role in EAR_OF
-        }
+        ears = {role: stack.enter_context(listening(hospital, role, *protocols)) for role in EAR_OF}
         yield Line(hospital, ears)
 
 
@@ -249,12 +248,14 @@ def test_tunnels_of_the_gateway_are_kept_both_ways(hospital: Hospital, daemon: D
         for number in (IPIP, SIX_IN_4, OTHER)
         for source in (lab, stranger)
     ]
+    all_in = {f"{n} {source} hello" for n, source, *_ in back}
+    all_out = {f"{n} {own} {text}" for n, *_, text in out}
     kept_out = {f"{n} {own} to-lab" for n in (IPIP, SIX_IN_4)}
     kept_in = {f"{n} {lab} hello" for n in (IPIP, SIX_IN_4)}
     with lines(hospital, IPIP, SIX_IN_4, OTHER) as line:
         # The peer speaks first: its packets are a connection of its own.
         for level, wanted_in, wanted_out in (
-            ("open", {f"{n} {s} hello" for n, s, *_ in back}, {f"{p[0]} {own} {p[5]}" for p in out}),
+            ("open", all_in, all_out),
             ("cut", kept_in, kept_out),
             ("isolate", set(), set()),
         ):

@@ -138,9 +138,7 @@ def _conversations(site: Site, slot: int, hook: str, uids: tuple[int, ...]) -> l
         resolvers = f"{table_names.prefix(slot)}resolvers{digit}"
         if resolvers in made:
             key = (destination, p.CT_PORT, p.CT_PROTOCOL)
-            asked.append(
-                (p.Match(p.CT_DIRECTION, (ours,)), family, ports, p.InSet(key, resolvers))
-            )
+            asked.append((p.Match(p.CT_DIRECTION, (ours,)), family, ports, p.InSet(key, resolvers)))
     if hook == "input" or not asked:
         return rules + [(*one, p.ACCEPT) for one in asked]
     who = p.Match(p.SKUID, uids)

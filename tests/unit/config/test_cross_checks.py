@@ -205,14 +205,14 @@ def test_faults_of_the_allowlist(files, case):
     files.labs_fault(*LABS_CASES[case])
 
 
-
 @pytest.mark.parametrize(
     ("inside", "way"),
     [("zones: [care]", "to"), ("zones: [gateway]", "from"), ("zones: [care, gateway]", "to")],
 )
 def test_a_multicast_group_is_the_gateways_alone(files, inside, way):
     def write(inside, way):
-        text = SECOND.format(inside=inside, way=way, target='224.0.0.5, "ff02::5"', ports="proto/89")
+        groups = '224.0.0.5, "ff02::5"'
+        text = SECOND.format(inside=inside, way=way, target=groups, ports="proto/89")
         files.write("allowlist.d/20-more.yaml", text)
 
     write(inside, way)
