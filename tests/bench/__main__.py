@@ -193,7 +193,7 @@ ROWS: dict[str, Callable[[Wish], list[Section]]] = {
 
 
 def main() -> int:
-    """Run; 0 when all was measured, whether or not every target was reached."""
+    """Run; 0 when all was measured, no peer missing, whether or not every target was reached."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two minutes: small sizes, few rounds")
     parser.add_argument("--rows", default=",".join(ROWS), help="which rows, by name: %(default)s")
@@ -250,7 +250,10 @@ def main() -> int:
         # After each row, so that an interrupted run leaves what it has.
         mode = "bench-quick" if args.quick else "bench"
         figures.write(args.out, sections, versions, mode)
-    return int(failed)
+    lacking = figures.absent(sections)
+    if lacking:
+        print("not measured:", *lacking, sep="\n", file=sys.stderr)
+    return int(failed or bool(lacking))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 from ecluse.config.cross_checks import (
     PlacedService,
     dns_faults,
+    group_faults,
     in_order,
     level_faults,
     name_faults,
@@ -162,7 +163,7 @@ def read_directory(directory: Path) -> ParsedConfig:
     # Without `mode`: on at a cut where a service needs it, which has a wildcard.
     mode = DnsMode.CUT if wild else DnsMode.NEVER
     dns = DnsProxySettings(**{"mode": mode, **site.dns_gate})
-    faults += [*name_faults(services, dns), *protocol_faults(services)]
+    faults += [*name_faults(services, dns), *protocol_faults(services), *group_faults(services)]
     faults += service_bounds(services, dns, [level.keeps for level in site.levels])
     if site_document is not None:
         faults += dns_faults(site_document, dns, subnets)

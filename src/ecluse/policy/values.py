@@ -66,14 +66,15 @@ class Preset(enum.StrEnum):
     DHCP = "dhcp"
     ND = "nd"
     VRRP = "vrrp"
+    OSPF = "ospf"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Traffic:
     """A protocol (IANA number) and its destination ports, `first` to `last`, both included.
 
-    Both are None for a protocol without ports (ESP, GRE, ICMP). ICMP is protocol 1 here for both
-    families; the compiler writes 58 for IPv6. For an inbound destination the ports
+    Both are None for a protocol without ports (ESP, GRE, ICMP, all by number). ICMP is protocol 1
+    here for both families; the compiler writes 58 for IPv6. For an inbound destination the ports
     are those that the partner connects to, before any port forward.
     """
 
@@ -86,7 +87,9 @@ class Traffic:
 class Destination:
     """The outside end of a service: names and networks, and the traffic to (or from) them.
 
-    An address is a network of full length. INBOUND: `hosts` and `networks` are the sources outside.
+    An address is a network of full length. A multicast group of the link (OUTBOUND, the gateway
+    alone) stands for what the gateway sends to it and hears from it. INBOUND: `hosts` and
+    `networks` are the sources outside.
     private: host names may lead to private addresses (a partner behind a tunnel), see
     `special_addresses.py`.
     wildcards: `operator.example` stands for every name below it, not for itself; OUTBOUND alone.
