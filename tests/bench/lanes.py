@@ -68,9 +68,7 @@ class Lanes:
 
     def _back(self, source: str, to: str) -> Helper:
         macs = self._uplink()
-        frames = [
-            raw.frame(macs, "udp", source, to, site.PORT, 41_000 + n) for n in range(FLOWS)
-        ]
+        frames = [raw.frame(macs, "udp", source, to, site.PORT, 41_000 + n) for n in range(FLOWS)]
         return self.gate.sender(frames, 0, "inet", "uplink")
 
     def _uplink(self) -> tuple[bytes, bytes]:
@@ -140,4 +138,3 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
         return values[0], values[0], values[0]
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, middle, high
-
