@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.bench import figures, lanes, raw, rows_dns, rows_flow, rows_forward, site
+from tests.bench import figures, lanes, raw, rows_dns, rows_flow, rows_forward, rows_packets, site
 from tests.bench.gate import Gate, Run, measure_cut
 from tests.lab import places
 
@@ -185,3 +185,10 @@ def test_turns_measure_every_kind_of_every_gateway(gate: Gate):
     gate.hospital.nft(lanes.TRACKED)
     found = lanes.in_turns({"absent": lanes.Lanes(gate, 200)}, lanes.KINDS, 1)
     assert all(found[kind]["absent"][0] > 0 for kind in lanes.KINDS)
+
+
+def test_the_row_of_processor_time_has_every_kind_and_state():
+    section = figures.Section("Title", "How.")
+    rows_packets.packets(section, (10,), 1, 200)
+    assert len(section.figures) == len(lanes.KINDS) * 5
+    assert all(f.values and f.median > 0 for f in section.figures)
