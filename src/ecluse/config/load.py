@@ -30,6 +30,7 @@ from ecluse.gc_pause import without_gc
 from ecluse.policy import (
     DnsMode,
     DnsProxySettings,
+    FastPath,
     Level,
     Lifeline,
     Policy,
@@ -280,6 +281,7 @@ def _site(document: Document, faults: list[Fault]) -> _SiteParts:
             values.get("lifeline", Lifeline((), (), ())),
             values.get("resolvers", ()),
             in_order(parts.levels),
+            fast_path=values.get("fast_path", FastPath.CHAINS),
         )
         faults += site_bounds(document, parts.whole, parts.dns_gate.get("internal", ()))
     return parts

@@ -35,6 +35,13 @@ class Criticality(enum.StrEnum):
     DEFERRABLE = "deferrable"
 
 
+class FastPath(enum.StrEnum):
+    """By which way packets of a kept flow pass: each by our chains, or by a flowtable."""
+
+    CHAINS = "chains"
+    FLOWTABLE = "flowtable"
+
+
 class Direction(enum.StrEnum):
     """Who opens the connection: OUTBOUND the hospital, INBOUND the partner outside."""
 
@@ -205,6 +212,7 @@ class Site:
     resolvers: tuple[IPAddress, ...]
     levels: tuple[Level, ...]
     dns: DnsProxySettings = field(default=DnsProxySettings(), metadata=ADDED_LATER)
+    fast_path: FastPath = field(default=FastPath.CHAINS, metadata=ADDED_LATER)
 
     def zone_of(self, address: IPAddress) -> str:
         """Name the zone in whose subnets an address lies; empty when it is in none."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from ecluse.policy import GATEWAY, Levels, Policy, Site, level_named
-from ecluse.ruleset import dns_redirect, source_check, table_names
+from ecluse.ruleset import dns_redirect, flowtable, source_check, table_names
 from ecluse.ruleset.chains import gate_names
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.lifeline import open_output
@@ -35,7 +35,8 @@ BOOT_SLOT = 1
 _WRITABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_./\\-]*")
 """What nft reads as a name (its scanner, `string`)."""
 
-NEW_TABLE = f"table {TABLE} {{\n}}\ndelete table {TABLE}\n"
+NEW_TABLE = f"{flowtable.REMOVAL}table {TABLE} {{\n}}\ndelete table {TABLE}\n"
+"""Takes away what stands, flows in a flowtable of ours too."""
 
 
 def skeleton(learned: tuple[str, ...] = ()) -> str:
