@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.bench import figures, raw, rows_dns, rows_flow, rows_forward, site
+from tests.bench import figures, lanes, raw, rows_dns, rows_flow, rows_forward, rows_packets, site
 from tests.bench.gate import Gate, Run, measure_cut
 from tests.lab import places
 
@@ -171,3 +171,24 @@ def test_a_peer_that_is_missing_is_named_and_one_that_is_too_slow_is_not():
     section.add("what", "slow", "", (), note="not tried: takes minutes")
     section.add("what", "ours", "", (1.0,))
     assert figures.absent([section]) == ["Title: peer: missing: no such program"]
+
+
+def test_lanes_let_through_what_is_kept_and_see_what_is_not(gate: Gate):
+    gate.start_daemon(site.allowlist(site.addresses(10)))
+    gate.level("cut")
+    lane = lanes.Lanes(gate, 500)
+    through = {kind for kind in lanes.KINDS if lane.passes(kind)}
+    assert through == set(lanes.KINDS) - {lanes.OTHER4, lanes.OTHER6}
+
+
+def test_turns_measure_every_kind_of_every_gateway(gate: Gate):
+    gate.hospital.nft(lanes.TRACKED)
+    found = lanes.in_turns({"absent": lanes.Lanes(gate, 200)}, lanes.KINDS, 1)
+    assert all(found[kind]["absent"][0] > 0 for kind in lanes.KINDS)
+
+
+def test_the_row_of_processor_time_has_every_kind_and_state():
+    section = figures.Section("Title", "How.")
+    rows_packets.packets(section, (10,), 1, 200)
+    assert len(section.figures) == len(lanes.KINDS) * 5
+    assert all(f.values and f.median > 0 for f in section.figures)

@@ -95,11 +95,14 @@ def _destination(dice: _Dice) -> Destination:
 def _service(dice: _Dice, name: str) -> Service:
     zones = dice.some(w.ZONES, 0, 3)
     hosts = tuple(map(ip_network, dice.some(_HOSTS, 0 if zones else 1, 2)))
+    routes = dice.one_in(6)
+    if routes:
+        zones, hosts = (GATEWAY_ZONE,), ()
     criticality = dice.choice(
         [Criticality.VITAL, Criticality.VITAL, Criticality.IMPORTANT, Criticality.DEFERRABLE]
     )
     destinations = tuple(_destination(dice) for _ in range(dice.randint(1, 2)))
-    if zones == (GATEWAY_ZONE,) and not hosts and not dice.one_in(4):
+    if routes:
         named = tuple(ip_network(group) for group in dice.some(GROUPS, 1, 3))
         said = (Traffic(dice.choice([89, 112])), _traffic(dice))
         destinations += (Destination(Direction.OUTBOUND, (), named, said),)
