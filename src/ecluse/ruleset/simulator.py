@@ -133,7 +133,13 @@ class Simulator:
     @cached_property
     def _chains(self) -> dict[str, tuple[p.Rule, ...]]:
         chains = {chain.name: chain.rules for chain in self.program.chains}
-        chains.update({name: ((p.goto(target),),) for name, target in self.targets.items()})
+        # A base chain without a rule has the policy accept: it stands so at `open` alone.
+        chains.update(
+            {
+                name: ((p.goto(target) if target else p.ACCEPT,),)
+                for name, target in self.targets.items()
+            }
+        )
         return chains
 
     @cached_property

@@ -49,7 +49,7 @@ def source_targets(slot: int, *, all_open: bool) -> dict[str, str]:
     """Say where the two base chains go."""
     stem = table_names.prefix(slot)
     return {
-        table_names.RAW: stem + ("open" if all_open else table_names.RAW),
+        table_names.RAW: "" if all_open else stem + table_names.RAW,
         table_names.PREROUTING: stem + table_names.PREROUTING,
     }
 
