@@ -9,9 +9,10 @@ from ecluse.ruleset.disjoint import Box, disjoint
 from ecluse.ruleset.dns_redirect import ByName
 from ecluse.ruleset.families import FAMILIES, Family
 from ecluse.ruleset.ingress import BY_VRF, by_link, by_name, from_inside
+from ecluse.ruleset.link_groups import from_groups
 from ecluse.ruleset.packet_lookups import packet_lookups
 from ecluse.ruleset.program import Chain, Field, Key, NamedSet, Part, Rule
-from ecluse.ruleset.service_maps import GroupLookups
+from ecluse.ruleset.service_maps import GroupLookups, exact_maps
 from ecluse.ruleset.source_check import SPOOFED
 
 REJECTS_PER_SECOND = 1000
@@ -102,12 +103,7 @@ def zone_chains(
             here = table_names.level_chain(slot, level.name, zone.name)
             rules: list[Rule] = []
             for family in FAMILIES:
-                maps = [
-                    name
-                    for one in kept
-                    if zone.name in one.group.zones and one.group.criticality in level.keeps
-                    for name in one.exact[family]
-                ]
+                maps = exact_maps(kept, zone.name, level.keeps, family)
                 ends = family.source, family.destination
                 guards = [_within(zone, family, end, slot) for end in ends]
                 if maps and all(guards):
@@ -203,6 +199,8 @@ def gateway_chains(policy: Policy, kept: list[GroupLookups], slot: int) -> list[
                 for side, word in ((ours, "out"), (theirs, "in"))
                 for rest in jumps[word]
             )
+            if hook == "input":
+                rules += from_groups(policy, level, slot)
             chains.append(
                 Chain(
                     table_names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"),

@@ -275,6 +275,14 @@ def group_lookups(policy: Policy, addresses: Addresses, slot: int) -> list[Group
     ]
 
 
+def exact_maps(
+    kept: list[GroupLookups], zone: str, keeps: frozenset[Criticality], family: Family
+) -> list[str]:
+    """Name the hashes of what a zone may open while services of these criticalities are kept."""
+    mine = (one for one in kept if zone in one.group.zones and one.group.criticality in keeps)
+    return [name for one in mine for name in one.exact[family]]
+
+
 def host_name_maps(policy: Policy, addresses: Addresses, slot: int) -> dict[str, NamedSet]:
     """Compile only the maps that host names fill: map name to map.
 

@@ -7,7 +7,7 @@ import pytest
 from ecluse.policy import DnsMode
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
-from ecluse.ruleset.table_names import BASE_CHAINS, DNS, IDLE_CHAINS, is_learned_set
+from ecluse.ruleset.table_names import BASE_CHAINS, DNS, is_learned_set
 from tests.unit.controller.dns_site import (
     DNS_CUT,
     DNS_OPEN,
@@ -96,12 +96,16 @@ def test_always_redirects_at_open_too():
     # With it comes the bound of each dns_machine; whoever leaves DNS alone at open looks at nothing
     # there.
     assert switch.switch_targets(always, 1, DNS_OPEN)["input"] == "k1_dns.open"
-    assert {switch.switch_targets(always, 1, DNS_OPEN)[hook] for hook in ("forward", "output")} == {
-        "k1_open"
+    assert switch.switch_targets(always, 1, DNS_OPEN)["forward"] == "k1_open"
+    # At output our own look-ups get their label, for a cut in the middle of one.
+    at_open = switch.switch_targets(DNS_POLICY, 1, DNS_OPEN)
+    assert {hook: at_open[hook] for hook in BASE_CHAINS} == {
+        "forward": "k1_open",
+        "input": "k1_open",
+        "output": "k1_open.output",
+        "postrouting": "",
     }
-    idle = switch.switch_targets(DNS_POLICY, 1, DNS_OPEN)
-    assert {idle[hook] for hook in BASE_CHAINS if hook not in IDLE_CHAINS} == {"k1_open"}
-    assert {idle[hook] for hook in IDLE_CHAINS} == {""}
+    assert at_open["raw"] == ""
     mixed = switch.switch_targets(always, 1, DNS_OPEN | {"care": "cut"})
     assert mixed["input"] == "k1_input"
     assert mixed["k1_gate.dns.care"] == "k1_dns.redirect.care"
