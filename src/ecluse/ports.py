@@ -153,7 +153,7 @@ class Firewall(Protocol):
         """Read chains of table `inet ecluse` back, by name.
 
         Each gives its goto target if it consists of just one goto, else None. A chain (or table)
-        that does not exist gives None.
+        that does not exist gives None. `table_names.IDLE_CHAINS` give "" where they have no rule.
         """
 
     async def policies(self) -> dict[str, str]:
