@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from ecluse.errors import KernelError
 from ecluse.exit_ports import ExitCounts, ExitReading
 from ecluse.kernel import read_exit_table
+from ecluse.kernel.exit_learned import reconcile_learned
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     NetlinkSocket,
@@ -78,6 +79,8 @@ class NftExitTable:
                     "the kernel refused the second lock; nothing was changed by it\n" + refusal,
                     hint=HINT,
                 )
+            if lock.learns:
+                reconcile_learned(netlink)
             contents = _contents(netlink)
         if contents.names == exit_text.names(lock):
             self._applied = lock, contents.digest

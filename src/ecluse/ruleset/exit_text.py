@@ -73,7 +73,8 @@ def _digest(elements: Iterable[str]) -> str:
 
 def names(lock: ExitLock) -> Standing:
     """Name everything that the lock's table holds."""
-    sets = {*end_sets(lock.ends4, "4"), *end_sets(lock.ends6, "6"), *LEARNED, *DROPPED}
+    learned = LEARNED if lock.learns else ()
+    sets = {*end_sets(lock.ends4, "4"), *end_sets(lock.ends6, "6"), *learned, *DROPPED}
     chains = {
         f"{stem}.{one.key}"
         for one in lock.devices
@@ -129,11 +130,10 @@ def _sets(lock: ExitLock, standing: Standing) -> Iterator[str]:
             if name not in standing.sets:
                 yield f"\tset {name} {{\n\t\ttype {of}; {flags}\n\t\telements = {{ "
                 yield ",\n\t\t\t".join(elements) + " }\n\t}\n"
-        yield f"\tset learned{digit} {{\n\t\ttype {kind};\n"
-        if ends.learned:
+        if lock.learns:
             there = ", ".join(interval_text(kind, (one, one)) for one in sorted(ends.learned))
-            yield f"\t\telements = {{ {there} }}\n"
-        yield "\t}\n"
+            filled = f"\t\telements = {{ {there} }}\n" if there else ""
+            yield f"\tset learned{digit} {{\n\t\ttype {kind};\n{filled}\t}}\n"
         row = f"{kind} . {kind} . inet_proto . inet_service"
         yield f"\tset dropped{digit} {{\n\t\ttype {row}; {_BOUNDED}\n\t}}\n"
     yield f"\tset {DROPPED_FRAMES} {{\n\t\ttype ether_addr . ether_type; {_BOUNDED}\n\t}}\n"
@@ -240,7 +240,7 @@ def _to_ends(lock: ExitLock, device: ExitDevice, at: int = 0) -> list[str]:
             f"{frame} {_ip(digit)} daddr @{name} {passes}"
             for name in (
                 *(one for one in made if one.startswith("to")),
-                f"learned{digit}",
+                *([f"learned{digit}"] if lock.learns else []),
                 *(one for one in made if one.startswith("nets")),
             )
         ]

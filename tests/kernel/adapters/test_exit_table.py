@@ -44,7 +44,12 @@ ENDS6 = Ends(
     ((6, 443, 443), (17, 500, 510)),
 )
 CUT = ExitLock(
-    (WAN,), ENDS4, ENDS6, frozenset(Preset), frozenset({LinkProtocol.LACP, LinkProtocol.STP})
+    (WAN,),
+    ENDS4,
+    ENDS6,
+    frozenset(Preset),
+    frozenset({LinkProtocol.LACP, LinkProtocol.STP}),
+    learns=True,
 )
 ISOLATE = ExitLock((WAN,), Ends(), Ends())
 
@@ -214,6 +219,15 @@ def table(namespace):
     made = adapter.NftExitTable()
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def gate(namespace):
+    """What the DNS gate learned stands in its own table."""
+    nft(
+        "table inet ecluse { set dns_all_4 { type ipv4_addr; flags timeout; timeout 1h; "
+        "elements = { 203.0.113.77 }\n}\n set dns_all_6 { type ipv6_addr; flags timeout; timeout 1h; }\n}"
+    )
 
 
 def run(awaitable):

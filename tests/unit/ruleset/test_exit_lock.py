@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecluse.policy import Destination, Direction, Policy, SecondLock, Traffic
+from ecluse.policy import (
+    Destination,
+    Direction,
+    DnsMode,
+    DnsProxySettings,
+    Policy,
+    SecondLock,
+    Traffic,
+)
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.exit_judge import judge
@@ -102,7 +110,7 @@ def test_when_it_stands(wanted, levels, stands):
 
 
 def test_only_what_a_live_level_keeps_is_let_out_and_a_union_lets_out_both():
-    policy = with_lock(Policy(w.SITE, ()))
+    policy = with_lock(Policy(replace(w.SITE, dns=DnsProxySettings(DnsMode.CUT)), ()))
     levels = dict.fromkeys(w.ZONES, "cut")
     narrow = exit_lock(policy, levels, {}, [ip_address("203.0.113.9")], (WAN,))
     wide = exit_lock(policy, levels, {}, [ip_address("203.0.113.10")], (WAN, WAN))
@@ -110,6 +118,11 @@ def test_only_what_a_live_level_keeps_is_let_out_and_a_union_lets_out_both():
     assert both.devices == (WAN, WAN)
     assert both.ends4.learned == narrow.ends4.learned | wide.ends4.learned
     assert both.ends4.ranges == narrow.ends4.ranges
+    assert both.learns
+    isolated = dict.fromkeys(w.ZONES, "isolate")
+    closed = exit_lock(policy, isolated, {}, [ip_address("203.0.113.9")], (WAN,))
+    assert not closed.learns
+    assert not closed.ends4.learned
 
 
 def test_partners_from_anywhere_are_answered_by_the_port_that_they_addressed():
