@@ -226,7 +226,8 @@ def gate(namespace):
     """What the DNS gate learned stands in its own table."""
     nft(
         "table inet ecluse { set dns_all_4 { type ipv4_addr; flags timeout; timeout 1h; "
-        "elements = { 203.0.113.77 }\n}\n set dns_all_6 { type ipv6_addr; flags timeout; timeout 1h; }\n}"
+        "elements = { 203.0.113.77 }\n}\n"
+        "set dns_all_6 { type ipv6_addr; flags timeout; timeout 1h; }\n}"
     )
 
 
