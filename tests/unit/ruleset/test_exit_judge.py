@@ -1,4 +1,4 @@
-"""The second lock's judgement in Python; tests/kernel/adapters/test_exit_table.py asks the kernel."""
+"""The second lock, judged in Python; tests/kernel/adapters/test_exit_table.py asks the kernel."""
 
 import pytest
 
