@@ -118,6 +118,12 @@ KINDS: Mapping[str, AlertKind] = MappingProxyType(
             "the site's files have {count} fault(s) and wait unused: run 'ecluse check'",
             cleared_event="",
         ),
+        "flowtable-missing": AlertKind(
+            _WARNING,
+            "fast_path: the kernel takes no flowtable ({error}): kept packets go by the chains, "
+            "which is slower and as safe",
+            cleared="the flowtable of kept flows stands again, or is not wanted any more",
+        ),
         "generation-not-ready": AlertKind(
             _INFO,
             "the generation before can't be kept ready ({error}); a rollback takes longer",

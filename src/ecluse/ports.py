@@ -115,6 +115,22 @@ class Firewall(Protocol):
             KernelError: it was refused.
         """
 
+    @property
+    def flowtable_may_stand(self) -> bool:
+        """Say whether a flowtable of ours may stand (`ruleset.flowtable`).
+
+        Every transaction above that may take something away ends it.
+        """
+
+    async def make_flowtable(self, devices: Sequence[str]) -> None:
+        """Put a new flowtable, without flows, in the place of the one before: one transaction.
+
+        KernelError: it was refused, and what stood stands.
+        """
+
+    async def end_flowtable(self) -> None:
+        """Take the flowtable away, whether it stands or not: one transaction. KernelError."""
+
     def apply_closed_table(self, inside: Sequence[str]) -> bool:
         """Shut the gate by the smallest table there is, where none stands; False where one does.
 

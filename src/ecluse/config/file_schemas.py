@@ -25,6 +25,7 @@ from ecluse.policy import (
     Direction,
     DnsLimits,
     DnsMode,
+    FastPath,
     InternalDomains,
     IPNetwork,
     Level,
@@ -186,6 +187,7 @@ SITE = form(
     resolvers=Key(ListOf(_SERVER, empty=True)),
     levels=Key(ListOf(Unread(), empty=True)),
     dns_gate=Key(DNS_GATE),
+    fast_path=Key(_choice(FastPath)),
 )
 
 

@@ -23,6 +23,7 @@ from ecluse.controller.status import Observations, StatusReader
 from ecluse.controller.table.manager import Step, TableManager
 from ecluse.controller.tasks.after_change import AfterChange
 from ecluse.controller.tasks.flows import FlowJudges, FlowTask
+from ecluse.controller.tasks.flowtable import FlowtableTask
 from ecluse.controller.tasks.host_names import AddressChanges, AddressUse
 from ecluse.controller.tasks.kernel_limits import KernelLimitsTask
 from ecluse.controller.tasks.links import LinkReader, LinkTask
@@ -133,6 +134,14 @@ class Parts:
             contain=self.supervisor.contain,
             report_fault=self.supervisor.report_fault,
         )
+        self.link_reader = LinkReader(ports.links)
+        self.flowtable = FlowtableTask(
+            live=live,
+            firewall=ports.firewall,
+            count_commit=table.tracker.confirm_commit,
+            look_at_links=self.link_reader.look,
+            alerts=alerts,
+        )
         self.after_change = AfterChange(
             hold_lock=live.lock.hold,
             run_aside=run_aside,
@@ -143,6 +152,7 @@ class Parts:
             prepare_files=self.upkeep.prepare_files,
             keep_previous_ready=self.preloader.keep_previous_ready,
             emit=emit,
+            at_last=self.flowtable.follow,
         )
         self.reconciler = Reconciler(
             live=live,
@@ -181,7 +191,6 @@ class Parts:
             tick=options.tick,
             alerts=alerts,
         )
-        self.link_reader = LinkReader(ports.links)
         self.links = LinkTask(
             live=live,
             links=ports.links,
@@ -191,6 +200,7 @@ class Parts:
             itself=self.itself,
             alerts=alerts,
             emit=emit,
+            on_change=self.flowtable.follow,
         )
         self.kernel_limits = KernelLimitsTask(ports.links, alerts)
         self.regular_look = RegularLook(
@@ -274,6 +284,7 @@ class Parts:
         run("hearing of changes of links", self.links.hear)
         run("looking at the links", self.links.run)
         run("looking who uses which address", self.address_use.run)
+        run("keeping the flowtable of kept flows", self.flowtable.run)
         run("looking how full the kernel's tables are", self.kernel_limits.run)
         self.extensions.follow()
         steps = (

@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import read_table
 from ecluse.kernel.exit_learned import add_learned, delete_learned
+from ecluse.kernel.flowtable import REMOVAL_REQUESTS
 from ecluse.kernel.netlink import (
     NLM_F_CREATE,
     NetlinkSocket,
@@ -113,6 +114,8 @@ def delete_elements(
     every = list(elements)
     if every:
         messages = [request for one in every for request in _add_and_delete(name, _key(one))]
+        # A flow in the flowtable asks no set: it is judged again by the chains.
+        messages += REMOVAL_REQUESTS
         netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, messages)
         if name in _EVERY:
             delete_learned(netlink, [one for one in every if one is not None])

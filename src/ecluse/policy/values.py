@@ -35,6 +35,13 @@ class Criticality(enum.StrEnum):
     DEFERRABLE = "deferrable"
 
 
+class FastPath(enum.StrEnum):
+    """By which way packets of a kept flow pass: each by our chains, or by a flowtable."""
+
+    CHAINS = "chains"
+    FLOWTABLE = "flowtable"
+
+
 class Direction(enum.StrEnum):
     """Who opens the connection: OUTBOUND the hospital, INBOUND the partner outside."""
 
@@ -59,6 +66,7 @@ class Preset(enum.StrEnum):
     DHCP = "dhcp"
     ND = "nd"
     VRRP = "vrrp"
+    OSPF = "ospf"
 
 
 class LinkProtocol(enum.StrEnum):
@@ -86,8 +94,8 @@ class SecondLock(enum.StrEnum):
 class Traffic:
     """A protocol (IANA number) and its destination ports, `first` to `last`, both included.
 
-    Both are None for a protocol without ports (ESP, GRE, ICMP). ICMP is protocol 1 here for both
-    families; the compiler writes 58 for IPv6. For an inbound destination the ports
+    Both are None for a protocol without ports (ESP, GRE, ICMP, all by number). ICMP is protocol 1
+    here for both families; the compiler writes 58 for IPv6. For an inbound destination the ports
     are those that the partner connects to, before any port forward.
     """
 
@@ -100,7 +108,9 @@ class Traffic:
 class Destination:
     """The outside end of a service: names and networks, and the traffic to (or from) them.
 
-    An address is a network of full length. INBOUND: `hosts` and `networks` are the sources outside.
+    An address is a network of full length. A multicast group of the link (OUTBOUND, the gateway
+    alone) stands for what the gateway sends to it and hears from it. INBOUND: `hosts` and
+    `networks` are the sources outside.
     private: host names may lead to private addresses (a partner behind a tunnel), see
     `special_addresses.py`.
     wildcards: `operator.example` stands for every name below it, not for itself; OUTBOUND alone.
@@ -225,6 +235,7 @@ class Site:
     levels: tuple[Level, ...]
     dns: DnsProxySettings = field(default=DnsProxySettings(), metadata=ADDED_LATER)
     second_lock: SecondLock = field(default=SecondLock.ISOLATE, metadata=ADDED_LATER)
+    fast_path: FastPath = field(default=FastPath.CHAINS, metadata=ADDED_LATER)
 
     def zone_of(self, address: IPAddress) -> str:
         """Name the zone in whose subnets an address lies; empty when it is in none."""

@@ -9,6 +9,7 @@ from ecluse.ruleset.disjoint import Box, disjoint
 from ecluse.ruleset.dns_redirect import ByName
 from ecluse.ruleset.families import FAMILIES, Family
 from ecluse.ruleset.ingress import BY_VRF, by_link, from_inside
+from ecluse.ruleset.link_groups import from_groups
 from ecluse.ruleset.program import Chain, Field, Key, NamedSet, Part, Rule
 from ecluse.ruleset.service_maps import GroupLookups
 from ecluse.ruleset.source_check import SPOOFED
@@ -190,6 +191,8 @@ def gateway_chains(policy: Policy, kept: list[GroupLookups], slot: int) -> list[
                 for side, word in ((ours, "out"), (theirs, "in"))
                 for rest in jumps[word]
             )
+            if hook == "input":
+                rules += from_groups(policy, level, slot)
             chains.append(
                 Chain(
                     table_names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"),

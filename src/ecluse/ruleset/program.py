@@ -206,7 +206,10 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class SetConntrack:
-    """An order to conntrack about the packet or its connection; the last part of its rule."""
+    """An order to conntrack about the packet or its connection.
+
+    The last part of its rule, or before the verdict.
+    """
 
     what: str
 

@@ -47,6 +47,13 @@ class Packet:
     route: str = ""
     slave: str = ""
 
+    @property
+    def labels(self) -> frozenset[int]:
+        """Give the labels of its connection."""
+        one = self.connection
+        marks = (one and one.spoofed, table_names.SPOOFED), (one and one.ours, table_names.OURS)
+        return frozenset(label for there, label in marks if there)
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -199,7 +206,9 @@ class Simulator:
                     return self._walk(chain, packet, counters) or ""
                 case p.Verdict("return"):
                     return ""
-                case p.Verdict(word) | p.SetConntrack(word):
+                case p.Verdict(word):
+                    return word
+                case p.SetConntrack(word) if part is rule[-1]:
                     return word
                 case p.Reject():
                     return "reject"
@@ -218,6 +227,8 @@ class Simulator:
         self, part: Part, packet: Packet, counters: list[str]
     ) -> bool:
         match part:
+            case p.Match(p.CT_LABEL, (label,)):
+                return label in packet.labels
             case p.Match(what, values, negate):
                 value = field_value(what, packet)
                 return value is not None and any(_equal(value, v) for v in values) != negate
@@ -302,7 +313,6 @@ _FIELD_VALUES: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.SOURCE_ROUTE: lambda k: k.route,
     p.IIFKIND: lambda _: None,  # asked before routing alone, of a packet's second pass there
     p.CT_STATUS: lambda _: None,  # asked of the first packet alone, which is not confirmed yet
-    p.CT_LABEL: lambda k: table_names.SPOOFED if k.connection and k.connection.spoofed else None,
     p.CT_DIRECTION: lambda k: k.direction if k.connection else None,
     p.CT_PROTOCOL: lambda k: k.connection.protocol if k.connection else None,
     p.CT_PORT: lambda k: k.connection.original.destination_port if k.connection else None,

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from ecluse.policy import GATEWAY, Levels, Policy, Site, level_named
-from ecluse.ruleset import dns_redirect, source_check, table_names
+from ecluse.ruleset import dns_redirect, flowtable, source_check, table_names
 from ecluse.ruleset.chains import gate_names
 from ecluse.ruleset.compile import compile_program
+from ecluse.ruleset.lifeline import open_output
 from ecluse.ruleset.program import DROP, TABLE, Chain, NamedSet, Program
 from ecluse.ruleset.program_text import host_name_elements_text, render, structure_text, text_pieces
 
@@ -34,7 +35,8 @@ BOOT_SLOT = 1
 _WRITABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_./\\-]*")
 """What nft reads as a name (its scanner, `string`)."""
 
-NEW_TABLE = f"table {TABLE} {{\n}}\ndelete table {TABLE}\n"
+NEW_TABLE = f"{flowtable.REMOVAL}table {TABLE} {{\n}}\ndelete table {TABLE}\n"
+"""Takes away what stands, flows in a flowtable of ours too."""
 
 
 def skeleton(learned: tuple[str, ...] = ()) -> str:
@@ -134,6 +136,7 @@ def switch_targets(
     result = {hook: stem + ("open" if all_open else hook) for hook in table_names.BASE_CHAINS}
     if all_open:
         result["input"] = dns_redirect.open_input(policy, slot)
+        result["output"] = open_output(policy.site, slot)
     for place in gate_names(policy):
         gate = table_names.gate_chain(slot, place)
         if place == table_names.ELSEWHERE:
@@ -195,6 +198,8 @@ def levels_of_targets(policy: Policy, read: Mapping[str, str | None]) -> dict[st
     whole = switch_targets(policy, slot, levels)
     # A table of an earlier build lacks some base chains: its level is a level all the same.
     lacking = {c for c in ("postrouting", *table_names.SOURCE_CHAINS) if not read.get(c)}
+    if whole["forward"] == read.get("output"):  # nor did it label our look-ups while all is open
+        lacking.add("output")
     return levels if all(read.get(c) == t for c, t in whole.items() if c not in lacking) else None
 
 

@@ -16,6 +16,9 @@ SPOOFED = 127
 live where it came from.
 """
 
+OURS = 126
+"""The connection's label that says that our own programs asked a resolver by it."""
+
 SERVICE_COUNTER = "svc_"
 REFUSED_OUT = "refused_out"
 REFUSED_IN = "refused_in"

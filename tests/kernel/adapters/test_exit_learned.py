@@ -71,7 +71,7 @@ def test_a_lock_made_later_or_again_knows_what_was_learned(netlink, table):
     for _ in range(2):
         asyncio.run(table.apply(LOCK))
         assert set(learned_here(netlink)) == {FOUR, SIX}
-        assert asyncio.run(table.read(LOCK)).faults == ()
+        assert asyncio.run(table.read_table(LOCK)).faults == ()
         asyncio.run(table.remove())
 
 

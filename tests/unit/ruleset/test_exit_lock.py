@@ -74,10 +74,14 @@ def test_what_the_gate_keeps_outward_the_lock_lets_out(policy, addresses, levels
         ("ff02::16", 1, 36, 58, 143, (0, 0)),
         ("224.0.0.18", 255, 28, 112, None, (0, 0)),
         ("ff02::12", 255, 28, 112, None, (0, 0)),
+        ("192.0.2.9", 1, 28, 89, None, (0, 0)),
+        ("ff02::5", 1, 28, 89, None, (0, 0)),
     ],
 )
 def test_the_lifeline_passes_at_isolate(destination, hops, length, protocol, kind, ports):
-    policy, levels = Policy(w.SITE, ()), dict.fromkeys(w.ZONES, "isolate")
+    line = replace(w.LIFELINE, presets=tuple(Preset))
+    policy = Policy(replace(w.SITE, lifeline=line), ())
+    levels = dict.fromkeys(w.ZONES, "isolate")
     to = ip_address(destination)
     source = ip_address("192.0.2.1" if to.version == 4 else "fe80::9")
     packet = Packet(

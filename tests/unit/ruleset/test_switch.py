@@ -65,6 +65,17 @@ def test_levels_are_read_back_from_targets(policy, levels, slot):
     assert switch.levels_of_targets(policy, {**targets, "forward": f"k{slot + 1}_forward"}) is None
 
 
+def test_an_open_table_of_an_earlier_build_is_open():
+    """It did not label our look-ups at output."""
+    policy, levels = Policy(w.SITE, ()), dict.fromkeys(w.ZONES, "open")
+    targets = switch.switch_targets(policy, 1, levels)
+    assert targets["output"] == "k1_open.output"
+    assert switch.levels_of_targets(policy, targets | {"output": "k1_open"}) == levels
+    assert switch.levels_of_targets(policy, targets | {"output": "k1_output"}) is None
+    shut = switch.switch_targets(policy, 1, dict.fromkeys(w.ZONES, "cut"))
+    assert switch.levels_of_targets(policy, shut | {"output": "k1_open"}) is None
+
+
 def test_removal_names_only_old_slots_and_unused_counters():
     objects = {
         "chain": ("forward", "k1_forward", "k2_forward"),
