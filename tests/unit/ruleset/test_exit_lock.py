@@ -13,6 +13,7 @@ from ecluse.policy import (
     DnsMode,
     DnsProxySettings,
     Policy,
+    Preset,
     SecondLock,
     Traffic,
 )
