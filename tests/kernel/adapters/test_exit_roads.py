@@ -97,7 +97,10 @@ def macvlan(apart):
 def bridge(_):
     inside()
     ip("link add br0 type bridge forward_delay 0")
-    do("sysctl -qw net.ipv6.conf.br0.disable_ipv6=1")
+    do(
+        "sysctl -qw net.ipv6.conf.br0.disable_ipv6=1",
+        "sysctl -qew net.bridge.bridge-nf-call-iptables=0",  # it drops our empty checksums
+    )
     for words in ("in1 master br0", "wan0 master br0", "br0 up"):
         ip(f"link set {words}")
     time.sleep(0.1)
