@@ -30,6 +30,10 @@ class Device:
         up: it was set up. running: it has a carrier, too (IFF_RUNNING): packets can pass.
         own_ip: it has an address that is not link-local, or a route beyond its link.
         index: its number (ifindex); 0 where it is not known.
+        mac: its link-layer address as a number; 0 for none.
+        ethernet: its packets have an Ethernet header.
+        vlan: of a VLAN, the ethertype and the number of its tag.
+        carries_ppp: a PPPoE session runs over it.
     """
 
     name: str
@@ -43,6 +47,10 @@ class Device:
     running: bool = True
     own_ip: bool = True
     index: int = 0
+    mac: int = 0
+    ethernet: bool = True
+    vlan: tuple[int, int] = (0, 0)
+    carries_ppp: bool = False
 
 
 @dataclass(frozen=True, slots=True)

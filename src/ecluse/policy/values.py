@@ -69,6 +69,27 @@ class Preset(enum.StrEnum):
     OSPF = "ospf"
 
 
+class LinkProtocol(enum.StrEnum):
+    """What a link outside needs beside IP, only where the site names it (`lifeline: link`)."""
+
+    LACP = "lacp"
+    LLDP = "lldp"
+    STP = "stp"
+    EAPOL = "eapol"
+
+
+class SecondLock(enum.StrEnum):
+    """When the second lock stands at the outside devices.
+
+    isolate: while every zone is at a level that keeps nothing. cut: while no zone is open. off:
+    never.
+    """
+
+    ISOLATE = "isolate"
+    CUT = "cut"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Traffic:
     """A protocol (IANA number) and its destination ports, `first` to `last`, both included.
@@ -159,6 +180,7 @@ class Lifeline:
     management_networks: tuple[IPNetwork, ...]
     management_ports: tuple[Traffic, ...]
     presets: tuple[Preset, ...]
+    link: tuple[LinkProtocol, ...] = field(default=(), metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +235,7 @@ class Site:
     levels: tuple[Level, ...]
     dns: DnsProxySettings = field(default=DnsProxySettings(), metadata=ADDED_LATER)
     fast_path: FastPath = field(default=FastPath.CHAINS, metadata=ADDED_LATER)
+    second_lock: SecondLock = field(default=SecondLock.ISOLATE, metadata=ADDED_LATER)
 
     def zone_of(self, address: IPAddress) -> str:
         """Name the zone in whose subnets an address lies; empty when it is in none."""

@@ -1,0 +1,65 @@
+"""The port of the second lock's table, and what is read of it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ecluse.ports import CounterValue
+from ecluse.ruleset.exit_values import ExitLock
+
+
+@dataclass(frozen=True, slots=True)
+class ExitCounts:
+    """What one device let out and refused since the lock stands there."""
+
+    device: str
+    kept4: CounterValue
+    kept6: CounterValue
+    link: CounterValue
+    lost: CounterValue
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedRow:
+    """Something that the lock dropped.
+
+    IP: source, destination, protocol, port (0 for none). Other frames: source is the sender's
+    link-layer address and `ethertype` is not 0.
+    """
+
+    source: str
+    destination: str = ""
+    protocol: int = 0
+    port: int = 0
+    ethertype: int = 0
+    packets: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExitReading:
+    """What stands in the kernel.
+
+    Args:
+        stands: there is a table `netdev ecluse_exit`.
+        faults: what is not as it was meant, in words. Empty: chains, rules, sets' elements and the
+            devices that the kernel really hooks were looked at, and are as meant.
+        full: a set of dropped rows has no room; `lost` counts on.
+    """
+
+    stands: bool
+    faults: tuple[str, ...] = ()
+    counts: tuple[ExitCounts, ...] = ()
+    dropped: tuple[DroppedRow, ...] = ()
+    full: bool = False
+
+
+class ExitTable(Protocol):
+    """Table `netdev ecluse_exit`: the second lock. Each transaction is whole or not at all."""
+
+    async def apply(self, lock: ExitLock) -> None:
+        """Make the table, or restate the one that stands; counters stay. KernelError."""
+
+    async def remove(self) -> None:
+        """Remove the table; none there is no error. KernelError."""
+
+    async def read(self, lock: ExitLock | None) -> ExitReading:
+        """Read what stands, and compare it with what is meant (None: no table). KernelError."""

@@ -1,0 +1,103 @@
+"""The outside devices that the second lock closes, from the links read. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ecluse.host_reading import Device, HostReading
+from ecluse.interface_zones import InterfaceZones
+from ecluse.policy import Policy
+
+_OWN_MAC = frozenset({"macvlan", "macvtap", "vlan"})
+"""Kinds that send by the device that they stand on, by a link-layer address of their own."""
+
+Tag = tuple[int, int]
+"""The ethertype (0x8100, 0x88a8) and the number of a VLAN."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitDevice:
+    """A device of our namespace that is in no zone: what it sends leaves the hospital.
+
+    Args:
+        macs: link-layer addresses of our own that it sends by: its own, its bridge's, those of the
+            outside devices that stand on it.
+        zone_macs: those of zones' devices that stand on it; they send inward, untouched.
+        zone_tags: VLANs on it that are a zone's.
+        outside_tags: VLANs on it that are not: their own device is locked, too.
+        ethernet: its packets have an Ethernet header.
+        dials: it may look for a PPPoE server. carries_ppp: a PPPoE session runs over it.
+    """
+
+    name: str
+    macs: tuple[int, ...] = ()
+    zone_macs: tuple[int, ...] = ()
+    zone_tags: tuple[Tag, ...] = ()
+    outside_tags: tuple[Tag, ...] = ()
+    ethernet: bool = True
+    dials: bool = False
+    carries_ppp: bool = False
+
+    @property
+    def key(self) -> str:
+        """Give the name as a part of nft identifiers; no two devices share one."""
+        return "".join(
+            one if one.isascii() and one.isalnum() else f"_{ord(one):02x}" for one in self.name
+        )
+
+
+def exit_devices(policy: Policy, host: HostReading) -> tuple[ExitDevice, ...]:
+    """Give the devices to lock, by name: every one that is in no zone, but `lo`.
+
+    Not a VRF, which sends nothing itself; not a port of a zone's bridge or bond; not a port of any
+    bond or team, which sends what the bond was allowed to (so LACP lives). A port of an outside
+    bridge is locked: its neighbours on the bridge may be of another machine.
+    """
+    here = {one.name: one for one in host.devices if not one.elsewhere}
+    zones = InterfaceZones(policy)
+
+    def is_locked(one: Device) -> bool:
+        master = here.get(one.master)
+        if one.name == "lo" or one.kind == "vrf" or zones.zones_of(one.name):
+            return False
+        if master is None or master.kind == "vrf":
+            return True
+        return master.kind == "bridge" and not zones.zones_of(master.name)
+
+    above: dict[str, list[Device]] = {}
+    for one in here.values():
+        if one.kind in _OWN_MAC and one.parent:
+            above.setdefault(one.parent, []).append(one)
+        if one.kind == "bridge":
+            for port in here.values():
+                if port.master == one.name:
+                    above.setdefault(port.name, []).append(one)
+
+    def standing_on(name: str, seen: frozenset[str]) -> Iterator[Device]:
+        for one in above.get(name, ()):
+            if one.name not in seen:
+                yield one
+                yield from standing_on(one.name, seen | {one.name})
+
+    def exit_device(one: Device) -> ExitDevice:
+        upper = list(standing_on(one.name, frozenset({one.name})))
+        outside = {one.mac, *(each.mac for each in upper if not zones.zones_of(each.name))} - {0}
+        inside = {
+            each.mac for each in upper if zones.zones_of(each.name) and each.kind != "vlan"
+        } - {0, one.mac}
+        tags = [each for each in upper if each.kind == "vlan" and each.parent == one.name]
+        return ExitDevice(
+            name=one.name,
+            macs=tuple(sorted(outside - inside)),
+            zone_macs=tuple(sorted(inside)),
+            zone_tags=tuple(sorted(each.vlan for each in tags if zones.zones_of(each.name))),
+            outside_tags=tuple(sorted(each.vlan for each in tags if not zones.zones_of(each.name))),
+            ethernet=one.ethernet,
+            dials=one.ethernet and not one.own_ip,
+            carries_ppp=one.carries_ppp,
+        )
+
+    return tuple(sorted((exit_device(o) for o in here.values() if is_locked(o)), key=_by_name))
+
+
+def _by_name(device: ExitDevice) -> str:
+    return device.name

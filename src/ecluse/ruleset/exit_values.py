@@ -1,0 +1,90 @@
+"""The second lock's contents as values: the ends outside, the devices, what links need."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ecluse.policy import LinkProtocol, Preset
+from ecluse.ruleset.exit_devices import ExitDevice
+from ecluse.ruleset.program import Interval
+
+Answer = tuple[int, int, int]
+"""Protocol, first and last source port of what answers a stranger (`from: any`).
+
+Ports 0 to 65535: the whole protocol, which may have none.
+"""
+WHOLE = (0, 65535)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Where packets of one family may go.
+
+    Args:
+        singles: addresses. ranges: networks, merged, in order.
+        learned: what the DNS gate learned; it changes this set by itself.
+        answers: source ports of what may go to anybody.
+    """
+
+    singles: frozenset[int] = frozenset()
+    ranges: tuple[Interval, ...] = ()
+    learned: frozenset[int] = frozenset()
+    answers: tuple[Answer, ...] = ()
+
+    def __or__(self, other: "Ends") -> "Ends":
+        """Give the ends of both."""
+        return Ends(
+            self.singles | other.singles,
+            merged((*self.ranges, *other.ranges)),
+            self.learned | other.learned,
+            merged_answers((*self.answers, *other.answers)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExitLock:
+    """The lock as it is to stand, whole."""
+
+    devices: tuple[ExitDevice, ...]
+    ends4: Ends
+    ends6: Ends
+    presets: frozenset[Preset] = frozenset()
+    link: frozenset[LinkProtocol] = frozenset()
+
+    def ends(self, version: int) -> Ends:
+        """Give the ends of one family."""
+        return self.ends4 if version == 4 else self.ends6
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What table `netdev ecluse_exit` holds now, by name, so that a text can restate it.
+
+    detached: base chains that hang at no device any more; they are made again.
+    """
+
+    chains: frozenset[str] = frozenset()
+    sets: frozenset[str] = frozenset()
+    counters: frozenset[str] = frozenset()
+    detached: frozenset[str] = field(default=frozenset())
+
+
+NOTHING = Standing()
+
+
+def merged(ranges: Iterable[Interval]) -> tuple[Interval, ...]:
+    """Join intervals that overlap or touch; in order."""
+    found: list[Interval] = []
+    for low, high in sorted(ranges):
+        if found and low <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(high, found[-1][1]))
+        else:
+            found.append((low, high))
+    return tuple(found)
+
+
+def merged_answers(answers: Iterable[Answer]) -> tuple[Answer, ...]:
+    """Join the ports of each protocol."""
+    ports: dict[int, list[Interval]] = {}
+    for protocol, first, last in answers:
+        ports.setdefault(protocol, []).append((first, last))
+    return tuple((one, *each) for one in sorted(ports) for each in merged(ports[one]))
