@@ -40,13 +40,17 @@ class ExitReading:
 
     Args:
         stands: there is a table `netdev ecluse_exit`.
-        faults: what is not as it was meant, in words. Empty: chains, rules, sets' elements and the
-            devices that the kernel really hooks were looked at, and are as meant.
+        faults: what is not as it was meant, in words. Empty: chains, rules and sets' elements were
+            looked at, and are as meant.
+        hooks_read: the kernel said which devices it really hooks, too. One that can't (no
+            nfnetlink_hook) lists a chain as before when its device was renamed: there only a
+            restatement at each event of a link is sure.
         full: a set of dropped rows has no room; `lost` counts on.
     """
 
     stands: bool
     faults: tuple[str, ...] = ()
+    hooks_read: bool = False
     counts: tuple[ExitCounts, ...] = ()
     dropped: tuple[DroppedRow, ...] = ()
     full: bool = False

@@ -241,13 +241,14 @@ def _foreign_names(netlink: NetlinkSocket) -> dict[str, tuple[str, ...]]:
 def counter_values(netlink: NetlinkSocket) -> dict[str, CounterValue]:
     """Read every named counter of the table; empty when there is no table."""
     return {
-        text(found[nf.NFTA_OBJ_NAME]): _counter_value(found[nf.NFTA_OBJ_DATA])
+        text(found[nf.NFTA_OBJ_NAME]): counter_value(found[nf.NFTA_OBJ_DATA])
         for found in dump_objects(netlink)
         if number(found[nf.NFTA_OBJ_TYPE]) == nf.NFT_OBJECT_COUNTER
     }
 
 
-def _counter_value(data: bytes) -> CounterValue:
+def counter_value(data: bytes) -> CounterValue:
+    """Read a counter's packets and bytes."""
     found = attribute_map(data)
     return CounterValue(
         number(found[nf.NFTA_COUNTER_PACKETS]), number(found[nf.NFTA_COUNTER_BYTES])
@@ -313,7 +314,7 @@ def _refused_flow(data: bytes, width: int, set_timeout: int, *, flow: bool) -> R
         if nf.NFTA_SET_ELEM_EXPIRATION in element
         else timeout
     )
-    counted = _element_counter(element)
+    counted = element_counter(element)
     return RefusedFlow(
         source=str(ip_address(key[:width])),
         destination=str(ip_address(key[width : 2 * width])) if flow else "",
@@ -326,10 +327,10 @@ def _refused_flow(data: bytes, width: int, set_timeout: int, *, flow: bool) -> R
     )
 
 
-def _element_counter(element: dict[int, bytes]) -> CounterValue:
+def element_counter(element: dict[int, bytes]) -> CounterValue:
     """Find the counter of an element: alone (..._EXPR) or in a list (..._EXPRESSIONS)."""
     listed = [one for _, one in attributes(element.get(nf.NFTA_SET_ELEM_EXPRESSIONS, b""))]
     for expression in map(attribute_map, [*listed, element.get(nf.NFTA_SET_ELEM_EXPR, b"")]):
         if expression.get(nf.NFTA_EXPR_NAME) == b"counter\0":
-            return _counter_value(expression[nf.NFTA_EXPR_DATA])
+            return counter_value(expression[nf.NFTA_EXPR_DATA])
     return CounterValue(0, 0)

@@ -1,7 +1,7 @@
 """Numbers and headers of rtnetlink (rtnetlink(7)), under the kernel's names.
 
 Sources: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/neighbour.h,
-linux/net_namespace.h, linux/pkt_sched.h, linux/tc_act/tc_mirred.h.
+linux/net_namespace.h, linux/if_arp.h, linux/pkt_sched.h, linux/tc_act/tc_mirred.h.
 """
 
 import struct
@@ -15,9 +15,11 @@ RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE = 1, 5, 7
 RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE = 9, 11
 
 IFF_UP, IFF_RUNNING = 0x1, 0x40
-IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 3, 5, 10, 18
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 5, 10, 18
 IFLA_XDP, IFLA_TARGET_NETNSID = 43, 46
-IFLA_INFO_KIND, IFLA_XDP_ATTACHED, NETNSA_NSID = 1, 2, 1
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_XDP_ATTACHED, NETNSA_NSID = 1, 2, 2, 1
+IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL = 1, 5
+ARPHRD_ETHER, ARPHRD_LOOPBACK = 1, 772
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_OIF = 1, 4
 RTN_UNICAST = 1

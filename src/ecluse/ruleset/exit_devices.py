@@ -52,52 +52,57 @@ def exit_devices(policy: Policy, host: HostReading) -> tuple[ExitDevice, ...]:
     bond or team, which sends what the bond was allowed to (so LACP lives). A port of an outside
     bridge is locked: its neighbours on the bridge may be of another machine.
     """
-    here = {one.name: one for one in host.devices if not one.elsewhere}
-    zones = InterfaceZones(policy)
+    links = _Links(policy, host)
+    return tuple(
+        links.exit_device(links.here[name]) for name in sorted(links.here) if links.is_locked(name)
+    )
 
-    def is_locked(one: Device) -> bool:
-        master = here.get(one.master)
-        if one.name == "lo" or one.kind == "vrf" or zones.zones_of(one.name):
+
+class _Links:
+    """The links of our namespace, and what stands on each."""
+
+    def __init__(self, policy: Policy, host: HostReading) -> None:
+        self.here = {one.name: one for one in host.devices if not one.elsewhere}
+        zones = InterfaceZones(policy)
+        self._zoned = {name for name in self.here if zones.zones_of(name)}
+        self._above: dict[str, list[Device]] = {}
+        for one in self.here.values():
+            if one.kind in _OWN_MAC and one.parent:
+                self._above.setdefault(one.parent, []).append(one)
+            master = self.here.get(one.master)
+            if master and master.kind == "bridge":
+                self._above.setdefault(one.name, []).append(master)
+
+    def is_locked(self, name: str) -> bool:
+        one = self.here[name]
+        master = self.here.get(one.master)
+        if name == "lo" or one.kind == "vrf" or name in self._zoned:
             return False
         if master is None or master.kind == "vrf":
             return True
-        return master.kind == "bridge" and not zones.zones_of(master.name)
+        return master.kind == "bridge" and master.name not in self._zoned
 
-    above: dict[str, list[Device]] = {}
-    for one in here.values():
-        if one.kind in _OWN_MAC and one.parent:
-            above.setdefault(one.parent, []).append(one)
-        if one.kind == "bridge":
-            for port in here.values():
-                if port.master == one.name:
-                    above.setdefault(port.name, []).append(one)
-
-    def standing_on(name: str, seen: frozenset[str]) -> Iterator[Device]:
-        for one in above.get(name, ()):
+    def _standing_on(self, name: str, seen: set[str]) -> Iterator[Device]:
+        for one in self._above.get(name, ()):
             if one.name not in seen:
+                seen.add(one.name)
                 yield one
-                yield from standing_on(one.name, seen | {one.name})
+                yield from self._standing_on(one.name, seen)
 
-    def exit_device(one: Device) -> ExitDevice:
-        upper = list(standing_on(one.name, frozenset({one.name})))
-        outside = {one.mac, *(each.mac for each in upper if not zones.zones_of(each.name))} - {0}
+    def exit_device(self, one: Device) -> ExitDevice:
+        upper = list(self._standing_on(one.name, {one.name}))
+        outside = {one.mac, *(each.mac for each in upper if each.name not in self._zoned)} - {0}
         inside = {
-            each.mac for each in upper if zones.zones_of(each.name) and each.kind != "vlan"
+            each.mac for each in upper if each.name in self._zoned and each.kind != "vlan"
         } - {0, one.mac}
         tags = [each for each in upper if each.kind == "vlan" and each.parent == one.name]
         return ExitDevice(
             name=one.name,
             macs=tuple(sorted(outside - inside)),
             zone_macs=tuple(sorted(inside)),
-            zone_tags=tuple(sorted(each.vlan for each in tags if zones.zones_of(each.name))),
-            outside_tags=tuple(sorted(each.vlan for each in tags if not zones.zones_of(each.name))),
+            zone_tags=tuple(sorted(each.vlan for each in tags if each.name in self._zoned)),
+            outside_tags=tuple(sorted(each.vlan for each in tags if each.name not in self._zoned)),
             ethernet=one.ethernet,
             dials=one.ethernet and not one.own_ip,
             carries_ppp=one.carries_ppp,
         )
-
-    return tuple(sorted((exit_device(o) for o in here.values() if is_locked(o)), key=_by_name))
-
-
-def _by_name(device: ExitDevice) -> str:
-    return device.name

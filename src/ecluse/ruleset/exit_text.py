@@ -2,7 +2,9 @@
 
 A restatement is one transaction. Counters, learned addresses and what was recorded stay; a set of
 ends has a name of its contents and is never changed, so that no packet meets old rules and a new
-set (the kernel changes rules and elements at two instants).
+set (the kernel changes rules and elements at two instants). Base chains are made anew each time:
+one whose device was renamed hangs nowhere, and the kernel lists it as before. Their policy is
+accept, for a chain that goes loses its rules before its hook; the last rule drops.
 """
 
 import hashlib
@@ -21,7 +23,8 @@ COUNTERS = KEPT4, KEPT6, LINK, LOST = ("kept4", "kept6", "link", "lost")
 DROPPED4, DROPPED6, DROPPED_FRAMES = DROPPED = ("dropped4", "dropped6", "droppedx")
 LEARNED = ("learned4", "learned6")
 MOST_DROPPED = 1024
-_LATER_PORTS = "{ 6, 17, 33, 132, 136 }"
+_WITH_PORTS = "{ 6, 17, 33, 132, 136 }"
+_LISTENERS = "130, 131, 132, 143"
 _IP, _IP6, _ARP, _PPP_DISCOVERY, _PPP_SESSION = 0x0800, 0x86DD, 0x0806, 0x8863, 0x8864
 _STP_GROUP, _LLC_STP = 0x0180C2000000, 0x4242
 _ETHERTYPES = {LinkProtocol.LACP: 0x8809, LinkProtocol.LLDP: 0x88CC, LinkProtocol.EAPOL: 0x888E}
@@ -93,18 +96,18 @@ def boot_text(lock: ExitLock) -> str:
 
 def _table_lines(lock: ExitLock, standing: Standing) -> Iterator[str]:
     meant = names(lock)
-    for chain in sorted(standing.detached & meant.chains):
-        yield f"delete chain {TABLE} {chain}\n"
+    based = sorted(one for one in standing.chains if one.startswith("on."))
+    yield from (f"delete chain {TABLE} {chain}\n" for chain in based)
     yield f"table {TABLE} {{\n"
     yield from (f"\tcounter {one} {{\n\t}}\n" for one in sorted(meant.counters))
     yield from _sets(lock, standing)
     for one in lock.devices:
         yield from (f"\tchain {name} {{\n\t}}\n" for name in _inner_chains(one))
         yield f"\tchain {on_chain(one)} {{\n\t\ttype filter hook egress device "
-        yield f'"{one.name}" priority 0; policy drop;\n\t}}\n'
+        yield f'"{one.name}" priority 0; policy accept;\n\t}}\n'
     yield "}\n"
-    for chain in sorted(meant.chains | (standing.chains - standing.detached)):
-        yield f"flush chain {TABLE} {chain}\n"
+    inner = standing.chains - set(based)
+    yield from (f"flush chain {TABLE} {chain}\n" for chain in sorted(inner))
     yield f"table {TABLE} {{\n"
     for one in lock.devices:
         for name, rules in chains(lock, one).items():
@@ -112,9 +115,7 @@ def _table_lines(lock: ExitLock, standing: Standing) -> Iterator[str]:
             yield from (f"\t\t{rule}\n" for rule in rules)
             yield "\t}\n"
     yield "}\n"
-    gone = standing.chains - meant.chains
-    for chain in sorted(gone, key=lambda name: (not name.startswith("on."), name)):
-        yield f"delete chain {TABLE} {chain}\n"
+    yield from (f"delete chain {TABLE} {chain}\n" for chain in sorted(inner - meant.chains))
     for name in sorted(standing.sets - meant.sets):
         yield f"delete set {TABLE} {name}\n"
     for name in sorted(standing.counters - meant.counters):
@@ -286,8 +287,7 @@ def _housekeeping(lock: ExitLock, device: ExitDevice, at: int = 0) -> list[str]:
         rules += [
             f"{near} {{ 135, 136 }} ip6 length 0-40 {_rate(100)}",
             f"{near} 133 ip6 daddr ff02::/16 {_rate(100)}",
-            f"{v6} ip6 hoplimit 1 icmpv6 type {{ 130, 131, 132, 143 }} ip6 daddr ff00::/8 "
-            f"{_rate(10)}",
+            f"{v6} ip6 hoplimit 1 icmpv6 type {{ {_LISTENERS} }} ip6 daddr ff00::/8 {_rate(10)}",
         ]
     if Preset.DHCP in lock.presets:
         servers = "{ fe80::/10, ff02::1:2 }"
@@ -339,7 +339,7 @@ def _lost(device: ExitDevice) -> list[str]:
         ends = f"{_ip(digit)} saddr . {_ip(digit)} daddr . meta l4proto"
         for has, port in (("", "th dport"), ("!= ", "0")):
             rules.append(
-                f"meta l4proto {has}{_LATER_PORTS} update @dropped{digit} {{ {ends} . {port} "
+                f"meta l4proto {has}{_WITH_PORTS} update @dropped{digit} {{ {ends} . {port} "
                 "counter }"
             )
     if device.ethernet:

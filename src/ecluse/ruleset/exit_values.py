@@ -1,7 +1,7 @@
 """The second lock's contents as values: the ends outside, the devices, what links need."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ecluse.policy import LinkProtocol, Preset
 from ecluse.ruleset.exit_devices import ExitDevice
@@ -57,15 +57,11 @@ class ExitLock:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What table `netdev ecluse_exit` holds now, by name, so that a text can restate it.
-
-    detached: base chains that hang at no device any more; they are made again.
-    """
+    """What table `netdev ecluse_exit` holds now, by name, so that a text can restate it."""
 
     chains: frozenset[str] = frozenset()
     sets: frozenset[str] = frozenset()
     counters: frozenset[str] = frozenset()
-    detached: frozenset[str] = field(default=frozenset())
 
 
 NOTHING = Standing()
