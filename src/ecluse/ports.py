@@ -407,6 +407,9 @@ class StateStore(Protocol):
     def fill_disk_reserve(self) -> None:
         """Reserve disk space for records of closings on a disk that is full by then."""
 
+    def write_boot_lock(self, text: str) -> None:
+        """Store `boot-lock.nft`, the second lock at boot; an empty text removes it."""
+
     def write_closed(self, text: str) -> None:
         """Store `closed.nft`, the ruleset of last resort."""
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address
 
 from ecluse.alerts import Alerts, error_text
 from ecluse.controller.live_state import LiveState
@@ -160,8 +160,7 @@ class SecondLockTask:
         if not self._live.started:
             return
         try:
-            async with self._live.lock.hold():
-                await self._bring()
+            await self._bring()
         except Exception as error:  # noqa: BLE001 - told, and tried again at the next look
             self._failure = error.message if isinstance(error, EcluseError) else error_text(error)
             self._alerts.raise_alert("second-lock-missing", error=self._failure)
@@ -173,19 +172,33 @@ class SecondLockTask:
     async def _bring(self) -> None:
         live = self._live.current
         meant = await self._meant(live.policy, live.levels)
+        if meant != self._applied or (meant is None and self._may_stand):
+            meant = await self._change()
         if meant is None:
-            await self._remove()
             await self._store_for_boot("")
             return
-        if meant != self._applied:
-            await self._apply(meant)
-        self._reading = await self._table.read(meant)
-        if not self._reading.stands or self._reading.faults:
-            found = "; ".join(self._reading.faults) or "it was gone"
-            await self._apply(meant)
+        reading = await self._table.read(meant)
+        if not reading.stands or reading.faults:
+            found = "; ".join(reading.faults) or "it was gone"
+            meant, before = await self._change(again=True), meant
+            if meant is None or meant != before:
+                self.follow()  # it was changed while it was read
+                return
             self._emit("tamper", f"the second lock was put back: {found}")
-            self._reading = await self._table.read(meant)
+            reading = await self._table.read(meant)
+        self._reading = reading
         await self._store_for_boot(boot_text(meant))
+
+    async def _change(self, *, again: bool = False) -> ExitLock | None:
+        """Bring it to the live state under the lock; give what is meant. again: whatever stands."""
+        async with self._live.lock.hold():
+            live = self._live.current
+            meant = await self._meant(live.policy, live.levels)
+            if meant is None:
+                await self._remove()
+            elif again or meant != self._applied:
+                await self._apply(meant)
+            return meant
 
     async def _meant(self, policy: Policy, levels: Levels) -> ExitLock | None:
         if not is_engaged(policy, levels):
@@ -207,7 +220,9 @@ class SecondLockTask:
         self._applied, self._may_stand = lock, True
 
     async def _remove(self) -> None:
-        if self._may_stand:
+        if self._applied is not None or (
+            self._may_stand and (await self._table.read(None)).stands
+        ):
             await self._table.remove()
             await self._count_commit()
         self._may_stand, self._applied, self._since = False, None, None
@@ -255,8 +270,6 @@ def _why_not(setting: SecondLock, *, wanted: bool) -> str:
 
 
 def _learned_addresses(sets: Mapping[str, frozenset[int]]) -> list[IPAddress]:
-    from ipaddress import IPv4Address, IPv6Address
-
     return [
         IPv6Address(one) if name.endswith("6") else IPv4Address(one)
         for name, found in sets.items()
