@@ -23,8 +23,15 @@ from ecluse.policy import (
 )
 from ecluse.ruleset import program as p
 from ecluse.ruleset.compile import zones_by_service
-from ecluse.ruleset.exit_devices import ExitDevice
-from ecluse.ruleset.exit_values import WHOLE, Answer, Ends, ExitLock, merged, merged_answers
+from ecluse.ruleset.exit_values import (
+    WHOLE,
+    Answer,
+    Ends,
+    ExitDevice,
+    ExitLock,
+    merged,
+    merged_answers,
+)
 
 
 def is_engaged(policy: Policy, levels: Levels) -> bool:

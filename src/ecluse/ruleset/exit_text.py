@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from ecluse.policy import LinkProtocol, Preset
 from ecluse.ruleset import program as p
-from ecluse.ruleset.exit_devices import ExitDevice
-from ecluse.ruleset.exit_values import NOTHING, WHOLE, Answer, Ends, ExitLock, Standing
+from ecluse.ruleset.exit_values import NOTHING, WHOLE, Answer, Ends, ExitDevice, ExitLock, Standing
 from ecluse.ruleset.program_text import interval_text
 
 TABLE = "netdev ecluse_exit"

@@ -1,48 +1,14 @@
 """The outside devices that the second lock closes, from the links read. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from ecluse.host_reading import Device, HostReading
 from ecluse.interface_zones import InterfaceZones
 from ecluse.policy import Policy
+from ecluse.ruleset.exit_values import ExitDevice
 
 _OWN_MAC = frozenset({"macvlan", "macvtap", "vlan"})
 """Kinds that send by the device that they stand on, by a link-layer address of their own."""
-
-Tag = tuple[int, int]
-"""The ethertype (0x8100, 0x88a8) and the number of a VLAN."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExitDevice:
-    """A device of our namespace that is in no zone: what it sends leaves the hospital.
-
-    Args:
-        macs: link-layer addresses of our own that it sends by: its own, its bridge's, those of the
-            outside devices that stand on it.
-        zone_macs: those of zones' devices that stand on it; they send inward, untouched.
-        zone_tags: VLANs on it that are a zone's.
-        outside_tags: VLANs on it that are not: their own device is locked, too.
-        ethernet: its packets have an Ethernet header.
-        dials: it may look for a PPPoE server. carries_ppp: a PPPoE session runs over it.
-    """
-
-    name: str
-    macs: tuple[int, ...] = ()
-    zone_macs: tuple[int, ...] = ()
-    zone_tags: tuple[Tag, ...] = ()
-    outside_tags: tuple[Tag, ...] = ()
-    ethernet: bool = True
-    dials: bool = False
-    carries_ppp: bool = False
-
-    @property
-    def key(self) -> str:
-        """Give the name as a part of nft identifiers; no two devices share one."""
-        return "".join(
-            one if one.isascii() and one.isalnum() else f"_{ord(one):02x}" for one in self.name
-        )
 
 
 def exit_devices(policy: Policy, host: HostReading) -> tuple[ExitDevice, ...]:
