@@ -88,7 +88,9 @@ def show_status(screen: Screen, s: Json) -> None:
         f"{s['refused_inbound_packets']:,} inbound"
     )
     if lock := s.get("second_lock"):
-        _show_second_lock(screen, lock)
+        from ecluse.cli.second_lock_text import show  # noqa: PLC0415 - `status` alone needs it
+
+        show(screen, lock)
     _show_extensions(screen, s)
     if purge := s.get("purge"):
         style = "bad" if purge["state"] == "failed" else ""
@@ -98,31 +100,6 @@ def show_status(screen: Screen, s: Json) -> None:
         screen.line()
         show_service_table(screen, s["services"])
     _show_alerts(screen, s)
-
-
-def _show_second_lock(screen: Screen, lock: Json) -> None:
-    """Say whether the second lock stands, and what left by each device since it does."""
-    if not lock["stands"]:
-        bad = "bad" if lock["wanted"] else ""
-        screen.wrapped("  2nd lock  ", f"{'MISSING' if lock['wanted'] else 'no'}: {lock['why']}", bad)
-        return
-    screen.line(f"  2nd lock  stands, since {local_time(lock['since'])}")
-    for one in lock["devices"]:
-        if one["kept"] or one["lost"]:
-            left = f"{one['device']}: {count_of(one['kept'], 'packet')} to what is kept, "
-            screen.wrapped("            ", f"{left}{one['lost']:,} to others", _style(one["lost"]))
-    for row in lock["dropped"][:_DROPPED_ROWS]:
-        what = (
-            f"ethertype {row['ethertype']:#06x} from {row['source']}"
-            if row["ethertype"]
-            else f"{row['source']} to {row['destination']}, protocol {row['protocol']}"
-            + (f" port {row['port']}" if row["port"] else "")
-        )
-        screen.wrapped("            ", f"dropped {what} ({row['packets']:,})", "bad")
-
-
-def _style(lost: int) -> str:
-    return "bad" if lost else ""
 
 
 def _show_alerts(screen: Screen, s: Json) -> None:

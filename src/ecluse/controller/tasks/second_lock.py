@@ -14,13 +14,13 @@ from ipaddress import IPv4Address, IPv6Address
 from ecluse.alerts import Alerts, error_text
 from ecluse.controller.live_state import LiveState
 from ecluse.errors import EcluseError
+from ecluse.exit_devices import exit_devices
 from ecluse.exit_ports import DroppedRow, ExitReading, ExitTable
 from ecluse.policy import Addresses, IPAddress, Levels, Policy, SecondLock
 from ecluse.ports import Clock, Firewall
 from ecluse.records import Actor, AuditRecord
 from ecluse.results import DroppedOutside, ExitDeviceState, SecondLockState
 from ecluse.ruleset.dns_redirect import is_on
-from ecluse.ruleset.exit_devices import exit_devices
 from ecluse.ruleset.exit_lock import exit_lock, is_engaged, union
 from ecluse.ruleset.exit_text import boot_text
 from ecluse.ruleset.exit_values import ExitLock
