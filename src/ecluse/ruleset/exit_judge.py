@@ -59,8 +59,8 @@ def judge(lock: ExitLock, device: ExitDevice, frame: bytes, says: int | None = N
     if mac not in device.macs and not virtual:
         return LOST
     if tag in device.outside_tags:
+        # A VLAN's device keeps the tag beside the packet, which says what is inside it.
         inner = int.from_bytes(frame[16:18], "big")
-        said = inner if says is None else says
         return _rest(lock, device, said, inner, frame[18:], len(frame), tagged=True)
     return _rest(lock, device, said, kind, frame[14:], len(frame), group=frame[:6])
 
