@@ -361,10 +361,7 @@ class StateStore(Protocol):
         """Forget the intent: the change is recorded, or was not made."""
 
     def write_generation(self, generation: Generation) -> None:
-        """File an applied state, so that one can go back to it.
-
-        `point_boot` has recorded it already.
-        """
+        """File an applied state, which `point_boot` recorded already, so that one can go back."""
 
     def digest_policy(self, policy: Policy) -> str:
         """Give the digest under which `write_policy` would store a policy; writes nothing."""

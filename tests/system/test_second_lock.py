@@ -14,8 +14,10 @@ pytestmark = pytest.mark.system
 OFF, CUT = policy.site(second_lock="off"), policy.site(second_lock="cut")
 MACVLAN = (
     "ip link add mv0 link wan0 type macvlan mode bridge; ip link set mv0 netns {guests}",
-    "ip addr add 192.0.2.9/28 dev mv0; ip link set mv0 up; "
-    "ip route add 198.51.100.0/24 via 192.0.2.1 dev mv0 src 192.0.2.9",
+    (
+        "ip addr add 192.0.2.9/28 dev mv0; ip link set mv0 up; "
+        "ip route add 198.51.100.0/24 via 192.0.2.1 dev mv0 src 192.0.2.9"
+    ),
 )
 
 

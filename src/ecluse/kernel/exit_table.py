@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 from ecluse.errors import KernelError
 from ecluse.exit_ports import ExitCounts, ExitReading
 from ecluse.kernel import read_exit_table
+from ecluse.kernel.libnftables import new_context, refusal_text
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     NetlinkSocket,
     kernel_errors,
     retry_interrupted,
 )
-from ecluse.kernel.nft_firewall import new_context, refusal_text
 from ecluse.kernel.read_exit_table import ExitContents
 from ecluse.kernel.read_table import in_one_generation
 from ecluse.ports import CounterValue

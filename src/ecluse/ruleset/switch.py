@@ -176,7 +176,9 @@ def by_hand_text(policy: Policy, levels: Levels) -> str:
 
     The second lock goes first, unless all levels keep nothing: it may be narrower than these.
     """
-    keeps = any(_passes_all(policy.site, n) or level_named(policy.site, n).keeps for n in levels.values())
+    keeps = any(
+        _passes_all(policy.site, n) or level_named(policy.site, n).keeps for n in levels.values()
+    )
     return (exit_text.REMOVAL if keeps else "") + switch_text(policy, BOOT_SLOT, levels)
 
 

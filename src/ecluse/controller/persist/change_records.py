@@ -151,9 +151,7 @@ class ChangeRecords:
                 return
             zones = loaded.policy.zone_names()
             gates = {
-                level.name: switch.by_hand_text(
-                    loaded.policy, dict.fromkeys(zones, level.name)
-                )
+                level.name: switch.by_hand_text(loaded.policy, dict.fromkeys(zones, level.name))
                 for level in loaded.policy.site.levels
             }
             text = loaded.seal.text(loaded.program)

@@ -220,9 +220,7 @@ class SecondLockTask:
         self._applied, self._may_stand = lock, True
 
     async def _remove(self) -> None:
-        if self._applied is not None or (
-            self._may_stand and (await self._table.read(None)).stands
-        ):
+        if self._applied is not None or (self._may_stand and (await self._table.read(None)).stands):
             await self._table.remove()
             await self._count_commit()
         self._may_stand, self._applied, self._since = False, None, None
