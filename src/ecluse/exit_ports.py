@@ -65,5 +65,5 @@ class ExitTable(Protocol):
     async def remove(self) -> None:
         """Remove the table; none there is no error. KernelError."""
 
-    async def read(self, lock: ExitLock | None) -> ExitReading:
+    async def read_table(self, lock: ExitLock | None) -> ExitReading:
         """Read what stands, and compare it with what is meant (None: no table). KernelError."""

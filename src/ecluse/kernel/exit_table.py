@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from ecluse.errors import KernelError
 from ecluse.exit_ports import ExitCounts, ExitReading
 from ecluse.kernel import read_exit_table
+from ecluse.kernel.exit_learned import reconcile_learned
 from ecluse.kernel.libnftables import new_context, refusal_text
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
@@ -45,9 +46,9 @@ class NftExitTable:
         """Remove the table; none there is no error."""
         await self._run("remove the second lock", self._remove)
 
-    async def read(self, lock: ExitLock | None) -> ExitReading:
+    async def read_table(self, lock: ExitLock | None) -> ExitReading:
         """Read what stands, and compare it with what is meant (None: no table)."""
-        return await self._run("read the second lock", lambda: self._read(lock))
+        return await self._run("read the second lock", lambda: self._read_table(lock))
 
     def close(self) -> None:
         """End the thread; the kernel stays as it is."""
@@ -78,6 +79,8 @@ class NftExitTable:
                     "the kernel refused the second lock; nothing was changed by it\n" + refusal,
                     hint=HINT,
                 )
+            if lock.learns:
+                reconcile_learned(netlink)
             contents = _contents(netlink)
         if contents.names == exit_text.names(lock):
             self._applied = lock, contents.digest
@@ -93,7 +96,7 @@ class NftExitTable:
         code, _, error = self._context.cmd(text)
         return refusal_text(code, error)
 
-    def _read(self, lock: ExitLock | None) -> ExitReading:
+    def _read_table(self, lock: ExitLock | None) -> ExitReading:
         with NetlinkSocket(NETLINK_NETFILTER) as netlink:
             if not read_exit_table.exists(netlink):
                 missing = () if lock is None else ("there is no table netdev ecluse_exit",)

@@ -108,7 +108,7 @@ def read_contents(netlink: NetlinkSocket) -> ExitContents:
         if name not in (*LEARNED, *DROPPED):
             elements = sorted(
                 element
-                for listed in _elements(netlink, name)
+                for listed in dump_elements(netlink, name)
                 for element in digests.stable_elements(listed)
             )
             parts.append(b"e" + name.encode() + hashlib.sha256(b"".join(elements)).digest())
@@ -131,7 +131,8 @@ def read_contents(netlink: NetlinkSocket) -> ExitContents:
 _CHAIN_HASHED = (*digests.CHAIN_HASHED, nf.NFTA_CHAIN_POLICY)
 
 
-def _elements(netlink: NetlinkSocket, name: str) -> Iterator[bytes]:
+def dump_elements(netlink: NetlinkSocket, name: str) -> Iterator[bytes]:
+    """Read the elements of one set as they come, as lists of NFTA_LIST_ELEM."""
     asked = text_attribute(nf.NFTA_SET_ELEM_LIST_SET, name)
     for one in _dump(netlink, nf.NFT_MSG_GETSETELEM, nf.NFTA_SET_ELEM_LIST_TABLE, asked):
         yield one.get(nf.NFTA_SET_ELEM_LIST_ELEMENTS, b"")
@@ -171,7 +172,7 @@ def read_dropped(netlink: NetlinkSocket) -> tuple[tuple[DroppedRow, ...], bool]:
     for name in DROPPED:
         found = [
             _dropped_row(attribute_map(one))
-            for listed in _elements(netlink, name)
+            for listed in dump_elements(netlink, name)
             for _, one in attributes(listed)
         ]
         full = full or len(found) >= MOST_DROPPED

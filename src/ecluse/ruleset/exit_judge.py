@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ecluse.policy import LinkProtocol, Preset, network_interval, parse_network
 from ecluse.ruleset import program as p
 from ecluse.ruleset.exit_values import Ends, ExitDevice, ExitLock
+from ecluse.ruleset.lifeline import OSPF
 
 KEPT4, KEPT6, LINK, LOST = "kept4", "kept6", "link", "lost"
 _IP, _IP6, _ARP = 0x0800, 0x86DD, 0x0806
@@ -158,7 +159,7 @@ def _judge_ip(lock: ExitLock, packet: _Ip) -> str:
         return LOST
     if _answers(ends, packet):
         return kept
-    return LINK if _is_housekeeping(lock, packet) else LOST
+    return LINK if _is_housekeeping(lock, packet) or _is_ospf(lock, packet) else LOST
 
 
 def _answers(ends: Ends, packet: _Ip) -> bool:
@@ -205,6 +206,16 @@ def _is_housekeeping(lock: ExitLock, packet: _Ip) -> bool:
             and (packet.hops, packet.protocol) == (255, 112)
             and _within(to, "ff02::12")
         )
+    )
+
+
+def _is_ospf(lock: ExitLock, packet: _Ip) -> bool:
+    if Preset.OSPF not in lock.presets or packet.protocol != OSPF:
+        return False
+    if packet.version == 4:
+        return packet.hops == 1
+    return any(
+        _within(packet.destination, one) for one in ("fe80::/10", "ff02::5/128", "ff02::6/128")
     )
 
 

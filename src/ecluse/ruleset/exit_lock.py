@@ -21,6 +21,7 @@ from ecluse.policy import (
     level_named,
     network_interval,
 )
+from ecluse.ruleset import dns_redirect
 from ecluse.ruleset import program as p
 from ecluse.ruleset.compile import zones_by_service
 from ecluse.ruleset.exit_values import (
@@ -72,13 +73,23 @@ def exit_lock(
     """
     if not is_engaged(policy, levels):
         return None
-    there = tuple(learned)
+    learns = dns_redirect.is_on(policy) and any(
+        level.keeps for level in _live_levels(policy, levels)
+    )
+    there = tuple(learned) if learns else ()
     ends = {
         version: _ends(policy, _kept(policy, levels), addresses, there, version)
         for version in (4, 6)
     }
     line = policy.site.lifeline
-    return ExitLock(tuple(devices), ends[4], ends[6], frozenset(line.presets), frozenset(line.link))
+    return ExitLock(
+        tuple(devices),
+        ends[4],
+        ends[6],
+        frozenset(line.presets),
+        frozenset(line.link),
+        learns,
+    )
 
 
 def _kept(policy: Policy, levels: Levels) -> list[Service]:
@@ -148,4 +159,5 @@ def union(one: ExitLock, other: ExitLock) -> ExitLock:
         ends6=one.ends6 | other.ends6,
         presets=one.presets | other.presets,
         link=one.link | other.link,
+        learns=one.learns or other.learns,
     )

@@ -2,7 +2,7 @@
 
 A restatement is one transaction. Counters, learned addresses and what was recorded stay; a set of
 ends has a name of its contents and is never changed, so that no packet meets old rules and a new
-set (the kernel changes rules and elements at two instants). Base chains are made anew each time:
+set (the kernel changes rules and elements at two instants). Base chains are made again each time:
 one whose device was renamed hangs nowhere, and the kernel lists it as before. Their policy is
 accept, for a chain that goes loses its rules before its hook; the last rule drops.
 """
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from ecluse.policy import LinkProtocol, Preset
 from ecluse.ruleset import program as p
 from ecluse.ruleset.exit_values import NOTHING, WHOLE, Answer, Ends, ExitDevice, ExitLock, Standing
+from ecluse.ruleset.lifeline import OSPF
 from ecluse.ruleset.program_text import interval_text
 
 TABLE = "netdev ecluse_exit"
@@ -73,7 +74,8 @@ def _digest(elements: Iterable[str]) -> str:
 
 def names(lock: ExitLock) -> Standing:
     """Name everything that the lock's table holds."""
-    sets = {*end_sets(lock.ends4, "4"), *end_sets(lock.ends6, "6"), *LEARNED, *DROPPED}
+    learned = LEARNED if lock.learns else ()
+    sets = {*end_sets(lock.ends4, "4"), *end_sets(lock.ends6, "6"), *learned, *DROPPED}
     chains = {
         f"{stem}.{one.key}"
         for one in lock.devices
@@ -89,7 +91,7 @@ def table_text(lock: ExitLock, standing: Standing = NOTHING) -> str:
 
 
 def boot_text(lock: ExitLock) -> str:
-    """Write a text that makes the table anew, whatever stands."""
+    """Write a text that makes the table again, whatever stands."""
     return REMOVAL + table_text(lock)
 
 
@@ -129,11 +131,10 @@ def _sets(lock: ExitLock, standing: Standing) -> Iterator[str]:
             if name not in standing.sets:
                 yield f"\tset {name} {{\n\t\ttype {of}; {flags}\n\t\telements = {{ "
                 yield ",\n\t\t\t".join(elements) + " }\n\t}\n"
-        yield f"\tset learned{digit} {{\n\t\ttype {kind};\n"
-        if ends.learned:
+        if lock.learns:
             there = ", ".join(interval_text(kind, (one, one)) for one in sorted(ends.learned))
-            yield f"\t\telements = {{ {there} }}\n"
-        yield "\t}\n"
+            filled = f"\t\telements = {{ {there} }}\n" if there else ""
+            yield f"\tset learned{digit} {{\n\t\ttype {kind};\n{filled}\t}}\n"
         row = f"{kind} . {kind} . inet_proto . inet_service"
         yield f"\tset dropped{digit} {{\n\t\ttype {row}; {_BOUNDED}\n\t}}\n"
     yield f"\tset {DROPPED_FRAMES} {{\n\t\ttype ether_addr . ether_type; {_BOUNDED}\n\t}}\n"
@@ -240,7 +241,7 @@ def _to_ends(lock: ExitLock, device: ExitDevice, at: int = 0) -> list[str]:
             f"{frame} {_ip(digit)} daddr @{name} {passes}"
             for name in (
                 *(one for one in made if one.startswith("to")),
-                f"learned{digit}",
+                *([f"learned{digit}"] if lock.learns else []),
                 *(one for one in made if one.startswith("nets")),
             )
         ]
@@ -298,6 +299,12 @@ def _housekeeping(lock: ExitLock, device: ExitDevice, at: int = 0) -> list[str]:
         rules += [
             f"{v4} ip daddr 224.0.0.18 ip ttl 255 meta l4proto 112 {_rate(100)}",
             f"{v6} ip6 daddr ff02::12 ip6 hoplimit 255 meta l4proto 112 {_rate(100)}",
+        ]
+    if Preset.OSPF in lock.presets:
+        routers = "{ fe80::/10, ff02::5, ff02::6 }"
+        rules += [
+            f"{v4} ip ttl 1 meta l4proto {OSPF} {_rate(1000)}",
+            f"{v6} ip6 daddr {routers} meta l4proto {OSPF} {_rate(1000)}",
         ]
     passes = f"counter name {counter(LINK, device)} accept"
     if at:

@@ -76,13 +76,17 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class ExitLock:
-    """The lock as it is to stand, whole."""
+    """The lock as it is to stand, whole.
+
+    learns: the DNS gate puts into it what it learns.
+    """
 
     devices: tuple[ExitDevice, ...]
     ends4: Ends
     ends6: Ends
     presets: frozenset[Preset] = frozenset()
     link: frozenset[LinkProtocol] = frozenset()
+    learns: bool = False
 
     def ends(self, version: int) -> Ends:
         """Give the ends of one family."""

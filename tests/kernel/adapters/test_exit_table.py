@@ -44,7 +44,12 @@ ENDS6 = Ends(
     ((6, 443, 443), (17, 500, 510)),
 )
 CUT = ExitLock(
-    (WAN,), ENDS4, ENDS6, frozenset(Preset), frozenset({LinkProtocol.LACP, LinkProtocol.STP})
+    (WAN,),
+    ENDS4,
+    ENDS6,
+    frozenset(Preset),
+    frozenset({LinkProtocol.LACP, LinkProtocol.STP}),
+    learns=True,
 )
 ISOLATE = ExitLock((WAN,), Ends(), Ends())
 
@@ -117,6 +122,10 @@ def frames():
     yield "vrrp4", ethernet(0x0800, ip4("224.0.0.18", 112, DATA, hops=255))
     virtual = bytes.fromhex("00005e000133")
     yield "vrrp4 virtual", ethernet(0x0800, ip4("224.0.0.18", 112, DATA, hops=255), source=virtual)
+    yield "ospf4", ethernet(0x0800, ip4("192.0.2.9", 89, DATA, hops=1))
+    yield "ospf4 far", ethernet(0x0800, ip4("192.0.2.9", 89, DATA, hops=2))
+    yield "ospf6", ethernet(0x86DD, ip6("ff02::5", 89, DATA, source="fe80::1", hops=1))
+    yield "ospf6 far", ethernet(0x86DD, ip6("2001:db8:aa::1", 89, DATA, hops=1))
     yield "vrrp4 far", ethernet(0x0800, ip4("224.0.0.18", 112, DATA, hops=64))
     yield "vrrp6", ethernet(0x86DD, ip6("ff02::12", 112, DATA, hops=255))
     yield "igmp", ethernet(0x0800, ip4("224.0.0.22", 2, bytes(8), hops=1))
@@ -216,6 +225,16 @@ def table(namespace):
     made.close()
 
 
+@pytest.fixture(autouse=True)
+def gate(namespace):
+    """What the DNS gate learned stands in its own table."""
+    nft(
+        "table inet ecluse { set dns_all_4 { type ipv4_addr; flags timeout; timeout 1h; "
+        "elements = { 203.0.113.77 }\n}\n"
+        "set dns_all_6 { type ipv6_addr; flags timeout; timeout 1h; }\n}"
+    )
+
+
 def run(awaitable):
     return asyncio.run(awaitable)
 
@@ -294,7 +313,7 @@ def test_restated_under_load_it_loses_nothing_kept_and_lets_nothing_else_out(wir
     assert sent[0] > 100
     assert got[refused] == 0
     assert got[kept] == sent[0]
-    counts = run(table.read(CUT)).counts[0]
+    counts = run(table.read_table(CUT)).counts[0]
     # They survive a restatement. A packet in its very moment may be counted by both hooks.
     assert sent[0] <= counts.kept4.packets <= sent[0] + 40
     assert sent[0] <= counts.lost.packets <= sent[0] + 40
@@ -332,7 +351,7 @@ def test_what_it_dropped_is_told_with_addresses_or_ethertype(wire, table):
     for name in ("tcp4 other", "gre4 other", "tcp6 other", "mpls"):
         assert not wire.passes(FRAMES[name])
         assert not wire.passes(FRAMES[name])
-    read = run(table.read(ISOLATE))
+    read = run(table.read_table(ISOLATE))
     assert set(read.dropped) == {
         DroppedRow("192.0.2.1", "192.0.2.9", 6, 443, packets=2),
         DroppedRow("192.0.2.1", "192.0.2.9", 47, 0, packets=2),
@@ -349,21 +368,21 @@ def test_a_full_set_hides_no_drop(wire, table):
         with pytest.raises(OSError, match="No buffer space"):
             wire.near.send(ethernet(0x0800, ip4("192.0.2.9", 17, ports(9, port))))
     assert not wire.passes(FRAMES["tcp4 other"])
-    read = run(table.read(ISOLATE))
+    read = run(table.read_table(ISOLATE))
     assert read.full
     assert len(read.dropped) == exit_text.MOST_DROPPED
     assert read.counts[0].lost.packets == exit_text.MOST_DROPPED + 21
 
 
 def test_reading_says_what_is_not_as_meant(wire, table):
-    assert run(table.read(None)) == adapter.ExitReading(stands=False)
-    assert "no table" in run(table.read(CUT)).faults[0]
+    assert run(table.read_table(None)) == adapter.ExitReading(stands=False)
+    assert "no table" in run(table.read_table(CUT)).faults[0]
     run(table.apply(CUT))
-    assert run(table.read(CUT)).faults == ()
-    assert "none is meant" in run(table.read(None)).faults[0]
-    assert "not known" in run(table.read(ISOLATE)).faults[-1]
+    assert run(table.read_table(CUT)).faults == ()
+    assert "none is meant" in run(table.read_table(None)).faults[0]
+    assert "not known" in run(table.read_table(ISOLATE)).faults[-1]
     others = adapter.NftExitTable()
-    assert "not known" in run(others.read(CUT)).faults[0]
+    assert "not known" in run(others.read_table(CUT)).faults[0]
     others.close()
     name = next(iter(exit_text.end_sets(CUT.ends4, "4")))
     for change in (
@@ -373,17 +392,17 @@ def test_reading_says_what_is_not_as_meant(wire, table):
         "flush chain netdev ecluse_exit lost.wan0",
     ):
         nft(change)
-        assert run(table.read(CUT)).faults == ("somebody changed its rules or sets",)
+        assert run(table.read_table(CUT)).faults == ("somebody changed its rules or sets",)
         run(table.remove())
         run(table.apply(CUT))
-        assert run(table.read(CUT)).faults == ()
+        assert run(table.read_table(CUT)).faults == ()
     nft("add element netdev ecluse_exit learned4 { 192.0.2.77 }")
-    assert run(table.read(CUT)).faults == (), "the DNS gate adds what it learns"
+    assert run(table.read_table(CUT)).faults == (), "the DNS gate adds what it learns"
     nft("add chain netdev ecluse_exit more")
-    assert run(table.read(CUT)).faults[0] == "chain more is not ours"
+    assert run(table.read_table(CUT)).faults[0] == "chain more is not ours"
     run(table.remove())
     run(table.remove())
-    assert not run(table.read(None)).stands
+    assert not run(table.read_table(None)).stands
 
 
 def test_a_renamed_device_is_locked_again_by_a_restatement(wire, table):

@@ -51,8 +51,13 @@ SITE_CASES = {
     # what is written -> what is said of it, with its place
     "fast path": (
         "resolvers:",
-        "fast_path: tunnel\nsecond_lock: open\nresolvers:",
+        "fast_path: tunnel\nresolvers:",
         "14:12: 'tunnel' is unknown, expected chains or flowtable",
+    ),
+    "second lock": (
+        "resolvers:",
+        "second_lock: open\nresolvers:",
+        "14:14: 'open' is unknown, expected isolate, cut or off",
     ),
     "name is a YAML truth value": (
         "name: offices",

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecluse.policy import Destination, Direction, Policy, SecondLock, Traffic
+from ecluse.policy import (
+    Destination,
+    Direction,
+    DnsMode,
+    DnsProxySettings,
+    Policy,
+    Preset,
+    SecondLock,
+    Traffic,
+)
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.exit_judge import judge
@@ -66,10 +75,14 @@ def test_what_the_gate_keeps_outward_the_lock_lets_out(policy, addresses, levels
         ("ff02::16", 1, 36, 58, 143, (0, 0)),
         ("224.0.0.18", 255, 28, 112, None, (0, 0)),
         ("ff02::12", 255, 28, 112, None, (0, 0)),
+        ("192.0.2.9", 1, 28, 89, None, (0, 0)),
+        ("ff02::5", 1, 28, 89, None, (0, 0)),
     ],
 )
 def test_the_lifeline_passes_at_isolate(destination, hops, length, protocol, kind, ports):
-    policy, levels = Policy(w.SITE, ()), dict.fromkeys(w.ZONES, "isolate")
+    line = replace(w.LIFELINE, presets=tuple(Preset))
+    policy = Policy(replace(w.SITE, lifeline=line), ())
+    levels = dict.fromkeys(w.ZONES, "isolate")
     to = ip_address(destination)
     source = ip_address("192.0.2.1" if to.version == 4 else "fe80::9")
     packet = Packet(
@@ -102,7 +115,7 @@ def test_when_it_stands(wanted, levels, stands):
 
 
 def test_only_what_a_live_level_keeps_is_let_out_and_a_union_lets_out_both():
-    policy = with_lock(Policy(w.SITE, ()))
+    policy = with_lock(Policy(replace(w.SITE, dns=DnsProxySettings(DnsMode.CUT)), ()))
     levels = dict.fromkeys(w.ZONES, "cut")
     narrow = exit_lock(policy, levels, {}, [ip_address("203.0.113.9")], (WAN,))
     wide = exit_lock(policy, levels, {}, [ip_address("203.0.113.10")], (WAN, WAN))
@@ -110,6 +123,11 @@ def test_only_what_a_live_level_keeps_is_let_out_and_a_union_lets_out_both():
     assert both.devices == (WAN, WAN)
     assert both.ends4.learned == narrow.ends4.learned | wide.ends4.learned
     assert both.ends4.ranges == narrow.ends4.ranges
+    assert both.learns
+    isolated = dict.fromkeys(w.ZONES, "isolate")
+    closed = exit_lock(policy, isolated, {}, [ip_address("203.0.113.9")], (WAN,))
+    assert not closed.learns
+    assert not closed.ends4.learned
 
 
 def test_partners_from_anywhere_are_answered_by_the_port_that_they_addressed():

@@ -33,7 +33,7 @@ def later(machine, seconds=0.1):
 
 
 def state(machine):
-    return machine.run(machine.controller.status).second_lock
+    return machine.status().second_lock
 
 
 def test_as_shipped_it_stands_at_isolate_alone(machine):
@@ -67,8 +67,7 @@ def test_a_lock_that_can_not_go_refuses_the_opening_and_the_gate_stays(machine):
     machine.set("isolate")
     later(machine)
     machine.exit_table.fail = "busy"
-    with pytest.raises(KernelError, match="busy"):
-        machine.set("open")
+    assert isinstance(machine.set("open"), KernelError)
     assert set(machine.controller.parts.live.current.levels.values()) == {"isolate"}
     machine.exit_table.fail = ""
     assert later(machine) is not None
@@ -104,9 +103,7 @@ def test_what_it_dropped_is_an_alert_with_its_sender(machine):
     later(machine)
     machine.controller.parts.second_lock.follow()
     later(machine)
-    (alert,) = (
-        one for one in machine.run(machine.controller.status).alerts if one.code == "way-past-gate"
-    )
+    (alert,) = (one for one in machine.status().alerts if one.code == "way-past-gate")
     assert "ethertype 0x88cc by 02:00:00:00:00:09" in alert.text
     assert any(one.event == "exit" for one in machine.audit.records)
     machine.set("open")
