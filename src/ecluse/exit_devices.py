@@ -57,7 +57,9 @@ class _Links:
 
     def exit_device(self, one: Device) -> ExitDevice:
         upper = list(self._standing_on(one.name, {one.name}))
-        outside = {one.mac, *(each.mac for each in upper if each.name not in self._zoned)} - {0}
+        # A macvtap is a virtual machine's: what it sends is not ours.
+        ours = (e for e in upper if e.name not in self._zoned and e.kind != "macvtap")
+        outside = {one.mac, *(each.mac for each in ours)} - {0}
         inside = {
             each.mac for each in upper if each.name in self._zoned and each.kind != "vlan"
         } - {0, one.mac}

@@ -9,6 +9,7 @@ accept, for a chain that goes loses its rules before its hook; the last rule dro
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from ecluse.policy import LinkProtocol, Preset
 from ecluse.ruleset import program as p
@@ -42,6 +43,7 @@ def counter(kind: str, device: ExitDevice) -> str:
     return f"{kind}.{device.key}"
 
 
+@lru_cache(maxsize=4)
 def end_sets(ends: Ends, digit: str) -> dict[str, tuple[str, str, list[str]]]:
     """Give the sets of one family that are never changed: name to type, flags and elements.
 
