@@ -558,7 +558,7 @@ class FakeExitTable:
         self.lock = None
         self.applied.append(None)
 
-    async def read(self, lock) -> ExitReading:
+    async def read_table(self, lock) -> ExitReading:
         self._may_fail()
         faults = () if self.lock == lock else ("it is another",)
         return ExitReading(

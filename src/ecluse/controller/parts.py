@@ -146,7 +146,6 @@ class Parts:
         self.second_lock = SecondLockTask(
             live=live,
             table=ports.exit_table,
-            firewall=ports.firewall,
             count_commit=table.tracker.confirm_commit,
             look_at_links=self.link_reader.look,
             addresses=self._addresses,

@@ -7,20 +7,18 @@ through here first (`before_opening`), so that no kept packet meets a lock that 
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Address
 
 from ecluse.alerts import Alerts, error_text
 from ecluse.controller.live_state import LiveState
 from ecluse.errors import EcluseError
 from ecluse.exit_devices import exit_devices
 from ecluse.exit_ports import DroppedRow, ExitReading, ExitTable
-from ecluse.policy import Addresses, IPAddress, Levels, Policy, SecondLock
-from ecluse.ports import Clock, Firewall
+from ecluse.policy import Addresses, Levels, Policy, SecondLock
+from ecluse.ports import Clock
 from ecluse.records import Actor, AuditRecord
 from ecluse.results import DroppedOutside, ExitDeviceState, SecondLockState
-from ecluse.ruleset.dns_redirect import is_on
 from ecluse.ruleset.exit_lock import exit_lock, is_engaged, union
 from ecluse.ruleset.exit_text import boot_text
 from ecluse.ruleset.exit_values import ExitLock
@@ -39,7 +37,6 @@ class SecondLockTask:
     Args:
         live: the live state; its lock is held for each transaction.
         table: table `netdev ecluse_exit`.
-        firewall: gives what the DNS gate learned.
         count_commit: counts a transaction of ours that changed nothing of table `inet ecluse`.
         look_at_links: reads the machine's interfaces.
         addresses: gives the addresses that host names have now.
@@ -55,7 +52,6 @@ class SecondLockTask:
         *,
         live: LiveState,
         table: ExitTable,
-        firewall: Firewall,
         count_commit: Callable[[], Awaitable[None]],
         look_at_links: Callable[[], Awaitable[LinkReading]],
         addresses: Callable[[], Addresses],
@@ -69,7 +65,6 @@ class SecondLockTask:
     ) -> None:
         self._live = live
         self._table = table
-        self._firewall = firewall
         self._count_commit = count_commit
         self._look_at_links = look_at_links
         self._addresses = addresses
@@ -177,7 +172,7 @@ class SecondLockTask:
         if meant is None:
             await self._store_for_boot("")
             return
-        reading = await self._table.read(meant)
+        reading = await self._table.read_table(meant)
         if not reading.stands or reading.faults:
             found = "; ".join(reading.faults) or "it was gone"
             meant, before = await self._change(again=True), meant
@@ -185,7 +180,7 @@ class SecondLockTask:
                 self.follow()  # it was changed while it was read
                 return
             self._emit("tamper", f"the second lock was put back: {found}")
-            reading = await self._table.read(meant)
+            reading = await self._table.read_table(meant)
         self._reading = reading
         await self._store_for_boot(boot_text(meant))
 
@@ -206,11 +201,8 @@ class SecondLockTask:
         seen = await self._look_at_links()
         if seen.host is None:
             raise EcluseError(seen.trouble)
-        learned: list[IPAddress] = []
-        if policy.site.second_lock is SecondLock.CUT and is_on(policy):
-            learned = _learned_addresses(await self._firewall.learned())
-        devices = exit_devices(policy, seen.host)
-        return exit_lock(policy, levels, self._addresses(), learned, devices)
+        # What the DNS gate learned is the table's own affair (kernel/exit_learned.py).
+        return exit_lock(policy, levels, self._addresses(), (), exit_devices(policy, seen.host))
 
     async def _apply(self, lock: ExitLock) -> None:
         await self._table.apply(lock)
@@ -220,7 +212,9 @@ class SecondLockTask:
         self._applied, self._may_stand = lock, True
 
     async def _remove(self) -> None:
-        if self._applied is not None or (self._may_stand and (await self._table.read(None)).stands):
+        if self._applied is not None or (
+            self._may_stand and (await self._table.read_table(None)).stands
+        ):
             await self._table.remove()
             await self._count_commit()
         self._may_stand, self._applied, self._since = False, None, None
@@ -265,14 +259,6 @@ def _why_not(setting: SecondLock, *, wanted: bool) -> str:
     if setting is SecondLock.CUT:
         return "a zone is open"
     return "only while every zone is at a level that keeps nothing"
-
-
-def _learned_addresses(sets: Mapping[str, frozenset[int]]) -> list[IPAddress]:
-    return [
-        IPv6Address(one) if name.endswith("6") else IPv4Address(one)
-        for name, found in sets.items()
-        for one in found
-    ]
 
 
 def _row(one: DroppedRow) -> DroppedOutside:
