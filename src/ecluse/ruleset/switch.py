@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from ecluse.policy import GATEWAY, Levels, Policy, Site, level_named
-from ecluse.ruleset import dns_redirect, flowtable, source_check, table_names
+from ecluse.ruleset import dns_redirect, exit_text, flowtable, source_check, table_names
 from ecluse.ruleset.chains import gate_names
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.lifeline import open_output
@@ -174,6 +174,17 @@ def base_chain_policy(policy: Policy, levels: Levels) -> str:
 def switch_text(policy: Policy, slot: int, levels: Levels) -> str:
     """Write the state of the switch at these levels."""
     return switch_state(policy, slot, levels).text()
+
+
+def by_hand_text(policy: Policy, levels: Levels) -> str:
+    """Write the state of the switch for a person who loads it without the daemon.
+
+    The second lock goes first, unless all levels keep nothing: it may be narrower than these.
+    """
+    keeps = any(
+        _passes_all(policy.site, n) or level_named(policy.site, n).keeps for n in levels.values()
+    )
+    return (exit_text.REMOVAL if keeps else "") + switch_text(policy, BOOT_SLOT, levels)
 
 
 def levels_of_targets(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str] | None:
