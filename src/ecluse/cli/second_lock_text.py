@@ -15,8 +15,10 @@ _DROPPED_ROWS = 5
 """Rows of what it dropped that a person is shown; the API gives all."""
 
 
-def show_second_lock(screen: Screen, lock: Mapping[str, Any]) -> None:
+def show_second_lock(screen: Screen, lock: Mapping[str, Any] | None) -> None:
     """Say whether the second lock stands, and what left by each device since it does."""
+    if lock is None:  # a daemon of an earlier version
+        return
     if not lock["stands"]:
         bad = "bad" if lock["wanted"] else ""
         screen.wrapped(
