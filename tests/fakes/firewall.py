@@ -19,7 +19,7 @@ from ecluse.ruleset.flowtable import REMOVAL
 from ecluse.ruleset.program import TABLE, NamedSet
 from ecluse.ruleset.program_text import element_text
 from ecluse.ruleset.switch import SwitchState
-from ecluse.ruleset.table_names import BASE_CHAINS, GUARD, is_switched
+from ecluse.ruleset.table_names import BASE_CHAINS, GUARD, IDLE_CHAINS, is_switched
 from tests.fakes.ports import Failing, Feed
 
 _PRIORITIES = {
@@ -183,7 +183,7 @@ class FakeFirewall(Failing):
                 if len(rules) == 1 and rules[0].startswith("goto ")
                 else None
             )
-            result[name] = single
+            result[name] = "" if name in IDLE_CHAINS and not rules else single
         return result
 
     async def policies(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from ecluse.cli.format import (
     time_ago,
     zones_by_level,
 )
+from ecluse.cli.second_lock_text import show_second_lock
 
 TYPE_CHECKING = False  # as in main
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def show_status(screen: Screen, s: Json) -> None:
         f"  refused   {count_of(s['refused_packets'], 'packet')} outbound, "
         f"{s['refused_inbound_packets']:,} inbound"
     )
+    if lock := s.get("second_lock"):
+        show_second_lock(screen, lock)
     _show_extensions(screen, s)
     if purge := s.get("purge"):
         style = "bad" if purge["state"] == "failed" else ""

@@ -30,7 +30,9 @@ from ecluse.policy import (
     IPNetwork,
     Level,
     Lifeline,
+    LinkProtocol,
     Preset,
+    SecondLock,
     Service,
     Traffic,
     Zone,
@@ -125,11 +127,13 @@ def _level(name: str, keeps: tuple[Criticality, ...], title: str = "") -> Level:
 
 
 def _lifeline(
-    management: Mapping[str, Any] | None = None, presets: tuple[Preset, ...] = ()
+    management: Mapping[str, Any] | None = None,
+    presets: tuple[Preset, ...] = (),
+    link: tuple[LinkProtocol, ...] = (),
 ) -> Lifeline:
     if management is None:
-        return Lifeline((), (), presets)
-    return Lifeline(management["networks"], management["ports"], presets)
+        return Lifeline((), (), presets, link)
+    return Lifeline(management["networks"], management["ports"], presets, link)
 
 
 ZONE = form(
@@ -157,6 +161,7 @@ LIFELINE = form(
     _lifeline,
     management=Key(MANAGEMENT, null=True),
     presets=Key(ListOf(_choice(Preset), empty=True)),
+    link=Key(ListOf(_choice(LinkProtocol), empty=True)),
 )
 INTERNAL = form(
     InternalDomains,
@@ -188,6 +193,7 @@ SITE = form(
     levels=Key(ListOf(Unread(), empty=True)),
     dns_gate=Key(DNS_GATE),
     fast_path=Key(_choice(FastPath)),
+    second_lock=Key(_choice(SecondLock)),
 )
 
 

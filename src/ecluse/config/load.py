@@ -34,6 +34,7 @@ from ecluse.policy import (
     Level,
     Lifeline,
     Policy,
+    SecondLock,
     Site,
     Zone,
 )
@@ -282,6 +283,7 @@ def _site(document: Document, faults: list[Fault]) -> _SiteParts:
             values.get("resolvers", ()),
             in_order(parts.levels),
             fast_path=values.get("fast_path", FastPath.CHAINS),
+            second_lock=values.get("second_lock", SecondLock.ISOLATE),
         )
         faults += site_bounds(document, parts.whole, parts.dns_gate.get("internal", ()))
     return parts

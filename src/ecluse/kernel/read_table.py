@@ -29,7 +29,7 @@ from ecluse.kernel.nft_messages import TABLE, rule_attributes
 from ecluse.lenient_rows import parse_rows
 from ecluse.ports import CounterValue, SetReading
 from ecluse.results import RefusedFlow
-from ecluse.ruleset.table_names import FLOW_SETS, LIMITED_SETS, REFUSED_SETS
+from ecluse.ruleset.table_names import FLOW_SETS, IDLE_CHAINS, LIMITED_SETS, REFUSED_SETS
 
 T = TypeVar("T")
 
@@ -131,8 +131,15 @@ def goto_target(chain_rules: Sequence[dict[int, bytes]]) -> str | None:
 
 
 def goto_targets(netlink: NetlinkSocket, chain_names: Iterable[str]) -> dict[str, str | None]:
-    """Give each chain's goto target, None where it does anything else or does not exist."""
-    return {name: goto_target(dump_rules(netlink, name)) for name in chain_names}
+    """Give each chain's goto target, None where it does anything else or does not exist.
+
+    Empty for a base chain that may be without a rule, and is; whether it exists, its hook tells.
+    """
+    found = {name: dump_rules(netlink, name) for name in chain_names}
+    return {
+        name: "" if name in IDLE_CHAINS and not rules else goto_target(rules)
+        for name, rules in found.items()
+    }
 
 
 def dump_chains(netlink: NetlinkSocket) -> list[dict[int, bytes]]:

@@ -234,8 +234,8 @@ class Site:
     resolvers: tuple[IPAddress, ...]
     levels: tuple[Level, ...]
     dns: DnsProxySettings = field(default=DnsProxySettings(), metadata=ADDED_LATER)
-    second_lock: SecondLock = field(default=SecondLock.ISOLATE, metadata=ADDED_LATER)
     fast_path: FastPath = field(default=FastPath.CHAINS, metadata=ADDED_LATER)
+    second_lock: SecondLock = field(default=SecondLock.ISOLATE, metadata=ADDED_LATER)
 
     def zone_of(self, address: IPAddress) -> str:
         """Name the zone in whose subnets an address lies; empty when it is in none."""

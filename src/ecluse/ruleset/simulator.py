@@ -140,7 +140,13 @@ class Simulator:
     @cached_property
     def _chains(self) -> dict[str, tuple[p.Rule, ...]]:
         chains = {chain.name: chain.rules for chain in self.program.chains}
-        chains.update({name: ((p.goto(target),),) for name, target in self.targets.items()})
+        # A base chain without a rule has the policy accept: it stands so at `open` alone.
+        chains.update(
+            {
+                name: ((p.goto(target) if target else p.ACCEPT,),)
+                for name, target in self.targets.items()
+            }
+        )
         return chains
 
     @cached_property
@@ -280,6 +286,16 @@ def _is_error(packet: Packet) -> bool:
     return packet.connection is not None and packet.icmp_type in errors.get(packet.protocol, ())
 
 
+def _status(connection: ConntrackEntry) -> str:
+    """Tell whether the destination was translated.
+
+    Whether the connection is confirmed is asked of the first packet alone, which is not.
+    """
+    sent, answers = connection.original, connection.reply
+    there = (sent.destination, sent.destination_port)
+    return "" if there == (answers.source, answers.source_port) else "dnat"
+
+
 def _v4(address: IPAddress) -> int | None:
     return int(address) if address.version == 4 else None
 
@@ -298,6 +314,7 @@ _FIELD_VALUES: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.L4PROTO: lambda k: k.protocol,
     p.SKUID: lambda k: k.uid,
     p.CT_STATE: lambda k: "invalid" if k.invalid else "related" if _is_error(k) else "tracked",
+    p.TH_SPORT: lambda k: k.source_port if k.protocol in p.PORTS else None,
     p.TH_DPORT: lambda k: k.destination_port if k.protocol in p.PORTS else None,
     p.UDP_SPORT: lambda k: k.source_port if k.protocol == p.UDP else None,
     p.UDP_DPORT: lambda k: k.destination_port if k.protocol == p.UDP else None,
@@ -312,7 +329,7 @@ _FIELD_VALUES: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.HOPLIMIT6: lambda k: k.hop_limit if k.source.version == 6 else None,
     p.SOURCE_ROUTE: lambda k: k.route,
     p.IIFKIND: lambda _: None,  # asked before routing alone, of a packet's second pass there
-    p.CT_STATUS: lambda _: None,  # asked of the first packet alone, which is not confirmed yet
+    p.CT_STATUS: lambda k: _status(k.connection) if k.connection else None,
     p.CT_DIRECTION: lambda k: k.direction if k.connection else None,
     p.CT_PROTOCOL: lambda k: k.connection.protocol if k.connection else None,
     p.CT_PORT: lambda k: k.connection.original.destination_port if k.connection else None,

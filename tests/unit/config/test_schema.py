@@ -35,7 +35,7 @@ def test_what_is_missing_after_the_second_document_is_not_hidden(files):
     files.site("title: CHU d'Example\n", "---\n")
     assert files.faults()[0] == (
         "site.yaml:1:1: the key 'zones' is missing, expected it among site, title, zones,"
-        " lifeline, resolvers, levels, dns_gate, fast_path"
+        " lifeline, resolvers, levels, dns_gate, fast_path, second_lock"
     )
 
 
@@ -53,6 +53,11 @@ SITE_CASES = {
         "resolvers:",
         "fast_path: tunnel\nresolvers:",
         "14:12: 'tunnel' is unknown, expected chains or flowtable",
+    ),
+    "second lock": (
+        "resolvers:",
+        "second_lock: open\nresolvers:",
+        "14:14: 'open' is unknown, expected isolate, cut or off",
     ),
     "name is a YAML truth value": (
         "name: offices",

@@ -89,3 +89,13 @@ def test_removal_names_only_old_slots_and_unused_counters():
     assert "chain inet ecluse forward" not in text
     assert "delete chain inet ecluse k1_forward" in text
     assert "delete counter inet ecluse svc_b" in text
+
+
+def test_an_open_gate_of_an_earlier_build_is_read_as_open():
+    opened = dict.fromkeys(w.ZONES, "open")
+    targets = switch.switch_targets(Policy(w.SITE, ()), 3, opened)
+    before = targets | dict.fromkeys(table_names.IDLE_CHAINS, "k3_open")
+    assert targets != before
+    assert switch.levels_of_targets(Policy(w.SITE, ()), before) == opened
+    strange = targets | dict.fromkeys(table_names.IDLE_CHAINS, "k3_nothing")
+    assert switch.levels_of_targets(Policy(w.SITE, ()), strange) is None

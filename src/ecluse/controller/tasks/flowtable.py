@@ -31,12 +31,14 @@ nf_tables for some 20 ms.
 def flowtable_devices(host: HostReading) -> tuple[str, ...]:
     """Give the interfaces whose packets may go by the flowtable.
 
-    Not loopback; not a port of another interface, by whose name packets are forwarded; no VRF.
+    Not loopback; not a port of another interface, by whose name packets are forwarded; no VRF; none
+    without an address of its own or a route: to take one out costs a closing 17 ms on Linux 6.12.
     """
     names = (
         one.name
         for one in host.devices
         if one.up
+        and one.own_ip
         and not (one.elsewhere or one.master)
         and one.kind != "vrf"
         and one.name != "lo"

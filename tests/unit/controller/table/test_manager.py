@@ -99,9 +99,13 @@ def test_always_redirects_at_open_too():
     assert switch.switch_targets(always, 1, DNS_OPEN)["forward"] == "k1_open"
     # At output our own look-ups get their label, for a cut in the middle of one.
     at_open = switch.switch_targets(DNS_POLICY, 1, DNS_OPEN)
-    assert {hook: at_open[hook] for hook in BASE_CHAINS} == dict.fromkeys(
-        BASE_CHAINS, "k1_open"
-    ) | {"output": "k1_open.output"}
+    assert {hook: at_open[hook] for hook in BASE_CHAINS} == {
+        "forward": "k1_open",
+        "input": "k1_open",
+        "output": "k1_open.output",
+        "postrouting": "",
+    }
+    assert at_open["raw"] == ""
     mixed = switch.switch_targets(always, 1, DNS_OPEN | {"care": "cut"})
     assert mixed["input"] == "k1_input"
     assert mixed["k1_gate.dns.care"] == "k1_dns.redirect.care"

@@ -21,6 +21,7 @@ HOST = HostReading(
         Device("br0", kind="bridge"),
         Device("vall", kind="vrf"),
         Device("down0", up=False),
+        Device("trunk0", own_ip=False),
         Device("mv0", kind="macvlan", elsewhere=True),
     )
 )
