@@ -145,3 +145,17 @@ def test_partners_from_anywhere_are_answered_by_the_port_that_they_addressed():
     lock = exit_lock(policy, dict.fromkeys(w.ZONES, "cut"), {}, (), (WAN,))
     assert not lock.ends4.answers
     assert (0, 2**32 - 1) in lock.ends4.ranges
+
+
+def test_addresses_of_names_resolvers_and_management_are_ends():
+    named = Destination(Direction.OUTBOUND, ("a.example",), (), (Traffic(6, 443, 443),))
+    service = w.Service("a", "", "", "", w.Criticality.VITAL, ("care",), (), (named,))
+    policy = with_lock(Policy(w.SITE, (service,)))
+    known = {"a.example": (ip_address("203.0.113.9"), ip_address("2001:db8:ff::1"))}
+    lock = exit_lock(policy, dict.fromkeys(w.ZONES, "cut"), known, (), (WAN,))
+    resolver = int(ip_address("192.0.2.53"))
+    assert lock.ends4.singles == {int(known["a.example"][0]), resolver}
+    assert lock.ends6.singles == {int(known["a.example"][1])}
+    assert lock.ends4.ranges == ((int(ip_address("192.0.2.64")), int(ip_address("192.0.2.79"))),)
+    isolated = exit_lock(policy, dict.fromkeys(w.ZONES, "isolate"), known, (), (WAN,))
+    assert isolated.ends4.singles == {resolver}
