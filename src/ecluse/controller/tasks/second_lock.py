@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
+from typing import Any
 
 from ecluse.alerts import Alerts, error_text
 from ecluse.controller.live_state import CurrentState, LiveState
@@ -222,7 +223,8 @@ class SecondLockTask:
         await asyncio.wait({work}, timeout=_PATIENCE)
         urgent = asyncio.ensure_future(self._live.lock.urgent_waiting.wait())
         try:
-            await asyncio.wait({work, urgent}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {work, urgent}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             urgent.cancel()
         if not work.done():
