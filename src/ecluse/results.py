@@ -223,7 +223,8 @@ class SecondLockState:
     """The second lock, at the outside interfaces.
 
     setting: when it is to stand (`isolate`, `cut`, `off`). wanted: whether that is so now. stands:
-    it was read from the kernel just now, and is as it should be. why: it does not stand.
+    it was as it should be when the kernel was last read: after each change and every 10 s, and the
+    counts are of that moment. why: it does not stand.
     since: when it came to stand; what is counted is counted from then on.
     dropped: most packets first. dropped_full: there was no room for more; `lost` counts on.
     """
