@@ -40,7 +40,8 @@ class SecondLockTask:
         count_commit: counts a transaction of ours that changed nothing of table `inet ecluse`.
         look_at_links: reads the machine's interfaces.
         addresses: gives the addresses that host names have now.
-        write_boot: stores the lock for the boot; an empty text removes it.
+        store_for_boot: stores the lock for the boot, soon; an empty text removes it.
+        remove_for_boot: removes it now, within the time that a record has. StateError.
         append_line: appends a line to the audit log.
         itself: the daemon, as an actor.
         tick: seconds between two regular readings.
@@ -55,7 +56,8 @@ class SecondLockTask:
         count_commit: Callable[[], Awaitable[None]],
         look_at_links: Callable[[], Awaitable[LinkReading]],
         addresses: Callable[[], Addresses],
-        write_boot: Callable[[str], Awaitable[object]],
+        store_for_boot: Callable[[str], None],
+        remove_for_boot: Callable[[], Awaitable[None]],
         append_line: Callable[[AuditRecord], Awaitable[object]],
         itself: Actor,
         tick: float,
@@ -68,7 +70,8 @@ class SecondLockTask:
         self._count_commit = count_commit
         self._look_at_links = look_at_links
         self._addresses = addresses
-        self._write_boot = write_boot
+        self._store_text = store_for_boot
+        self._remove_for_boot = remove_for_boot
         self._append_line = append_line
         self._itself = itself
         self._tick = tick
@@ -77,7 +80,8 @@ class SecondLockTask:
         self._emit = emit
         self._wanted = asyncio.Event()
         self._applied: ExitLock | None = None
-        self._for_boot: str | None = None  # what `boot-lock.nft` holds; None: not known
+        self._for_boot: str | None = None  # what `boot-lock.nft` is to hold; None: not known
+        self._openings = 0  # counts what was let through before the gate
         self._may_stand = True  # one of a run before, until it was looked for
         self._since: datetime | None = None
         self._links_changed = False
@@ -113,11 +117,16 @@ class SecondLockTask:
         The caller holds the lock of the live state.
 
         Raises:
-            KernelError: the lock stands as before, and the gate is not to be opened.
+            KernelError, StateError: the lock stands as before, and the gate is not to be opened.
         """
+        self._openings += 1
         if not self._may_stand:
             return
-        await self._store_for_boot("")
+        # On disk first: no boot may meet a lock that is narrower than its gate.
+        if self._for_boot != "":
+            self._for_boot = None
+            await self._remove_for_boot()
+            self._for_boot = ""
         wider = await self._meant(policy, levels)
         if wider is None or self._applied is None:
             await self._remove()
@@ -180,8 +189,9 @@ class SecondLockTask:
         if again or meant != self._applied or (meant is None and self._may_stand):
             meant = await self._change(again=again)
         if meant is None:
-            await self._store_for_boot("")
+            self._store_for_boot("")
             return
+        openings = self._openings
         reading = await self._table.read_table(meant)
         if not reading.stands or reading.faults:
             found = "; ".join(reading.faults) or "it was gone"
@@ -191,8 +201,11 @@ class SecondLockTask:
                 return
             self._emit("tamper", f"the second lock was put back: {found}")
             reading = await self._table.read_table(meant)
+        if openings != self._openings:
+            self.follow()  # the gate opens meanwhile: what was read is of before
+            return
         self._reading = reading
-        await self._store_for_boot(boot_text(meant))
+        self._store_for_boot(boot_text(meant))
 
     async def _change(self, *, again: bool = False) -> ExitLock | None:
         """Bring it to the live state under the lock; give what is meant. again: whatever stands."""
@@ -232,13 +245,11 @@ class SecondLockTask:
         self._alerts.clear("way-past-gate")
         self._told.clear()
 
-    async def _store_for_boot(self, text: str) -> None:
-        """Store the lock for the boot. A disk that takes nothing has alerts of its own."""
+    def _store_for_boot(self, text: str) -> None:
+        """Have the lock stored for the boot, soon: nothing here waits for a disk that hangs."""
         if text != self._for_boot:
-            self._for_boot = None
-            with contextlib.suppress(EcluseError):
-                await self._write_boot(text)
-                self._for_boot = text
+            self._store_text(text)
+            self._for_boot = text
 
     # -- the witness -------------------------------------------------------------------------------
 
