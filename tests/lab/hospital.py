@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from ecluse.ruleset import exit_text
 from tests.lab import netns, places
 from tests.lab.daemon import Daemon
 from tests.lab.dnsgate import DnsGate
@@ -205,9 +206,7 @@ class Hospital:
 
     def forget_gate(self) -> None:
         """Take our tables out of the kernel, as a reboot does."""
-        self.nft(
-            "delete table inet ecluse\nadd table netdev ecluse_exit\ndelete table netdev ecluse_exit"
-        )
+        self.nft("delete table inet ecluse\n" + exit_text.REMOVAL)
 
     def dns(self, zone: dict) -> None:
         """Have the DNS server answer from this zone from now on (shape: inside/wire.dns_answer)."""
