@@ -214,7 +214,7 @@ class Parts:
             look_at_links=self.link_reader.look,
             judge_for=self.judges.judge_for,
             find_refused=self.judges.refused,
-            bypasses=lambda: self.links.bypasses,
+            bypasses=self.links.bypasses_at,
             alerts=alerts,
         )
         self.transition = Transition(

@@ -37,7 +37,8 @@ class Planner:
         judge_for: makes a judge of connections for a compiled policy at some levels.
         find_refused: gives the connections that a judge refuses; it learns by that which ends are
             routed to the inside.
-        bypasses: gives what was found that may carry packets past the gate.
+        bypasses: gives what was found that may carry packets past the gate, and what carries kept
+            services and would end, for a policy at some levels.
         alerts: those that stand.
     """
 
@@ -53,7 +54,7 @@ class Planner:
         look_at_links: Callable[[], Awaitable[LinkReading]],
         judge_for: Callable[[CompiledPolicy, Levels], Awaitable[FlowJudge]],
         find_refused: Callable[[FlowJudge, Sequence[ConntrackEntry]], Awaitable[object]],
-        bypasses: Callable[[], tuple[MachineWarning, ...]],
+        bypasses: Callable[[Policy, Levels], tuple[MachineWarning, ...]],
         alerts: Alerts,
     ) -> None:
         self._live = live
@@ -181,7 +182,7 @@ class Planner:
             *self._alerts.texts(),
             *seen.machine_warnings(planned.policy, cut=ls.closed_somewhere(planned.policy, levels)),
             *ls.stale_caches(live.policy, live.levels, planned.policy, levels),
-            *(one.what for one in self._bypasses()),
+            *(one.what for one in self._bypasses(planned.policy, levels)),
         )
         return await asyncio.to_thread(
             self._compared, live, planned, levels, seen, judges, every, machine
