@@ -2,7 +2,7 @@
 # Put the recorded gate into the kernel before any link is up (ecluse-boot.service). No Python, nothing that may wait.
 #
 # What it loads, the first that is whole and that the kernel takes:
-#   boot.nft     the recorded state; complete only with its checksum, because a torn one could load and leave everything open
+#   boot.nft     the recorded state (and then boot-lock.nft, the second lock, if that stood); complete only with its checksum, because a torn one could load and leave everything open
 #   closed.nft   the site's lifeline alone
 #   the built-in closed ruleset of the package, which knows no site
 # The latter two only where this gateway was in service before. Then a note tells the daemon that what it finds in the kernel
@@ -79,6 +79,11 @@ fi
 if whole "$state/boot.nft" && load "$state/boot.nft"; then
   timeout "$patience" /bin/sh "$0" recall ||
     say "not all that the DNS gate had learned was taken within $patience s: names are asked for again"
+  # The second lock stands beside it: a refusal costs the second lock alone.
+  lock=$state/boot-lock.nft
+  if [ -e "$lock" ] && ! { whole "$lock" && load "$lock"; }; then
+    say "the second lock is not there until the daemon has made it ($lock $why); the recorded gate stands"
+  fi
   exit 0
 fi
 told="$state/boot.nft $why"

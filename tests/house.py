@@ -24,6 +24,8 @@ WITHOUT_A_TEST_FILE = {
     "dnsproxy/learned.py": "it is the kernel's sets: tests/kernel/adapters/test_learned.py",
     "daemon.py": "puts the adapters together: tests/system/test_daemon.py runs it",
     "ports.py": "protocols alone: the adapters and tests/fakes fulfil them",
+    "exit_ports.py": "a protocol and its values: tests/kernel/adapters/test_exit_table.py",
+    "kernel/read_exit_table.py": "read by tests/kernel/adapters/test_exit_table.py",
     "results.py": "values without a method",
     "ruleset/conntrack_entry.py": "values without a method",
 }

@@ -85,7 +85,8 @@ open_by_hand() {
 
 delete_table() {
     if [ "$(kernel_gate)" = none ]; then return 0; fi
-    nft delete table inet ecluse </dev/null
+    printf '%s\n' 'table inet ecluse_flows {' '}' 'delete table inet ecluse_flows' 'delete table inet ecluse' | nft -f -
+    printf '%s\n' 'add table netdev ecluse_exit' 'delete table netdev ecluse_exit' | nft -f -
 }
 
 # -- End of that part.

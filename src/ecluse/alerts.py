@@ -118,6 +118,24 @@ KINDS: Mapping[str, AlertKind] = MappingProxyType(
             "the site's files have {count} fault(s) and wait unused: run 'ecluse check'",
             cleared_event="",
         ),
+        "second-lock-missing": AlertKind(
+            _WARNING,
+            "the second lock does not stand as it should ({error}): the gate's own table holds; "
+            "'ecluse check --host' names ways past it",
+            cleared="the second lock is as it should be again",
+        ),
+        "way-past-gate": AlertKind(
+            _CRITICAL,
+            "something goes past the gate: the second lock dropped {packets} packet(s) at "
+            "{devices} that the gate did not refuse: {examples}. Find what sends them, and end it; "
+            "'ecluse check --host' names ways",
+        ),
+        "flowtable-missing": AlertKind(
+            _WARNING,
+            "fast_path: the kernel takes no flowtable ({error}): kept packets go by the chains, "
+            "which is slower and as safe",
+            cleared="the flowtable of kept flows stands again, or is not wanted any more",
+        ),
         "generation-not-ready": AlertKind(
             _INFO,
             "the generation before can't be kept ready ({error}); a rollback takes longer",

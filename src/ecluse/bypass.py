@@ -11,6 +11,7 @@ from ecluse.carriers import carrier_warnings
 from ecluse.host_reading import BESIDE, BRIDGE_CALLS, FORWARDING, LOOSE, Device, HostReading
 from ecluse.interface_zones import InterfaceZones
 from ecluse.policy import CUT, Levels, Policy
+from ecluse.ruleset import flowtable
 from ecluse.zone_links import LinkReading
 
 
@@ -201,6 +202,8 @@ def _moving_rules(host: HostReading) -> Iterator[MachineWarning]:
 
 def _flowtables(host: HostReading) -> Iterator[MachineWarning]:
     for one in host.offloads:
+        if one.table == flowtable.TABLE and not one.hardware:
+            continue  # ours: it goes in the transaction of the switch
         name = f"flowtable {one.name} of table {one.table}"
         if one.hardware:
             yield _bypass(

@@ -11,7 +11,7 @@ from ipaddress import IPv6Network, ip_address
 
 from ecluse.host_reading import Device, HostReading, LearnedRoutes
 from ecluse.interface_zones import InterfaceZones
-from ecluse.policy import GATEWAY, IPAddress, Level, Levels, Policy, Traffic, level_named
+from ecluse.policy import GATEWAY, IPAddress, Level, Levels, Policy, Preset, Traffic, level_named
 from ecluse.routing_protocols import OSPF_PACKETS, ROUTING_PROTOCOLS, Packets
 
 _IPIP, _IP6, _GRE, _ESP = (4, None), (41, None), (47, None), (50, None)
@@ -68,9 +68,7 @@ def _keeps(policy: Policy, level: Level, packets: Packets, peer: IPAddress | Non
     None in `packets` is any.
     """
     protocol, port = packets
-    if packets == OSPF_PACKETS and "ospf" in {
-        preset.value for preset in policy.site.lifeline.presets
-    }:
+    if packets == OSPF_PACKETS and Preset.OSPF in policy.site.lifeline.presets:
         return True
 
     def is_meant(one: Traffic) -> bool:

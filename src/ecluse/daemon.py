@@ -34,6 +34,7 @@ from ecluse.extensions import EXTENSIONS
 from ecluse.instance_lock import drop_pending, guard_network, lock_state
 from ecluse.kernel.bypass_scan import KernelBypassScan
 from ecluse.kernel.conntrack import NfConntrack
+from ecluse.kernel.exit_table import NftExitTable
 from ecluse.kernel.nft_firewall import NftFirewall
 from ecluse.kernel.rtnl_links import RtnlLinks
 from ecluse.output import STDOUT, Output, capture_prints, write_last_words
@@ -151,6 +152,7 @@ class Daemon:
         guard = await asyncio.to_thread(guard_network)
         asyncio.get_running_loop().add_reader(guard, drop_pending, guard)
         firewall = NftFirewall()
+        exit_table = NftExitTable()
         store = DirectoryState(settings.state_dir)
         resolver = DnsResolver(
             clock=utc_now,
@@ -170,6 +172,7 @@ class Daemon:
             source=ConfigDirectory(settings.config_dir),
             clock=utc_now,
             bypass_scan=KernelBypassScan(),
+            exit_table=exit_table,
         )
         closed_at_boot = settings.run_dir / CLOSED_AT_BOOT
         options = Options(
@@ -210,6 +213,7 @@ class Daemon:
         finally:
             await resolver.close()
             links.close()
+            exit_table.close()
             firewall.close()
             os.close(lock)
             asyncio.get_running_loop().remove_reader(guard)

@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from ecluse.policy import GATEWAY, IPAddress, Levels, Policy, level_named
 from ecluse.ruleset.conntrack_entry import ConntrackEntry, Tuple
 from ecluse.ruleset.dns_redirect import DNS_PORT, is_on, redirects
+from ecluse.ruleset.lifeline import OSPF
 from ecluse.ruleset.program import CT_PORT, PORTS, CountByMap, Program
 from ecluse.ruleset.simulator import Indices, Packet, Simulator
 from ecluse.ruleset.switch import switch_targets
@@ -273,8 +274,8 @@ class FlowJudge:
             source_port=one.source_port,
             destination_port=one.destination_port,
             uid=self.daemon_uid,
-            # Conntrack does not keep it; the only rule that asks (VRRP in the lifeline) wants 255.
-            hop_limit=255,
+            # Conntrack does not keep it; the rules that ask (in the lifeline) want these.
+            hop_limit=1 if connection.protocol == OSPF else 255,
         )
 
     def _place_of(self, address: IPAddress) -> str | None:

@@ -30,7 +30,10 @@ class Device:
         up: it was set up. running: it has a carrier, too (IFF_RUNNING): packets can pass.
         own_ip: it has an address that is not link-local, or a route beyond its link.
         index: its number (ifindex); 0 where it is not known.
-        mac: its link-layer address in the usual form; empty where it has none.
+        mac: its link-layer address as a number; 0 for none.
+        ethernet: its packets have an Ethernet header.
+        vlan: of a VLAN, the ethertype and the number of its tag.
+        carries_ppp: a PPPoE session runs over it.
         mode: of an ipvlan: `l3s` or empty. remote: the other end of a tunnel, empty for none or
             any. port: UDP port of its packets (VXLAN, Geneve), else 0.
     """
@@ -46,7 +49,10 @@ class Device:
     running: bool = True
     own_ip: bool = True
     index: int = 0
-    mac: str = ""
+    mac: int = 0
+    ethernet: bool = True
+    vlan: tuple[int, int] = (0, 0)
+    carries_ppp: bool = False
     mode: str = ""
     remote: str = ""
     port: int = 0

@@ -115,6 +115,22 @@ class Firewall(Protocol):
             KernelError: it was refused.
         """
 
+    @property
+    def flowtable_may_stand(self) -> bool:
+        """Say whether a flowtable of ours may stand (`ruleset.flowtable`).
+
+        Every transaction above that may take something away ends it.
+        """
+
+    async def make_flowtable(self, devices: Sequence[str]) -> None:
+        """Put a new flowtable, without flows, in the place of the one before: one transaction.
+
+        KernelError: it was refused, and what stood stands.
+        """
+
+    async def end_flowtable(self) -> None:
+        """Take the flowtable away, whether it stands or not: one transaction. KernelError."""
+
     def apply_closed_table(self, inside: Sequence[str]) -> bool:
         """Shut the gate by the smallest table there is, where none stands; False where one does.
 
@@ -137,7 +153,7 @@ class Firewall(Protocol):
         """Read chains of table `inet ecluse` back, by name.
 
         Each gives its goto target if it consists of just one goto, else None. A chain (or table)
-        that does not exist gives None.
+        that does not exist gives None. `table_names.IDLE_CHAINS` give "" where they have no rule.
         """
 
     async def policies(self) -> dict[str, str]:
@@ -345,10 +361,7 @@ class StateStore(Protocol):
         """Forget the intent: the change is recorded, or was not made."""
 
     def write_generation(self, generation: Generation) -> None:
-        """File an applied state, so that one can go back to it.
-
-        `point_boot` has recorded it already.
-        """
+        """File an applied state, which `point_boot` recorded already, so that one can go back."""
 
     def digest_policy(self, policy: Policy) -> str:
         """Give the digest under which `write_policy` would store a policy; writes nothing."""
@@ -390,6 +403,9 @@ class StateStore(Protocol):
 
     def fill_disk_reserve(self) -> None:
         """Reserve disk space for records of closings on a disk that is full by then."""
+
+    def write_boot_lock(self, text: str) -> None:
+        """Store `boot-lock.nft`, the second lock at boot; an empty text removes it."""
 
     def write_closed(self, text: str) -> None:
         """Store `closed.nft`, the ruleset of last resort."""

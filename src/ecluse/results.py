@@ -189,6 +189,56 @@ class TableUse:
 
 
 @dataclass(frozen=True, slots=True)
+class ExitDeviceState:
+    """What left by one outside interface since the second lock stands there, in packets.
+
+    kept: to what the level keeps. link: what the link itself needs (ARP, neighbour discovery).
+    lost: dropped; the gate did not refuse it, so it came another way.
+    """
+
+    device: str
+    kept: int
+    link: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedOutside:
+    """What the second lock dropped.
+
+    source: an address; of what is no IP the sender's hardware address. ethertype: of that, else 0.
+    protocol: IANA number. port: the destination's; 0 for none.
+    """
+
+    source: str
+    destination: str
+    protocol: int
+    port: int
+    ethertype: int
+    packets: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecondLockState:
+    """The second lock, at the outside interfaces.
+
+    setting: when it is to stand (`isolate`, `cut`, `off`). wanted: whether that is so now. stands:
+    it was read from the kernel just now, and is as it should be. why: it does not stand.
+    since: when it came to stand; what is counted is counted from then on.
+    dropped: most packets first. dropped_full: there was no room for more; `lost` counts on.
+    """
+
+    setting: str
+    wanted: bool
+    stands: bool
+    why: str
+    since: datetime | None
+    devices: tuple[ExitDeviceState, ...] = ()
+    dropped: tuple[DroppedOutside, ...] = ()
+    dropped_full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The whole answer to 'where are we'.
 
@@ -219,6 +269,7 @@ class Status:
     dns: DnsState | None = None
     tables: tuple[TableUse, ...] = ()
     alerts: tuple[Alert, ...] = ()
+    second_lock: SecondLockState | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,16 @@ class Section:
         return next((f for f in self.figures if (f.what, f.who, f.size) == (what, who, size)), None)
 
 
+def absent(sections: Sequence[Section]) -> list[str]:
+    """Name who should have been measured and was not: a run that lacks a peer is not whole."""
+    return [
+        f"{section.title}: {f.who}: {f.note}"
+        for section in sections
+        for f in section.figures
+        if f.note.startswith(("missing", "failed"))
+    ]
+
+
 def number(value: float) -> str:
     """Write a number with three figures that count."""
     if math.isnan(value):

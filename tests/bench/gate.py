@@ -130,11 +130,13 @@ class Gate:
     def directory(self) -> Path:
         return self.hospital.directory
 
-    def macs(self, role: str = "care", interface: str = "care0") -> tuple[bytes, bytes]:
+    def macs(
+        self, role: str = "care", interface: str = "care0", own: str = "eth0"
+    ) -> tuple[bytes, bytes]:
         """Give the hardware addresses of a frame that a host of this role sends to the gateway."""
         return (
             raw.mac(self.hospital.namespace("gw"), interface),
-            raw.mac(self.hospital.namespace(role), "eth0"),
+            raw.mac(self.hospital.namespace(role), own),
         )
 
     def frame(self, kind: str, to: str, source_port: int = 40_000, source: str = "") -> bytes:
@@ -143,12 +145,14 @@ class Gate:
         source = source or (ours.v6 if ":" in to else ours.v4)
         return raw.frame(self.macs(), kind, source, to, source_port, site.PORT)
 
-    def sender(self, frames: list[bytes], rate: int, role: str = "care") -> Helper:
+    def sender(
+        self, frames: list[bytes], rate: int, role: str = "care", interface: str = "eth0"
+    ) -> Helper:
         """Make a sender of these frames (see sender.py), silent until told to go."""
         path = self.directory / f"frames{len(self.senders)}"
         raw.write_frames(path, frames)
         program = str(ROOT / "tests/bench/sender.py")
-        made = Helper(self.hospital.namespace(role), program, "eth0", str(path), str(rate))
+        made = Helper(self.hospital.namespace(role), program, interface, str(path), str(rate))
         self.senders.append(made)
         return made
 

@@ -3,7 +3,8 @@
 `sender.py INTERFACE FILE RATE` (0: full speed).
 
 Orders on standard input, a line each, answered by a line with how many frames were sent so far:
-`go` (send in turn until `stop`), `stop`, `once N` (send N frames, then answer). End of input ends
+`go` (send in turn until `stop`), `stop`, `once N` (send N frames, then answer), `cost N` (send N
+frames and answer with the processor time that this thread used, in nanoseconds). End of input ends
 it.
 """
 
@@ -105,6 +106,12 @@ def _orders() -> None:
             goal = frames.sent + int(rest[0])
             while frames.sent < goal:
                 frames.send(min(BATCH, goal - frames.sent))
+        elif word == "cost":
+            goal, began = frames.sent + int(rest[0]), time.thread_time_ns()
+            while frames.sent < goal:
+                frames.send(min(BATCH, goal - frames.sent))
+            print(time.thread_time_ns() - began, flush=True)
+            continue
         if word != "go":
             print(frames.sent, flush=True)
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.bench import figures, raw, rows_dns, rows_flow, site
+from tests.bench import figures, lanes, raw, rows_dns, rows_flow, rows_forward, rows_packets, site
 from tests.bench.gate import Gate, Run, measure_cut
 from tests.lab import places
 
@@ -155,3 +155,40 @@ def test_the_data_file_holds_every_row_and_the_report_begins_with_ten_of_them(tm
     assert "| 2 ms | 4 ms (best peer, by far) | < 5 ms | yes | 1 |" in text
     assert text.count("not measured in this run") == len(figures.HEADLINES) - 1 == 9
     assert "Rows 1 to 4." in text
+
+
+def test_the_chain_that_accepts_all_loads_and_accepts(gate: Gate):
+    gate.hospital.nft(rows_forward.ACCEPT_ALL)
+    gate.witness.take()
+    gate.stream.ask("once 50")
+    time.sleep(0.1)
+    assert raw.by_destination(gate.witness.take())[site.CUT_OFF.v4] == 50
+
+
+def test_a_peer_that_is_missing_is_named_and_one_that_is_too_slow_is_not():
+    section = figures.Section("Title", "How.")
+    section.add("what", "peer", "", (), note="missing: no such program")
+    section.add("what", "slow", "", (), note="not tried: takes minutes")
+    section.add("what", "ours", "", (1.0,))
+    assert figures.absent([section]) == ["Title: peer: missing: no such program"]
+
+
+def test_lanes_let_through_what_is_kept_and_see_what_is_not(gate: Gate):
+    gate.start_daemon(site.allowlist(site.addresses(10)))
+    gate.level("cut")
+    lane = lanes.Lanes(gate, 500)
+    through = {kind for kind in lanes.KINDS if lane.passes(kind)}
+    assert through == set(lanes.KINDS) - {lanes.OTHER4, lanes.OTHER6}
+
+
+def test_turns_measure_every_kind_of_every_gateway(gate: Gate):
+    gate.hospital.nft(lanes.TRACKED)
+    found = lanes.in_turns({"absent": lanes.Lanes(gate, 200)}, lanes.KINDS, 1)
+    assert all(found[kind]["absent"][0] > 0 for kind in lanes.KINDS)
+
+
+def test_the_row_of_processor_time_has_every_kind_and_state():
+    section = figures.Section("Title", "How.")
+    rows_packets.packets(section, (10,), 1, 200)
+    assert len(section.figures) == len(lanes.KINDS) * 5
+    assert all(f.values and f.median > 0 for f in section.figures)

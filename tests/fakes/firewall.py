@@ -15,10 +15,11 @@ from typing import Any
 from ecluse.errors import KernelError, RulesetRejectedError
 from ecluse.policy import IPAddress
 from ecluse.ports import CounterValue, KernelChange, SetReading, SwitchReading
+from ecluse.ruleset.flowtable import REMOVAL
 from ecluse.ruleset.program import TABLE, NamedSet
 from ecluse.ruleset.program_text import element_text
 from ecluse.ruleset.switch import SwitchState
-from ecluse.ruleset.table_names import BASE_CHAINS, GUARD, is_switched
+from ecluse.ruleset.table_names import BASE_CHAINS, GUARD, IDLE_CHAINS, is_switched
 from tests.fakes.ports import Failing, Feed
 
 _PRIORITIES = {
@@ -62,6 +63,8 @@ class FakeFirewall(Failing):
         self.refusal = ""
         self.table: Table | None = None
         self.generation = 1
+        self.flowtable: tuple[str, ...] | None = None
+        self.flowtables = 0
         self.evidence = SetReading((), full=False)
         self.over = SetReading((), full=False)
         self.answered: dict[str, frozenset[int]] = {}
@@ -81,11 +84,13 @@ class FakeFirewall(Failing):
     async def apply(self, text: str) -> None:
         """Apply `text` whole or not at all. KernelError with the reason."""
         self._may_fail("apply")
+        self.flowtable = None
         self._commit(text, process="eclused", pid=1, ours=True)
 
     async def switch(self, position: SwitchState) -> str:
         """Put the switch into a position, whole or not at all. KernelError with the reason."""
         self._may_fail("switch")
+        self.flowtable = None
         self._commit(position.text(), process="eclused", pid=1, ours=True)
         return self.refusal
 
@@ -99,6 +104,24 @@ class FakeFirewall(Failing):
             for key in named.elements
         ]
         self._commit("\n".join(lines), process="eclused", pid=1, ours=True)
+
+    @property
+    def flowtable_may_stand(self) -> bool:
+        """Say whether one stands."""
+        return self.flowtable is not None
+
+    async def make_flowtable(self, devices: Sequence[str]) -> None:
+        """Note its devices. KernelError with the reason."""
+        self._may_fail("make_flowtable")
+        self._commit("", process="eclused", pid=1, ours=True)
+        self.flowtable = tuple(devices)
+        self.flowtables += 1
+
+    async def end_flowtable(self) -> None:
+        """Forget it."""
+        self._may_fail("end_flowtable")
+        self._commit("", process="eclused", pid=1, ours=True)
+        self.flowtable = None
 
     def apply_closed_table(self, inside: Sequence[str]) -> bool:
         """Make the smallest table, where there is none."""
@@ -160,7 +183,7 @@ class FakeFirewall(Failing):
                 if len(rules) == 1 and rules[0].startswith("goto ")
                 else None
             )
-            result[name] = single
+            result[name] = "" if name in IDLE_CHAINS and not rules else single
         return result
 
     async def policies(self) -> dict[str, str]:
@@ -259,7 +282,7 @@ def _applied(table: Table | None, text: str) -> Table | None:
     ValueError, with the reason, where the kernel would refuse it.
     """
     work = copy.deepcopy(table)
-    lines = iter(text.splitlines())
+    lines = iter(text.replace(REMOVAL, "").splitlines())
     for line in lines:
         if line == f"table {TABLE} {{":
             work = work or Table()

@@ -19,7 +19,8 @@ from typing import Generic, Self, TypeVar
 from ecluse.dnsproxy.daemon_part import DnsProxyPart
 from ecluse.dnsproxy.process_report import DnsReport
 from ecluse.dnsproxy.proxy_config import ProxyConfig
-from ecluse.errors import StateError
+from ecluse.errors import KernelError, StateError
+from ecluse.exit_ports import ExitReading
 from ecluse.extensions import EXTENSIONS, Extension
 from ecluse.faults import Fault
 from ecluse.flow_judge import ConntrackEntry
@@ -181,6 +182,10 @@ class FakeState(Failing):
     def fill_disk_reserve(self) -> None:
         """Keep none: memory has room."""
         self._may_fail("fill_disk_reserve")
+
+    def write_boot_lock(self, text: str) -> None:
+        self.boot_lock = text
+        self._may_fail("write_boot_lock")
 
     def write_closed(self, text: str) -> None:
         """Keep the ruleset of last resort."""
@@ -527,3 +532,38 @@ class FakeBypassScan(Failing):
         """Give the host that a test put here, whatever was read of the links."""
         self._may_fail("scan")
         return self.host
+
+
+class FakeExitTable:
+    """The second lock's table: holds the lock that was applied last."""
+
+    def __init__(self) -> None:
+        self.lock = None
+        self.applied: list = []
+        self.fail = ""
+        self.counts: tuple = ()
+        self.dropped: tuple = ()
+
+    def _may_fail(self) -> None:
+        if self.fail:
+            raise KernelError(self.fail)
+
+    async def apply(self, lock) -> None:
+        self._may_fail()
+        self.lock = lock
+        self.applied.append(lock)
+
+    async def remove(self) -> None:
+        self._may_fail()
+        self.lock = None
+        self.applied.append(None)
+
+    async def read_table(self, lock) -> ExitReading:
+        self._may_fail()
+        faults = () if self.lock == lock else ("it is another",)
+        return ExitReading(
+            stands=self.lock is not None,
+            faults=faults,
+            counts=self.counts if self.lock else (),
+            dropped=self.dropped if self.lock else (),
+        )

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
+from ecluse.policy import GATEWAY as GATEWAY_ZONE
 from ecluse.policy import (
     Addresses,
     Criticality,
@@ -35,14 +36,15 @@ LIFELINES = (
     Lifeline(
         (ip_network("192.0.2.64/28"), ip_network("2001:db8:1:64::/64")),
         (Traffic(6, 22, 22), Traffic(17, 1000, 1001)),
-        (Preset.ND,),
+        (Preset.ND, Preset.OSPF),
     ),
 )
 RESOLVERS = (ip_address("192.0.2.53"), ip_address("2001:db8:1::53"))
 PORTS = (21, 22, 23, 53, 67, 68, 442, 443, 444, 445, 500, 501, 999, 1000, 1001, 2575)
 NETWORKS = (*w.NETWORKS, "192.0.2.0/24", "2001:db8:1::/48", "::/0")
 """The last but one hold the gateway's own outside address too."""
-KINDS = ("syn", "syn", "ack", "udp", "udp", "echo", "esp", "gre", "sctp", "stray", "error")
+GROUPS = ("224.0.0.5", "224.0.0.18", "ff02::5", "ff02::12")
+KINDS = ("syn", "syn", "ack", "udp", "udp", "echo", "esp", "gre", "l2tp", "sctp", "stray", "error")
 _HOUSEKEEPING = (133, 134, 135, 136, 137, 130, 143)
 
 
@@ -70,12 +72,12 @@ _HOSTS = (
 _SERVERS = tuple(
     map(ip_address, ("10.10.0.9", "10.20.0.5", "10.30.0.200", "2001:db8:10::5", "2001:db8:20::5"))
 )
-_KIND_OF = {6: "syn", 17: "udp", 132: "sctp", 50: "esp", 47: "gre", 1: "echo"}
+_KIND_OF = {6: "syn", 17: "udp", 132: "sctp", 50: "esp", 47: "gre", 1: "echo", 115: "l2tp"}
 
 
 def _traffic(dice: _Dice) -> Traffic:
     if dice.one_in(4):
-        return Traffic(dice.choice([50, 47, 1]))
+        return Traffic(dice.choice([50, 47, 1, 115]))
     one, two = dice.choice(w.PORTS), dice.choice(w.PORTS)
     if dice.one_in(2):
         two = one
@@ -93,10 +95,17 @@ def _destination(dice: _Dice) -> Destination:
 def _service(dice: _Dice, name: str) -> Service:
     zones = dice.some(w.ZONES, 0, 3)
     hosts = tuple(map(ip_network, dice.some(_HOSTS, 0 if zones else 1, 2)))
+    routes = dice.one_in(6)
+    if routes:
+        zones, hosts = (GATEWAY_ZONE,), ()
     criticality = dice.choice(
         [Criticality.VITAL, Criticality.VITAL, Criticality.IMPORTANT, Criticality.DEFERRABLE]
     )
     destinations = tuple(_destination(dice) for _ in range(dice.randint(1, 2)))
+    if routes:
+        named = tuple(ip_network(group) for group in dice.some(GROUPS, 1, 3))
+        said = (Traffic(dice.choice([89, 112])), _traffic(dice))
+        destinations += (Destination(Direction.OUTBOUND, (), named, said),)
     return Service(name, name, "", "", criticality, zones, hosts, destinations)
 
 
@@ -256,9 +265,14 @@ def _housekeeping(dice: _Dice, tried: _Try) -> Probe | None:
         ours = GATEWAY in {link, leads_to(to)}
         kind = f"icmp6-{dice.choice(_HOUSEKEEPING)}"
         return Probe(kind, link, Ends(source, to), dice.choice([255, 64, 1] if ours else [255, 64]))
-    if link in {GATEWAY, "wan0"} and dice.one_in(10):
-        group = ip_address("224.0.0.18" if source.version == 4 else "ff02::12")
-        return Probe("vrrp", link, Ends(source, group), dice.choice([255, 255, 1]))
+    if link in {GATEWAY, "wan0"} and dice.one_in(6):
+        kind, right = dice.choice([("vrrp", 255), ("ospf", 1)])
+        group = ip_address(dice.choice(_of_family(GROUPS, source.version)))
+        to = group if kind == "vrrp" or dice.one_in(2) else to
+        # A router does not pass on what has no hop left, whatever the rules say.
+        limits = [right, right, 1 if right == 255 else 64]
+        ours = to.is_multicast or GATEWAY in {link, leads_to(to)}
+        return Probe(kind, link, Ends(source, to), dice.choice(limits) if ours else 64)
     return None
 
 
@@ -282,9 +296,9 @@ def _probe(dice: _Dice, policy: Policy, addresses: Addresses, nat: Nat, number: 
         own_port, port = dice.choice(
             [(67, 68), (68, 67)] if source.version == 4 else [(547, 546), (546, 547)]
         )
-    if kind in {"esp", "gre"}:
+    if kind in {"esp", "gre", "l2tp"}:
         own_port = 0
-    if kind in {"esp", "gre", "echo"}:
+    if kind in {"esp", "gre", "l2tp", "echo"}:
         port = 0
     uid = dice.choice([0, UID]) if tried.link == GATEWAY else 0
     return Probe(kind, tried.link, Ends(source, tried.destination, own_port, port), 64, uid)

@@ -5,9 +5,10 @@ Does this packet pass, and for which services?
 
 from dataclasses import replace
 from fnmatch import fnmatch
+from ipaddress import ip_network
 
 from ecluse.policy import GATEWAY as GATEWAY_ZONE
-from ecluse.policy import Addresses, IPAddress, Levels, Policy, Preset, level_named
+from ecluse.policy import Addresses, IPAddress, Levels, Policy, Preset, Service, level_named
 from ecluse.ruleset.simulator import Packet
 from tests.kernel.simulator_world import INSIDE, UID
 from tests.unit.ruleset.policies import keeps
@@ -77,7 +78,16 @@ def _kept(policy, addresses, levels, zone, packet) -> tuple[bool, set[str]]:
     if zone == GATEWAY_ZONE:
         ours = (packet.hook == "output") == (packet.direction == "original")
         services = tuple(replace(s, hosts=()) for s in policy.services if zone in s.zones)
-        found = keeps(replace(policy, services=services), addresses, level, zone, connection, ours)
+        if packet.hook == "input" and packet.direction == "original":
+            # What the gateway may say to a group it may hear from it.
+            groups = {n for s in services if s.criticality in level.keeps for n in _groups(s)}
+            heard = ip_network(packet.destination) in groups
+        else:
+            heard = False
+        policy = replace(policy, services=services)
+        found = keeps(policy, addresses, level, zone, connection, ours)
+        if heard:
+            found |= keeps(policy, addresses, level, zone, connection, ours=True)
         return bool(found), found
     subnets = next(z.subnets for z in policy.site.zones if z.name == zone)
     found = set()
@@ -85,6 +95,10 @@ def _kept(policy, addresses, levels, zone, packet) -> tuple[bool, set[str]]:
         if _within(inner, subnets):
             found |= keeps(policy, addresses, level, zone, connection, ours)
     return bool(found), found
+
+
+def _groups(service: Service) -> list:
+    return [n for d in service.destinations for n in d.networks if n.is_multicast]
 
 
 def _lifeline(policy: Policy, packet: Packet) -> bool:
@@ -114,7 +128,12 @@ def _lifeline(policy: Policy, packet: Packet) -> bool:
         or (
             Preset.VRRP in line.presets
             and (packet.protocol, packet.hop_limit) == (112, 255)
-            and packet.destination.is_multicast
+            and str(packet.destination) in {"224.0.0.18", "ff02::12"}
+        )
+        or (
+            # OSPFv3 has link-local sources; none of these probes has one.
+            Preset.OSPF in line.presets
+            and (packet.protocol, packet.hop_limit, packet.source.version) == (89, 1, 4)
         )
     )
 

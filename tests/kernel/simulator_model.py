@@ -23,6 +23,8 @@ _PROTOCOLS = {
     "esp": 50,
     "gre": 47,
     "sctp": 132,
+    "l2tp": 115,
+    "ospf": 89,
     "vrrp": 112,
 }
 _UNTRACKED6 = {130, 131, 132, 133, 134, 135, 136, 143}
@@ -280,7 +282,7 @@ def honest(flow: Flow, policy: Policy) -> bool:
     """Whether what the connection table knows is all that its packets are judged by.
 
     It knows no link (a spoofed source; an address on an inside link that lies in no zone), no user
-    (look-ups are lifeline only for the daemon's) and no hop limit (VRRP).
+    (look-ups are lifeline only for the daemon's) and no hop limit (VRRP, OSPF).
     """
     connection = flow.connection
     assert connection is not None
@@ -291,7 +293,7 @@ def honest(flow: Flow, policy: Policy) -> bool:
         leads_to(a) in INSIDE and zone_of(policy, a) is None
         for a in (one.source, connection.reply.source)
     )
-    if homeless or home != (link or "gateway") or connection.protocol == b.VRRP:
+    if homeless or home != (link or "gateway") or connection.protocol in {b.OSPF, b.VRRP}:
         return False
     asks = (
         link == GATEWAY and one.destination in policy.site.resolvers and one.destination_port == 53

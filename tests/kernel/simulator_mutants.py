@@ -104,6 +104,13 @@ MUTANTS: dict[str, Spoil] = {
     "gateway's directions not told apart": _without(
         lambda part: isinstance(part, Match) and part.field == p.CT_DIRECTION
     ),
+    "groups are not heard": _rules(
+        lambda rule: (
+            None
+            if any(isinstance(x, Match) and x.field in {p.DADDR4, p.DADDR6} for x in rule)
+            else rule
+        )
+    ),
     "anybody's look-ups are lifeline": _without(
         lambda part: isinstance(part, Match) and part.field == p.SKUID, "_lifeline"
     ),

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from ecluse.policy import IPAddress
 from tests.lab.inside.wire import crc32c, internet_checksum
 
-ICMP, TCP, UDP, GRE, ESP, ICMPV6, VRRP, SCTP = 1, 6, 17, 47, 50, 58, 112, 132
+ICMP, TCP, UDP, GRE, ESP, ICMPV6, OSPF, VRRP, L2TP, SCTP = 1, 6, 17, 47, 50, 58, 89, 112, 115, 132
 SYN, RST, ACK = 0x02, 0x04, 0x10
 # What a flow says in turn: its opening, the answer, what comes next, and the answer to that.
 OPENING, ANSWER, NEXT, NEXT_ANSWER = range(4)
@@ -71,6 +71,15 @@ def _tcp(ends: Ends, flags: int, payload: bytes) -> bytes:
     return _summed(TCP, ends, head + payload, 16)
 
 
+def _plain(protocol: int, ends: Ends, body: bytes) -> bytes:
+    """Write a checksum over all of it: without one the kernel answers no refusal of a protocol that
+    it does not know (nf_reject_verify_csum).
+    """
+    if ends.source.version == 6:
+        return _summed(protocol, ends, body, 0)
+    return struct.pack("!H", internet_checksum(body)) + body[2:]
+
+
 def _udp(ends: Ends, payload: bytes) -> bytes:
     head = struct.pack("!HHHH", ends.source_port, ends.destination_port, 8 + len(payload), 0)
     return _summed(UDP, ends, head + payload, 6)
@@ -111,7 +120,8 @@ def message(kind: str, ends: Ends, turn: int, number: int, hop_limit: int = 64) 
     """Build what a flow of some kind says in its turn.
 
     kind: syn, ack (picked up in mid-stream), stray (an answer to nothing: invalid to conntrack),
-    udp, echo, esp, gre, sctp, vrrp, or `icmp6-TYPE` for a message of ICMPv6 that is no flow.
+    udp, echo, esp, gre, l2tp, sctp, ospf, vrrp, or `icmp6-TYPE` for a message of ICMPv6 that is no
+    flow.
     """
     payload = tag(number)
     six = ends.source.version == 6
@@ -135,8 +145,9 @@ def message(kind: str, ends: Ends, turn: int, number: int, hop_limit: int = 64) 
             protocol, body = GRE, struct.pack("!HH", 0, 0x6558) + payload
         case "sctp":
             protocol, body = SCTP, _sctp(ends, turn, payload)
-        case "vrrp":
-            protocol, body = VRRP, bytes(8) + payload
+        case "vrrp" | "ospf" | "l2tp":
+            protocol = {"vrrp": VRRP, "ospf": OSPF, "l2tp": L2TP}[kind]
+            body = _plain(protocol, ends, bytes(8) + payload)
         case _:
             protocol, body = icmp(ends, int(kind.removeprefix("icmp6-")), 0, 0, bytes(16) + payload)
     return ip(protocol, ends, body, hop_limit)

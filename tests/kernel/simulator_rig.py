@@ -241,20 +241,16 @@ class Rig:
         return log
 
     def _join(self) -> None:
-        """Join VRRP's groups, so that what is sent to them is for the gateway itself."""
+        """Join the groups of VRRP and OSPF, so that what is sent to them is for the gateway."""
         index = socket.if_nametoindex("wan0")
         four = self._raw_socket(4, 0)
-        four.setsockopt(
-            socket.IPPROTO_IP,
-            socket.IP_ADD_MEMBERSHIP,
-            struct.pack("=4s4si", address("224.0.0.18").packed, bytes(4), index),
-        )
+        for group in ("224.0.0.18", "224.0.0.5"):
+            option = struct.pack("=4s4si", address(group).packed, bytes(4), index)
+            four.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, option)
         six = self._raw_socket(6, 0)
-        six.setsockopt(
-            socket.IPPROTO_IPV6,
-            socket.IPV6_JOIN_GROUP,
-            address("ff02::12").packed + struct.pack("=I", index),
-        )
+        for group in ("ff02::12", "ff02::5"):
+            option = address(group).packed + struct.pack("=I", index)
+            six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, option)
         self._wan_index = index
 
     def _raw_socket(self, version: int, uid: int) -> socket.socket:

@@ -32,7 +32,21 @@ from tests.unit.ruleset import policies as w
 pytestmark = pytest.mark.kernel
 
 EXAMPLES = int(os.environ.get("SIMULATOR_EXAMPLES", "0"))
-KINDS = ("syn", "ack", "stray", "udp", "echo", "esp", "gre", "sctp", "vrrp", "error", "icmp6")
+KINDS = (
+    "syn",
+    "ack",
+    "stray",
+    "udp",
+    "echo",
+    "esp",
+    "gre",
+    "l2tp",
+    "sctp",
+    "ospf",
+    "vrrp",
+    "error",
+    "icmp6",
+)
 
 
 @pytest.fixture(scope="module")

@@ -44,10 +44,14 @@ def packet(kind: str, source: str, port: int, to: str, there: int, turn: int = b
     return b.message(kind, b.Ends(ip_address(source), ip_address(to), port, there), turn, 7)
 
 
-def send(hospital: Hospital, role: str, *packets: bytes) -> None:
-    """Have a machine of a role send these packets to the gateway, whatever source they have."""
+def send(hospital: Hospital, role: str, *packets: bytes, mac: str = "") -> None:
+    """Have a machine of a role send these packets to the gateway, whatever source they have.
+
+    mac: the gateway's on that link, where it is a virtual machine.
+    """
     link, ours = _LINKS[role]
-    mac = hospital.shell("gw", f"cat /sys/class/net/{ours}/address").strip().replace(":", "")
+    mac = mac or hospital.shell("gw", f"cat /sys/class/net/{ours}/address").strip()
+    mac = mac.replace(":", "")
     for one in packets:
         kind = 0x86DD if one[0] >> 4 == 6 else 0x0800
         done = hospital.run(role, [sys.executable, "-c", _SEND, link, str(kind), mac, one.hex()])

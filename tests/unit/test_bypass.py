@@ -104,3 +104,16 @@ def test_the_whole_judgement_has_the_zones_links_too_the_bypasses_first():
     said = [one.what for one in found if not one.is_bypass]
     assert any("no interface is called care0" in what for what in said)
     assert any("will be closed as soon as any zone is: docker0" in what for what in said)
+
+
+def test_our_own_flowtable_is_no_remark_unless_a_card_forwards_by_itself():
+    ours = Offload("inet ecluse_flows", "kept", hardware=False)
+    assert not [
+        one
+        for one in find_bypasses(HostReading(offloads=(ours,)), policy())
+        if one.kind == "flowtable"
+    ]
+    by_card = replace(ours, hardware=True)
+    assert [one.kind for one in find_bypasses(HostReading(offloads=(by_card,)), policy())] == [
+        "offload"
+    ]

@@ -7,7 +7,16 @@ import pytest
 
 from ecluse.carriers import carrier_warnings
 from ecluse.host_reading import Device, HostReading, LearnedRoutes
-from ecluse.policy import GATEWAY, Criticality, Destination, Direction, Policy, Service, Traffic
+from ecluse.policy import (
+    GATEWAY,
+    Criticality,
+    Destination,
+    Direction,
+    Policy,
+    Preset,
+    Service,
+    Traffic,
+)
 from tests.unit.controller.machine import simple
 from tests.unit.ruleset.policies import ZONES
 
@@ -51,6 +60,12 @@ def test_a_protocol_that_is_kept_is_nothing_to_say(protocol, packets):
     assert not at(host, keeping(packets, "198.51.100.0/24"))
     assert at(host, keeping(packets, "198.51.100.0/24", zone="care")), "the gateway's own count"
     assert at(host, keeping(Traffic(132, 1, 65535), "0.0.0.0/0"))
+
+
+def test_the_preset_keeps_ospf():
+    site = simple().site
+    lifeline = replace(site.lifeline, presets=(Preset.OSPF,))
+    assert not at(OSPF, replace(simple(), site=replace(site, lifeline=lifeline)))
 
 
 def test_nothing_is_said_where_nothing_is_lost():

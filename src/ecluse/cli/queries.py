@@ -17,6 +17,7 @@ from ecluse.cli.format import (
     time_ago,
     zones_by_level,
 )
+from ecluse.cli.second_lock_text import show_second_lock
 
 TYPE_CHECKING = False  # as in main
 if TYPE_CHECKING:
@@ -76,17 +77,15 @@ def show_status(screen: Screen, s: Json) -> None:
     kernel = "in step" if s["in_step"] else "NOT IN STEP with what it should be"
     kernel += f", checked {time_ago(s['checked'])}"
     screen.line(f"  kernel    {kernel}", "" if s["in_step"] else "bad")
-    screen.line(
-        f"  armed     {'yes, a switch is instant' if s['armed'] else 'NO'}",
-        "" if s["armed"] else "bad",
-    )
-    screen.line(
-        f"  recorded  {'yes' if s['recorded'] else 'NOT FULLY'}", "" if s["recorded"] else "bad"
-    )
+    armed = "yes, a switch is instant" if s["armed"] else "NO"
+    screen.line(f"  armed     {armed}", "" if s["armed"] else "bad")
+    recorded = "yes" if s["recorded"] else "NOT FULLY"
+    screen.line(f"  recorded  {recorded}", "" if s["recorded"] else "bad")
     screen.line(
         f"  refused   {count_of(s['refused_packets'], 'packet')} outbound, "
         f"{s['refused_inbound_packets']:,} inbound"
     )
+    show_second_lock(screen, s.get("second_lock"))
     _show_extensions(screen, s)
     if purge := s.get("purge"):
         style = "bad" if purge["state"] == "failed" else ""

@@ -111,6 +111,18 @@ def unicast(network: IPNetwork, *, unbounded: bool) -> IPNetwork:
     return network
 
 
+_LINK_GROUPS = tuple(map(ip_network, ("224.0.0.0/24", "ff02::/16")))
+"""Groups that no router passes on (RFC 5771, 4; RFC 4291, 2.7)."""
+
+
+def is_link_group(network: IPNetwork) -> bool:
+    """Say whether a network is one multicast group of the link."""
+    return network.prefixlen == network.max_prefixlen and any(
+        network.version == groups.version and network.network_address in groups
+        for groups in _LINK_GROUPS
+    )
+
+
 def subnet(text: str) -> IPNetwork:
     """Read a subnet of the inside."""
     network = prefix(text)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from ecluse.config.address_parsers import written
+from ecluse.config.address_parsers import is_link_group, written
 from ecluse.config.messages import InvalidValueError, did_you_mean, listed, shown
 from ecluse.config.parsers import WILDCARD, WITHOUT_PORTS, Target
 from ecluse.config.suffix_list import PublicSuffixes
@@ -308,4 +308,25 @@ def protocol_faults(services: Sequence[PlacedService]) -> list[Fault]:
         if any(traffic.protocol == AH for traffic in destination.traffic)
         for place, one in service.each_target(index)
         if not isinstance(one, str) and one.version == 6
+    ]
+
+
+def group_faults(services: Sequence[PlacedService]) -> list[Fault]:
+    """Refuse multicast groups but as what the gateway alone sends to.
+
+    A zone's multicast is not forwarded to a group of the link, and nobody has a group as source.
+    """
+    return [
+        service.fault(
+            service.target_loc(index, place),
+            f"the multicast group '{written(one)}'",
+            "in 'to' of a service with zones: [gateway] and no hosts",
+        )
+        for service in services
+        for index, destination in enumerate(service.service.destinations)
+        for place, one in service.each_target(index)
+        if not isinstance(one, str) and is_link_group(one)
+        if destination.direction is Direction.INBOUND
+        or set(service.service.zones) != {GATEWAY}
+        or service.service.hosts
     ]

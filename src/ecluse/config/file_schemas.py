@@ -25,11 +25,14 @@ from ecluse.policy import (
     Direction,
     DnsLimits,
     DnsMode,
+    FastPath,
     InternalDomains,
     IPNetwork,
     Level,
     Lifeline,
+    LinkProtocol,
     Preset,
+    SecondLock,
     Service,
     Traffic,
     Zone,
@@ -124,11 +127,13 @@ def _level(name: str, keeps: tuple[Criticality, ...], title: str = "") -> Level:
 
 
 def _lifeline(
-    management: Mapping[str, Any] | None = None, presets: tuple[Preset, ...] = ()
+    management: Mapping[str, Any] | None = None,
+    presets: tuple[Preset, ...] = (),
+    link: tuple[LinkProtocol, ...] = (),
 ) -> Lifeline:
     if management is None:
-        return Lifeline((), (), presets)
-    return Lifeline(management["networks"], management["ports"], presets)
+        return Lifeline((), (), presets, link)
+    return Lifeline(management["networks"], management["ports"], presets, link)
 
 
 ZONE = form(
@@ -156,6 +161,7 @@ LIFELINE = form(
     _lifeline,
     management=Key(MANAGEMENT, null=True),
     presets=Key(ListOf(_choice(Preset), empty=True)),
+    link=Key(ListOf(_choice(LinkProtocol), empty=True)),
 )
 INTERNAL = form(
     InternalDomains,
@@ -186,6 +192,8 @@ SITE = form(
     resolvers=Key(ListOf(_SERVER, empty=True)),
     levels=Key(ListOf(Unread(), empty=True)),
     dns_gate=Key(DNS_GATE),
+    fast_path=Key(_choice(FastPath)),
+    second_lock=Key(_choice(SecondLock)),
 )
 
 

@@ -12,12 +12,14 @@ from ecluse.config.address_parsers import is_wide, written
 from ecluse.config.cross_checks import AH, PlacedService
 from ecluse.config.lint_dns import dns_warnings
 from ecluse.config.lint_overlaps import find_overlaps
+from ecluse.config.parsers import WITHOUT_PORTS, written_traffic
 from ecluse.config.yaml_tree import Document, Loc
 from ecluse.extensions import EXTENSIONS, Extension
 from ecluse.faults import Fault
 from ecluse.policy import (
     GATEWAY,
     Criticality,
+    Direction,
     DnsMode,
     IPAddress,
     IPNetwork,
@@ -27,6 +29,7 @@ from ecluse.policy import (
     network_interval,
 )
 from ecluse.policy.network_index import NetworkIndex
+from ecluse.ruleset.lifeline import OSPF
 from ecluse.ruleset.service_maps import subnet_index
 
 
@@ -59,6 +62,7 @@ def find_warnings(
         yield from _about_names(placed)
         yield from _about_wildcards(placed, policy)
         yield from _about_destinations(placed, policy, inside)
+        yield from _about_protocols(placed, policy)
     yield from find_overlaps(policy, services, inside)
 
 
@@ -276,6 +280,38 @@ def _about_network(
         )
         return "family", wrong, ""
     return None
+
+
+def _about_protocols(placed: PlacedService, policy: Policy) -> Iterator[Fault]:
+    """Yield what a gateway that names a protocol by number may have forgotten."""
+    service = placed.service
+    if GATEWAY not in service.zones:
+        return
+    heard = {
+        traffic.protocol
+        for destination in service.destinations
+        if destination.direction is Direction.INBOUND
+        for traffic in destination.traffic
+    }
+    groups = any(n.is_multicast for d in service.destinations for n in d.networks)
+    for index, destination in enumerate(service.destinations):
+        if destination.direction is Direction.INBOUND:
+            continue
+        peers = destination.hosts or any(not n.is_multicast for n in destination.networks)
+        for place, traffic in enumerate(destination.traffic):
+            if traffic.first is not None or traffic.protocol in WITHOUT_PORTS.values():
+                continue
+            loc, text = ("destinations", index, "ports", place), written_traffic(traffic)
+            preset = Preset.OSPF in policy.site.lifeline.presets
+            if traffic.protocol == OSPF and not preset and not groups:
+                wrong = f"'{text}' of '{service.name}': OSPF finds its neighbours by groups"
+                yield placed.fault(loc, _advice(wrong, "lifeline: {presets: [ospf]}"))
+            elif peers and traffic.protocol not in heard:
+                wrong = (
+                    f"'{text}' of '{service.name}': a peer that speaks first, or after ten silent"
+                    " minutes, is refused"
+                )
+                yield placed.fault(loc, _advice(wrong, "a second destination with 'from'"))
 
 
 def _families(service: Service, policy: Policy) -> set[int]:

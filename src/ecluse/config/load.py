@@ -10,6 +10,7 @@ from typing import Any
 from ecluse.config.cross_checks import (
     PlacedService,
     dns_faults,
+    group_faults,
     in_order,
     level_faults,
     name_faults,
@@ -29,9 +30,11 @@ from ecluse.gc_pause import without_gc
 from ecluse.policy import (
     DnsMode,
     DnsProxySettings,
+    FastPath,
     Level,
     Lifeline,
     Policy,
+    SecondLock,
     Site,
     Zone,
 )
@@ -161,7 +164,7 @@ def read_directory(directory: Path) -> ParsedConfig:
     # Without `mode`: on at a cut where a service needs it, which has a wildcard.
     mode = DnsMode.CUT if wild else DnsMode.NEVER
     dns = DnsProxySettings(**{"mode": mode, **site.dns_gate})
-    faults += [*name_faults(services, dns), *protocol_faults(services)]
+    faults += [*name_faults(services, dns), *protocol_faults(services), *group_faults(services)]
     faults += service_bounds(services, dns, [level.keeps for level in site.levels])
     if site_document is not None:
         faults += dns_faults(site_document, dns, subnets)
@@ -279,6 +282,8 @@ def _site(document: Document, faults: list[Fault]) -> _SiteParts:
             values.get("lifeline", Lifeline((), (), ())),
             values.get("resolvers", ()),
             in_order(parts.levels),
+            fast_path=values.get("fast_path", FastPath.CHAINS),
+            second_lock=values.get("second_lock", SecondLock.ISOLATE),
         )
         faults += site_bounds(document, parts.whole, parts.dns_gate.get("internal", ()))
     return parts

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from datetime import date
 from ipaddress import IPv4Network, IPv6Network
 
-from ecluse.config.address_parsers import not_mapped, prefix, unicast
+from ecluse.config.address_parsers import is_link_group, not_mapped, prefix, unicast
 from ecluse.config.messages import InvalidValueError, did_you_mean, listed, shown
 from ecluse.policy import IPNetwork, Traffic, parse_network
 from ecluse.safe_text import is_safe
@@ -120,7 +120,7 @@ def target(text: str, *, unbounded: bool) -> Target:
     """
     network = parse_network(text)
     if network is not None:  # none of the texts below
-        return unicast(not_mapped(network, text), unbounded=unbounded)
+        return _hosts_or_group(not_mapped(network, text), unbounded=unbounded)
     if text == "any":
         if not unbounded:
             raise InvalidValueError(
@@ -146,8 +146,13 @@ def target(text: str, *, unbounded: bool) -> Target:
             f"{shown(text)} is a range of addresses", "prefixes, such as 203.0.113.8/29"
         )
     if ":" in text or "/" in text or re.fullmatch(r"[0-9.]+", text):
-        return unicast(prefix(text), unbounded=unbounded)
+        return _hosts_or_group(prefix(text), unbounded=unbounded)
     return host_name(text)
+
+
+def _hosts_or_group(network: IPNetwork, *, unbounded: bool) -> IPNetwork:
+    """Check a destination; `group_faults` says which services may have a group."""
+    return network if is_link_group(network) else unicast(network, unbounded=unbounded)
 
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -235,13 +240,19 @@ def domain(text: str) -> str:
 # IANA protocol numbers. Port ranges for the first, none for the second.
 WITH_PORTS = {"tcp": 6, "udp": 17, "sctp": 132}
 WITHOUT_PORTS = {"esp": 50, "ah": 51, "gre": 47, "icmp": 1}
-_TRAFFIC_FORM = "a protocol and port such as tcp/443 or udp/500-510, or esp, ah, gre, icmp"
+_TRAFFIC_FORM = (
+    "a protocol and port such as tcp/443 or udp/500-510, or esp, ah, gre, icmp, or proto/89"
+)
+_ICMPV6 = 58
+_NUMBER = re.compile(r"proto/(0|[1-9][0-9]{0,2})")
 _PORTS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 def traffic(text: str) -> Traffic:
-    """Parse `tcp/443`, `udp/500-510` or a protocol without ports (`esp`, `ah`, `gre`, `icmp`)."""
+    """Parse `tcp/443`, `udp/500-510`, `esp`, `ah`, `gre`, `icmp` or a protocol by number."""
     protocol, slash, ports = text.partition("/")
+    if numbered := _NUMBER.fullmatch(text):
+        return _by_number(text, int(numbered[1]))
     if protocol in WITHOUT_PORTS:
         if slash:
             raise InvalidValueError(f"{shown(text)}: {protocol} has no ports", f"{protocol} alone")
@@ -268,7 +279,7 @@ def written_traffic(value: Traffic) -> str:
     """Return a protocol and its ports as a person writes them."""
     words = {number: word for word, number in (WITH_PORTS | WITHOUT_PORTS).items()}
     if value.first is None:
-        return words[value.protocol]
+        return words.get(value.protocol, f"proto/{value.protocol}")
     to_last = f"-{value.last}" if value.last != value.first else ""
     return f"{words[value.protocol]}/{value.first}{to_last}"
 
@@ -285,35 +296,46 @@ def _no_traffic(text: str, protocol: str, ports: str) -> InvalidValueError:
         return InvalidValueError(
             f"{shown(text)} in capitals", protocol.lower() + (f"/{ports}" if ports else "")
         )
-    return _by_number(text, protocol.lower())
+    return _no_word(text, protocol.lower())
 
 
-_OTHER_PROTOCOLS = (
-    "ospf",
-    "ospfigp",
-    "eigrp",
-    "pim",
-    "igmp",
-    "ipip",
-    "ipencap",
-    "6in4",
-    "sit",
-    "l2tp",
-)
+_OTHER_WORDS = {
+    "ospf": 89,
+    "ospfigp": 89,
+    "eigrp": 88,
+    "pim": 103,
+    "igmp": 2,
+    "ipip": 4,
+    "ipencap": 4,
+    "6in4": 41,
+    "sit": 41,
+    "l2tp": 115,
+    "vrrp": 112,
+}
+"""Words of /etc/protocols and of `ip tunnel` that people try; by number all of them can be kept."""
+_PRESETS = {"ospf": "ospf", "ospfigp": "ospf", "vrrp": "vrrp"}
+_HEADERS6 = frozenset({0, 43, 44, 59, 60})
+"""Extension headers of IPv6 (RFC 8200, 4; ipv6_ext_hdr): conntrack steps over them."""
 
 
-def _by_number(text: str, protocol: str) -> InvalidValueError:
-    """Return the fault of a protocol by number, or one that no service can have."""
-    if protocol == "vrrp" or text == "proto/112":
-        return InvalidValueError(
-            f"{shown(text)} is no service's protocol", "lifeline: {presets: [vrrp]} in site.yaml"
-        )
-    number = re.fullmatch(r"proto(?:col)?/([0-9]{1,3})", text.lower())
-    known = WITH_PORTS | WITHOUT_PORTS
-    word = next((w for w, n in known.items() if number and int(number[1]) == n), "")
-    if word:
-        return InvalidValueError(
+def _by_number(text: str, number: int) -> Traffic:
+    """Return a protocol by its IANA number, unless it has a word here."""
+    if word := next((w for w, n in (WITH_PORTS | WITHOUT_PORTS).items() if n == number), ""):
+        raise InvalidValueError(
             shown(text), word if word in WITHOUT_PORTS else f"{word}/443, with its port"
         )
-    ended = ": every level but 'open' ends it" if number or protocol in _OTHER_PROTOCOLS else ""
-    return InvalidValueError(f"{shown(text)} is no protocol that can be kept{ended}", _TRAFFIC_FORM)
+    if number == _ICMPV6:
+        raise InvalidValueError(shown(text), "icmp (it stands for both families)")
+    if number in _HEADERS6 or number > 254:
+        raise InvalidValueError(f"{shown(text)} is no protocol that can be kept", _TRAFFIC_FORM)
+    return Traffic(number)
+
+
+def _no_word(text: str, protocol: str) -> InvalidValueError:
+    """Return the fault of a protocol that is written neither by a known word nor by number."""
+    number = _OTHER_WORDS.get(protocol)
+    if number is None:
+        return InvalidValueError(f"{shown(text)} is no protocol that can be kept", _TRAFFIC_FORM)
+    preset = _PRESETS.get(protocol)
+    between = f", or lifeline: {{presets: [{preset}]}} in site.yaml" if preset else ""
+    return InvalidValueError(f"{shown(text)} has no word here", f"proto/{number}{between}")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from ecluse.exit_ports import ExitTable
 from ecluse.extensions import Extension
 from ecluse.ports import (
     AuditLog,
@@ -31,6 +32,7 @@ class Ports:
     source: PolicySource
     clock: Clock
     bypass_scan: BypassScanPort
+    exit_table: ExitTable
 
 
 @dataclass(frozen=True, slots=True)

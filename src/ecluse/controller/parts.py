@@ -23,12 +23,14 @@ from ecluse.controller.status import Observations, StatusReader
 from ecluse.controller.table.manager import Step, TableManager
 from ecluse.controller.tasks.after_change import AfterChange
 from ecluse.controller.tasks.flows import FlowJudges, FlowTask
+from ecluse.controller.tasks.flowtable import FlowtableTask
 from ecluse.controller.tasks.host_names import AddressChanges, AddressUse
 from ecluse.controller.tasks.kernel_limits import KernelLimitsTask
 from ecluse.controller.tasks.links import LinkReader, LinkTask
 from ecluse.controller.tasks.preload import Preloader
 from ecluse.controller.tasks.record_upkeep import RecordUpkeep
 from ecluse.controller.tasks.regular_look import RegularLook
+from ecluse.controller.tasks.second_lock import SecondLockTask
 from ecluse.controller.tasks.supervisor import Supervisor
 from ecluse.controller.tasks.tamper import Reconciler
 from ecluse.controller.transition import Transition
@@ -133,16 +135,39 @@ class Parts:
             contain=self.supervisor.contain,
             report_fault=self.supervisor.report_fault,
         )
+        self.link_reader = LinkReader(ports.links)
+        self.flowtable = FlowtableTask(
+            live=live,
+            firewall=ports.firewall,
+            count_commit=table.tracker.confirm_commit,
+            look_at_links=self.link_reader.look,
+            alerts=alerts,
+        )
+        self.second_lock = SecondLockTask(
+            live=live,
+            table=ports.exit_table,
+            count_commit=table.tracker.confirm_commit,
+            look_at_links=self.link_reader.look,
+            addresses=self._addresses,
+            write_boot=records.write_boot_lock,
+            append_line=records.append_lines,
+            itself=self.itself,
+            tick=options.tick,
+            clock=clock,
+            alerts=alerts,
+            emit=emit,
+        )
         self.after_change = AfterChange(
             hold_lock=live.lock.hold,
             run_aside=run_aside,
-            on_change=(self.extensions.follow,),
+            on_change=(self.second_lock.follow, self.extensions.follow),
             announce_purge=self.flows.announce_purge,
             purge=self.flows.purge,
             prune=self.preloader.prune,
             prepare_files=self.upkeep.prepare_files,
             keep_previous_ready=self.preloader.keep_previous_ready,
             emit=emit,
+            at_last=self.flowtable.follow,
         )
         self.reconciler = Reconciler(
             live=live,
@@ -167,6 +192,8 @@ class Parts:
             keep_previous_ready=self.preloader.keep_previous_ready,
             save_names=self.upkeep.save_names,
             renew_boot_soon=self.upkeep.renew_boot_soon,
+            before_update=self.second_lock.before_update,
+            on_update=self.second_lock.follow,
             alerts=alerts,
             emit=emit,
         )
@@ -181,7 +208,6 @@ class Parts:
             tick=options.tick,
             alerts=alerts,
         )
-        self.link_reader = LinkReader(ports.links)
         self.links = LinkTask(
             live=live,
             links=ports.links,
@@ -191,6 +217,7 @@ class Parts:
             itself=self.itself,
             alerts=alerts,
             emit=emit,
+            on_change=self._follow_links,
         )
         self.kernel_limits = KernelLimitsTask(ports.links, alerts)
         self.regular_look = RegularLook(
@@ -225,6 +252,7 @@ class Parts:
             restore=self.reconciler.restore,
             request_check=self.reconciler.request_check,
             after_change=self.after_change.begin,
+            before_opening=self.second_lock.before_opening,
             itself=self.itself,
             alerts=alerts,
             emit=emit,
@@ -257,6 +285,10 @@ class Parts:
             emit=emit,
         )
 
+    def _follow_links(self) -> None:
+        self.flowtable.follow()
+        self.second_lock.follow()
+
     # -- the background work -----------------------------------------------------------------------
 
     def listen(self) -> None:
@@ -274,6 +306,8 @@ class Parts:
         run("hearing of changes of links", self.links.hear)
         run("looking at the links", self.links.run)
         run("looking who uses which address", self.address_use.run)
+        run("keeping the flowtable of kept flows", self.flowtable.run)
+        run("keeping the second lock", self.second_lock.run)
         run("looking how full the kernel's tables are", self.kernel_limits.run)
         self.extensions.follow()
         steps = (
@@ -319,6 +353,7 @@ class Parts:
             tables=self.kernel_limits.tables,
             extensions=extensions,
             recorded=not waiting,
+            second_lock=self.second_lock.state(),
         )
 
     def _knowledge(self) -> Knowledge:

@@ -23,6 +23,7 @@ from ecluse.results import (
     Purge,
     Refused,
     RefusedFlow,
+    SecondLockState,
     ServiceStatus,
     Status,
     TableUse,
@@ -52,6 +53,7 @@ class Observations:
     tables: tuple[TableUse, ...]
     extensions: Mapping[str, object | None]
     recorded: bool
+    second_lock: SecondLockState | None = None
 
 
 class StatusReader:
@@ -180,6 +182,7 @@ def status(
         warnings=warnings,
         tables=observed.tables,
         alerts=observed.alerts,
+        second_lock=observed.second_lock,
         **observed.extensions,  # type: ignore[arg-type]  # by the names of its fields
     )
 

@@ -14,7 +14,7 @@ from ecluse.controller.live_state import CompiledPolicy, CurrentState, LiveState
 from ecluse.controller.persist.change_records import ChangeRecords, taken_back_error
 from ecluse.controller.table.manager import TableManager
 from ecluse.errors import KernelError, StateError
-from ecluse.policy import OPEN, Levels, at_least_as_closed, levels_text
+from ecluse.policy import OPEN, Levels, Policy, at_least_as_closed, levels_text
 from ecluse.records import Action, Actor, Command, Generation
 from ecluse.results import Change
 from ecluse.zone_links import LinkReading
@@ -29,6 +29,7 @@ class Transition:
         restore: puts the live state back into the kernel; takes what was found, in words.
         request_check: has the table compared soon; takes what happened, in words.
         after_change: begins the work after a change.
+        before_opening: lets the second lock through what a policy will keep at these levels.
         itself: the daemon, as an actor.
         alerts, emit: take alerts and events.
         step: as for `TableManager`.
@@ -44,6 +45,7 @@ class Transition:
         restore: Callable[[str], Awaitable[None]],
         request_check: Callable[[str], None],
         after_change: Callable[[Generation], None],
+        before_opening: Callable[[Policy, Levels], Awaitable[None]],
         itself: Actor,
         alerts: Alerts,
         emit: Callable[[str, str], None],
@@ -56,6 +58,7 @@ class Transition:
         self._restore = restore
         self._request_check = request_check
         self._after_change = after_change
+        self._before_opening = before_opening
         self._itself = itself
         self._alerts = alerts
         self._emit = emit
@@ -171,6 +174,7 @@ class Transition:
         await self._records.announce(command, generation, loaded)
         self._alerts.raise_alert("change-pending", levels=levels_text(generation.levels))
         try:
+            await self._before_opening(loaded.policy, generation.levels)
             await self._table.switch(loaded, generation.levels)
             self._step("applied")
             await self._table.verify(loaded, generation.levels, (before.loaded, before.levels))

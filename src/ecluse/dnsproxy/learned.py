@@ -13,6 +13,7 @@ from pathlib import Path
 from ecluse.dnsproxy.learned_store import LearnedStore, boot_id, clock
 from ecluse.dnsproxy.proxy_config import ProxyConfig
 from ecluse.kernel import read_table
+from ecluse.kernel.exit_learned import reconcile_learned
 from ecluse.kernel.netlink import NETLINK_NETFILTER, DumpInterruptedError, NetlinkSocket, number
 from ecluse.kernel.netlink_stream import NetlinkStream
 from ecluse.kernel.nft_monitor import monitor_transactions
@@ -356,6 +357,7 @@ class LearnedAddresses:
                 return
         else:
             self._forget_expired()
+            reconcile_learned(self._netlink)
         self._store.rewrite(self._learned)
         # Once empty, the file is not written again and again.
         if self._learned.until or not self._saved:

@@ -4,7 +4,6 @@ The rest is the switch, elements of large maps, and all readings.
 """
 
 import asyncio
-import importlib
 import os
 import re
 import threading
@@ -17,6 +16,8 @@ from ecluse.kernel import bulk_elements as bulk
 from ecluse.kernel import closed_table, read_table, switch_commit
 from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel.fingerprint import fingerprint
+from ecluse.kernel.flowtable import FlowtableState, refusal_words
+from ecluse.kernel.libnftables import new_context, refusal_text
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     NetlinkSocket,
@@ -32,6 +33,7 @@ from ecluse.kernel.proxy_sets import SetElement, add_elements, half_expired, lea
 from ecluse.kernel.read_table import in_one_generation
 from ecluse.policy import IPAddress
 from ecluse.ports import CounterValue, KernelChange, SetReading, SwitchReading
+from ecluse.ruleset.flowtable import flowtable_text
 from ecluse.ruleset.program import NamedSet
 from ecluse.ruleset.switch import SwitchState
 
@@ -39,7 +41,6 @@ READERS = 4
 HINT = "'nft list table inet ecluse' shows what stands in the kernel now"
 NOT_PERMITTED = "Operation not permitted"
 """How libnftables writes EPERM (strerror of the C locale)."""
-MOST_LINES, LONGEST = 20, 2000
 
 T = TypeVar("T")
 
@@ -63,6 +64,8 @@ class NftFirewall:
     Transactions run one after the other on one thread of their own: two threads in one libnftables
     context crash. A transaction once handed over is carried out, even when its caller is cancelled.
     Readings run beside it.
+
+    Each of them that may take something away ends the flowtable, whose flows ask no chain.
     """
 
     def __init__(self) -> None:
@@ -73,6 +76,7 @@ class NftFirewall:
         self._context: Any = None
         self._trial: Any = None
         self._own_ports: set[int] = set()
+        self._flowtable = FlowtableState()
         self._thread = 0
         self._sockets = SocketPool(NETLINK_NETFILTER)
         self._streams: list[NetlinkStream[KernelChange]] = []
@@ -103,6 +107,30 @@ class NftFirewall:
                 f"changed\n{refusal}",
                 hint=HINT,
             )
+
+    @property
+    def flowtable_may_stand(self) -> bool:
+        """Say whether a flowtable of ours may stand."""
+        return self._flowtable.may_stand
+
+    async def make_flowtable(self, devices: Sequence[str]) -> None:
+        """Put a new flowtable, without flows, in the place of the one before."""
+        refusal = await asyncio.get_running_loop().run_in_executor(
+            self._writer, self._make_flowtable, flowtable_text(devices)
+        )
+        if refusal:
+            raise KernelError(refusal_words(refusal), hint=HINT)
+
+    def _make_flowtable(self, text: str) -> str:
+        stood, self._flowtable.may_stand = self._flowtable.may_stand, False
+        refusal = self._run_text(text, dry=False)
+        self._flowtable.may_stand = stood or not refusal
+        return refusal
+
+    async def end_flowtable(self) -> None:
+        """Take the flowtable away; the next packets of its flows are judged by the chains."""
+        if refusal := await self._run("", dry=False):
+            raise KernelError(refusal)
 
     async def _raise_if_owned(self, refusal: str) -> None:
         """Raise a KernelError that names the owner, where a process has the table for itself."""
@@ -149,10 +177,19 @@ class NftFirewall:
 
     def _switch(self, position: SwitchState) -> tuple[str, str]:
         """Switch; give why the messages were refused, and why the text was; empty: not refused."""
+        flows = self._flowtable
         try:
-            self._commit(switch_commit.switch_requests(position))
+            self._commit([*switch_commit.switch_requests(position), *flows.requests()])
         except OSError as error:
-            return bulk.refusal_reason(error), self._run_text(position.text(), dry=False)
+            reason = bulk.refusal_reason(error)
+            refusal = self._run_text(position.text(), dry=False)
+            if NOT_PERMITTED in refusal and flows.may_stand:
+                # Somebody owns a table of the flowtable's name: no reason to refuse a closing.
+                flows.may_stand = False
+                refusal = self._run_text(position.text(), dry=False)
+                flows.may_stand, reason = True, f"{reason}; flows in a flowtable go on"
+            return reason, refusal
+        flows.may_stand = False
         return "", ""
 
     async def change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
@@ -174,7 +211,8 @@ class NftFirewall:
 
     def _change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
         if requests := bulk.element_requests(gone, come):
-            self._commit(requests)
+            self._commit([*requests, *(self._flowtable.requests() if gone else ())])
+            self._flowtable.may_stand = self._flowtable.may_stand and not gone
 
     def _commit(self, requests: Sequence[Request]) -> None:
         """Carry out a transaction by raw netlink.
@@ -363,7 +401,8 @@ class NftFirewall:
             return self._dry_run(text)
         if self._context is None:
             self._context = new_context()
-        code, _, error = self._context.cmd(text)
+        code, _, error = self._context.cmd(text + self._flowtable.text())
+        self._flowtable.may_stand = self._flowtable.may_stand and bool(code)
         # Of a refusal the dry run's words are told: they name the line.
         return (self._dry_run(text) or refusal_text(code, error)) if code else ""
 
@@ -406,36 +445,3 @@ class NftFirewall:
                 return thread == self._thread
             self._own_ports |= {port} & ports
         return port in self._own_ports
-
-
-def new_context() -> Any:
-    """Open libnftables.
-
-    Raises:
-        KernelError: says what to install when it or its Python binding is not there.
-    """
-    hint = "apt install python3-nftables (the copies on PyPI are too old)"
-    try:
-        context = importlib.import_module("nftables").Nftables()
-    except (ImportError, OSError) as error:
-        raise KernelError(
-            f"libnftables can't be used: {error}; nothing was changed", hint=hint
-        ) from error
-    if not (hasattr(context, "set_dry_run") and hasattr(context, "cmd_from_file")):
-        raise KernelError(
-            "python-nftables is too old: it has no dry run; nothing was changed", hint=hint
-        )
-    return context
-
-
-def refusal_text(code: int, error: str) -> str:
-    """Give libnftables' words, shortened; empty when its return code says that all went well."""
-    return shorten(error) or f"libnftables gave code {code} and no reason" if code else ""
-
-
-def shorten(error: str) -> str:
-    """Cut libnftables' words to what a person reads: 20 lines, 2000 characters."""
-    lines = error.strip().splitlines()
-    more = len(lines) - MOST_LINES
-    told = "\n".join(lines[:MOST_LINES])[:LONGEST]
-    return told + (f"\n... and {more} more lines" if more > 0 else "")

@@ -15,6 +15,8 @@ from ipaddress import ip_address
 
 from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import read_table
+from ecluse.kernel.exit_learned import add_learned, delete_learned
+from ecluse.kernel.flowtable import REMOVAL_REQUESTS
 from ecluse.kernel.netlink import (
     NLM_F_CREATE,
     NetlinkSocket,
@@ -28,10 +30,11 @@ from ecluse.kernel.netlink import (
 from ecluse.kernel.nft_messages import elements_request, nested
 from ecluse.policy import IPAddress
 from ecluse.ruleset.dns_redirect import KEPT_SECONDS
-from ecluse.ruleset.table_names import is_learned_set
+from ecluse.ruleset.table_names import is_learned_set, learned_set
 
 _WIDTHS = (4, 16)
 """Bytes of an address."""
+_EVERY = frozenset({learned_set("4"), learned_set("6")})
 ENDLESS = 1 << 31
 """Seconds that an element without a time-out counts as having left."""
 
@@ -69,7 +72,13 @@ def add_elements(netlink: NetlinkSocket, elements: Iterable[SetElement]) -> None
     every = list(elements)
     if not every:
         return
+    # The second lock first: an address that the gate keeps, it lets out. One that was made in
+    # between is told again.
+    new = [one.address for one in every if one.set in _EVERY]
+    is_locked = add_learned(netlink, new)
     netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, [_add_request(one) for one in every])
+    if not is_locked:
+        add_learned(netlink, new)
     if ADD_RENEWS:
         return
     old = [one for one in every if not _has_time(one, _seconds_left_of(netlink, one))]
@@ -105,7 +114,11 @@ def delete_elements(
     every = list(elements)
     if every:
         messages = [request for one in every for request in _add_and_delete(name, _key(one))]
+        # A flow in the flowtable asks no set: it is judged again by the chains.
+        messages += REMOVAL_REQUESTS
         netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, messages)
+        if name in _EVERY:
+            delete_learned(netlink, [one for one in every if one is not None])
 
 
 def _add_request(one: SetElement) -> Request:

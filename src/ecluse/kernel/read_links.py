@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
 
 from ecluse.host_reading import Device, HostReading
 from ecluse.kernel.netlink import (
@@ -26,6 +27,8 @@ from ecluse.kernel.netlink import (
     text,
 )
 from ecluse.kernel.rtnetlink_numbers import (
+    ARPHRD_ETHER,
+    ARPHRD_LOOPBACK,
     IFA_ADDRESS,
     IFA_LOCAL,
     IFADDRMSG,
@@ -41,6 +44,8 @@ from ecluse.kernel.rtnetlink_numbers import (
     IFLA_LINKINFO,
     IFLA_MASTER,
     IFLA_TARGET_NETNSID,
+    IFLA_VLAN_ID,
+    IFLA_VLAN_PROTOCOL,
     IFLA_XDP,
     IFLA_XDP_ATTACHED,
     IPVLAN_MODE_L3S,
@@ -64,7 +69,8 @@ def read_links(route: NetlinkSocket) -> HostReading:
 
     Beside these the kernel is asked for the routes of single interfaces that have no address.
     """
-    devices = tuple(map(_device, dump_links(route)))
+    devices = tuple(map(_device, dump_all_links(route)))
+    carriers = _ppp_carriers()
     names = {one.index: one.name for one, _ in devices}
     addresses = tuple(_read_addresses(route, names))
     numbered = {name for name, one in addresses if not ip_interface(one).is_link_local}
@@ -83,6 +89,7 @@ def read_links(route: NetlinkSocket) -> HostReading:
                 master=names.get(master, ""),
                 parent=names.get(parent, ""),
                 own_ip=has_own_ip(one, master),
+                carries_ppp=one.name in carriers,
             )
             for one, (master, parent) in devices
         ),
@@ -97,25 +104,57 @@ def dump_links(
 
     nsid: of the namespace that this one knows by that number, instead of this one.
     """
+    for _, index, flags, found in dump_all_links(route, nsid):
+        yield index, flags, found
+
+
+def dump_all_links(
+    route: NetlinkSocket, nsid: int | None = None
+) -> Iterator[tuple[int, int, int, dict[int, bytes]]]:
+    """Dump the same, each with the type of its link (ARPHRD_*) before it."""
     where = b"" if nsid is None else attribute(IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
     for body in route.dump(RTM_GETLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + where):
-        _, _, index, flags, _ = IFINFOMSG.unpack_from(body)
-        yield index, flags, attribute_map(body, IFINFOMSG.size)
+        _, kind, index, flags, _ = IFINFOMSG.unpack_from(body)
+        yield kind, index, flags, attribute_map(body, IFINFOMSG.size)
 
 
-def _device(link: tuple[int, int, dict[int, bytes]]) -> tuple[Device, tuple[int, int]]:
+def _ppp_carriers() -> frozenset[str]:
+    """Name the interfaces that a PPPoE session runs over; none where the kernel has no PPPoE."""
+    try:
+        lines = Path("/proc/net/pppoe").read_text(encoding="utf-8").splitlines()[1:]
+    except OSError:
+        return frozenset()
+    return frozenset(line.split()[2] for line in lines if len(line.split()) > 2)
+
+
+def _vlan(found: dict[int, bytes]) -> tuple[int, int]:
+    """Give the ethertype and the number of a VLAN's tag; zeros for what is no VLAN."""
+    info = attribute_map(found.get(IFLA_LINKINFO, b""))
+    if text(info.get(IFLA_INFO_KIND, b"")) != "vlan":
+        return (0, 0)
+    data = attribute_map(info.get(IFLA_INFO_DATA, b""))
+    return (
+        int.from_bytes(data.get(IFLA_VLAN_PROTOCOL, b""), "big"),
+        int.from_bytes(data.get(IFLA_VLAN_ID, b""), sys.byteorder),
+    )
+
+
+def _device(link: tuple[int, int, int, dict[int, bytes]]) -> tuple[Device, tuple[int, int]]:
     """Make a device of an interface; give the numbers of its master and its parent beside it."""
-    index, flags, found = link
+    kind, index, flags, found = link
+    ethernet = kind in {ARPHRD_ETHER, ARPHRD_LOOPBACK}
     xdp = attribute_map(found.get(IFLA_XDP, b"")).get(IFLA_XDP_ATTACHED, b"\0")[0]
-    kind, remote, port = link_kind(found), *_tunnel(found)
+    remote, port = _tunnel(found)
     device = Device(
         name=text(found[IFLA_IFNAME]),
-        kind=kind,
+        kind=link_kind(found),
         xdp=XDP_WORDS.get(xdp, "somehow") if xdp else "",
         up=bool(flags & IFF_UP),
         running=bool(flags & IFF_RUNNING),
         index=index,
-        mac=mac_text(found.get(IFLA_ADDRESS, b"")),
+        mac=int.from_bytes(found.get(IFLA_ADDRESS, b""), "big") if kind == ARPHRD_ETHER else 0,
+        ethernet=ethernet,
+        vlan=_vlan(found),
         mode=ipvlan_mode(found),
         remote=remote,
         port=port,
@@ -165,11 +204,6 @@ def _tunnel(found: dict[int, bytes]) -> tuple[str, int]:
     ends = (ip_address(data[one]) for one in _REMOTES[kind] if len(data.get(one, b"")) in {4, 16})
     remote = next((str(end) for end in ends if not end.is_unspecified), "")
     return remote, int.from_bytes(data.get(_TUNNEL_PORTS.get(kind, -1), b""))
-
-
-def mac_text(packed: bytes) -> str:
-    """Give a link-layer address in the usual form; empty for none (a tunnel's is an IP)."""
-    return packed.hex(":") if len(packed) == 6 and any(packed) else ""
 
 
 def host_number(payload: bytes | None) -> int:

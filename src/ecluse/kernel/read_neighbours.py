@@ -9,7 +9,6 @@ from ipaddress import ip_address
 
 from ecluse.host_reading import HostReading, SeenOnBridge
 from ecluse.kernel.netlink import NetlinkSocket, attribute_map
-from ecluse.kernel.read_links import mac_text
 from ecluse.kernel.rtnetlink_numbers import (
     AF_BRIDGE,
     NDA_DST,
@@ -38,7 +37,7 @@ def read_seen_on_bridges(route: NetlinkSocket, host: HostReading) -> tuple[SeenO
         _, index, state, _, _ = NDMSG.unpack_from(body)
         if index not in ports or state & NUD_PERMANENT:  # permanent: the port's own address
             continue
-        mac = mac_text(attribute_map(body, NDMSG.size).get(NDA_LLADDR, b""))
+        mac = _mac(attribute_map(body, NDMSG.size))
         if mac in stations:
             outside, address = stations[mac]
             port = ports[index]
@@ -47,7 +46,7 @@ def read_seen_on_bridges(route: NetlinkSocket, host: HostReading) -> tuple[SeenO
     return tuple(SeenOnBridge(*one) for one in sorted(found))
 
 
-def _stations(route: NetlinkSocket, host: HostReading) -> Iterator[tuple[str, tuple[str, str]]]:
+def _stations(route: NetlinkSocket, host: HostReading) -> Iterator[tuple[int, tuple[str, str]]]:
     """Give the MACs of next hops and of the interfaces that lead to them.
 
     Each with the interface, and the next hop's address; of an interface itself it is empty.
@@ -63,6 +62,12 @@ def _stations(route: NetlinkSocket, host: HostReading) -> Iterator[tuple[str, tu
     for body in route.dump(RTM_GETNEIGH, NDMSG.pack(0, 0, 0, 0, 0)):
         name = names.get(NDMSG.unpack_from(body)[1], "")
         found = attribute_map(body, NDMSG.size)
-        packed, mac = found.get(NDA_DST, b""), mac_text(found.get(NDA_LLADDR, b""))
+        packed, mac = found.get(NDA_DST, b""), _mac(found)
         if mac and len(packed) in {4, 16} and (name, ip_address(packed)) in routers:
             yield mac, (name, str(ip_address(packed)))
+
+
+def _mac(found: dict[int, bytes]) -> int:
+    """Give a station's MAC as `Device` has it; 0 where it has none, as behind a tunnel."""
+    packed = found.get(NDA_LLADDR, b"")
+    return int.from_bytes(packed) if len(packed) == 6 else 0

@@ -29,7 +29,7 @@ from ecluse.kernel.nft_messages import TABLE, rule_attributes
 from ecluse.lenient_rows import parse_rows
 from ecluse.ports import CounterValue, SetReading
 from ecluse.results import RefusedFlow
-from ecluse.ruleset.table_names import FLOW_SETS, LIMITED_SETS, REFUSED_SETS
+from ecluse.ruleset.table_names import FLOW_SETS, IDLE_CHAINS, LIMITED_SETS, REFUSED_SETS
 
 T = TypeVar("T")
 
@@ -131,8 +131,15 @@ def goto_target(chain_rules: Sequence[dict[int, bytes]]) -> str | None:
 
 
 def goto_targets(netlink: NetlinkSocket, chain_names: Iterable[str]) -> dict[str, str | None]:
-    """Give each chain's goto target, None where it does anything else or does not exist."""
-    return {name: goto_target(dump_rules(netlink, name)) for name in chain_names}
+    """Give each chain's goto target, None where it does anything else or does not exist.
+
+    Empty for a base chain that may be without a rule, and is; whether it exists, its hook tells.
+    """
+    found = {name: dump_rules(netlink, name) for name in chain_names}
+    return {
+        name: "" if name in IDLE_CHAINS and not rules else goto_target(rules)
+        for name, rules in found.items()
+    }
 
 
 def dump_chains(netlink: NetlinkSocket) -> list[dict[int, bytes]]:
@@ -241,13 +248,14 @@ def _foreign_names(netlink: NetlinkSocket) -> dict[str, tuple[str, ...]]:
 def counter_values(netlink: NetlinkSocket) -> dict[str, CounterValue]:
     """Read every named counter of the table; empty when there is no table."""
     return {
-        text(found[nf.NFTA_OBJ_NAME]): _counter_value(found[nf.NFTA_OBJ_DATA])
+        text(found[nf.NFTA_OBJ_NAME]): counter_value(found[nf.NFTA_OBJ_DATA])
         for found in dump_objects(netlink)
         if number(found[nf.NFTA_OBJ_TYPE]) == nf.NFT_OBJECT_COUNTER
     }
 
 
-def _counter_value(data: bytes) -> CounterValue:
+def counter_value(data: bytes) -> CounterValue:
+    """Read a counter's packets and bytes."""
     found = attribute_map(data)
     return CounterValue(
         number(found[nf.NFTA_COUNTER_PACKETS]), number(found[nf.NFTA_COUNTER_BYTES])
@@ -313,7 +321,7 @@ def _refused_flow(data: bytes, width: int, set_timeout: int, *, flow: bool) -> R
         if nf.NFTA_SET_ELEM_EXPIRATION in element
         else timeout
     )
-    counted = _element_counter(element)
+    counted = element_counter(element)
     return RefusedFlow(
         source=str(ip_address(key[:width])),
         destination=str(ip_address(key[width : 2 * width])) if flow else "",
@@ -326,10 +334,10 @@ def _refused_flow(data: bytes, width: int, set_timeout: int, *, flow: bool) -> R
     )
 
 
-def _element_counter(element: dict[int, bytes]) -> CounterValue:
+def element_counter(element: dict[int, bytes]) -> CounterValue:
     """Find the counter of an element: alone (..._EXPR) or in a list (..._EXPRESSIONS)."""
     listed = [one for _, one in attributes(element.get(nf.NFTA_SET_ELEM_EXPRESSIONS, b""))]
     for expression in map(attribute_map, [*listed, element.get(nf.NFTA_SET_ELEM_EXPR, b"")]):
         if expression.get(nf.NFTA_EXPR_NAME) == b"counter\0":
-            return _counter_value(expression[nf.NFTA_EXPR_DATA])
+            return counter_value(expression[nf.NFTA_EXPR_DATA])
     return CounterValue(0, 0)

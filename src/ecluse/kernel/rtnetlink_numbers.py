@@ -1,7 +1,7 @@
 """Numbers and headers of rtnetlink (rtnetlink(7)), under the kernel's names.
 
 Sources: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/neighbour.h,
-linux/net_namespace.h, linux/pkt_sched.h, linux/tc_act/tc_mirred.h.
+linux/net_namespace.h, linux/if_arp.h, linux/pkt_sched.h, linux/tc_act/tc_mirred.h.
 """
 
 import struct
@@ -19,6 +19,8 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 5, 10, 
 IFLA_XDP, IFLA_TARGET_NETNSID = 43, 46
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_XDP_ATTACHED, NETNSA_NSID = 1, 2, 2, 1
 IFLA_IPVLAN_MODE, IPVLAN_MODE_L3S = 1, 2
+IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL = 1, 5
+ARPHRD_ETHER, ARPHRD_LOOPBACK = 1, 772
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_MULTIPATH = 1, 4, 5, 9
 NDA_DST, NDA_LLADDR = 1, 2

@@ -28,10 +28,9 @@ def switch_requests(position: SwitchState) -> list[Request]:
     ]
     for chain, target in position.targets.items():
         where = rule_attributes(chain)
-        goto = nested(nf.NFTA_RULE_EXPRESSIONS, verdict(nf.NFT_GOTO, target))
-        requests += [
-            # A deletion without a handle empties the chain.
-            inet_request(nf.NFT_MSG_DELRULE, 0, where),
-            inet_request(nf.NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, where + goto),
-        ]
+        # A deletion without a handle empties the chain.
+        requests.append(inet_request(nf.NFT_MSG_DELRULE, 0, where))
+        if target:
+            rule = where + nested(nf.NFTA_RULE_EXPRESSIONS, verdict(nf.NFT_GOTO, target))
+            requests.append(inet_request(nf.NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, rule))
     return requests

@@ -35,6 +35,13 @@ class Criticality(enum.StrEnum):
     DEFERRABLE = "deferrable"
 
 
+class FastPath(enum.StrEnum):
+    """By which way packets of a kept flow pass: each by our chains, or by a flowtable."""
+
+    CHAINS = "chains"
+    FLOWTABLE = "flowtable"
+
+
 class Direction(enum.StrEnum):
     """Who opens the connection: OUTBOUND the hospital, INBOUND the partner outside."""
 
@@ -59,14 +66,36 @@ class Preset(enum.StrEnum):
     DHCP = "dhcp"
     ND = "nd"
     VRRP = "vrrp"
+    OSPF = "ospf"
+
+
+class LinkProtocol(enum.StrEnum):
+    """What a link outside needs beside IP, only where the site names it (`lifeline: link`)."""
+
+    LACP = "lacp"
+    LLDP = "lldp"
+    STP = "stp"
+    EAPOL = "eapol"
+
+
+class SecondLock(enum.StrEnum):
+    """When the second lock stands at the outside devices.
+
+    isolate: while every zone is at a level that keeps nothing. cut: while no zone is open. off:
+    never.
+    """
+
+    ISOLATE = "isolate"
+    CUT = "cut"
+    OFF = "off"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Traffic:
     """A protocol (IANA number) and its destination ports, `first` to `last`, both included.
 
-    Both are None for a protocol without ports (ESP, GRE, ICMP). ICMP is protocol 1 here for both
-    families; the compiler writes 58 for IPv6. For an inbound destination the ports
+    Both are None for a protocol without ports (ESP, GRE, ICMP, all by number). ICMP is protocol 1
+    here for both families; the compiler writes 58 for IPv6. For an inbound destination the ports
     are those that the partner connects to, before any port forward.
     """
 
@@ -79,7 +108,9 @@ class Traffic:
 class Destination:
     """The outside end of a service: names and networks, and the traffic to (or from) them.
 
-    An address is a network of full length. INBOUND: `hosts` and `networks` are the sources outside.
+    An address is a network of full length. A multicast group of the link (OUTBOUND, the gateway
+    alone) stands for what the gateway sends to it and hears from it. INBOUND: `hosts` and
+    `networks` are the sources outside.
     private: host names may lead to private addresses (a partner behind a tunnel), see
     `special_addresses.py`.
     wildcards: `operator.example` stands for every name below it, not for itself; OUTBOUND alone.
@@ -149,6 +180,7 @@ class Lifeline:
     management_networks: tuple[IPNetwork, ...]
     management_ports: tuple[Traffic, ...]
     presets: tuple[Preset, ...]
+    link: tuple[LinkProtocol, ...] = field(default=(), metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +234,8 @@ class Site:
     resolvers: tuple[IPAddress, ...]
     levels: tuple[Level, ...]
     dns: DnsProxySettings = field(default=DnsProxySettings(), metadata=ADDED_LATER)
+    fast_path: FastPath = field(default=FastPath.CHAINS, metadata=ADDED_LATER)
+    second_lock: SecondLock = field(default=SecondLock.ISOLATE, metadata=ADDED_LATER)
 
     def zone_of(self, address: IPAddress) -> str:
         """Name the zone in whose subnets an address lies; empty when it is in none."""

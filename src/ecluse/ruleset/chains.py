@@ -8,9 +8,11 @@ from ecluse.ruleset import program as p
 from ecluse.ruleset.disjoint import Box, disjoint
 from ecluse.ruleset.dns_redirect import ByName
 from ecluse.ruleset.families import FAMILIES, Family
-from ecluse.ruleset.ingress import BY_VRF, by_link, from_inside
+from ecluse.ruleset.ingress import BY_VRF, by_link, by_name, from_inside
+from ecluse.ruleset.link_groups import from_groups
+from ecluse.ruleset.packet_lookups import packet_lookups
 from ecluse.ruleset.program import Chain, Field, Key, NamedSet, Part, Rule
-from ecluse.ruleset.service_maps import GroupLookups
+from ecluse.ruleset.service_maps import GroupLookups, exact_maps
 from ecluse.ruleset.source_check import SPOOFED
 
 REJECTS_PER_SECOND = 1000
@@ -22,8 +24,7 @@ nothing.
 def subnet_sets(policy: Policy, slot: int) -> list[NamedSet]:
     """Make a set of subnets for each zone that has several of one family, and one of all zones.
 
-    A zone's level keeps only packets whose inside end is in its set, so that a spoofed source is
-    not kept.
+    A zone's level keeps only packets whose inside end is in its set: no spoofed source.
     """
     sets = []
     for zone in policy.site.zones:
@@ -101,6 +102,14 @@ def zone_chains(
         for zone in policy.site.zones:
             here = table_names.level_chain(slot, level.name, zone.name)
             rules: list[Rule] = []
+            for family in FAMILIES:
+                maps = exact_maps(kept, zone.name, level.keeps, family)
+                ends = family.source, family.destination
+                guards = [_within(zone, family, end, slot) for end in ends]
+                if maps and all(guards):
+                    near = packet_lookups(family, maps, guards, here)
+                    chains += near.chains
+                    rules += near.rules
             for direction, word in _WORDS:
                 for family in FAMILIES:
                     lookups = _lookups_at(kept, zone.name, level.keeps, direction, family)
@@ -190,6 +199,8 @@ def gateway_chains(policy: Policy, kept: list[GroupLookups], slot: int) -> list[
                 for side, word in ((ours, "out"), (theirs, "in"))
                 for rest in jumps[word]
             )
+            if hook == "input":
+                rules += from_groups(policy, level, slot)
             chains.append(
                 Chain(
                     table_names.level_chain(slot, level.name, f"{GATEWAY}.{hook}"),
@@ -212,9 +223,8 @@ def interface_dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[
         for pattern in zone.interfaces:
             users.setdefault(pattern, []).append(zone.name)
     inside: dict[Key, str] = {(p.ifname_interval(pattern),): "" for pattern in users}
-    wild = any(
-        pattern.endswith("*") for pattern in users
-    )  # plain names make a hash, which is quicker
+    # Plain names make a hash, which is quicker.
+    wild = any(pattern.endswith("*") for pattern in users)
     sets = [
         NamedSet(table_names.inside_set(slot), ("ifname",), wild, "", dict(sorted(inside.items())))
     ]
@@ -376,7 +386,7 @@ def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
     return [Chain(name, tuple(rules))], ways
 
 
-def hook_chains(policy: Policy, slot: int) -> list[Chain]:
+def hook_chains(policy: Policy, slot: int, dispatch: Sequence[NamedSet]) -> list[Chain]:
     """Make the chains that the base chains go to.
 
     Inside to inside passes, then the lifeline; the rest goes to a gate. What the gateway sends is
@@ -386,6 +396,7 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
     at once: they came by a link.
     """
     stem = table_names.prefix(slot)
+    where = {named.name: named for named in dispatch}
     to_inside = p.InSet((p.OIFNAME,), table_names.inside_set(slot))
     error_chains, errors = _errors(policy, slot)
     ours: list[Rule] = [
@@ -410,8 +421,8 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
             stem + "forward",
             (
                 (BY_VRF, p.goto(stem + "vrf")),
-                (p.VerdictMap((p.OIFNAME,), stem + "to"),),
-                (p.VerdictMap((p.IIFNAME,), stem + "from"),),
+                *by_name(p.OIFNAME, where[stem + "to"]),
+                *by_name(p.IIFNAME, where[stem + "from"]),
                 (p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE)),),
             ),
         ),

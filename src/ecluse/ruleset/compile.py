@@ -65,7 +65,7 @@ def compile_program(
                 policy, slot, chains.zone_subnet_sets(policy, slot), dns_redirect.asked_here(policy)
             ),
             *dispatch_chains,
-            *chains.hook_chains(policy, slot),
+            *chains.hook_chains(policy, slot, dispatch_sets),
         ),
         learned=dns_redirect.learned_sets(policy),
     )

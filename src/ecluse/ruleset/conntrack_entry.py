@@ -26,6 +26,8 @@ class ConntrackEntry:
     answered: the other end has answered (IPS_SEEN_REPLY).
     spoofed: who opened it wrote an address that does not live where the packet came from (the label
     `names.SPOOFED`).
+    ours: one of our own programs asked a resolver by it (`names.OURS`; not read from the kernel,
+    which alone has to know).
     handle: the kernel's own attribute bytes (tuple, zone, id) that a delete has to send back;
     opaque.
     """
@@ -38,3 +40,4 @@ class ConntrackEntry:
     bytes: int = 0
     answered: bool = True
     spoofed: bool = False
+    ours: bool = False

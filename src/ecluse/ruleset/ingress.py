@@ -7,7 +7,10 @@ is asked of the real interface (`meta sdifname`).
 
 from ecluse.ruleset import program as p
 from ecluse.ruleset import table_names
-from ecluse.ruleset.program import Rule
+from ecluse.ruleset.program import Field, NamedSet, Rule
+
+COMPARED = 4
+"""So many interfaces are compared one by one: about 17 ns each, a map of names costs 70 ns."""
 
 BY_VRF = p.Match(p.SDIF, (0,), negate=True)
 
@@ -23,3 +26,13 @@ def from_inside(slot: int, *then: p.Part) -> tuple[Rule, ...]:
         (*by_link(slot), *then),
         (BY_VRF, p.InSet((p.SDIFNAME,), table_names.inside_set(slot)), *then),
     )
+
+
+def by_name(field: Field, where: NamedSet) -> list[Rule]:
+    """Jump to where a map leads from an interface's name; a few names are compared."""
+    if len(where.elements) > COMPARED:
+        return [(p.VerdictMap((field,), where.name),)]
+    return [
+        (p.Match(field, (p.ifname_pattern(key[0]),)), p.jump(to))
+        for key, to in where.elements.items()
+    ]

@@ -20,6 +20,9 @@ from ecluse.ruleset.families import LINK_LOCAL6
 from ecluse.ruleset.program import Chain, Key, NamedSet, Rule
 from ecluse.ruleset.source_check import SPOOFED
 
+_OURS = p.SetConntrack(f"ct label set {table_names.OURS}")
+_IS_OURS = p.Match(p.CT_LABEL, (table_names.OURS,))
+
 _DNS = (Traffic(17, 53, 53), Traffic(6, 53, 53))
 _DHCP6_SERVERS = 0xFF02_0000_0000_0000_0000_0000_0001_0002
 """ff02::1:2, all DHCP relay agents and servers (RFC 8415, 7.1)."""
@@ -28,6 +31,9 @@ _VRRP4 = 0xE000_0012
 _VRRP6 = 0xFF02_0000_0000_0000_0000_0000_0000_0012
 """ff02::12 (RFC 5798, 5.1.2.2)."""
 _VRRP = 112
+OSPF = 89
+_OSPF6 = tuple((0xFF02 << 112 | group, 0xFF02 << 112 | group) for group in (5, 6))
+"""ff02::5 and ff02::6, all OSPF routers and the designated ones (RFC 5340, 4.2)."""
 _MULTICAST6 = (0xFF << 120, (1 << 128) - 1)
 _LINK_MULTICAST6 = (0xFF02 << 112, (0xFF03 << 112) - 1)
 """ff02::/16 (RFC 4291, 2.7)."""
@@ -102,12 +108,16 @@ def lifeline_sets(site: Site, slot: int) -> list[NamedSet]:
 def _conversations(site: Site, slot: int, hook: str, uids: tuple[int, ...]) -> list[Rule]:
     """Keep management (opened from outside to the gateway) and DNS look-ups.
 
-    Look-ups are those of the daemon's own user and of the DNS proxy's.
+    Look-ups are those of the daemon's own user and of the DNS proxy's. What the kernel sends for a
+    socket that has gone (the end of a TCP connection, unsent data, an ICMP error) carries no user
+    (nft_meta_get_eval_skugid): it passes by the label of a connection that one of them asked by.
+    Another user's packet does not, though it has the same ports.
     """
     theirs, ours = ("original", "reply") if hook == "input" else ("reply", "original")
     made = {named.name for named in lifeline_sets(site, slot)}
     ports = p.Match(p.CT_PROTOCOL, p.PORTS)
     rules: list[Rule] = []
+    asked: list[Rule] = []
     for digit, source, destination in (
         ("4", p.CT_SADDR4, p.CT_DADDR4),
         ("6", p.CT_SADDR6, p.CT_DADDR6),
@@ -128,18 +138,31 @@ def _conversations(site: Site, slot: int, hook: str, uids: tuple[int, ...]) -> l
         resolvers = f"{table_names.prefix(slot)}resolvers{digit}"
         if resolvers in made:
             key = (destination, p.CT_PORT, p.CT_PROTOCOL)
-            who = (p.Match(p.SKUID, uids),) if hook == "output" else ()
-            rules.append(
-                (
-                    *who,
-                    p.Match(p.CT_DIRECTION, (ours,)),
-                    family,
-                    ports,
-                    p.InSet(key, resolvers),
-                    p.ACCEPT,
-                )
-            )
-    return rules
+            asked.append((p.Match(p.CT_DIRECTION, (ours,)), family, ports, p.InSet(key, resolvers)))
+    if hook == "input" or not asked:
+        return rules + [(*one, p.ACCEPT) for one in asked]
+    who = p.Match(p.SKUID, uids)
+    return [
+        *rules,
+        *((who, *one, _OURS, p.ACCEPT) for one in asked),
+        (p.Match(p.SKUID, uids, negate=True), p.RETURN),
+        *((_IS_OURS, *one, p.ACCEPT) for one in asked),
+    ]
+
+
+def open_output(site: Site, slot: int) -> str:
+    """Name the chain for output while every zone is open.
+
+    With resolvers it labels our own look-ups, so that a cut in the middle of one knows it.
+    """
+    return table_names.prefix(slot) + ("open.output" if site.resolvers else "open")
+
+
+def _open_output_chains(site: Site, slot: int, uids: tuple[int, ...]) -> list[Chain]:
+    labels = tuple(rule for rule in _conversations(site, slot, "output", uids) if _OURS in rule)
+    if not labels:
+        return []
+    return [Chain(open_output(site, slot), (*labels, (p.ACCEPT,)))]
 
 
 def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
@@ -201,7 +224,25 @@ def _housekeeping(line: Lifeline, hook: str) -> list[Rule]:
                 p.ACCEPT,
             ),
         ]
+    if Preset.OSPF in line.presets:
+        rules += _ospf(v4, v6)
     return rules
+
+
+def _ospf(v4: p.Part, v6: p.Part) -> list[Rule]:
+    """Keep OSPF with the routers on the gateway's outside links.
+
+    OSPFv2 has the hop limit 1, to its groups and to a neighbour (RFC 2328, appendix A.1): the
+    packet ends at the next router. OSPFv3 speaks by link-local addresses (RFC 5340, 2.5), which no
+    router passes on.
+    """
+    link_local = p.Match(p.SADDR6, (LINK_LOCAL6,))
+    near = p.Match(p.DADDR6, (LINK_LOCAL6, *_OSPF6))
+    ospf = p.Match(p.L4PROTO, (OSPF,))
+    return [
+        (v4, p.Match(p.TTL4, (1,)), ospf, p.ACCEPT),
+        (v6, link_local, near, ospf, p.ACCEPT),
+    ]
 
 
 def _neighbours(hook: str) -> list[Rule]:
@@ -238,13 +279,16 @@ def _neighbours(hook: str) -> list[Rule]:
 def lifeline_chains(site: Site, slot: int, uids: tuple[int, ...]) -> list[Chain]:
     """Give the lifeline's chains for input and output."""
     return [
-        Chain(
-            f"{table_names.prefix(slot)}lifeline.{hook}",
-            (
-                *_housekeeping(site.lifeline, hook),
-                (SPOOFED, p.RETURN),
-                *_conversations(site, slot, hook, uids),
-            ),
-        )
-        for hook in ("input", "output")
+        *_open_output_chains(site, slot, uids),
+        *(
+            Chain(
+                f"{table_names.prefix(slot)}lifeline.{hook}",
+                (
+                    *_housekeeping(site.lifeline, hook),
+                    (SPOOFED, p.RETURN),
+                    *_conversations(site, slot, hook, uids),
+                ),
+            )
+            for hook in ("input", "output")
+        ),
     ]

@@ -63,6 +63,7 @@ TTL4 = Field("ip ttl", "integer")
 LENGTH6 = Field("ip6 length", "integer")
 """Bytes after the IPv6 header."""
 HOPLIMIT6 = Field("ip6 hoplimit", "integer")
+TH_SPORT = Field("th sport", "inet_service")
 TH_DPORT = Field("th dport", "inet_service")
 UDP_SPORT = Field("udp sport", "inet_service")
 UDP_DPORT = Field("udp dport", "inet_service")
@@ -206,7 +207,10 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class SetConntrack:
-    """An order to conntrack about the packet or its connection; the last part of its rule."""
+    """An order to conntrack about the packet or its connection.
+
+    The last part of its rule, or before the verdict.
+    """
 
     what: str
 
@@ -310,3 +314,10 @@ def ifname_interval(pattern: str) -> Interval:
     low = int.from_bytes(raw.ljust(IFNAME_BYTES, b"\0"), "big")
     high = int.from_bytes(raw.ljust(IFNAME_BYTES, b"\xff"), "big") if wild else low
     return (low, high)
+
+
+def ifname_pattern(interval: Interval) -> str:
+    """Give the name or pattern that an interval of interface names means."""
+    low, high = interval
+    name = low.to_bytes(IFNAME_BYTES, "big").rstrip(b"\0").decode()
+    return name if low == high else f"{name}*"

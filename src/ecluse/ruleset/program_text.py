@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv6Address
 from socket import inet_ntoa
 
 from ecluse.ruleset.program import (
-    IFNAME_BYTES,
+    CT_STATUS,
     TABLE,
     AddToSet,
     Chain,
@@ -30,12 +30,12 @@ from ecluse.ruleset.program import (
     Value,
     Verdict,
     VerdictMap,
+    ifname_pattern,
 )
 
 
 def _ifname_text(interval: Interval) -> str:
-    raw = interval[0].to_bytes(IFNAME_BYTES, "big").rstrip(b"\0").decode()
-    return f'"{raw}"' if interval[0] == interval[1] else f'"{raw}*"'
+    return f'"{ifname_pattern(interval)}"'
 
 
 def _range_text(low: str, high: str) -> str:
@@ -93,7 +93,9 @@ def part_text(part: Part) -> str:  # noqa: C901, PLR0911, PLR0912 - a line a con
             right = (
                 text_pieces[0] if len(text_pieces) == 1 else "{ " + ", ".join(text_pieces) + " }"
             )
-            return f"{field.text} {'!= ' if negate else ''}{right}"
+            # Of flags, `!=` would compare the whole number; `!` says that this one is not set.
+            unlike = "! " if field is CT_STATUS else "!= "
+            return f"{field.text} {unlike if negate else ''}{right}"
         case InSet(fields, name, negate):
             return f"{_join(fields)} {'!= ' if negate else ''}@{name}"
         case CountByMap(fields, name):

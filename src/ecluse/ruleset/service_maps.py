@@ -234,6 +234,8 @@ class GroupLookups:
     group: ServiceGroup
     sets: tuple[NamedSet, ...]
     lookups: dict[tuple[Direction, Family], tuple[Rule, ...]]
+    exact: dict[Family, tuple[str, ...]]
+    """The hashes of what the zones may open: address, port, protocol."""
 
 
 def _map_prefix(slot: int, number: int, direction: Direction) -> str:
@@ -250,6 +252,7 @@ def _compile_group(
 ) -> GroupLookups:
     sets: list[NamedSet] = []
     lookups: dict[tuple[Direction, Family], tuple[Rule, ...]] = {}
+    exact: dict[Family, tuple[str, ...]] = dict.fromkeys(FAMILIES, ())
     for direction in Direction:
         mine = [claim for claim in claims if claim.destination.direction is direction]
         for family in FAMILIES:
@@ -258,8 +261,10 @@ def _compile_group(
                 maps = _maps(mine, source, family, _map_prefix(slot, number, direction))
                 sets += maps.present()
                 rules += _lookups(maps, family, direction)
+                if maps.exact and direction is Direction.OUTBOUND:
+                    exact[family] = (*exact[family], maps.exact.name)
             lookups[direction, family] = tuple(rules)
-    return GroupLookups(group, tuple(sets), lookups)
+    return GroupLookups(group, tuple(sets), lookups, exact)
 
 
 def group_lookups(policy: Policy, addresses: Addresses, slot: int) -> list[GroupLookups]:
@@ -268,6 +273,14 @@ def group_lookups(policy: Policy, addresses: Addresses, slot: int) -> list[Group
         _compile_group(number, group, claims, addresses, slot)
         for number, (group, claims) in enumerate(_claims(policy).items(), 1)
     ]
+
+
+def exact_maps(
+    kept: list[GroupLookups], zone: str, keeps: frozenset[Criticality], family: Family
+) -> list[str]:
+    """Name the hashes of what a zone may open while services of these criticalities are kept."""
+    mine = (one for one in kept if zone in one.group.zones and one.group.criticality in keeps)
+    return [name for one in mine for name in one.exact[family]]
 
 
 def host_name_maps(policy: Policy, addresses: Addresses, slot: int) -> dict[str, NamedSet]:

@@ -47,6 +47,13 @@ class Packet:
     route: str = ""
     slave: str = ""
 
+    @property
+    def labels(self) -> frozenset[int]:
+        """Give the labels of its connection."""
+        one = self.connection
+        marks = (one and one.spoofed, table_names.SPOOFED), (one and one.ours, table_names.OURS)
+        return frozenset(label for there, label in marks if there)
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -133,7 +140,13 @@ class Simulator:
     @cached_property
     def _chains(self) -> dict[str, tuple[p.Rule, ...]]:
         chains = {chain.name: chain.rules for chain in self.program.chains}
-        chains.update({name: ((p.goto(target),),) for name, target in self.targets.items()})
+        # A base chain without a rule has the policy accept: it stands so at `open` alone.
+        chains.update(
+            {
+                name: ((p.goto(target) if target else p.ACCEPT,),)
+                for name, target in self.targets.items()
+            }
+        )
         return chains
 
     @cached_property
@@ -199,7 +212,9 @@ class Simulator:
                     return self._walk(chain, packet, counters) or ""
                 case p.Verdict("return"):
                     return ""
-                case p.Verdict(word) | p.SetConntrack(word):
+                case p.Verdict(word):
+                    return word
+                case p.SetConntrack(word) if part is rule[-1]:
                     return word
                 case p.Reject():
                     return "reject"
@@ -218,6 +233,8 @@ class Simulator:
         self, part: Part, packet: Packet, counters: list[str]
     ) -> bool:
         match part:
+            case p.Match(p.CT_LABEL, (label,)):
+                return label in packet.labels
             case p.Match(what, values, negate):
                 value = field_value(what, packet)
                 return value is not None and any(_equal(value, v) for v in values) != negate
@@ -269,6 +286,16 @@ def _is_error(packet: Packet) -> bool:
     return packet.connection is not None and packet.icmp_type in errors.get(packet.protocol, ())
 
 
+def _status(connection: ConntrackEntry) -> str:
+    """Tell whether the destination was translated.
+
+    Whether the connection is confirmed is asked of the first packet alone, which is not.
+    """
+    sent, answers = connection.original, connection.reply
+    there = (sent.destination, sent.destination_port)
+    return "" if there == (answers.source, answers.source_port) else "dnat"
+
+
 def _v4(address: IPAddress) -> int | None:
     return int(address) if address.version == 4 else None
 
@@ -287,6 +314,7 @@ _FIELD_VALUES: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.L4PROTO: lambda k: k.protocol,
     p.SKUID: lambda k: k.uid,
     p.CT_STATE: lambda k: "invalid" if k.invalid else "related" if _is_error(k) else "tracked",
+    p.TH_SPORT: lambda k: k.source_port if k.protocol in p.PORTS else None,
     p.TH_DPORT: lambda k: k.destination_port if k.protocol in p.PORTS else None,
     p.UDP_SPORT: lambda k: k.source_port if k.protocol == p.UDP else None,
     p.UDP_DPORT: lambda k: k.destination_port if k.protocol == p.UDP else None,
@@ -301,8 +329,7 @@ _FIELD_VALUES: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.HOPLIMIT6: lambda k: k.hop_limit if k.source.version == 6 else None,
     p.SOURCE_ROUTE: lambda k: k.route,
     p.IIFKIND: lambda _: None,  # asked before routing alone, of a packet's second pass there
-    p.CT_STATUS: lambda _: None,  # asked of the first packet alone, which is not confirmed yet
-    p.CT_LABEL: lambda k: table_names.SPOOFED if k.connection and k.connection.spoofed else None,
+    p.CT_STATUS: lambda k: _status(k.connection) if k.connection else None,
     p.CT_DIRECTION: lambda k: k.direction if k.connection else None,
     p.CT_PROTOCOL: lambda k: k.connection.protocol if k.connection else None,
     p.CT_PORT: lambda k: k.connection.original.destination_port if k.connection else None,

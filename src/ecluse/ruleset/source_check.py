@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from ecluse.policy import Policy, network_interval
 from ecluse.ruleset import program as p
 from ecluse.ruleset import table_names
-from ecluse.ruleset.families import FAMILIES, LINK_LOCAL6, Family
+from ecluse.ruleset.families import FAMILIES, IPV4, IPV6, LINK_LOCAL6, Family
+from ecluse.ruleset.ingress import COMPARED
 from ecluse.ruleset.program import Chain, Rule
 
 PRIORITIES = {table_names.RAW: ("raw - 10", -310), table_names.PREROUTING: ("mangle", -150)}
@@ -48,7 +49,7 @@ def source_targets(slot: int, *, all_open: bool) -> dict[str, str]:
     """Say where the two base chains go."""
     stem = table_names.prefix(slot)
     return {
-        table_names.RAW: stem + ("open" if all_open else table_names.RAW),
+        table_names.RAW: "" if all_open else stem + table_names.RAW,
         table_names.PREROUTING: stem + table_names.PREROUTING,
     }
 
@@ -76,18 +77,23 @@ def source_chains(
     outside_name = [_outside_name(family, zones.get(family), routes) for family in FAMILIES]
     # Every packet passes here, kept ones too: the source that most have is asked for first, the
     # interface after it.
-    lives_here = [
-        rule for family, name in zones.items() for rule in _in_a_zone(policy, family, name)
-    ]
-    not_inside = p.InSet((p.IIFNAME,), stem + "inside", negate=True)
+    # Then who came from outside, which answers do, and only then IPv6.
+    lives_here = {family: _in_a_zone(policy, family, name) for family, name in zones.items()}
+    inside = f"{stem}{table_names.RAW}.inside"
+    to_inside = (
+        [(p.Match(p.IIFNAME, (pattern,)), p.goto(inside)) for pattern in routes]
+        if len(routes) <= COMPARED
+        else [(from_inside, p.goto(inside))]
+    )
     # An error makes no entry: it belongs to the one that it quotes. A router inside may send it by
     # an address of no route.
     errors = ((p.Match(family.icmp_type, family.icmp_errors), p.ACCEPT) for family in FAMILIES)
     untracked = ((*_outside_name(family, None, routes), p.NOTRACK) for family in FAMILIES)
     return [
+        Chain(inside, (*lives_here.get(IPV6, ()), *errors, *untracked)),
         Chain(
             stem + table_names.RAW,
-            (*tracked, *lives_here, (not_inside, p.ACCEPT), *errors, *untracked),
+            (*tracked, *lives_here.get(IPV4, ()), *to_inside),
         ),
         Chain(
             f"{stem}{table_names.PREROUTING}.inside", tuple((*name, LABEL) for name in outside_name)

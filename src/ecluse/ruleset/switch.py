@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from ecluse.policy import GATEWAY, Levels, Policy, Site, level_named
-from ecluse.ruleset import dns_redirect, source_check, table_names
+from ecluse.ruleset import dns_redirect, exit_text, flowtable, source_check, table_names
 from ecluse.ruleset.chains import gate_names
 from ecluse.ruleset.compile import compile_program
+from ecluse.ruleset.lifeline import open_output
 from ecluse.ruleset.program import DROP, TABLE, Chain, NamedSet, Program
 from ecluse.ruleset.program_text import host_name_elements_text, render, structure_text, text_pieces
 
@@ -34,7 +35,8 @@ BOOT_SLOT = 1
 _WRITABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_./\\-]*")
 """What nft reads as a name (its scanner, `string`)."""
 
-NEW_TABLE = f"table {TABLE} {{\n}}\ndelete table {TABLE}\n"
+NEW_TABLE = f"{flowtable.REMOVAL}table {TABLE} {{\n}}\ndelete table {TABLE}\n"
+"""Takes away what stands, flows in a flowtable of ours too."""
 
 
 def skeleton(learned: tuple[str, ...] = ()) -> str:
@@ -70,9 +72,9 @@ def skeleton(learned: tuple[str, ...] = ()) -> str:
 class SwitchState:
     """The whole state of the switch: what a change of level states, whatever it was before.
 
-    targets: base chain or gate -> the chain that its one rule goes to. verdict: policy of the base
-    chains. Its size does not depend on the allowlist. `text` is for files and people;
-    `Firewall.switch` sends it to the kernel in its own form.
+    targets: base chain or gate -> the chain that its one rule goes to; empty for no rule. verdict:
+    policy of the base chains. Its size does not depend on the allowlist. `text` is for files and
+    people; `Firewall.switch` sends it to the kernel in its own form.
     """
 
     targets: Mapping[str, str]
@@ -101,7 +103,9 @@ class SwitchState:
             for hook in table_names.BASE_CHAINS
         ]
         for chain, target in self.targets.items():
-            lines += [f"flush chain {TABLE} {chain}", f"add rule {TABLE} {chain} goto {target}"]
+            lines.append(f"flush chain {TABLE} {chain}")
+            if target:
+                lines.append(f"add rule {TABLE} {chain} goto {target}")
         return "\n".join([*lines, ""])
 
 
@@ -133,7 +137,11 @@ def switch_targets(
     # what a gateway forwards.
     result = {hook: stem + ("open" if all_open else hook) for hook in table_names.BASE_CHAINS}
     if all_open:
-        result["input"] = dns_redirect.open_input(policy, slot)
+        result |= {
+            "input": dns_redirect.open_input(policy, slot),
+            "output": open_output(policy.site, slot),
+            "postrouting": "",
+        }
     for place in gate_names(policy):
         gate = table_names.gate_chain(slot, place)
         if place == table_names.ELSEWHERE:
@@ -168,6 +176,17 @@ def switch_text(policy: Policy, slot: int, levels: Levels) -> str:
     return switch_state(policy, slot, levels).text()
 
 
+def by_hand_text(policy: Policy, levels: Levels) -> str:
+    """Write the state of the switch for a person who loads it without the daemon.
+
+    The second lock goes first, unless all levels keep nothing: it may be narrower than these.
+    """
+    keeps = any(
+        _passes_all(policy.site, n) or level_named(policy.site, n).keeps for n in levels.values()
+    )
+    return (exit_text.REMOVAL if keeps else "") + switch_text(policy, BOOT_SLOT, levels)
+
+
 def levels_of_targets(policy: Policy, read: Mapping[str, str | None]) -> dict[str, str] | None:
     """Give the levels that the kernel's gates stand for.
 
@@ -195,7 +214,12 @@ def levels_of_targets(policy: Policy, read: Mapping[str, str | None]) -> dict[st
     whole = switch_targets(policy, slot, levels)
     # A table of an earlier build lacks some base chains: its level is a level all the same.
     lacking = {c for c in ("postrouting", *table_names.SOURCE_CHAINS) if not read.get(c)}
-    return levels if all(read.get(c) == t for c, t in whole.items() if c not in lacking) else None
+    if whole["forward"] == read.get("output"):  # nor did it label our look-ups while all is open
+        lacking.add("output")
+    # An open gate of an earlier build had a rule where this one has none.
+    before = table_names.prefix(slot) + "open"
+    same = all(read.get(c) == (t or before) for c, t in whole.items() if c not in lacking)
+    return levels if same else None
 
 
 def load_text(program: Program) -> str:

@@ -11,10 +11,16 @@ SOURCE_CHAINS = RAW, PREROUTING = ("raw", "prerouting")
 (`ruleset.source_check`).
 """
 
+IDLE_CHAINS = (RAW, "postrouting")
+"""Base chains that have no rule while every zone is open: every packet pays for a rule."""
+
 SPOOFED = 127
 """The connection's label (`ct label`) that says that its opener wrote an address which does not
 live where it came from.
 """
+
+OURS = 126
+"""The connection's label that says that our own programs asked a resolver by it."""
 
 SERVICE_COUNTER = "svc_"
 REFUSED_OUT = "refused_out"

@@ -45,6 +45,11 @@ class Layout:
         return self.root / "boot.nft"
 
     @property
+    def boot_lock(self) -> Path:
+        """The second lock, loaded after `boot`; missing where none is to stand."""
+        return self.root / "boot-lock.nft"
+
+    @property
     def closed(self) -> Path:
         """The ruleset of last resort."""
         return self.root / "closed.nft"

@@ -204,13 +204,22 @@ class DirectoryState:
         self._prepare()
         DiskReserve(self._at.disk_reserve).fill()
 
+    def write_boot_lock(self, text: str) -> None:
+        """Store `boot-lock.nft`, the second lock; an empty text removes it."""
+        if text:
+            self._write_ruleset(self._at.boot_lock, text)
+        else:
+            durable_files.remove_file(self._at.boot_lock)
+
     def write_closed(self, text: str) -> None:
         """Store `closed.nft`, the ruleset of last resort."""
+        self._write_ruleset(self._at.closed, text)
+
+    def _write_ruleset(self, path: Path, text: str) -> None:
         self._prepare()
         body = text if text.endswith("\n") else text + "\n"
         durable_files.write_file(
-            self._at.closed,
-            durable_files.with_checksum(body.encode(), durable_files.COMMENT_TRAILER),
+            path, durable_files.with_checksum(body.encode(), durable_files.COMMENT_TRAILER)
         )
 
     def forget(self, keep_generations: int) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from ecluse.config import load_policy
 from ecluse.errors import KernelError, RulesetRejectedError
-from ecluse.kernel.nft_firewall import shorten
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
 from tests import extremes
@@ -130,13 +129,6 @@ async def test_without_libnftables_it_says_what_to_install(firewall, monkeypatch
     with pytest.raises(KernelError) as caught:
         await firewall.apply(PROGRAM)
     assert "python3-nftables" in caught.value.hint
-
-
-def test_long_refusals_are_cut():
-    told = shorten("\n".join(f"{n} {'x' * 150}" for n in range(50)))
-    assert len(told) < 2100
-    assert told.endswith("... and 30 more lines")
-    assert shorten(" one\ntwo \n") == "one\ntwo"
 
 
 def named(length):

@@ -176,7 +176,7 @@ async def test_the_other_end_and_the_port_of_a_tunnel(links):
     )
     assert (found["vx6"].remote, found["vx6"].port) == ("2001:db8:7::1", 4789)
     assert (found["br0"].remote, found["br0"].port) == ("", 0)
-    assert (found["br0"].mac, found["lo"].mac) == ("02:00:00:00:00:07", "")
+    assert (found["br0"].mac, found["lo"].mac) == (0x020000000007, 0)
 
 
 def test_tunnels_that_this_kernel_has_not():

@@ -50,7 +50,7 @@ HOST = "a full host name such as results.lab.example"
 UNICAST = "addresses of single hosts (unicast)"
 
 
-SITE_KEYS = "site, title, zones, lifeline, resolvers, levels or dns_gate"
+SITE_KEYS = "site, title, zones, lifeline, resolvers, levels, dns_gate, fast_path or second_lock"
 
 
 IFACE = "at most 15 of letters, digits and _.+-, '*' only at the end"

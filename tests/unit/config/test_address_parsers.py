@@ -179,10 +179,10 @@ LABS_CASES = {
         'to: "::"',
         f"9:13: '::' is or contains the unspecified address, expected {UNICAST}",
     ),
-    "multicast": (
+    "multicast beyond the link": (
         TO,
-        "to: ff02::1",
-        f"9:13: 'ff02::1' is or contains multicast, expected {UNICAST}",
+        "to: ff05::1",
+        f"9:13: 'ff05::1' is or contains multicast, expected {UNICAST}",
     ),
     "mapped": (
         TO,

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from ecluse.config import (
     load_policy,
 )
+from ecluse.policy import Traffic
 from ecluse.policy.network_index import NetworkIndex
-from tests.unit.config.samples import TO, L
+from tests.unit.config.samples import SECOND, TO, L
 from tests.unit.config.strategies import PREFIXES
 
 
@@ -202,3 +203,23 @@ LABS_CASES = {
 @pytest.mark.parametrize("case", LABS_CASES)
 def test_faults_of_the_allowlist(files, case):
     files.labs_fault(*LABS_CASES[case])
+
+
+@pytest.mark.parametrize(
+    ("inside", "way"),
+    [("zones: [care]", "to"), ("zones: [gateway]", "from"), ("zones: [care, gateway]", "to")],
+)
+def test_a_multicast_group_is_the_gateways_alone(files, inside, way):
+    def write(inside, way):
+        groups = '224.0.0.5, "ff02::5"'
+        text = SECOND.format(inside=inside, way=way, target=groups, ports="proto/89")
+        files.write("allowlist.d/20-more.yaml", text)
+
+    write(inside, way)
+    at = "allowlist.d/20-more.yaml:9"
+    assert [fault.split(", expected")[0] for fault in files.faults()] == [
+        f"{at}:{14 + len(way) - 2}: the multicast group '224.0.0.5'",
+        f"{at}:{25 + len(way) - 2}: the multicast group 'ff02::5'",
+    ]
+    write("zones: [gateway]", "to")
+    assert load_policy(files.path).services[1].destinations[0].traffic == (Traffic(89),)

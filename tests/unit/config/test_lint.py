@@ -290,3 +290,40 @@ def test_an_extension_that_fails_is_a_warning_and_hides_no_other(files, monkeypa
     wrong = "dns_gate could not look for warnings (RuntimeError: half installed)"
     assert f"site.yaml:1:1: {wrong}" in found
     assert any("has no contact" in one for one in found)
+
+
+def by_number(files, *destinations):
+    lines = [
+        "  - name: routing\n    title: Routing\n    owner: x\n    contact: x",
+        "    criticality: vital\n    zones: [gateway]\n    destinations:",
+        *(f"      - {one}" for one in destinations),
+        "    review: 2027-01-31\n",
+    ]
+    files.write("allowlist.d/20-more.yaml", "\n".join(["services:", *lines]))
+    return [warning for warning in files.warnings() if "20-more" in warning]
+
+
+PEER = "{to: 203.0.113.9, ports: [proto/41]}"
+
+
+def test_a_peer_of_the_gateway_may_speak_first(files):
+    (told,) = by_number(files, PEER)
+    assert told.endswith(
+        "'proto/41' of 'routing': a peer that speaks first, or after ten silent minutes, is"
+        " refused. Better: a second destination with 'from'"
+    )
+    assert by_number(files, PEER, PEER.replace("to", "from", 1)) == []
+    assert by_number(files, "{to: 224.0.0.10, ports: [proto/88]}") == [], "a group is heard"
+
+
+def test_ospf_needs_its_groups(files):
+    ospf = "{to: 203.0.113.9, ports: [proto/89]}"
+    (told,) = by_number(files, ospf, ospf.replace("to", "from", 1))
+    assert told.endswith(
+        "'proto/89' of 'routing': OSPF finds its neighbours by groups."
+        " Better: lifeline: {presets: [ospf]}"
+    )
+    groups = "{to: [224.0.0.5, 224.0.0.6], ports: [proto/89]}"
+    assert by_number(files, groups, ospf, ospf.replace("to", "from", 1)) == []
+    files.site("presets: [dhcp, nd, vrrp]", "presets: [dhcp, nd, ospf]")
+    assert by_number(files, ospf, ospf.replace("to", "from", 1)) == []

@@ -9,6 +9,7 @@ from ecluse.config import (
     parsers,
 )
 from ecluse.config.messages import InvalidValueError
+from ecluse.policy import Traffic
 from tests.unit.config.samples import HERE, HOST, IFACE, NAME, PORTS, TO, UNBOUNDED
 from tests.unit.config.strategies import WRITTEN, outcome
 
@@ -71,14 +72,27 @@ def test_an_interface_as_ip_link_prints_it(files):
 
 
 PROTOCOLS = {
-    "ospf": "'ospf' is no protocol that can be kept: every level but 'open' ends it",
-    "proto/41": "'proto/41' is no protocol that can be kept: every level but 'open' ends it",
-    "proto/50": "'proto/50', expected esp",
-    "proto/6": "'proto/6', expected tcp/443, with its port",
-    "proto/112": (
-        "'proto/112' is no service's protocol, expected lifeline: {presets: [vrrp]} in site.yaml"
+    "ospf": (
+        "'ospf' has no word here, expected proto/89, or lifeline: {presets: [ospf]} in site.yaml"
     ),
-    "vrrp": "'vrrp' is no service's protocol, expected lifeline: {presets: [vrrp]} in site.yaml",
+    "vrrp": (
+        "'vrrp' has no word here, expected proto/112, or lifeline: {presets: [vrrp]} in site.yaml"
+    ),
+    "SIT": "'SIT' has no word here, expected proto/41",
+    "ipip": "'ipip' has no word here, expected proto/4",
+    "proto/1": "'proto/1', expected icmp",
+    "proto/6": "'proto/6', expected tcp/443, with its port",
+    "proto/17": "'proto/17', expected udp/443, with its port",
+    "proto/47": "'proto/47', expected gre",
+    "proto/50": "'proto/50', expected esp",
+    "proto/51": "'proto/51', expected ah",
+    "proto/58": "'proto/58', expected icmp (it stands for both families)",
+    "proto/132": "'proto/132', expected sctp/443, with its port",
+    "proto/0": "'proto/0' is no protocol that can be kept, expected a protocol and port",
+    "proto/60": "'proto/60' is no protocol that can be kept",
+    "proto/255": "'proto/255' is no protocol that can be kept",
+    "proto/089": "'proto/089' is no protocol that can be kept",
+    "proto/": "'proto/' is no protocol that can be kept",
 }
 
 
@@ -89,7 +103,19 @@ def test_a_protocol_by_number_is_told_what_becomes_of_it(files, text):
     assert told.startswith(f"{HERE}:10:17: {PROTOCOLS[text]}")
 
 
+@pytest.mark.parametrize("number", [2, 4, 33, 41, 89, 94, 112, 115, 136, 254])
+def test_a_protocol_without_a_word_is_kept_by_its_number(number):
+    value = parsers.traffic(f"proto/{number}")
+    assert value == Traffic(number)
+    assert parsers.written_traffic(value) == f"proto/{number}"
+
+
 @given(WRITTEN, st.booleans())
+@example("224.0.0.5", False)
+@example("224.0.1.5", False)
+@example("ff02::5", False)
+@example("ff05::2", True)
+@example("224.0.0.0/30", False)
 @example("::/8", True)
 @example("::/8", False)
 @example("240.0.0.0/5", True)
@@ -175,7 +201,7 @@ SITE_CASES = {
     "preset": (
         "presets: [dhcp, nd, vrrp]",
         "presets: [dhpc]",
-        "13:13: 'dhpc' is unknown: did you mean 'dhcp'?, expected dhcp, nd or vrrp",
+        "13:13: 'dhpc' is unknown: did you mean 'dhcp'?, expected dhcp, nd, vrrp or ospf",
     ),
 }
 
@@ -332,7 +358,7 @@ LABS_CASES = {
         "ports: [https]",
         (
             "10:17: 'https' is no protocol that can be kept, expected a protocol and port"
-            " such as tcp/443 or udp/500-510, or esp, ah, gre, icmp"
+            " such as tcp/443 or udp/500-510, or esp, ah, gre, icmp, or proto/89"
         ),
     ),
 }

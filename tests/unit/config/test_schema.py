@@ -35,7 +35,7 @@ def test_what_is_missing_after_the_second_document_is_not_hidden(files):
     files.site("title: CHU d'Example\n", "---\n")
     assert files.faults()[0] == (
         "site.yaml:1:1: the key 'zones' is missing, expected it among site, title, zones,"
-        " lifeline, resolvers, levels, dns_gate"
+        " lifeline, resolvers, levels, dns_gate, fast_path, second_lock"
     )
 
 
@@ -49,6 +49,16 @@ def test_every_value_that_stands_twice_is_told_at_once(files):
 
 SITE_CASES = {
     # what is written -> what is said of it, with its place
+    "fast path": (
+        "resolvers:",
+        "fast_path: tunnel\nresolvers:",
+        "14:12: 'tunnel' is unknown, expected chains or flowtable",
+    ),
+    "second lock": (
+        "resolvers:",
+        "second_lock: open\nresolvers:",
+        "14:14: 'open' is unknown, expected isolate, cut or off",
+    ),
     "name is a YAML truth value": (
         "name: offices",
         "name: no",

@@ -20,6 +20,7 @@ from tests.fakes import (
     FakeClock,
     FakeConntrack,
     FakeDnsExtension,
+    FakeExitTable,
     FakeFirewall,
     FakeLinks,
     FakePolicySource,
@@ -69,6 +70,7 @@ class Machine:
         self.dns_extension = FakeDnsExtension()
         self.dns = self.dns_extension.proxy
         self.bypass_scan = FakeBypassScan()
+        self.exit_table = FakeExitTable()
         self.events = []
         self.controller: Controller | None = None
 
@@ -90,6 +92,7 @@ class Machine:
             self.source,
             self.clock,
             self.bypass_scan,
+            self.exit_table,
         )
         options = Options(
             version="0",

@@ -6,7 +6,15 @@ from ecluse.kernel import rtnetlink_numbers as numbers
 from tests.unit.kernel.headers import INCLUDE, constants, differing
 
 HEADERS = (
-    *("rtnetlink.h", "if_link.h", "if_addr.h", "neighbour.h", "net_namespace.h", "if.h"),
+    *(
+        "rtnetlink.h",
+        "if_link.h",
+        "if_addr.h",
+        "neighbour.h",
+        "net_namespace.h",
+        "if.h",
+        "if_arp.h",
+    ),
     *("pkt_sched.h", "pkt_cls.h", "tc_act/tc_mirred.h"),
 )
 

@@ -65,6 +65,17 @@ def test_levels_are_read_back_from_targets(policy, levels, slot):
     assert switch.levels_of_targets(policy, {**targets, "forward": f"k{slot + 1}_forward"}) is None
 
 
+def test_an_open_table_of_an_earlier_build_is_open():
+    """It did not label our look-ups at output."""
+    policy, levels = Policy(w.SITE, ()), dict.fromkeys(w.ZONES, "open")
+    targets = switch.switch_targets(policy, 1, levels)
+    assert targets["output"] == "k1_open.output"
+    assert switch.levels_of_targets(policy, targets | {"output": "k1_open"}) == levels
+    assert switch.levels_of_targets(policy, targets | {"output": "k1_output"}) is None
+    shut = switch.switch_targets(policy, 1, dict.fromkeys(w.ZONES, "cut"))
+    assert switch.levels_of_targets(policy, shut | {"output": "k1_open"}) is None
+
+
 def test_removal_names_only_old_slots_and_unused_counters():
     objects = {
         "chain": ("forward", "k1_forward", "k2_forward"),
@@ -78,3 +89,13 @@ def test_removal_names_only_old_slots_and_unused_counters():
     assert "chain inet ecluse forward" not in text
     assert "delete chain inet ecluse k1_forward" in text
     assert "delete counter inet ecluse svc_b" in text
+
+
+def test_an_open_gate_of_an_earlier_build_is_read_as_open():
+    opened = dict.fromkeys(w.ZONES, "open")
+    targets = switch.switch_targets(Policy(w.SITE, ()), 3, opened)
+    before = targets | dict.fromkeys(table_names.IDLE_CHAINS, "k3_open")
+    assert targets != before
+    assert switch.levels_of_targets(Policy(w.SITE, ()), before) == opened
+    strange = targets | dict.fromkeys(table_names.IDLE_CHAINS, "k3_nothing")
+    assert switch.levels_of_targets(Policy(w.SITE, ()), strange) is None

@@ -151,9 +151,7 @@ class ChangeRecords:
                 return
             zones = loaded.policy.zone_names()
             gates = {
-                level.name: switch.switch_text(
-                    loaded.policy, switch.BOOT_SLOT, dict.fromkeys(zones, level.name)
-                )
+                level.name: switch.by_hand_text(loaded.policy, dict.fromkeys(zones, level.name))
                 for level in loaded.policy.site.levels
             }
             text = loaded.seal.text(loaded.program)
@@ -205,6 +203,10 @@ class ChangeRecords:
     def policy_file(self, policy: Policy) -> Write:
         """Store a policy under its digest; nothing to do when it is there."""
         return self._stepped("allowlist", "policy", lambda: self._store.write_policy(policy))
+
+    async def write_boot_lock(self, text: str) -> None:
+        """Store the second lock for the boot; an empty text removes it. StateError."""
+        await self.on_disk(self._store.write_boot_lock, text)
 
     def closed_ruleset(self, policy: Policy) -> Write:
         """Store the ruleset of last resort; made and compared only for another policy."""

@@ -24,6 +24,7 @@ class AfterChange:
         prepare_files: brings the prepared files to the live state.
         keep_previous_ready: loads the policy that a rollback would go back to.
         emit: takes the kind and the text of an event.
+        at_last: called when all of it is done.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class AfterChange:
         prepare_files: Callable[[], Awaitable[None]],
         keep_previous_ready: Callable[[], Coroutine[object, object, None]],
         emit: Callable[[str, str], None],
+        at_last: Callable[[], None] = lambda: None,
     ) -> None:
         self._hold_lock = hold_lock
         self._run_aside = run_aside
@@ -48,6 +50,7 @@ class AfterChange:
         self._prepare_files = prepare_files
         self._keep_previous_ready = keep_previous_ready
         self._emit = emit
+        self._at_last = at_last
 
     def begin(self, generation: Generation) -> None:
         """Begin the work after the change that made this generation."""
@@ -69,3 +72,4 @@ class AfterChange:
                 )
         await self._prepare_files()
         await self._keep_previous_ready()
+        self._at_last()

@@ -39,6 +39,8 @@ class AddressChanges:
         keep_previous_ready: loads the policy again that a rollback would go back to.
         save_names: saves the addresses.
         renew_boot_soon: has the boot ruleset renewed.
+        before_update: lets the second lock through the new addresses.
+        on_update: called when addresses were loaded.
         alerts, emit: take alerts and events.
     """
 
@@ -52,6 +54,8 @@ class AddressChanges:
         keep_previous_ready: Callable[[], Coroutine[object, object, None]],
         save_names: Callable[[], Awaitable[None]],
         renew_boot_soon: Callable[[], None],
+        before_update: Callable[[], Awaitable[None]],
+        on_update: Callable[[], None],
         alerts: Alerts,
         emit: Callable[[str, str], None],
     ) -> None:
@@ -62,6 +66,8 @@ class AddressChanges:
         self._keep_previous_ready = keep_previous_ready
         self._save_names = save_names
         self._renew_boot_soon = renew_boot_soon
+        self._before_update = before_update
+        self._on_update = on_update
         self._alerts = alerts
         self._emit = emit
         self._changes: AsyncIterator[frozenset[str]] | None = None
@@ -97,6 +103,8 @@ class AddressChanges:
         table = self._table
         async with self._live.lock.hold():
             live = self._live.current
+            await self._before_update()
+            self._on_update()
             if not await table.update():
                 # More than elements: a map that had none, or another structure.
                 digest = live.loaded.digest

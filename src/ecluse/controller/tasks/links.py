@@ -75,6 +75,7 @@ class LinkTask:
         append_line: appends a line to the audit log.
         itself: the daemon, as an actor.
         alerts, emit: take alerts and events.
+        on_change: called when links changed.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class LinkTask:
         itself: Actor,
         alerts: Alerts,
         emit: Callable[[str, str], None],
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_change = on_change
         self._live = live
         self._links = links
         self._bypass_scan = bypass_scan
@@ -131,6 +134,8 @@ class LinkTask:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REGULAR):
                     await self._heard.wait()
+            if self._heard.is_set():
+                self._on_change()
             self._heard.clear()
             for change in self._untold:
                 self._emit("link", change)

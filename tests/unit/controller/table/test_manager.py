@@ -96,12 +96,16 @@ def test_always_redirects_at_open_too():
     # With it comes the bound of each dns_machine; whoever leaves DNS alone at open looks at nothing
     # there.
     assert switch.switch_targets(always, 1, DNS_OPEN)["input"] == "k1_dns.open"
-    assert {switch.switch_targets(always, 1, DNS_OPEN)[hook] for hook in ("forward", "output")} == {
-        "k1_open"
+    assert switch.switch_targets(always, 1, DNS_OPEN)["forward"] == "k1_open"
+    # At output our own look-ups get their label, for a cut in the middle of one.
+    at_open = switch.switch_targets(DNS_POLICY, 1, DNS_OPEN)
+    assert {hook: at_open[hook] for hook in BASE_CHAINS} == {
+        "forward": "k1_open",
+        "input": "k1_open",
+        "output": "k1_open.output",
+        "postrouting": "",
     }
-    assert {switch.switch_targets(DNS_POLICY, 1, DNS_OPEN)[hook] for hook in BASE_CHAINS} == {
-        "k1_open"
-    }
+    assert at_open["raw"] == ""
     mixed = switch.switch_targets(always, 1, DNS_OPEN | {"care": "cut"})
     assert mixed["input"] == "k1_input"
     assert mixed["k1_gate.dns.care"] == "k1_dns.redirect.care"

@@ -50,6 +50,7 @@ class World:
             prepare_files=self.step("files"),
             keep_previous_ready=self.step("previous"),
             emit=lambda kind, text: self.events.append((kind, text)),
+            at_last=lambda: self.done.append("flowtable"),
         )
 
 
@@ -62,7 +63,7 @@ async def test_at_once_only_what_follows_the_state_is_told(world):
     world.part().begin(GENERATION)
     assert world.done == ["dns", "purge of 7"]
     await asyncio.gather(*world.tasks)
-    assert world.done[2:] == ["purge", "lock", "prune", "unlock", "files", "previous"]
+    assert world.done[2:] == ["purge", "lock", "prune", "unlock", "files", "previous", "flowtable"]
     assert world.events == []
 
 
@@ -70,6 +71,6 @@ async def test_policies_that_cannot_be_taken_out_keep_nothing_else_from_its_turn
     world.refusal = KernelError("busy")
     world.part().begin(GENERATION)
     await asyncio.gather(*world.tasks)
-    assert world.done[-2:] == ["files", "previous"]
+    assert world.done[-3:] == ["files", "previous", "flowtable"]
     ((kind, text),) = world.events
     assert (kind, text[-4:]) == ("warning", "busy")

@@ -1,0 +1,104 @@
+"""Our flowtable on Debian's own kernels: kept flows are in it, and no closing leaves one there."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ecluse.ruleset.flowtable import TABLE
+from tests.lab import forge, places
+from tests.lab.sniffer import Sniffer
+from tests.vm import guest, rig
+from tests.vm.rig import Scene
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
+
+_RELOAD = "ecluse reload --yes --reason test"
+_LISTED = "conntrack -L 2>/dev/null; conntrack -L -f ipv6 2>/dev/null"
+_FAMILIES = (4, 6)
+_PORT = 43210
+
+
+@pytest.fixture
+def fast(scene: Scene) -> Iterator[Scene]:
+    """The gateway at cut, with `fast_path: flowtable`."""
+    machine = scene.machine
+    machine.sh(f"echo 'fast_path: flowtable' >> /etc/ecluse/site.yaml; {_RELOAD}", check=True)
+    yield scene
+    machine.sh(f"sed -i '/^fast_path/d' /etc/ecluse/site.yaml; {_RELOAD}", check=True)
+    assert TABLE not in machine.sh("nft list tables").out
+
+
+def _offloaded(scene: Scene, place: places.Place) -> set[tuple[str, int]]:
+    """Give the flows to a place that are in the flowtable: protocol, family."""
+    lines = [one for one in scene.machine.sh(_LISTED).out.splitlines() if "OFFLOAD" in one]
+    return {
+        (protocol, family)
+        for protocol in ("tcp", "udp")
+        for family in _FAMILIES
+        for line in lines
+        if f"{protocol} " in line and f"dst={place.address(family)} " in line
+    }
+
+
+def _wait_for(scene: Scene, wanted: set[tuple[str, int]]) -> None:
+    deadline = time.monotonic() + 60
+    while not wanted <= _offloaded(scene, places.LABORATORY):
+        assert time.monotonic() < deadline, scene.machine.sh(_LISTED).out
+        time.sleep(0.5)
+
+
+def _to_the_laboratory(outside: Sniffer) -> int:
+    return sum(
+        outside.count(destination=places.LABORATORY.address(family), from_gateway=True)
+        for family in _FAMILIES
+    )
+
+
+def test_kept_flows_are_in_it_and_none_is_after_a_closing(fast: Scene):
+    machine, care = fast.machine, fast.ward.care
+    ways = {(protocol, family) for protocol in ("tcp", "udp") for family in _FAMILIES}
+    streams = [
+        care.stream(places.LABORATORY.address(family), {"tcp": 443, "udp": 5001}[name], name)
+        for name, family in sorted(ways)
+    ]
+    _wait_for(fast, ways)
+    assert not _offloaded(fast, places.WEB), "refused"
+    fast.must_hold()
+    assert not [text for text in rig.status(machine)["warnings"] if "fast_path" in text]
+    assert rig.status(machine)["in_step"]
+    with fast.ward.sniff() as outside:
+        time.sleep(1)
+        assert _to_the_laboratory(outside) > 20, "positive control: it sees them pass"
+        rig.command(machine, "isolate")
+        outside.clear()
+        time.sleep(3)
+        assert _to_the_laboratory(outside) == 0, "packets of ended flows after the answer"
+        rig.command(machine, "cut")
+        _wait_for(fast, {("udp", 4), ("udp", 6)})
+        machine.sh("systemctl kill -s STOP ecluse", check=True)
+        machine.sh("nft -f /var/lib/ecluse/ruleset/isolate.nft", check=True)
+        outside.clear()
+        time.sleep(3)
+        assert _to_the_laboratory(outside) == 0, "closed by hand, the daemon hangs"
+        machine.sh("systemctl kill -s CONT ecluse", check=True)
+    for stream in streams:
+        stream.stop(grace=0)
+
+
+def test_a_source_made_up_behind_another_interface_does_not_meet_a_flow_in_it(fast: Scene):
+    ward, here, there = fast.ward, places.CARE_HOST.v4, places.LABORATORY.v4
+    assert forge.talk(ward, "care", here, _PORT, there, 5001, patience=10)
+    wanted = f"sport={_PORT} "
+    listed = [one for one in fast.machine.sh(_LISTED).out.splitlines() if wanted in one]
+    assert any("OFFLOAD" in one for one in listed), listed
+    seen = {}
+    with ward.sniff() as outside:
+        for role, ours in (("guests", "guest0"), ("care", "care0")):
+            outside.clear()
+            one = forge.packet("udp", here, _PORT, there, 5001)
+            for _ in range(5):
+                forge.send(ward, role, one, mac=guest.mac(ours))
+            time.sleep(2)
+            seen[role] = outside.count(destination=there, port=5001, from_gateway=True)
+    assert seen == {"guests": 0, "care": 5}, "the second is the positive control"
