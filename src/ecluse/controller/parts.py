@@ -241,6 +241,7 @@ class Parts:
             look_at_links=self.link_reader.look,
             judge_for=self.judges.judge_for,
             find_refused=self.judges.refused,
+            place_near_peers=self.judges.place_near_peers,
             bypasses=self.links.bypasses_at,
             alerts=alerts,
         )
