@@ -288,7 +288,7 @@ class Parts:
 
     def _follow_links(self) -> None:
         self.flowtable.follow()
-        self.second_lock.follow()
+        self.second_lock.follow_links()
 
     # -- the background work -----------------------------------------------------------------------
 

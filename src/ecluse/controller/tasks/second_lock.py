@@ -80,12 +80,21 @@ class SecondLockTask:
         self._for_boot: str | None = None  # what `boot-lock.nft` holds; None: not known
         self._may_stand = True  # one of a run before, until it was looked for
         self._since: datetime | None = None
+        self._links_changed = False
         self._failure = ""
         self._reading = ExitReading(stands=False)
         self._told: dict[str, float] = {}
 
     def follow(self) -> None:
         """Have it brought to the live state soon: levels, policy, addresses or links changed."""
+        self._wanted.set()
+
+    def follow_links(self) -> None:
+        """Have it made again although it looks as meant.
+
+        A chain of a device that was renamed, and renamed back, hangs nowhere and is listed as ever.
+        """
+        self._links_changed = True
         self._wanted.set()
 
     async def run(self) -> None:
@@ -167,8 +176,9 @@ class SecondLockTask:
     async def _bring(self) -> None:
         live = self._live.current
         meant = await self._meant(live.policy, live.levels)
-        if meant != self._applied or (meant is None and self._may_stand):
-            meant = await self._change()
+        again, self._links_changed = self._links_changed, False
+        if again or meant != self._applied or (meant is None and self._may_stand):
+            meant = await self._change(again=again)
         if meant is None:
             await self._store_for_boot("")
             return

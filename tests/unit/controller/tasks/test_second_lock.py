@@ -95,6 +95,15 @@ def test_one_that_somebody_took_away_is_put_back_and_told(machine):
     assert any("second lock was put back" in one.message for one in machine.events)
 
 
+def test_after_a_change_of_links_it_is_made_again_though_it_looks_the_same(machine):
+    machine.set("isolate")
+    lock = later(machine)
+    before = len(machine.exit_table.applied)
+    machine.controller.parts.second_lock.follow_links()
+    assert later(machine) == lock
+    assert machine.exit_table.applied[before:] == [lock]
+
+
 def test_what_it_dropped_is_an_alert_with_its_sender(machine):
     machine.set("isolate")
     none, some = CounterValue(0, 0), CounterValue(2, 120)
