@@ -1,4 +1,4 @@
-"""What `check --host` makes of a connection table: rows of the gateway's own, or why there are none.
+"""What `check --host` makes of a connection table: the gateway's own rows, or why there are none.
 
 With a real kernel: tests/kernel/adapters/test_host_flows.py.
 """
