@@ -4,13 +4,13 @@ The neighbour tables say what MAC the next hop of a default route has; the bridg
 tables say behind which port a MAC was seen. Source: linux/neighbour.h.
 """
 
+import socket
 from collections.abc import Iterator
 from ipaddress import ip_address
 
 from ecluse.host_reading import HostReading, SeenOnBridge
 from ecluse.kernel.netlink import NetlinkSocket, attribute_map
 from ecluse.kernel.rtnetlink_numbers import (
-    AF_BRIDGE,
     NDA_DST,
     NDA_LLADDR,
     NDMSG,
@@ -33,7 +33,7 @@ def read_seen_on_bridges(route: NetlinkSocket, host: HostReading) -> tuple[SeenO
     if not stations:
         return ()
     found: set[tuple[str, str, str, str]] = set()
-    for body in route.dump(RTM_GETNEIGH, NDMSG.pack(AF_BRIDGE, 0, 0, 0, 0)):
+    for body in route.dump(RTM_GETNEIGH, NDMSG.pack(socket.AF_BRIDGE, 0, 0, 0, 0)):
         _, index, state, _, _ = NDMSG.unpack_from(body)
         if index not in ports or state & NUD_PERMANENT:  # permanent: the port's own address
             continue
