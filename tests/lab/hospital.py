@@ -203,6 +203,12 @@ class Hospital:
         """
         return netns.run("ip", "netns", "exec", self.namespace(role), "nft", "-f", "-", text=text)
 
+    def forget_gate(self) -> None:
+        """Take our tables out of the kernel, as a reboot does."""
+        self.nft(
+            "delete table inet ecluse\nadd table netdev ecluse_exit\ndelete table netdev ecluse_exit"
+        )
+
     def dns(self, zone: dict) -> None:
         """Have the DNS server answer from this zone from now on (shape: inside/wire.dns_answer)."""
         self._server.do("dns", zone=zone)
