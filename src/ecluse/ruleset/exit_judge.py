@@ -187,7 +187,7 @@ def _is_housekeeping(lock: ExitLock, packet: _Ip) -> bool:
     to, kind = packet.destination, packet.byte(0)
     ports = (packet.word(0), packet.word(2)) if packet.protocol == p.UDP else None
     if packet.version == 4:
-        return (Preset.DHCP in lock.presets and to == 0xFFFFFFFF and ports == (68, 67)) or (
+        return (to == 0xFFFFFFFF and ports == (68, 67)) or (
             Preset.VRRP in lock.presets
             and (to, packet.hops, packet.protocol) == (0xE0000012, 255, 112)
         )

@@ -303,12 +303,11 @@ def _housekeeping(lock: ExitLock, device: ExitDevice, at: int = 0) -> list[str]:
             f"{near} 133 ip6 daddr ff02::/16 {_rate(100)}",
             f"{v6} ip6 hoplimit 1 icmpv6 type {{ {_LISTENERS} }} ip6 daddr ff00::/8 {_rate(10)}",
         ]
+    # The gate does not see a DHCP client's packet socket: without the preset, too, a lease lives on.
+    rules.append(f"{v4} ip daddr 255.255.255.255 udp sport 68 udp dport 67 {_rate(10)}")
     if Preset.DHCP in lock.presets:
         servers = "{ fe80::/10, ff02::1:2 }"
-        rules += [
-            f"{v4} ip daddr 255.255.255.255 udp sport 68 udp dport 67 {_rate(10)}",
-            f"{v6} ip6 daddr {servers} udp sport 546 udp dport 547 {_rate(10)}",
-        ]
+        rules.append(f"{v6} ip6 daddr {servers} udp sport 546 udp dport 547 {_rate(10)}")
     if Preset.VRRP in lock.presets:
         rules += [
             f"{v4} ip daddr 224.0.0.18 ip ttl 255 meta l4proto 112 {_rate(100)}",

@@ -93,7 +93,9 @@ def test_the_lifeline_passes_at_isolate(destination, hops, length, protocol, kin
     assert gate.judge(packet).verdict == "accept"
     lock = exit_lock(policy, levels, {}, (), (WAN,))
     assert judge(lock, WAN, ours(packet)) == "link"
-    assert judge(replace(lock, presets=frozenset()), WAN, ours(packet)) == "lost"
+    # A DHCPv4 client asks by a packet socket, which the gate does not see: its lease lives on.
+    without = "link" if ports == (68, 67) else "lost"
+    assert judge(replace(lock, presets=frozenset()), WAN, ours(packet)) == without
 
 
 @pytest.mark.parametrize(
