@@ -84,9 +84,10 @@ open_by_hand() {
 }
 
 delete_table() {
+    # The second lock first, and whatever became of our table: it would drop what passes then.
+    printf '%s\n' 'add table netdev ecluse_exit' 'delete table netdev ecluse_exit' | nft -f - 2>/dev/null || true
     if [ "$(kernel_gate)" = none ]; then return 0; fi
     printf '%s\n' 'table inet ecluse_flows {' '}' 'delete table inet ecluse_flows' 'delete table inet ecluse' | nft -f -
-    printf '%s\n' 'add table netdev ecluse_exit' 'delete table netdev ecluse_exit' | nft -f -
 }
 
 # -- End of that part.

@@ -19,9 +19,17 @@ def exit_devices(policy: Policy, host: HostReading) -> tuple[ExitDevice, ...]:
     bridge is locked: its neighbours on the bridge may be of another machine.
     """
     links = _Links(policy, host)
-    return tuple(
-        links.exit_device(links.here[name]) for name in sorted(links.here) if links.is_locked(name)
-    )
+    return tuple(links.exit_device(links.here[name]) for name in links.locked() if _writable(name))
+
+
+def unwritable_devices(policy: Policy, host: HostReading) -> tuple[str, ...]:
+    """Give those that would be locked, had they names that nft(8) can read."""
+    return tuple(name for name in _Links(policy, host).locked() if not _writable(name))
+
+
+def _writable(name: str) -> bool:
+    """Say whether nft(8) reads this name as it is; U+FFFD stands for bytes that are no UTF-8."""
+    return not {'"', "\ufffd"} & set(name)
 
 
 class _Links:
@@ -38,6 +46,9 @@ class _Links:
             master = self.here.get(one.master)
             if master and master.kind == "bridge":
                 self._above.setdefault(one.name, []).append(master)
+
+    def locked(self) -> list[str]:
+        return [name for name in sorted(self.here) if self.is_locked(name)]
 
     def is_locked(self, name: str) -> bool:
         one = self.here[name]

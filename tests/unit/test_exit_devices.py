@@ -1,6 +1,6 @@
 """Which devices the second lock closes, and what each lets out of others that stand on it."""
 
-from ecluse.exit_devices import exit_devices
+from ecluse.exit_devices import exit_devices, unwritable_devices
 from ecluse.host_reading import Device, HostReading
 from ecluse.policy import Policy
 from tests.unit.ruleset.policies import SITE
@@ -43,3 +43,10 @@ def test_what_stands_on_a_trunk():
     assert trunk.zone_macs == (3,)
     assert trunk.dials
     assert set(found) == {"eth0", "wan0", "box0"}
+
+
+def test_a_name_that_no_rule_can_write_costs_its_own_device_alone_and_is_named():
+    devices = Device("wan0"), Device('a"b'), Device("c\ufffd"), Device("x*"), Device("$y")
+    assert set(locked(*devices)) == {"wan0", "x*", "$y"}
+    host = HostReading(devices=devices)
+    assert unwritable_devices(Policy(SITE, ()), host) == ('a"b', "c\ufffd")

@@ -78,6 +78,7 @@ def _gate(status: Status) -> Iterator[Metric]:
     )
     yield _gauge("ecluse_recorded", "1 when the state is on disk.", status.recorded)
     yield from _tables(status)
+    yield from _second_lock(status)
     refused = CounterMetricFamily(
         "ecluse_refused_packets", "Packets refused.", labels=("direction",)
     )
@@ -139,6 +140,23 @@ def _tables(status: Status) -> Iterator[Metric]:
         most.add_metric((one.name,), one.most)
     yield used
     yield most
+
+
+def _second_lock(status: Status) -> Iterator[Metric]:
+    lock = status.second_lock
+    if lock is None:
+        return
+    yield _gauge("ecluse_second_lock_wanted", "1 when it is to stand.", lock.wanted)
+    yield _gauge("ecluse_second_lock_stands", "1 when it was seen to stand.", lock.stands)
+    packets = CounterMetricFamily(
+        "ecluse_second_lock_packets",
+        "Packets that it let out (kept, link) and dropped (lost) since it stands.",
+        labels=("device", "went"),
+    )
+    for one in lock.devices:
+        for went, count in (("kept", one.kept), ("link", one.link), ("lost", one.lost)):
+            packets.add_metric((one.device, went), count)
+    yield packets
 
 
 def _services(services: tuple[ServiceStatus, ...]) -> Iterator[Metric]:

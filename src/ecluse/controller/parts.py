@@ -243,7 +243,8 @@ class Parts:
             look_at_links=self.link_reader.look,
             judge_for=self.judges.judge_for,
             find_refused=self.judges.refused,
-            bypasses=lambda: self.links.bypasses,
+            place_near_peers=self.judges.place_near_peers,
+            bypasses=self.links.bypasses_at,
             alerts=alerts,
         )
         self.transition = Transition(

@@ -13,12 +13,14 @@ from ecluse.results import (
     Change,
     DnsState,
     Event,
+    ExitDeviceState,
     LiveFlow,
     NameState,
     Plan,
     Purge,
     Refused,
     RefusedFlow,
+    SecondLockState,
     ServiceStatus,
     Status,
     TableUse,
@@ -135,6 +137,9 @@ class FakeController:
             last_leak=None,
             warnings=("the review date of 'laboratory' is past",),
             dns=DnsState("cut", working=True, learned=3, refused=5, strained={"rate": 1}),
+            second_lock=SecondLockState(
+                "isolate", True, True, "", AT, (ExitDeviceState("wan0", 1, 2, 3),)
+            ),
             tables=(TableUse("connections", 12, 262144, "net.netfilter.nf_conntrack_max"),),
             alerts=(
                 Alert(

@@ -33,6 +33,8 @@ async def test_metrics():
             1,
         )
         assert found["ecluse_alert", "routes-unknown", "warning"] == 1
+        assert found["ecluse_second_lock_stands",] == found["ecluse_second_lock_wanted",] == 1
+        assert found["ecluse_second_lock_packets_total", "lost", "wan0"] == 3
         assert found["ecluse_api_connections", "root"] == 1
         assert not [name for name, *_ in found if not name.startswith("ecluse")]
 

@@ -3,17 +3,21 @@
 The order is the promise. A closing switches table `inet ecluse`, is answered, and then this task
 locks: nothing that a closing waits for can fail for want of a device. What opens or widens is let
 through here first (`before_opening`), so that no kept packet meets a lock that is too narrow.
+
+A large lock takes a second. A closing that comes meanwhile does not wait: the work goes on without
+the lock of the live state. That is safe, for what a closing leaves is never wider.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
+from typing import Any
 
 from ecluse.alerts import Alerts, error_text
-from ecluse.controller.live_state import LiveState
-from ecluse.errors import EcluseError
-from ecluse.exit_devices import exit_devices
+from ecluse.controller.live_state import CurrentState, LiveState
+from ecluse.errors import EcluseError, KernelError
+from ecluse.exit_devices import exit_devices, unwritable_devices
 from ecluse.exit_ports import DroppedRow, ExitReading, ExitTable
 from ecluse.policy import Addresses, Levels, Policy, SecondLock
 from ecluse.ports import Clock, KernelChange
@@ -26,6 +30,8 @@ from ecluse.zone_links import LinkReading
 
 _AFTER_ANSWER = 0.004
 """Seconds that a new lock leaves to the answer of its closing: both want the same processor."""
+_PATIENCE = 0.1
+"""Seconds that a closing waits for a transaction under way: most take 0.04 s."""
 _TOLD = 60.0
 """Seconds for which a way past the gate is told of once, whatever goes by it."""
 _EXAMPLES = 3
@@ -80,9 +86,12 @@ class SecondLockTask:
         self._emit = emit
         self._wanted = asyncio.Event()
         self._applied: ExitLock | None = None
-        self._for_boot: str | None = None  # what `boot-lock.nft` is to hold; None: not known
+        self._for_boot: ExitLock | None = None  # what `boot-lock.nft` is to hold, where known
+        self._for_boot_known = False
         self._openings = 0  # counts what was let through before the gate
         self._may_stand = True  # one of a run before, until it was looked for
+        self._work: asyncio.Future[None] | None = None
+        self._unlocked: tuple[str, ...] = ()
         self._since: datetime | None = None
         self._links_changed = False
         self._culprit = ""  # who changed it last, and how
@@ -130,23 +139,16 @@ class SecondLockTask:
         if not self._may_stand:
             return
         # On disk first: no boot may meet a lock that is narrower than its gate.
-        if self._for_boot != "":
-            self._for_boot = None
+        if not self._for_boot_known or self._for_boot is not None:
+            self._for_boot_known = False
             await self._remove_for_boot()
-            self._for_boot = ""
-        wider = await self._meant(policy, levels)
-        if wider is None or self._applied is None:
-            await self._remove()
-        else:
-            await self._apply(union(self._applied, wider))
+            self._for_boot, self._for_boot_known = None, True
+        await self._transact(lambda: self._widen(policy, levels))
 
     async def before_update(self) -> None:
         """Let through the addresses that host names have now, before the gate does. KernelError."""
-        if self._applied is not None and self._live.started:
-            live = self._live.current
-            wider = await self._meant(live.policy, live.levels)
-            if wider is not None and union(self._applied, wider) != self._applied:
-                await self._apply(union(self._applied, wider))
+        if self._may_stand and self._live.started:
+            await self._transact(self._widen_for_names)
 
     def state(self) -> SecondLockState:
         """Give what is known of it, for `status`."""
@@ -186,26 +188,32 @@ class SecondLockTask:
             self._alerts.raise_alert("second-lock-missing", error=self._failure)
             return
         self._failure = ""
-        self._alerts.clear("second-lock-missing")
+        if self._applied and self._unlocked:
+            self._failure = f"not locked, for no rule can name them: {', '.join(self._unlocked)}"
+            self._alerts.raise_alert("second-lock-missing", error=self._failure)
+        else:
+            self._alerts.clear("second-lock-missing")
         await self._tell_of_lost()
 
     async def _bring(self) -> None:
         live = self._live.current
         meant = await self._meant(live.policy, live.levels)
         again, self._links_changed = self._links_changed, False
-        if again or meant != self._applied or (meant is None and self._may_stand):
-            meant = await self._change(again=again)
+        if meant is None and not self._may_stand:
+            # One that somebody loaded by hand would drop what is open, in silence.
+            self._may_stand = (await self._table.read_table(None)).stands
+        stale = meant != self._applied or (meant is None and self._may_stand)
+        if (again or stale) and not await self._change(live, meant):
+            return
         if meant is None:
-            self._store_for_boot("")
+            await self._store_for_boot(None)
             return
         openings = self._openings
         reading = await self._table.read_table(meant)
         if not reading.stands or reading.faults:
             found = "; ".join(reading.faults) or "it was gone"
             found, self._culprit = self._culprit or found, ""
-            meant, before = await self._change(again=True), meant
-            if meant is None or meant != before:
-                self.follow()  # it was changed while it was read
+            if not await self._change(live, meant, again=True):
                 return
             what = f"the second lock was put back: {found}"
             self._emit("tamper", what)
@@ -216,18 +224,48 @@ class SecondLockTask:
             self.follow()  # the gate opens meanwhile: what was read is of before
             return
         self._reading, self._culprit = reading, ""
-        self._store_for_boot(boot_text(meant))
+        await self._store_for_boot(meant)
 
-    async def _change(self, *, again: bool = False) -> ExitLock | None:
-        """Bring it to the live state under the lock; give what is meant. again: whatever stands."""
+    async def _change(
+        self, live: CurrentState, meant: ExitLock | None, *, again: bool = False
+    ) -> bool:
+        """Bring it to what a live state wants; False: that is not live any more.
+
+        again: whatever was applied.
+        """
         async with self._live.lock.hold():
-            live = self._live.current
-            meant = await self._meant(live.policy, live.levels)
-            if meant is None:
-                await self._remove()
-            elif again or meant != self._applied:
-                await self._apply(meant)
-            return meant
+            if self._live.current is not live or (again and meant != self._applied):
+                self.follow()
+                return False
+            await self._transact(lambda: self._apply(meant) if meant else self._remove())
+        return True
+
+    async def _transact(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Carry it out, after what is under way. The caller holds the lock of the live state.
+
+        Raises:
+            KernelError: it failed, or something urgent wants that lock; what began goes on then.
+        """
+        if self._work is not None:
+            with contextlib.suppress(EcluseError):
+                await self._wait(self._work)
+            if not self._work.done():
+                raise _overtaken()
+        self._work = asyncio.ensure_future(work())
+        await self._wait(self._work)
+
+    async def _wait(self, work: asyncio.Future[None]) -> None:
+        await asyncio.wait({work}, timeout=_PATIENCE)
+        urgent = asyncio.ensure_future(self._live.lock.urgent_waiting.wait())
+        try:
+            either: set[asyncio.Future[Any]] = {work, urgent}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            urgent.cancel()
+        if not work.done():
+            self.follow()
+            raise _overtaken()
+        work.result()
 
     async def _meant(self, policy: Policy, levels: Levels) -> ExitLock | None:
         if not is_engaged(policy, levels):
@@ -235,15 +273,34 @@ class SecondLockTask:
         seen = await self._look_at_links()
         if seen.host is None:
             raise EcluseError(seen.trouble)
-        # What the DNS gate learned is the table's own affair (kernel/exit_learned.py).
-        return exit_lock(policy, levels, self._addresses(), (), exit_devices(policy, seen.host))
+        self._unlocked = unwritable_devices(policy, seen.host)
+        devices = exit_devices(policy, seen.host)
+        # What the DNS gate learned is the table's own affair (kernel/exit_learned.py). A large
+        # list takes its time: not on the event loop.
+        return await asyncio.to_thread(exit_lock, policy, levels, self._addresses(), (), devices)
+
+    async def _widen(self, policy: Policy, levels: Levels) -> None:
+        wider = await self._meant(policy, levels)
+        if wider is None or self._applied is None:
+            await self._remove()
+        else:
+            await self._apply(union(self._applied, wider))
+
+    async def _widen_for_names(self) -> None:
+        live = self._live.current
+        wider = await self._meant(live.policy, live.levels)
+        if wider is not None:
+            lock = union(self._applied, wider) if self._applied else wider
+            if lock != self._applied:
+                await self._apply(lock)
 
     async def _apply(self, lock: ExitLock) -> None:
+        self._may_stand = True  # whatever fails after the kernel took it
         await self._table.apply(lock)
         await self._count_commit()
         if self._applied is None:
             self._since = self._clock()
-        self._applied, self._may_stand = lock, True
+        self._applied = lock
 
     async def _remove(self) -> None:
         if self._applied is not None or (
@@ -256,11 +313,15 @@ class SecondLockTask:
         self._alerts.clear("way-past-gate")
         self._told.clear()
 
-    def _store_for_boot(self, text: str) -> None:
+    async def _store_for_boot(self, lock: ExitLock | None) -> None:
         """Have the lock stored for the boot, soon: nothing here waits for a disk that hangs."""
-        if text != self._for_boot:
+        if self._for_boot_known and lock == self._for_boot:
+            return
+        openings = self._openings
+        text = await asyncio.to_thread(boot_text, lock) if lock else ""
+        if openings == self._openings:
             self._store_text(text)
-            self._for_boot = text
+            self._for_boot, self._for_boot_known = lock, True
 
     # -- the witness -------------------------------------------------------------------------------
 
@@ -281,6 +342,10 @@ class SecondLockTask:
             what = f"the second lock dropped what went past the gate: {some}"
             line = AuditRecord("exit", self._itself, what, levels=self._live.current.levels)
             await self._append_line(line)
+
+
+def _overtaken() -> KernelError:
+    return KernelError("something more urgent came first", hint="repeat it", retry=True)
 
 
 def _why_not(setting: SecondLock, *, wanted: bool) -> str:

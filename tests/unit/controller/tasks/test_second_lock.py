@@ -11,6 +11,7 @@ from ecluse.errors import KernelError, StateError
 from ecluse.exit_ports import DroppedRow, ExitCounts
 from ecluse.policy import SecondLock
 from ecluse.ports import CounterValue, KernelChange
+from ecluse.records import Action
 from tests.unit.controller.machine import Machine, command, simple
 
 
@@ -140,6 +141,85 @@ def test_switched_off_it_never_stands(machine):
     machine.set("isolate")
     assert later(machine) is None
     assert "switched off" in state(machine).why
+
+
+def set_level(machine, level):
+    """As `Machine.set`, which waits until nothing is under way."""
+    return machine.controller.set_level(level, None, command(Action.LEVEL, "why"))
+
+
+class Slow:
+    """Lets an application of the table wait until it is told."""
+
+    def __init__(self, machine):
+        self.apply, self.go = machine.exit_table.apply, asyncio.Event()
+        machine.exit_table.apply = self
+
+    async def __call__(self, lock):
+        await self.go.wait()
+        await self.apply(lock)
+
+
+@pytest.mark.parametrize("machine", [SecondLock.CUT], indirect=True)
+def test_a_closing_waits_for_no_lock_and_the_lock_follows(machine):
+    slow = Slow(machine)
+    machine.run(set_level(machine, "cut"))
+    assert later(machine) is None
+    assert machine.controller.parts.live.lock.locked(), "it is under way"
+    assert machine.run(set_level(machine, "isolate")).verified
+    assert set(machine.controller.parts.live.current.levels.values()) == {"isolate"}
+    slow.go.set()
+    lock = later(machine, 0.3)
+    machine.exit_table.apply = slow.apply
+    assert len(machine.exit_table.applied) == 2
+    assert machine.exit_table.applied[0].ends4 != lock.ends4 == machine.exit_table.applied[1].ends4
+
+
+@pytest.mark.parametrize("machine", [SecondLock.CUT], indirect=True)
+def test_an_opening_whose_lock_takes_long_gives_way_to_a_closing(machine):
+    machine.set("isolate")
+    later(machine)
+    slow = Slow(machine)
+
+    async def both():
+        opening = asyncio.ensure_future(set_level(machine, "cut"))
+        await asyncio.sleep(0.2)
+        assert not opening.done()
+        closing = set_level(machine, "isolate")
+        closed = await asyncio.wait_for(closing, 5)
+        slow.go.set()
+        return closed, (await asyncio.gather(opening, return_exceptions=True))[0]
+
+    closed, opened = machine.run(both())
+    assert closed.verified
+    assert isinstance(opened, KernelError)
+    later(machine, 0.3)
+    assert set(machine.controller.parts.live.current.levels.values()) == {"isolate"}
+    assert state(machine).stands
+
+
+def test_one_that_failed_after_the_kernel_took_it_goes_before_an_opening(machine):
+    apply = machine.exit_table.apply
+
+    async def fails_late(lock):
+        await apply(lock)
+        raise KernelError("it could not be read back")
+
+    machine.exit_table.apply = fails_late
+    machine.set("isolate")
+    assert later(machine) is not None
+    assert not isinstance(machine.set("open"), Exception)
+    assert later(machine) is None
+
+
+def test_one_that_somebody_loads_at_open_goes(machine):
+    machine.set("isolate")
+    lock = later(machine)
+    machine.set("open")
+    assert later(machine) is None
+    machine.exit_table.lock = lock
+    machine.controller.parts.second_lock.follow()
+    assert later(machine) is None
 
 
 def test_a_disk_that_hangs_holds_up_no_closing_behind_an_opening(machine):
