@@ -46,10 +46,9 @@ class KernelChange:
     ours: made through our own libnftables context. touched: names the `inet ecluse` table.
     what: what it did to our table, in words (`table deleted`, `rule deleted in chain forward`).
     lost: events were lost (ENOBUFS); nothing else in it is to be trusted, compare everything.
-    generation: the ruleset's generation id that it made.
-    gone: it deleted our table and made none in its place.
-    filled: a set of the DNS proxy that it put addresses into or took some out of; that alone does
-    not count as touched.
+    generation: the generation id that it made. gone: it deleted our table and made none instead.
+    filled: a set of the DNS proxy that it added to or took from; that alone is not touched.
+    second_lock: what it did to the table of the second lock, in words; what is learned is left out.
     """
 
     process: str
@@ -61,6 +60,7 @@ class KernelChange:
     generation: int = 0
     filled: str = ""
     gone: bool = False
+    second_lock: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,9 @@ def test_it_is_put_back_and_follows_devices(hospital: Hospital):
     daemon.level("isolate")
     assert wait_until(lambda: has_lock(daemon), 5)
     hospital.shell("gw", "nft delete table netdev ecluse_exit")
-    assert wait_until(lambda: stands(hospital), 15)
+    assert wait_until(lambda: stands(hospital), 5)
+    told = "the second lock was put back: nft (pid "
+    assert wait_until(lambda: told in (daemon.state / "audit.log").read_text(), 5)
     hospital.shell("gw", "ip link add late0 type veth peer name late1")
     assert wait_until(
         lambda: "late0" in hospital.shell("gw", "nft list table netdev ecluse_exit"), 5

@@ -182,6 +182,7 @@ class Parts:
             after_change=self.after_change.begin,
             end_leaked=self.flows.end_leaked,
             keep_previous_ready=self.preloader.keep_previous_ready,
+            hear_second_lock=self.second_lock.hear,
             alerts=alerts,
             emit=emit,
         )

@@ -20,7 +20,10 @@ from ecluse.kernel.netlink import (
 )
 from ecluse.kernel.netlink_stream import EVENT_BUFFER, NetlinkStream
 from ecluse.kernel.nft_messages import TABLE
+from ecluse.kernel.read_exit_table import NFPROTO_NETDEV
+from ecluse.kernel.read_exit_table import TABLE as SECOND_LOCK
 from ecluse.ports import KernelChange
+from ecluse.ruleset.exit_text import LEARNED
 from ecluse.ruleset.table_names import is_learned_set
 from ecluse.safe_text import replace_unsafe
 
@@ -71,6 +74,7 @@ class TransactionReader:
 
     def _forget(self) -> None:
         self._seen: Counter[tuple[int, bytes]] = Counter()
+        self._second_lock: Counter[tuple[int, bytes]] = Counter()
         self._port = 0
         self._dormant = False
         self._filled = ""
@@ -87,7 +91,7 @@ class TransactionReader:
             if what == nf.NFT_MSG_NEWGEN:
                 yield self._kernel_change(body)
                 self._forget()
-            elif body[0] == nf.NFPROTO_INET:
+            elif body[0] in {nf.NFPROTO_INET, NFPROTO_NETDEV}:
                 self._count_message(what, body)
 
     def _is_passed_over(self, kind: int, port: int) -> bool:
@@ -110,13 +114,18 @@ class TransactionReader:
         )
 
     def _count_message(self, what: int, body: bytes) -> None:
-        """Count one message if it is about our table.
+        """Count one message if it is about one of our tables.
 
         The table's name comes first, the thing's soon after.
         """
         phrase = PHRASES.get(what)
         found = attributes(body, 4)
-        if phrase is None or not found or text(found[0][1]) != TABLE:
+        netdev = body[0] == NFPROTO_NETDEV
+        ours = SECOND_LOCK if netdev else TABLE
+        if phrase is None or not found or text(found[0][1]) != ours:
+            return
+        if netdev:
+            self._count_second_lock(what, dict(found).get(phrase[0], b"") if phrase[0] else b"")
             return
         if what == nf.NFT_MSG_NEWTABLE:
             flags = number(dict(found).get(nf.NFTA_TABLE_FLAGS, b""))
@@ -127,6 +136,11 @@ class TransactionReader:
             self._filled = text(name)  # filling such a set is no tampering
             return
         self._seen[what, name] += 1
+
+    def _count_second_lock(self, what: int, name: bytes) -> None:
+        if what in {nf.NFT_MSG_NEWSETELEM, nf.NFT_MSG_DELSETELEM} and text(name) in LEARNED:
+            return  # by the DNS gate, with each address
+        self._second_lock[what, name] += 1
 
     def _kernel_change(self, body: bytes) -> KernelChange:
         found = dict(attributes(body, 4))
@@ -140,20 +154,24 @@ class TransactionReader:
             pid=pid,
             ours=ours,
             touched=bool(self._seen) or not decoded,
-            what=self._description() if decoded else "changed by ourselves",
+            what=self._description(self._seen, dormant=self._dormant)
+            if decoded
+            else "changed by ourselves",
             generation=number(found.get(nf.NFTA_GEN_ID, b"")),
             filled=replace_unsafe(self._filled),
             gone=(nf.NFT_MSG_DELTABLE, b"") in self._seen
             and (nf.NFT_MSG_NEWTABLE, b"") not in self._seen,
+            second_lock=self._description(self._second_lock),
         )
 
-    def _description(self) -> str:
+    @staticmethod
+    def _description(seen: Counter[tuple[int, bytes]], *, dormant: bool = False) -> str:
         """Describe what was seen, the weightiest first, in at most LONGEST characters."""
-        phrases = [DORMANT] if self._dormant else []
-        for what, name in sorted(self._seen, key=lambda key: _WEIGHT[key[0]]):
-            if self._dormant and what == nf.NFT_MSG_NEWTABLE:
+        phrases = [DORMANT] if dormant else []
+        for what, name in sorted(seen, key=lambda key: _WEIGHT[key[0]]):
+            if dormant and what == nf.NFT_MSG_NEWTABLE:
                 continue
-            count = self._seen[what, name]
+            count = seen[what, name]
             _, one, many = PHRASES[what]
             phrases.append(
                 (many if many and count > 1 else one).format(count=count, name=text(name))

@@ -171,3 +171,21 @@ async def test_closing_ends_the_stream_for_whoever_waits(firewall):
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("nft")]
+
+
+async def test_a_change_of_the_second_lock_is_told_and_what_is_learned_is_not(firewall):
+    nft(
+        "table netdev ecluse_exit { set learned4 { type ipv4_addr; }; chain on.wan0 { }; }; "
+        "table netdev other { }"
+    )
+    stream = firewall.changes()
+    pid = nft("delete chain netdev ecluse_exit on.wan0")
+    change = await after(stream)
+    assert (change.process, change.pid, change.ours, change.touched) == ("nft", pid, False, False)
+    assert change.second_lock == "chain on.wan0 deleted"
+    nft("add element netdev ecluse_exit learned4 { 192.0.2.77 }")
+    assert not (await after(stream)).second_lock
+    nft("delete table netdev other")
+    assert not (await after(stream)).second_lock
+    nft("delete table netdev ecluse_exit")
+    assert (await after(stream)).second_lock.startswith("table deleted")

@@ -20,7 +20,7 @@ from ecluse.errors import EcluseError, KernelError
 from ecluse.exit_devices import exit_devices, unwritable_devices
 from ecluse.exit_ports import DroppedRow, ExitReading, ExitTable
 from ecluse.policy import Addresses, Levels, Policy, SecondLock
-from ecluse.ports import Clock
+from ecluse.ports import Clock, KernelChange
 from ecluse.records import Actor, AuditRecord
 from ecluse.results import DroppedOutside, ExitDeviceState, SecondLockState
 from ecluse.ruleset.exit_lock import exit_lock, is_engaged, union
@@ -94,12 +94,19 @@ class SecondLockTask:
         self._unlocked: tuple[str, ...] = ()
         self._since: datetime | None = None
         self._links_changed = False
+        self._culprit = ""  # who changed it last, and how
         self._failure = ""
         self._reading = ExitReading(stands=False)
         self._told: dict[str, float] = {}
 
     def follow(self) -> None:
         """Have it brought to the live state soon: levels, policy, addresses or links changed."""
+        self._wanted.set()
+
+    def hear(self, change: KernelChange) -> None:
+        """Have it compared soon: somebody changed its table, or announcements were lost."""
+        if not change.lost:
+            self._culprit = f"{change.process} (pid {change.pid}): {change.second_lock}"
         self._wanted.set()
 
     def follow_links(self) -> None:
@@ -205,14 +212,18 @@ class SecondLockTask:
         reading = await self._table.read_table(meant)
         if not reading.stands or reading.faults:
             found = "; ".join(reading.faults) or "it was gone"
+            found, self._culprit = self._culprit or found, ""
             if not await self._change(live, meant, again=True):
                 return
-            self._emit("tamper", f"the second lock was put back: {found}")
+            what = f"the second lock was put back: {found}"
+            self._emit("tamper", what)
+            line = AuditRecord("tamper", self._itself, what, levels=self._live.current.levels)
+            await self._append_line(line)
             reading = await self._table.read_table(meant)
         if openings != self._openings:
             self.follow()  # the gate opens meanwhile: what was read is of before
             return
-        self._reading = reading
+        self._reading, self._culprit = reading, ""
         await self._store_for_boot(meant)
 
     async def _change(

@@ -44,6 +44,7 @@ class Reconciler:
         after_change: begins the work after a change of the live state.
         end_leaked: ends connections that leaked, and counts them.
         keep_previous_ready: loads the policy again that a rollback would go back to.
+        hear_second_lock: takes a change of the second lock's table by others.
         alerts, emit: take alerts and events.
     """
 
@@ -61,6 +62,7 @@ class Reconciler:
         after_change: Callable[[Generation], None],
         end_leaked: Callable[[], Awaitable[Leak | None]],
         keep_previous_ready: Callable[[], Coroutine[object, object, None]],
+        hear_second_lock: Callable[[KernelChange], None],
         alerts: Alerts,
         emit: Callable[[str, str], None],
     ) -> None:
@@ -75,6 +77,7 @@ class Reconciler:
         self._after_change = after_change
         self._end_leaked = end_leaked
         self._keep_previous_ready = keep_previous_ready
+        self._hear_second_lock = hear_second_lock
         self._alerts = alerts
         self._emit = emit
         self.last_tamper: Tamper | None = None
@@ -116,6 +119,8 @@ class Reconciler:
 
     def _take(self, change: KernelChange) -> None:
         """Take one change. Where the table is gone, the smallest one shuts the gate at once."""
+        if change.lost or (change.second_lock and not change.ours):
+            self._hear_second_lock(change)
         if not change.lost and (change.ours or not change.touched):
             if not change.ours:
                 self._table.tracker.ignore_foreign(change.generation)

@@ -10,7 +10,7 @@ from ecluse.controller.tasks import second_lock
 from ecluse.errors import KernelError, StateError
 from ecluse.exit_ports import DroppedRow, ExitCounts
 from ecluse.policy import SecondLock
-from ecluse.ports import CounterValue
+from ecluse.ports import CounterValue, KernelChange
 from ecluse.records import Action
 from tests.unit.controller.machine import Machine, command, simple
 
@@ -277,3 +277,32 @@ def test_a_lock_that_was_read_while_the_gate_opened_is_not_stored_for_the_boot(m
         return written
 
     assert not any(machine.run(opened()))
+
+
+def test_who_took_it_away_is_heard_at_once_named_and_recorded(machine):
+    machine.set("isolate")
+    lock = later(machine)
+    machine.exit_table.lock = None
+    change = KernelChange(
+        "nft", 77, ours=False, touched=False, what="", generation=1, second_lock="table deleted"
+    )
+    machine.controller.parts.reconciler._take(change)
+    assert later(machine) == lock
+    (told,) = (one for one in machine.events if "second lock was put back" in one.message)
+    assert "nft (pid 77): table deleted" in told.message
+    assert any(one.event == "tamper" for one in machine.audit.records)
+
+
+def test_a_change_of_the_daemons_own_and_one_that_undid_itself_accuse_nobody(machine):
+    machine.set("isolate")
+    later(machine)
+    for ours in (True, False):
+        change = KernelChange(
+            "nft", 77, ours=ours, touched=False, what="", generation=1, second_lock="table added"
+        )
+        machine.controller.parts.reconciler._take(change)
+        later(machine)
+    machine.exit_table.lock = None
+    machine.controller.parts.second_lock.follow()
+    later(machine)
+    assert not any("pid 77" in one.message for one in machine.events)
