@@ -78,9 +78,8 @@ def test_a_tc_redirect_leaks_at_isolate_and_is_named(hospital: Hospital, daemon:
     assert wait_until(lambda: not named(daemon, "redirects to wan0"), 5)
 
 
-def test_a_macvlan_of_the_outside_in_a_container_gets_out_and_is_named(
-    hospital: Hospital, daemon: Daemon
-):
+def test_a_macvlan_of_the_outside_in_a_container_gets_out_and_is_named(hospital: Hospital):
+    daemon = hospital.daemon(site=policy.site(second_lock="off")).start()
     daemon.level("isolate")
     hospital.shell(
         "gw",
