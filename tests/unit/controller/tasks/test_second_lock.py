@@ -109,6 +109,23 @@ def test_what_it_dropped_is_an_alert_with_its_sender(machine):
     assert any(one.event == "exit" for one in machine.audit.records)
     machine.set("open")
     assert not machine.controller.parts.alerts.is_raised("way-past-gate")
+    later(machine)
+    last = [one.what for one in machine.audit.records if one.event == "exit"][-1]
+    assert last.startswith("the second lock goes; packets that left since 20")
+    assert last.endswith("wan0 0 to what is kept, 0 of the link itself, 2 dropped")
+
+
+@pytest.mark.parametrize("machine", [SecondLock.CUT], indirect=True)
+def test_what_left_is_on_record_when_the_levels_change(machine):
+    machine.set("cut")
+    none, some = CounterValue(0, 0), CounterValue(7, 420)
+    machine.exit_table.counts = (ExitCounts("wan0", some, none, none, none),)
+    later(machine)
+    machine.set("isolate")
+    later(machine)
+    (line,) = (one.what for one in machine.audit.records if one.event == "exit")
+    assert "levels changed" in line
+    assert "wan0 7 to what is kept" in line
 
 
 @pytest.mark.parametrize("machine", [SecondLock.CUT], indirect=True)
