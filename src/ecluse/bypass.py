@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
-from ecluse.host_reading import BESIDE, BRIDGE_CALLS, FORWARDING, LOOSE, HostReading
+from ecluse.carriers import carrier_warnings
+from ecluse.host_reading import BESIDE, BRIDGE_CALLS, FORWARDING, LOOSE, Device, HostReading
 from ecluse.interface_zones import InterfaceZones
-from ecluse.policy import Policy
+from ecluse.policy import CUT, Levels, Policy
 from ecluse.ruleset import flowtable
 from ecluse.zone_links import LinkReading
 
@@ -30,8 +31,14 @@ class MachineWarning:
     where: str = ""
 
 
-def find_bypasses(host: HostReading, policy: Policy) -> tuple[MachineWarning, ...]:
-    """Judge a full reading: the ways past the gate first."""
+def find_bypasses(
+    host: HostReading, policy: Policy, levels: Levels | None = None
+) -> tuple[MachineWarning, ...]:
+    """Judge a full reading: the ways past the gate first.
+
+    levels: those at which something may end that carries kept services; None: `cut`.
+    """
+    at = levels or dict.fromkeys(policy.zone_names(), CUT.name)
     zones = InterfaceZones(policy)
     outside = {
         one.name for one in host.devices if one.name != "lo" and not zones.zones_of(one.name)
@@ -40,6 +47,7 @@ def find_bypasses(host: HostReading, policy: Policy) -> tuple[MachineWarning, ..
         *_xdp(host),
         *_filters(host),
         *_bridges(host, zones),
+        *_zones_bridges(host, zones),
         *_openvswitch(host),
         *_beside(host, outside),
         *_moving_rules(host),
@@ -49,6 +57,7 @@ def find_bypasses(host: HostReading, policy: Policy) -> tuple[MachineWarning, ..
         *_routes(host, outside),
         *_addresses(host, policy, zones),
         *_sysctls(host, policy),
+        *(_warning(one.kind, one.what) for one in carrier_warnings(host, policy, at)),
     ]
     return tuple(sorted(found, key=lambda one: not one.is_bypass))
 
@@ -89,7 +98,7 @@ def _filters(host: HostReading) -> Iterator[MachineWarning]:
 
 
 def _bridges(host: HostReading, zones: InterfaceZones) -> Iterator[MachineWarning]:
-    """Find bridges that join inside and outside, unless iptables sees their frames."""
+    """Find bridges that join inside and outside, unless netfilter's IP hooks see their frames."""
     if all(host.sysctls.get(name) == "1" for name in BRIDGE_CALLS):
         return
     for bridge in host.devices:
@@ -106,6 +115,54 @@ def _bridges(host: HostReading, zones: InterfaceZones) -> Iterator[MachineWarnin
                 f"{', '.join(outside)}: frames between its ports pass by the gate "
                 "(net.bridge.bridge-nf-call-iptables and -ip6tables are not both 1)",
             )
+
+
+def _zones_bridges(host: HostReading, zones: InterfaceZones) -> Iterator[MachineWarning]:
+    """Find zones' bridges with a port that leads outside.
+
+    Where netfilter's IP hooks see the frames of bridges, these go from the zone to the zone.
+    """
+    for bridge in host.devices:
+        if bridge.kind == "bridge" and zones.zones_of(bridge.name):
+            yield from _outside_ports(host, bridge, zones)
+
+
+def _outside_ports(
+    host: HostReading, bridge: Device, zones: InterfaceZones
+) -> Iterator[MachineWarning]:
+    """Find a bridge's ports that lead outside.
+
+    A port's name says nothing: it counts as outside if it stands on an interface with a default
+    route (macvlan), or if the bridge learned there what is on such an interface's segment.
+    """
+    named = ", ".join(zone.name for zone in zones.zones_of(bridge.name))
+    where = f"{bridge.name} of zone {named}"
+    told: set[str] = set()
+    for one in host.devices:
+        above = one.master == bridge.name and one.kind in BESIDE and one.parent
+        if above and one.parent in host.default_routes and not zones.zones_of(one.parent):
+            told.add(one.name)
+            yield _bypass(
+                "bridge",
+                bridge.name,
+                f"port {one.name} of bridge {where} shares {one.parent}, by which a default route "
+                "leaves: frames between the zone and the outside pass by the gate; take it out "
+                f"(ip link set {one.name} nomaster)",
+            )
+    for seen in host.seen_on_bridges:
+        if seen.bridge != bridge.name or seen.port in told or zones.zones_of(seen.outside):
+            continue
+        told.add(seen.port)
+        station = f"{seen.outside} itself"
+        if seen.address:
+            station = f"{seen.address}, the next hop of a default route by {seen.outside},"
+        yield _bypass(
+            "bridge",
+            bridge.name,
+            f"bridge {where} sees {station} behind its port {seen.port}: that port leads outside, "
+            "and what the zone sends there passes by the gate; take it out "
+            f"(ip link set {seen.port} nomaster)",
+        )
 
 
 def _openvswitch(host: HostReading) -> Iterator[MachineWarning]:
@@ -125,7 +182,8 @@ def _openvswitch(host: HostReading) -> Iterator[MachineWarning]:
 
 def _beside(host: HostReading, outside: set[str]) -> Iterator[MachineWarning]:
     for one in host.devices:
-        if one.kind in BESIDE and one.parent in outside:
+        # What an ipvlan of mode l3s sends passes our hooks at output, as the gateway's own packets.
+        if one.kind in BESIDE and one.mode != "l3s" and one.parent in outside:
             where = f"{one.name} in another network namespace" if one.elsewhere else one.name
             yield _bypass(
                 one.kind,

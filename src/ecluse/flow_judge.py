@@ -114,6 +114,7 @@ class FlowJudge:
     indices: Indices = field(default_factory=Indices)
     learned: Mapping[str, frozenset[int]] = field(default_factory=dict)
     _places: dict[IPAddress, str | None] = field(default_factory=dict)
+    _outside: set[IPAddress] = field(default_factory=set)
     _rules: dict[tuple[str, bool, int], tuple[_LookUp, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -131,6 +132,33 @@ class FlowJudge:
         """
         ends = {end for one in connections for end in (one.original.source, one.reply.source)}
         return {end for end in ends if self._place_of(end) is None}
+
+    def is_gateways(self, address: IPAddress) -> bool:
+        """Say whether an address is the gateway's own."""
+        return self._place_of(address) == GATEWAY
+
+    def near_peers(self, connections: Iterable[ConntrackEntry]) -> set[IPAddress]:
+        """Give near addresses of no zone that the gateway itself talks to.
+
+        Its routes say whether they are outside (`mark_outside`). Multicast and link-local ones have
+        no route of their own.
+        """
+        return {
+            theirs
+            for one in connections
+            for ours, theirs in (
+                (one.original.source, one.reply.source),
+                (one.reply.source, one.original.source),
+            )
+            if self.is_gateways(ours)
+            and _is_near(theirs)
+            and not (theirs.is_multicast or theirs.is_link_local)
+            and self._place_of(theirs) is None
+        }
+
+    def mark_outside(self, addresses: Iterable[IPAddress]) -> None:
+        """Count these near addresses as outside: an interface in no zone leads there."""
+        self._outside.update(addresses)
 
     def mark_inside(self, addresses: Iterable[IPAddress]) -> None:
         """Count these addresses of no zone's subnets as inside: an inside interface leads there."""
@@ -156,7 +184,7 @@ class FlowJudge:
             return Flow(connection, zone, "refused")
         # A near address in no zone's subnets may be a neighbour by an inside interface, which the
         # rules let pass: conntrack names no interface, so such a connection is not judged.
-        if zone is None or (zone == GATEWAY and _is_near(outer)):
+        if zone is None or (zone == GATEWAY and outer not in self._outside and _is_near(outer)):
             return Flow(connection, zone or "", "unknown")
         return self._judge_in(zone, connection, opened_inside=ours is not None)
 

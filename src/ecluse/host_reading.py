@@ -34,6 +34,8 @@ class Device:
         ethernet: its packets have an Ethernet header.
         vlan: of a VLAN, the ethertype and the number of its tag.
         carries_ppp: a PPPoE session runs over it.
+        mode: of an ipvlan: `l3s` or empty. remote: the other end of a tunnel, empty for none or
+            any. port: UDP port of its packets (VXLAN, Geneve), else 0.
     """
 
     name: str
@@ -51,6 +53,9 @@ class Device:
     ethernet: bool = True
     vlan: tuple[int, int] = (0, 0)
     carries_ppp: bool = False
+    mode: str = ""
+    remote: str = ""
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,36 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnedRoutes:
+    """Routes by one interface that one routing protocol put into the kernel.
+
+    protocol: the kernel's number (rtm_protocol). default: a default route is one of them. count:
+    bounded.
+    """
+
+    protocol: int
+    device: str
+    count: int
+    default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SeenOnBridge:
+    """A station of an outside interface's segment that a bridge of ours learned, too.
+
+    Args:
+        bridge, port: where it was learned.
+        outside: the interface on whose segment it is.
+        address: of a next hop of a default route; empty: it is that interface itself.
+    """
+
+    bridge: str
+    port: str
+    outside: str
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HostReading:
     """What was read of the machine; a part that was not asked for is empty.
 
@@ -98,6 +133,10 @@ class HostReading:
         statements, offloads, filters, sysctls, unseen: filled by a scan for bypasses alone.
         addresses: interface and address with its prefix length.
         default_routes: names of the interfaces that carry one, sorted.
+        routers: interface and address of each next hop of a default route.
+        learned_routes: what routing protocols put there.
+        translations: interface and prefix of IPv6 routes of length 96, as a NAT64 has one.
+        seen_on_bridges: filled by a scan for bypasses alone.
         sysctls: name -> value.
         unseen: what could not be looked for, in words.
     """
@@ -108,6 +147,10 @@ class HostReading:
     statements: tuple[Statement, ...] = ()
     addresses: tuple[tuple[str, str], ...] = ()
     default_routes: tuple[str, ...] = ()
+    routers: tuple[tuple[str, str], ...] = ()
+    learned_routes: tuple[LearnedRoutes, ...] = ()
+    translations: tuple[tuple[str, str], ...] = ()
+    seen_on_bridges: tuple[SeenOnBridge, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
 

@@ -313,6 +313,22 @@ class LiveFlow:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayFlow:
+    """Connections of the gateway itself with one place outside.
+
+    protocol: its name, or number. port: that the opener addressed; 0 for none. direction: `out`
+    (the gateway opened them) or `in`. packets: 0 when the kernel does not count them.
+    """
+
+    peer: str
+    protocol: str
+    port: int
+    direction: str
+    connections: int
+    packets: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a change would do, with nothing done.
 
@@ -320,6 +336,8 @@ class Plan:
 
     services_kept, services_ended, services_opened, no_link, not_known: as in `Change`.
     connections_opened: are refused now and would pass.
+    gateway_ended: what the gateway itself uses and would lose, most packets first;
+    gateway_ended_more: how many more there are.
     """
 
     levels: Levels
@@ -336,6 +354,8 @@ class Plan:
     no_link: tuple[str, ...] = ()
     not_known: tuple[str, ...] = ()
     services_opened: tuple[str, ...] = ()
+    gateway_ended: tuple[GatewayFlow, ...] = ()
+    gateway_ended_more: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from ecluse.carriers import THROUGH
 from ecluse.host_reading import BESIDE, Device, HostReading
 from ecluse.interface_zones import InterfaceZones, matching_patterns
 from ecluse.policy import GATEWAY, Policy
@@ -50,13 +51,29 @@ class LinkReading:
 
         cut: some zone is not open, so interfaces in no zone are closed.
         """
-        meant = {name for name, _ in _meant_for_a_zone(self.host, policy)} if self.host else set()
-        unzoned = ", ".join(name for name in self.unzoned_interfaces(policy) if name not in meant)
+        return (*self.link_warnings(policy), *self._about_unzoned(policy, cut=cut))
+
+    def _about_unzoned(self, policy: Policy, *, cut: bool) -> Iterator[str]:
+        """Say what becomes of interfaces in no zone.
+
+        Through a tunnel or a link that is dialled go kept services, so that `closed` would be half
+        the truth.
+        """
+        if self.host is None:
+            return
+        kinds = {one.name: one.kind for one in self.host.devices}
+        meant = {name for name, _ in _meant_for_a_zone(self.host, policy)}
+        unzoned = [name for name in self.unzoned_interfaces(policy) if name not in meant]
+        through = ", ".join(name for name in unzoned if kinds[name] in THROUGH)
+        closed = ", ".join(name for name in unzoned if kinds[name] not in THROUGH)
         when = "closed while any zone is" if cut else "will be closed as soon as any zone is"
-        return (
-            *self.link_warnings(policy),
-            *([f"{when}: {unzoned} (in no zone of site.yaml)"] if unzoned else []),
-        )
+        if closed:
+            yield f"{when}: {closed} (in no zone of site.yaml)"
+        if through:
+            yield (
+                f"outside, as in no zone of site.yaml: {through}: what services keep passes there, "
+                f"the rest {'is ' * cut}{when}"
+            )
 
     def link_warnings(self, policy: Policy) -> tuple[str, ...]:
         """Say what is odd between links and zones, or that the links could not be read."""

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from ecluse.ruleset import exit_text
 from tests.lab import netns, places
 from tests.lab.daemon import Daemon
 from tests.lab.dnsgate import DnsGate
@@ -202,6 +203,10 @@ class Hospital:
         RuntimeError with nft's words when it was refused.
         """
         return netns.run("ip", "netns", "exec", self.namespace(role), "nft", "-f", "-", text=text)
+
+    def forget_gate(self) -> None:
+        """Take our tables out of the kernel, as a reboot does."""
+        self.nft("delete table inet ecluse\n" + exit_text.REMOVAL)
 
     def dns(self, zone: dict) -> None:
         """Have the DNS server answer from this zone from now on (shape: inside/wire.dns_answer)."""

@@ -95,7 +95,7 @@ def test_a_cut_without_the_daemon_is_a_cut_and_is_recorded_when_it_is_back(
 
 def test_it_outlasts_a_reboot(hospital: Hospital, dead: Daemon):
     assert alone(hospital, dead, "cut", "--no-daemon").returncode == 0
-    hospital.nft("delete table inet ecluse")  # the kernel of a machine that reboots knows nothing
+    hospital.forget_gate()  # the kernel of a machine that reboots knows nothing
     assert hospital.care.tcp(places.WEB.v4)
     hospital.nft((dead.state / "boot.nft").read_text())
     assert not hospital.care.tcp(places.WEB.v4, timeout=0.3)
@@ -105,7 +105,7 @@ def test_it_outlasts_a_reboot(hospital: Hospital, dead: Daemon):
 
 def test_it_outlasts_a_reboot_without_the_boot_unit(hospital: Hospital, dead: Daemon):
     assert alone(hospital, dead, "cut", "--no-daemon").returncode == 0
-    hospital.nft("delete table inet ecluse")
+    hospital.forget_gate()
     assert hospital.care.tcp(places.WEB.v4)
     dead.start()
     assert set(dead.status()["levels"].values()) == {"cut"}

@@ -67,7 +67,7 @@ def reboot(hospital: Hospital, daemon: Daemon) -> None:
     The daemon is not started yet.
     """
     daemon.kill9()
-    hospital.nft("delete table inet ecluse")
+    hospital.forget_gate()
     assert leaks(hospital), "positive control"
     hospital.shell("gw", f"nft -f {daemon.state}/boot.nft")
 
@@ -171,7 +171,7 @@ def test_without_the_daemon_on_a_full_disk(hospital: Hospital, small):
     assert done.returncode == 0, done.stdout + done.stderr
     assert not leaks(hospital)
     # A machine without the boot unit: the file alone has to say it.
-    hospital.nft("delete table inet ecluse")
+    hospital.forget_gate()
     daemon.start()
     assert daemon.status()["levels"] == CUT
     assert not leaks(hospital)

@@ -117,3 +117,12 @@ def test_our_own_flowtable_is_no_remark_unless_a_card_forwards_by_itself():
     assert [one.kind for one in find_bypasses(HostReading(offloads=(by_card,)), policy())] == [
         "offload"
     ]
+
+
+def test_an_ipvlan_whose_packets_the_gate_sees_is_none():
+    def at(mode):
+        shares = Device("c0", "ipvlan", parent="wan0", elsewhere=True, mode=mode)
+        return find_bypasses(HostReading(devices=(Device("wan0"), shares)), policy())
+
+    assert at("")
+    assert not at("l3s")

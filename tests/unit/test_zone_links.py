@@ -83,3 +83,22 @@ def test_a_way_out_that_a_zones_wildcard_takes_for_the_inside_is_a_way_past_the_
     assert "passes at every level" in told
     host = HostReading(devices=(Device("lan0"), Device("wan0")), default_routes=("wan0",))
     assert LinkReading(host).default_route_bypasses(policy) == ()
+
+
+def test_a_tunnel_in_no_zone_is_not_called_closed_and_what_is_idle_is_not_named():
+    devices = (
+        Device("wg0", "wireguard"),
+        Device("dsl0", "ppp"),
+        Device("docker0", "bridge"),
+        Device("sit0", "sit", up=False),
+        Device("tunl0", "ipip", own_ip=False),
+        Device("eth1", own_ip=False),
+        Device("bond0", "bond"),
+        Device("eth2", master="bond0"),
+    )
+    told = LinkReading(HostReading(devices=devices)).machine_warnings(simple(), cut=True)
+    assert "closed while any zone is: bond0, docker0 (in no zone of site.yaml)" in told
+    (through,) = (text for text in told if "wg0" in text)
+    assert through.startswith("outside, as in no zone of site.yaml: dsl0, wg0: what services keep")
+    for idle in ("sit0", "tunl0", "eth1", "eth2"):
+        assert not any(idle in text for text in told)

@@ -7,7 +7,8 @@ import time
 from ecluse.api.request_socket import CHANGE_SECONDS, request_level, sendable_text
 from ecluse.cli.exit_codes import DONE, REFUSED, UNRECORDED, UsageError
 from ecluse.cli.format import count_of, join_names, local_time, zones_by_level
-from ecluse.cli.queries import client, purge_summary, show_plan, show_services, write_json
+from ecluse.cli.plan_text import show_plan, show_services
+from ecluse.cli.queries import client, purge_summary, write_json
 from ecluse.cli.terminal import Screen
 from ecluse.errors import EcluseError
 

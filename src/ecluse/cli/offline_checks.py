@@ -81,13 +81,18 @@ def _look_up_names(args: SimpleNamespace, policy: "Policy") -> tuple[int, list[d
 
 def _check_host(args: SimpleNamespace, screen: Screen, policy: "Policy") -> int:
     """`ecluse check --host`: needs root, for the rules of other tables, and no daemon."""
+    from dataclasses import replace  # noqa: PLC0415 - as for `check`
+
     from ecluse.bypass import judge_machine  # noqa: PLC0415 - as for `check`
+    from ecluse.cli.host_flows import gateway_flows  # noqa: PLC0415 - as for `check`
     from ecluse.kernel.bypass_scan import read_everything  # noqa: PLC0415 - as for `check`
     from ecluse.kernel.netlink import kernel_errors, retry_interrupted  # noqa: PLC0415 - as above
 
     with kernel_errors("look for ways past the gate", hint="run it as root (sudo)"):
         host = retry_interrupted(read_everything)
-    found = judge_machine(host, policy)
+    flows, unseen = gateway_flows(policy, host)
+    found = (*judge_machine(host, policy), *flows)
+    host = replace(host, unseen=(*host.unseen, *unseen))
     ways = sum(one.is_bypass for one in found)
     if args.json:
         rows = [{"kind": one.kind, "what": one.what, "is_exit": one.is_bypass} for one in found]

@@ -149,7 +149,8 @@ class Parts:
             count_commit=table.tracker.confirm_commit,
             look_at_links=self.link_reader.look,
             addresses=self._addresses,
-            write_boot=records.write_boot_lock,
+            store_for_boot=records.store_boot_lock,
+            remove_for_boot=records.remove_boot_lock,
             append_line=records.append_lines,
             itself=self.itself,
             tick=options.tick,
@@ -241,7 +242,8 @@ class Parts:
             look_at_links=self.link_reader.look,
             judge_for=self.judges.judge_for,
             find_refused=self.judges.refused,
-            bypasses=lambda: self.links.bypasses,
+            place_near_peers=self.judges.place_near_peers,
+            bypasses=self.links.bypasses_at,
             alerts=alerts,
         )
         self.transition = Transition(
@@ -287,7 +289,7 @@ class Parts:
 
     def _follow_links(self) -> None:
         self.flowtable.follow()
-        self.second_lock.follow()
+        self.second_lock.follow_links()
 
     # -- the background work -----------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from ecluse.controller.persist.change_records import ChangeRecords
 from ecluse.controller.table.text_diff import difference
 from ecluse.errors import NotFoundError, RequestError
 from ecluse.flow_judge import ConntrackEntry, FlowJudge, describe_connection
+from ecluse.gateway_flows import MOST_ROWS, ended_flows
 from ecluse.policy import OPEN, Addresses, Levels, Policy, carry_over, most_closed
 from ecluse.ports import Conntrack, PolicySource
 from ecluse.records import Generation
@@ -37,7 +38,9 @@ class Planner:
         judge_for: makes a judge of connections for a compiled policy at some levels.
         find_refused: gives the connections that a judge refuses; it learns by that which ends are
             routed to the inside.
-        bypasses: gives what was found that may carry packets past the gate.
+        place_near_peers: tells judges which private addresses are outside.
+        bypasses: gives what was found that may carry packets past the gate, and what carries kept
+            services and would end, for a policy at some levels.
         alerts: those that stand.
     """
 
@@ -53,7 +56,10 @@ class Planner:
         look_at_links: Callable[[], Awaitable[LinkReading]],
         judge_for: Callable[[CompiledPolicy, Levels], Awaitable[FlowJudge]],
         find_refused: Callable[[FlowJudge, Sequence[ConntrackEntry]], Awaitable[object]],
-        bypasses: Callable[[], tuple[MachineWarning, ...]],
+        place_near_peers: Callable[
+            [Sequence[FlowJudge], Sequence[ConntrackEntry]], Awaitable[None]
+        ],
+        bypasses: Callable[[Policy, Levels], tuple[MachineWarning, ...]],
         alerts: Alerts,
     ) -> None:
         self._live = live
@@ -65,6 +71,7 @@ class Planner:
         self._look_at_links = look_at_links
         self._judge_for = judge_for
         self._find_refused = find_refused
+        self._place_near_peers = place_near_peers
         self._bypasses = bypasses
         self._alerts = alerts
 
@@ -177,11 +184,12 @@ class Planner:
         )
         every = await self._conntrack.connections()
         await self._find_refused(judges[0], every)
+        await self._place_near_peers(judges, every)
         machine = (
             *self._alerts.texts(),
             *seen.machine_warnings(planned.policy, cut=ls.closed_somewhere(planned.policy, levels)),
             *ls.stale_caches(live.policy, live.levels, planned.policy, levels),
-            *(one.what for one in self._bypasses()),
+            *(one.what for one in self._bypasses(planned.policy, levels)),
         )
         return await asyncio.to_thread(
             self._compared, live, planned, levels, seen, judges, every, machine
@@ -215,6 +223,7 @@ class Planner:
                 ended += 1
                 if len(examples) < _EXAMPLES:
                     examples.append(LiveFlow(describe_connection(one), flow.zone, ""))
+        gateways = ended_flows(judges[0], connections, judges[1])
         return Plan(
             levels=dict(levels),
             digest=planned.digest,
@@ -237,6 +246,8 @@ class Planner:
             no_link=effect.no_link,
             not_known=effect.not_known,
             services_opened=effect.opened,
+            gateway_ended=gateways[:MOST_ROWS],
+            gateway_ended_more=max(0, len(gateways) - MOST_ROWS),
         )
 
 

@@ -41,7 +41,9 @@ from ecluse.kernel.netlink import (
     text,
 )
 from ecluse.kernel.nft_messages import TABLE
-from ecluse.kernel.read_links import host_number, link_kind
+from ecluse.kernel.read_links import host_number, ipvlan_mode, link_kind
+from ecluse.kernel.read_neighbours import read_seen_on_bridges
+from ecluse.kernel.read_routes import read_routes
 from ecluse.kernel.rtnetlink_numbers import (
     IFLA_IFNAME,
     IFLA_LINK,
@@ -80,9 +82,8 @@ class KernelBypassScan:
 def read_everything() -> HostReading:
     """Read links, addresses, routes and all that a scan finds. OSError in the kernel's words."""
     with NetlinkSocket(NETLINK_ROUTE) as route:
-        host = read_links.read_links(route)
-        routes = read_links.read_default_routes(route, host.names())
-    return scan(replace(host, default_routes=routes))
+        host = read_routes(route, read_links.read_links(route))
+    return scan(host)
 
 
 def scan(host: HostReading) -> HostReading:
@@ -105,6 +106,7 @@ def scan(host: HostReading) -> HostReading:
             statements=tuple(dict.fromkeys(_read_statements(netfilter))),
             sysctls=dict(_read_sysctls()),
             unseen=unseen,
+            seen_on_bridges=read_seen_on_bridges(route, host),
         )
 
 
@@ -129,7 +131,8 @@ def _read_other_namespaces(route: NetlinkSocket, names: dict[int, str]) -> Itera
                 kind, parent = link_kind(found), host_number(found.get(IFLA_LINK))
                 if kind in BESIDE and parent in names:
                     name = text(found[IFLA_IFNAME])
-                    yield Device(name, kind, parent=names[parent], elsewhere=True)
+                    mode = ipvlan_mode(found)
+                    yield Device(name, kind, parent=names[parent], elsewhere=True, mode=mode)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ class NfConntrack:
     async def connections(self) -> Sequence[ConntrackEntry]:
         """Read the whole table, both families. KernelError when the kernel refuses."""
         with kernel_errors("read the connection table", hint="modprobe nf_conntrack_netlink"):
-            found, self.unread = await self._run(_read_entries)
+            found, self.unread = await self._run(read_entries)
         return found
 
     async def end(self, connections: Iterable[ConntrackEntry]) -> int:
@@ -143,7 +143,7 @@ def _enable_accounting() -> bool:
         return False
 
 
-def _read_entries() -> tuple[list[ConntrackEntry], int]:
+def read_entries() -> tuple[list[ConntrackEntry], int]:
     """Give the entries, and how many could not be read: an unknown one hides no other."""
     kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, CT_GET)
     addresses: Addresses = {}

@@ -12,7 +12,6 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from ipaddress import ip_address
 from typing import TypeVar
 
@@ -28,6 +27,7 @@ from ecluse.kernel.netlink import (
     text,
 )
 from ecluse.kernel.netlink_stream import EVENT_BUFFER, NetlinkStream
+from ecluse.kernel.read_routes import read_routes
 from ecluse.kernel.rtnetlink_numbers import (
     IFA_ADDRESS,
     IFA_LOCAL,
@@ -135,12 +135,11 @@ class RtnlLinks:
         return changed  # there may be more: the next call reads on
 
     async def read_host(self) -> HostReading:
-        """Read links, addresses and default routes. With thousands of routes it takes its time."""
+        """Read links, addresses and routes. With thousands of routes it takes its time."""
         host = await self.read_links()
         with kernel_errors("list the routes"):
             # Not on the thread of the links: a cut's answer waits for that one.
-            routes = await asyncio.to_thread(retry_interrupted, lambda: _read_default_routes(host))
-        return replace(host, default_routes=routes)
+            return await asyncio.to_thread(retry_interrupted, lambda: _read_routes(host))
 
     async def local_addresses(self) -> frozenset[str]:
         """Give every address of the machine itself, as text.
@@ -186,9 +185,9 @@ def _read_links() -> HostReading:
         return read_links.read_links(route)
 
 
-def _read_default_routes(host: HostReading) -> tuple[str, ...]:
+def _read_routes(host: HostReading) -> HostReading:
     with NetlinkSocket(NETLINK_ROUTE) as route:
-        return read_links.read_default_routes(route, host.names())
+        return read_routes(route, host)
 
 
 def _describe_loss(error: OSError) -> str:

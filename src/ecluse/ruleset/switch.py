@@ -140,7 +140,6 @@ def switch_targets(
         result |= {
             "input": dns_redirect.open_input(policy, slot),
             "output": open_output(policy.site, slot),
-            "postrouting": "",
         }
     for place in gate_names(policy):
         gate = table_names.gate_chain(slot, place)

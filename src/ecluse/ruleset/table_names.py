@@ -11,8 +11,12 @@ SOURCE_CHAINS = RAW, PREROUTING = ("raw", "prerouting")
 (`ruleset.source_check`).
 """
 
-IDLE_CHAINS = (RAW, "postrouting")
-"""Base chains that have no rule while every zone is open: every packet pays for a rule."""
+IDLE_CHAINS = (RAW,)
+"""Base chains that have no rule while every zone is open: every packet pays for a rule.
+
+Only one that never refuses can be so: the kernel takes the rules of a transaction before the
+policies (nf_tables_commit), so that an emptied chain would drop until its new policy counts.
+"""
 
 SPOOFED = 127
 """The connection's label (`ct label`) that says that its opener wrote an address which does not

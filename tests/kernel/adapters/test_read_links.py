@@ -2,12 +2,22 @@
 
 import asyncio
 import os
+import struct
 import time
 from ipaddress import ip_address
 
 import pytest
+from pyroute2.netlink.rtnl import ifinfmsg
 
+from ecluse.kernel import read_links
 from ecluse.kernel.bypass_scan import KernelBypassScan
+from ecluse.kernel.netlink import attribute, text_attribute
+from ecluse.kernel.rtnetlink_numbers import (
+    IFLA_INFO_DATA,
+    IFLA_INFO_KIND,
+    IFLA_IPVLAN_MODE,
+    IFLA_LINKINFO,
+)
 from tests.kernel.adapters.conftest import Heart, gather, ip, run
 
 pytestmark = pytest.mark.kernel
@@ -152,3 +162,50 @@ async def test_names_that_are_no_utf8_are_read_with_replacement(links):
     await gather(stream, {f"address 198.51.100.2/24 on {told} is there"})
     host = await KernelBypassScan().scan(await links.read_host())
     assert told in {device.name for device in host.devices}
+
+
+async def test_the_other_end_and_the_port_of_a_tunnel(links):
+    ip("link add vx0 type vxlan id 5 remote 203.0.113.1 dstport 8472")
+    ip("link add vx6 type vxlan id 6 remote 2001:db8:7::1 dstport 4789")
+    ip("link add vx9 type vxlan id 9 group 239.1.1.1 dev vx0 dstport 4789")
+    ip("link add br0 address 02:00:00:00:00:07 type bridge")
+    found = {one.name: one for one in (await links.read_links()).devices}
+    assert (found["vx0"].kind, found["vx0"].remote, found["vx0"].port) == (
+        *("vxlan", "203.0.113.1"),
+        8472,
+    )
+    assert (found["vx6"].remote, found["vx6"].port) == ("2001:db8:7::1", 4789)
+    assert (found["br0"].remote, found["br0"].port) == ("", 0)
+    assert (found["br0"].mac, found["lo"].mac) == (0x020000000007, 0)
+
+
+def test_tunnels_that_this_kernel_has_not():
+    """The attributes' numbers beside pyroute2's; the bytes are made after the uapi."""
+    forms = ifinfmsg.ifinfbase.ifinfo.data_map
+    for kind in read_links._REMOTES.keys() & forms.keys():
+        names = enumerate(name for name, *_ in forms[kind].nla_map)
+        ends = {number for number, name in names if "REMOTE" in name or "GROUP" in name}
+        assert ends == {*read_links._REMOTES[kind]}, kind
+
+    def told(kind, number, packed):
+        info = text_attribute(IFLA_INFO_KIND, kind)
+        info += attribute(IFLA_INFO_DATA, attribute(number, packed))
+        return read_links._tunnel({IFLA_LINKINFO: info})
+
+    assert told("sit", 3, bytes([203, 0, 113, 1])) == ("203.0.113.1", 0)
+    assert told("sit", 3, bytes(4)) == ("", 0), "any other end"
+    assert told("ip6gre", 7, ip_address("2001:db8::1").packed) == ("2001:db8::1", 0)
+    assert told("bridge", 7, bytes([203, 0, 113, 1])) == ("", 0)
+
+
+def test_an_ipvlans_mode():
+    """This kernel has none: the bytes are made after the uapi (IFLA_IPVLAN_MODE, a u16)."""
+
+    def told(kind, mode):
+        data = attribute(IFLA_IPVLAN_MODE, struct.pack("=H", mode))
+        info = text_attribute(IFLA_INFO_KIND, kind) + attribute(IFLA_INFO_DATA, data)
+        return read_links.ipvlan_mode({IFLA_LINKINFO: info})
+
+    assert [told("ipvlan", mode) for mode in (0, 1, 2)] == ["", "", "l3s"]
+    assert told("ipvtap", 2) == "l3s"
+    assert told("macvlan", 2) == ""

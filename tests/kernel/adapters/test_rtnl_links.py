@@ -93,7 +93,7 @@ async def test_a_look_waits_for_no_dump_of_all_routes(links, monkeypatch):
         ended.wait(10)
         return ()
 
-    monkeypatch.setattr(module, "_read_default_routes", long)
+    monkeypatch.setattr(module, "_read_routes", long)
     await links.read_links()
     dump = asyncio.create_task(links.read_host())
     await asyncio.sleep(0.05)

@@ -99,3 +99,13 @@ def test_an_open_gate_of_an_earlier_build_is_read_as_open():
     assert switch.levels_of_targets(Policy(w.SITE, ()), before) == opened
     strange = targets | dict.fromkeys(table_names.IDLE_CHAINS, "k3_nothing")
     assert switch.levels_of_targets(Policy(w.SITE, ()), strange) is None
+
+
+def test_only_a_chain_that_never_refuses_is_ever_without_a_rule(policy):
+    """An emptied chain would drop until its new policy counts (nf_tables_commit)."""
+    for level in ("open", "cut", "isolate"):
+        state = switch.switch_state(policy, 3, dict.fromkeys(policy.zone_names(), level))
+        idle = {chain for chain, target in state.targets.items() if not target}
+        assert idle <= {*table_names.IDLE_CHAINS}
+        assert not {*table_names.IDLE_CHAINS} & {*table_names.BASE_CHAINS}
+        assert all(state.policies()[chain] == "accept" for chain in idle)

@@ -204,9 +204,17 @@ class ChangeRecords:
         """Store a policy under its digest; nothing to do when it is there."""
         return self._stepped("allowlist", "policy", lambda: self._store.write_policy(policy))
 
-    async def write_boot_lock(self, text: str) -> None:
-        """Store the second lock for the boot; an empty text removes it. StateError."""
-        await self.on_disk(self._store.write_boot_lock, text)
+    def _boot_lock(self, text: str) -> Write:
+        what = "second lock for the boot"
+        return Write(what, lambda: self._store.write_boot_lock(text), housekeeping=True)
+
+    def store_boot_lock(self, text: str) -> None:
+        """Store the second lock for the boot, soon; an empty text removes it."""
+        self.queue.write_later([self._boot_lock(text)])
+
+    async def remove_boot_lock(self) -> None:
+        """Remove the second lock for the boot now. StateError: it may still be there."""
+        await self.queue.write_or_fail([self._boot_lock("")])
 
     def closed_ruleset(self, policy: Policy) -> Write:
         """Store the ruleset of last resort; made and compared only for another policy."""

@@ -7,6 +7,7 @@ from ecluse.alerts import Alerts, error_text
 from ecluse.controller.live_state import CompiledPolicy, LiveState
 from ecluse.errors import EcluseError
 from ecluse.flow_judge import ConntrackEntry, FlowJudge, describe_connection
+from ecluse.gateway_flows import MOST_PEERS
 from ecluse.interface_zones import InterfaceZones
 from ecluse.policy import IPAddress, Levels
 from ecluse.ports import Clock, Conntrack, Firewall, Links
@@ -61,6 +62,20 @@ class FlowJudges:
                 return found
             judge.mark_inside(inside)
             return (await asyncio.to_thread(judged, found))[0]
+
+    async def place_near_peers(
+        self, judges: Sequence[FlowJudge], connections: Sequence[ConntrackEntry]
+    ) -> None:
+        """Tell judges which private addresses outside the gateway itself talks to, by its routes.
+
+        For what is only said: nothing is ended on this account. KernelError.
+        """
+        near = await asyncio.to_thread(judges[0].near_peers, connections)
+        ways = await self._links.reached_by(sorted(near, key=str)[:MOST_PEERS])
+        zones = InterfaceZones(judges[0].policy)
+        outside = [a for a, name in ways.items() if name != "lo" and not zones.zones_of(name)]
+        for judge in judges:
+            judge.mark_outside(outside)
 
 
 class FlowTask:

@@ -9,6 +9,8 @@ from ecluse.alerts import Alerts
 from ecluse.bypass import MachineWarning, find_bypasses
 from ecluse.controller.live_state import LiveState
 from ecluse.errors import EcluseError
+from ecluse.host_reading import HostReading
+from ecluse.policy import GATEWAY, OPEN, Levels, Policy
 from ecluse.ports import BypassScanPort, Links
 from ecluse.records import Actor, AuditRecord
 from ecluse.zone_links import LinkReading
@@ -99,6 +101,7 @@ class LinkTask:
         self._alerts = alerts
         self._emit = emit
         self.bypasses: tuple[MachineWarning, ...] = ()
+        self._host = HostReading()
         # Changes that are not told yet: the first few, and how many more.
         self._untold: list[str] = []
         self._more = 0
@@ -159,7 +162,9 @@ class LinkTask:
             unzoned = seen.unzoned_interfaces(policy)
             for name in sorted({*unzoned} - {*self._unzoned}):
                 self._emit(
-                    "link", f"interface {name} is in no zone: it is closed while any zone is"
+                    "link",
+                    f"interface {name} is in no zone: while any zone is closed, only what "
+                    "a service keeps passes there",
                 )
             self._unzoned = unzoned
         oddities = seen.link_warnings(policy)
@@ -182,7 +187,11 @@ class LinkTask:
             self._alerts.raise_alert("bypass-scan-failed", error=error.message)
             return
         self._alerts.clear("bypass-scan-failed")
-        self.bypasses = find_bypasses(host, self._live.current.policy)
+        self._host = host
+        live = self._live.current
+        # With the gateway open, what `cut` would end is worth saying.
+        at = live.levels if live.levels[GATEWAY] != OPEN.name else None
+        self.bypasses = find_bypasses(host, live.policy, at)
         new, gone = self._changed_bypasses()
         for what in new:
             self._emit("exit", what)
@@ -191,6 +200,10 @@ class LinkTask:
             what = "; ".join([*new[:_MOST_CHANGES], *ended])
             levels = self._live.current.levels
             await self._append_line(AuditRecord("exit", self._itself, what, levels=levels))
+
+    def bypasses_at(self, policy: Policy, levels: Levels) -> tuple[MachineWarning, ...]:
+        """Judge what was last read by this policy at these levels."""
+        return find_bypasses(self._host, policy, levels)
 
     def _changed_bypasses(self) -> tuple[list[str], list[str]]:
         """Give the ways out that came and those that went since they were last told of.

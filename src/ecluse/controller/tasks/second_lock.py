@@ -48,7 +48,8 @@ class SecondLockTask:
         count_commit: counts a transaction of ours that changed nothing of table `inet ecluse`.
         look_at_links: reads the machine's interfaces.
         addresses: gives the addresses that host names have now.
-        write_boot: stores the lock for the boot; an empty text removes it.
+        store_for_boot: stores the lock for the boot, soon; an empty text removes it.
+        remove_for_boot: removes it now, within the time that a record has. StateError.
         append_line: appends a line to the audit log.
         itself: the daemon, as an actor.
         tick: seconds between two regular readings.
@@ -63,7 +64,8 @@ class SecondLockTask:
         count_commit: Callable[[], Awaitable[None]],
         look_at_links: Callable[[], Awaitable[LinkReading]],
         addresses: Callable[[], Addresses],
-        write_boot: Callable[[str], Awaitable[object]],
+        store_for_boot: Callable[[str], None],
+        remove_for_boot: Callable[[], Awaitable[None]],
         append_line: Callable[[AuditRecord], Awaitable[object]],
         itself: Actor,
         tick: float,
@@ -76,7 +78,8 @@ class SecondLockTask:
         self._count_commit = count_commit
         self._look_at_links = look_at_links
         self._addresses = addresses
-        self._write_boot = write_boot
+        self._store_text = store_for_boot
+        self._remove_for_boot = remove_for_boot
         self._append_line = append_line
         self._itself = itself
         self._tick = tick
@@ -85,12 +88,14 @@ class SecondLockTask:
         self._emit = emit
         self._wanted = asyncio.Event()
         self._applied: ExitLock | None = None
-        self._for_boot: ExitLock | None = None  # what `boot-lock.nft` holds, where that is known
+        self._for_boot: ExitLock | None = None  # what `boot-lock.nft` is to hold, where known
         self._for_boot_known = False
+        self._openings = 0  # counts what was let through before the gate
         self._may_stand = True  # one of a run before, until it was looked for
         self._work: asyncio.Future[None] | None = None
         self._unlocked: tuple[str, ...] = ()
         self._since: datetime | None = None
+        self._links_changed = False
         self._failure = ""
         self._reading = ExitReading(stands=False)
         self._told: dict[str, float] = {}
@@ -99,6 +104,14 @@ class SecondLockTask:
 
     def follow(self) -> None:
         """Have it brought to the live state soon: levels, policy, addresses or links changed."""
+        self._wanted.set()
+
+    def follow_links(self) -> None:
+        """Have it made again although it looks as meant.
+
+        A chain of a device that was renamed, and renamed back, hangs nowhere and is listed as ever.
+        """
+        self._links_changed = True
         self._wanted.set()
 
     async def run(self) -> None:
@@ -117,10 +130,17 @@ class SecondLockTask:
         The caller holds the lock of the live state.
 
         Raises:
-            KernelError: the lock stands as before, and the gate is not to be opened.
+            KernelError, StateError: the lock stands as before, and the gate is not to be opened.
         """
-        if self._may_stand:
-            await self._transact(lambda: self._widen(policy, levels))
+        self._openings += 1
+        if not self._may_stand:
+            return
+        # On disk first: no boot may meet a lock that is narrower than its gate.
+        if not self._for_boot_known or self._for_boot is not None:
+            self._for_boot_known = False
+            await self._remove_for_boot()
+            self._for_boot, self._for_boot_known = None, True
+        await self._transact(lambda: self._widen(policy, levels))
 
     async def before_update(self) -> None:
         """Let through the addresses that host names have now, before the gate does. KernelError."""
@@ -177,16 +197,17 @@ class SecondLockTask:
     async def _bring(self) -> None:
         live = self._live.current
         meant = await self._meant(live.policy, live.levels)
+        again, self._links_changed = self._links_changed, False
         if meant is None and not self._may_stand:
             # One that somebody loaded by hand would drop what is open, in silence.
             self._may_stand = (await self._table.read_table(None)).stands
-        if (meant != self._applied or (meant is None and self._may_stand)) and (
-            not await self._change(live, meant)
-        ):
+        stale = meant != self._applied or (meant is None and self._may_stand)
+        if (again or stale) and not await self._change(live, meant):
             return
         if meant is None:
             await self._store_for_boot(None)
             return
+        openings = self._openings
         reading = await self._table.read_table(meant)
         if not reading.stands or reading.faults:
             found = "; ".join(reading.faults) or "it was gone"
@@ -194,6 +215,9 @@ class SecondLockTask:
                 return
             self._emit("tamper", f"the second lock was put back: {found}")
             reading = await self._table.read_table(meant)
+        if openings != self._openings:
+            self.follow()  # the gate opens meanwhile: what was read is of before
+            return
         self._reading = reading
         if self._levels is not None and dict(self._levels) != dict(live.levels):
             self._count_up("the levels changed under the second lock", reading)
@@ -254,7 +278,6 @@ class SecondLockTask:
         return await asyncio.to_thread(exit_lock, policy, levels, self._addresses(), (), devices)
 
     async def _widen(self, policy: Policy, levels: Levels) -> None:
-        await self._store_for_boot(None)
         wider = await self._meant(policy, levels)
         if wider is None or self._applied is None:
             await self._remove()
@@ -294,12 +317,13 @@ class SecondLockTask:
         self._told.clear()
 
     async def _store_for_boot(self, lock: ExitLock | None) -> None:
-        """Store the lock for the boot. A disk that takes nothing has alerts of its own."""
+        """Have the lock stored for the boot, soon: nothing here waits for a disk that hangs."""
         if self._for_boot_known and lock == self._for_boot:
             return
-        self._for_boot_known = False
-        with contextlib.suppress(EcluseError):
-            await self._write_boot(await asyncio.to_thread(boot_text, lock) if lock else "")
+        openings = self._openings
+        text = await asyncio.to_thread(boot_text, lock) if lock else ""
+        if openings == self._openings:
+            self._store_text(text)
             self._for_boot, self._for_boot_known = lock, True
 
     # -- the witness -------------------------------------------------------------------------------

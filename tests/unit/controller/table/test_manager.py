@@ -103,7 +103,7 @@ def test_always_redirects_at_open_too():
         "forward": "k1_open",
         "input": "k1_open",
         "output": "k1_open.output",
-        "postrouting": "",
+        "postrouting": "k1_open",
     }
     assert at_open["raw"] == ""
     mixed = switch.switch_targets(always, 1, DNS_OPEN | {"care": "cut"})

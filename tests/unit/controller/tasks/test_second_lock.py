@@ -1,12 +1,13 @@
 """The second lock: after a closing, before an opening, and no reason for either to fail."""
 
 import asyncio
+import threading
 from dataclasses import replace
 
 import pytest
 
 from ecluse.controller.tasks import second_lock
-from ecluse.errors import KernelError
+from ecluse.errors import KernelError, StateError
 from ecluse.exit_ports import DroppedRow, ExitCounts
 from ecluse.policy import SecondLock
 from ecluse.ports import CounterValue
@@ -94,6 +95,15 @@ def test_one_that_somebody_took_away_is_put_back_and_told(machine):
     machine.controller.parts.second_lock.follow()
     assert later(machine) == lock
     assert any("second lock was put back" in one.message for one in machine.events)
+
+
+def test_after_a_change_of_links_it_is_made_again_though_it_looks_the_same(machine):
+    machine.set("isolate")
+    lock = later(machine)
+    before = len(machine.exit_table.applied)
+    machine.controller.parts.second_lock.follow_links()
+    assert later(machine) == lock
+    assert machine.exit_table.applied[before:] == [lock]
 
 
 def test_what_it_dropped_is_an_alert_with_its_sender(machine):
@@ -227,3 +237,60 @@ def test_one_that_somebody_loads_at_open_goes(machine):
     machine.exit_table.lock = lock
     machine.controller.parts.second_lock.follow()
     assert later(machine) is None
+
+
+def test_a_disk_that_hangs_holds_up_no_closing_behind_an_opening(machine):
+    machine.set("isolate")
+    later(machine)
+    over = threading.Event()
+    write = machine.state.write_boot_lock
+
+    def hang(text):
+        over.wait(15)
+        write(text)
+
+    machine.state.write_boot_lock = hang
+
+    async def both():
+        opening = asyncio.ensure_future(
+            machine.controller.set_level("cut", None, command(reason="opens"))
+        )
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(3):
+            closed = await machine.controller.set_level("isolate", None, command())
+        over.set()
+        with pytest.raises(StateError):
+            await opening
+        return closed
+
+    try:
+        assert machine.run(both()).verified
+    finally:
+        over.set()
+    assert later(machine) is not None
+
+
+def test_a_lock_that_was_read_while_the_gate_opened_is_not_stored_for_the_boot(machine):
+    machine.set("isolate")
+    later(machine)
+    read, reading, go_on = machine.exit_table.read_table, asyncio.Event(), asyncio.Event()
+
+    async def slow(lock):
+        found = await read(lock)
+        reading.set()
+        await go_on.wait()
+        return found
+
+    async def opened():
+        machine.exit_table.read_table = slow
+        machine.controller.parts.second_lock.follow()
+        await reading.wait()
+        machine.exit_table.read_table = read
+        await machine.controller.set_level("open", None, command())
+        written = []
+        machine.state.write_boot_lock = written.append
+        go_on.set()
+        await asyncio.sleep(0.2)
+        return written
+
+    assert not any(machine.run(opened()))
