@@ -121,8 +121,8 @@ class SecondLockTask:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._tick):
                     await self._wanted.wait()
-            self._wanted.clear()
             await asyncio.sleep(_AFTER_ANSWER)
+            self._wanted.clear()
 
     async def before_opening(self, policy: Policy, levels: Levels) -> None:
         """Let through what these levels of a policy will keep, before the gate does.

@@ -294,3 +294,14 @@ def test_a_lock_that_was_read_while_the_gate_opened_is_not_stored_for_the_boot(m
         return written
 
     assert not any(machine.run(opened()))
+
+
+def test_a_new_device_waits_for_no_pause_between_two_looks_at_the_links(machine):
+    machine.set("isolate")
+    later(machine)
+    links = machine.links
+    links.change("interface wan0 is down")
+    later(machine)  # the links were looked at just now: the next look comes a second later
+    links.change("interface wan1 is up", interfaces=(*links._interfaces, "wan1"))
+    lock = later(machine)
+    assert "wan1" in [one.name for one in lock.devices]
