@@ -9,6 +9,7 @@ import pytest
 from ecluse.controller.tasks import second_lock
 from ecluse.errors import KernelError, StateError
 from ecluse.exit_ports import DroppedRow, ExitCounts
+from ecluse.host_reading import Device, HostReading
 from ecluse.policy import SecondLock
 from ecluse.ports import CounterValue
 from ecluse.records import Action
@@ -305,3 +306,15 @@ def test_a_new_device_waits_for_no_pause_between_two_looks_at_the_links(machine)
     links.change("interface wan1 is up", interfaces=(*links._interfaces, "wan1"))
     lock = later(machine)
     assert "wan1" in [one.name for one in lock.devices]
+
+
+def test_a_way_past_the_gate_says_whether_the_lock_holds_it(machine):
+    shared = Device("mv0", "macvlan", parent="wan0", elsewhere=True)
+    machine.bypass_scan.host = HostReading(devices=(Device("wan0"), shared))
+    parts = machine.controller.parts
+    for level, held in (("cut", False), ("isolate", True), ("open", False)):
+        machine.set(level)
+        later(machine)
+        machine.run(parts.links.scan_for_bypasses(machine.run(parts.link_reader.look())))
+        (text,) = (one for one in machine.status().warnings if "shares wan0" in one)
+        assert ("the second lock stands" in text) == held
