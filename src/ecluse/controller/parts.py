@@ -219,6 +219,7 @@ class Parts:
             itself=self.itself,
             alerts=alerts,
             emit=emit,
+            on_interface=self.second_lock.follow,
             on_change=self._follow_links,
         )
         self.kernel_limits = KernelLimitsTask(ports.links, alerts)

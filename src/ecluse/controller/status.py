@@ -123,6 +123,15 @@ class StatusReader:
         return await asyncio.to_thread(refused, reading, self._live.current.policy, local, limit)
 
 
+_HELD = frozenset({"bridge", "macvlan", "macvtap", "netdev"})
+"""Kinds of ways past the gate that end at the second lock."""
+
+
+def _bypass_text(one: MachineWarning, lock: SecondLockState | None) -> str:
+    held = one.is_bypass and one.kind in _HELD and lock is not None and lock.stands
+    return f"{one.what} (the second lock stands, and drops what goes by it)" if held else one.what
+
+
 _NO_PACKETS = CounterValue(0, 0)
 
 
@@ -155,7 +164,7 @@ def status(
     warnings = (
         *(one.text for one in observed.alerts),
         *seen.machine_warnings(live.policy, cut=ls.closed_somewhere(live.policy, live.levels)),
-        *(one.what for one in observed.bypasses),
+        *(_bypass_text(one, observed.second_lock) for one in observed.bypasses),
         *(f"{s.name}: {text}" for s in services for text in s.warnings),
         *notices,
     )

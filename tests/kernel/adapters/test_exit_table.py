@@ -1,10 +1,13 @@
 """The second lock in the kernel: it judges frames as its oracle does, and is restated unharmed."""
 
 import asyncio
+import hashlib
 import socket
+import subprocess
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -430,3 +433,55 @@ def test_devices_are_read_with_what_their_frames_carry(namespace):
     assert not {"lo", "care0"} & set(found)
     assert found["wan0"].macs == (0x020000000001, 0x020000000002)
     assert found["mac0"].macs == (0x020000000003,)
+
+
+@pytest.fixture
+def boot(namespace, tmp_path):
+    """systemd/boot.sh over a state directory with a whole `boot.nft`; give what it says."""
+    text = (Path(__file__).parents[3] / "systemd" / "boot.sh").read_text()
+    assert text.count("/dev/kmsg") == 1
+    (tmp_path / "boot.sh").write_text(text.replace("/dev/kmsg", "/dev/null"))
+    gate = "table inet ecluse {\n\tchain forward {\n\t}\n}\n"
+    durable(tmp_path / "boot.nft", gate)
+
+    def run(lock):
+        if lock is not None:
+            (tmp_path / "boot-lock.nft").write_text(lock)
+        nft("flush ruleset")
+        done = subprocess.run(
+            ["/bin/sh", tmp_path / "boot.sh"],
+            env={"PATH": "/usr/sbin:/usr/bin", "ECLUSE_STATE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        tables = subprocess.run(
+            ["nft", "list", "tables"], capture_output=True, text=True, check=True
+        ).stdout
+        assert "table inet ecluse" in tables, "whatever the second lock meets, the gate stands"
+        return "netdev ecluse_exit" in tables, done.stderr
+
+    return run
+
+
+def durable(path, text):
+    """Write a file as `state/store.py` does: the last line is the checksum of all before it."""
+    path.write_text(sealed(text))
+
+
+def sealed(text):
+    return f"{text}# sha256: {hashlib.sha256(text.encode()).hexdigest()}\n"
+
+
+def test_at_boot_it_is_loaded_whole_or_not_at_all_and_the_gate_stands_in_any_case(boot):
+    text = sealed(exit_text.boot_text(ISOLATE))
+    assert boot(None) == (False, "")
+    assert boot(text) == (True, "")
+    stands, said = boot(text[: len(text) // 2])
+    assert not stands
+    assert "is not what was written" in said
+    stands, said = boot(sealed(exit_text.boot_text(ISOLATE) + "add chain netdev nowhere c\n"))
+    assert not stands
+    assert "refused by the kernel" in said
+    assert "the recorded gate stands" in said

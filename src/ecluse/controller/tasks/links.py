@@ -75,6 +75,7 @@ class LinkTask:
         append_line: appends a line to the audit log.
         itself: the daemon, as an actor.
         alerts, emit: take alerts and events.
+        on_interface: called at once when an interface came, went or was changed.
         on_change: called when links changed.
     """
 
@@ -89,8 +90,10 @@ class LinkTask:
         itself: Actor,
         alerts: Alerts,
         emit: Callable[[str, str], None],
+        on_interface: Callable[[], None],
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_interface = on_interface
         self._on_change = on_change
         self._live = live
         self._links = links
@@ -119,6 +122,9 @@ class LinkTask:
         if self._changes is None:
             self._changes = self._links.changes()
         async for change in self._changes:
+            if change.startswith("interface "):
+                # A device that was renamed has left the second lock: no pause before that.
+                self._on_interface()
             if len(self._untold) < _MOST_CHANGES:
                 self._untold.append(change)
             else:

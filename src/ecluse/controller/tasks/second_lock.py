@@ -35,6 +35,8 @@ _PATIENCE = 0.1
 _TOLD = 60.0
 """Seconds for which a way past the gate is told of once, whatever goes by it."""
 _EXAMPLES = 3
+_MOST_DEVICES = 50
+"""Devices that one line of the audit log names."""
 
 
 class SecondLockTask:
@@ -98,6 +100,8 @@ class SecondLockTask:
         self._failure = ""
         self._reading = ExitReading(stands=False)
         self._told: dict[str, float] = {}
+        self._levels: Levels | None = None  # for which what left was counted up to now
+        self._to_record: list[str] = []
 
     def follow(self) -> None:
         """Have it brought to the live state soon: levels, policy, addresses or links changed."""
@@ -124,8 +128,8 @@ class SecondLockTask:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._tick):
                     await self._wanted.wait()
-            self._wanted.clear()
             await asyncio.sleep(_AFTER_ANSWER)
+            self._wanted.clear()
 
     async def before_opening(self, policy: Policy, levels: Levels) -> None:
         """Let through what these levels of a policy will keep, before the gate does.
@@ -194,6 +198,8 @@ class SecondLockTask:
         else:
             self._alerts.clear("second-lock-missing")
         await self._tell_of_lost()
+        while self._to_record:
+            await self._append(self._to_record.pop(0))
 
     async def _bring(self) -> None:
         live = self._live.current
@@ -224,6 +230,9 @@ class SecondLockTask:
             self.follow()  # the gate opens meanwhile: what was read is of before
             return
         self._reading, self._culprit = reading, ""
+        if self._levels is not None and dict(self._levels) != dict(live.levels):
+            self._count_up("the levels changed under the second lock", reading)
+        self._levels = live.levels
         await self._store_for_boot(meant)
 
     async def _change(
@@ -303,13 +312,18 @@ class SecondLockTask:
         self._applied = lock
 
     async def _remove(self) -> None:
+        if self._applied is not None:
+            last = self._reading
+            with contextlib.suppress(EcluseError):
+                last = await self._table.read_table(self._applied)
+            self._count_up("the second lock goes", last)
         if self._applied is not None or (
             self._may_stand and (await self._table.read_table(None)).stands
         ):
             await self._table.remove()
             await self._count_commit()
         self._may_stand, self._applied, self._since = False, None, None
-        self._reading = ExitReading(stands=False)
+        self._reading, self._levels = ExitReading(stands=False), None
         self._alerts.clear("way-past-gate")
         self._told.clear()
 
@@ -340,8 +354,23 @@ class SecondLockTask:
         if new:
             self._told |= dict.fromkeys(new, now)
             what = f"the second lock dropped what went past the gate: {some}"
-            line = AuditRecord("exit", self._itself, what, levels=self._live.current.levels)
-            await self._append_line(line)
+            await self._append(what)
+
+    def _count_up(self, why: str, reading: ExitReading) -> None:
+        """Have put on record what left since it stands, once nobody waits."""
+        left = [
+            f"{one.device} {one.kept4.packets + one.kept6.packets} to what is kept, "
+            f"{one.link.packets} of the link itself, {one.lost.packets} dropped"
+            for one in reading.counts
+            if one.kept4.packets or one.kept6.packets or one.link.packets or one.lost.packets
+        ]
+        since = f"{self._since:%Y-%m-%dT%H:%M:%SZ}" if self._since else "an earlier run"
+        what = "; ".join(left[:_MOST_DEVICES]) or "nothing"
+        self._to_record.append(f"{why}; packets that left since {since}: {what}")
+
+    async def _append(self, what: str) -> None:
+        levels = self._live.current.levels
+        await self._append_line(AuditRecord("exit", self._itself, what, levels=levels))
 
 
 def _overtaken() -> KernelError:

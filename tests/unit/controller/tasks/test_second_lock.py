@@ -9,6 +9,7 @@ import pytest
 from ecluse.controller.tasks import second_lock
 from ecluse.errors import KernelError, StateError
 from ecluse.exit_ports import DroppedRow, ExitCounts
+from ecluse.host_reading import Device, HostReading
 from ecluse.policy import SecondLock
 from ecluse.ports import CounterValue, KernelChange
 from ecluse.records import Action
@@ -119,6 +120,23 @@ def test_what_it_dropped_is_an_alert_with_its_sender(machine):
     assert any(one.event == "exit" for one in machine.audit.records)
     machine.set("open")
     assert not machine.controller.parts.alerts.is_raised("way-past-gate")
+    later(machine)
+    last = [one.what for one in machine.audit.records if one.event == "exit"][-1]
+    assert last.startswith("the second lock goes; packets that left since 20")
+    assert last.endswith("wan0 0 to what is kept, 0 of the link itself, 2 dropped")
+
+
+@pytest.mark.parametrize("machine", [SecondLock.CUT], indirect=True)
+def test_what_left_is_on_record_when_the_levels_change(machine):
+    machine.set("cut")
+    none, some = CounterValue(0, 0), CounterValue(7, 420)
+    machine.exit_table.counts = (ExitCounts("wan0", some, none, none, none),)
+    later(machine)
+    machine.set("isolate")
+    later(machine)
+    (line,) = (one.what for one in machine.audit.records if one.event == "exit")
+    assert "levels changed" in line
+    assert "wan0 7 to what is kept" in line
 
 
 @pytest.mark.parametrize("machine", [SecondLock.CUT], indirect=True)
@@ -306,3 +324,26 @@ def test_a_change_of_the_daemons_own_and_one_that_undid_itself_accuse_nobody(mac
     machine.controller.parts.second_lock.follow()
     later(machine)
     assert not any("pid 77" in one.message for one in machine.events)
+
+
+def test_a_new_device_waits_for_no_pause_between_two_looks_at_the_links(machine):
+    machine.set("isolate")
+    later(machine)
+    links = machine.links
+    links.change("interface wan0 is down")
+    later(machine)  # the links were looked at just now: the next look comes a second later
+    links.change("interface wan1 is up", interfaces=(*links._interfaces, "wan1"))
+    lock = later(machine)
+    assert "wan1" in [one.name for one in lock.devices]
+
+
+def test_a_way_past_the_gate_says_whether_the_lock_holds_it(machine):
+    shared = Device("mv0", "macvlan", parent="wan0", elsewhere=True)
+    machine.bypass_scan.host = HostReading(devices=(Device("wan0"), shared))
+    parts = machine.controller.parts
+    for level, held in (("cut", False), ("isolate", True), ("open", False)):
+        machine.set(level)
+        later(machine)
+        machine.run(parts.links.scan_for_bypasses(machine.run(parts.link_reader.look())))
+        (text,) = (one for one in machine.status().warnings if "shares wan0" in one)
+        assert ("the second lock stands" in text) == held
