@@ -303,7 +303,7 @@ def _housekeeping(lock: ExitLock, device: ExitDevice, at: int = 0) -> list[str]:
             f"{near} 133 ip6 daddr ff02::/16 {_rate(100)}",
             f"{v6} ip6 hoplimit 1 icmpv6 type {{ {_LISTENERS} }} ip6 daddr ff00::/8 {_rate(10)}",
         ]
-    # The gate does not see a DHCP client's packet socket: without the preset, too, a lease lives on.
+    # The gate does not see a DHCP client's packet socket: a lease lives on without the preset, too.
     rules.append(f"{v4} ip daddr 255.255.255.255 udp sport 68 udp dport 67 {_rate(10)}")
     if Preset.DHCP in lock.presets:
         servers = "{ fe80::/10, ff02::1:2 }"
