@@ -1,5 +1,6 @@
 #!/bin/sh
-# The site's own ruleset for nftables.service, beside the gate: 'flush ruleset' takes every table but 'inet ecluse' away.
+# The site's own ruleset for nftables.service, beside the gate: 'flush ruleset' takes every table but 'inet ecluse' and the second
+# lock ('netdev ecluse_exit') away.
 #   site-rules.sh load FILE    what 'nft -f FILE' does, as one transaction
 #   site-rules.sh flush        what 'nft flush ruleset' does
 # Only a 'flush ruleset' (of one family, too) in FILE itself is understood, on a line of its own. Where one in a file that it
@@ -7,6 +8,7 @@
 set -u
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 gate='table inet ecluse'
+second_lock='table netdev ecluse_exit'
 
 say() { echo "site-rules: $*" >&2; }
 
@@ -16,7 +18,7 @@ say() { echo "site-rules: $*" >&2; }
 others() {
   listed=$(nft list tables) || return 1
   printf '%s\n' "$listed" | while read -r word family name; do
-    [ "$word $family $name" = "$gate" ] && continue
+    case "$word $family $name" in "$gate" | "$second_lock") continue ;; esac
     case $word.$family in
       table.ip | table.ip6 | table.inet | table.arp | table.bridge | table.netdev) ;;
       *) continue ;;

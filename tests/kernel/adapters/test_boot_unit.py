@@ -93,3 +93,27 @@ async def test_opened_by_hand_the_second_lock_goes_first(firewall):
         assert not (await table.read_table(None)).stands
     finally:
         table.close()
+
+
+@pytest.mark.parametrize("words", [("flush",), ("load", "rules")])
+async def test_the_sites_own_rules_come_and_go_beside_both_locks(firewall, tmp_path, words):
+    ip("link add wan0 type veth peer name peer0")
+    (tmp_path / "rules").write_text("flush ruleset\ntable inet site { }\n")
+    table = NftExitTable()
+    try:
+        await table.apply(LOCK)
+        nft(switch.table_text(PROGRAM) + switch.by_hand_text(POLICY, ISOLATE))
+        nft("table inet mine { }\ntable netdev mine { }")
+        script = SCRIPT.with_name("site-rules.sh")
+        done = await asyncio.to_thread(
+            subprocess.run, ["/bin/sh", script, *words], cwd=tmp_path, check=False, timeout=60
+        )
+        assert done.returncode == 0
+        assert (await table.read_table(LOCK)).stands
+        listing = ["nft", "list", "tables"]
+        tables = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
+        assert "inet ecluse\n" in tables
+        assert "mine" not in tables, "positive control"
+        assert ("inet site" in tables) == (words[0] == "load")
+    finally:
+        table.close()

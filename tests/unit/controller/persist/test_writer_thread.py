@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -258,3 +259,31 @@ def test_whoever_waits_for_the_disk_makes_haste_when_a_closing_wants_the_lock():
         recorder.close()
 
     asyncio.run(work())
+
+
+def test_a_line_that_comes_meanwhile_on_a_sound_disk_refuses_nothing():
+    written = []
+
+    async def work():
+        recorder, loop = WriteQueue(10), asyncio.get_running_loop()
+        queued = threading.Event()
+
+        def other_line() -> None:
+            time.sleep(0.05)
+            written.append("other line")
+
+        async def append() -> None:
+            queued.set()
+            await recorder.write([Write("other line", other_line, in_order=True)])
+
+        def first() -> None:
+            asyncio.run_coroutine_threadsafe(append(), loop)
+            queued.wait(10)
+            written.append("first")
+
+        recorder.write_later([Write("first", first, in_order=True)])
+        await recorder.write_or_fail([Write("boot", lambda: written.append("boot open"))])
+        recorder.close()
+
+    asyncio.run(work())
+    assert written == ["first", "other line", "boot open"]
