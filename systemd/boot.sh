@@ -61,6 +61,12 @@ recall() {
     grep -E "$form" "$learned" | grep -F " $set " | head -n 65535 | nft -f - 2>/dev/null ||
       say "what the DNS gate had learned for $set was not taken: names are asked for again"
   done
+  for digit in 4 6; do # the second lock has a copy, where it lets out what names stand for
+    nft list set netdev ecluse_exit "learned$digit" >/dev/null 2>&1 || continue
+    copy="s/^add element inet ecluse [a-z0-9_]+_$digit \{ ([0-9a-f.:]+) .*/add element netdev ecluse_exit learned$digit { \\1 }/p"
+    grep -E "$form" "$learned" | sed -nE "$copy" | sort -u | head -n 65535 | nft -f - 2>/dev/null ||
+      say "the second lock does not know all that the DNS gate had learned, until the daemon is up"
+  done
 }
 
 # All of it in its time: that file may name a million sets, and the machine must boot.
@@ -77,13 +83,13 @@ if [ ! -e "$in_service" ] && [ ! -e "$state/boot.nft" ] && [ ! -e "$state/closed
   exit 0 # the daemon never ran here: there is nothing to hold
 fi
 if whole "$state/boot.nft" && load "$state/boot.nft"; then
-  timeout "$patience" /bin/sh "$0" recall ||
-    say "not all that the DNS gate had learned was taken within $patience s: names are asked for again"
   # The second lock stands beside it: a refusal costs the second lock alone.
   lock=$state/boot-lock.nft
   if [ -e "$lock" ] && ! { whole "$lock" && load "$lock"; }; then
     say "the second lock is not there until the daemon has made it ($lock $why); the recorded gate stands"
   fi
+  timeout "$patience" /bin/sh "$0" recall ||
+    say "not all that the DNS gate had learned was taken within $patience s: names are asked for again"
   exit 0
 fi
 told="$state/boot.nft $why"

@@ -14,7 +14,8 @@ import pytest
 from ecluse.exit_devices import exit_devices
 from ecluse.exit_ports import DroppedRow
 from ecluse.kernel import exit_table as adapter
-from ecluse.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
+from ecluse.kernel.exit_learned import learned_here
+from ecluse.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 from ecluse.kernel.read_links import read_links
 from ecluse.policy import LinkProtocol, Policy, Preset
 from ecluse.ruleset import exit_text
@@ -450,7 +451,11 @@ def boot(namespace, tmp_path):
         nft("flush ruleset")
         done = subprocess.run(
             ["/bin/sh", tmp_path / "boot.sh"],
-            env={"PATH": "/usr/sbin:/usr/bin", "ECLUSE_STATE_DIR": str(tmp_path)},
+            env={
+                "PATH": "/usr/sbin:/usr/bin",
+                "ECLUSE_STATE_DIR": str(tmp_path),
+                "ECLUSE_DNS_STATE_DIR": str(tmp_path),
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -485,3 +490,16 @@ def test_at_boot_it_is_loaded_whole_or_not_at_all_and_the_gate_stands_in_any_cas
     assert not stands
     assert "refused by the kernel" in said
     assert "the recorded gate stands" in said
+
+
+def test_at_boot_it_lets_out_what_the_dns_gate_had_learned(boot, tmp_path):
+    line = "add element inet ecluse dns_all_{} {{ {} expires 1800s }}\n".format
+    wrong = "add element netdev ecluse_exit learned4 { 192.0.2.66 }\n"
+    (tmp_path / "learned.nft").write_text(
+        line(4, "203.0.113.9") * 2 + line(6, "2001:db8::9") + line(4, "192.0.2.67;") + wrong
+    )
+    stands, _ = boot(sealed(exit_text.boot_text(replace(CUT, ends4=Ends(), ends6=Ends()))))
+    assert stands
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+        there = {str(one) for one in learned_here(netlink)}
+    assert there == {"203.0.113.9", "2001:db8::9"}
