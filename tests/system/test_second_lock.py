@@ -58,10 +58,11 @@ def test_it_stands_at_isolate_alone_as_shipped_and_goes_before_an_opening(hospit
     assert "keeps nothing" in lock(daemon)["why"]
     daemon.level("isolate")
     assert wait_until(lambda: has_lock(daemon), 5)
-    assert (daemon.state / "boot-lock.nft").read_text().count("egress device")
+    boot = daemon.state / "boot-lock.nft"
+    assert wait_until(lambda: boot.exists() and "egress device" in boot.read_text(), 5)
     daemon.level("cut")
     assert not stands(hospital), "before the gate opens, not after it"
-    assert not (daemon.state / "boot-lock.nft").exists()
+    assert not boot.exists()
     assert hospital.care.tcp(places.LABORATORY.v4)
     assert daemon.status()["in_step"]
     daemon.level("open", zones=["guests"])
@@ -91,7 +92,7 @@ def test_a_macvlan_of_the_outside_is_held_and_proves_a_way_past_the_gate(hospita
     # Its ARP is not ours, so the ping itself never gets that far.
     mac = hospital.shell("guests", "cat /sys/class/net/mv0/address").strip()
     assert any(mac in row["source"] or row["source"] == "192.0.2.9" for row in rows)
-    assert "second lock" in (daemon.state / "audit.log").read_text()
+    assert wait_until(lambda: "second lock" in (daemon.state / "audit.log").read_text(), 5)
 
 
 def test_at_cut_where_the_site_asks_it_holds_and_keeps(hospital: Hospital):
