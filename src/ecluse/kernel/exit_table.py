@@ -48,7 +48,9 @@ class NftExitTable:
 
     async def read_table(self, lock: ExitLock | None) -> ExitReading:
         """Read what stands, and compare it with what is meant (None: no table)."""
-        return await self._run("read the second lock", lambda: self._read_table(lock))
+        return await self._run(
+            "read the second lock", lambda: retry_interrupted(lambda: self._read_table(lock))
+        )
 
     def close(self) -> None:
         """End the thread; the kernel stays as it is."""
@@ -60,9 +62,7 @@ class NftExitTable:
 
     async def _run(self, doing: str, work: Callable[[], T]) -> T:
         with kernel_errors(doing):
-            return await asyncio.get_running_loop().run_in_executor(
-                self._thread, retry_interrupted, work
-            )
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _apply(self, lock: ExitLock) -> None:
         self._applied = None
@@ -70,7 +70,8 @@ class NftExitTable:
             refusal = ""
             # On old kernels a chain goes with its device: then what was read is no longer true.
             for _ in range(2):
-                text = exit_text.table_text(lock, read_exit_table.read_names(netlink))
+                standing = retry_interrupted(lambda: read_exit_table.read_names(netlink))
+                text = exit_text.table_text(lock, standing)
                 refusal = self._refusal(text)
                 if not refusal:
                     break
@@ -81,7 +82,8 @@ class NftExitTable:
                 )
             if lock.learns:
                 reconcile_learned(netlink)
-            contents = _contents(netlink)
+            # Only the reading is repeated while others change the ruleset: the transaction counts.
+            contents = retry_interrupted(lambda: _contents(netlink))
         if contents.names == exit_text.names(lock):
             self._applied = lock, contents.digest
 
