@@ -10,7 +10,7 @@ from ipaddress import ip_interface
 from ecluse.carriers import carrier_warnings
 from ecluse.host_reading import BESIDE, BRIDGE_CALLS, FORWARDING, LOOSE, Device, HostReading
 from ecluse.interface_zones import InterfaceZones
-from ecluse.policy import CUT, Levels, Policy
+from ecluse.policy import CUT, FastPath, Levels, Policy
 from ecluse.ruleset import flowtable
 from ecluse.zone_links import LinkReading
 
@@ -51,7 +51,7 @@ def find_bypasses(
         *_openvswitch(host),
         *_beside(host, outside),
         *_moving_rules(host),
-        *_flowtables(host),
+        *_flowtables(host, policy),
         *_cards(host),
         *_untracked(host),
         *_routes(host, outside),
@@ -200,10 +200,11 @@ def _moving_rules(host: HostReading) -> Iterator[MachineWarning]:
             yield _bypass("netdev", one.table, f"table {one.table}, chain {one.chain}: {what}")
 
 
-def _flowtables(host: HostReading) -> Iterator[MachineWarning]:
+def _flowtables(host: HostReading, policy: Policy) -> Iterator[MachineWarning]:
+    ours = flowtable.TABLE if policy.site.fast_path is FastPath.FLOWTABLE else ""
     for one in host.offloads:
-        if one.table == flowtable.TABLE and not one.hardware:
-            continue  # ours: it goes in the transaction of the switch
+        if one.table == ours and not one.hardware:
+            continue  # it goes in the transaction of the switch
         name = f"flowtable {one.name} of table {one.table}"
         if one.hardware:
             yield _bypass(

@@ -7,7 +7,7 @@ import pytest
 
 from ecluse.bypass import find_bypasses, judge_machine
 from ecluse.host_reading import Device, Filter, HostReading, Offload, Statement
-from ecluse.policy import Policy, Zone
+from ecluse.policy import FastPath, Policy, Zone
 from tests.unit.ruleset.policies import SITE
 
 
@@ -108,15 +108,16 @@ def test_the_whole_judgement_has_the_zones_links_too_the_bypasses_first():
 
 def test_our_own_flowtable_is_no_remark_unless_a_card_forwards_by_itself():
     ours = Offload("inet ecluse_flows", "kept", hardware=False)
-    assert not [
-        one
-        for one in find_bypasses(HostReading(offloads=(ours,)), policy())
-        if one.kind == "flowtable"
-    ]
-    by_card = replace(ours, hardware=True)
-    assert [one.kind for one in find_bypasses(HostReading(offloads=(by_card,)), policy())] == [
-        "offload"
-    ]
+    chains = policy()
+    wanted = replace(chains, site=replace(chains.site, fast_path=FastPath.FLOWTABLE))
+
+    def kinds(one, at):
+        return [each.kind for each in find_bypasses(HostReading(offloads=(one,)), at)]
+
+    assert not kinds(ours, wanted)
+    # Nobody of ours made it: somebody took the name.
+    assert kinds(ours, chains) == ["flowtable"]
+    assert kinds(replace(ours, hardware=True), wanted) == ["offload"]
 
 
 def test_an_ipvlan_whose_packets_the_gate_sees_is_none():

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from ecluse.kernel import nf_tables_numbers as nf
-from ecluse.kernel.flowtable import REMOVAL_REQUESTS
 from ecluse.kernel.netlink import (
     NLM_F_APPEND,
     NLM_F_CREATE,
@@ -61,7 +60,6 @@ def closed_table_requests(inside: tuple[str, ...]) -> list[Request]:
         _chain("postrouting", POST_ROUTING),
         _rule("postrouting", [*_is_forwarded(), accept]),
         *_rules("postrouting", nf.NFT_META_OIFNAME, here, accept),
-        *REMOVAL_REQUESTS,
     ]
 
 

@@ -6,6 +6,8 @@ from typing import Any
 from ecluse.errors import KernelError
 
 MOST_LINES, LONGEST = 20, 2000
+NOT_PERMITTED = "Operation not permitted"
+"""How libnftables writes EPERM (strerror of the C locale)."""
 
 
 def new_context() -> Any:

@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from ecluse.errors import KernelError, RulesetRejectedError
@@ -16,8 +17,8 @@ from ecluse.kernel import bulk_elements as bulk
 from ecluse.kernel import closed_table, read_table, switch_commit
 from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel.fingerprint import fingerprint
-from ecluse.kernel.flowtable import FlowtableState, refusal_words
-from ecluse.kernel.libnftables import new_context, refusal_text
+from ecluse.kernel.flowtable import FlowtableState, commit_and_end, refusal_words
+from ecluse.kernel.libnftables import NOT_PERMITTED, new_context, refusal_text
 from ecluse.kernel.netlink import (
     NETLINK_NETFILTER,
     NetlinkSocket,
@@ -39,8 +40,6 @@ from ecluse.ruleset.switch import SwitchState
 
 READERS = 4
 HINT = "'nft list table inet ecluse' shows what stands in the kernel now"
-NOT_PERMITTED = "Operation not permitted"
-"""How libnftables writes EPERM (strerror of the C locale)."""
 
 T = TypeVar("T")
 
@@ -183,11 +182,8 @@ class NftFirewall:
         except OSError as error:
             reason = bulk.refusal_reason(error)
             refusal = self._run_text(position.text(), dry=False)
-            if NOT_PERMITTED in refusal and flows.may_stand:
-                # Somebody owns a table of the flowtable's name: no reason to refuse a closing.
-                flows.may_stand = False
-                refusal = self._run_text(position.text(), dry=False)
-                flows.may_stand, reason = True, f"{reason}; flows in a flowtable go on"
+            if flows.may_stand and not refusal:
+                reason += "; flows in a flowtable go on"
             return reason, refusal
         flows.may_stand = False
         return "", ""
@@ -211,8 +207,10 @@ class NftFirewall:
 
     def _change_elements(self, gone: Sequence[NamedSet], come: Sequence[NamedSet]) -> None:
         if requests := bulk.element_requests(gone, come):
-            self._commit([*requests, *(self._flowtable.requests() if gone else ())])
-            self._flowtable.may_stand = self._flowtable.may_stand and not gone
+            if gone:
+                self._flowtable.commit(self._commit, requests)
+            else:
+                self._commit(requests)
 
     def _commit(self, requests: Sequence[Request]) -> None:
         """Carry out a transaction by raw netlink.
@@ -236,8 +234,8 @@ class NftFirewall:
                 with self._sockets.borrow() as netlink:
                     if read_table.table_attributes(netlink) is not None:
                         return False
-                    netlink.transaction(
-                        nf.NFNL_SUBSYS_NFTABLES,
+                    commit_and_end(
+                        partial(netlink.transaction, nf.NFNL_SUBSYS_NFTABLES),
                         closed_table.closed_table_requests(tuple(inside)),
                     )
             except FileExistsError:
@@ -401,8 +399,7 @@ class NftFirewall:
             return self._dry_run(text)
         if self._context is None:
             self._context = new_context()
-        code, _, error = self._context.cmd(text + self._flowtable.text())
-        self._flowtable.may_stand = self._flowtable.may_stand and bool(code)
+        code, _, error = self._flowtable.run(self._context.cmd, text)
         # Of a refusal the dry run's words are told: they name the line.
         return (self._dry_run(text) or refusal_text(code, error)) if code else ""
 

@@ -11,12 +11,13 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 
 from ecluse.kernel import nf_tables_numbers as nf
 from ecluse.kernel import read_table
 from ecluse.kernel.exit_learned import add_learned, delete_learned
-from ecluse.kernel.flowtable import REMOVAL_REQUESTS
+from ecluse.kernel.flowtable import commit_and_end
 from ecluse.kernel.netlink import (
     NLM_F_CREATE,
     NetlinkSocket,
@@ -115,8 +116,7 @@ def delete_elements(
     if every:
         messages = [request for one in every for request in _add_and_delete(name, _key(one))]
         # A flow in the flowtable asks no set: it is judged again by the chains.
-        messages += REMOVAL_REQUESTS
-        netlink.transaction(nf.NFNL_SUBSYS_NFTABLES, messages)
+        commit_and_end(partial(netlink.transaction, nf.NFNL_SUBSYS_NFTABLES), messages)
         if name in _EVERY:
             delete_learned(netlink, [one for one in every if one is not None])
 

@@ -4,6 +4,7 @@ This kernel may have no flowtables: a table of that name stands for it, as it go
 holds (tests/vm/test_flowtable.py has the flows).
 """
 
+import contextlib
 import subprocess
 from ipaddress import ip_address
 
@@ -115,19 +116,61 @@ async def test_an_address_that_the_dns_gate_takes_out_ends_it(firewall):
     assert not stands()
 
 
+@contextlib.contextmanager
+def owned():
+    """Have a process own a table of the flowtable's name: nobody else may delete it."""
+    with subprocess.Popen(["nft", "-i"], stdin=subprocess.PIPE, text=True) as owner:
+        try:
+            owner.stdin.write(f"add table {TABLE} {{ flags owner; }}\n")
+            owner.stdin.flush()
+            while not stands():
+                assert owner.poll() is None
+            refused = subprocess.run(["nft", "delete", "table", *TABLE.split()], check=False)
+            assert refused.returncode
+            yield
+        finally:
+            owner.stdin.close()
+
+
 async def test_a_table_of_its_name_that_a_process_owns_refuses_no_closing(firewall):
     await firewall.apply(switch.table_text(compile_program(simple(), {}, 1)))
     position = switch.switch_state(simple(), 1, CUT)
-    with subprocess.Popen(["nft", "-i"], stdin=subprocess.PIPE, text=True) as owner:
-        owner.stdin.write(f"add table {TABLE} {{ flags owner; }}\n")
-        owner.stdin.flush()
-        while not stands():
-            pass
+    with owned():
         firewall._flowtable.may_stand = True
         assert "flows in a flowtable go on" in await firewall.switch(position)
         assert await firewall.targets(position.targets) == position.targets
         assert firewall.flowtable_may_stand
-        owner.stdin.close()
+        with pytest.raises(KernelError, match="not permitted"):
+            await firewall.end_flowtable()
+        assert firewall.flowtable_may_stand
+
+
+async def test_a_table_of_its_name_that_a_process_owns_refuses_neither_guard_nor_program(firewall):
+    with owned():
+        assert firewall.apply_closed_table(["care0"])
+        assert set((await firewall.policies()).values()) == {"drop"}
+        for may_stand in (False, True):
+            firewall._flowtable.may_stand = may_stand
+            await firewall.apply(switch.table_text(compile_program(simple(), {}, 1)))
+            assert firewall.flowtable_may_stand
+        assert "k1_open" in await firewall.chains()
+
+
+async def test_a_table_of_its_name_that_a_process_owns_keeps_no_address(firewall):
+    await firewall.apply(empty_table([exact(2)]))
+    await firewall.change_elements((), (exact(2),))
+    _, program = compiled(HERE / "10-dns-gate")
+    with owned():
+        firewall._flowtable.may_stand = True
+        await firewall.change_elements((exact(1),), ())
+        assert firewall.flowtable_may_stand
+        await firewall.apply(switch.table_text(program))
+        address = ip_address("203.0.113.9")
+        with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+            proxy_sets.add_elements(netlink, [proxy_sets.SetElement(PROXY_SET, address)])
+            assert (await firewall.learned())[PROXY_SET]
+            proxy_sets.delete_elements(netlink, PROXY_SET, [address])
+            assert not (await firewall.learned())[PROXY_SET]
 
 
 async def test_a_kernel_that_has_none_says_so_and_what_stood_stands(firewall):
