@@ -120,10 +120,17 @@ class Machine:
             supervisor, lock = self.controller.parts.supervisor, self.controller._live.lock
             while supervisor.busy or lock.locked():  # a restoration compiles on a thread
                 await asyncio.sleep(0.001)
+            while self.writing():  # what no answer waits for, on the writer's thread
+                await asyncio.sleep(0.001)
             for _ in range(40):
                 await asyncio.sleep(0)
 
         self.run(rest())
+
+    def writing(self) -> bool:
+        """Say whether a record is on its way to the disk: neither written nor refused yet."""
+        pending = self.controller._records.queue._pending.values()
+        return any(not one.written and not one.failed for one in pending)
 
     def heal(self) -> None:
         """Let the table be restored: where the kernel refused it, in the next try."""
