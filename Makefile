@@ -23,7 +23,7 @@ WORKERS := $(shell echo $$(($$(nproc) + 1)))
 DNS_SERVERS := build/dns-servers
 DNS_PACKAGES := unbound bind9 bind9-utils
 
-.PHONY: help packages install dns-servers lint test test-unit test-kernel coverage watch test-vm demo bench bench-quick deb lock-deb public-suffixes deb-check test-deb clean
+.PHONY: help packages install dns-servers lint test test-unit test-kernel coverage watch test-vm oracle-night demo bench bench-quick deb lock-deb public-suffixes deb-check test-deb clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -114,6 +114,9 @@ test-vm: test-vm-12 test-vm-13 ## Debian 12 and 13 with the package, in containe
 test-vm-%: install deb ## the half for one release: test-vm-12, test-vm-13
 	@$(BIN)/python -m tests.vm.images $*
 	$(BIN)/python -m pytest tests/vm -rs --durations=10 -k debian$* </dev/null
+
+oracle-night: install ## random sites and packets against this kernel, for hours: PACKETS=N (ten million), SEED=N; root
+	@exec $(BIN)/python -m tests.kernel.oracle_night $(if $(PACKETS),--packets $(PACKETS)) $(if $(SEED),--seed $(SEED)) </dev/null
 
 demo: install ## play the day of the attack in a hospital of network namespaces; root
 	@exec $(BIN)/python -m tests.lab.demo

@@ -9,8 +9,7 @@ run).
 import os
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 import pytest
@@ -25,6 +24,7 @@ from tests.kernel.simulator_mutants import MUTANTS
 from tests.kernel.simulator_packets import Ends
 from tests.kernel.simulator_play import SLOT, Play
 from tests.kernel.simulator_rig import Rig
+from tests.kernel.simulator_shrink import smallest, wrong_of
 from tests.kernel.simulator_traffic import Talk, one_processor
 from tests.kernel.simulator_world import UID, Case, Nat
 from tests.unit.ruleset import policies as w
@@ -71,34 +71,6 @@ def on_cases(play: Callable[[Case], None], examples: int) -> None:
     decorated()
 
 
-def smaller(case: Case) -> Iterator[Case]:
-    """Give the cases that lack one thing."""
-    for n in range(len(case.probes)):
-        yield replace(case, probes=case.probes[:n] + case.probes[n + 1 :])
-    services = case.policy.services
-    for n in range(len(services)):
-        yield replace(case, policy=replace(case.policy, services=services[:n] + services[n + 1 :]))
-    if case.nat != Nat():
-        yield replace(case, nat=Nat())
-
-
-def wrong_of(rig: Rig, case: Case) -> str:
-    try:
-        Play(rig, case, Counter()).run()
-    except AssertionError as error:
-        return str(error)
-    return ""
-
-
-def smallest(rig: Rig, case: Case) -> Case:
-    """Leave out of a case what it can go wrong without; quicker here than hypothesis's own way,
-    which knows less of it.
-    """
-    while found := next((c for c in smaller(case) if wrong_of(rig, c)), None):
-        case = found
-    return case
-
-
 def test_kernel_and_simulator_agree(rig):
     tally: Counter[str] = Counter()
 
@@ -107,7 +79,7 @@ def test_kernel_and_simulator_agree(rig):
         try:
             Play(rig, case, tally).run()
         except AssertionError as error:
-            small = smallest(rig, case)
+            small = smallest(case, lambda one: bool(wrong_of(rig, one)))
             pytest.fail(f"{wrong_of(rig, small) or error}\n{small}", pytrace=False)
 
     on_cases(play, EXAMPLES or 100)
