@@ -164,20 +164,24 @@ def in_turns(
     lanes: Mapping[Name, Lanes],
     kinds: tuple[str, ...],
     rounds: int,
-    refused: Callable[[Name, str], bool],
+    refused: Callable[[Name, str], bool | None],
 ) -> dict[str, dict[Name, list[float]]]:
     """Measure every gateway slice by slice, the order reversed each second round; ns of a packet.
 
-    refused: whether a gateway is to refuse a kind. RuntimeError where one did otherwise: packets
-    that were not delivered are no figure, nor are those that a cut let out.
+    refused: whether a gateway is to refuse a kind; None: it is not measured there. RuntimeError
+    where one did otherwise: packets that were not delivered are no figure, nor are those that a cut
+    let out.
     """
     found: dict[str, dict[Name, list[float]]] = {k: {n: [] for n in lanes} for k in kinds}
     for number in range(rounds):
         for kind in kinds:
             order = list(lanes.items())
             for name, lane in order if number % 2 == 0 else reversed(order):
+                wanted = refused(name, kind)
+                if wanted is None:
+                    continue
                 slice_ = lane.cost(kind)
-                if not (slice_.refused if refused(name, kind) else slice_.passed):
+                if not (slice_.refused if wanted else slice_.passed):
                     raise RuntimeError(f"{name}: {kind}: {slice_.arrived:.0%} arrived")
                 found[kind][name].append(slice_.nanoseconds)
     return found

@@ -37,13 +37,15 @@ class State:
             gate.wait_for_purge()
             gate.wait_for_second_lock()
 
-    def refuses(self, kind: str) -> bool:
-        """Say whether packets of a kind are to be refused here."""
-        if self.level == "isolate":
-            return kind not in (lanes.INSIDE4, lanes.INSIDE6)
-        return self.level == "cut" and lanes.refused_at_cut(kind)
+    def refuses(self, kind: str) -> bool | None:
+        """Say whether packets of a kind are to be refused here; None: it makes no sense here."""
+        if self.level == "isolate" and kind not in AT_ISOLATE:
+            return None
+        return self.level not in (None, "open") and lanes.refused_at_cut(kind)
 
 
+AT_ISOLATE = (lanes.INSIDE4, lanes.INSIDE6, lanes.OTHER4, lanes.OTHER6)
+"""Nothing that leads outside is kept there."""
 ABSENT = State("table absent")
 _NO_LOCK, _LOCK = {"second_lock": "off"}, {"second_lock": "cut"}
 
@@ -78,6 +80,8 @@ def packets(
     for kind, costs in found.items():
         section.add(f"{kind}: a packet", ABSENT.who, "ns", costs[ABSENT])
         for state in states:
+            if not costs[state]:
+                continue
             ratios = lanes.ratios(costs[ABSENT], costs[state])
             low, _, high = lanes.quartiles(ratios)
             note = f"quartiles {low:.3f} to {high:.3f}"

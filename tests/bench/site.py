@@ -41,9 +41,12 @@ def prefixes(count: int) -> list[str]:
 
 
 def _services(name: str, entries: list[str], zones: list[str]) -> Iterator[dict[str, Any]]:
+    # A list of its own for each: YAML would write a shared one as an alias, which no site may have.
     for number, start in enumerate(range(0, len(entries), _PER_SERVICE)):
         to = entries[start : start + _PER_SERVICE]
-        yield policy.service(f"{name}-{number}", "vital", zones, [{"to": to, "ports": ["tcp/443"]}])
+        yield policy.service(
+            f"{name}-{number}", "vital", [*zones], [{"to": to, "ports": ["tcp/443"]}]
+        )
 
 
 def allowlist(
@@ -65,12 +68,12 @@ def allowlist(
         "tcp/5001",
         "icmp",
     ]
-    kept = policy.service("kept", "vital", inside, [{"to": [KEPT.v4, KEPT.v6], "ports": ports}])
+    kept = policy.service("kept", "vital", [*inside], [{"to": [KEPT.v4, KEPT.v6], "ports": ports}])
     listed = list(_services("entries", entries, inside))
     found = {"10-kept.yaml": [kept], "20-entries.yaml": listed}
     if names:
         to = [{"to": list(names), "ports": ["tcp/443"]}]
-        found["30-names.yaml"] = [policy.service("names", "vital", inside, to)]
+        found["30-names.yaml"] = [policy.service("names", "vital", [*inside], to)]
     return {name: services for name, services in found.items() if services}
 
 

@@ -222,7 +222,9 @@ def test_every_state_of_the_row_differs_and_says_what_it_refuses():
     refused = {one.who: [kind for kind in lanes.KINDS if one.refuses(kind)] for one in states}
     assert refused["Écluse, open"] == []
     assert refused["Écluse, cut, second lock"] == [lanes.OTHER4, lanes.OTHER6]
-    assert len(refused["Écluse, isolate, second lock"]) == len(lanes.KINDS) - 2
+    isolated = states[-1]
+    assert refused[isolated.who] == [lanes.OTHER4, lanes.OTHER6]
+    assert (isolated.refuses(lanes.KEPT4), isolated.refuses(lanes.INSIDE4)) == (None, False)
 
 
 def test_gateways_are_cut_in_turns_with_a_lock_and_without():
