@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.bench import __main__ as bench
 from tests.bench import (
     figures,
     lanes,
@@ -241,3 +242,29 @@ def test_zones_are_switched_and_passed():
     switches = [f for f in section.figures if f.what == "answer"]
     assert [f.who for f in switches] == ["1 zone", "20 zones"]
     assert all(f.values and f.median > 0 for f in section.figures)
+
+
+def test_no_row_begins_after_the_limit_and_the_run_has_failed(tmp_path, monkeypatch):
+    began: list[str] = []
+
+    def slow(_wish) -> list[figures.Section]:
+        began.append("slow")
+        time.sleep(0.02)
+        return [figures.Section("Slow", "How.")]
+
+    rows = {"slow": slow, "late": lambda _wish: began.append("late")}
+    monkeypatch.setattr(bench, "ROWS", rows)
+    monkeypatch.setattr(bench.contenders, "install", dict)
+    monkeypatch.setattr(bench.figures, "draw_pictures", lambda *_: [])
+    argv = ["bench", "--rows", "slow,late", "--out", str(tmp_path), "--limit", "0.0001"]
+    monkeypatch.setattr("sys.argv", argv)
+    assert bench.main() == 1
+    assert began == ["slow"]
+    report = (tmp_path / figures.REPORT).read_text(encoding="utf-8")
+    assert "Row late" in report
+    assert "were over" in report
+    assert "The run took 0 minutes." in report
+
+
+def test_the_long_night_is_no_row_of_the_whole_run():
+    assert set(bench.ROWS) - set(bench.DEFAULT) == {"soak"}

@@ -160,7 +160,7 @@ def read_entries() -> tuple[list[ConntrackEntry], int]:
 def end_offloaded() -> int:
     """Delete every entry that a flowtable forwards, kept or not; give how many went.
 
-    The kernel drops such a flow within a second. What is kept begins anew by the chains. OSError
+    The kernel drops such a flow within a second. What is kept begins again by the chains. OSError
     when the kernel refuses.
     """
     kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, CT_GET)
