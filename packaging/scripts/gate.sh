@@ -83,11 +83,18 @@ open_by_hand() {
     fi
 }
 
+# end_flowtable: kept flows are judged by the chains again. Nobody makes it anew without the daemon. It fails where a process
+# owns a table of that name.
+end_flowtable() {
+    printf '%s\n' 'table inet ecluse_flows {' '}' 'delete table inet ecluse_flows' | nft -f - 2>/dev/null
+}
+
 delete_table() {
     # The second lock first, and whatever became of our table: it would drop what passes then.
     printf '%s\n' 'add table netdev ecluse_exit' 'delete table netdev ecluse_exit' | nft -f - 2>/dev/null || true
     if [ "$(kernel_gate)" = none ]; then return 0; fi
-    printf '%s\n' 'table inet ecluse_flows {' '}' 'delete table inet ecluse_flows' 'delete table inet ecluse' | nft -f -
+    end_flowtable || say "a process owns table inet ecluse_flows: nft list table inet ecluse_flows names it. It is left."
+    nft delete table inet ecluse
 }
 
 # -- End of that part.

@@ -24,6 +24,7 @@ from tests.bench import (
     rows_looks,
     rows_packets,
     rows_soak,
+    rows_switch,
 )
 from tests.bench.figures import Section, load_average
 from tests.bench.site import SIZES
@@ -52,7 +53,8 @@ HOW = {
         "refuse their packets before that."
     ),
     "Refusal storm": (
-        "5,000 sources of the guests' network send UDP to random addresses. All of it is refused."
+        "5,000 sources of the guests' network send UDP to random addresses. All of it is refused. "
+        "Processor time as in *Processor time for each packet*, the witness outside included."
     ),
     "DNS under a crowd": (
         "500 machines ask the DNS gate for random names that are not kept, 40 a second each "
@@ -68,7 +70,17 @@ HOW = {
     ),
     "Processor time for each packet": (
         "The sender's own processor time, in turns, the order reversed each second round. The "
-        "ratio is to a gateway without the table that tracks connections in both families."
+        "ratio is to a gateway without the table that tracks connections in both families. Every "
+        "slice is counted where it arrives: one that was not delivered, or not refused, where it "
+        "should have been, ends the row."
+    ),
+    "Second lock": (
+        "The API's switch of gateways in turns, 1,000 entries, as in *Time to cut*. The lock "
+        "stands before the next opening, which has to take it away first."
+    ),
+    "Zones": (
+        "The same with 1, 5 and 20 zones, each of which keeps every service; then kept packets, "
+        "as in *Processor time for each packet*."
     ),
     "What a look costs": (
         "The same packets through hand-written rulesets, in turns: the cost in nf_tables of "
@@ -86,13 +98,15 @@ def _section(title: str) -> Section:
 class Wish:
     """What is to be measured.
 
-    sizes: in place of a row's own, if any. who: parts of contenders' names, all if empty.
+    sizes: in place of a row's own, if any. who: parts of contenders' names, all if empty. soak:
+    minutes of the row `soak`.
     """
 
     quick: bool
     folder: Path
     sizes: tuple[int, ...]
     who: tuple[str, ...]
+    soak: float
 
     def some(self, quick: Sequence[int], whole: Sequence[int] = SIZES) -> Sequence[int]:
         """Give the sizes that a row is measured at."""
@@ -140,7 +154,7 @@ def _idle(wish: Wish) -> list[Section]:
 
 def _soak(wish: Wish) -> list[Section]:
     made = _section("A long night")
-    rows_soak.soak(made, 20.0 if wish.quick else 1800.0)
+    rows_soak.soak(made, wish.soak * 60.0)
     return [made]
 
 
@@ -178,8 +192,22 @@ def _forward(wish: Wish) -> list[Section]:
 
 def _packets(wish: Wish) -> list[Section]:
     made = _section("Processor time for each packet")
-    rounds, count = (2, 5_000) if wish.quick else (15, 20_000)
-    rows_packets.packets(made, wish.some((1_000,)), rounds, count)
+    rounds, count = (2, 2_000) if wish.quick else (15, 20_000)
+    states = rows_packets.every_state(wish.some(SIZES[:2]), 1_000)
+    rows_packets.packets(made, states, rounds, count)
+    return [made]
+
+
+def _lock(wish: Wish) -> list[Section]:
+    made = _section("Second lock")
+    rows_switch.second_lock(made, 1_000, 5 if wish.quick else 60)
+    return [made]
+
+
+def _zones(wish: Wish) -> list[Section]:
+    made = _section("Zones")
+    slices = (2, 2_000) if wish.quick else (15, 20_000)
+    rows_switch.zones(made, 1_000, 5 if wish.quick else 60, slices)
     return [made]
 
 
@@ -195,21 +223,38 @@ ROWS: dict[str, Callable[[Wish], list[Section]]] = {
     "load": _load,
     "client": _client,
     "idle": _idle,
-    "soak": _soak,
     "purge": _purge,
     "storm": _storm,
     "dns": _dns,
     "forward": _forward,
     "packets": _packets,
+    "lock": _lock,
+    "zones": _zones,
     "looks": _looks,
+    "soak": _soak,
 }
+DEFAULT = tuple(name for name in ROWS if name != "soak")
+"""All but the long night."""
+LIMIT = 45.0
+"""Minutes after which no further row begins. All of them take about half an hour."""
 
 
 def main() -> int:
     """Run; 0 when all was measured, no peer missing, whether or not every target was reached."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two minutes: small sizes, few rounds")
-    parser.add_argument("--rows", default=",".join(ROWS), help="which rows, by name: %(default)s")
+    parser.add_argument(
+        "--rows", default=",".join(DEFAULT), help="which rows, by name: %(default)s; soak"
+    )
+    parser.add_argument(
+        "--soak", type=float, default=30.0, help="minutes of the row soak (%(default)s)"
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=LIMIT,
+        help="minutes after which no further row begins (%(default)s); a row takes 1 to 8",
+    )
     parser.add_argument(
         "--sizes",
         default="",
@@ -242,24 +287,29 @@ def main() -> int:
         sizes = tuple(int(size) for size in args.sizes.split(",") if size)
     except ValueError:
         parser.error(f"--sizes: {args.sizes!r} is not a list of numbers")
-    wish = Wish(args.quick, args.out, sizes, tuple(who for who in args.who.split(",") if who))
+    who = tuple(one for one in args.who.split(",") if one)
+    wish = Wish(args.quick, args.out, sizes, who, args.soak)
     netns.sweep()
     args.out.mkdir(parents=True, exist_ok=True)
     versions = contenders.install()
     sections: list[Section] = []
-    failed = False
+    failed, start = False, time.monotonic()
     for name in args.rows.split(","):
         load, began = load_average(), time.monotonic()
         try:
+            if began - start > args.limit * 60:
+                raise RuntimeError(f"the {args.limit:g} minutes of --limit were over")
             made = ROWS[name](wish)
         except (RuntimeError, OSError, EcluseError) as error:
             # What was measured before it stands, and the rows after it are measured.
             made, failed = [Section(f"Row {name}", f"Could not be measured: {error}")], True
+        took = time.monotonic() - began
         for section in made:
             section.load = load
-            print(f"\n{section.title} ({time.monotonic() - began:.0f} s)\n{section.how}")
+            print(f"\n{section.title} ({took:.0f} s)\n{section.how}")
             print(figures.table(section.figures), *section.remarks, sep="\n", flush=True)
         sections += made
+        made[0].took = took
         # After each row, so that an interrupted run leaves what it has.
         mode = "bench-quick" if args.quick else "bench"
         figures.write(args.out, sections, versions, mode)

@@ -88,13 +88,17 @@ class Row:
 
 @dataclass
 class Section:
-    """A row of the issue: its figures, and what is said of them."""
+    """A row of the issue: its figures, and what is said of them.
+
+    took: seconds of its measurement; 0 where they stand in the section before it.
+    """
 
     title: str
     how: str
     figures: list[Figure] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     load: str = ""
+    took: float = 0.0
 
     def add(self, what: str, who: str, unit: str, values: Sequence[float], **more) -> Figure:
         """Add a figure. Further keywords as in Figure; `size` is 0 if left out."""
@@ -348,7 +352,8 @@ def write_report(
             f"`row` is the number of the row in [{DATA}]({DATA}), which has every figure.\n"
             "Absolute times are those of one machine. What carries over is the ratio between rows\n"
             "of one section: they were measured in one run, in turns. Each contender had its own\n"
-            "gateway in network namespaces, the same stream and the same witness outside."
+            "gateway in network namespaces, the same stream and the same witness outside.\n"
+            f"The run took {sum(one.took for one in sections) / 60:.0f} minutes."
         ),
         f"Machine: {where}",
         *(f"![{name}]({name})" for name in draw_pictures(folder, all_rows)),
@@ -359,7 +364,8 @@ def write_report(
         mine = [row for row in all_rows if row.section == section.title]
         where_rows = f" Rows {first} to {first + len(mine) - 1}." if mine else ""
         load = f" Load average before: {section.load}." if section.load else ""
-        parts.append(f"**{section.title}.** {section.how}{where_rows}{load}")
+        took = f" Took {section.took:.0f} s." if section.took else ""
+        parts.append(f"**{section.title}.** {section.how}{where_rows}{took}{load}")
         parts += [f"- {remark}" for remark in section.remarks]
         first += len(mine)
     parts.append(NOTES.read_text(encoding="utf-8").rstrip())

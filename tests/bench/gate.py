@@ -98,6 +98,7 @@ class Gate:
         self.senders: list[Helper] = []
         self.daemon: Daemon | None = None
         self._client: Client | None = None
+        self._macs: dict[tuple[str, str, str], tuple[bytes, bytes]] = {}
 
     def __enter__(self) -> Self:
         self.hospital.__enter__()
@@ -133,11 +134,17 @@ class Gate:
     def macs(
         self, role: str = "care", interface: str = "care0", own: str = "eth0"
     ) -> tuple[bytes, bytes]:
-        """Give the hardware addresses of a frame that a host of this role sends to the gateway."""
-        return (
-            raw.mac(self.hospital.namespace("gw"), interface),
-            raw.mac(self.hospital.namespace(role), own),
-        )
+        """Give the hardware addresses of a frame that a host of this role sends to the gateway.
+
+        They are read once: each reading waits 15 ms for the kernel, and frames are many.
+        """
+        known = self._macs.get((role, interface, own))
+        if known is None:
+            known = self._macs[role, interface, own] = (
+                raw.mac(self.hospital.namespace("gw"), interface),
+                raw.mac(self.hospital.namespace(role), own),
+            )
+        return known
 
     def frame(self, kind: str, to: str, source_port: int = 40_000, source: str = "") -> bytes:
         """Give a frame of 64 bytes from the care host to an outside address."""
@@ -206,6 +213,16 @@ class Gate:
             time.sleep(0.005)
         raise RuntimeError("the end of connections did not come")
 
+    def wait_for_second_lock(self, patience: float = 60.0) -> None:
+        """Wait until the second lock stands where it is wanted, and is gone where it is not."""
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            lock = self.ask("/v1/status")[1].get("second_lock")  # no daemon of old has it
+            if lock is None or lock["stands"] == lock["wanted"]:
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"the second lock is not as it should be: {lock['why']}")
+
     def cli_argv(self, *arguments: str) -> list[str]:
         """Give the command as the package has it, on the code of this checkout."""
         program = self.directory / "ecluse"
@@ -222,12 +239,14 @@ class Cutting:
 
     to_last: ms from the trigger to the last packet outside, None when it went on; to_answer: ms.
 
-    leaked: packets seen outside after the answer.
+    leaked: packets seen outside after the answer. flowed: packets were seen between trigger and
+    answer; without them nothing was measured, for the machine held up the stream.
     """
 
     to_last: float | None
     to_answer: float
     leaked: int
+    flowed: bool = True
 
 
 def measure_cut(gate: Gate, cut: Callable[[Gate], Run], settle: float = 0.02) -> Cutting:
@@ -257,7 +276,8 @@ def measure_cut(gate: Gate, cut: Callable[[Gate], Run], settle: float = 0.02) ->
     last = max(after, default=run.began)
     # A stream that still flows 15 ms after the answer was not cut by it.
     went_on = bool(late) and max(late) > run.ended + 15_000_000
-    return Cutting(None if went_on else (last - run.began) / 1e6, run.ms, len(late))
+    to_last = None if went_on else (last - run.began) / 1e6
+    return Cutting(to_last, run.ms, len(late), flowed=bool(after))
 
 
 def _while_watching(gate: Gate, cut: Callable[[Gate], Run], flows: dict) -> Run:

@@ -82,7 +82,9 @@ def _rounds(
 
 
 def _round(one: Contender, gate: Gate, cuttings: list[Cutting], backs: list[float]) -> None:
-    cuttings.append(measure_cut(gate, one.cut))
+    cutting = measure_cut(gate, one.cut)
+    if cutting.flowed:
+        cuttings.append(cutting)
     if one.name != API:
         one.reopen(gate)
         return

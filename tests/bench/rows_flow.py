@@ -10,12 +10,14 @@ from collections import Counter
 
 from tests.bench import raw, site
 from tests.bench.figures import Section
-from tests.bench.gate import Gate
+from tests.bench.gate import Gate, Helper
 from tests.lab import places
 
 FLOWS = 64
 RATE = 6_400
 _KINDS = ("tcp", "udp", "icmp")
+REFUSED, PASSED = "refused at cut", "passed at open"
+STORM_SLICE = 20_000
 
 
 def mixed(gate: Gate, to: places.Place, count: int, first_port: int) -> list[bytes]:
@@ -142,6 +144,27 @@ def read_on(gate: Gate, flows: dict, stop: threading.Event) -> None:
         gate.witness.take(flows)
 
 
+def _refusal_costs(gate: Gate, sender: Helper, rounds: int = 9) -> dict[str, list[float]]:
+    """Give ns of processor time of the sender's packet (lanes.py): refused at `cut`, and at `open`.
+
+    The latter go on to the internet side, and so cost more than the table's part.
+    """
+    found: dict[str, list[float]] = {REFUSED: [], PASSED: []}
+    for who, level in ((REFUSED, "cut"), (PASSED, "open")):
+        gate.level(level)
+        gate.wait_for_purge()
+        for _ in range(rounds):
+            gate.witness.take()
+            found[who].append(int(sender.ask(f"cost {STORM_SLICE}")) / STORM_SLICE)
+            time.sleep(0.05)
+            seen = sum(map(len, gate.witness.take().values()))
+            if (seen < STORM_SLICE // 10) != (who == REFUSED):
+                raise RuntimeError(f"{who}: {seen:,} of {STORM_SLICE:,} packets were seen outside")
+    gate.level("cut")
+    gate.wait_for_purge()
+    return found
+
+
 def storm(section: Section, seconds: float) -> None:
     """5,000 sources of the guests' network send to random places, as fast as one core builds
     packets.
@@ -162,6 +185,7 @@ def storm(section: Section, seconds: float) -> None:
             )
             for n in range(60_000)
         ]
+        costs = _refusal_costs(gate, gate.sender(frames, 0, "guests"))
         flood = gate.sender(frames, 200_000, "guests")
         kept = gate.sender([gate.frame("udp", site.KEPT.v4)], 20_000)
         shares: Counter[str] = Counter()
@@ -190,6 +214,10 @@ def storm(section: Section, seconds: float) -> None:
         refused = gate.ask("/v1/status")[1]["refused_packets"]
     through = {state: shares[state] / seconds / 3 for state in shares}
     ratio = through["with"] / through["without"]
+    for who, values in costs.items():
+        section.add("processor time of a packet", who, "ns", values)
+    ratios = [a / b for a, b in zip(costs[REFUSED], costs[PASSED], strict=True)]
+    section.add("processor time of a packet: refused / passed", "storm", "", ratios)
     section.add(
         "storm, sent", "guests", "packets/s", [rate], target=">= 200,000", met=rate >= 190_000
     )

@@ -1,7 +1,7 @@
 """The site that is measured: one service that is kept, and an allowlist of any size beside it."""
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.lab import places, policy
@@ -40,19 +40,24 @@ def prefixes(count: int) -> list[str]:
     return found
 
 
-def _services(name: str, entries: list[str]) -> Iterator[dict[str, Any]]:
+def _services(name: str, entries: list[str], zones: list[str]) -> Iterator[dict[str, Any]]:
+    # A list of its own for each: YAML would write a shared one as an alias, which no site may have.
     for number, start in enumerate(range(0, len(entries), _PER_SERVICE)):
         to = entries[start : start + _PER_SERVICE]
         yield policy.service(
-            f"{name}-{number}", "vital", ["care"], [{"to": to, "ports": ["tcp/443"]}]
+            f"{name}-{number}", "vital", [*zones], [{"to": to, "ports": ["tcp/443"]}]
         )
 
 
-def allowlist(entries: list[str], *names: str) -> dict[str, list[dict[str, Any]]]:
+def allowlist(
+    entries: list[str], *names: str, zones: Sequence[str] = ("care",)
+) -> dict[str, list[dict[str, Any]]]:
     """Give the allowlist.
 
-    What is kept in every measurement, host names, and these addresses or prefixes.
+    What is kept in every measurement, host names, and these addresses or prefixes; for each of
+    these zones.
     """
+    inside = list(zones)
     ports = [
         f"udp/{PORT}",
         f"udp/{SPARE_PORT}",
@@ -63,17 +68,33 @@ def allowlist(entries: list[str], *names: str) -> dict[str, list[dict[str, Any]]
         "tcp/5001",
         "icmp",
     ]
-    kept = policy.service("kept", "vital", ["care"], [{"to": [KEPT.v4, KEPT.v6], "ports": ports}])
-    found = {"10-kept.yaml": [kept], "20-entries.yaml": list(_services("entries", entries))}
+    kept = policy.service("kept", "vital", [*inside], [{"to": [KEPT.v4, KEPT.v6], "ports": ports}])
+    listed = list(_services("entries", entries, inside))
+    found = {"10-kept.yaml": [kept], "20-entries.yaml": listed}
     if names:
         to = [{"to": list(names), "ports": ["tcp/443"]}]
-        found["30-names.yaml"] = [policy.service("names", "vital", ["care"], to)]
+        found["30-names.yaml"] = [policy.service("names", "vital", [*inside], to)]
     return {name: services for name, services in found.items() if services}
 
 
 def only_care() -> dict[str, Any]:
     """Give the lab's site."""
     return policy.site()
+
+
+def zones(count: int) -> dict[str, Any]:
+    """Give a site of so many zones: the lab's, and more behind interfaces that are not there."""
+    there = policy.SITE["zones"][:count]
+    more = [
+        {
+            "name": f"ward-{number}",
+            "title": f"Ward {number}",
+            "interfaces": [f"ward{number}"],
+            "subnets": [f"10.{100 + number}.0.0/16", f"2001:db8:{100 + number}::/48"],
+        }
+        for number in range(count - len(there))
+    ]
+    return policy.site(zones=[*there, *more])
 
 
 def with_dns_gate() -> dict[str, Any]:

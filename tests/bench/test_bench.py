@@ -9,7 +9,18 @@ import time
 
 import pytest
 
-from tests.bench import figures, lanes, raw, rows_dns, rows_flow, rows_forward, rows_packets, site
+from tests.bench import __main__ as bench
+from tests.bench import (
+    figures,
+    lanes,
+    raw,
+    rows_dns,
+    rows_flow,
+    rows_forward,
+    rows_packets,
+    rows_switch,
+    site,
+)
 from tests.bench.gate import Gate, Run, measure_cut
 from tests.lab import places
 
@@ -177,18 +188,83 @@ def test_lanes_let_through_what_is_kept_and_see_what_is_not(gate: Gate):
     gate.start_daemon(site.allowlist(site.addresses(10)))
     gate.level("cut")
     lane = lanes.Lanes(gate, 500)
-    through = {kind for kind in lanes.KINDS if lane.passes(kind)}
-    assert through == set(lanes.KINDS) - {lanes.OTHER4, lanes.OTHER6}
+    slices = {kind: lane.cost(kind) for kind in lanes.KINDS}
+    lane.close()
+    assert {kind for kind, one in slices.items() if one.refused} == {lanes.OTHER4, lanes.OTHER6}
+    assert all(one.passed or one.refused for one in slices.values())
+    assert all(one.nanoseconds > 0 for one in slices.values())
 
 
-def test_turns_measure_every_kind_of_every_gateway(gate: Gate):
-    gate.hospital.nft(lanes.TRACKED)
-    found = lanes.in_turns({"absent": lanes.Lanes(gate, 200)}, lanes.KINDS, 1)
-    assert all(found[kind]["absent"][0] > 0 for kind in lanes.KINDS)
-
-
-def test_the_row_of_processor_time_has_every_kind_and_state():
+def test_the_row_of_processor_time_measures_each_state_beside_none():
     section = figures.Section("Title", "How.")
-    rows_packets.packets(section, (10,), 1, 200)
-    assert len(section.figures) == len(lanes.KINDS) * 5
+    state = rows_packets.State("Écluse, cut, second lock", 10, "cut", more={"second_lock": "cut"})
+    rows_packets.packets(section, [state], 1, 200, (lanes.KEPT4, lanes.NEW4))
+    assert [f.who for f in section.figures if f.unit] == 2 * ["table absent", state.who]
     assert all(f.values and f.median > 0 for f in section.figures)
+
+
+@pytest.mark.parametrize("says_refused", [True, False])
+def test_a_slice_that_went_the_other_way_is_no_figure(gate: Gate, says_refused: bool):
+    if says_refused:
+        gate.hospital.nft(lanes.TRACKED)
+    else:
+        gate.hospital.nft(
+            "table inet bench { chain f { type filter hook forward priority 0; policy drop; }; }"
+        )
+    lane = lanes.Lanes(gate, 200, [lanes.KEPT4])
+    with pytest.raises(RuntimeError, match=r"kept IPv4: \d+% arrived"):
+        lanes.in_turns({"one": lane}, (lanes.KEPT4,), 1, lambda _name, _kind: says_refused)
+    lane.close()
+
+
+def test_every_state_of_the_row_differs_and_says_what_it_refuses():
+    states = rows_packets.every_state((10, 1_000), 1_000)
+    assert len(set(states)) == len(states) == 6
+    refused = {one.who: [kind for kind in lanes.KINDS if one.refuses(kind)] for one in states}
+    assert refused["Écluse, open"] == []
+    assert refused["Écluse, cut, second lock"] == [lanes.OTHER4, lanes.OTHER6]
+    isolated = states[-1]
+    assert refused[isolated.who] == [lanes.OTHER4, lanes.OTHER6]
+    assert (isolated.refuses(lanes.KEPT4), isolated.refuses(lanes.INSIDE4)) == (None, False)
+
+
+def test_gateways_are_cut_in_turns_with_a_lock_and_without():
+    section = figures.Section("Title", "How.")
+    rows_switch.second_lock(section, 10, 1, ["isolate"])
+    assert len(section.figures) == 3 + 6
+    assert all(len(f.values) == 1 and f.median > 0 for f in section.figures)
+
+
+def test_zones_are_switched_and_passed():
+    assert [len(site.zones(n)["zones"]) for n in rows_switch.ZONES] == list(rows_switch.ZONES)
+    section = figures.Section("Title", "How.")
+    rows_switch.zones(section, 10, 1, (1, 200), (1, 20), (lanes.KEPT4,))
+    switches = [f for f in section.figures if f.what == "answer"]
+    assert [f.who for f in switches] == ["1 zone", "20 zones"]
+    assert all(f.values and f.median > 0 for f in section.figures)
+
+
+def test_no_row_begins_after_the_limit_and_the_run_has_failed(tmp_path, monkeypatch):
+    began: list[str] = []
+
+    def slow(_wish) -> list[figures.Section]:
+        began.append("slow")
+        time.sleep(0.02)
+        return [figures.Section("Slow", "How.")]
+
+    rows = {"slow": slow, "late": lambda _wish: began.append("late")}
+    monkeypatch.setattr(bench, "ROWS", rows)
+    monkeypatch.setattr(bench.contenders, "install", dict)
+    monkeypatch.setattr(bench.figures, "draw_pictures", lambda *_: [])
+    argv = ["bench", "--rows", "slow,late", "--out", str(tmp_path), "--limit", "0.0001"]
+    monkeypatch.setattr("sys.argv", argv)
+    assert bench.main() == 1
+    assert began == ["slow"]
+    report = (tmp_path / figures.REPORT).read_text(encoding="utf-8")
+    assert "Row late" in report
+    assert "were over" in report
+    assert "The run took 0 minutes." in report
+
+
+def test_the_long_night_is_no_row_of_the_whole_run():
+    assert set(bench.ROWS) - set(bench.DEFAULT) == {"soak"}

@@ -3,11 +3,13 @@
 By command, watched by packets, and on record when the daemon is back.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tests.lab import places
 from tests.lab.daemon import Daemon
 from tests.lab.hospital import Hospital
 from tests.lab.hosts import ROOT
+from tests.system.test_tamper import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -265,3 +268,37 @@ def test_set_up_after_a_closing_without_it_the_daemon_stays_shut_until_it_is_ope
     assert not hospital.care.tcp(places.WEB.v4, timeout=0.3)
     assert unconfigured.cli("open", "--yes", "--reason", "set up").returncode == 0
     assert hospital.care.tcp(places.WEB.v4)
+
+
+@contextlib.contextmanager
+def owned(hospital: Hospital, *lines: str) -> Iterator[None]:
+    """Have a process of the gateway make tables that nobody else may delete."""
+    argv = ["ip", "netns", "exec", hospital.namespace("gw"), "nft", "-i"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, text=True) as owner:
+        assert owner.stdin
+        try:
+            owner.stdin.write("".join(f"{line}\n" for line in lines))
+            owner.stdin.flush()
+            names = [line.split()[3] for line in lines]
+            wait_until(lambda: all(n in hospital.shell("gw", "nft list tables") for n in names))
+            yield
+        finally:
+            owner.stdin.close()
+
+
+@pytest.mark.parametrize("level", ["cut", "isolate"])
+def test_tables_of_the_extras_that_a_process_owns_refuse_no_closing(
+    hospital: Hospital, dead: Daemon, level: str
+):
+    flows = "add table inet ecluse_flows { flags owner; }"
+    lock = "add table netdev ecluse_exit { flags owner; }"
+    with owned(hospital, flows, lock):
+        by_hand = hospital.run("gw", ["nft", "-f", f"{dead.state}/ruleset/{level}.nft"])
+        assert "not permitted" in by_hand.stderr, "positive control: it is refused as it is"
+        assert hospital.care.tcp(places.WEB.v4)
+        done = alone(hospital, dead, level, "--no-daemon")
+        assert done.returncode == 0, done.stderr
+        assert "a process owns table" in done.stderr
+        assert f"{level}.nft" in done.stdout
+        assert closed(hospital)
+        assert bool(hospital.care.tcp(places.LABORATORY.v4, timeout=0.3)) == (level == "cut")

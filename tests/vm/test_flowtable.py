@@ -86,6 +86,46 @@ def test_kept_flows_are_in_it_and_none_is_after_a_closing(fast: Scene):
         stream.stop(grace=0)
 
 
+_OWNER = """#!/bin/sh
+{ cat <<END
+add table inet ecluse_flows { flags owner; }
+add flowtable inet ecluse_flows kept { hook ingress priority 1000; devices = { care0, wan0 }; }
+add chain inet ecluse_flows forward { type filter hook forward priority 1000; }
+add rule inet ecluse_flows forward meta l4proto { 6, 17 } ct state established flow add @kept
+END
+sleep 600; } | nft -i
+"""
+
+
+def test_flows_of_a_table_that_a_process_owns_end_with_a_closing_by_hand(fast: Scene):
+    machine, care = fast.machine, fast.ward.care
+    ways = {("udp", family) for family in _FAMILIES}
+    streams = [care.stream(places.LABORATORY.address(family), 5001, "udp") for family in _FAMILIES]
+    _wait_for(fast, ways)
+    machine.sh("systemctl kill -s STOP ecluse; nft delete table inet ecluse_flows", check=True)
+    machine.write("/tmp/owner.sh", _OWNER)
+    machine.sh("systemd-run --quiet --unit=owner /bin/sh /tmp/owner.sh", check=True)
+    try:
+        _wait_for(fast, ways)
+        refused = machine.sh("nft -f /var/lib/ecluse/ruleset/isolate.nft")
+        assert refused.code, "positive control: it is refused as it is"
+        with fast.ward.sniff() as outside:
+            time.sleep(1)
+            assert _to_the_laboratory(outside) > 10, "positive control: it sees them pass"
+            done = machine.sh("ecluse isolate --no-daemon")
+            assert done.code == 0, done
+            assert "connections in a flowtable were ended" in done.err
+            time.sleep(2)
+            outside.clear()
+            time.sleep(3)
+            assert _to_the_laboratory(outside) == 0, "packets of ended flows"
+    finally:
+        machine.sh("systemctl stop owner; systemctl kill -s CONT ecluse")
+        rig.command(machine, "cut")
+    for stream in streams:
+        stream.stop(grace=0)
+
+
 def test_a_source_made_up_behind_another_interface_does_not_meet_a_flow_in_it(fast: Scene):
     ward, here, there = fast.ward, places.CARE_HOST.v4, places.LABORATORY.v4
     assert forge.talk(ward, "care", here, _PORT, there, 5001, patience=10)

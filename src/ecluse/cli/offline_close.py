@@ -24,6 +24,7 @@ from ecluse.cli.exit_codes import (
     setup_commands,
 )
 from ecluse.errors import ForbiddenError, KernelError, StateError
+from ecluse.ruleset import exit_text, flowtable
 from ecluse.ruleset.table_names import BASE_CHAINS
 from ecluse.state import durable_files, offline_closings, state_files
 from ecluse.state.disk_reserve import DiskReserve
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 _BUILT_IN = "/usr/lib/ecluse/closed.nft"
 _NFT_SECONDS = 30
+NOT_PERMITTED = "Operation not permitted"
+"""How nft writes EPERM (strerror of the C locale)."""
 _PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"  # a shell by plain su has no sbin
 
 
@@ -89,7 +92,7 @@ def _load_first(at: Layout, level: str, screen: Screen) -> tuple[Path, bool]:
         Path(os.environ.get("ECLUSE_BUILT_IN") or _BUILT_IN),
     ):
         trouble = _why_unusable(at, path) if path.is_relative_to(at.root) else ""
-        trouble = trouble or _load_file(path)
+        trouble = trouble or _load_file(path, screen)
         if not trouble:
             loaded = path
             if _is_shut():
@@ -129,13 +132,14 @@ def _remove_precaution_note() -> None:
         (Path(os.environ.get("ECLUSE_RUN_DIR") or "/run/ecluse") / CLOSED_AT_BOOT).unlink()
 
 
-def _run_nft(*words: str) -> tuple[int, str, str]:
+def _run_nft(*words: str, given: str | None = None) -> tuple[int, str, str]:
     environment = {"PATH": _PATH, "LC_ALL": "C"}
     try:
         done = subprocess.run(
             ["nft", *words],
             check=False,
             capture_output=True,
+            input=given,
             text=True,
             errors="replace",
             env=environment,
@@ -148,10 +152,56 @@ def _run_nft(*words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def _load_file(path: Path) -> str:
-    """Load a ruleset file, whole or not at all; give nft's first line when it refused."""
+def _load_file(path: Path, screen: Screen) -> str:
+    """Load a ruleset file, whole or not at all; give nft's first line when it refused.
+
+    A file also ends the flowtable, and most the second lock. Where a process owns a table of that
+    name (`flags owner`) the kernel refuses that, and all with it: then the gate is closed alone.
+    """
     code, _, error = _run_nft("-f", str(path))
+    if code and NOT_PERMITTED in error and (alone := _without_extras(path)):
+        code, _, again = _run_nft("-f", "-", given=alone)
+        if not code:
+            _end_flows_of_strangers(screen)
+        error = again or error
     return "" if not code else (error.strip().splitlines() or [f"nft ended with {code}"])[0]
+
+
+def _without_extras(path: Path) -> str:
+    """Give a file with the programs that it includes, but without what ends other tables."""
+    try:
+        text = (durable_files.read_file(path) or b"").decode()
+        for program in state_files.included_paths(text):
+            whole = (durable_files.read_file(program) or b"").decode()
+            text = text.replace(f'include "{program}"', whole)
+    except (StateError, UnicodeDecodeError):
+        return ""
+    for removal in (flowtable.REMOVAL, exit_text.REMOVAL):
+        text = text.replace(removal, "")
+    return text
+
+
+def _end_flows_of_strangers(screen: Screen) -> None:
+    """End the connections in a flowtable that could not be taken away, and say what is left."""
+    from ecluse.kernel.conntrack import end_offloaded  # noqa: PLC0415 - no other closing needs it
+
+    screen.wrapped_error(
+        f"a process owns table {flowtable.TABLE} or {exit_text.TABLE}: the gate was closed without "
+        f"taking it away. 'nft list table {flowtable.TABLE}' (or {exit_text.TABLE}) names the "
+        "process: end it. Until then kept services may be slow or dropped.",
+        "warn",
+    )
+    try:
+        ended = end_offloaded()
+    except OSError as error:
+        screen.wrapped_error(
+            f"CONNECTIONS IN A FLOWTABLE MAY GO ON: they could not be ended ({error.strerror}). "
+            "Pull the cable, or end that process",
+            "bad",
+        )
+    else:
+        if ended:
+            screen.wrapped_error(f"{ended} connections in a flowtable were ended", "warn")
 
 
 def _is_shut() -> bool:

@@ -37,6 +37,8 @@ from ecluse.ruleset.table_names import SPOOFED
 NFNL_SUBSYS_CTNETLINK = 1
 CT_GET, CT_DELETE = 1, 2
 CTA_STATUS, IPS_SEEN_REPLY = 3, 1 << 1
+IPS_OFFLOADED = 1 << 14 | 1 << 15
+"""IPS_OFFLOAD, IPS_HW_OFFLOAD: a flowtable forwards it (linux/netfilter/nf_conntrack_common.h)."""
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY, CTA_ID, CTA_ZONE = (
     1,
     2,
@@ -155,6 +157,28 @@ def read_entries() -> tuple[list[ConntrackEntry], int]:
         )
 
 
+def end_offloaded() -> int:
+    """Delete every entry that a flowtable forwards, kept or not; give how many went.
+
+    The kernel drops such a flow within a second. What is kept begins again by the chains. OSError
+    when the kernel refuses.
+    """
+    kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, CT_GET)
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+        handles = [
+            _handle(body, found)
+            for body in netlink.dump(kind, netfilter_header(0))
+            for found in (attribute_map(body, 4),)
+            if number(found.get(CTA_STATUS, b"")) & IPS_OFFLOADED
+        ]
+    return _delete_entries(handles)[0]
+
+
+def _handle(body: bytes, found: dict[int, bytes]) -> bytes:
+    """Give what a delete of this entry has to send back."""
+    return body[:4] + b"".join([attribute(kind, found[kind]) for kind in HANDLE if kind in found])
+
+
 @contextmanager
 def _no_full_collection() -> Iterator[None]:
     """Keep the garbage collector from walking all entries while their list grows.
@@ -186,7 +210,6 @@ def parse_entry(body: bytes, known: Addresses) -> ConntrackEntry:
             counted = attribute_map(found[direction])
             packets += number(counted[CTA_COUNTERS_PACKETS])
             octets += number(counted[CTA_COUNTERS_BYTES])
-    handle = body[:4] + b"".join([attribute(kind, found[kind]) for kind in HANDLE if kind in found])
     answered = CTA_STATUS not in found or bool(number(found[CTA_STATUS]) & IPS_SEEN_REPLY)
     return ConntrackEntry(
         protocol,
@@ -194,7 +217,7 @@ def parse_entry(body: bytes, known: Addresses) -> ConntrackEntry:
         reply,
         packets=packets,
         bytes=octets,
-        handle=handle,
+        handle=_handle(body, found),
         answered=answered,
         spoofed=CTA_LABELS in found and _has_label(found[CTA_LABELS], SPOOFED),
     )

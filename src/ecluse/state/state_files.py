@@ -192,8 +192,13 @@ def included_programs(at: Layout, text: str) -> set[str]:
 
     One in another directory is given by its path.
     """
-    paths = (Path(found) for found in _INCLUDE.findall(text))
+    paths = included_paths(text)
     return {path.name if path.parent == at.ruleset else str(path) for path in paths}
+
+
+def included_paths(text: str) -> list[Path]:
+    """Give the files that a ruleset file includes."""
+    return [Path(found) for found in _INCLUDE.findall(text)]
 
 
 def listed_levels(text: str) -> list[str]:

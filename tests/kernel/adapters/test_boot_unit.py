@@ -12,6 +12,7 @@ from ecluse.ruleset import exit_text, switch
 from ecluse.ruleset.exit_values import Ends, ExitDevice, ExitLock
 from tests.golden.cases import HERE, compiled
 from tests.kernel.adapters.conftest import ip, nft
+from tests.kernel.adapters.test_flowtable import owned
 
 pytestmark = pytest.mark.kernel
 
@@ -117,3 +118,11 @@ async def test_the_sites_own_rules_come_and_go_beside_both_locks(firewall, tmp_p
         assert ("inet site" in tables) == (words[0] == "load")
     finally:
         table.close()
+
+
+async def test_a_table_of_an_extra_that_a_process_owns_refuses_no_recorded_gate(firewall, tmp_path):
+    with owned():
+        said = await boot(tmp_path, seal(exit_text.boot_text(LOCK)))
+        assert "closed.nft" not in said
+        assert (await firewall.targets(["forward"]))["forward"] == f"k{PROGRAM.slot}_forward"
+        assert not (tmp_path / "closed-at-boot").exists()

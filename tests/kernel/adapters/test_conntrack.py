@@ -212,6 +212,18 @@ async def test_ending_ends_just_those(conntrack):
     assert await conntrack.end([]) == 0
 
 
+async def test_what_a_flowtable_forwards_is_ended_by_its_status_alone(conntrack, monkeypatch):
+    """The kernel lets nobody set that bit, so one of another meaning stands for it
+    (tests/vm/test_flowtable.py has the flows).
+    """
+    fill(range(1, 6))
+    assert adapter.end_offloaded() == 0
+    assert len(await conntrack.connections()) == 5
+    monkeypatch.setattr(adapter, "IPS_OFFLOADED", 1 << 3)  # IPS_CONFIRMED
+    assert adapter.end_offloaded() == 5
+    assert not await conntrack.connections()
+
+
 async def test_a_new_connection_with_the_same_addresses_is_left_alone(conntrack):
     fill([1])
     old = await conntrack.connections()

@@ -15,10 +15,11 @@ from ecluse.kernel import proxy_sets
 from ecluse.kernel.netlink import NETLINK_NETFILTER, NetlinkSocket
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
-from ecluse.ruleset.flowtable import TABLE, flowtable_text
+from ecluse.ruleset.flowtable import REMOVAL, TABLE, flowtable_text
 from tests.golden.cases import HERE, compiled
 from tests.kernel.adapters.conftest import nft
 from tests.kernel.adapters.test_bulk_elements import empty_table, exact
+from tests.lab.hosts import ROOT
 from tests.unit.controller.machine import CUT, simple
 
 pytestmark = pytest.mark.kernel
@@ -27,9 +28,14 @@ FLOWS = f"table {TABLE} {{\n\tchain forward {{\n\t\taccept\n\t}}\n}}\n"
 PROXY_SET = "dns_svc_secure_mail_4"
 
 
+def tables():
+    return subprocess.run(
+        ["nft", "list", "tables"], capture_output=True, text=True, check=True
+    ).stdout
+
+
 def stands():
-    listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
-    return f"table {TABLE}" in listed.stdout.splitlines()
+    return f"table {TABLE}" in tables().splitlines()
 
 
 def put(firewall):
@@ -171,6 +177,43 @@ async def test_a_table_of_its_name_that_a_process_owns_keeps_no_address(firewall
             assert (await firewall.learned())[PROXY_SET]
             proxy_sets.delete_elements(netlink, PROXY_SET, [address])
             assert not (await firewall.learned())[PROXY_SET]
+
+
+def gate_sh(question):
+    """Ask packaging/scripts/gate.sh in this namespace."""
+    return subprocess.run(
+        ["dash", "-euc", f"{(ROOT / 'packaging/scripts/gate.sh').read_text()}\n{question}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("by_whom", [contextlib.nullcontext, owned])
+async def test_the_package_opens_with_a_table_of_its_name_whoever_owns_it(firewall, by_whom):
+    with by_whom():
+        for way in ("apply", "delete_table"):
+            if way == "apply":
+                firewall._flowtable.may_stand = False
+                await firewall.apply(
+                    switch.table_text(compile_program(simple(), {}, 1)).replace(REMOVAL, "")
+                )
+                assert await firewall.chains(), "positive control"
+            else:
+                done = gate_sh("delete_table")
+                assert done.returncode == 0, done.stderr
+                assert ("owns table" in done.stderr) == (by_whom is owned)
+        assert "table inet ecluse\n" not in tables()
+
+
+def test_the_package_that_leaves_a_cut_ends_it_and_knows_where_it_could_not():
+    nft(FLOWS)
+    assert gate_sh("end_flowtable").returncode == 0
+    assert not stands()
+    assert gate_sh("end_flowtable").returncode == 0, "none there"
+    with owned():
+        assert gate_sh("end_flowtable").returncode != 0
+        assert stands()
 
 
 async def test_a_kernel_that_has_none_says_so_and_what_stood_stands(firewall):
