@@ -59,8 +59,12 @@ class ExitReading:
 class ExitTable(Protocol):
     """Table `netdev ecluse_exit`: the second lock. Each transaction is whole or not at all."""
 
-    async def apply(self, lock: ExitLock) -> None:
-        """Make the table, or restate the one that stands; counters stay. KernelError."""
+    async def apply(self, lock: ExitLock, *, whole: bool = False) -> None:
+        """Make the table, or restate the one that stands; counters stay. KernelError.
+
+        whole: not only what differs from what was applied last: a device was renamed, whose chain
+        then hangs nowhere and is listed as ever, or somebody changed the table.
+        """
 
     async def remove(self) -> None:
         """Remove the table; none there is no error. KernelError."""

@@ -540,6 +540,7 @@ class FakeExitTable:
     def __init__(self) -> None:
         self.lock = None
         self.applied: list = []
+        self.wholes: list[bool] = []
         self.fail = ""
         self.counts: tuple = ()
         self.dropped: tuple = ()
@@ -548,10 +549,11 @@ class FakeExitTable:
         if self.fail:
             raise KernelError(self.fail)
 
-    async def apply(self, lock) -> None:
+    async def apply(self, lock, *, whole=False) -> None:
         self._may_fail()
         self.lock = lock
         self.applied.append(lock)
+        self.wholes.append(whole)
 
     async def remove(self) -> None:
         self._may_fail()

@@ -1,5 +1,6 @@
 """The second lock, with the real daemon and real packets: what leaves past table `inet ecluse`."""
 
+import re
 import time
 
 import pytest
@@ -153,6 +154,29 @@ def test_it_is_put_back_and_follows_devices(hospital: Hospital):
     assert wait_until(lambda: has_lock(daemon), 15)
     hospital.shell("gw", "nft flush ruleset")
     assert wait_until(lambda: stands(hospital), 15)
+
+
+def test_an_address_that_root_lets_out_goes_again(hospital: Hospital):
+    def lets_out() -> bool:
+        return "192.0.2.77" in hospital.shell("gw", "nft list table netdev ecluse_exit")
+
+    def let_out() -> None:
+        name = re.search(r"set (to4_\w+)", hospital.shell("gw", "nft list sets netdev"))
+        assert name
+        hospital.nft(f"add element netdev ecluse_exit {name[1]} {{ 192.0.2.77 }}")
+
+    daemon = hospital.daemon(site=CUT).start()
+    daemon.level("cut")
+    assert wait_until(lambda: has_lock(daemon), 5)
+    let_out()
+    assert wait_until(lambda: not lets_out(), 10)
+    assert wait_until(lambda: "was put back" in (daemon.state / "audit.log").read_text(), 5)
+    daemon.kill9()
+    let_out()
+    assert lets_out(), "positive control"
+    daemon.start()
+    assert wait_until(lambda: has_lock(daemon) and not lets_out(), 10)
+    assert hospital.care.tcp(places.LABORATORY.v4)
 
 
 def test_killed_it_holds_and_the_next_daemon_takes_it_over(hospital: Hospital):

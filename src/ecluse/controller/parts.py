@@ -220,7 +220,8 @@ class Parts:
             alerts=alerts,
             emit=emit,
             on_interface=self.second_lock.follow,
-            on_change=self._follow_links,
+            on_rename=self.second_lock.follow_renamed,
+            on_change=self.flowtable.follow,
         )
         self.kernel_limits = KernelLimitsTask(ports.links, alerts)
         self.regular_look = RegularLook(
@@ -288,10 +289,6 @@ class Parts:
             alerts=alerts,
             emit=emit,
         )
-
-    def _follow_links(self) -> None:
-        self.flowtable.follow()
-        self.second_lock.follow_links()
 
     # -- the background work -----------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from ecluse.alerts import Alerts
 from ecluse.bypass import MachineWarning, find_bypasses
 from ecluse.controller.live_state import LiveState
 from ecluse.errors import EcluseError
-from ecluse.host_reading import HostReading
+from ecluse.host_reading import MISSED, RENAMED, HostReading
 from ecluse.policy import GATEWAY, OPEN, Levels, Policy
 from ecluse.ports import BypassScanPort, Links
 from ecluse.records import Actor, AuditRecord
@@ -76,6 +76,7 @@ class LinkTask:
         itself: the daemon, as an actor.
         alerts, emit: take alerts and events.
         on_interface: called at once when an interface came, went or was changed.
+        on_rename: called at once when one was renamed, or may have been.
         on_change: called when links changed.
     """
 
@@ -91,9 +92,11 @@ class LinkTask:
         alerts: Alerts,
         emit: Callable[[str, str], None],
         on_interface: Callable[[], None],
+        on_rename: Callable[[], None] = lambda: None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_interface = on_interface
+        self._on_rename = on_rename
         self._on_change = on_change
         self._live = live
         self._links = links
@@ -122,8 +125,10 @@ class LinkTask:
         if self._changes is None:
             self._changes = self._links.changes()
         async for change in self._changes:
-            if change.startswith("interface "):
-                # A device that was renamed has left the second lock: no pause before that.
+            # A device that was renamed has left the second lock: no pause before that.
+            if RENAMED in change or change.startswith(MISSED):
+                self._on_rename()
+            elif change.startswith("interface "):
                 self._on_interface()
             if len(self._untold) < _MOST_CHANGES:
                 self._untold.append(change)

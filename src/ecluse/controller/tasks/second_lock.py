@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
+from secrets import randbits
 from typing import Any
 
 from ecluse.alerts import Alerts, error_text
@@ -95,7 +96,8 @@ class SecondLockTask:
         self._work: asyncio.Future[None] | None = None
         self._unlocked: tuple[str, ...] = ()
         self._since: datetime | None = None
-        self._links_changed = False
+        self._series = randbits(32)  # what a run before made is not known to be as it should
+        self._renamed = False
         self._culprit = ""  # who changed it last, and how
         self._failure = ""
         self._reading = ExitReading(stands=False)
@@ -113,12 +115,12 @@ class SecondLockTask:
             self._culprit = f"{change.process} (pid {change.pid}): {change.second_lock}"
         self._wanted.set()
 
-    def follow_links(self) -> None:
-        """Have it made again although it looks as meant.
+    def follow_renamed(self) -> None:
+        """Have it made again although it looks as meant: a device may have been renamed.
 
-        A chain of a device that was renamed, and renamed back, hangs nowhere and is listed as ever.
+        The chain of one that was renamed hangs nowhere and is listed as ever (seen on 6.18).
         """
-        self._links_changed = True
+        self._renamed = True
         self._wanted.set()
 
     async def run(self) -> None:
@@ -204,12 +206,12 @@ class SecondLockTask:
     async def _bring(self) -> None:
         live = self._live.current
         meant = await self._meant(live.policy, live.levels)
-        again, self._links_changed = self._links_changed, False
+        renamed, self._renamed = self._renamed, False
         if meant is None and not self._may_stand:
             # One that somebody loaded by hand would drop what is open, in silence.
             self._may_stand = (await self._table.read_table(None)).stands
         stale = meant != self._applied or (meant is None and self._may_stand)
-        if (again or stale) and not await self._change(live, meant):
+        if (renamed or stale) and not await self._change(live, meant, whole=renamed):
             return
         if meant is None:
             await self._store_for_boot(None)
@@ -219,7 +221,12 @@ class SecondLockTask:
         if not reading.stands or reading.faults:
             found = "; ".join(reading.faults) or "it was gone"
             found, self._culprit = self._culprit or found, ""
-            if not await self._change(live, meant, again=True):
+            if meant != self._applied:
+                self.follow()
+                return
+            self._series = randbits(32)
+            meant = await self._meant(live.policy, live.levels)
+            if not await self._change(live, meant, whole=True):
                 return
             what = f"the second lock was put back: {found}"
             self._emit("tamper", what)
@@ -235,18 +242,18 @@ class SecondLockTask:
         self._levels = live.levels
         await self._store_for_boot(meant)
 
-    async def _change(
-        self, live: CurrentState, meant: ExitLock | None, *, again: bool = False
-    ) -> bool:
+    async def _change(self, live: CurrentState, meant: ExitLock | None, *, whole: bool) -> bool:
         """Bring it to what a live state wants; False: that is not live any more.
 
-        again: whatever was applied.
+        whole: every device's chains (`ExitTable.apply`).
         """
         async with self._live.lock.hold():
-            if self._live.current is not live or (again and meant != self._applied):
+            if self._live.current is not live:
                 self.follow()
                 return False
-            await self._transact(lambda: self._apply(meant) if meant else self._remove())
+            await self._transact(
+                lambda: self._apply(meant, whole=whole) if meant else self._remove()
+            )
         return True
 
     async def _transact(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
@@ -286,7 +293,9 @@ class SecondLockTask:
         devices = exit_devices(policy, seen.host)
         # What the DNS gate learned is the table's own affair (kernel/exit_learned.py). A large
         # list takes its time: not on the event loop.
-        return await asyncio.to_thread(exit_lock, policy, levels, self._addresses(), (), devices)
+        return await asyncio.to_thread(
+            exit_lock, policy, levels, self._addresses(), (), devices, self._series
+        )
 
     async def _widen(self, policy: Policy, levels: Levels) -> None:
         wider = await self._meant(policy, levels)
@@ -303,9 +312,9 @@ class SecondLockTask:
             if lock != self._applied:
                 await self._apply(lock)
 
-    async def _apply(self, lock: ExitLock) -> None:
+    async def _apply(self, lock: ExitLock, *, whole: bool = False) -> None:
         self._may_stand = True  # whatever fails after the kernel took it
-        await self._table.apply(lock)
+        await self._table.apply(lock, whole=whole)
         await self._count_commit()
         if self._applied is None:
             self._since = self._clock()
