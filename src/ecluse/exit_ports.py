@@ -33,6 +33,17 @@ class DroppedRow:
     ethertype: int = 0
     packets: int = 0
 
+    @property
+    def way(self) -> str:
+        """Name who sends what where, whatever the ports."""
+        return f"{self.source} {self.destination} {self.ethertype}"
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        if self.ethertype:
+            return f"frames of ethertype {self.ethertype:#06x} by {self.source} ({self.packets})"
+        return f"{self.source} to {self.destination} ({self.packets} packets)"
+
 
 @dataclass(frozen=True, slots=True)
 class ExitReading:
@@ -68,6 +79,9 @@ class ExitTable(Protocol):
 
     async def remove(self) -> None:
         """Remove the table; none there is no error. KernelError."""
+
+    async def read_counts(self, lock: ExitLock) -> ExitReading:
+        """Read what left and what was dropped, and compare nothing: quick. KernelError."""
 
     async def read_table(self, lock: ExitLock | None) -> ExitReading:
         """Read what stands, and compare it with what is meant (None: no table). KernelError."""

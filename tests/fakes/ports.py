@@ -560,6 +560,10 @@ class FakeExitTable:
         self.lock = None
         self.applied.append(None)
 
+    async def read_counts(self, _lock) -> ExitReading:
+        self._may_fail()
+        return ExitReading(self.lock is not None, counts=self.counts, dropped=self.dropped)
+
     async def read_table(self, lock) -> ExitReading:
         self._may_fail()
         faults = () if self.lock == lock else ("it is another",)

@@ -74,6 +74,23 @@ def test_it_stands_at_isolate_alone_as_shipped_and_goes_before_an_opening(hospit
     assert hospital.care.udp(places.WEB.v4)
 
 
+def test_a_cut_prints_what_left_since_and_never_that_the_lock_is_missing(hospital: Hospital):
+    daemon = hospital.daemon(site=CUT).start()
+    kept = hospital.care.stream(places.LABORATORY.v4, 5000, "udp", rate=500)
+    for words in (["cut"], ["isolate"], ["cut"]):
+        done = daemon.cli(*words)
+        assert done.returncode == 0, done.stderr
+        assert "2nd lock  stands, since" in done.stdout, done.stdout
+        assert "MISSING" not in daemon.cli("status").stdout
+    found = re.search(r"wan0: ([\d,]+) packets to what is kept, 0 to others", done.stdout)
+    assert found, done.stdout
+    report = kept.stop()
+    last = lock(daemon)["devices"]
+    (wan,) = (one for one in last if one["device"] == "wan0")
+    assert 0 < int(found[1].replace(",", "")) <= wan["kept"]
+    assert wan["kept"] <= report.sent + 10
+
+
 def test_a_macvlan_of_the_outside_is_held_and_proves_a_way_past_the_gate(hospital: Hospital):
     daemon = hospital.daemon(site=OFF).start()
     daemon.level("isolate")

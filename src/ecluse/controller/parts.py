@@ -269,6 +269,7 @@ class Parts:
             links=ports.links,
             look_at_kernel=self.regular_look.look,
             look_at_links=self.link_reader.look,
+            count=self.second_lock.count,
             observe=self.observe,
             knowledge=self._knowledge,
             notices=lambda: (*self._troubles(), *map(str, ports.source.warnings())),

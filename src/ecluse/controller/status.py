@@ -65,6 +65,7 @@ class StatusReader:
         links: the gateway's own addresses.
         look_at_kernel: compares the kernel with the live state, and reads counters. KernelError.
         look_at_links: reads the machine's links.
+        count: reads the second lock's counters; it never raises, and never waits for long.
         observe: collects what the parts of the controller noticed.
         knowledge: gives what is known of host names; called on a thread.
         notices: gives further warnings, in words; called on a thread.
@@ -80,6 +81,7 @@ class StatusReader:
         links: Links,
         look_at_kernel: Callable[[], Awaitable[None]],
         look_at_links: Callable[[], Awaitable[LinkReading]],
+        count: Callable[[], Awaitable[None]],
         observe: Callable[[], Observations],
         knowledge: Callable[[], Knowledge],
         notices: Callable[[], tuple[str, ...]],
@@ -91,6 +93,7 @@ class StatusReader:
         self._links = links
         self._look_at_kernel = look_at_kernel
         self._look_at_links = look_at_links
+        self._count = count
         self._observe = observe
         self._knowledge = knowledge
         self._notices = notices
@@ -107,6 +110,7 @@ class StatusReader:
         else:
             self._alerts.clear("kernel-not-compared")
         seen = await self._look_at_links()
+        await self._count()
         live, observed = self._live.current, self._observe()
 
         def build() -> Status:

@@ -48,6 +48,12 @@ class NftExitTable:
         """Remove the table; none there is no error."""
         await self._run("remove the second lock", self._remove)
 
+    async def read_counts(self, lock: ExitLock) -> ExitReading:
+        """Read what left and what was dropped; compares nothing."""
+        return await self._run(
+            "read the second lock's counters", lambda: retry_interrupted(lambda: _read_counts(lock))
+        )
+
     async def read_table(self, lock: ExitLock | None) -> ExitReading:
         """Read what stands, and compare it with what is meant (None: no table)."""
         return await self._run(
@@ -171,6 +177,14 @@ def _left_alone(
 
 def _contents(netlink: NetlinkSocket) -> ExitContents:
     return in_one_generation(netlink, lambda: read_exit_table.read_contents(netlink))
+
+
+def _read_counts(lock: ExitLock) -> ExitReading:
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+        counters = read_exit_table.read_counters(netlink)
+        rows, full = read_exit_table.read_dropped(netlink)
+    counts = tuple(_counts(lock, counters))
+    return ExitReading(stands=bool(counters), counts=counts, dropped=rows, full=full)
 
 
 def _counts(lock: ExitLock, values: dict[str, CounterValue]) -> Iterator[ExitCounts]:

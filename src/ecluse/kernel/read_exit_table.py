@@ -2,7 +2,7 @@
 
 import errno
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -122,8 +122,21 @@ def read_contents(netlink: NetlinkSocket) -> ExitContents:
             frozenset(text(one[nf.NFTA_OBJ_NAME]) for one in objects),
         ),
         found,
-        {text(one[nf.NFTA_OBJ_NAME]): counter_value(one[nf.NFTA_OBJ_DATA]) for one in objects},
+        _counter_values(objects),
     )
+
+
+def read_counters(netlink: NetlinkSocket) -> dict[str, CounterValue]:
+    """Read the counters; none when there is no table."""
+    return _counter_values(_dump(netlink, nf.NFT_MSG_GETOBJ, nf.NFTA_OBJ_TABLE))
+
+
+def _counter_values(objects: Iterable[dict[int, bytes]]) -> dict[str, CounterValue]:
+    return {
+        text(one[nf.NFTA_OBJ_NAME]): counter_value(one[nf.NFTA_OBJ_DATA])
+        for one in objects
+        if number(one[nf.NFTA_OBJ_TYPE]) == nf.NFT_OBJECT_COUNTER
+    }
 
 
 _CHAIN_HASHED = (*digests.CHAIN_HASHED, nf.NFTA_CHAIN_POLICY)

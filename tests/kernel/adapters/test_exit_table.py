@@ -367,6 +367,10 @@ def test_what_it_dropped_is_told_with_addresses_or_ethertype(wire, table):
     }
     assert not read.full
     assert read.counts[0].lost.packets == 8
+    now = run(table.read_counts(ISOLATE))
+    assert (now.stands, now.counts, set(now.dropped)) == (True, read.counts, set(read.dropped))
+    run(table.remove())
+    assert not run(table.read_counts(ISOLATE)).stands
 
 
 def test_a_full_set_hides_no_drop(wire, table):

@@ -171,6 +171,59 @@ def test_switched_off_it_never_stands(machine):
     assert "switched off" in state(machine).why
 
 
+def test_right_after_a_closing_it_is_being_set_and_later_missing(machine, monkeypatch):
+    slow = Slow(machine)
+    assert not state(machine).being_set, "none is meant to stand"
+    machine.run(set_level(machine, "isolate"))
+    for _ in range(2):
+        found = state(machine)
+        assert (found.wanted, found.stands, found.being_set) == (True, False, True)
+        assert found.why == "it is being set"
+        later(machine)
+    monkeypatch.setattr(second_lock, "_BEING_SET", 0.05)
+    found = state(machine)
+    assert (found.being_set, found.why) == (False, "not set within 0 s")
+    slow.go.set()
+    later(machine)
+    found = state(machine)
+    assert (found.stands, found.being_set, found.why) == (True, False, "")
+
+
+def test_counts_are_of_the_moment_of_the_question(machine):
+    machine.set("isolate")
+    later(machine)
+    number = machine.controller.parts.live.current.generation.number
+    for packets in (3, 5):
+        none, some = CounterValue(0, 0), CounterValue(packets, 60)
+        machine.exit_table.counts = (ExitCounts("wan0", some, some, none, none),)
+        for found in (state(machine), machine.run(machine.controller.second_lock(number))):
+            assert found.devices[0].kept == 2 * packets
+    assert machine.run(machine.controller.second_lock(number - 1)) is None
+    machine.exit_table.counts = (ExitCounts("wan0", none, none, none, some),)
+    codes = [one.code for one in machine.status().alerts]
+    assert "way-past-gate" in codes, "in the same answer"
+    machine.exit_table.dropped = (DroppedRow("192.0.2.9", "198.51.100.80", packets=1),)
+    more = replace(machine.exit_table.counts[0], lost=CounterValue(6, 60))
+    machine.exit_table.counts = (more,)
+    state(machine)
+    later(machine)
+    told = [one.what for one in machine.audit.records if one.event == "exit"]
+    assert "192.0.2.9 to 198.51.100.80 (1 packets)" in told[-1], "recorded soon"
+    machine.exit_table.fail = "no memory"
+    assert state(machine).devices[0].lost == 6
+
+
+def test_a_count_that_takes_long_keeps_no_answer(machine, monkeypatch):
+    machine.set("isolate")
+    later(machine)
+
+    async def hangs(_lock):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(machine.exit_table, "read_counts", hangs)
+    assert state(machine).stands
+
+
 def set_level(machine, level):
     """As `Machine.set`, which waits until nothing is under way."""
     return machine.controller.set_level(level, None, command(Action.LEVEL, "why"))
@@ -195,6 +248,8 @@ def test_a_closing_waits_for_no_lock_and_the_lock_follows(machine):
     assert later(machine) is None
     assert machine.controller.parts.live.lock.locked(), "it is under way"
     assert machine.run(set_level(machine, "isolate")).verified
+    later(machine)
+    assert not machine.controller.parts.alerts.is_raised("second-lock-missing"), "overtaken"
     assert set(machine.controller.parts.live.current.levels.values()) == {"isolate"}
     slow.go.set()
     lock = later(machine, 0.3)
