@@ -160,10 +160,15 @@ class SecondLockTask:
             self._for_boot, self._for_boot_known = None, True
         await self._transact(lambda: self._widen(policy, levels))
 
-    async def before_update(self) -> None:
-        """Let through the addresses that host names have now, before the gate does. KernelError."""
+    async def before_update(self) -> Addresses:
+        """Let through the addresses that host names have now, before the gate does. KernelError.
+
+        Give them: the gate gets these and no newer ones, of which the lock does not know.
+        """
+        addresses = self._addresses()
         if self._may_stand and self._live.started:
-            await self._transact(self._widen_for_names)
+            await self._transact(lambda: self._widen_for_names(addresses))
+        return addresses
 
     def state(self) -> SecondLockState:
         """Give what is known of it, for `status`."""
@@ -313,7 +318,9 @@ class SecondLockTask:
             raise _OvertakenError
         work.result()
 
-    async def _meant(self, policy: Policy, levels: Levels) -> ExitLock | None:
+    async def _meant(
+        self, policy: Policy, levels: Levels, addresses: Addresses | None = None
+    ) -> ExitLock | None:
         if not is_engaged(policy, levels):
             return None
         seen = await self._look_at_links()
@@ -323,9 +330,8 @@ class SecondLockTask:
         devices = exit_devices(policy, seen.host)
         # What the DNS gate learned is the table's own affair (kernel/exit_learned.py). A large
         # list takes its time: not on the event loop.
-        return await asyncio.to_thread(
-            exit_lock, policy, levels, self._addresses(), (), devices, self._series
-        )
+        now = self._addresses() if addresses is None else addresses
+        return await asyncio.to_thread(exit_lock, policy, levels, now, (), devices, self._series)
 
     async def _widen(self, policy: Policy, levels: Levels) -> None:
         wider = await self._meant(policy, levels)
@@ -334,9 +340,9 @@ class SecondLockTask:
         else:
             await self._apply(union(self._applied, wider))
 
-    async def _widen_for_names(self) -> None:
+    async def _widen_for_names(self, addresses: Addresses) -> None:
         live = self._live.current
-        wider = await self._meant(live.policy, live.levels)
+        wider = await self._meant(live.policy, live.levels, addresses)
         if wider is not None:
             lock = union(self._applied, wider) if self._applied else wider
             if lock != self._applied:

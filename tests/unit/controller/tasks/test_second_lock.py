@@ -13,7 +13,7 @@ from ecluse.host_reading import Device, HostReading
 from ecluse.policy import SecondLock
 from ecluse.ports import CounterValue, KernelChange
 from ecluse.records import Action
-from tests.unit.controller.machine import Machine, command, simple
+from tests.unit.controller.machine import Machine, allowlist, command, simple
 
 
 def site(setting: SecondLock):
@@ -279,6 +279,42 @@ def test_an_opening_whose_lock_takes_long_gives_way_to_a_closing(machine):
     later(machine, 0.3)
     assert set(machine.controller.parts.live.current.levels.values()) == {"isolate"}
     assert state(machine).stands
+
+
+def test_the_gate_gets_no_address_that_the_lock_was_not_told_of():
+    site_cut = site(SecondLock.CUT).site
+    named = replace(allowlist("lab", hosts=("lab.example",)), site=site_cut)
+    machine = Machine(named, {"lab.example": ["203.0.113.9", "203.0.113.8"]})
+    machine.start()
+    machine.set("cut")
+    later(machine)
+    changes = []
+    change_elements = machine.firewall.change_elements
+
+    async def watched(gone, come):
+        let_out = machine.exit_table.lock.ends4.singles
+        changes.extend((key, let_out) for one in come for key in one.elements)
+        await change_elements(gone, come)
+
+    machine.firewall.change_elements = watched
+    slow = Slow(machine)
+
+    async def learn():
+        machine.resolver.answer("lab.example", ["203.0.113.9", "203.0.113.10"])
+        await asyncio.sleep(0.1)
+        machine.resolver.answer("lab.example", ["203.0.113.9", "203.0.113.11"])
+        slow.go.set()
+        await asyncio.sleep(0.3)
+
+    machine.run(learn())
+    for key, let_out in changes:
+        assert {0xCB00710A, 0xCB00710B} & _addresses_of(key) <= let_out
+    assert any(0xCB00710B in _addresses_of(key) for key, _ in changes), "it comes in the end"
+    machine.close()
+
+
+def _addresses_of(key):
+    return {low for low, high in key if low == high}
 
 
 def test_one_that_failed_after_the_kernel_took_it_goes_before_an_opening(machine):
