@@ -206,6 +206,17 @@ class Gate:
             time.sleep(0.005)
         raise RuntimeError("the end of connections did not come")
 
+    def wait_for_lock(self, patience: float = 60.0) -> dict:
+        """Wait until the second lock stands; give what is known of it."""
+        number = self.ask("/v1/status")[1]["generation"]
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            lock = self.ask(f"/v1/generations/{number}")[1]["second_lock"]
+            if lock["stands"]:
+                return lock
+            time.sleep(0.005)
+        raise RuntimeError(f"the second lock did not come: {lock['why']}")
+
     def cli_argv(self, *arguments: str) -> list[str]:
         """Give the command as the package has it, on the code of this checkout."""
         program = self.directory / "ecluse"

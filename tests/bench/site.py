@@ -76,6 +76,11 @@ def only_care() -> dict[str, Any]:
     return policy.site()
 
 
+def with_both_locks() -> dict[str, Any]:
+    """Give the lab's site with the second lock at `cut` too."""
+    return policy.site(second_lock="cut")
+
+
 def with_dns_gate() -> dict[str, Any]:
     """Give the lab's site with a DNS gate, its bounds as they are shipped."""
     return policy.site(dns_gate={})
