@@ -161,14 +161,15 @@ class SecondLockTask:
         await self._transact(lambda: self._widen(policy, levels))
 
     async def before_update(self) -> Addresses:
-        """Let through the addresses that host names have now, before the gate does. KernelError.
-
-        Give them: the gate gets these and no newer ones, of which the lock does not know.
-        """
+        """Let through the addresses that names have now; the gate gets these alone. KernelError."""
         addresses = self._addresses()
         if self._may_stand and self._live.started:
             await self._transact(lambda: self._widen_for_names(addresses))
         return addresses
+
+    def stands(self) -> bool:
+        """Say whether it was as it should be when it was last looked at."""
+        return self._reading.stands and not self._reading.faults and not self._failure
 
     def state(self) -> SecondLockState:
         """Give what is known of it, for `status`."""
@@ -176,7 +177,7 @@ class SecondLockTask:
         setting = live.policy.site.second_lock
         reading = self._reading
         wanted = is_engaged(live.policy, live.levels)
-        stands = reading.stands and not reading.faults and not self._failure
+        stands = self.stands()
         soon = self._asked is not None and time.monotonic() - self._asked < _BEING_SET
         being_set = soon and wanted and not stands and not self._failure
         why = "" if stands else _why_not(setting, wanted=wanted, being_set=being_set)
