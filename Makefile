@@ -22,8 +22,11 @@ WORKERS := $(shell echo $$(($$(nproc) + 1)))
 # DNS servers of the inside, for tests: unpacked, not installed, so that no service is started on this machine.
 DNS_SERVERS := build/dns-servers
 DNS_PACKAGES := unbound bind9 bind9-utils
+# A real DHCP client and a real VRRP router, in the same way.
+LINK_PEERS := build/link-peers
+LINK_PACKAGES := busybox keepalived
 
-.PHONY: help packages install dns-servers lint test test-unit test-kernel coverage watch test-vm oracle-night demo bench bench-quick deb lock-deb public-suffixes deb-check test-deb clean
+.PHONY: help packages install dns-servers link-peers lint test test-unit test-kernel coverage watch test-vm oracle-night demo bench bench-quick deb lock-deb public-suffixes deb-check test-deb clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -53,18 +56,23 @@ $(STAMP): pyproject.toml | packages
 	@touch $@
 
 # What of their dependencies is not installed comes along. Without a network the tests that need them are skipped, never when CI=true.
-$(DNS_SERVERS)/.unpacked: | packages
+$(DNS_SERVERS)/.unpacked: WANTED := $(DNS_PACKAGES)
+$(LINK_PEERS)/.unpacked: WANTED := $(LINK_PACKAGES)
+$(DNS_SERVERS)/.unpacked $(LINK_PEERS)/.unpacked: | packages
 	@rm -rf $(@D); mkdir -p $(@D)/debs/partial $(@D)/root
-	@echo "fetching $(DNS_PACKAGES) into $(@D) ..."
+	@echo "fetching $(WANTED) into $(@D) ..."
 	@[ "$$(id -u)" != 0 ] || apt-get update -q </dev/null >/dev/null || true
 	@apt-get install -q -y --no-install-recommends --download-only -o Debug::NoLocking=1 \
-	  -o Dir::Cache::archives="$(CURDIR)/$(@D)/debs" $(DNS_PACKAGES) </dev/null >$(@D)/log 2>&1 \
+	  -o Dir::Cache::archives="$(CURDIR)/$(@D)/debs" $(WANTED) </dev/null >$(@D)/log 2>&1 \
 	  && for deb in $(@D)/debs/*.deb; do [ ! -e "$$deb" ] || dpkg-deb -x "$$deb" $(@D)/root; done \
 	  && rm -rf $(@D)/debs && touch $@ || { \
-	  tail -n 5 $(@D)/log >&2; echo "make: $(DNS_PACKAGES) could not be fetched: tests with real DNS servers are skipped" >&2; \
+	  tail -n 5 $(@D)/log >&2; echo "make: $(WANTED) could not be fetched: tests with them are skipped" >&2; \
 	  [ "$${CI:-}" != true ]; }
 
 dns-servers: $(DNS_SERVERS)/.unpacked ## fetch unbound and BIND for tests, installed nowhere
+	@:
+
+link-peers: $(LINK_PEERS)/.unpacked ## fetch a DHCP client and keepalived for tests, installed nowhere
 	@:
 
 install: $(STAMP) ## install what is missing: Debian packages (as root) and .venv
@@ -80,14 +88,14 @@ lint: install ## ruff, mypy, import-linter, and the house lint (names, words, th
 test-unit: install ## unit and golden tests, in parallel; no root needed
 	$(BIN)/python -m pytest tests/unit tests/golden -n $(WORKERS) --dist worksteal </dev/null
 
-test-kernel: install dns-servers ## tests that send packets and run the daemon; root (skipped without, but never when CI=true); installs the peers' firewalls
+test-kernel: install dns-servers link-peers ## tests that send packets and run the daemon; root (skipped without, but never when CI=true); installs the peers' firewalls
 	$(BIN)/python -m pytest tests/kernel tests/system tests/demo tests/bench -rs -n $(WORKERS) --dist worksteal </dev/null
 
 # T is what pytest takes (a file, a folder, FILE::TEST), or an expression for -k over the unit and golden tests. One file runs by
 # itself, a folder in parallel; only tests that run a DNS server of the inside need one to be there.
 export T
 ifeq ($(origin T),command line)
-test: install $(if $(filter tests/kernel% tests/system% tests/demo% tests/bench%,$(T)),dns-servers)
+test: install $(if $(filter tests/kernel% tests/system% tests/demo% tests/bench%,$(T)),dns-servers link-peers)
 	@set -f; case "$$T" in \
 	  tests/*.py*) set -- $$T ;; \
 	  tests/*) set -- $$T -n auto ;; \
@@ -104,7 +112,7 @@ watch: install ## rerun the unit tests of what you change, at each save
 	@exec $(BIN)/python -m tests.watch
 
 # The daemons of C's tests are measured too; unit tests look at what a process of the command line loads, so theirs are not.
-coverage: install $(if $(C),dns-servers) ## branches that the unit and golden tests reach; C='tests/kernel tests/system' for others
+coverage: install $(if $(C),dns-servers link-peers) ## branches that the unit and golden tests reach; C='tests/kernel tests/system' for others
 	@rm -rf build/coverage; mkdir -p build/coverage
 	$(if $(C),COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml) $(BIN)/python -m pytest $(or $(C),tests/unit tests/golden) -n auto \
 	  --timeout 900 --cov --cov-report=term --cov-report=html </dev/null

@@ -91,6 +91,7 @@ KINDS: Mapping[str, AlertKind] = MappingProxyType(
         "boot-precaution": AlertKind(
             _WARNING, "closed at boot as a precaution: {reason}", cleared_event=""
         ),
+        "bypass-found": AlertKind(_WARNING, "{what}", event="", cleared_event=""),
         "bypass-scan-failed": AlertKind(
             _WARNING,
             "ways past the gate could not be looked for: {error}",
@@ -159,6 +160,8 @@ KINDS: Mapping[str, AlertKind] = MappingProxyType(
             cleared="the kernel's table of {table} has room again",
             cleared_event="table",
         ),
+        "machine-odd": AlertKind(_WARNING, "{what}", event="", cleared_event=""),
+        "nat64-zone": AlertKind(_WARNING, "{what}", event="", cleared_event=""),
         "not-recorded": AlertKind(
             _WARNING, "not on disk yet: {writes}", event="", cleared_event=""
         ),
@@ -189,6 +192,7 @@ KINDS: Mapping[str, AlertKind] = MappingProxyType(
             "{problem}; the allowlist of generation {generation} is used instead",
             cleared_event="",
         ),
+        "routes-not-kept": AlertKind(_WARNING, "{what}", event="", cleared_event=""),
         "routes-unknown": AlertKind(
             _WARNING,
             "the machine's routes could not be read: {error}",
@@ -214,15 +218,26 @@ KINDS: Mapping[str, AlertKind] = MappingProxyType(
             "the gate holds, and it is tried again",
             cleared="{task} works again",
         ),
+        "tunnel-not-kept": AlertKind(_WARNING, "{what}", event="", cleared_event=""),
         "unknown-flows": AlertKind(
             _WARNING,
             "{count} entries of the connection table are of no kind that this version knows: they "
             "were neither ended nor counted, and the chains judge their packets all the same",
             cleared_event="",
         ),
+        "zone-links-odd": AlertKind(_WARNING, "{what}", event="", cleared_event=""),
     }
 )
 """Code -> what alerts of that code have in common."""
+
+
+OF_THE_MACHINE = frozenset(
+    {
+        *("bypass-found", "machine-odd", "nat64-zone", "routes-not-kept", "tunnel-not-kept"),
+        "zone-links-odd",
+    }
+)
+"""Codes of what a look at the machine finds; the links task tells of it in events of its own."""
 
 
 def by_severity(alerts: Iterable[Alert]) -> tuple[Alert, ...]:
@@ -291,8 +306,11 @@ class Alerts:
         return by_severity(self._raised.values())
 
     def texts(self) -> tuple[str, ...]:
-        """Give their texts, in the same order."""
-        return tuple(one.text for one in self.standing())
+        """Give their texts, in the same order, but for what is odd about the machine.
+
+        An answer to a command or a plan judges that again, for the levels that it is about.
+        """
+        return tuple(one.text for one in self.standing() if one.code not in OF_THE_MACHINE)
 
 
 def error_text(error: BaseException) -> str:

@@ -57,7 +57,7 @@ def find_bypasses(
         *_routes(host, outside),
         *_addresses(host, policy, zones),
         *_sysctls(host, policy),
-        *(_warning(one.kind, one.what) for one in carrier_warnings(host, policy, at)),
+        *(_warning(one.kind, one.what, one.where) for one in carrier_warnings(host, policy, at)),
     ]
     return tuple(sorted(found, key=lambda one: not one.is_bypass))
 
@@ -77,8 +77,8 @@ def _bypass(kind: str, where: str, what: str) -> MachineWarning:
     return MachineWarning(kind, what, is_bypass=True, where=where)
 
 
-def _warning(kind: str, what: str) -> MachineWarning:
-    return MachineWarning(kind, what, is_bypass=False)
+def _warning(kind: str, what: str, where: str = "") -> MachineWarning:
+    return MachineWarning(kind, what, is_bypass=False, where=where)
 
 
 def _xdp(host: HostReading) -> Iterator[MachineWarning]:

@@ -33,6 +33,17 @@ class DroppedRow:
     ethertype: int = 0
     packets: int = 0
 
+    @property
+    def way(self) -> str:
+        """Name who sends what where, whatever the ports."""
+        return f"{self.source} {self.destination} {self.ethertype}"
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        if self.ethertype:
+            return f"frames of ethertype {self.ethertype:#06x} by {self.source} ({self.packets})"
+        return f"{self.source} to {self.destination} ({self.packets} packets)"
+
 
 @dataclass(frozen=True, slots=True)
 class ExitReading:
@@ -59,11 +70,18 @@ class ExitReading:
 class ExitTable(Protocol):
     """Table `netdev ecluse_exit`: the second lock. Each transaction is whole or not at all."""
 
-    async def apply(self, lock: ExitLock) -> None:
-        """Make the table, or restate the one that stands; counters stay. KernelError."""
+    async def apply(self, lock: ExitLock, *, whole: bool = False) -> None:
+        """Make the table, or restate the one that stands; counters stay. KernelError.
+
+        whole: not only what differs from what was applied last: a device was renamed, whose chain
+        then hangs nowhere and is listed as ever, or somebody changed the table.
+        """
 
     async def remove(self) -> None:
         """Remove the table; none there is no error. KernelError."""
+
+    async def read_counts(self, lock: ExitLock) -> ExitReading:
+        """Read what left and what was dropped, and compare nothing: quick. KernelError."""
 
     async def read_table(self, lock: ExitLock | None) -> ExitReading:
         """Read what stands, and compare it with what is meant (None: no table). KernelError."""

@@ -16,6 +16,9 @@ LOOSE = "net.netfilter.nf_conntrack_tcp_loose"
 SYSCTLS = (*FORWARDING.values(), *BRIDGE_CALLS, LOOSE)
 """The sysctls that are read."""
 
+RENAMED, MISSED = " was renamed to ", "changes of links were missed"
+"""In the words of an announced change: an interface was renamed; what changed is not known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:

@@ -223,8 +223,8 @@ class SecondLockState:
     """The second lock, at the outside interfaces.
 
     setting: when it is to stand (`isolate`, `cut`, `off`). wanted: whether that is so now. stands:
-    it was as it should be when the kernel was last read: after each change and every 10 s, and the
-    counts are of that moment. why: it does not stand.
+    it was as it should be when the kernel was last read: after each change and every 10 s; the
+    counts are of now. why: it does not stand. being_set: it does not yet, and no more is wrong.
     since: when it came to stand; what is counted is counted from then on.
     dropped: most packets first. dropped_full: there was no room for more; `lost` counts on.
     """
@@ -237,6 +237,7 @@ class SecondLockState:
     devices: tuple[ExitDeviceState, ...] = ()
     dropped: tuple[DroppedOutside, ...] = ()
     dropped_full: bool = False
+    being_set: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,8 @@ def _leak(wish: Wish) -> list[Section]:
     made = _section("Leak and loss")
     rows_flow.leak(made, 50 if wish.quick else 1000)
     rows_flow.loss(made, 50 if wish.quick else 2000, 3 if wish.quick else 1000)
+    rows_flow.leak(made, 20 if wish.quick else 1000, both=True)
+    rows_flow.loss(made, 20 if wish.quick else 1000, 3 if wish.quick else 20, both=True)
     return [made]
 
 

@@ -213,13 +213,17 @@ class Gate:
             time.sleep(0.005)
         raise RuntimeError("the end of connections did not come")
 
-    def wait_for_second_lock(self, patience: float = 60.0) -> None:
-        """Wait until the second lock stands where it is wanted, and is gone where it is not."""
+    def wait_for_second_lock(self, patience: float = 60.0) -> dict | None:
+        """Wait until the second lock stands where it is wanted, and is gone where it is not.
+
+        Give what is known of it.
+        """
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
-            lock = self.ask("/v1/status")[1].get("second_lock")  # no daemon of old has it
+            # a daemon of an earlier version says nothing of it
+            lock: dict | None = self.ask("/v1/status")[1].get("second_lock")
             if lock is None or lock["stands"] == lock["wanted"]:
-                return
+                return lock
             time.sleep(0.02)
         raise RuntimeError(f"the second lock is not as it should be: {lock['why']}")
 

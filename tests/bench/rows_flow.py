@@ -54,20 +54,31 @@ def refused_of_kept(gate: Gate) -> int:
     return sum(flow["packets"] for flow in flows if kept & {flow["source"], flow["destination"]})
 
 
-def leak(section: Section, cuts: int) -> None:
+_BOTH = {"site": site.with_both_locks(), "flags": ("--dns-minimum-ttl", "1")}
+_MOVING = "moving.lab.example"
+_CHURN = 5
+"""Switches between two changes of devices and names."""
+
+
+def leak(section: Section, cuts: int, *, both: bool = False) -> None:
     """64 flows that are not kept knock all the while.
 
     Each cut is looked at outside until the reopening.
+
+    both: with the second lock, which is waited for before each reopening.
     """
     with Gate() as gate:
-        gate.start_daemon(site.allowlist(site.addresses(1_000)))
+        gate.start_daemon(site.allowlist(site.addresses(1_000)), **(_BOTH if both else {}))
         knocking = gate.sender(mixed(gate, site.CUT_OFF, FLOWS, 30_000), RATE)
         knocking.say("go")
         time.sleep(0.2)
         before = sum(map(len, gate.witness.take().values()))
         counts = []
         for _ in range(cuts):
-            counts.append(leaked_after(gate, gate.level("cut").ended))
+            answered = gate.level("cut").ended
+            if both:
+                gate.wait_for_second_lock()
+            counts.append(leaked_after(gate, answered))
             gate.level("open")
         time.sleep(0.1)
         flowing = sum(map(len, gate.witness.take().values()))
@@ -81,7 +92,7 @@ def leak(section: Section, cuts: int) -> None:
     total = sum(counts)
     section.add(
         f"packets outside after the answer, {cuts:,} cuts",
-        "not kept",
+        "not kept, both locks" if both else "not kept",
         "",
         [total],
         target="0",
@@ -89,13 +100,27 @@ def leak(section: Section, cuts: int) -> None:
     )
 
 
-def loss(section: Section, changes: int, reloads: int) -> None:
+def _churn(gate: Gate, number: int) -> None:
+    """Have another outside device come, and another address of a kept name; the ones before go."""
+    gone = f"ip link del churn{number - 1}; " if number else ""
+    gate.shell(f"{gone}ip link add churn{number} type veth peer name churnp{number}")
+    address = site.addresses(1, first=60_000 + number % 5_000)
+    gate.hospital.dns(places.NAMES | {_MOVING: {"a": address, "ttl": 1}})
+
+
+def loss(section: Section, changes: int, reloads: int, *, both: bool = False) -> None:
     """Kept flows of all kinds run through cuts, reopenings and reloads.
 
     What was sent has to be seen outside.
+
+    both: with the second lock, which is waited for at each cut, while devices and names change.
     """
+    names, churns = (_MOVING,) if both else (), 0
     with Gate() as gate:
-        gate.start_daemon(site.allowlist(site.addresses(1_000)))
+        if both:
+            _churn(gate, 0)
+        files = site.allowlist(site.addresses(1_000), *names)
+        gate.start_daemon(files, **(_BOTH if both else {}))
         frames = mixed(gate, site.KEPT, 60, 31_000)
         kept = gate.sender(frames, 6_000)
         flows: dict = {}
@@ -107,12 +132,20 @@ def loss(section: Section, changes: int, reloads: int) -> None:
         reader.start()
         for number in range(changes):
             gate.level(("cut", "open")[number % 2])
+            if both and number % 2 == 0:
+                gate.wait_for_second_lock()
+            if both and number % _CHURN == 0:
+                _churn(gate, churns := churns + 1)
         gate.level("cut")
         for number in range(reloads):
             gate.daemon.write_config(
-                site.only_care(), site.allowlist(site.addresses(1_000, first=number + 1))
+                site.with_both_locks() if both else site.only_care(),
+                site.allowlist(site.addresses(1_000, first=number + 1), *names),
             )
             gate.ask("/v1/reload", {"reason": "benchmark"})
+            if both:
+                _churn(gate, churns := churns + 1)
+                gate.wait_for_second_lock()
         sent = int(kept.ask("stop"))
         time.sleep(0.2)
         stop.set()
@@ -122,8 +155,16 @@ def loss(section: Section, changes: int, reloads: int) -> None:
             n for to, n in raw.by_destination(flows).items() if to in {site.KEPT.v4, site.KEPT.v6}
         )
         refused = refused_of_kept(gate)
+        lock = gate.wait_for_second_lock() if both else {}
         rig = raw.backlog_drops() - drops
     who = f"kept, {changes:,} switches, {reloads} reloads"
+    if both:
+        who += f", both locks, {churns} changes of devices and names"
+        dropped = sum(one["lost"] for one in lock["devices"])
+        section.remarks.append(
+            f"The second lock, since its last coming: {dropped} packets dropped, "
+            f"{sum(one['kept'] for one in lock['devices']):,} let out to what is kept."
+        )
     section.add("packets refused by the kernel", who, "", [refused], target="0", met=refused == 0)
     section.add(
         f"packets sent and not seen outside, of {sent:,}",

@@ -97,6 +97,11 @@ def zones(count: int) -> dict[str, Any]:
     return policy.site(zones=[*there, *more])
 
 
+def with_both_locks() -> dict[str, Any]:
+    """Give the lab's site with the second lock at `cut` too."""
+    return policy.site(second_lock="cut")
+
+
 def with_dns_gate() -> dict[str, Any]:
     """Give the lab's site with a DNS gate, its bounds as they are shipped."""
     return policy.site(dns_gate={})

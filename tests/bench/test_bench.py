@@ -4,6 +4,7 @@ It sees a leak when nothing is cut, and a loss when the allowlist is wrong.
 """
 
 import os
+import re
 import signal
 import time
 
@@ -85,6 +86,35 @@ def test_the_loss_counter_sees_a_loss_when_the_allowlist_is_wrong(gate: Gate):
     seen = raw.by_destination(gate.witness.take())
     assert not {site.KEPT.v4, site.KEPT.v6} & set(seen)
     assert rows_flow.refused_of_kept(gate) == 600
+
+
+def test_both_locks_lose_and_leak_nothing_while_devices_and_names_change():
+    section = figures.Section("both locks", "")
+    rows_flow.leak(section, 5, both=True)
+    rows_flow.loss(section, 10, 2, both=True)
+    assert [figure.met for figure in section.figures] == [True] * 3, section
+    kept = re.search(r"0 packets dropped, ([\d,]+) let out", section.remarks[-1])
+    assert kept, section.remarks
+    assert int(kept[1].replace(",", "")) > 100, "they passed the second lock"
+
+
+def test_the_loss_counter_sees_what_the_second_lock_drops(gate: Gate):
+    gate.start_daemon(site.allowlist(site.addresses(10)), site=site.with_both_locks())
+    kept = gate.sender(rows_flow.mixed(gate, site.KEPT, 60, 31_000), 6_000)
+    gate.level("cut")
+    gate.wait_for_second_lock()
+    gate.daemon.kill9()  # or it would put the lock back
+
+    def seen() -> int:
+        gate.witness.take()
+        kept.ask("once 600")
+        time.sleep(0.1)
+        found = raw.by_destination(gate.witness.take())
+        return found[site.KEPT.v4] + found[site.KEPT.v6]
+
+    assert seen() == 600
+    gate.hospital.nft("insert rule netdev ecluse_exit on.wan0 drop")
+    assert seen() == 0
 
 
 def test_a_cut_that_cuts_nothing_is_seen_to_go_on(gate: Gate):

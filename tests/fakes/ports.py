@@ -540,6 +540,7 @@ class FakeExitTable:
     def __init__(self) -> None:
         self.lock = None
         self.applied: list = []
+        self.wholes: list[bool] = []
         self.fail = ""
         self.counts: tuple = ()
         self.dropped: tuple = ()
@@ -548,15 +549,20 @@ class FakeExitTable:
         if self.fail:
             raise KernelError(self.fail)
 
-    async def apply(self, lock) -> None:
+    async def apply(self, lock, *, whole=False) -> None:
         self._may_fail()
         self.lock = lock
         self.applied.append(lock)
+        self.wholes.append(whole)
 
     async def remove(self) -> None:
         self._may_fail()
         self.lock = None
         self.applied.append(None)
+
+    async def read_counts(self, _lock) -> ExitReading:
+        self._may_fail()
+        return ExitReading(self.lock is not None, counts=self.counts, dropped=self.dropped)
 
     async def read_table(self, lock) -> ExitReading:
         self._may_fail()

@@ -1,5 +1,6 @@
 """The second lock, with the real daemon and real packets: what leaves past table `inet ecluse`."""
 
+import re
 import time
 
 import pytest
@@ -71,6 +72,23 @@ def test_it_stands_at_isolate_alone_as_shipped_and_goes_before_an_opening(hospit
     daemon.level("open")
     assert not stands(hospital)
     assert hospital.care.udp(places.WEB.v4)
+
+
+def test_a_cut_prints_what_left_since_and_never_that_the_lock_is_missing(hospital: Hospital):
+    daemon = hospital.daemon(site=CUT).start()
+    kept = hospital.care.stream(places.LABORATORY.v4, 5000, "udp", rate=500)
+    for words in (["cut"], ["isolate"], ["cut"]):
+        done = daemon.cli(*words)
+        assert done.returncode == 0, done.stderr
+        assert "2nd lock  stands, since" in done.stdout, done.stdout
+        assert "MISSING" not in daemon.cli("status").stdout
+    found = re.search(r"wan0: ([\d,]+) packets to what is kept, 0 to others", done.stdout)
+    assert found, done.stdout
+    report = kept.stop()
+    last = lock(daemon)["devices"]
+    (wan,) = (one for one in last if one["device"] == "wan0")
+    assert 0 < int(found[1].replace(",", "")) <= wan["kept"]
+    assert wan["kept"] <= report.sent + 10
 
 
 def test_a_macvlan_of_the_outside_is_held_and_proves_a_way_past_the_gate(hospital: Hospital):
@@ -153,6 +171,29 @@ def test_it_is_put_back_and_follows_devices(hospital: Hospital):
     assert wait_until(lambda: has_lock(daemon), 15)
     hospital.shell("gw", "nft flush ruleset")
     assert wait_until(lambda: stands(hospital), 15)
+
+
+def test_an_address_that_root_lets_out_goes_again(hospital: Hospital):
+    def lets_out() -> bool:
+        return "192.0.2.77" in hospital.shell("gw", "nft list table netdev ecluse_exit")
+
+    def let_out() -> None:
+        name = re.search(r"set (to4_\w+)", hospital.shell("gw", "nft list sets netdev"))
+        assert name
+        hospital.nft(f"add element netdev ecluse_exit {name[1]} {{ 192.0.2.77 }}")
+
+    daemon = hospital.daemon(site=CUT).start()
+    daemon.level("cut")
+    assert wait_until(lambda: has_lock(daemon), 5)
+    let_out()
+    assert wait_until(lambda: not lets_out(), 10)
+    assert wait_until(lambda: "was put back" in (daemon.state / "audit.log").read_text(), 5)
+    daemon.kill9()
+    let_out()
+    assert lets_out(), "positive control"
+    daemon.start()
+    assert wait_until(lambda: has_lock(daemon) and not lets_out(), 10)
+    assert hospital.care.tcp(places.LABORATORY.v4)
 
 
 def test_killed_it_holds_and_the_next_daemon_takes_it_over(hospital: Hospital):

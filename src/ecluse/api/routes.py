@@ -89,7 +89,9 @@ async def _generations(call: Call) -> Generations:
 
 async def _generation(call: Call) -> GenerationDetail:
     return GenerationDetail(
-        call.controller.generation(call.number), call.controller.purge(call.number)
+        call.controller.generation(call.number),
+        call.controller.purge(call.number),
+        await call.controller.second_lock(call.number),
     )
 
 

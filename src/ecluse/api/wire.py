@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from ecluse.records import Generation
-from ecluse.results import Purge, ServiceStatus
+from ecluse.results import Purge, SecondLockState, ServiceStatus
 from ecluse.safe_text import single_line
 
 MAX_BODY = 64 << 10
@@ -136,10 +136,14 @@ class Generations:
 
 @dataclass(frozen=True, slots=True)
 class GenerationDetail:
-    """One generation, and how the end of its connections went."""
+    """One generation, and how the end of its connections went.
+
+    second_lock: as it is now, where this is the newest generation.
+    """
 
     generation: Generation
     purge: Purge | None
+    second_lock: SecondLockState | None = None
 
 
 @dataclass(frozen=True, slots=True)

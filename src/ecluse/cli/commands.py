@@ -9,6 +9,7 @@ from ecluse.cli.exit_codes import DONE, REFUSED, UNRECORDED, UsageError
 from ecluse.cli.format import count_of, join_names, local_time, zones_by_level
 from ecluse.cli.plan_text import show_plan, show_services
 from ecluse.cli.queries import client, purge_summary, write_json
+from ecluse.cli.second_lock_text import show_second_lock
 from ecluse.cli.terminal import Screen
 from ecluse.errors import EcluseError
 
@@ -192,18 +193,22 @@ def show_change(screen: Screen, change: Json) -> None:
 
 
 def _show_purge(screen: Screen, daemon: Client, change: Json) -> None:
-    """Wait a little for the end of connections and show it; the outcome never changes by it."""
+    """Wait a little for what follows a change and show it; the outcome never changes by it.
+
+    That is the end of connections, and the second lock where one is to stand.
+    """
     g = change["generation"]
     if set(g["levels"].values()) == {"open"}:
         return
     begin = time.monotonic()
     purge: Json | None = None
+    lock: Json | None = None
     try:
         while (waited := time.monotonic() - begin) < _PURGE_SECONDS:
-            purge = daemon.get(f"/v1/generations/{g['number']}")["purge"]
-            if (purge and purge["state"] != "running") or (
-                purge is None and waited > _PURGE_START_SECONDS
-            ):
+            answer = daemon.get(f"/v1/generations/{g['number']}")
+            purge, lock = answer["purge"], answer.get("second_lock")
+            is_over = purge["state"] != "running" if purge else waited > _PURGE_START_SECONDS
+            if is_over and not (lock and lock["being_set"]):
                 break
             time.sleep(max(_FIRST_POLL_SECONDS, min(waited / 4, 0.1)))
     except EcluseError as error:
@@ -218,3 +223,5 @@ def _show_purge(screen: Screen, daemon: Client, change: Json) -> None:
             screen.line(f"            ended {example}")
         if purge["ended"] > len(examples) > 0:
             screen.line(f"            .. and {count_of(purge['ended'] - len(examples), 'other')}")
+    if lock and lock["wanted"]:
+        show_second_lock(screen, lock)

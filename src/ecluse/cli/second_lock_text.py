@@ -19,6 +19,9 @@ def show_second_lock(screen: Screen, lock: Mapping[str, Any] | None) -> None:
     """Say whether the second lock stands, and what left by each device since it does."""
     if lock is None:  # a daemon of an earlier version
         return
+    if lock.get("being_set"):
+        screen.line("  2nd lock  being set: it stands in a moment")
+        return
     if not lock["stands"]:
         bad = "bad" if lock["wanted"] else ""
         screen.wrapped(
@@ -26,12 +29,13 @@ def show_second_lock(screen: Screen, lock: Mapping[str, Any] | None) -> None:
         )
         return
     screen.line(f"  2nd lock  stands, since {local_time(lock['since'])}")
-    for one in lock["devices"]:
-        if one["kept"] or one["lost"]:
-            left = f"{one['device']}: {count_of(one['kept'], 'packet')} to what is kept, "
-            screen.wrapped(
-                "            ", f"{left}{one['lost']:,} to others", "bad" if one["lost"] else ""
-            )
+    used = [one for one in lock["devices"] if one["kept"] or one["lost"]]
+    if not used:
+        screen.wrapped("            ", "nothing passed it since then, but what links need")
+    for one in used:
+        left = f"{one['device']}: {count_of(one['kept'], 'packet')} to what is kept, "
+        bad = "bad" if one["lost"] else ""
+        screen.wrapped("            ", f"{left}{one['lost']:,} to others", bad)
     for row in lock["dropped"][:_DROPPED_ROWS]:
         what = (
             f"ethertype {row['ethertype']:#06x} from {row['source']}"

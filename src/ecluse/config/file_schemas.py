@@ -92,6 +92,7 @@ _DOMAIN = Scalar(parsers.domain, "a domain such as hospital.example or 10.in-add
 _RECORD = Scalar(parsers.record_type, listed(parsers.RECORD_TYPES))
 _TRAFFIC = Scalar(parsers.traffic, "a protocol and port such as tcp/443")
 _PORTS = Key(ListOf(_TRAFFIC), required=True)
+_MANAGEMENT_PORT = Scalar(parsers.management_port, "a protocol and port such as tcp/22")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ MANAGEMENT = _by_unbounded(
         dict,
         unbounded=Key(_FLAG),
         networks=Key(_management_networks(unbounded), required=True),
-        ports=_PORTS,
+        ports=Key(ListOf(_MANAGEMENT_PORT), required=True),
     )
 )
 LIFELINE = form(

@@ -275,6 +275,17 @@ def traffic(text: str) -> Traffic:
     return Traffic(WITH_PORTS[protocol], first, last)
 
 
+def management_port(text: str) -> Traffic:
+    """Parse `tcp/22` or `udp/500-510`: management is kept by its port."""
+    found = traffic(text)
+    if found.first is None:
+        raise InvalidValueError(
+            f"{shown(text)} has no ports, and management is kept by its port",
+            "tcp/22 and the like here; the rest as a service with zones: [gateway] and 'from'",
+        )
+    return found
+
+
 def written_traffic(value: Traffic) -> str:
     """Return a protocol and its ports as a person writes them."""
     words = {number: word for word, number in (WITH_PORTS | WITHOUT_PORTS).items()}

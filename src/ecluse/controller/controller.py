@@ -15,7 +15,16 @@ from ecluse.controller.parts import Parts
 from ecluse.errors import EcluseError, GivenUpError, StaleError, StateError
 from ecluse.policy import Policy, at_least_as_closed, levels_text, most_closed
 from ecluse.records import Actor, AuditRecord, Command, Generation, Sender
-from ecluse.results import Change, Event, Plan, Purge, Refused, ServiceStatus, Status
+from ecluse.results import (
+    Change,
+    Event,
+    Plan,
+    Purge,
+    Refused,
+    SecondLockState,
+    ServiceStatus,
+    Status,
+)
 
 
 class Controller:
@@ -312,6 +321,13 @@ class Controller:
     def purge(self, number: int) -> Purge | None:
         """Give what became of connections after a generation, None when nothing is known of it."""
         return self.parts.flows.purges.get(number)
+
+    async def second_lock(self, number: int) -> SecondLockState | None:
+        """Give the second lock as it is now, if this generation is live."""
+        if self.parts.live.current.generation.number != number:
+            return None
+        await self.parts.second_lock.count()
+        return self.parts.second_lock.state()
 
     async def plan(
         self,

@@ -219,8 +219,10 @@ class Parts:
             itself=self.itself,
             alerts=alerts,
             emit=emit,
+            second_lock_stands=self.second_lock.stands,
             on_interface=self.second_lock.follow,
-            on_change=self._follow_links,
+            on_rename=self.second_lock.follow_renamed,
+            on_change=self.flowtable.follow,
         )
         self.kernel_limits = KernelLimitsTask(ports.links, alerts)
         self.regular_look = RegularLook(
@@ -268,6 +270,8 @@ class Parts:
             links=ports.links,
             look_at_kernel=self.regular_look.look,
             look_at_links=self.link_reader.look,
+            count=self.second_lock.count,
+            tell_links=self.links.raise_alerts,
             observe=self.observe,
             knowledge=self._knowledge,
             notices=lambda: (*self._troubles(), *map(str, ports.source.warnings())),
@@ -288,10 +292,6 @@ class Parts:
             alerts=alerts,
             emit=emit,
         )
-
-    def _follow_links(self) -> None:
-        self.flowtable.follow()
-        self.second_lock.follow_links()
 
     # -- the background work -----------------------------------------------------------------------
 
@@ -353,7 +353,7 @@ class Parts:
             purge=self.flows.purges.get(live.current.generation.number),
             tamper=self.reconciler.last_tamper,
             leak=self.flows.last_leak,
-            bypasses=self.links.bypasses,
+            bypasses=self.links.bypass_texts(),
             tables=self.kernel_limits.tables,
             extensions=extensions,
             recorded=not waiting,

@@ -19,6 +19,7 @@ from ecluse.records import Generation
 from ecluse.results import LiveFlow, Plan
 from ecluse.ruleset import switch
 from ecluse.ruleset.program_text import render
+from ecluse.translated_flows import translated_warnings
 from ecluse.zone_links import LinkReading
 
 _DIFF_LINES = 400
@@ -224,6 +225,7 @@ class Planner:
                 if len(examples) < _EXAMPLES:
                     examples.append(LiveFlow(describe_connection(one), flow.zone, ""))
         gateways = ended_flows(judges[0], connections, judges[1])
+        translated = translated_warnings(judges[0], connections, self._addresses())
         return Plan(
             levels=dict(levels),
             digest=planned.digest,
@@ -240,6 +242,7 @@ class Planner:
                     KINDS["asymmetric-flows"].text.format(service=service, count=count)
                     for service, count in one_sided_services(judges[0], connections).items()
                 ),
+                *translated,
                 *map(str, self._source.warnings()),
             ),
             connections_opened=opened,

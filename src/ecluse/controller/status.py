@@ -11,7 +11,6 @@ from ipaddress import ip_address
 from itertools import islice
 
 from ecluse.alerts import Alert, Alerts
-from ecluse.bypass import MachineWarning
 from ecluse.controller import live_state as ls
 from ecluse.controller.live_state import CurrentState, LiveState, Use
 from ecluse.errors import KernelError
@@ -37,7 +36,8 @@ from ecluse.zone_links import LinkReading
 class Observations:
     """What the parts of the controller noticed, as of one moment.
 
-    counters, last_packet: as `RegularLook` has them. bypasses: what a look at the machine found.
+    counters, last_packet: as `RegularLook` has them. bypasses: what a look at the machine found,
+    in words.
     extensions: field of `Status` -> its value.
     """
 
@@ -49,7 +49,7 @@ class Observations:
     purge: Purge | None
     tamper: Tamper | None
     leak: Leak | None
-    bypasses: tuple[MachineWarning, ...]
+    bypasses: tuple[str, ...]
     tables: tuple[TableUse, ...]
     extensions: Mapping[str, object | None]
     recorded: bool
@@ -65,6 +65,8 @@ class StatusReader:
         links: the gateway's own addresses.
         look_at_kernel: compares the kernel with the live state, and reads counters. KernelError.
         look_at_links: reads the machine's links.
+        count: reads the second lock's counters; it never raises, and never waits for long.
+        tell_links: raises and clears alerts about the machine, by its links as just read.
         observe: collects what the parts of the controller noticed.
         knowledge: gives what is known of host names; called on a thread.
         notices: gives further warnings, in words; called on a thread.
@@ -80,6 +82,8 @@ class StatusReader:
         links: Links,
         look_at_kernel: Callable[[], Awaitable[None]],
         look_at_links: Callable[[], Awaitable[LinkReading]],
+        count: Callable[[], Awaitable[None]],
+        tell_links: Callable[[LinkReading], None],
         observe: Callable[[], Observations],
         knowledge: Callable[[], Knowledge],
         notices: Callable[[], tuple[str, ...]],
@@ -91,6 +95,8 @@ class StatusReader:
         self._links = links
         self._look_at_kernel = look_at_kernel
         self._look_at_links = look_at_links
+        self._count = count
+        self._tell_links = tell_links
         self._observe = observe
         self._knowledge = knowledge
         self._notices = notices
@@ -107,6 +113,8 @@ class StatusReader:
         else:
             self._alerts.clear("kernel-not-compared")
         seen = await self._look_at_links()
+        await self._count()
+        self._tell_links(seen)
         live, observed = self._live.current, self._observe()
 
         def build() -> Status:
@@ -121,15 +129,6 @@ class StatusReader:
         reading = await self._firewall.refused()
         local = await self._links.local_addresses()
         return await asyncio.to_thread(refused, reading, self._live.current.policy, local, limit)
-
-
-_HELD = frozenset({"bridge", "macvlan", "macvtap", "netdev"})
-"""Kinds of ways past the gate that end at the second lock."""
-
-
-def _bypass_text(one: MachineWarning, lock: SecondLockState | None) -> str:
-    held = one.is_bypass and one.kind in _HELD and lock is not None and lock.stands
-    return f"{one.what} (the second lock stands, and drops what goes by it)" if held else one.what
 
 
 _NO_PACKETS = CounterValue(0, 0)
@@ -161,10 +160,14 @@ def status(
         _service(live, service, use, states[service.name], living, observed, knowledge)
         for service, use in zip(live.policy.services, live.loaded.uses, strict=True)
     )
-    warnings = (
-        *(one.text for one in observed.alerts),
+    told = dict.fromkeys(one.text for one in observed.alerts)
+    odd = (
         *seen.machine_warnings(live.policy, cut=ls.closed_somewhere(live.policy, live.levels)),
-        *(_bypass_text(one, observed.second_lock) for one in observed.bypasses),
+        *observed.bypasses,
+    )
+    warnings = (
+        *told,
+        *(text for text in odd if text not in told),
         *(f"{s.name}: {text}" for s in services for text in s.warnings),
         *notices,
     )

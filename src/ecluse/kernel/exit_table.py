@@ -1,8 +1,9 @@
 """The port `ExitTable`: table `netdev ecluse_exit` of the namespace that the process lives in."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ecluse.errors import KernelError
@@ -20,10 +21,11 @@ from ecluse.kernel.read_exit_table import ExitContents
 from ecluse.kernel.read_table import in_one_generation
 from ecluse.ports import CounterValue
 from ecluse.ruleset import exit_text
-from ecluse.ruleset.exit_values import ExitLock
+from ecluse.ruleset.exit_values import ExitDevice, ExitLock, Standing
 
 HINT = "'nft list table netdev ecluse_exit' shows what stands in the kernel now"
 T = TypeVar("T")
+Digests = dict[tuple[str, str], bytes]
 
 
 class NftExitTable:
@@ -36,15 +38,21 @@ class NftExitTable:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="exit-table")
         self._context: Any = None
-        self._applied: tuple[ExitLock, str] | None = None
+        self._applied: tuple[ExitLock, Digests] | None = None
 
-    async def apply(self, lock: ExitLock) -> None:
+    async def apply(self, lock: ExitLock, *, whole: bool = False) -> None:
         """Make the table, or restate the one that stands; one transaction, counters stay."""
-        await self._run("put the second lock in place", lambda: self._apply(lock))
+        await self._run("put the second lock in place", lambda: self._apply(lock, whole=whole))
 
     async def remove(self) -> None:
         """Remove the table; none there is no error."""
         await self._run("remove the second lock", self._remove)
+
+    async def read_counts(self, lock: ExitLock) -> ExitReading:
+        """Read what left and what was dropped; compares nothing."""
+        return await self._run(
+            "read the second lock's counters", lambda: retry_interrupted(lambda: _read_counts(lock))
+        )
 
     async def read_table(self, lock: ExitLock | None) -> ExitReading:
         """Read what stands, and compare it with what is meant (None: no table)."""
@@ -64,15 +72,15 @@ class NftExitTable:
         with kernel_errors(doing):
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def _apply(self, lock: ExitLock) -> None:
-        self._applied = None
+    def _apply(self, lock: ExitLock, *, whole: bool) -> None:
+        last, self._applied = self._applied, None
         with NetlinkSocket(NETLINK_NETFILTER) as netlink:
             refusal = ""
             # On old kernels a chain goes with its device: then what was read is no longer true.
             for _ in range(2):
                 standing = retry_interrupted(lambda: read_exit_table.read_names(netlink))
-                text = exit_text.table_text(lock, standing)
-                refusal = self._refusal(text)
+                sound = _unchanged(last[0], lock, standing) if last and not whole else frozenset()
+                refusal = self._refusal(exit_text.table_text(lock, standing, sound))
                 if not refusal:
                     break
             if refusal:
@@ -85,7 +93,8 @@ class NftExitTable:
             # Only the reading is repeated while others change the ruleset: the transaction counts.
             contents = retry_interrupted(lambda: _contents(netlink))
         if contents.names == exit_text.names(lock):
-            self._applied = lock, contents.digest
+            left_alone = _left_alone(lock, sound, standing, last[1] if last else {})
+            self._applied = lock, contents.digests | left_alone
 
     def _remove(self) -> None:
         self._applied = None
@@ -132,15 +141,50 @@ class NftExitTable:
             yield from (f"{kind} {name} is not ours" for name in sorted(here - there))
         if self._applied is None or self._applied[0] != lock:
             yield "its rules are not known to be as meant: it was not put there by this process"
-        elif self._applied[1] != contents.digest:
+        elif self._applied[1] != contents.digests:
             yield "somebody changed its rules or sets"
         for one in lock.devices:
             if hooks is not None and hooks.get(one.name) != exit_text.on_chain(one):
                 yield f"the kernel asks it nothing of what leaves by {one.name}"
 
 
+def _unchanged(last: ExitLock, lock: ExitLock, standing: Standing) -> frozenset[ExitDevice]:
+    """Give the devices of a lock whose chains stand already, by the lock that was applied last.
+
+    200 devices restated hold nf_tables for half a second: every other transaction waits.
+    """
+    if replace(last, devices=()) != replace(lock, devices=()):
+        return frozenset()
+    return frozenset(
+        one
+        for one in {*last.devices} & {*lock.devices}
+        if (own := exit_text.device_names(one)).chains <= standing.chains
+        and own.counters <= standing.counters
+    )
+
+
+def _left_alone(
+    lock: ExitLock, sound: Iterable[ExitDevice], standing: Standing, before: Digests
+) -> Digests:
+    """Give the digests, as they were known, of what a restatement did not write.
+
+    That is the sound devices' chains, and sets that stood. Who changed it since is found by them.
+    """
+    names = {name for one in sound for name in exit_text.device_names(one).chains}
+    names |= exit_text.names(lock).sets & standing.sets
+    return {key: digest for key, digest in before.items() if key[1] in names}
+
+
 def _contents(netlink: NetlinkSocket) -> ExitContents:
     return in_one_generation(netlink, lambda: read_exit_table.read_contents(netlink))
+
+
+def _read_counts(lock: ExitLock) -> ExitReading:
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+        counters = read_exit_table.read_counters(netlink)
+        rows, full = read_exit_table.read_dropped(netlink)
+    counts = tuple(_counts(lock, counters))
+    return ExitReading(stands=bool(counters), counts=counts, dropped=rows, full=full)
 
 
 def _counts(lock: ExitLock, values: dict[str, CounterValue]) -> Iterator[ExitCounts]:

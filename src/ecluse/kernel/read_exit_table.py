@@ -2,7 +2,7 @@
 
 import errno
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -35,10 +35,14 @@ _NO_SUCH_DUMP = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.EPROTONOSUPPORT
 
 @dataclass(frozen=True, slots=True)
 class ExitContents:
-    """What the table holds; digest: of chains, rules, and the sets that nobody changes."""
+    """What the table holds.
+
+    digests: of each chain, its rules, each set, and the elements of sets that nobody changes, by
+    kind and name. No packet changes them, nor what the DNS gate learns.
+    """
 
     names: Standing
-    digest: str
+    digests: dict[tuple[str, str], bytes]
     counters: dict[str, CounterValue]
 
 
@@ -91,23 +95,22 @@ def read_contents(netlink: NetlinkSocket) -> ExitContents:
     sets = list(_dump(netlink, nf.NFT_MSG_GETSET, nf.NFTA_SET_TABLE))
     rules = list(_dump(netlink, nf.NFT_MSG_GETRULE, nf.NFTA_RULE_TABLE))
     objects = list(_dump(netlink, nf.NFT_MSG_GETOBJ, nf.NFTA_OBJ_TABLE))
-    parts = [
-        *(b"c" + digests.join_attributes(one, _CHAIN_HASHED) for one in chains),
-        *(b"s" + digests.join_attributes(one, digests.SET_HASHED) for one in sets),
-    ]
+    found: dict[tuple[str, str], bytes] = {}
+    for one in chains:
+        what = digests.join_attributes(one, _CHAIN_HASHED)
+        found["chain", text(one[nf.NFTA_CHAIN_NAME])] = hashlib.sha256(what).digest()
     by_chain: dict[str, list[bytes]] = {}
     for one in rules:
         chain = text(one[nf.NFTA_RULE_CHAIN])
-        by_chain.setdefault(chain, []).append(digests.stable_rule(one))
-    parts += [
-        name.encode() + b"\0" + b"\0".join(hashlib.sha256(one).digest() for one in each)
-        for name, each in by_chain.items()
-    ]
+        by_chain.setdefault(chain, []).append(attribute(0, digests.stable_rule(one)))
+    for name, each in by_chain.items():
+        found["rules", name] = hashlib.sha256(b"".join(each)).digest()
     for one in sets:
         name = text(one[nf.NFTA_SET_NAME])
+        what = digests.join_attributes(one, digests.SET_HASHED)
         if name not in (*LEARNED, *DROPPED):
-            parts.append(b"e" + name.encode() + _elements_digest(netlink, name))
-    whole = hashlib.sha256(b"".join(hashlib.sha256(one).digest() for one in sorted(parts)))
+            what += _elements_digest(netlink, name)
+        found["set", name] = hashlib.sha256(what).digest()
     return ExitContents(
         Standing(
             frozenset(text(one[nf.NFTA_CHAIN_NAME]) for one in chains),
@@ -118,9 +121,22 @@ def read_contents(netlink: NetlinkSocket) -> ExitContents:
             ),
             frozenset(text(one[nf.NFTA_OBJ_NAME]) for one in objects),
         ),
-        whole.hexdigest(),
-        {text(one[nf.NFTA_OBJ_NAME]): counter_value(one[nf.NFTA_OBJ_DATA]) for one in objects},
+        found,
+        _counter_values(objects),
     )
+
+
+def read_counters(netlink: NetlinkSocket) -> dict[str, CounterValue]:
+    """Read the counters; none when there is no table."""
+    return _counter_values(_dump(netlink, nf.NFT_MSG_GETOBJ, nf.NFTA_OBJ_TABLE))
+
+
+def _counter_values(objects: Iterable[dict[int, bytes]]) -> dict[str, CounterValue]:
+    return {
+        text(one[nf.NFTA_OBJ_NAME]): counter_value(one[nf.NFTA_OBJ_DATA])
+        for one in objects
+        if number(one[nf.NFTA_OBJ_TYPE]) == nf.NFT_OBJECT_COUNTER
+    }
 
 
 _CHAIN_HASHED = (*digests.CHAIN_HASHED, nf.NFTA_CHAIN_POLICY)

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from typing import TypeVar
 
-from ecluse.host_reading import HostReading
+from ecluse.host_reading import MISSED, RENAMED, HostReading
 from ecluse.kernel import read_links, table_use
 from ecluse.kernel.netlink import (
     NETLINK_ROUTE,
@@ -170,7 +170,8 @@ class RtnlLinks:
         """Tell in words, from now on, whenever an interface, address or route comes or goes."""
         with kernel_errors("subscribe to changes of links"):
             netlink = NetlinkSocket(NETLINK_ROUTE, GROUPS, EVENT_BUFFER)
-            stream = NetlinkStream(netlink, describe_events, _describe_loss)
+            words = _Words()
+            stream = NetlinkStream(netlink, words.events, words.loss)
         self._streams.append(stream)
         return stream
 
@@ -190,26 +191,56 @@ def _read_routes(host: HostReading) -> HostReading:
         return read_routes(route, host)
 
 
-def _describe_loss(error: OSError) -> str:
-    return f"changes of links were missed ({error.strerror})"
+class _Words:
+    """Puts events into words. An announced link has its name of now: what it was is remembered."""
+
+    def __init__(self) -> None:
+        self._names = _names()
+
+    def loss(self, error: OSError) -> str:
+        self._names = _names()
+        return f"{MISSED} ({error.strerror})"
+
+    def events(self, datagram: bytes) -> Iterator[str]:
+        for kind, _, _, _, body in messages(datagram):
+            if kind in {RTM_NEWLINK, RTM_DELLINK}:
+                yield from self._renamed(body, gone=kind == RTM_DELLINK)
+                yield _link_text(body, gone=kind == RTM_DELLINK)
+            else:
+                yield from _other_text(kind, body)
+
+    def _renamed(self, body: bytes, *, gone: bool) -> Iterator[str]:
+        family, _, index, _, _ = IFINFOMSG.unpack_from(body)
+        name = _link_name(body, index)
+        before = self._names.get(index, name)
+        if before != name:
+            yield f"interface {before}{RENAMED}{name}"
+        if gone and family == socket.AF_UNSPEC:  # not a port that left its bridge
+            self._names.pop(index, None)
+        else:
+            self._names[index] = name
 
 
-def describe_events(datagram: bytes) -> Iterator[str]:
-    """Put each event of one datagram into words."""
-    for kind, _, _, _, body in messages(datagram):
-        if kind in {RTM_NEWLINK, RTM_DELLINK}:
-            yield _link_text(body, gone=kind == RTM_DELLINK)
-        elif kind in {RTM_NEWADDR, RTM_DELADDR}:
-            yield _address_text(body, gone=kind == RTM_DELADDR)
-        elif kind in {RTM_NEWROUTE, RTM_DELROUTE}:
-            yield _route_text(body, gone=kind == RTM_DELROUTE)
+def _names() -> dict[int, str]:
+    return {index: _shown(name) for index, name in socket.if_nameindex()}
+
+
+def _other_text(kind: int, body: bytes) -> Iterator[str]:
+    if kind in {RTM_NEWADDR, RTM_DELADDR}:
+        yield _address_text(body, gone=kind == RTM_DELADDR)
+    elif kind in {RTM_NEWROUTE, RTM_DELROUTE}:
+        yield _route_text(body, gone=kind == RTM_DELROUTE)
 
 
 def _link_text(body: bytes, *, gone: bool) -> str:
     _, _, index, flags, _ = IFINFOMSG.unpack_from(body)
+    state = "gone" if gone else "up" if flags & IFF_RUNNING else "down"
+    return f"interface {_link_name(body, index)} is {state}"
+
+
+def _link_name(body: bytes, index: int) -> str:
     found = attribute_map(body, IFINFOMSG.size)
-    name = text(found[IFLA_IFNAME]) if IFLA_IFNAME in found else _interface_name(index)
-    return f"interface {name} is " + ("gone" if gone else "up" if flags & IFF_RUNNING else "down")
+    return text(found[IFLA_IFNAME]) if IFLA_IFNAME in found else _interface_name(index)
 
 
 def _address_text(body: bytes, *, gone: bool) -> str:
@@ -233,6 +264,10 @@ def _route_text(body: bytes, *, gone: bool) -> str:
 def _interface_name(index: int) -> str:
     """Name an interface; by number when it is gone already."""
     try:
-        return os.fsencode(socket.if_indextoname(index)).decode(errors="replace")
+        return _shown(socket.if_indextoname(index))
     except OSError:
         return f"interface number {index}"
+
+
+def _shown(name: str) -> str:
+    return os.fsencode(name).decode(errors="replace")

@@ -63,6 +63,7 @@ def exit_lock(
     addresses: Addresses,
     learned: Iterable[IPAddress],
     devices: Iterable[ExitDevice],
+    series: int = 0,
 ) -> ExitLock | None:
     """Give the lock for these levels; None: none is to stand.
 
@@ -70,6 +71,7 @@ def exit_lock(
         addresses: of host names, as the gate was loaded with.
         learned: what the DNS gate has put into its sets.
         devices: `exit_devices`.
+        series: of its sets (`Ends`).
     """
     if not is_engaged(policy, levels):
         return None
@@ -78,7 +80,9 @@ def exit_lock(
     )
     there = tuple(learned) if learns else ()
     ends = {
-        version: _ends(policy, _kept(policy, levels), addresses, there, version)
+        version: replace(
+            _ends(policy, _kept(policy, levels), addresses, there, version), series=series
+        )
         for version in (4, 6)
     }
     line = policy.site.lifeline

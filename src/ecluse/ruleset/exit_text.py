@@ -8,7 +8,7 @@ accept, for a chain that goes loses its rules before its hook; the last rule dro
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 
 from ecluse.policy import LinkProtocol, Preset
@@ -60,7 +60,7 @@ def end_sets(ends: Ends, digit: str) -> dict[str, tuple[str, str, list[str]]]:
         ("answers", "inet_proto . inet_service", "flags interval;", answers),
     )
     return {
-        f"{stem}{digit}_{_digest(elements)}": (of, flags, elements)
+        f"{stem}{digit}_{_digest(elements, ends.series)}": (of, flags, elements)
         for stem, of, flags, elements in wanted
         if elements
     }
@@ -79,8 +79,8 @@ def _answer_text(one: Answer) -> str:
     return f"{one[0]} . {one[1]}" if one[1] == one[2] else f"{one[0]} . {one[1]}-{one[2]}"
 
 
-def _digest(elements: Iterable[str]) -> str:
-    whole = hashlib.sha256()
+def _digest(elements: Iterable[str], series: int) -> str:
+    whole = hashlib.sha256(b"%d\n" % series)
     for one in elements:
         whole.update(one.encode() + b"\n")
     return whole.hexdigest()[:12]
@@ -90,18 +90,28 @@ def names(lock: ExitLock) -> Standing:
     """Name everything that the lock's table holds."""
     learned = LEARNED if lock.learns else ()
     sets = {*end_sets(lock.ends4, "4"), *end_sets(lock.ends6, "6"), *learned, *DROPPED}
-    chains = {
-        f"{stem}.{one.key}"
-        for one in lock.devices
-        for stem in ("on", "rest", "lost", *(["tagged"] if one.outside_tags else []))
-    }
-    counters = {counter(kind, one) for one in lock.devices for kind in COUNTERS}
-    return Standing(frozenset(chains), frozenset(sets), frozenset(counters))
+    each = [device_names(one) for one in lock.devices]
+    chains = frozenset(name for one in each for name in one.chains)
+    counters = frozenset(name for one in each for name in one.counters)
+    return Standing(chains, frozenset(sets), counters)
 
 
-def table_text(lock: ExitLock, standing: Standing = NOTHING) -> str:
-    """Write the transaction that makes the table, or restates the one that stands."""
-    return "".join(_table_lines(lock, standing))
+def table_text(
+    lock: ExitLock, standing: Standing = NOTHING, sound: Collection[ExitDevice] = ()
+) -> str:
+    """Write the transaction that makes the table, or restates the one that stands.
+
+    sound: devices of the lock whose chains and counters stand as they should; not touched.
+    """
+    return "".join(_table_lines(lock, standing, frozenset(sound)))
+
+
+def device_names(device: ExitDevice) -> Standing:
+    """Name what is one device's own."""
+    return Standing(
+        frozenset((on_chain(device), *_inner_chains(device))),
+        counters=frozenset(counter(kind, device) for kind in COUNTERS),
+    )
 
 
 def boot_text(lock: ExitLock) -> str:
@@ -109,22 +119,24 @@ def boot_text(lock: ExitLock) -> str:
     return REMOVAL + table_text(lock)
 
 
-def _table_lines(lock: ExitLock, standing: Standing) -> Iterator[str]:
+def _table_lines(lock: ExitLock, standing: Standing, sound: frozenset[ExitDevice]) -> Iterator[str]:
     meant = names(lock)
-    based = sorted(one for one in standing.chains if one.startswith("on."))
+    kept = {name for one in sound for name in device_names(one).chains}
+    devices = [one for one in lock.devices if one not in sound]
+    based = sorted(one for one in standing.chains - kept if one.startswith("on."))
     yield from (f"delete chain {TABLE} {chain}\n" for chain in based)
     yield f"table {TABLE} {{\n"
-    yield from (f"\tcounter {one} {{\n\t}}\n" for one in sorted(meant.counters))
+    yield from (f"\tcounter {one} {{\n\t}}\n" for one in sorted(meant.counters - standing.counters))
     yield from _sets(lock, standing)
-    for one in lock.devices:
+    for one in devices:
         yield from (f"\tchain {name} {{\n\t}}\n" for name in _inner_chains(one))
         yield f"\tchain {on_chain(one)} {{\n\t\ttype filter hook egress device "
         yield f'"{one.name}" priority 0; policy accept;\n\t}}\n'
     yield "}\n"
-    inner = standing.chains - set(based)
+    inner = standing.chains - kept - set(based)
     yield from (f"flush chain {TABLE} {chain}\n" for chain in sorted(inner))
     yield f"table {TABLE} {{\n"
-    for one in lock.devices:
+    for one in devices:
         for name, rules in chains(lock, one).items():
             yield f"\tchain {name} {{\n"
             yield from (f"\t\t{rule}\n" for rule in rules)

@@ -57,20 +57,24 @@ class Ends:
         singles: addresses. ranges: networks, merged, in order.
         learned: what the DNS gate learned; it changes this set by itself.
         answers: source ports of what may go to anybody.
+        series: a part of the names of the sets. A set is never changed, so one that somebody did
+            change, or may have, is replaced by one of another name.
     """
 
     singles: frozenset[int] = frozenset()
     ranges: tuple[Interval, ...] = ()
     learned: frozenset[int] = frozenset()
     answers: tuple[Answer, ...] = ()
+    series: int = 0
 
     def __or__(self, other: "Ends") -> "Ends":
-        """Give the ends of both."""
+        """Give the ends of both, in the series of the second."""
         return Ends(
             self.singles | other.singles,
             merged((*self.ranges, *other.ranges)),
             self.learned | other.learned,
             merged_answers((*self.answers, *other.answers)),
+            other.series,
         )
 
 

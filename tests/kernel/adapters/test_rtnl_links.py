@@ -132,3 +132,19 @@ async def test_changes_are_told(links):
     )
     ip("link del wan0")
     await gather(stream, {"interface wan0 is gone", "interface lan0 is gone"})
+
+
+async def test_a_renamed_interface_is_told_even_when_it_has_its_old_name_again(links):
+    ip("link add wan0 type veth peer name lan0")
+    stream = links.changes()
+    ip("link add br0 type bridge")
+    for words in ("lan0 master br0", "lan0 nomaster"):  # announced as a port that is gone
+        ip(f"link set {words}")
+    for before, after in (("wan0", "wan9"), ("wan9", "wan0"), ("lan0", "lan9")):
+        ip(f"link set {before} name {after}")
+    seen = await gather(stream, {"interface lan0 was renamed to lan9"})
+    assert [one for one in seen if "renamed" in one] == [
+        "interface wan0 was renamed to wan9",
+        "interface wan9 was renamed to wan0",
+        "interface lan0 was renamed to lan9",
+    ]

@@ -52,6 +52,8 @@ class FakeController:
     name: str = "chu-example"
     title: str = "CHU d'Exempl\u00e9"
     purge_polls: int = 2
+    lock_polls: int = 3
+    lock_wanted: bool = True
     subscribers: list = field(default_factory=list)
     ended_streams: int = 0
     reading: int = 0
@@ -222,6 +224,15 @@ class FakeController:
         return Purge(
             number, "done", ended=3, kept=5, examples=("tcp 10.10.0.5:40000 -> 198.51.100.7:443",)
         )
+
+    async def second_lock(self, number):
+        self.lock_polls -= 1
+        state = SecondLockState(
+            "isolate", self.lock_wanted, True, "why", AT, (ExitDeviceState("wan0", 12, 2, 0),)
+        )
+        if self.lock_polls > 0 and self.lock_wanted:
+            return replace(state, stands=False, being_set=True)
+        return state if self.lock_wanted else replace(state, stands=False)
 
     def closes(self, level, zones):
         return level in {"cut", "isolate"}

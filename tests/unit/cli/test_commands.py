@@ -35,6 +35,28 @@ def test_cut_says_what_is_kept_what_was_ended_and_how_to_go_back(server, ecluse)
     )
 
 
+def test_what_follows_a_cut_is_waited_for_a_little_and_shown(server, ecluse):
+    server.commands.lock_polls = 5  # the end of connections is over before
+    _, out, _ = ecluse("cut")
+    assert "2nd lock  stands, since" in out
+    assert "wan0: 12 packets to what is kept, 0 to others" in out
+    assert "being set" not in out
+    assert server.commands.lock_polls == 0
+    server.commands.lock_wanted = False
+    _, out, _ = ecluse("cut")
+    assert "2nd lock" not in out, "none is meant to stand at this level"
+    assert "3 connections ended" in out
+
+
+def test_a_second_lock_that_takes_long_keeps_nobody(server, ecluse, monkeypatch):
+    monkeypatch.setattr("ecluse.cli.commands._PURGE_SECONDS", 0.2)
+    server.commands.lock_polls = 10**6
+    code, out, _ = ecluse("cut")
+    assert code == 0
+    assert "2nd lock  being set" in out
+    assert "MISSING" not in out
+
+
 @pytest.mark.parametrize(
     ("words", "level", "zones"),
     [

@@ -51,6 +51,17 @@ def test_it_says_what_left_by_which_interface_and_what_was_dropped():
     assert "idle0" not in text
     assert "dropped 192.0.2.9 to 198.51.100.80, protocol 6 port 443 (1)" in text
     assert "dropped ethertype 0x88cc from 02:00:00:00:00:09 (1)" in text
+    assert "nothing passed it" not in text
+
+
+def test_it_says_that_nothing_left():
+    text = shown(STANDS | {"devices": STANDS["devices"][1:], "dropped": []})
+    assert "nothing passed it since then, but what links need" in text
+
+
+def test_one_that_is_being_set_is_no_alarm():
+    text = shown(STANDS | {"stands": False, "why": "it is being set", "being_set": True})
+    assert text == "  2nd lock  being set: it stands in a moment\n"
 
 
 @pytest.mark.parametrize(("wanted", "word"), [(True, "MISSING: refused"), (False, "no: refused")])

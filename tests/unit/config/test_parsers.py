@@ -198,6 +198,22 @@ SITE_CASES = {
         "ports: [tcp/0]",
         "12:50: 'tcp/0': there is no port 0, expected ports 1 to 65535",
     ),
+    "management without a port": (
+        "ports: [tcp/22]",
+        "ports: [tcp/22, icmp]",
+        (
+            "12:58: 'icmp' has no ports, and management is kept by its port, expected tcp/22 and"
+            " the like here; the rest as a service with zones: [gateway] and 'from'"
+        ),
+    ),
+    "management by number": (
+        "ports: [tcp/22]",
+        "ports: [proto/89]",
+        (
+            "12:50: 'proto/89' has no ports, and management is kept by its port, expected tcp/22"
+            " and the like here; the rest as a service with zones: [gateway] and 'from'"
+        ),
+    ),
     "preset": (
         "presets: [dhcp, nd, vrrp]",
         "presets: [dhpc]",

@@ -3,12 +3,14 @@
 import asyncio
 import threading
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
 from ecluse.errors import RequestError
-from ecluse.policy import Policy
-from tests.unit.controller.machine import OPEN, allowlist, command
+from ecluse.flow_judge import ConntrackEntry, Tuple
+from ecluse.policy import Policy, SecondLock
+from tests.unit.controller.machine import OPEN, Machine, allowlist, command
 from tests.unit.ruleset.policies import SITE, ZONES
 
 
@@ -99,3 +101,15 @@ def test_a_reload_lets_nobody_out_by_taking_the_only_shut_zone_away(machine):
     assert isinstance(answer, RequestError)
     assert "guests" in answer.message
     assert machine.kernel() == OPEN | {"guests": "cut"}
+
+
+def test_kept_flows_that_the_second_lock_would_drop_are_named():
+    policy = allowlist()
+    machine = Machine(replace(policy, site=replace(policy.site, second_lock=SecondLock.CUT)))
+    machine.start()
+    ours, meant, real = map(ip_address, ("10.10.0.5", "203.0.113.1", "198.51.100.7"))
+    machine.conntrack.table = [
+        ConntrackEntry(6, Tuple(ours, meant, 40000, 443), Tuple(real, ours, 443, 40000))
+    ]
+    assert any("translate to 198.51.100.7" in text for text in plan(machine, "cut").warnings)
+    machine.close()

@@ -200,14 +200,13 @@ class TableManager:
         self.loaded[fresh.digest] = fresh
         await self.tracker.rebase()
 
-    async def update(self) -> bool:
-        """Bring every loaded policy to the addresses of now by single elements.
+    async def update(self, addresses: Addresses) -> bool:
+        """Bring every loaded policy to these addresses by single elements.
 
         False when one needs more than elements.
         """
         whole = True
         changed: set[str] = set()
-        addresses = self._addresses()
         await self.tracker.catch_up()
         try:
             for digest, one in list(self.loaded.items()):

@@ -15,7 +15,7 @@ from ecluse.controller.table.manager import TableManager
 from ecluse.controller.tasks.addresses_in_use import in_use, learned_in_use
 from ecluse.errors import EcluseError
 from ecluse.flow_judge import ConntrackEntry, FlowJudge
-from ecluse.policy import CUT, Levels
+from ecluse.policy import CUT, Addresses, Levels
 from ecluse.ports import Conntrack, Firewall, Resolver
 
 _LOOK = 60.0
@@ -39,7 +39,7 @@ class AddressChanges:
         keep_previous_ready: loads the policy again that a rollback would go back to.
         save_names: saves the addresses.
         renew_boot_soon: has the boot ruleset renewed.
-        before_update: lets the second lock through the new addresses.
+        before_update: has the second lock let the new addresses through, and gives them.
         on_update: called when addresses were loaded.
         alerts, emit: take alerts and events.
     """
@@ -54,7 +54,7 @@ class AddressChanges:
         keep_previous_ready: Callable[[], Coroutine[object, object, None]],
         save_names: Callable[[], Awaitable[None]],
         renew_boot_soon: Callable[[], None],
-        before_update: Callable[[], Awaitable[None]],
+        before_update: Callable[[], Awaitable[Addresses]],
         on_update: Callable[[], None],
         alerts: Alerts,
         emit: Callable[[str, str], None],
@@ -103,9 +103,9 @@ class AddressChanges:
         table = self._table
         async with self._live.lock.hold():
             live = self._live.current
-            await self._before_update()
+            addresses = await self._before_update()
             self._on_update()
-            if not await table.update():
+            if not await table.update(addresses):
                 # More than elements: a map that had none, or another structure.
                 digest = live.loaded.digest
                 self._live.replace_loaded(await table.bring_up(live.policy, digest, live.levels))

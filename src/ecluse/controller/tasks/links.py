@@ -5,11 +5,11 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
-from ecluse.alerts import Alerts
+from ecluse.alerts import OF_THE_MACHINE, Alerts
 from ecluse.bypass import MachineWarning, find_bypasses
 from ecluse.controller.live_state import LiveState
 from ecluse.errors import EcluseError
-from ecluse.host_reading import HostReading
+from ecluse.host_reading import MISSED, RENAMED, HostReading
 from ecluse.policy import GATEWAY, OPEN, Levels, Policy
 from ecluse.ports import BypassScanPort, Links
 from ecluse.records import Actor, AuditRecord
@@ -31,6 +31,17 @@ changes none.
 """
 _ONCE = 60.0
 """Seconds for which a bypass is told of once, however often it comes and goes."""
+
+
+_CODES = {
+    "routing": "routes-not-kept",
+    "tunnel": "tunnel-not-kept",
+    "nat64": "nat64-zone",
+    "zone": "zone-links-odd",
+}
+"""Kind of what is odd -> code of its alert; of all others `machine-odd`."""
+_HELD = frozenset({"bridge", "macvlan", "macvtap", "netdev"})
+"""Kinds of ways past the gate that end at the second lock."""
 
 
 class LinkReader:
@@ -75,7 +86,9 @@ class LinkTask:
         append_line: appends a line to the audit log.
         itself: the daemon, as an actor.
         alerts, emit: take alerts and events.
+        second_lock_stands: whether it does.
         on_interface: called at once when an interface came, went or was changed.
+        on_rename: called at once when one was renamed, or may have been.
         on_change: called when links changed.
     """
 
@@ -90,10 +103,14 @@ class LinkTask:
         itself: Actor,
         alerts: Alerts,
         emit: Callable[[str, str], None],
+        second_lock_stands: Callable[[], bool],
         on_interface: Callable[[], None],
+        on_rename: Callable[[], None] = lambda: None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
+        self._second_lock_stands = second_lock_stands
         self._on_interface = on_interface
+        self._on_rename = on_rename
         self._on_change = on_change
         self._live = live
         self._links = links
@@ -122,8 +139,10 @@ class LinkTask:
         if self._changes is None:
             self._changes = self._links.changes()
         async for change in self._changes:
-            if change.startswith("interface "):
-                # A device that was renamed has left the second lock: no pause before that.
+            # A device that was renamed has left the second lock: no pause before that.
+            if RENAMED in change or change.startswith(MISSED):
+                self._on_rename()
+            elif change.startswith("interface "):
                 self._on_interface()
             if len(self._untold) < _MOST_CHANGES:
                 self._untold.append(change)
@@ -179,6 +198,48 @@ class LinkTask:
                 self._emit("link", text)
         self._oddities = oddities
         await self.scan_for_bypasses(seen)
+        self.raise_alerts(seen)
+
+    def bypass_texts(self) -> tuple[str, ...]:
+        """Say what the last look found, and which ways past the gate the second lock holds."""
+        return tuple(map(self._said, self.bypasses))
+
+    def _said(self, one: MachineWarning) -> str:
+        held = one.is_bypass and one.kind in _HELD and self._second_lock_stands()
+        return one.what + " (the second lock stands, and drops what goes by it)" * held
+
+    def raise_alerts(self, seen: LinkReading) -> None:
+        """Have an alert stand for each thing that is odd about the machine, and for nothing else.
+
+        Of several ways past the gate of one kind at one place the first is an alert.
+        """
+        alerts, keys = self._alerts, dict[str, set[str]]()
+        inside = seen.default_route_bypasses(self._live.current.policy)
+        found = [(one.kind, one.is_bypass, one.where, self._said(one)) for one in self.bypasses]
+        if seen.host is not None:  # else nothing new is known of them
+            texts = seen.link_warnings(self._live.current.policy)
+            found += [("zone", text in inside, text, text) for text in texts]
+            keys["zone-links-odd"] = set()
+        for kind, is_bypass, where, what in found:
+            code = "bypass-found" if is_bypass else _CODES.get(kind, "machine-odd")
+            key = f"{kind} {where}" if is_bypass else what
+            if key in keys.setdefault(code, set()):
+                continue
+            keys[code].add(key)
+            if is_bypass:
+                alerts.raise_alert("bypass-found", key, what=what)
+            elif code == "routes-not-kept":
+                alerts.raise_alert("routes-not-kept", key, what=what)
+            elif code == "tunnel-not-kept":
+                alerts.raise_alert("tunnel-not-kept", key, what=what)
+            elif code == "nat64-zone":
+                alerts.raise_alert("nat64-zone", key, what=what)
+            elif code == "zone-links-odd":
+                alerts.raise_alert("zone-links-odd", key, what=what)
+            else:
+                alerts.raise_alert("machine-odd", key, what=what)
+        for code in OF_THE_MACHINE - ({"zone-links-odd"} if seen.host is None else set()):
+            alerts.clear_others(code, keys.get(code, ()))
 
     async def scan_for_bypasses(self, seen: LinkReading) -> None:
         """Look for what may carry packets past the gate.

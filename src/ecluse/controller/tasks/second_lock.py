@@ -10,8 +10,11 @@ the lock of the live state. That is safe, for what a closing leaves is never wid
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from datetime import datetime
+from secrets import randbits
 from typing import Any
 
 from ecluse.alerts import Alerts, error_text
@@ -32,6 +35,10 @@ _AFTER_ANSWER = 0.004
 """Seconds that a new lock leaves to the answer of its closing: both want the same processor."""
 _PATIENCE = 0.1
 """Seconds that a closing waits for a transaction under way: most take 0.04 s."""
+_COUNTED = 0.1
+"""Seconds that an answer waits for the counters."""
+_BEING_SET = 10.0
+"""Seconds after which one that does not stand yet is missing; 100,000 addresses take one."""
 _TOLD = 60.0
 """Seconds for which a way past the gate is told of once, whatever goes by it."""
 _EXAMPLES = 3
@@ -93,9 +100,11 @@ class SecondLockTask:
         self._openings = 0  # counts what was let through before the gate
         self._may_stand = True  # one of a run before, until it was looked for
         self._work: asyncio.Future[None] | None = None
+        self._asked: float | None = None  # since when one is to stand and does not
         self._unlocked: tuple[str, ...] = ()
         self._since: datetime | None = None
-        self._links_changed = False
+        self._series = randbits(32)  # what a run before made is not known to be as it should
+        self._renamed = False
         self._culprit = ""  # who changed it last, and how
         self._failure = ""
         self._reading = ExitReading(stands=False)
@@ -105,6 +114,7 @@ class SecondLockTask:
 
     def follow(self) -> None:
         """Have it brought to the live state soon: levels, policy, addresses or links changed."""
+        self._asked = self._asked or time.monotonic()
         self._wanted.set()
 
     def hear(self, change: KernelChange) -> None:
@@ -113,16 +123,17 @@ class SecondLockTask:
             self._culprit = f"{change.process} (pid {change.pid}): {change.second_lock}"
         self._wanted.set()
 
-    def follow_links(self) -> None:
-        """Have it made again although it looks as meant.
+    def follow_renamed(self) -> None:
+        """Have it made again although it looks as meant: a device may have been renamed.
 
-        A chain of a device that was renamed, and renamed back, hangs nowhere and is listed as ever.
+        The chain of one that was renamed hangs nowhere and is listed as ever (seen on 6.18).
         """
-        self._links_changed = True
+        self._renamed = True
         self._wanted.set()
 
     async def run(self) -> None:
         """Bring it to the live state after each change and regularly, until cancelled."""
+        self._asked = time.monotonic()
         while True:
             await self._bring_or_alert()
             with contextlib.suppress(TimeoutError):
@@ -149,10 +160,16 @@ class SecondLockTask:
             self._for_boot, self._for_boot_known = None, True
         await self._transact(lambda: self._widen(policy, levels))
 
-    async def before_update(self) -> None:
-        """Let through the addresses that host names have now, before the gate does. KernelError."""
+    async def before_update(self) -> Addresses:
+        """Let through the addresses that names have now; the gate gets these alone. KernelError."""
+        addresses = self._addresses()
         if self._may_stand and self._live.started:
-            await self._transact(self._widen_for_names)
+            await self._transact(lambda: self._widen_for_names(addresses))
+        return addresses
+
+    def stands(self) -> bool:
+        """Say whether it was as it should be when it was last looked at."""
+        return self._reading.stands and not self._reading.faults and not self._failure
 
     def state(self) -> SecondLockState:
         """Give what is known of it, for `status`."""
@@ -160,12 +177,15 @@ class SecondLockTask:
         setting = live.policy.site.second_lock
         reading = self._reading
         wanted = is_engaged(live.policy, live.levels)
-        stands = reading.stands and not reading.faults and not self._failure
+        stands = self.stands()
+        soon = self._asked is not None and time.monotonic() - self._asked < _BEING_SET
+        being_set = soon and wanted and not stands and not self._failure
+        why = "" if stands else _why_not(setting, wanted=wanted, being_set=being_set)
         return SecondLockState(
             setting=setting.value,
             wanted=wanted,
             stands=stands,
-            why=self._failure or "; ".join(reading.faults) or _why_not(setting, wanted=wanted),
+            why=self._failure or "; ".join(reading.faults) or why,
             since=self._since if stands else None,
             devices=tuple(
                 ExitDeviceState(
@@ -178,7 +198,21 @@ class SecondLockTask:
             ),
             dropped=tuple(_row(one) for one in reading.dropped),
             dropped_full=reading.full,
+            being_set=being_set,
         )
+
+    async def count(self) -> None:
+        """Bring the counts of `state` to this moment, if that is quick. It never raises."""
+        lock, before = self._applied, self._reading
+        if lock is None or not before.stands or (self._work and not self._work.done()):
+            return
+        with contextlib.suppress(EcluseError, TimeoutError):
+            async with asyncio.timeout(_COUNTED):
+                now = await self._table.read_counts(lock)
+            if now.stands and self._reading is before:
+                self._reading = replace(now, faults=before.faults, hooks_read=before.hooks_read)
+                if self._alert_of_lost() and _lost(now) > _lost(before):
+                    self._wanted.set()  # recorded soon, too
 
     # -- the lock ----------------------------------------------------------------------------------
 
@@ -187,11 +221,15 @@ class SecondLockTask:
             return
         try:
             await self._bring()
+        except _OvertakenError:
+            return  # nothing is wrong: it goes on as soon as what was more urgent is done
         except Exception as error:  # noqa: BLE001 - told, and tried again at the next look
             self._failure = error.message if isinstance(error, EcluseError) else error_text(error)
             self._alerts.raise_alert("second-lock-missing", error=self._failure)
             return
         self._failure = ""
+        if self._reading.stands or not self.state().wanted:
+            self._asked = None
         if self._applied and self._unlocked:
             self._failure = f"not locked, for no rule can name them: {', '.join(self._unlocked)}"
             self._alerts.raise_alert("second-lock-missing", error=self._failure)
@@ -204,12 +242,12 @@ class SecondLockTask:
     async def _bring(self) -> None:
         live = self._live.current
         meant = await self._meant(live.policy, live.levels)
-        again, self._links_changed = self._links_changed, False
+        renamed, self._renamed = self._renamed, False
         if meant is None and not self._may_stand:
             # One that somebody loaded by hand would drop what is open, in silence.
             self._may_stand = (await self._table.read_table(None)).stands
         stale = meant != self._applied or (meant is None and self._may_stand)
-        if (again or stale) and not await self._change(live, meant):
+        if (renamed or stale) and not await self._change(live, meant, whole=renamed):
             return
         if meant is None:
             await self._store_for_boot(None)
@@ -219,7 +257,12 @@ class SecondLockTask:
         if not reading.stands or reading.faults:
             found = "; ".join(reading.faults) or "it was gone"
             found, self._culprit = self._culprit or found, ""
-            if not await self._change(live, meant, again=True):
+            if meant != self._applied:
+                self.follow()
+                return
+            self._series = randbits(32)
+            meant = await self._meant(live.policy, live.levels)
+            if not await self._change(live, meant, whole=True):
                 return
             what = f"the second lock was put back: {found}"
             self._emit("tamper", what)
@@ -235,18 +278,18 @@ class SecondLockTask:
         self._levels = live.levels
         await self._store_for_boot(meant)
 
-    async def _change(
-        self, live: CurrentState, meant: ExitLock | None, *, again: bool = False
-    ) -> bool:
+    async def _change(self, live: CurrentState, meant: ExitLock | None, *, whole: bool) -> bool:
         """Bring it to what a live state wants; False: that is not live any more.
 
-        again: whatever was applied.
+        whole: every device's chains (`ExitTable.apply`).
         """
         async with self._live.lock.hold():
-            if self._live.current is not live or (again and meant != self._applied):
+            if self._live.current is not live:
                 self.follow()
                 return False
-            await self._transact(lambda: self._apply(meant) if meant else self._remove())
+            await self._transact(
+                lambda: self._apply(meant, whole=whole) if meant else self._remove()
+            )
         return True
 
     async def _transact(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
@@ -259,7 +302,7 @@ class SecondLockTask:
             with contextlib.suppress(EcluseError):
                 await self._wait(self._work)
             if not self._work.done():
-                raise _overtaken()
+                raise _OvertakenError
         self._work = asyncio.ensure_future(work())
         await self._wait(self._work)
 
@@ -273,10 +316,12 @@ class SecondLockTask:
             urgent.cancel()
         if not work.done():
             self.follow()
-            raise _overtaken()
+            raise _OvertakenError
         work.result()
 
-    async def _meant(self, policy: Policy, levels: Levels) -> ExitLock | None:
+    async def _meant(
+        self, policy: Policy, levels: Levels, addresses: Addresses | None = None
+    ) -> ExitLock | None:
         if not is_engaged(policy, levels):
             return None
         seen = await self._look_at_links()
@@ -286,7 +331,8 @@ class SecondLockTask:
         devices = exit_devices(policy, seen.host)
         # What the DNS gate learned is the table's own affair (kernel/exit_learned.py). A large
         # list takes its time: not on the event loop.
-        return await asyncio.to_thread(exit_lock, policy, levels, self._addresses(), (), devices)
+        now = self._addresses() if addresses is None else addresses
+        return await asyncio.to_thread(exit_lock, policy, levels, now, (), devices, self._series)
 
     async def _widen(self, policy: Policy, levels: Levels) -> None:
         wider = await self._meant(policy, levels)
@@ -295,17 +341,17 @@ class SecondLockTask:
         else:
             await self._apply(union(self._applied, wider))
 
-    async def _widen_for_names(self) -> None:
+    async def _widen_for_names(self, addresses: Addresses) -> None:
         live = self._live.current
-        wider = await self._meant(live.policy, live.levels)
+        wider = await self._meant(live.policy, live.levels, addresses)
         if wider is not None:
             lock = union(self._applied, wider) if self._applied else wider
             if lock != self._applied:
                 await self._apply(lock)
 
-    async def _apply(self, lock: ExitLock) -> None:
+    async def _apply(self, lock: ExitLock, *, whole: bool = False) -> None:
         self._may_stand = True  # whatever fails after the kernel took it
-        await self._table.apply(lock)
+        await self._table.apply(lock, whole=whole)
         await self._count_commit()
         if self._applied is None:
             self._since = self._clock()
@@ -339,19 +385,23 @@ class SecondLockTask:
 
     # -- the witness -------------------------------------------------------------------------------
 
-    async def _tell_of_lost(self) -> None:
+    def _alert_of_lost(self) -> str:
         """Tell what the lock dropped: the gate did not refuse it, so it went another way."""
-        lost = sum(one.lost.packets for one in self._reading.counts)
+        lost = _lost(self._reading)
         if not lost:
-            return
+            return ""
         rows = sorted(self._reading.dropped, key=lambda one: -one.packets)
-        some = "; ".join(_row_text(one) for one in rows[:_EXAMPLES]) or "not recorded"
+        some = "; ".join(str(one) for one in rows[:_EXAMPLES]) or "not recorded"
         where = ", ".join(one.device for one in self._reading.counts if one.lost.packets)
         self._alerts.raise_alert("way-past-gate", packets=lost, devices=where, examples=some)
+        return some
+
+    async def _tell_of_lost(self) -> None:
+        some = self._alert_of_lost()
         now = asyncio.get_running_loop().time()
         self._told = {text: at for text, at in self._told.items() if now - at < _TOLD}
-        new = [text for one in rows if (text := _way(one)) not in self._told]
-        if new:
+        new = [one.way for one in self._reading.dropped if one.way not in self._told]
+        if some and new:
             self._told |= dict.fromkeys(new, now)
             what = f"the second lock dropped what went past the gate: {some}"
             await self._append(what)
@@ -373,13 +423,20 @@ class SecondLockTask:
         await self._append_line(AuditRecord("exit", self._itself, what, levels=levels))
 
 
-def _overtaken() -> KernelError:
-    return KernelError("something more urgent came first", hint="repeat it", retry=True)
+class _OvertakenError(KernelError):
+    """A closing wants the lock of the live state."""
+
+    def __init__(self) -> None:
+        super().__init__("something more urgent came first", hint="repeat it", retry=True)
 
 
-def _why_not(setting: SecondLock, *, wanted: bool) -> str:
+def _lost(reading: ExitReading) -> int:
+    return sum(one.lost.packets for one in reading.counts)
+
+
+def _why_not(setting: SecondLock, *, wanted: bool, being_set: bool) -> str:
     if wanted:
-        return "not looked at yet"
+        return "it is being set" if being_set else f"not set within {_BEING_SET:.0f} s"
     if setting is SecondLock.OFF:
         return "switched off in site.yaml"
     if setting is SecondLock.CUT:
@@ -391,13 +448,3 @@ def _row(one: DroppedRow) -> DroppedOutside:
     return DroppedOutside(
         one.source, one.destination, one.protocol, one.port, one.ethertype, one.packets
     )
-
-
-def _way(one: DroppedRow) -> str:
-    return f"{one.source} {one.destination} {one.ethertype}"
-
-
-def _row_text(one: DroppedRow) -> str:
-    if one.ethertype:
-        return f"frames of ethertype {one.ethertype:#06x} by {one.source} ({one.packets})"
-    return f"{one.source} to {one.destination} ({one.packets} packets)"

@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
+from ecluse.alerts import OF_THE_MACHINE
+from ecluse.api.metrics import SocketCounts, metrics_text
 from ecluse.bypass import find_bypasses
 from ecluse.controller.tasks import links
 from ecluse.errors import KernelError
-from ecluse.host_reading import Device, Filter, HostReading
+from ecluse.host_reading import Device, Filter, HostReading, LearnedRoutes
 from ecluse.ruleset import switch
 from ecluse.zone_links import LinkReading
 from tests.unit.controller.machine import Machine, simple
@@ -262,3 +264,48 @@ def test_a_scan_takes_the_reading_of_its_look_and_waits_for_no_other(machine):
     machine.run(machine.controller.parts.links._look())
     assert any("XDP" in one.what for one in machine.controller.parts.links.bypasses)
     assert not any("ways past the gate" in text for text in machine.alert_texts())
+
+
+def machine_alerts(machine) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for one in machine.status().alerts:
+        if one.code in OF_THE_MACHINE:
+            found.setdefault(one.code, []).append(one.text)
+    return found
+
+
+def test_what_is_odd_about_the_machine_is_an_alert_with_a_code_while_it_is(machine):
+    machine.set("cut")
+    ports = Device("care0", master="br0"), Device("out1", master="br0")
+    machine.bypass_scan.host = HostReading(
+        devices=(
+            *(*ports, Device("br0", kind="bridge")),
+            *(Device("wan0"), Device("mv0", kind="macvlan", parent="wan0")),
+            Device("mv1", kind="macvlan", parent="wan0"),
+            Device("tun6", kind="sit", remote="198.51.100.9"),
+            Device("clat0", kind="tun"),
+        ),
+        learned_routes=(LearnedRoutes(188, "wan0", 7, default=False),),
+        translations=(("clat0", "64:ff9b::/96"),),
+        sysctls={"net.ipv4.ip_forward": "0"},
+    )
+    warnings = look(machine)
+    found = machine_alerts(machine)
+    assert len(found["bypass-found"]) == 2, "a bridge, and of two macvlans at one place the first"
+    assert {code for code in OF_THE_MACHINE if code in found} == OF_THE_MACHINE - {"zone-links-odd"}
+    assert sum("mv1" in text for text in warnings) == 1, "the second is said all the same"
+    assert len(warnings) == len(set(warnings)), "nothing is said twice"
+    body = metrics_text(machine.status(), SocketCounts({}, 0, 0))
+    assert b'ecluse_alert{code="tunnel-not-kept",severity="warning"} 1' in body
+    assert not any("wan0" in text for text in machine.set("isolate").warnings), "of levels alone"
+    machine.bypass_scan.host = HostReading()
+    look(machine)
+    assert machine_alerts(machine) == {}
+
+
+def test_a_link_that_a_zone_misses_is_an_alert_in_the_same_answer(machine):
+    assert machine_alerts(machine) == {}
+    machine.links._interfaces = ("care0", "wan0")  # announced a moment later
+    found = machine_alerts(machine)
+    assert any("no interface is called" in text for text in found["zone-links-odd"])
+    machine.links._interfaces = ("care0", "core0", "wan0")

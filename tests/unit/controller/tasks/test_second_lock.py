@@ -13,7 +13,7 @@ from ecluse.host_reading import Device, HostReading
 from ecluse.policy import SecondLock
 from ecluse.ports import CounterValue, KernelChange
 from ecluse.records import Action
-from tests.unit.controller.machine import Machine, command, simple
+from tests.unit.controller.machine import Machine, allowlist, command, simple
 
 
 def site(setting: SecondLock):
@@ -94,17 +94,27 @@ def test_one_that_somebody_took_away_is_put_back_and_told(machine):
     lock = later(machine)
     machine.exit_table.lock = None
     machine.controller.parts.second_lock.follow()
-    assert later(machine) == lock
+    again = later(machine)
+    assert again.devices == lock.devices
+    assert again.ends4.series != lock.ends4.series, "no set that somebody may have changed stays"
+    assert machine.exit_table.wholes[-1]
     assert any("second lock was put back" in one.message for one in machine.events)
 
 
-def test_after_a_change_of_links_it_is_made_again_though_it_looks_the_same(machine):
+@pytest.mark.parametrize(
+    "change", ["interface wan9 was renamed to wan0", "changes of links were missed (no room)"]
+)
+def test_after_a_device_was_renamed_it_is_made_again_though_it_looks_the_same(machine, change):
     machine.set("isolate")
     lock = later(machine)
     before = len(machine.exit_table.applied)
-    machine.controller.parts.second_lock.follow_links()
+    machine.links.change("interface wan0 is down")
+    assert later(machine) == lock
+    assert machine.exit_table.applied[before:] == [], "nothing of it changed"
+    machine.links.change(change)
     assert later(machine) == lock
     assert machine.exit_table.applied[before:] == [lock]
+    assert machine.exit_table.wholes[-1], "no chain is taken for sound"
 
 
 def test_what_it_dropped_is_an_alert_with_its_sender(machine):
@@ -161,6 +171,59 @@ def test_switched_off_it_never_stands(machine):
     assert "switched off" in state(machine).why
 
 
+def test_right_after_a_closing_it_is_being_set_and_later_missing(machine, monkeypatch):
+    slow = Slow(machine)
+    assert not state(machine).being_set, "none is meant to stand"
+    machine.run(set_level(machine, "isolate"))
+    for _ in range(2):
+        found = state(machine)
+        assert (found.wanted, found.stands, found.being_set) == (True, False, True)
+        assert found.why == "it is being set"
+        later(machine)
+    monkeypatch.setattr(second_lock, "_BEING_SET", 0.05)
+    found = state(machine)
+    assert (found.being_set, found.why) == (False, "not set within 0 s")
+    slow.go.set()
+    later(machine)
+    found = state(machine)
+    assert (found.stands, found.being_set, found.why) == (True, False, "")
+
+
+def test_counts_are_of_the_moment_of_the_question(machine):
+    machine.set("isolate")
+    later(machine)
+    number = machine.controller.parts.live.current.generation.number
+    for packets in (3, 5):
+        none, some = CounterValue(0, 0), CounterValue(packets, 60)
+        machine.exit_table.counts = (ExitCounts("wan0", some, some, none, none),)
+        for found in (state(machine), machine.run(machine.controller.second_lock(number))):
+            assert found.devices[0].kept == 2 * packets
+    assert machine.run(machine.controller.second_lock(number - 1)) is None
+    machine.exit_table.counts = (ExitCounts("wan0", none, none, none, some),)
+    codes = [one.code for one in machine.status().alerts]
+    assert "way-past-gate" in codes, "in the same answer"
+    machine.exit_table.dropped = (DroppedRow("192.0.2.9", "198.51.100.80", packets=1),)
+    more = replace(machine.exit_table.counts[0], lost=CounterValue(6, 60))
+    machine.exit_table.counts = (more,)
+    state(machine)
+    later(machine)
+    told = [one.what for one in machine.audit.records if one.event == "exit"]
+    assert "192.0.2.9 to 198.51.100.80 (1 packets)" in told[-1], "recorded soon"
+    machine.exit_table.fail = "no memory"
+    assert state(machine).devices[0].lost == 6
+
+
+def test_a_count_that_takes_long_keeps_no_answer(machine, monkeypatch):
+    machine.set("isolate")
+    later(machine)
+
+    async def hangs(_lock):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(machine.exit_table, "read_counts", hangs)
+    assert state(machine).stands
+
+
 def set_level(machine, level):
     """As `Machine.set`, which waits until nothing is under way."""
     return machine.controller.set_level(level, None, command(Action.LEVEL, "why"))
@@ -173,9 +236,9 @@ class Slow:
         self.apply, self.go = machine.exit_table.apply, asyncio.Event()
         machine.exit_table.apply = self
 
-    async def __call__(self, lock):
+    async def __call__(self, lock, **how):
         await self.go.wait()
-        await self.apply(lock)
+        await self.apply(lock, **how)
 
 
 @pytest.mark.parametrize("machine", [SecondLock.CUT], indirect=True)
@@ -185,6 +248,8 @@ def test_a_closing_waits_for_no_lock_and_the_lock_follows(machine):
     assert later(machine) is None
     assert machine.controller.parts.live.lock.locked(), "it is under way"
     assert machine.run(set_level(machine, "isolate")).verified
+    later(machine)
+    assert not machine.controller.parts.alerts.is_raised("second-lock-missing"), "overtaken"
     assert set(machine.controller.parts.live.current.levels.values()) == {"isolate"}
     slow.go.set()
     lock = later(machine, 0.3)
@@ -216,11 +281,47 @@ def test_an_opening_whose_lock_takes_long_gives_way_to_a_closing(machine):
     assert state(machine).stands
 
 
+def test_the_gate_gets_no_address_that_the_lock_was_not_told_of():
+    site_cut = site(SecondLock.CUT).site
+    named = replace(allowlist("lab", hosts=("lab.example",)), site=site_cut)
+    machine = Machine(named, {"lab.example": ["203.0.113.9", "203.0.113.8"]})
+    machine.start()
+    machine.set("cut")
+    later(machine)
+    changes = []
+    change_elements = machine.firewall.change_elements
+
+    async def watched(gone, come):
+        let_out = machine.exit_table.lock.ends4.singles
+        changes.extend((key, let_out) for one in come for key in one.elements)
+        await change_elements(gone, come)
+
+    machine.firewall.change_elements = watched
+    slow = Slow(machine)
+
+    async def learn():
+        machine.resolver.answer("lab.example", ["203.0.113.9", "203.0.113.10"])
+        await asyncio.sleep(0.1)
+        machine.resolver.answer("lab.example", ["203.0.113.9", "203.0.113.11"])
+        slow.go.set()
+        await asyncio.sleep(0.3)
+
+    machine.run(learn())
+    for key, let_out in changes:
+        assert {0xCB00710A, 0xCB00710B} & _addresses_of(key) <= let_out
+    assert any(0xCB00710B in _addresses_of(key) for key, _ in changes), "it comes in the end"
+    machine.close()
+
+
+def _addresses_of(key):
+    return {low for low, high in key if low == high}
+
+
 def test_one_that_failed_after_the_kernel_took_it_goes_before_an_opening(machine):
     apply = machine.exit_table.apply
 
-    async def fails_late(lock):
-        await apply(lock)
+    async def fails_late(lock, **how):
+        await apply(lock, **how)
         raise KernelError("it could not be read back")
 
     machine.exit_table.apply = fails_late
@@ -305,7 +406,7 @@ def test_who_took_it_away_is_heard_at_once_named_and_recorded(machine):
         "nft", 77, ours=False, touched=False, what="", generation=1, second_lock="table deleted"
     )
     machine.controller.parts.reconciler._take(change)
-    assert later(machine) == lock
+    assert later(machine).devices == lock.devices
     (told,) = (one for one in machine.events if "second lock was put back" in one.message)
     assert "nft (pid 77): table deleted" in told.message
     assert any(one.event == "tamper" for one in machine.audit.records)
