@@ -8,15 +8,14 @@ from tests.unit.controller.machine import Machine, allowlist, command
 
 
 def test_old_records_are_tidied_at_the_regular_look_and_not_right_after_a_change(monkeypatch):
-    few = {"tick": 0.2, "keep_generations": 2}
+    few = {"keep_generations": 2}  # no regular look comes by itself in the time of a test
     monkeypatch.setattr(machines, "Options", lambda **given: Options(**(given | few)))
     machine = Machine(allowlist())
     machine.start()
-    machine.run(asyncio.sleep(0.3))
     for level in ("cut", "open", "isolate", "open"):
         machine.set(level)
     assert len(machine.state.generations) == 5
-    machine.run(asyncio.sleep(0.3))
+    machine.run(machine.controller.parts.upkeep.tidy())
     assert sorted(machine.state.generations) == [4, 5]
     assert [one.number for one in machine.controller.generations()] == [5, 4]
     machine.close()
