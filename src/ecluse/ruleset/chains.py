@@ -103,8 +103,8 @@ def zone_chains(
             continue
         for zone in policy.site.zones:
             here = table_names.level_chain(slot, level.name, zone.name)
-            leaving, more = _quick(zone, kept, level, slot, ORIGINAL)
-            rules, others = _quick(zone, kept, level, slot, REPLY)
+            leaving, more = _quick(policy, zone, kept, level, slot, ORIGINAL)
+            rules, others = _quick(policy, zone, kept, level, slot, REPLY)
             chains += [*more, *others]
             for direction, word in _WORDS:
                 for family in FAMILIES:
@@ -123,44 +123,53 @@ def zone_chains(
                         chains.append(Chain(f"{here}.{word}{family.digit}", lookups))
                         rules.append((*guard, p.jump(f"{here}.{word}{family.digit}")))
             chains.append(Chain(here, _unless_spoofed(rules)))
-            chains.append(_leaving(policy, slot, here, leaving, more=bool(rules)))
+            chains.append(_leaving(slot, here, leaving, more=bool(rules)))
     return chains
 
 
 def _quick(
-    zone: Zone, kept: list[GroupLookups], level: Level, slot: int, way: str
+    policy: Policy, zone: Zone, kept: list[GroupLookups], level: Level, slot: int, way: str
 ) -> tuple[list[Rule], list[Chain]]:
-    """Look up by the packet's own fields what the zone opened, in one direction."""
+    """Look up by the packet's own fields what the zone opened, in one direction.
+
+    What the zone sends to an inside address is asked for its interface before: both would accept
+    it, so that this changes the order alone.
+    """
     here = table_names.level_chain(slot, level.name, zone.name)
-    rules, chains = [], []
+    rules: list[Rule] = []
+    chains: list[Chain] = []
     for family in FAMILIES:
         maps = exact_maps(kept, zone.name, level.keeps, family)
         end = family.source if way == ORIGINAL else family.destination
         guard = within(zone, family, end, slot)
         if maps and guard:
             rule, more = packet_lookups(family, maps, guard, way, here)
+            if way == ORIGINAL:
+                rules += [
+                    (
+                        p.Match(p.NFPROTO, (family.nfproto,)),
+                        p.Match(family.destination, (block,)),
+                        *_to_inside(slot),
+                    )
+                    for block in inside_blocks(policy, family)
+                ]
             rules.append(rule)
             chains += more
     return rules, chains
 
 
-def _leaving(policy: Policy, slot: int, level: str, quick: list[Rule], *, more: bool) -> Chain:
+def _to_inside(slot: int) -> Rule:
+    return (p.InSet((p.OIFNAME,), table_names.inside_set(slot)), p.ACCEPT)
+
+
+def _leaving(slot: int, level: str, quick: list[Rule], *, more: bool) -> Chain:
     """Judge what came by a zone's own interface: kept, or inside to inside, or refused.
 
-    The quick look-ups need no label: the source is in the zone, and came from there. What goes
-    to an inside address is asked for its interface first; that changes the order alone, since both
-    would accept it.
+    The quick look-ups need no label: the source is in the zone, and came from there.
 
     level: the zone's chain at a level. more: it has rules.
     """
-    to_inside: Rule = (p.InSet((p.OIFNAME,), table_names.inside_set(slot)), p.ACCEPT)
-    early = [
-        (p.Match(p.NFPROTO, (family.nfproto,)), p.Match(family.destination, (block,)), *to_inside)
-        for family in FAMILIES
-        for block in inside_blocks(policy, family)
-    ]
-    rules = [*early, *quick] if quick else []
-    rules.append(to_inside)
+    rules = [*quick, _to_inside(slot)]
     if more:
         rules.append((p.jump(level),))
     rules.append((p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE)),))

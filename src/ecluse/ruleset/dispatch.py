@@ -1,6 +1,6 @@
 """From the interfaces of a forwarded packet to the gate that judges it.
 
-What a zone's interface brought is judged to its end by that zone's chain (`gate.ZONE/from`): kept,
+What a zone's interface brought is judged to its end by that zone's chain (`gate.ZONE._from`): kept,
 inside to inside, or refused. The rest is judged by the zone that it goes to. A zone's gate accepts
 or returns, and inside to inside passes at every level, so the two may be asked in any order: first
 by the interface that the source speaks for, which most packets need alone.
@@ -80,6 +80,9 @@ def _busiest_first(policy: Policy) -> list[Zone]:
 
 def forward_chains(policy: Policy, slot: int, dispatch: list[NamedSet]) -> list[Chain]:
     """Make the chain that the base chain `forward` goes to, and those that it goes to.
+
+    What speaks for an inside address is asked for the interface it came by first, the rest (most of
+    it answers) for the one it leaves by.
 
     dispatch: the sets of `interface_dispatch`.
     """

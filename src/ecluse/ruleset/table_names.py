@@ -47,10 +47,10 @@ GUARD = "k0_guard"
 next tidying.
 """
 
-OWN_LINK = "/from"
+OWN_LINK = "._from"
 """Ends the name of the gate, and of the level's chain, for what came by a zone's own interface.
 
-No name of a site has a `/`.
+No name of a site begins with a `_`.
 """
 
 ELSEWHERE = "elsewhere"

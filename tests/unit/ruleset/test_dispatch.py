@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from ecluse.policy import Policy
 from ecluse.ruleset import program as p
-from ecluse.ruleset import switch
+from ecluse.ruleset import switch, table_names
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.conntrack_entry import ConntrackEntry, Tuple
+from ecluse.ruleset.families import FAMILIES
+from ecluse.ruleset.inside_blocks import inside_blocks
 from ecluse.ruleset.simulator import Packet, Simulator
 from tests.effort import examples
 from tests.unit.ruleset import policies as w
@@ -23,15 +25,21 @@ ADDRESSES = st.sampled_from(
 
 def one_order(program):
     """Give the program without rules that only choose what is asked first."""
-    chains = []
-    for chain in program.chains:
-        rules = chain.rules
-        if chain.name == "k1_forward":
-            rules = tuple(r for r in rules if r[-1] != p.goto("k1_forward.from"))
-        if chain.name.endswith("/from"):
-            rules = tuple(r for r in rules if r[-1] != p.ACCEPT or len(r) != 4)
-        chains.append(replace(chain, rules=rules))
-    return replace(program, chains=tuple(chains))
+    early = {
+        (p.Match(p.NFPROTO, (family.nfproto,)), p.Match(end, (block,)))
+        for family in FAMILIES
+        for end in (family.source, family.destination)
+        for block in inside_blocks(Policy(w.SITE, ()), family)
+    }
+    chains = tuple(
+        replace(c, rules=tuple(r for r in c.rules if r[:2] not in early)) if _orders(c) else c
+        for c in program.chains
+    )
+    return replace(program, chains=chains)
+
+
+def _orders(chain):
+    return chain.name == "k1_forward" or chain.name.endswith(table_names.OWN_LINK)
 
 
 @st.composite
