@@ -29,7 +29,7 @@ def from_inside(slot: int, *then: p.Part) -> tuple[Rule, ...]:
 
 
 def by_name(field: Field, where: NamedSet, *more: p.Part) -> list[Rule]:
-    """Jump to where a map leads from an interface's name; a few names are compared.
+    """Jump to where a map leads from an interface's name; a few names are compared, in its order.
 
     more: what else has to match.
     """

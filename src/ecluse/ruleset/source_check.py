@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from ecluse.policy import Policy, network_interval
 from ecluse.ruleset import program as p
 from ecluse.ruleset import table_names
-from ecluse.ruleset.families import FAMILIES, IPV4, LINK_LOCAL6, Family
+from ecluse.ruleset.families import FAMILIES, IPV4, IPV6, LINK_LOCAL6, Family
 from ecluse.ruleset.ingress import COMPARED
 from ecluse.ruleset.program import Chain, Rule
 
@@ -75,28 +75,25 @@ def source_chains(
         dict.fromkeys(pattern for zone in policy.site.zones for pattern in zone.interfaces)
     )
     outside_name = [_outside_name(family, zones.get(family), routes) for family in FAMILIES]
-    # Every packet passes here, kept ones too: a few interfaces are compared first, which answers
-    # from outside need alone; else the source that most have.
-    few = len(routes) <= COMPARED
+    # Every packet passes here, kept ones too: the source that most have is asked for first, the
+    # interface after it.
+    # Then who came from outside, which answers do, and only then IPv6.
     lives_here = {family: _in_a_zone(policy, family, name) for family, name in zones.items()}
     inside = f"{stem}{table_names.RAW}.inside"
     to_inside = (
         [(p.Match(p.IIFNAME, (pattern,)), p.goto(inside)) for pattern in routes]
-        if few
-        else [*lives_here.get(IPV4, ()), (from_inside, p.goto(inside))]
+        if len(routes) <= COMPARED
+        else [(from_inside, p.goto(inside))]
     )
     # An error makes no entry: it belongs to the one that it quotes. A router inside may send it by
     # an address of no route.
     errors = ((p.Match(family.icmp_type, family.icmp_errors), p.ACCEPT) for family in FAMILIES)
     untracked = ((*_outside_name(family, None, routes), p.NOTRACK) for family in FAMILIES)
     return [
-        Chain(
-            inside,
-            (*(rule for rules in lives_here.values() for rule in rules), *errors, *untracked),
-        ),
+        Chain(inside, (*lives_here.get(IPV6, ()), *errors, *untracked)),
         Chain(
             stem + table_names.RAW,
-            (*tracked, *to_inside),
+            (*tracked, *lives_here.get(IPV4, ()), *to_inside),
         ),
         Chain(
             f"{stem}{table_names.PREROUTING}.inside", tuple((*name, LABEL) for name in outside_name)
