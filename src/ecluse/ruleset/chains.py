@@ -344,15 +344,28 @@ def gate_chains(policy: Policy, slot: int) -> list[Chain]:
     """Make every gate closed: a program that is loaded and not switched to passes nothing.
 
     A zone's gate accepts or returns. What no zone keeps ends at the gate of no zone, or at the end
-    of its hook. Nothing returns from the gate for what came by a zone's own interface.
+    of its hook. The gate for what came by a zone's own interface ends there, too; inside to inside
+    passes even by a closed one.
     """
     stem = table_names.prefix(slot)
-    gates = []
-    for place in gate_names(policy):
-        ends = place == table_names.ELSEWHERE or place.endswith(table_names.OWN_LINK)
-        closed = p.goto(stem + ("refuse" if ends else "nothing"))
-        gates.append(Chain(table_names.gate_chain(slot, place), ((closed,),)))
-    return [Chain(stem + "open", ((p.ACCEPT,),)), Chain(stem + "nothing", ()), *gates]
+    elsewhere = table_names.gate_chain(slot, table_names.ELSEWHERE)
+    nothing = f"{stem}nothing"
+    closed = {table_names.ELSEWHERE: stem + "refuse"}
+    closed |= {
+        zone.name + table_names.OWN_LINK: nothing + table_names.OWN_LINK
+        for zone in policy.site.zones
+    }
+    gates = {
+        place: Chain(table_names.gate_chain(slot, place), ((p.goto(closed.get(place, nothing)),),))
+        for place in gate_names(policy)
+    }
+    return [
+        Chain(stem + "open", ((p.ACCEPT,),)),
+        Chain(nothing, ()),
+        gates.pop(table_names.ELSEWHERE),
+        Chain(nothing + table_names.OWN_LINK, (_to_inside(slot), (p.goto(elsewhere),))),
+        *gates.values(),
+    ]
 
 
 def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:

@@ -96,3 +96,13 @@ def test_more_interfaces_than_are_compared_have_a_map():
     assert judge.judge(sent).verdict == "accept"
     assert judge.judge(replace(sent, iif="lost0")).verdict == "drop"
     assert judge.judge(replace(sent, iif="core0")).verdict != "accept"
+
+
+def test_a_table_whose_gates_nobody_has_set_passes_what_is_inside_alone(policy):
+    """So it is while the real table is loaded (`switch.interim_text`)."""
+    judge = Simulator(compile_program(policy, {}, 1), {"forward": "k1_forward"})
+    here, there = ip_address("10.10.0.5"), ip_address("10.20.0.5")
+    sent = Packet("forward", "care0", "core0", here, there, 6, None)
+    assert judge.judge(sent).verdict == "accept"
+    assert judge.judge(replace(sent, oif="wan0")).verdict == "reject"
+    assert judge.judge(replace(sent, iif="wan0")).verdict == "drop"
