@@ -1,17 +1,18 @@
-"""The chains around the look-ups: hooks, dispatch by interface, gates, levels, refusal."""
+"""The chains around the look-ups: hooks, gates, levels, refusal."""
 
 from collections.abc import Sequence
 
-from ecluse.policy import GATEWAY, Criticality, Direction, Policy, Zone, network_interval
+from ecluse.policy import GATEWAY, Criticality, Direction, Level, Policy, Zone, network_interval
 from ecluse.ruleset import dns_redirect, table_names
 from ecluse.ruleset import program as p
 from ecluse.ruleset.disjoint import Box, disjoint
 from ecluse.ruleset.dns_redirect import ByName
 from ecluse.ruleset.families import FAMILIES, Family
-from ecluse.ruleset.ingress import BY_VRF, by_link, by_name, from_inside
+from ecluse.ruleset.ingress import from_inside
+from ecluse.ruleset.inside_blocks import inside_blocks
 from ecluse.ruleset.link_groups import from_groups
-from ecluse.ruleset.packet_lookups import packet_lookups
-from ecluse.ruleset.program import Chain, Field, Key, NamedSet, Part, Rule
+from ecluse.ruleset.packet_lookups import ORIGINAL, REPLY, packet_lookups
+from ecluse.ruleset.program import Chain, Field, NamedSet, Part, Rule
 from ecluse.ruleset.service_maps import GroupLookups, exact_maps
 from ecluse.ruleset.source_check import SPOOFED
 
@@ -40,7 +41,7 @@ def _boxes(zone: Zone, family: Family) -> list[Box]:
     return [((network_interval(s),), "") for s in zone.subnets if s.version == family.version]
 
 
-def _within(zone: Zone, family: Family, field: Field, slot: int) -> tuple[Part, ...]:
+def within(zone: Zone, family: Family, field: Field, slot: int) -> tuple[Part, ...]:
     """Match this family, and a field that lies in one of the zone's subnets.
 
     A single subnet is compared and not looked up. Empty when the zone has none of the family.
@@ -93,7 +94,8 @@ def zone_chains(
     """Make the chains that judge a zone's traffic, one for each level and zone.
 
     A chain looks up connections that the zone opened, then connections opened towards it. It
-    accepts what is kept and returns for the rest; the hook's chain decides about that.
+    accepts what is kept and returns for the rest; the hook's chain decides about that. A second
+    one judges what came by the zone's own interface, to the end.
     """
     chains: list[Chain] = []
     for level in policy.site.levels:
@@ -101,15 +103,9 @@ def zone_chains(
             continue
         for zone in policy.site.zones:
             here = table_names.level_chain(slot, level.name, zone.name)
-            rules: list[Rule] = []
-            for family in FAMILIES:
-                maps = exact_maps(kept, zone.name, level.keeps, family)
-                ends = family.source, family.destination
-                guards = [_within(zone, family, end, slot) for end in ends]
-                if maps and all(guards):
-                    near = packet_lookups(family, maps, guards, here)
-                    chains += near.chains
-                    rules += near.rules
+            leaving, more = _quick(policy, zone, kept, level, slot, ORIGINAL)
+            rules, others = _quick(policy, zone, kept, level, slot, REPLY)
+            chains += [*more, *others]
             for direction, word in _WORDS:
                 for family in FAMILIES:
                     lookups = _lookups_at(kept, zone.name, level.keeps, direction, family)
@@ -118,7 +114,7 @@ def zone_chains(
                         if direction is Direction.OUTBOUND
                         else family.reply_source
                     )
-                    guard = _within(zone, family, inner, slot)
+                    guard = within(zone, family, inner, slot)
                     named = _learned_at(learned, zone.name, level.keeps, family)
                     if direction is Direction.OUTBOUND and named and guard:
                         chains.append(Chain(f"{here}.named{family.digit}", named))
@@ -127,7 +123,57 @@ def zone_chains(
                         chains.append(Chain(f"{here}.{word}{family.digit}", lookups))
                         rules.append((*guard, p.jump(f"{here}.{word}{family.digit}")))
             chains.append(Chain(here, _unless_spoofed(rules)))
+            chains.append(_leaving(slot, here, leaving, more=bool(rules)))
     return chains
+
+
+def _quick(
+    policy: Policy, zone: Zone, kept: list[GroupLookups], level: Level, slot: int, way: str
+) -> tuple[list[Rule], list[Chain]]:
+    """Look up by the packet's own fields what the zone opened, in one direction.
+
+    What the zone sends to an inside address is asked for its interface before: both would accept
+    it, so that this changes the order alone.
+    """
+    here = table_names.level_chain(slot, level.name, zone.name)
+    rules: list[Rule] = []
+    chains: list[Chain] = []
+    for family in FAMILIES:
+        maps = exact_maps(kept, zone.name, level.keeps, family)
+        end = family.source if way == ORIGINAL else family.destination
+        guard = within(zone, family, end, slot)
+        if maps and guard:
+            rule, more = packet_lookups(family, maps, guard, way, here)
+            if way == ORIGINAL:
+                rules += [
+                    (
+                        p.Match(p.NFPROTO, (family.nfproto,)),
+                        p.Match(family.destination, (block,)),
+                        *_to_inside(slot),
+                    )
+                    for block in inside_blocks(policy, family)
+                ]
+            rules.append(rule)
+            chains += more
+    return rules, chains
+
+
+def _to_inside(slot: int) -> Rule:
+    return (p.InSet((p.OIFNAME,), table_names.inside_set(slot)), p.ACCEPT)
+
+
+def _leaving(slot: int, level: str, quick: list[Rule], *, more: bool) -> Chain:
+    """Judge what came by a zone's own interface: kept, or inside to inside, or refused.
+
+    The quick look-ups need no label: the source is in the zone, and came from there.
+
+    level: the zone's chain at a level. more: it has rules.
+    """
+    rules = [*quick, _to_inside(slot)]
+    if more:
+        rules.append((p.jump(level),))
+    rules.append((p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE)),))
+    return Chain(level + table_names.OWN_LINK, tuple(rules))
 
 
 def _unless_spoofed(rules: Sequence[Rule]) -> tuple[Rule, ...]:
@@ -210,68 +256,6 @@ def gateway_chains(policy: Policy, kept: list[GroupLookups], slot: int) -> list[
     return chains
 
 
-def interface_dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
-    """Make the verdict maps that lead from an interface to its zone's gate.
-
-    Where zones share an interface, the address of the inside end decides. What comes from the
-    inside passes to the inside: that is asked in the `to` map's chains, where the outgoing
-    interface is known.
-    """
-    stem = table_names.prefix(slot)
-    users: dict[str, list[str]] = {}
-    for zone in policy.site.zones:
-        for pattern in zone.interfaces:
-            users.setdefault(pattern, []).append(zone.name)
-    inside: dict[Key, str] = {(p.ifname_interval(pattern),): "" for pattern in users}
-    # Plain names make a hash, which is quicker.
-    wild = any(pattern.endswith("*") for pattern in users)
-    sets = [
-        NamedSet(table_names.inside_set(slot), ("ifname",), wild, "", dict(sorted(inside.items())))
-    ]
-    passes: Rule = (*by_link(slot), p.ACCEPT)
-    chains = [
-        Chain(
-            f"{stem}inward.{table_names.identifier(zones[0])}",
-            (passes, (p.goto(table_names.gate_chain(slot, zones[0])),)),
-        )
-        for zones in dict.fromkeys(tuple(each) for each in users.values() if len(each) == 1)
-    ]
-    shared = sorted({tuple(zones) for zones in users.values() if len(zones) > 1})
-    for side, pick in (("from", "source"), ("to", "destination")):
-        where: dict[Key, str] = {}
-        for pattern, zones in users.items():
-            alone = (
-                table_names.gate_chain(slot, zones[0])
-                if side == "from"
-                else f"{stem}inward.{table_names.identifier(zones[0])}"
-            )
-            together = (
-                f"{stem}shared{shared.index(tuple(zones)) + 1}.{side}" if len(zones) > 1 else alone
-            )
-            where[(p.ifname_interval(pattern),)] = together
-        sets.append(
-            NamedSet(stem + side, ("ifname",), wild, "verdict", dict(sorted(where.items())))
-        )
-        for number, some in enumerate(shared, 1):
-            rules: list[Rule] = [] if side == "from" else [passes]
-            for family in FAMILIES:
-                field = family.source if pick == "source" else family.destination
-                guards = [
-                    (_within(zone, family, field, slot), zone.name)
-                    for zone in policy.site.zones
-                    if zone.name in some
-                ]
-                rules += [
-                    (*guard, p.goto(table_names.gate_chain(slot, zone)))
-                    for guard, zone in guards
-                    if guard
-                ]
-            # An address of no zone is as foreign as an interface of no zone.
-            end = p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE))
-            chains.append(Chain(f"{stem}shared{number}.{side}", (*rules, (end,))))
-    return sets, chains
-
-
 def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
     """Make the chains that refuse: with an answer to the inside, silently to the outside.
 
@@ -342,26 +326,46 @@ def refusal_chains(policy: Policy, slot: int) -> list[Chain]:
 
 
 def gate_names(policy: Policy) -> tuple[str, ...]:
-    """Name every gate: one per zone, two for the gateway (by hook), one for no zone."""
+    """Name every gate: two per zone, two for the gateway (by hook), one for no zone.
+
+    A zone's second one is for what came by its own interface.
+    """
     zones = (zone.name for zone in policy.site.zones)
-    return (*zones, f"{GATEWAY}.input", f"{GATEWAY}.output", table_names.ELSEWHERE)
+    ways = ((zone, zone + table_names.OWN_LINK) for zone in zones)
+    return (
+        *(way for both in ways for way in both),
+        f"{GATEWAY}.input",
+        f"{GATEWAY}.output",
+        table_names.ELSEWHERE,
+    )
 
 
 def gate_chains(policy: Policy, slot: int) -> list[Chain]:
     """Make every gate closed: a program that is loaded and not switched to passes nothing.
 
     A zone's gate accepts or returns. What no zone keeps ends at the gate of no zone, or at the end
-    of its hook.
+    of its hook. The gate for what came by a zone's own interface ends there, too; inside to inside
+    passes even by a closed one.
     """
     stem = table_names.prefix(slot)
+    elsewhere = table_names.gate_chain(slot, table_names.ELSEWHERE)
+    nothing = f"{stem}nothing"
     closed = {table_names.ELSEWHERE: stem + "refuse"}
-    gates = [
-        Chain(
-            table_names.gate_chain(slot, place), ((p.goto(closed.get(place, stem + "nothing")),),)
-        )
+    closed |= {
+        zone.name + table_names.OWN_LINK: nothing + table_names.OWN_LINK
+        for zone in policy.site.zones
+    }
+    gates = {
+        place: Chain(table_names.gate_chain(slot, place), ((p.goto(closed.get(place, nothing)),),))
         for place in gate_names(policy)
+    }
+    return [
+        Chain(stem + "open", ((p.ACCEPT,),)),
+        Chain(nothing, ()),
+        gates.pop(table_names.ELSEWHERE),
+        Chain(nothing + table_names.OWN_LINK, (_to_inside(slot), (p.goto(elsewhere),))),
+        *gates.values(),
     ]
-    return [Chain(stem + "open", ((p.ACCEPT,),)), Chain(stem + "nothing", ()), *gates]
 
 
 def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
@@ -377,7 +381,7 @@ def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
         for zone in policy.site.zones
         for family in FAMILIES
         for end in (family.original_source, family.reply_source)
-        if (guard := _within(zone, family, end, slot))
+        if (guard := within(zone, family, end, slot))
     ]
     about = p.Match(p.CT_STATE, ("related",))
     ways: list[Rule] = [
@@ -386,8 +390,8 @@ def _errors(policy: Policy, slot: int) -> tuple[list[Chain], list[Rule]]:
     return [Chain(name, tuple(rules))], ways
 
 
-def hook_chains(policy: Policy, slot: int, dispatch: Sequence[NamedSet]) -> list[Chain]:
-    """Make the chains that the base chains go to.
+def hook_chains(policy: Policy, slot: int) -> list[Chain]:
+    """Make the chains that the base chains of the gateway's own traffic go to.
 
     Inside to inside passes, then the lifeline; the rest goes to a gate. What the gateway sends is
     judged twice: at output, where the sender can still be told of a refusal, and at postrouting.
@@ -396,7 +400,6 @@ def hook_chains(policy: Policy, slot: int, dispatch: Sequence[NamedSet]) -> list
     at once: they came by a link.
     """
     stem = table_names.prefix(slot)
-    where = {named.name: named for named in dispatch}
     to_inside = p.InSet((p.OIFNAME,), table_names.inside_set(slot))
     error_chains, errors = _errors(policy, slot)
     ours: list[Rule] = [
@@ -408,24 +411,6 @@ def hook_chains(policy: Policy, slot: int, dispatch: Sequence[NamedSet]) -> list
     ]
     return [
         *error_chains,
-        Chain(
-            stem + "vrf",
-            (
-                (p.InSet((p.SDIFNAME,), table_names.inside_set(slot)), to_inside, p.ACCEPT),
-                (p.VerdictMap((p.OIFNAME,), stem + "to"),),
-                (p.VerdictMap((p.SDIFNAME,), stem + "from"),),
-                (p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE)),),
-            ),
-        ),
-        Chain(
-            stem + "forward",
-            (
-                (BY_VRF, p.goto(stem + "vrf")),
-                *by_name(p.OIFNAME, where[stem + "to"]),
-                *by_name(p.IIFNAME, where[stem + "from"]),
-                (p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE)),),
-            ),
-        ),
         Chain(
             stem + "input",
             (

@@ -8,7 +8,7 @@ its counter.
 from dataclasses import replace
 
 from ecluse.policy import Addresses, Policy
-from ecluse.ruleset import chains, dns_redirect, source_check, table_names
+from ecluse.ruleset import chains, dispatch, dns_redirect, source_check, table_names
 from ecluse.ruleset.lifeline import lifeline_chains, lifeline_sets
 from ecluse.ruleset.program import Program
 from ecluse.ruleset.service_maps import group_lookups, host_name_maps, service_groups, subnet_index
@@ -40,7 +40,7 @@ def compile_program(
     """
     kept = group_lookups(policy, addresses, slot)
     learned = dns_redirect.learned_lookups(policy, service_groups(policy))
-    dispatch_sets, dispatch_chains = chains.interface_dispatch(policy, slot)
+    dispatch_sets, dispatch_chains = dispatch.interface_dispatch(policy, slot)
     return Program(
         slot=slot,
         counters=tuple(
@@ -56,16 +56,17 @@ def compile_program(
         # A chain stands after all that it goes to: nft and a reader both go from top to bottom.
         chains=(
             *chains.refusal_chains(policy, slot),
+            *chains.gate_chains(policy, slot),
             *chains.zone_chains(policy, kept, learned, slot),
             *chains.gateway_chains(policy, kept, slot),
             *lifeline_chains(policy.site, slot, uids if dns_redirect.is_on(policy) else uids[:1]),
-            *chains.gate_chains(policy, slot),
             *dns_redirect.redirect_chains(policy, slot, chains.zone_subnet_sets(policy, slot)),
             *source_check.source_chains(
                 policy, slot, chains.zone_subnet_sets(policy, slot), dns_redirect.asked_here(policy)
             ),
             *dispatch_chains,
-            *chains.hook_chains(policy, slot, dispatch_sets),
+            *dispatch.forward_chains(policy, slot, dispatch_sets),
+            *chains.hook_chains(policy, slot),
         ),
         learned=dns_redirect.learned_sets(policy),
     )

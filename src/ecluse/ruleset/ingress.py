@@ -28,11 +28,14 @@ def from_inside(slot: int, *then: p.Part) -> tuple[Rule, ...]:
     )
 
 
-def by_name(field: Field, where: NamedSet) -> list[Rule]:
-    """Jump to where a map leads from an interface's name; a few names are compared."""
+def by_name(field: Field, where: NamedSet, *more: p.Part) -> list[Rule]:
+    """Jump to where a map leads from an interface's name; a few names are compared, in its order.
+
+    more: what else has to match.
+    """
     if len(where.elements) > COMPARED:
-        return [(p.VerdictMap((field,), where.name),)]
+        return [(*more, p.VerdictMap((field,), where.name))]
     return [
-        (p.Match(field, (p.ifname_pattern(key[0]),)), p.jump(to))
+        (p.Match(field, (p.ifname_pattern(key[0]),)), *more, p.jump(to))
         for key, to in where.elements.items()
     ]

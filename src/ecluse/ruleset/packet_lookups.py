@@ -8,7 +8,6 @@ original` would not keep. What has no entry, an ICMP error or a later fragment m
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ecluse.ruleset import program as p
 from ecluse.ruleset.families import Family
@@ -18,37 +17,26 @@ NOT_REDIRECTED = p.Match(p.CT_STATUS, ("dnat",), negate=True)
 """The destination of the connection was not translated."""
 
 
-@dataclass(frozen=True, slots=True)
-class PacketLookups:
-    """Rules for a zone's chain, and the chains that these jump to."""
-
-    rules: tuple[Rule, ...]
-    chains: tuple[Chain, ...]
+ORIGINAL, REPLY = "original", "reply"
 
 
 def packet_lookups(
-    family: Family, maps: Sequence[str], guards: Sequence[tuple[Part, ...]], chain: str
-) -> PacketLookups:
-    """Look up what a zone opened, for both directions.
-
-    A flowtable's `flow add` would stand before the `accept` of these rules: nearly every kept
-    packet passes here.
+    family: Family, maps: Sequence[str], guard: tuple[Part, ...], way: str, chain: str
+) -> tuple[Rule, list[Chain]]:
+    """Look up what a zone opened, in one direction: a rule, and the chains that it jumps to.
 
     Args:
         maps: hashes of address, port and protocol. A single one is looked up at once, which saves
             a jump.
-        guards: match the packet's source, and its destination, in the zone's subnets.
+        guard: matches a source in the zone's subnets (ORIGINAL), or a destination there (REPLY).
         chain: the zone's chain; the names of further ones begin with it.
     """
-    rules: list[Rule] = []
-    chains: list[Chain] = []
-    ways = (("original", family.destination, p.TH_DPORT), ("reply", family.source, p.TH_SPORT))
-    for guard, (way, peer, port) in zip(guards, ways, strict=True):
-        ours = (*guard, p.Match(p.CT_DIRECTION, (way,)), NOT_REDIRECTED)
-        looks = tuple((p.CountByMap((peer, port, p.L4PROTO), name), p.ACCEPT) for name in maps)
-        if len(looks) == 1:
-            rules.append((*ours, *looks[0]))
-        else:
-            chains.append(Chain(f"{chain}.{way}{family.digit}", looks))
-            rules.append((*ours, p.jump(f"{chain}.{way}{family.digit}")))
-    return PacketLookups(tuple(rules), tuple(chains))
+    peer, port = (
+        (family.destination, p.TH_DPORT) if way == ORIGINAL else (family.source, p.TH_SPORT)
+    )
+    ours = (*guard, p.Match(p.CT_DIRECTION, (way,)), NOT_REDIRECTED)
+    looks = tuple((p.CountByMap((peer, port, p.L4PROTO), name), p.ACCEPT) for name in maps)
+    if len(looks) == 1:
+        return (*ours, *looks[0]), []
+    name = f"{chain}.{way}{family.digit}"
+    return (*ours, p.jump(name)), [Chain(name, looks)]

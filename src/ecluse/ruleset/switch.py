@@ -146,7 +146,7 @@ def switch_targets(
         if place == table_names.ELSEWHERE:
             result[gate] = stem + ("open" if all_open else "refuse")
             continue
-        level = levels[GATEWAY if place.startswith(f"{GATEWAY}.") else place]
+        level = levels[place.removesuffix(table_names.OWN_LINK).partition(".")[0]]
         open_ = _passes_all(policy.site, level)
         result[gate] = stem + "open" if open_ else table_names.level_chain(slot, level, place)
     result |= source_check.source_targets(slot, all_open=all_open)
@@ -215,6 +215,8 @@ def levels_of_targets(policy: Policy, read: Mapping[str, str | None]) -> dict[st
     lacking = {c for c in ("postrouting", *table_names.SOURCE_CHAINS) if not read.get(c)}
     if whole["forward"] == read.get("output"):  # nor did it label our look-ups while all is open
         lacking.add("output")
+    # An earlier build had no gates for what came by a zone's own interface.
+    lacking |= {gate for gate in whole if gate.endswith(table_names.OWN_LINK) and gate not in read}
     # An open gate of an earlier build had a rule where this one has none.
     before = table_names.prefix(slot) + "open"
     same = all(read.get(c) == (t or before) for c, t in whole.items() if c not in lacking)

@@ -47,6 +47,12 @@ GUARD = "k0_guard"
 next tidying.
 """
 
+OWN_LINK = "._from"
+"""Ends the name of the gate, and of the level's chain, for what came by a zone's own interface.
+
+No name of a site begins with a `_`.
+"""
+
 ELSEWHERE = "elsewhere"
 """The gate for interfaces that are in no zone: open only while every zone is open."""
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +64,18 @@ def test_levels_are_read_back_from_targets(policy, levels, slot):
     broken[table_names.gate_chain(slot, "care")] = None
     assert switch.levels_of_targets(policy, broken) is None
     assert switch.levels_of_targets(policy, {**targets, "forward": f"k{slot + 1}_forward"}) is None
+
+
+@pytest.mark.parametrize("level", ["open", "cut"])
+def test_a_table_without_gates_for_a_zones_own_interface_has_its_level(level):
+    """An earlier build made none; one that is there and empty is no whole state."""
+    policy, levels = Policy(w.SITE, ()), dict.fromkeys(w.ZONES, level)
+    targets = switch.switch_targets(policy, 1, levels)
+    own = {gate for gate in targets if gate.endswith(table_names.OWN_LINK)}
+    assert len(own) == 3
+    before = {gate: to for gate, to in targets.items() if gate not in own}
+    assert switch.levels_of_targets(policy, before) == levels
+    assert switch.levels_of_targets(policy, targets | dict.fromkeys(own)) is None
 
 
 def test_an_open_table_of_an_earlier_build_is_open():
