@@ -103,8 +103,8 @@ def zone_chains(
             continue
         for zone in policy.site.zones:
             here = table_names.level_chain(slot, level.name, zone.name)
-            leaving, more = _quick(policy, zone, kept, level, slot, ORIGINAL)
-            rules, others = _quick(policy, zone, kept, level, slot, REPLY)
+            leaving, more = _quick(zone, kept, level, slot, ORIGINAL)
+            rules, others = _quick(zone, kept, level, slot, REPLY)
             chains += [*more, *others]
             for direction, word in _WORDS:
                 for family in FAMILIES:
@@ -123,18 +123,14 @@ def zone_chains(
                         chains.append(Chain(f"{here}.{word}{family.digit}", lookups))
                         rules.append((*guard, p.jump(f"{here}.{word}{family.digit}")))
             chains.append(Chain(here, _unless_spoofed(rules)))
-            chains.append(_leaving(slot, here, leaving, more=bool(rules)))
+            chains.append(_leaving(policy, slot, here, leaving, more=bool(rules)))
     return chains
 
 
 def _quick(
-    policy: Policy, zone: Zone, kept: list[GroupLookups], level: Level, slot: int, way: str
+    zone: Zone, kept: list[GroupLookups], level: Level, slot: int, way: str
 ) -> tuple[list[Rule], list[Chain]]:
-    """Look up by the packet's own fields what the zone opened, in one direction.
-
-    What the zone sends to an inside address is asked for its interface before: both would accept
-    it, so that this changes the order alone.
-    """
+    """Look up by the packet's own fields what the zone opened, in one direction."""
     here = table_names.level_chain(slot, level.name, zone.name)
     rules: list[Rule] = []
     chains: list[Chain] = []
@@ -144,15 +140,6 @@ def _quick(
         guard = within(zone, family, end, slot)
         if maps and guard:
             rule, more = packet_lookups(family, maps, guard, way, here)
-            if way == ORIGINAL:
-                rules += [
-                    (
-                        p.Match(p.NFPROTO, (family.nfproto,)),
-                        p.Match(family.destination, (block,)),
-                        *_to_inside(slot),
-                    )
-                    for block in inside_blocks(policy, family)
-                ]
             rules.append(rule)
             chains += more
     return rules, chains
@@ -162,18 +149,36 @@ def _to_inside(slot: int) -> Rule:
     return (p.InSet((p.OIFNAME,), table_names.inside_set(slot)), p.ACCEPT)
 
 
-def _leaving(slot: int, level: str, quick: list[Rule], *, more: bool) -> Chain:
+def _leaving(policy: Policy, slot: int, level: str, quick: list[Rule], *, more: bool) -> Chain:
     """Judge what came by a zone's own interface: kept, or inside to inside, or refused.
 
-    The quick look-ups need no label: the source is in the zone, and came from there.
+    What goes to an inside address is asked for its interface before the quick look-ups: both would
+    accept it, so that this changes the order alone.
 
     level: the zone's chain at a level. more: it has rules.
     """
-    rules = [*quick, _to_inside(slot)]
+    early: list[Rule] = [
+        (
+            p.Match(p.NFPROTO, (family.nfproto,)),
+            p.Match(family.destination, (block,)),
+            *_to_inside(slot),
+        )
+        for family in FAMILIES
+        for block in inside_blocks(policy, family)
+    ]
+    # Inside to inside alone, for what was opened in another's name.
+    spoofed: Rule = (SPOOFED, p.goto(_inside_alone(slot)))
+    rules = [*early, spoofed, *quick] if quick else []
+    rules.append(_to_inside(slot))
     if more:
         rules.append((p.jump(level),))
     rules.append((p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE)),))
     return Chain(level + table_names.OWN_LINK, tuple(rules))
+
+
+def _inside_alone(slot: int) -> str:
+    """Name the chain of a closed gate for what came by a zone's own interface."""
+    return f"{table_names.prefix(slot)}nothing{table_names.OWN_LINK}"
 
 
 def _unless_spoofed(rules: Sequence[Rule]) -> tuple[Rule, ...]:
@@ -351,10 +356,7 @@ def gate_chains(policy: Policy, slot: int) -> list[Chain]:
     elsewhere = table_names.gate_chain(slot, table_names.ELSEWHERE)
     nothing = f"{stem}nothing"
     closed = {table_names.ELSEWHERE: stem + "refuse"}
-    closed |= {
-        zone.name + table_names.OWN_LINK: nothing + table_names.OWN_LINK
-        for zone in policy.site.zones
-    }
+    closed |= {zone.name + table_names.OWN_LINK: _inside_alone(slot) for zone in policy.site.zones}
     gates = {
         place: Chain(table_names.gate_chain(slot, place), ((p.goto(closed.get(place, nothing)),),))
         for place in gate_names(policy)
@@ -363,7 +365,7 @@ def gate_chains(policy: Policy, slot: int) -> list[Chain]:
         Chain(stem + "open", ((p.ACCEPT,),)),
         Chain(nothing, ()),
         gates.pop(table_names.ELSEWHERE),
-        Chain(nothing + table_names.OWN_LINK, (_to_inside(slot), (p.goto(elsewhere),))),
+        Chain(_inside_alone(slot), (_to_inside(slot), (p.goto(elsewhere),))),
         *gates.values(),
     ]
 
