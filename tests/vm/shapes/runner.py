@@ -7,6 +7,7 @@ import argparse
 import http.client
 import json
 import multiprocessing
+import os
 import shutil
 import signal
 import socket
@@ -18,8 +19,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from . import product
 from .catalogue import SHAPES
-from .place import HOST, KEPT, OTHER, Place, run, until
+from .place import HOST, KEPT, OTHER, Place, until
 from .shape import DIES, LEAKS, Shape
 from .traffic import PATIENCE, Echo, Streams, Way, Witness, ask, ways
 
@@ -38,14 +40,13 @@ class Gate:
         site, allowlist = shape.policy()
         (folder / "config/site.yaml").write_text(json.dumps(site))
         (folder / "config/allowlist.d/10-kept.yaml").write_text(json.dumps(allowlist))
-        place.spawn(
-            "gw",
-            [
-                *EXECUTABLE["eclused"],
-                *("--config-dir", str(folder / "config"), "--state-dir", str(folder / "state")),
-                *("--run-dir", str(folder / "run"), "--socket", str(self._socket)),
-            ],
+        words = (
+            *("--config-dir", str(folder / "config"), "--state-dir", str(folder / "state")),
+            *("--run-dir", str(folder / "run"), "--socket", str(self._socket)),
         )
+        product.start(place.namespace("gw"), "daemon", words, folder / "daemon.log")
+
+    def wait_until_up(self) -> None:
         until("the daemon", self._is_up, 600)
 
     def _is_up(self) -> bool:
@@ -89,17 +90,14 @@ class Gate:
 
     def says(self) -> list[str]:
         """Give all that `check --host` and `status` remark."""
-        space = self._place.namespace("gw")
-        environment = (f"ECLUSE_SOCKET={self._socket}", f"ECLUSE_CONFIG_DIR={self._config}")
+        answer = self._place.folder / "check.json"
+        words = ("check", str(self._config), "--host", "--json", "--socket", str(self._socket))
+        child = product.start(self._place.namespace("gw"), "command", words, answer)
+        os.waitpid(child, 0)
         # findings are no failure
-        script = 'out=$("$@"); code=$?; echo "$out"; [ $code -lt 3 ]'
-        text = run(
-            *("ip", "netns", "exec", space, "env", *environment, "sh", "-c", script, "sh"),
-            *(*EXECUTABLE["ecluse"], "check", "--host", "--json"),
-            timeout=600,
-        )
         found = [
-            " ".join(str(part) for part in one.values()) for one in json.loads(text)["findings"]
+            " ".join(str(part) for part in one.values())
+            for one in json.loads(answer.read_text())["findings"]
         ]
         return found + self.status()["warnings"]
 
@@ -113,9 +111,6 @@ class _Connection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(300)
         self.sock.connect(str(self._path))
-
-
-EXECUTABLE = {"eclused": ["/usr/bin/eclused"], "ecluse": ["/usr/bin/ecluse"]}
 
 
 def play(shape: Shape) -> dict[str, Any]:
@@ -145,6 +140,7 @@ def _too_long(_signal: int, frame: Any) -> None:
 
 
 def _day(shape: Shape, place: Place, told: dict[str, Any]) -> None:
+    gate = Gate(place, shape)  # before there are threads here: it is a fork
     outside, inside = place.namespace("out"), place.namespace("in")
     addresses = [table[f] for f in shape.families for table in (KEPT, OTHER)]
     Echo(outside, addresses)
@@ -154,7 +150,7 @@ def _day(shape: Shape, place: Place, told: dict[str, Any]) -> None:
     flows = [*usual, *shape.asks_too]
     if shape.stranger:
         flows += [Way(False, "udp", HOST[family], "out") for family in shape.families]
-    gate = Gate(place, shape)
+    gate.wait_until_up()
     asked = {}
     began = time.time_ns()
     asked["open"] = ask(place, flows)
@@ -200,11 +196,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--at-once", type=int, default=4)
-    parser.add_argument("--python", help="run the product from this interpreter's packages")
     chosen = parser.parse_args()
-    if chosen.python:
-        EXECUTABLE["eclused"] = [chosen.python, "-m", "ecluse.eclused"]
-        EXECUTABLE["ecluse"] = [chosen.python, "-m", "ecluse.cli"]
+    product.load()
     wanted = [shape for shape in SHAPES if not chosen.names or shape.name in chosen.names]
     with multiprocessing.get_context("fork").Pool(chosen.at_once, maxtasksperchild=1) as pool:
         for told in pool.imap_unordered(play, wanted):
