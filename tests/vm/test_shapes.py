@@ -29,7 +29,9 @@ def told(disk: Disk) -> Iterator[dict[str, dict[str, Any]]]:
         machine.start()
         machine.wait_until_up()
         # the guest's own gate is not what is looked at: its daemon only takes time
-        machine.sh("systemctl stop ecluse.socket ecluse prober; nft flush ruleset", check=True)
+        machine.sh(
+            "systemctl stop ecluse.socket ecluse ecluse-dns prober; nft flush ruleset", check=True
+        )
         for path in sorted(HERE.glob("*.py")):
             machine.write(f"/root/shapes/{path.name}", path.read_text(encoding="utf-8"))
         machine.sh("cd /root && python3 -m shapes.runner >told 2>said", timeout=2000)
