@@ -25,7 +25,7 @@ HERE = Path(__file__).parent / "shapes"
 def told(disk: Disk) -> Iterator[dict[str, dict[str, Any]]]:
     """Play every shape; give what the runner told of each."""
     with Ward() as ward:
-        machine = ward.machine("shapes", disk)
+        machine = ward.machine("shapes", disk, memory="1G")
         machine.start()
         machine.wait_until_up()
         # the guest's own gate is not what is looked at: its daemon only takes time

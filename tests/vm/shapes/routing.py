@@ -256,14 +256,14 @@ vrrp_instance outside {{
 def vrrp(place: Place) -> None:
     """Two gateways share an address inside and one outside; the second has a cable to nowhere."""
     place.make("out", "gw", "in", "mate", "inner", "outer")
-    cable(place, "gw:wan0", "outer:a")
-    cable(place, "mate:wan0", "outer:b")
-    cable(place, "out:far", "outer:c")
-    cable(place, "gw:lan0", "inner:a")
-    cable(place, "mate:lan0", "inner:b")
-    cable(place, "in:eth0", "inner:c")
+    cable(place, "gw:wan0", "outer:p1")
+    cable(place, "mate:wan0", "outer:p2")
+    cable(place, "out:far", "outer:p3")
+    cable(place, "gw:lan0", "inner:p1")
+    cable(place, "mate:lan0", "inner:p2")
+    cable(place, "in:eth0", "inner:p3")
     for switch in ("inner", "outer"):
-        ports = "; ".join(f"link set {port} master sw" for port in "abc")
+        ports = "; ".join(f"link set {port} master sw" for port in ("p1", "p2", "p3"))
         place.ip(switch, f"link add sw type bridge; link set sw up; {ports}")
     dress(place, families=(4,))
     place.ip("mate", "addr add 192.0.2.3/28 dev wan0; addr add 10.10.0.2/16 dev lan0")

@@ -5,16 +5,27 @@ import os
 from .place import KEPT, OTHER, SUBNETS, Place, cables, dress, until
 
 
-def through(place: Place, device: str, families: tuple[int, ...] = (4, 6)) -> None:
-    """Lead everything through the tunnel, which has that name at both ends."""
+def through(
+    place: Place, device: str, families: tuple[int, ...] = (4, 6), *, is_segment: bool = False
+) -> None:
+    """Lead everything through the tunnel, which has that name at both ends.
+
+    is_segment: it carries frames, so each end is the other's next hop.
+    """
     for family in families:
         inner = ("10.99.0.{}/24", "2001:db8:99::{}/64")[family // 5]
         place.ip("gw", f"addr add {inner.format(2)} dev {device}; link set {device} up")
         place.ip("out", f"addr add {inner.format(1)} dev {device}; link set {device} up")
     for family in families:
+        there, here = (
+            f"via {address} " if is_segment else ""
+            for address in (("10.99.0.1", "10.99.0.2"), ("2001:db8:99::1", "2001:db8:99::2"))[
+                family // 5
+            ]
+        )
         for address in (KEPT[family], OTHER[family]):
-            place.ip("gw", f"route replace {address} dev {device}")
-        place.ip("out", f"route replace {SUBNETS[family // 5]} dev {device}")
+            place.ip("gw", f"route replace {address} {there}dev {device}")
+        place.ip("out", f"route replace {SUBNETS[family // 5]} {here}dev {device}")
 
 
 def wireguard(place: Place) -> None:
@@ -168,7 +179,7 @@ def vxlan(place: Place) -> None:
     dress(place)
     for role, near, far in (("gw", "192.0.2.2", "192.0.2.1"), ("out", "192.0.2.1", "192.0.2.2")):
         place.ip(role, f"link add vx1 type vxlan id 7 dstport 4789 local {near} remote {far}")
-    through(place, "vx1")
+    through(place, "vx1", is_segment=True)
 
 
 def nat64(place: Place) -> None:
