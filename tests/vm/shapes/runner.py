@@ -82,6 +82,20 @@ class Gate:
         self._ask("level", {"level": level})
         return time.time_ns()
 
+    def purged(self) -> int:
+        """Wait until the connections that this generation ends were ended; give when."""
+        generation = self.status()["generation"]
+        log = self._place.folder / "daemon.log"
+
+        def is_purged() -> bool:
+            lines = [json.loads(one) for one in log.read_text().splitlines() if one[:1] == "{"]
+            return any(
+                one.get("kind") == "purge" and one.get("generation") == generation for one in lines
+            )
+
+        until("the purge", is_purged)
+        return time.time_ns()
+
     def reload(self) -> None:
         self._ask("reload", {})
 
@@ -160,6 +174,8 @@ def _day(shape: Shape, place: Place, told: dict[str, Any]) -> None:
     opened = gate.status()["generation"]
     told["seen_at_open"] = witness.seen(began)
     since = gate.level("cut") + int(shape.settles * 1e9)
+    if shape.purged:
+        since = gate.purged()
     before = _strangers(within)
     shape.during(place)
     asked["cut"] = ask(place, flows, kept=2 if shape.at_cut == DIES else PATIENCE, others=1.5)
@@ -176,6 +192,8 @@ def _day(shape: Shape, place: Place, told: dict[str, Any]) -> None:
     told["streams"] = streams.report(began)
     since = gate.level("isolate") + int(shape.settles * 1e9)
     until("the second lock", lambda: gate.status()["second_lock"]["stands"])
+    if shape.purged:
+        since = gate.purged()
     if shape.at_cut == LEAKS:
         # only the second lock ends this, and it comes after the answer
         since = time.time_ns()

@@ -26,7 +26,7 @@ class Shape:
     site.yaml. gateway_keeps: ports that the gateway itself keeps to and from the partner.
     care_keeps: destinations of the inside beside the usual one. calls: ways in place of the usual
     ones; asks_too: beside them. settles: seconds for what is on its way when the cut is answered
-    (netem, a purge).
+    (netem). purged: packets count from the end of the purge, a moment after the answer.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Shape:
     calls: tuple[Way, ...] = ()
     asks_too: tuple[Way, ...] = ()
     settles: float = 0.0
+    purged: bool = False
     stranger: bool = True
 
     def policy(self) -> tuple[dict[str, Any], dict[str, Any]]:
