@@ -168,9 +168,7 @@ class FlowJudge:
         return {
             one.reply.source
             for one in connections
-            if one.original.source in own
-            and one.reply.source.is_multicast
-            and one.protocol != IGMP
+            if one.original.source in own and one.reply.source.is_multicast and one.protocol != IGMP
         }
 
     def mark_outside(self, addresses: Iterable[IPAddress]) -> None:
