@@ -106,7 +106,7 @@ def run(*argv: str, stdin: str = "", timeout: float = 120.0) -> str:
     return done.stdout
 
 
-def until(what: str, true, seconds: float = 60.0) -> None:
+def until(what: str, true, seconds: float = 180.0) -> None:
     """Wait until `true()`; RuntimeError naming `what` when that takes too long."""
     deadline = time.monotonic() + seconds
     while not true():

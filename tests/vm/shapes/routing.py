@@ -230,6 +230,7 @@ vrrp_instance inside {{
   virtual_router_id 7
   priority {priority}
   advert_int 1
+  garp_master_refresh 2
   virtual_ipaddress {{
     10.10.0.254/16
   }}
@@ -240,6 +241,7 @@ vrrp_instance outside {{
   virtual_router_id 8
   priority {priority}
   advert_int 1
+  garp_master_refresh 2
   virtual_ipaddress {{
     192.0.2.5/28
   }}
