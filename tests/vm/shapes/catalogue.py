@@ -121,7 +121,7 @@ ROUTING = (
         routing.vrrp,
         families=(4,),
         at_cut=DIES,
-        named=("VRRP|112",),
+        named=("vrrp to 224.0.0.18",),
         during=routing.mate_takes_over,
         stranger=False,
     ),

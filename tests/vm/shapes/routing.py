@@ -230,7 +230,6 @@ vrrp_instance inside {{
   virtual_router_id 7
   priority {priority}
   advert_int 1
-  garp_master_refresh 2
   virtual_ipaddress {{
     10.10.0.254/16
   }}
@@ -241,7 +240,6 @@ vrrp_instance outside {{
   virtual_router_id 8
   priority {priority}
   advert_int 1
-  garp_master_refresh 2
   virtual_ipaddress {{
     192.0.2.5/28
   }}
@@ -267,6 +265,12 @@ def vrrp(place: Place) -> None:
     place.ip("mate", "addr add 192.0.2.3/28 dev wan0; addr add 10.10.0.2/16 dev lan0")
     place.ip("out", "route replace 10.10.0.0/16 via 192.0.2.5")
     place.ip("in", "route replace default via 10.10.0.254")
+    # the router outside soon asks again whose an address is
+    place.sh(
+        "out",
+        "cd /proc/sys/net/ipv4/neigh/far; echo 1000 >base_reachable_time_ms;"
+        " echo 1 >delay_first_probe_time",
+    )
     for role, state, priority in (("gw", "MASTER", 200), ("mate", "BACKUP", 100)):
         home = place.folder / role
         home.with_suffix(".conf").write_text(
