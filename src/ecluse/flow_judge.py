@@ -3,7 +3,7 @@
 Pure.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
@@ -26,6 +26,7 @@ _PROTOCOLS = {
     47: "gre",
     50: "esp",
     58: "icmpv6",
+    112: "vrrp",
     132: "sctp",
 }
 
@@ -47,6 +48,7 @@ class Flow:
     service: str = ""
 
 
+IGMP = 2
 NEIGHBOUR = ""
 """Where an address lives that is in no zone's subnets and yet routed to the inside."""
 
@@ -154,6 +156,19 @@ class FlowJudge:
             and _is_near(theirs)
             and not (theirs.is_multicast or theirs.is_link_local)
             and self._place_of(theirs) is None
+        }
+
+    def groups_reached(
+        self, connections: Iterable[ConntrackEntry], own: Collection[IPAddress]
+    ) -> set[IPAddress]:
+        """Give the multicast groups that the gateway sends to from one of its addresses in `own`.
+
+        The address tells the link, as no route does. IGMP's reports are no use that anybody makes.
+        """
+        return {
+            one.reply.source
+            for one in connections
+            if one.original.source in own and one.reply.source.is_multicast and one.protocol != IGMP
         }
 
     def mark_outside(self, addresses: Iterable[IPAddress]) -> None:

@@ -31,6 +31,7 @@ from ecluse.config.file_schemas import (
 from ecluse.config.load import SITE_FILE, ConfigDirectory
 from ecluse.config.settings import TOML_NAME, Settings, load_settings
 from tests.unit.api.fake_controller import FakeController
+from tests.vm.shapes.catalogue import SHAPES
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -240,6 +241,13 @@ def test_every_key_of_the_sites_files_has_its_row():
 def blocks() -> dict[str, str]:
     """Give the files that configuration.md shows whole: name -> text."""
     return {match["name"]: match["text"] for match in BLOCK.finditer(page("configuration.md"))}
+
+
+def test_every_shape_of_gateway_has_its_row():
+    _, _, text = page("testing.md").partition("\n## Every shape of gateway\n")
+    cells = re.findall(r"^\| (`[^|]*) \|", text.partition("\n## ")[0], re.MULTILINE)
+    told = Counter(name for cell in cells for name in re.findall(r"`([\w-]+)`", cell))
+    assert told == Counter(shape.name for shape in SHAPES)
 
 
 def test_the_examples_load(tmp_path: Path):

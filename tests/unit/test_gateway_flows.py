@@ -1,10 +1,11 @@
 """What the gateway itself would lose: grouped, bounded, and nothing that is kept or inside."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 from ecluse.flow_judge import ConntrackEntry, FlowJudge, Tuple
 from ecluse.gateway_flows import MOST_ROWS, describe, ended_flows, ended_warnings
-from ecluse.policy import GATEWAY, Traffic
+from ecluse.policy import GATEWAY, Preset, Traffic
 from ecluse.results import GatewayFlow
 from ecluse.ruleset.compile import compile_program
 from tests.unit.controller.machine import simple
@@ -28,6 +29,12 @@ def flow(source, destination, protocol=17, port=123, packets=3):
     )
 
 
+def with_presets(*presets):
+    policy = simple()
+    lifeline = replace(policy.site.lifeline, presets=presets)
+    return replace(policy, site=replace(policy.site, lifeline=lifeline))
+
+
 def test_connections_with_one_place_are_one_row_most_packets_first():
     seen = [flow(OURS, NTP), flow(OURS, NTP, packets=4), flow(NTP, OURS, port=161, packets=90)]
     snmp, ntp = ended_flows(judge(), seen)
@@ -47,6 +54,24 @@ def test_what_is_kept_passes_or_is_no_ones_of_the_gateway_is_not_told():
     assert not ended_flows(judge(), [flow("10.10.0.5", NTP)]), "a zone's"
     assert not ended_flows(judge(), [flow(OURS, "10.10.0.5")]), "to the inside"
     assert not ended_flows(judge(), [flow(OURS, NTP)], judge("isolate")), "refused already"
+
+
+def test_a_group_counts_where_an_outside_address_sends_to_it():
+    outside, inside = flow(OURS, "224.0.0.18", 112), flow("10.10.0.1", "224.0.0.18", 112)
+    reports = flow(OURS, "224.0.0.22", 2)
+    own = {ip_address(OURS)}
+    group = {ip_address("224.0.0.18")}
+    without, preset = (with_presets(*presets) for presets in ((), (Preset.VRRP,)))
+    one = judge(policy=without)
+    assert not ended_flows(one, [outside]), "it may be for the inside"
+    assert one.groups_reached([outside, reports, flow(OURS, NTP)], own) == group
+    assert not one.groups_reached([inside], own)
+    one.mark_outside(group)
+    (row,) = ended_flows(one, [outside])
+    assert describe(row) == "vrrp to 224.0.0.18 (1 connection, 3 packets)"
+    kept = judge(policy=preset)
+    kept.mark_outside(group)
+    assert not ended_flows(kept, [outside])
 
 
 def test_a_private_place_counts_once_routes_say_that_it_is_outside():

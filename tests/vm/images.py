@@ -51,6 +51,11 @@ _PRODUCT = ("nftables", "python3-nftables", "python3-yaml", "dnsmasq-base", "add
 """
 _NEIGHBOURS = ("conntrack", "iptables", "ipset", "firewalld", "ufw")
 """Other firewalls and tools that a gateway may have. None of them is enabled."""
+_SHAPES = (
+    *("frr", "keepalived", "libteam-utils", "tayga", "udhcpc", "wireguard-tools"),
+    *("charon-systemd", "strongswan-swanctl", "wide-dhcpv6-client", "wide-dhcpv6-server"),
+)
+"""What the shapes of gateway run. None of them is enabled either."""
 
 # No manuals: a third of the size. The one customize hook is one line for each thing that a test
 # would trip over.
@@ -61,7 +66,7 @@ cd "$1"
 chroot . passwd -q -d root
 chroot . systemctl -q enable systemd-networkd
 chroot . systemctl -q disable nftables firewalld ufw conntrackd ipset netfilter-persistent \
-  2>/dev/null || :
+  frr tayga keepalived strongswan wide-dhcpv6-client wide-dhcpv6-server 2>/dev/null || :
 # nothing here has to wait for a network, and 120 s of a missing one would be waited for
 chroot . systemctl -q mask systemd-networkd-wait-online.service \
   apt-daily.timer apt-daily-upgrade.timer
@@ -139,7 +144,7 @@ def base(suite: Suite) -> Path:
     """Give the tar of the suite's minimal system with all that the tests need, without our package
     (40 s).
     """
-    packages = ",".join((*_SYSTEM, *_PRODUCT, *_NEIGHBOURS))
+    packages = ",".join((*_SYSTEM, *_PRODUCT, *_NEIGHBOURS, *_SHAPES))
     key = _hash(suite.name, packages, _CUSTOMIZE, *_PATHS)
 
     def build(target: Path) -> None:

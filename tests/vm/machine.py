@@ -107,8 +107,10 @@ class Machine:
         home: str,
         links: Sequence[tuple[str, str]],
         backing: Path | None = None,
+        memory: str = "512M",
     ) -> None:
         self.folder, self.kernel = folder, disk.kernel
+        self._memory = memory
         self._home, self._links = home, tuple(links)
         self._process: subprocess.Popen[bytes] | None = None
         self._agent: _Line | None = None
@@ -203,7 +205,7 @@ class Machine:
                 "-cpu",
                 "Nehalem",
                 "-m",
-                "512M",
+                self._memory,
             ),
             *("-nodefaults", "-display", "none", "-no-reboot", "-S"),
             *(

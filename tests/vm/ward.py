@@ -49,7 +49,9 @@ class Ward(Hospital):
         }
         return {card: count for card, count in dropped.items() if count}
 
-    def machine(self, name: str, disk: Disk, backing: Path | None = None) -> Machine:
+    def machine(
+        self, name: str, disk: Disk, backing: Path | None = None, memory: str = "512M"
+    ) -> Machine:
         """Make a machine with this hospital's cables in it, switched off; one runs at a time."""
         machine = Machine(
             self.directory / name,
@@ -57,6 +59,7 @@ class Ward(Hospital):
             home=self.namespace("gw"),
             links=self._ends,
             backing=backing,
+            memory=memory,
         )
         self._machines.append(machine)
         return machine

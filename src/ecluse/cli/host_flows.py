@@ -38,6 +38,12 @@ def gateway_flows(
             for address, index in read_links.read_outputs(near).items()
             if (name := names.get(index, "lo")) != "lo" and not zones.zones_of(name)
         )
+        own = {
+            ip_address(text.partition("/")[0])
+            for name, text in host.addresses
+            if name != "lo" and not zones.zones_of(name)
+        }
+        judge.mark_outside(judge.groups_reached(entries, own))
         rows = ended_flows(judge, entries)
     except (OSError, EcluseError, TangledError) as error:
         return (), (f"connections of the gateway itself ({error})",)

@@ -16,6 +16,7 @@ HOST = HostReading(devices=(Device("wan0", index=7),), addresses=(("wan0", f"{OU
 def test_each_row_is_a_warning_and_private_places_go_by_their_route(monkeypatch, tmp_path):
     monkeypatch.setenv("ECLUSE_STATE_DIR", str(tmp_path))
     rows = [flow(OURS, NTP), flow(OURS, "192.168.7.9", port=514), flow(OURS, "192.168.8.9")]
+    rows.append(flow(OURS, "224.0.0.5", 41))
     monkeypatch.setattr(host_flows.conntrack, "read_entries", lambda: (rows, 0))
     monkeypatch.setattr(
         host_flows.read_links,
@@ -29,6 +30,7 @@ def test_each_row_is_a_warning_and_private_places_go_by_their_route(monkeypatch,
     text = "; ".join(one.what for one in found)
     assert "udp/123 to 203.0.113.5" in text
     assert "udp/514 to 192.168.7.9" in text
+    assert "41 to 224.0.0.5" in text
     assert "192.168.8.9" not in text
 
 

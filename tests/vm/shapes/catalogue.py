@@ -1,10 +1,11 @@
 """All shapes and what is expected of each, on Debian 12 and 13 alike."""
 
-from . import exits, hosts, links, routing, tunnels
+from . import exits, helpers, hosts, links, routing, tunnels
 from .place import GATEWAY, KEPT, OTHER
 from .shape import DIES, LEAKS, Shape
 from .traffic import Way
 
+ANY_NUMBER = 10**6  # a busy machine takes its time to agree upon keys
 _PUBLISHED = Way(kept=False, protocol="udp", to=GATEWAY[4], role="out", port=8080)
 _HAIRPIN = Way(kept=True, protocol="tcp", to=GATEWAY[4], port=8080)
 _OWN = tuple(
@@ -15,6 +16,9 @@ LINKS = (
     Shape("plain", links.plain),
     Shape("vlans", links.vlans, links=("lan0.10",)),
     Shape("bonds", links.bonds, links=("bond1",), during=links.bonds_fail_over, loses=40),
+    Shape(
+        "lacp", links.lacp, during=links.lacp_goes_on, site={"second_lock": "cut"}, families=(4,)
+    ),
     Shape("team", links.team, links=("team1",)),
     Shape("bridge", links.bridge, links=("br0",), unsaid=("lan1.*closed",)),
     Shape(
@@ -39,7 +43,7 @@ EXITS = (
     Shape("ipvlan-l3s", exits.ipvlan_l3s_wan, unsaid=("child0.*beside the gate",)),
     Shape("macvlan-lan", exits.macvlan_lan, links=("mac0",)),
     Shape("redirect", exits.redirect, at_cut=LEAKS, at_isolate=LEAKS, named=("lan0",)),
-    Shape("flowtable", exits.flowtable, named=("flowtable",), settles=1.0),
+    Shape("flowtable", exits.flowtable, named=("flowtable",), purged=True),
 )
 TUNNELS = (
     Shape(
@@ -47,6 +51,16 @@ TUNNELS = (
         tunnels.wireguard,
         gateway_keeps=("udp/51820",),
         unsaid=("closed as soon.*wg0",),
+    ),
+    Shape("wireguard-not-kept", tunnels.wireguard, at_cut=DIES, named=("wg0",)),
+    Shape("vxlan", tunnels.vxlan, gateway_keeps=("udp/4789",)),
+    Shape(
+        "ike",
+        tunnels.ike,
+        families=(4,),
+        gateway_keeps=("esp", "udp/500", "udp/4500"),
+        during=tunnels.ike_again,
+        loses=ANY_NUMBER,
     ),
     Shape("ipsec-policies", tunnels.ipsec_policies, families=(4,), gateway_keeps=("esp",)),
     Shape("ipsec-interface", tunnels.ipsec_interface, families=(4,), gateway_keeps=("esp",)),
@@ -102,6 +116,30 @@ ROUTING = (
         during=routing.address_changes,
         loses=40,
     ),
+    Shape(
+        "vrrp",
+        routing.vrrp,
+        families=(4,),
+        at_cut=DIES,
+        named=("vrrp to 224.0.0.18",),
+        during=routing.mate_takes_over,
+        stranger=False,
+    ),
+    Shape(
+        "vrrp-kept",
+        routing.vrrp,
+        families=(4,),
+        presets=("nd", "vrrp"),
+        during=routing.mate_stays,
+        stranger=False,
+    ),
+    Shape(
+        "delegation",
+        routing.delegation,
+        families=(6,),
+        presets=("nd", "dhcp"),
+        during=routing.prefix_renewed,
+    ),
     Shape("ipv6-only", routing.ipv6_only, families=(6,)),
 )
 HOSTS = (
@@ -123,6 +161,16 @@ HOSTS = (
     ),
     Shape("libvirt", hosts.libvirt, families=(4,), links=("virbr0",), stranger=False),
     Shape("forwards", hosts.forwards, families=(4,), asks_too=(_PUBLISHED, _HAIRPIN)),
+    Shape(
+        "helpers",
+        helpers.helpers,
+        families=(4,),
+        care_keeps=(
+            {"to": [KEPT[4]], "ports": ["tcp/21", "udp/5060"]},
+            {"from": [KEPT[4]], "ports": ["tcp/50000-50010", "udp/50000-50010"]},
+        ),
+        during=helpers.data_and_media_come,
+    ),
     Shape("notrack", hosts.notrack, at_cut=DIES),
     Shape(
         "own-services",

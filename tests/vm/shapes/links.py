@@ -2,7 +2,7 @@
 
 import socket
 
-from .place import KEPT, Place, cable, cables, dress
+from .place import KEPT, Place, cable, cables, dress, until
 from .traffic import PORT, inside_of
 
 
@@ -21,14 +21,16 @@ def vlans(place: Place) -> None:
     dress(place, "wan0.20", "lan0.10", "far.20", "eth0.10")
 
 
-def _bond(place: Place, role: str, bond: str, one: str, other: str) -> None:
+def _bond(
+    place: Place, role: str, bond: str, one: str, other: str, mode: str = "active-backup"
+) -> None:
     place.ip(
         role,
-        f"link add {bond} type bond mode active-backup miimon 100"
+        f"link add {bond} type bond mode {mode} miimon 100"
         f"; link set {one} down; link set {other} down"
         f"; link set {one} master {bond}; link set {other} master {bond}; link set {bond} up"
         # both ends on the same cable, whichever came up first
-        f"; link set {bond} type bond primary {one}",
+        + (f"; link set {bond} type bond primary {one}" if mode == "active-backup" else ""),
     )
 
 
@@ -42,6 +44,29 @@ def bonds(place: Place) -> None:
     _bond(place, "out", "farb", "far", "far1")
     _bond(place, "in", "ethb", "eth0", "eth1")
     dress(place, "bond0", "bond1", "farb", "ethb")
+
+
+def lacp(place: Place) -> None:
+    """Two cables outside, by LACP, on each side told each second."""
+    cables(place)
+    cable(place, "gw:wan1", "out:far1")
+    for role, bond, one, other in (("gw", "bond0", "wan0", "wan1"), ("out", "farb", "far", "far1")):
+        _bond(place, role, bond, one, other, "802.3ad lacp_rate fast min_links 2")
+    dress(place, "bond0", far="farb")
+    until("LACP", lambda: _is_agreed(place))
+
+
+def _is_agreed(place: Place) -> bool:
+    # 0x3f: each end is in step with the other, collects and distributes, on both cables
+    told = place.sh("gw", "cat /proc/net/bonding/bond0")
+    return told.count("port state: 63") == 4
+
+
+def lacp_goes_on(place: Place) -> None:
+    """Wait for longer than a silent partner is thought alive (3 s)."""
+    place.sh("gw", "sleep 5")
+    if not _is_agreed(place):
+        raise RuntimeError("the bond fell")
 
 
 def bonds_fail_over(place: Place) -> None:

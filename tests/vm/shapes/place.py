@@ -64,6 +64,15 @@ class Place:
         self._running.append(process)
         return process
 
+    def said_by(self, program: str) -> str:
+        """Give all that a program said that was started by that name."""
+        number = next(
+            n
+            for n, one in enumerate(self._running)
+            if Path(one.args[4]).name == program  # type: ignore[index]
+        )
+        return (self.folder / f"{number}.log").read_text(errors="replace")
+
     def said(self) -> str:
         """Give the last words of all that was started."""
         return "\n".join(
@@ -97,7 +106,7 @@ def run(*argv: str, stdin: str = "", timeout: float = 120.0) -> str:
     return done.stdout
 
 
-def until(what: str, true, seconds: float = 60.0) -> None:
+def until(what: str, true, seconds: float = 180.0) -> None:
     """Wait until `true()`; RuntimeError naming `what` when that takes too long."""
     deadline = time.monotonic() + seconds
     while not true():

@@ -1,6 +1,8 @@
 """Routes that are learned, chosen, or change."""
 
 import os
+import struct
+from pathlib import Path
 
 from .place import Place, cable, cables, dress, until
 
@@ -216,3 +218,116 @@ def ipv6_only(place: Place) -> None:
     """A WAN without IPv4."""
     cables(place)
     dress(place, families=(6,))
+
+
+_VRRP = """
+global_defs {{
+  router_id {role}
+}}
+vrrp_instance inside {{
+  state {state}
+  interface lan0
+  virtual_router_id 7
+  priority {priority}
+  advert_int 1
+  virtual_ipaddress {{
+    10.10.0.254/16
+  }}
+}}
+vrrp_instance outside {{
+  state {state}
+  interface wan0
+  virtual_router_id 8
+  priority {priority}
+  advert_int 1
+  virtual_ipaddress {{
+    192.0.2.5/28
+  }}
+}}
+"""
+
+
+def vrrp(place: Place) -> None:
+    """Two gateways share an address inside and one outside; the second has a cable to nowhere."""
+    place.make("out", "gw", "in", "mate", "inner", "outer")
+    cable(place, "gw:wan0", "outer:p1")
+    cable(place, "mate:wan0", "outer:p2")
+    cable(place, "out:far", "outer:p3")
+    cable(place, "gw:lan0", "inner:p1")
+    cable(place, "mate:lan0", "inner:p2")
+    cable(place, "in:eth0", "inner:p3")
+    for switch in ("inner", "outer"):
+        ports = "; ".join(f"link set {port} master sw" for port in ("p1", "p2", "p3"))
+        place.ip(switch, f"link add sw type bridge; link set sw up; {ports}")
+    dress(place, families=(4,))
+    # the first alone leads anywhere: the second is as closed as a gateway of ours would be
+    place.sh("mate", "echo 0 >/proc/sys/net/ipv4/ip_forward")
+    place.ip("mate", "addr add 192.0.2.3/28 dev wan0; addr add 10.10.0.2/16 dev lan0")
+    place.ip("out", "route replace 10.10.0.0/16 via 192.0.2.5")
+    place.ip("in", "route replace default via 10.10.0.254")
+    # the router outside soon asks again whose an address is
+    place.sh(
+        "out",
+        "cd /proc/sys/net/ipv4/neigh/far; echo 1000 >base_reachable_time_ms;"
+        " echo 1 >delay_first_probe_time",
+    )
+    for role, state, priority in (("gw", "MASTER", 200), ("mate", "BACKUP", 100)):
+        home = place.folder / role
+        home.with_suffix(".conf").write_text(
+            _VRRP.format(role=role, state=state, priority=priority)
+        )
+        words = f"-n -l -D -P -f {home}.conf -p {home}.pid -r {home}-vrrp.pid -b {home}-bfd.pid"
+        place.spawn(role, ["keepalived", *words.split()])
+    until("a master", lambda: all(_has_shared(place, "gw", one) for one in _SHARED))
+
+
+_SHARED = ("10.10.0.254", "192.0.2.5")
+
+
+def _has_shared(place: Place, role: str, address: str) -> bool:
+    return f" {address}/" in place.sh(role, "ip -4 addr show")
+
+
+def mate_takes_over(place: Place) -> None:
+    """The second gateway hears nothing of the first outside."""
+    until("the second has the address outside", lambda: _has_shared(place, "mate", _SHARED[1]))
+
+
+def mate_stays(place: Place) -> None:
+    """Wait for longer than the second gateway waits for the first (3.6 s)."""
+    place.sh("gw", "sleep 6")
+    if any(_has_shared(place, "mate", one) for one in _SHARED):
+        raise RuntimeError("the second gateway took an address")
+
+
+_DELEGATED = "2001:db8:10::1/64"
+_CLIENT = """
+interface wan0 { send ia-pd 0; };
+id-assoc pd 0 { prefix-interface lan0 { sla-id 0; sla-len 16; ifid 1; }; };
+"""
+_SERVER = "host gw {{ duid {duid}; prefix 2001:db8:10::/48 20 40; }};\n"
+
+
+def delegation(place: Place) -> None:
+    """The provider delegates the inside's prefix (DHCPv6), for 40 s at a time."""
+    cables(place)
+    dress(place, families=(6,))
+    place.ip("gw", "addr del 2001:db8:10::1/48 dev lan0")
+    duid = bytes((0, 3, 0, 1, 2, 0, 0, 0, 0, 1))
+    stored = Path("/var/lib/dhcpv6/dhcp6c_duid")
+    stored.parent.mkdir(exist_ok=True)
+    stored.write_bytes(struct.pack("=H", len(duid)) + duid)
+    client, server = place.folder / "dhcp6c.conf", place.folder / "dhcp6s.conf"
+    client.write_text(_CLIENT)
+    server.write_text(_SERVER.format(duid=duid.hex(":")))
+    place.spawn("out", ["dhcp6s", "-f", "-D", "-c", str(server), "-P", f"{server}.pid", "far"])
+    place.spawn("gw", ["dhcp6c", "-f", "-D", "-c", str(client), "-p", f"{client}.pid", "wan0"])
+    until("a prefix", lambda: _DELEGATED in place.sh("gw", "ip -6 addr show dev lan0"))
+
+
+def prefix_renewed(place: Place) -> None:
+    """Wait until the gateway asked the provider again, and was answered."""
+    began = len(place.said_by("dhcp6s"))
+    until("a renewal", lambda: "renew" in place.said_by("dhcp6s")[began:].lower(), 90)
+    if _DELEGATED not in place.sh("gw", "ip -6 addr show dev lan0"):
+        raise RuntimeError("the prefix went")

@@ -7,6 +7,7 @@ import argparse
 import http.client
 import json
 import multiprocessing
+import os
 import shutil
 import signal
 import socket
@@ -18,8 +19,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from . import product
 from .catalogue import SHAPES
-from .place import HOST, KEPT, OTHER, Place, run, until
+from .place import HOST, KEPT, OTHER, Place, until
 from .shape import DIES, LEAKS, Shape
 from .traffic import PATIENCE, Echo, Streams, Way, Witness, ask, ways
 
@@ -38,14 +40,13 @@ class Gate:
         site, allowlist = shape.policy()
         (folder / "config/site.yaml").write_text(json.dumps(site))
         (folder / "config/allowlist.d/10-kept.yaml").write_text(json.dumps(allowlist))
-        place.spawn(
-            "gw",
-            [
-                *EXECUTABLE["eclused"],
-                *("--config-dir", str(folder / "config"), "--state-dir", str(folder / "state")),
-                *("--run-dir", str(folder / "run"), "--socket", str(self._socket)),
-            ],
+        words = (
+            *("--config-dir", str(folder / "config"), "--state-dir", str(folder / "state")),
+            *("--run-dir", str(folder / "run"), "--socket", str(self._socket)),
         )
+        product.start(place.namespace("gw"), "daemon", words, folder / "daemon.log")
+
+    def wait_until_up(self) -> None:
         until("the daemon", self._is_up, 600)
 
     def _is_up(self) -> bool:
@@ -81,6 +82,20 @@ class Gate:
         self._ask("level", {"level": level})
         return time.time_ns()
 
+    def purged(self) -> int:
+        """Wait until the connections that this generation ends were ended; give when."""
+        generation = self.status()["generation"]
+        log = self._place.folder / "daemon.log"
+
+        def is_purged() -> bool:
+            lines = [json.loads(one) for one in log.read_text().splitlines() if one[:1] == "{"]
+            return any(
+                one.get("kind") == "purge" and one.get("generation") == generation for one in lines
+            )
+
+        until("the purge", is_purged)
+        return time.time_ns()
+
     def reload(self) -> None:
         self._ask("reload", {})
 
@@ -89,17 +104,14 @@ class Gate:
 
     def says(self) -> list[str]:
         """Give all that `check --host` and `status` remark."""
-        space = self._place.namespace("gw")
-        environment = (f"ECLUSE_SOCKET={self._socket}", f"ECLUSE_CONFIG_DIR={self._config}")
+        answer = self._place.folder / "check.json"
+        words = ("check", str(self._config), "--host", "--json", "--socket", str(self._socket))
+        child = product.start(self._place.namespace("gw"), "command", words, answer)
+        os.waitpid(child, 0)
         # findings are no failure
-        script = 'out=$("$@"); code=$?; echo "$out"; [ $code -lt 3 ]'
-        text = run(
-            *("ip", "netns", "exec", space, "env", *environment, "sh", "-c", script, "sh"),
-            *(*EXECUTABLE["ecluse"], "check", "--host", "--json"),
-            timeout=600,
-        )
         found = [
-            " ".join(str(part) for part in one.values()) for one in json.loads(text)["findings"]
+            " ".join(str(part) for part in one.values())
+            for one in json.loads(answer.read_text())["findings"]
         ]
         return found + self.status()["warnings"]
 
@@ -115,14 +127,12 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-EXECUTABLE = {"eclused": ["/usr/bin/eclused"], "ecluse": ["/usr/bin/ecluse"]}
-
-
 def play(shape: Shape) -> dict[str, Any]:
     """Build a shape, play the day, take it down; give what was seen."""
     began = time.monotonic()
     told: dict[str, Any] = {"shape": shape.name, "error": ""}
-    folder = Path(tempfile.mkdtemp(prefix="shape-"))
+    # in memory: how soon a disk takes what is written is not looked at here
+    folder = Path(tempfile.mkdtemp(prefix="shape-", dir="/dev/shm"))
     place = Place(shape.name, folder)
     # what hangs is told, and does not take the others' time
     signal.signal(signal.SIGALRM, _too_long)
@@ -145,6 +155,7 @@ def _too_long(_signal: int, frame: Any) -> None:
 
 
 def _day(shape: Shape, place: Place, told: dict[str, Any]) -> None:
+    gate = Gate(place, shape)  # before there are threads here: it is a fork
     outside, inside = place.namespace("out"), place.namespace("in")
     addresses = [table[f] for f in shape.families for table in (KEPT, OTHER)]
     Echo(outside, addresses)
@@ -154,7 +165,7 @@ def _day(shape: Shape, place: Place, told: dict[str, Any]) -> None:
     flows = [*usual, *shape.asks_too]
     if shape.stranger:
         flows += [Way(False, "udp", HOST[family], "out") for family in shape.families]
-    gate = Gate(place, shape)
+    gate.wait_until_up()
     asked = {}
     began = time.time_ns()
     asked["open"] = ask(place, flows)
@@ -164,6 +175,8 @@ def _day(shape: Shape, place: Place, told: dict[str, Any]) -> None:
     opened = gate.status()["generation"]
     told["seen_at_open"] = witness.seen(began)
     since = gate.level("cut") + int(shape.settles * 1e9)
+    if shape.purged:
+        since = gate.purged()
     before = _strangers(within)
     shape.during(place)
     asked["cut"] = ask(place, flows, kept=2 if shape.at_cut == DIES else PATIENCE, others=1.5)
@@ -180,6 +193,8 @@ def _day(shape: Shape, place: Place, told: dict[str, Any]) -> None:
     told["streams"] = streams.report(began)
     since = gate.level("isolate") + int(shape.settles * 1e9)
     until("the second lock", lambda: gate.status()["second_lock"]["stands"])
+    if shape.purged:
+        since = gate.purged()
     if shape.at_cut == LEAKS:
         # only the second lock ends this, and it comes after the answer
         since = time.time_ns()
@@ -200,11 +215,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--at-once", type=int, default=4)
-    parser.add_argument("--python", help="run the product from this interpreter's packages")
     chosen = parser.parse_args()
-    if chosen.python:
-        EXECUTABLE["eclused"] = [chosen.python, "-m", "ecluse.eclused"]
-        EXECUTABLE["ecluse"] = [chosen.python, "-m", "ecluse.cli"]
+    product.load()
     wanted = [shape for shape in SHAPES if not chosen.names or shape.name in chosen.names]
     with multiprocessing.get_context("fork").Pool(chosen.at_once, maxtasksperchild=1) as pool:
         for told in pool.imap_unordered(play, wanted):

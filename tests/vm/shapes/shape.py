@@ -24,8 +24,9 @@ class Shape:
     `status` has to say of it; unsaid: what neither may say. during: what happens while cut, with
     the kept streams going. loses: packets that a stream may lose by it. links, presets, site: of
     site.yaml. gateway_keeps: ports that the gateway itself keeps to and from the partner.
-    calls: ways in place of the usual ones; asks_too: beside them. settles: seconds for what is on
-    its way when the cut is answered (netem, a purge).
+    care_keeps: destinations of the inside beside the usual one. calls: ways in place of the usual
+    ones; asks_too: beside them. settles: seconds for what is on its way when the cut is answered
+    (netem). purged: packets count from the end of the purge, a moment after the answer.
     """
 
     name: str
@@ -41,10 +42,12 @@ class Shape:
     presets: tuple[str, ...] = ("nd",)
     site: dict[str, Any] = field(default_factory=dict)
     gateway_keeps: tuple[str, ...] = ()
+    care_keeps: tuple[dict[str, Any], ...] = ()
     partner: str = "192.0.2.1"
     calls: tuple[Way, ...] = ()
     asks_too: tuple[Way, ...] = ()
     settles: float = 0.0
+    purged: bool = False
     stranger: bool = True
 
     def policy(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -67,6 +70,7 @@ class Shape:
         }
         site |= copy.deepcopy(self.site)
         services = [service("laboratory", ["care"], [KEPT[f] for f in self.families])]
+        services[0]["destinations"] += copy.deepcopy(self.care_keeps)
         if self.gateway_keeps:
             ports = list(self.gateway_keeps)
             ends = [{end: [self.partner], "ports": ports} for end in ("to", "from")]

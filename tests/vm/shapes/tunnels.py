@@ -1,18 +1,31 @@
 """Tunnels that end at the gateway: the partner is behind them."""
 
+import os
+
 from .place import KEPT, OTHER, SUBNETS, Place, cables, dress, until
 
 
-def through(place: Place, device: str, families: tuple[int, ...] = (4, 6)) -> None:
-    """Lead everything through the tunnel, which has that name at both ends."""
+def through(
+    place: Place, device: str, families: tuple[int, ...] = (4, 6), *, is_segment: bool = False
+) -> None:
+    """Lead everything through the tunnel, which has that name at both ends.
+
+    is_segment: it carries frames, so each end is the other's next hop.
+    """
     for family in families:
         inner = ("10.99.0.{}/24", "2001:db8:99::{}/64")[family // 5]
         place.ip("gw", f"addr add {inner.format(2)} dev {device}; link set {device} up")
         place.ip("out", f"addr add {inner.format(1)} dev {device}; link set {device} up")
     for family in families:
+        there, here = (
+            f"via {address} " if is_segment else ""
+            for address in (("10.99.0.1", "10.99.0.2"), ("2001:db8:99::1", "2001:db8:99::2"))[
+                family // 5
+            ]
+        )
         for address in (KEPT[family], OTHER[family]):
-            place.ip("gw", f"route replace {address} dev {device}")
-        place.ip("out", f"route replace {SUBNETS[family // 5]} dev {device}")
+            place.ip("gw", f"route replace {address} {there}dev {device}")
+        place.ip("out", f"route replace {SUBNETS[family // 5]} {here}dev {device}")
 
 
 def wireguard(place: Place) -> None:
@@ -102,6 +115,71 @@ def ipsec_interface(place: Place) -> None:
             + _policies(near, far, "0.0.0.0/0", "0.0.0.0/0", " if_id 7"),
         )
     through(place, "ipsec0", (4,))
+
+
+_IKE = """
+connections {{ site {{
+  version = 2
+  local_addrs = {near}
+  remote_addrs = {far}
+  local {{ auth = psk
+    id = {near} }}
+  remote {{ auth = psk
+    id = {far} }}
+  children {{ net {{
+    local_ts = {mine}
+    remote_ts = {theirs}
+    start_action = trap
+  }} }}
+}} }}
+secrets {{ ike-site {{ secret = "shape" }} }}
+"""
+_CHARON = """
+charon-systemd {{
+  load_modular = yes
+  plugins {{
+    include /etc/strongswan.d/charon/*.conf
+    vici {{ socket = unix://{socket} }}
+  }}
+}}
+"""
+
+
+def _swanctl(place: Place, role: str, words: str) -> str:
+    return place.sh(role, f"swanctl {words} --uri unix://{place.folder}/{role}.vici")
+
+
+def ike(place: Place) -> None:
+    """IPsec by policies, agreed upon by strongSwan at both ends."""
+    cables(place)
+    dress(place, families=(4,))
+    near, far, mine, theirs = "192.0.2.2", "192.0.2.1", SUBNETS[0], "203.0.113.0/24"
+    for role, text in (
+        ("gw", _IKE.format(near=near, far=far, mine=mine, theirs=theirs)),
+        ("out", _IKE.format(near=far, far=near, mine=theirs, theirs=mine)),
+    ):
+        socket = place.folder / f"{role}.vici"
+        (place.folder / f"{role}.swanctl").write_text(text)
+        (place.folder / f"{role}.charon").write_text(_CHARON.format(socket=socket))
+        env = os.environ | {"STRONGSWAN_CONF": str(place.folder / f"{role}.charon")}
+        place.spawn(role, ["/usr/sbin/charon-systemd"], env=env)
+        until("strongSwan", socket.exists)
+        _swanctl(place, role, f"--load-all --file {place.folder}/{role}.swanctl")
+    _swanctl(place, "gw", "--initiate --child net --timeout 60")
+
+
+def ike_again(place: Place) -> None:
+    """The gateway ends it all and begins anew."""
+    _swanctl(place, "gw", "--terminate --ike site --timeout 60")
+    _swanctl(place, "gw", "--initiate --child net --timeout 60")
+
+
+def vxlan(place: Place) -> None:
+    cables(place)
+    dress(place)
+    for role, near, far in (("gw", "192.0.2.2", "192.0.2.1"), ("out", "192.0.2.1", "192.0.2.2")):
+        place.ip(role, f"link add vx1 type vxlan id 7 dstport 4789 local {near} remote {far}")
+    through(place, "vx1", is_segment=True)
 
 
 def nat64(place: Place) -> None:
