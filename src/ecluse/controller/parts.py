@@ -147,7 +147,7 @@ class Parts:
             live=live,
             table=ports.exit_table,
             count_commit=table.tracker.confirm_commit,
-            look_at_links=self.link_reader.look,
+            look_at_links=self.link_reader.look_patiently,
             addresses=self._addresses,
             store_for_boot=records.store_boot_lock,
             remove_for_boot=records.remove_boot_lock,

@@ -19,6 +19,10 @@ _LINKS_SECONDS = 0.5
 """How long an answer waits for a reading of the links, which is a millisecond's work; then it says
 that it did not see them.
 """
+_PATIENT_SECONDS = 5.0
+"""How long work waits that needs the reading: on a starved machine even this took over half a
+second, again and again.
+"""
 _PAUSE = 1.0
 """Seconds between two looks: a routing protocol that flaps announces thousands of changes, and a
 look reads every route.
@@ -57,11 +61,18 @@ class LinkReader:
 
     async def look(self) -> LinkReading:
         """Read the links now. It never raises, and never waits for long."""
+        return await self._look(_LINKS_SECONDS)
+
+    async def look_patiently(self) -> LinkReading:
+        """Read the links now, for work that can't do without. It never raises."""
+        return await self._look(_PATIENT_SECONDS)
+
+    async def _look(self, seconds: float) -> LinkReading:
         try:
-            async with asyncio.timeout(_LINKS_SECONDS):
+            async with asyncio.timeout(seconds):
                 host = await self._links.read_links()
         except TimeoutError:
-            trouble = f"no answer within {_LINKS_SECONDS} s"
+            trouble = f"no answer within {seconds:g} s"
         except EcluseError as error:
             trouble = error.message
         except Exception as error:  # noqa: BLE001 - no thread, no memory: the answer goes out

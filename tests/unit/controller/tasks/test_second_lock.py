@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ecluse.controller.tasks import second_lock
+from ecluse.controller.tasks import links, second_lock
 from ecluse.errors import KernelError, StateError
 from ecluse.exit_ports import DroppedRow, ExitCounts
 from ecluse.host_reading import Device, HostReading
@@ -49,6 +49,19 @@ def test_as_shipped_it_stands_at_isolate_alone(machine):
     assert [one.name for one in lock.devices] == ["wan0"]
     assert state(machine).stands
     assert "egress" in machine.state.boot_lock
+
+
+def test_it_waits_longer_for_the_links_than_an_answer_does(machine, monkeypatch):
+    monkeypatch.setattr(links, "_LINKS_SECONDS", 0.001)
+    read = machine.links.read_links
+
+    async def slowly():
+        await asyncio.sleep(0.05)
+        return await read()
+
+    monkeypatch.setattr(machine.links, "read_links", slowly)
+    machine.set("isolate")
+    assert later(machine, 0.5), "the machine is starved, and the lock stands all the same"
 
 
 def test_it_goes_before_the_gate_opens(machine):
