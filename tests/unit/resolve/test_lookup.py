@@ -183,7 +183,8 @@ OUTCOMES = {
 @pytest.mark.parametrize("outcome", OUTCOMES)
 async def test_each_outcome_has_its_word(server, outcome):
     server.answers[NAME] = OUTCOMES[outcome]
-    answer = await look_up(NAME, [server.address], 0.4)
+    # Only silence is waited for; a busy machine answers late.
+    answer = await look_up(NAME, [server.address], 0.4 if outcome == "timeout" else 10)
     assert answer.outcomes == (("127.0.0.1", outcome),) * 2
 
 
