@@ -1,0 +1,118 @@
+"""Meaning and kernel, compared: equal, or the smallest packet on which they differ."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from ecluse.proof.formula import Words
+from ecluse.proof.meaning import Meaning
+from ecluse.proof.packet import NAME_BITS, NOBODY, View, kinds
+from ecluse.proof.read_table import BaseChain, Rule, Table, UnknownError
+from ecluse.proof.regions import Region, Space
+from ecluse.proof.walk import Walk
+
+PLACES = {
+    # place: hook, type, and the priorities between which a base chain of it hangs. At -200 conntrack
+    # comes, at -100 and 100 translation (enum nf_ip_hook_priorities).
+    "raw": ("prerouting", "filter", -400, -200),
+    "prerouting": ("prerouting", "filter", -200, -100),
+    "dns": ("prerouting", "nat", -200, -100),
+    "forward": ("forward", "filter", -400, 400),
+    "input": ("input", "filter", -200, 100),
+    "output": ("output", "filter", -100, 400),
+    "postrouting": ("postrouting", "filter", -400, 100),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A packet on which meaning and kernel differ.
+
+    what: `pass`, or what is done to it (`notrack`, `label 127`, `redirect 5300`). kernel: the kernel
+    does it, and the meaning does not; else the other way round.
+    """
+
+    place: str
+    what: str
+    kernel: bool
+    packet: dict[str, str]
+    path: tuple[Rule, ...]
+
+    def __str__(self) -> str:
+        word = "does what the files do not say" if self.kernel else "does not what the files say"
+        fields = ", ".join(f"{name} {value}" for name, value in self.packet.items())
+        path = " > ".join(f"{rule.chain} {rule.number}" for rule in self.path)
+        return f"{self.place}: the kernel {word} ({self.what}): {fields}; by {path or 'no rule'}"
+
+
+def differences(table: Table, meaning: Meaning, places: tuple[str, ...] = tuple(PLACES)) -> Iterator[Difference]:
+    """Give the differences, one at most for each place, family, kind of packet and effect.
+
+    None means: equal, for every packet.
+
+    Raises:
+        UnknownError: The table has something that is not understood.
+    """
+    spaces: dict[tuple[int, str], Space] = {}
+    for base in table.bases:
+        if not any(_belongs(base, place) for place in PLACES):
+            raise UnknownError(f"base chain {base.name} at a place that is not known")
+    for place in places:
+        hook, kind, low, high = PLACES[place]
+        bases = sorted((b for b in table.bases if _belongs(b, place)), key=lambda b: b.priority)
+        for version in (4, 6):
+            for one in kinds(hook, low):
+                if kind == "nat" and (one.track == "none" or one.direction):
+                    continue  # a nat chain sees the first packet of a connection (nf_nat_inet_fn)
+                view = View(version, hook, bases[0].priority if bases else low, one, spaces)
+                yield from _compare(table, bases, meaning, place, view)
+
+
+def _belongs(base: BaseChain, place: str) -> bool:
+    hook, kind, low, high = PLACES[place]
+    return (base.hook, base.kind) == (hook, kind) and low < base.priority < high
+
+
+def _compare(table: Table, bases: list[BaseChain], meaning: Meaning, place: str, view: View) -> Iterator[Difference]:
+    s = view.space
+    walk = Walk(table, view)
+    passes = view.possible
+    for base in bases:
+        passes = walk.enter(base, passes)
+    wanted, orders = meaning.at(place, Words(view))
+    pairs = {"pass": (passes, wanted.region)}
+    for name in {*orders, *walk.orders}:
+        # Without an entry there is nothing to label (nft_ct_set_eval).
+        if not (name.startswith("label") and view.kind.track == "none"):
+            should = orders[name].region if name in orders else s.none
+            pairs[name] = walk.orders.get(name, s.none), should
+    for name, (does, should) in pairs.items():
+        should = s.both(should, view.possible)
+        if does is should:
+            continue
+        more = s.without(does, should)
+        kernel = more is not s.none
+        region = more if kernel else s.without(should, does)
+        yield _difference(table, bases, place, view, name, kernel, region)
+
+
+def _difference(table: Table, bases: list[BaseChain], place: str, view: View, what: str, kernel: bool, region: Region) -> Difference:
+    s = view.space
+    point = s.smallest(region) or {}
+    whole = {level: point.get(level, 0) for level in range(len(view.names))}
+    alone = s.boxes(tuple(whole), [tuple((value, value) for value in whole.values())])
+    walk = Walk(table, view, trace=[])
+    for base in bases:
+        walk.enter(base, alone)
+    packet = {view.names[level]: _words(view.names[level], value, view) for level, value in point.items()}
+    kind = view.kind
+    packet = {"IPv": str(view.version), "connection": f"{kind.track}{' reply' if kind.direction else ''}{' dnat' if kind.dnat else ''}", **packet}
+    return Difference(place, what, kernel, packet, tuple(walk.trace or ()))
+
+
+def _words(name: str, value: int, view: View) -> str:
+    if name in {"opener", "target", "server", "from", "to"}:
+        return str(IPv4Address(value) if view.version == 4 else IPv6Address(value))
+    if name in {"iifname", "oifname", "sdifname", "srcroute", "iifkind"}:
+        return value.to_bytes(NAME_BITS // 8, "big").rstrip(b"\0").decode(errors="replace") or "none"
+    return "nobody" if name == "uid" and value == NOBODY else str(value)

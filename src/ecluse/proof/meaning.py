@@ -1,0 +1,423 @@
+"""What the site's files mean: which packets pass at each place, from the words of docs/configuration.md.
+
+This is the specification. It knows neither the compiler nor its ruleset. "Opened by", "towards" and
+the ports of a connection are those of its first packet as it was sent (`ct original`), whatever was
+translated since; so an answer, and an ICMP error about a connection, is judged as the connection.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+
+from ecluse.policy import (
+    GATEWAY,
+    Addresses,
+    Destination,
+    Direction,
+    DnsMode,
+    IPAddress,
+    IPNetwork,
+    Level,
+    Levels,
+    Policy,
+    Preset,
+    Service,
+    Traffic,
+    Zone,
+    level_named,
+    network_interval,
+    private_kind,
+)
+from ecluse.proof.formula import Packets, Words
+from ecluse.proof.packet import CONFIRMED, ICMP, OURS, PORTED, RELATED, SPOOFED
+from ecluse.proof.regions import Box, Interval
+
+_ORIGINAL, _REPLY = 0, 1
+_TCP, _UDP, _VRRP, _OSPF, _DNS = 6, 17, 112, 89, 53
+_LINK_LOCAL = (ip_network("fe80::/10"),)
+_ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
+"""Unreachable, too big, time exceeded, parameter problem (RFC 792, RFC 4443)."""
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a policy means at these levels.
+
+    Args:
+        addresses: of host names. learned: what the DNS gate learned for each service.
+        uids: the daemon's user, then the DNS gate's.
+    """
+
+    policy: Policy
+    addresses: Addresses
+    levels: Levels
+    learned: Mapping[str, frozenset[IPAddress]] = field(default_factory=dict)
+    uids: tuple[int, ...] = (0,)
+
+    def at(self, place: str, w: Words) -> tuple[Packets, dict[str, Packets]]:
+        """Give what passes a place, and what else is done to which packets (label, notrack, redirect)."""
+        places: dict[str, Callable[[Words], tuple[Packets, dict[str, Packets]]]] = {
+            "forward": lambda w: (self._forwarded(w), {}),
+            "input": lambda w: (self._received(w), {}),
+            "output": self._sent,
+            "postrouting": self._leaves,
+            "raw": lambda w: (w.everything, {"notrack": self._untracked(w)}),
+            "prerouting": lambda w: (w.everything, {f"label {SPOOFED}": self._spoofed(w)}),
+            "dns": self._asked,
+        }
+        return places[place](w)
+
+    # What is forwarded.
+
+    def _forwarded(self, w: Words) -> Packets:
+        """Inside to inside passes. A packet between inside and outside passes if its zone keeps it."""
+        passes = w.given(self._all_open) | self._from_inside(w) & self._to_inside(w)
+        for zone in self._zones:
+            passes |= self._between(w, zone) & self._kept(w, zone)
+        return passes
+
+    def _between(self, w: Words, zone: Zone) -> Packets:
+        """Between a zone and the outside: by the zone's interfaces; where zones share one, by address."""
+        near = self._leaves_by(w, zone) & ~self._from_inside(w)
+        return near | self._came_by(w, zone) & ~self._to_inside(w)
+
+    def _leaves_by(self, w: Words, zone: Zone) -> Packets:
+        own, shared = self._interfaces(zone)
+        return w.link("oifname", own) | w.link("oifname", shared) & w.within("daddr", zone.subnets)
+
+    def _came_by(self, w: Words, zone: Zone) -> Packets:
+        own, shared = self._interfaces(zone)
+        return _came(w, own) | _came(w, shared) & w.within("saddr", zone.subnets)
+
+    def _kept(self, w: Words, zone: Zone) -> Packets:
+        """A zone that is open keeps everything; at other levels, connections of kept services."""
+        level = self._level(zone.name)
+        if level.passes_all:
+            return w.everything
+        return ~w.is_set("ct.label", SPOOFED) & (
+            w.within("ct.original.saddr", zone.subnets) & self._opened(w, zone.name, Direction.OUTBOUND)
+            | w.within("ct.reply.saddr", zone.subnets) & self._opened(w, zone.name, Direction.INBOUND)
+        )
+
+    def _opened(self, w: Words, zone: str, direction: Direction) -> Packets:
+        """Connections that a zone's level keeps, towards or from the outside ends of its services."""
+        outbound = direction is Direction.OUTBOUND
+        peer, own = ("ct.original.daddr", "ct.original.saddr") if outbound else (
+            "ct.original.saddr", "ct.reply.saddr")  # fmt: skip
+        every: list[Box] = []
+        some: list[Box] = []
+        for service, hosts in self._services(zone):
+            mine = _intervals(hosts or (), w.view.version)
+            for end, port, protocol in self._ends(service, direction, w.view.version):
+                if hosts is None:
+                    every.append((end, port, protocol))
+                else:
+                    some += [(end, port, protocol, host) for host in mine]
+        fields = (peer, "ct.original.proto-dst", "ct.protocol")
+        return w.together(fields, every) | w.together((*fields, own), some)
+
+    def _services(self, zone: str) -> Iterator[tuple[Service, tuple[IPNetwork, ...] | None]]:
+        """Give the services that a zone's level keeps for it: for all its machines, or for some hosts."""
+        for service in self.policy.services:
+            if service.criticality in self._level(zone).keeps:
+                if zone in service.zones:
+                    yield service, None
+                elif service.hosts and zone != GATEWAY:
+                    yield service, service.hosts
+
+    def _ends(
+        self, service: Service, direction: Direction, version: int
+    ) -> Iterator[tuple[Interval, Interval, Interval]]:
+        """Give each outside end of a service: addresses, port of the connection, protocol."""
+        for one in service.destinations:
+            if one.direction is direction:
+                for end in _intervals((*one.networks, *self._named(one)), version):
+                    for traffic in one.traffic:
+                        yield end, *_traffic(traffic, version)
+        if direction is Direction.OUTBOUND and self._has_gate:
+            # What was learned for a service is kept for all that it does with names.
+            by_name = [t for d in service.destinations if d.hosts or d.wildcards
+                       for t in d.traffic if d.direction is direction]  # fmt: skip
+            for address in self.learned.get(service.name, ()):
+                if address.version == version:
+                    for traffic in by_name:
+                        yield (int(address), int(address)), *_traffic(traffic, version)
+
+    def _named(self, one: Destination) -> Iterator[IPNetwork]:
+        """Give the addresses of host names; private ones only where the destination says so."""
+        for host in one.hosts:
+            for address in self.addresses.get(host, ()):
+                if one.private or not private_kind(address):
+                    yield ip_network(address)
+
+    # What the gateway itself receives and sends.
+
+    def _received(self, w: Words) -> Packets:
+        """What the inside sends is received; of the outside, the lifeline and the gateway's services."""
+        excess = self._to_proxy(w) & self._from_inside(w) & self._too_many(w)
+        if self._all_open:
+            return ~excess if self.policy.site.dns.mode is DnsMode.ALWAYS else w.everything
+        # Only what was redirected is answered.
+        asked = w.among("ct.protocol", _TCP, _UDP) & w.among(
+            "ct.original.proto-dst", self.policy.site.dns.port)  # fmt: skip
+        never = excess | self._to_proxy(w) & asked
+        return w.link("iifname", ["lo"]) | ~never & (
+            self._from_inside(w) | self._lifeline(w) | self._gateways(w)
+        )
+
+    def _sent(self, w: Words) -> tuple[Packets, dict[str, Packets]]:
+        """What goes inside is sent; to the outside, the lifeline, the gateway's services, and ICMP
+        errors about what is kept."""
+        passes = self._to_own(w) | self._lifeline(w) | self._errors(w) | self._gateways(w)
+        ours = self._our_questions(w)
+        if self._all_open:
+            return w.everything, {f"label {OURS}": ours}
+        # dnsmasq is refused at once what no list names.
+        refused = self._name_of_no_list(w)
+        before = self._to_own(w) | self._housekeeping(w) | refused | w.is_set("ct.label", SPOOFED)
+        return ~refused & passes, {f"label {OURS}": ours & ~before}
+
+    def _leaves(self, w: Words) -> tuple[Packets, dict[str, Packets]]:
+        """Once more by the interface that it leaves by in the end; what was forwarded has been judged."""
+        if self._all_open:
+            return w.everything, {}
+        came = ~w.among("iif", 0)
+        passes = self._to_own(w) | self._lifeline(w) | self._errors(w) | self._gateways(w)
+        before = came | self._to_own(w) | self._housekeeping(w) | w.is_set("ct.label", SPOOFED)
+        return came | passes, {f"label {OURS}": self._our_questions(w) & ~before}
+
+    def _to_own(self, w: Words) -> Packets:
+        return w.link("oifname", ["lo"]) | self._to_inside(w)
+
+    def _gateways(self, w: Words) -> Packets:
+        """Connections of the services of zone `gateway`: who opened it tells the direction."""
+        if self._level(GATEWAY).passes_all:
+            return w.everything
+        receives = w.view.hook == "input"
+        ours, theirs = (_REPLY, _ORIGINAL) if receives else (_ORIGINAL, _REPLY)
+        opened = self._opened(w, GATEWAY, Direction.OUTBOUND)
+        kept = w.among("ct.direction", ours) & opened
+        kept |= w.among("ct.direction", theirs) & self._opened(w, GATEWAY, Direction.INBOUND)
+        if receives:
+            # Nobody answers a group: what the gateway may send there, it hears from its neighbours.
+            groups = [n for s, _ in self._services(GATEWAY) for d in s.destinations
+                      for n in d.networks if n.is_multicast]  # fmt: skip
+            kept |= w.among("ct.direction", _ORIGINAL) & w.within("daddr", groups) & opened
+        return ~w.is_set("ct.label", SPOOFED) & kept
+
+    def _errors(self, w: Words) -> Packets:
+        """An ICMP error of the gateway about a flow of a zone passes if the zone keeps the flow."""
+        passes = w.nothing
+        for zone in self._zones:
+            inner = w.within("ct.original.saddr", zone.subnets) | w.within("ct.reply.saddr", zone.subnets)
+            passes |= inner & self._kept(w, zone)
+        return _is_error(w) & w.is_set("ct.state", RELATED) & passes
+
+    # The lifeline: what no level cuts.
+
+    def _lifeline(self, w: Words) -> Packets:
+        line, receives = self.policy.site.lifeline, w.view.hook == "input"
+        theirs = w.among("ct.direction", _ORIGINAL if receives else _REPLY)
+        ends: list[Box] = [
+            (network, *_traffic(port, w.view.version))
+            for network in _intervals(line.management_networks, w.view.version)
+            for port in line.management_ports
+        ]
+        fields = ("ct.original.saddr", "ct.original.proto-dst", "ct.protocol")
+        manages = theirs & w.together(fields, ends)
+        # A packet that no user sent passes by the label of a connection that ours asked by.
+        orphan = ~w.among("skuid", (0, (1 << 32) - 1)) & w.is_set("ct.label", OURS)
+        asks = self._answers(w) if receives else self._our_questions(w) | self._questions(w) & orphan
+        return self._housekeeping(w) | ~w.is_set("ct.label", SPOOFED) & (manages | asks)
+
+    def _to_resolver(self, w: Words) -> Packets:
+        to = w.within("ct.original.daddr", map(ip_network, self.policy.site.resolvers))
+        dns = w.among("ct.protocol", _TCP, _UDP) & w.among("ct.original.proto-dst", _DNS)
+        return to & dns
+
+    def _questions(self, w: Words) -> Packets:
+        return w.among("ct.direction", _ORIGINAL) & self._to_resolver(w)
+
+    def _answers(self, w: Words) -> Packets:
+        return w.among("ct.direction", _REPLY) & self._to_resolver(w)
+
+    def _our_questions(self, w: Words) -> Packets:
+        return self._questions(w) & w.among("skuid", *self.uids[: None if self._has_gate else 1])
+
+    def _housekeeping(self, w: Words) -> Packets:
+        presets, receives = self.policy.site.lifeline.presets, w.view.hook == "input"
+        said = {Preset.DHCP: _dhcp, Preset.ND: _nd, Preset.VRRP: _vrrp, Preset.OSPF: _ospf}
+        passes = w.nothing
+        for preset in presets:
+            passes |= said[preset](w, receives)
+        return passes
+
+    # The DNS gate.
+
+    def _to_proxy(self, w: Words) -> Packets:
+        udp_tcp = w.among("l4proto", _TCP, _UDP)
+        return w.given(self._has_gate) & udp_tcp & w.among("dport", self.policy.site.dns.port)
+
+    def _too_many(self, w: Words) -> Packets:
+        """Beyond the rate of its machine. Sources in no zone share one; listed servers have none; of
+        more machines than are counted nobody knows the rate."""
+        servers = [ip_network(a) for one in self.policy.site.dns.internal for a in one.servers]
+        known = w.within("saddr", self._subnets) | w.within("saddr", _LINK_LOCAL)
+        counted = known & ~w.within("saddr", servers) & w.variable("room")
+        return ~w.variable("within") & (~known | counted)
+
+    def _name_of_no_list(self, w: Words) -> Packets:
+        there = w.link("oifname", ["lo"]) & w.within("daddr", (ip_network("127.0.0.2"),))
+        asks = w.among("l4proto", _UDP) & w.among("dport", self.policy.site.dns.port + 1)
+        return w.given(self._has_gate) & there & asks
+
+    def _asked(self, w: Words) -> tuple[Packets, dict[str, Packets]]:
+        """A zone's question to any server outside, or on the gateway, is redirected where its level
+        keeps only some services; not of a made-up source."""
+        here = w.variable("local")
+        dns = w.among("l4proto", _TCP, _UDP) & w.among("dport", _DNS)
+        redirected = lost = w.nothing
+        for zone in self._zones:
+            own, shared = self._interfaces(zone)
+            known = w.within("saddr", zone.subnets)
+            asks = dns & (w.link("iifname", own) | w.link("iifname", shared) & known)
+            level = self._level(zone.name)
+            if level.passes_all:
+                redirected |= asks & w.given(
+                    self._all_open and self.policy.site.dns.mode is DnsMode.ALWAYS)  # fmt: skip
+            elif self._has_gate and level.keeps:
+                known |= w.within("saddr", _LINK_LOCAL)
+                redirected |= asks & known
+                lost |= asks & ~known & here
+        outside = here | ~w.within("daddr", self._subnets)
+        return ~lost, {f"redirect {self.policy.site.dns.port}": redirected & outside}
+
+    # Where a source lives.
+
+    def _spoofed(self, w: Words) -> Packets:
+        """Who opens a connection by an address that does not live where the packet came from."""
+        opens = ~w.is_set("ct.status", CONFIRMED) & ~w.link("iifkind", ["vrf"])
+        inside = w.link("iifname", self._patterns)
+        routed = w.link("srcroute", self._patterns)
+        mine = w.within("saddr", self._subnets)
+        return opens & (inside & self._foreign(w) | ~inside & mine & routed)
+
+    def _untracked(self, w: Words) -> Packets:
+        """While something is shut, what an inside machine sends in an outside name is not tracked, so
+        that it collides with nobody's connection; ICMP errors and questions to the gateway are."""
+        question = w.among("l4proto", _TCP, _UDP) & w.among("dport", _DNS) & w.variable("local")
+        tracked = _is_error(w) | w.given(self._has_gate) & question
+        inside = w.link("iifname", self._patterns)
+        return w.given(not self._all_open) & inside & self._foreign(w) & ~tracked
+
+    def _foreign(self, w: Words) -> Packets:
+        """A source in no zone's subnets, not routed inside, nor one that lives on every link."""
+        every_link = w.within("saddr", (ip_network("0.0.0.0"), *_LINK_LOCAL))
+        return ~w.within("saddr", self._subnets) & ~every_link & ~w.link("srcroute", self._patterns)
+
+    # Words.
+
+    @property
+    def _zones(self) -> tuple[Zone, ...]:
+        return self.policy.site.zones
+
+    @property
+    def _patterns(self) -> list[str]:
+        return [pattern for zone in self._zones for pattern in zone.interfaces]
+
+    @property
+    def _subnets(self) -> list[IPNetwork]:
+        return [subnet for zone in self._zones for subnet in zone.subnets]
+
+    @property
+    def _all_open(self) -> bool:
+        return all(self._level(zone).passes_all for zone in self.policy.zone_names())
+
+    @property
+    def _has_gate(self) -> bool:
+        return self.policy.site.dns.mode is not DnsMode.NEVER
+
+    def _level(self, zone: str) -> Level:
+        return level_named(self.policy.site, self.levels[zone])
+
+    def _interfaces(self, zone: Zone) -> tuple[list[str], list[str]]:
+        """Give a zone's interfaces: its own, and those that it shares."""
+        others = {p for other in self._zones if other is not zone for p in other.interfaces}
+        own = [p for p in zone.interfaces if p not in others]
+        return own, [p for p in zone.interfaces if p in others]
+
+    def _from_inside(self, w: Words) -> Packets:
+        return _came(w, self._patterns)
+
+    def _to_inside(self, w: Words) -> Packets:
+        return w.link("oifname", self._patterns)
+
+
+def _came(w: Words, patterns: list[str]) -> Packets:
+    """By which interface it came itself; of one in a VRF, `iifname` is the VRF's name."""
+    alone = w.among("sdif", 0)
+    return w.link("iifname", patterns) & alone | w.link("sdifname", patterns) & ~alone
+
+
+def _intervals(networks: tuple[IPNetwork, ...], version: int) -> list[Interval]:
+    return [network_interval(n) for n in networks if n.version == version]
+
+
+def _traffic(one: Traffic, version: int) -> tuple[Interval, Interval]:
+    """Give ports and protocol; `icmp` is that of the family."""
+    number = ICMP[version] if one.protocol == ICMP[4] else one.protocol
+    ports = (0, 0xFFFF) if one.first is None or one.last is None else (one.first, one.last)
+    return ports, (number, number)
+
+
+def _is_error(w: Words) -> Packets:
+    """An ICMP error; its type is the first byte of the transport header."""
+    kinds = ((kind << 8, kind << 8 | 255) for kind in _ERRORS[w.view.version])
+    return w.among("l4proto", ICMP[w.view.version]) & w.among("sport", *kinds)
+
+
+def _icmp6(w: Words, *kinds: int) -> Packets:
+    types = ((kind << 8, kind << 8 | 255) for kind in kinds)
+    return w.given(w.view.version == 6) & w.among("l4proto", ICMP[6]) & w.among("sport", *types)
+
+
+def _dhcp(w: Words, receives: bool) -> Packets:
+    """The gateway's own lease: sent to the broadcast address or the link alone, heard from any server."""
+    server, client = (67, 68) if w.view.version == 4 else (547, 546)
+    ports = (server, client) if receives else (client, server)
+    udp = w.among("l4proto", _UDP) & w.among("sport", ports[0]) & w.among("dport", ports[1])
+    if receives:
+        return udp & (w.given(w.view.version == 4) | w.within("saddr", _LINK_LOCAL))
+    to = (ip_network("255.255.255.255"), *_LINK_LOCAL, ip_network("ff02::1:2"))
+    return udp & w.within("daddr", to)
+
+
+def _nd(w: Words, receives: bool) -> Packets:
+    """Neighbour discovery and listener messages, which no router passes on (RFC 4861, RFC 3810)."""
+    near, once = w.among("ttl", 255), w.among("ttl", 1)
+    neighbours, listeners = _icmp6(w, 135, 136), _icmp6(w, 130, 131, 132, 143)
+    link_local = w.within("saddr", _LINK_LOCAL)
+    if receives:
+        return near & (neighbours | _icmp6(w, 134) & link_local) | once & listeners & link_local
+    brief = w.among("len", (0, 40))
+    asks = _icmp6(w, 133) & w.within("daddr", (ip_network("ff02::/16"),))
+    reports = listeners & w.within("daddr", (ip_network("ff00::/8"),))
+    return near & (neighbours & brief | asks) | once & reports
+
+
+def _vrrp(w: Words, receives: bool) -> Packets:  # noqa: ARG001 -- both ways alike
+    """To the VRRP groups only, with the hop limit 255 (RFC 5798)."""
+    groups = (ip_network("224.0.0.18"), ip_network("ff02::12"))
+    return w.among("l4proto", _VRRP) & w.among("ttl", 255) & w.within("daddr", groups)
+
+
+def _ospf(w: Words, receives: bool) -> Packets:  # noqa: ARG001 -- both ways alike
+    """IPv4: hop limit 1, so the next router is the last. IPv6: from link-local, to it or the groups."""
+    ospf = w.among("l4proto", _OSPF)
+    if w.view.version == 4:
+        return ospf & w.among("ttl", 1)
+    to = (*_LINK_LOCAL, ip_network("ff02::5"), ip_network("ff02::6"))
+    return ospf & w.within("saddr", _LINK_LOCAL) & w.within("daddr", to)
+
+
+assert PORTED

@@ -1,0 +1,254 @@
+"""What a packet is, where a hook of the kernel sees it: the fields that rules can ask for.
+
+Which fields are the same value depends on what conntrack knows of the packet. So packets are parted
+into kinds, and in each kind a field of the kernel is one of the variables, a constant, or missing (then
+the expression breaks, and the rule ends: NFT_BREAK). Sources: nf_conntrack_core.c, nf_nat_core.c
+(`nf_nat_packet`), nft_ct.c, nft_meta.c, nft_payload.c, nft_fib.c.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from ecluse.proof.regions import Box, Interval, Region, Space
+
+NAME_BITS = 128
+"""An interface name is 16 bytes, filled with zeros (IFNAMSIZ), read as one number."""
+
+PORTED = (6, 17, 33, 132, 136)
+"""Protocols whose tuple has the ports of the packet: TCP, UDP, DCCP, SCTP, UDP-Lite. Others' tuples
+hold zeros or identifiers (ICMP, GRE: nf_conntrack_proto_*.c)."""
+
+ICMP = {4: 1, 6: 58}
+ERRORS = {4: (3, 4, 5, 11, 12), 6: tuple(range(128))}
+"""ICMP types that conntrack takes for errors about a flow (nf_conntrack_proto_icmp.c,
+nf_conntrack_proto_icmpv6.c: every type below 128)."""
+
+INVALID, ESTABLISHED, RELATED, NEW, UNTRACKED = 0, 1, 2, 3, 6
+"""Bits of `ct state` (NF_CT_STATE_BIT in nf_conntrack_common.h)."""
+CONFIRMED, DNAT = 3, 5
+"""Bits of `ct status` (enum ip_conntrack_status)."""
+
+NO_HEADER, LATER_FRAGMENT, WHOLE = 0, 1, 2
+"""How much of a packet `payload` finds: no known transport protocol (a broken chain of IPv6
+headers), no transport header (a later fragment), all."""
+
+_NAMES = {"iifname", "oifname", "sdifname", "iifkind", "srcroute"}
+_WIDTHS = {
+    **dict.fromkeys(_NAMES, NAME_BITS),
+    **dict.fromkeys(("iif", "sdif"), 32),
+    **dict.fromkeys(("tport", "oport", "sport", "th0", "th2", "len"), 16),
+    **dict.fromkeys(("proto", "ttl"), 8),
+    **{"state": 3, "uid": 33, "th": 2},
+}
+_ADDRESSES = {"opener", "target", "server", "from", "to"}
+_BEFORE = ("oifname iifname sdif sdifname iif iifkind state confirmed local uid spoofed ours th"
+           " srcroute fromhere within room")
+_AFTER = "oport th0 th2 ttl len from to"
+_ORDERS = {
+    # What 100,000 entries name comes first, so that nothing is copied for each inside machine.
+    "target": "target tport proto server sport opener",
+    "opener": "opener tport proto server sport target",
+}
+NOBODY = 1 << 32
+"""The user of a packet that no living socket sent: `meta skuid` breaks (nft_meta_get_eval_skugid)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What conntrack knows of a packet.
+
+    track: `none` (untracked, or invalid); `flow` of a protocol with ports; `plain`, of another
+    protocol; `error`, an ICMP error about a flow. direction: 0 original, 1 reply. dnat: the
+    destination of the flow was translated.
+    """
+
+    track: str
+    direction: int = 0
+    dnat: bool = False
+
+
+def kinds(hook: str, priority: int) -> Iterator[Kind]:
+    """Give every kind of packet that a base chain can meet."""
+    yield Kind("none")
+    if hook == "prerouting" and priority < -200:  # NF_IP_PRI_CONNTRACK: it comes after
+        return
+    for track, direction, dnat in product(("flow", "plain", "error"), (0, 1), (False, True)):
+        yield Kind(track, direction, dnat)
+
+
+class View:
+    """Packets of one kind at one hook: their fields, as regions of a space.
+
+    Args:
+        version: 4 or 6.
+        hook: where the base chain hangs; priority: and when.
+        spaces: one for each order and family, made here and shared by all views.
+    """
+
+    def __init__(
+        self, version: int, hook: str, priority: int, kind: Kind,
+        spaces: dict[tuple[int, str], Space],
+    ) -> None:  # fmt: skip
+        self.version, self.hook, self.priority, self.kind = version, hook, priority, kind
+        self.bits = 32 if version == 4 else 128
+        # The outside end of what is opened from outside is the opener.
+        inbound = (hook == "input") == (kind.direction == 0) and hook not in {"forward"}
+        order = "opener" if inbound else "target"
+        names = f"{_BEFORE} {_ORDERS[order]} {_AFTER}".split()
+        self.names = names
+        self.level = {name: at for at, name in enumerate(names)}
+        self.widths = [self.bits if n in _ADDRESSES else _WIDTHS.get(n, 1) for n in names]
+        self.space = spaces.setdefault((version, order), Space(self.widths))
+        self.fields = self._fields()
+        self.possible = self._possible()
+
+    def _fields(self) -> dict[str, str | int]:
+        """Say which variable, or constant, each field of the kernel is. One that is not here breaks."""
+        hook, kind = self.hook, self.kind
+        found: dict[str, str | int] = {n: n for n in ("ttl", "len", "th0", "th2")}
+        # A name that a hook has no device for is empty (nft_meta_store_ifname).
+        found |= {"iifname": "iifname", "iif": "iif"} if hook != "output" else {"iifname": 0, "iif": 0}
+        found["oifname"] = "oifname" if hook in {"forward", "output", "postrouting"} else 0
+        if hook in {"forward", "input"}:  # nft_meta_get_validate
+            found |= {"sdif": "sdif", "sdifname": "sdifname"}
+        if hook in {"output", "postrouting"}:
+            found["skuid"] = "uid"
+        if hook in {"prerouting", "forward", "input"}:  # nft_fib_validate
+            found |= {"srcroute": "srcroute", "fromhere": "fromhere"}
+        if hook == "prerouting":
+            found |= {"iifkind": "iifkind", "local": "local"}
+        found |= {"nfproto": 2 if self.version == 4 else 10, "l4proto": "proto"}
+        if kind.track == "none":
+            return found | {"saddr": "opener", "daddr": "target", "sport": "th0", "dport": "th2"}
+        server, sport = ("server", "sport") if kind.dnat else ("target", "tport")
+        found |= {
+            "ct.direction": kind.direction, "ct.protocol": "proto",
+            "ct.original.saddr": "opener", "ct.original.daddr": "target",
+            "ct.original.proto-src": "oport", "ct.original.proto-dst": "tport",
+            "ct.reply.saddr": server, "ct.reply.proto-src": sport,
+        }  # fmt: skip
+        if kind.track == "error":
+            # Whichever router sends it, by whichever address.
+            found |= {"l4proto": ICMP[self.version], "saddr": "from", "daddr": "to"}
+        else:
+            # A destination is translated before, and a source after, these hooks; answers the other
+            # way round (nf_nat_packet, HOOK2MANIP). At prerouting, before -100, nothing is yet.
+            translated = hook != "prerouting" or self.priority >= -100
+            ends = ("opener", server if translated else "target")
+            ports = ("oport", sport if translated else "tport")
+            if kind.direction:
+                ends, ports = (server, "opener"), (sport, "oport")
+            found |= {"saddr": ends[0], "daddr": ends[1]}
+            if kind.track == "flow":
+                return found | {"sport": ports[0], "dport": ports[1]}
+        return found | {"sport": "th0", "dport": "th2"}
+
+    def _possible(self) -> Region:
+        """Say which packets there can be: what some variables tell of others."""
+        s, kind = self.space, self.kind
+        there = s.all
+
+        def also(*choices: Region) -> None:
+            nonlocal there
+            one = s.none
+            for choice in choices:
+                one = s.either(one, choice)
+            there = s.both(there, one)
+
+        def at(name: str, low: int, high: int | None = None) -> Region:
+            return self.variable(name, low, low if high is None else high)
+
+        top = (1 << NAME_BITS) - 1
+        for index, name in (("sdif", "sdifname"), ("iif", "iifname")):
+            # A link has an index and a name, or there is none.
+            if index in self.fields and name in self.fields and self.fields[index] != 0:
+                none = s.both(at(index, 0), at(name, 0))
+                also(s.both(at(index, 1, (1 << 32) - 1), at(name, 1, top)),
+                     *([] if index == "iif" and self.hook != "postrouting" else [none]))  # fmt: skip
+        also(at("uid", 0, NOBODY))
+        states = {"none": (INVALID, UNTRACKED), "error": (RELATED,)}
+        also(*(at("state", n) for n in states.get(kind.track, (ESTABLISHED, RELATED, NEW))))
+        also(at("th", NO_HEADER if kind.track == "none" else LATER_FRAGMENT, WHOLE))
+        if kind.track == "flow":
+            also(*(at("proto", n) for n in PORTED))
+        elif kind.track == "plain":
+            also(s.without(s.all, self.any_of("ct.protocol", [(n, n) for n in PORTED])))
+        elif kind.track == "error":
+            also(at("th", WHOLE))
+            also(*(at("th0", t << 8, t << 8 | 255) for t in ERRORS[self.version]))
+        return there
+
+    def variable(self, name: str, low: int, high: int) -> Region:
+        """Give where a variable lies between two values, both included."""
+        return self.space.boxes((self.level[name],), [((low, high),)])
+
+    def loads(self, field: str) -> Region:
+        """Give where a field can be read at all; elsewhere the expression breaks."""
+        if field not in self.fields:
+            return self.space.none
+        if field in {"sport", "dport", "th0", "th2"}:
+            return self.variable("th", WHOLE, WHOLE)
+        if field == "l4proto":
+            return self.variable("th", LATER_FRAGMENT, WHOLE)
+        if field == "skuid":
+            return self.variable("uid", 0, NOBODY - 1)
+        if field == "iifkind":
+            return self.variable("iifkind", 1, (1 << NAME_BITS) - 1)
+        return self.space.all
+
+    def any_of(self, field: str, intervals: Iterable[Interval]) -> Region:
+        """Give where a field can be read and lies in one of these intervals."""
+        return self.in_boxes((field,), [(interval,) for interval in intervals])
+
+    def in_boxes(self, fields: Sequence[str], boxes: Iterable[Box]) -> Region:
+        """Give where the fields can be read and lie, together, in one of these boxes."""
+        s, readable = self.space, self.space.all
+        for field in fields:
+            readable = s.both(readable, self.loads(field))
+        if readable is s.none:
+            return readable
+        places = [self.fields[field] for field in fields]
+        # Constants, and one variable that is asked twice, are settled here; the rest is a region.
+        free = sorted({self.level[p] for p in places if isinstance(p, str)})
+        whole = [(0, (1 << self.widths[level]) - 1) for level in free]
+        spot = {level: at for at, level in enumerate(free)}
+        where = [spot[self.level[p]] if isinstance(p, str) else -1 - p for p in places]
+        found: list[Box] = []
+        if sorted(where) == list(range(len(free))):
+            order = sorted(range(len(where)), key=where.__getitem__)
+            found = [tuple([box[n] for n in order]) for box in boxes]
+        else:
+            for box in boxes:
+                mine = list(whole)
+                for to, (low, high) in zip(where, box, strict=True):
+                    if to < 0 and not low <= -1 - to <= high:
+                        break
+                    if to >= 0:
+                        mine[to] = (max(low, mine[to][0]), min(high, mine[to][1]))
+                        if mine[to][0] > mine[to][1]:
+                            break
+                else:
+                    found.append(tuple(mine))
+        return s.both(readable, s.boxes(free, found))
+
+    def bit(self, field: str, number: int) -> Region | None:
+        """Give where a flag of a field of flags is set; None for one that nothing is known of."""
+        if field == "ct.state":
+            return self.variable("state", number, number)
+        if self.kind.track == "none":
+            return self.space.none
+        if field == "ct.status" and number == DNAT:
+            return self.space.all if self.kind.dnat else self.space.none
+        flags: Mapping[tuple[str, int], str] = {
+            ("ct.status", CONFIRMED): "confirmed",
+            ("ct.label", SPOOFED): "spoofed",
+            ("ct.label", OURS): "ours",
+        }
+        name = flags.get((field, number))
+        return self.variable(name, 1, 1) if name else None
+
+
+SPOOFED, OURS = 127, 126
+"""The connection's labels: its opener wrote an address that does not live where it came from; our own
+programs asked a resolver by it."""

@@ -1,0 +1,336 @@
+"""Run a table for all packets of a view at once, as nft_do_chain in nf_tables_core.c runs it for one.
+
+At each step stands the region of packets that get there. A verdict takes its region out of the
+chain; what no rule takes goes on to the next, and at the end of a base chain meets its policy.
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+from ecluse.proof.packet import View
+from ecluse.proof.read_table import (
+    BaseChain,
+    Compare,
+    Limit,
+    Load,
+    Lookup,
+    Mask,
+    Order,
+    Put,
+    Rule,
+    Set,
+    Step,
+    Swap,
+    Table,
+    Update,
+    UnknownError,
+    Verdict,
+)
+from ecluse.proof.regions import Box, Interval, Region
+
+_HEADERS = {
+    # offset and bytes of each field (RFC 791, RFC 8200, RFC 9293); ICMP's type is the first byte of
+    # what are ports elsewhere.
+    (4, "network"): {8: ("ttl", 1), 12: ("saddr", 4), 16: ("daddr", 4)},
+    (6, "network"): {4: ("len", 2), 7: ("ttl", 1), 8: ("saddr", 16), 24: ("daddr", 16)},
+    (4, "transport"): {0: ("sport", 2), 2: ("dport", 2)},
+    (6, "transport"): {0: ("sport", 2), 2: ("dport", 2)},
+}
+_FLAGS = {"ct.state", "ct.status", "ct.label"}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a register holds: a field (or its first bytes) with the bits of a mask, or a constant.
+
+    whole: bytes of the field; length: how many are held. host: as a number in host byte order.
+    """
+
+    field: str
+    whole: int
+    length: int
+    host: bool = False
+    mask: bytes | None = None
+    data: bytes = b""
+
+
+@dataclass
+class Walk:
+    """What a table does with the packets of a view.
+
+    orders: what it does beside a verdict, and to which packets. trace: each rule that gave a
+    verdict, in order, if asked for.
+    """
+
+    table: Table
+    view: View
+    orders: dict[str, Region] = field(default_factory=dict)
+    trace: list[Rule] | None = None
+    accepted: Region = field(init=False)
+    sets: dict[tuple[str, tuple[str, ...], View], Region] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.accepted = self.view.space.none
+
+    def enter(self, base: BaseChain, packets: Region) -> Region:
+        """Give those of these packets that a base chain accepts."""
+        self.accepted = self.view.space.none
+        rest = self._chain(base.name, packets)
+        accepted = self.accepted
+        return self.view.space.either(accepted, rest) if base.policy == "accept" else accepted
+
+    def _chain(self, name: str, packets: Region) -> Region:
+        """Give what comes to the end of a chain, or is returned."""
+        s = self.view.space
+        back = s.none
+        for rule in self.table.rules[name]:
+            if packets is s.none:
+                break
+            here, verdict = self._rule(rule, packets)
+            if verdict is None or here is s.none:
+                continue
+            packets = s.without(packets, here)
+            if self.trace is not None:
+                self.trace.append(rule)
+            if verdict.word == "accept":
+                self.accepted = s.either(self.accepted, here)
+            elif verdict.word == "jump":
+                packets = s.either(packets, self._chain(verdict.chain, here))
+            elif verdict.word == "goto":  # it comes back to whoever jumped here
+                back = s.either(back, self._chain(verdict.chain, here))
+            elif verdict.word == "return":
+                back = s.either(back, here)
+        return s.either(back, packets)
+
+    def _rule(self, rule: Rule, packets: Region) -> tuple[Region, Verdict | None]:
+        """Give which packets come to a rule's verdict, and the verdict."""
+        s = self.view.space
+        registers: dict[int, Held] = {}
+        for step in rule.steps:
+            if packets is s.none:
+                return packets, None
+            if isinstance(step, Verdict):
+                return packets, (None if step.word in {"continue", "break"} else step)
+            if isinstance(step, Lookup) and step.verdict:
+                return self._by_map(rule, step, registers, packets)
+            try:
+                packets = s.both(packets, self._step(step, registers, packets))
+            except UnknownError as error:
+                raise UnknownError(f"rule {rule.number} of chain {rule.chain}: {error}") from None
+        return packets, None
+
+    def _by_map(self, rule: Rule, step: Lookup, registers: dict[int, Held], packets: Region) -> tuple[Region, Verdict | None]:
+        """Follow a map of verdicts: one rule for each of its verdicts."""
+        s = self.view.space
+        elements = self.table.sets[step.set].elements
+        taken = back = s.none
+        for verdict in dict.fromkeys(verdict for _, verdict in elements if verdict):
+            mine = tuple(e for e in elements if e[1] == verdict)
+            here = s.both(packets, self._in_set(Set("", self.table.sets[step.set].length, False, mine), step.source, registers))
+            if here is s.none:
+                continue
+            taken = s.either(taken, here)
+            if self.trace is not None:
+                self.trace.append(rule)
+            if verdict.word == "jump":
+                back = s.either(back, self._chain(verdict.chain, here))
+            elif verdict.word == "accept":
+                self.accepted = s.either(self.accepted, here)
+            elif verdict.word != "drop":
+                raise UnknownError(f"rule {rule.number} of chain {rule.chain}: a map to {verdict.word}")
+        return s.without(taken, back), Verdict("drop")
+
+    def _step(self, step: Step, registers: dict[int, Held], packets: Region) -> Region:
+        """Give for which packets the rule goes on."""
+        v, s = self.view, self.view.space
+        if isinstance(step, Load):
+            return self._load(step, registers)
+        if isinstance(step, Put):
+            registers[step.dest] = Held("", 0, len(step.data), data=step.data)
+        elif isinstance(step, Mask):
+            held = registers[step.source]
+            if held.mask or held.length > len(step.mask):
+                raise UnknownError("a mask of a mask")
+            registers[step.dest] = Held(held.field, held.whole, held.length, held.host, step.mask)
+        elif isinstance(step, Swap):
+            held = registers[step.source]
+            if held.mask or not held.host:
+                raise UnknownError("a number is turned round twice")
+            registers[step.dest] = Held(held.field, held.whole, held.length, host=False)
+        elif isinstance(step, Compare):
+            return self._compare(step, registers)
+        elif isinstance(step, Lookup):
+            found = self._in_set(self.table.sets[step.set], step.source, registers)
+            return s.without(s.all, found) if step.negate else found
+        elif isinstance(step, Limit):
+            self._once("within", packets)
+            return v.variable("within", int(not step.over), int(not step.over))
+        elif isinstance(step, Update):
+            return self._update(step, registers, packets)
+        elif isinstance(step, Order):
+            word = step.word
+            if word == "label":
+                number = int.from_bytes(registers[step.source].data, sys.byteorder)
+                word = f"label {number.bit_length() - 1}"
+                if number.bit_count() != 1:
+                    raise UnknownError("several labels at once")
+            elif word == "redirect":
+                word = f"redirect {int.from_bytes(registers[step.source].data[:2], 'big')}"
+            self.orders[word] = s.either(self.orders.get(word, s.none), packets)
+        return s.all
+
+    def _once(self, name: str, packets: Region) -> None:
+        """Two rates of one packet are two questions, and there is one variable."""
+        if self.view.space.asks(packets, self.view.level[name]):
+            raise UnknownError("a second rate for one packet")
+
+    def _update(self, step: Update, registers: dict[int, Held], packets: Region) -> Region:
+        """A full set ends the rule, but for a key that is in it (nft_dynset_eval)."""
+        v, s = self.view, self.view.space
+        there = s.either(
+            v.variable("room", 1, 1), self._in_set(self.table.sets[step.set], step.source, registers)
+        )
+        if step.over:
+            # Whether it is counted already changes by each packet.
+            self._once("within", packets)
+            return s.both(v.variable("room", 1, 1), v.variable("within", 0, 0))
+        return there
+
+    def _load(self, step: Load, registers: dict[int, Held]) -> Region:
+        v = self.view
+        if step.field in {"network", "transport"}:
+            return self._payload(step, registers)
+        name = step.field
+        if name[:2] in {"4.", "6."}:
+            if int(name[0]) != v.version:
+                return v.space.none
+            name = name[2:]
+        if name in {"ct.status", "ct.label"} and v.kind.track == "none":
+            return v.space.none
+        if name not in _FLAGS and name not in v.fields:
+            return v.space.none
+        if name.startswith("ct.") and self.orders.get("notrack"):
+            raise UnknownError("conntrack is asked after `notrack`")
+        registers[step.dest] = Held(name, step.length, step.length, step.host)
+        return v.loads(name) if name not in _FLAGS else v.space.all
+
+    def _payload(self, step: Load, registers: dict[int, Held]) -> Region:
+        """Read bytes of a header, which may be several fields, or the first bytes of one."""
+        v, s = self.view, self.view.space
+        there, at, left, words = s.all, step.offset, step.length, step.dest
+        while left:
+            known = _HEADERS[v.version, step.field].get(at)
+            if known is None:
+                raise UnknownError(f"bytes from {step.offset} of the {step.field} header")
+            name, whole = known
+            take = min(whole, left)
+            if take % 4 and left > take:
+                # nft joins tests of neighbours (udp sport and dport); so does this.
+                registers[words] = Held("sport+dport", 4, 4)
+                if (step.field, step.offset, step.length) != ("transport", 0, 4):
+                    raise UnknownError("several fields in one load")
+                return s.both(v.loads("sport"), v.loads("dport"))
+            registers[words] = Held(name, whole, take)
+            there = s.both(there, v.loads(name))
+            at, left, words = at + take, left - take, words + take // 4
+        return there
+
+    def _fields(self, source: int, length: int, registers: dict[int, Held]) -> list[Held]:
+        """Give what stands in `length` bytes of registers: each field fills whole words."""
+        found = []
+        while length > 0:
+            held = registers.get(source)
+            if held is None:
+                raise UnknownError("a register that nothing was put into")
+            found.append(held)
+            words = (held.length + 3) // 4
+            source, length = source + words, length - 4 * words
+        return found
+
+    def _compare(self, step: Compare, registers: dict[int, Held]) -> Region:
+        s = self.view.space
+        held = registers.get(step.source)
+        if held is None:
+            raise UnknownError("a register that nothing was put into")
+        if held.field in _FLAGS:
+            found = self._flags(step, held)
+        elif held.field == "sport+dport":
+            if step.last is not None or len(step.first) != 4 or held.mask:
+                raise UnknownError("a range over several fields")
+            port = [int.from_bytes(step.first[n : n + 2], "big") for n in (0, 2)]
+            found = self.view.in_boxes(("sport", "dport"), [((port[0],) * 2, (port[1],) * 2)])
+        else:
+            found = self.view.any_of(*self._range(held, step.first, step.last or step.first))
+        return s.without(s.all, found) if step.negate else found
+
+    def _range(self, held: Held, first: bytes, last: bytes) -> tuple[str, list[Interval]]:
+        """Give the values of a field whose first bytes are in a range."""
+        length = min(len(first), held.length)
+        first, last = first[:length], last[:length]
+        if held.host:
+            if length != held.whole or held.mask or first != last:
+                raise UnknownError(f"{held.field} in a range of its host's byte order")
+            first = last = first[::-1] if sys.byteorder == "little" else first
+        low, high = int.from_bytes(first, "big"), int.from_bytes(last, "big")
+        shift = 8 * (held.whole - length)
+        if held.mask is not None:
+            mask = int.from_bytes(held.mask[:length], "big")
+            free = (1 << 8 * length) - 1 - mask
+            if free & (free + 1) or low != high or low & free:
+                raise UnknownError(f"a mask of {held.field} that is no prefix")
+            high = low | free
+        low, high = low << shift, (high << shift) | ((1 << shift) - 1)
+        if held.field == "local":  # RTN_LOCAL (linux/rtnetlink.h)
+            if low != 2:
+                raise UnknownError("a kind of address that is not `local`")
+            low = high = 1
+        return held.field, [(low, high)]
+
+    def _flags(self, step: Compare, held: Held) -> Region:
+        """Give where the flags of a mask are as they are compared: all of them as written."""
+        s = self.view.space
+        if held.mask is None or step.last is not None:
+            raise UnknownError(f"{held.field} without a mask")
+        mask, wanted = (int.from_bytes(b, sys.byteorder) for b in (held.mask, step.first))
+        there = s.all
+        for number in (n for n in range(mask.bit_length()) if mask >> n & 1):
+            known = self.view.bit(held.field, number)
+            if known is None:
+                raise UnknownError(f"flag {number} of {held.field}")
+            there = s.both(there, known if wanted >> number & 1 else s.without(s.all, known))
+        return there if not wanted & ~mask else s.none
+
+    def _in_set(self, named: Set, source: int, registers: dict[int, Held]) -> Region:
+        """Give where the registers are in a set."""
+        fields = self._fields(source, named.length, registers)
+        names = tuple(h.field for h in fields)
+        key = (named.name, names, self.view)
+        if named.name and key in self.sets:
+            return self.sets[key]
+        if any(h.mask or h.field in {*_FLAGS, "sport+dport", "local"} for h in fields):
+            raise UnknownError(f"set {named.name}: a field that is not asked of a set")
+        if any(not h.field for h in fields):  # a constant: where it is put, not asked
+            found = self.view.space.none
+        elif len(fields) == 1:
+            intervals = [self._range(fields[0], low, high)[1] for (low, high), _ in named.elements]
+            found = self.view.in_boxes(names, intervals)
+        else:
+            found = self.view.in_boxes(names, self._boxes(named, fields))
+        if named.name:
+            self.sets[key] = found
+        return found
+
+    def _boxes(self, named: Set, fields: list[Held]) -> list[Box]:
+        """Cut keys into their fields; each begins at a word (nft: concatenations are padded)."""
+        cuts = []
+        at = 0
+        for held in fields:
+            if held.host or held.length != held.whole:
+                raise UnknownError(f"set {named.name}: a field in its host's byte order")
+            cuts.append((at, at + held.length))
+            at += (held.length + 3) & ~3
+        number = int.from_bytes
+        return [
+            tuple([(number(low[a:b], "big"), number(high[a:b], "big")) for a, b in cuts])
+            for (low, high), _ in named.elements
+        ]
