@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+from ecluse.policy import network_interval
 from ecluse.proof.formula import Words
 from ecluse.proof.meaning import Meaning
 from ecluse.proof.packet import NAME_BITS, NOBODY, View, kinds
 from ecluse.proof.read_table import BaseChain, Rule, Table, UnknownError
-from ecluse.proof.regions import Region, Space
+from ecluse.proof.regions import Interval, Region, Space
 from ecluse.proof.walk import Walk
 
 PLACES = {
@@ -45,6 +46,12 @@ class Difference:
         return f"{self.place}: the kernel {word} ({self.what}): {fields}; by {path or 'no rule'}"
 
 
+def _homes(meaning: Meaning, version: int) -> list[list[Interval]]:
+    zones = meaning.policy.site.zones
+    found = [[network_interval(n) for n in z.subnets if n.version == version] for z in zones]
+    return [home for home in found if home]
+
+
 def differences(table: Table, meaning: Meaning, places: tuple[str, ...] = tuple(PLACES)) -> Iterator[Difference]:
     """Give the differences, one at most for each place, family, kind of packet and effect.
 
@@ -64,7 +71,8 @@ def differences(table: Table, meaning: Meaning, places: tuple[str, ...] = tuple(
             for one in kinds(hook, low):
                 if kind == "nat" and (one.track == "none" or one.direction):
                     continue  # a nat chain sees the first packet of a connection (nf_nat_inet_fn)
-                view = View(version, hook, bases[0].priority if bases else low, one, spaces)
+                priority = bases[0].priority if bases else low
+                view = View(version, hook, priority, one, spaces, _homes(meaning, version))
                 yield from _compare(table, bases, meaning, place, view)
 
 
@@ -90,10 +98,12 @@ def _compare(table: Table, bases: list[BaseChain], meaning: Meaning, place: str,
         should = s.both(should, view.possible)
         if does is should:
             continue
-        more = s.without(does, should)
+        real = view.consistent()
+        more = s.both(real, s.without(does, should))
         kernel = more is not s.none
-        region = more if kernel else s.without(should, does)
-        yield _difference(table, bases, place, view, name, kernel, region)
+        region = more if kernel else s.both(real, s.without(should, does))
+        if region is not s.none:
+            yield _difference(table, bases, place, view, name, kernel, region)
 
 
 def _difference(table: Table, bases: list[BaseChain], place: str, view: View, what: str, kernel: bool, region: Region) -> Difference:

@@ -1,6 +1,6 @@
 """Formulas about packets, so that the meaning reads as it is said: `&`, `|`, `~` of sets of packets."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from ecluse.policy import IPNetwork, network_interval
@@ -55,9 +55,11 @@ class Words:
         mine = (network_interval(n) for n in networks if n.version == self.view.version)
         return self.among(field, *mine)
 
-    def together(self, fields: tuple[str, ...], boxes: Iterable[Box]) -> Packets:
-        """Several fields lie together in one of these boxes."""
-        return Packets(self.view.space, self.view.in_boxes(fields, boxes))
+    def together(
+        self, fields: tuple[str, ...], boxes: Callable[[], Iterable[Box]], name: Hashable = None
+    ) -> Packets:
+        """Several fields lie together in one of these boxes. name: of what they are, made once."""
+        return Packets(self.view.space, self.view.in_boxes(fields, boxes, name))
 
     def link(self, field: str, patterns: Iterable[str]) -> Packets:
         """An interface has one of these names; a trailing `*` stands for any ending."""

@@ -104,17 +104,24 @@ class Meaning:
         outbound = direction is Direction.OUTBOUND
         peer, own = ("ct.original.daddr", "ct.original.saddr") if outbound else (
             "ct.original.saddr", "ct.reply.saddr")  # fmt: skip
-        every: list[Box] = []
-        some: list[Box] = []
+        version, what = w.view.version, (zone, direction)
+        ends = (peer, "ct.original.proto-dst", "ct.protocol")
+        return w.together(
+            ends, lambda: self._for_all(zone, direction, version), ("all", *what)
+        ) | w.together((*ends, own), lambda: self._for_some(zone, direction, version), ("some", *what))
+
+    def _for_all(self, zone: str, direction: Direction, version: int) -> Iterator[Box]:
+        """Give the ends that every machine of a zone may use."""
         for service, hosts in self._services(zone):
-            mine = _intervals(hosts or (), w.view.version)
-            for end, port, protocol in self._ends(service, direction, w.view.version):
-                if hosts is None:
-                    every.append((end, port, protocol))
-                else:
-                    some += [(end, port, protocol, host) for host in mine]
-        fields = (peer, "ct.original.proto-dst", "ct.protocol")
-        return w.together(fields, every) | w.together((*fields, own), some)
+            if hosts is None:
+                yield from self._ends(service, direction, version)
+
+    def _for_some(self, zone: str, direction: Direction, version: int) -> Iterator[Box]:
+        """Give the ends that some hosts may use, with these."""
+        for service, hosts in self._services(zone):
+            for host in _intervals(hosts or (), version):
+                for end in self._ends(service, direction, version):
+                    yield (*end, host)
 
     def _services(self, zone: str) -> Iterator[tuple[Service, tuple[IPNetwork, ...] | None]]:
         """Give the services that a zone's level keeps for it: for all its machines, or for some hosts."""
@@ -207,11 +214,14 @@ class Meaning:
 
     def _errors(self, w: Words) -> Packets:
         """An ICMP error of the gateway about a flow of a zone passes if the zone keeps the flow."""
+        error = _is_error(w) & w.is_set("ct.state", RELATED)
+        if error.region is w.nothing.region:
+            return error
         passes = w.nothing
         for zone in self._zones:
             inner = w.within("ct.original.saddr", zone.subnets) | w.within("ct.reply.saddr", zone.subnets)
             passes |= inner & self._kept(w, zone)
-        return _is_error(w) & w.is_set("ct.state", RELATED) & passes
+        return error & passes
 
     # The lifeline: what no level cuts.
 
@@ -224,7 +234,7 @@ class Meaning:
             for port in line.management_ports
         ]
         fields = ("ct.original.saddr", "ct.original.proto-dst", "ct.protocol")
-        manages = theirs & w.together(fields, ends)
+        manages = theirs & w.together(fields, lambda: ends)
         # A packet that no user sent passes by the label of a connection that ours asked by.
         orphan = ~w.among("skuid", (0, (1 << 32) - 1)) & w.is_set("ct.label", OURS)
         asks = self._answers(w) if receives else self._our_questions(w) | self._questions(w) & orphan

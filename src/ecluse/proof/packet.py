@@ -6,7 +6,7 @@ the expression breaks, and the rule ends: NFT_BREAK). Sources: nf_conntrack_core
 (`nf_nat_packet`), nft_ct.c, nft_meta.c, nft_payload.c, nft_fib.c.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -18,6 +18,14 @@ NAME_BITS = 128
 PORTED = (6, 17, 33, 132, 136)
 """Protocols whose tuple has the ports of the packet: TCP, UDP, DCCP, SCTP, UDP-Lite. Others' tuples
 hold zeros or identifiers (ICMP, GRE: nf_conntrack_proto_*.c)."""
+
+_EVERY = ((0, 255),)
+_PROTOCOLS: dict[str, tuple[Interval, ...]] = {
+    "flow": tuple((n, n) for n in PORTED),
+    "plain": ((0, 5), (7, 16), (18, 32), (34, 131), (133, 135), (137, 255)),
+    "none": _EVERY,
+    "error": _EVERY,
+}
 
 ICMP = {4: 1, 6: 58}
 ERRORS = {4: (3, 4, 5, 11, 12), 6: tuple(range(128))}
@@ -39,14 +47,14 @@ _WIDTHS = {
     **dict.fromkeys(("iif", "sdif"), 32),
     **dict.fromkeys(("tport", "oport", "sport", "th0", "th2", "len"), 16),
     **dict.fromkeys(("proto", "ttl"), 8),
-    **{"state": 3, "uid": 33, "th": 2},
+    **{"state": 3, "uid": 33, "th": 2, "home": 10},
 }
 _ADDRESSES = {"opener", "target", "server", "from", "to"}
-_BEFORE = ("oifname iifname sdif sdifname iif iifkind state confirmed local uid spoofed ours th"
-           " srcroute fromhere within room")
-_AFTER = "oport th0 th2 ttl len from to"
-_ORDERS = {
-    # What 100,000 entries name comes first, so that nothing is copied for each inside machine.
+_FEW = ("oifname iifname sdif sdifname iif iifkind srcroute fromhere local state confirmed uid spoofed"
+        " ours th ttl len th0 th2 from to oport within room home")
+_MANY = {
+    # What 100,000 entries name stands last, the outside end before the inside: then thousands of
+    # values lead to a few regions, and nothing is copied for each inside machine.
     "target": "target tport proto server sport opener",
     "opener": "opener tport proto server sport target",
 }
@@ -84,22 +92,28 @@ class View:
         version: 4 or 6.
         hook: where the base chain hangs; priority: and when.
         spaces: one for each order and family, made here and shared by all views.
+        homes: sets of addresses that often decide on the opener, disjoint. Which of them it lies in
+            is a variable of its own (`home`): only so do rules about whole zones not touch what
+            stands for single machines. It changes no answer (`consistent`).
     """
 
     def __init__(
         self, version: int, hook: str, priority: int, kind: Kind,
-        spaces: dict[tuple[int, str], Space],
+        spaces: dict[tuple[int, str], Space], homes: Sequence[Sequence[Interval]] = (),
     ) -> None:  # fmt: skip
         self.version, self.hook, self.priority, self.kind = version, hook, priority, kind
         self.bits = 32 if version == 4 else 128
         # The outside end of what is opened from outside is the opener.
-        inbound = (hook == "input") == (kind.direction == 0) and hook not in {"forward"}
+        inbound = hook != "forward" and (hook == "input") == (kind.direction == 0)
+        inbound = inbound and kind.track in {"flow", "plain"}
         order = "opener" if inbound else "target"
-        names = f"{_BEFORE} {_ORDERS[order]} {_AFTER}".split()
+        self.homes = homes if order == "target" else ()
+        names = f"{_FEW} {_MANY[order]}".split()
         self.names = names
         self.level = {name: at for at, name in enumerate(names)}
         self.widths = [self.bits if n in _ADDRESSES else _WIDTHS.get(n, 1) for n in names]
         self.space = spaces.setdefault((version, order), Space(self.widths))
+        self.protocols = _PROTOCOLS[kind.track]
         self.fields = self._fields()
         self.possible = self._possible()
 
@@ -170,11 +184,7 @@ class View:
         states = {"none": (INVALID, UNTRACKED), "error": (RELATED,)}
         also(*(at("state", n) for n in states.get(kind.track, (ESTABLISHED, RELATED, NEW))))
         also(at("th", NO_HEADER if kind.track == "none" else LATER_FRAGMENT, WHOLE))
-        if kind.track == "flow":
-            also(*(at("proto", n) for n in PORTED))
-        elif kind.track == "plain":
-            also(s.without(s.all, self.any_of("ct.protocol", [(n, n) for n in PORTED])))
-        elif kind.track == "error":
+        if kind.track == "error":
             also(at("th", WHOLE))
             also(*(at("th0", t << 8, t << 8 | 255) for t in ERRORS[self.version]))
         return there
@@ -199,38 +209,106 @@ class View:
 
     def any_of(self, field: str, intervals: Iterable[Interval]) -> Region:
         """Give where a field can be read and lies in one of these intervals."""
-        return self.in_boxes((field,), [(interval,) for interval in intervals])
+        return self.in_boxes((field,), lambda: [(interval,) for interval in intervals])
 
-    def in_boxes(self, fields: Sequence[str], boxes: Iterable[Box]) -> Region:
-        """Give where the fields can be read and lie, together, in one of these boxes."""
+    def in_boxes(
+        self, fields: Sequence[str], boxes: Callable[[], Iterable[Box]], name: Hashable = None
+    ) -> Region:
+        """Give where the fields can be read and lie, together, in one of these boxes.
+
+        name: of what the boxes are, so that they are put together once for all views of a space.
+        """
         s, readable = self.space, self.space.all
         for field in fields:
             readable = s.both(readable, self.loads(field))
         if readable is s.none:
             return readable
         places = [self.fields[field] for field in fields]
-        # Constants, and one variable that is asked twice, are settled here; the rest is a region.
+        if self.homes and places.count("opener") == 1:
+            return s.both(readable, self._by_home(places, boxes, name))
+        return s.both(readable, self._in_boxes(places, boxes, name))
+
+    def _by_home(
+        self, places: list[str | int], boxes: Callable[[], Iterable[Box]], name: Hashable
+    ) -> Region:
+        """Ask for the opener by its home where that says enough."""
+        at = places.index("opener")
+        every = (0, (1 << self.bits) - 1)
+
+        def parted() -> Iterator[Box]:
+            for box in boxes():
+                for home, rest in self._homes_of(box[at]) if box[at] != every else [(None, every)]:
+                    yield (*box[:at], rest, *box[at + 1 :], home or (0, 1023))
+
+        return self._in_boxes([*places, "home"], parted, name)
+
+    def _homes_of(self, asked: Interval) -> Iterator[tuple[Interval, Interval]]:
+        """Give the homes that an interval meets, and what is still to be asked there."""
+        low, high = asked
+        for number, home in enumerate(self.homes):
+            if all(low <= a and b <= high for a, b in home):
+                yield (number, number), (0, (1 << self.bits) - 1)
+            elif any(a <= high and low <= b for a, b in home):
+                yield (number, number), asked
+        if not any(a <= low and high <= b for home in self.homes for a, b in home):
+            yield (len(self.homes), 1023), asked
+
+    def consistent(self) -> Region:
+        """Give where `home` is what the opener says, and the protocol one of the kind: the rest are
+        no packets. It is asked at the end alone, of what differs."""
+        s, level = self.space, [self.level["home"], self.level["opener"]]
+        protocol = s.all
+        if self.kind.track in {"flow", "plain"}:
+            protocol = s.boxes((self.level["proto"],), [(each,) for each in self.protocols])
+        if not self.homes:
+            return protocol
+        boxes = [((n, n), each) for n, home in enumerate(self.homes) for each in home]
+        inside = s.boxes(level, boxes)
+        anywhere = s.boxes(level[1:], [(each,) for home in self.homes for each in home])
+        nowhere = s.without(self.variable("home", len(self.homes), len(self.homes)), anywhere)
+        return s.both(protocol, s.either(inside, nowhere))
+
+    def _in_boxes(
+        self, places: list[str | int], boxes: Callable[[], Iterable[Box]], name: Hashable
+    ) -> Region:
+        s = self.space
+        # Constants, and one variable that is asked twice, are settled first; the rest is a region.
         free = sorted({self.level[p] for p in places if isinstance(p, str)})
+        key = (name, tuple(self.level[p] if isinstance(p, str) else -1 - p for p in places))
+        if name is None or key not in s.named:
+            found = s.boxes(free, self._arranged(places, free, boxes()))
+            if name is None:
+                return found
+            s.named[key] = found
+        return s.named[key]
+
+    def _arranged(
+        self, places: list[str | int], free: list[int], boxes: Iterable[Box]
+    ) -> list[Box]:
+        """Give boxes over the levels `free`: constants are settled, what is asked twice is joined."""
         whole = [(0, (1 << self.widths[level]) - 1) for level in free]
         spot = {level: at for at, level in enumerate(free)}
         where = [spot[self.level[p]] if isinstance(p, str) else -1 - p for p in places]
-        found: list[Box] = []
+        if "proto" in places and len(self.protocols) > 1:
+            # Of another kind's protocols there is no packet here.
+            at = places.index("proto")
+            boxes = (b for b in boxes if any(x <= b[at][1] and b[at][0] <= y for x, y in self.protocols))
         if sorted(where) == list(range(len(free))):
             order = sorted(range(len(where)), key=where.__getitem__)
-            found = [tuple([box[n] for n in order]) for box in boxes]
-        else:
-            for box in boxes:
-                mine = list(whole)
-                for to, (low, high) in zip(where, box, strict=True):
-                    if to < 0 and not low <= -1 - to <= high:
+            return [tuple([box[n] for n in order]) for box in boxes]
+        found: list[Box] = []
+        for box in boxes:
+            mine = list(whole)
+            for to, (low, high) in zip(where, box, strict=True):
+                if to < 0 and not low <= -1 - to <= high:
+                    break
+                if to >= 0:
+                    mine[to] = (max(low, mine[to][0]), min(high, mine[to][1]))
+                    if mine[to][0] > mine[to][1]:
                         break
-                    if to >= 0:
-                        mine[to] = (max(low, mine[to][0]), min(high, mine[to][1]))
-                        if mine[to][0] > mine[to][1]:
-                            break
-                else:
-                    found.append(tuple(mine))
-        return s.both(readable, s.boxes(free, found))
+            else:
+                found.append(tuple(mine))
+        return found
 
     def bit(self, field: str, number: int) -> Region | None:
         """Give where a flag of a field of flags is set; None for one that nothing is known of."""

@@ -137,9 +137,9 @@ class BaseChain:
     policy: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Set:
-    """A set or map: each element's key, and its verdict if it has one. length: bytes of a key.
+    """A set or map, known by itself and not by its contents: each element's key, and its verdict if it has one. length: bytes of a key.
 
     moving: packets fill it.
     """

@@ -7,8 +7,10 @@ Gouda and Liu 2007, "Structured firewall design", for intervals). Comparing is `
 exact entries cost is one pass over them; nothing is ever multiplied out.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import accumulate, compress
+from operator import is_, is_not
 
 Interval = tuple[int, int]
 """First and last value, both included."""
@@ -36,7 +38,8 @@ LEAF = 1 << 30
 class Space:
     """All regions over some fields, so that equal ones are the same object.
 
-    widths: bits of each field, in the order in which they are asked.
+    widths: bits of each field, in the order in which they are asked. named: regions that are asked
+    for again.
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
@@ -44,20 +47,16 @@ class Space:
         self.none, self.all = Region(LEAF, (), ()), Region(LEAF, (), ())
         self._made: dict[tuple[int, tuple[int, ...], tuple[Region, ...]], Region] = {}
         self._known: dict[tuple[str, Region, Region], Region] = {}
+        self.named: dict[Hashable, Region] = {}
 
-    def _make(self, level: int, starts: Iterable[int], kids: Iterable[Region]) -> Region:
+    def _make(self, level: int, starts: Sequence[int], kids: Sequence[Region]) -> Region:
         """Give the one region of this content: neighbours that lead to the same become one."""
-        first: list[int] = []
-        then: list[Region] = []
-        last = None
-        for start, kid in zip(starts, kids, strict=True):
-            if kid is not last:
-                first.append(start)
-                then.append(kid)
-                last = kid
-        if len(then) == 1:
-            return then[0]
-        key = (level, tuple(first), tuple(then))
+        if any(map(is_, kids, kids[1:])):
+            new = [True, *map(is_not, kids, kids[1:])]
+            starts, kids = tuple(compress(starts, new)), tuple(compress(kids, new))
+        if len(kids) == 1:
+            return kids[0]
+        key = (level, tuple(starts), tuple(kids))
         found = self._made.get(key)
         if found is None:
             found = self._made[key] = Region(*key)
@@ -76,9 +75,44 @@ class Space:
         if not boxes or not levels:
             return self.all if boxes else self.none
         content = frozenset(boxes)
-        if content in known:
-            return known[content]
-        # A sweep over the first field: what begins and ends where, and what holds in between.
+        found = known.get(content)
+        if found is None:
+            points = [box for box in boxes if box[0][0] == box[0][1]]
+            wide = [box for box in boxes if box[0][0] != box[0][1]]
+            found = self._points(levels, points, known) if points else self.none
+            if wide:
+                found = self.either(found, self._sweep(levels, wide, known))
+            known[content] = found
+        return found
+
+    def _points(
+        self, levels: tuple[int, ...], boxes: list[Box], known: dict[frozenset[Box], Region]
+    ) -> Region:
+        """Unite boxes whose first interval is one value."""
+        rests: dict[int, list[Box]] = {}
+        for box in boxes:
+            rests.setdefault(box[0][0], []).append(box[1:])
+        same: dict[tuple[Box, ...], Region] = {}
+        starts, kids, end = [0], [self.none], self._ends[levels[0]]
+        for value in sorted(rests):
+            rest = tuple(rests[value])
+            kid = same.get(rest)
+            if kid is None:
+                kid = same[rest] = self._union(levels[1:], rest, known)
+            if starts[-1] == value:  # the gap before it is empty
+                kids[-1] = kid
+            else:
+                starts.append(value)
+                kids.append(kid)
+            if value + 1 < end:
+                starts.append(value + 1)
+                kids.append(self.none)
+        return self._make(levels[0], starts, kids)
+
+    def _sweep(
+        self, levels: tuple[int, ...], boxes: list[Box], known: dict[frozenset[Box], Region]
+    ) -> Region:
+        """Unite boxes by what begins and ends along the first field, and what holds in between."""
         events: dict[int, tuple[list[Box], list[Box]]] = {0: ([], [])}
         end = self._ends[levels[0]]
         for box in boxes:
@@ -97,8 +131,7 @@ class Space:
             for rest in begin:
                 holds[rest] = holds.get(rest, 0) + 1
             kids.append(self._union(levels[1:], tuple(holds), known))
-        found = known[content] = self._make(levels[0], starts, kids)
-        return found
+        return self._make(levels[0], starts, kids)
 
     def both(self, one: Region, other: Region) -> Region:
         """Give what is in both."""
@@ -134,22 +167,22 @@ class Space:
         if found is None:
             work = {"and": self.both, "or": self.either, "not": self.without}[how]
             level = min(one.level, other.level)
-            if one.level != level:
-                starts: Sequence[int] = other.starts
-                kids = [work(one, kid) for kid in other.kids]
-            elif other.level != level:
-                starts, kids = one.starts, [work(kid, other) for kid in one.kids]
-            else:
-                starts = sorted({*one.starts, *other.starts})
-                kids = []
-                i = j = -1
-                ones, others = one.starts, other.starts
-                for start in starts:
-                    if i + 1 < len(ones) and ones[i + 1] == start:
-                        i += 1
-                    if j + 1 < len(others) and others[j + 1] == start:
-                        j += 1
-                    kids.append(work(one.kids[i], other.kids[j]))
+            starts: list[int] = []
+            kids: list[Region] = []
+            # Thousands of values lead to a few regions: each pair of them is worked out once, and
+            # a long stretch beside one interval of the other is not looked at value by value.
+            for piece, ours, theirs in _stretches(level, one, other):
+                starts += piece
+                if len(ours) == 1:
+                    done = {kid: work(ours[0], kid) for kid in set(theirs)}
+                    kids += map(done.__getitem__, theirs)
+                elif len(theirs) == 1:
+                    done = {kid: work(kid, theirs[0]) for kid in set(ours)}
+                    kids += map(done.__getitem__, ours)
+                else:
+                    pairs = list(zip(ours, theirs, strict=True))
+                    each = {pair: work(*pair) for pair in set(pairs)}
+                    kids += map(each.__getitem__, pairs)
             found = self._known[key] = self._make(level, starts, kids)
         return found
 
@@ -193,3 +226,39 @@ class Space:
             for low, high, kid in zip(region.starts, ends, region.kids, strict=True):
                 for rest in self.paths(kid):
                     yield {region.level: (low, high), **rest}
+
+
+_Stretch = tuple[Sequence[int], Sequence[Region], Sequence[Region]]
+
+
+def _stretches(level: int, one: Region, other: Region) -> Iterator[_Stretch]:
+    """Give where intervals of two regions begin, and what follows in each; one of them for all."""
+    if one.level != level:
+        yield other.starts, (one,), other.kids
+    elif other.level != level:
+        yield one.starts, one.kids, (other,)
+    elif one.starts == other.starts:
+        yield one.starts, one.kids, other.kids
+    elif len(one.starts) > 8 * len(other.starts):
+        for starts, kid, kids in _beside(other, one):
+            yield starts, kids, (kid,)
+    elif len(other.starts) > 8 * len(one.starts):
+        for starts, kid, kids in _beside(one, other):
+            yield starts, (kid,), kids
+    else:
+        starts = sorted({*one.starts, *other.starts})
+        yield starts, _spread(one, starts), _spread(other, starts)
+
+
+def _beside(few: Region, many: Region) -> Iterator[tuple[Sequence[int], Region, Sequence[Region]]]:
+    """Give, for each interval of one region, what of the other lies in it."""
+    for low, after, kid in zip(few.starts, (*few.starts[1:], None), few.kids, strict=True):
+        first = bisect_right(many.starts, low) - 1
+        last = len(many.starts) if after is None else bisect_left(many.starts, after)
+        yield (low, *many.starts[first + 1 : last]), kid, many.kids[first:last]
+
+
+def _spread(region: Region, starts: Sequence[int]) -> list[Region]:
+    """Give what follows at each of these starts, which are finer than the region's own."""
+    begins = dict(zip(region.starts, region.kids, strict=True))
+    return list(accumulate(map(begins.get, starts), lambda before, now: now or before))

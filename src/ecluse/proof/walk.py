@@ -67,7 +67,6 @@ class Walk:
     orders: dict[str, Region] = field(default_factory=dict)
     trace: list[Rule] | None = None
     accepted: Region = field(init=False)
-    sets: dict[tuple[str, tuple[str, ...], View], Region] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.accepted = self.view.space.none
@@ -258,7 +257,8 @@ class Walk:
             if step.last is not None or len(step.first) != 4 or held.mask:
                 raise UnknownError("a range over several fields")
             port = [int.from_bytes(step.first[n : n + 2], "big") for n in (0, 2)]
-            found = self.view.in_boxes(("sport", "dport"), [((port[0],) * 2, (port[1],) * 2)])
+            box = ((port[0],) * 2, (port[1],) * 2)
+            found = self.view.in_boxes(("sport", "dport"), lambda: [box])
         else:
             found = self.view.any_of(*self._range(held, step.first, step.last or step.first))
         return s.without(s.all, found) if step.negate else found
@@ -303,25 +303,18 @@ class Walk:
     def _in_set(self, named: Set, source: int, registers: dict[int, Held]) -> Region:
         """Give where the registers are in a set."""
         fields = self._fields(source, named.length, registers)
-        names = tuple(h.field for h in fields)
-        key = (named.name, names, self.view)
-        if named.name and key in self.sets:
-            return self.sets[key]
         if any(h.mask or h.field in {*_FLAGS, "sport+dport", "local"} for h in fields):
             raise UnknownError(f"set {named.name}: a field that is not asked of a set")
         if any(not h.field for h in fields):  # a constant: where it is put, not asked
-            found = self.view.space.none
-        elif len(fields) == 1:
-            intervals = [self._range(fields[0], low, high)[1] for (low, high), _ in named.elements]
-            found = self.view.in_boxes(names, intervals)
-        else:
-            found = self.view.in_boxes(names, self._boxes(named, fields))
-        if named.name:
-            self.sets[key] = found
-        return found
+            return self.view.space.none
+        names = tuple(h.field for h in fields)
+        # Sets without a name of their own are parts of one, for each verdict.
+        return self.view.in_boxes(names, lambda: self._boxes(named, fields), named)
 
     def _boxes(self, named: Set, fields: list[Held]) -> list[Box]:
         """Cut keys into their fields; each begins at a word (nft: concatenations are padded)."""
+        if len(fields) == 1:
+            return [(self._range(fields[0], *key)[1][0],) for key, _ in named.elements]
         cuts = []
         at = 0
         for held in fields:
