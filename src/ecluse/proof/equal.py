@@ -1,13 +1,14 @@
 """Meaning and kernel, compared: equal, or the smallest packet on which they differ."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from itertools import product
 
 from ecluse.policy import network_interval
 from ecluse.proof.formula import Words
 from ecluse.proof.meaning import Meaning
-from ecluse.proof.packet import NAME_BITS, NOBODY, View, kinds
+from ecluse.proof.packet import NAME_BITS, NOBODY, Kind, View, kinds
 from ecluse.proof.read_table import BaseChain, Rule, Table, UnknownError
 from ecluse.proof.regions import Interval, Region, Space
 from ecluse.proof.walk import Walk
@@ -46,34 +47,75 @@ class Difference:
         return f"{self.place}: the kernel {word} ({self.what}): {fields}; by {path or 'no rule'}"
 
 
-def _homes(meaning: Meaning, version: int) -> list[list[Interval]]:
-    zones = meaning.policy.site.zones
-    found = [[network_interval(n) for n in z.subnets if n.version == version] for z in zones]
-    return [home for home in found if home]
+class Prover:
+    """Compares tables with one meaning. What it worked out for one serves the next."""
 
+    def __init__(self, meaning: Meaning) -> None:
+        self._meaning = meaning
+        self._spaces: dict[tuple[int, str], Space] = {}
+        self._wanted: dict[tuple[str, int, Kind, int], tuple[View, dict[str, Region]]] = {}
 
-def differences(table: Table, meaning: Meaning, places: tuple[str, ...] = tuple(PLACES)) -> Iterator[Difference]:
-    """Give the differences, one at most for each place, family, kind of packet and effect.
+    def differences(self, table: Table, places: Iterable[str] = PLACES) -> Iterator[Difference]:
+        """Give the differences: for each place, family and kind of packet one of each effect.
 
-    None means: equal, for every packet.
+        None means: equal, for every packet.
 
-    Raises:
-        UnknownError: The table has something that is not understood.
-    """
-    spaces: dict[tuple[int, str], Space] = {}
-    for base in table.bases:
-        if not any(_belongs(base, place) for place in PLACES):
-            raise UnknownError(f"base chain {base.name} at a place that is not known")
-    for place in places:
-        hook, kind, low, high = PLACES[place]
-        bases = sorted((b for b in table.bases if _belongs(b, place)), key=lambda b: b.priority)
-        for version in (4, 6):
-            for one in kinds(hook, low):
-                if kind == "nat" and (one.track == "none" or one.direction):
-                    continue  # a nat chain sees the first packet of a connection (nf_nat_inet_fn)
-                priority = bases[0].priority if bases else low
-                view = View(version, hook, priority, one, spaces, _homes(meaning, version))
-                yield from _compare(table, bases, meaning, place, view)
+        Raises:
+            UnknownError: The table has something that is not understood: nothing is proved.
+        """
+        for base in table.bases:
+            if not any(_belongs(base, place) for place in PLACES):
+                raise UnknownError(f"base chain {base.name} at a place that is not known")
+        for place in places:
+            hook, kind, low, _ = PLACES[place]
+            bases = sorted((b for b in table.bases if _belongs(b, place)), key=lambda b: b.priority)
+            priority = bases[0].priority if bases else low + 1
+            for version, one in product((4, 6), kinds(hook, priority)):
+                # A nat chain sees the first packet of a connection alone (nf_nat_inet_fn).
+                if kind != "nat" or (one.track in {"flow", "plain"} and not one.direction):
+                    yield from self._compare(table, bases, place, (version, one, priority))
+
+    def _view(self, place: str, packets: tuple[int, Kind, int]) -> tuple[View, dict[str, Region]]:
+        """Give the view of some packets, and what is to become of them."""
+        key = (place, *packets)
+        if key not in self._wanted:
+            version, kind, priority = packets
+            hook = PLACES[place][0]
+            view = View(version, hook, priority, kind, self._spaces, self._homes(version))
+            passes, orders = self._meaning.at(place, Words(view))
+            wanted = {"pass": passes, **orders}
+            both = view.space.both
+            self._wanted[key] = (
+                view,
+                {name: both(each.region, view.possible) for name, each in wanted.items()},
+            )
+        return self._wanted[key]
+
+    def _homes(self, version: int) -> list[list[Interval]]:
+        """Give each zone's subnets: rules speak of them again and again."""
+        zones = self._meaning.policy.site.zones
+        found = [[network_interval(n) for n in z.subnets if n.version == version] for z in zones]
+        return [home for home in found if home]
+
+    def _compare(
+        self, table: Table, bases: list[BaseChain], place: str, packets: tuple[int, Kind, int]
+    ) -> Iterator[Difference]:
+        view, wanted = self._view(place, packets)
+        s, walk = view.space, Walk(table, view)
+        passes = view.possible
+        for base in bases:
+            passes = walk.enter(base, passes)
+        for name, does in {**dict.fromkeys(wanted, s.none), **walk.orders, "pass": passes}.items():
+            # Without an entry there is nothing to label (nft_ct_set_eval).
+            should = wanted.get(name, s.none)
+            if does is should or (name.startswith("label") and view.kind.track == "none"):
+                continue
+            more, less = s.without(does, should), s.without(should, does)
+            for kernel, region in ((True, more), (False, less)):
+                real = s.both(view.consistent(), region)
+                if real is not s.none:
+                    yield _difference(table, bases, place, view, name, kernel, real)
+                    break
 
 
 def _belongs(base: BaseChain, place: str) -> bool:
@@ -81,32 +123,15 @@ def _belongs(base: BaseChain, place: str) -> bool:
     return (base.hook, base.kind) == (hook, kind) and low < base.priority < high
 
 
-def _compare(table: Table, bases: list[BaseChain], meaning: Meaning, place: str, view: View) -> Iterator[Difference]:
-    s = view.space
-    walk = Walk(table, view)
-    passes = view.possible
-    for base in bases:
-        passes = walk.enter(base, passes)
-    wanted, orders = meaning.at(place, Words(view))
-    pairs = {"pass": (passes, wanted.region)}
-    for name in {*orders, *walk.orders}:
-        # Without an entry there is nothing to label (nft_ct_set_eval).
-        if not (name.startswith("label") and view.kind.track == "none"):
-            should = orders[name].region if name in orders else s.none
-            pairs[name] = walk.orders.get(name, s.none), should
-    for name, (does, should) in pairs.items():
-        should = s.both(should, view.possible)
-        if does is should:
-            continue
-        real = view.consistent()
-        more = s.both(real, s.without(does, should))
-        kernel = more is not s.none
-        region = more if kernel else s.both(real, s.without(should, does))
-        if region is not s.none:
-            yield _difference(table, bases, place, view, name, kernel, region)
-
-
-def _difference(table: Table, bases: list[BaseChain], place: str, view: View, what: str, kernel: bool, region: Region) -> Difference:
+def _difference(
+    table: Table,
+    bases: list[BaseChain],
+    place: str,
+    view: View,
+    what: str,
+    kernel: bool,
+    region: Region,
+) -> Difference:
     s = view.space
     point = s.smallest(region) or {}
     whole = {level: point.get(level, 0) for level in range(len(view.names))}
@@ -114,9 +139,15 @@ def _difference(table: Table, bases: list[BaseChain], place: str, view: View, wh
     walk = Walk(table, view, trace=[])
     for base in bases:
         walk.enter(base, alone)
-    packet = {view.names[level]: _words(view.names[level], value, view) for level, value in point.items()}
+    packet = {
+        view.names[level]: _words(view.names[level], value, view) for level, value in point.items()
+    }
     kind = view.kind
-    packet = {"IPv": str(view.version), "connection": f"{kind.track}{' reply' if kind.direction else ''}{' dnat' if kind.dnat else ''}", **packet}
+    packet = {
+        "IPv": str(view.version),
+        "connection": f"{kind.track}{' reply' if kind.direction else ''}{' dnat' if kind.dnat else ''}",
+        **packet,
+    }
     return Difference(place, what, kernel, packet, tuple(walk.trace or ()))
 
 
@@ -124,5 +155,7 @@ def _words(name: str, value: int, view: View) -> str:
     if name in {"opener", "target", "server", "from", "to"}:
         return str(IPv4Address(value) if view.version == 4 else IPv6Address(value))
     if name in {"iifname", "oifname", "sdifname", "srcroute", "iifkind"}:
-        return value.to_bytes(NAME_BITS // 8, "big").rstrip(b"\0").decode(errors="replace") or "none"
+        return (
+            value.to_bytes(NAME_BITS // 8, "big").rstrip(b"\0").decode(errors="replace") or "none"
+        )
     return "nobody" if name == "uid" and value == NOBODY else str(value)

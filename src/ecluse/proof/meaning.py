@@ -29,7 +29,7 @@ from ecluse.policy import (
     private_kind,
 )
 from ecluse.proof.formula import Packets, Words
-from ecluse.proof.packet import CONFIRMED, ICMP, OURS, PORTED, RELATED, SPOOFED
+from ecluse.proof.packet import CONFIRMED, ICMP, INVALID, OURS, RELATED, SPOOFED
 from ecluse.proof.regions import Box, Interval
 
 _ORIGINAL, _REPLY = 0, 1
@@ -57,8 +57,8 @@ class Meaning:
     def at(self, place: str, w: Words) -> tuple[Packets, dict[str, Packets]]:
         """Give what passes a place, and what else is done to which packets (label, notrack, redirect)."""
         places: dict[str, Callable[[Words], tuple[Packets, dict[str, Packets]]]] = {
-            "forward": lambda w: (self._forwarded(w), {}),
-            "input": lambda w: (self._received(w), {}),
+            "forward": self._forwarded,
+            "input": self._received,
             "output": self._sent,
             "postrouting": self._leaves,
             "raw": lambda w: (w.everything, {"notrack": self._untracked(w)}),
@@ -69,12 +69,17 @@ class Meaning:
 
     # What is forwarded.
 
-    def _forwarded(self, w: Words) -> Packets:
+    def _forwarded(self, w: Words) -> tuple[Packets, dict[str, Packets]]:
         """Inside to inside passes. A packet between inside and outside passes if its zone keeps it."""
         passes = w.given(self._all_open) | self._from_inside(w) & self._to_inside(w)
         for zone in self._zones:
             passes |= self._between(w, zone) & self._kept(w, zone)
-        return passes
+        return passes, {"answer": self._from_machine(w) & _answered(w, ~passes)}
+
+    def _from_machine(self, w: Words) -> Packets:
+        """What an inside machine sent by an address of the inside: an answer to another one would go
+        outside, with what was refused in it."""
+        return self._from_inside(w) & w.within("saddr", self._subnets)
 
     def _between(self, w: Words, zone: Zone) -> Packets:
         """Between a zone and the outside: by the zone's interfaces; where zones share one, by address."""
@@ -95,8 +100,10 @@ class Meaning:
         if level.passes_all:
             return w.everything
         return ~w.is_set("ct.label", SPOOFED) & (
-            w.within("ct.original.saddr", zone.subnets) & self._opened(w, zone.name, Direction.OUTBOUND)
-            | w.within("ct.reply.saddr", zone.subnets) & self._opened(w, zone.name, Direction.INBOUND)
+            w.within("ct.original.saddr", zone.subnets)
+            & self._opened(w, zone.name, Direction.OUTBOUND)
+            | w.within("ct.reply.saddr", zone.subnets)
+            & self._opened(w, zone.name, Direction.INBOUND)
         )
 
     def _opened(self, w: Words, zone: str, direction: Direction) -> Packets:
@@ -108,7 +115,9 @@ class Meaning:
         ends = (peer, "ct.original.proto-dst", "ct.protocol")
         return w.together(
             ends, lambda: self._for_all(zone, direction, version), ("all", *what)
-        ) | w.together((*ends, own), lambda: self._for_some(zone, direction, version), ("some", *what))
+        ) | w.together(
+            (*ends, own), lambda: self._for_some(zone, direction, version), ("some", *what)
+        )
 
     def _for_all(self, zone: str, direction: Direction, version: int) -> Iterator[Box]:
         """Give the ends that every machine of a zone may use."""
@@ -159,18 +168,21 @@ class Meaning:
 
     # What the gateway itself receives and sends.
 
-    def _received(self, w: Words) -> Packets:
+    def _received(self, w: Words) -> tuple[Packets, dict[str, Packets]]:
         """What the inside sends is received; of the outside, the lifeline and the gateway's services."""
         excess = self._to_proxy(w) & self._from_inside(w) & self._too_many(w)
         if self._all_open:
-            return ~excess if self.policy.site.dns.mode is DnsMode.ALWAYS else w.everything
+            always = self.policy.site.dns.mode is DnsMode.ALWAYS
+            return (~excess if always else w.everything), {}
         # Only what was redirected is answered.
         asked = w.among("ct.protocol", _TCP, _UDP) & w.among(
             "ct.original.proto-dst", self.policy.site.dns.port)  # fmt: skip
-        never = excess | self._to_proxy(w) & asked
-        return w.link("iifname", ["lo"]) | ~never & (
+        directly = self._to_proxy(w) & asked
+        passes = w.link("iifname", ["lo"]) | ~directly & ~excess & (
             self._from_inside(w) | self._lifeline(w) | self._gateways(w)
         )
+        refused = self._from_machine(w) & ~passes & (directly | ~excess)
+        return passes, {"answer": _answered(w, refused)}
 
     def _sent(self, w: Words) -> tuple[Packets, dict[str, Packets]]:
         """What goes inside is sent; to the outside, the lifeline, the gateway's services, and ICMP
@@ -182,7 +194,9 @@ class Meaning:
         # dnsmasq is refused at once what no list names.
         refused = self._name_of_no_list(w)
         before = self._to_own(w) | self._housekeeping(w) | refused | w.is_set("ct.label", SPOOFED)
-        return ~refused & passes, {f"label {OURS}": ours & ~before}
+        passes &= ~refused
+        answer = _answered(w, ~passes & ~refused)
+        return passes, {f"label {OURS}": ours & ~before, "answer": answer}
 
     def _leaves(self, w: Words) -> tuple[Packets, dict[str, Packets]]:
         """Once more by the interface that it leaves by in the end; what was forwarded has been judged."""
@@ -219,7 +233,9 @@ class Meaning:
             return error
         passes = w.nothing
         for zone in self._zones:
-            inner = w.within("ct.original.saddr", zone.subnets) | w.within("ct.reply.saddr", zone.subnets)
+            inner = w.within("ct.original.saddr", zone.subnets) | w.within(
+                "ct.reply.saddr", zone.subnets
+            )
             passes |= inner & self._kept(w, zone)
         return error & passes
 
@@ -237,7 +253,9 @@ class Meaning:
         manages = theirs & w.together(fields, lambda: ends)
         # A packet that no user sent passes by the label of a connection that ours asked by.
         orphan = ~w.among("skuid", (0, (1 << 32) - 1)) & w.is_set("ct.label", OURS)
-        asks = self._answers(w) if receives else self._our_questions(w) | self._questions(w) & orphan
+        asks = (
+            self._answers(w) if receives else self._our_questions(w) | self._questions(w) & orphan
+        )
         return self._housekeeping(w) | ~w.is_set("ct.label", SPOOFED) & (manages | asks)
 
     def _to_resolver(self, w: Words) -> Packets:
@@ -380,6 +398,13 @@ def _traffic(one: Traffic, version: int) -> tuple[Interval, Interval]:
     return ports, (number, number)
 
 
+def _answered(w: Words, refused: Packets) -> Packets:
+    """A reset for TCP, an ICMP error for the rest at a rate; none to what belongs to no connection: a
+    reset could end a kept one."""
+    told = w.among("l4proto", _TCP) | w.variable("within")
+    return refused & told & ~w.is_set("ct.state", INVALID)
+
+
 def _is_error(w: Words) -> Packets:
     """An ICMP error; its type is the first byte of the transport header."""
     kinds = ((kind << 8, kind << 8 | 255) for kind in _ERRORS[w.view.version])
@@ -428,6 +453,3 @@ def _ospf(w: Words, receives: bool) -> Packets:  # noqa: ARG001 -- both ways ali
         return ospf & w.among("ttl", 1)
     to = (*_LINK_LOCAL, ip_network("ff02::5"), ip_network("ff02::6"))
     return ospf & w.within("saddr", _LINK_LOCAL) & w.within("daddr", to)
-
-
-assert PORTED

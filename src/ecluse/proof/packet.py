@@ -50,8 +50,10 @@ _WIDTHS = {
     **{"state": 3, "uid": 33, "th": 2, "home": 10},
 }
 _ADDRESSES = {"opener", "target", "server", "from", "to"}
-_FEW = ("oifname iifname sdif sdifname iif iifkind srcroute fromhere local state confirmed uid spoofed"
-        " ours th ttl len th0 th2 from to oport within room home")
+_FEW = (
+    "oifname iifname sdif sdifname iif iifkind srcroute fromhere local state confirmed uid spoofed"
+    " ours th ttl len th0 th2 from to oport within room home"
+)
 _MANY = {
     # What 100,000 entries name stands last, the outside end before the inside: then thousands of
     # values lead to a few regions, and nothing is copied for each inside machine.
@@ -122,7 +124,9 @@ class View:
         hook, kind = self.hook, self.kind
         found: dict[str, str | int] = {n: n for n in ("ttl", "len", "th0", "th2")}
         # A name that a hook has no device for is empty (nft_meta_store_ifname).
-        found |= {"iifname": "iifname", "iif": "iif"} if hook != "output" else {"iifname": 0, "iif": 0}
+        found |= (
+            {"iifname": "iifname", "iif": "iif"} if hook != "output" else {"iifname": 0, "iif": 0}
+        )
         found["oifname"] = "oifname" if hook in {"forward", "output", "postrouting"} else 0
         if hook in {"forward", "input"}:  # nft_meta_get_validate
             found |= {"sdif": "sdif", "sdifname": "sdifname"}
@@ -292,7 +296,9 @@ class View:
         if "proto" in places and len(self.protocols) > 1:
             # Of another kind's protocols there is no packet here.
             at = places.index("proto")
-            boxes = (b for b in boxes if any(x <= b[at][1] and b[at][0] <= y for x, y in self.protocols))
+            boxes = (
+                b for b in boxes if any(x <= b[at][1] and b[at][0] <= y for x, y in self.protocols)
+            )
         if sorted(where) == list(range(len(free))):
             order = sorted(range(len(where)), key=where.__getitem__)
             return [tuple([box[n] for n in order]) for box in boxes]

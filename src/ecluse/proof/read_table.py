@@ -108,7 +108,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Do something to the packet or its connection: notrack, label, redirect. source: by what."""
+    """Do something beside a verdict: notrack, label, redirect, answer. source: by what."""
 
     word: str
     source: int = -1
@@ -280,7 +280,9 @@ def _cmp(data: Attributes) -> list[Step] | None:
     low, high = bytes(len(value)), b"\xff" * len(value)
     if operator < 2:  # NFT_CMP_EQ, NFT_CMP_NEQ
         return [Compare(source, value, None, operator == 1)]
-    below, negate = {2: (False, True), 3: (True, False), 4: (True, True), 5: (False, False)}[operator]
+    below, negate = {2: (False, True), 3: (True, False), 4: (True, True), 5: (False, False)}[
+        operator
+    ]
     # a < v is not (a >= v), a <= v is (low <= a <= v), a > v is not (a <= v), a >= v
     return [Compare(source, low, value, negate) if below else Compare(source, value, high, negate)]
 
@@ -308,7 +310,15 @@ def _immediate(data: Attributes) -> list[Step] | None:
 def _verdict(data: bytes) -> Verdict:
     found = dict(parts(data))
     (code,) = struct.unpack("!i", found[1])
-    words = {0: "drop", 1: "accept", -1: "continue", -2: "break", -3: "jump", -4: "goto", -5: "return"}
+    words = {
+        0: "drop",
+        1: "accept",
+        -1: "continue",
+        -2: "break",
+        -3: "jump",
+        -4: "goto",
+        -5: "return",
+    }
     if code not in words:
         raise UnknownError(f"a verdict {code} that is not known")
     return Verdict(words[code], _text(found.get(2, b"")))
@@ -352,8 +362,7 @@ _READERS: dict[str, Callable[[Attributes], list[Step] | None]] = {
     "bitwise": _bitwise, "byteorder": _byteorder, "immediate": _immediate, "lookup": _lookup,
     "objref": _objref, "dynset": _dynset, "limit": _limit,
     "notrack": lambda _: [Order("notrack")],
-    # Whatever the answer, the packet goes no further.
-    "reject": lambda _: [Verdict("drop")],
+    "reject": lambda _: [Order("answer"), Verdict("drop")],
     # The register of the port; then the packet is accepted (nft_redir_eval).
     "redir": lambda data: [Order("redirect", _register(data[1])), Verdict("accept")],
 }  # fmt: skip

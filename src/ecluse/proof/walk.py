@@ -118,14 +118,21 @@ class Walk:
                 raise UnknownError(f"rule {rule.number} of chain {rule.chain}: {error}") from None
         return packets, None
 
-    def _by_map(self, rule: Rule, step: Lookup, registers: dict[int, Held], packets: Region) -> tuple[Region, Verdict | None]:
+    def _by_map(
+        self, rule: Rule, step: Lookup, registers: dict[int, Held], packets: Region
+    ) -> tuple[Region, Verdict | None]:
         """Follow a map of verdicts: one rule for each of its verdicts."""
         s = self.view.space
         elements = self.table.sets[step.set].elements
         taken = back = s.none
         for verdict in dict.fromkeys(verdict for _, verdict in elements if verdict):
             mine = tuple(e for e in elements if e[1] == verdict)
-            here = s.both(packets, self._in_set(Set("", self.table.sets[step.set].length, False, mine), step.source, registers))
+            here = s.both(
+                packets,
+                self._in_set(
+                    Set("", self.table.sets[step.set].length, False, mine), step.source, registers
+                ),
+            )
             if here is s.none:
                 continue
             taken = s.either(taken, here)
@@ -136,7 +143,9 @@ class Walk:
             elif verdict.word == "accept":
                 self.accepted = s.either(self.accepted, here)
             elif verdict.word != "drop":
-                raise UnknownError(f"rule {rule.number} of chain {rule.chain}: a map to {verdict.word}")
+                raise UnknownError(
+                    f"rule {rule.number} of chain {rule.chain}: a map to {verdict.word}"
+                )
         return s.without(taken, back), Verdict("drop")
 
     def _step(self, step: Step, registers: dict[int, Held], packets: Region) -> Region:
@@ -187,7 +196,8 @@ class Walk:
         """A full set ends the rule, but for a key that is in it (nft_dynset_eval)."""
         v, s = self.view, self.view.space
         there = s.either(
-            v.variable("room", 1, 1), self._in_set(self.table.sets[step.set], step.source, registers)
+            v.variable("room", 1, 1),
+            self._in_set(self.table.sets[step.set], step.source, registers),
         )
         if step.over:
             # Whether it is counted already changes by each packet.
