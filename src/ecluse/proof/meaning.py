@@ -38,6 +38,9 @@ _LINK_LOCAL = (ip_network("fe80::/10"),)
 _ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 """Unreachable, too big, time exceeded, parameter problem (RFC 792, RFC 4443)."""
 
+End = tuple[Interval, Interval, Interval]
+"""An outside end: addresses, ports of the connection, protocol."""
+
 
 @dataclass(frozen=True)
 class Meaning:
@@ -124,6 +127,8 @@ class Meaning:
         for service, hosts in self._services(zone):
             if hosts is None:
                 yield from self._ends(service, direction, version)
+                if direction is Direction.OUTBOUND and zone != GATEWAY:
+                    yield from self._learned(service, version)
 
     def _for_some(self, zone: str, direction: Direction, version: int) -> Iterator[Box]:
         """Give the ends that some hosts may use, with these."""
@@ -131,6 +136,9 @@ class Meaning:
             for host in _intervals(hosts or (), version):
                 for end in self._ends(service, direction, version):
                     yield (*end, host)
+                if direction is Direction.OUTBOUND:
+                    for end in self._learned(service, version):
+                        yield (*end, host)
 
     def _services(self, zone: str) -> Iterator[tuple[Service, tuple[IPNetwork, ...] | None]]:
         """Give the services that a zone's level keeps for it: for all its machines, or for some hosts."""
@@ -141,23 +149,27 @@ class Meaning:
                 elif service.hosts and zone != GATEWAY:
                     yield service, service.hosts
 
-    def _ends(
-        self, service: Service, direction: Direction, version: int
-    ) -> Iterator[tuple[Interval, Interval, Interval]]:
+    def _ends(self, service: Service, direction: Direction, version: int) -> Iterator[End]:
         """Give each outside end of a service: addresses, port of the connection, protocol."""
         for one in service.destinations:
             if one.direction is direction:
                 for end in _intervals((*one.networks, *self._named(one)), version):
                     for traffic in one.traffic:
                         yield end, *_traffic(traffic, version)
-        if direction is Direction.OUTBOUND and self._has_gate:
-            # What was learned for a service is kept for all that it does with names.
-            by_name = [t for d in service.destinations if d.hosts or d.wildcards
-                       for t in d.traffic if d.direction is direction]  # fmt: skip
-            for address in self.learned.get(service.name, ()):
-                if address.version == version:
-                    for traffic in by_name:
-                        yield (int(address), int(address)), *_traffic(traffic, version)
+
+    def _learned(self, service: Service, version: int) -> Iterator[End]:
+        """What was learned for a service is kept for all that it does with names, for the zones that
+        ask the DNS gate: the gateway's own programs do not."""
+        by_name = [
+            traffic
+            for one in service.destinations
+            if one.direction is Direction.OUTBOUND and (one.hosts or one.wildcards)
+            for traffic in one.traffic
+        ]
+        for address in self.learned.get(service.name, ()) if self._has_gate else ():
+            if address.version == version:
+                for traffic in by_name:
+                    yield (int(address), int(address)), *_traffic(traffic, version)
 
     def _named(self, one: Destination) -> Iterator[IPNetwork]:
         """Give the addresses of host names; private ones only where the destination says so."""

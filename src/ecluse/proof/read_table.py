@@ -393,7 +393,7 @@ _Element = tuple[bytes, bytes, int, Verdict | None]
 def _intervals(found: list[_Element], length: int) -> Iterator[_Element]:
     """Join where an interval begins and where the next gap does (nft_set_rbtree: NFT_SET_ELEM_INTERVAL_END)."""
     ordered = sorted(found, key=lambda e: (e[0], -e[2]))
-    for one, after in zip(ordered, [*ordered[1:], None], strict=True):
+    for one, after in zip(ordered, [*ordered[1:], None], strict=False):
         if not one[2]:
             end = int.from_bytes(after[0], "big") if after else 1 << 8 * length
             yield one[0], (end - 1).to_bytes(length, "big"), 0, one[3]
