@@ -14,7 +14,7 @@ from ecluse.proof.regions import Interval, Region, Space
 from ecluse.proof.walk import Walk
 
 PLACES = {
-    # place: hook, type, and the priorities between which a base chain of it hangs. At -200 conntrack
+    # place: hook, type, and the priorities between which its base chains hang. At -200 conntrack
     # comes, at -100 and 100 translation (enum nf_ip_hook_priorities).
     "raw": ("prerouting", "filter", -400, -200),
     "prerouting": ("prerouting", "filter", -200, -100),
@@ -30,21 +30,27 @@ PLACES = {
 class Difference:
     """A packet on which meaning and kernel differ.
 
-    what: `pass`, or what is done to it (`notrack`, `label 127`, `redirect 5300`). kernel: the kernel
-    does it, and the meaning does not; else the other way round.
+    what: `pass`, or what is done to it (`notrack`, `label 127`, `redirect 5300`, `answer`). kernel:
+    the kernel does it, and the files do not say so; else the other way round. path: each rule that
+    decided on the way, in order.
     """
 
     place: str
     what: str
     kernel: bool
-    packet: dict[str, str]
+    packet: tuple[str, ...]
     path: tuple[Rule, ...]
 
     def __str__(self) -> str:
-        word = "does what the files do not say" if self.kernel else "does not what the files say"
-        fields = ", ".join(f"{name} {value}" for name, value in self.packet.items())
-        path = " > ".join(f"{rule.chain} {rule.number}" for rule in self.path)
-        return f"{self.place}: the kernel {word} ({self.what}): {fields}; by {path or 'no rule'}"
+        """Say it in words, the packet and its path last."""
+        does = "passes" if self.what == "pass" else f"is given `{self.what}`"
+        does_not = "does not pass" if self.what == "pass" else f"is not given `{self.what}`"
+        said = ("but not by the files", "by the files")
+        words = f"{does}, {said[0]}" if self.kernel else f"{does_not}, but does {said[1]}"
+        path = ", ".join(f"{rule.chain} rule {rule.number}" for rule in self.path)
+        return (
+            f"at {self.place} a packet {words}: {', '.join(self.packet)}; way: {path or 'no rule'}"
+        )
 
 
 class Prover:
@@ -114,7 +120,7 @@ class Prover:
             for kernel, region in ((True, more), (False, less)):
                 real = s.both(view.consistent(), region)
                 if real is not s.none:
-                    yield _difference(table, bases, place, view, name, kernel, real)
+                    yield _difference(table, bases, place, view, name, kernel=kernel, region=real)
                     break
 
 
@@ -129,33 +135,74 @@ def _difference(
     place: str,
     view: View,
     what: str,
+    *,
     kernel: bool,
     region: Region,
 ) -> Difference:
+    """Find the smallest packet of a region, and the way that it takes."""
     s = view.space
     point = s.smallest(region) or {}
     whole = {level: point.get(level, 0) for level in range(len(view.names))}
-    alone = s.boxes(tuple(whole), [tuple((value, value) for value in whole.values())])
+    packets = s.boxes(tuple(whole), [tuple((value, value) for value in whole.values())])
     walk = Walk(table, view, trace=[])
     for base in bases:
-        walk.enter(base, alone)
-    packet = {
-        view.names[level]: _words(view.names[level], value, view) for level, value in point.items()
-    }
-    kind = view.kind
-    packet = {
-        "IPv": str(view.version),
-        "connection": f"{kind.track}{' reply' if kind.direction else ''}{' dnat' if kind.dnat else ''}",
-        **packet,
-    }
+        packets = walk.enter(base, packets)
+    words = (_words(view.names[level], value, view) for level, value in point.items())
+    packet = (f"IPv{view.version}", *_kind_words(view.kind), *(one for one in words if one))
     return Difference(place, what, kernel, packet, tuple(walk.trace or ()))
 
 
+_WORDS = {
+    "oifname": "leaves by",
+    "iifname": "came by",
+    "sdifname": "came in a VRF by",
+    "srcroute": "its source is reached by",
+    "iifkind": "by a link of kind",
+    "opener": "opened by",
+    "target": "towards",
+    "server": "translated to",
+    "proto": "protocol",
+    "tport": "port",
+    "sport": "port after translation",
+    "oport": "opener's port",
+    "from": "sent by",
+    "to": "sent to",
+    "ttl": "hop limit",
+    "uid": "of user",
+    "th0": "bytes 0 and 1 of its header",
+    "th2": "bytes 2 and 3 of its header",
+    "len": "bytes after its header",
+    "spoofed": "label 127",
+    "ours": "label 126",
+    "local": "to the gateway itself",
+    "within": "within its rate",
+}
+_STATES = {0: "invalid", 1: "established", 2: "related", 3: "new", 6: "untracked"}
+
+
+def _kind_words(kind: Kind) -> tuple[str, ...]:
+    way = "the opener" if kind.direction == 0 else "the other end"
+    said = {
+        "none": ("of no connection",),
+        "error": ("an ICMP error about a connection",),
+        "flow": ("of a connection", f"from {way}"),
+        "plain": ("of a connection without ports", f"from {way}"),
+    }[kind.track]
+    return (*said, "its destination was translated") if kind.dnat else said
+
+
 def _words(name: str, value: int, view: View) -> str:
+    """Put a variable's value into words; nothing for what a reader need not know."""
+    if name == "state":
+        return _STATES[value]
+    if name not in _WORDS or (name == "uid" and "skuid" not in view.fields):
+        return ""
+    word = _WORDS[name]
     if name in {"opener", "target", "server", "from", "to"}:
-        return str(IPv4Address(value) if view.version == 4 else IPv6Address(value))
+        return f"{word} {IPv4Address(value) if view.version == 4 else IPv6Address(value)}"
     if name in {"iifname", "oifname", "sdifname", "srcroute", "iifkind"}:
-        return (
-            value.to_bytes(NAME_BITS // 8, "big").rstrip(b"\0").decode(errors="replace") or "none"
-        )
-    return "nobody" if name == "uid" and value == NOBODY else str(value)
+        text = value.to_bytes(NAME_BITS // 8, "big").rstrip(b"\0").decode(errors="replace")
+        return f"{word} {(text if text.isprintable() else 'any other') or 'none'}"
+    if view.widths[view.level[name]] == 1:
+        return word if value else f"not {word}"
+    return f"{word} {'nobody' if name == 'uid' and value == NOBODY else value}"

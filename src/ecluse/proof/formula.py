@@ -1,4 +1,4 @@
-"""Formulas about packets, so that the meaning reads as it is said: `&`, `|`, `~` of sets of packets."""
+"""Formulas about packets, so that the meaning reads as it is said: and, or, not."""
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the site's files mean: which packets pass at each place, from the words of docs/configuration.md.
+"""What the site's files mean: which packets pass at each place (docs/configuration.md).
 
 This is the specification. It knows neither the compiler nor its ruleset. "Opened by", "towards" and
 the ports of a connection are those of its first packet as it was sent (`ct original`), whatever was
@@ -20,7 +20,6 @@ from ecluse.policy import (
     Level,
     Levels,
     Policy,
-    Preset,
     Service,
     Traffic,
     Zone,
@@ -29,12 +28,12 @@ from ecluse.policy import (
     private_kind,
 )
 from ecluse.proof.formula import Packets, Words
+from ecluse.proof.housekeeping import LINK_LOCAL, housekeeping
 from ecluse.proof.packet import CONFIRMED, ICMP, INVALID, OURS, RELATED, SPOOFED
 from ecluse.proof.regions import Box, Interval
 
 _ORIGINAL, _REPLY = 0, 1
-_TCP, _UDP, _VRRP, _OSPF, _DNS = 6, 17, 112, 89, 53
-_LINK_LOCAL = (ip_network("fe80::/10"),)
+_TCP, _UDP, _DNS = 6, 17, 53
 _ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 """Unreachable, too big, time exceeded, parameter problem (RFC 792, RFC 4443)."""
 
@@ -58,7 +57,7 @@ class Meaning:
     uids: tuple[int, ...] = (0,)
 
     def at(self, place: str, w: Words) -> tuple[Packets, dict[str, Packets]]:
-        """Give what passes a place, and what else is done to which packets (label, notrack, redirect)."""
+        """Give what passes a place, and what else is done to which packets."""
         places: dict[str, Callable[[Words], tuple[Packets, dict[str, Packets]]]] = {
             "forward": self._forwarded,
             "input": self._received,
@@ -73,19 +72,21 @@ class Meaning:
     # What is forwarded.
 
     def _forwarded(self, w: Words) -> tuple[Packets, dict[str, Packets]]:
-        """Inside to inside passes. A packet between inside and outside passes if its zone keeps it."""
+        """Inside to inside passes; what is between inside and outside, if its zone keeps it."""
         passes = w.given(self._all_open) | self._from_inside(w) & self._to_inside(w)
         for zone in self._zones:
             passes |= self._between(w, zone) & self._kept(w, zone)
         return passes, {"answer": self._from_machine(w) & _answered(w, ~passes)}
 
     def _from_machine(self, w: Words) -> Packets:
-        """What an inside machine sent by an address of the inside: an answer to another one would go
-        outside, with what was refused in it."""
+        """What an inside machine sent by an address of the inside.
+
+        An answer to another address would go outside, with what was refused in it.
+        """
         return self._from_inside(w) & w.within("saddr", self._subnets)
 
     def _between(self, w: Words, zone: Zone) -> Packets:
-        """Between a zone and the outside: by the zone's interfaces; where zones share one, by address."""
+        """Between a zone and the outside: by its interfaces; of shared ones by its addresses."""
         near = self._leaves_by(w, zone) & ~self._from_inside(w)
         return near | self._came_by(w, zone) & ~self._to_inside(w)
 
@@ -110,7 +111,7 @@ class Meaning:
         )
 
     def _opened(self, w: Words, zone: str, direction: Direction) -> Packets:
-        """Connections that a zone's level keeps, towards or from the outside ends of its services."""
+        """Connections that a zone's level keeps, towards outside ends or opened by them."""
         outbound = direction is Direction.OUTBOUND
         peer, own = ("ct.original.daddr", "ct.original.saddr") if outbound else (
             "ct.original.saddr", "ct.reply.saddr")  # fmt: skip
@@ -141,7 +142,7 @@ class Meaning:
                         yield (*end, host)
 
     def _services(self, zone: str) -> Iterator[tuple[Service, tuple[IPNetwork, ...] | None]]:
-        """Give the services that a zone's level keeps for it: for all its machines, or for some hosts."""
+        """Give what a zone's level keeps for it: for all its machines, or for some hosts."""
         for service in self.policy.services:
             if service.criticality in self._level(zone).keeps:
                 if zone in service.zones:
@@ -158,8 +159,10 @@ class Meaning:
                         yield end, *_traffic(traffic, version)
 
     def _learned(self, service: Service, version: int) -> Iterator[End]:
-        """What was learned for a service is kept for all that it does with names, for the zones that
-        ask the DNS gate: the gateway's own programs do not."""
+        """What was learned for a service is kept for all that it does with names.
+
+        So for zones, which ask the DNS gate: the gateway's own programs do not.
+        """
         by_name = [
             traffic
             for one in service.destinations
@@ -181,7 +184,7 @@ class Meaning:
     # What the gateway itself receives and sends.
 
     def _received(self, w: Words) -> tuple[Packets, dict[str, Packets]]:
-        """What the inside sends is received; of the outside, the lifeline and the gateway's services."""
+        """What the inside sends is received; of the outside, lifeline and own services."""
         excess = self._to_proxy(w) & self._from_inside(w) & self._too_many(w)
         if self._all_open:
             always = self.policy.site.dns.mode is DnsMode.ALWAYS
@@ -197,8 +200,10 @@ class Meaning:
         return passes, {"answer": _answered(w, refused)}
 
     def _sent(self, w: Words) -> tuple[Packets, dict[str, Packets]]:
-        """What goes inside is sent; to the outside, the lifeline, the gateway's services, and ICMP
-        errors about what is kept."""
+        """What goes inside is sent; to the outside, lifeline and own services.
+
+        ICMP errors about what a zone keeps are sent too.
+        """
         passes = self._to_own(w) | self._lifeline(w) | self._errors(w) | self._gateways(w)
         ours = self._our_questions(w)
         if self._all_open:
@@ -211,7 +216,7 @@ class Meaning:
         return passes, {f"label {OURS}": ours & ~before, "answer": answer}
 
     def _leaves(self, w: Words) -> tuple[Packets, dict[str, Packets]]:
-        """Once more by the interface that it leaves by in the end; what was forwarded has been judged."""
+        """Once more by the interface that it leaves by in the end; not what was forwarded."""
         if self._all_open:
             return w.everything, {}
         came = ~w.among("iif", 0)
@@ -285,12 +290,7 @@ class Meaning:
         return self._questions(w) & w.among("skuid", *self.uids[: None if self._has_gate else 1])
 
     def _housekeeping(self, w: Words) -> Packets:
-        presets, receives = self.policy.site.lifeline.presets, w.view.hook == "input"
-        said = {Preset.DHCP: _dhcp, Preset.ND: _nd, Preset.VRRP: _vrrp, Preset.OSPF: _ospf}
-        passes = w.nothing
-        for preset in presets:
-            passes |= said[preset](w, receives)
-        return passes
+        return housekeeping(w, self.policy.site.lifeline.presets)
 
     # The DNS gate.
 
@@ -299,10 +299,13 @@ class Meaning:
         return w.given(self._has_gate) & udp_tcp & w.among("dport", self.policy.site.dns.port)
 
     def _too_many(self, w: Words) -> Packets:
-        """Beyond the rate of its machine. Sources in no zone share one; listed servers have none; of
-        more machines than are counted nobody knows the rate."""
+        """Beyond the rate of its machine.
+
+        Sources in no zone share one rate. Listed servers have none, nor has a machine beyond as
+        many as are counted.
+        """
         servers = [ip_network(a) for one in self.policy.site.dns.internal for a in one.servers]
-        known = w.within("saddr", self._subnets) | w.within("saddr", _LINK_LOCAL)
+        known = w.within("saddr", self._subnets) | w.within("saddr", LINK_LOCAL)
         counted = known & ~w.within("saddr", servers) & w.variable("room")
         return ~w.variable("within") & (~known | counted)
 
@@ -312,8 +315,10 @@ class Meaning:
         return w.given(self._has_gate) & there & asks
 
     def _asked(self, w: Words) -> tuple[Packets, dict[str, Packets]]:
-        """A zone's question to any server outside, or on the gateway, is redirected where its level
-        keeps only some services; not of a made-up source."""
+        """A zone's question is redirected where its level keeps only some services.
+
+        To any server outside or on the gateway; not of a made-up source.
+        """
         here = w.variable("local")
         dns = w.among("l4proto", _TCP, _UDP) & w.among("dport", _DNS)
         redirected = lost = w.nothing
@@ -326,7 +331,7 @@ class Meaning:
                 redirected |= asks & w.given(
                     self._all_open and self.policy.site.dns.mode is DnsMode.ALWAYS)  # fmt: skip
             elif self._has_gate and level.keeps:
-                known |= w.within("saddr", _LINK_LOCAL)
+                known |= w.within("saddr", LINK_LOCAL)
                 redirected |= asks & known
                 lost |= asks & ~known & here
         outside = here | ~w.within("daddr", self._subnets)
@@ -343,8 +348,11 @@ class Meaning:
         return opens & (inside & self._foreign(w) | ~inside & mine & routed)
 
     def _untracked(self, w: Words) -> Packets:
-        """While something is shut, what an inside machine sends in an outside name is not tracked, so
-        that it collides with nobody's connection; ICMP errors and questions to the gateway are."""
+        """What an inside machine sends in an outside name, while something is shut.
+
+        So it collides with nobody's connection. ICMP errors, and questions to the gateway, are
+        tracked.
+        """
         question = w.among("l4proto", _TCP, _UDP) & w.among("dport", _DNS) & w.variable("local")
         tracked = _is_error(w) | w.given(self._has_gate) & question
         inside = w.link("iifname", self._patterns)
@@ -352,7 +360,7 @@ class Meaning:
 
     def _foreign(self, w: Words) -> Packets:
         """A source in no zone's subnets, not routed inside, nor one that lives on every link."""
-        every_link = w.within("saddr", (ip_network("0.0.0.0"), *_LINK_LOCAL))
+        every_link = w.within("saddr", (ip_network(0), *LINK_LOCAL))
         return ~w.within("saddr", self._subnets) & ~every_link & ~w.link("srcroute", self._patterns)
 
     # Words.
@@ -411,8 +419,10 @@ def _traffic(one: Traffic, version: int) -> tuple[Interval, Interval]:
 
 
 def _answered(w: Words, refused: Packets) -> Packets:
-    """A reset for TCP, an ICMP error for the rest at a rate; none to what belongs to no connection: a
-    reset could end a kept one."""
+    """A reset for TCP, an ICMP error for the rest at a rate.
+
+    None to what belongs to no connection: a reset could end a kept one.
+    """
     told = w.among("l4proto", _TCP) | w.variable("within")
     return refused & told & ~w.is_set("ct.state", INVALID)
 
@@ -421,47 +431,3 @@ def _is_error(w: Words) -> Packets:
     """An ICMP error; its type is the first byte of the transport header."""
     kinds = ((kind << 8, kind << 8 | 255) for kind in _ERRORS[w.view.version])
     return w.among("l4proto", ICMP[w.view.version]) & w.among("sport", *kinds)
-
-
-def _icmp6(w: Words, *kinds: int) -> Packets:
-    types = ((kind << 8, kind << 8 | 255) for kind in kinds)
-    return w.given(w.view.version == 6) & w.among("l4proto", ICMP[6]) & w.among("sport", *types)
-
-
-def _dhcp(w: Words, receives: bool) -> Packets:
-    """The gateway's own lease: sent to the broadcast address or the link alone, heard from any server."""
-    server, client = (67, 68) if w.view.version == 4 else (547, 546)
-    ports = (server, client) if receives else (client, server)
-    udp = w.among("l4proto", _UDP) & w.among("sport", ports[0]) & w.among("dport", ports[1])
-    if receives:
-        return udp & (w.given(w.view.version == 4) | w.within("saddr", _LINK_LOCAL))
-    to = (ip_network("255.255.255.255"), *_LINK_LOCAL, ip_network("ff02::1:2"))
-    return udp & w.within("daddr", to)
-
-
-def _nd(w: Words, receives: bool) -> Packets:
-    """Neighbour discovery and listener messages, which no router passes on (RFC 4861, RFC 3810)."""
-    near, once = w.among("ttl", 255), w.among("ttl", 1)
-    neighbours, listeners = _icmp6(w, 135, 136), _icmp6(w, 130, 131, 132, 143)
-    link_local = w.within("saddr", _LINK_LOCAL)
-    if receives:
-        return near & (neighbours | _icmp6(w, 134) & link_local) | once & listeners & link_local
-    brief = w.among("len", (0, 40))
-    asks = _icmp6(w, 133) & w.within("daddr", (ip_network("ff02::/16"),))
-    reports = listeners & w.within("daddr", (ip_network("ff00::/8"),))
-    return near & (neighbours & brief | asks) | once & reports
-
-
-def _vrrp(w: Words, receives: bool) -> Packets:  # noqa: ARG001 -- both ways alike
-    """To the VRRP groups only, with the hop limit 255 (RFC 5798)."""
-    groups = (ip_network("224.0.0.18"), ip_network("ff02::12"))
-    return w.among("l4proto", _VRRP) & w.among("ttl", 255) & w.within("daddr", groups)
-
-
-def _ospf(w: Words, receives: bool) -> Packets:  # noqa: ARG001 -- both ways alike
-    """IPv4: hop limit 1, so the next router is the last. IPv6: from link-local, to it or the groups."""
-    ospf = w.among("l4proto", _OSPF)
-    if w.view.version == 4:
-        return ospf & w.among("ttl", 1)
-    to = (*_LINK_LOCAL, ip_network("ff02::5"), ip_network("ff02::6"))
-    return ospf & w.within("saddr", _LINK_LOCAL) & w.within("daddr", to)

@@ -1,9 +1,9 @@
 """What a packet is, where a hook of the kernel sees it: the fields that rules can ask for.
 
 Which fields are the same value depends on what conntrack knows of the packet. So packets are parted
-into kinds, and in each kind a field of the kernel is one of the variables, a constant, or missing (then
-the expression breaks, and the rule ends: NFT_BREAK). Sources: nf_conntrack_core.c, nf_nat_core.c
-(`nf_nat_packet`), nft_ct.c, nft_meta.c, nft_payload.c, nft_fib.c.
+into kinds, and in each kind a field of the kernel is one of the variables, a constant, or missing
+(then the expression breaks, and the rule ends: NFT_BREAK). Sources: nf_conntrack_core.c,
+nf_nat_core.c (`nf_nat_packet`), nft_ct.c, nft_meta.c, nft_payload.c, nft_fib.c.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -47,7 +47,10 @@ _WIDTHS = {
     **dict.fromkeys(("iif", "sdif"), 32),
     **dict.fromkeys(("tport", "oport", "sport", "th0", "th2", "len"), 16),
     **dict.fromkeys(("proto", "ttl"), 8),
-    **{"state": 3, "uid": 33, "th": 2, "home": 10},
+    "state": 3,
+    "uid": 33,
+    "th": 2,
+    "home": 10,
 }
 _ADDRESSES = {"opener", "target", "server", "from", "to"}
 _FEW = (
@@ -61,7 +64,9 @@ _MANY = {
     "opener": "opener tport proto server sport target",
 }
 NOBODY = 1 << 32
-"""The user of a packet that no living socket sent: `meta skuid` breaks (nft_meta_get_eval_skugid)."""
+"""The user of a packet that no living socket sent: `meta skuid` breaks
+(nft_meta_get_eval_skugid).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ class View:
         self.possible = self._possible()
 
     def _fields(self) -> dict[str, str | int]:
-        """Say which variable, or constant, each field of the kernel is. One that is not here breaks."""
+        """Say which variable, or constant, each field is. One that is not here breaks."""
         hook, kind = self.hook, self.kind
         found: dict[str, str | int] = {n: n for n in ("ttl", "len", "th0", "th2")}
         # A name that a hook has no device for is empty (nft_meta_store_ifname).
@@ -181,10 +186,12 @@ class View:
         for index, name in (("sdif", "sdifname"), ("iif", "iifname")):
             # A link has an index and a name, or there is none.
             if index in self.fields and name in self.fields and self.fields[index] != 0:
+                linked = s.both(at(index, 1, (1 << 32) - 1), at(name, 1, top))
                 none = s.both(at(index, 0), at(name, 0))
-                also(s.both(at(index, 1, (1 << 32) - 1), at(name, 1, top)),
-                     *([] if index == "iif" and self.hook != "postrouting" else [none]))  # fmt: skip
-        also(at("uid", 0, NOBODY))
+                always = index == "iif" and self.hook != "postrouting"
+                also(linked, *([] if always else [none]))
+        if "skuid" in self.fields:
+            also(at("uid", 0, NOBODY))
         states = {"none": (INVALID, UNTRACKED), "error": (RELATED,)}
         also(*(at("state", n) for n in states.get(kind.track, (ESTABLISHED, RELATED, NEW))))
         also(at("th", NO_HEADER if kind.track == "none" else LATER_FRAGMENT, WHOLE))
@@ -258,8 +265,10 @@ class View:
             yield (len(self.homes), 1023), asked
 
     def consistent(self) -> Region:
-        """Give where `home` is what the opener says, and the protocol one of the kind: the rest are
-        no packets. It is asked at the end alone, of what differs."""
+        """Give where `home` is what the opener says, and the protocol one of the kind.
+
+        The rest are no packets. It is asked at the end alone, of what differs.
+        """
         s, level = self.space, [self.level["home"], self.level["opener"]]
         protocol = s.all
         if self.kind.track in {"flow", "plain"}:
@@ -278,7 +287,7 @@ class View:
         s = self.space
         # Constants, and one variable that is asked twice, are settled first; the rest is a region.
         free = sorted({self.level[p] for p in places if isinstance(p, str)})
-        # Of protocols with ports there are no packets of the kind `plain`: 100,000 entries fall away.
+        # Of protocols with ports there are no packets of the kind `plain`: most entries fall away.
         apart = self.kind.track == "plain" and "proto" in places
         key = (name, apart, tuple(self.level[p] if isinstance(p, str) else -1 - p for p in places))
         if name is None or key not in s.named:
@@ -291,7 +300,7 @@ class View:
     def _arranged(
         self, places: list[str | int], free: list[int], boxes: Iterable[Box]
     ) -> list[Box]:
-        """Give boxes over the levels `free`: constants are settled, what is asked twice is joined."""
+        """Give boxes over the levels `free`: constants settled, what is asked twice joined."""
         whole = [(0, (1 << self.widths[level]) - 1) for level in free]
         spot = {level: at for at, level in enumerate(free)}
         where = [spot[self.level[p]] if isinstance(p, str) else -1 - p for p in places]
@@ -333,5 +342,6 @@ class View:
 
 
 SPOOFED, OURS = 127, 126
-"""The connection's labels: its opener wrote an address that does not live where it came from; our own
-programs asked a resolver by it."""
+"""The connection's labels: its opener wrote an address that does not live where it came from; our
+own programs asked a resolver by it.
+"""

@@ -5,7 +5,6 @@ nothing is proved. No names of chains or sets mean anything.
 """
 
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -139,9 +138,10 @@ class BaseChain:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Set:
-    """A set or map, known by itself and not by its contents: each element's key, and its verdict if it has one. length: bytes of a key.
+    """A set or map, known by itself and not by its contents.
 
-    moving: packets fill it.
+    length: bytes of a key. moving: packets fill it. elements: each key, and its verdict if it has
+    one.
     """
 
     name: str
@@ -228,13 +228,14 @@ def _value(data: bytes) -> bytes:
 
 
 def _register(data: bytes) -> int:
-    """Give where a register begins, in words of 4 bytes (nft_parse_register): 16-byte ones first."""
+    """Give where a register begins, in words of 4 bytes (nft_parse_register)."""
     number = _number(data)
     return number * 4 if number < 8 else number - 4
 
 
-_META = {4: ("iif", 4), 6: ("iifname", 16), 7: ("oifname", 16), 10: ("skuid", 4), 15: ("nfproto", 1),
-         16: ("l4proto", 1), 26: ("iifkind", 16), 33: ("sdif", 4), 34: ("sdifname", 16)}  # fmt: skip
+_META = {4: ("iif", 4), 6: ("iifname", 16), 7: ("oifname", 16), 10: ("skuid", 4),
+         15: ("nfproto", 1), 16: ("l4proto", 1), 26: ("iifkind", 16), 33: ("sdif", 4),
+         34: ("sdifname", 16)}  # fmt: skip
 _CT = {0: ("ct.state", 4), 1: ("ct.direction", 1), 2: ("ct.status", 4), 10: ("ct.protocol", 1),
        13: ("ct.label", 16)}  # fmt: skip
 _TUPLE = {11: ("proto-src", 2), 12: ("proto-dst", 2), 19: ("saddr", 4), 20: ("daddr", 4),
@@ -270,7 +271,7 @@ def _payload(data: Attributes) -> list[Step] | None:
 
 
 def _fib(data: Attributes) -> list[Step] | None:
-    """Read by result and flags (NFT_FIB_RESULT_*, NFTA_FIB_F_*): saddr 1, daddr 2, iif 8, present 32."""
+    """Read by result (NFT_FIB_RESULT_*) and flags: saddr 1, daddr 2, iif 8, present 32."""
     known = {(2, 1): ("srcroute", 16), (1, 1 | 8 | 32): ("fromhere", 1), (3, 2): ("local", 4)}
     return _load(data[1], known.get((_number(data[2]), _number(data[3]))))
 
@@ -283,7 +284,7 @@ def _cmp(data: Attributes) -> list[Step] | None:
     below, negate = {2: (False, True), 3: (True, False), 4: (True, True), 5: (False, False)}[
         operator
     ]
-    # a < v is not (a >= v), a <= v is (low <= a <= v), a > v is not (a <= v), a >= v
+    # Less than it is not from it on; more than it is not up to it.
     return [Compare(source, low, value, negate) if below else Compare(source, value, high, negate)]
 
 
@@ -391,12 +392,9 @@ _Element = tuple[bytes, bytes, int, Verdict | None]
 
 
 def _intervals(found: list[_Element], length: int) -> Iterator[_Element]:
-    """Join where an interval begins and where the next gap does (nft_set_rbtree: NFT_SET_ELEM_INTERVAL_END)."""
+    """Join where an interval begins and where the next gap does (nft_set_rbtree)."""
     ordered = sorted(found, key=lambda e: (e[0], -e[2]))
     for one, after in zip(ordered, [*ordered[1:], None], strict=False):
         if not one[2]:
             end = int.from_bytes(after[0], "big") if after else 1 << 8 * length
             yield one[0], (end - 1).to_bytes(length, "big"), 0, one[3]
-
-
-assert sys.byteorder in {"little", "big"}

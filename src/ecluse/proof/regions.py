@@ -2,14 +2,14 @@
 
 A region asks one field after the other, always in the same order. A node has a list of intervals of
 its field's values, and for each the region that follows. Equal parts are one object and neighbours
-that lead to the same are one interval, so **equal sets are the same object** (Bryant 1986, for bits;
-Gouda and Liu 2007, "Structured firewall design", for intervals). Comparing is `is`; what 100,000
-exact entries cost is one pass over them; nothing is ever multiplied out.
+that lead to the same are one interval, so **equal sets are the same object** (Bryant 1986, for
+bits; Gouda and Liu 2007, "Structured firewall design", for intervals). Comparing is `is`; what
+100,000 exact entries cost is one pass over them; nothing is ever multiplied out.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from itertools import accumulate, compress
+from itertools import compress
 from operator import is_, is_not
 
 Interval = tuple[int, int]
@@ -261,4 +261,9 @@ def _beside(few: Region, many: Region) -> Iterator[tuple[Sequence[int], Region, 
 def _spread(region: Region, starts: Sequence[int]) -> list[Region]:
     """Give what follows at each of these starts, which are finer than the region's own."""
     begins = dict(zip(region.starts, region.kids, strict=True))
-    return list(accumulate(map(begins.get, starts), lambda before, now: now or before))
+    kid = region.kids[0]
+    found = []
+    for start in starts:
+        kid = begins.get(start, kid)
+        found.append(kid)
+    return found

@@ -1,4 +1,6 @@
-"""Run a table for all packets of a view at once, as nft_do_chain in nf_tables_core.c runs it for one.
+"""Run a table for all packets of a view at once, as the kernel runs it for one.
+
+Source: nft_do_chain in nf_tables_core.c, and nft_*.c for each expression.
 
 At each step stands the region of packets that get there. A verdict takes its region out of the
 chain; what no rule takes goes on to the next, and at the end of a base chain meets its policy.
@@ -11,6 +13,7 @@ from ecluse.proof.packet import View
 from ecluse.proof.read_table import (
     BaseChain,
     Compare,
+    Key,
     Limit,
     Load,
     Lookup,
@@ -22,8 +25,8 @@ from ecluse.proof.read_table import (
     Step,
     Swap,
     Table,
-    Update,
     UnknownError,
+    Update,
     Verdict,
 )
 from ecluse.proof.regions import Box, Interval, Region
@@ -85,106 +88,77 @@ class Walk:
         for rule in self.table.rules[name]:
             if packets is s.none:
                 break
-            here, verdict = self._rule(rule, packets)
-            if verdict is None or here is s.none:
-                continue
-            packets = s.without(packets, here)
-            if self.trace is not None:
-                self.trace.append(rule)
-            if verdict.word == "accept":
-                self.accepted = s.either(self.accepted, here)
-            elif verdict.word == "jump":
-                packets = s.either(packets, self._chain(verdict.chain, here))
-            elif verdict.word == "goto":  # it comes back to whoever jumped here
-                back = s.either(back, self._chain(verdict.chain, here))
-            elif verdict.word == "return":
-                back = s.either(back, here)
+            for here, verdict in self._rule(rule, packets):
+                if here is s.none or verdict.word in {"continue", "break"}:
+                    continue
+                packets = s.without(packets, here)
+                if self.trace is not None:
+                    self.trace.append(rule)
+                if verdict.word == "accept":
+                    self.accepted = s.either(self.accepted, here)
+                elif verdict.word == "jump":
+                    packets = s.either(packets, self._chain(verdict.chain, here))
+                elif verdict.word == "goto":  # it comes back to whoever jumped here
+                    back = s.either(back, self._chain(verdict.chain, here))
+                elif verdict.word == "return":
+                    back = s.either(back, here)
         return s.either(back, packets)
 
-    def _rule(self, rule: Rule, packets: Region) -> tuple[Region, Verdict | None]:
-        """Give which packets come to a rule's verdict, and the verdict."""
-        s = self.view.space
+    def _rule(self, rule: Rule, packets: Region) -> list[tuple[Region, Verdict]]:
+        """Give which packets come to a rule's verdict, and it; of a map, each of them."""
         registers: dict[int, Held] = {}
-        for step in rule.steps:
-            if packets is s.none:
-                return packets, None
-            if isinstance(step, Verdict):
-                return packets, (None if step.word in {"continue", "break"} else step)
-            if isinstance(step, Lookup) and step.verdict:
-                return self._by_map(rule, step, registers, packets)
-            try:
-                packets = s.both(packets, self._step(step, registers, packets))
-            except UnknownError as error:
-                raise UnknownError(f"rule {rule.number} of chain {rule.chain}: {error}") from None
-        return packets, None
+        try:
+            for step in rule.steps:
+                if packets is self.view.space.none:
+                    break
+                if isinstance(step, Verdict):
+                    return [(packets, step)]
+                if isinstance(step, Lookup) and step.verdict:
+                    return self._by_map(step, registers, packets)
+                packets = self.view.space.both(packets, self._step(step, registers, packets))
+        except UnknownError as error:
+            raise UnknownError(f"rule {rule.number} of chain {rule.chain}: {error}") from None
+        return []
 
     def _by_map(
-        self, rule: Rule, step: Lookup, registers: dict[int, Held], packets: Region
-    ) -> tuple[Region, Verdict | None]:
-        """Follow a map of verdicts: one rule for each of its verdicts."""
-        s = self.view.space
-        elements = self.table.sets[step.set].elements
-        taken = back = s.none
-        for verdict in dict.fromkeys(verdict for _, verdict in elements if verdict):
-            mine = tuple(e for e in elements if e[1] == verdict)
-            here = s.both(
-                packets,
-                self._in_set(
-                    Set("", self.table.sets[step.set].length, False, mine), step.source, registers
-                ),
-            )
-            if here is s.none:
-                continue
-            taken = s.either(taken, here)
-            if self.trace is not None:
-                self.trace.append(rule)
-            if verdict.word == "jump":
-                back = s.either(back, self._chain(verdict.chain, here))
-            elif verdict.word == "accept":
-                self.accepted = s.either(self.accepted, here)
-            elif verdict.word != "drop":
-                raise UnknownError(
-                    f"rule {rule.number} of chain {rule.chain}: a map to {verdict.word}"
-                )
-        return s.without(taken, back), Verdict("drop")
+        self, step: Lookup, registers: dict[int, Held], packets: Region
+    ) -> list[tuple[Region, Verdict]]:
+        """Give for which packets a map gives each of its verdicts."""
+        named = self.table.sets[step.set]
+        parts: dict[Verdict, list[tuple[Key, Verdict | None]]] = {}
+        for key, verdict in named.elements:
+            if verdict:
+                parts.setdefault(verdict, []).append((key, verdict))
+        found = []
+        for verdict, elements in parts.items():
+            part = Set(named.name, named.length, named.moving, tuple(elements))
+            here = self._in_set(part, step.source, registers)
+            found.append((self.view.space.both(packets, here), verdict))
+        return found
 
     def _step(self, step: Step, registers: dict[int, Held], packets: Region) -> Region:
         """Give for which packets the rule goes on."""
-        v, s = self.view, self.view.space
-        if isinstance(step, Load):
-            return self._load(step, registers)
-        if isinstance(step, Put):
-            registers[step.dest] = Held("", 0, len(step.data), data=step.data)
-        elif isinstance(step, Mask):
-            held = registers[step.source]
-            if held.mask or held.length > len(step.mask):
-                raise UnknownError("a mask of a mask")
-            registers[step.dest] = Held(held.field, held.whole, held.length, held.host, step.mask)
-        elif isinstance(step, Swap):
-            held = registers[step.source]
-            if held.mask or not held.host:
-                raise UnknownError("a number is turned round twice")
-            registers[step.dest] = Held(held.field, held.whole, held.length, host=False)
-        elif isinstance(step, Compare):
-            return self._compare(step, registers)
-        elif isinstance(step, Lookup):
-            found = self._in_set(self.table.sets[step.set], step.source, registers)
-            return s.without(s.all, found) if step.negate else found
-        elif isinstance(step, Limit):
-            self._once("within", packets)
-            return v.variable("within", int(not step.over), int(not step.over))
-        elif isinstance(step, Update):
-            return self._update(step, registers, packets)
-        elif isinstance(step, Order):
-            word = step.word
-            if word == "label":
-                number = int.from_bytes(registers[step.source].data, sys.byteorder)
-                word = f"label {number.bit_length() - 1}"
-                if number.bit_count() != 1:
-                    raise UnknownError("several labels at once")
-            elif word == "redirect":
-                word = f"redirect {int.from_bytes(registers[step.source].data[:2], 'big')}"
-            self.orders[word] = s.either(self.orders.get(word, s.none), packets)
+        s = self.view.space
+        match step:
+            case Load():
+                return self._load(step, registers, packets)
+            case Compare():
+                return self._compare(step, registers)
+            case Lookup():
+                found = self._in_set(self.table.sets[step.set], step.source, registers)
+                return s.without(s.all, found) if step.negate else found
+            case Limit(over):
+                self._once("within", packets)
+                return self.view.variable("within", int(not over), int(not over))
+            case Update():
+                return self._update(step, registers, packets)
+            case Order():
+                word = _order(step, registers)
+                self.orders[word] = s.either(self.orders.get(word, s.none), packets)
+            case Put(dest, data):
+                registers[dest] = Held("", 0, len(data), data=data)
+            case Mask() | Swap():
+                _change(step, registers)
         return s.all
 
     def _once(self, name: str, packets: Region) -> None:
@@ -205,7 +179,7 @@ class Walk:
             return s.both(v.variable("room", 1, 1), v.variable("within", 0, 0))
         return there
 
-    def _load(self, step: Load, registers: dict[int, Held]) -> Region:
+    def _load(self, step: Load, registers: dict[int, Held], packets: Region) -> Region:
         v = self.view
         if step.field in {"network", "transport"}:
             return self._payload(step, registers)
@@ -218,8 +192,15 @@ class Walk:
             return v.space.none
         if name not in _FLAGS and name not in v.fields:
             return v.space.none
-        if name.startswith("ct.") and self.orders.get("notrack"):
-            raise UnknownError("conntrack is asked after `notrack`")
+        for word, done in self.orders.items():
+            # What this run has changed of a packet's connection, it does not know.
+            changed = word == "notrack" or (word.startswith("label") and name == "ct.label")
+            if (
+                changed
+                and name.startswith("ct.")
+                and v.space.both(done, packets) is not v.space.none
+            ):
+                raise UnknownError(f"{name} is asked after `{word}`")
         registers[step.dest] = Held(name, step.length, step.length, step.host)
         return v.loads(name) if name not in _FLAGS else v.space.all
 
@@ -337,3 +318,30 @@ class Walk:
             tuple([(number(low[a:b], "big"), number(high[a:b], "big")) for a, b in cuts])
             for (low, high), _ in named.elements
         ]
+
+
+def _order(step: Order, registers: dict[int, Held]) -> str:
+    """Put an order into words, with the label or port that a register holds."""
+    data = registers[step.source].data if step.source >= 0 else b""
+    if step.word == "redirect":
+        return f"redirect {int.from_bytes(data[:2], 'big')}"
+    if step.word == "label":
+        number = int.from_bytes(data, sys.byteorder)
+        if number.bit_count() != 1:
+            raise UnknownError("several labels at once")
+        return f"label {number.bit_length() - 1}"
+    return step.word
+
+
+def _change(step: Mask | Swap, registers: dict[int, Held]) -> None:
+    """Change what a register holds (nft_bitwise.c, nft_byteorder.c)."""
+    held = registers[step.source]
+    if held.mask is not None or (isinstance(step, Swap) and not held.host):
+        raise UnknownError("a register is changed twice")
+    if isinstance(step, Mask):
+        if held.length > len(step.mask):
+            raise UnknownError("a mask shorter than what it is for")
+        held = Held(held.field, held.whole, held.length, held.host, step.mask)
+    else:
+        held = Held(held.field, held.whole, held.length, host=False)
+    registers[step.dest] = held
