@@ -84,7 +84,9 @@ def _zones(draw: random.Random) -> tuple[Zone, ...]:
     taken: set = set()
     made = []
     for name, own, mine in zones:
-        free = tuple(s for s in mine if s not in taken) or (ip_network(f"10.{40 + len(made)}.0.0/24"),)
+        free = tuple(s for s in mine if s not in taken) or (
+            ip_network(f"10.{40 + len(made)}.0.0/24"),
+        )
         taken |= set(free)
         shared = [links[-1]] if draw.random() < 0.4 else []
         made.append(Zone(name, name, (*own, *shared), free))
@@ -112,12 +114,22 @@ def site(seed: int) -> tuple[Policy, dict, dict, dict]:
     levels = (OPEN, REDUCED, CUT, ISOLATE)
     policy_site = Site("random", "", zones, line, resolvers, levels, proxy)
     names = [zone.name for zone in zones]
-    hosts = [n for s in inside for n in (ip_network(s[5]), *(s.subnets(new_prefix=s.prefixlen + 3)))]
+    hosts = [
+        n for s in inside for n in (ip_network(s[5]), *(s.subnets(new_prefix=s.prefixlen + 3)))
+    ]
     services = []
     for number in range(draw.randint(0, 4)):
         where = _some(draw, [*names, "gateway"], 3)
-        own = _some(draw, hosts[:12], 2, 0 if where else 1) if draw.random() < 0.5 or not where else []
-        distinct = [h for h in own if not any(h != o and h.version == o.version and h.overlaps(o) for o in own)]
+        own = (
+            _some(draw, hosts[:12], 2, 0 if where else 1)
+            if draw.random() < 0.5 or not where
+            else []
+        )
+        distinct = [
+            h
+            for h in own
+            if not any(h != o and h.version == o.version and h.overlaps(o) for o in own)
+        ]
         services.append(
             Service(
                 f"svc-{number}", "", "", "", draw.choice(list(Criticality)), tuple(where),

@@ -175,8 +175,10 @@ def _mutants(table: Table, reached: set[str]) -> Iterator[tuple[str, str, Table]
         for at in range(len(one.elements)):
             rest = (*one.elements[:at], *one.elements[at + 1 :])
             fewer = Set(one.name, one.length, one.moving, rest)
-            yield f"element {at} of {name}", "dropped", replace(
-                table, sets={**table.sets, name: fewer}
+            yield (
+                f"element {at} of {name}",
+                "dropped",
+                replace(table, sets={**table.sets, name: fewer}),
             )
 
 

@@ -41,7 +41,7 @@ End = tuple[Interval, Interval, Interval]
 """An outside end: addresses, ports of the connection, protocol."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Meaning:
     """What a policy means at these levels.
 
@@ -115,7 +115,7 @@ class Meaning:
         outbound = direction is Direction.OUTBOUND
         peer, own = ("ct.original.daddr", "ct.original.saddr") if outbound else (
             "ct.original.saddr", "ct.reply.saddr")  # fmt: skip
-        version, what = w.view.version, (zone, direction)
+        version, what = w.view.version, (self, zone, direction)
         ends = (peer, "ct.original.proto-dst", "ct.protocol")
         return w.together(
             ends, lambda: self._for_all(zone, direction, version), ("all", *what)
