@@ -45,7 +45,9 @@ def kernel():
 
 
 def _load(text: str) -> Dump:
-    done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True)
+    done = subprocess.run(
+        ["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return dump_table("ecluse")
 
@@ -184,7 +186,7 @@ def _mutants(table: Table, reached: set[str]) -> Iterator[tuple[str, str, Table]
 
 def _places(table: Table, where: str) -> list[str]:
     """Name the places whose packets a wrong chain can meet, all for a set."""
-    chain = where.split(" rule ")[0]
+    chain = where.partition(" rule ")[0]
     found = [base.name for base in table.bases if chain in _reached(table, base.name)]
     return found if chain in table.rules else [base.name for base in table.bases]
 

@@ -88,8 +88,8 @@ class Prover:
             version, kind, priority = packets
             hook = PLACES[place][0]
             view = View(version, hook, priority, kind, self._spaces, self._homes(version))
-            passes, orders = self._meaning.at(place, Words(view))
-            wanted = {"pass": passes, **orders}
+            passes, effects = self._meaning.at(place, Words(view))
+            wanted = {"pass": passes, **effects}
             both = view.space.both
             self._wanted[key] = (
                 view,
@@ -111,7 +111,7 @@ class Prover:
         passes = view.possible
         for base in bases:
             passes = walk.enter(base, passes)
-        for name, does in {**dict.fromkeys(wanted, s.none), **walk.orders, "pass": passes}.items():
+        for name, does in {**dict.fromkeys(wanted, s.none), **walk.effects, "pass": passes}.items():
             # Without an entry there is nothing to label (nft_ct_set_eval).
             should = wanted.get(name, s.none)
             if does is should or (name.startswith("label") and view.kind.track == "none"):

@@ -106,14 +106,14 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Effect:
     """Do something beside a verdict: notrack, label, redirect, answer. source: by what."""
 
     word: str
     source: int = -1
 
 
-Step = Load | Put | Mask | Swap | Compare | Lookup | Update | Limit | Verdict | Order
+Step = Load | Put | Mask | Swap | Compare | Lookup | Update | Limit | Verdict | Effect
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +254,7 @@ def _meta(data: Attributes) -> list[Step] | None:
 def _ct(data: Attributes) -> list[Step] | None:
     key = _number(data[2])
     if 1 not in data:  # it sets: the label alone is known
-        return [Order("label", _register(data[4]))] if key == 13 else None
+        return [Effect("label", _register(data[4]))] if key == 13 else None
     if key in _TUPLE and 3 in data:
         way = ("original", "reply")[_number(data[3])]
         # An address of the other family breaks (nft_ct_get_eval): "4.saddr".
@@ -362,10 +362,10 @@ _READERS: dict[str, Callable[[Attributes], list[Step] | None]] = {
     "meta": _meta, "ct": _ct, "payload": _payload, "fib": _fib, "cmp": _cmp, "range": _range,
     "bitwise": _bitwise, "byteorder": _byteorder, "immediate": _immediate, "lookup": _lookup,
     "objref": _objref, "dynset": _dynset, "limit": _limit,
-    "notrack": lambda _: [Order("notrack")],
-    "reject": lambda _: [Order("answer"), Verdict("drop")],
+    "notrack": lambda _: [Effect("notrack")],
+    "reject": lambda _: [Effect("answer"), Verdict("drop")],
     # The register of the port; then the packet is accepted (nft_redir_eval).
-    "redir": lambda data: [Order("redirect", _register(data[1])), Verdict("accept")],
+    "redir": lambda data: [Effect("redirect", _register(data[1])), Verdict("accept")],
 }  # fmt: skip
 
 

@@ -13,12 +13,12 @@ from ecluse.proof.packet import View
 from ecluse.proof.read_table import (
     BaseChain,
     Compare,
+    Effect,
     Key,
     Limit,
     Load,
     Lookup,
     Mask,
-    Order,
     Put,
     Rule,
     Set,
@@ -61,13 +61,13 @@ class Held:
 class Walk:
     """What a table does with the packets of a view.
 
-    orders: what it does beside a verdict, and to which packets. trace: each rule that gave a
+    effects: what it does beside a verdict, and to which packets. trace: each rule that gave a
     verdict, in order, if asked for.
     """
 
     table: Table
     view: View
-    orders: dict[str, Region] = field(default_factory=dict)
+    effects: dict[str, Region] = field(default_factory=dict)
     trace: list[Rule] | None = None
     accepted: Region = field(init=False)
 
@@ -98,7 +98,7 @@ class Walk:
                     self.accepted = s.either(self.accepted, here)
                 elif verdict.word == "jump":
                     packets = s.either(packets, self._chain(verdict.chain, here))
-                elif verdict.word == "goto":  # it comes back to whoever jumped here
+                elif verdict.word == "goto":  # it comes back to the last jump
                     back = s.either(back, self._chain(verdict.chain, here))
                 elif verdict.word == "return":
                     back = s.either(back, here)
@@ -152,9 +152,9 @@ class Walk:
                 return self.view.variable("within", int(not over), int(not over))
             case Update():
                 return self._update(step, registers, packets)
-            case Order():
-                word = _order(step, registers)
-                self.orders[word] = s.either(self.orders.get(word, s.none), packets)
+            case Effect():
+                word = _effect(step, registers)
+                self.effects[word] = s.either(self.effects.get(word, s.none), packets)
             case Put(dest, data):
                 registers[dest] = Held("", 0, len(data), data=data)
             case Mask() | Swap():
@@ -192,7 +192,7 @@ class Walk:
             return v.space.none
         if name not in _FLAGS and name not in v.fields:
             return v.space.none
-        for word, done in self.orders.items():
+        for word, done in self.effects.items():
             # What this run has changed of a packet's connection, it does not know.
             changed = word == "notrack" or (word.startswith("label") and name == "ct.label")
             if (
@@ -320,7 +320,7 @@ class Walk:
         ]
 
 
-def _order(step: Order, registers: dict[int, Held]) -> str:
+def _effect(step: Effect, registers: dict[int, Held]) -> str:
     """Put an order into words, with the label or port that a register holds."""
     data = registers[step.source].data if step.source >= 0 else b""
     if step.word == "redirect":

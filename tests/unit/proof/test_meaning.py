@@ -16,7 +16,7 @@ def name(text):
 
 def holds(policy, place, packets, what="pass", level="cut", addresses=None, **fields):
     meaning = Meaning(policy, addresses or {}, dict.fromkeys(w.ZONES, level), {}, (990,))
-    passes, orders = meaning.at(place, Words(packets))
+    passes, effects = meaning.at(place, Words(packets))
     homes = {"home": 1 << 9}
     point = {
         packets.level[key]: name(value)
@@ -26,7 +26,7 @@ def holds(policy, place, packets, what="pass", level="cut", addresses=None, **fi
         else value
         for key, value in {"th": 2, "state": 1, **homes, **fields}.items()
     }
-    region = passes.region if what == "pass" else orders[what].region
+    region = passes.region if what == "pass" else effects[what].region
     return packets.space.holds(region, point)
 
 

@@ -8,11 +8,11 @@ from ecluse.proof.dump import Dump
 from ecluse.proof.read_table import (
     BaseChain,
     Compare,
+    Effect,
     Limit,
     Load,
     Lookup,
     Mask,
-    Order,
     Put,
     Swap,
     UnknownError,
@@ -33,7 +33,8 @@ def expression(name, *data):
 
 
 def dump(*expressions, sets=(), elements=None, flags=0):
-    chain = dict(parts(text(3, "base") + nested(4, number(1, 2), number(2, -10)) + number(5, 0) + text(7, "filter")))  # fmt: skip
+    hook = nested(4, number(1, 2), number(2, -10))
+    chain = dict(parts(text(3, "base") + hook + number(5, 0) + text(7, "filter")))
     rule = dict(parts(text(2, "base") + nested(4, *expressions)))
     return Dump(flags, (chain,), (rule,) if expressions else (), tuple(sets), elements or {})
 
@@ -75,7 +76,7 @@ def test_a_dormant_table_judges_nothing():
             expression("ct", number(1, 2), number(2, 12), number(3, 0, 1)),
             Load(8, 2, "ct.original.proto-dst"),
         ),
-        (expression("ct", number(2, 13), number(4, 1)), Order("label", 4)),
+        (expression("ct", number(2, 13), number(4, 1)), Effect("label", 4)),
         (expression("fib", number(1, 1), number(2, 2), number(3, 1)), Load(4, 16, "srcroute")),
         (expression("fib", number(1, 1), number(2, 3), number(3, 2)), Load(4, 4, "local", True)),
         (expression("cmp", number(1, 1), number(2, 0), value(3, b"\x06")), Compare(4, b"\x06")),
@@ -105,12 +106,19 @@ def test_a_dormant_table_judges_nothing():
         ),
         (
             expression(
-                "bitwise", number(1, 1), number(2, 1), number(3, 4), value(4, b"\xff\0\0\0"), value(5, bytes(4)),
+                "bitwise",
+                number(1, 1),
+                number(2, 1),
+                number(3, 4),
+                value(4, b"\xff\0\0\0"),
+                value(5, bytes(4)),
             ),
             Mask(4, 4, b"\xff\0\0\0"),
         ),
         (
-            expression("byteorder", number(1, 1), number(2, 1), number(3, 1), number(4, 4), number(5, 4)),
+            expression(
+                "byteorder", number(1, 1), number(2, 1), number(3, 1), number(4, 4), number(5, 4)
+            ),
             Swap(4, 4, 4),
         ),
         (expression("immediate", number(1, 1), value(2, b"\x14\xb4")), Put(4, b"\x14\xb4")),
@@ -119,28 +127,34 @@ def test_a_dormant_table_judges_nothing():
         (verdict(-5), Verdict("return")),
         (verdict(1), Verdict("accept")),
         (expression("lookup", text(1, "s"), number(2, 1), number(5, 1)), Lookup("s", 4, True)),
-        (expression("lookup", text(1, "s"), number(2, 1), number(3, 0)), Lookup("s", 4, verdict=True)),
+        (
+            expression("lookup", text(1, "s"), number(2, 1), number(3, 0)),
+            Lookup("s", 4, verdict=True),
+        ),
         (expression("objref", number(3, 1), text(4, "m")), Lookup("m", 4)),
         (expression("dynset", text(1, "s"), number(3, 1), number(4, 1)), Update("s", 4, False)),
         (
             expression(
-                "dynset", text(1, "s"), number(3, 1), number(4, 1),
+                "dynset",
+                text(1, "s"),
+                number(3, 1),
+                number(4, 1),
                 nested(7, text(1, "limit"), nested(2, number(5, 1))),
             ),
             Update("s", 4, True),
         ),
         (expression("limit", number(5, 0)), Limit(False)),
-        (expression("notrack"), Order("notrack")),
+        (expression("notrack"), Effect("notrack")),
     ],
-)  # fmt: skip
+)
 def test_an_expression(made, wanted):
     assert steps(made) == (wanted,)
 
 
 def test_refusals_and_redirects_are_an_order_and_a_verdict():
-    assert steps(expression("reject")) == (Order("answer"), Verdict("drop"))
+    assert steps(expression("reject")) == (Effect("answer"), Verdict("drop"))
     redirect = expression("redir", number(1, 1))
-    assert steps(redirect) == (Order("redirect", 4), Verdict("accept"))
+    assert steps(redirect) == (Effect("redirect", 4), Verdict("accept"))
 
 
 def test_counters_judge_nothing():

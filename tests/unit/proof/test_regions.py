@@ -59,13 +59,16 @@ def test_z3_agrees(seed):
     a, b = space.boxes((0, 1, 2), one), space.boxes((0, 1, 2), other)
     fields = [z3.BitVec(f"f{n}", width) for n, width in enumerate(WIDTHS)]
 
-    def said(boxes):
-        return z3.Or(
+    def within(box):
+        return z3.And(
             [
-                z3.And([z3.And(z3.UGE(f, x), z3.ULE(f, y)) for f, (x, y) in zip(fields, box, strict=True)])
-                for box in boxes
+                z3.And(z3.UGE(f, low), z3.ULE(f, high))
+                for f, (low, high) in zip(fields, box, strict=True)
             ]
-        )  # fmt: skip
+        )
+
+    def said(boxes):
+        return z3.Or([within(box) for box in boxes])
 
     solver = z3.Solver()
     solver.add(said(one) != said(other))

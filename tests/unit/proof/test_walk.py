@@ -6,11 +6,11 @@ import pytest
 
 from ecluse.proof.read_table import (
     Compare,
+    Effect,
     Limit,
     Load,
     Lookup,
     Mask,
-    Order,
     Put,
     Set,
     Swap,
@@ -105,7 +105,12 @@ def test_the_first_bytes_of_a_field_are_a_prefix():
 
 
 def test_a_mask_is_a_prefix_or_not_understood():
-    steps = [Load(4, 4, "network", offset=12), Mask(4, 4, b"\xff\xff\x80\0"), Compare(4, b"\x0a\x0a\x80\0"), ACCEPT]  # fmt: skip
+    steps = [
+        Load(4, 4, "network", offset=12),
+        Mask(4, 4, b"\xff\xff\x80\0"),
+        Compare(4, b"\x0a\x0a\x80\0"),
+        ACCEPT,
+    ]
     v, found = accepted({"base": [steps]})
     assert found is v.any_of("saddr", [(0x0A0A8000, 0x0A0AFFFF)])
     steps[1] = Mask(4, 4, b"\xff\0\xff\0")
@@ -131,7 +136,7 @@ def test_ports_next_to_each_other_are_read_at_once():
     assert found is ports
 
 
-def test_a_number_of_the_host_is_read_in_its_order():
+def test_a_number_of_the_host_is_read_in_its_effect():
     raw = (990).to_bytes(4, sys.byteorder)
     steps = [Load(4, 4, "skuid", True), Compare(4, raw), ACCEPT]
     v, found = accepted({"base": [steps]}, view(hook="output"))
@@ -160,20 +165,20 @@ def test_orders_are_told_apart():
     label = (1 << 127).to_bytes(16, sys.byteorder)
     rules = {
         "base": [
-            [*link("lan0"), Put(4, label), Order("label", 4)],
-            [*link("lan0"), Put(4, b"\x14\xb4"), Order("redirect", 4), ACCEPT],
+            [*link("lan0"), Put(4, label), Effect("label", 4)],
+            [*link("lan0"), Put(4, b"\x14\xb4"), Effect("redirect", 4), ACCEPT],
         ]
     }
     v = view()
     made = table(rules)
     walk = Walk(made, v)
     walk.enter(made.bases[0], v.space.all)
-    assert sorted(walk.orders) == ["label 127", "redirect 5300"]
-    assert walk.orders["label 127"] is walk.orders["redirect 5300"]
+    assert sorted(walk.effects) == ["label 127", "redirect 5300"]
+    assert walk.effects["label 127"] is walk.effects["redirect 5300"]
 
 
 def test_what_was_changed_is_not_asked_again():
-    steps = [Order("notrack"), Load(4, 1, "ct.direction"), Compare(4, b"\0"), ACCEPT]
+    steps = [Effect("notrack"), Load(4, 1, "ct.direction"), Compare(4, b"\0"), ACCEPT]
     with pytest.raises(UnknownError, match="after `notrack`"):
         accepted({"base": [steps]})
 
