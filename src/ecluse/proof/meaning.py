@@ -55,6 +55,7 @@ class Meaning:
     levels: Levels
     learned: Mapping[str, frozenset[IPAddress]] = field(default_factory=dict)
     uids: tuple[int, ...] = (0,)
+    _known: dict[tuple[str, Direction, int], list[End]] = field(default_factory=dict)
 
     def at(self, place: str, w: Words) -> tuple[Packets, dict[str, Packets]]:
         """Give what passes a place, and what else is done to which packets."""
@@ -128,18 +129,18 @@ class Meaning:
         for service, hosts in self._services(zone):
             if hosts is None:
                 yield from self._ends(service, direction, version)
-                if direction is Direction.OUTBOUND and zone != GATEWAY:
-                    yield from self._learned(service, version)
+                if zone != GATEWAY:
+                    yield from self._learned(service, direction, version)
 
     def _for_some(self, zone: str, direction: Direction, version: int) -> Iterator[Box]:
         """Give the ends that some hosts may use, with these."""
         for service, hosts in self._services(zone):
+            ends = () if hosts is None else (
+                *self._ends(service, direction, version),
+                *self._learned(service, direction, version),
+            )  # fmt: skip
             for host in _intervals(hosts or (), version):
-                for end in self._ends(service, direction, version):
-                    yield (*end, host)
-                if direction is Direction.OUTBOUND:
-                    for end in self._learned(service, version):
-                        yield (*end, host)
+                yield from ((*end, host) for end in ends)
 
     def _services(self, zone: str) -> Iterator[tuple[Service, tuple[IPNetwork, ...] | None]]:
         """Give what a zone's level keeps for it: for all its machines, or for some hosts."""
@@ -150,15 +151,20 @@ class Meaning:
                 elif service.hosts and zone != GATEWAY:
                     yield service, service.hosts
 
-    def _ends(self, service: Service, direction: Direction, version: int) -> Iterator[End]:
+    def _ends(self, service: Service, direction: Direction, version: int) -> list[End]:
         """Give each outside end of a service: addresses, port of the connection, protocol."""
-        for one in service.destinations:
-            if one.direction is direction:
-                for end in _intervals((*one.networks, *self._named(one)), version):
-                    for traffic in one.traffic:
-                        yield end, *_traffic(traffic, version)
+        key = (service.name, direction, version)
+        if key not in self._known:
+            self._known[key] = [
+                (end, *_traffic(traffic, version))
+                for one in service.destinations
+                if one.direction is direction
+                for end in _intervals((*one.networks, *self._named(one)), version)
+                for traffic in one.traffic
+            ]
+        return self._known[key]
 
-    def _learned(self, service: Service, version: int) -> Iterator[End]:
+    def _learned(self, service: Service, direction: Direction, version: int) -> Iterator[End]:
         """What was learned for a service is kept for all that it does with names.
 
         So for zones, which ask the DNS gate: the gateway's own programs do not.
@@ -169,7 +175,8 @@ class Meaning:
             if one.direction is Direction.OUTBOUND and (one.hosts or one.wildcards)
             for traffic in one.traffic
         ]
-        for address in self.learned.get(service.name, ()) if self._has_gate else ():
+        known = self._has_gate and direction is Direction.OUTBOUND
+        for address in self.learned.get(service.name, ()) if known else ():
             if address.version == version:
                 for traffic in by_name:
                     yield (int(address), int(address)), *_traffic(traffic, version)

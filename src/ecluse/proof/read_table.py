@@ -6,9 +6,10 @@ nothing is proved. No names of chains or sets mean anything.
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ecluse.proof.dump import Attributes, Dump
+from ecluse.proof.regions import Box
 
 Key = tuple[bytes, bytes]
 """First and last key of an element, both included; of the fields of a concatenation each for itself
@@ -148,6 +149,8 @@ class Set:
     length: int
     moving: bool
     elements: tuple[tuple[Key, Verdict | None], ...]
+    cut: dict[tuple[tuple[int, int], ...], list[Box]] = field(default_factory=dict)
+    """Its keys as numbers, by where their fields lie: cut once."""
 
 
 @dataclass(frozen=True, slots=True)

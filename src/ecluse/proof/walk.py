@@ -88,21 +88,40 @@ class Walk:
         for rule in self.table.rules[name]:
             if packets is s.none:
                 break
+            if self._judges_nothing(rule):
+                continue
             for here, verdict in self._rule(rule, packets):
-                if here is s.none or verdict.word in {"continue", "break"}:
-                    continue
-                packets = s.without(packets, here)
-                if self.trace is not None:
-                    self.trace.append(rule)
-                if verdict.word == "accept":
-                    self.accepted = s.either(self.accepted, here)
-                elif verdict.word == "jump":
-                    packets = s.either(packets, self._chain(verdict.chain, here))
-                elif verdict.word == "goto":  # it comes back to the last jump
-                    back = s.either(back, self._chain(verdict.chain, here))
-                elif verdict.word == "return":
-                    back = s.either(back, here)
+                if here is not s.none and verdict.word not in {"continue", "break"}:
+                    if self.trace is not None:
+                        self.trace.append(rule)
+                    taken, returned = self._follow(verdict, here)
+                    packets, back = s.without(packets, taken), s.either(back, returned)
         return s.either(back, packets)
+
+    def _follow(self, verdict: Verdict, here: Region) -> tuple[Region, Region]:
+        """Give which packets a verdict takes out of a chain, and which of them are returned."""
+        s = self.view.space
+        if verdict.word == "jump":
+            return s.without(here, self._chain(verdict.chain, here)), s.none
+        if verdict.word == "goto":  # it comes back to the last jump
+            return here, self._chain(verdict.chain, here)
+        if verdict.word == "accept":
+            self.accepted = s.either(self.accepted, here)
+        return here, here if verdict.word == "return" else s.none
+
+    def _judges_nothing(self, rule: Rule) -> bool:
+        """Say whether a rule only counts and records, or jumps to where that is all.
+
+        No chain leads back to itself (nft_chain_validate).
+        """
+        for step in rule.steps:
+            if isinstance(step, Effect) or (isinstance(step, Lookup) and step.verdict):
+                return False
+            if isinstance(step, Verdict):
+                return step.word == "jump" and all(
+                    map(self._judges_nothing, self.table.rules[step.chain])
+                )
+        return True
 
     def _rule(self, rule: Rule, packets: Region) -> list[tuple[Region, Verdict]]:
         """Give which packets come to a rule's verdict, and it; of a map, each of them."""
@@ -313,11 +332,14 @@ class Walk:
                 raise UnknownError(f"set {named.name}: a field in its host's byte order")
             cuts.append((at, at + held.length))
             at += (held.length + 3) & ~3
-        number = int.from_bytes
-        return [
-            tuple([(number(low[a:b], "big"), number(high[a:b], "big")) for a, b in cuts])
-            for (low, high), _ in named.elements
-        ]
+        found = named.cut.get(tuple(cuts))
+        if found is None:
+            number = int.from_bytes
+            found = named.cut[tuple(cuts)] = [
+                tuple([(number(low[a:b], "big"), number(high[a:b], "big")) for a, b in cuts])
+                for (low, high), _ in named.elements
+            ]
+        return found
 
 
 def _effect(step: Effect, registers: dict[int, Held]) -> str:
