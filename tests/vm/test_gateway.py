@@ -170,19 +170,22 @@ def test_offloaded_flows_that_are_not_kept_end_within_a_second(scene: Scene):
 
 
 def test_an_upgrade_loses_nothing_and_lets_nothing_through(scene: Scene):
+    # At 1,000/s an emulator that shares its cores with others could not follow for minutes (gaps of
+    # 36 s at load 7), and its cards dropped what waited.
     streams = [
-        scene.ward.care.stream(places.LABORATORY.address(family), 5001, rate=1000)
+        scene.ward.care.stream(places.LABORATORY.address(family), 5001, rate=200)
         for family in (4, 6)
     ]
-    away = scene.ward.care.stream(places.WEB.v4, 5001, rate=1000)
+    away = scene.ward.care.stream(places.WEB.v4, 5001, rate=200)
     asked = "dpkg-query -W -f '${Version}' ecluse"
     before = scene.machine.sh(asked, check=True).out
-    scene.machine.sh("DEBIAN_FRONTEND=noninteractive dpkg -i /root/next.deb", check=True)
+    install = "DEBIAN_FRONTEND=noninteractive dpkg -i /root/next.deb"
+    scene.machine.sh(install, check=True, timeout=1200)  # two minutes on a quiet machine
     scene.must_be_cut()
     assert scene.machine.sh(asked, check=True).out == f"{before}+next"
     assert away.stop(grace=0).received == 0
     reports = [stream.stop(grace=10) for stream in streams]
-    assert all(report.whole for report in reports), reports
+    assert all(report.whole for report in reports), (reports, scene.ward.dropped_by_cards())
     scene.must_hold()
 
 

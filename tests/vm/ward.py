@@ -3,6 +3,7 @@
 Same places, same people, same internet.
 """
 
+import json
 from pathlib import Path
 
 from tests.lab import netns
@@ -34,6 +35,19 @@ class Ward(Hospital):
         """Nothing: the machine dresses itself (see `guest`), and its namespace is only where the
         emulator runs.
         """
+
+    def dropped_by_cards(self) -> dict[str, int]:
+        """Count, by card, the packets that the emulator was too slow to take: no fault of the gate.
+
+        Give those with any.
+        """
+        dropped = {
+            theirs: json.loads(netns.run("ip", "-n", inside, "-s", "-j", "link", "show", theirs))[
+                0
+            ]["stats64"]["tx"]["dropped"]
+            for inside, theirs in self._ends
+        }
+        return {card: count for card, count in dropped.items() if count}
 
     def machine(self, name: str, disk: Disk, backing: Path | None = None) -> Machine:
         """Make a machine with this hospital's cables in it, switched off; one runs at a time."""
