@@ -26,7 +26,7 @@ DNS_PACKAGES := unbound bind9 bind9-utils
 LINK_PEERS := build/link-peers
 LINK_PACKAGES := busybox keepalived
 
-.PHONY: help packages install dns-servers link-peers lint test test-unit test-kernel coverage watch test-vm oracle-night demo bench bench-quick deb lock-deb public-suffixes deb-check test-deb clean
+.PHONY: help packages install dns-servers link-peers lint test test-unit test-kernel coverage watch test-vm prove oracle-night demo bench bench-quick deb lock-deb public-suffixes deb-check test-deb clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -90,6 +90,9 @@ test-unit: install ## unit and golden tests, in parallel; no root needed
 
 test-kernel: install dns-servers link-peers ## tests that send packets and run the daemon; root (skipped without, but never when CI=true); installs the peers' firewalls
 	$(BIN)/python -m pytest tests/kernel tests/system tests/demo tests/bench -rs -n $(WORKERS) --dist worksteal </dev/null
+
+prove: install ## the proof: golden sites, 500 drawn ones, wrong compilers and tables; root, some minutes
+	ECLUSE_TESTS=thorough $(BIN)/python -m pytest tests/unit/proof tests/kernel/test_proof.py -n $(WORKERS) --dist worksteal </dev/null
 
 # T is what pytest takes (a file, a folder, FILE::TEST), or an expression for -k over the unit and golden tests. One file runs by
 # itself, a folder in parallel; only tests that run a DNS server of the inside need one to be there.
