@@ -104,7 +104,7 @@ class SecondLockTask:
         self._unlocked: tuple[str, ...] = ()
         self._since: datetime | None = None
         self._series = randbits(32)  # what a run before made is not known to be as it should
-        self._renamed = False
+        self._renames = self._made_for = 0  # those heard of, and those that it was made again for
         self._culprit = ""  # who changed it last, and how
         self._failure = ""
         self._reading = ExitReading(stands=False)
@@ -128,7 +128,7 @@ class SecondLockTask:
 
         The chain of one that was renamed hangs nowhere and is listed as ever (seen on 6.18).
         """
-        self._renamed = True
+        self._renames += 1
         self._wanted.set()
 
     async def run(self) -> None:
@@ -242,21 +242,21 @@ class SecondLockTask:
     async def _bring(self) -> None:
         live = self._live.current
         meant = await self._meant(live.policy, live.levels)
-        renamed, self._renamed = self._renamed, False
+        renames, renamed = self._renames, self._renames != self._made_for
         if meant is None and not self._may_stand:
             # One that somebody loaded by hand would drop what is open, in silence.
             self._may_stand = (await self._table.read_table(None)).stands
         stale = meant != self._applied or (meant is None and self._may_stand)
         if (renamed or stale) and not await self._change(live, meant, whole=renamed):
             return
+        self._made_for = renames
         if meant is None:
             await self._store_for_boot(None)
             return
         openings = self._openings
         reading = await self._table.read_table(meant)
         if not reading.stands or reading.faults:
-            found = "; ".join(reading.faults) or "it was gone"
-            found, self._culprit = self._culprit or found, ""
+            found = self._culprit or "; ".join(reading.faults) or "it was gone"
             if meant != self._applied:
                 self.follow()
                 return

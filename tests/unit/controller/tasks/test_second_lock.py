@@ -130,6 +130,20 @@ def test_after_a_device_was_renamed_it_is_made_again_though_it_looks_the_same(ma
     assert machine.exit_table.wholes[-1], "no chain is taken for sound"
 
 
+def test_a_renamed_device_is_not_forgotten_when_the_kernel_refused_at_first(machine):
+    machine.set("isolate")
+    lock = later(machine)
+    machine.exit_table.fail = "busy"
+    machine.links.change("interface wan9 was renamed to wan0")
+    later(machine)
+    before = len(machine.exit_table.applied)
+    machine.exit_table.fail = ""
+    machine.controller.parts.second_lock.follow()
+    assert later(machine) == lock
+    assert machine.exit_table.applied[before:] == [lock]
+    assert machine.exit_table.wholes[-1], "no chain is taken for sound"
+
+
 def test_what_it_dropped_is_an_alert_with_its_sender(machine):
     machine.set("isolate")
     none, some = CounterValue(0, 0), CounterValue(2, 120)
