@@ -216,6 +216,29 @@ def test_right_after_a_closing_it_is_being_set_and_later_missing(machine, monkey
     assert (found.stands, found.being_set, found.why) == (True, False, "")
 
 
+def test_one_that_stays_wrong_is_no_lock_that_is_being_set_but_an_alert(machine):
+    machine.set("isolate")
+    later(machine)
+    read = machine.exit_table.read_table
+
+    async def wrong(lock):
+        return replace(await read(lock), faults=("the kernel asks it nothing",))
+
+    machine.exit_table.read_table = wrong
+    for _ in range(2):  # an interface that comes and goes asks for it each time
+        machine.controller.parts.second_lock.follow()
+        later(machine)
+        machine.controller.parts.second_lock.follow()
+        found = state(machine)
+        assert (found.stands, found.being_set) == (False, False)
+        assert found.why == "the kernel asks it nothing"
+        assert machine.controller.parts.alerts.is_raised("second-lock-missing")
+    machine.exit_table.read_table = read
+    later(machine)
+    assert not machine.controller.parts.alerts.is_raised("second-lock-missing")
+    assert state(machine).stands
+
+
 def test_counts_are_of_the_moment_of_the_question(machine):
     machine.set("isolate")
     later(machine)
