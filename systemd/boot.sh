@@ -2,7 +2,8 @@
 # Put the recorded gate into the kernel before any link is up (ecluse-boot.service). No Python, nothing that may wait.
 #
 # What it loads, the first that is whole and that the kernel takes:
-#   boot.nft     the recorded state (and then boot-lock.nft, the second lock, if that stood); complete only with its checksum, because a torn one could load and leave everything open
+#   boot.nft     the recorded state (and then boot-lock.nft, the second lock, if that stood); complete only with its
+#                checksum, because a torn one could load and leave everything open
 #   closed.nft   the site's lifeline alone
 #   the built-in closed ruleset of the package, which knows no site
 # The latter two only where this gateway was in service before. Then a note tells the daemon that what it finds in the kernel

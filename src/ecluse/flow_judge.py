@@ -139,6 +139,10 @@ class FlowJudge:
         """Say whether an address is the gateway's own."""
         return self._place_of(address) == GATEWAY
 
+    def is_opened_inside(self, connection: ConntrackEntry) -> bool:
+        """Say whether a machine inside or the gateway opened it."""
+        return self._place_of(connection.original.source) is not None
+
     def near_peers(self, connections: Iterable[ConntrackEntry]) -> set[IPAddress]:
         """Give near addresses of no zone that the gateway itself talks to.
 

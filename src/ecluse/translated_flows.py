@@ -46,8 +46,11 @@ def _translated(
 ) -> Iterable[tuple[str, IPAddress, IPAddress]]:
     for one in connections:
         meant, real = one.original.destination, one.reply.source
-        if meant != real and (flow := judge.judge(one)).verdict == "kept":
-            yield flow.service, meant, real
+        # A port forward is translated too, and its answers go to who asked.
+        if meant != real and judge.is_opened_inside(one):
+            flow = judge.judge(one)
+            if flow.verdict == "kept":
+                yield flow.service, meant, real
 
 
 def _lets_out(ends: Ends, address: IPAddress) -> bool:

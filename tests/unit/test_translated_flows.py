@@ -6,7 +6,15 @@ from ipaddress import ip_address
 import pytest
 
 from ecluse.flow_judge import ConntrackEntry, FlowJudge, Tuple
-from ecluse.policy import SecondLock
+from ecluse.policy import (
+    Criticality,
+    Destination,
+    Direction,
+    Policy,
+    SecondLock,
+    Service,
+    Traffic,
+)
 from ecluse.ruleset.compile import compile_program
 from ecluse.translated_flows import MOST_WAYS, translated_warnings
 from tests.unit.ruleset import policies as w
@@ -50,6 +58,19 @@ def test_a_place_that_is_not_listed_is_told_once_with_what_to_list():
 )
 def test_what_the_lock_does_not_drop_is_not_told(one):
     assert translated_warnings(judge(), [one], {}) == ()
+
+
+def test_a_port_forward_to_the_inside_is_not_told():
+    partner, ours, server = "203.0.113.77", "192.0.2.2", "10.10.0.8"
+    one = Destination(Direction.INBOUND, (), (w.net(f"{partner}/32"),), (Traffic(6, 443, 443),))
+    site = replace(w.SITE, second_lock=SecondLock.CUT)
+    service = Service("remote", "", "", "", Criticality.VITAL, ("care",), (), (one,))
+    policy = Policy(site, (service,))
+    levels = dict.fromkeys(w.ZONES, "cut")
+    there = FlowJudge(policy, compile_program(policy, {}, 1), levels, frozenset({ours}))
+    forwarded = flow(server, meant=ours, source=partner)
+    assert there.judge(forwarded).verdict == "kept"
+    assert translated_warnings(there, [forwarded], {}) == ()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ INTERRUPTED = 130
 CODES = """\
 exit codes:
   0  done
-  1  'check' found faults or a way past the gate, 'audit verify' problems
+  1  'check' found faults or a way past the gate, 'audit verify' problems,
+     'verify' a packet that the kernel judges otherwise than the files
   2  usage: a wrong option, or a level, zone or generation that does not exist
   3  denied: you may not command; or you answered a question with no
   4  the daemon cannot be reached, or its answer was lost

@@ -11,7 +11,7 @@ from ecluse.gateway_flows import MOST_PEERS, ended_flows, ended_warnings
 from ecluse.host_reading import HostReading
 from ecluse.interface_zones import InterfaceZones
 from ecluse.kernel import conntrack, read_links
-from ecluse.policy import CUT, Addresses, Policy
+from ecluse.policy import CUT, Addresses, IPAddress, Policy
 from ecluse.ruleset.compile import compile_program
 from ecluse.ruleset.disjoint import TangledError
 from ecluse.state.layout import Layout
@@ -38,12 +38,12 @@ def gateway_flows(
             for address, index in read_links.read_outputs(near).items()
             if (name := names.get(index, "lo")) != "lo" and not zones.zones_of(name)
         )
-        own = {
-            ip_address(text.partition("/")[0])
-            for name, text in host.addresses
-            if name != "lo" and not zones.zones_of(name)
-        }
-        judge.mark_outside(judge.groups_reached(entries, own))
+        own: dict[bool, set[IPAddress]] = {True: set(), False: set()}
+        for name, text in host.addresses:
+            inside = name == "lo" or bool(zones.zones_of(name))
+            own[inside].add(ip_address(text.partition("/")[0]))
+        # The VLANs of one trunk have one link-local address: which of them sent, nobody knows.
+        judge.mark_outside(judge.groups_reached(entries, own[False] - own[True]))
         rows = ended_flows(judge, entries)
     except (OSError, EcluseError, TangledError) as error:
         return (), (f"connections of the gateway itself ({error})",)

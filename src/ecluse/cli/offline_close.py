@@ -217,10 +217,14 @@ def _write_boot_ruleset(at: Layout, loaded: Path) -> list[str]:
     """Make the machine boot into the loaded ruleset: a reboot often follows a dead daemon.
 
     Gives why that failed. The daemon reads the level from such a `boot.nft`, takes the most closed
-    of all that it finds, and writes its own.
+    of all that it finds, and writes its own. A ruleset that takes the second lock away may keep
+    more than the stored one lets out: that goes first.
     """
     try:
-        DiskReserve(at.disk_reserve).write_file(at.boot, durable_files.read_file(loaded) or b"")
+        text = durable_files.read_file(loaded) or b""
+        if exit_text.REMOVAL.encode() in text:
+            durable_files.remove_file(at.boot_lock)
+        DiskReserve(at.disk_reserve).write_file(at.boot, text)
     except StateError as error:
         return [f"boot ruleset, which stays as it was at a reboot ({error.message})"]
     return []

@@ -197,6 +197,12 @@ def _checks() -> ModuleType:
     return offline_checks
 
 
+def _proof() -> ModuleType:
+    from ecluse.cli import verify  # noqa: PLC0415
+
+    return verify
+
+
 GROUPS = {"audit": "verify or show the audit log; needs no daemon"}
 """Help of the first word of two-word verbs."""
 
@@ -232,6 +238,8 @@ add_verbs(
          "list the services, with owners, addresses and traffic"),
     Verb("refused", _queries, "refused", "say which machines keep trying to get out", _refused),
     Verb("check", _checks, "check", "check the site's files; needs no root and no daemon", _check),
+    Verb("verify", _proof, "verify",
+         "prove, as root, that the kernel passes what is recorded; needs no daemon"),
     Verb("events", _queries, "events", "follow what happens, until Ctrl-C"),
     Verb("audit verify", _checks, "audit_verify", "find altered, removed or inserted lines",
          _audit_file),

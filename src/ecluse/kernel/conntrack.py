@@ -161,7 +161,7 @@ def end_offloaded() -> int:
     """Delete every entry that a flowtable forwards, kept or not; give how many went.
 
     The kernel drops such a flow within a second. What is kept begins again by the chains. OSError
-    when the kernel refuses.
+    when the kernel refuses, if only for one.
     """
     kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, CT_GET)
     with NetlinkSocket(NETLINK_NETFILTER) as netlink:
@@ -171,7 +171,11 @@ def end_offloaded() -> int:
             for found in (attribute_map(body, 4),)
             if number(found.get(CTA_STATUS, b"")) & IPS_OFFLOADED
         ]
-    return _delete_entries(handles)[0]
+    ended, failed = _delete_entries(handles)
+    if failed:
+        code = failed.most_common(1)[0][0]
+        raise OSError(code, os.strerror(code))
+    return ended
 
 
 def _handle(body: bytes, found: dict[int, bytes]) -> bytes:

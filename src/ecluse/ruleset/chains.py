@@ -95,7 +95,7 @@ def zone_chains(
 
     A chain looks up connections that the zone opened, then connections opened towards it. It
     accepts what is kept and returns for the rest; the hook's chain decides about that. A second
-    one judges what came by the zone's own interface, to the end.
+    one judges what came by the zone's own interface, inside to inside too.
     """
     chains: list[Chain] = []
     for level in policy.site.levels:
@@ -150,7 +150,7 @@ def _to_inside(slot: int) -> Rule:
 
 
 def _leaving(policy: Policy, slot: int, level: str, quick: list[Rule], *, more: bool) -> Chain:
-    """Judge what came by a zone's own interface: kept, or inside to inside, or refused.
+    """Judge what came by a zone's own interface: kept, or inside to inside, or neither.
 
     What goes to an inside address is asked for its interface before the quick look-ups: both would
     accept it, so that this changes the order alone.
@@ -172,7 +172,6 @@ def _leaving(policy: Policy, slot: int, level: str, quick: list[Rule], *, more: 
     rules.append(_to_inside(slot))
     if more:
         rules.append((p.jump(level),))
-    rules.append((p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE)),))
     return Chain(level + table_names.OWN_LINK, tuple(rules))
 
 
@@ -349,24 +348,21 @@ def gate_chains(policy: Policy, slot: int) -> list[Chain]:
     """Make every gate closed: a program that is loaded and not switched to passes nothing.
 
     A zone's gate accepts or returns. What no zone keeps ends at the gate of no zone, or at the end
-    of its hook. The gate for what came by a zone's own interface ends there, too; inside to inside
-    passes even by a closed one.
+    of its hook. Inside to inside passes even by a closed one for a zone's own interface.
     """
     stem = table_names.prefix(slot)
-    elsewhere = table_names.gate_chain(slot, table_names.ELSEWHERE)
     nothing = f"{stem}nothing"
     closed = {table_names.ELSEWHERE: stem + "refuse"}
     closed |= {zone.name + table_names.OWN_LINK: _inside_alone(slot) for zone in policy.site.zones}
-    gates = {
-        place: Chain(table_names.gate_chain(slot, place), ((p.goto(closed.get(place, nothing)),),))
+    gates = [
+        Chain(table_names.gate_chain(slot, place), ((p.goto(closed.get(place, nothing)),),))
         for place in gate_names(policy)
-    }
+    ]
     return [
         Chain(stem + "open", ((p.ACCEPT,),)),
         Chain(nothing, ()),
-        gates.pop(table_names.ELSEWHERE),
-        Chain(_inside_alone(slot), (_to_inside(slot), (p.goto(elsewhere),))),
-        *gates.values(),
+        Chain(_inside_alone(slot), (_to_inside(slot),)),
+        *gates,
     ]
 
 

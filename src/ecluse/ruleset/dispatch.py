@@ -1,9 +1,13 @@
 """From the interfaces of a forwarded packet to the gate that judges it.
 
-What a zone's interface brought is judged to its end by that zone's chain (`gate.ZONE._from`): kept,
-inside to inside, or refused. The rest is judged by the zone that it goes to. A zone's gate accepts
-or returns, and inside to inside passes at every level, so the two may be asked in any order: first
-by the interface that the source speaks for, which most packets need alone.
+What a zone's interface brought is judged by that zone's chain (`gate.ZONE._from`): kept, inside to
+inside, or neither. The rest is judged by the zone that it goes to. Each gate accepts or returns,
+and inside to inside passes at every level, so the two may be asked in any order: first by the
+interface that the source speaks for, which most packets need alone.
+
+None of them ends in a refusal: a kernel checks a table by walking it along every way (newer ones
+remember what they walked). What stood at the end of every gate would be walked as often in each
+switch, while a cut waits.
 """
 
 from collections import Counter
@@ -23,8 +27,7 @@ _NO_VRF = p.Match(p.SDIF, (0,))
 def interface_dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[Chain]]:
     """Make the verdict maps that lead from an interface to its zone's gate, and the set of all.
 
-    Where zones share an interface, the address of the inside end decides. What `from` leads to
-    never returns.
+    Where zones share an interface, the address of the inside end decides.
     """
     stem = table_names.prefix(slot)
     users: dict[str, list[str]] = {}
@@ -39,10 +42,7 @@ def interface_dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[
     chains = []
     shared = sorted({tuple(zones) for zones in users.values() if len(zones) > 1})
     # An address of no zone is as foreign as an interface of no zone.
-    ends: tuple[Rule, ...] = (
-        (p.InSet((p.OIFNAME,), inside_set), p.ACCEPT),
-        (p.goto(table_names.gate_chain(slot, table_names.ELSEWHERE)),),
-    )
+    ends: tuple[Rule, ...] = ((p.InSet((p.OIFNAME,), inside_set), p.ACCEPT),)
     for side, last in (("from", ends), ("to", ())):
         leaves = side == "from"
 

@@ -220,6 +220,11 @@ async def test_what_a_flowtable_forwards_is_ended_by_its_status_alone(conntrack,
     assert adapter.end_offloaded() == 0
     assert len(await conntrack.connections()) == 5
     monkeypatch.setattr(adapter, "IPS_OFFLOADED", 1 << 3)  # IPS_CONFIRMED
+    with monkeypatch.context() as refused:
+        refused.setattr(adapter, "CT_DELETE", 200)  # no message that the kernel knows
+        with pytest.raises(OSError, match="Invalid argument"):
+            adapter.end_offloaded()
+    assert len(await conntrack.connections()) == 5
     assert adapter.end_offloaded() == 5
     assert not await conntrack.connections()
 

@@ -34,6 +34,20 @@ def test_each_row_is_a_warning_and_private_places_go_by_their_route(monkeypatch,
     assert "192.168.8.9" not in text
 
 
+def test_a_group_is_not_told_where_an_address_is_inside_and_outside(monkeypatch):
+    inside = simple().site.zones[0].interfaces[0].replace("*", "0")
+    shared = "fe80::5054:ff:fe12:3456"  # the VLANs of one trunk have one link-local address
+    wan, lan = ("wan0", f"{shared}/64"), (inside, f"{shared}/64")
+    entries = [flow(shared, "ff02::fb", port=5353)]
+    monkeypatch.setattr(host_flows.conntrack, "read_entries", lambda: (entries, 0))
+    monkeypatch.setattr(host_flows.read_links, "read_outputs", lambda _near: {})
+    devices = (Device("wan0", index=7), Device(inside, index=8))
+    (one,), _ = host_flows.gateway_flows(simple(), HostReading(devices=devices, addresses=(wan,)))
+    assert "udp/5353 to ff02::fb" in one.what
+    both = HostReading(devices=devices, addresses=(wan, lan))
+    assert host_flows.gateway_flows(simple(), both) == ((), ())
+
+
 def test_a_table_that_cannot_be_read_is_said(monkeypatch):
     def refused():
         raise PermissionError(1, os.strerror(1))

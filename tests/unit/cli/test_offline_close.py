@@ -9,6 +9,7 @@ import os
 import pytest
 
 from ecluse.cli import offline_close
+from ecluse.ruleset import exit_text
 from ecluse.ruleset.table_names import BASE_CHAINS
 from ecluse.state import durable_files
 
@@ -61,6 +62,22 @@ def test_what_does_not_close_the_gate_is_not_booted_into(nft, ecluse, tmp_path):
     code, out, _ = ecluse("cut", "--no-daemon", "--json")
     assert (code, json.loads(out)["verified"]) == (6, False)
     assert not (tmp_path / "state" / "boot.nft").exists()
+
+
+@pytest.mark.parametrize(("level", "stays"), [("cut", False), ("isolate", True)])
+def test_no_boot_meets_a_second_lock_that_the_closing_took_away(
+    nft, ecluse, tmp_path, level, stays
+):
+    """A lock of `isolate` would drop what `cut` keeps, until a daemon is there again."""
+    lock = tmp_path / "state" / "boot-lock.nft"
+    lock.write_text("what isolate lets out\n")
+    text = ("" if stays else exit_text.REMOVAL) + "table inet ecluse {}\n"
+    sealed = durable_files.with_checksum(text.encode(), durable_files.COMMENT_TRAILER)
+    (tmp_path / "state" / "ruleset").mkdir()
+    (tmp_path / "state" / "ruleset" / f"{level}.nft").write_bytes(sealed)
+    assert ecluse(level, "--no-daemon")[0] == 0
+    assert (tmp_path / "state" / "boot.nft").read_bytes() == sealed
+    assert lock.exists() == stays
 
 
 def test_where_nothing_can_be_loaded_it_says_to_pull_the_cable(nft, ecluse, tmp_path):

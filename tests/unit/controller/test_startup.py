@@ -6,8 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from ecluse.errors import ConfigError
+from ecluse.faults import Fault
+from ecluse.policy import Policy, Traffic
 from ecluse.ruleset import switch
 from ecluse.ruleset.compile import compile_program
+from ecluse.state import codec
 from tests.unit.controller.machine import CUT, OPEN, Machine, simple
 
 WHY = (
@@ -79,4 +83,32 @@ def test_with_no_records_left_the_vital_services_are_kept_and_nothing_else(rules
     machine.run(machine.firewall.apply(ruleset))
     machine.start(closed_at_boot=WHY)
     assert machine.kernel() == CUT
+    machine.close()
+
+
+@pytest.mark.parametrize("level", ["open", "cut"])
+def test_files_that_a_new_version_refuses_leave_the_gate_as_it_was_recorded(level):
+    """Management with `icmp` was taken by the version before, and recorded."""
+    policy = simple()
+    lifeline = replace(policy.site.lifeline, management_ports=(Traffic(6, 22, 22), Traffic(1)))
+    policy = replace(policy, site=replace(policy.site, lifeline=lifeline))
+    assert codec.read_json(Policy, codec.canonical(policy)) == policy, "its file is read"
+    machine = Machine(policy)
+    machine.start()
+    machine.set(level)
+    machine.kill()
+    fault = Fault("site.yaml", 7, 9, "'icmp' has no ports")
+
+    def refused():
+        raise ConfigError((fault,))
+
+    machine.source.load = refused
+    machine.start()
+    assert set(machine.status().levels.values()) == {level}
+    assert set(machine.kernel().values()) == {level}
+    assert any(
+        "the site's files have 1 fault(s) and wait unused" in one for one in machine.alert_texts()
+    )
+    assert isinstance(machine.reload(policy), ConfigError)
+    assert machine.set("isolate").verified
     machine.close()

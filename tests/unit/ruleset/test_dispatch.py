@@ -98,6 +98,14 @@ def test_more_interfaces_than_are_compared_have_a_map():
     assert judge.judge(replace(sent, iif="core0")).verdict != "accept"
 
 
+def test_few_ways_lead_to_the_refusal_whatever_the_number_of_zones(policy):
+    """Older kernels check in each transaction what stands at the end of a way, for every way."""
+    program = compile_program(policy, {}, 1)
+    refusal = p.goto(table_names.gate_chain(1, table_names.ELSEWHERE))
+    ends = {c.name for c in program.chains if any(refusal in rule for rule in c.rules)}
+    assert ends == {"k1_forward", "k1_forward.from", "k1_vrf"}
+
+
 def test_a_table_whose_gates_nobody_has_set_passes_what_is_inside_alone(policy):
     """So it is while the real table is loaded (`switch.interim_text`)."""
     judge = Simulator(compile_program(policy, {}, 1), {"forward": "k1_forward"})

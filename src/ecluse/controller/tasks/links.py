@@ -224,13 +224,13 @@ class LinkTask:
 
         Of several ways past the gate of one kind at one place the first is an alert.
         """
+        if seen.host is None:
+            return  # nothing new is known
         alerts, keys = self._alerts, dict[str, set[str]]()
         inside = seen.default_route_bypasses(self._live.current.policy)
         found = [(one.kind, one.is_bypass, one.where, self._said(one)) for one in self.bypasses]
-        if seen.host is not None:  # else nothing new is known of them
-            texts = seen.link_warnings(self._live.current.policy)
-            found += [("zone", text in inside, text, text) for text in texts]
-            keys["zone-links-odd"] = set()
+        texts = seen.link_warnings(self._live.current.policy)
+        found += [("zone", text in inside, text, text) for text in texts]
         for kind, is_bypass, where, what in found:
             code = "bypass-found" if is_bypass else _CODES.get(kind, "machine-odd")
             key = f"{kind} {where}" if is_bypass else what
@@ -249,7 +249,7 @@ class LinkTask:
                 alerts.raise_alert("zone-links-odd", key, what=what)
             else:
                 alerts.raise_alert("machine-odd", key, what=what)
-        for code in OF_THE_MACHINE - ({"zone-links-odd"} if seen.host is None else set()):
+        for code in OF_THE_MACHINE:
             alerts.clear_others(code, keys.get(code, ()))
 
     async def scan_for_bypasses(self, seen: LinkReading) -> None:

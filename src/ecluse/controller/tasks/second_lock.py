@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from secrets import randbits
 from typing import Any
@@ -21,7 +21,7 @@ from ecluse.alerts import Alerts, error_text
 from ecluse.controller.live_state import CurrentState, LiveState
 from ecluse.errors import EcluseError, KernelError
 from ecluse.exit_devices import exit_devices, unwritable_devices
-from ecluse.exit_ports import DroppedRow, ExitReading, ExitTable
+from ecluse.exit_ports import ExitReading, ExitTable
 from ecluse.policy import Addresses, Levels, Policy, SecondLock
 from ecluse.ports import Clock, KernelChange
 from ecluse.records import Actor, AuditRecord
@@ -104,7 +104,7 @@ class SecondLockTask:
         self._unlocked: tuple[str, ...] = ()
         self._since: datetime | None = None
         self._series = randbits(32)  # what a run before made is not known to be as it should
-        self._renamed = False
+        self._renames = self._made_for = 0  # those heard of, and those that it was made again for
         self._culprit = ""  # who changed it last, and how
         self._failure = ""
         self._reading = ExitReading(stands=False)
@@ -128,7 +128,7 @@ class SecondLockTask:
 
         The chain of one that was renamed hangs nowhere and is listed as ever (seen on 6.18).
         """
-        self._renamed = True
+        self._renames += 1
         self._wanted.set()
 
     async def run(self) -> None:
@@ -169,7 +169,10 @@ class SecondLockTask:
 
     def stands(self) -> bool:
         """Say whether it was as it should be when it was last looked at."""
-        return self._reading.stands and not self._reading.faults and not self._failure
+        return self._reading.stands and not self._wrong()
+
+    def _wrong(self) -> str:
+        return self._failure or "; ".join(self._reading.faults)
 
     def state(self) -> SecondLockState:
         """Give what is known of it, for `status`."""
@@ -179,13 +182,13 @@ class SecondLockTask:
         wanted = is_engaged(live.policy, live.levels)
         stands = self.stands()
         soon = self._asked is not None and time.monotonic() - self._asked < _BEING_SET
-        being_set = soon and wanted and not stands and not self._failure
+        being_set = soon and wanted and not stands and not self._wrong()
         why = "" if stands else _why_not(setting, wanted=wanted, being_set=being_set)
         return SecondLockState(
             setting=setting.value,
             wanted=wanted,
             stands=stands,
-            why=self._failure or "; ".join(reading.faults) or why,
+            why=self._wrong() or why,
             since=self._since if stands else None,
             devices=tuple(
                 ExitDeviceState(
@@ -196,7 +199,7 @@ class SecondLockTask:
                 )
                 for one in reading.counts
             ),
-            dropped=tuple(_row(one) for one in reading.dropped),
+            dropped=tuple(DroppedOutside(**asdict(one)) for one in reading.dropped),
             dropped_full=reading.full,
             being_set=being_set,
         )
@@ -232,7 +235,8 @@ class SecondLockTask:
             self._asked = None
         if self._applied and self._unlocked:
             self._failure = f"not locked, for no rule can name them: {', '.join(self._unlocked)}"
-            self._alerts.raise_alert("second-lock-missing", error=self._failure)
+        if wrong := self._wrong():
+            self._alerts.raise_alert("second-lock-missing", error=wrong)
         else:
             self._alerts.clear("second-lock-missing")
         await self._tell_of_lost()
@@ -242,21 +246,21 @@ class SecondLockTask:
     async def _bring(self) -> None:
         live = self._live.current
         meant = await self._meant(live.policy, live.levels)
-        renamed, self._renamed = self._renamed, False
+        renames, renamed = self._renames, self._renames != self._made_for
         if meant is None and not self._may_stand:
             # One that somebody loaded by hand would drop what is open, in silence.
             self._may_stand = (await self._table.read_table(None)).stands
         stale = meant != self._applied or (meant is None and self._may_stand)
         if (renamed or stale) and not await self._change(live, meant, whole=renamed):
             return
+        self._made_for = renames
         if meant is None:
             await self._store_for_boot(None)
             return
         openings = self._openings
         reading = await self._table.read_table(meant)
         if not reading.stands or reading.faults:
-            found = "; ".join(reading.faults) or "it was gone"
-            found, self._culprit = self._culprit or found, ""
+            found = self._culprit or "; ".join(reading.faults) or "it was gone"
             if meant != self._applied:
                 self.follow()
                 return
@@ -442,9 +446,3 @@ def _why_not(setting: SecondLock, *, wanted: bool, being_set: bool) -> str:
     if setting is SecondLock.CUT:
         return "a zone is open"
     return "only while every zone is at a level that keeps nothing"
-
-
-def _row(one: DroppedRow) -> DroppedOutside:
-    return DroppedOutside(
-        one.source, one.destination, one.protocol, one.port, one.ethertype, one.packets
-    )

@@ -309,3 +309,21 @@ def test_a_link_that_a_zone_misses_is_an_alert_in_the_same_answer(machine):
     found = machine_alerts(machine)
     assert any("no interface is called" in text for text in found["zone-links-odd"])
     machine.links._interfaces = ("care0", "core0", "wan0")
+
+
+def test_links_that_can_not_be_read_end_no_alert(machine):
+    machine.links._routes = ("wan0", "care0")
+    look(machine)
+    before = machine_alerts(machine)
+    assert any("a default route leaves by care0" in one for one in before["bypass-found"])
+    read = machine.links.read_links
+
+    async def refused():
+        raise KernelError("busy")
+
+    machine.links.read_links = refused
+    assert machine_alerts(machine) == before, "nothing new is known"
+    machine.links.read_links = read
+    machine.links._routes = ("wan0",)
+    look(machine)
+    assert machine_alerts(machine) == {}

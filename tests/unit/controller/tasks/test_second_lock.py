@@ -130,6 +130,20 @@ def test_after_a_device_was_renamed_it_is_made_again_though_it_looks_the_same(ma
     assert machine.exit_table.wholes[-1], "no chain is taken for sound"
 
 
+def test_a_renamed_device_is_not_forgotten_when_the_kernel_refused_at_first(machine):
+    machine.set("isolate")
+    lock = later(machine)
+    machine.exit_table.fail = "busy"
+    machine.links.change("interface wan9 was renamed to wan0")
+    later(machine)
+    before = len(machine.exit_table.applied)
+    machine.exit_table.fail = ""
+    machine.controller.parts.second_lock.follow()
+    assert later(machine) == lock
+    assert machine.exit_table.applied[before:] == [lock]
+    assert machine.exit_table.wholes[-1], "no chain is taken for sound"
+
+
 def test_what_it_dropped_is_an_alert_with_its_sender(machine):
     machine.set("isolate")
     none, some = CounterValue(0, 0), CounterValue(2, 120)
@@ -200,6 +214,29 @@ def test_right_after_a_closing_it_is_being_set_and_later_missing(machine, monkey
     later(machine)
     found = state(machine)
     assert (found.stands, found.being_set, found.why) == (True, False, "")
+
+
+def test_one_that_stays_wrong_is_no_lock_that_is_being_set_but_an_alert(machine):
+    machine.set("isolate")
+    later(machine)
+    read = machine.exit_table.read_table
+
+    async def wrong(lock):
+        return replace(await read(lock), faults=("the kernel asks it nothing",))
+
+    machine.exit_table.read_table = wrong
+    for _ in range(2):  # an interface that comes and goes asks for it each time
+        machine.controller.parts.second_lock.follow()
+        later(machine)
+        machine.controller.parts.second_lock.follow()
+        found = state(machine)
+        assert (found.stands, found.being_set) == (False, False)
+        assert found.why == "the kernel asks it nothing"
+        assert machine.controller.parts.alerts.is_raised("second-lock-missing")
+    machine.exit_table.read_table = read
+    later(machine)
+    assert not machine.controller.parts.alerts.is_raised("second-lock-missing")
+    assert state(machine).stands
 
 
 def test_counts_are_of_the_moment_of_the_question(machine):
