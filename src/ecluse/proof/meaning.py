@@ -196,10 +196,10 @@ class Meaning:
         if self._all_open:
             always = self.policy.site.dns.mode is DnsMode.ALWAYS
             return (~excess if always else w.everything), {}
-        # Only what was redirected is answered.
-        asked = w.among("ct.protocol", _TCP, _UDP) & w.among(
-            "ct.original.proto-dst", self.policy.site.dns.port)  # fmt: skip
-        directly = self._to_proxy(w) & asked
+        # Only what was redirected is answered: a connection whose first packet went elsewhere.
+        port = self.policy.site.dns.port
+        elsewhere = w.among("ct.original.proto-dst", (0, port - 1), (port + 1, 0xFFFF))
+        directly = self._to_proxy(w) & ~elsewhere
         passes = w.link("iifname", ["lo"]) | ~directly & ~excess & (
             self._from_inside(w) | self._lifeline(w) | self._gateways(w)
         )
