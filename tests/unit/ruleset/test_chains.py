@@ -55,7 +55,7 @@ def test_the_engines_port_takes_nothing_from_outside_that_conntrack_does_not_kno
 
 @pytest.mark.parametrize("invalid", [False, True])
 def test_no_machine_inside_asks_the_engine_directly_in_an_outside_name(invalid):
-    """Such packets are not tracked: nothing says that they were not redirected, and nobody is it."""
+    """Such packets are not tracked, so nothing redirected them."""
     site, program = compiled(HERE / "10-dns-gate")
     oracle = Simulator(
         program, switch.switch_targets(site, program.slot, dict.fromkeys(site.zone_names(), "cut"))
@@ -64,9 +64,7 @@ def test_no_machine_inside_asks_the_engine_directly_in_an_outside_name(invalid):
     redirected = flow("10.10.0.5", "198.51.100.7", port=53, protocol=17)
     question = replace(packet(redirected, iif="core0", oif="", hook="input"), destination_port=port)
     assert oracle.judge(question).verdict == "accept", "positive control"
-    made_up = replace(
-        question, source=ip_address("198.51.100.8"), connection=None, invalid=invalid
-    )
+    made_up = replace(question, source=ip_address("198.51.100.8"), connection=None, invalid=invalid)
     assert oracle.judge(made_up).verdict == "drop"
 
 
