@@ -26,6 +26,7 @@ from ecluse.policy import (
     level_named,
     network_interval,
     private_kind,
+    reserved_kind,
 )
 from ecluse.proof.formula import Packets, Words
 from ecluse.proof.housekeeping import LINK_LOCAL, housekeeping
@@ -182,10 +183,10 @@ class Meaning:
                     yield (int(address), int(address)), *_traffic(traffic, version)
 
     def _named(self, one: Destination) -> Iterator[IPNetwork]:
-        """Give the addresses of host names; private ones only where the destination says so."""
+        """Give addresses of host names: private ones where it says so, reserved ones nowhere."""
         for host in one.hosts:
             for address in self.addresses.get(host, ()):
-                if one.private or not private_kind(address):
+                if not reserved_kind(address) and (one.private or not private_kind(address)):
                     yield ip_network(address)
 
     # What the gateway itself receives and sends.

@@ -336,7 +336,8 @@ class Walk:
             raise UnknownError(f"set {named.name}: keys of another length")
         names = tuple(h.field for h in fields)
         # Sets without a name of their own are parts of one, for each verdict.
-        return self.view.in_boxes(names, lambda: self._boxes(named, fields), named)
+        key = (named, *(h.host for h in fields))
+        return self.view.in_boxes(names, lambda: self._boxes(named, fields), key)
 
     def _boxes(self, named: Set, fields: list[Held]) -> list[Box]:
         """Cut keys into their fields; each begins at a word (nft: concatenations are padded)."""
