@@ -331,7 +331,8 @@ class View:
     def bit(self, field: str, number: int) -> Region | None:
         """Give where a flag of a field of flags is set; None for one that nothing is known of."""
         if field == "ct.state":
-            return self.variable("state", number, number)
+            known = {INVALID, ESTABLISHED, RELATED, NEW, UNTRACKED}
+            return self.variable("state", number, number) if number in known else None
         if self.kind.track == "none":
             return self.space.none
         if field == "ct.status" and number == DNAT:

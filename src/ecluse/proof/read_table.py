@@ -327,7 +327,11 @@ def _byteorder(data: Attributes) -> list[Step] | None:
 
 def _immediate(data: Attributes) -> list[Step] | None:
     content = dict(parts(data[2]))
-    return [_verdict(content[2])] if 2 in content else [Put(_register(data[1]), content[1])]
+    if 2 not in content:
+        return [Put(_register(data[1]), content[1])]
+    # `continue` does nothing, and the rule goes on behind it; of a map it is not known.
+    goes_on = struct.unpack("!i", dict(parts(content[2]))[1]) == (-1,)
+    return [] if goes_on else [_verdict(content[2])]
 
 
 def _verdict(data: bytes) -> Verdict:

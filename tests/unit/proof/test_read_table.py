@@ -157,6 +157,14 @@ def test_refusals_and_redirects_are_an_order_and_a_verdict():
     assert steps(redirect) == (Effect("redirect", 4), Verdict("accept"))
 
 
+def test_behind_a_continue_the_rule_goes_on():
+    """NFT_CONTINUE ends nothing (nft_do_chain); as what a map says it is not known."""
+    assert steps(verdict(-1), verdict(1)) == (Verdict("accept"),)
+    data = nested(2, nested(2, number(1, -1)))
+    with pytest.raises(UnknownError, match="verdict -1"):
+        read_set(8, 1, element(b"\1", data=data))
+
+
 def test_counters_judge_nothing():
     named = expression("objref", number(1, 1), text(2, "svc_lab"))
     assert steps(expression("counter"), named, verdict(0)) == (Verdict("drop"),)
@@ -179,7 +187,6 @@ def test_counters_judge_nothing():
         expression("redir", number(1, 1), number(2, 2)),  # a range of ports
         expression("redir"),
         verdict(3),
-        verdict(-1),  # `continue`: the rule goes on behind it
         verdict(-2),
     ],
 )
