@@ -146,7 +146,9 @@ class View:
         found |= {"nfproto": 2 if self.version == 4 else 10, "l4proto": "proto"}
         if kind.track == "none":
             return found | {"saddr": "opener", "daddr": "target", "sport": "th0", "dport": "th2"}
-        server, sport = ("server", "sport") if kind.dnat else ("target", "tport")
+        server = "server" if kind.dnat else "target"
+        # What stands for ports in ICMP's tuples (type, identifier) is not turned round.
+        sport = "tport" if kind.track == "flow" and not kind.dnat else "sport"
         found |= {
             "ct.direction": kind.direction, "ct.protocol": "proto",
             "ct.original.saddr": "opener", "ct.original.daddr": "target",

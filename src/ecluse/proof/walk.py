@@ -194,8 +194,8 @@ class Walk:
         there = s.none  # of a key with a constant in it nothing is known
         if all(one.field for one in held):
             there = self._in_set(named, step.source, registers)
-        fresh = s.both(v.consistent(), s.without(packets, there))
-        if fresh is s.none:
+        fresh = s.without(packets, there)
+        if fresh is s.none or s.both(v.consistent(), fresh) is s.none:
             return s.all
         if step.set in self.table.asked:
             # What it puts in is found by the next packet, and by the next rule for this one.

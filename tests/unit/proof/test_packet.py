@@ -102,6 +102,13 @@ def test_an_interface_has_an_index_and_a_name_or_neither():
     assert made_here is not v.space.none
 
 
+def test_what_stands_for_ports_in_other_tuples_is_not_turned_round():
+    """ICMP: type and code of the opener, an identifier in answers (icmp_pkt_to_tuple)."""
+    for track, same in (("flow", True), ("plain", False), ("error", False)):
+        fields = view(track).fields
+        assert (fields["ct.reply.proto-src"] == fields["ct.original.proto-dst"]) is same
+
+
 def test_before_translation_an_answer_is_not_yet_towards_the_opener():
     """The site rewrote the opener's address: its answers come to that one (nf_nat_packet)."""
     v = view(hook="prerouting", direction=1)
