@@ -26,6 +26,7 @@ from ecluse.policy import (
     level_named,
     network_interval,
     private_kind,
+    reserved_kind,
 )
 from ecluse.proof.formula import Packets, Words
 from ecluse.proof.housekeeping import LINK_LOCAL, housekeeping
@@ -182,10 +183,10 @@ class Meaning:
                     yield (int(address), int(address)), *_traffic(traffic, version)
 
     def _named(self, one: Destination) -> Iterator[IPNetwork]:
-        """Give the addresses of host names; private ones only where the destination says so."""
+        """Give addresses of host names: private ones where it says so, reserved ones nowhere."""
         for host in one.hosts:
             for address in self.addresses.get(host, ()):
-                if one.private or not private_kind(address):
+                if not reserved_kind(address) and (one.private or not private_kind(address)):
                     yield ip_network(address)
 
     # What the gateway itself receives and sends.
@@ -196,10 +197,10 @@ class Meaning:
         if self._all_open:
             always = self.policy.site.dns.mode is DnsMode.ALWAYS
             return (~excess if always else w.everything), {}
-        # Only what was redirected is answered.
-        asked = w.among("ct.protocol", _TCP, _UDP) & w.among(
-            "ct.original.proto-dst", self.policy.site.dns.port)  # fmt: skip
-        directly = self._to_proxy(w) & asked
+        # Only what was redirected is answered: a connection whose first packet went elsewhere.
+        port = self.policy.site.dns.port
+        elsewhere = w.among("ct.original.proto-dst", (0, port - 1), (port + 1, 0xFFFF))
+        directly = self._to_proxy(w) & ~elsewhere
         passes = w.link("iifname", ["lo"]) | ~directly & ~excess & (
             self._from_inside(w) | self._lifeline(w) | self._gateways(w)
         )

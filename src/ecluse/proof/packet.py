@@ -17,12 +17,14 @@ NAME_BITS = 128
 
 PORTED = (6, 17, 33, 132, 136)
 """Protocols whose tuple has the ports of the packet: TCP, UDP, DCCP, SCTP, UDP-Lite. Others' tuples
-hold zeros or identifiers (ICMP, GRE: nf_conntrack_proto_*.c)."""
+hold zeros or identifiers (ICMP, GRE: nf_conntrack_proto_*.c). DCCP is one of them up to Linux 6.16,
+and UDP-Lite may go too: both are also packets without ports."""
+_ALWAYS_PORTED = (6, 17, 132)
 
 _EVERY = ((0, 255),)
 _PROTOCOLS: dict[str, tuple[Interval, ...]] = {
     "flow": tuple((n, n) for n in PORTED),
-    "plain": ((0, 5), (7, 16), (18, 32), (34, 131), (133, 135), (137, 255)),
+    "plain": ((0, 5), (7, 16), (18, 131), (133, 255)),
     "none": _EVERY,
     "error": _EVERY,
 }
@@ -144,7 +146,9 @@ class View:
         found |= {"nfproto": 2 if self.version == 4 else 10, "l4proto": "proto"}
         if kind.track == "none":
             return found | {"saddr": "opener", "daddr": "target", "sport": "th0", "dport": "th2"}
-        server, sport = ("server", "sport") if kind.dnat else ("target", "tport")
+        server = "server" if kind.dnat else "target"
+        # What stands for ports in ICMP's tuples (type, identifier) is not turned round.
+        sport = "tport" if kind.track == "flow" and not kind.dnat else "sport"
         found |= {
             "ct.direction": kind.direction, "ct.protocol": "proto",
             "ct.original.saddr": "opener", "ct.original.daddr": "target",
@@ -161,7 +165,9 @@ class View:
             ends = ("opener", server if translated else "target")
             ports = ("oport", sport if translated else "tport")
             if kind.direction:
-                ends, ports = (server, "opener"), (sport, "oport")
+                # Before, it is towards the address that the opener was translated to.
+                ends = (server, "opener" if translated else "to")
+                ports = (sport, "oport" if translated else "th2")
             found |= {"saddr": ends[0], "daddr": ends[1]}
             if kind.track == "flow":
                 return found | {"sport": ports[0], "dport": ports[1]}
@@ -306,7 +312,7 @@ class View:
         where = [spot[self.level[p]] if isinstance(p, str) else -1 - p for p in places]
         if self.kind.track == "plain" and "proto" in places:
             at = places.index("proto")
-            boxes = (b for b in boxes if b[at][0] != b[at][1] or b[at][0] not in PORTED)
+            boxes = (b for b in boxes if b[at][0] != b[at][1] or b[at][0] not in _ALWAYS_PORTED)
         if sorted(where) == list(range(len(free))):
             order = sorted(range(len(where)), key=where.__getitem__)
             return [tuple([box[n] for n in order]) for box in boxes]
@@ -327,7 +333,8 @@ class View:
     def bit(self, field: str, number: int) -> Region | None:
         """Give where a flag of a field of flags is set; None for one that nothing is known of."""
         if field == "ct.state":
-            return self.variable("state", number, number)
+            known = {INVALID, ESTABLISHED, RELATED, NEW, UNTRACKED}
+            return self.variable("state", number, number) if number in known else None
         if self.kind.track == "none":
             return self.space.none
         if field == "ct.status" and number == DNAT:

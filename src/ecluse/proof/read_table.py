@@ -160,9 +160,18 @@ class Table:
     bases: tuple[BaseChain, ...]
     rules: dict[str, tuple[Rule, ...]]
     sets: dict[str, Set]
+    asked: frozenset[str] = field(init=False)
+    """The sets that some rule asks."""
+
+    def __post_init__(self) -> None:
+        rules = (rule for chain in self.rules.values() for rule in chain)
+        asked = {step.set for rule in rules for step in rule.steps if isinstance(step, Lookup)}
+        object.__setattr__(self, "asked", frozenset(asked))
 
 
 _HEADER = struct.Struct("=HH")
+_COUNTER = 1
+"""NFT_OBJECT_COUNTER."""
 
 
 def parts(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -192,16 +201,26 @@ def read_table(dump: Dump) -> Table:
     """
     if dump.flags & 1:  # NFT_TABLE_F_DORMANT: no chain has a hook
         raise UnknownError("the table is dormant: it judges nothing")
+    try:
+        return _table(dump)
+    except (LookupError, ValueError, struct.error) as error:
+        raise UnknownError(f"a message that is not understood: {error!r}") from error
+
+
+def _table(dump: Dump) -> Table:
     rules: dict[str, list[Rule]] = {_text(chain[3]): [] for chain in dump.chains}
     for rule in dump.rules:
         chain = rules[_text(rule[2])]
         where = f"rule {len(chain) + 1} of chain {_text(rule[2])}"
         chain.append(Rule(_text(rule[2]), len(chain) + 1, tuple(_steps(rule, where))))
-    return Table(
-        tuple(_base(chain) for chain in dump.chains if 4 in chain),
-        {name: tuple(found) for name, found in rules.items()},
-        {_text(one[2]): _set(one, dump.elements[_text(one[2])]) for one in dump.sets},
-    )
+    bases = tuple(_base(chain) for chain in dump.chains if 4 in chain)
+    bare = Table(bases, {name: tuple(found) for name, found in rules.items()}, {})
+    names = [_text(one[2]) for one in dump.sets]
+    sets = [
+        _set(one, dump.elements[name], asked=name in bare.asked)
+        for name, one in zip(names, dump.sets, strict=True)
+    ]
+    return Table(bases, bare.rules, dict(zip(names, sets, strict=True)))
 
 
 def _base(chain: Attributes) -> BaseChain:
@@ -308,7 +327,11 @@ def _byteorder(data: Attributes) -> list[Step] | None:
 
 def _immediate(data: Attributes) -> list[Step] | None:
     content = dict(parts(data[2]))
-    return [_verdict(content[2])] if 2 in content else [Put(_register(data[1]), content[1])]
+    if 2 not in content:
+        return [Put(_register(data[1]), content[1])]
+    # `continue` does nothing, and the rule goes on behind it; of a map it is not known.
+    goes_on = struct.unpack("!i", dict(parts(content[2]))[1]) == (-1,)
+    return [] if goes_on else [_verdict(content[2])]
 
 
 def _verdict(data: bytes) -> Verdict:
@@ -317,8 +340,6 @@ def _verdict(data: bytes) -> Verdict:
     words = {
         0: "drop",
         1: "accept",
-        -1: "continue",
-        -2: "break",
         -3: "jump",
         -4: "goto",
         -5: "return",
@@ -335,10 +356,12 @@ def _lookup(data: Attributes) -> list[Step] | None:
     return [Lookup(_text(data[1]), _register(data[2]), negate, 3 in data)]
 
 
-def _objref(data: Attributes) -> list[Step]:
-    # A counter by name judges nothing; by a map, a packet that is not in it ends the rule
-    # (nft_objref_map_eval).
-    return [Lookup(_text(data[4]), _register(data[3]))] if 4 in data else []
+def _objref(data: Attributes) -> list[Step] | None:
+    # A counter by name (NFT_OBJECT_COUNTER) judges nothing; a quota or a limit does. By a map, a
+    # packet that is not in it ends the rule (nft_objref_map_eval).
+    if 4 in data:
+        return [Lookup(_text(data[4]), _register(data[3]))]
+    return [] if _number(data[1]) == _COUNTER else None
 
 
 def _dynset(data: Attributes) -> list[Step] | None:
@@ -368,27 +391,43 @@ _READERS: dict[str, Callable[[Attributes], list[Step] | None]] = {
     "notrack": lambda _: [Effect("notrack")],
     "reject": lambda _: [Effect("answer"), Verdict("drop")],
     # The register of the port; then the packet is accepted (nft_redir_eval).
-    "redir": lambda data: [Effect("redirect", _register(data[1])), Verdict("accept")],
+    "redir": lambda data: (
+        [Effect("redirect", _register(data[1])), Verdict("accept")]
+        if data.get(2, data.get(1)) == data.get(1) and 1 in data  # one port
+        else None
+    ),
 }  # fmt: skip
 
 
-def _set(one: Attributes, lists: tuple[bytes, ...]) -> Set:
-    flags, length = _number(one.get(3, b"")), _number(one[5])
+def _set(one: Attributes, lists: tuple[bytes, ...], *, asked: bool) -> Set:
+    name, flags, length = _text(one[2]), _number(one.get(3, b"")), _number(one[5])
+    _judges_not(one, 17, 18, name)  # NFTA_SET_EXPR, NFTA_SET_EXPRESSIONS: for each element
+    if _number(one.get(15, b"\1")) != _COUNTER or flags & ~0x1FF:
+        raise UnknownError(f"set {name} is of a kind that is not known")
     found = []
     for listed in lists:
         for _, element in parts(listed):
             content = dict(parts(element))
             kind = _number(content.get(3, b""))
-            if kind & 2 or 1 not in content:  # NFT_SET_ELEM_CATCHALL
-                raise UnknownError(f"set {_text(one[2])} has an element for everything else")
+            if kind & ~1 or 1 not in content:  # NFT_SET_ELEM_CATCHALL
+                raise UnknownError(f"set {name} has an element for everything else")
+            if asked:
+                _judges_not(content, 7, 11, name)  # NFTA_SET_ELEM_EXPR, NFTA_SET_ELEM_EXPRESSIONS
             key = _value(content[1])
             last = _value(content[10]) if 10 in content else key
             data = dict(parts(content[2])) if 2 in content else {}
             found.append((key, last, kind & 1, _verdict(data[2]) if 2 in data else None))
-    if flags & 4 and not any(last is not key for key, last, _, _ in found):
+    if flags & 0x84 == 4:  # NFT_SET_INTERVAL; with NFT_SET_CONCAT each has both its ends
         found = list(_intervals(found, length))
     elements = tuple(((key, last), verdict) for key, last, _, verdict in found)
-    return Set(_text(one[2]), length, bool(flags & 0x20), elements)
+    return Set(name, length, bool(flags & 0x20), elements)
+
+
+def _judges_not(data: Attributes, single: int, several: int, name: str) -> None:
+    """A limit or quota of an element ends the rule that finds it (nft_set_elem_update_expr)."""
+    inner = [data[single]] if single in data else [d for _, d in parts(data.get(several, b""))]
+    if any(_text(dict(parts(each))[1]) != "counter" for each in inner):
+        raise UnknownError(f"set {name} has elements that judge")
 
 
 _Element = tuple[bytes, bytes, int, Verdict | None]

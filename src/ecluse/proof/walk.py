@@ -91,7 +91,7 @@ class Walk:
             if self._judges_nothing(rule):
                 continue
             for here, verdict in self._rule(rule, packets):
-                if here is not s.none and verdict.word not in {"continue", "break"}:
+                if here is not s.none:
                     if self.trace is not None:
                         self.trace.append(rule)
                     taken, returned = self._follow(verdict, here)
@@ -116,6 +116,8 @@ class Walk:
         """
         for step in rule.steps:
             if isinstance(step, Effect) or (isinstance(step, Lookup) and step.verdict):
+                return False
+            if isinstance(step, Update) and step.set in self.table.asked:
                 return False
             if isinstance(step, Verdict):
                 return step.word == "jump" and all(
@@ -175,28 +177,35 @@ class Walk:
                 word = _effect(step, registers)
                 self.effects[word] = s.either(self.effects.get(word, s.none), packets)
             case Put(dest, data):
-                registers[dest] = Held("", 0, len(data), data=data)
+                _hold(registers, dest, Held("", 0, len(data), data=data))
             case Mask() | Swap():
                 _change(step, registers)
         return s.all
 
     def _once(self, name: str, packets: Region) -> None:
-        """Two rates of one packet are two questions, and there is one variable."""
+        """Two rates, or two full sets, are two questions, and there is one variable."""
         if self.trace is None and self.view.space.asks(packets, self.view.level[name]):
-            raise UnknownError("a second rate for one packet")
+            raise UnknownError(f"a second {'rate' if name == 'within' else 'set'} for one packet")
 
     def _update(self, step: Update, registers: dict[int, Held], packets: Region) -> Region:
         """A full set ends the rule, but for a key that is in it (nft_dynset_eval)."""
-        v, s = self.view, self.view.space
-        there = s.either(
-            v.variable("room", 1, 1),
-            self._in_set(self.table.sets[step.set], step.source, registers),
-        )
+        v, s, named = self.view, self.view.space, self.table.sets[step.set]
+        held = self._fields(step.source, named.length, registers)
+        there = s.none  # of a key with a constant in it nothing is known
+        if all(one.field for one in held):
+            there = self._in_set(named, step.source, registers)
+        fresh = s.without(packets, there)
+        if fresh is s.none or s.both(v.consistent(), fresh) is s.none:
+            return s.all
+        if step.set in self.table.asked:
+            # What it puts in is found by the next packet, and by the next rule for this one.
+            raise UnknownError(f"packets fill set {step.set}, which is asked")
+        self._once("room", packets)
         if step.over:
             # Whether it is counted already changes by each packet.
             self._once("within", packets)
             return s.both(v.variable("room", 1, 1), v.variable("within", 0, 0))
-        return there
+        return s.either(v.variable("room", 1, 1), there)
 
     def _load(self, step: Load, registers: dict[int, Held], packets: Region) -> Region:
         v = self.view
@@ -207,10 +216,11 @@ class Walk:
             if int(name[0]) != v.version:
                 return v.space.none
             name = name[2:]
-        if name in {"ct.status", "ct.label"} and v.kind.track == "none":
+        if name.startswith("ct.") and name != "ct.state" and v.kind.track == "none":
             return v.space.none
         if name not in _FLAGS and name not in v.fields:
-            return v.space.none
+            # It need not break: `meta skuid` at input is a socket's that was found early.
+            raise UnknownError(f"{name} at {v.hook}")
         for word, done in self.effects.items():
             # What this run has changed of a packet's connection, it does not know.
             changed = word == "notrack" or (word.startswith("label") and name == "ct.label")
@@ -220,7 +230,7 @@ class Walk:
                 and v.space.both(done, packets) is not v.space.none
             ):
                 raise UnknownError(f"{name} is asked after `{word}`")
-        registers[step.dest] = Held(name, step.length, step.length, step.host)
+        _hold(registers, step.dest, Held(name, step.length, step.length, step.host))
         return v.loads(name) if name not in _FLAGS else v.space.all
 
     def _payload(self, step: Load, registers: dict[int, Held]) -> Region:
@@ -235,11 +245,11 @@ class Walk:
             take = min(whole, left)
             if take % 4 and left > take:
                 # nft joins tests of neighbours (udp sport and dport); so does this.
-                registers[words] = Held("sport+dport", 4, 4)
+                _hold(registers, words, Held("sport+dport", 4, 4))
                 if (step.field, step.offset, step.length) != ("transport", 0, 4):
                     raise UnknownError("several fields in one load")
                 return s.both(v.loads("sport"), v.loads("dport"))
-            registers[words] = Held(name, whole, take)
+            _hold(registers, words, Held(name, whole, take))
             there = s.both(there, v.loads(name))
             at, left, words = at + take, left - take, words + take // 4
         return there
@@ -261,6 +271,10 @@ class Walk:
         held = registers.get(step.source)
         if held is None:
             raise UnknownError("a register that nothing was put into")
+        # What is read is filled with zeros to a whole word (nft_reg_store8, nft_payload_eval).
+        beyond = [end[held.length :] for end in (step.first, step.last or b"")]
+        if not held.field or any(map(any, beyond)) or len(step.first) > held.length + 3 & ~3:
+            raise UnknownError("a constant, or more than was read, is compared")
         if held.field in _FLAGS:
             found = self._flags(step, held)
         elif held.field == "sport+dport":
@@ -299,8 +313,8 @@ class Walk:
     def _flags(self, step: Compare, held: Held) -> Region:
         """Give where the flags of a mask are as they are compared: all of them as written."""
         s = self.view.space
-        if held.mask is None or step.last is not None:
-            raise UnknownError(f"{held.field} without a mask")
+        if held.mask is None or step.last is not None or len(step.first) != held.length:
+            raise UnknownError(f"{held.field} without a mask, or not all of it")
         mask, wanted = (int.from_bytes(b, sys.byteorder) for b in (held.mask, step.first))
         there = s.all
         for number in (n for n in range(mask.bit_length()) if mask >> n & 1):
@@ -315,11 +329,15 @@ class Walk:
         fields = self._fields(source, named.length, registers)
         if any(h.mask or h.field in {*_FLAGS, "sport+dport", "local"} for h in fields):
             raise UnknownError(f"set {named.name}: a field that is not asked of a set")
-        if any(not h.field for h in fields):  # a constant: where it is put, not asked
-            return self.view.space.none
+        if not all(h.field for h in fields):
+            raise UnknownError(f"set {named.name}: a constant is asked of it")
+        read = fields[0].length if len(fields) == 1 else sum(h.length + 3 & ~3 for h in fields)
+        if read != named.length:
+            raise UnknownError(f"set {named.name}: keys of another length")
         names = tuple(h.field for h in fields)
         # Sets without a name of their own are parts of one, for each verdict.
-        return self.view.in_boxes(names, lambda: self._boxes(named, fields), named)
+        key = (named, *(h.host for h in fields))
+        return self.view.in_boxes(names, lambda: self._boxes(named, fields), key)
 
     def _boxes(self, named: Set, fields: list[Held]) -> list[Box]:
         """Cut keys into their fields; each begins at a word (nft: concatenations are padded)."""
@@ -355,10 +373,20 @@ def _effect(step: Effect, registers: dict[int, Held]) -> str:
     return step.word
 
 
+def _hold(registers: dict[int, Held], at: int, new: Held) -> None:
+    """Put into registers; what was there, even in part, is gone."""
+    end = at + (new.length + 3) // 4
+    for other, held in [*registers.items()]:
+        if other < end and at < other + (held.length + 3) // 4:
+            del registers[other]
+    registers[at] = new
+
+
 def _change(step: Mask | Swap, registers: dict[int, Held]) -> None:
     """Change what a register holds (nft_bitwise.c, nft_byteorder.c)."""
     held = registers[step.source]
-    if held.mask is not None or (isinstance(step, Swap) and not held.host):
+    turned = isinstance(step, Swap) and (not held.host or step.length != held.length)
+    if held.mask is not None or turned:
         raise UnknownError("a register is changed twice")
     if isinstance(step, Mask):
         if held.length > len(step.mask):
@@ -366,4 +394,4 @@ def _change(step: Mask | Swap, registers: dict[int, Held]) -> None:
         held = Held(held.field, held.whole, held.length, held.host, step.mask)
     else:
         held = Held(held.field, held.whole, held.length, host=False)
-    registers[step.dest] = held
+    _hold(registers, step.dest, held)

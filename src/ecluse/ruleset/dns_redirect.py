@@ -336,9 +336,11 @@ def _sources(subnets: tuple[IPNetwork, ...], family: Family) -> tuple[p.Interval
 def _client_rules(policy: Policy, slot: int) -> Iterator[Rule]:
     """Yield the rules for packets to dnsmasq: only redirected ones, and so many per client.
 
-    A packet from outside that conntrack does not track has no original port to be judged by: it
-    goes on and is refused like all of these.
+    What conntrack does not know was not redirected, and has no original port to be judged by: so a
+    machine inside that writes outside sources would be as many clients as it likes.
     """
+    for state in ("untracked", "invalid"):
+        yield (p.Match(p.CT_STATE, (state,)), p.goto(table_names.prefix(slot) + "refuse"))
     for family in FAMILIES:
         yield (
             p.Match(p.NFPROTO, (family.nfproto,)),

@@ -304,6 +304,12 @@ def _v6(address: IPAddress) -> int | None:
     return int(address) if address.version == 6 else None
 
 
+def _state(packet: Packet) -> str:
+    if packet.connection is None:
+        return "invalid" if packet.invalid else "untracked"
+    return "related" if _is_error(packet) else "tracked"
+
+
 _FIELD_VALUES: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.IIF: lambda k: int(bool(k.iif)),
     p.IIFNAME: lambda k: k.iif,
@@ -313,7 +319,7 @@ _FIELD_VALUES: dict[p.Field, Callable[[Packet], int | str | None]] = {
     p.NFPROTO: lambda k: f"ipv{k.source.version}",
     p.L4PROTO: lambda k: k.protocol,
     p.SKUID: lambda k: k.uid,
-    p.CT_STATE: lambda k: "invalid" if k.invalid else "related" if _is_error(k) else "tracked",
+    p.CT_STATE: _state,
     p.TH_SPORT: lambda k: k.source_port if k.protocol in p.PORTS else None,
     p.TH_DPORT: lambda k: k.destination_port if k.protocol in p.PORTS else None,
     p.UDP_SPORT: lambda k: k.source_port if k.protocol == p.UDP else None,

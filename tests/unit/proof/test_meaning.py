@@ -129,3 +129,6 @@ def test_private_addresses_of_names_are_kept_only_where_it_says_so(policy):
     flow = {**OUT, "opener": MACHINE, "target": "10.200.0.9"}
     assert not holds(one, "forward", view(), addresses=known, **flow)
     assert holds(two, "forward", view(), addresses=known, **flow)
+    for never in ("127.0.0.1", "169.254.0.1", "224.0.0.9"):
+        known = {"a.example": (ip_address(never),)}
+        assert not holds(two, "forward", view(), addresses=known, **{**flow, "target": never})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ecluse.proof.packet import ICMP, PORTED, Kind, kinds
+from ecluse.proof.packet import ICMP, Kind, kinds
 from tests.unit.proof.worlds import view
 
 
@@ -55,7 +55,7 @@ def test_ports_are_of_protocols_that_have_them():
     assert v.space.both(v.any_of("dport", [(0, 65535)]), v.variable("th", 1, 1)) is v.space.none
     plain = view("plain")
     assert plain.fields["dport"] != plain.fields["ct.original.proto-dst"]
-    named = plain.in_boxes(("ct.protocol",), lambda: [((n, n),) for n in PORTED], "entries")
+    named = plain.in_boxes(("ct.protocol",), lambda: [((n, n),) for n in (6, 17, 132)], "entries")
     assert named is plain.space.none
 
 
@@ -100,3 +100,27 @@ def test_an_interface_has_an_index_and_a_name_or_neither():
     made_here = v.space.both(v.possible, v.any_of("iif", [(0, 0)]))
     assert v.space.both(made_here, v.any_of("iifname", [(1, (1 << 128) - 1)])) is v.space.none
     assert made_here is not v.space.none
+
+
+def test_what_stands_for_ports_in_other_tuples_is_not_turned_round():
+    """ICMP: type and code of the opener, an identifier in answers (icmp_pkt_to_tuple)."""
+    for track, same in (("flow", True), ("plain", False), ("error", False)):
+        fields = view(track).fields
+        assert (fields["ct.reply.proto-src"] == fields["ct.original.proto-dst"]) is same
+
+
+def test_before_translation_an_answer_is_not_yet_towards_the_opener():
+    """The site rewrote the opener's address: its answers come to that one (nf_nat_packet)."""
+    v = view(hook="prerouting", direction=1)
+    v.priority = -150
+    early = v._fields()
+    assert early["daddr"] not in {"opener", "target"}
+    assert early["dport"] != early["ct.original.proto-src"]
+    assert view(direction=1).fields["daddr"] == "opener"
+
+
+def test_what_some_kernels_track_by_ports_has_none_in_others():
+    """DCCP is not tracked by ports from Linux 6.17 on."""
+    plain = view("plain")
+    dccp = plain.any_of("l4proto", [(33, 33)])
+    assert plain.space.both(plain.consistent(), dccp) is not plain.space.none

@@ -157,6 +157,14 @@ def test_refusals_and_redirects_are_an_order_and_a_verdict():
     assert steps(redirect) == (Effect("redirect", 4), Verdict("accept"))
 
 
+def test_behind_a_continue_the_rule_goes_on():
+    """NFT_CONTINUE ends nothing (nft_do_chain); as what a map says it is not known."""
+    assert steps(verdict(-1), verdict(1)) == (Verdict("accept"),)
+    data = nested(2, nested(2, number(1, -1)))
+    with pytest.raises(UnknownError, match="verdict -1"):
+        read_set(8, 1, element(b"\1", data=data))
+
+
 def test_counters_judge_nothing():
     named = expression("objref", number(1, 1), text(2, "svc_lab"))
     assert steps(expression("counter"), named, verdict(0)) == (Verdict("drop"),)
@@ -175,7 +183,11 @@ def test_counters_judge_nothing():
         expression("dynset", text(1, "s"), number(3, 2), number(4, 1)),  # deletes
         expression("bitwise", number(1, 1), number(2, 1), value(4, b"\xff"), value(5, b"\x01")),
         expression("queue"),
+        expression("objref", number(1, 2), text(2, "quota")),
+        expression("redir", number(1, 1), number(2, 2)),  # a range of ports
+        expression("redir"),
         verdict(3),
+        verdict(-2),
     ],
 )
 def test_what_is_not_known_proves_nothing(made):
@@ -192,8 +204,9 @@ def element(key, *, flags=0, end=b"", data=b""):
     return nested(1, value(1, key), more)
 
 
-def read_set(flags, length, *elements):
-    made = dump(sets=[a_set("s", flags, length)], elements={"s": (b"".join(elements),)})
+def read_set(flags, length, *elements, more=b"", rule=()):
+    one = {**a_set("s", flags, length), **dict(parts(more))}
+    made = dump(*rule, sets=[one], elements={"s": (b"".join(elements),)})
     return read_table(made).sets["s"]
 
 
@@ -241,3 +254,43 @@ def test_an_element_for_everything_else_is_not_known():
 def test_a_broken_message():
     with pytest.raises(UnknownError, match="shorter"):
         list(parts(struct.pack("=HH", 2, 1)))
+
+
+def test_joined_fields_without_a_second_key_are_exact():
+    """Only where there is one field do elements begin and end intervals (nft_set_pipapo)."""
+    found = read_set(0x84, 4, element(b"\1\0\0\0"), element(b"\5\0\0\0"))
+    assert [key for key, _ in found.elements] == [
+        (b"\1\0\0\0", b"\1\0\0\0"),
+        (b"\5\0\0\0", b"\5\0\0\0"),
+    ]
+
+
+LIMIT = text(1, "limit") + nested(2, number(5, 1))
+ASKS = [expression("lookup", text(1, "s"), number(2, 1))]
+
+
+def test_elements_that_judge_are_not_known():
+    """A limit of an element ends the rule that finds it, and no rule shows it (nft_dynset_dump)."""
+    read_set(0, 1, element(b"\1"), more=nested(17, text(1, "counter")))
+    for more in (nested(17, LIMIT), nested(18, nested(1, text(1, "counter")), nested(1, LIMIT))):
+        with pytest.raises(UnknownError, match="elements that judge"):
+            read_set(0, 1, more=more)
+    one = element(b"\1", data=nested(7, LIMIT))
+    assert read_set(0x20, 1, one).elements  # a set of rates: no rule asks it
+    with pytest.raises(UnknownError, match="elements that judge"):
+        read_set(0x20, 1, one, rule=ASKS)
+
+
+def test_sets_and_elements_of_other_kinds_are_not_known():
+    for more in (number(15, 2), number(3, 0x200)):  # of quotas; a flag that nobody knows
+        with pytest.raises(UnknownError, match="a kind that is not known"):
+            read_set(0, 1, more=more)
+    with pytest.raises(UnknownError, match="everything else"):
+        read_set(4, 1, element(b"\1", flags=4))
+
+
+def test_a_hook_that_is_not_known():
+    made = dump()
+    chain = {**made.chains[0], 4: number(1, 5) + number(2, 0)}  # NF_INET_INGRESS
+    with pytest.raises(UnknownError, match="not understood"):
+        read_table(Dump(0, (chain,), (), (), {}))

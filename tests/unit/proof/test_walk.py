@@ -127,6 +127,8 @@ def test_flags_are_asked_one_by_one():
     assert found is v.variable("state", 2, 2)
     v, found = accepted({"base": [[*state(1 << 2, negate=False), ACCEPT]]})
     assert found is v.space.without(v.space.all, v.variable("state", 2, 2))
+    with pytest.raises(UnknownError, match="flag 9 of"):
+        accepted({"base": [[*state(1 << 9), ACCEPT]]})
 
 
 def test_ports_next_to_each_other_are_read_at_once():
@@ -196,3 +198,66 @@ def test_a_trace_names_the_rules_that_decided():
     walk = Walk(made, v, trace=[])
     walk.enter(made.bases[0], v.variable("iifname", 1, 1))
     assert [(rule.chain, rule.number) for rule in walk.trace] == [("base", 2), ("one", 1)]
+
+
+@pytest.mark.parametrize(
+    ("field", "hook"),
+    [
+        ("local", "input"),  # `fib daddr type local` may stand at each hook (nft_fib_validate)
+        ("local", "forward"),
+        ("skuid", "input"),  # of a socket that was found early (nft_meta_get_eval_skugid)
+        ("iifkind", "forward"),
+        ("4.ct.reply.daddr", "forward"),
+        ("ct.reply.proto-dst", "forward"),
+    ],
+)
+def test_what_can_be_read_there_and_is_not_known_does_not_break(field, hook):
+    """`fib daddr type local accept` at input opens the gateway: it is no rule that never holds."""
+    with pytest.raises(UnknownError, match=f" at {hook}"):
+        accepted({"base": [[Load(4, 4, field), ACCEPT]]}, view(hook=hook))
+
+
+def test_packets_that_fill_a_set_which_is_asked_are_not_understood():
+    """Each opens the gate for itself: `add @s { ip saddr }`, then `ip saddr @s accept`."""
+    sets = {"s": Set("s", 4, True, elements((ME, ME)))}
+    fill = [Load(4, 4, "network", offset=12), Update("s", 4, False)]
+    with pytest.raises(UnknownError, match="packets fill set s, which is asked"):
+        accepted({"base": [fill, [*look("s"), ACCEPT]]}, sets=sets)
+    renewed = [*look("s"), Update("s", 4, False), ACCEPT]
+    v, found = accepted({"base": [renewed]}, sets=sets)
+    assert found is v.any_of("saddr", [(ME, ME)])
+
+
+def test_two_full_sets_are_two_questions():
+    sets = {name: Set(name, 4, True, ()) for name in "st"}
+    one, other = ([Load(4, 4, "network", offset=12), Update(n, 4, False)] for n in "st")
+    with pytest.raises(UnknownError, match="a second set"):
+        accepted({"base": [[*one, DROP], [*other, ACCEPT]]}, sets=sets)
+
+
+def test_what_is_put_over_a_register_is_what_it_holds():
+    wide = [Load(4, 16, "network", offset=8), Load(5, 2, "transport", offset=2)]
+    with pytest.raises(UnknownError, match="nothing was put into"):
+        accepted({"base": [[*wide, Compare(4, bytes(16)), ACCEPT]]}, view(version=6))
+
+
+def test_constants_are_not_asked():
+    put = Put(4, bytes(4))
+    with pytest.raises(UnknownError, match="a constant"):
+        accepted({"base": [[put, Compare(4, bytes(4)), ACCEPT]]})
+    sets = {"s": Set("s", 4, False, elements((0, 0)))}
+    with pytest.raises(UnknownError, match="a constant"):
+        accepted({"base": [[put, Lookup("s", 4), ACCEPT]]}, sets=sets)
+
+
+def test_no_more_is_compared_than_was_read():
+    """A register is filled with zeros to its word: more of them are the same, others never."""
+    read = Load(4, 2, "transport", offset=2)
+    v, found = accepted({"base": [[read, Compare(4, b"\1\xbb\0\0"), ACCEPT]]})
+    assert found is v.any_of("dport", [(443, 443)])
+    for data in (b"\1\xbb\0\1", b"\1\xbb" + bytes(6)):
+        with pytest.raises(UnknownError, match="more than was read"):
+            accepted({"base": [[read, Compare(4, data), ACCEPT]]})
+    sets = {"s": Set("s", 4, False, elements((0x01BB0001, 0x01BB0001)))}
+    with pytest.raises(UnknownError, match="keys of another length"):
+        accepted({"base": [[read, Lookup("s", 4), ACCEPT]]}, sets=sets)

@@ -1,6 +1,7 @@
 """The chains around the look-ups: zones, hooks, refusals."""
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
@@ -50,6 +51,21 @@ def test_the_engines_port_takes_nothing_from_outside_that_conntrack_does_not_kno
     known = packet(flow("198.51.100.7", "192.0.2.1", port=53), iif="wan0", oif="", hook="input")
     stray = replace(known, connection=None, invalid=True, destination_port=site.site.dns.port)
     assert oracle.judge(stray).verdict == "drop"
+
+
+@pytest.mark.parametrize("invalid", [False, True])
+def test_no_machine_inside_asks_the_engine_directly_in_an_outside_name(invalid):
+    """Such packets are not tracked, so nothing redirected them."""
+    site, program = compiled(HERE / "10-dns-gate")
+    oracle = Simulator(
+        program, switch.switch_targets(site, program.slot, dict.fromkeys(site.zone_names(), "cut"))
+    )
+    port = site.site.dns.port
+    redirected = flow("10.10.0.5", "198.51.100.7", port=53, protocol=17)
+    question = replace(packet(redirected, iif="core0", oif="", hook="input"), destination_port=port)
+    assert oracle.judge(question).verdict == "accept", "positive control"
+    made_up = replace(question, source=ip_address("198.51.100.8"), connection=None, invalid=invalid)
+    assert oracle.judge(made_up).verdict == "drop"
 
 
 def test_an_unknown_interface_is_closed_unless_everything_is_open(policy):
