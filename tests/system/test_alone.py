@@ -200,7 +200,7 @@ def test_beside_a_daemon_that_lives_it_is_followed(hospital: Hospital, daemon: D
     done = alone(hospital, daemon, "cut", "--no-daemon")
     assert done.returncode == 0, done.stderr
     assert closed(hospital)
-    assert set(daemon.status()["levels"].values()) == {"cut"}
+    assert wait_until(lambda: set(daemon.status()["levels"].values()) == {"cut"})
     assert hospital.care.tcp(places.LABORATORY.v4)
 
 
