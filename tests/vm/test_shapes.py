@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.vm.images import Disk
+from tests.vm.rig import Rig
 from tests.vm.shapes.catalogue import SHAPES
 from tests.vm.shapes.shape import CLEAN, DIES, LEAKS, Shape
 from tests.vm.ward import Ward
@@ -21,8 +22,9 @@ HERE = Path(__file__).parent / "shapes"
 
 
 @pytest.fixture(scope="module")
-def told(disk: Disk) -> dict[str, dict[str, Any]]:
+def told(disk: Disk, rig: Rig) -> dict[str, dict[str, Any]]:
     """Play every shape; give what the runner told of each."""
+    rig.discard()  # two guests at once are twice as slow
     with Ward() as ward:
         machine = ward.machine("shapes", disk, memory="1G")
         machine.start()

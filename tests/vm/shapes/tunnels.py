@@ -165,13 +165,22 @@ def ike(place: Place) -> None:
         place.spawn(role, ["/usr/sbin/charon-systemd"], env=env)
         until("strongSwan", socket.exists)
         _swanctl(place, role, f"--load-all --file {place.folder}/{role}.swanctl")
-    _swanctl(place, "gw", "--initiate --child net --timeout 60")
+    _initiate(place)
+
+
+def _initiate(place: Place) -> None:
+    """Agree on keys; traffic of the other end may have asked for it just before."""
+    try:
+        _swanctl(place, "gw", "--initiate --child net --timeout 60")
+    except RuntimeError as error:
+        if "existing duplicate" not in str(error):
+            raise
 
 
 def ike_again(place: Place) -> None:
     """The gateway ends it all and begins anew."""
     _swanctl(place, "gw", "--terminate --ike site --timeout 60")
-    _swanctl(place, "gw", "--initiate --child net --timeout 60")
+    _initiate(place)
 
 
 def vxlan(place: Place) -> None:
