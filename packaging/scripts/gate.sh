@@ -83,7 +83,7 @@ open_by_hand() {
     fi
 }
 
-# end_flowtable: kept flows are judged by the chains again. Nobody makes it anew without the daemon. It fails where a process
+# end_flowtable: kept flows are judged by the chains again. Without the daemon nobody makes it again. It fails where a process
 # owns a table of that name.
 end_flowtable() {
     printf '%s\n' 'table inet ecluse_flows {' '}' 'delete table inet ecluse_flows' | nft -f - 2>/dev/null

@@ -38,6 +38,11 @@ MOST = 10
 _ASKED = ("ECLUSE_CONFIG_DIR", "ECLUSE_STATE_DIR", "ECLUSE_DNS_USER")
 """Variables of the daemon that are asked for; `ecluse.toml` is read as well."""
 
+_UNPROVED = (
+    "Not looked at: other tables, flowtables, the second lock, ways past the gate ('ecluse check "
+    "--host' names those)."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
@@ -207,10 +212,11 @@ def _show(screen: Screen, it: Recorded, found: list[Difference], seconds: float)
     if not found:
         screen.wrapped(
             "",
-            f"proved: the kernel passes what that means, and nothing else, for every packet at "
-            f"{len(PLACES)} places of its path, in both families ({seconds:.1f} s)",
+            f"proved: table inet ecluse passes what that means, and nothing else, for every packet "
+            f"at {len(PLACES)} places of its path, in both families ({seconds:.1f} s)",
             "good",
         )
+        screen.wrapped("", _UNPROVED)
         return
     for each in islice(found, MOST):
         screen.wrapped("  ", str(each), "bad")

@@ -145,7 +145,8 @@ def _quick(
     return rules, chains
 
 
-def _to_inside(slot: int) -> Rule:
+def inside_passes(slot: int) -> Rule:
+    """Pass what leaves by a zone's interface."""
     return (p.InSet((p.OIFNAME,), table_names.inside_set(slot)), p.ACCEPT)
 
 
@@ -161,7 +162,7 @@ def _leaving(policy: Policy, slot: int, level: str, quick: list[Rule], *, more: 
         (
             p.Match(p.NFPROTO, (family.nfproto,)),
             p.Match(family.destination, (block,)),
-            *_to_inside(slot),
+            *inside_passes(slot),
         )
         for family in FAMILIES
         for block in inside_blocks(policy, family)
@@ -169,7 +170,7 @@ def _leaving(policy: Policy, slot: int, level: str, quick: list[Rule], *, more: 
     # Inside to inside alone, for what was opened in another's name.
     spoofed: Rule = (SPOOFED, p.goto(_inside_alone(slot)))
     rules = [*early, spoofed, *quick] if quick else []
-    rules.append(_to_inside(slot))
+    rules.append(inside_passes(slot))
     if more:
         rules.append((p.jump(level),))
     return Chain(level + table_names.OWN_LINK, tuple(rules))
@@ -361,7 +362,7 @@ def gate_chains(policy: Policy, slot: int) -> list[Chain]:
     return [
         Chain(stem + "open", ((p.ACCEPT,),)),
         Chain(nothing, ()),
-        Chain(_inside_alone(slot), (_to_inside(slot),)),
+        Chain(_inside_alone(slot), (inside_passes(slot),)),
         *gates,
     ]
 
@@ -398,11 +399,10 @@ def hook_chains(policy: Policy, slot: int) -> list[Chain]:
     at once: they came by a link.
     """
     stem = table_names.prefix(slot)
-    to_inside = p.InSet((p.OIFNAME,), table_names.inside_set(slot))
     error_chains, errors = _errors(policy, slot)
     ours: list[Rule] = [
         (p.Match(p.OIFNAME, ("lo",)), p.ACCEPT),
-        (to_inside, p.ACCEPT),
+        inside_passes(slot),
         (p.jump(stem + "lifeline.output"),),
         *errors,
         (p.jump(table_names.gate_chain(slot, f"{GATEWAY}.output")),),

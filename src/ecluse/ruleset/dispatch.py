@@ -15,7 +15,7 @@ from collections import Counter
 from ecluse.policy import Policy, Zone
 from ecluse.ruleset import program as p
 from ecluse.ruleset import table_names
-from ecluse.ruleset.chains import within
+from ecluse.ruleset.chains import inside_passes, within
 from ecluse.ruleset.families import FAMILIES
 from ecluse.ruleset.ingress import BY_VRF, by_name
 from ecluse.ruleset.inside_blocks import inside_blocks
@@ -41,34 +41,26 @@ def interface_dispatch(policy: Policy, slot: int) -> tuple[list[NamedSet], list[
     sets = [NamedSet(inside_set, ("ifname",), wild, "", dict(sorted(inside.items())))]
     chains = []
     shared = sorted({tuple(zones) for zones in users.values() if len(zones) > 1})
-    # An address of no zone is as foreign as an interface of no zone.
-    ends: tuple[Rule, ...] = ((p.InSet((p.OIFNAME,), inside_set), p.ACCEPT),)
-    for side, last in (("from", ends), ("to", ())):
-        leaves = side == "from"
-
-        def gate(zone: str, *, leaves: bool = leaves) -> str:
-            return table_names.gate_chain(slot, zone + table_names.OWN_LINK if leaves else zone)
-
+    for side, which in (("from", table_names.OWN_LINK), ("to", "")):
         where: dict[Key, str] = {}
         for pattern, zones in users.items():
-            together = (
-                f"{stem}shared{shared.index(tuple(zones)) + 1}.{side}" if len(zones) > 1 else ""
+            where[(p.ifname_interval(pattern),)] = (
+                f"{stem}shared{shared.index(tuple(zones)) + 1}.{side}"
+                if len(zones) > 1
+                else table_names.gate_chain(slot, zones[0] + which)
             )
-            where[(p.ifname_interval(pattern),)] = together or gate(zones[0])
         sets.append(NamedSet(stem + side, ("ifname",), wild, "verdict", where))
         for number, some in enumerate(shared, 1):
             rules = [
-                (*guard, p.goto(gate(zone.name)))
+                (*guard, p.goto(table_names.gate_chain(slot, zone.name + which)))
                 for family in FAMILIES
                 for zone in policy.site.zones
-                if zone.name in some
-                and (
-                    guard := within(
-                        zone, family, family.source if leaves else family.destination, slot
-                    )
-                )
+                for end in (family.source if side == "from" else family.destination,)
+                if zone.name in some and (guard := within(zone, family, end, slot))
             ]
-            chains.append(Chain(f"{stem}shared{number}.{side}", (*rules, *last)))
+            if side == "from":  # a source in no zone: inside to inside passes all the same
+                rules.append(inside_passes(slot))
+            chains.append(Chain(f"{stem}shared{number}.{side}", tuple(rules)))
     return sets, chains
 
 

@@ -58,7 +58,8 @@ def test_it_says_what_stands_and_that_it_is_proved(state, monkeypatch):
     code, said = run(monkeypatch, [])
     assert code == DONE
     assert "generation 7" in said
-    assert "proved" in said
+    assert "proved: table inet ecluse" in " ".join(said.split())
+    assert "Not looked at: other tables" in said
     assert "the daemon does not answer" in " ".join(said.split())
 
 
